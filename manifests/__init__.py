@@ -1,0 +1,21 @@
+"""The patch-set format ``patchset/1``: the only bridge between ``patchgen`` and ``distill``.
+
+Rooms, and what flows through them:
+
+- ``errors``: ``PatchSetError``, the one error.
+- ``canonical``: a JSON value in, its canonical bytes out; strict parsing the other way.
+- ``digest``: pixels, encoded bytes, files and manifests in, SHA-256 out.
+- ``files``: bytes in, whole files out, or none.
+- ``tar``: names and sizes in, canonical USTAR headers out.
+- ``rows``: the Parquet file beside each shard.
+- ``schema``: the manifest, parsed once into frozen types.
+- ``patchset``: a folder in, a verified set out.
+
+``FORMAT.md`` beside this file specifies the format for other languages.
+"""
+
+from manifests.errors import PatchSetError
+from manifests.patchset import PatchSet, open_patchset, verify_shards
+from manifests.schema import Manifest, Shard, Source
+
+__all__ = ["Manifest", "PatchSet", "PatchSetError", "Shard", "Source", "open_patchset", "verify_shards"]

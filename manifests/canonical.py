@@ -1,0 +1,127 @@
+"""Canonical JSON (RFC 8785, the JSON Canonicalization Scheme) and strict parsing.
+
+Two implementations that agree on a value agree on these bytes, so their SHA-256 is an identity.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from manifests.errors import PatchSetError
+
+MAX_SAFE_INTEGER = 2**53 - 1
+"""Largest integer every JSON implementation keeps exactly (RFC 7493, section 2.2)."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 bytes of ``value`` in the JSON Canonicalization Scheme.
+
+    ``value`` is built of dict (str keys), list, tuple, str, int, float, bool and None.
+
+    Raises:
+        PatchSetError: an integer beyond ±(2**53 - 1), a float that is not finite, a lone surrogate,
+            or a type JSON does not have.
+    """
+    try:
+        return "".join(_parts(value)).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PatchSetError(f"canonical JSON: a string holds a lone surrogate: {error.reason}") from error
+
+
+def _parts(value: Any) -> Iterable[str]:
+    match value:
+        case None:
+            yield "null"
+        case bool():
+            yield "true" if value else "false"
+        case int():
+            if abs(value) > MAX_SAFE_INTEGER:
+                raise PatchSetError(f"canonical JSON: {value} is beyond ±(2**53 - 1); use a smaller integer")
+            yield str(value)
+        case float():
+            yield _number(value)
+        case str():
+            yield json.dumps(value, ensure_ascii=False)
+        case list() | tuple():
+            for position, item in enumerate(value):
+                yield "," if position else "["
+                yield from _parts(item)
+            yield "]" if value else "[]"
+        case dict():
+            yield from _members(value)
+        case _:
+            raise PatchSetError(f"canonical JSON: JSON has no type for {type(value).__name__}")
+
+
+def _members(value: dict[Any, Any]) -> Iterable[str]:
+    for key in value:
+        if not isinstance(key, str):
+            raise PatchSetError(f"canonical JSON: the key {key!r} is not a string")
+    # RFC 8785 sorts by UTF-16 code units, which differs from code points beyond the basic plane.
+    ordered = sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+    for position, key in enumerate(ordered):
+        yield "," if position else "{"
+        yield json.dumps(key, ensure_ascii=False) + ":"
+        yield from _parts(value[key])
+    yield "}" if value else "{}"
+
+
+def _number(value: float) -> str:
+    """ECMAScript's Number::toString, which RFC 8785 prescribes."""
+    if not math.isfinite(value):
+        raise PatchSetError(f"canonical JSON: {value} is not a finite number")
+    if value == 0:
+        return "0"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    digits = (whole + fraction).lstrip("0")
+    point = int(exponent or 0) + len(whole) - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    count = len(digits)
+    if count <= point <= 21:
+        return sign + digits + "0" * (point - count)
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    power = point - 1
+    head = digits if count == 1 else f"{digits[0]}.{digits[1:]}"
+    return f"{sign}{head}e{'+' if power > 0 else '-'}{abs(power)}"
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The value of a JSON text, refusing what parsers disagree about.
+
+    Raises:
+        PatchSetError: not UTF-8, not JSON, a duplicate key, NaN or Infinity, nested too deeply.
+    """
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise PatchSetError(f"{where}: not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise PatchSetError(
+            f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
+    except RecursionError as error:
+        raise PatchSetError(f"{where}: nested too deeply to be a manifest") from error
+    except PatchSetError as error:
+        raise PatchSetError(f"{where}: {error}") from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise PatchSetError(f"{where}: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise PatchSetError(f"the key {key!r} appears twice in one object")
+        value[key] = item
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise PatchSetError(f"{name} is not JSON")

@@ -1,0 +1,53 @@
+"""Files that are whole or absent: written under a temporary name, synced, then renamed."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+PART_PREFIX = ".part-"
+"""Every temporary file starts so; a reader ignores them, a writer that holds the folder removes them."""
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path``; rename it to ``path`` when the block ends without error.
+
+    The bytes reach the disk before the name does, so a crash leaves the old file or the new one. On any
+    error the temporary file is removed and the error goes on.
+    """
+    part = path.with_name(f"{PART_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` whole, or leave ``path`` as it was."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable, where the file system supports it."""
+    with contextlib.suppress(OSError):  # some network file systems refuse to open or sync a directory
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove temporary files that a killed writer left; call only while holding the folder."""
+    for part in folder.glob(f"{PART_PREFIX}*"):
+        part.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""A patch set on disk: open it, and verify its shards before anything reads them."""
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from manifests.digest import file_digest
+from manifests.errors import PatchSetError
+from manifests.schema import Manifest, Shard, parse_manifest
+
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 512 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchSet:
+    """A folder and the manifest in it. Holding one says nothing of the shards: see ``verify_shards``."""
+
+    folder: Path
+    manifest: Manifest
+
+    def shard_path(self, shard: Shard) -> Path:
+        """Where a shard's tar lies. The manifest's validation fixed its name, so it stays in the folder."""
+        return self.folder / shard.name
+
+
+def open_patchset(folder: Path) -> PatchSet:
+    """Read and check ``manifest.json`` in a folder.
+
+    Raises:
+        PatchSetError: no such folder, no manifest in it, or a manifest that breaks the format.
+    """
+    if not folder.is_dir():
+        raise PatchSetError(f"{folder}: no such folder; a patch set is made by 'patchgen build'")
+    path = folder / MANIFEST_NAME
+    try:
+        size = path.stat().st_size
+        if size > MAX_MANIFEST_BYTES:
+            raise PatchSetError(f"{path}: {size} bytes, a manifest has at most {MAX_MANIFEST_BYTES}")
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise PatchSetError(
+            f"{folder}: holds no {MANIFEST_NAME}, so it is no finished patch set; "
+            "run the 'patchgen build' that wrote it again to finish it"
+        ) from error
+    except OSError as error:
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
+    return PatchSet(folder=folder, manifest=parse_manifest(data, str(path)))
+
+
+def verify_shards(
+    patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None
+) -> None:
+    """Check that every shard of a set is there and hashes to what its manifest says.
+
+    ``on_bytes`` hears how many bytes were hashed, for a progress bar; it is called from several threads.
+
+    Raises:
+        PatchSetError: the first shard, in the set's order, that is missing, is no regular file, or differs.
+    """
+    with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:  # hashing releases the interpreter lock
+        for fault in pool.map(partial(_shard_fault, patchset, on_bytes), patchset.manifest.shards):
+            if fault is not None:
+                pool.shutdown(cancel_futures=True)
+                raise PatchSetError(fault)
+
+
+def _shard_fault(patchset: PatchSet, on_bytes: Callable[[int], None] | None, shard: Shard) -> str | None:
+    path = patchset.shard_path(shard)
+    remedy = "rebuild it or copy it again from a good set"
+    try:
+        if path.is_symlink() or not path.is_file():
+            return f"{path}: the shard is missing or no regular file; {remedy}"
+        size = path.stat().st_size
+        if size != shard.bytes:
+            return f"{path}: {size} bytes, the manifest says {shard.bytes}; {remedy}"
+        digest = file_digest(path, on_bytes)
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}; {remedy}"
+    if digest != shard.sha256:
+        return f"{path}: sha256 is {digest}, the manifest says {shard.sha256}; {remedy}"
+    return None

@@ -1,0 +1,173 @@
+"""The manifest of a patch set, format ``patchset/1``: frozen types, parsed once at the door."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from manifests.canonical import MAX_SAFE_INTEGER, parse_json
+from manifests.digest import set_id
+from manifests.errors import PatchSetError
+
+FORMAT = "patchset/1"
+KEY_DIGITS = 9
+MAX_PATCHES = 10**KEY_DIGITS
+MAX_SIZE = 4096
+IMAGE_FORMATS = ("png", "jpg", "webp", "ppm")
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Bytes = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Encoding(_Frozen):
+    """How a patch became bytes. ``format`` is all a reader needs; the rest are the encoder's parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    format: Literal["png", "jpg", "webp", "ppm"]
+
+
+class Source(_Frozen):
+    """One photo. ``width`` and ``height`` in pixels, after its orientation tag was applied."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    sha256: Sha256
+    pixels: Sha256
+    width: Pixels
+    height: Pixels
+    licence: str | None = None
+    url: str | None = None
+    attribution: str | None = None
+
+
+class ParquetFile(_Frozen):
+    """The table beside a shard. Its bytes carry their writer's version, so no identity rests on them."""
+
+    name: str
+    bytes: Bytes
+    sha256: Sha256
+
+
+class Shard(_Frozen):
+    """One tar file: patches ``first_index`` to ``first_index + n - 1``; ``bytes`` is the file's length."""
+
+    name: str
+    n: Annotated[int, Field(ge=1, le=MAX_PATCHES)]
+    first_index: Annotated[int, Field(ge=0, le=MAX_PATCHES)]
+    bytes: Bytes
+    sha256: Sha256
+    parquet: ParquetFile
+
+
+class Manifest(_Frozen):
+    """What a patch set is. ``n`` patches of ``size`` × ``size`` pixels, in the order of their index."""
+
+    format: Literal["patchset/1"]
+    set_id: Sha256
+    n: Annotated[int, Field(ge=1, le=MAX_PATCHES)]
+    size: Annotated[int, Field(ge=1, le=MAX_SIZE)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+    encoding: Encoding
+    recipe: dict[str, Any]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    shards: Annotated[tuple[Shard, ...], Field(min_length=1)]
+    pixel_root: Sha256
+    environment: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        expected = 0
+        for number, shard in enumerate(self.shards):
+            name = shard_name(number)
+            if shard.name != name:
+                raise ValueError(f"shards[{number}].name is {shard.name!r}, expected {name!r}")
+            table = str(PurePosixPath(name).with_suffix(".parquet"))
+            if shard.parquet.name != table:
+                raise ValueError(
+                    f"shards[{number}].parquet.name is {shard.parquet.name!r}, expected {table!r}"
+                )
+            if shard.first_index != expected:
+                raise ValueError(f"shards[{number}].first_index is {shard.first_index}, expected {expected}")
+            expected += shard.n
+        if expected != self.n:
+            raise ValueError(f"n is {self.n}, but the shards hold {expected} patches")
+        return self
+
+    def to_json(self) -> bytes:
+        """The bytes of ``manifest.json``: sorted keys, one-space indent, UTF-8, a final newline."""
+        text = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
+        )
+        return (text + "\n").encode("utf-8")
+
+
+def shard_name(number: int) -> str:
+    """File name of shard ``number``, counted from 0."""
+    return f"patches-{number:06d}.tar"
+
+
+def patch_key(index: int) -> str:
+    """Key of a patch: its index in nine digits, so that names sort as indices do."""
+    return f"{index:0{KEY_DIGITS}d}"
+
+
+def make_manifest(**fields: Any) -> Manifest:
+    """A manifest from all its fields but ``format`` and ``set_id``, which are filled in."""
+    unsigned = {**fields, "format": FORMAT, "set_id": "0" * 64}
+    dumped = _validate(unsigned, "new manifest").model_dump(mode="json")
+    return _validate({**dumped, "set_id": set_id(dumped)}, "new manifest")
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in the bytes of a ``manifest.json``.
+
+    Raises:
+        PatchSetError: not strict JSON, a key missing, unknown or ill-typed (named by its path), shards that
+            are not contiguous, another format version, or a ``set_id`` that is not the one of its content.
+    """
+    value = parse_json(data, where)
+    if not isinstance(value, dict):
+        raise PatchSetError(f"{where}: holds a JSON {type(value).__name__}, expected an object")
+    if value.get("format") != FORMAT:
+        raise PatchSetError(
+            f"{where}: format is {value.get('format')!r}, this version reads {FORMAT!r}; "
+            "another version of the package may read it"
+        )
+    manifest = _validate(value, where)
+    computed = set_id(manifest.model_dump(mode="json"))
+    if computed != manifest.set_id:
+        raise PatchSetError(
+            f"{where}: set_id is {manifest.set_id}, but its content gives {computed}: the manifest was edited "
+            "or damaged; get it again from where the set was published"
+        )
+    return manifest
+
+
+def _validate(value: dict[str, Any], where: str) -> Manifest:
+    try:
+        # JSON mode: a JSON array is a tuple here, and nothing else is coerced.
+        return Manifest.model_validate_json(json.dumps(value, ensure_ascii=False))
+    except ValidationError as error:
+        raise PatchSetError(f"{where}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """The first fault pydantic found, in one line: key path, what is wrong, what was observed."""
+    fault = error.errors(include_url=False)[0]
+    path = ""
+    for part in fault["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    observed = repr(fault.get("input"))
+    shown = observed if len(observed) <= 60 else observed[:57] + "..."
+    message = str(fault["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if fault["type"] == "missing":
+        return f"required key {path!r} is missing{more}"
+    if fault["type"] == "value_error":
+        return f"{path + ': ' if path else ''}{message}{more}"
+    return f"{path}: {message}, got {shown}{more}"

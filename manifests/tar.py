@@ -1,0 +1,40 @@
+"""Canonical USTAR: one byte sequence for given members, which every tar reader accepts.
+
+Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
+"""
+
+from manifests.errors import PatchSetError
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+"""End of archive: two zero blocks, and no padding to a larger record."""
+
+MAX_MEMBER_BYTES = 8**11 - 1
+MAX_NAME_BYTES = 100
+
+_BEFORE_SIZE = b"0000444\x00" + b"0000000\x00" * 2  # mode, uid, gid
+_AFTER_SIZE = b"00000000000\x00"  # mtime
+_AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
+_CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord(" ")
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512-byte header of a regular file: mode 0444, uid, gid and mtime 0, no owner names.
+
+    Raises:
+        PatchSetError: a name that is not ASCII, is empty or exceeds 100 bytes, or a size beyond 8 GiB.
+    """
+    if not name or not name.isascii() or len(name) > MAX_NAME_BYTES:
+        raise PatchSetError(f"tar member {name!r}: a name is 1 to {MAX_NAME_BYTES} ASCII bytes")
+    if not 0 <= size <= MAX_MEMBER_BYTES:
+        raise PatchSetError(f"tar member {name!r}: {size} bytes, a member has at most {MAX_MEMBER_BYTES}")
+    encoded, octal = name.encode("ascii"), b"%011o\x00" % size
+    checksum = _CONSTANT_SUM + sum(encoded) + sum(octal)
+    return b"".join(
+        (encoded.ljust(100, b"\x00"), _BEFORE_SIZE, octal, _AFTER_SIZE, b"%06o\x00 " % checksum, _AFTER_SUM)
+    )
+
+
+def padding(size: int) -> bytes:
+    """The zero bytes that fill a member of ``size`` bytes up to a whole block."""
+    return bytes(-size % BLOCK)

@@ -1,0 +1,130 @@
+"""Wiring of a build: claim the folder, build what is missing in several processes, write the manifest last."""
+
+import contextlib
+import errno
+import fcntl
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from manifests import rows
+from manifests.digest import pixel_root
+from manifests.files import remove_parts, write_atomically
+from manifests.patchset import MANIFEST_NAME
+from manifests.schema import Manifest, make_manifest
+from patchgen.errors import PatchgenError
+from patchgen.plan import PLAN_NAME, Plan, claim_folder
+from patchgen.progress import progress_bar
+from patchgen.pool import build_shards
+from patchgen.shard import Job, finished_shard, tasks_for
+from patchgen.source import Photo, build_pyramid
+
+def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
+    """Write the set that ``plan`` describes into ``folder``, or finish one that an earlier run began.
+
+    Shards that are already there and whole are kept. The result does not depend on ``workers``.
+
+    Raises:
+        PatchgenError: the folder holds something else or is in use, the disk is full or fails, or a worker
+            process died. Finished shards stay, and the same build run again goes on from them.
+    """
+    try:
+        # The marker of an unfinished build is written here, so a full disk can show here first.
+        folder.mkdir(parents=True, exist_ok=True)
+        with _hold(folder):
+            manifest = claim_folder(folder, plan)
+            remove_parts(folder)
+            job = Job(
+                recipe=plan.recipe,
+                pyramid=build_pyramid(photo.pixels),
+                size=plan.size,
+                seed=plan.seed,
+                plan_id=plan.plan_id,
+                folder=folder,
+            )
+            if manifest is not None and _complete(job, plan, manifest):
+                return manifest
+            shards = _build_shards(job, plan, workers)
+            manifest = _manifest(plan, folder, shards)
+            write_atomically(folder / MANIFEST_NAME, manifest.to_json())
+            (folder / PLAN_NAME).unlink(missing_ok=True)
+            return manifest
+    except OSError as error:
+        raise PatchgenError(_describe(error, folder)) from error
+    except BrokenProcessPool as error:
+        raise PatchgenError(
+            f"{folder}: a worker process was killed, perhaps for memory; run the same command again to go on, "
+            "with fewer --workers if it happens again"
+        ) from error
+
+
+def _describe(error: OSError, folder: Path) -> str:
+    where = error.filename or folder
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{folder}: no space left on the disk; free some and run the same command again to go on"
+    return f"{where}: {error.strerror or error}; mend it and run the same command again to go on"
+
+
+@contextlib.contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Keep a second build out of the folder for as long as this process lives."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
+        except OSError as error:  # some network file systems cannot lock a folder
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF):
+                raise
+        yield
+    finally:
+        os.close(handle)
+
+
+def _complete(job: Job, plan: Plan, manifest: Manifest) -> bool:
+    """Whether a finished set's files are all still there and whole."""
+    entries = [shard.model_dump(mode="json") for shard in manifest.shards]
+    tasks = tasks_for(plan.n, plan.shard_size)
+    return all(finished_shard(job.folder, job.plan_id, t) == e for t, e in zip(tasks, entries, strict=True))
+
+
+def _build_shards(job: Job, plan: Plan, workers: int) -> list[dict[str, Any]]:
+    tasks = list(tasks_for(plan.n, plan.shard_size))
+    with progress_bar("checking", len(tasks)) as update:
+        entries: dict[int, dict[str, Any]] = {}
+        for task in tasks:
+            if (entry := finished_shard(job.folder, job.plan_id, task)) is not None:
+                entries[task.number] = entry
+            update(task.number + 1)
+    missing = [task for task in tasks if task.number not in entries]
+    done = sum(task.n for task in tasks if task.number in entries)
+    with progress_bar("patches", plan.n) as update:
+        update(done)
+        entries |= build_shards(job, missing, workers, lambda count: update(done + count))
+    return [entries[task.number] for task in tasks]
+
+
+def _manifest(plan: Plan, folder: Path, shards: list[dict[str, Any]]) -> Manifest:
+    digests = (rows.read_pixel_digests(folder / shard["parquet"]["name"]) for shard in shards)
+    return make_manifest(
+        n=plan.n,
+        size=plan.size,
+        seed=plan.seed,
+        encoding=plan.recipe.encoding_json(),
+        recipe=plan.recipe.pixels_json(),
+        sources=list(plan.sources),
+        shards=shards,
+        pixel_root=pixel_root(digests),
+        environment=_environment(),
+    )
+
+
+def _environment() -> dict[str, str]:
+    names = ("albumentations", "numpy", "opencv-python-headless", "pyarrow", "single-image-distillation")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return versions | {"python": platform.python_version(), "machine": platform.machine()}

@@ -1,0 +1,100 @@
+"""The command line of ``patchgen``: parse, call, print."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from manifests.errors import PatchSetError
+from manifests.schema import IMAGE_FORMATS, MAX_PATCHES, MAX_SIZE
+from patchgen.errors import PatchgenError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="single-image-distillation", prog_name="patchgen")
+def cli() -> None:
+    """Frozen, bit-exact sets of augmented patches from a single image."""
+
+
+@cli.command()
+@click.option("--image", required=True, type=click.Path(path_type=Path), help="The photo.")
+@click.option("--n", required=True, type=click.IntRange(1, MAX_PATCHES), help="How many patches.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder.")
+@click.option("--size", default=32, show_default=True, type=click.IntRange(8, 1024), help="Pixels a side.")
+@click.option("--recipe", default="asano2023", show_default=True, help="A packaged recipe or a YAML file.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**53 - 1))
+@click.option(
+    "--format", "image_format", type=click.Choice(IMAGE_FORMATS), help="Image format [default: the recipe's]."
+)
+@click.option(
+    "--shard-size", type=click.IntRange(1, MAX_PATCHES), help="Patches a shard [default: by --size]."
+)
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes [default: one a core].")
+@click.option("--licence", help="Licence of the photo, for the manifest.")
+@click.option("--url", help="Where the photo is published, for the manifest.")
+@click.option("--attribution", help="Whom to name for the photo, for the manifest.")
+def build(
+    image: Path,
+    n: int,
+    out: Path,
+    size: int,
+    recipe: str,
+    seed: int,
+    image_format: str | None,
+    shard_size: int | None,
+    workers: int | None,
+    **card: str | None,
+) -> None:
+    """Write N patches of one photo into a folder of WebDataset shards with a hash manifest.
+
+    Equal options give equal bytes on any machine. Run the same command again to finish a build that was
+    interrupted.
+
+    Example: patchgen build --image photo.jpg --n 50000 --out shards/
+    """
+    # The heavy imports come after parsing, so that --help and a mistyped option answer at once.
+    from patchgen.build import build as run_build  # noqa: PLC0415
+    from patchgen.plan import make_plan  # noqa: PLC0415
+    from patchgen.recipe import load_recipe  # noqa: PLC0415
+    from patchgen.source import read_photo  # noqa: PLC0415
+
+    photo = read_photo(image)
+    plan = make_plan(
+        photo=photo,
+        recipe=load_recipe(recipe).with_format(image_format),
+        n=n,
+        size=size,
+        seed=seed,
+        shard_size=shard_size,
+        card=card,
+    )
+    manifest = run_build(plan, photo, out, workers=workers or len(os.sched_getaffinity(0)))
+    total = sum(shard.bytes for shard in manifest.shards)
+    click.echo(f"{manifest.n} patches of {size} px in {len(manifest.shards)} shards, {total / 1e6:.1f} MB")
+    click.echo(f"set_id {manifest.set_id}")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: errors are one line on stderr; 0 good, 1 failed, 2 wrong usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (PatchgenError, PatchSetError) as error:
+        click.echo(f"patchgen: {error}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("patchgen: interrupted; run the same command again to go on", err=True)
+        sys.exit(130)

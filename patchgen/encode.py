@@ -1,0 +1,91 @@
+"""Patches to bytes. Each encoder is a factory that returns a pure function, and owns its parameters."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Patch = npt.NDArray[np.uint8]
+Encoder = Callable[[Patch], bytes]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Png(_Config):
+    """Lossless. ``compression`` is zlib's level."""
+
+    format: Literal["png"]
+    compression: Annotated[int, Field(ge=0, le=9)] = 1
+
+
+class Jpg(_Config):
+    """Lossy. ``subsampling`` is that of the chroma planes."""
+
+    format: Literal["jpg"]
+    quality: Annotated[int, Field(ge=1, le=100)] = 75
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+
+
+class Webp(_Config):
+    """Lossless WebP."""
+
+    format: Literal["webp"]
+
+
+class Ppm(_Config):
+    """Raw pixels behind a short header (binary PPM, "P6")."""
+
+    format: Literal["ppm"]
+
+
+EncodingConfig = Annotated[Png | Jpg | Webp | Ppm, Field(discriminator="format")]
+
+_DEFAULTS: dict[str, Callable[[], Png | Jpg | Webp | Ppm]] = {
+    "png": lambda: Png(format="png"),
+    "jpg": lambda: Jpg(format="jpg"),
+    "webp": lambda: Webp(format="webp"),
+    "ppm": lambda: Ppm(format="ppm"),
+}
+FORMATS = tuple(_DEFAULTS)
+
+_SUBSAMPLING = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
+
+
+def default_encoding(image_format: str) -> Png | Jpg | Webp | Ppm:
+    """The encoding of a format with its default parameters."""
+    return _DEFAULTS[image_format]()
+
+
+def make_encoder(config: Png | Jpg | Webp | Ppm) -> Encoder:
+    """A function from an RGB uint8 patch (H, W, 3) to its encoded bytes."""
+    extension, options = f".{config.format}", _options(config)
+
+    def encode(patch: Patch) -> bytes:
+        good, data = cv2.imencode(extension, cv2.cvtColor(patch, cv2.COLOR_RGB2BGR), options)
+        if not good:
+            raise RuntimeError(f"OpenCV could not encode a patch as {extension}")
+        return data.tobytes()
+
+    return encode
+
+
+def _options(config: Any) -> Sequence[int]:
+    match config:
+        case Png():
+            return [cv2.IMWRITE_PNG_COMPRESSION, config.compression]
+        case Jpg():
+            factor = _SUBSAMPLING[config.subsampling]
+            return [cv2.IMWRITE_JPEG_QUALITY, config.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+        case Webp():
+            return [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100 means lossless
+        case _:
+            return []

@@ -1,0 +1,115 @@
+"""Several processes that build shards. The order in which they finish does not matter.
+
+``patchgen.write`` pulls in Albumentations, three seconds of imports. A fork server loads it once for all
+workers while the parent goes on, so nothing here imports it at the top.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from patchgen.shard import Job, Task
+
+POLL_SECONDS = 0.2
+
+Entries = dict[int, dict[str, Any]]
+"""Shard number → its entry in the manifest."""
+
+
+class StoppedError(Exception):
+    """Raised inside a worker when the build was asked to stop."""
+
+
+def build_shards(job: Job, tasks: list[Task], workers: int, on_count: Callable[[int], None]) -> Entries:
+    """Build every task's shard in up to ``workers`` processes; ``on_count`` hears the patches made so far.
+
+    Raises:
+        OSError: a file could not be written.
+        BrokenProcessPool: a worker was killed.
+    """
+    if min(workers, len(tasks)) > 1:
+        return _in_processes(job, tasks, workers, on_count)
+    return _in_this_process(job, tasks, on_count)
+
+
+def _in_this_process(job: Job, tasks: list[Task], on_count: Callable[[int], None]) -> Entries:
+    from patchgen.write import build_shard, configure_opencv  # noqa: PLC0415 - see the module docstring
+
+    configure_opencv()
+    count = 0
+
+    def add(patches: int) -> None:
+        nonlocal count
+        count += patches
+        on_count(count)
+
+    return {task.number: build_shard(job, task, add) for task in tasks}
+
+
+def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[[int], None]) -> Entries:
+    # A fork server imports the heavy packages once and forks clean, single-threaded workers.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["patchgen.write"])
+    counter, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(
+        max_workers=min(workers, len(tasks)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(job, counter, stop),
+    )
+    entries: Entries = {}
+    try:
+        futures: dict[Future[dict[str, Any]], Task] = {pool.submit(_work, task): task for task in tasks}
+        pending = set(futures)
+        while pending:
+            finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            on_count(counter.value)
+            for future in finished:
+                entries[futures[future].number] = future.result()
+        return entries
+    finally:
+        stop.set()  # workers look at it every few patches, so that an error or Ctrl-C ends in milliseconds
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker_state: tuple[Job, "Synchronized[int]", Event] | None = None
+
+
+def _start_worker(job: Job, counter: "Synchronized[int]", stop: Event) -> None:
+    global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets ``stop``
+    from patchgen.write import configure_opencv  # noqa: PLC0415 - see the module docstring
+
+    configure_opencv()
+    _worker_state = (job, counter, stop)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """Without this, workers of a killed parent would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(task: Task) -> dict[str, Any]:
+    if _worker_state is None:
+        raise RuntimeError("the worker's initializer did not run")
+    from patchgen.write import build_shard  # noqa: PLC0415 - see the module docstring
+
+    job, counter, stop = _worker_state
+
+    def on_patches(count: int) -> None:
+        if stop.is_set():
+            raise StoppedError
+        with counter.get_lock():
+            counter.value += count
+
+    return build_shard(job, task, on_patches)

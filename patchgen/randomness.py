@@ -1,0 +1,36 @@
+"""Counter-based random numbers: the draws of patch *index* depend on (seed, stream, index) alone.
+
+Philox-4x64 is a keyed function of a counter (Salmon et al., SC 2011). Its key is (seed, stream), and patch
+*index* owns counters ``index * BLOCKS`` to ``index * BLOCKS + BLOCKS - 1``, four 64-bit words each. Only raw
+words are used: NumPy promises those for good, and does not promise ``Generator``'s methods (NEP 19).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCKS = 8
+DRAWS = 4 * BLOCKS
+"""How many draws a patch has in each stream. Part of every recipe's version."""
+
+GEOMETRY_STREAM = 0
+FIRST_AUGMENT_STREAM = 1
+
+
+def uniforms(seed: int, stream: int, first_index: int, n: int) -> npt.NDArray[np.float64]:
+    """Uniform draws in [0, 1) for patches ``first_index`` onwards: float64 of shape (n, DRAWS).
+
+    ``seed`` is below 2**64, and draw (i, j) is the same whatever ``first_index`` and ``n`` enclose it.
+    """
+    key = np.array([seed, stream], dtype=np.uint64)
+    raw = np.random.Philox(key=key, counter=first_index * BLOCKS).random_raw(n * DRAWS)
+    return to_unit(raw).reshape(n, DRAWS)
+
+
+def to_unit(raw: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """The top 53 bits of each word as a float64 in [0, 1), exactly."""
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def between(draws: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
+    """Draws in [0, 1) mapped onto [low, high)."""
+    return low + (high - low) * draws

@@ -1,0 +1,115 @@
+"""Photos: read a file into RGB uint8 pixels as a viewer would show them, and into a pyramid."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from manifests.digest import pixel_digest
+from patchgen.errors import PatchgenError
+
+MAX_SIDE = 32_766
+"""OpenCV's warp addresses its source with signed 16-bit coordinates."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A decoded photo: ``pixels`` RGB uint8 of shape (height, width, 3); digests are SHA-256 as hex."""
+
+    path: Path
+    pixels: npt.NDArray[np.uint8]
+    sha256: str
+    pixels_sha256: str
+
+    @property
+    def width(self) -> int:
+        """Width in pixels, after the orientation tag was applied."""
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels, after the orientation tag was applied."""
+        return self.pixels.shape[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """A photo at full, half, quarter … resolution, each level a Gaussian-filtered half of the one before."""
+
+    levels: tuple[npt.NDArray[np.uint8], ...]
+
+    @property
+    def width(self) -> int:
+        """Width of the photo in pixels."""
+        return self.levels[0].shape[1]
+
+    @property
+    def height(self) -> int:
+        """Height of the photo in pixels."""
+        return self.levels[0].shape[0]
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a JPEG, PNG, WebP, TIFF, BMP or PPM file.
+
+    EXIF orientation is applied, grayscale becomes RGB, CMYK is converted, an alpha channel is dropped, and
+    16 bits a channel are scaled to 8 with exact rounding.
+
+    Raises:
+        PatchgenError: the file is missing, unreadable, empty, truncated, no image, in floating point, or
+            larger than 32,766 pixels on a side.
+    """
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError as error:
+        raise PatchgenError(f"{path}: is a folder, expected an image file") from error
+    except OSError as error:
+        raise PatchgenError(f"{path}: cannot be read: {error.strerror}; give the path of an image") from error
+    if not data:
+        raise PatchgenError(f"{path}: the file is empty, expected an image")
+    pixels = _decode(data, path)
+    if max(pixels.shape) > MAX_SIDE:
+        height, width = pixels.shape[:2]
+        raise PatchgenError(f"{path}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
+    return Photo(
+        path=path,
+        pixels=pixels,
+        sha256=hashlib.sha256(data).hexdigest(),
+        pixels_sha256=pixel_digest(pixels).hex(),
+    )
+
+
+def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        decoded = cv2.imdecode(
+            np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+        )
+    except cv2.error as error:
+        reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
+        raise PatchgenError(f"{path}: not readable as an image: {reason}") from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if decoded is None:
+        raise PatchgenError(
+            f"{path}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
+            "PPM file; open it in a viewer and save it again"
+        )
+    if decoded.dtype == np.uint16:
+        return ((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if decoded.dtype != np.uint8:
+        raise PatchgenError(
+            f"{path}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG"
+        )
+    return decoded  # type: ignore[return-value]
+
+
+def build_pyramid(pixels: npt.NDArray[np.uint8]) -> Pyramid:
+    """Halve a photo with ``cv2.pyrDown`` (exact integer arithmetic) until a side is below 16 pixels."""
+    levels = [pixels]
+    while min(levels[-1].shape[:2]) >= 32:
+        levels.append(cv2.pyrDown(levels[-1]))  # type: ignore[arg-type]
+    return Pyramid(levels=tuple(levels))
