@@ -15,10 +15,10 @@ from manifests import rows
 from manifests.digest import pixel_root
 from manifests.files import remove_parts, write_atomically
 from manifests.patchset import MANIFEST_NAME
+from manifests.progress import progress_bar
 from manifests.schema import Manifest, make_manifest
 from patchgen.errors import PatchgenError
 from patchgen.plan import PLAN_NAME, Plan, claim_folder
-from patchgen.progress import progress_bar
 from patchgen.pool import build_shards
 from patchgen.shard import Job, finished_shard, tasks_for
 from patchgen.source import Photo, build_pyramid

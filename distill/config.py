@@ -1,0 +1,165 @@
+"""A run's configuration: YAML in, one frozen value out; unknown keys are refused with the nearest known one."""
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from distill.augment import AugmentConfig
+from distill.errors import DistillError
+from distill.losses import LossConfig
+from distill.optim import AdamConfig, AdamWConfig, OptimConfig, SgdConfig
+from distill.patches import DataConfig
+from distill.teacher import TeacherConfig
+from manifests.schema import describe
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StudentConfig(_Group):
+    """The network that learns; classes and normalisation are its teacher's."""
+
+    arch: str
+
+
+class TrainConfig(_Group):
+    """How long, and in which arithmetic. Give ``samples`` or ``epochs``."""
+
+    samples: Annotated[int | None, Field(ge=1, description="patches seen in all")] = None
+    epochs: Annotated[float | None, Field(gt=0, description="times the set is seen")] = None
+    precision: Annotated[Literal["bf16", "fp32"], Field(description="of the networks; weights stay fp32")] = (
+        "bf16"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    checkpoint_seconds: Annotated[float, Field(gt=0, description="time between checkpoints")] = 120.0
+    log_steps: Annotated[int, Field(ge=1, description="steps between lines of metrics.jsonl")] = 50
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.samples is None) == (self.epochs is None):
+            raise ValueError("give either samples or epochs")
+        return self
+
+
+class EvalConfig(_Group):
+    """Labelled data that judges the networks; it never trains them."""
+
+    data: Annotated[Path | None, Field(description="--eval sets it")] = None
+    every: Annotated[int, Field(ge=0, description="samples between evaluations; 0: at the end only")] = 0
+
+
+class Config(_Group):
+    """Everything a run needs, grouped by the component that uses it."""
+
+    teacher: TeacherConfig
+    student: StudentConfig
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+    eval: EvalConfig = EvalConfig()
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that ``load_config`` reads back to an equal value."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def packaged_configs() -> list[str]:
+    """Names of the configs that come with the package."""
+    folder = resources.files("distill") / "configs"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def packaged_text(name: str) -> str:
+    """The YAML of a packaged config, comments and all.
+
+    Raises:
+        DistillError: there is none of that name.
+    """
+    names = packaged_configs()
+    bare = name.removesuffix(".yaml")
+    if bare not in names:
+        near = difflib.get_close_matches(bare, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        raise DistillError(f"config {name!r}: no such file and no packaged config; {hint}")
+    return (resources.files("distill") / "configs" / f"{bare}.yaml").read_text(encoding="utf-8")
+
+
+def read_config(name_or_path: str) -> tuple[str, str]:
+    """A short name and the YAML text of a config: a file where there is one, else the packaged one.
+
+    Raises:
+        DistillError: neither exists, or the file cannot be read.
+    """
+    path = Path(name_or_path)
+    if not path.is_file():
+        return path.name.removesuffix(".yaml"), packaged_text(name_or_path)
+    try:
+        return path.stem, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DistillError(f"config {path}: cannot be read: {reason}") from error
+
+
+def parse_config(text: str, where: str, overrides: dict[str, Any]) -> Config:
+    """A config from YAML text, with ``overrides`` from dotted keys such as ``optim.lr`` laid over it.
+
+    Raises:
+        DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DistillError(f"config {where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise DistillError(f"config {where}: holds {type(value).__name__}, expected groups such as 'teacher'")
+    for key, item in overrides.items():
+        _override(value, key, item)
+    try:
+        return Config.model_validate(value)
+    except ValidationError as error:
+        raise DistillError(f"config {where}: {_explain(error)}") from error
+
+
+def _override(value: dict[str, Any], key: str, item: Any) -> None:
+    group, _, name = key.partition(".")
+    if not name or "." in name:
+        raise DistillError(f"--set {key}: expected GROUP.KEY=VALUE, such as optim.lr=0.001")
+    inner = value.setdefault(group, {})
+    if not isinstance(inner, dict):
+        raise DistillError(f"--set {key}: {group!r} is no group of keys")
+    if key in ("train.samples", "train.epochs"):  # one replaces the other
+        inner.pop("epochs" if name == "samples" else "samples", None)
+    inner[name] = item
+
+
+def _explain(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    if fault["type"] != "extra_forbidden":
+        return describe(error)
+    *parents, key = (str(part) for part in fault["loc"])
+    known = sorted(_known(parents))
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    # pydantic puts a union's tag (the optimiser's name) into the path; it is no key of the file
+    path = ".".join([*parents[:1], key]) if parents else key
+    tag = f" for {parents[1]}" if len(parents) > 1 else ""
+    return f"unknown key {path!r}{tag}; {hint}"
+
+
+_OPTIMISERS = {"adam": AdamConfig, "adamw": AdamWConfig, "sgd": SgdConfig}
+
+
+def _known(parents: list[str]) -> set[str]:
+    if not parents:
+        return set(Config.model_fields)
+    if parents[0] == "optim":
+        return set(_OPTIMISERS[parents[1]].model_fields)
+    group = Config.model_fields[parents[0]].annotation
+    return set(group.model_fields) if isinstance(group, type) and issubclass(group, BaseModel) else set()

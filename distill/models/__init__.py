@@ -1,0 +1,54 @@
+"""Networks by name: a name and a number of classes in, a module from images to logits out."""
+
+import difflib
+import re
+
+import torchvision
+from torch import nn
+
+from distill.errors import DistillError
+from distill.models.resnet import CifarResNet
+from distill.models.vgg import CifarVgg
+from distill.models.wrn import WideResNet
+
+TORCHVISION = "torchvision/"
+EXAMPLES = ("resnet20", "resnet32", "resnet44", "resnet56", "wrn-16-4", "wrn-40-4", "vgg16-bn", "vgg19-bn")
+
+_PATTERNS = (
+    (re.compile(r"resnet(\d{1,4})"), CifarResNet),
+    (re.compile(r"wrn-(\d{1,4})-(\d{1,2})"), WideResNet),
+    (re.compile(r"vgg(\d{2})-bn"), CifarVgg),
+)
+
+
+def build_model(arch: str, num_classes: int) -> nn.Module:
+    """A freshly initialised network from normalised images (B, 3, H, W) to logits (B, num_classes).
+
+    ``arch`` is ``resnetN``, ``wrn-D-K`` or ``vggN-bn`` for the CIFAR networks, or ``torchvision/NAME`` for a
+    classification model of torchvision, such as ``torchvision/resnet50``.
+
+    Raises:
+        DistillError: no network has this name.
+    """
+    if arch.startswith(TORCHVISION):
+        return _torchvision_model(arch, num_classes)
+    for pattern, factory in _PATTERNS:
+        if match := pattern.fullmatch(arch):
+            try:
+                return factory(*(int(number) for number in match.groups()), num_classes)
+            except ValueError as error:
+                raise DistillError(f"arch {arch!r}: {error}") from error
+    near = difflib.get_close_matches(arch.replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXAMPLES)}"
+    raise DistillError(f"arch {arch!r}: no such network; {hint} torchvision's go by '{TORCHVISION}NAME'")
+
+
+def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
+    name = arch.removeprefix(TORCHVISION)
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{TORCHVISION}{near[0]}'?" if near else "see torchvision.models.list_models()"
+        raise DistillError(f"arch {arch!r}: torchvision has no classification model {name!r}; {hint}")
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    return model

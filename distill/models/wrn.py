@@ -1,0 +1,72 @@
+"""Wide residual networks WRN-depth-width: pre-activation blocks, 16-16k-32k-64k channels.
+
+Source: Zagoruyko & Komodakis 2016, arXiv 1605.07146. Parameter names follow the commonly published PyTorch
+checkpoints: ``conv1``, ``block1.layer.0.bn1`` …, ``bn1``, ``fc``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WideBlock(nn.Module):
+    """BN-ReLU-conv twice; a 1×1 convolution on the shortcut where channels or resolution change."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.convShortcut = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        active = F.relu(self.bn1(x))
+        shortcut = x if self.convShortcut is None else self.convShortcut(active)
+        out = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        total: Tensor = out + shortcut
+        return total
+
+
+class WideStage(nn.Module):
+    """A row of blocks; its own class because published names have a ``layer`` level."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, stride: int) -> None:
+        super().__init__()
+        first = WideBlock(inputs, outputs, stride)
+        self.layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        out: Tensor = self.layer(x)
+        return out
+
+
+class WideResNet(nn.Module):
+    """WRN-``depth``-``width`` with ``depth`` = 6n + 4 layers, for small images."""
+
+    def __init__(self, depth: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6 or width < 1:
+            raise ValueError(
+                f"a WRN has 6n + 4 layers and a width of 1 or more, such as wrn-16-4; got wrn-{depth}-{width}"
+            )
+        blocks = (depth - 4) // 6
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.block1 = WideStage(16, 16 * width, blocks, 1)
+        self.block2 = WideStage(16 * width, 32 * width, blocks, 2)
+        self.block3 = WideStage(32 * width, 64 * width, blocks, 2)
+        self.bn1 = nn.BatchNorm2d(64 * width)
+        self.fc = nn.Linear(64 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to logits (B, num_classes)."""
+        out = self.block3(self.block2(self.block1(self.conv1(x))))
+        out = F.adaptive_avg_pool2d(F.relu(self.bn1(out)), 1)
+        logits: Tensor = self.fc(torch.flatten(out, 1))
+        return logits

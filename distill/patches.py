@@ -1,0 +1,161 @@
+"""Patches: verified shards in, one resident uint8 tensor out, decoded once by several processes."""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import webdataset as wds
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from distill.errors import DistillError
+from distill.randomness import generator
+from manifests import PatchSet
+
+_CHUNK = 512
+
+
+class DataConfig(BaseModel):
+    """How patches are read and batched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 512
+    workers: Annotated[int, Field(ge=0, le=256, description="decoding processes; 0: in this one")] = 2
+
+
+def load_patches(patchset: PatchSet, config: DataConfig, on_patches: Callable[[int], None]) -> Tensor:
+    """Every patch of a verified set: uint8 of shape (n, size, size, 3), row i holding patch i.
+
+    ``on_patches`` hears how many patches each step added.
+
+    Raises:
+        DistillError: the set does not fit in memory, or a member is not the image the manifest promises.
+    """
+    manifest = patchset.manifest
+    shape = (manifest.n, manifest.size, manifest.size, 3)
+    _require_memory(int(np.prod(shape, dtype=np.int64)))
+    images = torch.empty(shape, dtype=torch.uint8)
+    seen = torch.zeros(manifest.n, dtype=torch.bool)
+    for indices, chunk in _chunks(patchset, min(config.workers, len(manifest.shards))):
+        if int(indices.max()) >= manifest.n or int(indices.min()) < 0 or bool(seen[indices].any()):
+            raise DistillError(f"{patchset.folder}: a member's key is no index of this set, or stands twice")
+        seen[indices] = True
+        images[indices] = chunk
+        on_patches(len(indices))
+    if not bool(seen.all()):
+        missing = int((~seen).nonzero()[0])
+        raise DistillError(f"{patchset.folder}: patch {missing} is in no shard; get the set again")
+    return images
+
+
+def _require_memory(needed: int) -> None:
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():  # counts the file cache, which the kernel gives back
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    if needed > available:
+        raise DistillError(
+            f"the patches take {needed / 1e9:.1f} GB of memory once decoded, {available / 1e9:.1f} GB are free; "
+            "use a smaller set or a larger machine"
+        )
+
+
+def _chunks(patchset: PatchSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    manifest = patchset.manifest
+    urls = [f"file:{patchset.shard_path(shard).resolve()}" for shard in manifest.shards]
+    decode = partial(_decode_sample, image_format=manifest.encoding.format, size=manifest.size)
+    pipeline = wds.DataPipeline(
+        wds.SimpleShardList(urls),
+        wds.split_by_worker,
+        wds.tarfile_to_samples(),
+        wds.map(decode),
+        wds.batched(_CHUNK, collation_fn=_collate),
+    )
+    try:
+        for chunk in DataLoader(pipeline, batch_size=None, num_workers=workers):
+            if isinstance(chunk, str):
+                raise DistillError(f"{chunk}; get the set again")
+            yield chunk
+    except (tarfile.TarError, ValueError, OSError) as error:  # verified bytes that are yet no good tar
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise DistillError(f"{patchset.folder}: a shard is no good tar: {reason[0]}") from error
+
+
+def _decode_sample(
+    sample: dict[str, Any], image_format: str, size: int
+) -> tuple[int, npt.NDArray[np.uint8]] | str:
+    """One patch and its index, or what is wrong with it: an error raised here would lose its one line."""
+    where = f"{sample.get('__url__', '').removeprefix('file:')}: member {sample.get('__key__')}"
+    data = sample.get(image_format)
+    if data is None:
+        return f"{where}: is no .{image_format}, which the manifest promises"
+    if not str(sample["__key__"]).isdecimal():
+        return f"{where}: the key is no index"
+    try:
+        return int(sample["__key__"]), decode_image(data, where, size)
+    except DistillError as error:
+        return str(error)
+
+
+def decode_image(data: bytes, where: str, size: int | None) -> npt.NDArray[np.uint8]:
+    """RGB uint8 pixels (H, W, 3) of an encoded image; nothing is decoded unless H = W = ``size``, if given.
+
+    Raises:
+        DistillError: no whole image, or of another size; ``where`` names it.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "PPM", "BMP")) as image:
+            if size is not None and image.size != (size, size):
+                width, height = image.size
+                raise DistillError(f"{where}: the image is {width}×{height}, expected {size}×{size}")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DistillError(f"{where}: not a whole image: {error}") from error
+
+
+def _collate(samples: list[tuple[int, npt.NDArray[np.uint8]] | str]) -> tuple[Tensor, Tensor] | str:
+    good = [sample for sample in samples if not isinstance(sample, str)]
+    if len(good) < len(samples):
+        return next(sample for sample in samples if isinstance(sample, str))
+    indices, images = zip(*good, strict=True)
+    return torch.tensor(indices), torch.from_numpy(np.stack(images))
+
+
+class Order:
+    """The order in which a run sees its patches: one exact permutation an epoch, end to end.
+
+    Batches run across the border of two epochs, so that all have one size and no patch is left out.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+        self._n = n
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epochs: dict[int, Tensor] = {}
+
+    def batch(self, step: int) -> Tensor:
+        """Indices of the patches of batch ``step``, counted from 0: int64 of shape (batch_size,)."""
+        start, stop = step * self._batch_size, (step + 1) * self._batch_size
+        first, last = start // self._n, (stop - 1) // self._n
+        parts = []
+        for epoch in range(first, last + 1):
+            base = epoch * self._n
+            parts.append(self._permutation(epoch)[max(start - base, 0) : min(stop - base, self._n)])
+        for old in [epoch for epoch in self._epochs if epoch < last]:
+            del self._epochs[old]
+        return torch.cat(parts)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self._epochs:
+            self._epochs[epoch] = torch.randperm(self._n, generator=generator(self._seed, "epoch", epoch))
+        return self._epochs[epoch]

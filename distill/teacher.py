@@ -1,0 +1,99 @@
+"""The frozen teacher: loaded weights-only, hashed, in eval mode for good, its buffers proved unchanged."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from distill.errors import DistillError
+from distill.models import build_model
+from distill.weights import Triple, Weights, fill_model, load_weights
+from manifests.digest import file_digest
+
+
+class TeacherConfig(BaseModel):
+    """The network that labels. What the weight file says of itself need not be said again here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    arch: Annotated[str, Field(description="network name, see distill.models")]
+    weights: Annotated[Path | None, Field(description="its file; --teacher sets it")] = None
+    num_classes: Annotated[int, Field(ge=2, le=100_000)]
+    mean: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
+    std: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
+    min_top1: Annotated[
+        float | None, Field(ge=0, le=100, description="percent it must reach on evaluation data")
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A loaded teacher. ``mean`` and ``std`` normalise the input of teacher and student alike."""
+
+    model: nn.Module
+    mean: Triple
+    std: Triple
+    sha256: str
+    state_digest: str
+
+    def require_unchanged(self) -> None:
+        """Prove that nothing moved the teacher's parameters or buffers since it was loaded.
+
+        Raises:
+            DistillError: something did, so the run's labels cannot be trusted.
+        """
+        if state_digest(self.model) != self.state_digest:
+            raise DistillError("the teacher changed during the run; its labels cannot be trusted: report this")
+
+
+def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
+    """Load and check the teacher that ``config`` names.
+
+    Raises:
+        DistillError: no weights are named or they are missing, of another network, other classes or another
+            normalisation than ``config`` says, or the normalisation is said nowhere.
+    """
+    if config.weights is None:
+        raise DistillError("teacher.weights is not set; give the teacher's weight file with --teacher FILE")
+    weights = load_weights(config.weights)
+    model = build_model(config.arch, config.num_classes)
+    fill_model(model, weights, arch=config.arch, num_classes=config.num_classes)
+    model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, std = normalisation(weights, config.mean, config.std, prefix="teacher.")
+    return Teacher(
+        model=model, mean=mean, std=std, sha256=file_digest(config.weights), state_digest=state_digest(model)
+    )
+
+
+def normalisation(
+    weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str
+) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of a network's input: the file's, or the given ones, which must agree.
+
+    Raises:
+        DistillError: they differ, or neither says; ``prefix`` comes before the setting's name.
+    """
+    chosen = []
+    for name, held, given in (("mean", weights.mean, mean), ("std", weights.std, std)):
+        if held is not None and given is not None and held != given:
+            raise DistillError(f"{weights.path}: says its {name} is {held}, but {prefix}{name} is {given}")
+        value = given if given is not None else held
+        if value is None:
+            raise DistillError(
+                f"{weights.path}: does not say how its input was normalised; "
+                f"set {prefix}{name} to the values it was trained with"
+            )
+        chosen.append(value)
+    return chosen[0], chosen[1]
+
+
+def state_digest(model: nn.Module) -> str:
+    """SHA-256, as hex, over every parameter and buffer of a model, with its name."""
+    state = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -1,0 +1,159 @@
+"""Weight files: safetensors with what a network needs to be used, or PyTorch files read weights-only."""
+
+import dataclasses
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from distill.errors import DistillError
+from manifests.files import write_atomically
+
+Triple = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A state dict, and what its file says of it: each is None where the file does not say.
+
+    ``mean`` and ``std`` normalise RGB values in [0, 1].
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    arch: str | None = None
+    num_classes: int | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+
+
+def load_weights(path: Path) -> Weights:
+    """Read a ``.safetensors`` file, or a PyTorch file that holds tensors alone.
+
+    Raises:
+        DistillError: the file is missing, unreadable, damaged, or would need code to be run.
+    """
+    if not path.is_file():
+        raise DistillError(f"{path}: no such weight file; give --teacher or --weights the path of one")
+    try:
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+            return _with_metadata(path, safetensors.torch.load_file(path), metadata)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DistillError(
+            f"{path}: not readable as weights: {reason[:200]}; expected a .safetensors file, "
+            "or a PyTorch file of a state dict"
+        ) from error
+    return Weights(path=path, state=_state_dict(loaded, path))
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what published checkpoints hold: itself, or under a usual key; parallel or not."""
+    for key in ("state_dict", "model", "net"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise DistillError(f"{path}: holds no state dict, expected a dict of parameter names to tensors")
+    return {name.removeprefix("module."): value for name, value in loaded.items()}
+
+
+def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:
+    def triple(name: str) -> Triple | None:
+        if name not in metadata:
+            return None
+        parts = tuple(float(part) for part in metadata[name].split(","))
+        if len(parts) != 3:
+            raise ValueError(name)
+        return parts
+
+    try:
+        return Weights(
+            path=path,
+            state=state,
+            arch=metadata.get("arch"),
+            num_classes=int(metadata["num_classes"]) if "num_classes" in metadata else None,
+            mean=triple("mean"),
+            std=triple("std"),
+        )
+    except ValueError as error:
+        raise DistillError(
+            f"{path}: its metadata is damaged: {error}; expected 'num_classes' as an integer, "
+            "'mean' and 'std' as three numbers with commas"
+        ) from error
+
+
+def save_weights(path: Path, model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> None:
+    """Write a network's state dict as safetensors, with what ``load_weights`` gives back, whole or not at all."""
+    metadata = {
+        "arch": arch,
+        "num_classes": str(num_classes),
+        "mean": ",".join(repr(float(value)) for value in mean),
+        "std": ",".join(repr(float(value)) for value in std),
+    }
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(state, metadata))
+
+
+def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: int) -> None:
+    """Load ``weights`` into ``model``, which is a fresh ``arch`` with ``num_classes`` outputs.
+
+    Raises:
+        DistillError: the file is of another network, or of another number of classes.
+    """
+    if weights.arch is not None and weights.arch != arch:
+        raise DistillError(f"{weights.path}: holds a {weights.arch}, but arch is {arch}; set arch to match it")
+    expected = model.state_dict()
+    held = weights.num_classes or _outputs(weights.state, expected)
+    if held is not None and held != num_classes:
+        raise DistillError(
+            f"{weights.path}: has {held} classes, but num_classes is {num_classes}; "
+            "use weights trained on the same classes, or set num_classes"
+        )
+    problems = [
+        _problem("lacks", sorted(expected.keys() - weights.state.keys())),
+        _problem("has the unknown", sorted(weights.state.keys() - expected.keys())),
+        _problem("has another shape of", _reshaped(weights.state, expected)),
+    ]
+    if any(problems):
+        faults = "; ".join(problem for problem in problems if problem)
+        raise DistillError(f"{weights.path}: is not a {arch}: {faults}")
+    model.load_state_dict(weights.state)
+
+
+def count_classes(weights: Weights) -> int:
+    """Number of outputs of a state dict: the rows of its last matrix, the linear layer that ends a network.
+
+    Raises:
+        DistillError: it has no matrix.
+    """
+    matrices = [value for value in weights.state.values() if value.ndim == 2]
+    if not matrices:
+        raise DistillError(f"{weights.path}: holds no linear layer, so it is no classification network")
+    return matrices[-1].shape[0]
+
+
+def _outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
+    """Number of classes a state dict was made for, when it fits but for its last layer."""
+    last = [name for name, value in expected.items() if value.ndim == 2][-1:]
+    if not last or last[0] not in state or state[last[0]].ndim != 2:
+        return None
+    return state[last[0]].shape[0]
+
+
+def _reshaped(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+    common = sorted(state.keys() & expected.keys())
+    return [name for name in common if state[name].shape != expected[name].shape]
+
+
+def _problem(what: str, names: Iterable[str]) -> str:
+    listed = list(names)
+    return f"{what} {listed[0]} (and {len(listed) - 1} more)" if listed else ""
