@@ -97,7 +97,7 @@ class _CifarUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Only what an array is made of."""
-        root = module.split(".")[0]
+        root = module.split(".", 1)[0]
         if root == "numpy" and name in ("_reconstruct", "ndarray", "dtype"):
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         if (module, name) == ("_codecs", "encode"):
@@ -195,5 +195,3 @@ def _stack(images: Iterable[npt.NDArray[np.uint8]], labels: list[int], path: Pat
             f"{path}: images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; give --size"
         )
     return LabelledImages(images=torch.from_numpy(np.stack(images)), labels=torch.tensor(labels))
-
-

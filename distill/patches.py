@@ -65,7 +65,7 @@ def _require_memory(needed: int) -> None:
         available = int(fields["MemAvailable"].split()[0]) * 1024
     if needed > available:
         raise DistillError(
-            f"the patches take {needed / 1e9:.1f} GB of memory once decoded, {available / 1e9:.1f} GB are free; "
+            f"the patches take {needed / 1e9:.1f} GB of memory decoded, {available / 1e9:.1f} GB are free; "
             "use a smaller set or a larger machine"
         )
 

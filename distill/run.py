@@ -135,9 +135,7 @@ def _judge(config: Config, teacher: Teacher, size: int, device: torch.device, sa
         return None
     data = load_labelled(config.eval.data, size)
     data.require_classes(config.teacher.num_classes, config.eval.data)
-    judge = Judge(
-        data=data, teacher_logits=logits_of(teacher.model, data, teacher.mean, teacher.std, device)
-    )
+    judge = Judge(data=data, teacher_logits=logits_of(teacher.model, data, teacher.mean, teacher.std, device))
     say(f"teacher {config.teacher.arch}: top-1 {judge.teacher_top1:.2f} % on {len(data.labels)} images")
     least = config.teacher.min_top1
     if least is not None and judge.teacher_top1 < least:
@@ -188,7 +186,7 @@ def _make_loop(
     steps = samples // batch
     if not steps:
         raise DistillError(
-            f"{samples} samples are less than one batch of {batch}; raise train.samples or lower data.batch_size"
+            f"{samples} samples are under one batch of {batch}; raise train.samples or lower data.batch_size"
         )
     if device.type == "cuda" and patches.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
         patches = patches.to(device)

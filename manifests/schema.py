@@ -88,9 +88,7 @@ class Manifest(_Frozen):
                 raise ValueError(f"shards[{number}].name is {shard.name!r}, expected {name!r}")
             table = str(PurePosixPath(name).with_suffix(".parquet"))
             if shard.parquet.name != table:
-                raise ValueError(
-                    f"shards[{number}].parquet.name is {shard.parquet.name!r}, expected {table!r}"
-                )
+                raise ValueError(f"shards[{number}].parquet.name is {shard.parquet.name!r}, expected {table!r}")
             if shard.first_index != expected:
                 raise ValueError(f"shards[{number}].first_index is {shard.first_index}, expected {expected}")
             expected += shard.n

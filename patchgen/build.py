@@ -23,6 +23,7 @@ from patchgen.pool import build_shards
 from patchgen.shard import Job, finished_shard, tasks_for
 from patchgen.source import Photo, build_pyramid
 
+
 def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
     """Write the set that ``plan`` describes into ``folder``, or finish one that an earlier run began.
 

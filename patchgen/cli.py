@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from manifests.errors import PatchSetError
-from manifests.schema import IMAGE_FORMATS, MAX_PATCHES, MAX_SIZE
+from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
 from patchgen.errors import PatchgenError
 
 
@@ -30,9 +30,7 @@ def cli() -> None:
 @click.option(
     "--format", "image_format", type=click.Choice(IMAGE_FORMATS), help="Image format [default: the recipe's]."
 )
-@click.option(
-    "--shard-size", type=click.IntRange(1, MAX_PATCHES), help="Patches a shard [default: by --size]."
-)
+@click.option("--shard-size", type=click.IntRange(1, MAX_PATCHES), help="Patches a shard [default: by --size].")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes [default: one a core].")
 @click.option("--licence", help="Licence of the photo, for the manifest.")
 @click.option("--url", help="Where the photo is published, for the manifest.")

@@ -26,9 +26,7 @@ _RAMP = np.arange(256, dtype=np.float64)
 # ITU-R BT.601 luma, as cv2's RGB→gray, and a quarter turn of the YIQ chroma plane, which keeps luma and grays.
 # A turn by an angle is LUMA + cos·(1 - LUMA) + sin·TURN; positive turns go from red to yellow, as in HSV.
 _LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))
-_TURN = np.array(
-    [[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], [-1.24955, 1.04634, 0.20321]]
-)
+_TURN = np.array([[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], [-1.24955, 1.04634, 0.20321]])
 
 
 class ColorJitterConfig(BaseModel):

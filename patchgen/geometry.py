@@ -138,9 +138,7 @@ def _shapes(geometry: Geometry, outer: int, draws: Floats) -> tuple[Floats, Floa
     )
 
 
-def _matrices(
-    inverse: Floats, crop: Floats, size: int, side: int, level: npt.NDArray[np.int64]
-) -> Floats:
+def _matrices(inverse: Floats, crop: Floats, size: int, side: int, level: npt.NDArray[np.int64]) -> Floats:
     """Maps (n, 2, 3) from patch pixel indices to pixel indices of each patch's pyramid level.
 
     Level k holds the photo at every 2**k-th pixel, so a photo index divided by 2**k is a level index. The
@@ -159,9 +157,7 @@ def _matrices(
     return np.stack(rows, axis=1).reshape(-1, 2, 3)
 
 
-def _outlines(
-    forward: Floats, inverse: Floats, size: int, side: int
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _outlines(forward: Floats, inverse: Floats, size: int, side: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """The resized crop's outline in patch pixel indices (n, 4, 2), and whether a patch reaches beyond it."""
     middle = (size - 1) / 2
     reach = (np.abs(inverse[:, 0::2]) + np.abs(inverse[:, 1::2])) * middle

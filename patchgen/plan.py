@@ -52,7 +52,14 @@ class Plan:
 
 
 def make_plan(
-    *, photo: Photo, recipe: Recipe, n: int, size: int, seed: int, shard_size: int | None, card: dict[str, Any]
+    *,
+    photo: Photo,
+    recipe: Recipe,
+    n: int,
+    size: int,
+    seed: int,
+    shard_size: int | None,
+    card: dict[str, Any],
 ) -> Plan:
     """A plan whose parts fit together; ``card`` holds the source's licence, url and attribution.
 
@@ -159,9 +166,7 @@ def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) ->
 def _differences(found: Any, wanted: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = sorted(found.keys() | wanted.keys())
-        nested = (
-            _differences(found.get(k), wanted.get(k), f"{path}.{k}" if path else k) for k in keys
-        )
+        nested = (_differences(found.get(k), wanted.get(k), f"{path}.{k}" if path else k) for k in keys)
         return [difference for differences in nested for difference in differences]
     if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
         pairs = enumerate(zip(found, wanted, strict=True))

@@ -85,9 +85,7 @@ def read_photo(path: Path) -> Photo:
 def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        decoded = cv2.imdecode(
-            np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
-        )
+        decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
         raise PatchgenError(f"{path}: not readable as an image: {reason}") from error

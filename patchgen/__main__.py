@@ -1,0 +1,6 @@
+"""``python -m patchgen``."""
+
+from patchgen.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Shared fixtures: a photo made here, a small set built from it, and a way to call the programs in-process."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+import distill.cli
+import patchgen.cli
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-goldens", action="store_true", help="write golden files instead of comparing")
+
+
+@pytest.fixture
+def update_goldens(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-goldens"))
+
+
+def make_photo(width: int = 160, height: int = 120, seed: int = 0) -> np.ndarray:
+    """A colourful photo-like image, smooth at large scale and rough at small: RGB uint8."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for cells, weight in ((3, 0.6), (12, 0.3), (48, 0.15)):
+        small = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        total += weight * cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(total, 0, 255).astype(np.uint8)
+
+
+def write_image(path: Path, rgb: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    return path
+
+
+@pytest.fixture(scope="session")
+def photo_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image(tmp_path_factory.mktemp("photo") / "photo.png", make_photo())
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Program = Callable[..., Result]
+
+
+def _program(
+    main: Callable[[], None], name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Program:
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Result(status, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def run_patchgen(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Program:
+    return _program(patchgen.cli.main, "patchgen", monkeypatch, capfd)
+
+
+@pytest.fixture
+def run_distill(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Program:
+    return _program(distill.cli.main, "distill", monkeypatch, capfd)
+
+
+@pytest.fixture(scope="session")
+def patchset_path(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished set of 200 patches of 32 px in three shards. Tests must not change it."""
+    from patchgen.build import build
+    from patchgen.plan import make_plan
+    from patchgen.recipe import load_recipe
+    from patchgen.source import read_photo
+
+    folder = tmp_path_factory.mktemp("set") / "shards"
+    photo = read_photo(photo_path)
+    recipe = load_recipe("asano2023").with_format("png")
+    plan = make_plan(photo=photo, recipe=recipe, n=200, size=32, seed=0, shard_size=80, card={})
+    build(plan, photo, folder, workers=1)
+    return folder
+
+
+def assert_one_line(result: Result, *parts: str, status: int = 1) -> None:
+    """The program ended with ``status`` and one line on stderr that holds every part."""
+    assert result.status == status, result
+    assert len(result.err.strip().splitlines()) == 1, result.err
+    for part in parts:
+        assert part in result.err, (part, result.err)

@@ -1,0 +1,75 @@
+"""Small teachers, test data and runs."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from distill.models import build_model
+from distill.weights import save_weights
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture(scope="session")
+def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-8 with random weights and four classes."""
+    torch.manual_seed(3)
+    model = build_model("resnet8", 4)
+    model.train()
+    model(torch.randn(64, 3, 32, 32))  # gives the batch norms statistics of their own
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_weights(path, model, arch="resnet8", num_classes=4, mean=MEAN, std=STD)
+    return path
+
+
+@pytest.fixture(scope="session")
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """Twenty labelled images: uint8 (20, 32, 32, 3), labels 0 to 3."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), np.arange(20) % 4
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="session")
+def eval_path(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The labelled images as a WebDataset tar."""
+    members = []
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
+        members += [(f"{i:04d}.cls", str(label).encode()), (f"{i:04d}.png", png(image))]
+    return write_tar(tmp_path_factory.mktemp("eval") / "test.tar", members)
+
+
+CONFIG = {
+    "teacher": {"arch": "resnet8", "num_classes": 4},
+    "student": {"arch": "resnet8"},
+    "optim": {"name": "adam", "lr": 0.004, "schedule": "onecycle"},
+    "data": {"batch_size": 16, "workers": 2},
+    "train": {"epochs": 1, "precision": "fp32", "log_steps": 4},
+}
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    return path

@@ -1,0 +1,106 @@
+"""Configs: packaged ones are whole, faults are named by their key, the nearest key is suggested."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distill.config import packaged_configs, packaged_text, parse_config, read_config
+from distill.errors import DistillError
+from distill.models import build_model
+from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import CONFIG
+
+ROWS = [name for name in packaged_configs() if name.startswith("cifar")]
+
+
+def parse(text: str = yaml.safe_dump(CONFIG), **overrides: object):
+    return parse_config(text, "c.yaml", {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+@pytest.mark.parametrize("name", packaged_configs())
+def test_packaged_configs_are_whole_and_headed(name: str) -> None:
+    text = packaged_text(name)
+    config = parse_config(text, name, {})
+    for arch in (config.teacher.arch, config.student.arch):
+        build_model(arch, config.teacher.num_classes)
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert any("Command: distill train --shards shards/ --config " + name in line for line in header)
+
+
+def test_a_config_for_each_row_of_the_papers_table() -> None:
+    assert len(ROWS) == 10
+    for name in ROWS:
+        config = parse_config(packaged_text(name), name, {})
+        assert (config.optim.name, config.optim.lr, config.optim.schedule) == ("adam", 1e-3, "constant")
+        assert (config.data.batch_size, config.train.epochs, config.loss.temperature) == (512, 1000, 8)
+        assert config.augment.cutmix_alpha == 0.25
+        assert config.teacher.num_classes == int(name.split("-")[0].removeprefix("cifar"))
+
+
+def test_names_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_config("wrn.yaml") == read_config("wrn")
+    assert read_config("resnet20")[0] == "resnet20"
+    monkeypatch.chdir(tmp_path)
+    Path("wrn.yaml").write_text("mine: 1")
+    assert read_config("wrn.yaml") == ("wrn", "mine: 1")
+    assert read_config("wrn") == ("wrn", packaged_text("wrn"))
+
+
+def test_round_trip() -> None:
+    config = parse(train__seed=3, teacher__weights="t.safetensors")
+    assert parse_config(config.to_yaml(), "again", {}) == config
+
+
+def test_overrides() -> None:
+    assert parse(optim__lr="1e-4").optim.lr == 1e-4
+    assert parse(train__samples=64).train.epochs is None
+    assert parse(loss__temperature=2).loss.temperature == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"optim__learning_rate": 1}, "config c.yaml: unknown key 'optim.learning_rate' for adam; "),
+        ({"optim__momentum": 0.9}, "config c.yaml: unknown key 'optim.momentum' for adam; "),
+        ({"loss__temprature": 4}, "config c.yaml: unknown key 'loss.temprature'; did you mean 'temperature'?"),
+        ({"trian__seed": 4}, "config c.yaml: unknown key 'trian'; did you mean 'train'?"),
+        ({"optim__lr": "fast"}, "config c.yaml: optim.adam.lr: Input should be a valid number"),
+        ({"optim__name": "lion"}, "config c.yaml: optim: Input tag 'lion'"),
+        ({"data__batch_size": 1}, "config c.yaml: data.batch_size: Input should be greater than or equal to 2"),
+        (
+            {"train__precision": "fp8"},
+            "config c.yaml: train.precision: Input should be 'bf16' or 'fp32', got 'fp8'",
+        ),
+        ({"lr": 1}, "--set lr: expected GROUP.KEY=VALUE"),
+    ],
+)
+def test_faults(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(DistillError) as caught:
+        parse(**overrides)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("a: [", "not YAML"), ("- 1", "holds list"), ("{}", "'teacher' is missing"), ("teacher: 3", "teacher: ")],
+)
+def test_files_that_are_no_config(text: str, part: str) -> None:
+    with pytest.raises(DistillError, match=part):
+        parse_config(text, "c.yaml", {})
+
+
+def test_length_is_given_once() -> None:
+    text = yaml.safe_dump(CONFIG | {"train": {"samples": 10, "epochs": 2}})
+    with pytest.raises(DistillError, match="give either samples or epochs"):
+        parse_config(text, "c.yaml", {})
+
+
+def test_the_configs_command(run_distill: Program) -> None:
+    assert run_distill("configs").out.split() == packaged_configs()
+    assert run_distill("configs", "resnet20").out == packaged_text("resnet20")
+    assert_one_line(run_distill("configs", "resnet21"), "did you mean 'resnet20'")
+    assert_one_line(
+        run_distill("train", "--shards", "s", "--config", "nothing.yaml"), "no such file and no packaged config"
+    )

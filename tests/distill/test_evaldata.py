@@ -1,0 +1,136 @@
+"""Evaluation data in every known form gives the same images; anything else gives one clear line."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distill.errors import DistillError
+from distill.evaldata import load_labelled
+from tests.distill.conftest import png, write_tar
+
+Labelled = tuple[np.ndarray, np.ndarray]
+
+
+def check(path: Path, expected: Labelled) -> None:
+    data = load_labelled(path, None)
+    order = torch.argsort(data.labels, stable=True)
+    wanted = np.argsort(expected[1], kind="stable")
+    assert data.labels.dtype == torch.int64
+    assert torch.equal(data.labels[order], torch.from_numpy(expected[1][wanted]))
+    assert torch.equal(data.images[order], torch.from_numpy(expected[0][wanted]))
+
+
+def planes(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+
+
+def test_cifar10_binary(images: Labelled, tmp_path: Path) -> None:
+    records = np.hstack([images[1][:, None].astype(np.uint8), planes(images[0])])
+    (tmp_path / "test_batch.bin").write_bytes(records.tobytes())
+    check(tmp_path, images)
+    check(tmp_path / "test_batch.bin", images)
+    (tmp_path / "test_batch.bin").write_bytes(records.tobytes()[:-5])
+    with pytest.raises(DistillError, match="expected a multiple of 3073"):
+        load_labelled(tmp_path, None)
+
+
+def test_cifar100_binary_uses_the_fine_label(images: Labelled, tmp_path: Path) -> None:
+    coarse = np.full((20, 1), 19, np.uint8)
+    records = np.hstack([coarse, images[1][:, None].astype(np.uint8), planes(images[0])])
+    (tmp_path / "test.bin").write_bytes(records.tobytes())
+    check(tmp_path, images)
+
+
+@pytest.mark.parametrize(("name", "key"), [("test_batch", b"labels"), ("test", b"fine_labels")])
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_cifar_python(images: Labelled, tmp_path: Path, name: str, key: bytes, protocol: int) -> None:
+    value = {b"data": planes(images[0]), key: images[1].tolist(), b"filenames": [b"x.png"] * 20}
+    (tmp_path / name).write_bytes(pickle.dumps(value, protocol=protocol))
+    check(tmp_path, images)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("the pickle ran code",)
+
+
+def test_a_pickle_that_wants_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Bomb()}))
+    with pytest.raises(DistillError, match=r"asks for builtins\.print"):
+        load_labelled(tmp_path, None)
+    assert "ran code" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_webdataset_tars(images: Labelled, tmp_path: Path, suffix: str) -> None:
+    mode = "w:gz" if suffix.endswith("gz") else "w"
+    for part in range(2):
+        members = []
+        for i in range(10 * part, 10 * part + 10):
+            members += [(f"{i:04d}.png", png(images[0][i])), (f"{i:04d}.cls", f"{images[1][i]}\n".encode())]
+        write_tar(tmp_path / f"test-{part}.{suffix}", members, mode)
+    check(tmp_path, images)
+    assert len(load_labelled(tmp_path / f"test-0.{suffix}", None).labels) == 10
+
+
+def test_image_folder(images: Labelled, tmp_path: Path) -> None:
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
+        folder = tmp_path / "abcd"[label]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:03d}.PNG")
+    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    check(tmp_path, images)
+
+
+def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
+    for i, (width, height) in enumerate([(80, 60), (60, 80), (32, 32)]):
+        (tmp_path / str(i)).mkdir()
+        Image.new("RGB", (width, height), (255, 0, 0)).save(tmp_path / str(i) / "x.png")
+    with pytest.raises(DistillError, match="images of 3 sizes"):
+        load_labelled(tmp_path, None)
+    data = load_labelled(tmp_path, 32)
+    assert data.images.shape == (3, 32, 32, 3) and (data.images[..., 0] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "part"),
+    [
+        ([("1.png", b"x")], "holds png, expected an image and .cls"),
+        ([("1.cls", b"1")], "holds cls, expected an image"),
+        ([("1.png", b"x"), ("1.cls", b"cat")], ".cls is 'cat'"),
+        ([("1.png", b"x"), ("1.cls", b"1")], "not a whole image"),
+        ([], "holds no sample"),
+    ],
+)
+def test_tars_that_are_no_test_set(tmp_path: Path, members: list[tuple[str, bytes]], part: str) -> None:
+    path = write_tar(tmp_path / "t.tar", members)
+    with pytest.raises(DistillError, match=part.replace(".cls", r"\.cls")) as caught:
+        load_labelled(path, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_known_form(tmp_path: Path) -> None:
+    with pytest.raises(DistillError, match="no such evaluation data"):
+        load_labelled(tmp_path / "none", None)
+    with pytest.raises(DistillError, match="in no known form"):
+        load_labelled(tmp_path, None)
+    (tmp_path / "data.csv").write_text("1,2")
+    with pytest.raises(DistillError, match="in no known form"):
+        load_labelled(tmp_path / "data.csv", None)
+    (tmp_path / "x.tar").write_bytes(b"garbage" * 1000)
+    with pytest.raises(DistillError, match="not a whole tar"):
+        load_labelled(tmp_path / "x.tar", None)
+
+
+def test_labels_must_be_the_teachers_classes(images: Labelled, tmp_path: Path) -> None:
+    (tmp_path / "test_batch.bin").write_bytes(
+        np.hstack([images[1][:, None].astype(np.uint8), planes(images[0])]).tobytes()
+    )
+    data = load_labelled(tmp_path, None)
+    data.require_classes(4, tmp_path)
+    with pytest.raises(DistillError, match="labels run from 0 to 3, expected 0 to 2"):
+        data.require_classes(3, tmp_path)

@@ -1,0 +1,99 @@
+"""One conformance suite for every network, and the sizes the literature reports."""
+
+import pytest
+import torch
+
+from distill.errors import DistillError
+from distill.models import build_model
+
+ALL = (
+    *(
+        "resnet8",
+        "resnet20",
+        "resnet32",
+        "resnet44",
+        "resnet56",
+        "wrn-16-4",
+        "wrn-40-4",
+        "vgg16-bn",
+        "vgg19-bn",
+    ),
+    *("torchvision/resnet18", "torchvision/mobilenet_v3_small"),
+)
+
+
+@pytest.mark.parametrize("arch", ALL)
+def test_conformance(arch: str) -> None:
+    model = build_model(arch, 7).to(memory_format=torch.channels_last).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        logits = model(x)
+        assert logits.shape == (2, 7) and logits.dtype == torch.float32
+        assert torch.isfinite(logits).all()
+        assert torch.allclose(model(x[:1]), logits[:1], atol=1e-4)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert model(x).shape == (2, 7)
+    model.train()
+    model(x).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arch", "classes", "parameters"),
+    [
+        # He et al. 2016, table 6: 0.27, 0.46, 0.66 and 0.85 million, exact with option-A shortcuts.
+        ("resnet20", 10, 269_722),
+        ("resnet32", 10, 464_154),
+        ("resnet44", 10, 658_586),
+        ("resnet56", 10, 853_018),
+        # 2.7 and 8.9 million in Zagoruyko & Komodakis; 2,255,156 is the WRN-40-2 of the distillation literature.
+        ("wrn-40-2", 100, 2_255_156),
+        ("wrn-16-4", 10, 2_748_890),
+        ("wrn-40-4", 10, 8_949_210),
+        ("vgg16-bn", 10, 14_728_266),
+        ("vgg19-bn", 10, 20_040_522),
+        ("torchvision/resnet18", 1000, 11_689_512),
+    ],
+)
+def test_number_of_parameters(arch: str, classes: int, parameters: int) -> None:
+    assert sum(p.numel() for p in build_model(arch, classes).parameters()) == parameters
+
+
+def test_names_are_those_of_published_checkpoints() -> None:
+    resnet = build_model("resnet20", 10).state_dict()
+    assert {
+        "conv1.weight",
+        "bn1.running_var",
+        "layer1.0.conv1.weight",
+        "layer3.2.bn2.bias",
+        "linear.bias",
+    } < set(resnet)
+    assert not any("shortcut" in name for name in resnet)
+    wrn = set(build_model("wrn-16-4", 10).state_dict())
+    assert {"conv1.weight", "block1.layer.0.bn1.weight", "block2.layer.0.convShortcut.weight", "fc.bias"} < wrn
+
+
+def test_the_option_a_shortcut() -> None:
+    block = build_model("resnet8", 2).layer2[0].eval()
+    torch.nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(1, 16, 8, 8)
+    out = block(x)
+    assert torch.equal(out[:, 8:24], x[:, :, ::2, ::2])
+    assert out[:, :8].abs().sum() == out[:, 24:].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("arch", "part"),
+    [
+        ("resnet21", "6n \\+ 2 layers"),
+        ("wrn-17-4", "6n \\+ 4 layers"),
+        ("vgg11-bn", "16 or 19"),
+        ("resnet_20", "did you mean 'resnet20'"),
+        ("wrn_40_4", "did you mean 'wrn-40-4'"),
+        ("torchvision/resnet5O", "did you mean 'torchvision/resnet50'"),
+        ("alexnett", "no such network"),
+    ],
+)
+def test_names_of_no_network(arch: str, part: str) -> None:
+    with pytest.raises(DistillError, match=part):
+        build_model(arch, 10)

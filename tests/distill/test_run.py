@@ -1,0 +1,249 @@
+"""Whole runs of the program on a tiny set: what they leave, how they resume, how they refuse."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import distill.loop
+from distill.config import parse_config
+from distill.evaldata import load_labelled
+from distill.evaluate import agreement, logits_of, top1
+from distill.patches import DataConfig, load_patches
+from distill.teacher import TeacherConfig, load_teacher
+from manifests import open_patchset
+from tests.conftest import Program, assert_one_line
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def arguments(patchset_path: Path, config_path: Path, teacher_path: Path, eval_path: Path) -> list[Any]:
+    base = ["train", "--shards", patchset_path, "--config", config_path, "--teacher", teacher_path]
+    return [*base, "--eval", eval_path, "--device", "cpu", "--out"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run / "student.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows(run)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_decoded_patches_are_the_sets_pixels(patchset_path: Path, workers: int) -> None:
+    from manifests.digest import pixel_digest, pixel_root
+
+    patchset = open_patchset(patchset_path)
+    counts: list[int] = []
+    images = load_patches(patchset, DataConfig(workers=workers), counts.append)
+    assert sum(counts) == 200
+    assert pixel_root(pixel_digest(image.numpy()) for image in images) == patchset.manifest.pixel_root
+
+
+def test_a_run_and_its_directory(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, eval_path: Path, teacher_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = run_distill(*arguments, out, "--set", "eval.every=64")
+    assert result.status == 0, result.err
+    assert result.err == ""
+    assert sorted(p.name for p in out.iterdir()) == [
+        *("checkpoint.pt", "config.yaml", "metrics.jsonl", "student.safetensors", "summary.json")
+    ]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["samples_seen"] == 192  # twelve whole batches of 16 fit into 200
+    assert summary["seed"] == 0 and summary["images_per_second"] > 0
+    assert set(summary) >= {"set_id", "teacher_sha256", "agreement", "seconds", "student_top1", "teacher_top1"}
+
+    data = load_labelled(eval_path, None)
+    teacher = load_teacher(TeacherConfig(arch="resnet8", num_classes=4, weights=teacher_path), CPU)
+    expected = logits_of(teacher.model, data, teacher.mean, teacher.std, CPU)
+    assert summary["teacher_top1"] == top1(expected, data.labels)
+    assert [row["step"] for row in rows(out)] == [4, 4, 8, 8, 12, 12]
+    assert [row["step"] for row in rows(out) if "student_top1" in row] == [4, 8, 12]
+    assert rows(out)[-1]["student_top1"] == summary["student_top1"]
+
+    evaluated = run_distill(
+        *("eval", "--weights", out / "student.safetensors", "--arch", "resnet8", "--data", eval_path, "--json")
+    )
+    assert json.loads(evaluated.out) == {"arch": "resnet8", "images": 20, "top1": summary["student_top1"]}
+    resolved = parse_config((out / "config.yaml").read_text(), "again", {})
+    assert resolved.teacher.weights == teacher_path and resolved.data.batch_size == 16
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert set(checkpoint) == {"identity", "student", "optimizer", "scheduler", "step", "seconds", "losses"}
+
+
+def test_the_loss_falls(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    assert run_distill(*arguments, tmp_path / "run", "--set", "train.epochs=8").status == 0
+    losses = [row["loss"] for row in rows(tmp_path / "run") if "loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_two_runs_of_one_seed_are_equal(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run_distill(*arguments, tmp_path / name, "--set", f"train.seed={seed}").status == 0
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_a_stopped_run_resumes_exactly(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    """SIGTERM in the middle of a log interval saves; the resumed run ends as the uninterrupted one does."""
+    sets = ["--set", f"optim.schedule={schedule}", "--set", "train.epochs=2"]
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    original = distill.loop.Loop.train_step
+
+    def stop_at_7(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.loop.Loop, "train_step", stop_at_7)
+        stopped = run_distill(*arguments, tmp_path / "cut", *sets)
+    assert_one_line(stopped, "stopped at step 8 of 25", "--resume", status=130)
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+def test_a_killed_run_resumes_exactly(arguments: list[Any], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "distill", *map(str, arguments)]
+    sets = ["--set", "train.epochs=4", "--set", "train.checkpoint_seconds=0.001", "--resume"]
+    subprocess.run([*command, tmp_path / "whole", *sets], check=True, capture_output=True)
+    run = subprocess.Popen([*command, tmp_path / "cut", *sets], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    run.kill()
+    run.wait()
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    subprocess.run([*command, tmp_path / "cut", *sets], check=True, capture_output=True)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+def test_resume_refuses_another_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert run_distill(*arguments, out).status == 0
+    assert_one_line(run_distill(*arguments, out), "is not empty", "--resume")
+    finished = run_distill(*arguments, out, "--resume")
+    assert finished.status == 0 and "already finished" in finished.out
+    (out / "summary.json").unlink()
+    assert_one_line(
+        run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim"
+    )
+    (out / "checkpoint.pt").write_bytes(b"torn")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.pt: damaged")
+
+
+@pytest.mark.parametrize(
+    ("extra", "parts"),
+    [
+        (["--teacher", "none.pt"], ["none.pt: no such weight file"]),
+        (["--eval", "none"], ["none: no such evaluation data"]),
+        (["--shards", "none"], ["none: no such folder"]),
+        (["--set", "teacher.num_classes=10"], ["has 4 classes, but num_classes is 10"]),
+        (["--set", "teacher.min_top1=100"], ["top-1 is", "teacher.min_top1 is 100"]),
+        (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr' for adam; did you mean 'lr'?"]),
+        (["--set", "train.samples=10"], ["10 samples are under one batch of 16"]),
+        (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),
+        (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
+        (["--set", "optim.lr=1e30", "--set", "optim.schedule=constant"], ["the loss became nan"]),
+    ],
+)
+def test_bad_input_is_one_line(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, extra: list[str], parts: list[str]
+) -> None:
+    result = run_distill(*arguments, tmp_path / "run", *extra)
+    assert_one_line(result, *parts)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_damaged_shard_stops_the_run_before_the_first_step(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path
+) -> None:
+    shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
+    data = bytearray((shards / "patches-000001.tar").read_bytes())
+    data[3000] ^= 1
+    (shards / "patches-000001.tar").write_bytes(data)
+    arguments[2] = shards
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "patches-000001.tar: sha256 is")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, torch.Tensor]] = []
+    original = distill.loop.Loop.train_step
+
+    def watch(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        assert not self.teacher.model.training and self.student.training
+        hooks = [
+            module.register_forward_pre_hook(lambda _, x, n=name: seen.append((n, x[0].clone())))
+            for name, module in (("teacher", self.teacher.model), ("student", self.student))
+        ]
+        loss = original(self, step)
+        for hook in hooks:
+            hook.remove()
+        return loss
+
+    monkeypatch.setattr(distill.loop.Loop, "train_step", watch)
+    assert run_distill(*arguments, tmp_path / "run", "--set", "augment.cutmix_alpha=1").status == 0
+    assert len(seen) == 24
+    for (first, x), (second, y) in zip(seen[::2], seen[1::2], strict=True):
+        assert (first, second) == ("teacher", "student") and torch.equal(x, y)
+        assert x.shape == (16, 3, 32, 32) and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bf16_runs_too(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    assert run_distill(*arguments, tmp_path / "run", "--set", "train.precision=bf16").status == 0
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "run").values())
+
+
+def test_eval_needs_to_know_the_network(
+    run_distill: Program, teacher_path: Path, eval_path: Path, tmp_path: Path
+) -> None:
+    from distill.weights import load_weights
+
+    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    base = ["eval", "--weights", tmp_path / "t.pt", "--data", eval_path]
+    assert_one_line(run_distill(*base), "give --arch")
+    assert_one_line(run_distill(*base, "--arch", "resnet8"), "set --mean")
+    norm = ["--mean", "0.5,0.4,0.3", "--std", "0.2,0.25,0.3"]
+    result = run_distill(*base, "--arch", "resnet8", *norm)
+    assert result.out == run_distill("eval", "--weights", teacher_path, "--data", eval_path).out
+    assert run_distill(*base, "--arch", "resnet8", "--mean", "1,2").status == 2
+
+
+def test_agreement_and_top1() -> None:
+    a = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    b = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    assert agreement(a, b) == 75 and top1(a, torch.tensor([0, 1, 1, 1])) == 75

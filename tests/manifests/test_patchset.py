@@ -1,0 +1,113 @@
+"""Opening a folder, verifying its shards, and files that are whole or absent."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from manifests import PatchSetError, open_patchset, verify_shards
+from manifests.digest import file_digest, pixel_digest, pixel_root
+from manifests.files import PART_PREFIX, atomic_file, remove_parts, write_atomically
+from manifests.rows import read_pixel_digests
+
+
+@pytest.fixture
+def copy(patchset_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+
+
+def fault(folder: Path) -> str:
+    with pytest.raises(PatchSetError) as caught:
+        verify_shards(open_patchset(folder))
+    return str(caught.value)
+
+
+def test_a_good_set_verifies(copy: Path) -> None:
+    seen = []
+    patchset = open_patchset(copy)
+    verify_shards(patchset, on_bytes=seen.append)
+    assert sum(seen) == sum(shard.bytes for shard in patchset.manifest.shards)
+
+
+@pytest.mark.parametrize("position", [0, 511, 5000, -1])
+def test_one_flipped_bit(copy: Path, position: int) -> None:
+    path = copy / "patches-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[position] ^= 4
+    path.write_bytes(data)
+    assert str(path) in fault(copy)
+    assert "the manifest says" in fault(copy)
+
+
+def test_a_truncated_a_missing_and_a_linked_shard(copy: Path) -> None:
+    path = copy / "patches-000002.tar"
+    data = path.read_bytes()
+    path.write_bytes(data[:-512])
+    assert "bytes, the manifest says" in fault(copy)
+    path.unlink()
+    assert "missing" in fault(copy)
+    other = copy / "elsewhere.tar"
+    other.write_bytes(data)
+    path.symlink_to(other)
+    assert "no regular file" in fault(copy)
+
+
+def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(PatchSetError, match="no such folder"):
+        open_patchset(tmp_path / "none")
+    with pytest.raises(PatchSetError, match=r"holds no manifest\.json"):
+        open_patchset(tmp_path)
+
+
+def test_the_four_digests(patchset_path: Path) -> None:
+    patchset = open_patchset(patchset_path)
+    chunks = []
+    for shard in patchset.manifest.shards:
+        path = patchset.shard_path(shard)
+        data = path.read_bytes()
+        assert hashlib.sha256(data).hexdigest() == shard.sha256 == file_digest(path)
+        table = pq.read_table(path.with_suffix(".parquet"))
+        for row in table.select(["offset", "size", "sha256"]).to_pylist():
+            encoded = data[row["offset"] : row["offset"] + row["size"]]
+            assert hashlib.sha256(encoded).digest() == row["sha256"]
+        chunks.append(read_pixel_digests(path.with_suffix(".parquet")))
+        assert chunks[-1] == b"".join(table["pixels"].to_pylist())
+    assert pixel_root(chunks) == patchset.manifest.pixel_root
+    assert pixel_root([b"".join(chunks)]) == patchset.manifest.pixel_root
+
+
+def test_pixel_digest_is_of_the_plain_bytes() -> None:
+    patch = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert pixel_digest(patch) == hashlib.sha256(bytes(range(12))).digest()
+    assert pixel_digest(patch[:, ::-1]) == hashlib.sha256(patch[:, ::-1].tobytes()).digest()
+    with pytest.raises(PatchSetError, match="expected uint8"):
+        pixel_digest(patch.astype(np.float32))  # type: ignore[arg-type]
+    with pytest.raises(PatchSetError, match="whole number"):
+        pixel_root([b"x"])
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(RuntimeError), atomic_file(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_parts_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{PART_PREFIX}1-x.tar").write_bytes(b"half")
+    (tmp_path / "keep").write_bytes(b"")
+    remove_parts(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keep"]
+
+
+def test_a_damaged_table(tmp_path: Path, patchset_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes((patchset_path / "patches-000000.parquet").read_bytes()[:-100])
+    with pytest.raises(PatchSetError, match="cannot read the column 'pixels'"):
+        read_pixel_digests(path)

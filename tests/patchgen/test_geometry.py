@@ -1,0 +1,159 @@
+"""Places and the warp: ranges, exactness, and agreement with the chain of operations it replaces."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2.functional as TF
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchgen.errors import PatchgenError
+from patchgen.geometry import Geometry, Placements, Warp, place
+from patchgen.randomness import uniforms
+from patchgen.recipe import load_recipe
+from patchgen.source import Pyramid, build_pyramid
+from tests.conftest import make_photo
+
+PAPER: dict[str, Any] = load_recipe("asano2023").geometry.model_dump()
+
+
+def pyramid(width: int = 320, height: int = 240) -> Pyramid:
+    return build_pyramid(make_photo(width, height))
+
+
+def places(geometry: Geometry, source: Pyramid, n: int = 2000, size: int = 32, seed: int = 0) -> Placements:
+    return place(geometry, size, source, uniforms(seed, 0, 0, n))
+
+
+def test_ranges_of_the_paper() -> None:
+    p = places(Geometry(**PAPER), pyramid(), n=20_000)
+    assert p.x.min() >= 0 and (p.x + p.width).max() <= 320
+    assert p.y.min() >= 0 and (p.y + p.height).max() <= 240
+    area, aspect = p.width * p.height / 120**2, p.width / p.height
+    assert 0.0019 < area.min() < 0.01 and 0.95 < area.max() <= 1
+    assert 0.749 < aspect.min() < 0.76 and 1.32 < aspect.max() < 1.334
+    for angles in (p.rotation, p.shear):
+        assert -30 <= angles.min() < -29.9 and 29.9 < angles.max() <= 30
+    assert abs(np.log(aspect).mean()) < 0.01
+    # Area is uniform where every aspect ratio fits: below 3/4 of the square.
+    low = area[area < 0.7]
+    assert abs(low.mean() - 0.351) < 0.01
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(20, 400),
+    st.integers(20, 400),
+    st.integers(8, 64),
+    st.integers(0, 2**53 - 1),
+    st.floats(0.05, 1),
+)
+def test_crops_stay_in_the_photo(width: int, height: int, size: int, seed: int, crop: float) -> None:
+    source = build_pyramid(np.zeros((height, width, 3), dtype=np.uint8))
+    p = place(Geometry(**(PAPER | {"crop": crop})), size, source, uniforms(seed, 0, 0, 50))
+    assert (p.x >= 0).all() and (p.x + p.width <= width).all() and (p.width > 0).all()
+    assert (p.y >= 0).all() and (p.y + p.height <= height).all() and (p.height > 0).all()
+    assert (p.level >= 0).all() and (p.level < len(source.levels)).all()
+
+
+def test_a_patch_does_not_depend_on_its_neighbours() -> None:
+    geometry, source = Geometry(**PAPER), pyramid()
+    together = places(geometry, source, n=50)
+    alone = place(geometry, 32, source, uniforms(0, 0, 30, 1))
+    warp = Warp(geometry, 32, source)
+    assert np.array_equal(warp(together, 30), warp(alone, 0))
+
+
+def test_matrix_entries_are_short_binary_fractions() -> None:
+    p = places(Geometry(**PAPER), pyramid())
+    assert ((p.matrix[:, :, :2] * 2**24) % 1 == 0).all()
+    assert ((p.matrix[:, :, 2] * 2**12) % 1 == 0).all()
+
+
+def test_the_identity_crop_returns_the_photo() -> None:
+    still = PAPER | {"crop": 1, "area": (1, 1), "aspect": (1, 1), "oversize": 1, "rotation": 0, "shear": 0}
+    photo = make_photo(64, 64)
+    for corners in ("black", "photo"):
+        geometry = Geometry(**(still | {"corners": corners}))
+        p = place(geometry, 64, build_pyramid(photo), uniforms(0, 0, 0, 1))
+        assert np.array_equal(Warp(geometry, 64, build_pyramid(photo))(p, 0), photo)
+
+
+def reference(photo: np.ndarray, p: Placements, i: int, size: int) -> np.ndarray:
+    """The chain in torchvision: crop, antialiased bicubic resize to √2 × size, affine, centre crop."""
+    side = math.floor(math.sqrt(2) * size)
+    top, left = round(p.y[i]), round(p.x[i])
+    height, width = max(round(p.height[i]), 1), max(round(p.width[i]), 1)
+    image = torch.from_numpy(photo).permute(2, 0, 1)
+    image = TF.resized_crop(image, top, left, height, width, [side, side], TF.InterpolationMode.BICUBIC, True)
+    image = TF.affine(
+        image, float(p.rotation[i]), [0, 0], 1.0, [float(p.shear[i]), 0.0], TF.InterpolationMode.BILINEAR
+    )
+    return TF.center_crop(image, [size, size]).permute(1, 2, 0).numpy()
+
+
+def test_the_warp_agrees_with_the_chain_it_replaces() -> None:
+    photo = make_photo(800, 600)
+    source = build_pyramid(photo)
+    geometry = Geometry(**PAPER)
+    p = places(geometry, source, n=150)
+    warp = Warp(geometry, 32, source)
+    errors = [np.abs(warp(p, i).astype(float) - reference(photo, p, i, 32)) for i in range(150)]
+    # Crops are rounded to whole pixels in the chain, and it resamples twice: a few grey levels remain. A wrong
+    # direction of rotation or shear gives a mean above 20 here.
+    assert np.mean(errors) < 4
+    black = [(warp(p, i) == 0).all(axis=2).mean() for i in range(150)]
+    expected = [(reference(photo, p, i, 32) == 0).all(axis=2).mean() for i in range(150)]
+    assert abs(np.mean(black) - np.mean(expected)) < 0.005
+    assert np.mean(expected) > 0.01
+
+
+def test_corners_show_the_photo_on_request() -> None:
+    source = pyramid()
+    geometry = Geometry(**(PAPER | {"corners": "photo"}))
+    p = places(geometry, source, n=200)
+    warp = Warp(geometry, 32, source)
+    assert p.clipped.any()
+    assert not any((warp(p, int(i)) == 0).all(axis=2).any() for i in np.flatnonzero(p.clipped))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("crop: 1.5", "geometry.crop: Input should be less than or equal to 1"),
+        ("area: [0.5, 0.2]", "geometry: area is [0.5, 0.2], expected 0 < low"),
+        ("corners: white", "geometry.corners: String should match"),
+        ("zoom: 2", "geometry.zoom: Extra inputs are not permitted"),
+    ],
+)
+def test_a_recipes_fault_is_named_by_its_key(change: str, part: str) -> None:
+    from importlib import resources
+
+    from patchgen.recipe import parse_recipe
+
+    text = (resources.files("patchgen") / "recipes/asano2023.yaml").read_text()
+    key = change.split(":", maxsplit=1)[0]
+    lines = [line for line in text.splitlines() if not line.startswith(f"  {key}:")]
+    lines.insert(lines.index("geometry:") + 1, f"  {change}")
+    with pytest.raises(PatchgenError) as caught:
+        parse_recipe("\n".join(lines), "mine.yaml")
+    assert str(caught.value).startswith("recipe mine.yaml: ")
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("a: [", "not YAML"), ("- 1", "holds list"), ("", "holds NoneType")]
+)
+def test_files_that_are_no_recipe(text: str, part: str) -> None:
+    from patchgen.recipe import parse_recipe
+
+    with pytest.raises(PatchgenError, match=part):
+        parse_recipe(text, "mine.yaml")
+
+
+def test_a_recipe_that_is_not_there() -> None:
+    with pytest.raises(PatchgenError, match="there are: asano2023"):
+        load_recipe("asano2032")
