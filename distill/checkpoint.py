@@ -40,4 +40,4 @@ def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | 
                 f"{path}: belongs to a run with {key} {held.get(key)}, this one has {value}; "
                 "resume with what it was started with, or choose another --out"
             )
-    return state  # type: ignore[no-any-return]
+    return state

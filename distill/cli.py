@@ -1,7 +1,6 @@
 """The command line of ``distill``: parse, call, print."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,10 @@ import yaml
 
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
+from manifests.terminal import InterruptedProgram, run_program
 
 FILE = click.Path(path_type=Path)
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-
-
-class Interrupted(click.ClickException):
-    """A run that was asked to stop, and can go on."""
-
-    exit_code = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,8 +59,9 @@ def train(
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
     from distill.config import parse_config, read_config  # noqa: PLC0415
-    from distill.run import InterruptedRun, pick_device  # noqa: PLC0415
+    from distill.run import pick_device  # noqa: PLC0415
     from distill.run import train as run_train  # noqa: PLC0415
+    from distill.session import InterruptedRun  # noqa: PLC0415
 
     name, text = read_config(config_name)
     if teacher is not None:
@@ -79,7 +74,7 @@ def train(
     try:
         summary = run_train(config, shards, out, resume=resume, device=pick_device(device), say=click.echo)
     except InterruptedRun as stop:
-        raise Interrupted(f"{stop}; run the same command with --resume --out {out} to go on") from stop
+        raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
     _print_summary(config.student.arch, summary, out)
 
 
@@ -136,7 +131,8 @@ def evaluate(
 
     Example: distill eval --weights runs/r/student.safetensors --arch resnet20 --data cifar10/
     """
-    from distill.run import evaluate_weights, pick_device  # noqa: PLC0415
+    from distill.judge import evaluate_weights  # noqa: PLC0415
+    from distill.run import pick_device  # noqa: PLC0415
 
     result = evaluate_weights(path, arch, data, mean=mean, std=std, size=size, device=pick_device(device))
     if as_json:
@@ -159,20 +155,5 @@ def configs(name: str | None) -> None:
 
 
 def main() -> None:
-    """Entry point: errors are one line on stderr; 0 good, 1 failed, 2 wrong usage, 130 interrupted."""
-    try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except Interrupted as stop:
-        click.echo(f"distill: {stop.message}", err=True)
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (DistillError, PatchSetError) as error:
-        click.echo(f"distill: {error}", err=True)
-        sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("distill: interrupted", err=True)
-        sys.exit(130)
+    """Entry point; see ``run_program`` for exit statuses."""
+    run_program(cli, "distill", (DistillError, PatchSetError))

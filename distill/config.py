@@ -153,7 +153,7 @@ def _explain(error: ValidationError) -> str:
     return f"unknown key {path!r}{tag}; {hint}"
 
 
-_OPTIMISERS = {"adam": AdamConfig, "adamw": AdamWConfig, "sgd": SgdConfig}
+_OPTIMISERS: dict[str, type[BaseModel]] = {"adam": AdamConfig, "adamw": AdamWConfig, "sgd": SgdConfig}
 
 
 def _known(parents: list[str]) -> set[str]:

@@ -83,13 +83,14 @@ def _cifar(path: Path, size: int | None) -> LabelledImages | None:
     return None
 
 
-def _cifar_binary(file: Path, label_bytes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _cifar_binary(file: Path, label_bytes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
     record = label_bytes + _CIFAR_PIXELS
     if not len(data) or len(data) % record:
         raise DistillError(f"{file}: {len(data)} bytes, expected a multiple of {record}; download it again")
     rows = data.reshape(-1, record)
-    return rows[:, label_bytes:], rows[:, label_bytes - 1]  # CIFAR-100: the coarse label, then the fine one
+    labels = rows[:, label_bytes - 1]  # CIFAR-100: the coarse label, then the fine one
+    return rows[:, label_bytes:], labels.astype(np.int64)
 
 
 class _CifarUnpickler(pickle.Unpickler):

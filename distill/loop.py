@@ -50,9 +50,7 @@ class Loop:
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """bf16 for the operations that gain from it, or nothing."""
-        return torch.autocast(  # type: ignore[no-any-return]
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
-        )
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def batch(self, step: int) -> Tensor:
         """The pixels both networks see at ``step``: float32 (B, 3, H, W), augmented, mixed, normalised."""
@@ -101,8 +99,7 @@ def run_loop(
         progress.losses.append(loop.train_step(progress.step))
         progress.step += 1
         if progress.step % log_steps == 0 or progress.step == loop.steps:
-            mean = float(torch.stack(progress.losses).mean())  # waits for the device
-            _require_finite(mean, progress)
+            mean = require_finite(progress)
             progress.losses.clear()
             elapsed = time.perf_counter() - mark
             progress.seconds += elapsed
@@ -113,9 +110,16 @@ def run_loop(
         mark += time.perf_counter() - before
 
 
-def _require_finite(mean: float, progress: Progress) -> None:
+def require_finite(progress: Progress) -> float:
+    """The mean loss since the last line of the log, or 0 where there was no step; waits for the device.
+
+    Raises:
+        DistillError: it is no finite number.
+    """
+    mean = float(torch.stack(progress.losses).mean()) if progress.losses else 0.0
     if not math.isfinite(mean):
         raise DistillError(
             f"the loss became {mean} between steps {progress.step - len(progress.losses)} and {progress.step}; "
             "lower optim.lr or use train.precision fp32, and run again"
         )
+    return mean

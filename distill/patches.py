@@ -1,7 +1,6 @@
 """Patches: verified shards in, one resident uint8 tensor out, decoded once by several processes."""
 
 import io
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -58,11 +57,11 @@ def load_patches(patchset: PatchSet, config: DataConfig, on_patches: Callable[[i
 
 
 def _require_memory(needed: int) -> None:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
-    if meminfo.exists():  # counts the file cache, which the kernel gives back
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        available = int(fields["MemAvailable"].split()[0]) * 1024
+    if not meminfo.exists():
+        return  # only Linux says how much it could give
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
     if needed > available:
         raise DistillError(
             f"the patches take {needed / 1e9:.1f} GB of memory decoded, {available / 1e9:.1f} GB are free; "
@@ -139,13 +138,13 @@ class Order:
 
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
         self._n = n
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._epochs: dict[int, Tensor] = {}
 
     def batch(self, step: int) -> Tensor:
         """Indices of the patches of batch ``step``, counted from 0: int64 of shape (batch_size,)."""
-        start, stop = step * self._batch_size, (step + 1) * self._batch_size
+        start, stop = step * self.batch_size, (step + 1) * self.batch_size
         first, last = start // self._n, (stop - 1) // self._n
         parts = []
         for epoch in range(first, last + 1):

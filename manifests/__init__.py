@@ -10,7 +10,7 @@ Rooms, and what flows through them:
 - ``rows``: the Parquet file beside each shard.
 - ``schema``: the manifest, parsed once into frozen types.
 - ``patchset``: a folder in, a verified set out.
-- ``progress``: the bar both programs show while any of this takes long.
+- ``terminal``: how both programs report errors and progress.
 
 ``FORMAT.md`` beside this file specifies the format for other languages.
 """

@@ -28,7 +28,7 @@ def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
         raise PatchSetError(
             f"pixel digest: got {patch.dtype} of shape {patch.shape}, expected uint8 of shape (H, W, 3)"
         )
-    return hashlib.sha256(np.ascontiguousarray(patch)).digest()
+    return hashlib.sha256(np.ascontiguousarray(patch).data).digest()
 
 
 def bytes_digest(data: bytes) -> bytes:

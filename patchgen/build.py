@@ -15,10 +15,10 @@ from manifests import rows
 from manifests.digest import pixel_root
 from manifests.files import remove_parts, write_atomically
 from manifests.patchset import MANIFEST_NAME
-from manifests.progress import progress_bar
 from manifests.schema import Manifest, make_manifest
+from manifests.terminal import progress_bar
 from patchgen.errors import PatchgenError
-from patchgen.plan import PLAN_NAME, Plan, claim_folder
+from patchgen.plan import PLAN_NAME, Plan, claim_folder, mark_unfinished
 from patchgen.pool import build_shards
 from patchgen.shard import Job, finished_shard, tasks_for
 from patchgen.source import Photo, build_pyramid
@@ -47,8 +47,11 @@ def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
                 plan_id=plan.plan_id,
                 folder=folder,
             )
-            if manifest is not None and _complete(job, plan, manifest):
-                return manifest
+            if manifest is not None:
+                if _complete(job, plan, manifest):
+                    (folder / PLAN_NAME).unlink(missing_ok=True)
+                    return manifest
+                mark_unfinished(folder, plan)
             shards = _build_shards(job, plan, workers)
             manifest = _manifest(plan, folder, shards)
             write_atomically(folder / MANIFEST_NAME, manifest.to_json())

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -11,6 +10,7 @@ import click
 
 from manifests.errors import PatchSetError
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
+from manifests.terminal import InterruptedProgram, run_program
 from patchgen.errors import PatchgenError
 
 
@@ -70,10 +70,20 @@ def build(
         shard_size=shard_size,
         card=card,
     )
-    manifest = run_build(plan, photo, out, workers=workers or len(os.sched_getaffinity(0)))
+    try:
+        manifest = run_build(plan, photo, out, workers=workers or _cores())
+    except KeyboardInterrupt as stop:
+        raise InterruptedProgram("interrupted; run the same command again to go on") from stop
     total = sum(shard.bytes for shard in manifest.shards)
     click.echo(f"{manifest.n} patches of {size} px in {len(manifest.shards)} shards, {total / 1e6:.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
+
+
+def _cores() -> int:
+    """Cores this process may use, where the system says so."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
@@ -81,18 +91,6 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: errors are one line on stderr; 0 good, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Entry point; see ``run_program`` for exit statuses."""
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (PatchgenError, PatchSetError) as error:
-        click.echo(f"patchgen: {error}", err=True)
-        sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("patchgen: interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
+    run_program(cli, "patchgen", (PatchgenError, PatchSetError))

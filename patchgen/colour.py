@@ -71,7 +71,7 @@ def jitter(patch: Patch, order: int, factors: dict[str, float]) -> Patch:
 
 def adjust_brightness(patch: Patch, factor: float) -> Patch:
     """Every value times ``factor``, rounded and clipped."""
-    return cv2.LUT(patch, _table(_RAMP * factor))  # type: ignore[return-value]
+    return cv2.LUT(patch, _table(_RAMP * factor))
 
 
 def adjust_contrast(patch: Patch, factor: float) -> Patch:
@@ -79,7 +79,7 @@ def adjust_contrast(patch: Patch, factor: float) -> Patch:
     gray = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
     total, pixels = int(gray.sum(dtype=np.int64)), gray.size
     mean = (2 * total + pixels) // (2 * pixels)
-    return cv2.LUT(patch, _table((_RAMP - mean) * factor + mean))  # type: ignore[return-value]
+    return cv2.LUT(patch, _table((_RAMP - mean) * factor + mean))
 
 
 def adjust_saturation(patch: Patch, factor: float) -> Patch:
@@ -108,4 +108,4 @@ def _table(values: Floats) -> Patch:
 
 def _transform(patch: Patch, matrix: Floats) -> Patch:
     """A colour matrix in steps of 2**-12: every product and sum is exact in float32."""
-    return cv2.transform(patch, quantise(matrix, _MATRIX_BITS).astype(np.float32))  # type: ignore[return-value]
+    return cv2.transform(patch, quantise(matrix, _MATRIX_BITS).astype(np.float32))

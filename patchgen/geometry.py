@@ -161,7 +161,7 @@ def _outlines(forward: Floats, inverse: Floats, size: int, side: int) -> tuple[F
     """The resized crop's outline in patch pixel indices (n, 4, 2), and whether a patch reaches beyond it."""
     middle = (size - 1) / 2
     reach = (np.abs(inverse[:, 0::2]) + np.abs(inverse[:, 1::2])) * middle
-    clipped = (reach > side / 2 - 0.5).any(axis=1)
+    clipped: npt.NDArray[np.bool_] = np.any(reach > side / 2 - 0.5, axis=1)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=np.float64) * (side / 2)
     across = forward[:, None, 0] * corners[:, 0] + forward[:, None, 1] * corners[:, 1]
     down = forward[:, None, 2] * corners[:, 0] + forward[:, None, 3] * corners[:, 1]
@@ -184,7 +184,7 @@ class Warp:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         shape = (self._size, self._size)
         if not self._black:
-            return cv2.warpAffine(level, matrix, shape, flags=flags, borderMode=cv2.BORDER_REFLECT_101)  # type: ignore[return-value]
+            return cv2.warpAffine(level, matrix, shape, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
         left, right = self._span(places.x[i], places.width[i], places.level[i], level.shape[1])
         top, bottom = self._span(places.y[i], places.height[i], places.level[i], level.shape[0])
         matrix = matrix.copy()
@@ -193,7 +193,7 @@ class Warp:
         # The reference resizes the crop alone, so nothing outside it may bleed in.
         crop = level[top:bottom, left:right]
         patch = cv2.warpAffine(crop, matrix, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        return self._blacken(patch, places.polygon[i]) if places.clipped[i] else patch  # type: ignore[arg-type,return-value]
+        return self._blacken(patch, places.polygon[i]) if places.clipped[i] else patch
 
     @staticmethod
     def _span(start: float, length: float, level: int, limit: int) -> tuple[int, int]:
@@ -207,4 +207,4 @@ class Warp:
         self._mask.fill(0)
         points = np.rint(polygon * 2**_POLYGON_BITS).astype(np.int32)
         cv2.fillConvexPoly(self._mask, points, 255, lineType=cv2.LINE_8, shift=_POLYGON_BITS)
-        return cv2.bitwise_and(patch, patch, mask=self._mask)  # type: ignore[return-value]
+        return cv2.bitwise_and(patch, patch, mask=self._mask)

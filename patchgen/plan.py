@@ -125,8 +125,15 @@ def claim_folder(folder: Path, plan: Plan) -> Manifest | None:
             f"{folder}: holds files that no build wrote ({', '.join(foreign[:3])}"
             f"{', …' if len(foreign) > 3 else ''}), expected an empty or new folder; choose another --out"
         )
-    write_atomically(marker, json.dumps(plan.identity(), sort_keys=True, indent=1).encode() + b"\n")
+    mark_unfinished(folder, plan)
     return None
+
+
+def mark_unfinished(folder: Path, plan: Plan) -> None:
+    """Say in the folder which build is under way; a manifest, which would call it finished, goes."""
+    text = json.dumps(plan.identity(), sort_keys=True, indent=1) + "\n"
+    write_atomically(folder / PLAN_NAME, text.encode())
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
 
 
 def identity_of(manifest: Manifest) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def finished_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | N
             return None
     except (ValueError, KeyError, TypeError, PatchSetError):
         return None  # a damaged table: the shard is built again
-    return value["shard"] | {"parquet": table_entry(table_path)}  # type: ignore[no-any-return]
+    return value["shard"] | {"parquet": table_entry(table_path)}
 
 
 def tar_entry(task: Task, path: Path) -> dict[str, Any]:

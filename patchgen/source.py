@@ -27,12 +27,12 @@ class Photo:
     @property
     def width(self) -> int:
         """Width in pixels, after the orientation tag was applied."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
         """Height in pixels, after the orientation tag was applied."""
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,12 +44,12 @@ class Pyramid:
     @property
     def width(self) -> int:
         """Width of the photo in pixels."""
-        return self.levels[0].shape[1]
+        return int(self.levels[0].shape[1])
 
     @property
     def height(self) -> int:
         """Height of the photo in pixels."""
-        return self.levels[0].shape[0]
+        return int(self.levels[0].shape[0])
 
 
 def read_photo(path: Path) -> Photo:
@@ -102,12 +102,12 @@ def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
         raise PatchgenError(
             f"{path}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG"
         )
-    return decoded  # type: ignore[return-value]
+    return decoded
 
 
 def build_pyramid(pixels: npt.NDArray[np.uint8]) -> Pyramid:
     """Halve a photo with ``cv2.pyrDown`` (exact integer arithmetic) until a side is below 16 pixels."""
     levels = [pixels]
     while min(levels[-1].shape[:2]) >= 32:
-        levels.append(cv2.pyrDown(levels[-1]))  # type: ignore[arg-type]
+        levels.append(cv2.pyrDown(levels[-1]))
     return Pyramid(levels=tuple(levels))

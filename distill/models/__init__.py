@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Callable
 
 import torchvision
 from torch import nn
@@ -14,7 +15,7 @@ from distill.models.wrn import WideResNet
 TORCHVISION = "torchvision/"
 EXAMPLES = ("resnet20", "resnet32", "resnet44", "resnet56", "wrn-16-4", "wrn-40-4", "vgg16-bn", "vgg19-bn")
 
-_PATTERNS = (
+_PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., nn.Module]], ...] = (
     (re.compile(r"resnet(\d{1,4})"), CifarResNet),
     (re.compile(r"wrn-(\d{1,4})-(\d{1,2})"), WideResNet),
     (re.compile(r"vgg(\d{2})-bn"), CifarVgg),

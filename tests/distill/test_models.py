@@ -46,7 +46,7 @@ def test_conformance(arch: str) -> None:
         ("resnet32", 10, 464_154),
         ("resnet44", 10, 658_586),
         ("resnet56", 10, 853_018),
-        # 2.7 and 8.9 million in Zagoruyko & Komodakis; 2,255,156 is the WRN-40-2 of the distillation literature.
+        # 2.7 and 8.9 million in Zagoruyko & Komodakis; 2,255,156 is the literature's WRN-40-2.
         ("wrn-40-2", 100, 2_255_156),
         ("wrn-16-4", 10, 2_748_890),
         ("wrn-40-4", 10, 8_949_210),

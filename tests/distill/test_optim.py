@@ -1,5 +1,7 @@
 """Every optimiser with every schedule: the learning rate it has at each step."""
 
+import itertools
+
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -29,7 +31,7 @@ def test_schedules(name: str) -> None:
     assert rates(name, "constant") == [0.1] * STEPS
     cosine = rates(name, "cosine")
     assert cosine[0] == 0.1 and cosine[10] == pytest.approx(0.05)
-    assert all(a > b for a, b in zip(cosine, cosine[1:], strict=False)) and 0 < cosine[-1] < 0.001
+    assert all(a > b for a, b in itertools.pairwise(cosine)) and 0 < cosine[-1] < 0.001
     onecycle = rates(name, "onecycle")
     assert onecycle[0] == pytest.approx(0.004) and max(onecycle) == pytest.approx(0.1, rel=0.02)
     assert 4 <= onecycle.index(max(onecycle)) <= 7 and onecycle[-1] < 0.002

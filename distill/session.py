@@ -1,0 +1,160 @@
+"""One session of a run in its directory: where it starts, its log and checkpoints, and how it is stopped."""
+
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from distill.checkpoint import save_checkpoint
+from distill.errors import DistillError
+from distill.judge import Judge
+from distill.loop import Loop, Progress, require_finite, run_loop
+from manifests.files import write_atomically
+from manifests.terminal import Update, progress_bar
+
+METRICS_NAME = "metrics.jsonl"
+SUMMARY_NAME = "summary.json"
+
+
+class InterruptedRun(Exception):  # noqa: N818 - it is no error: the run was asked to stop, and saved itself
+    """The run was asked to stop and has written a checkpoint."""
+
+
+def check_folder(out: Path, resume: bool) -> None:
+    """Make sure a run may begin, or go on, in ``out``.
+
+    Raises:
+        DistillError: it is no folder, or holds something and ``resume`` was not asked for.
+    """
+    try:
+        occupied = out.exists() and any(out.iterdir())
+    except OSError as error:
+        raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
+    if occupied and not resume:
+        raise DistillError(f"{out}: is not empty; add --resume to go on with its run, or choose another --out")
+
+
+def finished_summary(out: Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended, else None."""
+    path = out / SUMMARY_NAME
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
+    """Put a checkpoint's ``state`` into ``loop``, cut the log back to it, and return how far it was."""
+    metrics = out / METRICS_NAME
+    if state is None:
+        metrics.unlink(missing_ok=True)
+        return Progress()
+    loop.student.load_state_dict(state["student"])
+    loop.optimizer.load_state_dict(state["optimizer"])
+    loop.scheduler.load_state_dict(state["scheduler"])
+    progress = Progress(step=state["step"], seconds=state["seconds"], losses=list(state["losses"]))
+    if metrics.exists():  # lines written after the checkpoint belong to steps that will be done again
+        rows = [line for line in metrics.read_text().splitlines() if _row_step(line) <= progress.step]
+        write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
+    return progress
+
+
+def _row_step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")  # a line cut short by a crash
+
+
+@dataclasses.dataclass(kw_only=True)
+class Session:
+    """What happens around the steps: logging, evaluation every ``every`` samples, checkpoints, signals."""
+
+    loop: Loop
+    progress: Progress
+    out: Path
+    identity: dict[str, Any]
+    judge: Judge | None
+    every: int
+    checkpoint_seconds: float
+    log_steps: int
+
+    def train(self) -> None:
+        """Train to the last step and write a final checkpoint.
+
+        Raises:
+            DistillError: the loss is no longer a finite number.
+            InterruptedRun: SIGINT or SIGTERM came; a checkpoint was written.
+        """
+        self._batch = self.loop.order.batch_size
+        self._saved_at = time.monotonic()
+        with (
+            progress_bar("samples", self.loop.steps * self._batch) as update,
+            (self.out / METRICS_NAME).open("a") as log,
+            _signals() as received,
+        ):
+            run_loop(
+                self.loop,
+                self.progress,
+                log_steps=self.log_steps,
+                on_log=lambda progress, values: self._log(log, update, values),
+                on_step=lambda progress: self._after_step(log, received),
+            )
+            self._save()
+
+    def _log(self, log: IO[str], update: Update, values: dict[str, Any]) -> None:
+        rate = values["steps_per_second"] * self._batch
+        lr = self.loop.scheduler.get_last_lr()[0]
+        self._write(log, {"loss": values["loss"], "lr": lr, "images_per_second": round(rate, 1)})
+        update(self.progress.step * self._batch, f"loss {values['loss']:.3f}")
+
+    def _write(self, log: IO[str], row: dict[str, Any]) -> None:
+        step = self.progress.step
+        log.write(json.dumps({"step": step, "samples": step * self._batch} | row) + "\n")
+        log.flush()
+
+    def _after_step(self, log: IO[str], received: list[int]) -> None:
+        samples = self.progress.step * self._batch
+        if self.judge is not None and self.every and samples % self.every < self._batch:
+            measured = self.judge.measure(self.loop.student)
+            self._write(log, {"student_top1": measured["student_top1"], "agreement": measured["agreement"]})
+        if received or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+            self._save()
+        if received:
+            raise InterruptedRun(f"stopped at step {self.progress.step} of {self.loop.steps}")
+
+    def _save(self) -> None:
+        require_finite(self.progress)  # a checkpoint is always a good one
+        state = {
+            "identity": self.identity,
+            "student": self.loop.student.state_dict(),
+            "optimizer": self.loop.optimizer.state_dict(),
+            "scheduler": self.loop.scheduler.state_dict(),
+            "step": self.progress.step,
+            "seconds": self.progress.seconds,
+            "losses": self.progress.losses,
+        }
+        save_checkpoint(self.out, state)
+        self._saved_at = time.monotonic()
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; the second one acts as usual."""
+
+    received: list[int] = []
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        signal.signal(signum, previous[signum])
+
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""What both programs do at a terminal: errors in one line, exit statuses, a progress bar.
+
+It is no part of the format, and lives here because the programs meet nowhere else.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+class InterruptedProgram(Exception):  # noqa: N818 - no error: the user asked for it
+    """The user stopped a program that can go on later; the message says how."""
+
+
+def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]) -> None:
+    """Run a command line; ends with 0, with 1 for one of ``errors``, 2 for wrong usage, 130 if interrupted.
+
+    Whatever went wrong is one line on stderr; any other exception is a defect and keeps its traceback.
+    """
+    try:
+        cli.main(prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        click.echo(help_wanted.format_message(), err=True)
+        sys.exit(WRONG_USAGE)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else name
+        _fail(where, f"{' '.join(error.format_message().split())} See '{where} --help'.", WRONG_USAGE)
+    except errors as error:
+        _fail(name, str(error), FAILED)
+    except InterruptedProgram as stop:
+        _fail(name, str(stop), INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt):
+        _fail(name, "interrupted", INTERRUPTED)
+
+
+def _fail(where: str, message: str, status: int) -> None:
+    click.echo(f"{where}: {message}", err=True)
+    sys.exit(status)
+
+
+class Update(Protocol):
+    """What ``progress_bar`` yields."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Move the bar to ``done``."""
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Update]:
+    """Show a bar on stderr while the block runs; yields ``update(done, note)``.
+
+    ``done`` is how much is done in all, and ``note`` a few words shown behind the rate.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=total, rate="", note="")
+
+        def update(done: int, note: str = "") -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "", note=note)
+
+        yield update
