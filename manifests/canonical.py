@@ -20,7 +20,7 @@ def canonical_json(value: Any) -> bytes:
     ``value`` is built of dict (str keys), list, tuple, str, int, float, bool and None.
 
     Raises:
-        PatchSetError: an integer beyond ±(2**53 - 1), a float that is not finite, a lone surrogate,
+        PatchSetError: a number printed as an integer beyond ±(2**53 - 1) or is not finite, a lone surrogate,
             or a type JSON does not have.
     """
     try:
@@ -36,9 +36,7 @@ def _parts(value: Any) -> Iterable[str]:
         case bool():
             yield "true" if value else "false"
         case int():
-            if abs(value) > MAX_SAFE_INTEGER:
-                raise PatchSetError(f"canonical JSON: {value} is beyond ±(2**53 - 1); use a smaller integer")
-            yield str(value)
+            yield _integer(value)
         case float():
             yield _number(value)
         case str():
@@ -67,6 +65,12 @@ def _members(value: dict[Any, Any]) -> Iterable[str]:
     yield "}" if value else "{}"
 
 
+def _integer(value: int) -> str:
+    if abs(value) > MAX_SAFE_INTEGER:
+        raise PatchSetError(f"canonical JSON: {value} is beyond ±(2**53 - 1); use a smaller number")
+    return str(value)
+
+
 def _number(value: float) -> str:
     """ECMAScript's Number::toString, which RFC 8785 prescribes."""
     if not math.isfinite(value):
@@ -82,7 +86,7 @@ def _number(value: float) -> str:
     digits = digits.rstrip("0")
     count = len(digits)
     if count <= point <= 21:
-        return sign + digits + "0" * (point - count)
+        return _integer(int(value))
     if 0 < point <= 21:
         return f"{sign}{digits[:point]}.{digits[point:]}"
     if -6 < point <= 0:

@@ -91,7 +91,7 @@ def test_normalise() -> None:
     assert torch.allclose(x[2, :, 3, 4].double(), expected, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 50), st.integers(1, 70), st.integers(0, 5))
 def test_every_epoch_is_one_permutation(n: int, batch_size: int, seed: int) -> None:
     order = Order(n, batch_size, seed)

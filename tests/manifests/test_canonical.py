@@ -15,7 +15,7 @@ json_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**53) + 1, 2**53 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: abs(x) < 2**53 or abs(x) >= 1e21)
     | st.text(st.characters(exclude_categories=("Cs",))),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=("Cs",))), inner),
     max_leaves=20,
@@ -31,12 +31,8 @@ json_values = st.recursive(
         ("0000000000000001", "5e-324"),
         ("8000000000000001", "-5e-324"),
         ("7fefffffffffffff", "1.7976931348623157e+308"),
-        ("4340000000000000", "9007199254740992"),
-        ("4430000000000000", "295147905179352830000"),
         ("44b52d02c7e14af5", "9.999999999999997e+22"),
         ("44b52d02c7e14af6", "1e+23"),
-        ("444b1ae4d6e2ef4e", "999999999999999700000"),
-        ("444b1ae4d6e2ef4f", "999999999999999900000"),
         ("444b1ae4d6e2ef50", "1e+21"),
         ("3eb0c6f7a0b5ed8c", "9.999999999999997e-7"),
         ("3eb0c6f7a0b5ed8d", "0.000001"),
@@ -64,8 +60,8 @@ def test_the_example_of_rfc_8785() -> None:
 
 
 def test_keys_sort_by_utf16_code_units() -> None:
-    keys = ["€", "\r", "דּ", "1", "😀", "\x80", "ö"]
-    ordered = ["\r", "1", "\x80", "ö", "€", "😀", "דּ"]
+    keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "\xf6"]
+    ordered = ["\r", "1", "\x80", "\xf6", "\u20ac", "\U0001f600", "\ufb33"]
     assert list(json.loads(canonical_json(dict.fromkeys(keys, 0)))) == ordered
 
 
@@ -81,6 +77,7 @@ def test_canonical_bytes_parse_back_and_are_stable(value: object) -> None:
     ("value", "part"),
     [
         (2**53, "beyond"),
+        (2.0**53, "beyond"),  # RFC 8785 would print an integer that many parsers round
         (math.nan, "finite"),
         (math.inf, "finite"),
         ("\ud800", "surrogate"),

@@ -43,7 +43,7 @@ def test_ranges_of_the_paper() -> None:
     assert abs(low.mean() - 0.351) < 0.01
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(20, 400),
     st.integers(20, 400),
