@@ -1,13 +1,13 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped; never the teacher."""
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distill.errors import DistillError
+from distill.weights import load_tensors
 from manifests.files import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -29,11 +29,10 @@ def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | 
     path = folder / CHECKPOINT_NAME
     if not path.exists():
         return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        held = state["identity"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
-        raise DistillError(f"{path}: damaged: {next(iter(str(error).splitlines()), '')}") from error
+    state = load_tensors(path)
+    held = state.get("identity") if isinstance(state, dict) else None
+    if not isinstance(held, dict):
+        raise DistillError(f"{path}: holds no run's state; choose another --out")
     for key, value in identity.items():
         if held.get(key) != value:
             raise DistillError(

@@ -99,7 +99,7 @@ class _CifarUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Only what an array is made of."""
         root = module.split(".", 1)[0]
-        if root == "numpy" and name in ("_reconstruct", "ndarray", "dtype"):
+        if root == "numpy" and name in ("_reconstruct", "_frombuffer", "ndarray", "dtype"):
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,29 @@ def load_weights(path: Path) -> Weights:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
             return _with_metadata(path, safetensors.torch.load_file(path), metadata)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DistillError(
-            f"{path}: not readable as weights: {reason[:200]}; expected a .safetensors file, "
-            "or a PyTorch file of a state dict"
-        ) from error
-    return Weights(path=path, state=_state_dict(loaded, path))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DistillError(f"{path}: not readable as weights: {error}; expected a .safetensors file") from error
+    return Weights(path=path, state=_state_dict(load_tensors(path), path))
+
+
+# A torn or foreign file fails in as many ways as its bytes can mislead an unpickler.
+_TORN = (
+    *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError),
+    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError),
+)
+
+
+def load_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote to a file, built of tensors and plain values, on the CPU; no code is run.
+
+    Raises:
+        DistillError: the file is damaged, is none of torch's, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _TORN as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise DistillError(f"{path}: damaged, or no PyTorch file of tensors alone: {reason}") from error
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def cos_degrees(angle: Floats) -> Floats:
 
 
 def exp(x: Floats) -> Floats:
-    """e to the x, |x| ≤ 8, within a relative 1e-13."""
+    """e to the x, |x| ≤ 8, within a relative 1e-12."""
     result = _horner(_EXP, x / 8.0)
     for _ in range(3):
         result = result * result

@@ -68,9 +68,8 @@ def test_cutmix_boxes_have_the_area_of_the_paper() -> None:
     config = AugmentConfig(cutmix_alpha=0.25)
     boxes = [draw(config, 2, 32, generator(0, "augment", step)).box for step in range(4000)]
     areas = np.array([(b - t) * (r - left) / 1024 for t, b, left, r in boxes])
-    # Beta(1/4, 1/4) puts half its mass below 0.031 or above 0.969; boxes are cut at the border.
-    assert (areas < 0.05).mean() > 0.3
-    assert areas.max() == 1.0 or areas.max() > 0.9
+    # Beta(1/4, 1/4) crowds at both ends; boxes are cut at the border, which thins out the large ones.
+    assert 0.2 < (areas < 0.05).mean() < 0.35 and 0.2 < np.median(areas) < 0.32 and areas.max() > 0.8
     assert min(t for t, *_ in boxes) >= 0 and max(b for _, b, *_ in boxes) <= 32
 
 

@@ -21,7 +21,7 @@ def by_hand(student: list[float], teacher: list[float], t: float) -> float:
 STUDENT, TEACHER = [[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], [[3.0, 0.0, -1.0], [0.5, 0.5, 2.0]]
 
 
-@pytest.mark.parametrize(("temperature", "golden"), [(1.0, 1.168013), (8.0, 1.247041)])
+@pytest.mark.parametrize(("temperature", "golden"), [(1.0, 0.733021), (8.0, 1.131690)])
 def test_golden_values(temperature: float, golden: float) -> None:
     value = float(kl_loss(torch.tensor(STUDENT), torch.tensor(TEACHER), temperature))
     hand = sum(by_hand(s, t, temperature) for s, t in zip(STUDENT, TEACHER, strict=True)) / 2

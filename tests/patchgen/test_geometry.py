@@ -103,12 +103,12 @@ def test_the_warp_agrees_with_the_chain_it_replaces() -> None:
     warp = Warp(geometry, 32, source)
     errors = [np.abs(warp(p, i).astype(float) - reference(photo, p, i, 32)) for i in range(150)]
     # Crops are rounded to whole pixels in the chain, and it resamples twice: a few grey levels remain. A wrong
-    # direction of rotation or shear gives a mean above 20 here.
+    # direction of shear gives a mean of 8, of rotation 12.
     assert np.mean(errors) < 4
     black = [(warp(p, i) == 0).all(axis=2).mean() for i in range(150)]
     expected = [(reference(photo, p, i, 32) == 0).all(axis=2).mean() for i in range(150)]
-    assert abs(np.mean(black) - np.mean(expected)) < 0.005
-    assert np.mean(expected) > 0.01
+    assert abs(np.mean(black) - np.mean(expected)) < 0.0005
+    assert np.mean(expected) > 0.0005
 
 
 def test_corners_show_the_photo_on_request() -> None:
