@@ -1,6 +1,7 @@
 """Patches: verified shards in, one resident uint8 tensor out, decoded once by several processes."""
 
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -44,7 +45,7 @@ def load_patches(patchset: PatchSet, config: DataConfig, on_patches: Callable[[i
     _require_memory(int(np.prod(shape, dtype=np.int64)))
     images = torch.empty(shape, dtype=torch.uint8)
     seen = torch.zeros(manifest.n, dtype=torch.bool)
-    for indices, chunk in _chunks(patchset, min(config.workers, len(manifest.shards))):
+    for indices, chunk in _chunks(patchset, min(config.workers, len(manifest.shards), os.cpu_count() or 1)):
         if int(indices.max()) >= manifest.n or int(indices.min()) < 0 or bool(seen[indices].any()):
             raise DistillError(f"{patchset.folder}: a member's key is no index of this set, or stands twice")
         seen[indices] = True
