@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
 from distill.losses import LossConfig
-from distill.optim import AdamConfig, AdamWConfig, OptimConfig, SgdConfig
+from distill.optim import OptimConfig
 from distill.patches import DataConfig
 from distill.teacher import TeacherConfig
-from manifests.schema import describe
+from manifests.faults import describe
 
 
 class _Group(BaseModel):
@@ -124,7 +124,7 @@ def parse_config(text: str, where: str, overrides: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(value)
     except ValidationError as error:
-        raise DistillError(f"config {where}: {_explain(error)}") from error
+        raise DistillError(f"config {where}: {describe(error, Config)}") from error
 
 
 def _override(value: dict[str, Any], key: str, item: Any) -> None:
@@ -137,29 +137,3 @@ def _override(value: dict[str, Any], key: str, item: Any) -> None:
     if key in ("train.samples", "train.epochs"):  # one replaces the other
         inner.pop("epochs" if name == "samples" else "samples", None)
     inner[name] = item
-
-
-def _explain(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    if fault["type"] != "extra_forbidden":
-        return describe(error)
-    *parents, key = (str(part) for part in fault["loc"])
-    known = sorted(_known(parents))
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-    # pydantic puts a union's tag (the optimiser's name) into the path; it is no key of the file
-    path = ".".join([*parents[:1], key]) if parents else key
-    tag = f" for {parents[1]}" if len(parents) > 1 else ""
-    return f"unknown key {path!r}{tag}; {hint}"
-
-
-_OPTIMISERS: dict[str, type[BaseModel]] = {"adam": AdamConfig, "adamw": AdamWConfig, "sgd": SgdConfig}
-
-
-def _known(parents: list[str]) -> set[str]:
-    if not parents:
-        return set(Config.model_fields)
-    if parents[0] == "optim":
-        return set(_OPTIMISERS[parents[1]].model_fields)
-    group = Config.model_fields[parents[0]].annotation
-    return set(group.model_fields) if isinstance(group, type) and issubclass(group, BaseModel) else set()

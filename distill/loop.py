@@ -94,20 +94,21 @@ def run_loop(
         DistillError: the loss is no longer a finite number.
     """
     loop.student.train()
-    mark, first = time.perf_counter(), progress.step
+    first, interval = progress.step, 0.0
     while progress.step < loop.steps:
+        started = time.perf_counter()
         progress.losses.append(loop.train_step(progress.step))
         progress.step += 1
-        if progress.step % log_steps == 0 or progress.step == loop.steps:
-            mean = require_finite(progress)
+        at_log = progress.step % log_steps == 0 or progress.step == loop.steps
+        mean = require_finite(progress) if at_log else 0.0  # waits for the device, so its time is counted
+        elapsed = time.perf_counter() - started
+        progress.seconds += elapsed
+        interval += elapsed
+        if at_log:
             progress.losses.clear()
-            elapsed = time.perf_counter() - mark
-            progress.seconds += elapsed
-            on_log(progress, {"loss": mean, "steps_per_second": (progress.step - first) / elapsed})
-            mark, first = time.perf_counter(), progress.step
-        before = time.perf_counter()
+            on_log(progress, {"loss": mean, "steps_per_second": (progress.step - first) / interval})
+            first, interval = progress.step, 0.0
         on_step(progress)
-        mark += time.perf_counter() - before
 
 
 def require_finite(progress: Progress) -> float:

@@ -22,7 +22,7 @@ from distill.session import SUMMARY_NAME, Session, check_folder, finished_summar
 from distill.teacher import Teacher, load_teacher
 from distill.weights import save_weights
 from manifests import PatchSet, open_patchset, verify_shards
-from manifests.files import write_atomically
+from manifests.files import describe_os_error, hold_folder, write_atomically
 from manifests.terminal import progress_bar
 
 Say = Callable[[str], None]
@@ -57,7 +57,21 @@ def train(
         DistillError, PatchSetError: anything is wrong with the config, teacher, data or run directory.
         InterruptedRun: a signal came; the same call with ``resume`` goes on.
     """
-    check_folder(out, resume)
+    existed = check_folder(out, resume)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with hold_folder(out):
+            return _train(config, shards, out, device, say)
+    except BlockingIOError as error:
+        raise DistillError(f"{out}: another run is writing here; choose another --out") from error
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)} and go on with --resume") from error
+    finally:
+        if not existed and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()  # nothing came of it
+
+
+def _train(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> dict[str, Any]:
     student = _new_student(config)
     teacher = load_teacher(config.teacher, device)
     patchset = open_patchset(shards)
@@ -69,7 +83,6 @@ def train(
     judge = _judge(config, teacher, patchset, device, say)
     _verify(patchset, config, say)
     loop = _make_loop(config, student, teacher, _decode(patchset, config), device)
-    out.mkdir(parents=True, exist_ok=True)
     progress = restore(loop, out, state)
     write_atomically(out / "config.yaml", config.to_yaml().encode())
     Session(

@@ -25,18 +25,20 @@ class InterruptedRun(Exception):  # noqa: N818 - it is no error: the run was ask
     """The run was asked to stop and has written a checkpoint."""
 
 
-def check_folder(out: Path, resume: bool) -> None:
-    """Make sure a run may begin, or go on, in ``out``.
+def check_folder(out: Path, resume: bool) -> bool:
+    """Make sure a run may begin, or go on, in ``out``; whether it is there already.
 
     Raises:
         DistillError: it is no folder, or holds something and ``resume`` was not asked for.
     """
     try:
-        occupied = out.exists() and any(out.iterdir())
+        existed = out.exists()
+        occupied = existed and any(out.iterdir())
     except OSError as error:
         raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
     if occupied and not resume:
         raise DistillError(f"{out}: is not empty; add --resume to go on with its run, or choose another --out")
+    return existed
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Weight files: safetensors with what a network needs to be used, or PyTorch files read weights-only."""
 
 import dataclasses
+import json
 import pickle
 import struct
 from collections.abc import Iterable
@@ -118,7 +119,17 @@ def save_weights(
         "std": ",".join(repr(float(value)) for value in std),
     }
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(path, safetensors.torch.save(state, metadata))
+    write_atomically(path, _sorted_header(safetensors.torch.save(state, metadata)))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """A safetensors file with its metadata in order: the library's order varies from run to run."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: int) -> None:

@@ -8,7 +8,7 @@ Rooms, and what flows through them:
 - ``files``: bytes in, whole files out, or none.
 - ``tar``: names and sizes in, canonical USTAR headers out.
 - ``rows``: the Parquet file beside each shard.
-- ``schema``: the manifest, parsed once into frozen types.
+- ``schema``: the manifest, parsed once into frozen types; ``faults`` says in one line what is wrong with one.
 - ``patchset``: a folder in, a verified set out.
 - ``terminal``: how both programs report errors and progress.
 

@@ -1,6 +1,8 @@
 """Files that are whole or absent: written under a temporary name, synced, then renamed."""
 
 import contextlib
+import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,3 +53,29 @@ def remove_parts(folder: Path) -> None:
     """Remove temporary files that a killed writer left; call only while holding the folder."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Keep every other holder out of an existing folder for as long as the block, or this process, lives.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # some network file systems cannot lock a folder
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF):
+                raise
+        yield
+    finally:
+        os.close(handle)
+
+
+def describe_os_error(error: OSError, folder: Path) -> str:
+    """Where writing into ``folder`` failed, why, and what to do, as the start of a line."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{folder}: no space left on the disk; free some"
+    return f"{error.filename or folder}: {error.strerror or error}; mend it"

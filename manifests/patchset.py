@@ -26,12 +26,13 @@ class PatchSet:
         return self.folder / shard.name
 
 
-def open_patchset(folder: Path) -> PatchSet:
+def open_patchset(folder: str | Path) -> PatchSet:
     """Read and check ``manifest.json`` in a folder.
 
     Raises:
         PatchSetError: no such folder, no manifest in it, or a manifest that breaks the format.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise PatchSetError(f"{folder}: no such folder; a patch set is made by 'patchgen build'")
     path = folder / MANIFEST_NAME

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from manifests.canonical import MAX_SAFE_INTEGER, parse_json
 from manifests.digest import set_id
 from manifests.errors import PatchSetError
+from manifests.faults import describe
 
 FORMAT = "patchset/1"
 KEY_DIGITS = 9
@@ -151,21 +152,4 @@ def _validate(value: dict[str, Any], where: str) -> Manifest:
         # JSON mode: a JSON array is a tuple here, and nothing else is coerced.
         return Manifest.model_validate_json(json.dumps(value, ensure_ascii=False))
     except ValidationError as error:
-        raise PatchSetError(f"{where}: {describe(error)}") from error
-
-
-def describe(error: ValidationError) -> str:
-    """The first fault pydantic found, in one line: key path, what is wrong, what was observed."""
-    fault = error.errors(include_url=False)[0]
-    path = ""
-    for part in fault["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    observed = repr(fault.get("input"))
-    shown = observed if len(observed) <= 60 else observed[:57] + "..."
-    message = str(fault["msg"]).removeprefix("Value error, ").replace("\n", " ")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if fault["type"] == "missing":
-        return f"required key {path!r} is missing{more}"
-    if fault["type"] == "value_error":
-        return f"{path + ': ' if path else ''}{message}{more}"
-    return f"{path}: {message}, got {shown}{more}"
+        raise PatchSetError(f"{where}: {describe(error, Manifest)}") from error

@@ -1,19 +1,14 @@
 """Wiring of a build: claim the folder, build what is missing in several processes, write the manifest last."""
 
-import contextlib
-import errno
-import fcntl
 import importlib.metadata
-import os
 import platform
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from manifests import rows
 from manifests.digest import pixel_root
-from manifests.files import remove_parts, write_atomically
+from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
 from manifests.patchset import MANIFEST_NAME
 from manifests.schema import Manifest, make_manifest
 from manifests.terminal import progress_bar
@@ -36,7 +31,7 @@ def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
     try:
         # The marker of an unfinished build is written here, so a full disk can show here first.
         folder.mkdir(parents=True, exist_ok=True)
-        with _hold(folder):
+        with hold_folder(folder):
             manifest = claim_folder(folder, plan)
             remove_parts(folder)
             job = Job(
@@ -48,46 +43,25 @@ def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
                 folder=folder,
             )
             if manifest is not None:
-                if _complete(job, plan, manifest):
-                    (folder / PLAN_NAME).unlink(missing_ok=True)
-                    return manifest
-                mark_unfinished(folder, plan)
+                plan = plan.with_card_of(manifest)
+                if not _complete(job, plan, manifest):
+                    mark_unfinished(folder, plan)
             shards = _build_shards(job, plan, workers)
             manifest = _manifest(plan, folder, shards)
             write_atomically(folder / MANIFEST_NAME, manifest.to_json())
             (folder / PLAN_NAME).unlink(missing_ok=True)
             return manifest
+    except BlockingIOError as error:
+        raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
     except OSError as error:
-        raise PatchgenError(_describe(error, folder)) from error
+        raise PatchgenError(
+            f"{describe_os_error(error, folder)} and run the same command again to go on"
+        ) from error
     except BrokenProcessPool as error:
         raise PatchgenError(
             f"{folder}: a worker process was killed, perhaps for memory; run the same command again to go on, "
             "with fewer --workers if it happens again"
         ) from error
-
-
-def _describe(error: OSError, folder: Path) -> str:
-    where = error.filename or folder
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{folder}: no space left on the disk; free some and run the same command again to go on"
-    return f"{where}: {error.strerror or error}; mend it and run the same command again to go on"
-
-
-@contextlib.contextmanager
-def _hold(folder: Path) -> Iterator[None]:
-    """Keep a second build out of the folder for as long as this process lives."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
-        except OSError as error:  # some network file systems cannot lock a folder
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF):
-                raise
-        yield
-    finally:
-        os.close(handle)
 
 
 def _complete(job: Job, plan: Plan, manifest: Manifest) -> bool:

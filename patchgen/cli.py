@@ -13,6 +13,9 @@ from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
 from manifests.terminal import InterruptedProgram, run_program
 from patchgen.errors import PatchgenError
 
+MAX_SHARD_PATCHES = 100_000
+"""A shard's parameters and digests are held in memory while it is built: about 1 KB a patch."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="single-image-distillation", prog_name="patchgen")
@@ -30,7 +33,9 @@ def cli() -> None:
 @click.option(
     "--format", "image_format", type=click.Choice(IMAGE_FORMATS), help="Image format [default: the recipe's]."
 )
-@click.option("--shard-size", type=click.IntRange(1, MAX_PATCHES), help="Patches a shard [default: by --size].")
+@click.option(
+    "--shard-size", type=click.IntRange(1, MAX_SHARD_PATCHES), help="Patches a shard [default: by --size]."
+)
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes [default: one a core].")
 @click.option("--licence", help="Licence of the photo, for the manifest.")
 @click.option("--url", help="Where the photo is published, for the manifest.")
@@ -74,8 +79,9 @@ def build(
         manifest = run_build(plan, photo, out, workers=workers or _cores())
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("interrupted; run the same command again to go on") from stop
-    total = sum(shard.bytes for shard in manifest.shards)
-    click.echo(f"{manifest.n} patches of {size} px in {len(manifest.shards)} shards, {total / 1e6:.1f} MB")
+    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
+    shards = "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards)} shards"
+    click.echo(f"{manifest.n} patches of {size} px in {shards}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
 
 

@@ -7,7 +7,7 @@ affine, so one map leads from a pixel of the patch to a place in the photo, read
 
 import dataclasses
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ class Geometry(BaseModel):
     oversize: Annotated[float, Field(ge=1, le=4, description="pixels it is resized to, × size, rounded down")]
     rotation: Annotated[float, Field(ge=0, le=180, description="± degrees")]
     shear: Annotated[float, Field(ge=0, le=80, description="± degrees, along x")]
-    corners: Annotated[str, Field(pattern="^(black|photo)$", description="what lies beyond the second crop")]
+    corners: Annotated[Literal["black", "photo"], Field(description="what lies beyond the second crop")]
 
     @model_validator(mode="after")
     def _ranges(self) -> "Geometry":

@@ -44,6 +44,16 @@ class Plan:
             "sources": [_identity_of_source(source) for source in self.sources],
         }
 
+    def with_card_of(self, manifest: Manifest) -> "Plan":
+        """This plan with the names and card texts of a finished set, where it has none of its own."""
+        kept = (source.model_dump(mode="json") for source in manifest.sources)
+        pairs = zip(self.sources, kept, strict=True)
+        merged = (
+            {**old, **{k: v for k, v in new.items() if v is not None}, "name": old["name"]}
+            for new, old in pairs
+        )
+        return dataclasses.replace(self, sources=tuple(merged))
+
     @property
     def plan_id(self) -> str:
         """SHA-256, as hex, of the identity without ``n``: a shard does not depend on how many follow it."""

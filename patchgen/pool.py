@@ -4,11 +4,12 @@
 workers while the parent goes on, so nothing here imports it at the top.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
@@ -65,7 +66,8 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[
     )
     entries: Entries = {}
     try:
-        futures: dict[Future[dict[str, Any]], Task] = {pool.submit(_work, task): task for task in tasks}
+        with _sigint_held():
+            futures: dict[Future[dict[str, Any]], Task] = {pool.submit(_work, task): task for task in tasks}
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -78,12 +80,21 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _sigint_held() -> Iterator[None]:
+    """Start processes with Ctrl-C blocked for good: only this process hears it, afterwards, and stops them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 _worker_state: tuple[Job, "Synchronized[int]", Event] | None = None
 
 
 def _start_worker(job: Job, counter: "Synchronized[int]", stop: Event) -> None:
     global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets ``stop``
     from patchgen.write import configure_opencv  # noqa: PLC0415 - see the module docstring
 
     configure_opencv()

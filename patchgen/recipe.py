@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from manifests.schema import describe
+from manifests.faults import describe
 from patchgen.colour import ColorJitterConfig
 from patchgen.encode import EncodingConfig, default_encoding
 from patchgen.errors import PatchgenError
@@ -85,4 +85,4 @@ def parse_recipe(text: str, where: str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        raise PatchgenError(f"recipe {where}: {describe(error)}") from error
+        raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}") from error

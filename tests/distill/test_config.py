@@ -61,17 +61,24 @@ def test_overrides() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"optim__learning_rate": 1}, "config c.yaml: unknown key 'optim.learning_rate' for adam; "),
-        ({"optim__momentum": 0.9}, "config c.yaml: unknown key 'optim.momentum' for adam; "),
+        (
+            {"optim__learning_rate": 1},
+            "config c.yaml: unknown key 'optim.learning_rate'; known keys are lr, name, schedule, weight_decay",
+        ),
+        (
+            {"optim__momentum": 0.9},
+            "config c.yaml: unknown key 'optim.momentum'; known keys are lr, name, schedule, weight_decay",
+        ),
         ({"loss__temprature": 4}, "config c.yaml: unknown key 'loss.temprature'; did you mean 'temperature'?"),
         ({"trian__seed": 4}, "config c.yaml: unknown key 'trian'; did you mean 'train'?"),
-        ({"optim__lr": "fast"}, "config c.yaml: optim.adam.lr: Input should be a valid number"),
+        ({"optim__lr": "fast"}, "config c.yaml: optim.lr: Input should be a valid number"),
         ({"optim__name": "lion"}, "config c.yaml: optim: Input tag 'lion'"),
         ({"data__batch_size": 1}, "config c.yaml: data.batch_size: Input should be greater than or equal to 2"),
         (
             {"train__precision": "fp8"},
             "config c.yaml: train.precision: Input should be 'bf16' or 'fp32', got 'fp8'",
         ),
+        ({"optim__nme": "adam"}, "config c.yaml: unknown key 'optim.nme'; did you mean 'name'?"),
         ({"lr": 1}, "--set lr: expected GROUP.KEY=VALUE"),
     ],
 )
@@ -88,6 +95,12 @@ def test_faults(overrides: dict[str, object], message: str) -> None:
 )
 def test_files_that_are_no_config(text: str, part: str) -> None:
     with pytest.raises(DistillError, match=part):
+        parse_config(text, "c.yaml", {})
+
+
+def test_a_missing_tag_is_a_missing_key() -> None:
+    text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1}})
+    with pytest.raises(DistillError, match=r"^config c\.yaml: required key 'optim\.name' is missing$"):
         parse_config(text, "c.yaml", {})
 
 

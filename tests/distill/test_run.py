@@ -1,5 +1,6 @@
 """Whole runs of the program on a tiny set: what they leave, how they resume, how they refuse."""
 
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from distill.evaluate import agreement, logits_of, top1
 from distill.patches import DataConfig, load_patches
 from distill.teacher import TeacherConfig, load_teacher
 from manifests import open_patchset
+from manifests.files import hold_folder
 from tests.conftest import Program, assert_one_line
 
 CPU = torch.device("cpu")
@@ -37,8 +39,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def same(first: Path, second: Path) -> bool:
-    a, b = weights(first), weights(second)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return (first / "student.safetensors").read_bytes() == (second / "student.safetensors").read_bytes()
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -171,7 +172,7 @@ def test_resume_refuses_another_run(
         (["--shards", "none"], ["none: no such folder"]),
         (["--set", "teacher.num_classes=10"], ["has 4 classes, but num_classes is 10"]),
         (["--set", "teacher.min_top1=100"], ["top-1 is", "teacher.min_top1 is 100"]),
-        (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr' for adam; did you mean 'lr'?"]),
+        (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr'; did you mean 'lr'?"]),
         (["--set", "train.samples=10"], ["10 samples are under one batch of 16"]),
         (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),
         (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
@@ -183,7 +184,27 @@ def test_bad_input_is_one_line(
 ) -> None:
     result = run_distill(*arguments, tmp_path / "run", *extra)
     assert_one_line(result, *parts)
+    started = "loss became" in parts[0]
+    assert (tmp_path / "run").exists() == started
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_no_space_left_and_another_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "run"
+    assert run_distill(*arguments, tmp_path / "whole").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert_one_line(run_distill(*arguments, out), "no space left", str(out), "go on with --resume")
+    out.mkdir(exist_ok=True)
+    with hold_folder(out):
+        assert_one_line(run_distill(*arguments, out, "--resume"), "another run is writing here")
+    assert run_distill(*arguments, out, "--resume").status == 0
+    assert same(out, tmp_path / "whole")
 
 
 def test_a_damaged_shard_stops_the_run_before_the_first_step(

@@ -88,7 +88,7 @@ def test_an_edited_manifest_is_refused(manifest: dict[str, Any], edit: Any) -> N
     ("edit", "message"),
     [
         (lambda m: m.pop("seed"), "m.json: required key 'seed' is missing"),
-        (lambda m: m.update(colour=1), "m.json: colour: Extra inputs are not permitted, got 1"),
+        (lambda m: m.update(sourses=1), "m.json: unknown key 'sourses'; did you mean 'sources'?"),
         (lambda m: m.update(n="200"), "m.json: n: Input should be a valid integer, got '200'"),
         (lambda m: m.update(n=201), "m.json: n is 201, but the shards hold 200 patches"),
         (lambda m: m.update(size=0), "m.json: size: Input should be greater than or equal to 1, got 0"),

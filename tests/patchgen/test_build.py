@@ -204,6 +204,23 @@ def test_an_unfinished_build_of_another_recipe(
     assert not (out / PLAN_NAME).exists()
 
 
+def test_card_texts_are_added_and_kept(
+    patchset_path: Path, tmp_path: Path, run_patchgen: Program, arguments: list[Any]
+) -> None:
+    out = Path(shutil.copytree(patchset_path, tmp_path / "out"))
+    before = open_patchset(out).manifest
+
+    def source() -> Any:
+        return open_patchset(out).manifest.sources[0]
+
+    assert run_patchgen(*arguments, out, "--licence", "CC0-1.0").status == 0
+    assert (source().licence, source().url) == ("CC0-1.0", None)
+    (out / "patches-000000.tar").unlink()
+    assert run_patchgen(*arguments, out, "--url", "https://example.org/photo").status == 0
+    assert (source().licence, source().url) == ("CC0-1.0", "https://example.org/photo")
+    assert open_patchset(out).manifest.set_id == before.set_id
+
+
 def test_foreign_files_are_left_alone(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     assert_one_line(run_patchgen(*arguments, tmp_path), "files that no build wrote (thesis.tex)")
@@ -258,6 +275,7 @@ def test_two_builds_in_one_folder(tmp_path: Path, run_patchgen: Program, argumen
         (["--format", "gif"], "'gif' is not one of"),
         (["--seed", "-1"], "-1 is not in the range"),
         (["--colour", "red"], "No such option"),
+        (["--shard-size", "100001"], "100001 is not in the range"),
         (["--workers", "0"], "0 is not in the range"),
     ],
 )

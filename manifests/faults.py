@@ -1,0 +1,83 @@
+"""What is wrong with a value that came from a file, in one line: key, fault, what was observed."""
+
+import difflib
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+_SHOWN = 60
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """The most telling fault pydantic found while validating ``model``: unknown keys before missing ones."""
+    faults = error.errors(include_url=False)
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    keys, parent = _keys(model, fault["loc"])
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"unknown key {path!r}; {_nearest(str(keys[-1]), parent)}{more}"
+        case "missing":
+            return f"required key {path!r} is missing{more}"
+        case "union_tag_not_found":
+            tag = f"{path}.{fault['ctx']['discriminator'].strip(chr(39))}"
+            return f"required key {tag!r} is missing{more}"
+        case "value_error":
+            message = str(fault["msg"]).removeprefix("Value error, ")
+            return f"{path + ': ' if path else ''}{message}{more}"
+    observed = repr(fault.get("input"))
+    shown = observed if len(observed) <= _SHOWN else observed[: _SHOWN - 3] + "..."
+    return f"{path}: {' '.join(str(fault['msg']).split())}, got {shown}{more}"
+
+
+def _nearest(key: str, model: type[BaseModel] | None) -> str:
+    known = sorted(model.model_fields) if model else []
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+
+
+def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:
+    """A fault's path as the file's own keys, and the model that holds the last of them.
+
+    pydantic puts the tag of a union's member into the path; a file has no such key.
+    """
+    keys: list[int | str] = []
+    parent: type[BaseModel] | None = model
+    current: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            keys.append(part)
+            arguments = typing.get_args(current)
+            current = arguments[0] if arguments else None
+            continue
+        members = _models(current)
+        tagged = next((m for m in members if len(members) > 1 and part in _tags(m)), None)
+        if tagged is not None:
+            current = tagged
+            continue
+        keys.append(part)
+        parent = members[0] if members else None
+        field = parent.model_fields.get(part) if parent else None
+        current = field.annotation if field else None
+    return keys, parent
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models among what an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [model for argument in typing.get_args(annotation) for model in _models(argument)]
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _models(typing.get_args(annotation)[0])
+    return []
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    literals = (
+        f.annotation for f in model.model_fields.values() if typing.get_origin(f.annotation) is typing.Literal
+    )
+    return {value for literal in literals for value in typing.get_args(literal)}
