@@ -16,7 +16,7 @@ from torch import Tensor
 class AugmentConfig(BaseModel):
     """What happens to a batch before both networks see it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     flip: Annotated[bool, Field(description="mirror each patch with probability 1/2")] = True
     pad_crop: Annotated[int, Field(ge=0, le=64, description="pixels of black padding before a crop")] = 4
     cutmix_alpha: Annotated[

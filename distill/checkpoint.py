@@ -11,6 +11,7 @@ from distill.weights import load_tensors
 from manifests.files import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.pt"
+KEYS = frozenset({"identity", "student", "optimizer", "scheduler", "step", "seconds", "losses"})
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -31,7 +32,7 @@ def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | 
         return None
     state = load_tensors(path)
     held = state.get("identity") if isinstance(state, dict) else None
-    if not isinstance(held, dict):
+    if not isinstance(held, dict) or not state.keys() >= KEYS:
         raise DistillError(f"{path}: holds no run's state; choose another --out")
     for key, value in identity.items():
         if held.get(key) != value:

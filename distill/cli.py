@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
+from manifests.faults import parse_yaml
 from manifests.terminal import InterruptedProgram, run_program
 
 FILE = click.Path(path_type=Path)
@@ -28,9 +28,9 @@ def _parse_sets(context: click.Context, parameter: click.Parameter, values: tupl
         if not equals:
             raise click.BadParameter(f"{value!r}: expected KEY=VALUE, such as optim.lr=0.001")
         try:
-            settings[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"{value!r}: the value is no YAML") from error
+            settings[key.strip()] = parse_yaml(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r}: {error}") from error
     return settings
 
 

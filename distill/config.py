@@ -14,11 +14,14 @@ from distill.losses import LossConfig
 from distill.optim import OptimConfig
 from distill.patches import DataConfig
 from distill.teacher import TeacherConfig
-from manifests.faults import describe
+from manifests.faults import describe, parse_yaml
+from manifests.files import read_regular_file
+
+MAX_CONFIG_BYTES = 1 << 20
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StudentConfig(_Group):
@@ -30,8 +33,8 @@ class StudentConfig(_Group):
 class TrainConfig(_Group):
     """How long, and in which arithmetic. Give ``samples`` or ``epochs``."""
 
-    samples: Annotated[int | None, Field(ge=1, description="patches seen in all")] = None
-    epochs: Annotated[float | None, Field(gt=0, description="times the set is seen")] = None
+    samples: Annotated[int | None, Field(ge=1, le=10**15, description="patches seen in all")] = None
+    epochs: Annotated[float | None, Field(gt=0, le=10**7, description="times the set is seen")] = None
     precision: Annotated[Literal["bf16", "fp32"], Field(description="of the networks; weights stay fp32")] = (
         "bf16"
     )
@@ -101,7 +104,7 @@ def read_config(name_or_path: str) -> tuple[str, str]:
     if not path.is_file():
         return path.name.removesuffix(".yaml"), packaged_text(name_or_path)
     try:
-        return path.stem, path.read_text(encoding="utf-8")
+        return path.stem, read_regular_file(path, MAX_CONFIG_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DistillError(f"config {path}: cannot be read: {reason}") from error
@@ -114,9 +117,9 @@ def parse_config(text: str, where: str, overrides: dict[str, Any]) -> Config:
         DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known.
     """
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DistillError(f"config {where}: not YAML: {' '.join(str(error).split())}") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise DistillError(f"config {where}: {error}") from error
     if not isinstance(value, dict):
         raise DistillError(f"config {where}: holds {type(value).__name__}, expected groups such as 'teacher'")
     for key, item in overrides.items():

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pickle
+import re
 import tarfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torchvision.transforms.v2.functional as TF
-import webdataset as wds
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from distill.errors import DistillError
+from distill.errors import TORN, DistillError
+from distill.tars import read_samples
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -111,32 +112,32 @@ def _cifar_python(file: Path, label_key: bytes) -> tuple[npt.NDArray[np.uint8], 
         with file.open("rb") as stream:
             value = _CifarUnpickler(stream, encoding="bytes").load()
         pixels, labels = np.asarray(value[b"data"]), np.asarray(value[label_key])
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+        good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
+        if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _CIFAR_PIXELS):
+            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
+        return pixels, labels.astype(np.int64)
+    except TORN as error:
         raise DistillError(f"{file}: no CIFAR file: {error}; download it again") from error
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _CIFAR_PIXELS) or not len(labels):
-        raise DistillError(f"{file}: no CIFAR file: pixels are {pixels.dtype} of shape {pixels.shape}")
-    return pixels, labels.astype(np.int64)
 
 
 def _tars(path: Path, size: int | None) -> LabelledImages | None:
     if path.is_dir():
-        shards = sorted(file for file in path.iterdir() if file.name.endswith(TAR_SUFFIXES))
+        shards = sorted(file for file in path.iterdir() if file.name.endswith(TAR_SUFFIXES) and file.is_file())
     else:
-        shards = [path] if path.name.endswith(TAR_SUFFIXES) else []
+        shards = [path] if path.name.endswith(TAR_SUFFIXES) and path.is_file() else []
     if not shards:
         return None
-    # The scheme keeps a name such as "pipe:…" a name.
-    urls = [f"file:{shard.resolve()}" for shard in shards]
-    pipeline = wds.DataPipeline(wds.SimpleShardList(urls), wds.tarfile_to_samples())
     images, labels = [], []
     try:
-        for sample in pipeline:
-            where = f"{sample['__url__'].removeprefix('file:')}: sample {sample['__key__']}"
+        for sample in read_samples(shards):
+            where = f"{sample['__url__']}: sample {sample['__key__']}"
             image, label = _sample(sample, where)
             images.append(_decode(io.BytesIO(image), size, where))
             labels.append(label)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DistillError(f"{path}: not a whole tar: {error}; get it again") from error
+        raise DistillError(
+            f"{path}: not a whole tar: {str(error) or type(error).__name__}; get it again"
+        ) from error
     return _stack(images, labels, path)
 
 
@@ -146,7 +147,7 @@ def _sample(sample: dict[str, Any], where: str) -> tuple[bytes, int]:
         held = ", ".join(sorted(key for key in sample if not key.startswith("_")))
         raise DistillError(f"{where}: holds {held or 'nothing'}, expected an image and .cls")
     text = sample["cls"].decode("ascii", "replace").strip()
-    if not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,9}", text):
         raise DistillError(f"{where}: .cls is {text[:20]!r}, expected a class number counted from 0")
     return image, int(text)
 
@@ -154,12 +155,12 @@ def _sample(sample: dict[str, Any], where: str) -> tuple[bytes, int]:
 def _image_folder(path: Path, size: int | None) -> LabelledImages | None:
     if not path.is_dir():
         return None
-    classes = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    classes = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
     files = [
         (file, label)
         for label, folder in enumerate(classes)
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
     ]
     if not files:
         return None

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.augment import normalise
+from distill.errors import DistillError
 from distill.evaldata import LabelledImages
 from distill.weights import Triple
 
@@ -17,6 +18,9 @@ def logits_of(
     """Logits of ``model`` in eval mode, in float32, for every image: (N, classes) on the CPU.
 
     The model is left in the mode it was in.
+
+    Raises:
+        DistillError: a logit is not finite.
     """
     was_training = model.training
     model.eval()
@@ -25,7 +29,10 @@ def logits_of(
         x = normalise(images.to(device), mean, std)
         outputs.append(model(x).float().cpu())
     model.train(was_training)
-    return torch.cat(outputs)
+    logits = torch.cat(outputs)
+    if not bool(torch.isfinite(logits).all()):
+        raise DistillError("a network's logits on the evaluation data are not finite: its weights are damaged")
+    return logits
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:

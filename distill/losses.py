@@ -13,7 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class LossConfig(BaseModel):
     """Which loss, and the temperature both networks' logits are divided by."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["kl"] = "kl"
     temperature: Annotated[float, Field(gt=0, le=1000)] = 8.0
 

@@ -1,10 +1,10 @@
 """Optimisers and learning-rate schedules, each with the parameters it uses and no others."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 
@@ -12,7 +12,7 @@ Schedule = Literal["constant", "cosine", "onecycle"]
 
 
 class _Optim(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     lr: Annotated[float, Field(gt=0, description="learning rate; a one-cycle schedule's highest")]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Schedule = "constant"
@@ -36,6 +36,12 @@ class SgdConfig(_Optim):
     name: Literal["sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 OptimConfig = Annotated[AdamConfig | AdamWConfig | SgdConfig, Field(discriminator="name")]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from distill.errors import DistillError
 from distill.randomness import generator
+from distill.tars import read_samples
 from manifests import PatchSet
 
 _CHUNK = 512
@@ -27,7 +29,7 @@ _CHUNK = 512
 class DataConfig(BaseModel):
     """How patches are read and batched."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 512
     workers: Annotated[int, Field(ge=0, le=256, description="decoding processes; 0: in this one")] = 2
 
@@ -46,7 +48,8 @@ def load_patches(patchset: PatchSet, config: DataConfig, on_patches: Callable[[i
     images = torch.empty(shape, dtype=torch.uint8)
     seen = torch.zeros(manifest.n, dtype=torch.bool)
     for indices, chunk in _chunks(patchset, min(config.workers, len(manifest.shards), os.cpu_count() or 1)):
-        if int(indices.max()) >= manifest.n or int(indices.min()) < 0 or bool(seen[indices].any()):
+        twice = len(indices.unique()) < len(indices)
+        if twice or int(indices.max()) >= manifest.n or bool(seen[indices].any()):
             raise DistillError(f"{patchset.folder}: a member's key is no index of this set, or stands twice")
         seen[indices] = True
         images[indices] = chunk
@@ -72,14 +75,10 @@ def _require_memory(needed: int) -> None:
 
 def _chunks(patchset: PatchSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     manifest = patchset.manifest
-    urls = [f"file:{patchset.shard_path(shard).resolve()}" for shard in manifest.shards]
+    paths = [patchset.shard_path(shard) for shard in manifest.shards]
     decode = partial(_decode_sample, image_format=manifest.encoding.format, size=manifest.size)
     pipeline = wds.DataPipeline(
-        wds.SimpleShardList(urls),
-        wds.split_by_worker,
-        wds.tarfile_to_samples(),
-        wds.map(decode),
-        wds.batched(_CHUNK, collation_fn=_collate),
+        partial(read_samples, paths), wds.map(decode), wds.batched(_CHUNK, collation_fn=_collate)
     )
     try:
         for chunk in DataLoader(pipeline, batch_size=None, num_workers=workers):
@@ -95,14 +94,14 @@ def _decode_sample(
     sample: dict[str, Any], image_format: str, size: int
 ) -> tuple[int, npt.NDArray[np.uint8]] | str:
     """One patch and its index, or what is wrong with it: an error raised here would lose its one line."""
-    where = f"{sample.get('__url__', '').removeprefix('file:')}: member {sample.get('__key__')}"
-    data = sample.get(image_format)
-    if data is None:
-        return f"{where}: is no .{image_format}, which the manifest promises"
-    if not str(sample["__key__"]).isdecimal():
+    where = f"{sample.get('__url__')}: member {sample.get('__key__')}"
+    fields = [name for name in sample if not name.startswith("__")]
+    if fields != [image_format]:
+        return f"{where}: is .{' and .'.join(fields)}, the manifest promises one .{image_format}"
+    if not re.fullmatch(r"[0-9]{9,10}", str(sample["__key__"])):
         return f"{where}: the key is no index"
     try:
-        return int(sample["__key__"]), decode_image(data, where, size)
+        return int(sample["__key__"]), decode_image(sample[image_format], where, size)
     except DistillError as error:
         return str(error)
 

@@ -14,7 +14,7 @@ from distill.errors import DistillError
 from distill.judge import Judge, make_judge
 from distill.loop import Loop, Progress
 from distill.losses import make_loss
-from distill.models import build_model
+from distill.models import build_model, require_size
 from distill.optim import make_optimizer, make_scheduler
 from distill.patches import Order, load_patches
 from distill.randomness import generator
@@ -22,7 +22,7 @@ from distill.session import SUMMARY_NAME, Session, check_folder, finished_summar
 from distill.teacher import Teacher, load_teacher
 from distill.weights import save_weights
 from manifests import PatchSet, open_patchset, verify_shards
-from manifests.files import describe_os_error, hold_folder, write_atomically
+from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
 from manifests.terminal import progress_bar
 
 Say = Callable[[str], None]
@@ -38,6 +38,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise DistillError(f"--device {name}: not supported; use auto, cpu or cuda")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DistillError(
@@ -61,6 +63,7 @@ def train(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with hold_folder(out):
+            remove_parts(out)
             return _train(config, shards, out, device, say)
     except BlockingIOError as error:
         raise DistillError(f"{out}: another run is writing here; choose another --out") from error
@@ -72,9 +75,11 @@ def train(
 
 
 def _train(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> dict[str, Any]:
+    patchset = open_patchset(shards)
+    for arch in (config.teacher.arch, config.student.arch):
+        require_size(arch, config.teacher.num_classes, patchset.manifest.size)
     student = _new_student(config)
     teacher = load_teacher(config.teacher, device)
-    patchset = open_patchset(shards)
     identity = _identity(config, patchset, teacher)
     state = load_checkpoint(out, identity)
     if (done := finished_summary(out)) is not None:
@@ -84,8 +89,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     _verify(patchset, config, say)
     loop = _make_loop(config, student, teacher, _decode(patchset, config), device)
     progress = restore(loop, out, state)
-    write_atomically(out / "config.yaml", config.to_yaml().encode())
-    Session(
+    session = Session(
         loop=loop,
         progress=progress,
         out=out,
@@ -94,7 +98,10 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         every=config.eval.every,
         checkpoint_seconds=config.train.checkpoint_seconds,
         log_steps=config.train.log_steps,
-    ).train()
+    )
+    session.save()
+    write_atomically(out / "config.yaml", config.to_yaml().encode())
+    session.train()
     teacher.require_unchanged()
     return _finish(config, loop, progress, out, patchset, judge)
 

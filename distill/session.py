@@ -10,15 +10,19 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from distill.checkpoint import save_checkpoint
+from distill.checkpoint import CHECKPOINT_NAME, save_checkpoint
 from distill.errors import DistillError
 from distill.judge import Judge
 from distill.loop import Loop, Progress, require_finite, run_loop
-from manifests.files import write_atomically
+from manifests.canonical import parse_json
+from manifests.files import read_regular_file, write_atomically
 from manifests.terminal import Update, progress_bar
 
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
+SUMMARY_KEYS = frozenset(
+    {"student_top1", "teacher_top1", "agreement", "samples_seen", "images_per_second", "seconds", "set_id"}
+)
 
 
 class InterruptedRun(Exception):  # noqa: N818 - it is no error: the run was asked to stop, and saved itself
@@ -38,13 +42,26 @@ def check_folder(out: Path, resume: bool) -> bool:
         raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
     if occupied and not resume:
         raise DistillError(f"{out}: is not empty; add --resume to go on with its run, or choose another --out")
+    if occupied and not (out / CHECKPOINT_NAME).is_file():
+        raise DistillError(
+            f"{out}: holds files but no {CHECKPOINT_NAME}, so no run to go on with; choose another --out"
+        )
     return existed
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:
-    """The summary of a run that has ended, else None."""
+    """The summary of a run that has ended, else None.
+
+    Raises:
+        DistillError: it is damaged.
+    """
     path = out / SUMMARY_NAME
-    return json.loads(path.read_bytes()) if path.exists() else None
+    if not path.exists():
+        return None
+    summary = parse_json(read_regular_file(path, 1 << 20), str(path))
+    if not isinstance(summary, dict) or not summary.keys() >= SUMMARY_KEYS:
+        raise DistillError(f"{path}: damaged; delete it to write it again from the last checkpoint")
+    return summary
 
 
 def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
@@ -58,7 +75,11 @@ def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
     loop.scheduler.load_state_dict(state["scheduler"])
     progress = Progress(step=state["step"], seconds=state["seconds"], losses=list(state["losses"]))
     if metrics.exists():  # lines written after the checkpoint belong to steps that will be done again
-        rows = [line for line in metrics.read_text().splitlines() if _row_step(line) <= progress.step]
+        rows = [
+            line
+            for line in metrics.read_text(errors="replace").splitlines()
+            if _row_step(line) <= progress.step
+        ]
         write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
     return progress
 
@@ -66,7 +87,7 @@ def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
 def _row_step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return float("inf")  # a line cut short by a crash
 
 
@@ -104,7 +125,7 @@ class Session:
                 on_log=lambda progress, values: self._log(log, update, values),
                 on_step=lambda progress: self._after_step(log, received),
             )
-            self._save()
+            self.save()
 
     def _log(self, log: IO[str], update: Update, values: dict[str, Any]) -> None:
         rate = values["steps_per_second"] * self._batch
@@ -123,11 +144,12 @@ class Session:
             measured = self.judge.measure(self.loop.student)
             self._write(log, {"student_top1": measured["student_top1"], "agreement": measured["agreement"]})
         if received or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
-            self._save()
+            self.save()
         if received:
             raise InterruptedRun(f"stopped at step {self.progress.step} of {self.loop.steps}")
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint. The first one is what makes a folder this run's."""
         require_finite(self.progress)  # a checkpoint is always a good one
         state = {
             "identity": self.identity,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from manifests.digest import file_digest
 class TeacherConfig(BaseModel):
     """The network that labels. What the weight file says of itself need not be said again here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     arch: Annotated[str, Field(description="network name, see distill.models")]
     weights: Annotated[Path | None, Field(description="its file; --teacher sets it")] = None
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
@@ -86,6 +87,9 @@ def normalisation(
                 f"{weights.path}: does not say how its input was normalised; "
                 f"set {prefix}{name} to the values it was trained with"
             )
+        if not all(math.isfinite(part) for part in value) or (name == "std" and min(value) <= 0):
+            expected = "numbers above 0" if name == "std" else "finite numbers"
+            raise DistillError(f"{weights.path}: {prefix}{name} is {value}, expected {expected}")
         chosen.append(value)
     return chosen[0], chosen[1]
 

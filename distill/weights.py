@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import pickle
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from distill.errors import DistillError
+from distill.errors import TORN, DistillError
 from manifests.files import write_atomically
 
 Triple = tuple[float, float, float]
+MAX_CLASSES = 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,13 +51,6 @@ def load_weights(path: Path) -> Weights:
     return Weights(path=path, state=_state_dict(load_tensors(path), path))
 
 
-# A torn or foreign file fails in as many ways as its bytes can mislead an unpickler.
-_TORN = (
-    *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError),
-    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError),
-)
-
-
 def load_tensors(path: Path) -> Any:
     """What ``torch.save`` wrote to a file, built of tensors and plain values, on the CPU; no code is run.
 
@@ -67,9 +59,8 @@ def load_tensors(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except _TORN as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise DistillError(f"{path}: damaged, or no PyTorch file of tensors alone: {reason}") from error
+    except TORN as error:
+        raise DistillError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -78,7 +69,8 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
             break
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    pairs = loaded.items() if isinstance(loaded, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
         raise DistillError(f"{path}: holds no state dict, expected a dict of parameter names to tensors")
     return {name.removeprefix("module."): value for name, value in loaded.items()}
 
@@ -93,7 +85,7 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
         return parts
 
     try:
-        return Weights(
+        weights = Weights(
             path=path,
             state=state,
             arch=metadata.get("arch"),
@@ -101,6 +93,9 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
             mean=triple("mean"),
             std=triple("std"),
         )
+        if weights.num_classes is not None and not 1 <= weights.num_classes <= MAX_CLASSES:
+            raise ValueError(f"num_classes is {weights.num_classes}")
+        return weights
     except ValueError as error:
         raise DistillError(
             f"{path}: its metadata is damaged: {error}; expected 'num_classes' as an integer, "
@@ -136,7 +131,7 @@ def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: in
     """Load ``weights`` into ``model``, which is a fresh ``arch`` with ``num_classes`` outputs.
 
     Raises:
-        DistillError: the file is of another network, or of another number of classes.
+        DistillError: the file is damaged, of another network, or of another number of classes.
     """
     if weights.arch is not None and weights.arch != arch:
         raise DistillError(f"{weights.path}: holds a {weights.arch}, but arch is {arch}; set arch to match it")
@@ -147,6 +142,9 @@ def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: in
             f"{weights.path}: has {held} classes, but num_classes is {num_classes}; "
             "use weights trained on the same classes, or set num_classes"
         )
+    unusable = sorted(name for name, value in weights.state.items() if not _is_usable(value))
+    if unusable:
+        raise DistillError(f"{weights.path}: {unusable[0]} is no plain tensor of finite numbers; it is damaged")
     problems = [
         _problem("lacks", sorted(expected.keys() - weights.state.keys())),
         _problem("has the unknown", sorted(weights.state.keys() - expected.keys())),
@@ -156,6 +154,11 @@ def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: in
         faults = "; ".join(problem for problem in problems if problem)
         raise DistillError(f"{weights.path}: is not a {arch}: {faults}")
     model.load_state_dict(weights.state)
+
+
+def _is_usable(value: Tensor) -> bool:
+    plain = value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
+    return plain and bool(torch.isfinite(value).all())
 
 
 def count_classes(weights: Weights) -> int:

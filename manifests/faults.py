@@ -1,13 +1,31 @@
-"""What is wrong with a value that came from a file, in one line: key, fault, what was observed."""
+"""YAML from a file, and what is wrong with its value in one line: key, fault, what was observed."""
 
 import difflib
+import reprlib
 import types
 import typing
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
-_SHOWN = 60
+_REPR = reprlib.Repr()  # a value may be huge: YAML can repeat itself exponentially
+_REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, plain types alone.
+
+    Raises:
+        ValueError: it is no YAML, or holds a scalar that its own tag refuses; the message is one line.
+    """
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError("not YAML: nested too deeply") from error
+    # PyYAML's constructors let the errors of int(), datetime() and dict look-ups through.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(f"not YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
@@ -28,8 +46,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
         case "value_error":
             message = str(fault["msg"]).removeprefix("Value error, ")
             return f"{path + ': ' if path else ''}{message}{more}"
-    observed = repr(fault.get("input"))
-    shown = observed if len(observed) <= _SHOWN else observed[: _SHOWN - 3] + "..."
+    shown = _REPR.repr(fault.get("input"))
     return f"{path}: {' '.join(str(fault['msg']).split())}, got {shown}{more}"
 
 

@@ -4,11 +4,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-PART_PREFIX = ".part-"
+PART_PREFIX = ".patchset-part-"
 """Every temporary file starts so; a reader ignores them, a writer that holds the folder removes them."""
 
 
@@ -53,6 +54,22 @@ def remove_parts(folder: Path) -> None:
     """Remove temporary files that a killed writer left; call only while holding the folder."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         part.unlink(missing_ok=True)
+
+
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file, or of one that a link leads to.
+
+    Raises:
+        OSError: it cannot be read, is larger than ``max_bytes``, or is a pipe or device, which might never end.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    if status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"{status.st_size} bytes, expected at most {max_bytes}", str(path))
+    return path.read_bytes()
 
 
 @contextlib.contextmanager

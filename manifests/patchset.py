@@ -8,6 +8,7 @@ from pathlib import Path
 
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
+from manifests.files import read_regular_file
 from manifests.schema import Manifest, Shard, parse_manifest
 
 MANIFEST_NAME = "manifest.json"
@@ -37,10 +38,7 @@ def open_patchset(folder: str | Path) -> PatchSet:
         raise PatchSetError(f"{folder}: no such folder; a patch set is made by 'patchgen build'")
     path = folder / MANIFEST_NAME
     try:
-        size = path.stat().st_size
-        if size > MAX_MANIFEST_BYTES:
-            raise PatchSetError(f"{path}: {size} bytes, a manifest has at most {MAX_MANIFEST_BYTES}")
-        data = path.read_bytes()
+        data = read_regular_file(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise PatchSetError(
             f"{folder}: holds no {MANIFEST_NAME}, so it is no finished patch set; "

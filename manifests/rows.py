@@ -33,7 +33,8 @@ def read_pixel_digests(path: Path) -> bytes:
         PatchSetError: the file is not Parquet, or has no such column.
     """
     try:
-        column = pq.read_table(path, columns=["pixels"]).column("pixels").combine_chunks()
+        with path.open("rb") as file:  # opened here: PyArrow takes no name that is not UTF-8
+            column = pq.read_table(file, columns=["pixels"]).column("pixels").combine_chunks()
     except (pa.ArrowException, KeyError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PatchSetError(f"{path}: cannot read the column 'pixels': {first}; rebuild the shard") from error
@@ -48,7 +49,10 @@ def read_pixel_digests(path: Path) -> bytes:
 def read_metadata(path: Path) -> bytes | None:
     """The writer's JSON record in a Parquet file, or None when the file is unreadable or has none."""
     try:
-        metadata: dict[bytes, bytes] | None = pq.read_schema(path).metadata
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            metadata: dict[bytes, bytes] | None = pq.read_schema(file).metadata
     except (pa.ArrowException, OSError):
         return None
     return (metadata or {}).get(METADATA_KEY)

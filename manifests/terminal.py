@@ -38,12 +38,14 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
         _fail(name, str(error), FAILED)
     except InterruptedProgram as stop:
         _fail(name, str(stop), INTERRUPTED)
+    except OSError as error:  # what the program itself writes to a file is handled there; this is stdout
+        _fail(name, f"cannot write its output: {error.strerror or error}", FAILED)
     except (click.Abort, KeyboardInterrupt):
         _fail(name, "interrupted", INTERRUPTED)
 
 
 def _fail(where: str, message: str, status: int) -> None:
-    click.echo(f"{where}: {message}", err=True)
+    click.echo(f"{where}: {' '.join(message.splitlines())}", err=True)
     sys.exit(status)
 
 

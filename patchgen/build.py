@@ -14,7 +14,7 @@ from manifests.schema import Manifest, make_manifest
 from manifests.terminal import progress_bar
 from patchgen.errors import PatchgenError
 from patchgen.plan import PLAN_NAME, Plan, claim_folder, mark_unfinished
-from patchgen.pool import build_shards
+from patchgen.pool import Entries, build_shards
 from patchgen.shard import Job, finished_shard, tasks_for
 from patchgen.source import Photo, build_pyramid
 
@@ -42,12 +42,13 @@ def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
                 plan_id=plan.plan_id,
                 folder=folder,
             )
+            entries = _finished_shards(job, plan, manifest)
             if manifest is not None:
                 plan = plan.with_card_of(manifest)
-                if not _complete(job, plan, manifest):
-                    mark_unfinished(folder, plan)
-            shards = _build_shards(job, plan, workers)
-            manifest = _manifest(plan, folder, shards)
+                if len(entries) == len(manifest.shards) and list(plan.sources) == _sources(manifest):
+                    return manifest
+                mark_unfinished(folder, plan)
+            manifest = _manifest(plan, folder, _build_missing(job, plan, entries, workers))
             write_atomically(folder / MANIFEST_NAME, manifest.to_json())
             (folder / PLAN_NAME).unlink(missing_ok=True)
             return manifest
@@ -64,27 +65,32 @@ def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
         ) from error
 
 
-def _complete(job: Job, plan: Plan, manifest: Manifest) -> bool:
-    """Whether a finished set's files are all still there and whole."""
-    entries = [shard.model_dump(mode="json") for shard in manifest.shards]
-    tasks = tasks_for(plan.n, plan.shard_size)
-    return all(finished_shard(job.folder, job.plan_id, t) == e for t, e in zip(tasks, entries, strict=True))
+def _sources(manifest: Manifest) -> list[dict[str, Any]]:
+    return [source.model_dump(mode="json") for source in manifest.sources]
 
 
-def _build_shards(job: Job, plan: Plan, workers: int) -> list[dict[str, Any]]:
-    tasks = list(tasks_for(plan.n, plan.shard_size))
-    with progress_bar("checking", len(tasks)) as update:
-        entries: dict[int, dict[str, Any]] = {}
-        for task in tasks:
-            if (entry := finished_shard(job.folder, job.plan_id, task)) is not None:
+def _finished_shards(job: Job, plan: Plan, manifest: Manifest | None) -> Entries:
+    """The shards that need not be built; where there is a manifest, only those that are what it says."""
+    entries: Entries = {}
+    with progress_bar("checking shards", plan.shards) as update:
+        for task in tasks_for(plan.n, plan.shard_size):
+            entry = finished_shard(job.folder, job.plan_id, task)
+            known = manifest and manifest.shards[task.number].model_dump(mode="json")
+            if entry is not None and known in (None, entry):
                 entries[task.number] = entry
             update(task.number + 1)
+    return entries
+
+
+def _build_missing(job: Job, plan: Plan, entries: Entries, workers: int) -> list[dict[str, Any]]:
+    """Every shard's entry, in order, once those that ``entries`` lacks are built."""
+    tasks = list(tasks_for(plan.n, plan.shard_size))
     missing = [task for task in tasks if task.number not in entries]
-    done = sum(task.n for task in tasks if task.number in entries)
+    done = plan.n - sum(task.n for task in missing)
     with progress_bar("patches", plan.n) as update:
         update(done)
-        entries |= build_shards(job, missing, workers, lambda count: update(done + count))
-    return [entries[task.number] for task in tasks]
+        built = build_shards(job, missing, workers, lambda count: update(done + count))
+    return [(entries | built)[task.number] for task in tasks]
 
 
 def _manifest(plan: Plan, folder: Path, shards: list[dict[str, Any]]) -> Manifest:

@@ -32,7 +32,7 @@ _TURN = np.array([[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], 
 class ColorJitterConfig(BaseModel):
     """Brightness, contrast and saturation factors from 1 ± value; hue from ± value of a full turn."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["ColorJitter"]
     p: Annotated[float, Field(ge=0, le=1, description="share of patches it is applied to")]
     brightness: Annotated[float, Field(ge=0, le=1)]

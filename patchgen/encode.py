@@ -13,7 +13,7 @@ Encoder = Callable[[Patch], bytes]
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Png(_Config):

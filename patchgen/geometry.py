@@ -32,7 +32,7 @@ _POLYGON_BITS = 8
 class Geometry(BaseModel):
     """Ranges from which each patch's place is drawn, uniformly unless said otherwise."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     crop: Annotated[float, Field(gt=0, le=1, description="side of the first square, × the short side")]
     area: Annotated[tuple[float, float], Field(description="area of the second crop, × the first")]
     aspect: Annotated[tuple[float, float], Field(description="its width / height, uniform in logarithm")]

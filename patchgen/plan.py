@@ -9,7 +9,7 @@ from typing import Any
 from manifests.canonical import canonical_json, parse_json
 from manifests.digest import NOT_IN_SET_ID_SOURCE
 from manifests.errors import PatchSetError
-from manifests.files import PART_PREFIX, write_atomically
+from manifests.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.schema import FORMAT, Manifest
 from patchgen.errors import PatchgenError
@@ -18,6 +18,11 @@ from patchgen.source import Photo
 
 PLAN_NAME = ".patchgen-build.json"
 """Lies in the folder while a build is unfinished; the manifest takes its place."""
+
+
+MAX_MARKER_BYTES = 1 << 20
+MAX_SHARDS = 100_000
+"""A manifest names every shard, in about 400 bytes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,11 @@ class Plan:
     shard_size: int
     recipe: Recipe
     sources: tuple[dict[str, Any], ...]
+
+    @property
+    def shards(self) -> int:
+        """How many shards the set has."""
+        return -(-self.n // self.shard_size)
 
     def identity(self) -> dict[str, Any]:
         """What two builds must share to write the same set."""
@@ -74,22 +84,25 @@ def make_plan(
     """A plan whose parts fit together; ``card`` holds the source's licence, url and attribution.
 
     Raises:
-        PatchgenError: the photo is smaller than a patch.
+        PatchgenError: the photo is smaller than a patch, there would be too many shards, or a text is no text.
     """
     if min(photo.width, photo.height) < size:
         raise PatchgenError(
             f"{photo.path}: {photo.width}×{photo.height} pixels, smaller than a patch of {size}×{size}; "
             "use a larger photo or a smaller --size"
         )
+    for option, text in card.items():
+        if text is not None and not _is_unicode(text):
+            raise PatchgenError(f"--{option}: {text!r} is not UTF-8 text")
     source = {
-        "name": photo.path.name,
+        "name": photo.path.name if _is_unicode(photo.path.name) else ascii(photo.path.name),
         "sha256": photo.sha256,
         "pixels": photo.pixels_sha256,
         "width": photo.width,
         "height": photo.height,
         **card,
     }
-    return Plan(
+    plan = Plan(
         n=n,
         size=size,
         seed=seed,
@@ -97,6 +110,17 @@ def make_plan(
         recipe=recipe,
         sources=(source,),
     )
+    if plan.shards > MAX_SHARDS:
+        raise PatchgenError(
+            f"--n {n} in shards of {plan.shard_size} makes {plan.shards} shards, at most {MAX_SHARDS}; "
+            "raise --shard-size or build several sets"
+        )
+    return plan
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text from the command line is one: bytes that are no UTF-8 arrive as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def default_shard_size(size: int) -> int:
@@ -158,7 +182,7 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
 
 def _read_marker(marker: Path) -> dict[str, Any]:
     try:
-        value = parse_json(marker.read_bytes(), str(marker))
+        value = parse_json(read_regular_file(marker, MAX_MARKER_BYTES), str(marker))
     except (PatchSetError, OSError) as error:
         raise PatchgenError(f"{marker}: cannot be read: {error}; choose another --out") from error
     if not isinstance(value, dict):

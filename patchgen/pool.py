@@ -5,6 +5,7 @@ workers while the parent goes on, so nothing here imports it at the top.
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
 from typing import Any
 
 from patchgen.shard import Job, Task
@@ -57,7 +57,7 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[
     # A fork server imports the heavy packages once and forks clean, single-threaded workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["patchgen.write"])
-    counter, stop = context.Value("q", 0), context.Event()
+    counter, stop = context.Value("q", 0), context.RawValue("b", 0)  # read without a lock
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(tasks)),
         mp_context=context,
@@ -71,13 +71,27 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            on_count(counter.value)
+            on_count(counter.get_obj().value)
             for future in finished:
                 entries[futures[future].number] = future.result()
         return entries
     finally:
-        stop.set()  # workers look at it every few patches, so that an error or Ctrl-C ends in milliseconds
-        pool.shutdown(wait=True, cancel_futures=True)
+        with _signals_ignored():  # a second Ctrl-C must not leave the workers without their stop
+            stop.value = 1  # they look at it every few patches, so that an error or Ctrl-C ends in milliseconds
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -90,10 +104,10 @@ def _sigint_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-_worker_state: tuple[Job, "Synchronized[int]", Event] | None = None
+_worker_state: tuple[Job, "Synchronized[int]", ctypes.c_byte] | None = None
 
 
-def _start_worker(job: Job, counter: "Synchronized[int]", stop: Event) -> None:
+def _start_worker(job: Job, counter: "Synchronized[int]", stop: ctypes.c_byte) -> None:
     global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
     from patchgen.write import configure_opencv  # noqa: PLC0415 - see the module docstring
 
@@ -118,7 +132,7 @@ def _work(task: Task) -> dict[str, Any]:
     job, counter, stop = _worker_state
 
     def on_patches(count: int) -> None:
-        if stop.is_set():
+        if stop.value:
             raise StoppedError
         with counter.get_lock():
             counter.value += count

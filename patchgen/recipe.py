@@ -4,14 +4,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from manifests.faults import describe
+from manifests.faults import describe, parse_yaml
+from manifests.files import read_regular_file
 from patchgen.colour import ColorJitterConfig
 from patchgen.encode import EncodingConfig, default_encoding
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry
+
+MAX_RECIPE_BYTES = 1 << 20
 
 
 class Recipe(BaseModel):
@@ -20,7 +22,7 @@ class Recipe(BaseModel):
     ``version`` counts changes of the code that would change a pixel under the same parameters.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Annotated[str, Field(min_length=1, max_length=100)]
     version: Annotated[int, Field(ge=1, le=1)]
     geometry: Geometry
@@ -60,7 +62,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         return parse_recipe(text, name_or_path)
     path = Path(name_or_path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular_file(path, MAX_RECIPE_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise PatchgenError(
@@ -77,9 +79,9 @@ def parse_recipe(text: str, where: str) -> Recipe:
         PatchgenError: not YAML, or a key missing, unknown or ill-typed.
     """
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PatchgenError(f"recipe {where}: not YAML: {' '.join(str(error).split())}") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise PatchgenError(f"recipe {where}: {error}") from error
     if not isinstance(value, dict):
         raise PatchgenError(f"recipe {where}: holds {type(value).__name__}, expected keys such as 'geometry'")
     try:

@@ -1,13 +1,14 @@
 """Shards as tasks: which there are, and which an earlier run already finished."""
 
 import dataclasses
-import json
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from manifests import rows
-from manifests.digest import DIGEST_BYTES, file_digest
+from manifests.canonical import parse_json
+from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.schema import shard_name
 from patchgen.recipe import Recipe
@@ -48,23 +49,27 @@ class Task:
 def finished_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | None:
     """The manifest entry of a shard that an earlier run of this build completed, else None.
 
-    Both files must be there, the table must belong to this build, and the tar must hash to what it says.
+    Both files must be there and no links, the table must belong to this build, the tar must hash to what the
+    table says, and the table's pixel digests to what it said of them when it was written.
     """
     path, table_path = folder / task.tar_name, folder / task.table_name
-    record = rows.read_metadata(table_path)
-    if record is None or not path.is_file():
+    if not path.is_file() or path.is_symlink() or table_path.is_symlink():
+        return None
+    data = rows.read_metadata(table_path)
+    if data is None:
         return None
     try:
-        value = json.loads(record)
-        if value["plan_id"] != plan_id or path.stat().st_size != value["shard"]["bytes"]:
+        value = parse_json(data, str(table_path))
+        if value != shard_record(plan_id, tar_entry(task, path), rows.read_pixel_digests(table_path)):
             return None
-        if value["shard"] != tar_entry(task, path):
-            return None
-        if len(rows.read_pixel_digests(table_path)) != DIGEST_BYTES * task.n:
-            return None
-    except (ValueError, KeyError, TypeError, PatchSetError):
+    except PatchSetError:
         return None  # a damaged table: the shard is built again
     return value["shard"] | {"parquet": table_entry(table_path)}
+
+
+def shard_record(plan_id: str, entry: dict[str, Any], pixel_digests: bytes) -> dict[str, Any]:
+    """What a table says of its shard: the build it belongs to, the tar, and the digest of its pixel digests."""
+    return {"plan_id": plan_id, "shard": entry, "pixels": hashlib.sha256(pixel_digests).hexdigest()}
 
 
 def tar_entry(task: Task, path: Path) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Photos: read a file into RGB uint8 pixels as a viewer would show them, and into a pyramid."""
 
+import contextlib
 import dataclasses
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.digest import pixel_digest
+from manifests.files import read_regular_file
 from patchgen.errors import PatchgenError
 
+MAX_FILE_BYTES = 2 << 30
 MAX_SIDE = 32_766
 """OpenCV's warp addresses its source with signed 16-bit coordinates."""
 
@@ -63,9 +68,7 @@ def read_photo(path: Path) -> Photo:
             larger than 32,766 pixels on a side.
     """
     try:
-        data = path.read_bytes()
-    except IsADirectoryError as error:
-        raise PatchgenError(f"{path}: is a folder, expected an image file") from error
+        data = read_regular_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise PatchgenError(f"{path}: cannot be read: {error.strerror}; give the path of an image") from error
     if not data:
@@ -83,14 +86,12 @@ def read_photo(path: Path) -> Photo:
 
 
 def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+        with _quiet():
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
         raise PatchgenError(f"{path}: not readable as an image: {reason}") from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if decoded is None:
         raise PatchgenError(
             f"{path}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
@@ -103,6 +104,26 @@ def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
             f"{path}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG"
         )
     return decoded
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV and the C libraries below it from writing lines of their own to stderr."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        saved = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nothing)
+        cv2.utils.logging.setLogLevel(level)
 
 
 def build_pyramid(pixels: npt.NDArray[np.uint8]) -> Pyramid:

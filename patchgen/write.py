@@ -1,6 +1,5 @@
 """One shard: a range of indices in, a canonical tar and its Parquet table out. Runs in a worker process."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +9,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from manifests import rows, tar
+from manifests.canonical import canonical_json
 from manifests.digest import bytes_digest, pixel_digest
 from manifests.files import atomic_file
 from manifests.schema import patch_key
 from patchgen.encode import make_encoder
 from patchgen.geometry import Warp, place
 from patchgen.randomness import FIRST_AUGMENT_STREAM, GEOMETRY_STREAM, uniforms
-from patchgen.shard import Job, Task, table_entry, tar_entry
+from patchgen.shard import Job, Task, shard_record, table_entry, tar_entry
 from patchgen.transforms import ColorJitter
 
 TICK = 256
@@ -88,7 +88,7 @@ def build_shard(job: Job, task: Task, on_patches: Callable[[int], None]) -> dict
         on_patches(task.n % TICK)
         file.write(tar.END)
     shard = tar_entry(task, path)
-    record = json.dumps({"plan_id": job.plan_id, "shard": shard}, sort_keys=True).encode()
+    record = canonical_json(shard_record(job.plan_id, shard, b"".join(contract["pixels"])))
     table_path = job.folder / task.table_name
     with atomic_file(table_path) as file:
         pq.write_table(rows.table(contract, maker.columns(), record), file, compression="zstd")

@@ -73,8 +73,9 @@ def train_teacher(path: Path, rng: np.random.Generator) -> None:
     for _ in track(range(STEPS), description="teacher"):
         labels = rng.integers(0, len(CLASSES), BATCH)
         images = np.concatenate([crops(halves[label], 1, rng) for label in labels])
-        logits = model(normalise(torch.from_numpy(images), MEAN, STD))
-        loss = F.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(normalise(torch.from_numpy(images), MEAN, STD))
+        loss = F.cross_entropy(logits.float(), torch.from_numpy(labels), label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -2,8 +2,10 @@
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable
 
+import torch
 import torchvision
 from torch import nn
 
@@ -41,7 +43,25 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
                 raise DistillError(f"arch {arch!r}: {error}") from error
     near = difflib.get_close_matches(arch.replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXAMPLES)}"
-    raise DistillError(f"arch {arch!r}: no such network; {hint} torchvision's go by '{TORCHVISION}NAME'")
+    raise DistillError(f"arch {arch!r}: no such network; {hint}; torchvision's go by '{TORCHVISION}NAME'")
+
+
+def require_size(arch: str, num_classes: int, size: int) -> None:
+    """Check, without computing anything, that a network turns images of ``size`` px into logits as it trains.
+
+    Raises:
+        DistillError: no network has this name, it cannot take the size, or it returns more than logits.
+    """
+    try:
+        with torch.device("meta"):
+            logits = build_model(arch, num_classes)(torch.empty(2, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise DistillError(f"arch {arch!r}: does not take images of {size} px: {reason}") from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        raise DistillError(
+            f"arch {arch!r}: returns more than logits while it trains, so it cannot be used here"
+        )
 
 
 def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
@@ -51,5 +71,9 @@ def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean '{TORCHVISION}{near[0]}'?" if near else "see torchvision.models.list_models()"
         raise DistillError(f"arch {arch!r}: torchvision has no classification model {name!r}; {hint}")
-    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    with (
+        warnings.catch_warnings()
+    ):  # some announce, whatever the arguments, how they will be initialised one day
+        warnings.simplefilter("ignore", FutureWarning)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     return model

@@ -91,7 +91,15 @@ def test_faults(overrides: dict[str, object], message: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("a: [", "not YAML"), ("- 1", "holds list"), ("{}", "'teacher' is missing"), ("teacher: 3", "teacher: ")],
+    [
+        ("a: [", "not YAML"),
+        ("a: 2024-13-45", "not YAML"),
+        ("a: !!int ''", "not YAML"),
+        ("[" * 5000, "not YAML"),
+        ("- 1", "holds list"),
+        ("{}", "'teacher' is missing"),
+        ("teacher: 3", "teacher: "),
+    ],
 )
 def test_files_that_are_no_config(text: str, part: str) -> None:
     with pytest.raises(DistillError, match=part):

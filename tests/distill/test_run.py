@@ -21,7 +21,8 @@ from distill.evaldata import load_labelled
 from distill.evaluate import agreement, logits_of, top1
 from distill.patches import DataConfig, load_patches
 from distill.teacher import TeacherConfig, load_teacher
-from manifests import open_patchset
+from manifests import open_patchset, tar
+from manifests.digest import file_digest, set_id
 from manifests.files import hold_folder
 from tests.conftest import Program, assert_one_line
 
@@ -175,6 +176,11 @@ def test_resume_refuses_another_run(
         (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr'; did you mean 'lr'?"]),
         (["--set", "train.samples=10"], ["10 samples are under one batch of 16"]),
         (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),
+        (["--set", "student.arch=torchvision/vit_b_16"], ["does not take images of 32 px"]),
+        (["--set", "student.arch=torchvision/googlenet"], ["googlenet"]),
+        (["--set", "augment.cutmix_alpha=.inf"], ["augment.cutmix_alpha: Input should be a finite number"]),
+        (["--set", "teacher.std=[0,0,0]"], ["says its std is"]),
+        (["--device", "meta"], ["not supported"]),
         (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
         (["--set", "optim.lr=1e30", "--set", "optim.schedule=constant"], ["the loss became nan"]),
     ],
@@ -205,6 +211,68 @@ def test_no_space_left_and_another_run(
         assert_one_line(run_distill(*arguments, out, "--resume"), "another run is writing here")
     assert run_distill(*arguments, out, "--resume").status == 0
     assert same(out, tmp_path / "whole")
+
+
+def test_resume_leaves_a_folder_that_is_no_run_alone(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "config.yaml").write_text("precious")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "no run to go on with")
+    assert [(p.name, p.read_text()) for p in out.iterdir()] == [("config.yaml", "precious")]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}'])
+def test_a_damaged_summary(run_distill: Program, arguments: list[Any], tmp_path: Path, text: str) -> None:
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    (tmp_path / "run" / "summary.json").write_text(text)
+    assert_one_line(run_distill(*arguments, tmp_path / "run", "--resume"), "summary.json")
+
+
+def first_member(data: bytes) -> bytes:
+    size = int(data[124:135], 8)
+    return data[: 512 + size + len(tar.padding(size))]
+
+
+def resign(folder: Path) -> None:
+    """Make a set's digests fit its files again, as somebody who means harm would."""
+    value = json.loads((folder / "manifest.json").read_bytes())
+    for shard in value["shards"]:
+        shard["bytes"] = (folder / shard["name"]).stat().st_size
+        shard["sha256"] = file_digest(folder / shard["name"])
+    value["set_id"] = set_id(value)
+    (folder / "manifest.json").write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda data: data[:-1024] + first_member(data) + tar.END, "stands twice"),
+        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "patch 5 is in no shard"),
+        (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "not a whole image"),
+        (lambda data: tar.header("000000000.jpg", 0) + data, "is .jpg and .png"),
+        (lambda data: tar.END, "is in no shard"),
+    ],
+)
+def test_a_signed_set_whose_tar_is_wrong(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path, change: Any, part: str
+) -> None:
+    shards = Path(shutil.copytree(patchset_path, tmp_path / "set #1?%20"))
+    path = shards / "patches-000000.tar"
+    path.write_bytes(change(path.read_bytes()))
+    resign(shards)
+    arguments[2] = shards
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), part)
+
+
+def test_a_path_is_never_a_url(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path, eval_path: Path
+) -> None:
+    arguments[2] = shutil.copytree(patchset_path, tmp_path / "set #1?%20")
+    data = shutil.copy(eval_path, tmp_path / "pipe:touch hacked #.tar")
+    assert run_distill(*arguments, tmp_path / "run", "--eval", data).status == 0
+    assert not Path("hacked").exists()
 
 
 def test_a_damaged_shard_stops_the_run_before_the_first_step(

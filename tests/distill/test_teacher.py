@@ -7,7 +7,7 @@ import torch
 
 from distill.errors import DistillError
 from distill.models import build_model
-from distill.teacher import TeacherConfig, load_teacher
+from distill.teacher import TeacherConfig, load_teacher, normalisation
 from distill.weights import count_classes, load_weights, save_weights
 from tests.distill.conftest import MEAN, STD
 
@@ -105,3 +105,21 @@ def test_bfloat16_weights_survive_the_digest(tmp_path: Path) -> None:
     model = build_model("resnet8", 2).bfloat16()
     save_weights(tmp_path / "b.safetensors", model, arch="resnet8", num_classes=2, mean=MEAN, std=STD)
     load_teacher(config(tmp_path / "b.safetensors", num_classes=2), CPU).require_unchanged()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", (0.1, float("nan"), 0)), ("std", (0.2, 0.0, 0.2)), ("std", (-1, 1, 1))]
+)
+def test_normalisation_must_make_sense(teacher_path: Path, tmp_path: Path, name: str, value: tuple) -> None:
+    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    values = {"mean": MEAN, "std": STD} | {name: value}
+    with pytest.raises(DistillError, match=f"--{name} is "):
+        normalisation(load_weights(tmp_path / "t.pt"), values["mean"], values["std"], prefix="--")
+
+
+def test_weights_that_are_not_finite(teacher_path: Path, tmp_path: Path) -> None:
+    state = load_weights(teacher_path).state
+    state["linear.bias"][1] = float("nan")
+    torch.save(state, tmp_path / "t.pt")
+    with pytest.raises(DistillError, match=r"linear\.bias is no plain tensor of finite numbers"):
+        load_teacher(config(tmp_path / "t.pt", mean=MEAN, std=STD), CPU)

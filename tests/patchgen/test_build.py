@@ -20,7 +20,7 @@ import pytest
 import patchgen.write
 from manifests import open_patchset, verify_shards
 from manifests.files import PART_PREFIX
-from patchgen.plan import PLAN_NAME, default_shard_size
+from patchgen.plan import PLAN_NAME, default_shard_size, identity_of
 from tests.conftest import Program, assert_one_line
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -159,6 +159,24 @@ def test_running_again_repairs_and_otherwise_changes_nothing(
     assert contents(out) == expected
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_table_with_a_flipped_bit_is_built_again(
+    patchset_path: Path, tmp_path: Path, run_patchgen: Program, arguments: list[Any], finished: bool
+) -> None:
+    out = Path(shutil.copytree(patchset_path, tmp_path / "out"))
+    expected = contents(out)
+    table = expected["patches-000001.parquet"]
+    digest = pq.read_table(out / "patches-000001.parquet")["pixels"][3].as_py()
+    position = table.index(digest)
+    (out / "patches-000001.parquet").write_bytes(table[:position] + b"\x00" + table[position + 1 :])
+    if not finished:
+        identity = identity_of(open_patchset(out).manifest)
+        (out / PLAN_NAME).write_text(json.dumps(identity))
+        (out / "manifest.json").unlink()
+    assert run_patchgen(*arguments, out).status == 0
+    assert contents(out) == expected
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
@@ -219,6 +237,23 @@ def test_card_texts_are_added_and_kept(
     assert run_patchgen(*arguments, out, "--url", "https://example.org/photo").status == 0
     assert (source().licence, source().url) == ("CC0-1.0", "https://example.org/photo")
     assert open_patchset(out).manifest.set_id == before.set_id
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
+    os.mkfifo(tmp_path / "p")
+    for option in ("--image", "--recipe"):
+        assert_one_line(
+            run_patchgen(*arguments, tmp_path / "out", option, tmp_path / "p"), "is no regular file"
+        )
+    out = tmp_path / "set"
+    out.mkdir()
+    os.mkfifo(out / "manifest.json")
+    assert_one_line(run_patchgen(*arguments, out), "is no regular file")
+
+
+def test_too_many_shards(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
+    many = ["--n", 10**9, "--shard-size", 1]
+    assert_one_line(run_patchgen(*arguments, tmp_path / "out", *many), "1000000000 shards, at most 100000")
 
 
 def test_foreign_files_are_left_alone(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
