@@ -30,7 +30,7 @@ def test_conformance(arch: str) -> None:
         logits = model(x)
         assert logits.shape == (2, 7) and logits.dtype == torch.float32
         assert torch.isfinite(logits).all()
-        assert torch.allclose(model(x[:1]), logits[:1], atol=1e-4)
+        assert torch.allclose(model(x[:1]), logits[:1], rtol=1e-3, atol=1e-4 * float(logits.abs().max()))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert model(x).shape == (2, 7)
     model.train()
