@@ -66,7 +66,7 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[
     )
     entries: Entries = {}
     try:
-        with _sigint_held():
+        with _starting_processes():
             futures: dict[Future[dict[str, Any]], Task] = {pool.submit(_work, task): task for task in tasks}
         pending = set(futures)
         while pending:
@@ -76,32 +76,41 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[
                 entries[futures[future].number] = future.result()
         return entries
     finally:
-        with _signals_ignored():  # a second Ctrl-C must not leave the workers without their stop
+        with _handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
             stop.value = 1  # they look at it every few patches, so that an error or Ctrl-C ends in milliseconds
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
+def _handling(handler: Any) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM with ``handler`` in the block, where this is the thread that hears them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, old in previous.items():
+            signal.signal(number, old)
 
 
 @contextlib.contextmanager
-def _sigint_held() -> Iterator[None]:
-    """Start processes with Ctrl-C blocked for good: only this process hears it, afterwards, and stops them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def _starting_processes() -> Iterator[None]:
+    """Start processes that never hear Ctrl-C; one that comes meanwhile is heard here when all have started.
+
+    Children inherit this thread's signal mask. The mask alone does not keep the signal from this process, where
+    another library's thread may take it, and an exception in the middle would leave half a pool.
+    """
+    received: list[int] = []
+    with _handling(lambda number, frame: received.append(number)):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if received:
+        raise KeyboardInterrupt
 
 
 _worker_state: tuple[Job, "Synchronized[int]", ctypes.c_byte] | None = None

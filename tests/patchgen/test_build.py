@@ -119,6 +119,22 @@ def test_workers_and_a_kill_do_not_change_a_byte(photo_path: Path, tmp_path: Pat
     assert run("killed", 2) == expected
 
 
+def test_two_ctrl_c_end_a_parallel_build_in_one_line(photo_path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "patchgen", "build", "--image", photo_path, "--n", "200000"]
+    command += ["--shard-size", "1000", "--workers", "2", "--out", tmp_path / "out"]
+    build = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(2):
+        os.killpg(build.pid, signal.SIGINT)
+        time.sleep(0.02)
+    _, err = build.communicate(timeout=60)
+    assert build.returncode == 130
+    assert err.splitlines() == ["patchgen: interrupted; run the same command again to go on"]
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_the_patches_do_not_depend_on_shards_or_count(
     patchset_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program
 ) -> None:
