@@ -1,7 +1,6 @@
 """Labelled evaluation data in the forms people have it: CIFAR's own files, image folders, WebDataset tars."""
 
 import dataclasses
-import io
 import pickle
 import re
 import tarfile
@@ -14,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torchvision.transforms.v2.functional as TF
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from distill.errors import TORN, DistillError
+from distill.images import decode_image
 from distill.tars import read_samples
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
@@ -79,7 +78,7 @@ def _cifar(path: Path, size: int | None) -> LabelledImages | None:
         else:
             continue
         planes = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        images = [_fit(image, size, str(file)) for image in planes]
+        images = [_fit(image, size) for image in planes]
         return _stack(images, labels.tolist(), path)
     return None
 
@@ -132,7 +131,7 @@ def _tars(path: Path, size: int | None) -> LabelledImages | None:
         for sample in read_samples(shards):
             where = f"{sample['__url__']}: sample {sample['__key__']}"
             image, label = _sample(sample, where)
-            images.append(_decode(io.BytesIO(image), size, where))
+            images.append(_fit(decode_image(image, where, None), size))
             labels.append(label)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise DistillError(
@@ -165,19 +164,19 @@ def _image_folder(path: Path, size: int | None) -> LabelledImages | None:
     if not files:
         return None
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda item: _decode(item[0], size, str(item[0])), files))
+        images = list(pool.map(lambda item: _read(item[0], size), files))
     return _stack(images, [label for _, label in files], path)
 
 
-def _decode(file: Path | io.BytesIO, size: int | None, where: str) -> npt.NDArray[np.uint8]:
+def _read(file: Path, size: int | None) -> npt.NDArray[np.uint8]:
     try:
-        with Image.open(file) as image:
-            return _fit(np.asarray(image.convert("RGB")), size, where)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DistillError(f"{where}: not a whole image: {error}") from error
+        data = file.read_bytes()
+    except OSError as error:
+        raise DistillError(f"{file}: cannot be read: {error.strerror}") from error
+    return _fit(decode_image(data, str(file), None), size)
 
 
-def _fit(image: npt.NDArray[np.uint8], size: int | None, where: str) -> npt.NDArray[np.uint8]:
+def _fit(image: npt.NDArray[np.uint8], size: int | None) -> npt.NDArray[np.uint8]:
     """``image`` itself, or its centre at ``size``: the short side becomes 8/7 of it, as for ImageNet."""
     if size is None or image.shape[:2] == (size, size):
         return image

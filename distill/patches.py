@@ -1,6 +1,5 @@
 """Patches: verified shards in, one resident uint8 tensor out, decoded once by several processes."""
 
-import io
 import os
 import re
 import tarfile
@@ -13,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import webdataset as wds
-from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from distill.errors import DistillError
+from distill.images import decode_image
 from distill.randomness import generator
 from distill.tars import read_samples
 from manifests import PatchSet
@@ -104,22 +103,6 @@ def _decode_sample(
         return int(sample["__key__"]), decode_image(sample[image_format], where, size)
     except DistillError as error:
         return str(error)
-
-
-def decode_image(data: bytes, where: str, size: int | None) -> npt.NDArray[np.uint8]:
-    """RGB uint8 pixels (H, W, 3) of an encoded image; nothing is decoded unless H = W = ``size``, if given.
-
-    Raises:
-        DistillError: no whole image, or of another size; ``where`` names it.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "PPM", "BMP")) as image:
-            if size is not None and image.size != (size, size):
-                width, height = image.size
-                raise DistillError(f"{where}: the image is {width}×{height}, expected {size}×{size}")
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DistillError(f"{where}: not a whole image: {error}") from error
 
 
 def _collate(samples: list[tuple[int, npt.NDArray[np.uint8]] | str]) -> tuple[Tensor, Tensor] | str:

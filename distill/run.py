@@ -23,7 +23,7 @@ from distill.teacher import Teacher, load_teacher
 from distill.weights import save_weights
 from manifests import PatchSet, open_patchset, verify_shards
 from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
-from manifests.terminal import progress_bar
+from manifests.terminal import counting, progress_bar
 
 Say = Callable[[str], None]
 
@@ -127,15 +127,8 @@ def _judge(
 
 def _verify(patchset: PatchSet, config: Config, say: Say) -> None:
     manifest = patchset.manifest
-    done = 0
     with progress_bar("verifying (bytes)", sum(shard.bytes for shard in manifest.shards)) as update:
-
-        def add(count: int) -> None:
-            nonlocal done
-            done += count
-            update(done)
-
-        verify_shards(patchset, threads=max(config.data.workers, 1), on_bytes=add)
+        verify_shards(patchset, threads=max(config.data.workers, 1), on_bytes=counting(update))
     say(
         f"set {manifest.set_id[:16]}: {manifest.n} patches of {manifest.size} px "
         f"in {len(manifest.shards)} verified shards"
@@ -143,15 +136,8 @@ def _verify(patchset: PatchSet, config: Config, say: Say) -> None:
 
 
 def _decode(patchset: PatchSet, config: Config) -> Tensor:
-    done = 0
     with progress_bar("decoding patches", patchset.manifest.n) as update:
-
-        def add(count: int) -> None:
-            nonlocal done
-            done += count
-            update(done)
-
-        return load_patches(patchset, config.data, add)
+        return load_patches(patchset, config.data, counting(update))
 
 
 def _make_loop(

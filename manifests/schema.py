@@ -2,7 +2,7 @@
 
 import json
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,7 +15,8 @@ FORMAT = "patchset/1"
 KEY_DIGITS = 9
 MAX_PATCHES = 10**KEY_DIGITS
 MAX_SIZE = 4096
-IMAGE_FORMATS = ("png", "jpg", "webp", "ppm")
+ImageFormat = Literal["png", "jpg", "webp", "ppm"]
+IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
@@ -30,7 +31,7 @@ class Encoding(_Frozen):
     """How a patch became bytes. ``format`` is all a reader needs; the rest are the encoder's parameters."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-    format: Literal["png", "jpg", "webp", "ppm"]
+    format: ImageFormat
 
 
 class Source(_Frozen):

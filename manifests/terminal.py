@@ -5,7 +5,7 @@ It is no part of the format, and lives here because the programs meet nowhere el
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import click
@@ -79,3 +79,15 @@ def progress_bar(what: str, total: int) -> Iterator[Update]:
             progress.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "", note=note)
 
         yield update
+
+
+def counting(update: Callable[[int], None]) -> Callable[[int], None]:
+    """A function that takes how much was done since its last call, and tells ``update`` how much in all."""
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        update(done)
+
+    return add

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Patch = npt.NDArray[np.uint8]
 Encoder = Callable[[Patch], bytes]
@@ -45,14 +45,6 @@ class Ppm(_Config):
 
 EncodingConfig = Annotated[Png | Jpg | Webp | Ppm, Field(discriminator="format")]
 
-_DEFAULTS: dict[str, Callable[[], Png | Jpg | Webp | Ppm]] = {
-    "png": lambda: Png(format="png"),
-    "jpg": lambda: Jpg(format="jpg"),
-    "webp": lambda: Webp(format="webp"),
-    "ppm": lambda: Ppm(format="ppm"),
-}
-FORMATS = tuple(_DEFAULTS)
-
 _SUBSAMPLING = {
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
@@ -62,7 +54,7 @@ _SUBSAMPLING = {
 
 def default_encoding(image_format: str) -> Png | Jpg | Webp | Ppm:
     """The encoding of a format with its default parameters."""
-    return _DEFAULTS[image_format]()
+    return TypeAdapter(EncodingConfig).validate_python({"format": image_format})
 
 
 def make_encoder(config: Png | Jpg | Webp | Ppm) -> Encoder:

@@ -136,12 +136,11 @@ def _identity_of_source(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def claim_folder(folder: Path, plan: Plan) -> Manifest | None:
-    """Make sure ``folder`` may hold this build, and mark it; the manifest, if the build is already done.
+    """Make sure an existing ``folder`` may hold this build, and mark it; the manifest, if it is already done.
 
     Raises:
         PatchgenError: the folder holds another set, or files that no build wrote.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if (folder / MANIFEST_NAME).exists():
         try:
             manifest = open_patchset(folder).manifest

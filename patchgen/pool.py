@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
+from manifests.terminal import counting
 from patchgen.shard import Job, Task
 
 POLL_SECONDS = 0.2
@@ -43,13 +44,7 @@ def _in_this_process(job: Job, tasks: list[Task], on_count: Callable[[int], None
     from patchgen.write import build_shard, configure_opencv  # noqa: PLC0415 - see the module docstring
 
     configure_opencv()
-    count = 0
-
-    def add(patches: int) -> None:
-        nonlocal count
-        count += patches
-        on_count(count)
-
+    add = counting(on_count)
     return {task.number: build_shard(job, task, add) for task in tasks}
 
 
