@@ -35,9 +35,7 @@ class TrainConfig(_Group):
 
     samples: Annotated[int | None, Field(ge=1, le=10**15, description="patches seen in all")] = None
     epochs: Annotated[float | None, Field(gt=0, le=10**7, description="times the set is seen")] = None
-    precision: Annotated[Literal["bf16", "fp32"], Field(description="of the networks; weights stay fp32")] = (
-        "bf16"
-    )
+    precision: Annotated[Literal["bf16", "fp32"], Field(description="of the networks; weights stay fp32")] = "bf16"
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     checkpoint_seconds: Annotated[float, Field(gt=0, description="time between checkpoints")] = 120.0
     log_steps: Annotated[int, Field(ge=1, description="steps between lines of metrics.jsonl")] = 50

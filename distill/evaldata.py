@@ -16,8 +16,8 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from distill.errors import TORN, DistillError
-from distill.images import decode_image
 from distill.tars import read_samples
+from manifests.images import decode_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -134,9 +134,7 @@ def _tars(path: Path, size: int | None) -> LabelledImages | None:
             images.append(_fit(decode_image(image, where, None), size))
             labels.append(label)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DistillError(
-            f"{path}: not a whole tar: {str(error) or type(error).__name__}; get it again"
-        ) from error
+        raise DistillError(f"{path}: not a whole tar: {str(error) or type(error).__name__}; get it again") from error
     return _stack(images, labels, path)
 
 

@@ -12,9 +12,7 @@ BATCH = 500
 
 
 @torch.inference_mode()
-def logits_of(
-    model: nn.Module, data: LabelledImages, mean: Triple, std: Triple, device: torch.device
-) -> Tensor:
+def logits_of(model: nn.Module, data: LabelledImages, mean: Triple, std: Triple, device: torch.device) -> Tensor:
     """Logits of ``model`` in eval mode, in float32, for every image: (N, classes) on the CPU.
 
     The model is left in the mode it was in.

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from distill.errors import DistillError
-from distill.images import decode_image
 from distill.randomness import generator
 from distill.tars import read_samples
 from manifests import PatchSet
+from manifests.images import decode_image
 
 _CHUNK = 512
 
@@ -89,9 +89,7 @@ def _chunks(patchset: PatchSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]
         raise DistillError(f"{patchset.folder}: a shard is no good tar: {reason[0]}") from error
 
 
-def _decode_sample(
-    sample: dict[str, Any], image_format: str, size: int
-) -> tuple[int, npt.NDArray[np.uint8]] | str:
+def _decode_sample(sample: dict[str, Any], image_format: str, size: int) -> tuple[int, npt.NDArray[np.uint8]] | str:
     """One patch and its index, or what is wrong with it: an error raised here would lose its one line."""
     where = f"{sample.get('__url__')}: member {sample.get('__key__')}"
     fields = [name for name in sample if not name.startswith("__")]

@@ -48,9 +48,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def train(
-    config: Config, shards: Path, out: Path, *, resume: bool, device: torch.device, say: Say
-) -> dict[str, Any]:
+def train(config: Config, shards: Path, out: Path, *, resume: bool, device: torch.device, say: Say) -> dict[str, Any]:
     """Distil a student as ``config`` says from the set in ``shards`` into the run directory ``out``.
 
     Returns the summary. ``say`` hears a line whenever something worth telling is known.
@@ -112,9 +110,7 @@ def _new_student(config: Config) -> nn.Module:
     return build_model(config.student.arch, config.teacher.num_classes)
 
 
-def _judge(
-    config: Config, teacher: Teacher, patchset: PatchSet, device: torch.device, say: Say
-) -> Judge | None:
+def _judge(config: Config, teacher: Teacher, patchset: PatchSet, device: torch.device, say: Say) -> Judge | None:
     least = config.teacher.min_top1
     if config.eval.data is None:
         if least is not None:
@@ -140,9 +136,7 @@ def _decode(patchset: PatchSet, config: Config) -> Tensor:
         return load_patches(patchset, config.data, counting(update))
 
 
-def _make_loop(
-    config: Config, student: nn.Module, teacher: Teacher, patches: Tensor, device: torch.device
-) -> Loop:
+def _make_loop(config: Config, student: nn.Module, teacher: Teacher, patches: Tensor, device: torch.device) -> Loop:
     batch = config.data.batch_size
     if config.train.samples is not None:
         samples = config.train.samples

@@ -75,11 +75,7 @@ def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
     loop.scheduler.load_state_dict(state["scheduler"])
     progress = Progress(step=state["step"], seconds=state["seconds"], losses=list(state["losses"]))
     if metrics.exists():  # lines written after the checkpoint belong to steps that will be done again
-        rows = [
-            line
-            for line in metrics.read_text(errors="replace").splitlines()
-            if _row_step(line) <= progress.step
-        ]
+        rows = [line for line in metrics.read_text(errors="replace").splitlines() if _row_step(line) <= progress.step]
         write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
     return progress
 

@@ -25,9 +25,9 @@ class TeacherConfig(BaseModel):
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
     std: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
-    min_top1: Annotated[
-        float | None, Field(ge=0, le=100, description="percent it must reach on evaluation data")
-    ] = None
+    min_top1: Annotated[float | None, Field(ge=0, le=100, description="percent it must reach on evaluation data")] = (
+        None
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,7 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     )
 
 
-def normalisation(
-    weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str
-) -> tuple[Triple, Triple]:
+def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:
     """Mean and standard deviation of a network's input: the file's, or the given ones, which must agree.
 
     Raises:

@@ -103,9 +103,7 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
         ) from error
 
 
-def save_weights(
-    path: Path, model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple
-) -> None:
+def save_weights(path: Path, model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> None:
     """Write a state dict as safetensors, with what ``load_weights`` gives back, whole or not at all."""
     metadata = {
         "arch": arch,

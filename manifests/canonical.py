@@ -107,9 +107,7 @@ def parse_json(data: bytes, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise PatchSetError(f"{where}: not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise PatchSetError(
-            f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from error
+        raise PatchSetError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise PatchSetError(f"{where}: nested too deeply to be a manifest") from error
     except PatchSetError as error:

@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 _REPR = reprlib.Repr()  # a value may be huge: YAML can repeat itself exponentially
 _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
@@ -70,31 +70,27 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
             arguments = typing.get_args(current)
             current = arguments[0] if arguments else None
             continue
-        members = _models(current)
-        tagged = next((m for m in members if len(members) > 1 and part in _tags(m)), None)
+        members = _members(current)
+        tagged = next((model for model, tags in members if len(members) > 1 and part in tags), None)
         if tagged is not None:
             current = tagged
             continue
         keys.append(part)
-        parent = members[0] if members else None
+        parent = members[0][0] if members else None
         field = parent.model_fields.get(part) if parent else None
         current = field.annotation if field else None
     return keys, parent
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models among what an annotation allows."""
+def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[type[BaseModel], frozenset[Any]]]:
+    """The models among what an annotation allows, each with the tags that choose it in a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        fields = (field.annotation for field in annotation.model_fields.values())
+        literals = (f for f in fields if typing.get_origin(f) is typing.Literal)
+        return [(annotation, tags | {value for literal in literals for value in typing.get_args(literal)})]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [model for argument in typing.get_args(annotation) for model in _models(argument)]
+        return [member for argument in typing.get_args(annotation) for member in _members(argument, tags)]
     if typing.get_origin(annotation) is typing.Annotated:
-        return _models(typing.get_args(annotation)[0])
+        inner, *metadata = typing.get_args(annotation)
+        return _members(inner, tags | {item.tag for item in metadata if isinstance(item, Tag)})
     return []
-
-
-def _tags(model: type[BaseModel]) -> set[Any]:
-    literals = (
-        f.annotation for f in model.model_fields.values() if typing.get_origin(f.annotation) is typing.Literal
-    )
-    return {value for literal in literals for value in typing.get_args(literal)}

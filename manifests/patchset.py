@@ -1,6 +1,7 @@
 """A patch set on disk: open it, and verify its shards before anything reads them."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,8 +9,9 @@ from pathlib import Path
 
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
-from manifests.files import read_regular_file
+from manifests.files import read_regular_file, write_atomically
 from manifests.schema import Manifest, Shard, parse_manifest
+from manifests.sums import SUMS_NAME, format_sums, read_sums
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 512 << 20
@@ -49,9 +51,29 @@ def open_patchset(folder: str | Path) -> PatchSet:
     return PatchSet(folder=folder, manifest=parse_manifest(data, str(path)))
 
 
-def verify_shards(
-    patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None
-) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Finish a set whose shards and tables are in ``folder``: ``SHA256SUMS``, and the manifest last of all."""
+    write_atomically(folder / SUMS_NAME, format_sums(file_digests(manifest)))
+    write_atomically(folder / MANIFEST_NAME, manifest.to_json())
+
+
+def has_sums(folder: Path, manifest: Manifest) -> bool:
+    """Whether ``SHA256SUMS`` is there and is that of ``manifest``."""
+    try:
+        return read_sums(folder / SUMS_NAME) == file_digests(manifest)
+    except PatchSetError:
+        return False
+
+
+def file_digests(manifest: Manifest) -> dict[str, str]:
+    """Every file of a set but ``SHA256SUMS``, with its SHA-256 as hex."""
+    digests = {MANIFEST_NAME: hashlib.sha256(manifest.to_json()).hexdigest()}
+    for shard in manifest.shards:
+        digests |= {shard.name: shard.sha256, shard.parquet.name: shard.parquet.sha256}
+    return digests
+
+
+def verify_shards(patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None) -> None:
     """Check that every shard of a set is there and hashes to what its manifest says.
 
     ``on_bytes`` hears how many bytes were hashed, for a progress bar; it is called from several threads.

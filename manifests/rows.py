@@ -3,6 +3,7 @@
 The six columns here are the contract. Columns after them are the writer's: the parameters it applied.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,88 @@ def read_pixel_digests(path: Path) -> bytes:
     Raises:
         PatchSetError: the file is not Parquet, or has no such column.
     """
+    return _read_raw(path, ["pixels"])[0]
+
+
+def read_digests(path: Path, n: int) -> tuple[bytes, bytes]:
+    """The raw digests of the encoded bytes and of the pixels of a table of ``n`` rows, 32 bytes each.
+
+    Raises:
+        PatchSetError: the file is not Parquet, has another number of rows, or lacks a column.
+    """
+    if (rows := count_rows(path)) != n:
+        raise PatchSetError(f"{path}: {rows} rows, expected {n}")
+    encoded, pixels = _read_raw(path, ["sha256", "pixels"])
+    return encoded, pixels
+
+
+def read_places(path: Path, n: int) -> list[tuple[int, int]]:
+    """Offset and length in bytes of every patch in the tar beside a table of ``n`` rows.
+
+    Raises:
+        PatchSetError: as ``read_contract``.
+    """
+    columns = read_contract(path, n, ("offset", "size"))
+    return list(zip(columns["offset"], columns["size"], strict=True))
+
+
+def _read_raw(path: Path, names: list[str]) -> list[bytes]:
     try:
         with path.open("rb") as file:  # opened here: PyArrow takes no name that is not UTF-8
-            column = pq.read_table(file, columns=["pixels"]).column("pixels").combine_chunks()
+            table = pq.read_table(file, columns=names)
+            columns = [table.column(name).combine_chunks() for name in names]
     except (pa.ArrowException, KeyError, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PatchSetError(f"{path}: cannot read the column 'pixels': {first}; rebuild the shard") from error
+        raise PatchSetError(
+            f"{path}: cannot read the columns {', '.join(names)}: {_first_line(error)}; rebuild the shard"
+        ) from error
+    return [_values(path, name, column) for name, column in zip(names, columns, strict=True)]
+
+
+def _values(path: Path, name: str, column: Any) -> bytes:
     if column.type != pa.binary(DIGEST_BYTES) or column.null_count:
-        raise PatchSetError(f"{path}: the column 'pixels' is {column.type}, expected 32-byte digests")
+        raise PatchSetError(f"{path}: the column {name!r} is {column.type}, expected 32-byte digests")
     # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
     start = column.offset * DIGEST_BYTES
     values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
     return values
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a table says it has, from its footer.
+
+    Raises:
+        PatchSetError: the file is not Parquet.
+    """
+    try:
+        with path.open("rb") as file:
+            count: int = pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise PatchSetError(f"{path}: not readable as Parquet: {_first_line(error)}") from error
+    return count
+
+
+def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, list[Any]]:
+    """The contract columns ``names`` of a table of ``n`` rows, as lists.
+
+    Raises:
+        PatchSetError: the file is not Parquet, has another number of rows, or a column missing or of another type.
+    """
+    if (rows := count_rows(path)) != n:  # before anything is decoded: a footer may promise billions
+        raise PatchSetError(f"{path}: {rows} rows, expected {n}")
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=list(names))
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise PatchSetError(f"{path}: the contract columns cannot be read: {_first_line(error)}") from error
+    for field in map(CONTRACT.field, names):
+        if field.name not in table.column_names:
+            raise PatchSetError(f"{path}: the column {field.name!r} is missing")
+        column = table.column(field.name)
+        if column.type != field.type or column.null_count:
+            raise PatchSetError(
+                f"{path}: the column {field.name!r} is {column.type}, expected {field.type}, none null"
+            )
+    return {name: table.column(name).to_pylist() for name in names}
 
 
 def read_metadata(path: Path) -> bytes | None:
@@ -64,3 +135,7 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
     columns |= {name: pa.array(values) for name, values in parameters.items()}
     fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
     return pa.table(columns, schema=pa.schema(fields, metadata={METADATA_KEY: record}))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -100,9 +100,7 @@ class Manifest(_Frozen):
 
     def to_json(self) -> bytes:
         """The bytes of ``manifest.json``: sorted keys, one-space indent, UTF-8, a final newline."""
-        text = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
-        )
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         return (text + "\n").encode("utf-8")
 
 

@@ -25,7 +25,8 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
     Whatever went wrong is one line on stderr; any other exception is a defect and keeps its traceback.
     """
     try:
-        cli.main(prog_name=name, standalone_mode=False)
+        status = cli.main(prog_name=name, standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)  # a command may end with a status and no message
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as help_wanted:

@@ -1,63 +1,55 @@
 """Wiring of a build: claim the folder, build what is missing in several processes, write the manifest last."""
 
-import importlib.metadata
-import platform
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from manifests import rows
 from manifests.digest import pixel_root
-from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
-from manifests.patchset import MANIFEST_NAME
+from manifests.files import describe_os_error, hold_folder, remove_parts
+from manifests.patchset import has_sums, write_manifest
 from manifests.schema import Manifest, make_manifest
 from manifests.terminal import progress_bar
+from patchgen.environment import environment
 from patchgen.errors import PatchgenError
-from patchgen.plan import PLAN_NAME, Plan, claim_folder, mark_unfinished
-from patchgen.pool import Entries, build_shards
+from patchgen.folder import PLAN_NAME, claim_folder, mark_unfinished
+from patchgen.geometry import build_pyramids
+from patchgen.plan import Plan
+from patchgen.pool import Entries, OnShard, build_shards
 from patchgen.shard import Job, finished_shard, tasks_for
-from patchgen.source import Photo, build_pyramid
+from patchgen.source import Photo
 
 
-def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
+def build(
+    plan: Plan,
+    photos: Sequence[Photo],
+    folder: Path,
+    *,
+    workers: int,
+    extend: bool = False,
+    expected: Manifest | None = None,
+) -> Manifest:
     """Write the set that ``plan`` describes into ``folder``, or finish one that an earlier run began.
 
-    Shards that are already there and whole are kept. The result does not depend on ``workers``.
+    Shards that are already there and whole are kept. The result does not depend on ``workers``. With ``extend``
+    the folder may hold a shorter set of the same plan. With ``expected`` every shard must be the one that manifest
+    names, and the set gets that manifest, byte for byte if its tables are the same too.
 
     Raises:
-        PatchgenError: the folder holds something else or is in use, the disk is full or fails, or a worker
-            process died. Finished shards stay, and the same build run again goes on from them.
+        PatchgenError: the folder holds something else or is in use, the disk is full or fails, a worker
+            process died, or a shard is not as expected. Finished shards stay, and the same build run again goes
+            on from them.
     """
     try:
         # The marker of an unfinished build is written here, so a full disk can show here first.
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder):
-            manifest = claim_folder(folder, plan)
-            remove_parts(folder)
-            job = Job(
-                recipe=plan.recipe,
-                pyramid=build_pyramid(photo.pixels),
-                size=plan.size,
-                seed=plan.seed,
-                plan_id=plan.plan_id,
-                folder=folder,
-            )
-            entries = _finished_shards(job, plan, manifest)
-            if manifest is not None:
-                plan = plan.with_card_of(manifest)
-                if len(entries) == len(manifest.shards) and list(plan.sources) == _sources(manifest):
-                    return manifest
-                mark_unfinished(folder, plan)
-            manifest = _manifest(plan, folder, _build_missing(job, plan, entries, workers))
-            write_atomically(folder / MANIFEST_NAME, manifest.to_json())
-            (folder / PLAN_NAME).unlink(missing_ok=True)
-            return manifest
+            return _build(plan, photos, folder, workers, extend, expected)
     except BlockingIOError as error:
         raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
     except OSError as error:
-        raise PatchgenError(
-            f"{describe_os_error(error, folder)} and run the same command again to go on"
-        ) from error
+        raise PatchgenError(f"{describe_os_error(error, folder)} and run the same command again to go on") from error
     except BrokenProcessPool as error:
         raise PatchgenError(
             f"{folder}: a worker process was killed, perhaps for memory; run the same command again to go on, "
@@ -65,8 +57,60 @@ def build(plan: Plan, photo: Photo, folder: Path, *, workers: int) -> Manifest:
         ) from error
 
 
-def _sources(manifest: Manifest) -> list[dict[str, Any]]:
-    return [source.model_dump(mode="json") for source in manifest.sources]
+def _build(
+    plan: Plan, photos: Sequence[Photo], folder: Path, workers: int, extend: bool, expected: Manifest | None
+) -> Manifest:
+    manifest = claim_folder(folder, plan, extend=extend)
+    remove_parts(folder)
+    job = Job(
+        recipe=plan.recipe,
+        pyramids=build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos]),
+        size=plan.size,
+        seed=plan.seed,
+        plan_id=plan.plan_id,
+        folder=folder,
+    )
+    entries = _finished_shards(job, plan, manifest)
+    if manifest is not None:
+        plan = plan.with_card_of(manifest)
+        if len(entries) == plan.shards == len(manifest.shards) and _is_complete(folder, manifest, plan):
+            return manifest
+        mark_unfinished(folder, plan)
+    shards = _build_missing(job, plan, entries, workers, _comparison(folder, expected))
+    manifest = _manifest(plan, folder, shards)
+    if expected is not None and _shards(expected) == shards:
+        manifest = expected
+    write_manifest(folder, manifest)
+    (folder / PLAN_NAME).unlink(missing_ok=True)
+    return manifest
+
+
+def _is_complete(folder: Path, manifest: Manifest, plan: Plan) -> bool:
+    """Whether nothing is left to write for a set whose shards are all there."""
+    sources = [source.model_dump(mode="json") for source in manifest.sources]
+    return manifest.n == plan.n and sources == list(plan.sources) and has_sums(folder, manifest)
+
+
+def _shards(manifest: Manifest) -> list[dict[str, Any]]:
+    return [shard.model_dump(mode="json") for shard in manifest.shards]
+
+
+def _comparison(folder: Path, expected: Manifest | None) -> OnShard:
+    """What looks at each finished shard's entry: nothing, or whether it is the expected one."""
+    if expected is None:
+        return lambda number, entry: None
+    shards = _shards(expected)
+
+    def compare(number: int, entry: dict[str, Any]) -> None:
+        for key in ("bytes", "sha256"):
+            if entry[key] != shards[number][key]:
+                raise PatchgenError(
+                    f"{folder / entry['name']}: {key} is {entry[key]}, the manifest says {shards[number][key]}: "
+                    "this machine makes other bytes of the same recipe; compare 'patchgen info' of the set with "
+                    "'patchgen doctor' here"
+                )
+
+    return compare
 
 
 def _finished_shards(job: Job, plan: Plan, manifest: Manifest | None) -> Entries:
@@ -75,21 +119,30 @@ def _finished_shards(job: Job, plan: Plan, manifest: Manifest | None) -> Entries
     with progress_bar("checking shards", plan.shards) as update:
         for task in tasks_for(plan.n, plan.shard_size):
             entry = finished_shard(job.folder, job.plan_id, task)
-            known = manifest and manifest.shards[task.number].model_dump(mode="json")
+            known = _entry(manifest, task.number)
             if entry is not None and known in (None, entry):
                 entries[task.number] = entry
             update(task.number + 1)
     return entries
 
 
-def _build_missing(job: Job, plan: Plan, entries: Entries, workers: int) -> list[dict[str, Any]]:
-    """Every shard's entry, in order, once those that ``entries`` lacks are built."""
+def _entry(manifest: Manifest | None, number: int) -> dict[str, Any] | None:
+    """A shard's entry in a finished set's manifest, if it has that many."""
+    if manifest is None or number >= len(manifest.shards):
+        return None
+    return manifest.shards[number].model_dump(mode="json")
+
+
+def _build_missing(job: Job, plan: Plan, entries: Entries, workers: int, on_shard: OnShard) -> list[dict[str, Any]]:
+    """Every shard's entry, in order, once those that ``entries`` lacks are built; ``on_shard`` hears of each."""
+    for number, entry in entries.items():
+        on_shard(number, entry)
     tasks = list(tasks_for(plan.n, plan.shard_size))
     missing = [task for task in tasks if task.number not in entries]
     done = plan.n - sum(task.n for task in missing)
     with progress_bar("patches", plan.n) as update:
         update(done)
-        built = build_shards(job, missing, workers, lambda count: update(done + count))
+        built = build_shards(job, missing, workers, lambda count: update(done + count), on_shard)
     return [(entries | built)[task.number] for task in tasks]
 
 
@@ -104,11 +157,5 @@ def _manifest(plan: Plan, folder: Path, shards: list[dict[str, Any]]) -> Manifes
         sources=list(plan.sources),
         shards=shards,
         pixel_root=pixel_root(digests),
-        environment=_environment(),
+        environment=environment(plan.recipe.profile),
     )
-
-
-def _environment() -> dict[str, str]:
-    names = ("albumentations", "numpy", "opencv-python-headless", "pyarrow", "single-image-distillation")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return versions | {"python": platform.python_version(), "machine": platform.machine()}

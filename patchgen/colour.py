@@ -5,6 +5,7 @@ look-up tables and ``cv2.transform`` with short matrices, which do not.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import cv2
@@ -61,37 +62,66 @@ def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, npt.NDA
     }
 
 
-def jitter(patch: Patch, order: int, factors: dict[str, float]) -> Patch:
-    """Jitter one RGB uint8 patch of shape (H, W, 3): the four operations, in the order ``ORDERS[order]``."""
-    for operation in ORDERS[order]:
-        name = OPERATIONS[operation]
-        patch = _APPLY[name](patch, float(factors[name]))
-    return patch
+class Jitter:
+    """Jitters the patches of one range of indices; a step of ``patches``."""
+
+    name = "ColorJitter"
+
+    def __init__(self, config: ColorJitterConfig, draws: Floats) -> None:
+        self.sampled = sample_jitter(config, draws)
+
+    def __call__(self, patches: list[Patch], start: int) -> None:
+        """Jitter ``patches``, of which the first has number ``start``, in their list."""
+        numbers = np.flatnonzero(self.sampled["applied"][start : start + len(patches)])
+        chosen = {name: column[start + numbers] for name, column in self.sampled.items()}
+        done = jitter([patches[i] for i in numbers], chosen)
+        for i, patch in zip(numbers, done, strict=True):
+            patches[i] = patch
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Every sampled parameter, one array a column, ``applied`` among them."""
+        return self.sampled
 
 
-def adjust_brightness(patch: Patch, factor: float) -> Patch:
-    """Every value times ``factor``, rounded and clipped."""
-    return cv2.LUT(patch, _table(_RAMP * factor))
+def jitter(patches: Sequence[Patch], sampled: dict[str, npt.NDArray[Any]]) -> list[Patch]:
+    """Jitter RGB uint8 patches of shape (H, W, 3), each by its own four operations in its own order.
+
+    ``sampled`` is what ``sample_jitter`` returns for them; its ``applied`` is not looked at. Patches that take the
+    same operation at the same turn share one computation of its tables and matrices.
+    """
+    done = list(patches)
+    orders = np.array(ORDERS, dtype=np.int64).reshape(-1, len(OPERATIONS))[sampled["order"]]
+    for turn in range(len(OPERATIONS)):
+        for operation, name in enumerate(OPERATIONS):
+            numbers = np.flatnonzero(orders[:, turn] == operation)
+            changed = _APPLY[name]([done[i] for i in numbers], sampled[name][numbers])
+            for i, patch in zip(numbers, changed, strict=True):
+                done[i] = patch
+    return done
 
 
-def adjust_contrast(patch: Patch, factor: float) -> Patch:
-    """Every value's distance from the patch's mean luma times ``factor``, rounded and clipped."""
-    gray = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
-    total, pixels = int(gray.sum(dtype=np.int64)), gray.size
-    mean = (2 * total + pixels) // (2 * pixels)
-    return cv2.LUT(patch, _table((_RAMP - mean) * factor + mean))
+def adjust_brightness(patches: list[Patch], factors: Floats) -> list[Patch]:
+    """Every value times its patch's factor, rounded and clipped."""
+    return _look_up(patches, _RAMP * factors[:, None])
 
 
-def adjust_saturation(patch: Patch, factor: float) -> Patch:
-    """Every pixel's distance from its own luma times ``factor``, rounded and clipped."""
-    return _transform(patch, _LUMA + factor * (np.eye(3) - _LUMA))
+def adjust_contrast(patches: list[Patch], factors: Floats) -> list[Patch]:
+    """Every value's distance from its patch's mean luma times the patch's factor, rounded and clipped."""
+    sums = [cv2.sumElems(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY))[0] for patch in patches]  # whole numbers
+    pixels = patches[0].shape[0] * patches[0].shape[1] if patches else 1
+    means = np.floor((2 * np.array(sums) + pixels) / (2 * pixels))[:, None]
+    return _look_up(patches, (_RAMP - means) * factors[:, None] + means)
 
 
-def adjust_hue(patch: Patch, turns: float) -> Patch:
-    """Every pixel's chroma turned by ``turns`` of a circle, |turns| ≤ 0.5, luma kept, clipped."""
-    angle = np.array([360.0 * turns])
-    matrix = _LUMA + cos_degrees(angle) * (np.eye(3) - _LUMA) + sin_degrees(angle) * _TURN
-    return _transform(patch, matrix)
+def adjust_saturation(patches: list[Patch], factors: Floats) -> list[Patch]:
+    """Every pixel's distance from its own luma times its patch's factor, rounded and clipped."""
+    return _transform(patches, _LUMA + factors[:, None, None] * (np.eye(3) - _LUMA))
+
+
+def adjust_hue(patches: list[Patch], turns: Floats) -> list[Patch]:
+    """Every pixel's chroma turned by its patch's ``turns`` of a circle, |turns| ≤ 0.5, luma kept, clipped."""
+    angle = 360.0 * turns[:, None, None]
+    return _transform(patches, _LUMA + cos_degrees(angle) * (np.eye(3) - _LUMA) + sin_degrees(angle) * _TURN)
 
 
 _APPLY = {
@@ -102,10 +132,12 @@ _APPLY = {
 }
 
 
-def _table(values: Floats) -> Patch:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _look_up(patches: list[Patch], values: Floats) -> list[Patch]:
+    tables = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return [cv2.LUT(patch, table) for patch, table in zip(patches, tables, strict=True)]
 
 
-def _transform(patch: Patch, matrix: Floats) -> Patch:
-    """A colour matrix in steps of 2**-12: every product and sum is exact in float32."""
-    return cv2.transform(patch, quantise(matrix, _MATRIX_BITS).astype(np.float32))
+def _transform(patches: list[Patch], matrices: Floats) -> list[Patch]:
+    """Colour matrices in steps of 2**-12: every product and sum is exact in float32."""
+    exact = quantise(matrices, _MATRIX_BITS).astype(np.float32)
+    return [cv2.transform(patch, matrix) for patch, matrix in zip(patches, exact, strict=True)]

@@ -1,7 +1,7 @@
 """Several processes that build shards. The order in which they finish does not matter.
 
-``patchgen.write`` pulls in Albumentations, three seconds of imports. A fork server loads it once for all
-workers while the parent goes on, so nothing here imports it at the top.
+``patchgen.write`` pulls in OpenCV and PyArrow. A fork server loads them once for all workers while the parent goes
+on, so nothing here imports it at the top.
 """
 
 import contextlib
@@ -23,32 +23,41 @@ POLL_SECONDS = 0.2
 Entries = dict[int, dict[str, Any]]
 """Shard number → its entry in the manifest."""
 
+OnCount = Callable[[int], None]
+OnShard = Callable[[int, dict[str, Any]], None]
+
 
 class StoppedError(Exception):
     """Raised inside a worker when the build was asked to stop."""
 
 
-def build_shards(job: Job, tasks: list[Task], workers: int, on_count: Callable[[int], None]) -> Entries:
+def build_shards(job: Job, tasks: list[Task], workers: int, on_count: OnCount, on_shard: OnShard) -> Entries:
     """Build every task's shard in up to ``workers`` processes; ``on_count`` hears the patches made so far.
+
+    ``on_shard`` hears the number and the entry of each finished shard, and may raise to stop the build.
 
     Raises:
         OSError: a file could not be written.
         BrokenProcessPool: a worker was killed.
     """
     if min(workers, len(tasks)) > 1:
-        return _in_processes(job, tasks, workers, on_count)
-    return _in_this_process(job, tasks, on_count)
+        return _in_processes(job, tasks, workers, on_count, on_shard)
+    return _in_this_process(job, tasks, on_count, on_shard)
 
 
-def _in_this_process(job: Job, tasks: list[Task], on_count: Callable[[int], None]) -> Entries:
+def _in_this_process(job: Job, tasks: list[Task], on_count: OnCount, on_shard: OnShard) -> Entries:
     from patchgen.write import build_shard, configure_opencv  # noqa: PLC0415 - see the module docstring
 
     configure_opencv()
     add = counting(on_count)
-    return {task.number: build_shard(job, task, add) for task in tasks}
+    entries: Entries = {}
+    for task in tasks:
+        entries[task.number] = build_shard(job, task, add)
+        on_shard(task.number, entries[task.number])
+    return entries
 
 
-def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[[int], None]) -> Entries:
+def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, on_shard: OnShard) -> Entries:
     # A fork server imports the heavy packages once and forks clean, single-threaded workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["patchgen.write"])
@@ -68,7 +77,9 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: Callable[
             finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             on_count(counter.get_obj().value)
             for future in finished:
-                entries[futures[future].number] = future.result()
+                number = futures[future].number
+                entries[number] = future.result()
+                on_shard(number, entries[number])
         return entries
     finally:
         with _handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop

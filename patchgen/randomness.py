@@ -34,3 +34,13 @@ def to_unit(raw: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
 def between(draws: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
     """Draws in [0, 1) mapped onto [low, high)."""
     return low + (high - low) * draws
+
+
+def generator(seed: int, stream: int, index: int) -> np.random.Generator:
+    """A generator for what one patch draws in one stream beyond its ``uniforms``, for code that wants one.
+
+    Its counters start at (0, 0, index, 1), least word first, far from those of ``uniforms``.
+    """
+    key = np.array([seed, stream], dtype=np.uint64)
+    counter = np.array([0, 0, index, 1], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from manifests.faults import describe, parse_yaml
 from manifests.files import read_regular_file
@@ -12,8 +12,21 @@ from patchgen.colour import ColorJitterConfig
 from patchgen.encode import EncodingConfig, default_encoding
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry
+from patchgen.named import PORTABLE, NamedConfig
 
 MAX_RECIPE_BYTES = 1 << 20
+MAX_STEPS = 32
+
+
+def _kind(value: Any) -> str:
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return "exact" if name == "ColorJitter" else "named"
+
+
+Augment = Annotated[
+    Annotated[ColorJitterConfig, Tag("exact")] | Annotated[NamedConfig, Tag("named")], Discriminator(_kind)
+]
+"""``ColorJitter`` is ours, and exact; any other name is Albumentations' own transform."""
 
 
 class Recipe(BaseModel):
@@ -26,7 +39,7 @@ class Recipe(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     version: Annotated[int, Field(ge=1, le=1)]
     geometry: Geometry
-    augment: tuple[ColorJitterConfig, ...] = ()
+    augment: Annotated[tuple[Augment, ...], Field(max_length=MAX_STEPS)] = ()
     encoding: EncodingConfig
 
     def with_format(self, image_format: str | None) -> "Recipe":
@@ -35,9 +48,28 @@ class Recipe(BaseModel):
             return self
         return self.model_copy(update={"encoding": default_encoding(str(image_format))})
 
+    @property
+    def profile(self) -> str:
+        """``portable`` where the same bytes come out on every CPU, else ``fast``."""
+        named = {config.name for config in self.augment if isinstance(config, NamedConfig)}
+        return "portable" if named <= PORTABLE else "fast"
+
+    def resolved(self) -> "Recipe":
+        """This recipe with every argument of the Albumentations transforms it names.
+
+        Raises:
+            PatchgenError: no such transform, an argument it does not take, or one that is not for patches.
+        """
+        if not any(isinstance(config, NamedConfig) for config in self.augment):
+            return self
+        from patchgen.transforms import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
+
+        steps = (resolve(c) if isinstance(c, NamedConfig) else c for c in self.augment)
+        return self.model_copy(update={"augment": tuple(steps)})
+
     def pixels_json(self) -> dict[str, Any]:
         """The part that decides pixels, as a manifest records it: everything but the encoding."""
-        return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": "portable"}
+        return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
 
     def encoding_json(self) -> dict[str, Any]:
         """The part that decides bytes, as a manifest records it."""
@@ -54,7 +86,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     """A packaged recipe by name, or one from a YAML file.
 
     Raises:
-        PatchgenError: neither a packaged name nor a file, not YAML, or a key missing, unknown or ill-typed.
+        PatchgenError: neither a packaged name nor a file, or as ``parse_recipe``.
     """
     names = packaged_recipes()
     if name_or_path in names:
@@ -76,7 +108,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
     """A recipe from YAML text; ``where`` names it in errors.
 
     Raises:
-        PatchgenError: not YAML, or a key missing, unknown or ill-typed.
+        PatchgenError: not YAML, a key missing, unknown or ill-typed, or a transform that is not for patches.
     """
     try:
         value = parse_yaml(text)
@@ -85,6 +117,27 @@ def parse_recipe(text: str, where: str) -> Recipe:
     if not isinstance(value, dict):
         raise PatchgenError(f"recipe {where}: holds {type(value).__name__}, expected keys such as 'geometry'")
     try:
-        return Recipe.model_validate(value)
+        return Recipe.model_validate(value).resolved()
     except ValidationError as error:
         raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}") from error
+    except PatchgenError as error:
+        raise PatchgenError(f"recipe {where}: {error}") from error
+
+
+def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
+    """The recipe that a manifest records, its two parts put together again.
+
+    Raises:
+        PatchgenError: this version of the package does not know it, or cannot make the same of it.
+    """
+    parts = {key: value for key, value in pixels.items() if key != "profile"}
+    try:
+        recipe = Recipe.model_validate({**parts, "encoding": encoding}).resolved()
+    except ValidationError as error:
+        raise PatchgenError(f"the manifest's recipe: {describe(error, Recipe)}") from error
+    if (recipe.pixels_json(), recipe.encoding_json()) != (pixels, encoding):
+        raise PatchgenError(
+            f"the manifest's recipe {recipe.name!r} is not complete as this version records it; "
+            "use the version of the package that wrote the set"
+        )
+    return recipe

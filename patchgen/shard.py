@@ -11,8 +11,8 @@ from manifests.canonical import parse_json
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.schema import shard_name
+from patchgen.pyramid import Pyramid
 from patchgen.recipe import Recipe
-from patchgen.source import Pyramid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Job:
     """What every shard of a build shares. ``plan_id`` ties a finished shard to the build it belongs to."""
 
     recipe: Recipe
-    pyramid: Pyramid
+    pyramids: tuple[Pyramid, ...]
     size: int
     seed: int
     plan_id: str

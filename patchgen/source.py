@@ -1,4 +1,4 @@
-"""Photos: read a file into RGB uint8 pixels as a viewer would show them, and into a pyramid."""
+"""Photos: read a file into RGB uint8 pixels as a viewer would show them."""
 
 import contextlib
 import dataclasses
@@ -38,23 +38,6 @@ class Photo:
     def height(self) -> int:
         """Height in pixels, after the orientation tag was applied."""
         return int(self.pixels.shape[0])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pyramid:
-    """A photo at full, half, quarter … resolution, each level a Gaussian-filtered half of the one before."""
-
-    levels: tuple[npt.NDArray[np.uint8], ...]
-
-    @property
-    def width(self) -> int:
-        """Width of the photo in pixels."""
-        return int(self.levels[0].shape[1])
-
-    @property
-    def height(self) -> int:
-        """Height of the photo in pixels."""
-        return int(self.levels[0].shape[0])
 
 
 def read_photo(path: Path) -> Photo:
@@ -100,9 +83,7 @@ def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
     if decoded.dtype == np.uint16:
         return ((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if decoded.dtype != np.uint8:
-        raise PatchgenError(
-            f"{path}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG"
-        )
+        raise PatchgenError(f"{path}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG")
     return decoded
 
 
@@ -124,11 +105,3 @@ def _quiet() -> Iterator[None]:
         os.close(saved)
         os.close(nothing)
         cv2.utils.logging.setLogLevel(level)
-
-
-def build_pyramid(pixels: npt.NDArray[np.uint8]) -> Pyramid:
-    """Halve a photo with ``cv2.pyrDown`` (exact integer arithmetic) until a side is below 16 pixels."""
-    levels = [pixels]
-    while min(levels[-1].shape[:2]) >= 32:
-        levels.append(cv2.pyrDown(levels[-1]))
-    return Pyramid(levels=tuple(levels))

@@ -47,9 +47,7 @@ def test_rooms_do_not_import_their_wiring() -> None:
         package = path.relative_to(ROOT).parts[0]
         if path.stem in {"cli", "__main__"}:
             continue
-        found = {
-            name for name in imports(path) for room in wiring.get(package, ()) if name == f"{package}.{room}"
-        }
+        found = {name for name in imports(path) for room in wiring.get(package, ()) if name == f"{package}.{room}"}
         assert not found, path
 
 

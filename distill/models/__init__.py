@@ -59,9 +59,7 @@ def require_size(arch: str, num_classes: int, size: int) -> None:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise DistillError(f"arch {arch!r}: does not take images of {size} px: {reason}") from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        raise DistillError(
-            f"arch {arch!r}: returns more than logits while it trains, so it cannot be used here"
-        )
+        raise DistillError(f"arch {arch!r}: returns more than logits while it trains, so it cannot be used here")
 
 
 def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
@@ -71,9 +69,7 @@ def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean '{TORCHVISION}{near[0]}'?" if near else "see torchvision.models.list_models()"
         raise DistillError(f"arch {arch!r}: torchvision has no classification model {name!r}; {hint}")
-    with (
-        warnings.catch_warnings()
-    ):  # some announce, whatever the arguments, how they will be initialised one day
+    with warnings.catch_warnings():  # some announce, whatever the arguments, how they will be initialised one day
         warnings.simplefilter("ignore", FutureWarning)
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
     return model

@@ -158,9 +158,7 @@ def test_resume_refuses_another_run(
     finished = run_distill(*arguments, out, "--resume")
     assert finished.status == 0 and "already finished" in finished.out
     (out / "summary.json").unlink()
-    assert_one_line(
-        run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim"
-    )
+    assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
     (out / "checkpoint.pt").write_bytes(b"torn")
     assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.pt: damaged")
 

@@ -28,9 +28,7 @@ def test_round_trip(teacher_path: Path) -> None:
     assert not any(p.requires_grad for p in teacher.model.parameters())
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}]
-)
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
 def test_published_pytorch_files(teacher_path: Path, tmp_path: Path, wrap) -> None:
     state = load_weights(teacher_path).state
     torch.save(wrap(state), tmp_path / "t.th")

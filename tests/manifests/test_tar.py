@@ -32,9 +32,7 @@ def test_an_archive_reads_back() -> None:
     data = b"".join(tar.header(n, len(d)) + d + tar.padding(len(d)) for n, d in members.items()) + tar.END
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         assert {m.name: archive.extractfile(m).read() for m in archive} == members
-        assert {(m.mode, m.mtime, m.uid, m.gid, m.uname, m.gname) for m in archive} == {
-            (0o444, 0, 0, 0, "", "")
-        }
+        assert {(m.mode, m.mtime, m.uid, m.gid, m.uname, m.gname) for m in archive} == {(0o444, 0, 0, 0, "", "")}
 
 
 @pytest.mark.parametrize(("name", "size"), [("", 1), ("é.png", 1), ("x" * 101, 1), ("x", -1), ("x", 2**33)])

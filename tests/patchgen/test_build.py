@@ -20,10 +20,10 @@ import pytest
 import patchgen.write
 from manifests import open_patchset, verify_shards
 from manifests.files import PART_PREFIX
-from patchgen.plan import PLAN_NAME, default_shard_size, identity_of
+from patchgen.folder import PLAN_NAME, identity_of
+from patchgen.plan import default_shard_size
 from tests.conftest import Program, assert_one_line
 
-GOLDEN = Path(__file__).with_name("golden.json")
 FORMATS = ("png", "jpg", "webp", "ppm")
 
 
@@ -42,6 +42,7 @@ def test_a_set_holds_what_its_manifest_says(patchset_path: Path) -> None:
     patchset = open_patchset(patchset_path)
     verify_shards(patchset)
     assert sorted(contents(patchset_path)) == [
+        "SHA256SUMS",
         "manifest.json",
         *(f"patches-{k:06d}.{suffix}" for k in range(3) for suffix in ("parquet", "tar")),
     ]
@@ -52,9 +53,7 @@ def test_a_set_holds_what_its_manifest_says(patchset_path: Path) -> None:
             for member, row in zip(archive, rows, strict=True):
                 assert member.name == f"{row['key']}.png" == f"{index:09d}.png"
                 assert (member.offset_data, member.size) == (row["offset"], row["size"])
-                image = cv2.imdecode(
-                    np.frombuffer(archive.extractfile(member).read(), np.uint8), cv2.IMREAD_COLOR
-                )
+                image = cv2.imdecode(np.frombuffer(archive.extractfile(member).read(), np.uint8), cv2.IMREAD_COLOR)
                 assert image.shape == (32, 32, 3)
                 applied = row["augment0_ColorJitter_applied"]
                 assert (row["augment0_ColorJitter_hue"] is not None) == applied
@@ -75,26 +74,6 @@ def test_a_patch_can_be_traced_to_its_place(patchset_path: Path, photo_path: Pat
             x, y = (int(row["crop_x"] + row["crop_width"] / 2), int(row["crop_y"] + row["crop_height"] / 2))
             centre = pixels[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).mean(axis=0)
             assert np.abs(patch[14:18, 14:18].reshape(-1, 3).mean(axis=0) - centre).max() < 25
-
-
-@pytest.mark.parametrize("image_format", FORMATS)
-def test_golden_digests(photo_path: Path, image_format: str, tmp_path: Path, update_goldens: bool) -> None:
-    from patchgen.build import build
-    from patchgen.plan import make_plan
-    from patchgen.recipe import load_recipe
-    from patchgen.source import read_photo
-
-    recipe = load_recipe("asano2023").with_format(image_format)
-    photo = read_photo(photo_path)
-    plan = make_plan(photo=photo, recipe=recipe, n=300, size=32, seed=5, shard_size=None, card={})
-    manifest = build(plan, photo, tmp_path / "out", workers=1)
-    found = {"pixel_root": manifest.pixel_root, "set_id": manifest.set_id}
-    goldens = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    if update_goldens:
-        GOLDEN.write_text(json.dumps(goldens | {image_format: found}, indent=1, sort_keys=True) + "\n")
-    else:
-        assert goldens[image_format] == found
-        assert len({golden["pixel_root"] for golden in goldens.values()}) == 1
 
 
 def test_workers_and_a_kill_do_not_change_a_byte(photo_path: Path, tmp_path: Path) -> None:
@@ -160,9 +139,7 @@ def test_running_again_repairs_and_otherwise_changes_nothing(
     expected = contents(out)
     built = []
     original = patchgen.write.build_shard
-    monkeypatch.setattr(
-        patchgen.write, "build_shard", lambda j, t, f: built.append(t.number) or original(j, t, f)
-    )
+    monkeypatch.setattr(patchgen.write, "build_shard", lambda j, t, f: built.append(t.number) or original(j, t, f))
     assert run_patchgen(*arguments, out).status == 0
     assert built == []
     damaged = bytearray(expected["patches-000001.tar"])
@@ -197,8 +174,8 @@ def test_a_table_with_a_flipped_bit_is_built_again(
     ("change", "part"),
     [
         (["--seed", 1], "seed 0, this build has seed 1"),
-        (["--n", 300], "n 200, this build has n 300"),
-        (["--format", "jpg"], "encoding.compression 1, this build has encoding.compression null (and 3 more)"),
+        (["--n", 150], "n 200, this build has n 150"),
+        (["--format", "jpg"], "encoding.compression 1, this build has encoding.compression null (and 5 more)"),
         (["--shard-size", 90], "shard_size 80, this build has shard_size 90"),
         (["--size", 16], "size 32, this build has size 16"),
     ],
@@ -207,9 +184,7 @@ def test_a_folder_with_another_set_is_refused(
     patchset_path: Path, run_patchgen: Program, arguments: list[Any], change: list[Any], part: str
 ) -> None:
     before = contents(patchset_path)
-    assert_one_line(
-        run_patchgen(*arguments, patchset_path, *change), "holds a finished set with " + part, "--out"
-    )
+    assert_one_line(run_patchgen(*arguments, patchset_path, *change), "holds a finished set with " + part, "--out")
     assert contents(patchset_path) == before
 
 
@@ -258,9 +233,7 @@ def test_card_texts_are_added_and_kept(
 def test_pipes_are_not_waited_for(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     os.mkfifo(tmp_path / "p")
     for option in ("--image", "--recipe"):
-        assert_one_line(
-            run_patchgen(*arguments, tmp_path / "out", option, tmp_path / "p"), "is no regular file"
-        )
+        assert_one_line(run_patchgen(*arguments, tmp_path / "out", option, tmp_path / "p"), "is no regular file")
     out = tmp_path / "set"
     out.mkdir()
     os.mkfifo(out / "manifest.json")

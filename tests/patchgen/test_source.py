@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from patchgen.errors import PatchgenError
-from patchgen.source import build_pyramid, read_photo
+from patchgen.source import read_photo
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 
 PHOTO = make_photo(96, 64)
@@ -104,10 +104,3 @@ def test_a_photo_too_wide_for_the_warp(tmp_path: Path) -> None:
     save(path, Image.fromarray(np.zeros((2, 40_000, 3), np.uint8)))
     with pytest.raises(PatchgenError, match="40000×2 pixels, at most 32766"):
         read_photo(path)
-
-
-def test_pyramid_levels_halve() -> None:
-    levels = build_pyramid(PHOTO).levels
-    assert [level.shape[:2] for level in levels] == [(64, 96), (32, 48), (16, 24)]
-    assert np.array_equal(levels[1], cv2.pyrDown(PHOTO))
-    assert len(build_pyramid(np.zeros((1, 1, 3), np.uint8)).levels) == 1

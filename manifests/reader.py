@@ -1,0 +1,52 @@
+"""Random access: single patches of a set, by index."""
+
+import bisect
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests import rows
+from manifests.errors import PatchSetError
+from manifests.images import decode_image
+from manifests.patchset import PatchSet
+from manifests.schema import Shard, patch_key
+
+
+def read_patches(patchset: PatchSet, indices: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+    """RGB uint8 pixels (size, size, 3) of the patches ``indices``, in their order.
+
+    Tables and shards are believed as they stand: ``verify`` checks them.
+
+    Raises:
+        PatchSetError: an index outside the set, a table or shard that cannot be read, or a broken image.
+    """
+    size, image_format = patchset.manifest.size, patchset.manifest.encoding.format
+    places: dict[str, list[tuple[int, int]]] = {}
+    for index in indices:
+        shard = shard_of(patchset, index)
+        if shard.name not in places:
+            places[shard.name] = rows.read_places(patchset.folder / shard.parquet.name, shard.n)
+        offset, length = places[shard.name][index - shard.first_index]
+        path = patchset.shard_path(shard)
+        if not 0 <= length <= shard.bytes:
+            raise PatchSetError(f"{path}: the table says {length} bytes for patch {index}; verify the set")
+        try:
+            with path.open("rb") as file:
+                file.seek(max(offset, 0))
+                data = file.read(length)
+        except OSError as error:
+            raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
+        yield decode_image(data, f"{path}: {patch_key(index)}.{image_format}", size)
+
+
+def shard_of(patchset: PatchSet, index: int) -> Shard:
+    """The shard that holds a patch.
+
+    Raises:
+        PatchSetError: the set has no such index.
+    """
+    if not 0 <= index < patchset.manifest.n:
+        raise PatchSetError(f"{patchset.folder}: no patch {index}, the set has 0 to {patchset.manifest.n - 1}")
+    shards = patchset.manifest.shards
+    return shards[bisect.bisect_right(shards, index, key=lambda shard: shard.first_index) - 1]

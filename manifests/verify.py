@@ -1,0 +1,158 @@
+"""Verification of a whole set: every file, every member of every tar, every row of every table, every digest.
+
+Nothing is trusted but SHA-256: a manifest must have the ``set_id`` of its content, a shard and a table the digests
+the manifest names, a patch the digests its row names. All that is wrong is reported, not the first fault alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+from manifests.digest import file_digest, pixel_root
+from manifests.errors import PatchSetError
+from manifests.files import PART_PREFIX
+from manifests.patchset import MANIFEST_NAME, file_digests, open_patchset
+from manifests.rows import count_rows
+from manifests.schema import Manifest, Shard
+from manifests.sums import SUMS_NAME, read_sums
+from manifests.verify_shard import ShardReport, is_plain, verify_shard
+
+BUILD_MARKER = ".patchgen-build"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that is wrong: in which file, and what was observed and expected."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a verification looked at and found. ``patches`` counts those whose own digests were computed."""
+
+    folder: Path
+    manifest: Manifest | None
+    faults: tuple[Fault, ...]
+    patches: int
+
+
+def verify(
+    folder: Path, *, fast: bool = False, workers: int = 1, on_patches: Callable[[int], None] | None = None
+) -> Report:
+    """Verify the set in ``folder``; ``fast`` looks at names, sizes and counts only, and reads no shard.
+
+    Digests of pixels are computed where the format is lossless; for JPEG only building a patch again proves them.
+    ``on_patches`` hears how many patches were looked at since its last call.
+    """
+    try:
+        manifest = open_patchset(folder).manifest
+    except PatchSetError as error:
+        what = str(error).removeprefix(f"{folder / MANIFEST_NAME}: ").removeprefix(f"{folder}: ")
+        return Report(folder=folder, manifest=None, faults=(Fault(file=MANIFEST_NAME, what=what),), patches=0)
+    faults = [*_manifest_faults(folder, manifest), *_name_faults(folder, manifest)]
+    for shard in manifest.shards:
+        faults += _size_faults(folder, shard)
+    patches = 0
+    if not fast:
+        reports = _verify_shards(folder, manifest, workers, on_patches or (lambda count: None))
+        for report in reports:
+            faults += [Fault(file=file, what=what) for file, what in report.faults]
+            patches += report.patches
+        faults += _root_faults(manifest, reports)
+    faults.sort(key=lambda fault: fault.file)
+    return Report(folder=folder, manifest=manifest, faults=tuple(dict.fromkeys(faults)), patches=patches)
+
+
+def _manifest_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
+    """``SHA256SUMS`` against the manifest, and the manifest's own bytes against it."""
+    try:
+        sums = read_sums(folder / SUMS_NAME)
+    except PatchSetError as error:
+        yield Fault(file=SUMS_NAME, what=str(error).removeprefix(f"{folder / SUMS_NAME}: "))
+        return
+    # Card texts and the environment enter no set_id, so a flipped bit there shows here alone.
+    expected = file_digests(manifest) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
+    for name in sorted(expected.keys() | sums.keys()):
+        if sums.get(name) != expected.get(name):
+            origin = "the file has" if name == MANIFEST_NAME else "the manifest says"
+            yield Fault(
+                file=SUMS_NAME,
+                what=f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}",
+            )
+
+
+def _name_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
+    """Files that are missing, or look like a part of a set and are none of this one."""
+    expected = {MANIFEST_NAME, SUMS_NAME}
+    for shard in manifest.shards:
+        expected |= {shard.name, shard.parquet.name}
+    found = {path.name for path in folder.iterdir()}
+    for name in sorted(expected - found):
+        yield Fault(file=name, what="is missing; rebuild it or copy it again from a good set")
+    for name in sorted(found - expected):
+        if name.startswith((PART_PREFIX, BUILD_MARKER)):
+            yield Fault(file=ascii(name)[1:-1], what="belongs to a build that is under way or was killed")
+        elif name.startswith("patches") or name.endswith((".tar", ".parquet")):
+            yield Fault(file=ascii(name)[1:-1], what="is no part of this set; remove it")
+    for name in sorted(expected & found):
+        if not is_plain(folder / name):
+            yield Fault(file=name, what="is no regular file, expected one, and no link")
+
+
+def _size_faults(folder: Path, shard: Shard) -> Iterable[Fault]:
+    for name, expected in ((shard.name, shard.bytes), (shard.parquet.name, shard.parquet.bytes)):
+        path = folder / name
+        if not is_plain(path):
+            continue  # reported as a name
+        if (size := path.stat().st_size) != expected:
+            yield Fault(file=name, what=f"{size} bytes, the manifest says {expected}")
+        elif name == shard.parquet.name:
+            try:
+                rows = count_rows(path)
+            except PatchSetError as error:
+                yield Fault(file=name, what=str(error).removeprefix(f"{path}: "))
+                continue
+            if rows != shard.n:
+                yield Fault(file=name, what=f"{rows} rows, the manifest says {shard.n} patches")
+
+
+def _verify_shards(folder: Path, manifest: Manifest, workers: int, heard: Callable[[int], None]) -> list[ShardReport]:
+    """Reports in the order of the shards."""
+    shards = manifest.shards
+    arguments = (manifest.encoding.format, manifest.size)
+    if min(workers, len(shards)) <= 1:
+        reports = []
+        for shard in shards:
+            reports.append(verify_shard(folder, shard, *arguments))
+            heard(shard.n)
+        return reports
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["manifests.verify_shard"])
+    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
+        futures: dict[Future[ShardReport], Shard] = {
+            pool.submit(verify_shard, folder, shard, *arguments): shard for shard in shards
+        }
+        try:
+            for future in as_completed(futures):
+                future.result()
+                heard(futures[future].n)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
+def _root_faults(manifest: Manifest, reports: list[ShardReport]) -> Iterable[Fault]:
+    """The digest over all pixel digests, where every table could be read."""
+    digests = [report.pixel_digests for report in reports]
+    if len(digests) == len(manifest.shards) and all(digests):
+        root = pixel_root(digests)
+        if root != manifest.pixel_root:
+            yield Fault(file=MANIFEST_NAME, what=f"pixel_root is {manifest.pixel_root}, the tables give {root}")

@@ -1,0 +1,34 @@
+"""The command line of ``patchgen``: parse, call, print. Heavy imports come inside the commands, after parsing."""
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from manifests.errors import PatchSetError
+from manifests.terminal import run_program
+from patchgen.cli.building import build, extend, rebuild
+from patchgen.cli.checking import diff, doctor, info, verify
+from patchgen.cli.making import preview, recipes, source
+from patchgen.errors import PatchgenError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="single-image-distillation", prog_name="patchgen")
+def cli() -> None:
+    """Frozen, bit-exact sets of augmented patches from a single image."""
+
+
+for command in (build, rebuild, extend, verify, diff, info, preview, source, recipes, doctor):
+    cli.add_command(command)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point; see ``run_program`` for exit statuses."""
+    signal.signal(signal.SIGTERM, _terminate)
+    run_program(cli, "patchgen", (PatchgenError, PatchSetError))

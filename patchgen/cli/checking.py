@@ -1,0 +1,202 @@
+"""Commands that look at sets and change nothing: ``verify``, ``diff``, ``info``, ``doctor``."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from manifests.terminal import counting, progress_bar
+from patchgen.cli.options import cores, images, json_option, shards_argument, workers_option
+from patchgen.errors import PatchgenError
+
+if TYPE_CHECKING:
+    from manifests import Manifest
+    from manifests.verify import Fault
+
+
+@click.command()
+@shards_argument
+@click.option("--fast", is_flag=True, help="Names, sizes and counts only; no shard is read.")
+@click.option("--regenerate", type=click.IntRange(1), metavar="K", help="Build K random patches again from --image.")
+@images(required=False, help_text="The photo of the set, for --regenerate.")
+@workers_option
+@json_option
+def verify(
+    shards: Path,
+    fast: bool,
+    regenerate: int | None,
+    images: tuple[Path, ...],
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Check a set: every file, member, row and digest. Ends with status 1 if anything is wrong.
+
+    Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
+    """
+    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from manifests.verify import verify as run_verify  # noqa: PLC0415
+
+    if fast and regenerate:
+        raise click.UsageError("--fast reads no shard, so it cannot go with --regenerate.")
+    if bool(regenerate) != bool(images):
+        raise click.UsageError("--regenerate K and --image belong together.")
+    if not shards.is_dir():
+        raise PatchgenError(f"{shards}: no such folder; give the folder of a set")
+    n = _announced(shards)
+    with progress_bar("verifying patches", n) as update:
+        report = run_verify(shards, fast=fast, workers=cores(workers), on_patches=counting(update))
+    faults = list(report.faults)
+    if regenerate and report.manifest is not None:
+        faults += _regenerate(shards, images, regenerate)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "good": not faults,
+                    "level": "fast" if fast else "full",
+                    "set_id": report.manifest and report.manifest.set_id,
+                    "n": report.manifest and report.manifest.n,
+                    "patches_read": report.patches,
+                    "patches_regenerated": min(regenerate, open_patchset(shards).manifest.n)
+                    if regenerate and report.manifest
+                    else 0,
+                    "faults": [dataclasses.asdict(fault) for fault in faults],
+                }
+            )
+        )
+    elif not faults and report.manifest is not None:
+        what = "names, sizes and counts" if fast else "every file, member, row and digest"
+        click.echo(f"good: {what} of {report.manifest.n} patches in {len(report.manifest.shards)} shards")
+        if regenerate:
+            click.echo(f"good: {min(regenerate, report.manifest.n)} patches built again from the photo")
+        click.echo(f"set_id {report.manifest.set_id}")
+    else:
+        for fault in faults:
+            click.echo(fault)
+    if faults:
+        many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise PatchgenError(f"{shards}: {many}; rebuild the set, or copy what is named from a good one")
+
+
+def _announced(shards: Path) -> int:
+    from manifests.errors import PatchSetError  # noqa: PLC0415
+    from manifests.patchset import open_patchset  # noqa: PLC0415
+
+    try:
+        return open_patchset(shards).manifest.n
+    except PatchSetError:
+        return 0  # what is wrong with it is verify's to say
+
+
+def _regenerate(shards: Path, paths: tuple[Path, ...], count: int) -> "list[Fault]":
+    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from patchgen.rebuild import regenerate  # noqa: PLC0415
+    from patchgen.source import read_photo  # noqa: PLC0415
+
+    photos = [read_photo(path) for path in paths]
+    with progress_bar("building again", count) as update:
+        return regenerate(open_patchset(shards), photos, count, counting(update))
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@json_option
+def diff(a: Path, b: Path, as_json: bool) -> None:
+    """Compare two sets, or two manifests: what they were made of, and patch by patch. Status 1 if they differ.
+
+    Example: patchgen diff shards/ other-shards/
+    """
+    from manifests.diff import diff_manifests, diff_sets  # noqa: PLC0415
+    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from patchgen.rebuild import read_manifest  # noqa: PLC0415
+
+    if a.is_dir() and b.is_dir():
+        first, second = open_patchset(a), open_patchset(b)
+        with progress_bar("comparing patches", min(first.manifest.n, second.manifest.n)) as update:
+            found = diff_sets(first, second, counting(update))
+    else:
+        found = diff_manifests(read_manifest(a), read_manifest(b))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found) | {"verdict": found.verdict()}))
+    else:
+        click.echo(found.verdict())
+        for path, left, right in found.keys:
+            click.echo(f"  {path}: {left} → {right}")
+        if found.patches and found.patches.first_changed:
+            click.echo(f"  first patches with other pixels: {', '.join(map(str, found.patches.first_changed))}")
+    if not found.same_set:
+        click.get_current_context().exit(1)
+
+
+@click.command()
+@shards_argument
+@json_option
+def info(shards: Path, as_json: bool) -> None:
+    """Say what a set is, from its manifest alone (a folder or a manifest.json).
+
+    Example: patchgen info shards/
+    """
+    from patchgen.rebuild import read_manifest  # noqa: PLC0415
+
+    manifest = read_manifest(shards)
+    size = sum(shard.bytes + shard.parquet.bytes for shard in manifest.shards)
+    if as_json:
+        value = manifest.model_dump(mode="json") | {"total_bytes": size, "shards": len(manifest.shards)}
+        click.echo(json.dumps(value, ensure_ascii=False))
+        return
+    for name, value in _summary(manifest, size):
+        click.echo(f"{name:<12} {value}")
+
+
+def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
+    encoding = manifest.encoding.model_dump(mode="json")
+    options = ", ".join(f"{key} {value}" for key, value in encoding.items() if key != "format")
+    lines: list[tuple[str, Any]] = [
+        ("set_id", manifest.set_id),
+        ("patches", f"{manifest.n} of {manifest.size}×{manifest.size} px, seed {manifest.seed}"),
+        ("stored as", f"{encoding['format']}{f' ({options})' if options else ''}"),
+        ("shards", f"{len(manifest.shards)}, {size / 1e6:,.1f} MB with tables"),
+        ("pixel_root", manifest.pixel_root),
+        ("recipe", json.dumps(manifest.recipe, ensure_ascii=False)),
+    ]
+    for source in manifest.sources:
+        card = [source.licence or "no licence named", source.attribution, source.url]
+        lines.append(("source", f"{source.name}, {source.width}×{source.height}, sha256 {source.sha256}"))
+        lines.append(("", "; ".join(text for text in card if text)))
+    lines.append(("made with", ", ".join(f"{key} {value}" for key, value in manifest.environment.items())))
+    return lines
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Check that this machine makes the bytes that others make, by rebuilding small reference sets.
+
+    Example: patchgen doctor
+    """
+    from patchgen.doctor import examine, goldens  # noqa: PLC0415
+    from patchgen.environment import environment  # noqa: PLC0415
+
+    names = list(goldens())
+    with progress_bar("reference sets", len(names)) as update:
+        findings = list(examine(names, update))
+    found = environment("fast")
+    wrong = [finding for finding in findings if not finding.good]
+    if as_json:
+        sets = {f.name: {"good": f.good, "set_id": f.set_id, "pixel_root": f.pixel_root} for f in findings}
+        click.echo(json.dumps({"good": not wrong, "environment": found, "sets": sets}))
+    else:
+        for name, value in found.items():
+            click.echo(f"{name:<26} {value}")
+        for finding in findings:
+            same_pixels = finding.pixel_root == finding.expected.pixel_root
+            verdict = "same bytes" if finding.good else "OTHER BYTES" if same_pixels else "OTHER PIXELS"
+            click.echo(f"{finding.name:<26} {verdict}")
+    if wrong:
+        raise PatchgenError(
+            f"{len(wrong)} of {len(findings)} reference sets come out otherwise here, so sets built here are not "
+            "those of other machines; report it with this output"
+        )

@@ -1,0 +1,89 @@
+"""Commands that make pictures: ``preview``, ``source``; and ``recipes``, which lists what ``build`` can follow."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from patchgen.cli.options import images, shards_argument
+
+SIDE = click.IntRange(8, 32_766)
+MAX_PIXELS = 1 << 28
+
+
+class Extent(click.ParamType[tuple[int, int]]):
+    """WIDTHxHEIGHT in pixels."""
+
+    name = "WIDTHxHEIGHT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Width and height from a text such as 2560x1920."""
+        match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not WIDTHxHEIGHT, such as 2560x1920", param, ctx)
+        width, height = int(match[1]), int(match[2])
+        for side in (width, height):
+            SIDE.convert(side, param, ctx)
+        if width * height > MAX_PIXELS:
+            self.fail(f"{value} has {width * height} pixels, at most {MAX_PIXELS}", param, ctx)
+        return width, height
+
+
+@click.command()
+@shards_argument
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A .png or .jpg file.")
+@images(required=False, help_text="The photo of the set: show it too, with the outline of every patch.")
+@click.option("--count", default=60, show_default=True, type=click.IntRange(1, 1000), help="Patches shown.")
+def preview(shards: Path, out: Path, images: tuple[Path, ...], count: int) -> None:
+    """Draw a contact sheet of a set and, with --image, where in the photo its patches lie.
+
+    Example: patchgen preview shards/ --out sheet.png --image photo.jpg
+    """
+    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from patchgen.preview import contact_sheet, write_sheet  # noqa: PLC0415
+    from patchgen.source import read_photo  # noqa: PLC0415
+
+    photos = [read_photo(image) for image in images]
+    sheet = contact_sheet(open_patchset(shards), photos, count=count)
+    write_sheet(out, sheet)
+    click.echo(f"{out}: {sheet.width}×{sheet.height} px")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["noise", "fractal", "dead-leaves"]))
+@click.option("--size", "extent", default="2560x1920", show_default=True, type=Extent(), help="In pixels.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**53 - 1))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A .png file.")
+def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
+    """Make a source image of numbers alone, the same on every machine: a photo nobody has to send.
+
+    Example: patchgen source noise --size 2560x1920 --seed 0 --out noise.png
+    """
+    from manifests.digest import pixel_digest  # noqa: PLC0415
+    from patchgen.synthetic import make_source, write_source  # noqa: PLC0415
+
+    pixels = make_source(kind, *extent, seed)
+    write_source(out, pixels)
+    click.echo(f"{out}: {extent[0]}×{extent[1]} px, pixels {pixel_digest(pixels).hex()}")
+
+
+@click.command()
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List the packaged recipes, or print one as the YAML to start your own from.
+
+    Example: patchgen recipes asano2023 > mine.yaml
+    """
+    from patchgen.recipe import packaged_recipes  # noqa: PLC0415
+
+    names = packaged_recipes()
+    if name is None:
+        for known in names:
+            first = (resources.files("patchgen") / "recipes" / f"{known}.yaml").read_text("utf-8").splitlines()[0]
+            click.echo(f"{known:<18} {first.removeprefix('# ')}")
+    elif name in names:
+        text = (resources.files("patchgen") / "recipes" / f"{name}.yaml").read_text("utf-8")
+        click.echo(text, nl=False)
+    else:
+        raise click.UsageError(f"No packaged recipe {name!r}; there are {', '.join(names)}.")

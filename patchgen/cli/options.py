@@ -1,0 +1,51 @@
+"""Options that several commands share, each one decorator, so that one name means one thing."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from manifests.terminal import InterruptedProgram
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def images(*, required: bool, help_text: str) -> Callable[[F], F]:
+    """``--image``, once for each photo."""
+    return click.option(
+        "--image",
+        "images",
+        required=required,
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help=help_text,
+    )
+
+
+workers_option = click.option("--workers", type=click.IntRange(1, 1024), help="Processes [default: one a core].")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+out_folder = click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the set."
+)
+shards_argument = click.argument("shards", type=click.Path(path_type=Path))
+
+
+def cores(workers: int | None) -> int:
+    """``workers``, or the cores this process may use, where the system says so."""
+    if workers is not None:
+        return workers
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Tell the user who interrupts a build how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise InterruptedProgram("interrupted; run the same command again to go on") from stop

@@ -1,0 +1,69 @@
+"""Does this machine make the bytes that others make? Small reference sets, rebuilt and compared."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+
+from manifests.schema import Manifest, parse_manifest
+from patchgen.build import build
+from patchgen.errors import PatchgenError
+from patchgen.plan import plan_of
+from patchgen.source import Photo, read_photo
+from patchgen.synthetic import make_source, write_source
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One reference set, and what this machine made of it."""
+
+    name: str
+    expected: Manifest
+    set_id: str
+    pixel_root: str
+
+    @property
+    def good(self) -> bool:
+        """Whether the bytes are the same."""
+        return self.set_id == self.expected.set_id
+
+
+def goldens() -> dict[str, Manifest]:
+    """The manifests of the reference sets, by name. Their sources are images of ``patchgen source``."""
+    folder = resources.files("manifests") / "golden"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
+    return {file.name.removesuffix(".json"): parse_manifest(file.read_bytes(), file.name) for file in files}
+
+
+def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
+    """The sources of a reference set, made in ``folder`` from their names: KIND-WIDTHxHEIGHT-SEED.png."""
+    photos = []
+    for source in manifest.sources:
+        kind, extent, seed = source.name.removesuffix(".png").rsplit("-", 2)
+        width, height = map(int, extent.split("x"))
+        path = folder / source.name
+        if not path.exists():
+            write_source(path, make_source(kind, width, height, int(seed)))
+        photos.append(read_photo(path))
+    return photos
+
+
+def examine(names: list[str], on_set: Callable[[int], None]) -> Iterator[Finding]:
+    """Rebuild reference sets and say what came out; ``on_set`` hears how many are done.
+
+    Raises:
+        PatchgenError: a source image itself comes out otherwise, or a set cannot be built at all.
+    """
+    known = goldens()
+    with tempfile.TemporaryDirectory(prefix="patchgen-doctor-") as temporary:
+        for number, name in enumerate(names):
+            expected = known[name]
+            photos = golden_photos(expected, Path(temporary))
+            try:
+                plan = plan_of(expected, photos, n=expected.n)
+            except PatchgenError as error:
+                raise PatchgenError(f"{name}: {error}") from error
+            made = build(plan, photos, Path(temporary) / name, workers=1)
+            yield Finding(name=name, expected=expected, set_id=made.set_id, pixel_root=made.pixel_root)
+            on_set(number + 1)

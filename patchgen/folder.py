@@ -1,0 +1,131 @@
+"""Whether a folder may take a build: empty, the same build unfinished, done, or the beginning of it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from manifests.canonical import parse_json
+from manifests.diff import differences
+from manifests.errors import PatchSetError
+from manifests.files import PART_PREFIX, read_regular_file, write_atomically
+from manifests.patchset import MANIFEST_NAME, open_patchset
+from manifests.schema import Manifest
+from manifests.sums import SUMS_NAME
+from patchgen.errors import PatchgenError
+from patchgen.plan import Plan, identity_of_source, make_plan
+from patchgen.recipe import recorded_recipe
+from patchgen.source import Photo
+
+PLAN_NAME = ".patchgen-build.json"
+"""Lies in the folder while a build is unfinished; the manifest takes its place."""
+
+MAX_MARKER_BYTES = 1 << 20
+
+
+def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
+    """Make sure an existing ``folder`` may hold this build, and mark it; the manifest, if there is one.
+
+    With ``extend``, a finished set may be the beginning of this build.
+
+    Raises:
+        PatchgenError: the folder holds another set, or files that no build wrote.
+    """
+    if (folder / MANIFEST_NAME).exists():
+        try:
+            manifest = open_patchset(folder).manifest
+        except PatchSetError as error:
+            raise PatchgenError(f"{error}; nothing was written") from error
+        found = identity_of(manifest)
+        if found["shard_size"] is None:  # a set of one shard fits every shard size that holds it
+            found["shard_size"] = plan.shard_size if plan.shard_size >= manifest.n else manifest.n
+        if extend and manifest.n < plan.n:
+            found["n"] = plan.n
+        _refuse_other(folder, plan, found, "holds a finished set")
+        return manifest
+    marker = folder / PLAN_NAME
+    if marker.exists():
+        _refuse_other(folder, plan, _read_marker(marker), "holds an unfinished build")
+        return None
+    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART_PREFIX))
+    if foreign:
+        raise PatchgenError(
+            f"{folder}: holds files that no build wrote ({', '.join(foreign[:3])}"
+            f"{', …' if len(foreign) > 3 else ''}), expected an empty or new folder; choose another --out"
+        )
+    mark_unfinished(folder, plan)
+    return None
+
+
+def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> Plan:
+    """The plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``.
+
+    Raises:
+        PatchgenError: it was another build, or its marker is damaged.
+    """
+    marker = folder / PLAN_NAME
+    found = _read_marker(marker)
+    try:
+        plan = make_plan(
+            photos=photos,
+            recipe=recorded_recipe(found["recipe"], found["encoding"]),
+            n=n,
+            size=found["size"],
+            seed=found["seed"],
+            shard_size=found["shard_size"],
+            card={},
+        )
+    except (KeyError, TypeError) as error:
+        raise PatchgenError(f"{marker}: is no build record; choose another --out") from error
+    _refuse_other(folder, plan, found, "holds an unfinished build")
+    return dataclasses.replace(plan, sources=tuple(found["sources"]))
+
+
+def mark_unfinished(folder: Path, plan: Plan) -> None:
+    """Say in the folder which build is under way; a manifest, which would call it finished, goes."""
+    # The sources whole, with their names and card texts: an interrupted extension has them from nowhere else.
+    marker = plan.identity() | {"sources": list(plan.sources)}
+    text = json.dumps(marker, sort_keys=True, indent=1) + "\n"
+    write_atomically(folder / PLAN_NAME, text.encode())
+    for name in (MANIFEST_NAME, SUMS_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def identity_of(manifest: Manifest) -> dict[str, Any]:
+    """The plan identity a finished set was built from."""
+    value = manifest.model_dump(mode="json")
+    return {
+        **{key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")},
+        "shard_size": value["shards"][0]["n"] if len(value["shards"]) > 1 else None,
+        "sources": [identity_of_source(source) for source in value["sources"]],
+    }
+
+
+def _read_marker(marker: Path) -> dict[str, Any]:
+    try:
+        value = parse_json(read_regular_file(marker, MAX_MARKER_BYTES), str(marker))
+    except (PatchSetError, OSError) as error:
+        raise PatchgenError(f"{marker}: cannot be read: {error}; choose another --out") from error
+    sources = value.get("sources") if isinstance(value, dict) else None
+    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+        raise PatchgenError(f"{marker}: is no build record; choose another --out")
+    return value
+
+
+def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) -> None:
+    wanted = plan.identity()
+    found = found | {"sources": [identity_of_source(source) for source in found["sources"]]}
+    differing = list(differences(found, wanted))
+    if [path for path, _, _ in differing] == ["n"] and what == "holds a finished set" and found["n"] < plan.n:
+        raise PatchgenError(
+            f"{folder}: holds a finished set of {found['n']} patches, this build has {plan.n}; "
+            "make it longer with 'patchgen extend', or choose another --out"
+        )
+    if differing:
+        path, has, wants = differing[0]
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise PatchgenError(
+            f"{folder}: {what} with {path} {has}, this build has {path} {wants}{more}; "
+            "choose another --out, or give the options it was built with"
+        )

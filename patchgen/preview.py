@@ -1,0 +1,157 @@
+"""A contact sheet: patches of a set side by side and, with its photo, where in it they lie."""
+
+import colorsys
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from manifests import Manifest, PatchSet
+from manifests.files import write_atomically
+from manifests.reader import read_patches
+from patchgen.errors import PatchgenError
+from patchgen.geometry import build_pyramids, place
+from patchgen.plan import plan_of
+from patchgen.randomness import GEOMETRY_STREAM, uniforms
+from patchgen.source import Photo
+
+_PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
+_TILE = 96
+"""Pixels a side that a tile has at least."""
+_GAP, _MARGIN, _FRAME = 8, 32, 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Layout:
+    columns: int
+    rows: int
+    tile: int
+
+    @property
+    def width(self) -> int:
+        return self.columns * self.tile + (self.columns - 1) * _GAP
+
+    @property
+    def height(self) -> int:
+        return self.rows * self.tile + (self.rows - 1) * _GAP
+
+
+def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) -> Image.Image:
+    """An RGB image of ``count`` patches, evenly spaced over the set.
+
+    With the set's ``photos`` it shows these too, with the outline of every patch in the colour of its frame.
+
+    Raises:
+        PatchSetError: a patch cannot be read.
+        PatchgenError: the photos are not the set's, or the recipe is unknown.
+    """
+    manifest = patchset.manifest
+    count = min(count, manifest.n)
+    indices = [i * manifest.n // count for i in range(count)]
+    columns = math.ceil(math.sqrt(count * 1.6))
+    scale = max(1, math.ceil(_TILE / manifest.size))
+    layout = _Layout(columns=columns, rows=math.ceil(count / columns), tile=manifest.size * scale)
+    colours = [_colour(i) for i in range(count)] if photos else []
+    parts = [_heading(manifest, layout.width), _grid(patchset, indices, layout, colours)]
+    if photos:
+        outlines = _outlines(manifest, photos, indices)
+        for number, photo in enumerate(photos):
+            here = [(o, c) for (source, o), c in zip(outlines, colours, strict=True) if source == number]
+            parts.append(_photo(photo, here, layout.width))
+    return _stack(parts)
+
+
+def write_sheet(path: Path, sheet: Image.Image) -> None:
+    """Write a sheet as PNG or JPEG, by the ending of its name.
+
+    Raises:
+        PatchgenError: another ending, or the file cannot be written.
+    """
+    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    if path.suffix.lower() not in formats:
+        raise PatchgenError(f"{path}: expected a name that ends in {', '.join(formats)}")
+    buffer = io.BytesIO()
+    sheet.save(buffer, formats[path.suffix.lower()])
+    try:
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise PatchgenError(f"{path}: cannot be written: {error.strerror}; choose another --out") from error
+
+
+def _heading(manifest: Manifest, width: int) -> Image.Image:
+    names = ", ".join(source.name for source in manifest.sources)
+    title = f"{manifest.n:,} patches of {manifest.size} px from {names}"
+    details = f"{manifest.recipe.get('name', 'recipe')} · seed {manifest.seed} · set {manifest.set_id[:16]}"
+    image = Image.new("RGB", (width, 56), _PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.text((0, 0), title, fill=_INK, font=ImageFont.load_default(22))
+    draw.text((0, 30), details, fill=_FAINT, font=ImageFont.load_default(16))
+    return image
+
+
+def _grid(
+    patchset: PatchSet, indices: list[int], layout: _Layout, colours: list[tuple[int, int, int]]
+) -> Image.Image:
+    image = Image.new("RGB", (layout.width, layout.height), _PAPER)
+    draw = ImageDraw.Draw(image)
+    for i, patch in enumerate(read_patches(patchset, indices)):
+        x, y = (i % layout.columns) * (layout.tile + _GAP), (i // layout.columns) * (layout.tile + _GAP)
+        tile = Image.fromarray(patch).resize((layout.tile, layout.tile), Image.Resampling.NEAREST)
+        image.paste(tile, (x, y))
+        if colours:
+            box = (x - 1, y - 1, x + layout.tile, y + layout.tile)
+            draw.rectangle(box, outline=colours[i], width=_FRAME)
+    return image
+
+
+def _outlines(
+    manifest: Manifest, photos: Sequence[Photo], indices: list[int]
+) -> list[tuple[int, npt.NDArray[np.float64]]]:
+    """Which photo each patch is of, and its corners (4, 2) there in photo pixels."""
+    plan = plan_of(manifest, photos, n=manifest.n)
+    pyramids = build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
+    last = manifest.size - 0.5
+    corners = np.array([[-0.5, -0.5, 1], [last, -0.5, 1], [last, last, 1], [-0.5, last, 1]])
+    found = []
+    for index in indices:
+        draws = uniforms(plan.seed, GEOMETRY_STREAM, index, 1)
+        places = place(plan.recipe.geometry, plan.size, pyramids, draws)
+        found.append((int(places.source[0]), (corners @ places.matrix[0].T + 0.5) / places.ratio[0]))
+    return found
+
+
+def _photo(
+    photo: Photo, outlines: list[tuple[npt.NDArray[np.float64], tuple[int, int, int]]], width: int
+) -> Image.Image:
+    # Lines are drawn at twice the size and shrunk with the photo, which makes them smooth.
+    scale = 2 * width / photo.width
+    size = (2 * width, max(2, round(photo.height * scale)))
+    image = Image.fromarray(photo.pixels).resize(size, Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(image)
+    for corners, colour in outlines:
+        points = [(float(x), float(y)) for x, y in corners * scale]
+        for ink, thickness in ((_PAPER, 2 * _FRAME + 2), (colour, 2 * _FRAME - 2)):
+            draw.line([*points, *points[:2]], fill=ink, width=thickness, joint="curve")
+    return image.resize((width, size[1] // 2), Image.Resampling.BOX)
+
+
+def _stack(parts: list[Image.Image]) -> Image.Image:
+    width = max(part.width for part in parts)
+    height = sum(part.height for part in parts) + _MARGIN // 2 * (len(parts) - 1)
+    sheet = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), _PAPER)
+    y = _MARGIN
+    for part in parts:
+        sheet.paste(part, (_MARGIN, y))
+        y += part.height + _MARGIN // 2
+    return sheet
+
+
+def _colour(i: int) -> tuple[int, int, int]:
+    """Colours far apart: the golden ratio around the hue circle."""
+    red, green, blue = colorsys.hsv_to_rgb((i * 0.618034) % 1, 0.65, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)

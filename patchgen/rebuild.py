@@ -1,0 +1,106 @@
+"""Sets made again: the same bytes from a manifest, a longer set from a shorter one, single patches to compare."""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from manifests import Manifest, PatchSet
+from manifests.digest import pixel_digest
+from manifests.errors import PatchSetError
+from manifests.files import read_regular_file
+from manifests.patchset import MANIFEST_NAME, MAX_MANIFEST_BYTES, open_patchset
+from manifests.reader import shard_of
+from manifests.rows import read_contract
+from manifests.schema import parse_manifest
+from manifests.verify import Fault
+from patchgen.build import build
+from patchgen.encode import make_encoder
+from patchgen.environment import opencv_major
+from patchgen.errors import PatchgenError
+from patchgen.folder import PLAN_NAME, unfinished_plan
+from patchgen.geometry import build_pyramids
+from patchgen.patches import PatchMaker
+from patchgen.plan import plan_of
+from patchgen.source import Photo
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file, or in a set's folder.
+
+    Raises:
+        PatchSetError: it cannot be read, or breaks the format.
+    """
+    if path.is_dir():
+        return open_patchset(path).manifest
+    try:
+        return parse_manifest(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
+    except OSError as error:
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; give a {MANIFEST_NAME}") from error
+
+
+def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, workers: int) -> Manifest:
+    """Write the set that ``manifest`` describes into ``folder``, every shard compared with it as it is made.
+
+    Returns the manifest written, which is ``manifest`` unless another version of PyArrow wrote other tables.
+
+    Raises:
+        PatchgenError: the photos are not the set's, OpenCV has another major version than the one that wrote
+            the set, the recipe is unknown, or a shard comes out otherwise; and as ``build``.
+    """
+    plan = plan_of(manifest, photos, n=manifest.n)
+    there, here = opencv_major(manifest.environment)
+    if there and there != here:
+        raise PatchgenError(
+            f"the set was written with OpenCV {there}.x, here is {here}.x, which computes other pixels; install "
+            f"opencv-python-headless {there}.x and the version of this package that goes with it"
+        )
+    return build(plan, photos, folder, workers=workers, expected=manifest)
+
+
+def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int) -> Manifest:
+    """Make the set in ``folder`` ``n`` patches long; or finish doing so, if that was interrupted.
+
+    Raises:
+        PatchgenError: it has more already, or the photos are not the set's; and as ``build``.
+    """
+    if (folder / PLAN_NAME).exists() and not (folder / MANIFEST_NAME).exists():
+        return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
+    manifest = open_patchset(folder).manifest
+    if n < manifest.n:
+        raise PatchgenError(f"{folder}: holds {manifest.n} patches already, expected --n above that")
+    return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
+
+
+def regenerate(
+    patchset: PatchSet, photos: Sequence[Photo], count: int, on_patch: Callable[[int], None]
+) -> list[Fault]:
+    """Build ``count`` patches again, chosen at random, and compare them with their rows; ``on_patch`` hears of each.
+
+    Together with ``verify`` this proves that a set was made of its photo as its recipe says.
+
+    Raises:
+        PatchgenError: the photos are not the set's, or the recipe is unknown.
+        PatchSetError: a table cannot be read.
+    """
+    manifest = patchset.manifest
+    plan = plan_of(manifest, photos, n=manifest.n)
+    encode = make_encoder(plan.recipe.encoding)
+    pyramids = build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
+    chosen = sorted(random.SystemRandom().sample(range(manifest.n), min(count, manifest.n)))
+    faults, name, columns = [], "", {}
+    for index in chosen:
+        shard = shard_of(patchset, index)
+        if shard.parquet.name != name:
+            name = shard.parquet.name
+            columns = read_contract(patchset.folder / name, shard.n, ("sha256", "pixels"))
+        maker = PatchMaker(plan.recipe, pyramids, size=plan.size, seed=plan.seed, first_index=index, n=1)
+        patch = next(maker.chunks())[0]
+        row = index - shard.first_index
+        made = {"pixels": pixel_digest(patch), "sha256": hashlib.sha256(encode(patch)).digest()}
+        for digest, value in made.items():
+            if value != columns[digest][row]:
+                what = f"patch {index}: built again, its {digest} are {value.hex()}, its row says "
+                faults.append(Fault(file=name, what=what + columns[digest][row].hex()))
+        on_patch(1)
+    return faults

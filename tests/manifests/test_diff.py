@@ -1,0 +1,70 @@
+"""What two sets have in common."""
+
+from pathlib import Path
+
+import pytest
+
+from manifests import PatchSet, open_patchset
+from manifests.diff import diff_manifests, diff_sets, differences
+from manifests.reader import read_patches, shard_of
+
+
+@pytest.fixture(scope="module")
+def make_set(photo_path: Path, tmp_path_factory: pytest.TempPathFactory):
+    from patchgen.build import build
+    from patchgen.plan import make_plan
+    from patchgen.recipe import load_recipe
+    from patchgen.source import read_photo
+
+    def make(n: int = 120, shard_size: int = 50, image_format: str = "png", seed: int = 0) -> PatchSet:
+        folder = tmp_path_factory.mktemp("diff") / "set"
+        photo, recipe = read_photo(photo_path), load_recipe("asano2023").with_format(image_format)
+        plan = make_plan(photos=[photo], recipe=recipe, n=n, size=32, seed=seed, shard_size=shard_size, card={})
+        build(plan, [photo], folder, workers=1)
+        return open_patchset(folder)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "keys"),
+    [
+        ({}, "the same set", []),
+        ({"image_format": "ppm"}, "the same pixels in 120 patches, in other bytes", ["encoding.compression"]),
+        ({"shard_size": 7}, "the same 120 patches, in other shards or of another record", ["shard sizes[0]"]),
+        ({"n": 200}, "the same 120 patches; B goes on", ["n"]),
+        ({"n": 60, "image_format": "ppm"}, "the same pixels in 60 patches, in other bytes; A goes on", ["n"]),
+        ({"seed": 1}, "different sets: no patch has the same pixels", ["seed"]),
+    ],
+)
+def test_verdicts(make_set, change: dict, verdict: str, keys: list[str]) -> None:
+    found = diff_sets(make_set(), make_set(**change))
+    assert found.verdict() == verdict
+    assert set(keys) <= {path for path, _, _ in found.keys}
+    assert found.same_set == (not change)
+
+
+def test_manifests_alone(make_set) -> None:
+    first, second = make_set().manifest, make_set(image_format="ppm").manifest
+    assert diff_manifests(first, first).verdict() == "the same set"
+    assert diff_manifests(first, second).verdict() == "the same pixels, stored in another way"
+    assert diff_manifests(first, make_set(seed=1).manifest).verdict() == "different sets"
+
+
+def test_differences() -> None:
+    a, b = {"x": [1, {"y": 2}], "z": 0}, {"x": [1, {"y": 3}], "w": "ü"}
+    assert list(differences(a, b)) == [("w", "null", '"ü"'), ("x[1].y", "2", "3"), ("z", "0", "null")]
+
+
+def test_reading_single_patches(make_set) -> None:
+    import numpy as np
+
+    a, b = make_set(), make_set(shard_size=7)
+    indices = [119, 0, 50, 49, 3, 3]
+    for left, right in zip(read_patches(a, indices), read_patches(b, indices), strict=True):
+        assert left.shape == (32, 32, 3) and np.array_equal(left, right)
+    assert shard_of(a, 50).name == "patches-000001.tar"
+    from manifests import PatchSetError
+
+    with pytest.raises(PatchSetError, match="no patch 120, the set has 0 to 119"):
+        next(read_patches(a, [120]))

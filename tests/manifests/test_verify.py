@@ -1,0 +1,179 @@
+"""Verification finds whatever is wrong, names it, and never cries wolf."""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from manifests import open_patchset, tar
+from manifests.digest import set_id
+from manifests.patchset import write_manifest
+from manifests.schema import parse_manifest
+from manifests.sums import read_sums
+from manifests.verify import verify
+
+SHARD, TABLE = "patches-000001.tar", "patches-000001.parquet"
+
+
+@pytest.fixture
+def copy(patchset_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+
+
+def files_at_fault(folder: Path, **options: bool) -> set[str]:
+    return {fault.file for fault in verify(folder, **options).faults}
+
+
+def test_a_good_set_has_no_fault(copy: Path) -> None:
+    seen: list[int] = []
+    report = verify(copy, on_patches=seen.append)
+    assert report.faults == () and report.patches == 200 == sum(seen)
+    assert verify(copy, workers=3).faults == ()
+    assert verify(copy, fast=True).faults == () and verify(copy, fast=True).patches == 0
+    (copy / "notes.txt").write_text("files that look like no part of a set are the user's")
+    assert verify(copy).faults == ()
+
+
+def test_every_flipped_bit_is_found(copy: Path) -> None:
+    chance = random.Random(1)
+    for path in sorted(copy.iterdir()):
+        data = path.read_bytes()
+        positions = [chance.randrange(len(data)) for _ in range(25)] + [0, len(data) - 1]
+        for position in positions:
+            damaged = bytearray(data)
+            damaged[position] ^= 1 << chance.randrange(8)
+            path.write_bytes(damaged)
+            assert verify(copy).faults, (path.name, position)
+        path.write_bytes(data)
+    assert verify(copy).faults == ()
+
+
+def test_a_fault_names_its_member(copy: Path) -> None:
+    path = copy / SHARD
+    row = pq.read_table(copy / TABLE).to_pylist()[7]
+    data = bytearray(path.read_bytes())
+    data[row["offset"] + row["size"] // 2] ^= 1
+    path.write_bytes(data)
+    faults = [str(fault) for fault in verify(copy).faults]
+    assert len(faults) == 2
+    assert any("sha256 is" in fault and "the manifest says" in fault for fault in faults)
+    assert any(fault.startswith(f"{SHARD}: member {row['key']}.png: sha256 is ") for fault in faults)
+
+
+@pytest.mark.parametrize("boundary", [True, False])
+def test_truncation_is_found(copy: Path, boundary: bool) -> None:
+    path = copy / SHARD
+    row = pq.read_table(copy / TABLE).to_pylist()[40]
+    end = row["offset"] - tar.BLOCK if boundary else row["offset"] + 5
+    path.write_bytes(path.read_bytes()[:end])
+    assert files_at_fault(copy) == files_at_fault(copy, fast=True) == {SHARD}
+    assert f"{end} bytes, the manifest says" in str(verify(copy, fast=True).faults[0])
+
+
+def _rename(folder: Path) -> None:
+    (folder / SHARD).rename(folder / "patches-000009.tar")
+
+
+def _swap(folder: Path) -> None:
+    first, second = folder / "patches-000000.tar", folder / SHARD
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "files"),
+    [
+        (lambda f: (f / SHARD).unlink(), {SHARD}),
+        (lambda f: (f / TABLE).unlink(), {TABLE}),
+        (lambda f: (f / "SHA256SUMS").unlink(), {"SHA256SUMS"}),
+        (lambda f: (f / "manifest.json").unlink(), {"manifest.json"}),
+        (_rename, {SHARD, "patches-000009.tar"}),
+        (lambda f: shutil.copy(f / SHARD, f / "patches-000003.tar"), {"patches-000003.tar"}),
+        (lambda f: shutil.copy(f / SHARD, f / "patches-000001 (1).tar"), {"patches-000001 (1).tar"}),
+        (lambda f: (f / ".patchset-part-7-x").touch(), {".patchset-part-7-x"}),
+        (lambda f: (f / ".patchgen-build.json").touch(), {".patchgen-build.json"}),
+        (lambda f: (f / SHARD).write_bytes(b""), {SHARD}),
+        (lambda f: (f / TABLE).write_bytes(b"PAR1"), {TABLE}),
+    ],
+)
+def test_names_and_sizes_are_found_fast(copy: Path, damage: Callable[[Path], object], files: set[str]) -> None:
+    damage(copy)
+    assert files_at_fault(copy, fast=True) == files_at_fault(copy) == files
+
+
+def test_swapped_shards_and_links_are_found(copy: Path) -> None:
+    _swap(copy)
+    assert files_at_fault(copy) >= {"patches-000000.tar", SHARD}
+    _swap(copy)
+    (copy / SHARD).rename(copy / "elsewhere")
+    (copy / SHARD).symlink_to("elsewhere")
+    assert files_at_fault(copy, fast=True) == {SHARD}
+
+
+def rewrite(folder: Path, tar_bytes: bytes) -> None:
+    """Make ``tar_bytes`` the shard, with a manifest that agrees: what only a look into the tar can find."""
+    (folder / SHARD).write_bytes(tar_bytes)
+    value = json.loads((folder / "manifest.json").read_bytes())
+    value["shards"][1] |= {"bytes": len(tar_bytes), "sha256": hashlib.sha256(tar_bytes).hexdigest()}
+    value["set_id"] = set_id(value)
+    write_manifest(folder, parse_manifest(json.dumps(value).encode(), "edited"))
+
+
+def members(folder: Path) -> list[bytes]:
+    data = (folder / SHARD).read_bytes()
+    starts = [row["offset"] - tar.BLOCK for row in pq.read_table(folder / TABLE).to_pylist()]
+    ends = [*starts[1:], len(data) - len(tar.END)]
+    return [data[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda m: m[:-1], "the tar has"),
+        (lambda m: [*m, m[0]], "after the last member"),
+        (lambda m: [*m[:3], m[3], *m[3:-1]], "member 000000084.png: the header"),
+        (lambda m: [m[1], m[0], *m[2:]], "member 000000080.png"),
+        (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "that of '../../etc/pwd'"),
+        (lambda m: [*m[:-1], m[-1][:-1] + b"\x01"], "the padding behind it is not zero bytes"),
+    ],
+)
+def test_members_are_compared_with_their_rows(
+    copy: Path, change: Callable[[list[bytes]], list[bytes]], part: str
+) -> None:
+    rewrite(copy, b"".join(change(members(copy))) + tar.END)
+    report = verify(copy)
+    assert part in "\n".join(map(str, report.faults)), report.faults
+    assert {fault.file for fault in report.faults} == {SHARD}
+
+
+def test_a_table_that_lies_about_pixels(copy: Path) -> None:
+    table = pq.read_table(copy / TABLE)
+    digests = table.column("pixels").to_pylist()
+    digests[0], digests[1] = digests[1], digests[0]
+    position = table.schema.get_field_index("pixels")
+    import pyarrow as pa
+
+    lying = table.set_column(position, table.schema.field("pixels"), pa.array(digests, pa.binary(32)))
+    pq.write_table(lying, copy / TABLE)
+    data = (copy / TABLE).read_bytes()
+    value = json.loads((copy / "manifest.json").read_bytes())
+    value["shards"][1]["parquet"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    write_manifest(copy, parse_manifest(json.dumps(value).encode(), "edited"))
+    faults = "\n".join(map(str, verify(copy).faults))
+    assert "member 000000080.png: its pixels hash to" in faults
+    assert "manifest.json: pixel_root is" in faults
+
+
+def test_sums_are_what_sha256sum_reads(patchset_path: Path) -> None:
+    import subprocess
+
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=patchset_path, check=True)
+    names = {path.name for path in patchset_path.iterdir()} - {"SHA256SUMS"}
+    assert read_sums(patchset_path / "SHA256SUMS").keys() == names
+    assert open_patchset(patchset_path).manifest.n == 200

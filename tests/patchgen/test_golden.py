@@ -1,0 +1,137 @@
+"""Reference sets: their manifests lie in ``manifests/golden``, and every machine must make their bytes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifests.schema import IMAGE_FORMATS
+from patchgen.build import build
+from patchgen.doctor import golden_photos, goldens
+from patchgen.plan import make_plan, plan_of
+from patchgen.recipe import load_recipe, packaged_recipes, parse_recipe
+from patchgen.source import read_photo
+from patchgen.synthetic import make_source, write_source
+from tests.conftest import Program
+
+FOLDER = Path(__file__).parents[2] / "manifests" / "golden"
+LEAVES, FRACTAL, NOISE = "dead-leaves-640x480-0.png", "fractal-320x240-7.png", "noise-200x100-3.png"
+
+NAMED = """
+name: named
+version: 1
+geometry: {crop: 0.9, area: [0.01, 0.5], aspect: [0.5, 2], oversize: 1, rotation: 180, shear: 10, corners: photo,
+           hflip: 0.5, vflip: 0.25}
+augment:
+  - {name: HorizontalFlip, p: 0.5}
+  - {name: VerticalFlip, p: 0.5}
+  - {name: Transpose, p: 0.5}
+  - {name: ToGray, p: 0.2}
+  - {name: Solarize, p: 0.3, threshold_range: [0.3, 0.7]}
+  - {name: Posterize, p: 0.3, num_bits: [2, 6]}
+  - {name: InvertImg, p: 0.2}
+encoding: {format: png}
+"""
+
+
+def definitions() -> dict[str, dict[str, Any]]:
+    """Every packaged recipe in its own format, asano2023 in every format and at 224 px, two photos, named steps."""
+    sets: dict[str, dict[str, Any]] = {}
+    for recipe in packaged_recipes():
+        sets[f"{recipe}-32-jpg"] = {"recipe": load_recipe(recipe)}
+    for image_format in IMAGE_FORMATS:
+        sets[f"asano2023-32-{image_format}"] = {"recipe": load_recipe("asano2023").with_format(image_format)}
+    sets["asano2023-224-jpg"] = {"recipe": load_recipe("asano2023"), "size": 224, "n": 12}
+    sets["three-photos-48-ppm"] = {
+        "recipe": load_recipe("asano2023").with_format("ppm"),
+        "size": 48,
+        "names": (LEAVES, FRACTAL, NOISE),
+    }
+    sets["named-32-png"] = {"recipe": parse_recipe(NAMED, "named")}
+    return sets
+
+
+def test_every_packaged_recipe_and_format_has_a_golden() -> None:
+    assert set(goldens()) == set(definitions())
+
+
+@pytest.mark.parametrize("name", sorted(definitions()))
+def test_the_bytes_are_the_golden_ones(name: str, tmp_path: Path, update_goldens: bool) -> None:
+    definition = {"n": 150, "size": 32, "names": (LEAVES,), **definitions()[name]}
+    photos = []
+    for source in definition["names"]:
+        kind, extent, seed = source.removesuffix(".png").rsplit("-", 2)
+        write_source(tmp_path / source, make_source(kind, *map(int, extent.split("x")), int(seed)))
+        photos.append(read_photo(tmp_path / source))
+    plan = make_plan(
+        photos=photos,
+        recipe=definition["recipe"],
+        n=definition["n"],
+        size=definition["size"],
+        seed=5,
+        shard_size=None,
+        card={"licence": "CC0-1.0"},
+    )
+    manifest = build(plan, photos, tmp_path / "out", workers=1)
+    if update_goldens:
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / f"{name}.json").write_bytes(manifest.to_json())
+    expected = goldens()[name]
+    assert (manifest.pixel_root, manifest.set_id) == (expected.pixel_root, expected.set_id)
+
+
+def test_formats_change_bytes_and_no_pixels() -> None:
+    known = goldens()
+    sets = [known[f"asano2023-32-{image_format}"] for image_format in IMAGE_FORMATS]
+    assert len({manifest.pixel_root for manifest in sets}) == 1
+    assert len({manifest.set_id for manifest in sets}) == len(IMAGE_FORMATS)
+
+
+@pytest.mark.parametrize("shard_size", [1, 7, 149])
+def test_shards_and_workers_change_no_patch(shard_size: int, tmp_path: Path) -> None:
+    expected = goldens()["asano2023-32-png"]
+    photos = golden_photos(expected, tmp_path)
+    whole = plan_of(expected, photos, n=expected.n)
+    found = []
+    for workers in (1, 4):
+        plan = make_plan(
+            photos=photos,
+            recipe=whole.recipe,
+            n=whole.n,
+            size=whole.size,
+            seed=whole.seed,
+            shard_size=shard_size,
+            card={},
+        )
+        found.append(build(plan, photos, tmp_path / str(workers), workers=workers))
+    assert found[0].set_id == found[1].set_id != expected.set_id
+    assert found[0].pixel_root == expected.pixel_root
+
+
+def test_doctor(run_patchgen: Program) -> None:
+    result = run_patchgen("doctor", "--json")
+    assert result.status == 0, result
+    found = json.loads(result.out)
+    assert found["good"]
+    assert set(found["sets"]) == set(goldens())
+    assert "cpu_features" in found["environment"]
+
+
+def test_doctor_notices_other_pixels() -> None:
+    code = """
+import sys, numpy, patchgen.warp, patchgen.cli
+class Other(patchgen.warp.Warp):
+    def __getitem__(self, i):
+        return super().__getitem__(i) ^ numpy.uint8(1)
+import patchgen.patches
+patchgen.patches.Warp = Other
+sys.argv = ["patchgen", "doctor"]
+patchgen.cli.main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run
+    assert run.stdout.count("OTHER PIXELS") == len(goldens())
+    assert "reference sets come out otherwise here" in run.stderr.splitlines()[-1]

@@ -1,0 +1,152 @@
+"""Albumentations transforms named in a recipe, several photos in one set, and mirrored patches."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from manifests import open_patchset
+from manifests.reader import read_patches
+from patchgen.errors import PatchgenError
+from patchgen.named import PORTABLE
+from patchgen.recipe import load_recipe, parse_recipe
+from tests.conftest import Program, assert_one_line, make_photo, write_image
+
+PLAIN = "geometry: {crop: 1, area: [1, 1], aspect: [1, 1], oversize: 1, rotation: 0, shear: 0, corners: photo%s}"
+
+
+def recipe_text(augment: str, geometry: str = "") -> str:
+    return f"name: mine\nversion: 1\n{PLAIN % geometry}\naugment: [{augment}]\nencoding: {{format: ppm}}\n"
+
+
+def build(run: Program, tmp_path: Path, text: str, *images: Path, n: int = 60, **options: Any) -> Path:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text)
+    out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+    extra = [item for key, value in options.items() for item in (f"--{key.replace('_', '-')}", value)]
+    photos = [item for image in images for item in ("--image", image)]
+    result = run("build", *photos, "--recipe", recipe, "--n", n, "--out", out, *extra)
+    assert result.status == 0, result
+    return out
+
+
+def table(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_any_transform_with_its_parameters(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:
+    text = recipe_text("{name: GaussianBlur, p: 0.5, blur_limit: [3, 7]}, {name: HorizontalFlip, p: 1}")
+    one = build(run_patchgen, tmp_path, text, photo_path, workers=1)
+    three = build(run_patchgen, tmp_path, text, photo_path, workers=3, shard_size=13)
+    manifest = open_patchset(one).manifest
+    assert manifest.pixel_root == open_patchset(three).manifest.pixel_root
+    assert manifest.recipe["profile"] == "fast"
+    assert "AVX" in manifest.environment["cpu_features"] or manifest.environment["machine"] != "x86_64"
+    assert manifest.recipe["augment"][0]["sigma_limit"]  # a default, filled in
+    rows = table(one)
+    assert 10 < sum(row["augment0_GaussianBlur_applied"] for row in rows) < 50
+    for row in rows:
+        assert (row["augment0_GaussianBlur_params"] is None) != row["augment0_GaussianBlur_applied"]
+    drawn = [json.loads(row["augment0_GaussianBlur_params"]) for row in rows if row["augment0_GaussianBlur_applied"]]
+    assert len({str(params) for params in drawn}) > 3
+
+
+def test_the_user_is_told_once_that_a_recipe_is_fast(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:
+    for augment, told in (("{name: GaussNoise}", 1), ("{name: Transpose}", 0), ("", 0)):
+        (tmp_path / "r.yaml").write_text(recipe_text(augment))
+        command = ["build", "--image", photo_path, "--recipe", tmp_path / "r.yaml", "--n", 3]
+        result = run_patchgen(*command, "--out", tmp_path / f"o{told}{len(augment)}")
+        assert result.status == 0 and result.err.count("profile: fast") == told == len(result.err.splitlines())
+
+
+def test_exact_transforms_do_what_their_names_say(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:
+    photo = make_photo()
+    plain = build(run_patchgen, tmp_path, recipe_text(""), photo_path, n=12)
+    meanings = {
+        "HorizontalFlip": lambda p: p[:, ::-1],
+        "VerticalFlip": lambda p: p[::-1],
+        "Transpose": lambda p: p.swapaxes(0, 1),
+        "InvertImg": lambda p: 255 - p,
+    }
+    assert set(meanings) < PORTABLE and photo.shape
+    for name, meaning in meanings.items():
+        changed = build(run_patchgen, tmp_path, recipe_text(f"{{name: {name}, p: 1}}"), photo_path, n=12)
+        pairs = zip(*(read_patches(open_patchset(folder), range(12)) for folder in (plain, changed)), strict=True)
+        assert all(np.array_equal(meaning(before), after) for before, after in pairs)
+
+
+@pytest.mark.parametrize(
+    ("augment", "part"),
+    [
+        ("{name: GausianBlur}", "no image transform 'GausianBlur'; did you mean GaussianBlur?"),
+        ("{name: ColourJitter}", "did you mean ColorJitter?"),
+        ("{name: GaussianBlur, blur_limits: 3}", "Argument(s) 'blur_limits' are not valid"),
+        ("{name: GaussianBlur, blur_limit: many}", "augment: GaussianBlur:"),
+        ("{name: GaussianBlur, p: 1.5}", "augment[0].p: Input should be less than or equal to 1"),
+        ("{name: RandomCrop, height: 8, width: 8}", "expected the same; leave it out"),
+        ("{name: ToFloat}", "makes float32"),
+        ("{name: Compose}", "no image transform 'Compose'"),
+        ("{name: os.system}", "augment[0].name: String should match pattern"),
+        ("{p: 1}", "required key 'augment[0].name' is missing"),
+        ("{name: ColorJitter, p: 1}", "required key 'augment[0].brightness' is missing"),
+        ("{name: ColorJitter, p: 1, brightnes: 0}", "unknown key 'augment[0].brightnes'; did you mean 'brightness'?"),
+    ],
+)
+def test_what_a_recipe_may_not_name(augment: str, part: str) -> None:
+    with pytest.raises(PatchgenError) as caught:
+        parse_recipe(recipe_text(augment), "mine.yaml")
+    assert str(caught.value).startswith("recipe mine.yaml: ") and part in str(caught.value), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def test_patches_of_several_photos(run_patchgen: Program, tmp_path: Path) -> None:
+    photos = [
+        write_image(tmp_path / f"{k}.png", np.full((60 + 20 * k, 80, 3), 40 * k + 20, np.uint8)) for k in range(3)
+    ]
+    out = build(run_patchgen, tmp_path, recipe_text(""), *photos, n=300)
+    manifest, rows = open_patchset(out).manifest, table(out)
+    assert [source.name for source in manifest.sources] == ["0.png", "1.png", "2.png"]
+    patches = read_patches(open_patchset(out), range(300))
+    assert all((patch == 40 * row["source"] + 20).all() for patch, row in zip(patches, rows, strict=True))
+    counts = np.bincount([row["source"] for row in rows])
+    assert counts.min() > 70
+    again = tmp_path / "again"
+    command = ["rebuild", "--manifest", out / "manifest.json", "--out", again]
+    pictures = [item for photo in photos for item in ("--image", photo)]
+    assert run_patchgen(*command, *pictures).status == 0
+    assert_one_line(run_patchgen(*command, *pictures[2:], *pictures[:2]), "the set's source '0.png'")
+
+
+def test_one_of_several_photos_gives_the_patches_it_gives_alone(photo_path: Path) -> None:
+    from patchgen.patches import PatchMaker
+    from patchgen.pyramid import build_pyramid
+    from patchgen.source import read_photo
+
+    pixels = [read_photo(photo_path).pixels, make_photo(90, 70, seed=3)]
+    pyramids = [build_pyramid(photo, enlarge=True) for photo in pixels]
+    recipe = load_recipe("asano2023")
+
+    def make(chosen: list[Any]) -> list[np.ndarray]:
+        maker = PatchMaker(recipe, chosen, size=32, seed=0, first_index=0, n=80)
+        sources.append(maker.columns()["source"])
+        return [patch for patches in maker.chunks() for patch in patches]
+
+    sources: list[np.ndarray] = []
+    both, alone = make(pyramids), make(pyramids[:1])
+    equal = [np.array_equal(a, b) for a, b in zip(both, alone, strict=True)]
+    assert equal == (sources[0] == 0).tolist() and 20 < sum(equal) < 60
+
+
+def test_mirrored_patches(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:
+    plain = build(run_patchgen, tmp_path, recipe_text(""), photo_path)
+    for option, axis in (("hflip", 1), ("vflip", 0)):
+        flipped = build(run_patchgen, tmp_path, recipe_text("", f", {option}: 0.5"), photo_path)
+        rows = table(flipped)
+        assert 15 < sum(row[option] for row in rows) < 45
+        pairs = zip(*(read_patches(open_patchset(folder), range(60)) for folder in (plain, flipped)), strict=True)
+        for (before, after), row in zip(pairs, rows, strict=True):
+            expected = np.flip(before, axis) if row[option] else before
+            assert np.abs(expected.astype(int) - after).max() <= 1
