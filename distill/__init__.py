@@ -1,7 +1,7 @@
 """Students distilled from a frozen patch set. Patches flow through these rooms into a run directory:
 
 - ``config``: YAML in, one frozen value out; each component below owns its group.
-- ``tars``: WebDataset tars in, raw samples out. ``images``: encoded images in, pixels out.
+- ``tars``: WebDataset tars in, raw samples out.
 - ``patches``: verified shards in, a resident tensor of patches and the order to see them in out.
 - ``augment``: a batch and its draws in, the pixels both networks see out.
 - ``models``: a name in, a network out. ``weights``: a file in, a state dict and what is known of it out.

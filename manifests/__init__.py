@@ -9,7 +9,10 @@ Rooms, and what flows through them:
 - ``tar``: names and sizes in, canonical USTAR headers out.
 - ``rows``: the Parquet file beside each shard.
 - ``schema``: the manifest, parsed once into frozen types; ``faults`` says in one line what is wrong with one.
-- ``patchset``: a folder in, a verified set out.
+- ``patchset``: a folder in, a set out; ``sums``: its ``SHA256SUMS``.
+- ``verify``, ``verify_shard``: a folder in, everything that is wrong with it out.
+- ``diff``: two sets in, what they have in common out.
+- ``reader``, ``images``: a set and an index in, pixels out.
 - ``terminal``: how both programs report errors and progress.
 
 ``FORMAT.md`` beside this file specifies the format for other languages.
