@@ -4,7 +4,7 @@ Source of the definitions: ``FORMAT.md`` beside this file.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,15 @@ def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(patch).data).digest()
 
 
-def bytes_digest(data: bytes) -> bytes:
-    """SHA-256 of an encoded patch, as it stands in the tar member."""
-    return hashlib.sha256(data).digest()
+def pixel_digests(patches: Sequence[npt.NDArray[np.uint8]]) -> list[bytes]:
+    """``pixel_digest`` of each of many patches."""
+    sha256, uint8 = hashlib.sha256, np.dtype(np.uint8)
+    return [
+        sha256(patch.data).digest()
+        if patch.dtype == uint8 and patch.ndim == 3 and patch.shape[2] == 3 and patch.flags.c_contiguous
+        else pixel_digest(patch)
+        for patch in patches
+    ]
 
 
 def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

@@ -3,9 +3,10 @@
 The six columns here are the contract. Columns after them are the writer's: the parameters it applied.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,14 +60,9 @@ def read_places(path: Path, n: int) -> list[tuple[int, int]]:
 
 
 def _read_raw(path: Path, names: list[str]) -> list[bytes]:
-    try:
-        with path.open("rb") as file:  # opened here: PyArrow takes no name that is not UTF-8
-            table = pq.read_table(file, columns=names)
-            columns = [table.column(name).combine_chunks() for name in names]
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise PatchSetError(
-            f"{path}: cannot read the columns {', '.join(names)}: {_first_line(error)}; rebuild the shard"
-        ) from error
+    with _reading(path) as file:
+        table = pq.read_table(file, columns=names)
+        columns = [table.column(name).combine_chunks() for name in names]
     return [_values(path, name, column) for name, column in zip(names, columns, strict=True)]
 
 
@@ -85,11 +81,8 @@ def count_rows(path: Path) -> int:
     Raises:
         PatchSetError: the file is not Parquet.
     """
-    try:
-        with path.open("rb") as file:
-            count: int = pq.read_metadata(file).num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise PatchSetError(f"{path}: not readable as Parquet: {_first_line(error)}") from error
+    with _reading(path) as file:
+        count: int = pq.read_metadata(file).num_rows
     return count
 
 
@@ -101,11 +94,8 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
     """
     if (rows := count_rows(path)) != n:  # before anything is decoded: a footer may promise billions
         raise PatchSetError(f"{path}: {rows} rows, expected {n}")
-    try:
-        with path.open("rb") as file:
-            table = pq.read_table(file, columns=list(names))
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise PatchSetError(f"{path}: the contract columns cannot be read: {_first_line(error)}") from error
+    with _reading(path) as file:
+        table = pq.read_table(file, columns=list(names))
     for field in map(CONTRACT.field, names):
         if field.name not in table.column_names:
             raise PatchSetError(f"{path}: the column {field.name!r} is missing")
@@ -119,12 +109,12 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
 
 def read_metadata(path: Path) -> bytes | None:
     """The writer's JSON record in a Parquet file, or None when the file is unreadable or has none."""
+    if not path.is_file():
+        return None
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
+        with _reading(path) as file:
             metadata: dict[bytes, bytes] | None = pq.read_schema(file).metadata
-    except (pa.ArrowException, OSError):
+    except PatchSetError:
         return None
     return (metadata or {}).get(METADATA_KEY)
 
@@ -137,5 +127,17 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
     return pa.table(columns, schema=pa.schema(fields, metadata={METADATA_KEY: record}))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """The open file, for PyArrow, which takes no name that is not UTF-8 and raises all sorts of errors.
+
+    Raises:
+        PatchSetError: instead of whatever the block raises over a damaged file.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    # A flipped bit in a footer shows as Arrow's errors, text that is no UTF-8, a size that no memory holds.
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PatchSetError(f"{path}: cannot be read as Parquet: {reason}; rebuild the shard") from error

@@ -25,6 +25,9 @@ _ATTEMPTS = 10
 _DRAW_CROP, _DRAW_ANGLE, _DRAW_SHEAR, _DRAW_INNER, _DRAW_SHAPE = 0, 2, 3, 4, 6
 _DRAW_SOURCE, _DRAW_HFLIP, _DRAW_VFLIP = 26, 27, 28
 
+_ENLARGES_BELOW = 0.66
+"""Scale under which a patch may want the enlarged level: its number, 4 · log2(scale) rounded, is below -2."""
+
 POSITION_BITS = 10
 MATRIX_BITS = 24
 OFFSET_BITS = 12
@@ -102,7 +105,7 @@ def build_pyramids(geometry: Geometry, size: int, photos: Sequence[npt.NDArray[n
     for photo in photos:
         outer = geometry.crop * min(photo.shape[:2])
         smallest = math.sqrt(geometry.area[0]) * outer / math.floor(geometry.oversize * size)
-        pyramids.append(build_pyramid(photo, enlarge=smallest < 1))
+        pyramids.append(build_pyramid(photo, enlarge=smallest < _ENLARGES_BELOW))
     return tuple(pyramids)
 
 

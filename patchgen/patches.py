@@ -54,10 +54,18 @@ class PatchMaker:
     def chunks(self) -> Iterator[list[Patch]]:
         """All patches in order, some at a time, each RGB uint8 of shape (size, size, 3)."""
         for start in range(0, self._n, self._chunk):
-            patches = [self._warp[i] for i in range(start, min(start + self._chunk, self._n))]
-            for step in self._steps:
-                step(patches, start)
+            patches = self.warped(start)
+            self.augment(patches, start)
             yield patches
+
+    def warped(self, start: int) -> list[Patch]:
+        """The chunk of patches from number ``start`` on, as they lie in the photo."""
+        return [self._warp[i] for i in range(start, min(start + self._chunk, self._n))]
+
+    def augment(self, patches: list[Patch], start: int) -> None:
+        """Do every step of the recipe to ``patches``, of which the first has number ``start``, in their list."""
+        for step in self._steps:
+            step(patches, start)
 
     def columns(self) -> dict[str, Any]:
         """Every applied parameter, one array of n values a column; null where a step was left out."""

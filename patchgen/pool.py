@@ -4,18 +4,22 @@
 on, so nothing here imports it at the top.
 """
 
-import contextlib
 import ctypes
+import dataclasses
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 from typing import Any
 
+from manifests.files import PART_PREFIX
 from manifests.terminal import counting
+from patchgen.forks import handling, start_server, starting_processes
+from patchgen.pyramid import StoredPyramid, map_pyramids, store_pyramids
 from patchgen.shard import Job, Task
 
 POLL_SECONDS = 0.2
@@ -58,19 +62,19 @@ def _in_this_process(job: Job, tasks: list[Task], on_count: OnCount, on_shard: O
 
 
 def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, on_shard: OnShard) -> Entries:
-    # A fork server imports the heavy packages once and forks clean, single-threaded workers.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["patchgen.write"])
+    context = start_server()
     counter, stop = context.Value("q", 0), context.RawValue("b", 0)  # read without a lock
+    spill = job.folder / f"{PART_PREFIX}{os.getpid()}-pyramids"
+    stored = store_pyramids(spill, job.pyramids)
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(tasks)),
         mp_context=context,
         initializer=_start_worker,
-        initargs=(job, counter, stop),
+        initargs=(dataclasses.replace(job, pyramids=()), spill, stored, counter, stop),
     )
     entries: Entries = {}
     try:
-        with _starting_processes():
+        with starting_processes():
             futures: dict[Future[dict[str, Any]], Task] = {pool.submit(_work, task): task for task in tasks}
         pending = set(futures)
         while pending:
@@ -82,52 +86,23 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, 
                 on_shard(number, entries[number])
         return entries
     finally:
-        with _handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
+        with handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
             stop.value = 1  # they look at it every few patches, so that an error or Ctrl-C ends in milliseconds
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _handling(handler: Any) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM with ``handler`` in the block, where this is the thread that hears them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
-
-
-@contextlib.contextmanager
-def _starting_processes() -> Iterator[None]:
-    """Start processes that never hear Ctrl-C; one that comes meanwhile is heard here when all have started.
-
-    Children inherit this thread's signal mask. The mask alone does not keep the signal from this process, where
-    another library's thread may take it, and an exception in the middle would leave half a pool.
-    """
-    received: list[int] = []
-    with _handling(lambda number, frame: received.append(number)):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if received:
-        raise KeyboardInterrupt
+            spill.unlink(missing_ok=True)
 
 
 _worker_state: tuple[Job, "Synchronized[int]", ctypes.c_byte] | None = None
 
 
-def _start_worker(job: Job, counter: "Synchronized[int]", stop: ctypes.c_byte) -> None:
+def _start_worker(
+    job: Job, spill: Path, stored: list[StoredPyramid], counter: "Synchronized[int]", stop: ctypes.c_byte
+) -> None:
     global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
     from patchgen.write import configure_opencv  # noqa: PLC0415 - see the module docstring
 
     configure_opencv()
-    _worker_state = (job, counter, stop)
+    _worker_state = (dataclasses.replace(job, pyramids=map_pyramids(spill, stored)), counter, stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -7,7 +7,9 @@ Weights are whole multiples of 2**-14, so that every product and sum below is ex
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +80,40 @@ def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
         levels[number] = resize(levels[max(number - STEPS, 0)], *size)
     numbers = tuple(sorted(levels))
     return Pyramid(levels=tuple(levels[number] for number in numbers), numbers=numbers)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredPyramid:
+    """Where a pyramid's levels lie in a file, one after the other from byte ``offset`` on."""
+
+    offset: int
+    shapes: tuple[tuple[int, ...], ...]
+    numbers: tuple[int, ...]
+
+
+def store_pyramids(path: Path, pyramids: Sequence[Pyramid]) -> list[StoredPyramid]:
+    """Write pyramids into a file that several processes can map, so that they share one copy."""
+    stored = []
+    with path.open("wb") as file:
+        for pyramid in pyramids:
+            shapes = tuple(level.shape for level in pyramid.levels)
+            stored.append(StoredPyramid(offset=file.tell(), shapes=shapes, numbers=pyramid.numbers))
+            for level in pyramid.levels:
+                file.write(np.ascontiguousarray(level).data)
+    return stored
+
+
+def map_pyramids(path: Path, stored: Sequence[StoredPyramid]) -> tuple[Pyramid, ...]:
+    """The pyramids in a file of ``store_pyramids``, read-only; the file may be deleted while they are mapped."""
+    whole = np.memmap(path, dtype=np.uint8, mode="r")
+    pyramids = []
+    for one in stored:
+        ends = np.cumsum([one.offset, *(math.prod(shape) for shape in one.shapes)]).tolist()
+        parts = zip(ends[:-1], ends[1:], one.shapes, strict=True)
+        # Plain arrays over the mapped pages: a memmap is an array subclass, and slower to hand to OpenCV.
+        levels = tuple(np.asarray(whole[start:end]).reshape(shape) for start, end, shape in parts)
+        pyramids.append(Pyramid(levels=levels, numbers=one.numbers))
+    return tuple(pyramids)
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:

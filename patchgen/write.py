@@ -1,15 +1,17 @@
 """One shard: a range of indices in, a canonical tar and its Parquet table out. Runs in a worker process."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import cv2
+import numpy as np
 import pyarrow.parquet as pq
 
 from manifests import rows, tar
 from manifests.canonical import canonical_json
-from manifests.digest import pixel_digest
+from manifests.digest import pixel_digests
 from manifests.files import atomic_file
 from manifests.schema import patch_key
 from patchgen.encode import make_encoder
@@ -40,29 +42,37 @@ def _heard(chunks: Iterator[list[Patch]], on_patches: Callable[[int], None]) -> 
         on_patches(len(patches))
 
 
-def _write_tar(file: BinaryIO, job: Job, first_index: int, chunks: Iterator[list[Patch]]) -> dict[str, list[Any]]:
+def _write_tar(file: BinaryIO, job: Job, first_index: int, chunks: Iterator[list[Patch]]) -> dict[str, Any]:
     """Write every patch as a member of a canonical tar; returns the contract columns of its table."""
     encode = make_encoder(job.recipe.encoding)
-    extension = job.recipe.encoding.format
-    contract: dict[str, list[Any]] = {field.name: [] for field in rows.CONTRACT}
-    keys, indices, offsets, sizes, digests, pixels = contract.values()
-    index, position = first_index, 0
+    names = _member_names(first_index, job.recipe.encoding.format)
+    sizes: list[int] = []
+    digests: list[bytes] = []
+    pixels: list[bytes] = []
     for patches in chunks:
         encoded = [encode(patch) for patch in patches]
-        pixels += [pixel_digest(patch) for patch in patches]
+        pixels += pixel_digests(patches)
         digests += [hashlib.sha256(data).digest() for data in encoded]
-        for data in encoded:
-            key, length = patch_key(index), len(data)
-            header, padding = tar.header(f"{key}.{extension}", length), tar.padding(length)
-            file.write(header + data + padding)
-            keys.append(key)
-            indices.append(index)
-            offsets.append(position + len(header))
-            sizes.append(length)
-            index += 1
-            position += len(header) + length + len(padding)
+        sizes += [len(data) for data in encoded]
+        parts = ((tar.header(next(names), len(data)), data, tar.padding(len(data))) for data in encoded)
+        file.write(b"".join(itertools.chain.from_iterable(parts)))
     file.write(tar.END)
-    return contract
+    lengths = np.array(sizes, dtype=np.int64)
+    ends = np.cumsum(tar.BLOCK + (lengths + tar.BLOCK - 1) // tar.BLOCK * tar.BLOCK)
+    indices = range(first_index, first_index + len(sizes))
+    return {
+        "key": [patch_key(index) for index in indices],
+        "index": np.array(indices, dtype=np.int64),
+        "offset": np.concatenate([[0], ends[:-1]]) + tar.BLOCK,
+        "size": lengths,
+        "sha256": digests,
+        "pixels": pixels,
+    }
+
+
+def _member_names(first_index: int, extension: str) -> Iterator[str]:
+    """Names of tar members from ``first_index`` on."""
+    return (f"{patch_key(index)}.{extension}" for index in itertools.count(first_index))
 
 
 def configure_opencv() -> None:

@@ -8,6 +8,7 @@ program it writes those patches as a patch set, with a manifest that names no pa
 """
 
 import functools
+import hashlib
 import io
 import math
 import multiprocessing
@@ -25,7 +26,7 @@ from PIL import Image
 from rich.progress import track
 
 from manifests import rows, tar
-from manifests.digest import bytes_digest, file_digest, pixel_digest, pixel_root
+from manifests.digest import file_digest, pixel_digest, pixel_root
 from manifests.files import atomic_file, write_atomically
 from manifests.schema import make_manifest, patch_key, shard_name
 
@@ -86,7 +87,14 @@ def write_shard(out: Path, number: int, first: int, image_format: str, made: lis
     with atomic_file(path) as file:
         for index, (patch, data) in enumerate(made, start=first):
             file.write(tar.header(f"{patch_key(index)}.{image_format}", len(data)))
-            values = (patch_key(index), index, file.tell(), len(data), bytes_digest(data), pixel_digest(patch))
+            values = (
+                patch_key(index),
+                index,
+                file.tell(),
+                len(data),
+                hashlib.sha256(data).digest(),
+                pixel_digest(patch),
+            )
             for column, value in zip(contract.values(), values, strict=True):
                 column.append(value)
             file.write(data + tar.padding(len(data)))

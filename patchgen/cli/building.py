@@ -49,6 +49,7 @@ def build(
 
     Example: patchgen build --image photo.jpg --n 50000 --out shards/
     """
+    workers = _workers_for(workers)
     from patchgen.build import build as run_build  # noqa: PLC0415
     from patchgen.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
@@ -71,7 +72,7 @@ def build(
             err=True,
         )
     with resumable():
-        manifest = run_build(plan, photos, out, workers=cores(workers))
+        manifest = run_build(plan, photos, out, workers=workers)
     _say(manifest)
 
 
@@ -89,6 +90,7 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
+    workers = _workers_for(workers)
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
@@ -96,7 +98,7 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
     wanted = read_manifest(manifest)
     photos = [read_photo(image) for image in images]
     with resumable():
-        made = run_rebuild(wanted, photos, out, workers=cores(workers))
+        made = run_rebuild(wanted, photos, out, workers=workers)
     _say(made)
     if made != wanted:
         click.echo(
@@ -116,13 +118,24 @@ def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None) 
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
+    workers = _workers_for(workers)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
     photos = [read_photo(image) for image in images]
     with resumable():
-        manifest = run_extend(shards, n, photos, workers=cores(workers))
+        manifest = run_extend(shards, n, photos, workers=workers)
     _say(manifest)
+
+
+def _workers_for(workers: int | None) -> int:
+    """How many processes to use; if several, the server they come from starts now, beside this one's imports."""
+    from patchgen.forks import start_server  # noqa: PLC0415
+
+    workers = cores(workers)
+    if workers > 1:
+        start_server()
+    return workers
 
 
 def _say(manifest: "Manifest") -> None:
