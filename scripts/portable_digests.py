@@ -1,0 +1,56 @@
+"""Digests of sets from every packaged portable recipe, as JSON, for comparison with another machine's.
+
+    python scripts/portable_digests.py --n 2000
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from manifests.schema import IMAGE_FORMATS
+from patchgen.build import build
+from patchgen.doctor import examine, goldens
+from patchgen.environment import environment
+from patchgen.plan import make_plan
+from patchgen.recipe import Recipe, load_recipe, packaged_recipes
+from patchgen.source import read_photo
+from patchgen.synthetic import make_source, write_source
+
+SLOW = {"webp": 20, "png": 4}
+"""How many times fewer patches of formats that take an emulated machine long."""
+
+
+@click.command()
+@click.option("--n", default=2000, show_default=True, type=click.IntRange(1))
+def main(n: int) -> None:
+    """Build small sets in one process and print their digests."""
+    found: dict[str, dict[str, object]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image = folder / "leaves.png"
+        write_source(image, make_source("dead-leaves", 800, 600, 3))
+        photo = read_photo(image)
+
+        def add(label: str, recipe: Recipe, count: int, size: int) -> None:
+            plan = make_plan(
+                photos=[photo], recipe=recipe, n=count, size=size, seed=11, shard_size=None, card={}
+            )
+            made = build(plan, [photo], folder / label, workers=1)
+            found[label] = {"n": count, "pixel_root": made.pixel_root, "set_id": made.set_id}
+
+        for recipe in map(load_recipe, packaged_recipes()):
+            if recipe.profile == "portable":
+                add(recipe.name, recipe, n, 32)
+        for image_format in IMAGE_FORMATS:
+            recipe = load_recipe("asano2023").with_format(image_format)
+            add(f"asano2023-{image_format}", recipe, max(n // SLOW.get(image_format, 1), 1), 32)
+        add("asano2023-224", load_recipe("asano2023"), max(n // 20, 1), 224)
+    for finding in examine(list(goldens()), lambda count: None):
+        found[f"golden {finding.name}"] = {"n": finding.expected.n, "set_id": finding.set_id, "good": finding.good}
+    click.echo(json.dumps({"environment": environment("fast"), "sets": found}))
+
+
+if __name__ == "__main__":
+    main()
