@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,37 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, 
     context = start_server()
     counter, stop = context.Value("q", 0), context.RawValue("b", 0)  # read without a lock
     spill = job.folder / f"{PART_PREFIX}{os.getpid()}-pyramids"
-    stored = store_pyramids(spill, job.pyramids)
+    try:
+        stored = store_pyramids(spill, job.pyramids)
+        shared = _Shared(job=dataclasses.replace(job, pyramids=()), spill=spill, stored=stored)
+        return _run_pool(context, (shared, counter, stop), tasks, workers, on_count, on_shard)
+    finally:
+        spill.unlink(missing_ok=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """A job on its way to the workers: its pyramids lie in a file that all of them map."""
+
+    job: Job
+    spill: Path
+    stored: list[StoredPyramid]
+
+
+def _run_pool(
+    context: ForkServerContext,
+    initargs: tuple[_Shared, "Synchronized[int]", ctypes.c_byte],
+    tasks: list[Task],
+    workers: int,
+    on_count: OnCount,
+    on_shard: OnShard,
+) -> Entries:
+    _, counter, stop = initargs
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(tasks)),
         mp_context=context,
         initializer=_start_worker,
-        initargs=(dataclasses.replace(job, pyramids=()), spill, stored, counter, stop),
+        initargs=initargs,
     )
     entries: Entries = {}
     try:
@@ -89,20 +115,18 @@ def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, 
         with handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
             stop.value = 1  # they look at it every few patches, so that an error or Ctrl-C ends in milliseconds
             pool.shutdown(wait=True, cancel_futures=True)
-            spill.unlink(missing_ok=True)
 
 
 _worker_state: tuple[Job, "Synchronized[int]", ctypes.c_byte] | None = None
 
 
-def _start_worker(
-    job: Job, spill: Path, stored: list[StoredPyramid], counter: "Synchronized[int]", stop: ctypes.c_byte
-) -> None:
+def _start_worker(shared: _Shared, counter: "Synchronized[int]", stop: ctypes.c_byte) -> None:
     global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
     from patchgen.write import configure_opencv  # noqa: PLC0415 - see the module docstring
 
     configure_opencv()
-    _worker_state = (dataclasses.replace(job, pyramids=map_pyramids(spill, stored)), counter, stop)
+    job = dataclasses.replace(shared.job, pyramids=map_pyramids(shared.spill, shared.stored))
+    _worker_state = (job, counter, stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -1,6 +1,6 @@
 """Digests of sets from every packaged portable recipe, as JSON, for comparison with another machine's.
 
-    python scripts/portable_digests.py --n 2000
+python scripts/portable_digests.py --n 2000
 """
 
 import json
@@ -34,9 +34,7 @@ def main(n: int) -> None:
         photo = read_photo(image)
 
         def add(label: str, recipe: Recipe, count: int, size: int) -> None:
-            plan = make_plan(
-                photos=[photo], recipe=recipe, n=count, size=size, seed=11, shard_size=None, card={}
-            )
+            plan = make_plan(photos=[photo], recipe=recipe, n=count, size=size, seed=11, shard_size=None, card={})
             made = build(plan, [photo], folder / label, workers=1)
             found[label] = {"n": count, "pixel_root": made.pixel_root, "set_id": made.set_id}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
-from patchgen.cli.options import cores, images, out_folder, resumable, shards_argument, workers_option
+from patchgen.cli.options import cores, counted_shards, images, out_folder, resumable, shards_argument, workers_option
 
 if TYPE_CHECKING:
     from manifests import Manifest
@@ -140,6 +140,5 @@ def _workers_for(workers: int | None) -> int:
 
 def _say(manifest: "Manifest") -> None:
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    shards = "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards)} shards"
-    click.echo(f"{manifest.n} patches of {manifest.size} px in {shards}, {megabytes:,.1f} MB")
+    click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")

@@ -2,18 +2,27 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from manifests.errors import PatchSetError
 from manifests.terminal import counting, progress_bar
-from patchgen.cli.options import cores, images, json_option, shards_argument, workers_option
+from patchgen.cli.options import (
+    cores,
+    counted_shards,
+    images,
+    json_option,
+    shards_argument,
+    workers_option,
+)
 from patchgen.errors import PatchgenError
 
 if TYPE_CHECKING:
     from manifests import Manifest
-    from manifests.verify import Fault
+    from manifests.verify import Fault, Report
 
 
 @click.command()
@@ -35,7 +44,6 @@ def verify(
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
-    from manifests.patchset import open_patchset  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
 
     if fast and regenerate:
@@ -44,50 +52,51 @@ def verify(
         raise click.UsageError("--regenerate K and --image belong together.")
     if not shards.is_dir():
         raise PatchgenError(f"{shards}: no such folder; give the folder of a set")
-    n = _announced(shards)
-    with progress_bar("verifying patches", n) as update:
+    with progress_bar("verifying patches", _announced(shards)) as update:
         report = run_verify(shards, fast=fast, workers=cores(workers), on_patches=counting(update))
-    faults = list(report.faults)
+    faults, again = list(report.faults), 0
     if regenerate and report.manifest is not None:
-        faults += _regenerate(shards, images, regenerate)
+        again = min(regenerate, report.manifest.n)
+        faults += _regenerate(shards, images, again)
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "good": not faults,
-                    "level": "fast" if fast else "full",
-                    "set_id": report.manifest and report.manifest.set_id,
-                    "n": report.manifest and report.manifest.n,
-                    "patches_read": report.patches,
-                    "patches_regenerated": min(regenerate, open_patchset(shards).manifest.n)
-                    if regenerate and report.manifest
-                    else 0,
-                    "faults": [dataclasses.asdict(fault) for fault in faults],
-                }
-            )
-        )
-    elif not faults and report.manifest is not None:
-        what = "names, sizes and counts" if fast else "every file, member, row and digest"
-        click.echo(f"good: {what} of {report.manifest.n} patches in {len(report.manifest.shards)} shards")
-        if regenerate:
-            click.echo(f"good: {min(regenerate, report.manifest.n)} patches built again from the photo")
-        click.echo(f"set_id {report.manifest.set_id}")
+        click.echo(json.dumps(_verdict(report, faults, fast=fast, again=again)))
     else:
-        for fault in faults:
-            click.echo(fault)
+        for line in faults or _praise(report, fast=fast, again=again):
+            click.echo(line)
     if faults:
         many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise PatchgenError(f"{shards}: {many}; rebuild the set, or copy what is named from a good one")
 
 
+def _verdict(report: "Report", faults: "list[Fault]", *, fast: bool, again: int) -> dict[str, Any]:
+    return {
+        "good": not faults,
+        "level": "fast" if fast else "full",
+        "set_id": report.manifest and report.manifest.set_id,
+        "n": report.manifest and report.manifest.n,
+        "patches_read": report.patches,
+        "patches_regenerated": again,
+        "faults": [dataclasses.asdict(fault) for fault in faults],
+    }
+
+
+def _praise(report: "Report", *, fast: bool, again: int) -> Iterator[str]:
+    if report.manifest is not None:
+        what = "names, sizes and counts" if fast else "every file, member, row and digest"
+        yield f"good: {what} of {report.manifest.n} patches in {counted_shards(report.manifest)}"
+        if again:
+            yield f"good: {again} patches built again from the photo"
+        yield f"set_id {report.manifest.set_id}"
+
+
 def _announced(shards: Path) -> int:
-    from manifests.errors import PatchSetError  # noqa: PLC0415
+    """How many patches a set says it has, for the progress bar; what is wrong with it is verify's to say."""
     from manifests.patchset import open_patchset  # noqa: PLC0415
 
     try:
         return open_patchset(shards).manifest.n
     except PatchSetError:
-        return 0  # what is wrong with it is verify's to say
+        return 0
 
 
 def _regenerate(shards: Path, paths: tuple[Path, ...], count: int) -> "list[Fault]":

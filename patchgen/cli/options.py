@@ -4,11 +4,14 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from manifests.terminal import InterruptedProgram
+
+if TYPE_CHECKING:
+    from manifests import Manifest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +43,11 @@ def cores(workers: int | None) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def counted_shards(manifest: "Manifest") -> str:
+    """How many shards, in words."""
+    return "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards)} shards"
 
 
 @contextlib.contextmanager
