@@ -1,6 +1,17 @@
-"""``python -m distill``."""
+"""``python -m distill``, and the program itself: as little as can be before Ctrl-C is heard."""
 
-from distill.cli import main
+import sys
+
+
+def main() -> None:
+    """Entry point; see ``manifests.terminal.run_program`` for exit statuses."""
+    try:
+        from distill.cli import main as run  # noqa: PLC0415 - importing takes long enough to be interrupted
+    except KeyboardInterrupt:
+        print("distill: interrupted", file=sys.stderr)
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

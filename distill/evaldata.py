@@ -131,7 +131,7 @@ def _tars(path: Path, size: int | None) -> LabelledImages | None:
         for sample in read_samples(shards):
             where = f"{sample['__url__']}: sample {sample['__key__']}"
             image, label = _sample(sample, where)
-            images.append(_fit(decode_image(image, where, None), size))
+            images.append(_fit(decode_image(image, where), size))
             labels.append(label)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise DistillError(f"{path}: not a whole tar: {str(error) or type(error).__name__}; get it again") from error
@@ -171,7 +171,7 @@ def _read(file: Path, size: int | None) -> npt.NDArray[np.uint8]:
         data = file.read_bytes()
     except OSError as error:
         raise DistillError(f"{file}: cannot be read: {error.strerror}") from error
-    return _fit(decode_image(data, str(file), None), size)
+    return _fit(decode_image(data, str(file)), size)
 
 
 def _fit(image: npt.NDArray[np.uint8], size: int | None) -> npt.NDArray[np.uint8]:

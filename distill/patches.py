@@ -20,7 +20,7 @@ from distill.errors import DistillError
 from distill.randomness import generator
 from distill.tars import read_samples
 from manifests import PatchSet
-from manifests.images import decode_image
+from manifests.images import decode_patch
 
 _CHUNK = 512
 
@@ -98,7 +98,7 @@ def _decode_sample(sample: dict[str, Any], image_format: str, size: int) -> tupl
     if not re.fullmatch(r"[0-9]{9,10}", str(sample["__key__"])):
         return f"{where}: the key is no index"
     try:
-        return int(sample["__key__"]), decode_image(sample[image_format], where, size)
+        return int(sample["__key__"]), decode_patch(sample[image_format], where, size, image_format)
     except DistillError as error:
         return str(error)
 

@@ -13,7 +13,7 @@ Rooms, and what flows through them:
 - ``verify``, ``verify_shard``: a folder in, everything that is wrong with it out.
 - ``diff``: two sets in, what they have in common out.
 - ``reader``, ``images``: a set and an index in, pixels out.
-- ``terminal``: how both programs report errors and progress.
+- ``terminal``, ``processes``: how both programs report errors and progress, and start workers.
 
 ``FORMAT.md`` beside this file specifies the format for other languages.
 """

@@ -100,10 +100,17 @@ def parse_json(data: bytes, where: str) -> Any:
     """The value of a JSON text, refusing what parsers disagree about.
 
     Raises:
-        PatchSetError: not UTF-8, not JSON, a duplicate key, NaN or Infinity, nested too deeply.
+        PatchSetError: not UTF-8, not JSON, a duplicate key, NaN or Infinity, an integer beyond ±(2**53 - 1), a
+            number too large for a float, nested too deeply.
     """
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+        )
     except UnicodeDecodeError as error:
         raise PatchSetError(f"{where}: not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -122,6 +129,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if key in value:
             raise PatchSetError(f"the key {key!r} appears twice in one object")
         value[key] = item
+    return value
+
+
+def _parse_int(text: str) -> int:
+    value = int(text)
+    if abs(value) > MAX_SAFE_INTEGER:
+        raise PatchSetError(f"the integer {text[:40]} is beyond ±(2**53 - 1)")
+    return value
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise PatchSetError(f"the number {text[:40]} is too large")
     return value
 
 

@@ -56,6 +56,11 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a path is a regular file and no link."""
+    return path.is_file() and not path.is_symlink()
+
+
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
     """The bytes of a regular file, or of one that a link leads to.
 
@@ -95,4 +100,4 @@ def describe_os_error(error: OSError, folder: Path) -> str:
     """Where writing into ``folder`` failed, why, and what to do, as the start of a line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{folder}: no space left on the disk; free some"
-    return f"{error.filename or folder}: {error.strerror or error}; mend it"
+    return f"{error.filename2 or error.filename or folder}: {error.strerror or error}; put that right"

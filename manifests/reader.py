@@ -2,13 +2,15 @@
 
 import bisect
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests import rows
 from manifests.errors import PatchSetError
-from manifests.images import decode_image
+from manifests.files import is_plain
+from manifests.images import decode_patch
 from manifests.patchset import PatchSet
 from manifests.schema import Shard, patch_key
 
@@ -29,15 +31,8 @@ def read_patches(patchset: PatchSet, indices: Sequence[int]) -> Iterator[npt.NDA
             places[shard.name] = rows.read_places(patchset.folder / shard.parquet.name, shard.n)
         offset, length = places[shard.name][index - shard.first_index]
         path = patchset.shard_path(shard)
-        if not 0 <= length <= shard.bytes:
-            raise PatchSetError(f"{path}: the table says {length} bytes for patch {index}; verify the set")
-        try:
-            with path.open("rb") as file:
-                file.seek(max(offset, 0))
-                data = file.read(length)
-        except OSError as error:
-            raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
-        yield decode_image(data, f"{path}: {patch_key(index)}.{image_format}", size)
+        data = _read_span(path, offset, length)
+        yield decode_patch(data, f"{path}: {patch_key(index)}.{image_format}", size, image_format)
 
 
 def shard_of(patchset: PatchSet, index: int) -> Shard:
@@ -50,3 +45,16 @@ def shard_of(patchset: PatchSet, index: int) -> Shard:
         raise PatchSetError(f"{patchset.folder}: no patch {index}, the set has 0 to {patchset.manifest.n - 1}")
     shards = patchset.manifest.shards
     return shards[bisect.bisect_right(shards, index, key=lambda shard: shard.first_index) - 1]
+
+
+def _read_span(path: Path, offset: int, length: int) -> bytes:
+    if not is_plain(path):
+        raise PatchSetError(f"{path}: is missing or no regular file")
+    try:
+        if not 0 <= offset <= offset + length <= path.stat().st_size:
+            raise PatchSetError(f"{path}: its table says {length} bytes at {offset}, which it does not hold")
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    except OSError as error:
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import PatchSetError
+from manifests.files import is_plain
 
 CONTRACT = pa.schema(
     [
@@ -95,10 +96,11 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
     if (rows := count_rows(path)) != n:  # before anything is decoded: a footer may promise billions
         raise PatchSetError(f"{path}: {rows} rows, expected {n}")
     with _reading(path) as file:
+        schema = pq.read_schema(file)
         table = pq.read_table(file, columns=list(names))
+    if schema.names[: len(CONTRACT)] != CONTRACT.names:
+        raise PatchSetError(f"{path}: its columns begin {schema.names[:6]}, expected {CONTRACT.names}")
     for field in map(CONTRACT.field, names):
-        if field.name not in table.column_names:
-            raise PatchSetError(f"{path}: the column {field.name!r} is missing")
         column = table.column(field.name)
         if column.type != field.type or column.null_count:
             raise PatchSetError(
@@ -134,6 +136,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     Raises:
         PatchSetError: instead of whatever the block raises over a damaged file.
     """
+    if path.exists() and not is_plain(path):
+        raise PatchSetError(f"{path}: is no regular file, expected one, and no link")
     try:
         with path.open("rb") as file:
             yield file

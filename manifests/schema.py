@@ -14,6 +14,8 @@ from manifests.faults import describe
 FORMAT = "patchset/1"
 KEY_DIGITS = 9
 MAX_PATCHES = 10**KEY_DIGITS
+MAX_SHARD = 10**6
+"""Patches a shard: its table is read whole."""
 MAX_SIZE = 4096
 ImageFormat = Literal["png", "jpg", "webp", "ppm"]
 IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
@@ -59,7 +61,7 @@ class Shard(_Frozen):
     """One tar file: patches ``first_index`` to ``first_index + n - 1``; ``bytes`` is the file's length."""
 
     name: str
-    n: Annotated[int, Field(ge=1, le=MAX_PATCHES)]
+    n: Annotated[int, Field(ge=1, le=MAX_SHARD)]
     first_index: Annotated[int, Field(ge=0, le=MAX_PATCHES)]
     bytes: Bytes
     sha256: Sha256

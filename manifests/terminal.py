@@ -46,8 +46,14 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
 
 
 def _fail(where: str, message: str, status: int) -> None:
-    click.echo(f"{where}: {' '.join(message.splitlines())}", err=True)
+    click.echo(f"{where}: {printable(message)}", err=True)
     sys.exit(status)
+
+
+def printable(text: str) -> str:
+    """A text on one line, with every character that could move a terminal's cursor or colours written out."""
+    line = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class Update(Protocol):

@@ -7,17 +7,18 @@ the manifest names, a patch the digests its row names. All that is wrong is repo
 import dataclasses
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from manifests.digest import file_digest, pixel_root
 from manifests.errors import PatchSetError
-from manifests.files import PART_PREFIX
+from manifests.files import PART_PREFIX, is_plain
 from manifests.patchset import MANIFEST_NAME, file_digests, open_patchset
+from manifests.processes import die_with_parent, start_server, starting_processes
 from manifests.rows import count_rows
 from manifests.schema import Manifest, Shard
 from manifests.sums import SUMS_NAME, read_sums
-from manifests.verify_shard import ShardReport, is_plain, verify_shard
+from manifests.verify_shard import ShardReport, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
 
@@ -50,6 +51,9 @@ def verify(
 
     Digests of pixels are computed where the format is lossless; for JPEG only building a patch again proves them.
     ``on_patches`` hears how many patches were looked at since its last call.
+
+    Raises:
+        PatchSetError: a worker process was killed.
     """
     try:
         manifest = open_patchset(folder).manifest
@@ -133,20 +137,24 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int, heard: Callab
             reports.append(verify_shard(folder, shard, *arguments))
             heard(shard.n)
         return reports
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["manifests.verify_shard"])
-    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
-        futures: dict[Future[ShardReport], Shard] = {
-            pool.submit(verify_shard, folder, shard, *arguments): shard for shard in shards
-        }
-        try:
-            for future in as_completed(futures):
-                future.result()
-                heard(futures[future].n)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(
+        min(workers, len(shards)), mp_context=start_server("manifests.verify_shard"), initializer=die_with_parent
+    )
+    try:
+        with starting_processes():
+            futures: dict[Future[ShardReport], Shard] = {
+                pool.submit(verify_shard, folder, shard, *arguments): shard for shard in shards
+            }
+        for future in as_completed(futures):
+            future.result()
+            heard(futures[future].n)
         return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise PatchSetError(
+            f"{folder}: a verifying process was killed, perhaps for memory; verify it again"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _root_faults(manifest: Manifest, reports: list[ShardReport]) -> Iterable[Fault]:

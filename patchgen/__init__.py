@@ -16,7 +16,7 @@
 - ``preview``: a set in, a picture of it out.
 - ``cli``: the command line.
 
-``exactmath`` serves ``geometry`` and ``colour``; ``pool`` and ``forks`` run ``write`` in several processes for
-``build``;
+``exactmath`` serves ``geometry`` and ``colour``; ``pool`` runs ``write`` in several processes for ``build``;
+``limits`` says how large a build may be;
 ``environment`` says what a set was made with.
 """

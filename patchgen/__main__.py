@@ -1,6 +1,17 @@
-"""``python -m patchgen``."""
+"""``python -m patchgen``, and the program itself: as little as can be before Ctrl-C is heard."""
 
-from patchgen.cli import main
+import sys
+
+
+def main() -> None:
+    """Entry point; see ``manifests.terminal.run_program`` for exit statuses."""
+    try:
+        from patchgen.cli import main as run  # noqa: PLC0415 - importing takes long enough to be interrupted
+    except KeyboardInterrupt:
+        print("patchgen: interrupted", file=sys.stderr)
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,6 @@
 """Wiring of a build: claim the folder, build what is missing in several processes, write the manifest last."""
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -13,7 +14,7 @@ from manifests.schema import Manifest, make_manifest
 from manifests.terminal import progress_bar
 from patchgen.environment import environment
 from patchgen.errors import PatchgenError
-from patchgen.folder import PLAN_NAME, claim_folder, mark_unfinished
+from patchgen.folder import claim_folder, mark_finished, mark_unfinished
 from patchgen.geometry import build_pyramids
 from patchgen.plan import Plan
 from patchgen.pool import Entries, OnShard, build_shards
@@ -45,7 +46,11 @@ def build(
         # The marker of an unfinished build is written here, so a full disk can show here first.
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder):
-            return _build(plan, photos, folder, workers, extend, expected)
+            try:
+                return _build(plan, photos, folder, workers, extend, expected)
+            finally:
+                with contextlib.suppress(OSError):
+                    remove_parts(folder)
     except BlockingIOError as error:
         raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
     except OSError as error:
@@ -81,7 +86,7 @@ def _build(
     if expected is not None and _shards(expected) == shards:
         manifest = expected
     write_manifest(folder, manifest)
-    (folder / PLAN_NAME).unlink(missing_ok=True)
+    mark_finished(folder)
     return manifest
 
 

@@ -4,16 +4,20 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from manifests.canonical import parse_json
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from manifests.canonical import MAX_SAFE_INTEGER, parse_json
 from manifests.diff import differences
 from manifests.errors import PatchSetError
+from manifests.faults import describe
 from manifests.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.patchset import MANIFEST_NAME, open_patchset
-from manifests.schema import Manifest
+from manifests.schema import MAX_PATCHES, Manifest
 from manifests.sums import SUMS_NAME
 from patchgen.errors import PatchgenError
+from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 from patchgen.plan import Plan, identity_of_source, make_plan
 from patchgen.recipe import recorded_recipe
 from patchgen.source import Photo
@@ -21,7 +25,24 @@ from patchgen.source import Photo
 PLAN_NAME = ".patchgen-build.json"
 """Lies in the folder while a build is unfinished; the manifest takes its place."""
 
+ASIDE_NAME = ".patchgen-build-manifest.json"
+"""The manifest of a finished set while it is repaired or made longer; it may be the only copy there is."""
+
 MAX_MARKER_BYTES = 1 << 20
+
+
+class _Marker(BaseModel):
+    """What a marker holds: a plan's identity, with the sources whole."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    format: Literal["patchset/1"]
+    n: Annotated[int, Field(ge=1, le=MAX_PATCHES)]
+    size: Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_PATCHES)]
+    encoding: dict[str, Any]
+    recipe: dict[str, Any]
+    sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
@@ -64,31 +85,34 @@ def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> Plan:
     Raises:
         PatchgenError: it was another build, or its marker is damaged.
     """
-    marker = folder / PLAN_NAME
-    found = _read_marker(marker)
-    try:
-        plan = make_plan(
-            photos=photos,
-            recipe=recorded_recipe(found["recipe"], found["encoding"]),
-            n=n,
-            size=found["size"],
-            seed=found["seed"],
-            shard_size=found["shard_size"],
-            card={},
-        )
-    except (KeyError, TypeError) as error:
-        raise PatchgenError(f"{marker}: is no build record; choose another --out") from error
+    found = _read_marker(folder / PLAN_NAME)
+    plan = make_plan(
+        photos=photos,
+        recipe=recorded_recipe(found["recipe"], found["encoding"], found["size"]),
+        n=n,
+        size=found["size"],
+        seed=found["seed"],
+        shard_size=found["shard_size"],
+        card={},
+    )
     _refuse_other(folder, plan, found, "holds an unfinished build")
     return dataclasses.replace(plan, sources=tuple(found["sources"]))
 
 
 def mark_unfinished(folder: Path, plan: Plan) -> None:
-    """Say in the folder which build is under way; a manifest, which would call it finished, goes."""
+    """Say in the folder which build is under way; a manifest, which would call it finished, is put aside."""
     # The sources whole, with their names and card texts: an interrupted extension has them from nowhere else.
     marker = plan.identity() | {"sources": list(plan.sources)}
     text = json.dumps(marker, sort_keys=True, indent=1) + "\n"
     write_atomically(folder / PLAN_NAME, text.encode())
-    for name in (MANIFEST_NAME, SUMS_NAME):
+    if (folder / MANIFEST_NAME).exists():
+        (folder / MANIFEST_NAME).replace(folder / ASIDE_NAME)
+    (folder / SUMS_NAME).unlink(missing_ok=True)
+
+
+def mark_finished(folder: Path) -> None:
+    """Remove what ``mark_unfinished`` left, now that there is a manifest again."""
+    for name in (PLAN_NAME, ASIDE_NAME):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -107,10 +131,11 @@ def _read_marker(marker: Path) -> dict[str, Any]:
         value = parse_json(read_regular_file(marker, MAX_MARKER_BYTES), str(marker))
     except (PatchSetError, OSError) as error:
         raise PatchgenError(f"{marker}: cannot be read: {error}; choose another --out") from error
-    sources = value.get("sources") if isinstance(value, dict) else None
-    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
-        raise PatchgenError(f"{marker}: is no build record; choose another --out")
-    return value
+    try:
+        return _Marker.model_validate(value).model_dump()
+    except ValidationError as error:
+        what = describe(error, _Marker)
+        raise PatchgenError(f"{marker}: is no build record: {what}; choose another --out") from error
 
 
 def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 from manifests.canonical import canonical_json
 from manifests.digest import NOT_IN_SET_ID_SOURCE
 from manifests.schema import FORMAT, Manifest
+from patchgen.environment import opencv_major
 from patchgen.errors import PatchgenError
+from patchgen.limits import MAX_SHARD_PATCHES, MAX_SHARDS, MAX_SIZE, MIN_SIZE
 from patchgen.recipe import Recipe, recorded_recipe
 from patchgen.source import Photo
-
-MAX_SHARDS = 100_000
-"""A manifest names every shard, in about 400 bytes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +55,8 @@ class Plan:
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of the identity without ``n``: a shard does not depend on how many follow it."""
-        identity = {key: value for key, value in self.identity().items() if key != "n"}
+        """SHA-256, as hex, of what a patch depends on: not of how many there are, nor of how they are divided."""
+        identity = {key: value for key, value in self.identity().items() if key not in ("n", "shard_size")}
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
@@ -90,15 +89,23 @@ def make_plan(
         size=size,
         seed=seed,
         shard_size=shard_size or default_shard_size(size),
-        recipe=recipe,
+        recipe=recipe.resolved(size),
         sources=tuple(_source(photo) | card for photo in photos),
     )
+    _require_limits(plan)
+    return plan
+
+
+def _require_limits(plan: Plan) -> None:
+    if not MIN_SIZE <= plan.size <= MAX_SIZE:
+        raise PatchgenError(f"patches of {plan.size} px: expected {MIN_SIZE} to {MAX_SIZE}")
+    if min(plan.shard_size, plan.n) > MAX_SHARD_PATCHES:
+        raise PatchgenError(f"shards of {plan.shard_size} patches: expected at most {MAX_SHARD_PATCHES}")
     if plan.shards > MAX_SHARDS:
         raise PatchgenError(
-            f"--n {n} in shards of {plan.shard_size} makes {plan.shards} shards, at most {MAX_SHARDS}; "
+            f"--n {plan.n} in shards of {plan.shard_size} makes {plan.shards} shards, at most {MAX_SHARDS}; "
             "raise --shard-size or build several sets"
         )
-    return plan
 
 
 def _source(photo: Photo) -> dict[str, Any]:
@@ -117,16 +124,24 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
     A set of one shard does not tell its shard size: it is taken for the default, where that holds the shard.
 
     Raises:
-        PatchgenError: the recipe is not one of this version, or a photo is not the set's.
+        PatchgenError: OpenCV has another major version than the one that wrote the set, the recipe is not one
+            of this version, the set is larger than a build may be, or a photo is not the set's.
     """
     value = manifest.model_dump(mode="json")
+    there, here = opencv_major(manifest.environment)
+    if there and there != here:
+        raise PatchgenError(
+            f"the set was written with OpenCV {there}.x, here is {here}.x, which computes other pixels; install "
+            f"opencv-python-headless {there}.x and the version of this package that goes with it"
+        )
     if len(photos) != len(manifest.sources):
+        names = ", ".join(source.name for source in manifest.sources[:5])
         raise PatchgenError(
             f"{len(photos)} images given, the set has {len(manifest.sources)} sources: "
-            f"{', '.join(source.name for source in manifest.sources)}; give --image for each, in this order"
+            f"{names}{', …' if len(manifest.sources) > 5 else ''}; give --image for each, in this order"
         )
     for photo, source in zip(photos, manifest.sources, strict=True):
-        if photo.pixels_sha256 != source.pixels:
+        if (photo.pixels_sha256, photo.width, photo.height) != (source.pixels, source.width, source.height):
             raise PatchgenError(
                 f"{photo.path}: {photo.width}×{photo.height} pixels with digest {photo.pixels_sha256[:16]}…, the "
                 f"set's source {source.name!r} has {source.width}×{source.height} with {source.pixels[:16]}…; "
@@ -134,14 +149,16 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
             )
     first = manifest.shards[0].n
     shard_size = first if len(manifest.shards) > 1 else max(first, default_shard_size(manifest.size))
-    return Plan(
+    plan = Plan(
         n=n,
         size=manifest.size,
         seed=manifest.seed,
         shard_size=shard_size,
-        recipe=recorded_recipe(value["recipe"], value["encoding"]),
+        recipe=recorded_recipe(value["recipe"], value["encoding"], manifest.size),
         sources=tuple(value["sources"]),
     )
+    _require_limits(plan)
+    return plan
 
 
 def _is_unicode(text: str) -> bool:

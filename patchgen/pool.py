@@ -6,10 +6,8 @@ on, so nothing here imports it at the top.
 
 import ctypes
 import dataclasses
-import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.context import ForkServerContext
@@ -18,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from manifests.files import PART_PREFIX
+from manifests.processes import die_with_parent, handling, start_server, starting_processes
 from manifests.terminal import counting
-from patchgen.forks import handling, start_server, starting_processes
 from patchgen.pyramid import StoredPyramid, map_pyramids, store_pyramids
 from patchgen.shard import Job, Task
 
@@ -63,7 +61,7 @@ def _in_this_process(job: Job, tasks: list[Task], on_count: OnCount, on_shard: O
 
 
 def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, on_shard: OnShard) -> Entries:
-    context = start_server()
+    context = start_server("patchgen.write")
     counter, stop = context.Value("q", 0), context.RawValue("b", 0)  # read without a lock
     spill = job.folder / f"{PART_PREFIX}{os.getpid()}-pyramids"
     try:
@@ -127,15 +125,7 @@ def _start_worker(shared: _Shared, counter: "Synchronized[int]", stop: ctypes.c_
     configure_opencv()
     job = dataclasses.replace(shared.job, pyramids=map_pyramids(shared.spill, shared.stored))
     _worker_state = (job, counter, stop)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """Without this, workers of a killed parent would wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    die_with_parent()
 
 
 def _work(task: Task) -> dict[str, Any]:

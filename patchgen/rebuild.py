@@ -16,9 +16,8 @@ from manifests.schema import parse_manifest
 from manifests.verify import Fault
 from patchgen.build import build
 from patchgen.encode import make_encoder
-from patchgen.environment import opencv_major
 from patchgen.errors import PatchgenError
-from patchgen.folder import PLAN_NAME, unfinished_plan
+from patchgen.folder import ASIDE_NAME, PLAN_NAME, unfinished_plan
 from patchgen.geometry import build_pyramids
 from patchgen.patches import PatchMaker
 from patchgen.plan import plan_of
@@ -26,13 +25,15 @@ from patchgen.source import Photo
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in a file, or in a set's folder.
+    """The manifest in a file, or in a set's folder; also the one that an interrupted repair there put aside.
 
     Raises:
         PatchSetError: it cannot be read, or breaks the format.
     """
     if path.is_dir():
-        return open_patchset(path).manifest
+        if (path / MANIFEST_NAME).exists() or not (path / ASIDE_NAME).exists():
+            return open_patchset(path).manifest
+        path = path / ASIDE_NAME
     try:
         return parse_manifest(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
     except OSError as error:
@@ -45,16 +46,9 @@ def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, worker
     Returns the manifest written, which is ``manifest`` unless another version of PyArrow wrote other tables.
 
     Raises:
-        PatchgenError: the photos are not the set's, OpenCV has another major version than the one that wrote
-            the set, the recipe is unknown, or a shard comes out otherwise; and as ``build``.
+        PatchgenError: a shard comes out otherwise; and as ``plan_of`` and ``build``.
     """
     plan = plan_of(manifest, photos, n=manifest.n)
-    there, here = opencv_major(manifest.environment)
-    if there and there != here:
-        raise PatchgenError(
-            f"the set was written with OpenCV {there}.x, here is {here}.x, which computes other pixels; install "
-            f"opencv-python-headless {there}.x and the version of this package that goes with it"
-        )
     return build(plan, photos, folder, workers=workers, expected=manifest)
 
 
@@ -62,7 +56,7 @@ def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int) -> Ma
     """Make the set in ``folder`` ``n`` patches long; or finish doing so, if that was interrupted.
 
     Raises:
-        PatchgenError: it has more already, or the photos are not the set's; and as ``build``.
+        PatchgenError: it has more already; and as ``plan_of`` and ``build``.
     """
     if (folder / PLAN_NAME).exists() and not (folder / MANIFEST_NAME).exists():
         return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
@@ -80,7 +74,7 @@ def regenerate(
     Together with ``verify`` this proves that a set was made of its photo as its recipe says.
 
     Raises:
-        PatchgenError: the photos are not the set's, or the recipe is unknown.
+        PatchgenError: as ``plan_of``.
         PatchSetError: a table cannot be read.
     """
     manifest = patchset.manifest

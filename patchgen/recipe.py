@@ -1,5 +1,6 @@
 """Recipes: what is done to a photo to make a patch, as a YAML file. Packaged ones go by name."""
 
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from patchgen.named import PORTABLE, NamedConfig
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
+PROBE_SIZE = 32
+"""Pixels a side on which transforms are tried when a recipe is read; a plan tries them on its own size."""
 
 
 def _kind(value: Any) -> str:
@@ -54,8 +57,8 @@ class Recipe(BaseModel):
         named = {config.name for config in self.augment if isinstance(config, NamedConfig)}
         return "portable" if named <= PORTABLE else "fast"
 
-    def resolved(self) -> "Recipe":
-        """This recipe with every argument of the Albumentations transforms it names.
+    def resolved(self, size: int) -> "Recipe":
+        """This recipe, for patches of ``size`` px, with every argument of the Albumentations transforms it names.
 
         Raises:
             PatchgenError: no such transform, an argument it does not take, or one that is not for patches.
@@ -64,7 +67,7 @@ class Recipe(BaseModel):
             return self
         from patchgen.transforms import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
 
-        steps = (resolve(c) if isinstance(c, NamedConfig) else c for c in self.augment)
+        steps = (resolve(c, size) if isinstance(c, NamedConfig) else c for c in self.augment)
         return self.model_copy(update={"augment": tuple(steps)})
 
     def pixels_json(self) -> dict[str, Any]:
@@ -117,22 +120,27 @@ def parse_recipe(text: str, where: str) -> Recipe:
     if not isinstance(value, dict):
         raise PatchgenError(f"recipe {where}: holds {type(value).__name__}, expected keys such as 'geometry'")
     try:
-        return Recipe.model_validate(value).resolved()
+        return _validated(value).resolved(PROBE_SIZE)
     except ValidationError as error:
         raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}") from error
     except PatchgenError as error:
         raise PatchgenError(f"recipe {where}: {error}") from error
 
 
-def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
-    """The recipe that a manifest records, its two parts put together again.
+def _validated(value: dict[str, Any]) -> Recipe:
+    """A recipe from plain values, none of them coerced, but that YAML and JSON have one kind of list."""
+    return Recipe.model_validate_json(json.dumps(value, default=str), strict=True)
+
+
+def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any], size: int) -> Recipe:
+    """The recipe that a manifest records for patches of ``size`` px, its two parts put together again.
 
     Raises:
         PatchgenError: this version of the package does not know it, or cannot make the same of it.
     """
     parts = {key: value for key, value in pixels.items() if key != "profile"}
     try:
-        recipe = Recipe.model_validate({**parts, "encoding": encoding}).resolved()
+        recipe = _validated({**parts, "encoding": encoding}).resolved(size)
     except ValidationError as error:
         raise PatchgenError(f"the manifest's recipe: {describe(error, Recipe)}") from error
     if (recipe.pixels_json(), recipe.encoding_json()) != (pixels, encoding):

@@ -22,7 +22,6 @@ from patchgen.errors import PatchgenError
 from patchgen.named import NamedConfig
 from patchgen.randomness import DRAWS, generator, to_unit
 
-_PROBE = 64
 _LONGEST_RECORDED = 16
 
 
@@ -75,7 +74,7 @@ class NamedStep:
                 generator(self._seed, self._stream, self._first_index + number),
                 random.Random(int(self._python_seeds[number])),  # noqa: S311 - no secret
             )
-            patches[i] = self._transform(image=patches[i])["image"]
+            patches[i] = _apply(self._transform, patches[i], f"patch {self._first_index + number}")
             self._params[number] = json.dumps(_plain(self._transform.get_applied_params()))
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
@@ -83,26 +82,43 @@ class NamedStep:
         return {"applied": self._applied, "params": self._params}
 
 
-def resolve(config: NamedConfig) -> NamedConfig:
-    """``config`` with every argument of its transform, the defaults among them.
+def resolve(config: NamedConfig, size: int) -> NamedConfig:
+    """``config`` with every argument of its transform, the defaults among them, tried on a patch of ``size`` px.
 
     Raises:
         PatchgenError: no such transform, an argument it does not take, or one that does not keep a patch an
             RGB uint8 image of its size.
     """
     transform = _construct(config)
-    probe = np.zeros((_PROBE, _PROBE, 3), dtype=np.uint8)
+    _apply(transform, np.zeros((size, size, 3), dtype=np.uint8), "a black patch")
+    arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
+    whole = NamedConfig(name=config.name, p=config.p, **arguments)
     try:
-        result = transform(image=probe)["image"]
+        _construct(whole)
+    except PatchgenError:
+        return config  # a few transforms do not take back what they say of themselves
+    return whole
+
+
+def _apply(transform: Any, patch: Patch, which: str) -> Patch:
+    """A transform's result, if it is a patch of the same size.
+
+    Raises:
+        PatchgenError: it is not, or the transform fails.
+    """
+    name = type(transform).__name__
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = transform(image=patch)["image"]
     except Exception as error:
-        raise PatchgenError(f"augment: {config.name} cannot be applied to a patch: {_line(error)}") from error
-    if result.shape != probe.shape or result.dtype != probe.dtype:
+        raise PatchgenError(f"augment: {name} fails on {which}: {_line(error)}; leave it out") from error
+    if result.shape != patch.shape or result.dtype != patch.dtype:
         raise PatchgenError(
-            f"augment: {config.name} makes {result.dtype} of shape {result.shape} of a uint8 patch of shape "
-            f"{probe.shape}, expected the same; leave it out"
+            f"augment: {name} makes {result.dtype} of shape {result.shape} of {which}, uint8 of shape "
+            f"{patch.shape}, expected the same; leave it out"
         )
-    arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k != "p"}
-    return NamedConfig(name=config.name, p=config.p, **arguments)
+    return result
 
 
 def _construct(config: NamedConfig) -> Any:
@@ -126,7 +142,7 @@ def _construct(config: NamedConfig) -> Any:
 
 def _is_transform(candidate: type) -> bool:
     kinds = (albumentations.ImageOnlyTransform, albumentations.DualTransform)
-    return issubclass(candidate, kinds) and candidate not in kinds
+    return issubclass(candidate, kinds) and candidate not in (*kinds, albumentations.Lambda)
 
 
 def _line(error: Exception) -> str:

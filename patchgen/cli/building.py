@@ -5,21 +5,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manifests.processes import start_server
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
 from patchgen.cli.options import cores, counted_shards, images, out_folder, resumable, shards_argument, workers_option
+from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 if TYPE_CHECKING:
     from manifests import Manifest
-
-MAX_SHARD_PATCHES = 100_000
-"""A shard's parameters and digests are held in memory while it is built: about 1 KB a patch."""
 
 
 @click.command()
 @images(required=True, help_text="The photo. Given several times, patches come from all of them alike.")
 @click.option("--n", required=True, type=click.IntRange(1, MAX_PATCHES), help="How many patches.")
 @out_folder
-@click.option("--size", default=32, show_default=True, type=click.IntRange(8, 1024), help="Pixels a side.")
+@click.option("--size", default=32, show_default=True, type=click.IntRange(MIN_SIZE, MAX_SIZE), help="Pixels a side.")
 @click.option("--recipe", default="asano2023", show_default=True, help="A packaged recipe or a YAML file.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**53 - 1))
 @click.option(
@@ -65,15 +64,15 @@ def build(
         shard_size=shard_size,
         card=card,
     )
+    with resumable():
+        manifest = run_build(plan, photos, out, workers=workers)
+    _say(manifest)
     if plan.recipe.profile == "fast":
         click.echo(
             f"recipe {plan.recipe.name!r} names transforms that are not known to be exact: "
             "another CPU may make other bytes of it (profile: fast)",
             err=True,
         )
-    with resumable():
-        manifest = run_build(plan, photos, out, workers=workers)
-    _say(manifest)
 
 
 @click.command()
@@ -130,11 +129,9 @@ def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None) 
 
 def _workers_for(workers: int | None) -> int:
     """How many processes to use; if several, the server they come from starts now, beside this one's imports."""
-    from patchgen.forks import start_server  # noqa: PLC0415
-
     workers = cores(workers)
     if workers > 1:
-        start_server()
+        start_server("patchgen.write")
     return workers
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manifests.errors import PatchSetError
-from manifests.terminal import counting, progress_bar
+from manifests.terminal import counting, printable, progress_bar
 from patchgen.cli.options import (
     cores,
     counted_shards,
@@ -62,7 +62,7 @@ def verify(
         click.echo(json.dumps(_verdict(report, faults, fast=fast, again=again)))
     else:
         for line in faults or _praise(report, fast=fast, again=again):
-            click.echo(line)
+            click.echo(printable(str(line)))
     if faults:
         many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise PatchgenError(f"{shards}: {many}; rebuild the set, or copy what is named from a good one")
@@ -133,7 +133,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     else:
         click.echo(found.verdict())
         for path, left, right in found.keys:
-            click.echo(f"  {path}: {left} → {right}")
+            click.echo(printable(f"  {path}: {left} → {right}"))
         if found.patches and found.patches.first_changed:
             click.echo(f"  first patches with other pixels: {', '.join(map(str, found.patches.first_changed))}")
     if not found.same_set:
@@ -157,7 +157,7 @@ def info(shards: Path, as_json: bool) -> None:
         click.echo(json.dumps(value, ensure_ascii=False))
         return
     for name, value in _summary(manifest, size):
-        click.echo(f"{name:<12} {value}")
+        click.echo(f"{name:<12} {printable(str(value))}")
 
 
 def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:

@@ -1,25 +1,28 @@
-"""The fork server that workers come from, and who hears signals while processes start.
+"""Worker processes: the fork server they come from, who hears signals meanwhile, and that none is left behind.
 
-Imports next to nothing, so that the server can be started before anything heavy is imported here.
+Imports next to nothing, so that the server can be started before anything heavy is imported here. It is no part of
+the format: building and verifying both need it.
 """
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
 
-def start_server() -> ForkServerContext:
-    """The context whose fork server imports the heavy packages once, and forks clean, single-threaded workers.
+def start_server(preload: str) -> ForkServerContext:
+    """The context whose fork server imports module ``preload`` once, and forks clean, single-threaded workers.
 
     Called early, it imports them while this process is busy with its own.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["patchgen.write"])
+    context.set_forkserver_preload([preload])
+    resource_tracker.ensure_running()  # it lets SIGINT through again when it starts, so it must start first
     with starting_processes():
         forkserver.ensure_running()
     return context
@@ -55,3 +58,15 @@ def starting_processes() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if received:
         raise KeyboardInterrupt
+
+
+def die_with_parent() -> None:
+    """Call in a worker: it ends when its parent does. Without this, workers of a killed parent wait for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,10 @@
+"""How large a build may be, wherever its numbers come from: the command line, a manifest, a marker."""
+
+MIN_SIZE, MAX_SIZE = 8, 1024
+"""Pixels a side of a patch."""
+
+MAX_SHARD_PATCHES = 100_000
+"""A shard's parameters and digests are held in memory while it is built: about 1 KB a patch."""
+
+MAX_SHARDS = 100_000
+"""A manifest names every shard, in about 400 bytes."""
