@@ -64,22 +64,35 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The most telling fault pydantic found while validating ``model``: unknown keys before missing ones."""
     faults = error.errors(include_url=False)
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    keys, parent = _keys(model, fault["loc"])
-    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    missing = [f["loc"] for f in faults if f["type"] == "missing"]
+    if fault["type"] == "missing" and len(missing) > 1:
+        names = ", ".join(repr(_path(_keys(model, loc)[0])) for loc in missing)
+        return f"required keys {names} are missing"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    match fault["type"]:
-        case "extra_forbidden":
-            return f"unknown key {path!r}; {_nearest(str(keys[-1]), parent)}{more}"
-        case "missing":
-            return f"required key {path!r} is missing{more}"
-        case "union_tag_not_found":
-            tag = f"{path}.{fault['ctx']['discriminator'].strip(chr(39))}"
-            return f"required key {tag!r} is missing{more}"
-        case "value_error":
-            message = str(fault["msg"]).removeprefix("Value error, ")
-            return f"{path + ': ' if path else ''}{message}{more}"
+    return _describe(fault, model) + more
+
+
+def _describe(fault: Any, model: type[BaseModel]) -> str:
+    keys, parent = _keys(model, fault["loc"])
+    path = _path(keys)
+    start = f"{path}: " if path else ""
+    context = fault.get("ctx", {})
+    tag = f"{path}.{context.get('discriminator', '').strip(chr(39))}"
     shown = _REPR.repr(fault.get("input"))
-    return f"{path + ': ' if path else ''}{' '.join(str(fault['msg']).split())}, got {shown}{more}"
+    message = " ".join(str(fault["msg"]).split()).replace("valid tuple", "list").replace("valid array", "list")
+    told = {
+        "missing": f"required key {path!r} is missing",
+        "union_tag_not_found": f"required key {tag!r} is missing",
+        "union_tag_invalid": f"{tag} is {context.get('tag')!r}, expected one of {context.get('expected_tags')}",
+        "value_error": start + str(fault["msg"]).removeprefix("Value error, "),
+    }
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {path!r}; {_nearest(str(keys[-1]), parent)}"
+    return told.get(fault["type"], f"{start}{message}, got {shown}")
+
+
+def _path(keys: list[int | str]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _nearest(key: str, model: type[BaseModel] | None) -> str:

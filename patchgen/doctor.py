@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -49,15 +49,15 @@ def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
     return photos
 
 
-def examine(names: list[str], on_set: Callable[[int], None]) -> Iterator[Finding]:
-    """Rebuild reference sets and say what came out; ``on_set`` hears how many are done.
+def examine(names: list[str]) -> Iterator[Finding]:
+    """Rebuild reference sets and say of each what came out.
 
     Raises:
         PatchgenError: a source image itself comes out otherwise, or a set cannot be built at all.
     """
     known = goldens()
     with tempfile.TemporaryDirectory(prefix="patchgen-doctor-") as temporary:
-        for number, name in enumerate(names):
+        for name in names:
             expected = known[name]
             photos = golden_photos(expected, Path(temporary))
             try:
@@ -66,4 +66,3 @@ def examine(names: list[str], on_set: Callable[[int], None]) -> Iterator[Finding
                 raise PatchgenError(f"{name}: {error}") from error
             made = build(plan, photos, Path(temporary) / name, workers=1)
             yield Finding(name=name, expected=expected, set_id=made.set_id, pixel_root=made.pixel_root)
-            on_set(number + 1)

@@ -29,6 +29,7 @@ ASIDE_NAME = ".patchgen-build-manifest.json"
 """The manifest of a finished set while it is repaired or made longer; it may be the only copy there is."""
 
 MAX_MARKER_BYTES = 1 << 20
+_SHOWN = 3
 
 
 class _Marker(BaseModel):
@@ -93,7 +94,6 @@ def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> Plan:
         size=found["size"],
         seed=found["seed"],
         shard_size=found["shard_size"],
-        card={},
     )
     _refuse_other(folder, plan, found, "holds an unfinished build")
     return dataclasses.replace(plan, sources=tuple(found["sources"]))
@@ -148,9 +148,12 @@ def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) ->
             "make it longer with 'patchgen extend', or choose another --out"
         )
     if differing:
-        path, has, wants = differing[0]
-        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        # First what a user types as an option, then what a recipe says.
+        differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))
+        has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
+        wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
+        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
         raise PatchgenError(
-            f"{folder}: {what} with {path} {has}, this build has {path} {wants}{more}; "
+            f"{folder}: {what} with {has}, this build has {wants}{more}; "
             "choose another --out, or give the options it was built with"
         )

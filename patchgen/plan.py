@@ -68,16 +68,17 @@ def make_plan(
     size: int,
     seed: int,
     shard_size: int | None,
-    card: dict[str, Any],
+    cards: Sequence[dict[str, Any]] = (),
 ) -> Plan:
-    """A plan whose parts fit together; ``card`` holds the sources' licence, url and attribution.
+    """A plan whose parts fit together; ``cards`` holds licence, url and attribution of each source, or nothing.
 
     Raises:
         PatchgenError: a photo is smaller than a patch, there would be too many shards, or a text is no text.
     """
-    for option, text in card.items():
+    for option, text in (item for card in cards for item in card.items()):
         if text is not None and not _is_unicode(text):
             raise PatchgenError(f"--{option}: {text!r} is not UTF-8 text")
+    cards = cards or [{}] * len(photos)
     for photo in photos:
         if min(photo.width, photo.height) < size:
             raise PatchgenError(
@@ -90,7 +91,7 @@ def make_plan(
         seed=seed,
         shard_size=shard_size or default_shard_size(size),
         recipe=recipe.resolved(size),
-        sources=tuple(_source(photo) | card for photo in photos),
+        sources=tuple(_source(photo) | card for photo, card in zip(photos, cards, strict=True)),
     )
     _require_limits(plan)
     return plan
@@ -115,6 +116,9 @@ def _source(photo: Photo) -> dict[str, Any]:
         "pixels": photo.pixels_sha256,
         "width": photo.width,
         "height": photo.height,
+        "licence": None,
+        "url": None,
+        "attribution": None,
     }
 
 
@@ -137,7 +141,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
     if len(photos) != len(manifest.sources):
         names = ", ".join(source.name for source in manifest.sources[:5])
         raise PatchgenError(
-            f"{len(photos)} images given, the set has {len(manifest.sources)} sources: "
+            f"images given: {len(photos)}, sources of the set: {len(manifest.sources)}, "
             f"{names}{', …' if len(manifest.sources) > 5 else ''}; give --image for each, in this order"
         )
     for photo, source in zip(photos, manifest.sources, strict=True):

@@ -53,7 +53,11 @@ def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) ->
     manifest = patchset.manifest
     count = min(count, manifest.n)
     indices = [i * manifest.n // count for i in range(count)]
-    columns = math.ceil(math.sqrt(count * 1.6))
+    about = math.ceil(math.sqrt(count * 1.6))
+    # Full rows look best: the number of columns nearest to the wanted one that divides the count.
+    columns = min(
+        range(1, count + 1), key=lambda c: (count % c > 0 or not about / 2 <= c <= 2 * about, abs(c - about))
+    )
     scale = max(1, math.ceil(_TILE / manifest.size))
     layout = _Layout(columns=columns, rows=math.ceil(count / columns), tile=manifest.size * scale)
     colours = [_colour(i) for i in range(count)] if photos else []
@@ -153,5 +157,5 @@ def _stack(parts: list[Image.Image]) -> Image.Image:
 
 def _colour(i: int) -> tuple[int, int, int]:
     """Colours far apart: the golden ratio around the hue circle."""
-    red, green, blue = colorsys.hsv_to_rgb((i * 0.618034) % 1, 0.65, 1.0)
+    red, green, blue = colorsys.hsv_to_rgb((i * 0.618034) % 1, (0.9, 0.5, 0.7)[i % 3], (1.0, 1.0, 0.8)[i % 3])
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -62,7 +62,7 @@ def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int) -> Ma
         return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
     manifest = open_patchset(folder).manifest
     if n < manifest.n:
-        raise PatchgenError(f"{folder}: holds {manifest.n} patches already, expected --n above that")
+        raise PatchgenError(f"{folder}: holds {manifest.n} patches already, expected --n of at least that")
     return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
 
 

@@ -1,6 +1,7 @@
 """Recipes: what is done to a photo to make a patch, as a YAML file. Packaged ones go by name."""
 
 import json
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,10 +53,15 @@ class Recipe(BaseModel):
         return self.model_copy(update={"encoding": default_encoding(str(image_format))})
 
     @property
+    def inexact(self) -> list[str]:
+        """Names of the transforms that are not known to make the same bytes on every CPU."""
+        named = {config.name for config in self.augment if isinstance(config, NamedConfig)}
+        return sorted(named - PORTABLE)
+
+    @property
     def profile(self) -> str:
         """``portable`` where the same bytes come out on every CPU, else ``fast``."""
-        named = {config.name for config in self.augment if isinstance(config, NamedConfig)}
-        return "portable" if named <= PORTABLE else "fast"
+        return "fast" if self.inexact else "portable"
 
     def resolved(self, size: int) -> "Recipe":
         """This recipe, for patches of ``size`` px, with every argument of the Albumentations transforms it names.
@@ -67,7 +73,10 @@ class Recipe(BaseModel):
             return self
         from patchgen.transforms import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
 
-        steps = (resolve(c, size) if isinstance(c, NamedConfig) else c for c in self.augment)
+        steps = (
+            resolve(config, size, f"augment[{i}]") if isinstance(config, NamedConfig) else config
+            for i, config in enumerate(self.augment)
+        )
         return self.model_copy(update={"augment": tuple(steps)})
 
     def pixels_json(self) -> dict[str, Any]:
@@ -100,9 +109,10 @@ def load_recipe(name_or_path: str) -> Recipe:
         text = read_regular_file(path, MAX_RECIPE_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        near = get_close_matches(name_or_path, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
         raise PatchgenError(
-            f"recipe {name_or_path}: no packaged recipe (there are: {', '.join(names)}), "
-            f"and no readable file: {reason}"
+            f"recipe {name_or_path}: no packaged recipe ({hint}), and no readable file: {reason}"
         ) from error
     return parse_recipe(text, name_or_path)
 
@@ -118,7 +128,10 @@ def parse_recipe(text: str, where: str) -> Recipe:
     except ValueError as error:
         raise PatchgenError(f"recipe {where}: {error}") from error
     if not isinstance(value, dict):
-        raise PatchgenError(f"recipe {where}: holds {type(value).__name__}, expected keys such as 'geometry'")
+        what = "is empty" if value is None else f"holds {type(value).__name__}"
+        raise PatchgenError(
+            f"recipe {where}: {what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'"
+        )
     try:
         return _validated(value).resolved(PROBE_SIZE)
     except ValidationError as error:

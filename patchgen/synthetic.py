@@ -24,9 +24,9 @@ _STREAM = 2**32
 """Far from the streams of recipes."""
 _SMALLEST_LEAF = 3.0
 _LAYERS = 5
-_FRACTALS = 60
+_FRACTALS = 240
 _POINTS = 4096
-_STEPS = 80
+_STEPS = 48
 _BURN_IN = 16
 _FIXED = 16
 """Bits behind the point of a fractal's coordinates."""
@@ -93,7 +93,7 @@ def _fractal(width: int, height: int, philox: np.random.Philox) -> Pixels:
     for _ in range(_FRACTALS):
         points = _attractor(philox)
         place = philox.random_raw(4)
-        span = 16 + int(place[0] % max(min(width, height) // 2, 1))
+        span = 16 + int(place[0] % max(min(width, height) * 3 // 4, 1))
         low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
         scaled = (points - low) * span // np.maximum(high - low, 1)
         xs = scaled[0] + int(place[1] % width) - span // 2

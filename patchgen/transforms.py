@@ -16,6 +16,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import, which 
 import albumentations
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from patchgen.colour import OPERATIONS, ColorJitterConfig, Floats, Patch, jitter, sample_jitter
 from patchgen.errors import PatchgenError
@@ -60,7 +61,7 @@ class NamedStep:
 
     def __init__(self, config: NamedConfig, draws: Floats, *, seed: int, stream: int, first_index: int) -> None:
         self.name = config.name
-        self._transform = _construct(config)
+        self._transform = _construct(config, "augment")
         self._seed, self._stream, self._first_index = seed, stream, first_index
         self._python_seeds = (draws[:, 1] * 2.0**53).astype(np.int64)
         self._applied = draws[:, 0] < config.p
@@ -82,19 +83,21 @@ class NamedStep:
         return {"applied": self._applied, "params": self._params}
 
 
-def resolve(config: NamedConfig, size: int) -> NamedConfig:
+def resolve(config: NamedConfig, size: int, where: str) -> NamedConfig:
     """``config`` with every argument of its transform, the defaults among them, tried on a patch of ``size`` px.
+
+    ``where`` names it in errors.
 
     Raises:
         PatchgenError: no such transform, an argument it does not take, or one that does not keep a patch an
             RGB uint8 image of its size.
     """
-    transform = _construct(config)
-    _apply(transform, np.zeros((size, size, 3), dtype=np.uint8), "a black patch")
+    transform = _construct(config, where)
+    _apply(transform, np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
     arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
     whole = NamedConfig(name=config.name, p=config.p, **arguments)
     try:
-        _construct(whole)
+        _construct(whole, where)
     except PatchgenError:
         return config  # a few transforms do not take back what they say of themselves
     return whole
@@ -112,31 +115,31 @@ def _apply(transform: Any, patch: Patch, which: str) -> Patch:
             warnings.simplefilter("ignore")
             result = transform(image=patch)["image"]
     except Exception as error:
-        raise PatchgenError(f"augment: {name} fails on {which}: {_line(error)}; leave it out") from error
+        raise PatchgenError(f"{which}: {name} fails on it: {_line(error)}; leave it out") from error
     if result.shape != patch.shape or result.dtype != patch.dtype:
         raise PatchgenError(
-            f"augment: {name} makes {result.dtype} of shape {result.shape} of {which}, uint8 of shape "
-            f"{patch.shape}, expected the same; leave it out"
+            f"{which}, uint8 of shape {patch.shape}: {name} makes {result.dtype} of shape {result.shape} of it, "
+            "expected the same; leave it out"
         )
     return result
 
 
-def _construct(config: NamedConfig) -> Any:
+def _construct(config: NamedConfig, where: str) -> Any:
     """The transform, always applied: whether it is, is drawn outside."""
     names = [n for n, c in inspect.getmembers(albumentations, inspect.isclass) if _is_transform(c)]
     if config.name not in names:
         near = get_close_matches(config.name, [*names, ColorJitter.__name__], n=1)
         hint = f"did you mean {near[0]}?" if near else "see the list in its documentation"
-        raise PatchgenError(f"augment: Albumentations has no image transform {config.name!r}; {hint}")
+        raise PatchgenError(f"{where}: Albumentations has no transform {config.name!r} of single images; {hint}")
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
         try:
             transform = getattr(albumentations, config.name)(p=1.0, **config.arguments)
         except Exception as error:
-            raise PatchgenError(f"augment: {config.name}: {_line(error)}") from error
+            raise PatchgenError(f"{where}: {config.name}: {_line(error)}") from error
     unknown = [str(w.message) for w in complaints if "not valid for transform" in str(w.message)]
     if unknown:
-        raise PatchgenError(f"augment: {config.name}: {unknown[0]}")
+        raise PatchgenError(f"{where}: {unknown[0]}")
     return transform
 
 
@@ -146,6 +149,10 @@ def _is_transform(candidate: type) -> bool:
 
 
 def _line(error: Exception) -> str:
+    origin = error.__cause__ or error.__context__ or error
+    if isinstance(origin, ValidationError):  # Albumentations checks its arguments with pydantic
+        fault = origin.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, fault['loc'][:1]))}: {fault['msg']}"
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 

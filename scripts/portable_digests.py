@@ -34,7 +34,7 @@ def main(n: int) -> None:
         photo = read_photo(image)
 
         def add(label: str, recipe: Recipe, count: int, size: int) -> None:
-            plan = make_plan(photos=[photo], recipe=recipe, n=count, size=size, seed=11, shard_size=None, card={})
+            plan = make_plan(photos=[photo], recipe=recipe, n=count, size=size, seed=11, shard_size=None)
             made = build(plan, [photo], folder / label, workers=1)
             found[label] = {"n": count, "pixel_root": made.pixel_root, "set_id": made.set_id}
 
@@ -45,7 +45,7 @@ def main(n: int) -> None:
             recipe = load_recipe("asano2023").with_format(image_format)
             add(f"asano2023-{image_format}", recipe, max(n // SLOW.get(image_format, 1), 1), 32)
         add("asano2023-224", load_recipe("asano2023"), max(n // 20, 1), 224)
-    for finding in examine(list(goldens()), lambda count: None):
+    for finding in examine(list(goldens())):
         found[f"golden {finding.name}"] = {"n": finding.expected.n, "set_id": finding.set_id, "good": finding.good}
     click.echo(json.dumps({"environment": environment("fast"), "sets": found}))
 

@@ -92,7 +92,7 @@ def patchset_path(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("set") / "shards"
     photo = read_photo(photo_path)
     recipe = load_recipe("asano2023").with_format("png")
-    plan = make_plan(photos=[photo], recipe=recipe, n=200, size=32, seed=0, shard_size=80, card={})
+    plan = make_plan(photos=[photo], recipe=recipe, n=200, size=32, seed=0, shard_size=80)
     build(plan, [photo], folder, workers=1)
     return folder
 

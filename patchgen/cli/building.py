@@ -1,5 +1,6 @@
 """Commands that write a set: ``build``, ``rebuild``, ``extend``."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,16 @@ import click
 
 from manifests.processes import start_server
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
-from patchgen.cli.options import cores, counted_shards, images, out_folder, resumable, shards_argument, workers_option
+from patchgen.cli.options import (
+    cores,
+    counted_shards,
+    images,
+    json_option,
+    out_folder,
+    resumable,
+    shards_argument,
+    workers_option,
+)
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 if TYPE_CHECKING:
@@ -26,9 +36,10 @@ if TYPE_CHECKING:
 )
 @click.option("--shard-size", type=click.IntRange(1, MAX_SHARD_PATCHES), help="Patches a shard [default: by --size].")
 @workers_option
-@click.option("--licence", help="Licence of the photo, for the manifest.")
-@click.option("--url", help="Where the photo is published, for the manifest.")
-@click.option("--attribution", help="Whom to name for the photo, for the manifest.")
+@click.option("--licence", multiple=True, help="Licence of the photo, for the manifest; once, or for each --image.")
+@click.option("--url", multiple=True, help="Where the photo is published; likewise.")
+@click.option("--attribution", multiple=True, help="Whom to name for the photo; likewise.")
+@json_option
 def build(
     images: tuple[Path, ...],
     n: int,
@@ -39,9 +50,10 @@ def build(
     image_format: str | None,
     shard_size: int | None,
     workers: int | None,
-    **card: str | None,
+    as_json: bool,
+    **cards: tuple[str, ...],
 ) -> None:
-    """Write N patches of one photo into a folder of WebDataset shards with a hash manifest.
+    """Write N patches of a photo as WebDataset shards with a manifest.
 
     Equal options give equal bytes on any machine. Run the same command again to finish a build that was
     interrupted.
@@ -62,15 +74,15 @@ def build(
         size=size,
         seed=seed,
         shard_size=shard_size,
-        card=card,
+        cards=_cards(cards, len(photos)),
     )
     with resumable():
         manifest = run_build(plan, photos, out, workers=workers)
-    _say(manifest)
-    if plan.recipe.profile == "fast":
+    _say(manifest, as_json)
+    if plan.recipe.inexact:
         click.echo(
-            f"recipe {plan.recipe.name!r} names transforms that are not known to be exact: "
-            "another CPU may make other bytes of it (profile: fast)",
+            f"profile fast: {', '.join(plan.recipe.inexact)} in recipe {plan.recipe.name!r} is not known to be "
+            "exact; another CPU may make other bytes",
             err=True,
         )
 
@@ -82,10 +94,12 @@ def build(
 @images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
 @out_folder
 @workers_option
-def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | None) -> None:
-    """Make the set that a manifest describes, byte for byte, or say what differs and stop.
+@json_option
+def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | None, as_json: bool) -> None:
+    """Make the set that a manifest describes, byte for byte.
 
-    Every shard is compared with the manifest as soon as it is made. Run again to go on after an interruption.
+    Every shard is compared with the manifest as soon as it is made; one that differs is named and ends it. Run again
+    to go on after an interruption, or in a damaged set's folder to repair it.
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
@@ -98,7 +112,7 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
     photos = [read_photo(image) for image in images]
     with resumable():
         made = run_rebuild(wanted, photos, out, workers=workers)
-    _say(made)
+    _say(made, as_json)
     if made != wanted:
         click.echo(
             "every patch and shard is the manifest's; the Parquet tables were written by another version of "
@@ -112,8 +126,11 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
 @click.option("--n", required=True, type=click.IntRange(1, MAX_PATCHES), help="How many patches in all.")
 @images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
 @workers_option
-def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None) -> None:
-    """Make a set longer. The result is the set that a build of N patches makes; no patch changes.
+@json_option
+def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None, as_json: bool) -> None:
+    """Make a set longer: the one that a build of N patches makes.
+
+    No patch changes. A set of a single shard is taken to have the default shard size.
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
@@ -124,7 +141,20 @@ def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None) 
     photos = [read_photo(image) for image in images]
     with resumable():
         manifest = run_extend(shards, n, photos, workers=workers)
-    _say(manifest)
+    _say(manifest, as_json)
+
+
+def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str | None]]:
+    """What to say of each photo: an option given once holds for all, else it must be given for each."""
+    for option, texts in cards.items():
+        if len(texts) not in (0, 1, photos):
+            raise click.UsageError(
+                f"--{option} given {len(texts)} times for {photos} images; give it once or for each."
+            )
+    return [
+        {option: (texts[k] if len(texts) > 1 else texts[0]) if texts else None for option, texts in cards.items()}
+        for k in range(photos)
+    ]
 
 
 def _workers_for(workers: int | None) -> int:
@@ -135,7 +165,11 @@ def _workers_for(workers: int | None) -> int:
     return workers
 
 
-def _say(manifest: "Manifest") -> None:
+def _say(manifest: "Manifest", as_json: bool) -> None:
+    if as_json:
+        shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
+        click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))
+        return
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")

@@ -40,7 +40,7 @@ def verify(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Check a set: every file, member, row and digest. Ends with status 1 if anything is wrong.
+    """Check every file, member, row and digest; status 1 if one is wrong.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
@@ -51,7 +51,8 @@ def verify(
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image belong together.")
     if not shards.is_dir():
-        raise PatchgenError(f"{shards}: no such folder; give the folder of a set")
+        what = "is a file" if shards.exists() else "no such folder"
+        raise PatchgenError(f"{shards}: {what}; give the folder of a set")
     with progress_bar("verifying patches", _announced(shards)) as update:
         report = run_verify(shards, fast=fast, workers=cores(workers), on_patches=counting(update))
     faults, again = list(report.faults), 0
@@ -82,10 +83,10 @@ def _verdict(report: "Report", faults: "list[Fault]", *, fast: bool, again: int)
 
 def _praise(report: "Report", *, fast: bool, again: int) -> Iterator[str]:
     if report.manifest is not None:
-        what = "names, sizes and counts" if fast else "every file, member, row and digest"
+        what = "names, sizes and counts, contents unread," if fast else "every file, member, row and digest"
         yield f"good: {what} of {report.manifest.n} patches in {counted_shards(report.manifest)}"
         if again:
-            yield f"good: {again} patches built again from the photo"
+            yield f"good: {again} of {report.manifest.n} patches built again from the photo"
         yield f"set_id {report.manifest.set_id}"
 
 
@@ -114,16 +115,23 @@ def _regenerate(shards: Path, paths: tuple[Path, ...], count: int) -> "list[Faul
 @click.argument("b", type=click.Path(path_type=Path))
 @json_option
 def diff(a: Path, b: Path, as_json: bool) -> None:
-    """Compare two sets, or two manifests: what they were made of, and patch by patch. Status 1 if they differ.
+    """Compare two sets, or two manifests; status 1 if they differ.
+
+    Of two folders each patch is compared, by the digests in their tables, which are believed: verify the sets
+    first. Of a manifest nothing is known of single patches.
 
     Example: patchgen diff shards/ other-shards/
     """
     from manifests.diff import diff_manifests, diff_sets  # noqa: PLC0415
     from manifests.patchset import open_patchset  # noqa: PLC0415
+    from manifests.verify import verify as run_verify  # noqa: PLC0415
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
 
     if a.is_dir() and b.is_dir():
         first, second = open_patchset(a), open_patchset(b)
+        for folder in (a, b):
+            if faults := run_verify(folder, fast=True).faults:
+                raise PatchgenError(f"{folder}: {faults[0]}; 'patchgen verify' tells more")
         with progress_bar("comparing patches", min(first.manifest.n, second.manifest.n)) as update:
             found = diff_sets(first, second, counting(update))
     else:
@@ -144,7 +152,9 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @shards_argument
 @json_option
 def info(shards: Path, as_json: bool) -> None:
-    """Say what a set is, from its manifest alone (a folder or a manifest.json).
+    """Say what a set is, from its manifest alone.
+
+    SHARDS is a set's folder or a manifest.json.
 
     Example: patchgen info shards/
     """
@@ -163,13 +173,15 @@ def info(shards: Path, as_json: bool) -> None:
 def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
     encoding = manifest.encoding.model_dump(mode="json")
     options = ", ".join(f"{key} {value}" for key, value in encoding.items() if key != "format")
+    recipe = dict(manifest.recipe)
     lines: list[tuple[str, Any]] = [
         ("set_id", manifest.set_id),
         ("patches", f"{manifest.n} of {manifest.size}×{manifest.size} px, seed {manifest.seed}"),
         ("stored as", f"{encoding['format']}{f' ({options})' if options else ''}"),
         ("shards", f"{len(manifest.shards)}, {size / 1e6:,.1f} MB with tables"),
         ("pixel_root", manifest.pixel_root),
-        ("recipe", json.dumps(manifest.recipe, ensure_ascii=False)),
+        ("recipe", f"{recipe.pop('name', '?')}, version {recipe.pop('version', '?')}, {recipe.pop('profile', '?')}"),
+        ("", json.dumps(recipe, ensure_ascii=False)),
     ]
     for source in manifest.sources:
         card = [source.licence or "no licence named", source.attribution, source.url]
@@ -182,28 +194,28 @@ def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check that this machine makes the bytes that others make, by rebuilding small reference sets.
+    """Check that this machine makes the bytes that others make.
+
+    It rebuilds small reference sets and compares them; a few seconds.
 
     Example: patchgen doctor
     """
     from patchgen.doctor import examine, goldens  # noqa: PLC0415
     from patchgen.environment import environment  # noqa: PLC0415
 
-    names = list(goldens())
-    with progress_bar("reference sets", len(names)) as update:
-        findings = list(examine(names, update))
-    found = environment("fast")
+    found, findings = environment("fast"), []
+    for name, value in found.items() if not as_json else ():
+        click.echo(f"{name:<26} {value}")
+    for finding in examine(list(goldens())):
+        findings.append(finding)
+        same_pixels = finding.pixel_root == finding.expected.pixel_root
+        verdict = "same bytes" if finding.good else "OTHER BYTES" if same_pixels else "OTHER PIXELS"
+        if not as_json:
+            click.echo(f"{finding.name:<26} {verdict}")
     wrong = [finding for finding in findings if not finding.good]
     if as_json:
         sets = {f.name: {"good": f.good, "set_id": f.set_id, "pixel_root": f.pixel_root} for f in findings}
         click.echo(json.dumps({"good": not wrong, "environment": found, "sets": sets}))
-    else:
-        for name, value in found.items():
-            click.echo(f"{name:<26} {value}")
-        for finding in findings:
-            same_pixels = finding.pixel_root == finding.expected.pixel_root
-            verdict = "same bytes" if finding.good else "OTHER BYTES" if same_pixels else "OTHER PIXELS"
-            click.echo(f"{finding.name:<26} {verdict}")
     if wrong:
         raise PatchgenError(
             f"{len(wrong)} of {len(findings)} reference sets come out otherwise here, so sets built here are not "

@@ -19,14 +19,14 @@ class Extent(click.ParamType[tuple[int, int]]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Width and height from a text such as 2560x1920."""
-        match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", str(value))
+        match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", str(value))
         if match is None:
-            self.fail(f"{value!r} is not WIDTHxHEIGHT, such as 2560x1920", param, ctx)
+            self.fail(f"{value!r} is not WIDTHxHEIGHT, such as 2560x1920.", param, ctx)
         width, height = int(match[1]), int(match[2])
         for side in (width, height):
             SIDE.convert(side, param, ctx)
         if width * height > MAX_PIXELS:
-            self.fail(f"{value} has {width * height} pixels, at most {MAX_PIXELS}", param, ctx)
+            self.fail(f"{value} has {width * height} pixels, at most {MAX_PIXELS}.", param, ctx)
         return width, height
 
 
@@ -34,9 +34,11 @@ class Extent(click.ParamType[tuple[int, int]]):
 @shards_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A .png or .jpg file.")
 @images(required=False, help_text="The photo of the set: show it too, with the outline of every patch.")
-@click.option("--count", default=60, show_default=True, type=click.IntRange(1, 1000), help="Patches shown.")
-def preview(shards: Path, out: Path, images: tuple[Path, ...], count: int) -> None:
-    """Draw a contact sheet of a set and, with --image, where in the photo its patches lie.
+@click.option("--count", type=click.IntRange(1, 1000), help="Patches shown [default: 60, with --image 30].")
+def preview(shards: Path, out: Path, images: tuple[Path, ...], count: int | None) -> None:
+    """Draw a contact sheet of a set.
+
+    With --image it shows where in the photo the patches lie.
 
     Example: patchgen preview shards/ --out sheet.png --image photo.jpg
     """
@@ -45,7 +47,7 @@ def preview(shards: Path, out: Path, images: tuple[Path, ...], count: int) -> No
     from patchgen.source import read_photo  # noqa: PLC0415
 
     photos = [read_photo(image) for image in images]
-    sheet = contact_sheet(open_patchset(shards), photos, count=count)
+    sheet = contact_sheet(open_patchset(shards), photos, count=count or (30 if photos else 60))
     write_sheet(out, sheet)
     click.echo(f"{out}: {sheet.width}×{sheet.height} px")
 
@@ -56,7 +58,7 @@ def preview(shards: Path, out: Path, images: tuple[Path, ...], count: int) -> No
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**53 - 1))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A .png file.")
 def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
-    """Make a source image of numbers alone, the same on every machine: a photo nobody has to send.
+    """Make a source image of numbers alone, the same on every machine.
 
     Example: patchgen source noise --size 2560x1920 --seed 0 --out noise.png
     """
@@ -71,7 +73,7 @@ def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
 @click.command()
 @click.argument("name", required=False)
 def recipes(name: str | None) -> None:
-    """List the packaged recipes, or print one as the YAML to start your own from.
+    """List the packaged recipes, or print one to start your own from.
 
     Example: patchgen recipes asano2023 > mine.yaml
     """

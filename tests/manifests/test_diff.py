@@ -19,7 +19,7 @@ def make_set(photo_path: Path, tmp_path_factory: pytest.TempPathFactory):
     def make(n: int = 120, shard_size: int = 50, image_format: str = "png", seed: int = 0) -> PatchSet:
         folder = tmp_path_factory.mktemp("diff") / "set"
         photo, recipe = read_photo(photo_path), load_recipe("asano2023").with_format(image_format)
-        plan = make_plan(photos=[photo], recipe=recipe, n=n, size=32, seed=seed, shard_size=shard_size, card={})
+        plan = make_plan(photos=[photo], recipe=recipe, n=n, size=32, seed=seed, shard_size=shard_size)
         build(plan, [photo], folder, workers=1)
         return open_patchset(folder)
 

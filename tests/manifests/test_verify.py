@@ -177,3 +177,86 @@ def test_sums_are_what_sha256sum_reads(patchset_path: Path) -> None:
     names = {path.name for path in patchset_path.iterdir()} - {"SHA256SUMS"}
     assert read_sums(patchset_path / "SHA256SUMS").keys() == names
     assert open_patchset(patchset_path).manifest.n == 200
+
+
+def forge(folder: Path, image_format: str, replacement: bytes) -> None:
+    """Put other bytes into the first member, and make row, table, shard and manifest agree with them."""
+    import pyarrow as pa
+
+    parts, rows = members(folder), pq.read_table(folder / TABLE)
+    header = tar.header(f"000000080.{image_format}", len(replacement))
+    parts[0] = header + replacement + tar.padding(len(replacement))
+    lengths = [len(part) for part in parts]
+    columns = {
+        "offset": pa.array([sum(lengths[:k]) + tar.BLOCK for k in range(len(parts))]),
+        "size": pa.array([len(replacement), *rows.column("size").to_pylist()[1:]]),
+        "sha256": pa.array(
+            [hashlib.sha256(replacement).digest(), *rows.column("sha256").to_pylist()[1:]], pa.binary(32)
+        ),
+    }
+    for name, values in columns.items():
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, rows.schema.field(name), values)
+    pq.write_table(rows, folder / TABLE)
+    data = (folder / TABLE).read_bytes()
+    value = json.loads((folder / "manifest.json").read_bytes())
+    value["shards"][1]["parquet"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(value))
+    rewrite(folder, b"".join(parts) + tar.END)
+
+
+def encoded(mode: str, image_format: str, side: int = 32) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new(mode, (side, side), 0).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image_format", "replacement", "part"),
+    [
+        ("jpg", b"no image", "not a whole image: no JPEG"),
+        ("jpg", b"", "not a whole image"),
+        ("jpg", encoded("RGB", "PNG"), "not a whole image: no JPEG"),
+        ("jpg", encoded("RGB", "JPEG", 64), "the image is 64×64, expected 32×32"),
+        ("jpg", encoded("L", "JPEG"), "the image is L, expected one picture in RGB"),
+        ("png", encoded("RGB", "JPEG"), "not a whole image: no PNG"),
+        ("png", encoded("RGBA", "PNG"), "the image is RGBA"),
+        ("png", encoded("P", "PNG"), "the image is P"),
+        ("png", encoded("RGB", "PNG"), "its pixels hash to"),
+    ],
+)
+def test_a_consistent_forgery_is_no_patch(
+    photo_path: Path, tmp_path: Path, image_format: str, replacement: bytes, part: str
+) -> None:
+    from patchgen.build import build
+    from patchgen.plan import make_plan
+    from patchgen.recipe import load_recipe
+    from patchgen.source import read_photo
+
+    photo, recipe = read_photo(photo_path), load_recipe("asano2023").with_format(image_format)
+    plan = make_plan(photos=[photo], recipe=recipe, n=100, size=32, seed=0, shard_size=80)
+    build(plan, [photo], tmp_path / "set", workers=1)
+    forge(tmp_path / "set", image_format, replacement)
+    faults = [str(fault) for fault in verify(tmp_path / "set").faults]
+    assert len(faults) == 1 and part in faults[0] and "000000080" in faults[0], faults
+
+
+def test_columns_must_come_first_and_in_order(copy: Path) -> None:
+    table = pq.read_table(copy / TABLE)
+    pq.write_table(table.select(table.column_names[::-1]), copy / TABLE)
+    data = (copy / TABLE).read_bytes()
+    value = json.loads((copy / "manifest.json").read_bytes())
+    value["shards"][1]["parquet"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    write_manifest(copy, parse_manifest(json.dumps(value).encode(), "edited"))
+    assert [fault.file for fault in verify(copy).faults] == [TABLE]
+
+
+@pytest.mark.parametrize("number", ["1e999", "1" + "0" * 30])
+def test_numbers_beyond_json_are_refused(copy: Path, number: str) -> None:
+    text = (copy / "manifest.json").read_text().replace('"environment": {', f'"environment": {{"x": {number},')
+    (copy / "manifest.json").write_text(text)
+    assert any(fault.file == "manifest.json" for fault in verify(copy).faults)

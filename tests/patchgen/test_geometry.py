@@ -176,7 +176,7 @@ def test_a_recipes_fault_is_named_by_its_key(change: str, part: str) -> None:
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "part"), [("a: [", "not YAML"), ("- 1", "holds list"), ("", "holds NoneType")])
+@pytest.mark.parametrize(("text", "part"), [("a: [", "not YAML"), ("- 1", "holds list"), ("", "is empty")])
 def test_files_that_are_no_recipe(text: str, part: str) -> None:
     from patchgen.recipe import parse_recipe
 
@@ -185,5 +185,27 @@ def test_files_that_are_no_recipe(text: str, part: str) -> None:
 
 
 def test_a_recipe_that_is_not_there() -> None:
-    with pytest.raises(PatchgenError, match="there are: asano2023"):
+    with pytest.raises(PatchgenError, match=r"did you mean asano2023\?"):
         load_recipe("asano2032")
+
+
+def test_the_formula_of_the_format_page() -> None:
+    """``manifests/FORMAT.md`` says where a pixel of a patch lies in the photo; its worked example is here too."""
+    photo = make_source("dead-leaves", 640, 480, 0)
+    geometry = Geometry(**(PAPER | {"corners": "photo", "hflip": 0.5, "vflip": 0.5}))
+    p = places(geometry, build_pyramid(photo, enlarge=False), n=200, seed=5)
+    side = math.floor(geometry.oversize * 32)
+    for i in range(200):
+        for column, row in ((0, 0), (31, 0), (7, 20)):
+            u, v = column + 0.5 - 16, row + 0.5 - 16
+            u, v = -u if p.hflip[i] else u, -v if p.vflip[i] else v
+            angle, slope = math.radians(p.rotation[i]), math.tan(math.radians(p.shear[i]))
+            a = u * math.cos(angle) + v * math.sin(angle)
+            b = -u * math.sin(angle) + v * math.cos(angle)
+            a += b * slope
+            x = p.x[i] + p.width[i] * (0.5 + a / side)
+            y = p.y[i] + p.height[i] * (0.5 + b / side)
+            read = (p.matrix[i] @ [column, row, 1] + 0.5) / p.ratio[i]
+            assert np.abs(read - (x, y)).max() < 0.01
+    plain = places(Geometry(**(PAPER | {"corners": "photo"})), build_pyramid(photo, enlarge=False), n=1, seed=5)
+    assert (plain.matrix[0] @ [31, 0, 1] + 0.5) / plain.ratio[0] == pytest.approx((512.668, 229.065), abs=0.001)

@@ -73,7 +73,7 @@ def test_the_bytes_are_the_golden_ones(name: str, tmp_path: Path, update_goldens
         size=definition["size"],
         seed=5,
         shard_size=None,
-        card={"licence": "CC0-1.0"},
+        cards=[{"licence": "CC0-1.0"}] * len(photos),
     )
     manifest = build(plan, photos, tmp_path / "out", workers=1)
     if update_goldens:
@@ -104,7 +104,6 @@ def test_shards_and_workers_change_no_patch(shard_size: int, tmp_path: Path) -> 
             size=whole.size,
             seed=whole.seed,
             shard_size=shard_size,
-            card={},
         )
         found.append(build(plan, photos, tmp_path / str(workers), workers=workers))
     assert found[0].set_id == found[1].set_id != expected.set_id

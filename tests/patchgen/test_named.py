@@ -59,7 +59,9 @@ def test_the_user_is_told_once_that_a_recipe_is_fast(run_patchgen: Program, tmp_
         (tmp_path / "r.yaml").write_text(recipe_text(augment))
         command = ["build", "--image", photo_path, "--recipe", tmp_path / "r.yaml", "--n", 3]
         result = run_patchgen(*command, "--out", tmp_path / f"o{told}{len(augment)}")
-        assert result.status == 0 and result.err.count("profile: fast") == told == len(result.err.splitlines())
+        assert result.status == 0 and result.err.count("profile fast: GaussNoise") == told == len(
+            result.err.splitlines()
+        )
 
 
 def test_exact_transforms_do_what_their_names_say(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:
@@ -81,17 +83,18 @@ def test_exact_transforms_do_what_their_names_say(run_patchgen: Program, tmp_pat
 @pytest.mark.parametrize(
     ("augment", "part"),
     [
-        ("{name: GausianBlur}", "no image transform 'GausianBlur'; did you mean GaussianBlur?"),
+        ("{name: GausianBlur}", "has no transform 'GausianBlur' of single images; did you mean GaussianBlur?"),
         ("{name: ColourJitter}", "did you mean ColorJitter?"),
         ("{name: GaussianBlur, blur_limits: 3}", "Argument(s) 'blur_limits' are not valid"),
-        ("{name: GaussianBlur, blur_limit: many}", "augment: GaussianBlur:"),
+        ("{name: GaussianBlur, blur_limit: many}", "augment[0]: GaussianBlur: blur_limit: "),
         ("{name: GaussianBlur, p: 1.5}", "augment[0].p: Input should be less than or equal to 1"),
         ("{name: RandomCrop, height: 8, width: 8}", "expected the same; leave it out"),
         ("{name: ToFloat}", "makes float32"),
-        ("{name: Compose}", "no image transform 'Compose'"),
+        ("{name: Compose}", "has no transform 'Compose' of single images"),
+        ("{name: Lambda}", "has no transform 'Lambda'"),
         ("{name: os.system}", "augment[0].name: String should match pattern"),
         ("{p: 1}", "required key 'augment[0].name' is missing"),
-        ("{name: ColorJitter, p: 1}", "required key 'augment[0].brightness' is missing"),
+        ("{name: ColorJitter, p: 1}", "required keys 'augment[0].brightness', 'augment[0].contrast'"),
         ("{name: ColorJitter, p: 1, brightnes: 0}", "unknown key 'augment[0].brightnes'; did you mean 'brightness'?"),
     ],
 )
@@ -150,3 +153,38 @@ def test_mirrored_patches(run_patchgen: Program, tmp_path: Path, photo_path: Pat
         for (before, after), row in zip(pairs, rows, strict=True):
             expected = np.flip(before, axis) if row[option] else before
             assert np.abs(expected.astype(int) - after).max() <= 1
+
+
+def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, run_patchgen: Program) -> None:
+    """Tried at the real size when the build is planned, and watched while it runs."""
+    for augment, part in (
+        ("{name: CenterCrop, p: 1, height: 20, width: 20, pad_if_needed: true}", "expected the same; leave it out"),
+        ("{name: Resize, p: 1, height: 48, width: 48}", "makes uint8 of shape (48, 48, 3)"),
+    ):
+        (tmp_path / "r.yaml").write_text(recipe_text(augment))
+        command = ["build", "--image", photo_path, "--recipe", tmp_path / "r.yaml", "--n", 3, "--size", 24]
+        assert_one_line(run_patchgen(*command, "--out", tmp_path / "out"), "recipe", part)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("name: a\nname: b\n", "the key 'name' appears twice"),
+        ("a: &a [*a]\n", "an alias refers to what it is part of"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+            + "".join(f"{chr(98 + k)}: &{chr(98 + k)} [{', '.join([f'*{chr(97 + k)}'] * 10)}]\n" for k in range(8)),
+            "values, its aliases written out",
+        ),
+        (recipe_text("").replace("version: 1", "version: true"), "version: Input should be a valid integer"),
+        (recipe_text("").replace("crop: 1", "crop: true"), "geometry.crop: Input should be a valid number"),
+        (recipe_text("").replace("area: [1, 1]", "area: 0.5"), "geometry.area: Input should be a list"),
+        (recipe_text("").replace("ppm", "jpeg"), "encoding.format is 'jpeg', expected one of"),
+        ("name: x\n", "required keys 'version', 'geometry', 'encoding' are missing"),
+    ],
+)
+def test_yaml_that_says_something_else_than_it_seems(text: str, part: str) -> None:
+    with pytest.raises(PatchgenError) as caught:
+        parse_recipe(text, "mine.yaml")
+    assert part in str(caught.value), caught.value

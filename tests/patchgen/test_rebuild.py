@@ -62,7 +62,7 @@ def test_another_photo_is_refused(manifest_path: Path, tmp_path: Path, run_patch
     result = run_patchgen("rebuild", "--manifest", manifest_path, "--image", other, "--out", out)
     assert_one_line(result, "other.png: 160×120 pixels with digest", "the set's source 'photo.png' has")
     result = run_patchgen("rebuild", "--manifest", manifest_path, "--image", other, "--image", other, "--out", out)
-    assert_one_line(result, "2 images given, the set has 1 sources: photo.png")
+    assert_one_line(result, "images given: 2, sources of the set: 1, photo.png")
     assert not out.exists()
 
 
@@ -174,7 +174,7 @@ def test_an_interrupted_extension_goes_on(
 def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
     command = ["verify", patchset_path, "--regenerate", 50, "--image", photo_path]
     result = run_patchgen(*command)
-    assert result.status == 0 and "good: 50 patches built again from the photo" in result.out
+    assert result.status == 0 and "good: 50 of 200 patches built again from the photo" in result.out
     assert json.loads(run_patchgen(*command, "--json").out)["patches_regenerated"] == 50
     # A set that agrees with itself, but was made with another seed than it says, is caught by this alone.
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
@@ -219,3 +219,128 @@ def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path,
         assert result.status == 0 and "200 of 32×32 px" in result.out and "no licence named" in result.out
     assert json.loads(run_patchgen("info", patchset_path, "--json").out)["n"] == 200
     assert_one_line(run_patchgen("info", tmp_path / "none.json"), "none.json: cannot be read")
+
+
+def test_a_damaged_set_is_repaired_in_its_own_folder_even_in_two_attempts(
+    patchset_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import patchgen.build
+    from patchgen.errors import PatchgenError
+
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+    (copy / "patches-000001.tar").write_bytes(b"damaged")
+    command = ["rebuild", "--manifest", copy, "--image", photo_path, "--out", copy, "--workers", 1]
+
+    def stop(*arguments: object) -> None:
+        raise PatchgenError("stopped here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patchgen.build, "build_shards", stop)
+        assert_one_line(run_patchgen(*command), "stopped here")
+    assert not (copy / "manifest.json").exists()
+    assert run_patchgen(*command).status == 0
+    assert contents(copy) == contents(patchset_path)
+
+
+def test_rebuilding_does_not_depend_on_the_shard_size_a_small_set_was_built_with(
+    photo_path: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
+    command = ["build", "--image", photo_path, "--n", 30, "--shard-size", 60, "--out", tmp_path / "a"]
+    assert run_patchgen(*command).status == 0
+    command = ["rebuild", "--manifest", tmp_path / "a", "--image", photo_path, "--out", tmp_path / "b"]
+    assert run_patchgen(*command).err == ""
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"n": 10**6, "shards": 10**6}, "shards of 1000000 patches: expected at most 100000"),
+        ({"size": 4096}, "patches of 4096 px: expected 8 to 1024"),
+        ({"sources": {"width": 5}}, "the set's source 'photo.png' has 5×120"),
+    ],
+)
+def test_manifests_of_sets_that_no_build_makes(
+    manifest_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program, change: dict[str, Any], part: str
+) -> None:
+    value = json.loads(manifest_path.read_bytes())
+    if "shards" in change:
+        value["n"] = value["shards"][0]["n"] = change["n"]
+        del value["shards"][1:]
+    value["size"] = change.get("size", value["size"])
+    value["sources"][0] |= change.get("sources", {})
+    manifest_path.write_text(json.dumps(value))
+    command = ["rebuild", "--manifest", sign(manifest_path), "--image", photo_path, "--out", tmp_path / "out"]
+    assert_one_line(run_patchgen(*command), part)
+
+
+def test_extending_with_another_opencv_is_refused(
+    patchset_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+    edited(copy / "manifest.json", {"environment": {"opencv-python-headless": "5.1.0"}})
+    before = contents(copy)
+    result = run_patchgen("extend", copy, "--n", 300, "--image", photo_path)
+    assert_one_line(result, "written with OpenCV 5.x, here is 4.x")
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": -1}, {"seed": "a"}, {"size": 0}, {"size": 32.0}, {"shard_size": 20.5}, {"recipe": []}, {"x": 1}],
+)
+def test_a_damaged_marker_is_refused(
+    photo_path: Path, tmp_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    import patchgen.build
+    from patchgen.errors import PatchgenError
+
+    def stop(*arguments: object) -> None:
+        raise PatchgenError("stopped here")
+
+    monkeypatch.setattr(patchgen.build, "build_shards", stop)
+    assert run_patchgen("build", "--image", photo_path, "--n", 20, "--out", tmp_path / "set").status == 1
+    marker = tmp_path / "set" / PLAN_NAME
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | change))
+    result = run_patchgen("extend", tmp_path / "set", "--n", 20, "--image", photo_path)
+    assert_one_line(result, ".patchgen-build.json: is no build record: ")
+
+
+def test_pipes_and_links_are_never_read(patchset_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    import os
+
+    for name in ("patches-000000.tar", "patches-000000.parquet"):
+        copy = Path(shutil.copytree(patchset_path, tmp_path / name))
+        (copy / name).unlink()
+        os.mkfifo(copy / name)
+        for command in (
+            ["preview", copy, "--out", tmp_path / "x.png"],
+            ["diff", copy, patchset_path],
+            ["verify", copy],
+        ):
+            assert_one_line(run_patchgen(*command), "")
+
+
+def test_a_terminal_is_safe_from_what_a_manifest_says(manifest_path: Path, run_patchgen: Program) -> None:
+    value = json.loads(manifest_path.read_bytes())
+    value["sources"][0]["name"] = "a\x1b[31m\nset_id FAKE"
+    manifest_path.write_text(json.dumps(value))
+    out = run_patchgen("info", manifest_path).out
+    assert "\x1b" not in out and "\nset_id FAKE" not in out and "\\x1b[31m" in out
+
+
+def test_cards_of_several_photos(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    other = write_image(tmp_path / "other.png", make_photo(seed=1))
+    command = ["build", "--image", photo_path, "--image", other, "--n", 10, "--out", tmp_path / "out"]
+    result = run_patchgen(*command, "--licence", "CC0-1.0", "--licence", "CC-BY-4.0", "--url", "https://example.org")
+    assert result.status == 0
+    cards = [(s.licence, s.url) for s in open_patchset(tmp_path / "out").manifest.sources]
+    assert cards == [("CC0-1.0", "https://example.org"), ("CC-BY-4.0", "https://example.org")]
+    result = run_patchgen(*command, *["--licence", "CC0-1.0"] * 3)
+    assert_one_line(result, "--licence given 3 times for 2 images", status=2)
+
+
+def test_json_of_what_was_built(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    command = ["build", "--image", photo_path, "--n", 10, "--out", tmp_path / "out", "--json"]
+    value = json.loads(run_patchgen(*command).out)
+    assert value["set_id"] == open_patchset(tmp_path / "out").manifest.set_id and value["n"] == 10
