@@ -49,9 +49,9 @@ def build_shards(job: Job, tasks: list[Task], workers: int, on_count: OnCount, o
 
 
 def _in_this_process(job: Job, tasks: list[Task], on_count: OnCount, on_shard: OnShard) -> Entries:
-    from patchgen.write import build_shard, configure_opencv  # noqa: PLC0415 - see the module docstring
+    from patchgen.write import build_shard, configure_process  # noqa: PLC0415 - see the module docstring
 
-    configure_opencv()
+    configure_process()
     add = counting(on_count)
     entries: Entries = {}
     for task in tasks:
@@ -120,9 +120,9 @@ _worker_state: tuple[Job, "Synchronized[int]", ctypes.c_byte] | None = None
 
 def _start_worker(shared: _Shared, counter: "Synchronized[int]", stop: ctypes.c_byte) -> None:
     global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
-    from patchgen.write import configure_opencv  # noqa: PLC0415 - see the module docstring
+    from patchgen.write import configure_process  # noqa: PLC0415 - see the module docstring
 
-    configure_opencv()
+    configure_process()
     job = dataclasses.replace(shared.job, pyramids=map_pyramids(shared.spill, shared.stored))
     _worker_state = (job, counter, stop)
     die_with_parent()

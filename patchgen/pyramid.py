@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +28,7 @@ _LARGEST_TO_ENLARGE = 1 << 23
 """Pixels above which a photo gets no enlarged level, which would take four times its memory."""
 _UNIT = 1 << 14
 _SHARPNESS = -0.5
-_BLOCK = 64
+_BLOCK = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,11 +119,10 @@ def map_pyramids(path: Path, stored: Sequence[StoredPyramid]) -> tuple[Pyramid, 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
     """``image`` (H, W, 3) at another size, antialiased bicubic, first across and then down, as Pillow does it."""
-    channels = image.shape[2]
-    turned = np.ascontiguousarray(image.transpose(1, 0, 2)).reshape(image.shape[1], -1)
-    across = _resize_rows(turned, width).reshape(width, image.shape[0], channels)
-    back = np.ascontiguousarray(across.transpose(1, 0, 2)).reshape(image.shape[0], -1)
-    return _resize_rows(back, height).reshape(height, width, channels)
+    turned = cv2.transpose(image).reshape(image.shape[1], -1)
+    across = _resize_rows(turned, width).reshape(width, *image.shape[::2])
+    back = cv2.transpose(across).reshape(image.shape[0], -1)
+    return _resize_rows(back, height).reshape(height, width, image.shape[2])
 
 
 def _resize_rows(rows: Pixels, count: int) -> Pixels:
