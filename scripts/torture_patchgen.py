@@ -39,7 +39,9 @@ def kill_builds(image: Path, folder: Path, kills: int, chance: random.Random) ->
     for number in range(kills):
         out, moment = folder / "killed", chance.uniform(0.1, seconds)
         extra = ("--workers", str(chance.choice((1, 2, 3))))
-        process = subprocess.Popen(build(image, out, 60_000, *extra), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            build(image, out, 60_000, *extra), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(moment)
         if process.poll() is not None:
             finished += 1
