@@ -40,7 +40,9 @@ def verify(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Check every file, member, row and digest; status 1 if one is wrong.
+    """Check every file, member, row and digest of a set.
+
+    Ends with status 1 if anything is wrong.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """

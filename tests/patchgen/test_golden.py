@@ -1,11 +1,14 @@
 """Reference sets: their manifests lie in ``manifests/golden``, and every machine must make their bytes."""
 
+import dataclasses
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from manifests.schema import IMAGE_FORMATS
@@ -91,23 +94,33 @@ def test_formats_change_bytes_and_no_pixels() -> None:
 
 
 @pytest.mark.parametrize("shard_size", [1, 7, 149])
-def test_shards_and_workers_change_no_patch(shard_size: int, tmp_path: Path) -> None:
+def test_shards_workers_and_their_order_change_no_patch(
+    shard_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import patchgen.build
+
     expected = goldens()["asano2023-32-png"]
     photos = golden_photos(expected, tmp_path)
     whole = plan_of(expected, photos, n=expected.n)
-    found = []
-    for workers in (1, 4):
-        plan = make_plan(
-            photos=photos,
-            recipe=whole.recipe,
-            n=whole.n,
-            size=whole.size,
-            seed=whole.seed,
-            shard_size=shard_size,
-        )
-        found.append(build(plan, photos, tmp_path / str(workers), workers=workers))
-    assert found[0].set_id == found[1].set_id != expected.set_id
-    assert found[0].pixel_root == expected.pixel_root
+    plan = dataclasses.replace(whole, shard_size=shard_size)
+    build_shards = patchgen.build.build_shards
+
+    def shuffled(job: Any, tasks: list[Any], *rest: Any) -> Any:
+        return build_shards(job, random.Random(3).sample(tasks, len(tasks)), *rest)
+
+    found = [build(plan, photos, tmp_path / str(workers), workers=workers) for workers in (1, 2, 4)]
+    monkeypatch.setattr(patchgen.build, "build_shards", shuffled)
+    found += [build(plan, photos, tmp_path / f"shuffled-{workers}", workers=workers) for workers in (1, 2)]
+    assert len({made.set_id for made in found}) == 1 and found[0].set_id != expected.set_id
+    assert {made.pixel_root for made in found} == {expected.pixel_root}
+    encoded = [_encoded_digests(tmp_path / str(workers)) for workers in (1, 4)]
+    build(whole, photos, tmp_path / "whole", workers=1)
+    assert encoded[0] == encoded[1] == _encoded_digests(tmp_path / "whole")
+
+
+def _encoded_digests(folder: Path) -> list[bytes]:
+    tables = (pq.read_table(path, columns=["sha256"]) for path in sorted(folder.glob("*.parquet")))
+    return [digest for table in tables for digest in table.column("sha256").to_pylist()]
 
 
 def test_doctor(run_patchgen: Program) -> None:

@@ -15,24 +15,16 @@ BASELINE = f"SSE4.1,SSE4.2,AVX,FP16,{AVX2}"
 NUMBERS = {"SSE4.1": 6, "SSE4.2": 7, "FP16": 9, "AVX": 10, "AVX2": 11, "AVX512-SKX": 256}
 """OpenCV's numbers of these features (cv::CpuFeatures), which its Python module does not name."""
 
-# Rebuilds the reference sets in one process, in a shuffled order of shards; its last line is a JSON object.
+# Rebuilds the reference sets in one process; its last line is a JSON object.
 SCRIPT = """
-import json, random, sys
+import json, sys
 import cv2
-import patchgen.build
 from patchgen.doctor import examine, goldens
 
 cv2.setUseOptimized(sys.argv[1] == "optimised")
 left = [number for number in json.loads(sys.argv[2]) if cv2.checkHardwareSupport(number)]
 if left:
     sys.exit(f"features {left} are still in use")
-ordered = patchgen.build.build_shards
-
-def shuffled(job, tasks, *rest):
-    random.shuffle(tasks)
-    return ordered(job, tasks, *rest)
-
-patchgen.build.build_shards = shuffled
 print(json.dumps({f.name: f.good for f in examine(list(goldens()))}))
 """
 
