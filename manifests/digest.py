@@ -4,7 +4,7 @@ Source of the definitions: ``FORMAT.md`` beside this file.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from manifests.errors import PatchSetError
 
 DIGEST_BYTES = 32
 _BLOCK = 1 << 20
+_UINT8 = np.dtype(np.uint8)
 
 NOT_IN_SET_ID = frozenset({"set_id", "environment"})
 NOT_IN_SET_ID_SOURCE = frozenset({"name", "licence", "url", "attribution"})
@@ -24,22 +25,11 @@ NOT_IN_SET_ID_SHARD = frozenset({"parquet"})
 
 def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
     """SHA-256 of a patch's pixels before encoding: RGB, uint8, shape (H, W, 3), C order, no header."""
-    if patch.dtype != np.uint8 or patch.ndim != 3 or patch.shape[2] != 3:
+    if patch.dtype != _UINT8 or patch.ndim != 3 or patch.shape[2] != 3:
         raise PatchSetError(
             f"pixel digest: got {patch.dtype} of shape {patch.shape}, expected uint8 of shape (H, W, 3)"
         )
     return hashlib.sha256(np.ascontiguousarray(patch).data).digest()
-
-
-def pixel_digests(patches: Sequence[npt.NDArray[np.uint8]]) -> list[bytes]:
-    """``pixel_digest`` of each of many patches."""
-    sha256, uint8 = hashlib.sha256, np.dtype(np.uint8)
-    return [
-        sha256(patch.data).digest()
-        if patch.dtype == uint8 and patch.ndim == 3 and patch.shape[2] == 3 and patch.flags.c_contiguous
-        else pixel_digest(patch)
-        for patch in patches
-    ]
 
 
 def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

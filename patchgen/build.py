@@ -79,6 +79,7 @@ def _build(
     if manifest is not None:
         plan = plan.with_card_of(manifest)
         if len(entries) == plan.shards == len(manifest.shards) and _is_complete(folder, manifest, plan):
+            mark_finished(folder)  # a build killed in its last moment leaves its marker beside the manifest
             return manifest
         mark_unfinished(folder, plan)
     shards = _build_missing(job, plan, entries, workers, _comparison(folder, expected))

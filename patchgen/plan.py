@@ -162,6 +162,9 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
         sources=tuple(value["sources"]),
     )
     _require_limits(plan)
+    sizes = [shard.n for shard in manifest.shards]
+    if any(size != plan.shard_size for size in sizes[:-1]) or sizes[-1] > plan.shard_size:
+        raise PatchgenError(f"the set's shards hold {sizes[:5]} … patches, expected one size for all but the last")
     return plan
 
 

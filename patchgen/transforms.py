@@ -114,7 +114,7 @@ def _apply(transform: Any, patch: Patch, which: str) -> Patch:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = transform(image=patch)["image"]
-    except Exception as error:
+    except Exception as error:  # of a library, over what a recipe asked of it: there is no saying which
         raise PatchgenError(f"{which}: {name} fails on it: {_line(error)}; leave it out") from error
     if result.shape != patch.shape or result.dtype != patch.dtype:
         raise PatchgenError(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from manifests import rows, tar
 from manifests.canonical import canonical_json
-from manifests.digest import pixel_digests
+from manifests.digest import pixel_digest
 from manifests.files import atomic_file
 from manifests.schema import patch_key
 from patchgen.encode import make_encoder
@@ -56,7 +56,7 @@ def _write_tar(file: BinaryIO, job: Job, first_index: int, chunks: Iterator[list
     pixels: list[bytes] = []
     for patches in chunks:
         encoded = [encode(patch) for patch in patches]
-        pixels += pixel_digests(patches)
+        pixels += [pixel_digest(patch) for patch in patches]
         digests += [hashlib.sha256(data).digest() for data in encoded]
         sizes += [len(data) for data in encoded]
         parts = ((tar.header(next(names), len(data)), data, tar.padding(len(data))) for data in encoded)

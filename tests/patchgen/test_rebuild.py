@@ -242,6 +242,15 @@ def test_a_damaged_set_is_repaired_in_its_own_folder_even_in_two_attempts(
     assert contents(copy) == contents(patchset_path)
 
 
+def test_a_build_killed_in_its_last_moment_is_cleaned_up(
+    patchset_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+    (copy / PLAN_NAME).write_text("{}")
+    assert run_patchgen("extend", copy, "--n", 200, "--image", photo_path).status == 0
+    assert contents(copy) == contents(patchset_path)
+
+
 def test_rebuilding_does_not_depend_on_the_shard_size_a_small_set_was_built_with(
     photo_path: Path, tmp_path: Path, run_patchgen: Program
 ) -> None:
@@ -257,6 +266,7 @@ def test_rebuilding_does_not_depend_on_the_shard_size_a_small_set_was_built_with
     [
         ({"n": 10**6, "shards": 10**6}, "shards of 1000000 patches: expected at most 100000"),
         ({"size": 4096}, "patches of 4096 px: expected 8 to 1024"),
+        ({"uneven": True}, "expected one size for all but the last"),
         ({"sources": {"width": 5}}, "the set's source 'photo.png' has 5×120"),
     ],
 )
@@ -267,6 +277,9 @@ def test_manifests_of_sets_that_no_build_makes(
     if "shards" in change:
         value["n"] = value["shards"][0]["n"] = change["n"]
         del value["shards"][1:]
+    if "uneven" in change:
+        value["shards"][1] |= {"first_index": 1}
+        value["shards"][0]["n"], value["shards"][1]["n"] = 1, 159
     value["size"] = change.get("size", value["size"])
     value["sources"][0] |= change.get("sources", {})
     manifest_path.write_text(json.dumps(value))
