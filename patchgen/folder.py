@@ -89,7 +89,7 @@ def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> Plan:
     found = _read_marker(folder / PLAN_NAME)
     plan = make_plan(
         photos=photos,
-        recipe=recorded_recipe(found["recipe"], found["encoding"], found["size"]),
+        recipe=recorded_recipe(found["recipe"], found["encoding"]),
         n=n,
         size=found["size"],
         seed=found["seed"],

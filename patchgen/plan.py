@@ -90,7 +90,7 @@ def make_plan(
         size=size,
         seed=seed,
         shard_size=shard_size or default_shard_size(size),
-        recipe=recipe.resolved(size),
+        recipe=recipe,
         sources=tuple(_source(photo) | card for photo, card in zip(photos, cards, strict=True)),
     )
     _require_limits(plan)
@@ -98,6 +98,7 @@ def make_plan(
 
 
 def _require_limits(plan: Plan) -> None:
+    """Refuse sizes no build takes, and a recipe that does not go with its patches' size."""
     if not MIN_SIZE <= plan.size <= MAX_SIZE:
         raise PatchgenError(f"patches of {plan.size} px: expected {MIN_SIZE} to {MAX_SIZE}")
     if min(plan.shard_size, plan.n) > MAX_SHARD_PATCHES:
@@ -107,6 +108,7 @@ def _require_limits(plan: Plan) -> None:
             f"--n {plan.n} in shards of {plan.shard_size} makes {plan.shards} shards, at most {MAX_SHARDS}; "
             "raise --shard-size or build several sets"
         )
+    plan.recipe.require_fit(plan.size)
 
 
 def _source(photo: Photo) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
         size=manifest.size,
         seed=manifest.seed,
         shard_size=shard_size,
-        recipe=recorded_recipe(value["recipe"], value["encoding"], manifest.size),
+        recipe=recorded_recipe(value["recipe"], value["encoding"]),
         sources=tuple(value["sources"]),
     )
     _require_limits(plan)

@@ -18,8 +18,6 @@ from patchgen.named import PORTABLE, NamedConfig
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
-PROBE_SIZE = 32
-"""Pixels a side on which transforms are tried when a recipe is read; a plan tries them on its own size."""
 
 
 def _kind(value: Any) -> str:
@@ -63,18 +61,30 @@ class Recipe(BaseModel):
         """``portable`` where the same bytes come out on every CPU, else ``fast``."""
         return "fast" if self.inexact else "portable"
 
-    def resolved(self, size: int) -> "Recipe":
-        """This recipe, for patches of ``size`` px, with every argument of the Albumentations transforms it names.
+    def require_fit(self, size: int) -> None:
+        """Try every Albumentations transform on a patch of ``size`` px.
 
         Raises:
-            PatchgenError: no such transform, an argument it does not take, or one that is not for patches.
+            PatchgenError: one fails on it, or does not keep its size.
+        """
+        for i, config in enumerate(self.augment):
+            if isinstance(config, NamedConfig):
+                from patchgen.transforms import probe  # noqa: PLC0415 - it imports Albumentations
+
+                probe(config, size, f"recipe {self.name}: augment[{i}]")
+
+    def resolved(self) -> "Recipe":
+        """This recipe with every argument of the Albumentations transforms it names.
+
+        Raises:
+            PatchgenError: no such transform, or an argument it does not take.
         """
         if not any(isinstance(config, NamedConfig) for config in self.augment):
             return self
         from patchgen.transforms import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
 
         steps = (
-            resolve(config, size, f"augment[{i}]") if isinstance(config, NamedConfig) else config
+            resolve(config, f"augment[{i}]") if isinstance(config, NamedConfig) else config
             for i, config in enumerate(self.augment)
         )
         return self.model_copy(update={"augment": tuple(steps)})
@@ -121,7 +131,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
     """A recipe from YAML text; ``where`` names it in errors.
 
     Raises:
-        PatchgenError: not YAML, a key missing, unknown or ill-typed, or a transform that is not for patches.
+        PatchgenError: not YAML, a key missing, unknown or ill-typed, or a transform that does not exist.
     """
     try:
         value = parse_yaml(text)
@@ -133,7 +143,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
             f"recipe {where}: {what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'"
         )
     try:
-        return _validated(value).resolved(PROBE_SIZE)
+        return _validated(value).resolved()
     except ValidationError as error:
         raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}") from error
     except PatchgenError as error:
@@ -145,15 +155,15 @@ def _validated(value: dict[str, Any]) -> Recipe:
     return Recipe.model_validate_json(json.dumps(value, default=str), strict=True)
 
 
-def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any], size: int) -> Recipe:
-    """The recipe that a manifest records for patches of ``size`` px, its two parts put together again.
+def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
+    """The recipe that a manifest records, its two parts put together again.
 
     Raises:
         PatchgenError: this version of the package does not know it, or cannot make the same of it.
     """
     parts = {key: value for key, value in pixels.items() if key != "profile"}
     try:
-        recipe = _validated({**parts, "encoding": encoding}).resolved(size)
+        recipe = _validated({**parts, "encoding": encoding}).resolved()
     except ValidationError as error:
         raise PatchgenError(f"the manifest's recipe: {describe(error, Recipe)}") from error
     if (recipe.pixels_json(), recipe.encoding_json()) != (pixels, encoding):

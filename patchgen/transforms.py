@@ -83,17 +83,24 @@ class NamedStep:
         return {"applied": self._applied, "params": self._params}
 
 
-def resolve(config: NamedConfig, size: int, where: str) -> NamedConfig:
-    """``config`` with every argument of its transform, the defaults among them, tried on a patch of ``size`` px.
+def probe(config: NamedConfig, size: int, where: str) -> None:
+    """Try a transform on a patch of ``size`` px; ``where`` names it in errors.
+
+    Raises:
+        PatchgenError: it fails, or does not keep a patch an RGB uint8 image of its size.
+    """
+    _apply(_construct(config, where), np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
+
+
+def resolve(config: NamedConfig, where: str) -> NamedConfig:
+    """``config`` with every argument of its transform, the defaults among them.
 
     ``where`` names it in errors.
 
     Raises:
-        PatchgenError: no such transform, an argument it does not take, or one that does not keep a patch an
-            RGB uint8 image of its size.
+        PatchgenError: no such transform, or an argument it does not take.
     """
     transform = _construct(config, where)
-    _apply(transform, np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
     arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
     whole = NamedConfig(name=config.name, p=config.p, **arguments)
     try:

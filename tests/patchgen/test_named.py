@@ -88,8 +88,6 @@ def test_exact_transforms_do_what_their_names_say(run_patchgen: Program, tmp_pat
         ("{name: GaussianBlur, blur_limits: 3}", "Argument(s) 'blur_limits' are not valid"),
         ("{name: GaussianBlur, blur_limit: many}", "augment[0]: GaussianBlur: blur_limit: "),
         ("{name: GaussianBlur, p: 1.5}", "augment[0].p: Input should be less than or equal to 1"),
-        ("{name: RandomCrop, height: 8, width: 8}", "expected the same; leave it out"),
-        ("{name: ToFloat}", "makes float32"),
         ("{name: Compose}", "has no transform 'Compose' of single images"),
         ("{name: Lambda}", "has no transform 'Lambda'"),
         ("{name: os.system}", "augment[0].name: String should match pattern"),
@@ -155,11 +153,19 @@ def test_mirrored_patches(run_patchgen: Program, tmp_path: Path, photo_path: Pat
             assert np.abs(expected.astype(int) - after).max() <= 1
 
 
+def test_a_transform_need_fit_no_other_size(tmp_path: Path, photo_path: Path, run_patchgen: Program) -> None:
+    text = recipe_text("{name: CenterCrop, p: 1, height: 64, width: 64}")
+    assert len(table(build(run_patchgen, tmp_path, text, photo_path, n=5, size=64))) == 5
+
+
 def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, run_patchgen: Program) -> None:
     """Tried at the real size when the build is planned, and watched while it runs."""
     for augment, part in (
         ("{name: CenterCrop, p: 1, height: 20, width: 20, pad_if_needed: true}", "expected the same; leave it out"),
         ("{name: Resize, p: 1, height: 48, width: 48}", "makes uint8 of shape (48, 48, 3)"),
+        ("{name: RandomCrop, height: 8, width: 8}", "expected the same; leave it out"),
+        ("{name: CenterCrop, height: 64, width: 64}", "augment[0]: a black patch: CenterCrop fails on it"),
+        ("{name: ToFloat}", "makes float32"),
     ):
         (tmp_path / "r.yaml").write_text(recipe_text(augment))
         command = ["build", "--image", photo_path, "--recipe", tmp_path / "r.yaml", "--n", 3, "--size", 24]
