@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
-from distill.losses import LossConfig
+from distill.losses import LossConfig, TemperedLossConfig
 from distill.optim import OptimConfig
 from distill.patches import DataConfig
 from distill.teacher import TeacherConfig
@@ -59,7 +59,7 @@ class Config(_Group):
 
     teacher: TeacherConfig
     student: StudentConfig
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = TemperedLossConfig(name="kl")
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
     data: DataConfig = DataConfig()

@@ -1,39 +1,136 @@
-"""Distillation losses: student and teacher logits in, one number out. Pure functions."""
+"""Distillation losses: logits of student and teacher, both (B, classes), in, one number out. Pure functions.
+
+Every loss is averaged over the batch and computed in float32, or in float64 where the logits are. The teacher's
+logits are constants: no gradient reaches them.
+"""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class LossConfig(BaseModel):
-    """Which loss, and the temperature both networks' logits are divided by."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    name: Literal["kl"] = "kl"
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 8.0
-
-
-def make_loss(config: LossConfig) -> Loss:
-    """The loss that ``config`` names, as a function of student and teacher logits, both (B, classes)."""
-
-    def loss(student: Tensor, teacher: Tensor) -> Tensor:
-        return kl_loss(student, teacher, config.temperature)
-
-    return loss
 
 
 def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student) of softmax(logits / T): summed over classes, averaged over the batch.
 
     The factor T² keeps the gradient's size when T changes (Hinton et al. 2015, arXiv 1503.02531, section 2).
-    ``student`` and ``teacher`` are logits of shape (B, classes); computed in float32 whatever their dtype.
     """
-    log_student = F.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
-    divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
+    log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
+    return temperature**2 * _divergence(log_p, log_q)
+
+
+def reverse_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(student ‖ teacher) of softmax(logits / T): summed over classes, averaged over the batch."""
+    log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
+    return temperature**2 * _divergence(log_q, log_p)
+
+
+def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² times the mean of both KL divergences to the mean of the two distributions, at T; averaged over the batch.
+
+    Before the factor it lies between 0 and ln 2 (Lin 1991, doi 10.1109/18.61115).
+    """
+    log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
+    log_mean = torch.logaddexp(log_q, log_p) - torch.log(torch.tensor(2.0, dtype=log_q.dtype))
+    return temperature**2 * (_divergence(log_p, log_mean) + _divergence(log_q, log_mean)) / 2
+
+
+def standardised_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``kl_loss`` of logits that were given mean 0 and deviation 1 over the classes of each sample.
+
+    So the order and spacing of the teacher's logits is learnt and not their size (Sun et al. 2024, arXiv 2403.01427).
+    """
+    return kl_loss(_standardise(student), _standardise(teacher), temperature)
+
+
+def l1_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Sum over classes of |p - q| of softmax(logits / T), averaged over the batch: between 0 and 2."""
+    q, p = _log_softmax(student, temperature).exp(), _log_softmax(teacher, temperature).exp()
+    return (p - q).abs().sum(dim=1).mean()
+
+
+def l2_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Sum over classes of (p - q)² of softmax(logits / T), averaged over the batch: between 0 and 2."""
+    q, p = _log_softmax(student, temperature).exp(), _log_softmax(teacher, temperature).exp()
+    return (p - q).square().sum(dim=1).mean()
+
+
+def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared difference of the logits, averaged over classes and batch (Kim et al. 2021, arXiv 2105.08919)."""
+    return F.mse_loss(_wide(student), _wide(teacher).detach())
+
+
+def hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of the student to the teacher's most likely class, averaged over the batch."""
+    return F.cross_entropy(_wide(student), teacher.argmax(dim=1))
+
+
+_TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "kl": kl_loss,
+    "reverse-kl": reverse_kl_loss,
+    "js": jensen_shannon_loss,
+    "standardised-kl": standardised_kl_loss,
+    "l1": l1_loss,
+    "l2": l2_loss,
+}
+_UNTEMPERED: dict[str, Loss] = {"mse": mse_loss, "hard": hard_loss}
+
+
+class TemperedLossConfig(BaseModel):
+    """A loss between the two softmax distributions, each of logits divided by ``temperature``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: Literal["kl", "reverse-kl", "js", "standardised-kl", "l1", "l2"]
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 8.0
+
+
+class UntemperedLossConfig(BaseModel):
+    """A loss that no temperature changes: ``mse`` of the logits, or ``hard`` labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: Literal["mse", "hard"]
+
+
+def _kl_unless_named(value: Any) -> Any:
+    return {"name": "kl"} | value if isinstance(value, dict) else value
+
+
+LossConfig = Annotated[
+    TemperedLossConfig | UntemperedLossConfig, Field(discriminator="name"), BeforeValidator(_kl_unless_named)
+]
+
+
+def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
+    """The loss that ``config`` names, as a function of student and teacher logits, both (B, classes)."""
+    if isinstance(config, UntemperedLossConfig):
+        return _UNTEMPERED[config.name]
+    tempered, temperature = _TEMPERED[config.name], config.temperature
+
+    def loss(student: Tensor, teacher: Tensor) -> Tensor:
+        return tempered(student, teacher.detach(), temperature)
+
+    return loss
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    return F.log_softmax(_wide(logits) / temperature, dim=1)
+
+
+def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q), summed over classes, averaged over the batch."""
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def _standardise(logits: Tensor) -> Tensor:
+    wide = _wide(logits)
+    deviation = wide.std(dim=1, keepdim=True)
+    return (wide - wide.mean(dim=1, keepdim=True)) / (deviation + 1e-7)
