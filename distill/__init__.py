@@ -1,15 +1,15 @@
 """Students distilled from a frozen patch set. Patches flow through these rooms into a run directory:
 
 - ``config``: YAML in, one frozen value out; each component below owns its group.
-- ``tars``: WebDataset tars in, raw samples out.
-- ``patches``: verified shards in, a resident tensor of patches and the order to see them in out.
-- ``augment``: a batch and its draws in, the pixels both networks see out.
+- ``data``: verified shards or labelled images in, a view out: which samples a step sees, augmented by ``augment``.
 - ``models``: a name in, a network out. ``weights``: a file in, a state dict and what is known of it out.
-- ``teacher``: the frozen network that labels. ``losses``: both networks' logits in, a number out.
+- ``teacher``: the frozen network that labels. ``labels``: logits it gave before. ``lesson``: which of the two.
+- ``targets``: what a batch's logits are compared with. ``losses``: logits and target in, a number out.
 - ``optim``: optimisers and schedules. ``loop``: one step after another.
-- ``evaldata``, ``evaluate``: labelled images in, top-1 out. ``judge``: both networks measured.
+- ``evaluate``, ``judge``: labelled images and networks in, what these are worth out.
 - ``checkpoint``: a run's state to disk and back. ``session``: log, checkpoints and signals around the steps.
-- ``run``: the wiring. ``cli``: the command line.
+- ``run``, ``teach``, ``label``, ``measure``: the wiring of a command each; ``runs`` is what they share.
+- ``cli``: the command line.
 
-``randomness`` turns (seed, purpose, position) into a generator, so that resuming is exact.
+``randomness`` turns (seed, purpose, position) into draws, so that resuming is exact.
 """

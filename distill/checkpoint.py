@@ -1,6 +1,7 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped; never the teacher."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,46 @@ from distill.weights import load_tensors
 from manifests.files import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.pt"
-KEYS = frozenset({"identity", "student", "optimizer", "scheduler", "step", "seconds", "losses"})
+PREVIOUS_NAME = "checkpoint.previous.pt"
+KEYS = frozenset({"identity", "student", "optimizer", "scheduler", "average", "step", "seconds", "losses"})
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, built of tensors and plain values, whole or not at all."""
+    """Write ``state``, built of tensors and plain values, whole or not at all; the one before it stays beside it."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(folder / CHECKPOINT_NAME, buffer.getvalue())
+    path = folder / CHECKPOINT_NAME
+    if path.exists():
+        path.replace(folder / PREVIOUS_NAME)  # killed here, a run goes on from the previous one
+    write_atomically(path, buffer.getvalue())
 
 
-def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The state last saved in a run directory, or None; loaded weights-only.
+def holds_checkpoint(folder: Path) -> bool:
+    """Whether a run was ever saved in ``folder``."""
+    return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME))
+
+
+def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The last good state saved in a run directory, or None; loaded weights-only.
 
     Raises:
-        DistillError: it is damaged, or belongs to a run whose ``identity`` differs.
+        DistillError: all there is is damaged, or belongs to a run whose ``identity`` differs.
     """
-    path = folder / CHECKPOINT_NAME
-    if not path.exists():
-        return None
-    state = load_tensors(path)
+    paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
+    for path in paths:
+        try:
+            state = load_tensors(path)
+        except DistillError as error:
+            if path == paths[-1]:
+                raise
+            say(f"{error}; going on from {PREVIOUS_NAME}, the one before it")
+            continue
+        _require_identity(state, identity, path)
+        return state
+    return None
+
+
+def _require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
     held = state.get("identity") if isinstance(state, dict) else None
     if not isinstance(held, dict) or not state.keys() >= KEYS:
         raise DistillError(f"{path}: holds no run's state; choose another --out")
@@ -40,4 +61,3 @@ def load_checkpoint(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | 
                 f"{path}: belongs to a run with {key} {held.get(key)}, this one has {value}; "
                 "resume with what it was started with, or choose another --out"
             )
-    return state

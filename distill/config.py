@@ -3,17 +3,18 @@
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from distill.augment import AugmentConfig
+from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.errors import DistillError
 from distill.losses import LossConfig, TemperedLossConfig
 from distill.optim import OptimConfig
-from distill.patches import DataConfig
 from distill.teacher import TeacherConfig
+from distill.weights import Triple
 from manifests.faults import describe, parse_yaml
 from manifests.files import read_regular_file
 
@@ -36,7 +37,10 @@ class TrainConfig(_Group):
     samples: Annotated[int | None, Field(ge=1, le=10**15, description="patches seen in all")] = None
     epochs: Annotated[float | None, Field(gt=0, le=10**7, description="times the set is seen")] = None
     precision: Annotated[Literal["bf16", "fp32"], Field(description="of the networks; weights stay fp32")] = "bf16"
-    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**53, description="of the first weights, and of the view")] = 0
+    ema: Annotated[
+        float | None, Field(gt=0, lt=1, description="decay a step of an average of the weights, which is the result")
+    ] = None
     checkpoint_seconds: Annotated[float, Field(gt=0, description="time between checkpoints")] = 120.0
     log_steps: Annotated[int, Field(ge=1, description="steps between lines of metrics.jsonl")] = 50
 
@@ -46,6 +50,19 @@ class TrainConfig(_Group):
             raise ValueError("give either samples or epochs")
         return self
 
+    def steps(self, n: int, batch_size: int) -> int:
+        """Whole batches in the asked number of samples, with ``n`` an epoch.
+
+        Raises:
+            DistillError: there is none.
+        """
+        samples = self.samples if self.samples is not None else round(float(self.epochs or 0) * n)
+        if samples < batch_size:
+            raise DistillError(
+                f"{samples} samples are under one batch of {batch_size}; raise train.samples or lower data.batch_size"
+            )
+        return samples // batch_size
+
 
 class EvalConfig(_Group):
     """Labelled data that judges the networks; it never trains them."""
@@ -54,8 +71,14 @@ class EvalConfig(_Group):
     every: Annotated[int, Field(ge=0, description="samples between evaluations; 0: at the end only")] = 0
 
 
-class Config(_Group):
-    """Everything a run needs, grouped by the component that uses it."""
+class _Run(_Group):
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that ``parse_config`` reads back to an equal value."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+class Config(_Run):
+    """Everything a distillation needs, grouped by the component that uses it."""
 
     teacher: TeacherConfig
     student: StudentConfig
@@ -66,9 +89,40 @@ class Config(_Group):
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
 
-    def to_yaml(self) -> str:
-        """The resolved configuration as YAML that ``load_config`` reads back to an equal value."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+class NetworkConfig(_Group):
+    """The network that is taught from labels."""
+
+    arch: str
+    num_classes: Annotated[int, Field(ge=2, le=100_000)]
+    mean: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
+    std: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
+
+
+class LabelConfig(_Group):
+    """How labels become targets of cross-entropy."""
+
+    smoothing: Annotated[float, Field(ge=0, lt=1, description="spread evenly over all classes")] = 0.0
+
+
+class SupervisedAugmentConfig(AugmentConfig):
+    """As for distillation, but nothing is mixed unless asked for."""
+
+    cutmix_alpha: Annotated[
+        float, Field(ge=0, le=1000, description="CutMix with its area from Beta(alpha, alpha); 0 switches it off")
+    ] = 0.0
+
+
+class SupervisedConfig(_Run):
+    """Everything ``distill teacher`` needs."""
+
+    network: NetworkConfig
+    labels: LabelConfig = LabelConfig()
+    augment: SupervisedAugmentConfig = SupervisedAugmentConfig()
+    optim: OptimConfig
+    data: SupervisedDataConfig = SupervisedDataConfig()
+    train: TrainConfig
+    eval: EvalConfig = EvalConfig()
 
 
 def packaged_configs() -> list[str]:
@@ -108,8 +162,11 @@ def read_config(name_or_path: str) -> tuple[str, str]:
         raise DistillError(f"config {path}: cannot be read: {reason}") from error
 
 
-def parse_config(text: str, where: str, overrides: dict[str, Any]) -> Config:
-    """A config from YAML text, with ``overrides`` from dotted keys such as ``optim.lr`` laid over it.
+C = TypeVar("C", bound=_Run)
+
+
+def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C]) -> C:
+    """A config of type ``model`` from YAML text, with ``overrides`` from dotted keys such as ``optim.lr``.
 
     Raises:
         DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known.
@@ -123,9 +180,9 @@ def parse_config(text: str, where: str, overrides: dict[str, Any]) -> Config:
     for key, item in overrides.items():
         _override(value, key, item)
     try:
-        return Config.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
-        raise DistillError(f"config {where}: {describe(error, Config)}") from error
+        raise DistillError(f"config {where}: {describe(error, model)}") from error
 
 
 def _override(value: dict[str, Any], key: str, item: Any) -> None:

@@ -2,10 +2,19 @@
 
 import pickle
 import struct
+from typing import Any
 
 
 class DistillError(Exception):
     """A run cannot go on. The message is one line: where, observed, expected, what to do."""
+
+
+class NonFiniteLossError(DistillError):
+    """The loss is no finite number any more; ``details`` are plain values to find out why."""
+
+    def __init__(self, message: str, details: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.details = details
 
 
 TORN = (

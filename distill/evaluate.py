@@ -1,11 +1,12 @@
-"""Evaluation: a network and labelled images in, logits and top-1 out."""
+"""Evaluation: a network and labelled images in, logits and what they are worth out. Percentages are 0 to 100."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.augment import normalise
+from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
-from distill.evaldata import LabelledImages
 from distill.weights import Triple
 
 BATCH = 500
@@ -33,11 +34,27 @@ def logits_of(model: nn.Module, data: LabelledImages, mean: Triple, std: Triple,
     return logits
 
 
-def top1(logits: Tensor, labels: Tensor) -> float:
-    """Percent of images whose largest logit is their label."""
-    return 100.0 * float((logits.argmax(dim=1) == labels).double().mean())
+def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Percent of images whose label is among their ``k`` largest logits, or all of them if they are fewer."""
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices  # N k
+    return 100.0 * float((best == labels[:, None]).any(dim=1).double().mean())
+
+
+def per_class_top1(logits: Tensor, labels: Tensor) -> list[float | None]:
+    """Top-1 in percent of the images of each class; None for a class without images."""
+    right = (logits.argmax(dim=1) == labels).double()
+    classes = logits.shape[1]
+    counts = torch.bincount(labels, minlength=classes)
+    hits = torch.bincount(labels, weights=right, minlength=classes)
+    return [100.0 * float(h / n) if n else None for h, n in zip(hits, counts, strict=True)]
 
 
 def agreement(first: Tensor, second: Tensor) -> float:
     """Percent of images to which two networks' logits, both (N, classes), give the same class."""
     return 100.0 * float((first.argmax(dim=1) == second.argmax(dim=1)).double().mean())
+
+
+def kl_to(teacher: Tensor, student: Tensor) -> float:
+    """KL(teacher ‖ student) of the softmax of logits (N, classes) at T = 1, in nats, averaged over the images."""
+    log_p, log_q = (F.log_softmax(logits.double(), dim=1) for logits in (teacher, student))
+    return float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True))

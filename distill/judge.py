@@ -1,87 +1,79 @@
-"""Evaluation data as a judge: it measures the teacher first, then the student against it."""
+"""Evaluation data as a judge of networks, and of how a student differs from its teacher."""
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
-from distill.evaldata import LabelledImages, load_labelled
-from distill.evaluate import agreement, logits_of, top1
-from distill.models import build_model
-from distill.teacher import Teacher, TeacherConfig, normalisation
-from distill.weights import Triple, count_classes, fill_model, load_weights
+from distill.evaluate import agreement, kl_to, logits_of, per_class_top1, top_k
+from distill.teacher import TeacherConfig
+from distill.weights import Triple
+
+Measure = Callable[[nn.Module], dict[str, float]]
+"""A network in, what it is worth out, by name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Evaluation data, and what the teacher makes of it: ``teacher_logits`` is (N, classes)."""
+    """Evaluation data for networks whose input is normalised alike; results are named ``prefix`` and what they are.
+
+    ``teacher_logits`` is (N, classes), or None where there is no teacher to compare with.
+    """
 
     data: LabelledImages
-    teacher: Teacher
-    teacher_logits: Tensor
+    mean: Triple
+    std: Triple
+    teacher_logits: Tensor | None
     device: torch.device
+    prefix: str = "student_"
 
     @property
-    def teacher_top1(self) -> float:
+    def teacher_top1(self) -> float | None:
         """Percent."""
-        return top1(self.teacher_logits, self.data.labels)
+        return None if self.teacher_logits is None else top_k(self.teacher_logits, self.data.labels, 1)
 
-    def measure(self, student: nn.Module) -> dict[str, float]:
-        """Top-1 of student and teacher and their agreement, in percent."""
-        logits = logits_of(student, self.data, self.teacher.mean, self.teacher.std, self.device)
-        return {
-            "student_top1": top1(logits, self.data.labels),
-            "teacher_top1": self.teacher_top1,
-            "agreement": agreement(logits, self.teacher_logits),
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Top-1, top-5 and agreement in percent, and the KL divergence from the teacher in nats."""
+        return self._compare(self._logits(network))
+
+    def judge(self, network: nn.Module) -> dict[str, Any]:
+        """What ``measure`` says, the same of the teacher, and top-1 in percent class by class."""
+        logits, labels = self._logits(network), self.data.labels
+        result: dict[str, Any] = self._compare(logits)
+        result[f"{self.prefix}per_class"] = per_class_top1(logits, labels)
+        if self.teacher_logits is not None:
+            result["teacher_top1"] = self.teacher_top1
+            result["teacher_top5"] = top_k(self.teacher_logits, labels, 5)
+            result["teacher_per_class"] = per_class_top1(self.teacher_logits, labels)
+        return result
+
+    def _logits(self, network: nn.Module) -> Tensor:
+        return logits_of(network, self.data, self.mean, self.std, self.device)
+
+    def _compare(self, logits: Tensor) -> dict[str, float]:
+        result = {
+            f"{self.prefix}top1": top_k(logits, self.data.labels, 1),
+            f"{self.prefix}top5": top_k(logits, self.data.labels, 5),
         }
+        if self.teacher_logits is not None:
+            result["agreement"] = agreement(logits, self.teacher_logits)
+            result["kl_to_teacher"] = kl_to(self.teacher_logits, logits)
+        return result
 
 
-def make_judge(path: Path, config: TeacherConfig, teacher: Teacher, size: int, device: torch.device) -> Judge:
-    """Load evaluation data, measure the teacher on it, and hold it against ``config.min_top1``.
+def require_top1(judge: Judge, config: TeacherConfig) -> None:
+    """Hold the teacher against ``config.min_top1``.
 
     Raises:
-        DistillError: the data is wrong, or the teacher is worse than it should be.
+        DistillError: it is worse than it should be.
     """
-    data = load_labelled(path, size)
-    data.require_classes(config.num_classes, path)
-    logits = logits_of(teacher.model, data, teacher.mean, teacher.std, device)
-    judge = Judge(data=data, teacher=teacher, teacher_logits=logits, device=device)
-    if config.min_top1 is not None and judge.teacher_top1 < config.min_top1:
+    measured = judge.teacher_top1
+    if config.min_top1 is not None and measured is not None and measured < config.min_top1:
         raise DistillError(
-            f"{config.weights}: top-1 is {judge.teacher_top1:.2f} %, teacher.min_top1 is {config.min_top1} %; "
+            f"{config.weights}: top-1 is {measured:.2f} %, teacher.min_top1 is {config.min_top1} %; "
             "check teacher.mean, teacher.std and that the evaluation data has the teacher's classes"
         )
-    return judge
-
-
-def evaluate_weights(
-    path: Path,
-    arch: str | None,
-    data: Path,
-    *,
-    mean: Triple | None,
-    std: Triple | None,
-    size: int | None,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Top-1 in percent of the network in a weight file; what the file says of itself need not be given.
-
-    Raises:
-        DistillError: the file, the network's name or the data is wrong.
-    """
-    weights = load_weights(path)
-    arch = arch or weights.arch
-    if arch is None:
-        raise DistillError(f"{path}: does not say which network it is; give --arch")
-    num_classes = weights.num_classes or count_classes(weights)
-    model = build_model(arch, num_classes)
-    fill_model(model, weights, arch=arch, num_classes=num_classes)
-    mean, std = normalisation(weights, mean, std, prefix="--")
-    labelled = load_labelled(data, size)
-    labelled.require_classes(num_classes, data)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    logits = logits_of(model, labelled, mean, std, device)
-    return {"arch": arch, "top1": top1(logits, labelled.labels), "images": len(labelled.labels)}

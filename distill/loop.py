@@ -1,4 +1,4 @@
-"""The training loop: batches of patches in, a trained student out. Steps are pure functions of their number."""
+"""The training loop: batches of images in, a trained student out. Steps are pure functions of their number."""
 
 import contextlib
 import dataclasses
@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
-from distill.augment import AugmentConfig, augment, draw, normalise
-from distill.errors import DistillError
+from distill.augment import normalise
+from distill.data.view import View
+from distill.errors import NonFiniteLossError
 from distill.losses import Loss
-from distill.patches import Order
-from distill.randomness import generator
-from distill.teacher import Teacher
+from distill.targets import Targets
+from distill.weights import Triple
+from manifests.schema import patch_key
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -33,45 +35,50 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop:
-    """What every step uses. ``patches`` is uint8 (n, size, size, 3), on ``device`` or in RAM."""
+    """What every step uses. ``mean`` and ``std`` normalise RGB in [0, 1]; ``average`` is the student's EMA."""
 
     student: nn.Module
-    teacher: Teacher
+    average: AveragedModel | None
+    targets: Targets
     loss: Loss
-    augment: AugmentConfig
+    view: View
+    mean: Triple
+    std: Triple
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
-    patches: Tensor
-    order: Order
     steps: int
-    seed: int
     precision: str
     device: torch.device
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """bf16 for the operations that gain from it, or nothing."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+    @property
+    def result(self) -> nn.Module:
+        """The network that a run reports and saves: the average where there is one."""
+        return self.student if self.average is None else self.average.module
 
-    def batch(self, step: int) -> Tensor:
-        """The pixels both networks see at ``step``: float32 (B, 3, H, W), augmented, mixed, normalised."""
-        indices = self.order.batch(step).to(self.patches.device)
-        images = self.patches[indices].to(self.device, non_blocking=True)
-        draws = draw(self.augment, len(images), images.shape[1], generator(self.seed, "augment", step))
-        return normalise(augment(images, self.augment, draws), self.teacher.mean, self.teacher.std)
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Half precision for the operations that gain from it, or nothing."""
+        return autocast(self.device, self.precision)
 
     def train_step(self, step: int) -> Tensor:
         """One update of the student; returns the loss, on the device, without waiting for it."""
-        x = self.batch(step)
-        with torch.inference_mode(), self.autocast():
-            teacher_logits = self.teacher.model(x)
+        batch = self.view.batch(step)
+        x = normalise(batch.images, self.mean, self.std)
         with self.autocast():
-            student_logits = self.student(x)
-        loss = self.loss(student_logits, teacher_logits.clone())
+            target = self.targets(batch, x)
+            logits = self.student(x)
+        loss = self.loss(logits, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.student)
         return loss.detach()
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """bf16 for the operations that gain from it, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 Hook = Callable[[Progress], None]
@@ -91,7 +98,7 @@ def run_loop(
     and may raise to stop the run. Time spent in either is not counted as training.
 
     Raises:
-        DistillError: the loss is no longer a finite number.
+        NonFiniteLossError: the loss is no longer a finite number.
     """
     loop.student.train()
     first, interval = progress.step, 0.0
@@ -100,7 +107,7 @@ def run_loop(
         progress.losses.append(loop.train_step(progress.step))
         progress.step += 1
         at_log = progress.step % log_steps == 0 or progress.step == loop.steps
-        mean = require_finite(progress) if at_log else 0.0  # waits for the device, so its time is counted
+        mean = require_finite(loop, progress) if at_log else 0.0  # waits for the device, so its time is counted
         elapsed = time.perf_counter() - started
         progress.seconds += elapsed
         interval += elapsed
@@ -111,16 +118,24 @@ def run_loop(
         on_step(progress)
 
 
-def require_finite(progress: Progress) -> float:
+def require_finite(loop: Loop, progress: Progress) -> float:
     """The mean loss since the last line of the log, or 0 where there was no step; waits for the device.
 
     Raises:
-        DistillError: it is no finite number.
+        NonFiniteLossError: a loss is no finite number; names the first such step and its samples.
     """
-    mean = float(torch.stack(progress.losses).mean()) if progress.losses else 0.0
-    if not math.isfinite(mean):
-        raise DistillError(
-            f"the loss became {mean} between steps {progress.step - len(progress.losses)} and {progress.step}; "
-            "lower optim.lr or use train.precision fp32, and run again"
-        )
-    return mean
+    if not progress.losses:
+        return 0.0
+    losses = torch.stack(progress.losses)
+    mean = float(losses.mean())
+    if math.isfinite(mean):
+        return mean
+    first = int((~torch.isfinite(losses)).nonzero()[0])
+    step = progress.step - len(losses) + first
+    indices = loop.view.source.order.batch(step)
+    keys = [patch_key(int(index)) for index in indices]
+    raise NonFiniteLossError(
+        f"the loss became {float(losses[first])} at step {step}; lower optim.lr or use train.precision fp32, and "
+        f"start again; the step's samples are {', '.join(keys[:3])} …",
+        {"step": step, "loss": str(float(losses[first])), "samples": keys},
+    )

@@ -70,6 +70,11 @@ def hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.cross_entropy(_wide(student), teacher.argmax(dim=1))
 
 
+def cross_entropy(student: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of softmax(logits) to probabilities (B, classes), averaged over the batch: for labels."""
+    return F.cross_entropy(_wide(student), _wide(target))
+
+
 _TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "kl": kl_loss,
     "reverse-kl": reverse_kl_loss,

@@ -1,11 +1,42 @@
-"""Seeds by purpose and position, so that a resumed run draws what an uninterrupted one would have drawn."""
+"""Draws by seed, purpose and position, so that a resumed run draws what an uninterrupted one would have drawn.
+
+They are made of the raw bits of Philox, which NumPy promises to keep (NEP 19), so they outlive versions of NumPy and
+torch.
+"""
 
 import hashlib
+import random
 
+import numpy as np
 import torch
+from torch import Tensor
 
 
-def generator(seed: int, purpose: str, position: int) -> torch.Generator:
-    """A CPU generator for one purpose at one position (a step, an epoch) of a run with ``seed``."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{position}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+class Stream:
+    """The draws of one purpose at one position (a step, an epoch) of a run with ``seed``."""
+
+    def __init__(self, seed: int, purpose: str, position: int) -> None:
+        digest = hashlib.sha256(f"{seed}/{purpose}/{position}".encode()).digest()
+        self._bits = np.random.Philox(key=int.from_bytes(digest[:16], "big"))
+
+    def word(self) -> int:
+        """64 random bits."""
+        return int(self._bits.random_raw())
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Float64 in [0, 1)."""
+        words = self._bits.random_raw(int(np.prod(shape)))
+        return torch.from_numpy((words >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
+
+    def integers(self, n: int, *shape: int) -> Tensor:
+        """Int64 in [0, n), for n far below 2^53."""
+        return (self.uniform(*shape) * n).long()
+
+    def beta(self, alpha: float, count: int) -> Tensor:
+        """Float64 of shape (count,) from Beta(alpha, alpha)."""
+        draws = random.Random(self.word())  # noqa: S311 - no secret
+        return torch.tensor([draws.betavariate(alpha, alpha) for _ in range(count)], dtype=torch.float64)
+
+    def permutation(self, n: int) -> Tensor:
+        """A permutation of 0 to n - 1: int64 of shape (n,)."""
+        return torch.from_numpy(np.argsort(self._bits.random_raw(n), kind="stable"))

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from distill.checkpoint import CHECKPOINT_NAME, save_checkpoint
-from distill.errors import DistillError
-from distill.judge import Judge
+from distill.checkpoint import CHECKPOINT_NAME, holds_checkpoint, save_checkpoint
+from distill.errors import DistillError, NonFiniteLossError
+from distill.judge import Measure
 from distill.loop import Loop, Progress, require_finite, run_loop
 from manifests.canonical import parse_json
 from manifests.files import read_regular_file, write_atomically
@@ -20,9 +20,8 @@ from manifests.terminal import Update, progress_bar
 
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
-SUMMARY_KEYS = frozenset(
-    {"student_top1", "teacher_top1", "agreement", "samples_seen", "images_per_second", "seconds", "set_id"}
-)
+SUMMARY_KEYS = frozenset({"samples_seen", "images_per_second", "seconds", "seed"})
+BAD_BATCH_NAME = "nonfinite.json"
 
 
 class InterruptedRun(Exception):  # noqa: N818 - it is no error: the run was asked to stop, and saved itself
@@ -42,7 +41,7 @@ def check_folder(out: Path, resume: bool) -> bool:
         raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
     if occupied and not resume:
         raise DistillError(f"{out}: is not empty; add --resume to go on with its run, or choose another --out")
-    if occupied and not (out / CHECKPOINT_NAME).is_file():
+    if occupied and not holds_checkpoint(out):
         raise DistillError(
             f"{out}: holds files but no {CHECKPOINT_NAME}, so no run to go on with; choose another --out"
         )
@@ -73,6 +72,8 @@ def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
     loop.student.load_state_dict(state["student"])
     loop.optimizer.load_state_dict(state["optimizer"])
     loop.scheduler.load_state_dict(state["scheduler"])
+    if loop.average is not None:
+        loop.average.load_state_dict(state["average"])
     progress = Progress(step=state["step"], seconds=state["seconds"], losses=list(state["losses"]))
     if metrics.exists():  # lines written after the checkpoint belong to steps that will be done again
         rows = [line for line in metrics.read_text(errors="replace").splitlines() if _row_step(line) <= progress.step]
@@ -95,7 +96,7 @@ class Session:
     progress: Progress
     out: Path
     identity: dict[str, Any]
-    judge: Judge | None
+    measure: Measure | None
     every: int
     checkpoint_seconds: float
     log_steps: int
@@ -107,7 +108,15 @@ class Session:
             DistillError: the loss is no longer a finite number.
             InterruptedRun: SIGINT or SIGTERM came; a checkpoint was written.
         """
-        self._batch = self.loop.order.batch_size
+        try:
+            self._train()
+        except NonFiniteLossError as error:
+            where = self.out / BAD_BATCH_NAME
+            write_atomically(where, (json.dumps(error.details, indent=1) + "\n").encode())
+            raise DistillError(f"{error}; all of them are in {where}") from error
+
+    def _train(self) -> None:
+        self._batch = self.loop.view.batch_size
         self._saved_at = time.monotonic()
         with (
             progress_bar("samples", self.loop.steps * self._batch) as update,
@@ -136,9 +145,8 @@ class Session:
 
     def _after_step(self, log: IO[str], received: list[int]) -> None:
         samples = self.progress.step * self._batch
-        if self.judge is not None and self.every and samples % self.every < self._batch:
-            measured = self.judge.measure(self.loop.student)
-            self._write(log, {"student_top1": measured["student_top1"], "agreement": measured["agreement"]})
+        if self.measure is not None and self.every and samples % self.every < self._batch:
+            self._write(log, self.measure(self.loop.result))
         if received or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self.save()
         if received:
@@ -146,12 +154,13 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint. The first one is what makes a folder this run's."""
-        require_finite(self.progress)  # a checkpoint is always a good one
+        require_finite(self.loop, self.progress)  # a checkpoint is always a good one
         state = {
             "identity": self.identity,
             "student": self.loop.student.state_dict(),
             "optimizer": self.loop.optimizer.state_dict(),
             "scheduler": self.loop.scheduler.state_dict(),
+            "average": None if self.loop.average is None else self.loop.average.state_dict(),
             "step": self.progress.step,
             "seconds": self.progress.seconds,
             "losses": self.progress.losses,

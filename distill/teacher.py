@@ -22,6 +22,7 @@ class TeacherConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     arch: Annotated[str, Field(description="network name, see distill.models")]
     weights: Annotated[Path | None, Field(description="its file; --teacher sets it")] = None
+    labels: Annotated[Path | None, Field(description="folder of its stored logits; --labels sets it")] = None
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
     std: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None

@@ -1,36 +1,58 @@
-"""Batch augmentation against slow one-image code, and the order of patches."""
+"""Batch augmentation against slow code for one image, and against torchvision."""
+
+import hashlib
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torchvision.transforms.v2.functional as TF
+from pydantic import ValidationError
 
 from distill.augment import AugmentConfig, augment, draw, normalise
-from distill.patches import Order
-from distill.randomness import generator
+from distill.augment.colour import draw_colour
+from distill.augment.config import JitterConfig
+from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop
+from distill.augment.mix import CutMix, MixUp
+from distill.randomness import Stream
 
 IMAGES = torch.randint(1, 256, (6, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+PLAIN = {"flip": False, "pad_crop": 0, "cutmix_alpha": 0}
+IMAGENET = {
+    "pad_crop": 0,
+    "resized_crop": [0.08, 1],
+    "jitter": {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "grayscale": 0.2,
+    "solarize": 0.2,
+    "cutmix_alpha": 1,
+}
+
+
+def stream(seed: int) -> Stream:
+    return Stream(seed, "augment", 0)
+
+
+def config_of(**values: object) -> AugmentConfig:
+    return AugmentConfig.model_validate(values)
 
 
 def slow(images: torch.Tensor, config: AugmentConfig, seed: int) -> torch.Tensor:
-    """The same, image by image, in the order flip (as columns), crop, mix."""
-    draws = draw(config, len(images), 16, generator(seed, "augment", 0))
+    """The same, pixel by pixel, in the order flip (as columns), crop, mix."""
+    draws = draw(config, len(images), 16, stream(seed))
+    assert isinstance(draws.crop, Shift)
     out = torch.zeros_like(images)
     for b, image in enumerate(images):
         for y in range(16):
             for x in range(16):
-                row, column = (
-                    int(draws.rows[b, y]) - config.pad_crop,
-                    int(draws.columns[b, x]) - config.pad_crop,
-                )
+                row = int(draws.crop.rows[b, y]) - config.pad_crop
+                column = int(draws.crop.columns[b, x]) - config.pad_crop
                 if 0 <= row < 16 and 0 <= column < 16:
                     out[b, y, x] = image[row, column]
-    if draws.box is None:
+    if draws.mix is None:
         return out
-    top, bottom, left, right = draws.box
+    assert isinstance(draws.mix, CutMix)
     mixed = out.clone()
     for b in range(len(out)):
+        top, bottom, left, right = draws.mix.boxes[b % len(draws.mix.boxes)]
         mixed[b, top:bottom, left:right] = out[len(out) - 1 - b, top:bottom, left:right]
     return mixed
 
@@ -39,46 +61,155 @@ def slow(images: torch.Tensor, config: AugmentConfig, seed: int) -> torch.Tensor
 @pytest.mark.parametrize(
     "config",
     [
-        AugmentConfig(),
-        AugmentConfig(flip=False, pad_crop=0, cutmix_alpha=0),
-        AugmentConfig(cutmix_alpha=1.0),
-        AugmentConfig(flip=True, pad_crop=0, cutmix_alpha=0),
+        config_of(),
+        config_of(**PLAIN),
+        config_of(cutmix_alpha=1.0),
+        config_of(cutmix_alpha=1.0, cutmix_box="sample"),
+        config_of(flip=True, pad_crop=0, cutmix_alpha=0),
     ],
 )
 def test_against_slow_code(config: AugmentConfig, seed: int) -> None:
-    draws = draw(config, len(IMAGES), 16, generator(seed, "augment", 0))
-    assert torch.equal(augment(IMAGES, config, draws), slow(IMAGES, config, seed))
+    before = IMAGES.clone()
+    result = augment(IMAGES, draw(config, len(IMAGES), 16, stream(seed)))
+    assert result.dtype == torch.uint8 and torch.equal(result, slow(IMAGES, config, seed))
+    assert torch.equal(IMAGES, before)
 
 
 def test_nothing_asked_nothing_done() -> None:
-    config = AugmentConfig(flip=False, pad_crop=0, cutmix_alpha=0)
-    assert torch.equal(augment(IMAGES, config, draw(config, 6, 16, generator(0, "augment", 0))), IMAGES)
+    assert torch.equal(augment(IMAGES, draw(config_of(**PLAIN), 6, 16, stream(0))), IMAGES)
 
 
 def test_a_flip_mirrors_half_of_the_images() -> None:
-    config = AugmentConfig(flip=True, pad_crop=0, cutmix_alpha=0)
     images = IMAGES[:1].expand(2000, -1, -1, -1)
-    out = augment(images, config, draw(config, 2000, 16, generator(0, "augment", 0)))
-    same = (out == IMAGES[:1]).flatten(1).all(dim=1)
-    mirrored = (out == IMAGES[:1].flip(2)).flatten(1).all(dim=1)
-    assert (same ^ mirrored).all() and 0.45 < mirrored.double().mean() < 0.55
+    for extra in ({}, {"resized_crop": (1, 1)}):
+        config = config_of(**PLAIN | {"flip": True} | extra)
+        out = augment(images, draw(config, 2000, 16, stream(0))).float()
+        same = ((out - IMAGES[:1]).abs() < 0.01).flatten(1).all(dim=1)
+        mirrored = ((out - IMAGES[:1].flip(2)).abs() < 0.01).flatten(1).all(dim=1)
+        if not extra:
+            assert (same ^ mirrored).all()
+        assert 0.4 < mirrored.double().sum() / (same | mirrored).double().sum() < 0.6
 
 
 def test_cutmix_boxes_have_the_area_of_the_paper() -> None:
-    config = AugmentConfig(cutmix_alpha=0.25)
-    boxes = [draw(config, 2, 32, generator(0, "augment", step)).box for step in range(4000)]
-    areas = np.array([(b - t) * (r - left) / 1024 for t, b, left, r in boxes])
+    config = config_of(cutmix_alpha=0.25)
+    kept = [draw(config, 2, 32, Stream(0, "augment", step)).mix.kept(2, 32)[0] for step in range(4000)]
+    areas = 1 - np.array(kept)
     # Beta(1/4, 1/4) crowds at both ends; boxes are cut at the border, which thins out the large ones.
     assert 0.2 < (areas < 0.05).mean() < 0.35 and 0.2 < np.median(areas) < 0.32 and areas.max() > 0.8
-    assert min(t for t, *_ in boxes) >= 0 and max(b for _, b, *_ in boxes) <= 32
+
+
+@pytest.mark.parametrize("box", ["batch", "sample"])
+def test_what_is_kept_is_counted_in_pixels(box: str) -> None:
+    config = config_of(**PLAIN | {"cutmix_alpha": 1, "cutmix_box": box})
+    images = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 16, 16, 3)
+    for seed in range(10):
+        draws = draw(config, 8, 16, stream(seed))
+        mixed = augment(images, draws)
+        own = (mixed == images).double().mean(dim=(1, 2, 3))
+        assert isinstance(draws.mix, CutMix) and torch.allclose(own, draws.mix.kept(8, 16))
+
+
+def test_mixup() -> None:
+    draws = draw(config_of(**PLAIN | {"mixup_alpha": 0.4}), 6, 16, stream(0))
+    assert isinstance(draws.mix, MixUp) and 0 <= draws.mix.weight <= 1
+    w = draws.mix.weight
+    assert torch.allclose(augment(IMAGES, draws), w * IMAGES.float() + (1 - w) * IMAGES.flip(0).float(), atol=1e-3)
+
+
+def test_cutmix_and_mixup_take_turns() -> None:
+    config = config_of(cutmix_alpha=1, mixup_alpha=1)
+    kinds = [isinstance(draw(config, 2, 16, stream(seed)).mix, MixUp) for seed in range(400)]
+    assert 0.4 < np.mean(kinds) < 0.6
+
+
+@pytest.mark.parametrize("operation", ["brightness", "contrast", "saturation", "hue"])
+def test_colours_are_torchvisions(operation: str) -> None:
+    """One operation at a time, each image with its own factor, on values that are no whole numbers."""
+    images = (IMAGES.float() + 0.4).clamp(0, 255)
+    images[0] = 77.0  # gray has no hue
+    colour = draw_colour(JitterConfig.model_validate({operation: 0.5}), 0, 0, 6, stream(1))
+    out = colour(images)
+    for image, mine, factor in zip(images, out, getattr(colour, operation).tolist(), strict=True):
+        planes = image.permute(2, 0, 1) / 255
+        theirs = getattr(TF, f"adjust_{operation}")(planes, factor).permute(1, 2, 0) * 255
+        assert torch.allclose(mine, theirs, atol=0.01)
+    assert len(set(getattr(colour, operation).tolist())) == 6
+
+
+def test_grayscale_and_solarize() -> None:
+    images = IMAGES.float()
+    colour = draw_colour(None, 0.5, 0, 6, stream(0))
+    for image, out, gray in zip(images, colour(images), colour.grayscale, strict=True):
+        expected = TF.rgb_to_grayscale(image.permute(2, 0, 1), 3).permute(1, 2, 0) if gray else image
+        assert torch.allclose(out, expected, atol=0.01)
+    colour = draw_colour(None, 0, 0.5, 6, stream(0))
+    for image, out, solarized in zip(images, colour(images), colour.solarize, strict=True):
+        assert torch.equal(out, TF.solarize(image.byte(), 128).float() if solarized else image)
+    assert 0 < colour.solarize.sum() < 6
+
+
+def test_jitter_touches_its_share_in_every_order() -> None:
+    config = JitterConfig(p=0.25, brightness=0.4, hue=0.1)
+    draws = [draw_colour(config, 0, 0, 500, stream(seed)) for seed in range(20)]
+    touched = torch.stack([colour.brightness != 1 for colour in draws]).double().mean()
+    assert 0.2 < touched < 0.3 and len({colour.order for colour in draws}) > 10
+    assert all(torch.equal(colour.brightness != 1, colour.hue != 0) for colour in draws)
+
+
+def test_resized_crops_are_torchvisions() -> None:
+    """Boxes have the asked share and aspect; each crop is what torchvision's resized_crop makes of its box."""
+    images = torch.randint(0, 256, (64, 40, 40, 3), dtype=torch.uint8)
+    crop = draw_resized_crop((0.2, 0.9), True, 64, 40, 40, stream(0))
+    h, w = crop.boxes[:, 2], crop.boxes[:, 3]
+    assert ((h * w / 1600 > 0.17) & (h * w / 1600 < 0.95)).all() and (w / h > 0.7).all() and (w / h < 1.4).all()
+    assert (
+        (crop.boxes[:, :2] >= 0).all() and (crop.boxes[:, 0] + h <= 40).all() and (crop.boxes[:, 1] + w <= 40).all()
+    )
+    for image, mine, box, flipped in zip(images, crop(images), crop.boxes.int().tolist(), crop.flipped, strict=True):
+        theirs = TF.resized_crop(image.permute(2, 0, 1).float(), *box, [40, 40], antialias=False)
+        theirs = theirs.flip(2) if flipped else theirs
+        inner = slice(3, -3)  # torchvision repeats the crop's border, ours looks at the image beyond it
+        assert torch.allclose(mine[inner, inner], theirs.permute(1, 2, 0)[inner, inner], atol=0.05)
+
+
+def test_a_crop_that_cannot_fit_is_the_whole_image() -> None:
+    crop = draw_resized_crop((1, 1), False, 50, 16, 16, stream(0))
+    whole = (crop.boxes == torch.tensor([0.0, 0, 16, 16])).all(dim=1)
+    assert whole.all()
+    assert torch.allclose(crop(IMAGES[:1].expand(50, -1, -1, -1)), IMAGES[:1].float(), atol=1e-3)
+
+
+def test_the_imagenet_recipe_changes_the_size() -> None:
+    config = config_of(**IMAGENET, size=12)
+    draws = draw(config, 6, 16, stream(0))
+    out = augment(IMAGES, draws)
+    assert isinstance(draws.crop, ResizedCrop) and config.output_size(16) == 12
+    assert out.shape == (6, 12, 12, 3) and out.dtype == torch.float32 and out.min() >= 0 and out.max() <= 255
 
 
 def test_draws_are_a_function_of_the_step() -> None:
-    config = AugmentConfig()
-    first, again, other = (draw(config, 4, 16, generator(0, "augment", step)) for step in (3, 3, 4))
-    assert torch.equal(first.rows, again.rows) and torch.equal(first.columns, again.columns)
-    assert first.box == again.box
-    assert not (torch.equal(first.rows, other.rows) and torch.equal(first.columns, other.columns))
+    first, again, other = (draw(config_of(), 4, 16, Stream(0, "augment", step)) for step in (3, 3, 4))
+    assert torch.equal(first.crop.rows, again.crop.rows) and torch.equal(first.crop.columns, again.crop.columns)
+    assert torch.equal(first.mix.boxes, again.mix.boxes)
+    assert not torch.equal(first.crop.columns, other.crop.columns)
+
+
+@pytest.mark.parametrize(
+    ("values", "golden"),
+    [
+        ({}, "5d12b9bd0a4bf36e"),
+        ({"cutmix_alpha": 1, "cutmix_box": "sample"}, "357984d29dfe3fd0"),
+    ],
+)
+def test_views_are_pinned(values: dict[str, object], golden: str) -> None:
+    """Stored logits belong to these pixels: whoever changes them raises VIEW_VERSION."""
+    images = torch.arange(4 * 32 * 32 * 3).reshape(4, 32, 32, 3).to(torch.uint8)
+    state = hashlib.sha256()
+    for step in range(20):
+        out = augment(images, draw(config_of(**values), 4, 32, Stream(7, "augment", step)))
+        state.update(out.numpy().tobytes())
+    assert state.hexdigest()[:16] == golden
 
 
 def test_normalise() -> None:
@@ -90,21 +221,16 @@ def test_normalise() -> None:
     assert torch.allclose(x[2, :, 3, 4].double(), expected, atol=1e-6)
 
 
-@settings(max_examples=60)
-@given(st.integers(1, 50), st.integers(1, 70), st.integers(0, 5))
-def test_every_epoch_is_one_permutation(n: int, batch_size: int, seed: int) -> None:
-    order = Order(n, batch_size, seed)
-    steps = -(-3 * n // batch_size)
-    seen = torch.cat([order.batch(step) for step in range(steps)])
-    assert len(seen) == steps * batch_size
-    for epoch in range(3):
-        assert sorted(seen[epoch * n : (epoch + 1) * n].tolist()) == list(range(n))
-
-
-def test_order_from_the_middle_is_the_order_from_the_start() -> None:
-    whole = Order(100, 7, 1)
-    batches = [whole.batch(step) for step in range(40)]
-    late = Order(100, 7, 1)
-    assert all(torch.equal(late.batch(step), batches[step]) for step in range(25, 40))
-    assert not torch.equal(torch.cat(batches)[:100], torch.cat(batches)[100:200])
-    assert not torch.equal(Order(100, 7, 2).batch(0), batches[0])
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"resized_crop": [0.1, 1]}, "set pad_crop to 0"),
+        ({"resized_crop": [0.5, 0.1], "pad_crop": 0}, "expected 0 < low <= high <= 1"),
+        ({"size": 24}, "size needs resized_crop"),
+        ({"cutmix_alpha": 0, "cutmix_box": "sample"}, "needs a cutmix_alpha"),
+        ({"jitter": {"hue": 0.6}}, "hue"),
+    ],
+)
+def test_settings_that_contradict_each_other(values: dict[str, object], part: str) -> None:
+    with pytest.raises(ValidationError, match=part):
+        config_of(**values)

@@ -5,33 +5,47 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill.config import packaged_configs, packaged_text, parse_config, read_config
+from distill.config import Config, SupervisedConfig, packaged_configs, packaged_text, parse_config, read_config
 from distill.errors import DistillError
 from distill.models import build_model
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG
 
 ROWS = [name for name in packaged_configs() if name.startswith("cifar")]
+TEACHERS = [name for name in packaged_configs() if name.startswith("teacher-")]
 
 
 def parse(text: str = yaml.safe_dump(CONFIG), **overrides: object):
-    return parse_config(text, "c.yaml", {key.replace("__", "."): value for key, value in overrides.items()})
+    return parse_config(text, "c.yaml", {key.replace("__", "."): value for key, value in overrides.items()}, Config)
 
 
 @pytest.mark.parametrize("name", packaged_configs())
 def test_packaged_configs_are_whole_and_headed(name: str) -> None:
     text = packaged_text(name)
-    config = parse_config(text, name, {})
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    if name.startswith("teacher-"):
+        taught = parse_config(text, name, {}, SupervisedConfig)
+        build_model(taught.network.arch, taught.network.num_classes)
+        assert taught.augment.cutmix_alpha == 0
+        assert any(f"Command: distill teacher --data cifar{taught.network.num_classes}/" in line for line in header)
+        return
+    config = parse_config(text, name, {}, Config)
     for arch in (config.teacher.arch, config.student.arch):
         build_model(arch, config.teacher.num_classes)
-    header = [line for line in text.splitlines() if line.startswith("#")]
     assert any("Command: distill train --shards shards/ --config " + name in line for line in header)
+
+
+def test_every_row_of_the_table_has_its_teacher() -> None:
+    teachers = {name: parse_config(packaged_text(name), name, {}, SupervisedConfig) for name in TEACHERS}
+    archs = {(config.network.arch, config.network.num_classes) for config in teachers.values()}
+    rows = [parse_config(packaged_text(name), name, {}, Config) for name in ROWS]
+    assert {(row.teacher.arch, row.teacher.num_classes) for row in rows} <= archs
 
 
 def test_a_config_for_each_row_of_the_papers_table() -> None:
     assert len(ROWS) == 10
     for name in ROWS:
-        config = parse_config(packaged_text(name), name, {})
+        config = parse_config(packaged_text(name), name, {}, Config)
         assert (config.optim.name, config.optim.lr, config.optim.schedule) == ("adam", 1e-3, "constant")
         assert (config.data.batch_size, config.train.epochs, config.loss.temperature) == (512, 1000, 8)
         assert config.augment.cutmix_alpha == 0.25
@@ -49,7 +63,7 @@ def test_names_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_round_trip() -> None:
     config = parse(train__seed=3, teacher__weights="t.safetensors")
-    assert parse_config(config.to_yaml(), "again", {}) == config
+    assert parse_config(config.to_yaml(), "again", {}, Config) == config
 
 
 def test_overrides() -> None:
@@ -103,19 +117,19 @@ def test_faults(overrides: dict[str, object], message: str) -> None:
 )
 def test_files_that_are_no_config(text: str, part: str) -> None:
     with pytest.raises(DistillError, match=part):
-        parse_config(text, "c.yaml", {})
+        parse_config(text, "c.yaml", {}, Config)
 
 
 def test_a_missing_tag_is_a_missing_key() -> None:
     text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1}})
     with pytest.raises(DistillError, match=r"^config c\.yaml: required key 'optim\.name' is missing$"):
-        parse_config(text, "c.yaml", {})
+        parse_config(text, "c.yaml", {}, Config)
 
 
 def test_length_is_given_once() -> None:
     text = yaml.safe_dump(CONFIG | {"train": {"samples": 10, "epochs": 2}})
     with pytest.raises(DistillError, match="give either samples or epochs"):
-        parse_config(text, "c.yaml", {})
+        parse_config(text, "c.yaml", {}, Config)
 
 
 def test_the_configs_command(run_distill: Program) -> None:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from distill.losses import _TEMPERED, _UNTEMPERED, Loss, LossConfig, kl_loss, make_loss, mse_loss
 
 LN2 = math.log(2)
-# Their softmax at T = 1: student (1/2, 1/4, 1/4), teacher (1/4, 1/2, 1/4); at T = 1/2: (2/3, 1/6, 1/6), (1/6, 2/3, 1/6).
+# Softmax at T = 1: student (1/2, 1/4, 1/4), teacher (1/4, 1/2, 1/4); at 1/2: (2/3, 1/6, 1/6), (1/6, 2/3, 1/6).
 STUDENT, TEACHER = [[LN2, 0.0, 0.0]], [[0.0, LN2, 0.0]]
 ROOT = math.sqrt(3)  # standardised, they are (2, -1, -1) / √3 and (-1, 2, -1) / √3
 

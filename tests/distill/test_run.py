@@ -16,10 +16,11 @@ import safetensors.torch
 import torch
 
 import distill.loop
-from distill.config import parse_config
-from distill.evaldata import load_labelled
-from distill.evaluate import agreement, logits_of, top1
-from distill.patches import DataConfig, load_patches
+from distill.checkpoint import KEYS
+from distill.config import Config, parse_config
+from distill.data.labelled import load_labelled
+from distill.data.patches import DataConfig, load_patches
+from distill.evaluate import logits_of, top_k
 from distill.teacher import TeacherConfig, load_teacher
 from manifests import open_patchset, tar
 from manifests.digest import file_digest, set_id
@@ -70,7 +71,14 @@ def test_a_run_and_its_directory(
     assert result.status == 0, result.err
     assert result.err == ""
     assert sorted(p.name for p in out.iterdir()) == [
-        *("checkpoint.pt", "config.yaml", "metrics.jsonl", "student.safetensors", "summary.json")
+        *(
+            "checkpoint.previous.pt",
+            "checkpoint.pt",
+            "config.yaml",
+            "metrics.jsonl",
+            "student.safetensors",
+            "summary.json",
+        )
     ]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["samples_seen"] == 192  # twelve whole batches of 16 fit into 200
@@ -80,7 +88,7 @@ def test_a_run_and_its_directory(
     data = load_labelled(eval_path, None)
     teacher = load_teacher(TeacherConfig(arch="resnet8", num_classes=4, weights=teacher_path), CPU)
     expected = logits_of(teacher.model, data, teacher.mean, teacher.std, CPU)
-    assert summary["teacher_top1"] == top1(expected, data.labels)
+    assert summary["teacher_top1"] == top_k(expected, data.labels, 1)
     assert [row["step"] for row in rows(out)] == [4, 4, 8, 8, 12, 12]
     assert [row["step"] for row in rows(out) if "student_top1" in row] == [4, 8, 12]
     assert rows(out)[-1]["student_top1"] == summary["student_top1"]
@@ -88,11 +96,13 @@ def test_a_run_and_its_directory(
     evaluated = run_distill(
         *("eval", "--weights", out / "student.safetensors", "--arch", "resnet8", "--data", eval_path, "--json")
     )
-    assert json.loads(evaluated.out) == {"arch": "resnet8", "images": 20, "top1": summary["student_top1"]}
-    resolved = parse_config((out / "config.yaml").read_text(), "again", {})
+    measured = json.loads(evaluated.out)
+    assert (measured["arch"], measured["images"]) == ("resnet8", 20)
+    assert measured["top1"] == summary["student_top1"] and measured["per_class"] == summary["student_per_class"]
+    resolved = parse_config((out / "config.yaml").read_text(), "again", {}, Config)
     assert resolved.teacher.weights == teacher_path and resolved.data.batch_size == 16
     checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
-    assert set(checkpoint) == {"identity", "student", "optimizer", "scheduler", "step", "seconds", "losses"}
+    assert set(checkpoint) == KEYS
 
 
 def test_the_loss_falls(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
@@ -159,8 +169,15 @@ def test_resume_refuses_another_run(
     assert finished.status == 0 and "already finished" in finished.out
     (out / "summary.json").unlink()
     assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
+    student = (out / "student.safetensors").read_bytes()
     (out / "checkpoint.pt").write_bytes(b"torn")
-    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.pt: damaged")
+    resumed = run_distill(*arguments, out, "--resume")
+    assert resumed.status == 0 and "checkpoint.pt: damaged" in resumed.out and "going on from" in resumed.out
+    assert (out / "student.safetensors").read_bytes() == student
+    (out / "summary.json").unlink()
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (out / name).write_bytes(b"torn")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.pt: damaged")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +197,10 @@ def test_resume_refuses_another_run(
         (["--set", "teacher.std=[0,0,0]"], ["says its std is"]),
         (["--device", "meta"], ["not supported"]),
         (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
-        (["--set", "optim.lr=1e30", "--set", "optim.schedule=constant"], ["the loss became nan"]),
+        (
+            ["--set", "optim.lr=1e30", "--set", "optim.schedule=constant"],
+            ["became nan at step ", "nonfinite.json"],
+        ),
     ],
 )
 def test_bad_input_is_one_line(
@@ -188,7 +208,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     result = run_distill(*arguments, tmp_path / "run", *extra)
     assert_one_line(result, *parts)
-    started = "loss became" in parts[0]
+    started = "became nan" in parts[0]
     assert (tmp_path / "run").exists() == started
     assert not (tmp_path / "run" / "summary.json").exists()
 
@@ -292,10 +312,10 @@ def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
     original = distill.loop.Loop.train_step
 
     def watch(self: distill.loop.Loop, step: int) -> torch.Tensor:
-        assert not self.teacher.model.training and self.student.training
+        assert not self.targets.model.training and self.student.training
         hooks = [
             module.register_forward_pre_hook(lambda _, x, n=name: seen.append((n, x[0].clone())))
-            for name, module in (("teacher", self.teacher.model), ("student", self.student))
+            for name, module in (("teacher", self.targets.model), ("student", self.student))
         ]
         loss = original(self, step)
         for hook in hooks:
@@ -330,7 +350,23 @@ def test_eval_needs_to_know_the_network(
     assert run_distill(*base, "--arch", "resnet8", "--mean", "1,2").status == 2
 
 
-def test_agreement_and_top1() -> None:
-    a = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
-    b = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
-    assert agreement(a, b) == 75 and top1(a, torch.tensor([0, 1, 1, 1])) == 75
+def test_a_loss_that_is_no_number_names_step_and_samples(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two lines of the log, the first bad step is named; the last checkpoint is a good one."""
+    original, seen = distill.loop.Loop.train_step, {}
+
+    def spoil(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        loss = original(self, step)
+        seen[step] = self.view.source.order.batch(step).tolist()
+        return loss * float("inf") if step >= 5 else loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.loop.Loop, "train_step", spoil)
+        result = run_distill(*arguments, tmp_path / "run")
+    assert_one_line(result, "the loss became inf at step 5", f"{seen[5][0]:09d}, {seen[5][1]:09d}", "nonfinite.json")
+    told = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert told == {"step": 5, "loss": "inf", "samples": [f"{index:09d}" for index in seen[5]]}
+    assert run_distill(*arguments, tmp_path / "run", "--resume").status == 0
+    assert run_distill(*arguments, tmp_path / "whole").status == 0
+    assert same(tmp_path / "run", tmp_path / "whole")

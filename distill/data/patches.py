@@ -6,31 +6,22 @@ import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import webdataset as wds
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from distill.data.config import DataConfig
+from distill.data.tars import read_samples
 from distill.errors import DistillError
-from distill.randomness import generator
-from distill.tars import read_samples
 from manifests import PatchSet
 from manifests.images import decode_patch
 
 _CHUNK = 512
-
-
-class DataConfig(BaseModel):
-    """How patches are read and batched."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 512
-    workers: Annotated[int, Field(ge=0, le=256, description="decoding processes; 0: in this one")] = 2
 
 
 def load_patches(patchset: PatchSet, config: DataConfig, on_patches: Callable[[int], None]) -> Tensor:
@@ -109,33 +100,3 @@ def _collate(samples: list[tuple[int, npt.NDArray[np.uint8]] | str]) -> tuple[Te
         return next(sample for sample in samples if isinstance(sample, str))
     indices, images = zip(*good, strict=True)
     return torch.tensor(indices), torch.from_numpy(np.stack(images))
-
-
-class Order:
-    """The order in which a run sees its patches: one exact permutation an epoch, end to end.
-
-    Batches run across the border of two epochs, so that all have one size and no patch is left out.
-    """
-
-    def __init__(self, n: int, batch_size: int, seed: int) -> None:
-        self._n = n
-        self.batch_size = batch_size
-        self._seed = seed
-        self._epochs: dict[int, Tensor] = {}
-
-    def batch(self, step: int) -> Tensor:
-        """Indices of the patches of batch ``step``, counted from 0: int64 of shape (batch_size,)."""
-        start, stop = step * self.batch_size, (step + 1) * self.batch_size
-        first, last = start // self._n, (stop - 1) // self._n
-        parts = []
-        for epoch in range(first, last + 1):
-            base = epoch * self._n
-            parts.append(self._permutation(epoch)[max(start - base, 0) : min(stop - base, self._n)])
-        for old in [epoch for epoch in self._epochs if epoch < last]:
-            del self._epochs[old]
-        return torch.cat(parts)
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch not in self._epochs:
-            self._epochs[epoch] = torch.randperm(self._n, generator=generator(self._seed, "epoch", epoch))
-        return self._epochs[epoch]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from distill.data.labelled import load_labelled
 from distill.errors import DistillError
-from distill.evaldata import load_labelled
 from tests.distill.conftest import png, write_tar
 
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -116,10 +116,10 @@ def test_tars_that_are_no_test_set(tmp_path: Path, members: list[tuple[str, byte
 def test_no_known_form(tmp_path: Path) -> None:
     with pytest.raises(DistillError, match="no such evaluation data"):
         load_labelled(tmp_path / "none", None)
-    with pytest.raises(DistillError, match="in no known form"):
+    with pytest.raises(DistillError, match="in a known form"):
         load_labelled(tmp_path, None)
     (tmp_path / "data.csv").write_text("1,2")
-    with pytest.raises(DistillError, match="in no known form"):
+    with pytest.raises(DistillError, match="in a known form"):
         load_labelled(tmp_path / "data.csv", None)
     (tmp_path / "x.tar").write_bytes(b"garbage" * 1000)
     with pytest.raises(DistillError, match="not a whole tar"):

@@ -1,13 +1,13 @@
-"""Labelled evaluation data in the forms people have it: CIFAR's own files, image folders, WebDataset tars."""
+"""Labelled images in the forms people have it: CIFAR's own files, image folders, WebDataset tars."""
 
 import dataclasses
-import pickle
+import hashlib
 import re
 import tarfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,20 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from distill.errors import TORN, DistillError
-from distill.tars import read_samples
+from distill.data.cifar import read_cifar
+from distill.data.tars import read_samples
+from distill.errors import DistillError
 from manifests.images import decode_image
 
+Split = Literal["train", "test"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 FORMS = (
     "CIFAR's binary or Python files, a folder with one sub-folder of images a class, "
     "or WebDataset tars whose samples have an image and .cls"
 )
-_CIFAR_BINARY = {"test_batch.bin": 1, "test.bin": 2}
-_CIFAR_PYTHON = {"test_batch": b"labels", "test": b"fine_labels"}
-_CIFAR_PIXELS = 3 * 32 * 32
+_KIND: dict[Split, str] = {"train": "training", "test": "evaluation"}
+_WORDS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,17 @@ class LabelledImages:
 
     images: Tensor
     labels: Tensor
+
+    @property
+    def size(self) -> int:
+        """Pixels a side; images are square."""
+        return self.images.shape[1]
+
+    def digest(self) -> str:
+        """SHA-256 over pixels and labels, as hex."""
+        state = hashlib.sha256(self.images.contiguous().numpy().data)
+        state.update(self.labels.contiguous().numpy().data)
+        return state.hexdigest()
 
     def require_classes(self, num_classes: int, where: Path) -> None:
         """Check that every label is a class of a network with ``num_classes`` outputs.
@@ -47,81 +59,46 @@ class LabelledImages:
         if low < 0 or high >= num_classes:
             raise DistillError(
                 f"{where}: labels run from {low} to {high}, expected 0 to {num_classes - 1}; "
-                "use evaluation data with the teacher's classes"
+                "use data with the network's classes"
             )
 
 
-def load_labelled(path: Path, size: int | None) -> LabelledImages:
-    """Read test images and labels. ``size`` in pixels: images of another size are resized and centre-cropped.
+def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
+    """Read the images and labels of a split. ``size`` in pixels: others are resized and centre-cropped.
+
+    Where names say which split they are of (CIFAR's files, tars and folders whose names start with ``train``,
+    ``test`` or ``val``), only those of ``split`` are read; else all there are.
 
     Raises:
         DistillError: nothing is there, it has no known form, is damaged, or sizes differ and ``size`` is None.
     """
     if not path.exists():
-        raise DistillError(f"{path}: no such evaluation data; give {FORMS}")
+        raise DistillError(f"{path}: no such {_KIND[split]} data; give {FORMS}")
     for reader in (_cifar, _tars, _image_folder):
-        found = reader(path, size)
+        found = reader(path, size, split)
         if found is not None:
             return found
-    raise DistillError(f"{path}: evaluation data in no known form; expected {FORMS}")
+    raise DistillError(f"{path}: no {_KIND[split]} data in a known form; expected {FORMS}")
 
 
-def _cifar(path: Path, size: int | None) -> LabelledImages | None:
-    candidates = [path] if path.is_file() else [path / name for name in (*_CIFAR_BINARY, *_CIFAR_PYTHON)]
-    for file in candidates:
-        if not file.is_file():
-            continue
-        if file.name in _CIFAR_BINARY:
-            pixels, labels = _cifar_binary(file, _CIFAR_BINARY[file.name])
-        elif file.name in _CIFAR_PYTHON:
-            pixels, labels = _cifar_python(file, _CIFAR_PYTHON[file.name])
-        else:
-            continue
-        planes = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        images = [_fit(image, size) for image in planes]
-        return _stack(images, labels.tolist(), path)
-    return None
+def _cifar(path: Path, size: int | None, split: Split) -> LabelledImages | None:
+    found = read_cifar(path, split)
+    if found is None:
+        return None
+    pixels, labels = found
+    return _stack([_fit(image, size) for image in pixels], labels.tolist(), path)
 
 
-def _cifar_binary(file: Path, label_bytes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
-    record = label_bytes + _CIFAR_PIXELS
-    if not len(data) or len(data) % record:
-        raise DistillError(f"{file}: {len(data)} bytes, expected a multiple of {record}; download it again")
-    rows = data.reshape(-1, record)
-    labels = rows[:, label_bytes - 1]  # CIFAR-100: the coarse label, then the fine one
-    return rows[:, label_bytes:], labels.astype(np.int64)
+def _of_split(items: list[Path], split: Split) -> list[Path]:
+    """Those whose name begins with a word for ``split``; all of them where no name begins with any such word."""
+    named = {word: [item for item in items if item.name.lower().startswith(_WORDS[word])] for word in _WORDS}
+    return named[split] if any(named.values()) else items
 
 
-class _CifarUnpickler(pickle.Unpickler):
-    """Reads CIFAR's Python files, which are pickles of arrays, and refuses to build anything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only what an array is made of."""
-        root = module.split(".", 1)[0]
-        if root == "numpy" and name in ("_reconstruct", "_frombuffer", "ndarray", "dtype"):
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
-def _cifar_python(file: Path, label_key: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    try:
-        with file.open("rb") as stream:
-            value = _CifarUnpickler(stream, encoding="bytes").load()
-        pixels, labels = np.asarray(value[b"data"]), np.asarray(value[label_key])
-        good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
-        if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _CIFAR_PIXELS):
-            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
-        return pixels, labels.astype(np.int64)
-    except TORN as error:
-        raise DistillError(f"{file}: no CIFAR file: {error}; download it again") from error
-
-
-def _tars(path: Path, size: int | None) -> LabelledImages | None:
+def _tars(path: Path, size: int | None, split: Split) -> LabelledImages | None:
     if path.is_dir():
-        shards = sorted(file for file in path.iterdir() if file.name.endswith(TAR_SUFFIXES) and file.is_file())
+        files = [file for file in path.iterdir() if file.name.endswith(TAR_SUFFIXES) and file.is_file()]
+        shards = sorted(_of_split(files, split))
     else:
         shards = [path] if path.name.endswith(TAR_SUFFIXES) and path.is_file() else []
     if not shards:
@@ -149,14 +126,18 @@ def _sample(sample: dict[str, Any], where: str) -> tuple[bytes, int]:
     return image, int(text)
 
 
-def _image_folder(path: Path, size: int | None) -> LabelledImages | None:
+def _image_folder(path: Path, size: int | None, split: Split) -> LabelledImages | None:
     if not path.is_dir():
         return None
-    classes = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    holders = {word: [path / name for name in names if _holds_folders(path / name)] for word, names in _WORDS.items()}
+    if any(holders.values()) and not holders[split]:
+        return None
+    folder = holders[split][0] if holders[split] else path
+    classes = sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
     files = [
         (file, label)
-        for label, folder in enumerate(classes)
-        for file in sorted(folder.rglob("*"))
+        for label, each in enumerate(classes)
+        for file in sorted(each.rglob("*"))
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
     ]
     if not files:
@@ -164,6 +145,11 @@ def _image_folder(path: Path, size: int | None) -> LabelledImages | None:
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda item: _read(item[0], size), files))
     return _stack(images, [label for _, label in files], path)
+
+
+def _holds_folders(path: Path) -> bool:
+    """Whether ``path`` may be a split; a class may be called "train" as well, but holds images."""
+    return path.is_dir() and any(item.is_dir() for item in path.iterdir())
 
 
 def _read(file: Path, size: int | None) -> npt.NDArray[np.uint8]:
@@ -191,6 +177,6 @@ def _stack(images: Iterable[npt.NDArray[np.uint8]], labels: list[int], path: Pat
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
         raise DistillError(
-            f"{path}: images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; give --size"
+            f"{path}: images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; give --size or data.size"
         )
     return LabelledImages(images=torch.from_numpy(np.stack(images)), labels=torch.tensor(labels))

@@ -1,0 +1,63 @@
+"""Augmentation of a whole batch on the device. Rooms: ``config``, ``geometry``, ``colour``, ``mix``.
+
+Draws are made on the CPU, so that one seed gives one augmentation on every device; only they travel. Images stay
+uint8 until something needs more.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from distill.augment.colour import Colour, draw_colour
+from distill.augment.config import AugmentConfig, JitterConfig
+from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop, draw_shift
+from distill.augment.mix import Mix, draw_mix
+from distill.randomness import Stream
+
+__all__ = ["VIEW_VERSION", "AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalise"]
+
+VIEW_VERSION = 1
+"""Changes whenever a config and a seed would give other pixels: stored logits belong to one version."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draws:
+    """One batch's augmentation."""
+
+    crop: Shift | ResizedCrop
+    colour: Colour | None
+    mix: Mix | None
+
+
+def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
+    """Draw the augmentation of ``batch`` square images of ``size`` px."""
+    out = config.output_size(size)
+    crop: Shift | ResizedCrop
+    if config.resized_crop is None:
+        crop = draw_shift(config.pad_crop, config.flip, batch, size, stream)
+    else:
+        crop = draw_resized_crop(config.resized_crop, config.flip, batch, size, out, stream)
+    return Draws(
+        crop=crop,
+        colour=draw_colour(config.jitter, config.grayscale, config.solarize, batch, stream),
+        mix=draw_mix(config.cutmix_alpha, config.cutmix_box == "sample", config.mixup_alpha, batch, out, stream),
+    )
+
+
+def augment(images: Tensor, draws: Draws) -> Tensor:
+    """Apply ``draws`` to uint8 images (B, H, W, 3): uint8, or float32 in [0, 255] where an operation needs it.
+
+    Mixing takes each image's partner from the batch in reverse order.
+    """
+    out = draws.crop(images)
+    if draws.colour is not None:
+        out = draws.colour(out.float())
+    return out if draws.mix is None else draws.mix(out)
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(B, H, W, 3) in [0, 255] to float32 (B, 3, H, W) in channels-last memory: (x / 255 - mean) / std."""
+    scale = 1 / (255.0 * torch.tensor(std, device=images.device))
+    shift = -torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)
+    return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)

@@ -1,0 +1,67 @@
+"""What happens to a batch before a network sees it: the ``augment`` group of a config."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0, le=10)]
+
+
+class JitterConfig(BaseModel):
+    """Colour jitter: factors uniform in [max(0, 1 - s), 1 + s], hue turned by up to ± ``hue`` of the circle.
+
+    The four operations come in an order drawn for each batch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    p: Annotated[Share, Field(description="share of images that are jittered")] = 1.0
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class AugmentConfig(BaseModel):
+    """What happens to a batch, in this order: crop and flip, colours, mixing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    pad_crop: Annotated[int, Field(ge=0, le=64, description="pixels of black padding before a crop")] = 4
+    resized_crop: Annotated[
+        tuple[float, float] | None, Field(description="crop of this share of the area, resized; replaces pad_crop")
+    ] = None
+    size: Annotated[int | None, Field(ge=8, le=1024, description="pixels a side after resized_crop")] = None
+    flip: Annotated[bool, Field(description="mirror each patch with probability 1/2")] = True
+    jitter: Annotated[JitterConfig | None, Field(description="of brightness, contrast, saturation, hue")] = None
+    grayscale: Annotated[Share, Field(description="share of images turned gray")] = 0.0
+    solarize: Annotated[Share, Field(description="share of images whose values from 128 up are inverted")] = 0.0
+    cutmix_alpha: Annotated[
+        float, Field(ge=0, le=1000, description="CutMix with its area from Beta(alpha, alpha); 0 switches it off")
+    ] = 0.25
+    cutmix_box: Annotated[Literal["batch", "sample"], Field(description="one box a batch, or one a sample")] = "batch"
+    mixup_alpha: Annotated[
+        float, Field(ge=0, le=1000, description="MixUp with its weight from Beta(alpha, alpha); 0 switches it off")
+    ] = 0.0
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.resized_crop is None:
+            if self.size is not None:
+                raise ValueError("size needs resized_crop")
+            return self
+        low, high = self.resized_crop
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"resized_crop is [{low}, {high}], expected 0 < low <= high <= 1")
+        if self.pad_crop:
+            raise ValueError("resized_crop replaces pad_crop; set pad_crop to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _box_of_what(self) -> Self:
+        if self.cutmix_box == "sample" and not self.cutmix_alpha:
+            raise ValueError("cutmix_box needs a cutmix_alpha above 0")
+        return self
+
+    def output_size(self, size: int) -> int:
+        """Pixels a side of what comes out when images of ``size`` pixels go in."""
+        return self.size or size

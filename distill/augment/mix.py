@@ -1,0 +1,74 @@
+"""CutMix and MixUp of a batch with itself in reverse order. Both networks see the mixed pixels; labels are not mixed
+in distillation, for the teacher looks at the mixture."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from distill.randomness import Stream
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutMix:
+    """Boxes (1 or B, 4) of top, bottom, left, right in pixels, which come from the partner; one serves all."""
+
+    boxes: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) of any dtype to the same."""
+        if len(self.boxes) == 1:
+            top, bottom, left, right = self.boxes[0].tolist()
+            mixed = images.clone()
+            mixed[:, top:bottom, left:right] = images[:, top:bottom, left:right].flip(0)
+            return mixed
+        _, height, width, _ = images.shape
+        top, bottom, left, right = self.boxes.to(images.device, non_blocking=True).T[:, :, None]
+        rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+        inside_rows, inside_columns = (top <= rows) & (rows < bottom), (left <= columns) & (columns < right)
+        inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
+        return torch.where(inside, images.flip(0), images)
+
+    def kept(self, batch: int, size: int) -> Tensor:
+        """Share of each image's pixels that are its own: float64 (batch,)."""
+        top, bottom, left, right = self.boxes.T
+        return (1 - (bottom - top) * (right - left) / (size * size)).double().expand(batch)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixUp:
+    """Weight of each image against its partner's."""
+
+    weight: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) to float32 of that shape."""
+        wide = images.float()
+        return torch.lerp(wide.flip(0), wide, self.weight)
+
+    def kept(self, batch: int, size: int) -> Tensor:
+        """Share of each mixture that is its first image: float64 (batch,)."""
+        return torch.full((batch,), self.weight, dtype=torch.float64)
+
+
+Mix = CutMix | MixUp
+
+
+def draw_mix(
+    cutmix_alpha: float, per_sample: bool, mixup_alpha: float, batch: int, size: int, stream: Stream
+) -> Mix | None:
+    """How a batch is mixed; where both are asked for, each with probability 1/2."""
+    if mixup_alpha and (not cutmix_alpha or stream.word() % 2):
+        return MixUp(weight=float(stream.beta(mixup_alpha, 1)))
+    if not cutmix_alpha:
+        return None
+    return CutMix(boxes=_boxes(cutmix_alpha, batch if per_sample else 1, size, stream))
+
+
+def _boxes(alpha: float, count: int, size: int, stream: Stream) -> Tensor:
+    """Boxes of 1 - λ of the area around uniform centres, cut at the border (Yun et al. 2019, arXiv 1905.04899)."""
+    kept = stream.beta(alpha, count)
+    halves = (size * (1.0 - kept).sqrt()).long() // 2
+    rows, columns = stream.integers(size, 2, count)
+    edges = (rows - halves, rows + halves, columns - halves, columns + halves)
+    return torch.stack([edge.clamp(0, size) for edge in edges], dim=1)

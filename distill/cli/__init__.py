@@ -1,0 +1,25 @@
+"""The command line of ``distill``: parse, call, print. Heavy imports come inside the commands, after parsing."""
+
+import click
+
+from distill.cli.checking import configs, evaluate
+from distill.cli.labelling import label, verify
+from distill.cli.training import teacher, train
+from distill.errors import DistillError
+from manifests.errors import PatchSetError
+from manifests.terminal import run_program
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="single-image-distillation", prog_name="distill")
+def cli() -> None:
+    """Train students on frozen patch sets against a teacher."""
+
+
+for command in (train, teacher, label, verify, evaluate, configs):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point; see ``run_program`` for exit statuses."""
+    run_program(cli, "distill", (DistillError, PatchSetError))

@@ -1,0 +1,88 @@
+"""Commands that look: ``eval`` and ``configs``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.cli.options import FILE, device_option, json_option
+
+
+def _parse_triple(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, float, float] | None:
+    if value is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("expected three numbers with commas, such as 0.485,0.456,0.406") from error
+    return red, green, blue
+
+
+@click.command("eval")
+@click.option("--weights", "path", required=True, type=FILE, help="A weight file.")
+@click.option("--arch", help="Network name [default: the weight file's].")
+@click.option("--data", required=True, type=FILE, help="Labelled test data.")
+@click.option("--teacher", type=FILE, help="A teacher's weight file, to be compared with.")
+@click.option("--mean", callback=_parse_triple, help="R,G,B of the input in [0, 1] [default: the file's].")
+@click.option("--std", callback=_parse_triple, help="R,G,B of the input in [0, 1] [default: the file's].")
+@click.option("--size", type=click.IntRange(8, 1024), help="Resize and centre-crop images to this.")
+@click.option("--per-class", is_flag=True, help="Print a line a class.")
+@json_option
+@device_option
+def evaluate(
+    path: Path,
+    arch: str | None,
+    data: Path,
+    teacher: Path | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+    size: int | None,
+    per_class: bool,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Measure a network's top-1 and top-5 on labelled images, and its agreement with a teacher.
+
+    Example: distill eval --weights runs/r/student.safetensors --data cifar10/ --teacher resnet56.safetensors
+    """
+    # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
+    from distill.device import pick_device  # noqa: PLC0415
+    from distill.measure import evaluate_weights  # noqa: PLC0415
+
+    result = evaluate_weights(
+        path, arch, data, mean=mean, std=std, size=size, teacher=teacher, device=pick_device(device)
+    )
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    _print_result(result)
+    if per_class:
+        for number, top1 in enumerate(result["per_class"]):
+            click.echo(f"class {number:4d}: " + ("no images" if top1 is None else f"top-1 {top1:6.2f} %"))
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    click.echo(
+        f"{result['arch']}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['images']} images"
+    )
+    if "agreement" in result:
+        click.echo(
+            f"teacher: top-1 {result['teacher_top1']:.2f} %, agreement {result['agreement']:.2f} %, "
+            f"KL from it {result['kl_to_teacher']:.4f} nats"
+        )
+
+
+@click.command()
+@click.argument("name", required=False)
+def configs(name: str | None) -> None:
+    """List the packaged configs, or print the one called NAME."""
+    from distill.config import packaged_configs, packaged_text  # noqa: PLC0415
+
+    if name is None:
+        for each in packaged_configs():
+            click.echo(each)
+    else:
+        click.echo(packaged_text(name), nl=False)

@@ -1,0 +1,91 @@
+"""Commands about stored logits: ``label`` and ``verify``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.cli.options import (
+    FILE,
+    config_option,
+    device_option,
+    json_option,
+    set_option,
+    shards_option,
+    teacher_option,
+)
+
+
+@click.command()
+@shards_option
+@config_option
+@teacher_option
+@click.option("--out", required=True, type=FILE, help="Folder of the logits; run again to go on.")
+@set_option
+@device_option
+def label(
+    shards: Path, config_name: str, teacher: Path | None, out: Path, settings: dict[str, Any], device: str
+) -> None:
+    """Compute the teacher's logits for every step of a run once, to train students from them.
+
+    Example: distill label --shards shards/ --config resnet20 --teacher resnet56.safetensors --out labels/
+    """
+    from distill.config import Config, parse_config, read_config  # noqa: PLC0415
+    from distill.device import pick_device  # noqa: PLC0415
+    from distill.label import label as run_label  # noqa: PLC0415
+
+    name, text = read_config(config_name)
+    if teacher is not None:
+        settings["teacher.weights"] = teacher
+    config = parse_config(text, name, settings, Config)
+    manifest = run_label(config, shards, out, device=pick_device(device), say=click.echo)
+    click.echo(
+        f"{manifest.steps} steps of {manifest.batch_size} samples in {len(manifest.files)} files; "
+        f"train with --labels {out}"
+    )
+
+
+@click.command()
+@click.argument("labels", type=FILE)
+@shards_option
+@config_option
+@teacher_option
+@click.option("--sample", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Steps to recompute.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which steps.")
+@set_option
+@json_option
+@device_option
+def verify(
+    labels: Path,
+    shards: Path,
+    config_name: str,
+    teacher: Path | None,
+    sample: int,
+    seed: int,
+    settings: dict[str, Any],
+    as_json: bool,
+    device: str,
+) -> None:
+    """Check stored logits: every digest, and random steps computed again by the teacher.
+
+    Example: distill verify labels/ --shards shards/ --config resnet20 --teacher resnet56.safetensors
+    """
+    from distill.config import Config, parse_config, read_config  # noqa: PLC0415
+    from distill.device import pick_device  # noqa: PLC0415
+    from distill.label import verify as run_verify  # noqa: PLC0415
+
+    name, text = read_config(config_name)
+    if teacher is not None:
+        settings["teacher.weights"] = teacher
+    config = parse_config(text, name, settings, Config)
+    say = (lambda line: None) if as_json else click.echo
+    check = run_verify(config, labels, shards, sample=sample, seed=seed, device=pick_device(device), say=say)
+    if as_json:
+        click.echo(json.dumps(check.to_dict()))
+        return
+    click.echo(
+        f"{labels}: every digest as promised; over {check.steps} steps computed again, a logit differs by at most "
+        f"{check.largest_difference:.5f} (their deviation is {check.deviation:.3f}), {check.same_class:.2f} % of "
+        "the likeliest classes are the same"
+    )

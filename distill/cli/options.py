@@ -1,0 +1,52 @@
+"""Options that several commands share, each one decorator, so that one name means one thing."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from manifests.faults import parse_yaml
+
+FILE = click.Path(path_type=Path)
+
+
+def _parse_sets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    settings = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{value!r}: expected KEY=VALUE, such as optim.lr=0.001")
+        try:
+            settings[key.strip()] = parse_yaml(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r}: {error}") from error
+    return settings
+
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+shards_option = click.option("--shards", required=True, type=FILE, help="Folder of a patch set.")
+config_option = click.option("--config", "config_name", required=True, help="A YAML file or a packaged config.")
+set_option = click.option(
+    "--set", "settings", multiple=True, callback=_parse_sets, help="Override a key: optim.lr=0.001."
+)
+resume_option = click.option("--resume", is_flag=True, help="Go on with the run in --out, if it has begun.")
+teacher_option = click.option("--teacher", type=FILE, help="The teacher's weight file; sets teacher.weights.")
+labels_option = click.option(
+    "--labels", type=FILE, help="The teacher's stored logits, see distill label; sets teacher.labels."
+)
+
+
+def _parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        seeds = tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("expected numbers with commas, such as 0,1,2") from error
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise click.BadParameter(f"{value!r}: expected different numbers from 0 up")
+    return seeds
+
+
+seeds_option = click.option("--seeds", callback=_parse_seeds, help="A run for each: 0,1,2; sets train.seed.")

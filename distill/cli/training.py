@@ -1,0 +1,153 @@
+"""Commands that train: ``train`` and ``teacher``, with one seed or several."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.cli.options import (
+    FILE,
+    config_option,
+    device_option,
+    labels_option,
+    resume_option,
+    seeds_option,
+    set_option,
+    shards_option,
+    teacher_option,
+)
+from manifests.terminal import InterruptedProgram
+
+
+@click.command()
+@shards_option
+@config_option
+@teacher_option
+@labels_option
+@click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
+@click.option("--out", type=FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
+@seeds_option
+@set_option
+@resume_option
+@device_option
+def train(
+    shards: Path,
+    config_name: str,
+    teacher: Path | None,
+    labels: Path | None,
+    eval_data: Path | None,
+    out: Path | None,
+    seeds: tuple[int, ...] | None,
+    settings: dict[str, Any],
+    resume: bool,
+    device: str,
+) -> None:
+    """Distil a student from a patch set: every shard is verified, then the teacher labels each batch.
+
+    Example: distill train --shards shards/ --config resnet20 --teacher resnet56.safetensors --eval cifar10/
+    """
+    # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
+    from distill.config import Config, parse_config, read_config  # noqa: PLC0415
+    from distill.device import pick_device  # noqa: PLC0415
+    from distill.run import train as run_train  # noqa: PLC0415
+
+    name, text = read_config(config_name)
+    settings |= _named(**{"teacher.weights": teacher, "teacher.labels": labels, "eval.data": eval_data})
+
+    def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
+        config = parse_config(text, name, settings | seed, Config)
+        return run_train(config, shards, folder, resume=resume, device=pick_device(device), say=click.echo)
+
+    first = parse_config(text, name, settings, Config)
+    stem = f"{name}-{_short_id(shards)}" if out is None else ""
+    _run_all(run, out, stem, seeds, first.train.seed, f"student {first.student.arch}", "student_")
+
+
+@click.command()
+@click.option("--data", required=True, type=FILE, help="Labelled training data.")
+@config_option
+@click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
+@click.option("--out", type=FILE, help="Run directory [default: runs/CONFIG-seedN].")
+@seeds_option
+@set_option
+@resume_option
+@device_option
+def teacher(
+    data: Path,
+    config_name: str,
+    eval_data: Path | None,
+    out: Path | None,
+    seeds: tuple[int, ...] | None,
+    settings: dict[str, Any],
+    resume: bool,
+    device: str,
+) -> None:
+    """Train a network on labelled images, to teach or to compare with.
+
+    Example: distill teacher --data cifar10/ --config teacher-resnet56 --eval cifar10/ --out teacher/
+    """
+    from distill.config import SupervisedConfig, parse_config, read_config  # noqa: PLC0415
+    from distill.device import pick_device  # noqa: PLC0415
+    from distill.teach import teach  # noqa: PLC0415
+
+    name, text = read_config(config_name)
+    settings |= _named(**{"eval.data": eval_data})
+
+    def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
+        config = parse_config(text, name, settings | seed, SupervisedConfig)
+        return teach(config, data, folder, resume=resume, device=pick_device(device), say=click.echo)
+
+    first = parse_config(text, name, settings, SupervisedConfig)
+    _run_all(run, out, name, seeds, first.train.seed, first.network.arch, "")
+
+
+def _named(**settings: Path | None) -> dict[str, Path]:
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _run_all(
+    run: Callable[[dict[str, Any], Path], dict[str, Any]],
+    out: Path | None,
+    stem: str,
+    seeds: tuple[int, ...] | None,
+    seed: int,
+    what: str,
+    prefix: str,
+) -> None:
+    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print results."""
+    from distill.seeds import summarise  # noqa: PLC0415
+    from distill.session import InterruptedRun  # noqa: PLC0415
+
+    if out is None:
+        out = Path("runs") / (stem if seeds else f"{stem}-seed{seed}")
+    try:
+        if seeds is None:
+            _print_summary(what, prefix, run({}, out), out)
+            return
+        summaries = []
+        for each in seeds:
+            folder = out / f"seed{each}"
+            summaries.append(run({"train.seed": each}, folder))
+            _print_summary(f"seed {each}: {what}", prefix, summaries[-1], folder)
+    except InterruptedRun as stop:
+        raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
+    click.echo(summarise(out, summaries, prefix))
+
+
+def _short_id(shards: Path) -> str:
+    from manifests import open_patchset  # noqa: PLC0415
+
+    return open_patchset(shards).manifest.set_id[:8]
+
+
+def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -> None:
+    if summary[f"{prefix}top1"] is not None:
+        parts = [f"top-1 {summary[f'{prefix}top1']:.2f} %"]
+        if summary.get("agreement") is not None:
+            parts += [f"teacher {summary['teacher_top1']:.2f} %", f"agreement {summary['agreement']:.2f} %"]
+        click.echo(f"{what}: {', '.join(parts)} ({summary['weights']})")
+    click.echo(
+        f"{summary['samples_seen']} samples in {summary['seconds']:.0f} s, "
+        f"{summary['images_per_second']:.0f} images/s; run directory {out}"
+    )

@@ -1,0 +1,1 @@
+"""What networks see: patch sets (``patches``, ``tars``), labelled images (``labelled``, ``cifar``), in ``order``."""

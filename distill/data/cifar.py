@@ -1,0 +1,108 @@
+"""CIFAR-10 and CIFAR-100 as they are published: binary records, or Python's pickles of arrays."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.errors import TORN, DistillError
+
+PIXELS = 3 * 32 * 32
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Binary:
+    """Files of records: ``label_bytes`` labels, of which the last is the finest, then three planes."""
+
+    names: tuple[str, ...]
+    label_bytes: int
+
+    def read(self, file: Path) -> tuple[Pixels, Labels]:
+        data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+        record = self.label_bytes + PIXELS
+        if not len(data) or len(data) % record:
+            raise DistillError(f"{file}: {len(data)} bytes, expected a multiple of {record}; download it again")
+        rows = data.reshape(-1, record)
+        return rows[:, self.label_bytes :], rows[:, self.label_bytes - 1].astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pickled:
+    """Files of one pickled dictionary with ``data`` and, under ``key``, labels."""
+
+    names: tuple[str, ...]
+    key: bytes
+
+    def read(self, file: Path) -> tuple[Pixels, Labels]:
+        try:
+            with file.open("rb") as stream:
+                value = _Unpickler(stream, encoding="bytes").load()
+            pixels, labels = np.asarray(value[b"data"]), np.asarray(value[self.key])
+            good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
+            if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
+                raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
+            return pixels, labels.astype(np.int64)
+        except TORN as error:
+            raise DistillError(f"{file}: no CIFAR file: {error}; download it again") from error
+
+
+_FORMS: dict[str, tuple[_Binary | _Pickled, ...]] = {
+    "test": (
+        _Binary(("test_batch.bin",), 1),
+        _Binary(("test.bin",), 2),
+        _Pickled(("test_batch",), b"labels"),
+        _Pickled(("test",), b"fine_labels"),
+    ),
+    "train": (
+        _Binary(tuple(f"data_batch_{i}.bin" for i in range(1, 6)), 1),
+        _Binary(("train.bin",), 2),
+        _Pickled(tuple(f"data_batch_{i}" for i in range(1, 6)), b"labels"),
+        _Pickled(("train",), b"fine_labels"),
+    ),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads CIFAR's Python files, which are pickles of arrays, and refuses to build anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Only what an array is made of."""
+        root = module.split(".", 1)[0]
+        if root == "numpy" and name in ("_reconstruct", "_frombuffer", "ndarray", "dtype"):
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        if (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_cifar(path: Path, split: str) -> tuple[Pixels, Labels] | None:
+    """Images (N, 32, 32, 3) and labels (N,) of the ``split``, ``train`` or ``test``, in a folder, or of one file.
+
+    None where ``path`` is neither a folder with such files nor one of them.
+
+    Raises:
+        DistillError: a file is damaged, or one of several is missing.
+    """
+    if path.is_file():
+        forms = [form for group in _FORMS.values() for form in group if path.name in form.names]
+        return _planes([forms[0].read(path)]) if forms else None
+    for form in _FORMS[split]:
+        files = [path / name for name in form.names]
+        there = [file.is_file() for file in files]
+        if any(there) and not all(there):
+            raise DistillError(f"{files[there.index(False)]}: is missing beside {files[there.index(True)].name}")
+        if all(there):
+            return _planes([form.read(file) for file in files])
+    return None
+
+
+def _planes(parts: list[tuple[Pixels, Labels]]) -> tuple[Pixels, Labels]:
+    pixels = np.concatenate([pixels for pixels, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels

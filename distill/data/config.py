@@ -1,0 +1,30 @@
+"""How samples are read and batched: the ``data`` group of a config."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class BatchConfig(BaseModel):
+    """Batches, and the seed of which samples they hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 512
+    view_seed: Annotated[
+        int | None,
+        Field(ge=0, lt=2**53, description="of order and augmentation; default: train.seed, or labels'"),
+    ] = None
+
+
+class DataConfig(BatchConfig):
+    """Batches of patches, and how these are read."""
+
+    workers: Annotated[int, Field(ge=0, le=256, description="decoding processes; 0: in this one")] = 2
+
+
+class SupervisedDataConfig(BatchConfig):
+    """Batches of labelled images."""
+
+    size: Annotated[
+        int | None, Field(ge=8, le=1024, description="pixels a side; images are resized and cropped to it")
+    ] = None

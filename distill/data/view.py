@@ -1,0 +1,99 @@
+"""A view of a set: which samples a step sees and how they are augmented, as a function of a seed."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from distill.augment import VIEW_VERSION, AugmentConfig, Draws, augment, draw
+from distill.data.order import Order
+from distill.randomness import Stream
+
+
+class Source(Protocol):
+    """Square uint8 images in the order of a run."""
+
+    @property
+    def order(self) -> Order:
+        """Which samples each step has."""
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+
+    def images(self, step: int) -> Tensor:
+        """The images of the samples ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resident:
+    """A source whose ``samples``, uint8 (n, size, size, 3), lie on a device or in memory."""
+
+    samples: Tensor
+    order: Order
+    device: torch.device
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return self.samples.shape[1]
+
+    def images(self, step: int) -> Tensor:
+        """As ``Source.images``."""
+        indices = self.order.batch(step).to(self.samples.device, non_blocking=True)
+        return self.samples[indices].to(self.device, non_blocking=True)
+
+
+def placed(samples: Tensor, device: torch.device) -> Tensor:
+    """``samples`` on the GPU where they fit into half of what is free, else where they are."""
+    if device.type == "cuda" and samples.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
+        return samples.to(device)
+    return samples
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A step's samples: their ``indices`` (B,), their augmentation, and the ``images`` (B, H, W, 3) it gave.
+
+    Images are uint8, or float32 in [0, 255] where the augmentation needs it.
+    """
+
+    step: int
+    indices: Tensor
+    draws: Draws
+    images: Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """Every step's batch of a source, augmented."""
+
+    source: Source
+    augment: AugmentConfig
+    seed: int
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a step."""
+        return self.source.order.batch_size
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of what comes out."""
+        return self.augment.output_size(self.source.size)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of ``step``, counted from 0."""
+        draws = draw(self.augment, self.batch_size, self.source.size, Stream(self.seed, "augment", step))
+        images = augment(self.source.images(step), draws)
+        return Batch(step=step, indices=self.source.order.batch(step), draws=draws, images=images)
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides a batch but the samples themselves, as plain JSON values."""
+        return {
+            "version": VIEW_VERSION,
+            "seed": self.seed,
+            "order": self.source.order.describe(),
+            "augment": self.augment.model_dump(mode="json"),
+        }

@@ -1,0 +1,212 @@
+"""Wiring of ``distill label`` and ``distill verify``: a teacher's logits of a view, computed once and checked."""
+
+import dataclasses
+import io
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.augment import normalise
+from distill.config import Config
+from distill.data.view import View
+from distill.errors import DistillError
+from distill.labels import (
+    MANIFEST_NAME,
+    LabelFile,
+    Labeller,
+    LabelsManifest,
+    file_name,
+    open_logits,
+    read_labels,
+    require_same,
+    steps_per_file,
+    write_manifest,
+)
+from distill.loop import autocast
+from distill.models import require_size
+from distill.randomness import Stream
+from distill.run import open_view
+from distill.runs import Say
+from distill.teacher import Teacher, load_teacher
+from manifests import open_patchset
+from manifests.digest import file_digest
+from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
+from manifests.terminal import progress_bar
+
+PART_NAME = "labels.part.json"
+TOLERANCE = {"fp32": 1e-2, "bf16": 0.1}
+"""Largest difference of a recomputed logit, as a share of the deviation of all logits looked at."""
+
+
+def label(config: Config, shards: Path, out: Path, *, device: torch.device, say: Say) -> LabelsManifest:
+    """Write the teacher's logits for every step of the run that ``config`` describes into ``out``.
+
+    Begun again in the same folder, it goes on behind the last whole file.
+
+    Raises:
+        DistillError, PatchSetError: config, teacher or set are wrong, or ``out`` holds something else.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with hold_folder(out):
+            remove_parts(out)
+            return _label(config, shards, out, device, say)
+    except BlockingIOError as error:
+        raise DistillError(f"{out}: another program is writing here; choose another --out") from error
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)} and run it again") from error
+
+
+def _label(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> LabelsManifest:
+    patchset = open_patchset(shards)
+    require_size(config.teacher.arch, config.teacher.num_classes, config.augment.output_size(patchset.manifest.size))
+    teacher = load_teacher(config.teacher, device)
+    seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
+    _require_free(out)
+    view = open_view(config, patchset, seed, device, say)
+    steps = config.train.steps(view.source.order.n, view.batch_size)
+    manifest = LabelsManifest(
+        format="labels/1",
+        set_id=patchset.manifest.set_id,
+        teacher=_labeller(config, teacher),
+        view=view.describe(),
+        batch_size=view.batch_size,
+        precision=config.train.precision,
+        files=[],
+        environment={"torch": torch.__version__, "device": device.type, "machine": platform.machine()},
+    )
+    files = _finished_files(out, manifest)
+    per_file = steps_per_file(view.batch_size, config.teacher.num_classes)
+    with progress_bar("labelling (samples)", steps * view.batch_size) as update:
+        for number in range(-(-steps // per_file)):
+            first, last = number * per_file, min((number + 1) * per_file, steps)
+            if number >= len(files) or files[number].steps != last - first:
+                files[number:] = [_write_file(out, number, teacher, view, range(first, last), manifest.precision)]
+                part = manifest.model_copy(update={"files": files})
+                write_atomically(out / PART_NAME, part.model_dump_json().encode())
+            update(last * view.batch_size, "")
+    teacher.require_unchanged()
+    whole = manifest.model_copy(update={"files": files})
+    write_manifest(out, whole)
+    (out / PART_NAME).unlink(missing_ok=True)
+    return whole
+
+
+def _labeller(config: Config, teacher: Teacher) -> Labeller:
+    return Labeller(
+        arch=config.teacher.arch,
+        sha256=teacher.sha256,
+        num_classes=config.teacher.num_classes,
+        mean=list(teacher.mean),
+        std=list(teacher.std),
+    )
+
+
+def _require_free(out: Path) -> None:
+    names = {path.name for path in out.iterdir()}
+    if MANIFEST_NAME in names:
+        raise DistillError(f"{out}: holds stored logits already; choose another --out")
+    if names and PART_NAME not in names:
+        raise DistillError(f"{out}: is not empty and holds no unfinished labels; choose another --out")
+
+
+def _finished_files(out: Path, manifest: LabelsManifest) -> list[LabelFile]:
+    """The whole files of an interrupted call with the same set, teacher and view."""
+    path = out / PART_NAME
+    if not path.exists():
+        write_atomically(path, manifest.model_dump_json().encode())
+        return []
+    try:
+        held = LabelsManifest.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise DistillError(f"{path}: damaged; delete {out} and label again") from error
+    for name in ("set_id", "view", "precision"):
+        require_same(out, name, getattr(held, name), getattr(manifest, name))
+    require_same(out, "a teacher with", held.teacher.model_dump(), manifest.teacher.model_dump())
+    good = []
+    for file in held.files:
+        there = out / file.name
+        if not there.is_file() or file_digest(there) != file.sha256:
+            break
+        good.append(file)
+    return good
+
+
+def _write_file(out: Path, number: int, teacher: Teacher, view: View, steps: range, precision: str) -> LabelFile:
+    logits = torch.cat([teacher_logits(teacher, view, step, precision).half().cpu() for step in steps])
+    if not bool(torch.isfinite(logits).all()):
+        raise DistillError(
+            f"the teacher's logits of steps {steps.start} to {steps.stop} are beyond float16; "
+            "check teacher.mean and teacher.std, or train with the live teacher"
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, logits.numpy(), allow_pickle=False)
+    path = out / file_name(number)
+    write_atomically(path, buffer.getvalue())
+    return LabelFile(name=path.name, steps=len(steps), sha256=file_digest(path))
+
+
+@torch.no_grad()
+def teacher_logits(teacher: Teacher, view: View, step: int, precision: str) -> Tensor:
+    """What a live teacher would say of ``step``: (B, classes) on the view's device."""
+    x = normalise(view.batch(step).images, teacher.mean, teacher.std)
+    with autocast(x.device, precision):
+        logits: Tensor = teacher.model(x)
+    return logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """Outcome of ``verify``: over the steps recomputed, in units of the logits and as a share of their deviation."""
+
+    steps: int
+    largest_difference: float
+    deviation: float
+    same_class: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+
+def verify(
+    config: Config, folder: Path, shards: Path, *, sample: int, seed: int, device: torch.device, say: Say
+) -> Check:
+    """Compare every digest of stored logits, and ``sample`` random steps with the teacher's logits computed again.
+
+    Raises:
+        DistillError, PatchSetError: they are not of this set, teacher and view, a file is damaged, or a logit
+            differs by more than rounding can explain.
+    """
+    labels = read_labels(folder)
+    stored = open_logits(folder, labels)
+    patchset = open_patchset(shards)
+    require_same(folder, "the set", labels.set_id, patchset.manifest.set_id)
+    teacher = load_teacher(config.teacher, device)
+    require_same(folder, "a teacher with", labels.teacher.model_dump(), _labeller(config, teacher).model_dump())
+    held_seed = labels.view.get("seed")
+    view = open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say)
+    require_same(folder, "a view with", labels.view, view.describe())
+    steps = sorted(set((Stream(seed, "verify", 0).uniform(sample) * labels.steps).long().tolist()))
+    pairs = [
+        (stored.of_step(step).float(), teacher_logits(teacher, view, step, labels.precision).float().cpu())
+        for step in steps
+    ]
+    mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
+    check = Check(
+        steps=len(steps),
+        largest_difference=float((mine - theirs).abs().max()),
+        deviation=float(theirs.std()),
+        same_class=100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean()),
+    )
+    allowed = TOLERANCE[labels.precision] * check.deviation
+    if check.largest_difference > allowed:
+        raise DistillError(
+            f"{folder}: a logit computed again differs by {check.largest_difference:.4f}, rounding explains "
+            f"{allowed:.4f}; the labels are not what this teacher says of this set"
+        )
+    return check

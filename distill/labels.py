@@ -1,0 +1,164 @@
+"""Stored logits, format ``labels/1``: what a teacher said of every step of a view, frozen beside the set.
+
+A folder of ``logits-NNNNNN.npy``, float16 (rows, classes), whole steps in order, and ``labels.json``, written last,
+which names set, teacher and view and carries the SHA-256 of every file.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from distill.errors import DistillError
+from manifests.canonical import canonical_json, parse_json
+from manifests.digest import file_digest
+from manifests.faults import describe
+from manifests.files import is_plain, read_regular_file, write_atomically
+
+MANIFEST_NAME = "labels.json"
+MAX_MANIFEST_BYTES = 1 << 24
+FILE_BYTES = 32 << 20
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class LabelFile(_Part):
+    """One array file: ``steps`` steps' logits."""
+
+    name: Annotated[str, Field(pattern=r"^logits-[0-9]{6}\.npy$")]
+    steps: Annotated[int, Field(ge=1)]
+    sha256: Digest
+
+
+class Labeller(_Part):
+    """The teacher that gave the logits, and how its input was normalised."""
+
+    arch: Annotated[str, Field(max_length=200)]
+    sha256: Digest
+    num_classes: Annotated[int, Field(ge=2, le=100_000)]
+    mean: Annotated[list[Real], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Real], Field(min_length=3, max_length=3)]
+
+
+class LabelsManifest(_Part):
+    """What stored logits are of: nothing here may differ from the run that trains on them."""
+
+    format: Literal["labels/1"]
+    set_id: Digest
+    teacher: Labeller
+    view: dict[str, Any]
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    precision: Annotated[str, Field(max_length=10)]
+    files: Annotated[list[LabelFile], Field(max_length=1_000_000)]
+    environment: dict[str, str]
+
+    @property
+    def steps(self) -> int:
+        """Steps that have logits."""
+        return sum(file.steps for file in self.files)
+
+
+def file_name(number: int) -> str:
+    """Name of array file ``number``, counted from 0."""
+    return f"logits-{number:06d}.npy"
+
+
+def steps_per_file(batch_size: int, num_classes: int) -> int:
+    """Steps that one array file holds: whole ones, 32 MiB of them, at least one."""
+    return max(1, FILE_BYTES // (2 * batch_size * num_classes))
+
+
+def read_labels(folder: Path) -> LabelsManifest:
+    """The manifest of stored logits.
+
+    Raises:
+        DistillError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise DistillError(
+            f"{folder}: no stored logits here: {MANIFEST_NAME} is missing; run distill label to its end"
+        )
+    try:
+        value = parse_json(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
+        return LabelsManifest.model_validate(value)
+    except ValidationError as error:
+        raise DistillError(f"{path}: {describe(error, LabelsManifest)}; get it again") from error
+    except OSError as error:
+        raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def write_manifest(folder: Path, manifest: LabelsManifest) -> None:
+    """Write ``labels.json``, whole or not at all."""
+    write_atomically(folder / MANIFEST_NAME, canonical_json(manifest.model_dump(mode="json")) + b"\n")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredLogits:
+    """Verified array files, mapped: ``arrays`` float16 (steps × batch_size, classes), in order."""
+
+    manifest: LabelsManifest
+    arrays: tuple[np.ndarray, ...]
+
+    def of_step(self, step: int) -> Tensor:
+        """Logits of ``step``: float16 (batch_size, classes)."""
+        size = self.manifest.batch_size
+        per_file = self.manifest.files[0].steps
+        first = (step % per_file) * size
+        return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
+
+
+def open_logits(folder: Path, manifest: LabelsManifest) -> StoredLogits:
+    """Verify every file of stored logits and map it into memory.
+
+    Raises:
+        DistillError: a file is missing, is none of the promised shape, or has another digest.
+    """
+    steps = {file.steps for file in manifest.files[:-1]}
+    if len(steps) > 1 or [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]:
+        raise DistillError(f"{folder / MANIFEST_NAME}: its files are not in order or uneven; get it again")
+    return StoredLogits(manifest=manifest, arrays=tuple(_open(folder, file, manifest) for file in manifest.files))
+
+
+def _open(folder: Path, file: LabelFile, manifest: LabelsManifest) -> np.ndarray:
+    path = folder / file.name
+    if not is_plain(path):
+        raise DistillError(f"{path}: is missing or no regular file; get the labels again")
+    digest = file_digest(path)
+    if digest != file.sha256:
+        raise DistillError(f"{path}: sha256 is {digest}, the manifest says {file.sha256}; get the labels again")
+    shape = (file.steps * manifest.batch_size, manifest.teacher.num_classes)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DistillError(f"{path}: no array file: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.float16 or array.shape != shape:
+        raise DistillError(f"{path}: holds {array.dtype} {array.shape}, expected float16 {shape}")
+    return array
+
+
+def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
+    """Refuse stored logits of something else.
+
+    Raises:
+        DistillError: ``held``, what the labels are of, is not what the run ``wanted``.
+    """
+    if held == wanted:
+        return
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key in sorted(held.keys() | wanted.keys()):
+            require_same(folder, f"{what}.{key}", held.get(key), wanted.get(key))
+        return
+    if isinstance(held, float) and isinstance(wanted, float) and math.isclose(held, wanted, rel_tol=1e-6):
+        return
+    raise DistillError(f"{folder}: the stored logits are of {what} {held}, this run has {wanted}; label again")

@@ -1,0 +1,145 @@
+"""Who teaches a student: a teacher that is here, or logits that it gave before."""
+
+import dataclasses
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from distill.config import Config
+from distill.data.view import View
+from distill.errors import DistillError
+from distill.labels import LabelsManifest, open_logits, read_labels, require_same
+from distill.targets import LiveTeacher, StoredTeacher, Targets
+from distill.teacher import Teacher, load_teacher
+from distill.weights import Triple
+
+
+class Lesson(Protocol):
+    """A teacher's identity, normalisation and targets; ``teacher`` is None where only its logits are here."""
+
+    @property
+    def kind(self) -> str:
+        """``live`` or ``stored``."""
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The network itself."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the teacher's weight file."""
+
+    @property
+    def mean(self) -> Triple:
+        """Of RGB in [0, 1]."""
+
+    @property
+    def std(self) -> Triple:
+        """Of RGB in [0, 1]."""
+
+    def view_seed(self, config: Config) -> int:
+        """The seed of order and augmentation where the config names none."""
+
+    def targets(self, view: View, steps: int, device: torch.device) -> Targets:
+        """What the student is held against for ``steps`` steps of ``view``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LiveLesson:
+    """A teacher that looks at every batch."""
+
+    teacher: Teacher
+    kind: str = "live"
+
+    @property
+    def sha256(self) -> str:
+        """As ``Lesson``."""
+        return self.teacher.sha256
+
+    @property
+    def mean(self) -> Triple:
+        """As ``Lesson``."""
+        return self.teacher.mean
+
+    @property
+    def std(self) -> Triple:
+        """As ``Lesson``."""
+        return self.teacher.std
+
+    def view_seed(self, config: Config) -> int:
+        """As ``Lesson``."""
+        return config.train.seed
+
+    def targets(self, view: View, steps: int, device: torch.device) -> Targets:
+        """As ``Lesson``."""
+        return LiveTeacher(model=self.teacher.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredLesson:
+    """Logits of a teacher on one view; ``teacher`` itself only judges."""
+
+    folder: Path
+    labels: LabelsManifest
+    teacher: Teacher | None
+    kind: str = "stored"
+
+    @property
+    def sha256(self) -> str:
+        """As ``Lesson``."""
+        return self.labels.teacher.sha256
+
+    @property
+    def mean(self) -> Triple:
+        """As ``Lesson``."""
+        red, green, blue = self.labels.teacher.mean
+        return red, green, blue
+
+    @property
+    def std(self) -> Triple:
+        """As ``Lesson``."""
+        red, green, blue = self.labels.teacher.std
+        return red, green, blue
+
+    def view_seed(self, config: Config) -> int:
+        """As ``Lesson``: the stored view's, so that students of several seeds share it."""
+        seed = self.labels.view.get("seed")
+        return seed if isinstance(seed, int) else config.train.seed
+
+    def targets(self, view: View, steps: int, device: torch.device) -> Targets:
+        """As ``Lesson``.
+
+        Raises:
+            DistillError: the logits are of another view, are too few, or a file of them is damaged.
+        """
+        require_same(self.folder, "a view with", self.labels.view, view.describe())
+        if self.labels.steps < steps:
+            raise DistillError(
+                f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, this run has {steps}; "
+                "label with this run's length, or shorten the run with train.samples"
+            )
+        return StoredTeacher(logits=open_logits(self.folder, self.labels), device=device)
+
+
+def open_lesson(config: Config, set_id: str, device: torch.device) -> Lesson:
+    """The stored logits that ``config`` names, else its teacher.
+
+    Raises:
+        DistillError: neither is named, one is wrong, or they are not of each other, of the set or of the config.
+    """
+    folder = config.teacher.labels
+    if folder is None:
+        return LiveLesson(teacher=load_teacher(config.teacher, device))
+    labels = read_labels(folder)
+    held = labels.teacher
+    require_same(folder, "the set", labels.set_id, set_id)
+    require_same(folder, "a teacher with arch", held.arch, config.teacher.arch)
+    require_same(folder, "a teacher with num_classes", held.num_classes, config.teacher.num_classes)
+    for name, asked, stored in (("mean", config.teacher.mean, held.mean), ("std", config.teacher.std, held.std)):
+        if asked is not None:
+            require_same(folder, f"a teacher with {name}", stored, list(asked))
+    teacher = None if config.teacher.weights is None else load_teacher(config.teacher, device)
+    if teacher is not None:
+        require_same(folder, "a teacher with sha256", held.sha256, teacher.sha256)
+    return StoredLesson(folder=folder, labels=labels, teacher=teacher)

@@ -1,0 +1,95 @@
+"""Wiring of ``distill eval``: the network in a weight file, measured on labelled images, beside a teacher or not."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.data.labelled import LabelledImages, load_labelled
+from distill.errors import DistillError
+from distill.evaluate import agreement, kl_to, logits_of, per_class_top1, top_k
+from distill.models import build_model
+from distill.teacher import normalisation
+from distill.weights import Triple, count_classes, fill_model, load_weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network from a weight file, and how its input is normalised."""
+
+    model: nn.Module
+    arch: str
+    num_classes: int
+    mean: Triple
+    std: Triple
+
+    def logits(self, data: LabelledImages, device: torch.device) -> Tensor:
+        """Logits (N, classes), float32 on the CPU."""
+        return logits_of(self.model, data, self.mean, self.std, device)
+
+
+def load_network(
+    path: Path, arch: str | None, mean: Triple | None, std: Triple | None, device: torch.device
+) -> Network:
+    """The network in a weight file, ready for use; what the file says of itself need not be given.
+
+    Raises:
+        DistillError: the file is missing, damaged or silent on what is not given, or contradicts it.
+    """
+    weights = load_weights(path)
+    arch = arch or weights.arch
+    if arch is None:
+        raise DistillError(f"{path}: does not say which network it is; give --arch")
+    num_classes = weights.num_classes or count_classes(weights)
+    model = build_model(arch, num_classes)
+    fill_model(model, weights, arch=arch, num_classes=num_classes)
+    mean, std = normalisation(weights, mean, std, prefix="--")
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(model=model, arch=arch, num_classes=num_classes, mean=mean, std=std)
+
+
+def evaluate_weights(
+    path: Path,
+    arch: str | None,
+    data: Path,
+    *,
+    mean: Triple | None,
+    std: Triple | None,
+    size: int | None,
+    teacher: Path | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Top-1, top-5 and per-class top-1 in percent of the network in a weight file.
+
+    With the weight file of a ``teacher`` that says what it is, also its top-1, the agreement of both in percent and
+    the KL divergence from it in nats.
+
+    Raises:
+        DistillError: a file, the network's name or the data is wrong.
+    """
+    network = load_network(path, arch, mean, std, device)
+    labelled = load_labelled(data, size)
+    labelled.require_classes(network.num_classes, data)
+    logits, labels = network.logits(labelled, device), labelled.labels
+    result = {
+        "arch": network.arch,
+        "images": len(labels),
+        "top1": top_k(logits, labels, 1),
+        "top5": top_k(logits, labels, 5),
+        "per_class": per_class_top1(logits, labels),
+    }
+    if teacher is None:
+        return result
+    other = load_network(teacher, None, None, None, device)
+    if other.num_classes != network.num_classes:
+        raise DistillError(
+            f"{teacher}: has {other.num_classes} classes, {path} has {network.num_classes}; they cannot be compared"
+        )
+    reference = other.logits(labelled, device)
+    return result | {
+        "teacher_top1": top_k(reference, labels, 1),
+        "agreement": agreement(logits, reference),
+        "kl_to_teacher": kl_to(reference, logits),
+    }

@@ -1,0 +1,138 @@
+"""What every training command does with its run directory: begin or go on, train, and leave a result."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from distill.checkpoint import load_checkpoint
+from distill.config import Config, SupervisedConfig
+from distill.errors import DistillError
+from distill.judge import Measure
+from distill.loop import Loop, Progress
+from distill.models import build_model
+from distill.randomness import Stream
+from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, restore
+from distill.weights import save_weights
+from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def run_directory(out: Path, resume: bool) -> Iterator[None]:
+    """Hold ``out`` as this run's alone; where nothing came of the run, it leaves no folder behind.
+
+    Raises:
+        DistillError: it is not free, or cannot be written.
+    """
+    existed = check_folder(out, resume)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with hold_folder(out):
+            remove_parts(out)
+            yield
+    except BlockingIOError as error:
+        raise DistillError(f"{out}: another run is writing here; choose another --out") from error
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)} and go on with --resume") from error
+    finally:
+        if not existed and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()  # nothing came of it
+
+
+def begin(out: Path, identity: dict[str, Any], say: Say) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The state to go on from, and the summary of a run that has ended; each None where there is none.
+
+    Raises:
+        DistillError: what is there is damaged, or of another run.
+    """
+    state = load_checkpoint(out, identity, say)
+    done = finished_summary(out)
+    if done is not None:
+        say("this run is already finished")
+    return state, done
+
+
+def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
+    """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
+    value = config.model_dump(mode="json")
+    value["data"].pop("workers", None)
+    for name in ("checkpoint_seconds", "log_steps"):
+        value["train"].pop(name)
+    for name in ("weights", "labels"):
+        value.get("teacher", {}).pop(name, None)
+    return {group: json.dumps(value[group]) for group in value if group != "eval"} | more
+
+
+def new_network(arch: str, num_classes: int, seed: int) -> nn.Module:
+    """A freshly initialised network. Initialisation reads torch's global generator; nothing else in a run does."""
+    torch.manual_seed(Stream(seed, "init", 0).word() >> 1)
+    return build_model(arch, num_classes)
+
+
+def average_of(network: nn.Module, decay: float | None) -> AveragedModel | None:
+    """An exponential moving average of weights and buffers, or None without a ``decay``."""
+    if decay is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def conduct(
+    loop: Loop,
+    config: Config | SupervisedConfig,
+    out: Path,
+    identity: dict[str, Any],
+    state: dict[str, Any] | None,
+    measure: Measure | None,
+) -> Progress:
+    """Train ``loop`` to its last step, from the checkpoint ``state`` on; returns how long that took.
+
+    Raises:
+        DistillError: the loss is no longer a finite number.
+        InterruptedRun: a signal came; a checkpoint was written.
+    """
+    progress = restore(loop, out, state)
+    session = Session(
+        loop=loop,
+        progress=progress,
+        out=out,
+        identity=identity,
+        measure=measure,
+        every=config.eval.every,
+        checkpoint_seconds=config.train.checkpoint_seconds,
+        log_steps=config.train.log_steps,
+    )
+    session.save()
+    write_atomically(out / "config.yaml", config.to_yaml().encode())
+    session.train()
+    return progress
+
+
+def finish(
+    loop: Loop,
+    progress: Progress,
+    out: Path,
+    name: str,
+    network: dict[str, Any],
+    summary: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the result as ``name`` and, last of all, the summary, which says that the run has ended.
+
+    ``network`` says what the result is: its ``arch`` and ``num_classes``. Returns the summary, with what is given.
+    """
+    save_weights(out / name, loop.result, mean=loop.mean, std=loop.std, **network)
+    samples = progress.step * loop.view.batch_size
+    whole = summary | {
+        "weights": "last step" if loop.average is None else "average (train.ema) at the last step",
+        "samples_seen": samples,
+        "images_per_second": round(samples / progress.seconds, 1),
+        "seconds": round(progress.seconds, 1),
+    }
+    write_atomically(out / SUMMARY_NAME, (json.dumps(whole, indent=1) + "\n").encode())
+    return whole

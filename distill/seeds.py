@@ -1,0 +1,37 @@
+"""Several runs that differ in their seed: mean and deviation of what they reached."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from distill.session import SUMMARY_NAME
+from manifests.files import write_atomically
+
+FIGURES = ("top1", "top5")
+SHARED = ("agreement", "kl_to_teacher")
+
+
+def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
+    """Write ``out/summary.json`` over runs' summaries, and return its top-1 as a line.
+
+    ``mean`` and ``deviation`` (of the sample, n - 1; null for one run) are given for every figure all runs have.
+    """
+    names = [*(prefix + figure for figure in FIGURES), *SHARED]
+    held = [name for name in names if all(summary.get(name) is not None for summary in summaries)]
+    seeds = [summary["seed"] for summary in summaries]
+    figures = {name: _spread([summary[name] for summary in summaries]) for name in held}
+    write_atomically(out / SUMMARY_NAME, (json.dumps({"seeds": seeds, **figures}, indent=1) + "\n").encode())
+    top1 = figures.get(f"{prefix}top1")
+    if top1 is None:
+        return f"{len(seeds)} seeds; {out / SUMMARY_NAME}"
+    deviation = "" if top1["deviation"] is None else f" ± {top1['deviation']:.2f}"
+    return f"top-1 {top1['mean']:.2f}{deviation} % over {len(seeds)} seeds; {out / SUMMARY_NAME}"
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {
+        "mean": statistics.fmean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "values": values,
+    }

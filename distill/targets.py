@@ -1,0 +1,62 @@
+"""What a student is held against at each step: a live teacher's logits, stored ones, or labels."""
+
+import dataclasses
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.data.view import Batch
+from distill.labels import StoredLogits
+
+
+class Targets(Protocol):
+    """Gives each batch its target, (B, classes), for the loss to compare the student's logits with."""
+
+    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
+        """The target of ``batch``, whose normalised images are ``x``, float32 (B, 3, H, W)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LiveTeacher:
+    """Logits of a frozen network on the very pixels the student sees."""
+
+    model: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
+        """Logits (B, classes) in the precision of the surrounding autocast."""
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredTeacher:
+    """Logits that a teacher gave on this view before."""
+
+    logits: StoredLogits
+    device: torch.device
+
+    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
+        """Logits (B, classes), float16."""
+        return self.logits.of_step(batch.step).to(self.device, non_blocking=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Class probabilities from labels (n,), smoothed, and mixed as the pixels are."""
+
+    labels: Tensor
+    num_classes: int
+    smoothing: float
+
+    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
+        """Probabilities float32 (B, classes): 1 - s on the label, s / classes on every class."""
+        own = F.one_hot(self.labels[batch.indices], self.num_classes).float()
+        target = own * (1 - self.smoothing) + self.smoothing / self.num_classes
+        mix = batch.draws.mix
+        if mix is not None:
+            kept = mix.kept(len(own), batch.images.shape[1]).float()[:, None]
+            target = kept * target + (1 - kept) * target.flip(0)
+        return target.to(x.device, non_blocking=True)

@@ -1,0 +1,111 @@
+"""Wiring of ``distill teacher``: a network trained on labelled images by the same loop that trains students."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.config import SupervisedConfig
+from distill.data.labelled import LabelledImages, load_labelled
+from distill.data.order import Order
+from distill.data.view import Resident, View, placed
+from distill.errors import DistillError
+from distill.judge import Judge
+from distill.loop import Loop
+from distill.losses import cross_entropy
+from distill.models import require_size
+from distill.optim import make_optimizer, make_scheduler
+from distill.runs import Say, average_of, begin, conduct, finish, identity_of, new_network, run_directory
+from distill.targets import Labels
+from distill.weights import Triple
+
+RESULT_NAME = "teacher.safetensors"
+
+
+def teach(
+    config: SupervisedConfig, data: Path, out: Path, *, resume: bool, device: torch.device, say: Say
+) -> dict[str, Any]:
+    """Train a network as ``config`` says on the training images of ``data`` into the run directory ``out``.
+
+    Returns the summary. ``say`` hears a line whenever something worth telling is known.
+
+    Raises:
+        DistillError: anything is wrong with the config, data or run directory.
+        InterruptedRun: a signal came; the same call with ``resume`` goes on.
+    """
+    with run_directory(out, resume):
+        images = load_labelled(data, config.data.size, "train")
+        images.require_classes(config.network.num_classes, data)
+        if images.images.shape[1] != images.images.shape[2]:
+            height, width = images.images.shape[1:3]
+            raise DistillError(f"{data}: images are {width}×{height}, expected square ones; set data.size")
+        require_size(config.network.arch, config.network.num_classes, config.augment.output_size(images.size))
+        identity = identity_of(config, data=images.digest())
+        state, done = begin(out, identity, say)
+        if done is not None:
+            return done
+        loop = _make_loop(config, images, device)
+        say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
+        judge = _judge(config, loop, device)
+        progress = conduct(loop, config, out, identity, state, judge.measure if judge else None)
+        network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
+        judged = judge.judge(loop.result) if judge else {"top1": None}
+        return finish(loop, progress, out, RESULT_NAME, network, judged | {"seed": config.train.seed})
+
+
+def statistics(images: Tensor) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of each channel of uint8 (N, H, W, 3), as of RGB in [0, 1], to four digits."""
+    count, total, squares = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for part in images.split(4096):
+        wide = part.reshape(-1, 3).to(torch.int64)
+        count += len(wide)
+        total += wide.sum(dim=0)
+        squares += wide.square().sum(dim=0)
+    mean = total / count
+    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+    return _triple(mean / 255), _triple((deviation / 255).clamp(min=1e-3))
+
+
+def _triple(values: Tensor) -> Triple:
+    red, green, blue = (round(float(value), 4) for value in values)
+    return red, green, blue
+
+
+def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.device) -> Loop:
+    network = new_network(config.network.arch, config.network.num_classes, config.train.seed)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
+    order = Order(len(images.labels), config.data.batch_size, seed)
+    view = View(
+        source=Resident(samples=placed(images.images, device), order=order, device=device),
+        augment=config.augment,
+        seed=seed,
+    )
+    steps = config.train.steps(order.n, order.batch_size)
+    optimizer = make_optimizer(config.optim, network.parameters())
+    mean, std = statistics(images.images)
+    return Loop(
+        student=network,
+        average=average_of(network, config.train.ema),
+        targets=Labels(
+            labels=images.labels, num_classes=config.network.num_classes, smoothing=config.labels.smoothing
+        ),
+        loss=cross_entropy,
+        view=view,
+        mean=config.network.mean or mean,
+        std=config.network.std or std,
+        optimizer=optimizer,
+        scheduler=make_scheduler(config.optim, optimizer, steps),
+        steps=steps,
+        precision=config.train.precision,
+        device=device,
+    )
+
+
+def _judge(config: SupervisedConfig, loop: Loop, device: torch.device) -> Judge | None:
+    if config.eval.data is None:
+        return None
+    data = load_labelled(config.eval.data, loop.view.size)
+    data.require_classes(config.network.num_classes, config.eval.data)
+    return Judge(data=data, mean=loop.mean, std=loop.std, teacher_logits=None, device=device, prefix="")
