@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from distill.config import Config
+from distill.data.cache import resident_pixels
 from distill.data.labelled import load_labelled
 from distill.data.order import Order
-from distill.data.patches import load_patches
-from distill.data.view import Resident, View, placed
+from distill.data.view import Resident, View
 from distill.evaluate import logits_of
 from distill.judge import Judge, require_top1
 from distill.lesson import Lesson, open_lesson
@@ -19,8 +19,7 @@ from distill.losses import make_loss
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
 from distill.runs import Say, average_of, begin, conduct, finish, identity_of, new_network, run_directory
-from manifests import PatchSet, open_patchset, verify_shards
-from manifests.terminal import counting, progress_bar
+from manifests import PatchSet, open_patchset
 
 
 def train(config: Config, shards: Path, out: Path, *, resume: bool, device: torch.device, say: Say) -> dict[str, Any]:
@@ -63,11 +62,9 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
 
 def open_view(config: Config, patchset: PatchSet, seed: int, device: torch.device, say: Say) -> View:
     """Verify and decode the set, and lay the config's order and augmentation over it."""
-    _verify(patchset, config, say)
-    with progress_bar("decoding patches", patchset.manifest.n) as update:
-        patches = load_patches(patchset, config.data, counting(update))
+    pixels = resident_pixels(patchset, config.data, device, say)
     order = Order(patchset.manifest.n, config.data.batch_size, seed)
-    source = Resident(samples=placed(patches, device), order=order, device=device)
+    source = Resident(samples=pixels, order=order, device=device)
     return View(source=source, augment=config.augment, seed=seed)
 
 
@@ -88,16 +85,6 @@ def _judge(config: Config, lesson: Lesson, size: int, device: torch.device, say:
         say(f"teacher {config.teacher.arch}: top-1 {judge.teacher_top1:.2f} % on {len(data.labels)} images")
     require_top1(judge, config.teacher)
     return judge
-
-
-def _verify(patchset: PatchSet, config: Config, say: Say) -> None:
-    manifest = patchset.manifest
-    with progress_bar("verifying (bytes)", sum(shard.bytes for shard in manifest.shards)) as update:
-        verify_shards(patchset, threads=max(config.data.workers, 1), on_bytes=counting(update))
-    say(
-        f"set {manifest.set_id[:16]}: {manifest.n} patches of {manifest.size} px "
-        f"in {len(manifest.shards)} verified shards"
-    )
 
 
 def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, device: torch.device) -> Loop:

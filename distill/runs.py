@@ -62,7 +62,8 @@ def begin(out: Path, identity: dict[str, Any], say: Say) -> tuple[dict[str, Any]
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
     """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
     value = config.model_dump(mode="json")
-    value["data"].pop("workers", None)
+    for name in ("workers", "cache", "cache_dir"):
+        value["data"].pop(name, None)
     for name in ("checkpoint_seconds", "log_steps"):
         value["train"].pop(name)
     for name in ("weights", "labels"):

@@ -1,1 +1,4 @@
-"""What networks see: patch sets (``patches``, ``tars``), labelled images (``labelled``, ``cifar``), in ``order``."""
+"""What networks see: patch sets (``cache``, ``patches``, ``tars``) and labelled images (``labelled``, ``cifar``).
+
+``order`` says when, ``view`` with which augmentation, ``config`` is their group of a config.
+"""

@@ -1,6 +1,7 @@
 """How samples are read and batched: the ``data`` group of a config."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +20,14 @@ class BatchConfig(BaseModel):
 class DataConfig(BatchConfig):
     """Batches of patches, and how these are read."""
 
+    cache: Annotated[
+        Literal["auto", "gpu", "ram", "disk"],
+        Field(description="where decoded patches are held; auto: the first of the others that is large enough"),
+    ] = "auto"
+    cache_dir: Annotated[
+        Path | None,
+        Field(description="folder that keeps decoded sets; default: single-image-distillation in ~/.cache"),
+    ] = None
     workers: Annotated[int, Field(ge=0, le=256, description="decoding processes; 0: in this one")] = 2
 
 

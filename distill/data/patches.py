@@ -1,5 +1,6 @@
-"""Patches: verified shards in, one resident uint8 tensor out, decoded once by several processes."""
+"""Patches: verified shards in, one uint8 array out, decoded once by several processes that all write into it."""
 
+import mmap
 import os
 import re
 import tarfile
@@ -15,63 +16,81 @@ import webdataset as wds
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from distill.data.config import DataConfig
 from distill.data.tars import read_samples
 from distill.errors import DistillError
 from manifests import PatchSet
+from manifests.errors import PatchSetError
 from manifests.images import decode_patch
 
 _CHUNK = 512
 
+Pixels = npt.NDArray[np.uint8]
 
-def load_patches(patchset: PatchSet, config: DataConfig, on_patches: Callable[[int], None]) -> Tensor:
-    """Every patch of a verified set: uint8 of shape (n, size, size, 3), row i holding patch i.
+
+def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
+    """(n, size, size, 3)."""
+    manifest = patchset.manifest
+    return manifest.n, manifest.size, manifest.size, 3
+
+
+def bytes_of(patchset: PatchSet) -> int:
+    """Bytes of all patches, decoded."""
+    n, height, width, channels = shape_of(patchset)
+    return n * height * width * channels
+
+
+def shared_memory(patchset: PatchSet) -> Pixels:
+    """An empty array for a set, in memory that processes forked from this one share."""
+    return np.frombuffer(mmap.mmap(-1, bytes_of(patchset)), dtype=np.uint8).reshape(shape_of(patchset))
+
+
+def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """An empty array for a set, mapped to a new file that processes forked from this one share.
+
+    Raises:
+        OSError: the disk has no room for it. It is taken now: a full disk under a mapping would kill the process.
+    """
+    with path.open("xb") as file:
+        os.posix_fallocate(file.fileno(), 0, bytes_of(patchset))
+    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape_of(patchset))
+
+
+def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Callable[[int], None]) -> None:
+    """Decode every patch of a verified set: row i of ``images``, from one of the two functions above, gets patch i.
 
     ``on_patches`` hears how many patches each step added.
 
     Raises:
-        DistillError: the set does not fit in memory, or a member is not the image the manifest promises.
+        DistillError: a member is not the image the manifest promises, or a patch is missing or there twice.
     """
     manifest = patchset.manifest
-    shape = (manifest.n, manifest.size, manifest.size, 3)
-    _require_memory(int(np.prod(shape, dtype=np.int64)))
-    images = torch.empty(shape, dtype=torch.uint8)
     seen = torch.zeros(manifest.n, dtype=torch.bool)
-    for indices, chunk in _chunks(patchset, min(config.workers, len(manifest.shards), os.cpu_count() or 1)):
-        twice = len(indices.unique()) < len(indices)
-        if twice or int(indices.max()) >= manifest.n or bool(seen[indices].any()):
-            raise DistillError(f"{patchset.folder}: a member's key is no index of this set, or stands twice")
+    for indices in _chunks(patchset, images, min(workers, len(manifest.shards), os.cpu_count() or 1)):
+        if len(indices.unique()) < len(indices) or bool(seen[indices].any()):
+            raise DistillError(f"{patchset.folder}: a member's key stands twice; get the set again")
         seen[indices] = True
-        images[indices] = chunk
         on_patches(len(indices))
     if not bool(seen.all()):
         missing = int((~seen).nonzero()[0])
         raise DistillError(f"{patchset.folder}: patch {missing} is in no shard; get the set again")
-    return images
 
 
-def _require_memory(needed: int) -> None:
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return  # only Linux says how much it could give
-    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    if needed > available:
-        raise DistillError(
-            f"the patches take {needed / 1e9:.1f} GB of memory decoded, {available / 1e9:.1f} GB are free; "
-            "use a smaller set or a larger machine"
-        )
-
-
-def _chunks(patchset: PatchSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor]:
+    """Indices (≤ 512,) of the patches that a process has just written into ``images``."""
     manifest = patchset.manifest
     paths = [patchset.shard_path(shard) for shard in manifest.shards]
-    decode = partial(_decode_sample, image_format=manifest.encoding.format, size=manifest.size)
+    decode = partial(_decode_sample, n=manifest.n, image_format=manifest.encoding.format, size=manifest.size)
+    store = partial(_store, images=images)
     pipeline = wds.DataPipeline(
-        partial(read_samples, paths), wds.map(decode), wds.batched(_CHUNK, collation_fn=_collate)
+        partial(read_samples, paths), wds.map(decode), wds.batched(_CHUNK, collation_fn=store)
     )
     try:
-        for chunk in DataLoader(pipeline, batch_size=None, num_workers=workers):
+        for chunk in DataLoader(
+            pipeline,
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,  # forked ones share the array
+        ):
             if isinstance(chunk, str):
                 raise DistillError(f"{chunk}; get the set again")
             yield chunk
@@ -80,23 +99,24 @@ def _chunks(patchset: PatchSet, workers: int) -> Iterator[tuple[Tensor, Tensor]]
         raise DistillError(f"{patchset.folder}: a shard is no good tar: {reason[0]}") from error
 
 
-def _decode_sample(sample: dict[str, Any], image_format: str, size: int) -> tuple[int, npt.NDArray[np.uint8]] | str:
+def _decode_sample(sample: dict[str, Any], n: int, image_format: str, size: int) -> tuple[int, Pixels] | str:
     """One patch and its index, or what is wrong with it: an error raised here would lose its one line."""
     where = f"{sample.get('__url__')}: member {sample.get('__key__')}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:
         return f"{where}: is .{' and .'.join(fields)}, the manifest promises one .{image_format}"
-    if not re.fullmatch(r"[0-9]{9,10}", str(sample["__key__"])):
-        return f"{where}: the key is no index"
+    if not re.fullmatch(r"[0-9]{9,10}", str(sample["__key__"])) or int(sample["__key__"]) >= n:
+        return f"{where}: the key is no index of this set"
     try:
         return int(sample["__key__"]), decode_patch(sample[image_format], where, size, image_format)
-    except DistillError as error:
+    except PatchSetError as error:
         return str(error)
 
 
-def _collate(samples: list[tuple[int, npt.NDArray[np.uint8]] | str]) -> tuple[Tensor, Tensor] | str:
+def _store(samples: list[tuple[int, Pixels] | str], images: Pixels) -> Tensor | str:
     good = [sample for sample in samples if not isinstance(sample, str)]
     if len(good) < len(samples):
         return next(sample for sample in samples if isinstance(sample, str))
-    indices, images = zip(*good, strict=True)
-    return torch.tensor(indices), torch.from_numpy(np.stack(images))
+    for index, image in good:
+        images[index] = image
+    return torch.tensor([index for index, _ in good])

@@ -19,10 +19,9 @@ import distill.loop
 from distill.checkpoint import KEYS
 from distill.config import Config, parse_config
 from distill.data.labelled import load_labelled
-from distill.data.patches import DataConfig, load_patches
 from distill.evaluate import logits_of, top_k
 from distill.teacher import TeacherConfig, load_teacher
-from manifests import open_patchset, tar
+from manifests import tar
 from manifests.digest import file_digest, set_id
 from manifests.files import hold_folder
 from tests.conftest import Program, assert_one_line
@@ -50,17 +49,6 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def timeless(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows(run)]
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2, 5])
-def test_decoded_patches_are_the_sets_pixels(patchset_path: Path, workers: int) -> None:
-    from manifests.digest import pixel_digest, pixel_root
-
-    patchset = open_patchset(patchset_path)
-    counts: list[int] = []
-    images = load_patches(patchset, DataConfig(workers=workers), counts.append)
-    assert sum(counts) == 200
-    assert pixel_root(pixel_digest(image.numpy()) for image in images) == patchset.manifest.pixel_root
 
 
 def test_a_run_and_its_directory(
