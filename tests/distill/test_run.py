@@ -256,7 +256,8 @@ def resign(folder: Path) -> None:
     [
         (lambda data: data[:-1024] + first_member(data) + tar.END, "stands twice"),
         (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "patch 5 is in no shard"),
-        (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "not a whole image"),
+        (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "is no index of this set"),
+        (lambda data: data[:-1024] + tar.header("000000199.png", 0) + tar.END, "not a whole image"),
         (lambda data: tar.header("000000000.jpg", 0) + data, "is .jpg and .png"),
         (lambda data: tar.END, "is in no shard"),
     ],
