@@ -46,12 +46,17 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str],
                 raise
             say(f"{error}; going on from {PREVIOUS_NAME}, the one before it")
             continue
-        _require_identity(state, identity, path)
+        require_identity(state, identity, path)
         return state
     return None
 
 
-def _require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
+def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
+    """Refuse a ``state``, loaded from ``path``, that is of another run than ``identity`` says.
+
+    Raises:
+        DistillError: it is, or it is no run's state at all.
+    """
     held = state.get("identity") if isinstance(state, dict) else None
     if not isinstance(held, dict) or not state.keys() >= KEYS:
         raise DistillError(f"{path}: holds no run's state; choose another --out")

@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from distill.config import Config
-from distill.data.cache import resident_pixels
+from distill.data.cache import open_source
 from distill.data.labelled import load_labelled
-from distill.data.order import Order
-from distill.data.view import Resident, View
+from distill.data.view import View
 from distill.evaluate import logits_of
 from distill.judge import Judge, require_top1
 from distill.lesson import Lesson, open_lesson
@@ -62,9 +61,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
 
 def open_view(config: Config, patchset: PatchSet, seed: int, device: torch.device, say: Say) -> View:
     """Verify and decode the set, and lay the config's order and augmentation over it."""
-    pixels = resident_pixels(patchset, config.data, device, say)
-    order = Order(patchset.manifest.n, config.data.batch_size, seed)
-    source = Resident(samples=pixels, order=order, device=device)
+    source = open_source(patchset, config.data, seed, device, say)
     return View(source=source, augment=config.augment, seed=seed)
 
 

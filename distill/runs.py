@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill.checkpoint import load_checkpoint
+from distill.checkpoint import load_checkpoint, require_identity
 from distill.config import Config, SupervisedConfig
 from distill.errors import DistillError
 from distill.judge import Measure
@@ -62,7 +62,7 @@ def begin(out: Path, identity: dict[str, Any], say: Say) -> tuple[dict[str, Any]
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
     """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
     value = config.model_dump(mode="json")
-    for name in ("workers", "cache", "cache_dir"):
+    for name in ("workers", "cache", "cache_dir", "window"):
         value["data"].pop(name, None)
     for name in ("checkpoint_seconds", "log_steps"):
         value["train"].pop(name)
@@ -98,12 +98,15 @@ def conduct(
         DistillError: the loss is no longer a finite number.
         InterruptedRun: a signal came; a checkpoint was written.
     """
+    view = {"view": json.dumps(loop.view.describe(), sort_keys=True)}
+    if state is not None:
+        require_identity(state, view, out)
     progress = restore(loop, out, state)
     session = Session(
         loop=loop,
         progress=progress,
         out=out,
-        identity=identity,
+        identity=identity | view,
         measure=measure,
         every=config.eval.every,
         checkpoint_seconds=config.train.checkpoint_seconds,
@@ -111,7 +114,14 @@ def conduct(
     )
     session.save()
     write_atomically(out / "config.yaml", config.to_yaml().encode())
-    session.train()
+    try:
+        session.train()
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DistillError(f"{str(error).splitlines()[0]}; go on with --resume, with data.workers lower") from error
+    finally:
+        loop.view.source.close()
     return progress
 
 

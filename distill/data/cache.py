@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from distill.data.config import DataConfig
+from distill.data.order import Order, WindowOrder
 from distill.data.patches import Pixels, bytes_of, decode_into, file_memory, shape_of, shared_memory
+from distill.data.stream import Streamed
+from distill.data.view import Resident, Source
 from distill.errors import DistillError
 from manifests import PatchSet, verify_shards
 from manifests.digest import file_digest
@@ -28,19 +31,30 @@ MARGIN = 1 << 30
 """Bytes of disk and of memory that stay free."""
 
 
-def resident_pixels(patchset: PatchSet, config: DataConfig, device: torch.device, say: Say) -> Tensor:
-    """Every patch of a set, verified: uint8 (n, size, size, 3), where ``config.cache`` says.
+def open_source(patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say) -> Source:
+    """A verified set in the order of ``seed``: its patches held where ``config.cache`` says, or streamed.
 
     Raises:
         DistillError: it does not fit there, or a member is not the image the manifest promises.
         PatchSetError: a shard is not what the manifest says.
     """
-    place = _place(bytes_of(patchset), config, device)
     folder = cache_folder(config)
-    pixels = _cached(patchset, folder, say)
+    cached = None if config.cache == "none" else _cached(patchset, folder, say)
+    place = _place(patchset, config, device, cached is not None)
+    if place == "none":
+        _verify(patchset, config, say)
+        order = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
+        return Streamed(patchset, order, config.workers, device)
+    samples = _resident(patchset, config, place, cached, device, say)
+    return Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), device=device)
+
+
+def _resident(
+    patchset: PatchSet, config: DataConfig, place: str, pixels: Pixels | None, device: torch.device, say: Say
+) -> Tensor:
     if pixels is None:
         _verify(patchset, config, say)
-        pixels = _decoded(patchset, config, folder, place, say)
+        pixels = _decoded(patchset, config, cache_folder(config), place, say)
     tensor = torch.from_numpy(np.array(pixels) if place == "ram" and isinstance(pixels, np.memmap) else pixels)
     return tensor.to(device) if place == "gpu" else tensor
 
@@ -53,25 +67,33 @@ def cache_folder(config: DataConfig) -> Path:
     return Path(home) / "single-image-distillation"
 
 
-def _place(needed: int, config: DataConfig, device: torch.device) -> str:
-    """Which of ``gpu``, ``ram`` and ``disk`` holds the pixels.
+def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached: bool) -> str:
+    """Which of ``gpu``, ``ram``, ``disk`` and ``none`` has the pixels.
 
     Raises:
         DistillError: the place asked for is not there or too small.
     """
-    fits = {
-        "gpu": device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0] // 2,
-        "ram": needed + MARGIN < free_memory(),
-        "disk": True,  # _decoded looks
+    needed = bytes_of(patchset)
+    problems: dict[str, Callable[[], str | None]] = {
+        "gpu": lambda: _no_gpu(needed, device),
+        "ram": lambda: None if needed + MARGIN < free_memory() else "too little memory",
+        "disk": lambda: None if cached else _no_room(cache_folder(config), needed),
+        "none": lambda: None,
     }
     if config.cache == "auto":
-        return next(place for place, fit in fits.items() if fit)
-    if not fits[config.cache]:
-        held = "no GPU" if config.cache == "gpu" and device.type != "cuda" else "too little memory"
+        return next(place for place, problem in problems.items() if problem() is None)
+    if (problem := problems[config.cache]()) is not None:
         raise DistillError(
-            f"data.cache {config.cache}: {held} for {needed / 1e9:.1f} GB of decoded patches; use auto or disk"
+            f"data.cache {config.cache}: {problem} for {needed / 1e9:.1f} GB of decoded patches; "
+            "use auto, or another folder with data.cache_dir"
         )
     return config.cache
+
+
+def _no_gpu(needed: int, device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return "no GPU"
+    return None if needed < torch.cuda.mem_get_info(device)[0] // 2 else "too little memory on the GPU"
 
 
 def free_memory() -> int:
@@ -105,7 +127,7 @@ def _files(patchset: PatchSet, folder: Path) -> tuple[Path, Path]:
 
 
 def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str, say: Say) -> Pixels:
-    """Decode a verified set into its cache file or, where the disk has no room and memory has, into memory."""
+    """Decode a verified set into its cache file or, where the disk has no room, into memory."""
     needed = bytes_of(patchset)
     why = _no_room(folder, needed)
     if why is None:
@@ -114,7 +136,7 @@ def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str, s
         except OSError as error:
             why = describe_os_error(error, folder)
     if place == "disk":
-        raise DistillError(f"{why}; choose another folder with data.cache_dir")
+        raise DistillError(f"{why}; choose another folder with data.cache_dir, or data.cache none")
     say(f"the decoded patches are not kept for the next run: {why}")
     pixels = shared_memory(patchset)
     _decode(pixels, patchset, config)

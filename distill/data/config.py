@@ -21,9 +21,10 @@ class DataConfig(BatchConfig):
     """Batches of patches, and how these are read."""
 
     cache: Annotated[
-        Literal["auto", "gpu", "ram", "disk"],
-        Field(description="where decoded patches are held; auto: the first of the others that is large enough"),
+        Literal["auto", "gpu", "ram", "disk", "none"],
+        Field(description="where decoded patches are held, none: streamed; auto: the first that is large enough"),
     ] = "auto"
+    window: Annotated[int, Field(ge=1, description="shards whose patches are shuffled together when streamed")] = 16
     cache_dir: Annotated[
         Path | None,
         Field(description="folder that keeps decoded sets; default: single-image-distillation in ~/.cache"),

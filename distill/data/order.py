@@ -1,9 +1,26 @@
 """The order in which a run sees its samples: a function of seed and step, so that any step can be the first."""
 
+import functools
+from typing import Protocol
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from distill.randomness import Stream
+
+
+class Ordering(Protocol):
+    """Which samples each step has. Every epoch is one exact permutation, and batches run across the border of two."""
+
+    n: int
+    batch_size: int
+
+    def batch(self, step: int) -> Tensor:
+        """Indices of the samples of batch ``step``, counted from 0: int64 of shape (batch_size,)."""
+
+    def describe(self) -> dict[str, int]:
+        """All that decides the order, but the samples."""
 
 
 class Order:
@@ -38,3 +55,67 @@ class Order:
         if epoch not in self._epochs:
             self._epochs[epoch] = Stream(self._seed, "epoch", epoch).permutation(self.n)
         return self._epochs[epoch]
+
+
+Place = tuple[int, int]
+"""An epoch, and a window of it."""
+
+
+class WindowOrder:
+    """An order for shards of ``sizes`` patches that are read one after another, ``window`` of them at a time.
+
+    It is shuffled twice, shards among each other and patches within a window, instead of once. A window's rows are
+    the patches of its shards, one shard behind the other.
+    """
+
+    def __init__(self, sizes: list[int], batch_size: int, seed: int, window: int) -> None:
+        self.n = sum(sizes)
+        self.batch_size = batch_size
+        self._seed, self._window = seed, window
+        self._sizes = np.array(sizes)
+        self._firsts = np.cumsum(self._sizes) - self._sizes
+        self._windows = -(-len(sizes) // window)
+        self._shards = functools.lru_cache(2)(self._shuffle_shards)
+        self._rows = functools.lru_cache(4)(self._shuffle_rows)
+
+    def batch(self, step: int) -> Tensor:
+        """As ``Ordering.batch``."""
+        return torch.cat([self._indices(place)[rows] for place, rows in self.pieces(step)])
+
+    def describe(self) -> dict[str, int]:
+        """As ``Ordering.describe``."""
+        return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed, "window": self._window}
+
+    def pieces(self, step: int) -> list[tuple[Place, Tensor]]:
+        """The windows that batch ``step`` is made of, in order, with the rows it takes of each: int64."""
+        start, stop = step * self.batch_size, (step + 1) * self.batch_size
+        pieces = []
+        for epoch in range(start // self.n, (stop - 1) // self.n + 1):
+            end = epoch * self.n
+            for window, shards in enumerate(self._shards(epoch)):
+                first, end = end, end + int(self._sizes[shards].sum())
+                if first < stop and start < end:
+                    rows = self._rows((epoch, window))
+                    pieces.append(((epoch, window), rows[max(start - first, 0) : stop - first]))
+        return pieces
+
+    def shards(self, place: Place) -> list[int]:
+        """Numbers of the shards in a window."""
+        return [int(shard) for shard in self._shards(place[0])[place[1]]]
+
+    def after(self, place: Place) -> Place:
+        """The window behind ``place``."""
+        epoch, window = place
+        return (epoch, window + 1) if window + 1 < self._windows else (epoch + 1, 0)
+
+    def _indices(self, place: Place) -> Tensor:
+        spans = [np.arange(self._sizes[shard]) + self._firsts[shard] for shard in self.shards(place)]
+        return torch.from_numpy(np.concatenate(spans))
+
+    def _shuffle_shards(self, epoch: int) -> list[np.ndarray]:
+        order = Stream(self._seed, "shards", epoch).permutation(len(self._sizes)).numpy()
+        return [order[first : first + self._window] for first in range(0, len(order), self._window)]
+
+    def _shuffle_rows(self, place: Place) -> Tensor:
+        count = int(self._sizes[self.shards(place)].sum())
+        return Stream(self._seed, "window", place[0] * self._windows + place[1]).permutation(count)

@@ -1,5 +1,6 @@
 """Patches: verified shards in, one uint8 array out, decoded once by several processes that all write into it."""
 
+import contextlib
 import mmap
 import os
 import re
@@ -79,12 +80,12 @@ def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor
     """Indices (≤ 512,) of the patches that a process has just written into ``images``."""
     manifest = patchset.manifest
     paths = [patchset.shard_path(shard) for shard in manifest.shards]
-    decode = partial(_decode_sample, n=manifest.n, image_format=manifest.encoding.format, size=manifest.size)
+    decode = partial(decode_sample, span=range(manifest.n), image_format=manifest.encoding.format, size=manifest.size)
     store = partial(_store, images=images)
     pipeline = wds.DataPipeline(
         partial(read_samples, paths), wds.map(decode), wds.batched(_CHUNK, collation_fn=store)
     )
-    try:
+    with tar_errors(patchset):
         for chunk in DataLoader(
             pipeline,
             batch_size=None,
@@ -94,18 +95,34 @@ def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor
             if isinstance(chunk, str):
                 raise DistillError(f"{chunk}; get the set again")
             yield chunk
-    except (tarfile.TarError, ValueError, OSError) as error:  # verified bytes that are yet no good tar
+
+
+@contextlib.contextmanager
+def tar_errors(patchset: PatchSet) -> Iterator[None]:
+    """Turn what reading a set's tars may raise into one line.
+
+    Raises:
+        DistillError: verified bytes are yet no good tar, or a process that read one was killed.
+    """
+    try:
+        yield
+    except (tarfile.TarError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise DistillError(f"{patchset.folder}: a shard is no good tar: {reason[0]}") from error
+    except RuntimeError as error:  # torch's word for it
+        raise DistillError(f"{patchset.folder}: a decoding process ended: {str(error).splitlines()[0]}") from error
 
 
-def _decode_sample(sample: dict[str, Any], n: int, image_format: str, size: int) -> tuple[int, Pixels] | str:
-    """One patch and its index, or what is wrong with it: an error raised here would lose its one line."""
+def decode_sample(sample: dict[str, Any], span: range, image_format: str, size: int) -> tuple[int, Pixels] | str:
+    """One patch and its index, which must be in ``span``, or what is wrong with it.
+
+    It is returned, for an error raised in another process would lose its one line.
+    """
     where = f"{sample.get('__url__')}: member {sample.get('__key__')}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:
         return f"{where}: is .{' and .'.join(fields)}, the manifest promises one .{image_format}"
-    if not re.fullmatch(r"[0-9]{9,10}", str(sample["__key__"])) or int(sample["__key__"]) >= n:
+    if not re.fullmatch(r"[0-9]{9,10}", str(sample["__key__"])) or int(sample["__key__"]) not in span:
         return f"{where}: the key is no index of this set"
     try:
         return int(sample["__key__"]), decode_patch(sample[image_format], where, size, image_format)

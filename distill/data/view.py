@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import VIEW_VERSION, AugmentConfig, Draws, augment, draw
-from distill.data.order import Order
+from distill.data.order import Ordering
 from distill.randomness import Stream
 
 
@@ -15,7 +15,7 @@ class Source(Protocol):
     """Square uint8 images in the order of a run."""
 
     @property
-    def order(self) -> Order:
+    def order(self) -> Ordering:
         """Which samples each step has."""
 
     @property
@@ -25,13 +25,16 @@ class Source(Protocol):
     def images(self, step: int) -> Tensor:
         """The images of the samples ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
 
+    def close(self) -> None:
+        """End whatever reads for it."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resident:
     """A source whose ``samples``, uint8 (n, size, size, 3), lie on a device or in memory."""
 
     samples: Tensor
-    order: Order
+    order: Ordering
     device: torch.device
 
     @property
@@ -43,6 +46,9 @@ class Resident:
         """As ``Source.images``."""
         indices = self.order.batch(step).to(self.samples.device, non_blocking=True)
         return self.samples[indices].to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """As ``Source.close``."""
 
 
 def placed(samples: Tensor, device: torch.device) -> Tensor:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from distill.data import cache
-from distill.data.cache import resident_pixels
+from distill.data.cache import open_source
 from distill.data.config import DataConfig
+from distill.data.stream import Streamed
+from distill.data.view import Resident
 from distill.errors import DistillError
 from manifests import open_patchset
 from manifests.digest import pixel_digest, pixel_root
@@ -20,8 +22,9 @@ CPU = torch.device("cpu")
 
 def load(shards: Path, **values: object) -> tuple[torch.Tensor, list[str]]:
     said: list[str] = []
-    tensor = resident_pixels(open_patchset(shards), DataConfig.model_validate(values), CPU, said.append)
-    return tensor, said
+    source = open_source(open_patchset(shards), DataConfig.model_validate(values), 0, CPU, said.append)
+    assert isinstance(source, Resident)
+    return source.samples, said
 
 
 def require_pixels(tensor: torch.Tensor, shards: Path) -> None:
@@ -93,8 +96,14 @@ def test_no_room_on_the_disk(patchset_path: Path, monkeypatch: pytest.MonkeyPatc
     tensor, said = load(patchset_path)
     require_pixels(tensor, patchset_path)
     assert "not kept for the next run" in said[1] and not list(folder.iterdir())
-    with pytest.raises(DistillError, match=r"choose another folder with data\.cache_dir"):
+    with pytest.raises(DistillError, match=r"data\.cache disk: .*GB free.*another folder with data\.cache_dir"):
         load(patchset_path, cache="disk")
+
+
+def test_what_does_not_fit_anywhere_is_streamed(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MARGIN", 1 << 62)
+    source = open_source(open_patchset(patchset_path), DataConfig(), 0, CPU, print)
+    assert isinstance(source, Streamed)
 
 
 def test_a_disk_that_fills_while_the_file_is_made(
