@@ -3,13 +3,14 @@
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from distill.augment import AugmentConfig
 from distill.data.config import DataConfig, SupervisedDataConfig
+from distill.engine import Compile, Precision
 from distill.errors import DistillError
 from distill.losses import LossConfig, TemperedLossConfig
 from distill.optim import OptimConfig
@@ -36,7 +37,10 @@ class TrainConfig(_Group):
 
     samples: Annotated[int | None, Field(ge=1, le=10**15, description="patches seen in all")] = None
     epochs: Annotated[float | None, Field(gt=0, le=10**7, description="times the set is seen")] = None
-    precision: Annotated[Literal["bf16", "fp32"], Field(description="of the networks; weights stay fp32")] = "bf16"
+    precision: Annotated[Precision, Field(description="of the networks; weights stay fp32")] = "bf16"
+    compile: Annotated[Compile, Field(description="auto: where it pays; on: both networks, if it can be done")] = (
+        "auto"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**53, description="of the first weights, and of the view")] = 0
     ema: Annotated[
         float | None, Field(gt=0, lt=1, description="decay a step of an average of the weights, which is the result")

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from distill.augment import normalise
 from distill.config import Config
 from distill.data.view import View
+from distill.engine import Engine
 from distill.errors import DistillError
 from distill.labels import (
     MANIFEST_NAME,
@@ -26,7 +28,7 @@ from distill.labels import (
     steps_per_file,
     write_manifest,
 )
-from distill.loop import autocast
+from distill.lesson import LiveLesson
 from distill.models import require_size
 from distill.randomness import Stream
 from distill.run import open_view
@@ -36,6 +38,9 @@ from manifests import open_patchset
 from manifests.digest import file_digest
 from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
 from manifests.terminal import progress_bar
+
+Logits = Callable[[int], Tensor]
+"""A step in, the teacher's logits (B, classes) out."""
 
 PART_NAME = "labels.part.json"
 TOLERANCE = {"fp32": 1e-2, "bf16": 0.1}
@@ -79,13 +84,14 @@ def _label(config: Config, shards: Path, out: Path, device: torch.device, say: S
         files=[],
         environment={"torch": torch.__version__, "device": device.type, "machine": platform.machine()},
     )
+    logits = _labelling(config, teacher, view, steps, say)
     files = _finished_files(out, manifest)
     per_file = steps_per_file(view.batch_size, config.teacher.num_classes)
     with progress_bar("labelling (samples)", steps * view.batch_size) as update:
         for number in range(-(-steps // per_file)):
             first, last = number * per_file, min((number + 1) * per_file, steps)
             if number >= len(files) or files[number].steps != last - first:
-                files[number:] = [_write_file(out, number, teacher, view, range(first, last), manifest.precision)]
+                files[number:] = [_write_file(out, number, logits, range(first, last))]
                 part = manifest.model_copy(update={"files": files})
                 write_atomically(out / PART_NAME, part.model_dump_json().encode())
             update(last * view.batch_size, "")
@@ -136,8 +142,8 @@ def _finished_files(out: Path, manifest: LabelsManifest) -> list[LabelFile]:
     return good
 
 
-def _write_file(out: Path, number: int, teacher: Teacher, view: View, steps: range, precision: str) -> LabelFile:
-    logits = torch.cat([teacher_logits(teacher, view, step, precision).half().cpu() for step in steps])
+def _write_file(out: Path, number: int, logits_of: Logits, steps: range) -> LabelFile:
+    logits = torch.cat([logits_of(step).half().cpu() for step in steps])
     if not bool(torch.isfinite(logits).all()):
         raise DistillError(
             f"the teacher's logits of steps {steps.start} to {steps.stop} are beyond float16; "
@@ -150,12 +156,19 @@ def _write_file(out: Path, number: int, teacher: Teacher, view: View, steps: ran
     return LabelFile(name=path.name, steps=len(steps), sha256=file_digest(path))
 
 
-@torch.no_grad()
-def teacher_logits(teacher: Teacher, view: View, step: int, precision: str) -> Tensor:
-    """What a live teacher would say of ``step``: (B, classes) on the view's device."""
-    x = normalise(view.batch(step).images, teacher.mean, teacher.std)
-    with autocast(x.device, precision):
-        logits: Tensor = teacher.model(x)
+def _labelling(config: Config, teacher: Teacher, view: View, steps: int, say: Say) -> Logits:
+    """What a live teacher would say of a step in a run of ``steps`` steps."""
+    device = next(teacher.model.parameters()).device
+    engine = Engine(
+        device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
+    )
+    engine.prepare_process()
+    targets = LiveLesson(teacher=teacher).targets(view, engine)
+
+    def logits(step: int) -> Tensor:
+        batch = view.batch(step)
+        return targets(batch, normalise(batch.images, teacher.mean, teacher.std))
+
     return logits
 
 
@@ -191,11 +204,10 @@ def verify(
     held_seed = labels.view.get("seed")
     view = open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say)
     require_same(folder, "a view with", labels.view, view.describe())
+    require_same(folder, "logits in", labels.precision, config.train.precision)
     steps = sorted(set((Stream(seed, "verify", 0).uniform(sample) * labels.steps).long().tolist()))
-    pairs = [
-        (stored.of_step(step).float(), teacher_logits(teacher, view, step, labels.precision).float().cpu())
-        for step in steps
-    ]
+    logits = _labelling(config, teacher, view, labels.steps, say)
+    pairs = [(stored.of_step(step).float(), logits(step).float().cpu()) for step in steps]
     mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
     check = Check(
         steps=len(steps),

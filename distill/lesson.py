@@ -6,8 +6,10 @@ from typing import Protocol
 
 import torch
 
+from distill.augment import normalise
 from distill.config import Config
 from distill.data.view import View
+from distill.engine import Engine
 from distill.errors import DistillError
 from distill.labels import LabelsManifest, open_logits, read_labels, require_same
 from distill.targets import LiveTeacher, StoredTeacher, Targets
@@ -41,8 +43,8 @@ class Lesson(Protocol):
     def view_seed(self, config: Config) -> int:
         """The seed of order and augmentation where the config names none."""
 
-    def targets(self, view: View, steps: int, device: torch.device) -> Targets:
-        """What the student is held against for ``steps`` steps of ``view``."""
+    def targets(self, view: View, engine: Engine) -> Targets:
+        """What the student is held against at the steps of ``engine`` on ``view``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +73,10 @@ class LiveLesson:
         """As ``Lesson``."""
         return config.train.seed
 
-    def targets(self, view: View, steps: int, device: torch.device) -> Targets:
+    def targets(self, view: View, engine: Engine) -> Targets:
         """As ``Lesson``."""
-        return LiveTeacher(model=self.teacher.model)
+        example = normalise(view.batch(0).images, self.mean, self.std)
+        return LiveTeacher(logits=engine.frozen(self.teacher.model, example))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,19 +110,19 @@ class StoredLesson:
         seed = self.labels.view.get("seed")
         return seed if isinstance(seed, int) else config.train.seed
 
-    def targets(self, view: View, steps: int, device: torch.device) -> Targets:
+    def targets(self, view: View, engine: Engine) -> Targets:
         """As ``Lesson``.
 
         Raises:
             DistillError: the logits are of another view, are too few, or a file of them is damaged.
         """
         require_same(self.folder, "a view with", self.labels.view, view.describe())
-        if self.labels.steps < steps:
+        if self.labels.steps < engine.steps:
             raise DistillError(
-                f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, this run has {steps}; "
-                "label with this run's length, or shorten the run with train.samples"
+                f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, "
+                f"this run has {engine.steps}; label with this run's length, or shorten the run with train.samples"
             )
-        return StoredTeacher(logits=open_logits(self.folder, self.labels), device=device)
+        return StoredTeacher(logits=open_logits(self.folder, self.labels), device=engine.device)
 
 
 def open_lesson(config: Config, set_id: str, device: torch.device) -> Lesson:

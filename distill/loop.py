@@ -1,6 +1,5 @@
 """The training loop: batches of images in, a trained student out. Steps are pure functions of their number."""
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -14,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from distill.augment import normalise
 from distill.data.view import View
+from distill.engine import autocast
 from distill.errors import NonFiniteLossError
 from distill.losses import Loss
 from distill.targets import Targets
@@ -35,9 +35,13 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop:
-    """What every step uses. ``mean`` and ``std`` normalise RGB in [0, 1]; ``average`` is the student's EMA."""
+    """What every step uses: ``forward`` is the ``student``, compiled or not; ``average`` is its EMA.
+
+    ``mean`` and ``std`` normalise RGB in [0, 1].
+    """
 
     student: nn.Module
+    forward: Callable[[Tensor], Tensor]
     average: AveragedModel | None
     targets: Targets
     loss: Loss
@@ -55,17 +59,13 @@ class Loop:
         """The network that a run reports and saves: the average where there is one."""
         return self.student if self.average is None else self.average.module
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """Half precision for the operations that gain from it, or nothing."""
-        return autocast(self.device, self.precision)
-
     def train_step(self, step: int) -> Tensor:
         """One update of the student; returns the loss, on the device, without waiting for it."""
         batch = self.view.batch(step)
         x = normalise(batch.images, self.mean, self.std)
-        with self.autocast():
-            target = self.targets(batch, x)
-            logits = self.student(x)
+        target = self.targets(batch, x)
+        with autocast(self.device, self.precision):
+            logits = self.forward(x)
         loss = self.loss(logits, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -74,11 +74,6 @@ class Loop:
         if self.average is not None:
             self.average.update_parameters(self.student)
         return loss.detach()
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
-    """bf16 for the operations that gain from it, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 Hook = Callable[[Progress], None]

@@ -50,12 +50,12 @@ OptimConfig = Annotated[AdamConfig | AdamWConfig | SgdConfig, Field(discriminato
 def make_optimizer(
     config: AdamConfig | AdamWConfig | SgdConfig, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """The optimiser that ``config`` names, over ``parameters``."""
+    """The optimiser that ``config`` names, over ``parameters``, updating all of them in one call."""
     match config:
         case AdamConfig():
-            return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+            return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         case AdamWConfig():
-            return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+            return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         case SgdConfig():
             return torch.optim.SGD(
                 parameters,
@@ -63,6 +63,7 @@ def make_optimizer(
                 weight_decay=config.weight_decay,
                 momentum=config.momentum,
                 nesterov=config.nesterov,
+                fused=True,
             )
 
 

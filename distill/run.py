@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill.augment import normalise
 from distill.config import Config
 from distill.data.cache import open_source
 from distill.data.labelled import load_labelled
 from distill.data.view import View
+from distill.engine import Engine
 from distill.evaluate import logits_of
 from distill.judge import Judge, require_top1
 from distill.lesson import Lesson, open_lesson
@@ -48,7 +50,11 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     judge = _judge(config, lesson, size, device, say)
     seed = config.data.view_seed
     view = open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say)
-    loop = _make_loop(config, student, lesson, view, device)
+    steps = config.train.steps(view.source.order.n, view.batch_size)
+    engine = Engine(
+        device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
+    )
+    loop = _make_loop(config, student, lesson, view, engine)
     progress = conduct(loop, config, out, identity, state, judge.measure if judge else None)
     if lesson.teacher is not None:
         lesson.teacher.require_unchanged()
@@ -84,13 +90,15 @@ def _judge(config: Config, lesson: Lesson, size: int, device: torch.device, say:
     return judge
 
 
-def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, device: torch.device) -> Loop:
-    steps = config.train.steps(view.source.order.n, view.batch_size)
-    targets = lesson.targets(view, steps, device)
-    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, engine: Engine) -> Loop:
+    engine.prepare_process()
+    targets = lesson.targets(view, engine)
+    student.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config.optim, student.parameters())
+    example = normalise(view.batch(0).images, lesson.mean, lesson.std)
     return Loop(
         student=student,
+        forward=engine.student(student, example),
         average=average_of(student, config.train.ema),
         targets=targets,
         loss=make_loss(config.loss),
@@ -98,8 +106,8 @@ def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, d
         mean=lesson.mean,
         std=lesson.std,
         optimizer=optimizer,
-        scheduler=make_scheduler(config.optim, optimizer, steps),
-        steps=steps,
+        scheduler=make_scheduler(config.optim, optimizer, engine.steps),
+        steps=engine.steps,
         precision=config.train.precision,
-        device=device,
+        device=engine.device,
     )

@@ -1,11 +1,12 @@
 """What a student is held against at each step: a live teacher's logits, stored ones, or labels."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.data.view import Batch
 from distill.labels import StoredLogits
@@ -22,13 +23,12 @@ class Targets(Protocol):
 class LiveTeacher:
     """Logits of a frozen network on the very pixels the student sees."""
 
-    model: nn.Module
+    logits: Callable[[Tensor], Tensor]
 
     @torch.no_grad()
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Logits (B, classes) in the precision of the surrounding autocast."""
-        logits: Tensor = self.model(x)
-        return logits
+        """Logits (B, classes) in the network's precision."""
+        return self.logits(x)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.augment import normalise
 from distill.config import SupervisedConfig
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
 from distill.data.view import Resident, View, placed
+from distill.engine import Engine
 from distill.errors import DistillError
 from distill.judge import Judge
 from distill.loop import Loop
@@ -45,7 +47,7 @@ def teach(
         state, done = begin(out, identity, say)
         if done is not None:
             return done
-        loop = _make_loop(config, images, device)
+        loop = _make_loop(config, images, device, say)
         say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
         judge = _judge(config, loop, device)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None)
@@ -72,7 +74,7 @@ def _triple(values: Tensor) -> Triple:
     return red, green, blue
 
 
-def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.device) -> Loop:
+def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.device, say: Say) -> Loop:
     network = new_network(config.network.arch, config.network.num_classes, config.train.seed)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
@@ -85,16 +87,22 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
     steps = config.train.steps(order.n, order.batch_size)
     optimizer = make_optimizer(config.optim, network.parameters())
     mean, std = statistics(images.images)
+    mean, std = config.network.mean or mean, config.network.std or std
+    engine = Engine(
+        device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
+    )
+    engine.prepare_process()
     return Loop(
         student=network,
+        forward=engine.student(network, normalise(view.batch(0).images, mean, std)),
         average=average_of(network, config.train.ema),
         targets=Labels(
             labels=images.labels, num_classes=config.network.num_classes, smoothing=config.labels.smoothing
         ),
         loss=cross_entropy,
         view=view,
-        mean=config.network.mean or mean,
-        std=config.network.std or std,
+        mean=mean,
+        std=std,
         optimizer=optimizer,
         scheduler=make_scheduler(config.optim, optimizer, steps),
         steps=steps,

@@ -5,6 +5,7 @@ the format: building and verifying both need it.
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from typing import Any
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def start_server(preload: str) -> ForkServerContext:
@@ -70,3 +73,14 @@ def die_with_parent() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def keep_freed_memory(limit: int) -> None:
+    """Let the C library keep up to ``limit`` bytes that this process frees, instead of giving them back at once.
+
+    Large arrays made again and again would else be faulted in page by page each time.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # the GNU C library's; others have no such call
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, limit)
+        mallopt(_M_MMAP_THRESHOLD, limit)

@@ -1,5 +1,9 @@
 """The command line of ``distill``: parse, call, print. Heavy imports come inside the commands, after parsing."""
 
+import signal
+from types import FrameType
+from typing import NoReturn
+
 import click
 
 from distill.cli.checking import configs, evaluate
@@ -20,6 +24,11 @@ for command in (train, teacher, label, verify, evaluate, configs):
     cli.add_command(command)
 
 
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point; see ``run_program`` for exit statuses."""
+    signal.signal(signal.SIGTERM, _terminate)
     run_program(cli, "distill", (DistillError, PatchSetError))

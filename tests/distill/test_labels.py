@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 import distill.label
+from distill.data.view import Batch
 from distill.labels import steps_per_file
 from distill.targets import LiveTeacher
 from tests.conftest import Program, assert_one_line
@@ -199,15 +200,15 @@ def test_labelling_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(distill.label, "steps_per_file", lambda batch_size, num_classes: 5)
-    original, calls = distill.label.teacher_logits, []
+    original, calls = LiveTeacher.__call__, []
 
-    def stop_at_7(teacher: Any, view: Any, step: int, precision: str) -> torch.Tensor:
-        calls.append(step)
-        if step == 7 and len(calls) == 8:
+    def stop_at_7(self: LiveTeacher, batch: Batch, x: torch.Tensor) -> torch.Tensor:
+        calls.append(batch.step)
+        if batch.step == 7 and len(calls) == 8:
             raise OSError(28, os.strerror(28))
-        return original(teacher, view, step, precision)
+        return original(self, batch, x)
 
-    monkeypatch.setattr(distill.label, "teacher_logits", stop_at_7)
+    monkeypatch.setattr(LiveTeacher, "__call__", stop_at_7)
     out = tmp_path / "cut"
     command = ["label", *base, "--teacher", teacher_path, "--out", out]
     assert_one_line(run_distill(*command), "no space left", "run it again")

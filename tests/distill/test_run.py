@@ -19,7 +19,9 @@ import distill.loop
 from distill.checkpoint import KEYS
 from distill.config import Config, parse_config
 from distill.data.labelled import load_labelled
+from distill.data.view import Batch
 from distill.evaluate import logits_of, top_k
+from distill.targets import LiveTeacher
 from distill.teacher import TeacherConfig, load_teacher
 from manifests import tar
 from manifests.digest import file_digest, set_id
@@ -298,19 +300,20 @@ def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, torch.Tensor]] = []
-    original = distill.loop.Loop.train_step
+    original, teach = distill.loop.Loop.train_step, LiveTeacher.__call__
 
     def watch(self: distill.loop.Loop, step: int) -> torch.Tensor:
-        assert not self.targets.model.training and self.student.training
-        hooks = [
-            module.register_forward_pre_hook(lambda _, x, n=name: seen.append((n, x[0].clone())))
-            for name, module in (("teacher", self.targets.model), ("student", self.student))
-        ]
+        assert self.student.training
+        hook = self.student.register_forward_pre_hook(lambda _, x: seen.append(("student", x[0].clone())))
         loss = original(self, step)
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
         return loss
 
+    def watch_teacher(self: LiveTeacher, batch: Batch, x: torch.Tensor) -> torch.Tensor:
+        seen.append(("teacher", x.clone()))
+        return teach(self, batch, x)
+
+    monkeypatch.setattr(LiveTeacher, "__call__", watch_teacher)
     monkeypatch.setattr(distill.loop.Loop, "train_step", watch)
     assert run_distill(*arguments, tmp_path / "run", "--set", "augment.cutmix_alpha=1").status == 0
     assert len(seen) == 24

@@ -1,0 +1,105 @@
+"""Networks made fast: the teacher folded into half precision and compiled, the student compiled where that pays.
+
+Whatever cannot be done falls back to the plain network, with a line that says so.
+"""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from manifests.processes import keep_freed_memory
+
+Compile = Literal["auto", "on", "off"]
+Precision = Literal["bf16", "fp32"]
+Say = Callable[[str], None]
+
+KEPT_MEMORY = (1 << 31) - 1
+LONG_RUN = 2000
+"""Steps from which on compiling a teacher for the CPU has paid for itself: seconds, for a tenth of each step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How the networks of a run are computed; ``steps`` is its whole length, so that resuming changes nothing."""
+
+    device: torch.device
+    precision: Precision
+    compile: Compile
+    steps: int
+    say: Say
+
+    def prepare_process(self) -> None:
+        """Let this process keep memory between steps: a third of the time of large batches on a CPU."""
+        if self.device.type == "cpu":
+            keep_freed_memory(KEPT_MEMORY)
+
+    def frozen(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function with a frozen network's logits: batch norms folded into convolutions, weights in ``precision``.
+
+        ``model`` in eval mode is left as it is. ``example`` is normalised images (B, 3, H, W) as they will come.
+        """
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        folded = self._fold(model).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        wanted = self.compile == "on" or (
+            self.compile == "auto" and (self.device.type == "cuda" or self.steps >= LONG_RUN)
+        )
+        network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True}) if wanted else folded
+
+        def logits(x: Tensor) -> Tensor:
+            out: Tensor = network(x.to(dtype))
+            return out
+
+        return logits
+
+    def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        """``model`` as a function that trains it. On a CPU the libraries' own kernels beat compiled ones."""
+        if self.compile == "on" or (self.compile == "auto" and self.device.type == "cuda"):
+            return self._compiled(model, example, "student", {})
+        return model
+
+    def _fold(self, model: nn.Module) -> nn.Module:
+        try:
+            folded: nn.Module = fuse(model)  # a copy
+        except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
+            self.say(f"the teacher's batch norms are not folded: {_first_line(error)}")
+            return copy.deepcopy(model)
+        return folded.eval().requires_grad_(False)
+
+    def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
+        compiled = torch.compile(model, options=options)
+        try:
+            self._try(model, compiled, example)
+        except Exception as error:  # noqa: BLE001 - compilers, linkers and drivers fail in as many ways
+            self.say(f"the {what} is not compiled: {_first_line(error)}; train.compile off saves the attempt")
+            torch.compiler.reset()
+            return model
+        return compiled
+
+    def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
+        """Compile now, forward and backward, and leave ``model`` as it was."""
+        if not model.training:
+            with torch.no_grad():
+                compiled(example)
+            return
+        state = copy.deepcopy(model.state_dict())
+        with autocast(self.device, self.precision):
+            logits = compiled(example)
+        logits.float().sum().backward()
+        model.zero_grad(set_to_none=True)
+        model.load_state_dict(state)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """bf16 for the operations that gain from it, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
