@@ -1,0 +1,115 @@
+"""What must never go wrong: runs killed at random moments end alike, and stored logits teach as a live teacher does.
+
+python scripts/torture_distill.py --kills 5
+"""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import safetensors.torch
+import torch
+
+from distill.models import build_model
+from distill.weights import save_weights
+from patchgen.synthetic import make_source, write_source
+
+CONFIG = """
+teacher: {arch: resnet20, num_classes: 10, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}
+student: {arch: resnet8}
+optim: {name: adam, lr: 0.004, schedule: onecycle}
+data: {batch_size: 64}
+train: {samples: 25600, precision: bf16, checkpoint_seconds: 1, ema: 0.99}
+"""
+
+
+def prepare(folder: Path) -> None:
+    """A set of 5000 patches of dead leaves, a teacher with random weights and statistics, and a config."""
+    image = folder / "leaves.png"
+    write_source(image, make_source("dead-leaves", 640, 480, 0))
+    build = ["build", "--image", str(image), "--n", "5000", "--shard-size", "1000", "--out", str(folder / "shards")]
+    subprocess.run([sys.executable, "-m", "patchgen", *build], check=True, stdout=subprocess.DEVNULL)
+    torch.manual_seed(0)
+    teacher = build_model("resnet20", 10).train()
+    for _ in range(20):
+        teacher(torch.randn(64, 3, 32, 32))
+    stats = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    save_weights(
+        folder / "teacher.safetensors", teacher, arch="resnet20", num_classes=10, mean=stats[0], std=stats[1]
+    )
+    (folder / "config.yaml").write_text(CONFIG)
+
+
+def command(folder: Path, name: str, *extra: str) -> list[str]:
+    """The command that trains into ``name``, or goes on there."""
+    base = ["train", "--shards", folder / "shards", "--config", folder / "config.yaml", "--device", "cpu"]
+    return [sys.executable, "-m", "distill", *map(str, base), "--out", str(folder / name), "--resume", *extra]
+
+
+def train(folder: Path, name: str, *extra: str) -> bytes:
+    """Train to the end; the bytes of the student's file."""
+    extra = extra or ("--teacher", str(folder / "teacher.safetensors"))
+    subprocess.run(command(folder, name, *extra), check=True, stdout=subprocess.DEVNULL)
+    return (folder / name / "student.safetensors").read_bytes()
+
+
+def kill_runs(folder: Path, kills: int, chance: random.Random) -> None:
+    """Stop a run ``kills`` times, by turns with -9 and SIGTERM, in one run and in as many; compare each student."""
+    started = time.monotonic()
+    expected = train(folder, "whole")
+    seconds = time.monotonic() - started
+    if train(folder, "again") != expected:
+        sys.exit("two runs of one seed differ")
+    click.echo("two runs of one seed: the same bytes")
+    for number in range(kills):
+        name, moments = f"cut{number}", sorted(chance.uniform(2, seconds) for _ in range(1 + number % 2))
+        for index, moment in enumerate(moments):
+            process = subprocess.Popen(
+                command(folder, name, "--teacher", str(folder / "teacher.safetensors")),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            time.sleep(moment)
+            process.send_signal(signal.SIGKILL if (number + index) % 2 == 0 else signal.SIGTERM)
+            process.wait()
+        if train(folder, name) != expected:
+            sys.exit(f"run {number + 1}, stopped after {moments} s, ends with another student")
+        click.echo(f"run {number + 1}, stopped after {', '.join(f'{m:.1f}' for m in moments)} s: the same bytes")
+
+
+def compare_stored(folder: Path) -> None:
+    """Train from stored logits and say how far the student is from the live teacher's."""
+    base = ["--shards", folder / "shards", "--config", folder / "config.yaml", "--device", "cpu"]
+    label = ["label", *base, "--teacher", folder / "teacher.safetensors", "--out", folder / "labels"]
+    subprocess.run([sys.executable, "-m", "distill", *map(str, label)], check=True, stdout=subprocess.DEVNULL)
+    train(folder, "stored", "--labels", str(folder / "labels"))
+    live, stored = (
+        safetensors.torch.load_file(folder / name / "student.safetensors") for name in ("whole", "stored")
+    )
+    names = [name for name in live if name.endswith("weight")]
+    change = max(float((live[n] - stored[n]).norm() / live[n].norm()) for n in names)
+    click.echo(f"stored logits: weights differ by at most {100 * change:.4f} % of their norm in any layer")
+
+
+@click.command()
+@click.option("--kills", default=5, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(kills: int, seed: int) -> None:
+    """Torture distill; any failure ends with a message and status 1."""
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    try:
+        prepare(folder)
+        kill_runs(folder, kills, random.Random(seed))
+        compare_stored(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
