@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from distill.errors import DistillError
+from distill.weights import state_digest
 from manifests.processes import keep_freed_memory
 
 Compile = Literal["auto", "on", "off"]
@@ -22,6 +24,30 @@ Say = Callable[[str], None]
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000
 """Steps from which on compiling a teacher for the CPU has paid for itself: seconds, for a tenth of each step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """A frozen network as it is computed: ``network`` is ``folded``, compiled or not; ``digest`` is of its state."""
+
+    network: Callable[[Tensor], Tensor]
+    folded: nn.Module
+    dtype: torch.dtype
+    digest: str
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to logits (B, classes) of ``dtype``."""
+        return self.network(x.to(self.dtype))
+
+    def require_unchanged(self) -> None:
+        """Prove that nothing moved a weight or a buffer since the network was frozen.
+
+        Raises:
+            DistillError: something did, so the run's labels cannot be trusted.
+        """
+        if state_digest(self.folded) != self.digest:
+            raise DistillError("the teacher changed during the run; its labels cannot be trusted: report this")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +65,8 @@ class Engine:
         if self.device.type == "cpu":
             keep_freed_memory(KEPT_MEMORY)
 
-    def frozen(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """A function with a frozen network's logits: batch norms folded into convolutions, weights in ``precision``.
+    def frozen(self, model: nn.Module, example: Tensor) -> "Frozen":
+        """A frozen network made fast: batch norms folded into convolutions, weights in ``precision``, compiled.
 
         ``model`` in eval mode is left as it is. ``example`` is normalised images (B, 3, H, W) as they will come.
         """
@@ -50,12 +76,7 @@ class Engine:
             self.compile == "auto" and (self.device.type == "cuda" or self.steps >= LONG_RUN)
         )
         network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True}) if wanted else folded
-
-        def logits(x: Tensor) -> Tensor:
-            out: Tensor = network(x.to(dtype))
-            return out
-
-        return logits
+        return Frozen(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         """``model`` as a function that trains it. On a CPU the libraries' own kernels beat compiled ones."""

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import platform
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +27,17 @@ from distill.labels import (
     steps_per_file,
     write_manifest,
 )
-from distill.lesson import LiveLesson
+from distill.lesson import live_targets
 from distill.models import require_size
 from distill.randomness import Stream
 from distill.run import open_view
 from distill.runs import Say
+from distill.targets import LiveTeacher
 from distill.teacher import Teacher, load_teacher
 from manifests import open_patchset
 from manifests.digest import file_digest
 from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
 from manifests.terminal import progress_bar
-
-Logits = Callable[[int], Tensor]
-"""A step in, the teacher's logits (B, classes) out."""
 
 PART_NAME = "labels.part.json"
 TOLERANCE = {"fp32": 1e-2, "bf16": 0.1}
@@ -84,18 +81,18 @@ def _label(config: Config, shards: Path, out: Path, device: torch.device, say: S
         files=[],
         environment={"torch": torch.__version__, "device": device.type, "machine": platform.machine()},
     )
-    logits = _labelling(config, teacher, view, steps, say)
+    targets = _targets(config, teacher, view, steps, say)
     files = _finished_files(out, manifest)
     per_file = steps_per_file(view.batch_size, config.teacher.num_classes)
     with progress_bar("labelling (samples)", steps * view.batch_size) as update:
         for number in range(-(-steps // per_file)):
             first, last = number * per_file, min((number + 1) * per_file, steps)
             if number >= len(files) or files[number].steps != last - first:
-                files[number:] = [_write_file(out, number, logits, range(first, last))]
+                files[number:] = [_write_file(out, number, view, targets, teacher, range(first, last))]
                 part = manifest.model_copy(update={"files": files})
                 write_atomically(out / PART_NAME, part.model_dump_json().encode())
             update(last * view.batch_size, "")
-    teacher.require_unchanged()
+    targets.require_unchanged()
     whole = manifest.model_copy(update={"files": files})
     write_manifest(out, whole)
     (out / PART_NAME).unlink(missing_ok=True)
@@ -142,8 +139,10 @@ def _finished_files(out: Path, manifest: LabelsManifest) -> list[LabelFile]:
     return good
 
 
-def _write_file(out: Path, number: int, logits_of: Logits, steps: range) -> LabelFile:
-    logits = torch.cat([logits_of(step).half().cpu() for step in steps])
+def _write_file(
+    out: Path, number: int, view: View, targets: LiveTeacher, teacher: Teacher, steps: range
+) -> LabelFile:
+    logits = torch.cat([_logits(view, targets, teacher, step).half() for step in steps])
     if not bool(torch.isfinite(logits).all()):
         raise DistillError(
             f"the teacher's logits of steps {steps.start} to {steps.stop} are beyond float16; "
@@ -156,20 +155,20 @@ def _write_file(out: Path, number: int, logits_of: Logits, steps: range) -> Labe
     return LabelFile(name=path.name, steps=len(steps), sha256=file_digest(path))
 
 
-def _labelling(config: Config, teacher: Teacher, view: View, steps: int, say: Say) -> Logits:
-    """What a live teacher would say of a step in a run of ``steps`` steps."""
+def _targets(config: Config, teacher: Teacher, view: View, steps: int, say: Say) -> LiveTeacher:
+    """What a run of ``steps`` steps would ask."""
     device = next(teacher.model.parameters()).device
     engine = Engine(
         device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
     )
     engine.prepare_process()
-    targets = LiveLesson(teacher=teacher).targets(view, engine)
+    return live_targets(teacher, view, engine)
 
-    def logits(step: int) -> Tensor:
-        batch = view.batch(step)
-        return targets(batch, normalise(batch.images, teacher.mean, teacher.std))
 
-    return logits
+def _logits(view: View, targets: LiveTeacher, teacher: Teacher, step: int) -> Tensor:
+    """What a live teacher says of ``step``: (B, classes), on the CPU."""
+    batch = view.batch(step)
+    return targets(batch, normalise(batch.images, teacher.mean, teacher.std)).cpu()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,8 +205,8 @@ def verify(
     require_same(folder, "a view with", labels.view, view.describe())
     require_same(folder, "logits in", labels.precision, config.train.precision)
     steps = sorted(set((Stream(seed, "verify", 0).uniform(sample) * labels.steps).long().tolist()))
-    logits = _labelling(config, teacher, view, labels.steps, say)
-    pairs = [(stored.of_step(step).float(), logits(step).float().cpu()) for step in steps]
+    targets = _targets(config, teacher, view, labels.steps, say)
+    pairs = [(stored.of_step(step).float(), _logits(view, targets, teacher, step).float()) for step in steps]
     mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
     check = Check(
         steps=len(steps),

@@ -62,6 +62,10 @@ class LabelsManifest(_Part):
     files: Annotated[list[LabelFile], Field(max_length=1_000_000)]
     environment: dict[str, str]
 
+    def to_json(self) -> bytes:
+        """The bytes of ``labels.json``."""
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
+
     @property
     def steps(self) -> int:
         """Steps that have logits."""
@@ -100,7 +104,7 @@ def read_labels(folder: Path) -> LabelsManifest:
 
 def write_manifest(folder: Path, manifest: LabelsManifest) -> None:
     """Write ``labels.json``, whole or not at all."""
-    write_atomically(folder / MANIFEST_NAME, canonical_json(manifest.model_dump(mode="json")) + b"\n")
+    write_atomically(folder / MANIFEST_NAME, manifest.to_json())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

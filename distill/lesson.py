@@ -1,6 +1,7 @@
 """Who teaches a student: a teacher that is here, or logits that it gave before."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +22,8 @@ class Lesson(Protocol):
     """A teacher's identity, normalisation and targets; ``teacher`` is None where only its logits are here."""
 
     @property
-    def kind(self) -> str:
-        """``live`` or ``stored``."""
+    def identity(self) -> str:
+        """What a run must share with the one it goes on from, beside the teacher's digest."""
 
     @property
     def teacher(self) -> Teacher | None:
@@ -47,12 +48,22 @@ class Lesson(Protocol):
         """What the student is held against at the steps of ``engine`` on ``view``."""
 
 
+def live_targets(teacher: Teacher, view: View, engine: Engine) -> LiveTeacher:
+    """A teacher that looks at every batch of ``view``."""
+    example = normalise(view.batch(0).images, teacher.mean, teacher.std)
+    return LiveTeacher(network=engine.frozen(teacher.model, example))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LiveLesson:
     """A teacher that looks at every batch."""
 
     teacher: Teacher
-    kind: str = "live"
+
+    @property
+    def identity(self) -> str:
+        """As ``Lesson``."""
+        return "live teacher"
 
     @property
     def sha256(self) -> str:
@@ -75,8 +86,7 @@ class LiveLesson:
 
     def targets(self, view: View, engine: Engine) -> Targets:
         """As ``Lesson``."""
-        example = normalise(view.batch(0).images, self.mean, self.std)
-        return LiveTeacher(logits=engine.frozen(self.teacher.model, example))
+        return live_targets(self.teacher, view, engine)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +96,11 @@ class StoredLesson:
     folder: Path
     labels: LabelsManifest
     teacher: Teacher | None
-    kind: str = "stored"
+
+    @property
+    def identity(self) -> str:
+        """As ``Lesson``."""
+        return f"stored logits {hashlib.sha256(self.labels.to_json()).hexdigest()}"
 
     @property
     def sha256(self) -> str:

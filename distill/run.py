@@ -43,7 +43,9 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         require_size(arch, config.teacher.num_classes, size)
     student = new_network(config.student.arch, config.teacher.num_classes, config.train.seed)
     lesson = open_lesson(config, patchset.manifest.set_id, device)
-    identity = identity_of(config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.kind)
+    identity = identity_of(
+        config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
+    )
     state, done = begin(out, identity, say)
     if done is not None:
         return done
@@ -56,8 +58,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     )
     loop = _make_loop(config, student, lesson, view, engine)
     progress = conduct(loop, config, out, identity, state, judge.measure if judge else None)
-    if lesson.teacher is not None:
-        lesson.teacher.require_unchanged()
+    loop.targets.require_unchanged()
     network = {"arch": config.student.arch, "num_classes": config.teacher.num_classes}
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
     origin = {"set_id": patchset.manifest.set_id, "teacher_sha256": lesson.sha256, "seed": config.train.seed}

@@ -1,7 +1,6 @@
 """What a student is held against at each step: a live teacher's logits, stored ones, or labels."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.view import Batch
+from distill.engine import Frozen
 from distill.labels import StoredLogits
 
 
@@ -18,17 +18,23 @@ class Targets(Protocol):
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
         """The target of ``batch``, whose normalised images are ``x``, float32 (B, 3, H, W)."""
 
+    def require_unchanged(self) -> None:
+        """Prove that what gives the targets did not change during the run; raises DistillError if it did."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LiveTeacher:
     """Logits of a frozen network on the very pixels the student sees."""
 
-    logits: Callable[[Tensor], Tensor]
+    network: Frozen
 
-    @torch.no_grad()
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
         """Logits (B, classes) in the network's precision."""
-        return self.logits(x)
+        return self.network(x)
+
+    def require_unchanged(self) -> None:
+        """As ``Frozen.require_unchanged``."""
+        self.network.require_unchanged()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,9 @@ class StoredTeacher:
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
         """Logits (B, classes), float16."""
         return self.logits.of_step(batch.step).to(self.device, non_blocking=True)
+
+    def require_unchanged(self) -> None:
+        """Its files are mapped for reading alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,3 +69,6 @@ class Labels:
             kept = mix.kept(len(own), batch.images.shape[1]).float()[:, None]
             target = kept * target + (1 - kept) * target.flip(0)
         return target.to(x.device, non_blocking=True)
+
+    def require_unchanged(self) -> None:
+        """Labels are no network."""

@@ -1,7 +1,6 @@
-"""The frozen teacher: loaded weights-only, hashed, in eval mode for good, its buffers proved unchanged."""
+"""The frozen teacher: loaded weights-only, hashed, in eval mode for good."""
 
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 from typing import Annotated
@@ -39,16 +38,6 @@ class Teacher:
     mean: Triple
     std: Triple
     sha256: str
-    state_digest: str
-
-    def require_unchanged(self) -> None:
-        """Prove that nothing moved the teacher's parameters or buffers since it was loaded.
-
-        Raises:
-            DistillError: something did, so the run's labels cannot be trusted.
-        """
-        if state_digest(self.model) != self.state_digest:
-            raise DistillError("the teacher changed during the run; its labels cannot be trusted: report this")
 
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
@@ -65,9 +54,7 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     fill_model(model, weights, arch=config.arch, num_classes=config.num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = normalisation(weights, config.mean, config.std, prefix="teacher.")
-    return Teacher(
-        model=model, mean=mean, std=std, sha256=file_digest(config.weights), state_digest=state_digest(model)
-    )
+    return Teacher(model=model, mean=mean, std=std, sha256=file_digest(config.weights))
 
 
 def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:
@@ -91,12 +78,3 @@ def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, 
             raise DistillError(f"{weights.path}: {prefix}{name} is {value}, expected {expected}")
         chosen.append(value)
     return chosen[0], chosen[1]
-
-
-def state_digest(model: nn.Module) -> str:
-    """SHA-256, as hex, over every parameter and buffer of a model, with its name."""
-    state = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        state.update(name.encode())
-        state.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return state.hexdigest()

@@ -1,6 +1,7 @@
 """Weight files: safetensors with what a network needs to be used, or PyTorch files read weights-only."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -187,3 +188,12 @@ def _reshaped(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str
 def _problem(what: str, names: Iterable[str]) -> str:
     listed = list(names)
     return f"{what} {listed[0]} (and {len(listed) - 1} more)" if listed else ""
+
+
+def state_digest(model: nn.Module) -> str:
+    """SHA-256, as hex, over every parameter and buffer of a model, with its name."""
+    state = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -122,7 +122,7 @@ def ours(arch: tuple[str, str], batch: int, steps: int, device: torch.device, *,
         else:
             teacher = build_model(arch[0], 10).eval().requires_grad_(False)
             teacher.to(device, memory_format=torch.channels_last)
-            targets = LiveTeacher(logits=engine.frozen(teacher, example))
+            targets = LiveTeacher(network=engine.frozen(teacher, example))
         loop = _loop(arch[1], view, targets, engine, steps)
         for step in range(WARM_UP):
             loop.train_step(step)

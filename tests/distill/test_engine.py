@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from distill.engine import LONG_RUN, Engine
+from distill.errors import DistillError
 from distill.models import build_model
-from distill.teacher import state_digest
+from distill.weights import state_digest
 
 CPU = torch.device("cpu")
 X = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
@@ -42,10 +43,15 @@ def test_a_folded_network_has_the_same_logits(arch: str) -> None:
     assert state_digest(model) == before and not model.training
 
 
-def test_folding_leaves_fewer_layers() -> None:
+def test_folding_leaves_fewer_layers_and_a_change_is_noticed() -> None:
     frozen = engine().frozen(trained("resnet8"), X)
-    network = next(cell.cell_contents for cell in frozen.__closure__ if isinstance(cell.cell_contents, nn.Module))
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.folded.modules())
+    frozen.require_unchanged()
+    frozen(X)
+    frozen.require_unchanged()
+    next(frozen.folded.parameters())[0] += 1e-3
+    with pytest.raises(DistillError, match="the teacher changed during the run"):
+        frozen.require_unchanged()
 
 
 class Branching(nn.Module):

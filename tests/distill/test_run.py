@@ -362,3 +362,18 @@ def test_a_loss_that_is_no_number_names_step_and_samples(
     assert run_distill(*arguments, tmp_path / "run", "--resume").status == 0
     assert run_distill(*arguments, tmp_path / "whole").status == 0
     assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_teacher_that_changes_spoils_the_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = distill.loop.Loop.train_step
+
+    def touch(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        if step == 5:
+            next(self.targets.network.folded.parameters())[0] += 1e-3
+        return original(self, step)
+
+    monkeypatch.setattr(distill.loop.Loop, "train_step", touch)
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "the teacher changed during the run")
+    assert not (tmp_path / "run" / "summary.json").exists()

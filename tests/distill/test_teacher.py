@@ -8,7 +8,7 @@ import torch
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.teacher import TeacherConfig, load_teacher, normalisation
-from distill.weights import count_classes, load_weights, save_weights
+from distill.weights import count_classes, load_weights, save_weights, state_digest
 from tests.distill.conftest import MEAN, STD
 
 CPU = torch.device("cpu")
@@ -91,18 +91,11 @@ def test_metadata_that_is_damaged(tmp_path: Path) -> None:
         load_weights(tmp_path / "t.safetensors")
 
 
-def test_a_changed_buffer_is_noticed(teacher_path: Path) -> None:
-    teacher = load_teacher(config(teacher_path), CPU)
-    teacher.require_unchanged()
-    teacher.model.bn1.running_mean[0] += 1e-3
-    with pytest.raises(DistillError, match="the teacher changed"):
-        teacher.require_unchanged()
-
-
-def test_bfloat16_weights_survive_the_digest(tmp_path: Path) -> None:
+def test_bfloat16_weights_load_and_have_a_digest(tmp_path: Path) -> None:
     model = build_model("resnet8", 2).bfloat16()
     save_weights(tmp_path / "b.safetensors", model, arch="resnet8", num_classes=2, mean=MEAN, std=STD)
-    load_teacher(config(tmp_path / "b.safetensors", num_classes=2), CPU).require_unchanged()
+    loaded = load_teacher(config(tmp_path / "b.safetensors", num_classes=2), CPU).model
+    assert state_digest(loaded) == state_digest(model.float()) != state_digest(build_model("resnet8", 2))
 
 
 @pytest.mark.parametrize(
