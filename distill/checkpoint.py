@@ -13,7 +13,9 @@ from manifests.files import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.pt"
 PREVIOUS_NAME = "checkpoint.previous.pt"
-KEYS = frozenset({"identity", "student", "optimizer", "scheduler", "average", "step", "seconds", "losses"})
+KEYS = frozenset(
+    {"identity", "arithmetic", "student", "optimizer", "scheduler", "average", "step", "seconds", "losses"}
+)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -45,6 +47,7 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str],
             if path == paths[-1]:
                 raise
             say(f"{error}; going on from {PREVIOUS_NAME}, the one before it")
+            path.unlink()  # or the next checkpoint would make it the previous one
             continue
         require_identity(state, identity, path)
         return state

@@ -12,7 +12,7 @@ from distill.augment import AugmentConfig
 from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.engine import Compile, Precision
 from distill.errors import DistillError
-from distill.losses import LossConfig, TemperedLossConfig
+from distill.losses import UNTEMPERED, LossConfig, TemperedLossConfig
 from distill.optim import OptimConfig
 from distill.teacher import TeacherConfig
 from distill.weights import Triple
@@ -37,7 +37,7 @@ class TrainConfig(_Group):
 
     samples: Annotated[int | None, Field(ge=1, le=10**15, description="patches seen in all")] = None
     epochs: Annotated[float | None, Field(gt=0, le=10**7, description="times the set is seen")] = None
-    precision: Annotated[Precision, Field(description="of the networks; weights stay fp32")] = "bf16"
+    precision: Annotated[Precision, Field(description="of the arithmetic; the student's weights are fp32")] = "bf16"
     compile: Annotated[Compile, Field(description="auto: where it pays; on: both networks, if it can be done")] = (
         "auto"
     )
@@ -101,6 +101,12 @@ class NetworkConfig(_Group):
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
     std: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
+
+    @model_validator(mode="after")
+    def _std_divides(self) -> Self:
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std is {list(self.std)}, expected numbers above 0")
+        return self
 
 
 class LabelConfig(_Group):
@@ -198,4 +204,6 @@ def _override(value: dict[str, Any], key: str, item: Any) -> None:
         raise DistillError(f"--set {key}: {group!r} is no group of keys")
     if key in ("train.samples", "train.epochs"):  # one replaces the other
         inner.pop("epochs" if name == "samples" else "samples", None)
+    if key == "loss.name" and item in UNTEMPERED:  # which leave the config's temperature without a use
+        inner.pop("temperature", None)
     inner[name] = item

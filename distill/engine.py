@@ -71,7 +71,8 @@ class Engine:
         ``model`` in eval mode is left as it is. ``example`` is normalised images (B, 3, H, W) as they will come.
         """
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        folded = self._fold(model).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        folded = self._fold(model).to(memory_format=torch.channels_last)
+        _convert(folded, dtype)
         wanted = self.compile == "on" or (
             self.compile == "auto" and (self.device.type == "cuda" or self.steps >= LONG_RUN)
         )
@@ -119,6 +120,15 @@ class Engine:
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
     """bf16 for the operations that gain from it, or nothing."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _convert(network: nn.Module, dtype: torch.dtype) -> None:
+    """All but the batch norms that could not be folded, whose statistics need more than eight bits."""
+    for module in network.modules():
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if value.is_floating_point():
+                    value.data = value.data.to(dtype)
 
 
 def _first_line(error: Exception) -> str:

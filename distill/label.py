@@ -24,6 +24,7 @@ from distill.labels import (
     open_logits,
     read_labels,
     require_same,
+    require_same_view,
     steps_per_file,
     write_manifest,
 )
@@ -69,17 +70,25 @@ def _label(config: Config, shards: Path, out: Path, device: torch.device, say: S
     teacher = load_teacher(config.teacher, device)
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     _require_free(out)
-    view = open_view(config, patchset, seed, device, say)
+    with open_view(config, patchset, seed, device, say) as view:
+        return _write(config, patchset.manifest.set_id, teacher, view, out, say)
+
+
+def _write(config: Config, set_id: str, teacher: Teacher, view: View, out: Path, say: Say) -> LabelsManifest:
     steps = config.train.steps(view.source.order.n, view.batch_size)
     manifest = LabelsManifest(
         format="labels/1",
-        set_id=patchset.manifest.set_id,
+        set_id=set_id,
         teacher=_labeller(config, teacher),
         view=view.describe(),
         batch_size=view.batch_size,
         precision=config.train.precision,
         files=[],
-        environment={"torch": torch.__version__, "device": device.type, "machine": platform.machine()},
+        environment={
+            "torch": str(torch.__version__),
+            "device": view.source.device.type,
+            "machine": platform.machine(),
+        },
     )
     targets = _targets(config, teacher, view, steps, say)
     files = _finished_files(out, manifest)
@@ -90,7 +99,7 @@ def _label(config: Config, shards: Path, out: Path, device: torch.device, say: S
             if number >= len(files) or files[number].steps != last - first:
                 files[number:] = [_write_file(out, number, view, targets, teacher, range(first, last))]
                 part = manifest.model_copy(update={"files": files})
-                write_atomically(out / PART_NAME, part.model_dump_json().encode())
+                write_atomically(out / PART_NAME, part.to_json())
             update(last * view.batch_size, "")
     targets.require_unchanged()
     whole = manifest.model_copy(update={"files": files})
@@ -121,13 +130,13 @@ def _finished_files(out: Path, manifest: LabelsManifest) -> list[LabelFile]:
     """The whole files of an interrupted call with the same set, teacher and view."""
     path = out / PART_NAME
     if not path.exists():
-        write_atomically(path, manifest.model_dump_json().encode())
+        write_atomically(path, manifest.to_json())
         return []
     try:
         held = LabelsManifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise DistillError(f"{path}: damaged; delete {out} and label again") from error
-    for name in ("set_id", "view", "precision"):
+    for name in ("set_id", "view", "precision", "environment"):
         require_same(out, name, getattr(held, name), getattr(manifest, name))
     require_same(out, "a teacher with", held.teacher.model_dump(), manifest.teacher.model_dump())
     good = []
@@ -201,12 +210,12 @@ def verify(
     teacher = load_teacher(config.teacher, device)
     require_same(folder, "a teacher with", labels.teacher.model_dump(), _labeller(config, teacher).model_dump())
     held_seed = labels.view.get("seed")
-    view = open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say)
-    require_same(folder, "a view with", labels.view, view.describe())
     require_same(folder, "logits in", labels.precision, config.train.precision)
     steps = sorted(set((Stream(seed, "verify", 0).uniform(sample) * labels.steps).long().tolist()))
-    targets = _targets(config, teacher, view, labels.steps, say)
-    pairs = [(stored.of_step(step).float(), _logits(view, targets, teacher, step).float()) for step in steps]
+    with open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say) as view:
+        require_same_view(folder, labels.view, view.describe())
+        targets = _targets(config, teacher, view, labels.steps, say)
+        pairs = [(stored.of_step(step).float(), _logits(view, targets, teacher, step).float()) for step in steps]
     mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
     check = Check(
         steps=len(steps),
@@ -215,7 +224,7 @@ def verify(
         same_class=100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean()),
     )
     allowed = TOLERANCE[labels.precision] * check.deviation
-    if check.largest_difference > allowed:
+    if not check.largest_difference <= allowed:
         raise DistillError(
             f"{folder}: a logit computed again differs by {check.largest_difference:.4f}, rounding explains "
             f"{allowed:.4f}; the labels are not what this teacher says of this set"

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from distill.augment import AugmentConfig
 from distill.errors import DistillError
 from manifests.canonical import canonical_json, parse_json
 from manifests.digest import file_digest
@@ -26,6 +27,7 @@ FILE_BYTES = 32 << 20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Real = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -47,7 +49,7 @@ class Labeller(_Part):
     sha256: Digest
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[list[Real], Field(min_length=3, max_length=3)]
-    std: Annotated[list[Real], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
 
 
 class LabelsManifest(_Part):
@@ -95,11 +97,15 @@ def read_labels(folder: Path) -> LabelsManifest:
         )
     try:
         value = parse_json(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
-        return LabelsManifest.model_validate(value)
+        manifest = LabelsManifest.model_validate(value)
     except ValidationError as error:
         raise DistillError(f"{path}: {describe(error, LabelsManifest)}; get it again") from error
     except OSError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
+    order = manifest.view.get("order")
+    if not manifest.files or not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
+        raise DistillError(f"{path}: has no files, or a batch_size that is not its view's; get it again")
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: LabelsManifest) -> None:
@@ -128,8 +134,12 @@ def open_logits(folder: Path, manifest: LabelsManifest) -> StoredLogits:
     Raises:
         DistillError: a file is missing, is none of the promised shape, or has another digest.
     """
-    steps = {file.steps for file in manifest.files[:-1]}
-    if len(steps) > 1 or [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]:
+    steps = [file.steps for file in manifest.files]
+    if (
+        len(set(steps[:-1])) > 1
+        or steps[-1] > steps[0]
+        or [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]
+    ):
         raise DistillError(f"{folder / MANIFEST_NAME}: its files are not in order or uneven; get it again")
     return StoredLogits(manifest=manifest, arrays=tuple(_open(folder, file, manifest) for file in manifest.files))
 
@@ -138,17 +148,35 @@ def _open(folder: Path, file: LabelFile, manifest: LabelsManifest) -> np.ndarray
     path = folder / file.name
     if not is_plain(path):
         raise DistillError(f"{path}: is missing or no regular file; get the labels again")
-    digest = file_digest(path)
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
     if digest != file.sha256:
         raise DistillError(f"{path}: sha256 is {digest}, the manifest says {file.sha256}; get the labels again")
     shape = (file.steps * manifest.batch_size, manifest.teacher.num_classes)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError, TypeError, OverflowError) as error:
         raise DistillError(f"{path}: no array file: {error}") from error
-    if not isinstance(array, np.ndarray) or array.dtype != np.float16 or array.shape != shape:
+    if array.dtype != np.float16 or array.shape != shape:
         raise DistillError(f"{path}: holds {array.dtype} {array.shape}, expected float16 {shape}")
+    if not bool(np.isfinite(array).all()):
+        raise DistillError(f"{path}: holds a logit that is no finite number; get the labels again")
     return array
+
+
+def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse stored logits of another view. Keys that came to ``augment`` since they were stored have their default.
+
+    Raises:
+        DistillError: it is another one, or no view at all.
+    """
+    try:
+        augment = AugmentConfig.model_validate(held.get("augment")).model_dump(mode="json")
+    except ValidationError as error:
+        raise DistillError(f"{folder / MANIFEST_NAME}: view.augment: {describe(error, AugmentConfig)}") from error
+    require_same(folder, "a view with", held | {"augment": augment}, wanted)
 
 
 def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:

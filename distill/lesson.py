@@ -7,12 +7,11 @@ from typing import Protocol
 
 import torch
 
-from distill.augment import normalise
 from distill.config import Config
 from distill.data.view import View
 from distill.engine import Engine
 from distill.errors import DistillError
-from distill.labels import LabelsManifest, open_logits, read_labels, require_same
+from distill.labels import LabelsManifest, open_logits, read_labels, require_same, require_same_view
 from distill.targets import LiveTeacher, StoredTeacher, Targets
 from distill.teacher import Teacher, load_teacher
 from distill.weights import Triple
@@ -50,8 +49,7 @@ class Lesson(Protocol):
 
 def live_targets(teacher: Teacher, view: View, engine: Engine) -> LiveTeacher:
     """A teacher that looks at every batch of ``view``."""
-    example = normalise(view.batch(0).images, teacher.mean, teacher.std)
-    return LiveTeacher(network=engine.frozen(teacher.model, example))
+    return LiveTeacher(network=engine.frozen(teacher.model, view.example()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,7 +128,7 @@ class StoredLesson:
         Raises:
             DistillError: the logits are of another view, are too few, or a file of them is damaged.
         """
-        require_same(self.folder, "a view with", self.labels.view, view.describe())
+        require_same_view(self.folder, self.labels.view, view.describe())
         if self.labels.steps < engine.steps:
             raise DistillError(
                 f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, "

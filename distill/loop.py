@@ -16,6 +16,7 @@ from distill.data.view import View
 from distill.engine import autocast
 from distill.errors import NonFiniteLossError
 from distill.losses import Loss
+from distill.randomness import Stream
 from distill.targets import Targets
 from distill.weights import Triple
 from manifests.schema import patch_key
@@ -51,6 +52,7 @@ class Loop:
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     steps: int
+    seed: int
     precision: str
     device: torch.device
 
@@ -61,6 +63,7 @@ class Loop:
 
     def train_step(self, step: int) -> Tensor:
         """One update of the student; returns the loss, on the device, without waiting for it."""
+        torch.manual_seed(Stream(self.seed, "step", step).word() >> 1)  # for dropout, should a network have it
         batch = self.view.batch(step)
         x = normalise(batch.images, self.mean, self.std)
         target = self.targets(batch, x)
@@ -122,7 +125,7 @@ def require_finite(loop: Loop, progress: Progress) -> float:
     if not progress.losses:
         return 0.0
     losses = torch.stack(progress.losses)
-    mean = float(losses.mean())
+    mean = float(losses.double().mean())
     if math.isfinite(mean):
         return mean
     first = int((~torch.isfinite(losses)).nonzero()[0])

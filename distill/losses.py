@@ -83,7 +83,7 @@ _TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "l1": l1_loss,
     "l2": l2_loss,
 }
-_UNTEMPERED: dict[str, Loss] = {"mse": mse_loss, "hard": hard_loss}
+UNTEMPERED: dict[str, Loss] = {"mse": mse_loss, "hard": hard_loss}
 
 
 class TemperedLossConfig(BaseModel):
@@ -113,7 +113,7 @@ LossConfig = Annotated[
 def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
     """The loss that ``config`` names, as a function of student and teacher logits, both (B, classes)."""
     if isinstance(config, UntemperedLossConfig):
-        return _UNTEMPERED[config.name]
+        return UNTEMPERED[config.name]
     tempered, temperature = _TEMPERED[config.name], config.temperature
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:

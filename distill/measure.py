@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.evaluate import agreement, kl_to, logits_of, per_class_top1, top_k
-from distill.models import build_model
+from distill.models import build_model, require_size
 from distill.teacher import normalisation
 from distill.weights import Triple, count_classes, fill_model, load_weights
 
@@ -72,6 +72,7 @@ def evaluate_weights(
     network = load_network(path, arch, mean, std, device)
     labelled = load_labelled(data, size)
     labelled.require_classes(network.num_classes, data)
+    require_size(network.arch, network.num_classes, labelled.size)
     logits, labels = network.logits(labelled, device), labelled.labels
     result = {
         "arch": network.arch,

@@ -5,7 +5,6 @@ torch.
 """
 
 import hashlib
-import random
 
 import numpy as np
 import torch
@@ -33,9 +32,20 @@ class Stream:
         return (self.uniform(*shape) * n).long()
 
     def beta(self, alpha: float, count: int) -> Tensor:
-        """Float64 of shape (count,) from Beta(alpha, alpha)."""
-        draws = random.Random(self.word())  # noqa: S311 - no secret
-        return torch.tensor([draws.betavariate(alpha, alpha) for _ in range(count)], dtype=torch.float64)
+        """Float64 of shape (count,) from Beta(alpha, alpha), by rejection.
+
+        Jöhnk's method (1964) up to alpha = 1; above it, uniform numbers against the density.
+        """
+        found = torch.empty(0, dtype=torch.float64)
+        while len(found) < count:
+            first, second = self.uniform(2, max(count, 16))
+            if alpha <= 1:
+                x, y = first ** (1 / alpha), second ** (1 / alpha)
+                good = (x + y <= 1) & (x + y > 0)
+                found = torch.cat([found, (x / (x + y))[good]])
+            else:
+                found = torch.cat([found, first[second < (4 * first * (1 - first)) ** (alpha - 1)]])
+        return found[:count]
 
     def permutation(self, n: int) -> Tensor:
         """A permutation of 0 to n - 1: int64 of shape (n,)."""

@@ -1,12 +1,13 @@
 """Wiring of ``distill train``: check everything that can be wrong, train a student, judge it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from distill.augment import normalise
 from distill.config import Config
 from distill.data.cache import open_source
 from distill.data.labelled import load_labelled
@@ -51,13 +52,13 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         return done
     judge = _judge(config, lesson, size, device, say)
     seed = config.data.view_seed
-    view = open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say)
-    steps = config.train.steps(view.source.order.n, view.batch_size)
-    engine = Engine(
-        device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
-    )
-    loop = _make_loop(config, student, lesson, view, engine)
-    progress = conduct(loop, config, out, identity, state, judge.measure if judge else None)
+    with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say) as view:
+        steps = config.train.steps(view.source.order.n, view.batch_size)
+        engine = Engine(
+            device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
+        )
+        loop = _make_loop(config, student, lesson, view, engine)
+        progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
     loop.targets.require_unchanged()
     network = {"arch": config.student.arch, "num_classes": config.teacher.num_classes}
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
@@ -66,10 +67,11 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     return finish(loop, progress, out, "student.safetensors", network, judged | origin)
 
 
-def open_view(config: Config, patchset: PatchSet, seed: int, device: torch.device, say: Say) -> View:
+@contextmanager
+def open_view(config: Config, patchset: PatchSet, seed: int, device: torch.device, say: Say) -> Iterator[View]:
     """Verify and decode the set, and lay the config's order and augmentation over it."""
-    source = open_source(patchset, config.data, seed, device, say)
-    return View(source=source, augment=config.augment, seed=seed)
+    with open_source(patchset, config.data, seed, device, say) as source:
+        yield View(source=source, augment=config.augment, seed=seed)
 
 
 def _judge(config: Config, lesson: Lesson, size: int, device: torch.device, say: Say) -> Judge | None:
@@ -96,10 +98,9 @@ def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, e
     targets = lesson.targets(view, engine)
     student.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config.optim, student.parameters())
-    example = normalise(view.batch(0).images, lesson.mean, lesson.std)
     return Loop(
         student=student,
-        forward=engine.student(student, example),
+        forward=engine.student(student, view.example()),
         average=average_of(student, config.train.ema),
         targets=targets,
         loss=make_loss(config.loss),
@@ -109,6 +110,7 @@ def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, e
         optimizer=optimizer,
         scheduler=make_scheduler(config.optim, optimizer, engine.steps),
         steps=engine.steps,
+        seed=config.train.seed,
         precision=config.train.precision,
         device=engine.device,
     )

@@ -39,6 +39,11 @@ def run_directory(out: Path, resume: bool) -> Iterator[None]:
             yield
     except BlockingIOError as error:
         raise DistillError(f"{out}: another run is writing here; choose another --out") from error
+    except torch.OutOfMemoryError as error:
+        raise DistillError(
+            f"the GPU has too little memory: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
+            "or set data.cache to ram"
+        ) from error
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)} and go on with --resume") from error
     finally:
@@ -81,7 +86,9 @@ def average_of(network: nn.Module, decay: float | None) -> AveragedModel | None:
     """An exponential moving average of weights and buffers, or None without a ``decay``."""
     if decay is None:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(
+        network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True, device=next(network.parameters()).device
+    )
 
 
 def conduct(
@@ -91,6 +98,7 @@ def conduct(
     identity: dict[str, Any],
     state: dict[str, Any] | None,
     measure: Measure | None,
+    say: Say,
 ) -> Progress:
     """Train ``loop`` to its last step, from the checkpoint ``state`` on; returns how long that took.
 
@@ -99,14 +107,18 @@ def conduct(
         InterruptedRun: a signal came; a checkpoint was written.
     """
     view = {"view": json.dumps(loop.view.describe(), sort_keys=True)}
+    arithmetic = {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "device": loop.device.type}
     if state is not None:
         require_identity(state, view, out)
+        if state["arithmetic"] != arithmetic:
+            say(f"going on with {arithmetic} after {state['arithmetic']}: weights will differ in rounding")
     progress = restore(loop, out, state)
     session = Session(
         loop=loop,
         progress=progress,
         out=out,
         identity=identity | view,
+        arithmetic=arithmetic,
         measure=measure,
         every=config.eval.every,
         checkpoint_seconds=config.train.checkpoint_seconds,
@@ -114,14 +126,7 @@ def conduct(
     )
     session.save()
     write_atomically(out / "config.yaml", config.to_yaml().encode())
-    try:
-        session.train()
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DistillError(f"{str(error).splitlines()[0]}; go on with --resume, with data.workers lower") from error
-    finally:
-        loop.view.source.close()
+    session.train()
     return progress
 
 
@@ -137,6 +142,8 @@ def finish(
 
     ``network`` says what the result is: its ``arch`` and ``num_classes``. Returns the summary, with what is given.
     """
+    if not all(bool(torch.isfinite(value).all()) for value in loop.result.state_dict().values()):
+        raise DistillError("the result holds weights that are no finite numbers; lower optim.lr and start again")
     save_weights(out / name, loop.result, mean=loop.mean, std=loop.std, **network)
     samples = progress.step * loop.view.batch_size
     whole = summary | {

@@ -5,11 +5,23 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from distill.checkpoint import holds_checkpoint
+from distill.errors import DistillError
 from distill.session import SUMMARY_NAME
 from manifests.files import write_atomically
 
 FIGURES = ("top1", "top5")
 SHARED = ("agreement", "kl_to_teacher")
+
+
+def check_seeds_folder(out: Path) -> None:
+    """Make sure that runs of several seeds do not begin in the folder of a single run.
+
+    Raises:
+        DistillError: it is one.
+    """
+    if holds_checkpoint(out):
+        raise DistillError(f"{out}: holds a run of one seed; choose another --out for several")
 
 
 def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:

@@ -15,7 +15,7 @@ from distill.errors import DistillError, NonFiniteLossError
 from distill.judge import Measure
 from distill.loop import Loop, Progress, require_finite, run_loop
 from manifests.canonical import parse_json
-from manifests.files import read_regular_file, write_atomically
+from manifests.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.terminal import Update, progress_bar
 
 METRICS_NAME = "metrics.jsonl"
@@ -36,7 +36,7 @@ def check_folder(out: Path, resume: bool) -> bool:
     """
     try:
         existed = out.exists()
-        occupied = existed and any(out.iterdir())
+        occupied = existed and any(not item.name.startswith(PART_PREFIX) for item in out.iterdir())
     except OSError as error:
         raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
     if occupied and not resume:
@@ -74,7 +74,9 @@ def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
     loop.scheduler.load_state_dict(state["scheduler"])
     if loop.average is not None:
         loop.average.load_state_dict(state["average"])
-    progress = Progress(step=state["step"], seconds=state["seconds"], losses=list(state["losses"]))
+    progress = Progress(
+        step=state["step"], seconds=state["seconds"], losses=[loss.to(loop.device) for loss in state["losses"]]
+    )
     if metrics.exists():  # lines written after the checkpoint belong to steps that will be done again
         rows = [line for line in metrics.read_text(errors="replace").splitlines() if _row_step(line) <= progress.step]
         write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
@@ -96,6 +98,7 @@ class Session:
     progress: Progress
     out: Path
     identity: dict[str, Any]
+    arithmetic: dict[str, Any]
     measure: Measure | None
     every: int
     checkpoint_seconds: float
@@ -157,6 +160,7 @@ class Session:
         require_finite(self.loop, self.progress)  # a checkpoint is always a good one
         state = {
             "identity": self.identity,
+            "arithmetic": self.arithmetic,
             "student": self.loop.student.state_dict(),
             "optimizer": self.loop.optimizer.state_dict(),
             "scheduler": self.loop.scheduler.state_dict(),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.data.order import Ordering
 from distill.data.view import Batch
 from distill.engine import Frozen
 from distill.labels import StoredLogits
@@ -57,12 +58,13 @@ class Labels:
     """Class probabilities from labels (n,), smoothed, and mixed as the pixels are."""
 
     labels: Tensor
+    order: Ordering
     num_classes: int
     smoothing: float
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
         """Probabilities float32 (B, classes): 1 - s on the label, s / classes on every class."""
-        own = F.one_hot(self.labels[batch.indices], self.num_classes).float()
+        own = F.one_hot(self.labels[self.order.batch(batch.step)], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes
         mix = batch.draws.mix
         if mix is not None:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.augment import normalise
 from distill.config import SupervisedConfig
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
@@ -50,7 +49,7 @@ def teach(
         loop = _make_loop(config, images, device, say)
         say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
         judge = _judge(config, loop, device)
-        progress = conduct(loop, config, out, identity, state, judge.measure if judge else None)
+        progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
         network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
         judged = judge.judge(loop.result) if judge else {"top1": None}
         return finish(loop, progress, out, RESULT_NAME, network, judged | {"seed": config.train.seed})
@@ -94,10 +93,13 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
     engine.prepare_process()
     return Loop(
         student=network,
-        forward=engine.student(network, normalise(view.batch(0).images, mean, std)),
+        forward=engine.student(network, view.example()),
         average=average_of(network, config.train.ema),
         targets=Labels(
-            labels=images.labels, num_classes=config.network.num_classes, smoothing=config.labels.smoothing
+            labels=images.labels,
+            order=order,
+            num_classes=config.network.num_classes,
+            smoothing=config.labels.smoothing,
         ),
         loss=cross_entropy,
         view=view,
@@ -106,6 +108,7 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
         optimizer=optimizer,
         scheduler=make_scheduler(config.optim, optimizer, steps),
         steps=steps,
+        seed=config.train.seed,
         precision=config.train.precision,
         device=device,
     )

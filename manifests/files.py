@@ -85,6 +85,9 @@ def hold_folder(folder: Path) -> Iterator[None]:
         BlockingIOError: somebody else holds it.
     """
     handle = os.open(folder, os.O_RDONLY)
+    if not _held:
+        os.register_at_fork(after_in_child=_release_in_child)
+    _held.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +96,17 @@ def hold_folder(folder: Path) -> Iterator[None]:
                 raise
         yield
     finally:
+        _held.discard(handle)
         os.close(handle)
+
+
+_held: set[int] = set()
+
+
+def _release_in_child() -> None:
+    """A forked process shares its parent's hold, and must not keep it when the parent is killed."""
+    while _held:
+        os.close(_held.pop())
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:

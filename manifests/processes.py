@@ -16,6 +16,7 @@ from multiprocessing.context import ForkServerContext
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_OLD_LIMIT = 32 << 20  # of glibc before 2.35
 
 
 def start_server(preload: str) -> ForkServerContext:
@@ -82,5 +83,6 @@ def keep_freed_memory(limit: int) -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # the GNU C library's; others have no such call
         mallopt = ctypes.CDLL(None).mallopt
+        if not mallopt(_M_MMAP_THRESHOLD, limit):
+            mallopt(_M_MMAP_THRESHOLD, min(limit, _OLD_LIMIT))
         mallopt(_M_TRIM_THRESHOLD, limit)
-        mallopt(_M_MMAP_THRESHOLD, limit)

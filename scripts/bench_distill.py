@@ -178,6 +178,7 @@ def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -
         optimizer=optimizer,
         scheduler=make_scheduler(optim, optimizer, steps),
         steps=steps,
+        seed=0,
         precision="bf16",
         device=engine.device,
     )

@@ -69,6 +69,7 @@ def kill_runs(folder: Path, kills: int, chance: random.Random) -> None:
     click.echo("two runs of one seed: the same bytes")
     for number in range(kills):
         name, moments = f"cut{number}", sorted(chance.uniform(2, seconds) for _ in range(1 + number % 2))
+        hits = 0
         for index, moment in enumerate(moments):
             process = subprocess.Popen(
                 command(folder, name, "--teacher", str(folder / "teacher.safetensors")),
@@ -76,11 +77,15 @@ def kill_runs(folder: Path, kills: int, chance: random.Random) -> None:
                 stderr=subprocess.DEVNULL,
             )
             time.sleep(moment)
+            if process.poll() is None:
+                hits += 1
             process.send_signal(signal.SIGKILL if (number + index) % 2 == 0 else signal.SIGTERM)
             process.wait()
         if train(folder, name) != expected:
             sys.exit(f"run {number + 1}, stopped after {moments} s, ends with another student")
-        click.echo(f"run {number + 1}, stopped after {', '.join(f'{m:.1f}' for m in moments)} s: the same bytes")
+        click.echo(
+            f"run {number + 1}, stopped after {', '.join(f'{m:.1f}' for m in moments)} s ({hits} hit): the same bytes"
+        )
 
 
 def compare_stored(folder: Path) -> None:

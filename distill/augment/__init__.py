@@ -5,6 +5,7 @@ uint8 until something needs more.
 """
 
 import dataclasses
+import functools
 
 import torch
 from torch import Tensor
@@ -58,6 +59,13 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(B, H, W, 3) in [0, 255] to float32 (B, 3, H, W) in channels-last memory: (x / 255 - mean) / std."""
-    scale = 1 / (255.0 * torch.tensor(std, device=images.device))
-    shift = -torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)
+    shift, scale = _constants(mean, std, images.device)
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(16)
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Made once: a copy to a GPU would wait for it at every step."""
+    with torch.inference_mode(False):
+        deviation = torch.tensor(std)
+        return (-torch.tensor(mean) / deviation).to(device), (1 / (255.0 * deviation)).to(device)

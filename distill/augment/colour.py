@@ -78,8 +78,8 @@ def _column(values: Tensor, images: Tensor) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
-    weights = torch.tensor(_GRAY, dtype=images.dtype, device=images.device)
-    return (images * weights).sum(dim=3, keepdim=True)
+    red, green, blue = images.split(1, dim=3)
+    return _GRAY[0] * red + _GRAY[1] * green + _GRAY[2] * blue
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class ResizedCrop:
         grid = torch.stack([xs[:, None, :].expand(shape), ys[:, :, None].expand(shape)], dim=-1)
         planes = images.permute(0, 3, 1, 2).float()
         crops = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return crops.permute(0, 2, 3, 1)
+        return crops.permute(0, 2, 3, 1).contiguous()
 
 
 def draw_resized_crop(

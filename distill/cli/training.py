@@ -85,7 +85,7 @@ def teacher(
 ) -> None:
     """Train a network on labelled images, to teach or to compare with.
 
-    Example: distill teacher --data cifar10/ --config teacher-resnet56 --eval cifar10/ --out teacher/
+    Example: distill teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """
     from distill.config import SupervisedConfig, parse_config, read_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
@@ -116,7 +116,7 @@ def _run_all(
     prefix: str,
 ) -> None:
     """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print results."""
-    from distill.seeds import summarise  # noqa: PLC0415
+    from distill.seeds import check_seeds_folder, summarise  # noqa: PLC0415
     from distill.session import InterruptedRun  # noqa: PLC0415
 
     if out is None:
@@ -125,6 +125,7 @@ def _run_all(
         if seeds is None:
             _print_summary(what, prefix, run({}, out), out)
             return
+        check_seeds_folder(out)
         summaries = []
         for each in seeds:
             folder = out / f"seed{each}"

@@ -4,10 +4,13 @@
 file is believed only after it was hashed again, and was decoded from shards that were verified.
 """
 
+import fcntl
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +34,29 @@ MARGIN = 1 << 30
 """Bytes of disk and of memory that stay free."""
 
 
-def open_source(patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say) -> Source:
+@contextmanager
+def open_source(
+    patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say
+) -> Iterator[Source]:
     """A verified set in the order of ``seed``: its patches held where ``config.cache`` says, or streamed.
 
     Raises:
-        DistillError: it does not fit there, or a member is not the image the manifest promises.
+        DistillError: it does not fit there, a member is not the image the manifest promises, or a process that
+            reads was killed.
         PatchSetError: a shard is not what the manifest says.
     """
+    source = _source(patchset, config, seed, device, say)
+    try:
+        yield source
+    except RuntimeError as error:  # torch raises it wherever this process is when one of its own dies
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DistillError(f"{str(error).splitlines()[0]} Go on with fewer data.workers") from error
+    finally:
+        source.close()
+
+
+def _source(patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say) -> Source:
     folder = cache_folder(config)
     cached = None if config.cache == "none" else _cached(patchset, folder, say)
     place = _place(patchset, config, device, cached is not None)
@@ -97,7 +116,19 @@ def _no_gpu(needed: int, device: torch.device) -> str | None:
 
 
 def free_memory() -> int:
-    """Bytes of memory this machine could give; a large number where it does not say."""
+    """Bytes of memory this machine, or the container it is in, could give; a large number where nothing says."""
+    return min(_free_of_machine(), _free_of_container())
+
+
+def _free_of_container() -> int:
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        return int(limit) - int(used)
+    except (OSError, ValueError):  # no cgroup of version 2, or one without a limit
+        return 1 << 62
+
+
+def _free_of_machine() -> int:
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return 1 << 62  # only Linux says how much it could give
@@ -113,7 +144,9 @@ def _cached(patchset: PatchSet, folder: Path, say: Say) -> Pixels | None:
             return None
         held = json.loads(note.read_text())
         with progress_bar("hashing decoded patches (bytes)", path.stat().st_size) as update:
-            if not isinstance(held, dict) or file_digest(path, counting(update)) != held.get("sha256"):
+            if not isinstance(held, dict) or held.get("pillow") != PIL.__version__:
+                return None  # another decoder may see other pixels in a JPEG
+            if file_digest(path, counting(update)) != held.get("sha256"):
                 return None
     except (OSError, ValueError):
         return None
@@ -157,13 +190,15 @@ def _no_room(folder: Path, needed: int) -> str | None:
 def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pixels:
     path, note = _files(patchset, folder)
     _remove_parts_of_the_dead(folder)
-    part = folder / f"{PART_PREFIX}{os.getpid()}-{path.name}"
+    part = folder / f"{PART_PREFIX}{secrets.token_hex(8)}-{path.name}"
     try:
         pixels = file_memory(part, patchset)
-        _decode(pixels, patchset, config)
-        pixels.flush()
-        digest = file_digest(part)
-        part.replace(path)
+        with part.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            _decode(pixels, patchset, config)
+            pixels.flush()
+            digest = file_digest(part)
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     sync_directory(folder)
@@ -172,11 +207,11 @@ def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pix
 
 
 def _remove_parts_of_the_dead(folder: Path) -> None:
-    """Remove what killed processes left; other runs may be decoding here at this moment."""
+    """Remove what killed processes left; one that a process still writes is locked."""
     for part in folder.glob(f"{PART_PREFIX}*"):
-        pid = part.name.removeprefix(PART_PREFIX).split("-", 1)[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            part.unlink(missing_ok=True)
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def _decode(pixels: Pixels, patchset: PatchSet, config: DataConfig) -> None:

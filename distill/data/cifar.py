@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 as they are published: binary records, or Python's pickles of arrays."""
 
 import dataclasses
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class _Pickled:
         try:
             with file.open("rb") as stream:
                 value = _Unpickler(stream, encoding="bytes").load()
-            pixels, labels = np.asarray(value[b"data"]), np.asarray(value[self.key])
+            pixels, labels = _plain(value[b"data"]), _plain(value[self.key])
             good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
             if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
                 raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
@@ -68,17 +69,66 @@ _FORMS: dict[str, tuple[_Binary | _Pickled, ...]] = {
 }
 
 
+class _Array:
+    """Stands in for NumPy's array while it is unpickled: shape and bytes are kept, no memory is looked at."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.shape: Any = None
+        self.data: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, _, _, self.data = state
+
+    def decoded(self) -> npt.NDArray[Any]:
+        """The array: uint8, or signed integers where an item has more bytes."""
+        data = self.data.encode("latin1") if isinstance(self.data, str) else bytes(self.data)
+        items = math.prod(int(size) for size in self.shape)
+        width = len(data) // items if items else 0
+        kind = {1: "u1", 2: "<i2", 4: "<i4", 8: "<i8"}[width]
+        return np.frombuffer(data, dtype=kind).reshape(self.shape)
+
+
+class _Dtype:
+    """Stands in for NumPy's dtype."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _from_buffer(data: Any, dtype: object, shape: Any, order: object) -> _Array:
+    array = _Array()
+    array.shape, array.data = shape, data
+    return array
+
+
 class _Unpickler(pickle.Unpickler):
-    """Reads CIFAR's Python files, which are pickles of arrays, and refuses to build anything else."""
+    """Reads CIFAR's Python files, which are pickles of arrays, and builds nothing but plain values and stand-ins."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Only what an array is made of."""
-        root = module.split(".", 1)[0]
-        if root == "numpy" and name in ("_reconstruct", "_frombuffer", "ndarray", "dtype"):
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        """Only what an array is made of, and none of it NumPy's own."""
+        known: dict[str, Any] = {
+            "_reconstruct": _Array,
+            "ndarray": _Array,
+            "dtype": _Dtype,
+            "_frombuffer": _from_buffer,
+        }
+        if module.split(".", 1)[0] == "numpy" and name in known:
+            return known[name]
         if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
+            return _latin1
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How the oldest protocol writes bytes."""
+    return text.encode("latin1")
+
+
+def _plain(value: Any) -> npt.NDArray[Any]:
+    return value.decoded() if isinstance(value, _Array) else np.asarray(value)
 
 
 def read_cifar(path: Path, split: str) -> tuple[Pixels, Labels] | None:

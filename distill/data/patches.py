@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import os
 import re
+import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,6 +27,12 @@ from manifests.images import decode_patch
 _CHUNK = 512
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def ignore_signals(worker: int) -> None:
+    """For a decoding process: Ctrl-C and SIGTERM are heard by the process that started it, which ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
@@ -52,7 +59,10 @@ def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.ui
         OSError: the disk has no room for it. It is taken now: a full disk under a mapping would kill the process.
     """
     with path.open("xb") as file:
-        os.posix_fallocate(file.fileno(), 0, bytes_of(patchset))
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, bytes_of(patchset))
+        else:  # macOS
+            file.truncate(bytes_of(patchset))
     return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape_of(patchset))
 
 
@@ -90,6 +100,7 @@ def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor
             pipeline,
             batch_size=None,
             num_workers=workers,
+            worker_init_fn=ignore_signals,
             multiprocessing_context="fork" if workers else None,  # forked ones share the array
         ):
             if isinstance(chunk, str):

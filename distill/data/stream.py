@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from distill.data.order import Place, WindowOrder
-from distill.data.patches import Pixels, decode_sample, tar_errors
+from distill.data.patches import Pixels, decode_sample, ignore_signals, tar_errors
 from distill.data.tars import read_samples
 from distill.errors import DistillError
 from manifests import PatchSet
@@ -33,7 +33,7 @@ class Streamed:
     """A source that reads a verified set again in every epoch. Steps are fast in their order, slow in any other."""
 
     def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, device: torch.device) -> None:
-        self._patchset, self._workers, self._device = patchset, workers, device
+        self._patchset, self._workers, self.device = patchset, workers, device
         self.order = order
         self._windows: dict[Place, Tensor] = {}
         self._reader: _Reader | None = None
@@ -56,7 +56,7 @@ class Streamed:
             if place not in self._windows:
                 self._windows[place] = self._read(place)
         images = torch.cat([self._windows[place][rows] for place, rows in pieces])
-        return images.to(self._device, non_blocking=True)
+        return images.to(self.device, non_blocking=True)
 
     def close(self) -> None:
         """End the processes and the thread that read ahead."""
@@ -84,6 +84,7 @@ class _Reader:
             _Shards(patchset, order, first),
             batch_size=None,
             num_workers=count,
+            worker_init_fn=ignore_signals,
             collate_fn=_as_it_is,  # torch's own makes lists of tuples
             multiprocessing_context="fork" if count else None,
         )

@@ -22,6 +22,10 @@ class Source(Protocol):
     def size(self) -> int:
         """Pixels a side."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its images come."""
+
     def images(self, step: int) -> Tensor:
         """The images of the samples ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
 
@@ -60,13 +64,12 @@ def placed(samples: Tensor, device: torch.device) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A step's samples: their ``indices`` (B,), their augmentation, and the ``images`` (B, H, W, 3) it gave.
+    """A step's augmentation and the ``images`` (B, H, W, 3) it gave.
 
     Images are uint8, or float32 in [0, 255] where the augmentation needs it.
     """
 
     step: int
-    indices: Tensor
     draws: Draws
     images: Tensor
 
@@ -93,7 +96,12 @@ class View:
         """The batch of ``step``, counted from 0."""
         draws = draw(self.augment, self.batch_size, self.source.size, Stream(self.seed, "augment", step))
         images = augment(self.source.images(step), draws)
-        return Batch(step=step, indices=self.source.order.batch(step), draws=draws, images=images)
+        return Batch(step=step, draws=draws, images=images)
+
+    def example(self) -> Tensor:
+        """Zeros as networks get their images: float32 (B, 3, H, W) in channels-last memory."""
+        shape = (self.batch_size, 3, self.size, self.size)
+        return torch.zeros(shape, device=self.source.device).contiguous(memory_format=torch.channels_last)
 
     def describe(self) -> dict[str, Any]:
         """All that decides a batch but the samples themselves, as plain JSON values."""

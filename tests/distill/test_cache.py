@@ -1,9 +1,11 @@
 """Decoded sets: the set's pixels wherever they are held, decoded once, believed only while they hash as they did."""
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
 
+import PIL
 import pytest
 import torch
 
@@ -22,9 +24,9 @@ CPU = torch.device("cpu")
 
 def load(shards: Path, **values: object) -> tuple[torch.Tensor, list[str]]:
     said: list[str] = []
-    source = open_source(open_patchset(shards), DataConfig.model_validate(values), 0, CPU, said.append)
-    assert isinstance(source, Resident)
-    return source.samples, said
+    with open_source(open_patchset(shards), DataConfig.model_validate(values), 0, CPU, said.append) as source:
+        assert isinstance(source, Resident)
+        return source.samples, said
 
 
 def require_pixels(tensor: torch.Tensor, shards: Path) -> None:
@@ -102,8 +104,8 @@ def test_no_room_on_the_disk(patchset_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_does_not_fit_anywhere_is_streamed(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "MARGIN", 1 << 62)
-    source = open_source(open_patchset(patchset_path), DataConfig(), 0, CPU, print)
-    assert isinstance(source, Streamed)
+    with open_source(open_patchset(patchset_path), DataConfig(), 0, CPU, print) as source:
+        assert isinstance(source, Streamed)
 
 
 def test_a_disk_that_fills_while_the_file_is_made(
@@ -129,11 +131,27 @@ def test_too_little_memory(patchset_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_leftovers_of_killed_runs_go(patchset_path: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
-    dead, alive = folder / ".patchset-part-4194304999-x.rgb", folder / f".patchset-part-{os.getppid()}-x.rgb"
+    dead, alive = folder / ".patchset-part-1-x.rgb", folder / ".patchset-part-2-x.rgb"
     dead.touch()
-    alive.touch()
+    with alive.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        load(patchset_path)
+        assert not dead.exists() and alive.exists()
+
+
+def test_another_decoder_decodes_again(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(patchset_path)
-    assert not dead.exists() and alive.exists()
+    monkeypatch.setattr(PIL, "__version__", "99.0")
+    assert "verified shards" in load(patchset_path)[1][0]
+
+
+def test_the_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/sys/fs/cgroup/memory.max": "3000\n", "/sys/fs/cgroup/memory.current": "1000\n"}
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self: files.get(str(self)) or original(self))
+    assert cache.free_memory() == 2000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert cache.free_memory() > 2000
 
 
 def test_a_folder_of_ones_own(patchset_path: Path, tmp_path: Path, folder: Path) -> None:

@@ -134,3 +134,23 @@ def test_labels_must_be_the_teachers_classes(images: Labelled, tmp_path: Path) -
     data.require_classes(4, tmp_path)
     with pytest.raises(DistillError, match="labels run from 0 to 3, expected 0 to 2"):
         data.require_classes(3, tmp_path)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_labels_and_pixels_as_arrays_of_every_protocol(images: Labelled, tmp_path: Path, protocol: int) -> None:
+    value = {b"data": planes(images[0]), b"labels": images[1]}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(value, protocol=protocol))
+    check(tmp_path, images)
+
+
+class Pointers:
+    """Asks for an array of objects at an address of its choice."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return np.ndarray, ((1,), np.dtype("O"), b"A" * 8)
+
+
+def test_a_pickle_that_points_into_memory(tmp_path: Path) -> None:
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Pointers(), b"labels": [0]}))
+    with pytest.raises(DistillError, match="no CIFAR file"):
+        load_labelled(tmp_path, None)

@@ -137,6 +137,21 @@ def test_logits_of_another_set_or_teacher_are_refused(
     assert_one_line(run_distill(*verify, teacher_path), "of the set 0000")
 
 
+def _edit(folder: Path, **changes: Any) -> None:
+    path = folder / "labels.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(value | {k: v(value[k]) if callable(v) else v for k, v in changes.items()}))
+
+
+def _replace(folder: Path, write: Any) -> None:
+    """Write another array file and make its digest fit, as somebody who means harm would."""
+    from manifests.digest import file_digest
+
+    path = folder / "logits-000000.npy"
+    write(path)
+    _edit(folder, files=[{"name": path.name, "steps": 12, "sha256": file_digest(path)}])
+
+
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-7] ^= 1
@@ -151,6 +166,19 @@ def _flip(path: Path) -> None:
         (lambda f: (f / "labels.json").unlink(), "labels.json is missing"),
         (lambda f: (f / "labels.json").write_text("{}"), "labels.json: required keys"),
         (lambda f: (f / "labels.json").write_text("{"), "labels.json"),
+        (lambda f: _edit(f, files=[]), "has no files"),
+        (lambda f: _edit(f, batch_size=8), "a batch_size that is not its view's"),
+        (lambda f: _edit(f, teacher=lambda held: held | {"std": [0.2, 0, 0.3]}), "std[1]: Input should be greater"),
+        (lambda f: _edit(f, view=lambda held: held | {"augment": 3}), "view.augment"),
+        (lambda f: _replace(f, lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100))), "no array file"),
+        (
+            lambda f: _replace(f, lambda path: np.save(path, np.zeros((192, 5), np.float16))),
+            "expected float16 (192, 4)",
+        ),
+        (
+            lambda f: _replace(f, lambda path: np.save(path, np.full((192, 4), np.nan, np.float16))),
+            "no finite number",
+        ),
     ],
 )
 def test_damage(

@@ -17,7 +17,7 @@ import torch
 
 import distill.loop
 from distill.checkpoint import KEYS
-from distill.config import Config, parse_config
+from distill.config import Config, packaged_text, parse_config
 from distill.data.labelled import load_labelled
 from distill.data.view import Batch
 from distill.evaluate import logits_of, top_k
@@ -377,3 +377,56 @@ def test_a_teacher_that_changes_spoils_the_run(
     monkeypatch.setattr(distill.loop.Loop, "train_step", touch)
     assert_one_line(run_distill(*arguments, tmp_path / "run"), "the teacher changed during the run")
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_network_with_dropout_resumes_exactly(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = ["--set", "student.arch=torchvision/mobilenet_v2", "--set", "train.samples=96"]
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    original = distill.loop.Loop.train_step
+
+    def stop_at_2(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.loop.Loop, "train_step", stop_at_2)
+        assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_killed_in_its_first_checkpoint_begins_again(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".patchset-part-77-checkpoint.pt").write_bytes(b"half")
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    assert not list((tmp_path / "run").glob(".patchset-part-*"))
+
+
+def test_several_seeds_leave_a_single_run_alone(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    assert_one_line(run_distill(*arguments, tmp_path / "run", "--seeds", "0,1"), "holds a run of one seed")
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_another_number_of_threads_is_told(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        result = run_distill(*arguments, tmp_path / "run", "--resume")
+    finally:
+        torch.set_num_threads(threads)
+    assert result.status == 0 and "weights will differ in rounding" in result.out
+
+
+def test_an_untempered_loss_needs_no_surgery(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    config = parse_config(packaged_text("resnet20"), "resnet20", {"loss.name": "mse"}, Config)
+    assert config.loss.name == "mse"
+    assert run_distill(*arguments, tmp_path / "run", "--set", "loss.name=hard").status == 0
