@@ -28,7 +28,7 @@ from distill.augment import AugmentConfig, normalise
 from distill.data.order import Order
 from distill.data.view import Resident, View
 from distill.device import pick_device
-from distill.engine import Engine
+from distill.engine import Compile, Engine
 from distill.labels import LabelFile, Labeller, LabelsManifest, StoredLogits
 from distill.loop import Loop
 from distill.losses import TemperedLossConfig, kl_loss, make_loss
@@ -107,9 +107,11 @@ def _cutmix(x: Tensor) -> Tensor:
     return x
 
 
-def ours(arch: tuple[str, str], batch: int, steps: int, device: torch.device, *, stored: bool) -> dict[str, float]:
+def ours(
+    arch: tuple[str, str], batch: int, steps: int, device: torch.device, compiling: Compile, *, stored: bool
+) -> dict[str, float]:
     """Images a second of ``distill train``'s loop, and which share of a step is the loader's and the teacher's."""
-    engine = Engine(device=device, precision="bf16", compile="auto", steps=10**6, say=print)
+    engine = Engine(device=device, precision="bf16", compile=compiling, steps=10**6, say=print)
     engine.prepare_process()
     samples = patches().to(device)
     source = Resident(samples=samples, order=Order(PATCHES, batch, 0), device=device)
@@ -201,9 +203,8 @@ def _time(call: Any, device: torch.device, repeats: int = 5) -> float:
     return statistics.median(times)
 
 
-def _measure(variant: str, teacher: str, student: str, batch: int, steps: int, device: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--variant", variant, "--teacher", teacher, "--student", student]
-    command += ["--batch", str(batch), "--steps", str(steps), "--device", device]
+def _measure(variant: str, *arguments: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--variant", variant, *arguments]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result
@@ -216,6 +217,7 @@ def _measure(variant: str, teacher: str, student: str, batch: int, steps: int, d
 @click.option("--steps", default=15, show_default=True, help="Steps a measurement, three of them to warm up.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
+@click.option("--compile", "compiling", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
 @click.option("--variant", type=click.Choice(["plain", "live", "stored"]), hidden=True)
 def main(
@@ -225,6 +227,7 @@ def main(
     steps: int,
     rounds: int,
     device: str,
+    compiling: Compile,
     out: Path | None,
     variant: str | None,
 ) -> None:
@@ -235,12 +238,14 @@ def main(
         if variant == "plain":
             print(json.dumps(plain((teacher, student), batch, steps, where)))
         else:
-            print(json.dumps(ours((teacher, student), batch, steps, where, stored=variant == "stored")))
+            print(json.dumps(ours((teacher, student), batch, steps, where, compiling, stored=variant == "stored")))
         return
+    arguments = ["--teacher", teacher, "--student", student, "--batch", str(batch), "--steps", str(steps)]
+    arguments += ["--device", device, "--compile", compiling]
     results: dict[str, list[dict[str, float]]] = {"plain": [], "live": [], "stored": []}
     for _ in range(rounds):
         for name, measured in results.items():
-            measured.append(_measure(name, teacher, student, batch, steps, device))
+            measured.append(_measure(name, *arguments))
     lines = _report(results, teacher, student, batch, steps, device)
     print("\n".join(lines))
     if out is not None:
