@@ -6,6 +6,7 @@ Whatever cannot be done falls back to the plain network, with a line that says s
 import contextlib
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ Say = Callable[[str], None]
 
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000
-"""Steps from which on compiling a teacher for the CPU has paid for itself: seconds, for a tenth of each step."""
+"""Steps from which on compiling for the CPU has paid for itself: seconds, for a tenth of each step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,17 +74,18 @@ class Engine:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         folded = self._fold(model).to(memory_format=torch.channels_last)
         _convert(folded, dtype)
-        wanted = self.compile == "on" or (
-            self.compile == "auto" and (self.device.type == "cuda" or self.steps >= LONG_RUN)
+        network = (
+            self._compiled(folded, example.to(dtype), "teacher", {"freezing": True}) if self._compiles() else folded
         )
-        network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True}) if wanted else folded
         return Frozen(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """``model`` as a function that trains it. On a CPU the libraries' own kernels beat compiled ones."""
-        if self.compile == "on" or (self.compile == "auto" and self.device.type == "cuda"):
-            return self._compiled(model, example, "student", {})
-        return model
+        """``model`` as a function that trains it, and shares its weights."""
+        return self._compiled(model, example, "student", {}) if self._compiles() else model
+
+    def _compiles(self) -> bool:
+        pays = self.device.type == "cuda" or self.steps >= LONG_RUN
+        return self.compile == "on" or (self.compile == "auto" and pays)
 
     def _fold(self, model: nn.Module) -> nn.Module:
         try:
@@ -94,6 +96,7 @@ class Engine:
         return folded.eval().requires_grad_(False)
 
     def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no CUDA
         compiled = torch.compile(model, options=options)
         try:
             self._try(model, compiled, example)
