@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from distill.errors import DistillError
+from distill.errors import DistillError, Say
 from distill.weights import state_digest
 from manifests.processes import keep_freed_memory
 
 Compile = Literal["auto", "on", "off"]
 Precision = Literal["bf16", "fp32"]
-Say = Callable[[str], None]
 
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000

@@ -1,8 +1,12 @@
-"""The one error of this package, and the many that a torn file causes."""
+"""The one error of this package, the many that a torn file causes, and who is told of what is none."""
 
 import pickle
 import struct
+from collections.abc import Callable
 from typing import Any
+
+Say = Callable[[str], None]
+"""Hears a line that is worth telling and no error."""
 
 
 class DistillError(Exception):

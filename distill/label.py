@@ -14,7 +14,7 @@ from distill.augment import normalise
 from distill.config import Config
 from distill.data.view import View
 from distill.engine import Engine
-from distill.errors import DistillError
+from distill.errors import DistillError, Say
 from distill.labels import (
     MANIFEST_NAME,
     LabelFile,
@@ -32,7 +32,6 @@ from distill.lesson import live_targets
 from distill.models import require_size
 from distill.randomness import Stream
 from distill.run import open_view
-from distill.runs import Say
 from distill.targets import LiveTeacher
 from distill.teacher import Teacher, load_teacher
 from manifests import open_patchset

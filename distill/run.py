@@ -13,6 +13,7 @@ from distill.data.cache import open_source
 from distill.data.labelled import load_labelled
 from distill.data.view import View
 from distill.engine import Engine
+from distill.errors import Say
 from distill.evaluate import logits_of
 from distill.judge import Judge, require_top1
 from distill.lesson import Lesson, open_lesson
@@ -20,7 +21,7 @@ from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
-from distill.runs import Say, average_of, begin, conduct, finish, identity_of, new_network, run_directory
+from distill.runs import average_of, begin, conduct, finish, identity_of, new_network, run_directory
 from manifests import PatchSet, open_patchset
 
 

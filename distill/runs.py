@@ -1,7 +1,7 @@
 """What every training command does with its run directory: begin or go on, train, and leave a result."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.checkpoint import load_checkpoint, require_identity
 from distill.config import Config, SupervisedConfig
-from distill.errors import DistillError
+from distill.errors import DistillError, Say
 from distill.judge import Measure
 from distill.loop import Loop, Progress
 from distill.models import build_model
@@ -20,8 +20,6 @@ from distill.randomness import Stream
 from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, restore
 from distill.weights import save_weights
 from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
-
-Say = Callable[[str], None]
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
 from distill.data.view import Resident, View, placed
 from distill.engine import Engine
-from distill.errors import DistillError
+from distill.errors import DistillError, Say
 from distill.judge import Judge
 from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
-from distill.runs import Say, average_of, begin, conduct, finish, identity_of, new_network, run_directory
+from distill.runs import average_of, begin, conduct, finish, identity_of, new_network, run_directory
 from distill.targets import Labels
 from distill.weights import Triple
 

@@ -205,7 +205,7 @@ def _time(call: Any, device: torch.device, repeats: int = 5) -> float:
 
 def _measure(variant: str, *arguments: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--variant", variant, *arguments]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result
 

@@ -11,6 +11,7 @@ from distill.cli.options import (
     config_option,
     device_option,
     json_option,
+    run_config,
     set_option,
     shards_option,
     teacher_option,
@@ -31,14 +32,10 @@ def label(
 
     Example: distill label --shards shards/ --config resnet20 --teacher resnet56.safetensors --out labels/
     """
-    from distill.config import Config, parse_config, read_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
     from distill.label import label as run_label  # noqa: PLC0415
 
-    name, text = read_config(config_name)
-    if teacher is not None:
-        settings["teacher.weights"] = teacher
-    config = parse_config(text, name, settings, Config)
+    config = run_config(config_name, settings, teacher)
     manifest = run_label(config, shards, out, device=pick_device(device), say=click.echo)
     click.echo(
         f"{manifest.steps} steps of {manifest.batch_size} samples in {len(manifest.files)} files; "
@@ -71,14 +68,10 @@ def verify(
 
     Example: distill verify labels/ --shards shards/ --config resnet20 --teacher resnet56.safetensors
     """
-    from distill.config import Config, parse_config, read_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
     from distill.label import verify as run_verify  # noqa: PLC0415
 
-    name, text = read_config(config_name)
-    if teacher is not None:
-        settings["teacher.weights"] = teacher
-    config = parse_config(text, name, settings, Config)
+    config = run_config(config_name, settings, teacher)
     say = (lambda line: None) if as_json else click.echo
     check = run_verify(config, labels, shards, sample=sample, seed=seed, device=pick_device(device), say=say)
     if as_json:

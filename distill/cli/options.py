@@ -1,11 +1,14 @@
 """Options that several commands share, each one decorator, so that one name means one thing."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from manifests.faults import parse_yaml
+
+if TYPE_CHECKING:
+    from distill.config import Config
 
 FILE = click.Path(path_type=Path)
 
@@ -35,6 +38,16 @@ teacher_option = click.option("--teacher", type=FILE, help="The teacher's weight
 labels_option = click.option(
     "--labels", type=FILE, help="The teacher's stored logits, see distill label; sets teacher.labels."
 )
+
+
+def run_config(config_name: str, settings: dict[str, Any], teacher: Path | None) -> "Config":
+    """The config of a run, with what options say of it."""
+    from distill.config import Config, parse_config, read_config  # noqa: PLC0415
+
+    name, text = read_config(config_name)
+    if teacher is not None:
+        settings["teacher.weights"] = teacher
+    return parse_config(text, name, settings, Config)
 
 
 def _parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

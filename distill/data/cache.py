@@ -23,13 +23,12 @@ from distill.data.order import Order, WindowOrder
 from distill.data.patches import Pixels, bytes_of, decode_into, file_memory, shape_of, shared_memory
 from distill.data.stream import Streamed
 from distill.data.view import Resident, Source
-from distill.errors import DistillError
+from distill.errors import DistillError, Say
 from manifests import PatchSet, verify_shards
 from manifests.digest import file_digest
 from manifests.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
 from manifests.terminal import counting, progress_bar
 
-Say = Callable[[str], None]
 MARGIN = 1 << 30
 """Bytes of disk and of memory that stay free."""
 
