@@ -14,7 +14,7 @@ from manifests.files import write_atomically
 CHECKPOINT_NAME = "checkpoint.pt"
 PREVIOUS_NAME = "checkpoint.previous.pt"
 KEYS = frozenset(
-    {"identity", "arithmetic", "student", "optimizer", "scheduler", "average", "step", "seconds", "losses"}
+    {"identity", "arithmetic", "student", "optimizer", "scaler", "scheduler", "average", "step", "seconds", "losses"}
 )
 
 

@@ -19,7 +19,8 @@ from distill.weights import state_digest
 from manifests.processes import keep_freed_memory
 
 Compile = Literal["auto", "on", "off"]
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000
@@ -70,7 +71,7 @@ class Engine:
 
         ``model`` in eval mode is left as it is. ``example`` is normalised images (B, 3, H, W) as they will come.
         """
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        dtype = DTYPES[self.precision]
         folded = self._fold(model).to(memory_format=torch.channels_last)
         _convert(folded, dtype)
         network = (
@@ -81,6 +82,10 @@ class Engine:
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         """``model`` as a function that trains it, and shares its weights."""
         return self._compiled(model, example, "student", {}) if self._compiles() else model
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps small gradients of fp16 from vanishing; does nothing with bf16 and fp32."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def _compiles(self) -> bool:
         pays = self.device.type == "cuda" or self.steps >= LONG_RUN
@@ -119,9 +124,10 @@ class Engine:
         model.load_state_dict(state)
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
-    """bf16 for the operations that gain from it, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """Half precision for the operations that gain from it; nothing with fp32."""
+    half = precision != "fp32"
+    return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)
 
 
 def _convert(network: nn.Module, dtype: torch.dtype) -> None:

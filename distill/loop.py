@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from distill.augment import normalise
 from distill.data.view import View
-from distill.engine import autocast
+from distill.engine import Precision, autocast
 from distill.errors import NonFiniteLossError
 from distill.losses import Loss
 from distill.randomness import Stream
@@ -53,7 +53,8 @@ class Loop:
     scheduler: LRScheduler
     steps: int
     seed: int
-    precision: str
+    precision: Precision
+    scaler: torch.amp.GradScaler
     device: torch.device
 
     @property
@@ -71,8 +72,9 @@ class Loop:
             logits = self.forward(x)
         loss = self.loss(logits, target)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.student)

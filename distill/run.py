@@ -113,5 +113,6 @@ def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, e
         steps=engine.steps,
         seed=config.train.seed,
         precision=config.train.precision,
+        scaler=engine.scaler(),
         device=engine.device,
     )

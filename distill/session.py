@@ -71,6 +71,7 @@ def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
         return Progress()
     loop.student.load_state_dict(state["student"])
     loop.optimizer.load_state_dict(state["optimizer"])
+    loop.scaler.load_state_dict(state["scaler"])
     loop.scheduler.load_state_dict(state["scheduler"])
     if loop.average is not None:
         loop.average.load_state_dict(state["average"])
@@ -163,6 +164,7 @@ class Session:
             "arithmetic": self.arithmetic,
             "student": self.loop.student.state_dict(),
             "optimizer": self.loop.optimizer.state_dict(),
+            "scaler": self.loop.scaler.state_dict(),
             "scheduler": self.loop.scheduler.state_dict(),
             "average": None if self.loop.average is None else self.loop.average.state_dict(),
             "step": self.progress.step,

@@ -110,6 +110,7 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
         steps=steps,
         seed=config.train.seed,
         precision=config.train.precision,
+        scaler=engine.scaler(),
         device=device,
     )
 

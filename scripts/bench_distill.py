@@ -1,13 +1,14 @@
 """How fast distillation steps are on this machine: a plain loop, ours, and ours with stored logits, in one run.
 
-The plain loop is the usual one: a DataLoader with torchvision's transforms for each sample, CutMix, both networks in
-float32, Adam. Each is measured in a process of its own, in turn, several rounds; the ratios are of the medians.
+The plain loop is the usual one: a DataLoader over a folder of JPEG files with torchvision's transforms for each, CutMix,
+both networks in float32, Adam. Each is measured in a process of its own, in turn, several rounds; the ratios are of the medians.
 Nothing is learnt here: patches are noise, the teacher has random weights. Measure on an idle machine.
 
     scripts/bench_distill --out benchmarks/distill.txt
 """
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -20,9 +21,11 @@ from typing import Any
 import click
 import numpy as np
 import torch
-import torchvision.transforms.v2 as T
+import torchvision.transforms as T
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 
 from distill.augment import AugmentConfig, normalise
 from distill.data.order import Order
@@ -46,41 +49,26 @@ def patches() -> Tensor:
     return torch.randint(0, 256, (PATCHES, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-class Samples(Dataset[Tensor]):
-    """Patches, each through the usual transforms."""
-
-    def __init__(self) -> None:
-        self._images = patches()
-        self._transform = T.Compose(
-            [
-                T.ToPILImage(),
-                T.RandomHorizontalFlip(),
-                T.RandomCrop(32, padding=4),
-                T.ToImage(),
-                T.ToDtype(torch.float32, scale=True),
-                T.Normalize(MEAN, STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return PATCHES
-
-    def __getitem__(self, index: int) -> Tensor:
-        image: Tensor = self._transform(self._images[index].permute(2, 0, 1))
-        return image
+def folder_of_jpegs(folder: Path) -> ImageFolder:
+    """Patches as files, each through the usual transforms."""
+    (folder / "patches").mkdir()
+    for index, patch in enumerate(patches().numpy()):
+        Image.fromarray(patch).save(folder / "patches" / f"{index:05d}.jpg")
+    steps = [T.RandomHorizontalFlip(), T.RandomCrop(32, padding=4), T.ToTensor(), T.Normalize(MEAN, STD)]
+    return ImageFolder(str(folder), transform=T.Compose(steps))
 
 
-def plain(arch: tuple[str, str], batch: int, steps: int, device: torch.device) -> dict[str, float]:
+def plain(data: ImageFolder, arch: tuple[str, str], batch: int, steps: int, device: torch.device) -> dict[str, float]:
     """Images a second of the usual loop."""
+    workers = min(8, os.cpu_count() or 1)
     teacher = build_model(arch[0], 10).eval().requires_grad_(False).to(device)
     student = build_model(arch[1], 10).train().to(device)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
-    loader = DataLoader(
-        Samples(), batch_size=batch, shuffle=True, drop_last=True, num_workers=2, pin_memory=device.type == "cuda"
-    )
+    on_gpu = device.type == "cuda"
+    loader = DataLoader(data, batch_size=batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=on_gpu)
     done, started = 0, 0.0
     while done < steps:
-        for loaded in loader:
+        for loaded, _ in loader:
             if done == WARM_UP:
                 started = _now(device)
             x = _cutmix(loaded.to(device, non_blocking=True))
@@ -182,6 +170,7 @@ def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -
         steps=steps,
         seed=0,
         precision="bf16",
+        scaler=engine.scaler(),
         device=engine.device,
     )
 
@@ -236,7 +225,8 @@ def main(
         where = pick_device(device)
         torch.manual_seed(0)
         if variant == "plain":
-            print(json.dumps(plain((teacher, student), batch, steps, where)))
+            with tempfile.TemporaryDirectory() as folder:
+                print(json.dumps(plain(folder_of_jpegs(Path(folder)), (teacher, student), batch, steps, where)))
         else:
             print(json.dumps(ours((teacher, student), batch, steps, where, compiling, stored=variant == "stored")))
         return

@@ -3,6 +3,7 @@
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +85,9 @@ def config_path(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(CONFIG))
     return path
+
+
+@pytest.fixture
+def arguments(patchset_path: Path, config_path: Path, teacher_path: Path, eval_path: Path) -> list[Any]:
+    base = ["train", "--shards", patchset_path, "--config", config_path, "--teacher", teacher_path]
+    return [*base, "--eval", eval_path, "--device", "cpu", "--out"]

@@ -90,7 +90,7 @@ def test_overrides() -> None:
         ({"data__batch_size": 1}, "config c.yaml: data.batch_size: Input should be greater than or equal to 2"),
         (
             {"train__precision": "fp8"},
-            "config c.yaml: train.precision: Input should be 'bf16' or 'fp32', got 'fp8'",
+            "config c.yaml: train.precision: Input should be 'bf16', 'fp16' or 'fp32', got 'fp8'",
         ),
         ({"optim__nme": "adam"}, "config c.yaml: unknown key 'optim.nme'; did you mean 'name'?"),
         ({"lr": 1}, "--set lr: expected GROUP.KEY=VALUE"),

@@ -1,0 +1,193 @@
+"""Runs that must not begin, or must not end well: one line, and nothing lost."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distill.loop
+from manifests import tar
+from manifests.digest import file_digest, set_id
+from manifests.files import hold_folder
+from tests.conftest import Program, assert_one_line
+from tests.distill.running import same
+
+
+@pytest.mark.parametrize(
+    ("extra", "parts"),
+    [
+        (["--teacher", "none.pt"], ["none.pt: no such weight file"]),
+        (["--eval", "none"], ["none: no such evaluation data"]),
+        (["--shards", "none"], ["none: no such folder"]),
+        (["--set", "teacher.num_classes=10"], ["has 4 classes, but num_classes is 10"]),
+        (["--set", "teacher.min_top1=100"], ["top-1 is", "teacher.min_top1 is 100"]),
+        (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr'; did you mean 'lr'?"]),
+        (["--set", "train.samples=10"], ["10 samples are under one batch of 16"]),
+        (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),
+        (["--set", "student.arch=torchvision/vit_b_16"], ["does not take images of 32 px"]),
+        (["--set", "student.arch=torchvision/googlenet"], ["googlenet"]),
+        (["--set", "augment.cutmix_alpha=.inf"], ["augment.cutmix_alpha: Input should be a finite number"]),
+        (["--set", "teacher.std=[0,0,0]"], ["says its std is"]),
+        (["--device", "meta"], ["not supported"]),
+        (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
+        (
+            ["--set", "optim.lr=1e30", "--set", "optim.schedule=constant"],
+            ["became nan at step ", "nonfinite.json"],
+        ),
+    ],
+)
+def test_bad_input_is_one_line(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, extra: list[str], parts: list[str]
+) -> None:
+    result = run_distill(*arguments, tmp_path / "run", *extra)
+    assert_one_line(result, *parts)
+    started = "became nan" in parts[0]
+    assert (tmp_path / "run").exists() == started
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_no_space_left_and_another_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "run"
+    assert run_distill(*arguments, tmp_path / "whole").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert_one_line(run_distill(*arguments, out), "no space left", str(out), "go on with --resume")
+    out.mkdir(exist_ok=True)
+    with hold_folder(out):
+        assert_one_line(run_distill(*arguments, out, "--resume"), "another run is writing here")
+    assert run_distill(*arguments, out, "--resume").status == 0
+    assert same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}'])
+def test_a_damaged_summary(run_distill: Program, arguments: list[Any], tmp_path: Path, text: str) -> None:
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    (tmp_path / "run" / "summary.json").write_text(text)
+    assert_one_line(run_distill(*arguments, tmp_path / "run", "--resume"), "summary.json")
+
+
+def first_member(data: bytes) -> bytes:
+    size = int(data[124:135], 8)
+    return data[: 512 + size + len(tar.padding(size))]
+
+
+def resign(folder: Path) -> None:
+    """Make a set's digests fit its files again, as somebody who means harm would."""
+    value = json.loads((folder / "manifest.json").read_bytes())
+    for shard in value["shards"]:
+        shard["bytes"] = (folder / shard["name"]).stat().st_size
+        shard["sha256"] = file_digest(folder / shard["name"])
+    value["set_id"] = set_id(value)
+    (folder / "manifest.json").write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda data: data[:-1024] + first_member(data) + tar.END, "stands twice"),
+        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "patch 5 is in no shard"),
+        (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "is no index of this set"),
+        (lambda data: data[:-1024] + tar.header("000000199.png", 0) + tar.END, "not a whole image"),
+        (lambda data: tar.header("000000000.jpg", 0) + data, "is .jpg and .png"),
+        (lambda data: tar.END, "is in no shard"),
+    ],
+)
+def test_a_signed_set_whose_tar_is_wrong(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path, change: Any, part: str
+) -> None:
+    shards = Path(shutil.copytree(patchset_path, tmp_path / "set #1?%20"))
+    path = shards / "patches-000000.tar"
+    path.write_bytes(change(path.read_bytes()))
+    resign(shards)
+    arguments[2] = shards
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), part)
+
+
+def test_a_path_is_never_a_url(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path, eval_path: Path
+) -> None:
+    arguments[2] = shutil.copytree(patchset_path, tmp_path / "set #1?%20")
+    data = shutil.copy(eval_path, tmp_path / "pipe:touch hacked #.tar")
+    assert run_distill(*arguments, tmp_path / "run", "--eval", data).status == 0
+    assert not Path("hacked").exists()
+
+
+def test_a_damaged_shard_stops_the_run_before_the_first_step(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path
+) -> None:
+    shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
+    data = bytearray((shards / "patches-000001.tar").read_bytes())
+    data[3000] ^= 1
+    (shards / "patches-000001.tar").write_bytes(data)
+    arguments[2] = shards
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "patches-000001.tar: sha256 is")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_eval_needs_to_know_the_network(
+    run_distill: Program, teacher_path: Path, eval_path: Path, tmp_path: Path
+) -> None:
+    from distill.weights import load_weights
+
+    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    base = ["eval", "--weights", tmp_path / "t.pt", "--data", eval_path]
+    assert_one_line(run_distill(*base), "give --arch")
+    assert_one_line(run_distill(*base, "--arch", "resnet8"), "set --mean")
+    norm = ["--mean", "0.5,0.4,0.3", "--std", "0.2,0.25,0.3"]
+    result = run_distill(*base, "--arch", "resnet8", *norm)
+    assert result.out == run_distill("eval", "--weights", teacher_path, "--data", eval_path).out
+    assert run_distill(*base, "--arch", "resnet8", "--mean", "1,2").status == 2
+
+
+def test_a_loss_that_is_no_number_names_step_and_samples(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two lines of the log, the first bad step is named; the last checkpoint is a good one."""
+    original, seen = distill.loop.Loop.train_step, {}
+
+    def spoil(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        loss = original(self, step)
+        seen[step] = self.view.source.order.batch(step).tolist()
+        return loss * float("inf") if step >= 5 else loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.loop.Loop, "train_step", spoil)
+        result = run_distill(*arguments, tmp_path / "run")
+    assert_one_line(result, "the loss became inf at step 5", f"{seen[5][0]:09d}, {seen[5][1]:09d}", "nonfinite.json")
+    told = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert told == {"step": 5, "loss": "inf", "samples": [f"{index:09d}" for index in seen[5]]}
+    assert run_distill(*arguments, tmp_path / "run", "--resume").status == 0
+    assert run_distill(*arguments, tmp_path / "whole").status == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_teacher_that_changes_spoils_the_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = distill.loop.Loop.train_step
+
+    def touch(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        if step == 5:
+            next(self.targets.network.folded.parameters())[0] += 1e-3
+        return original(self, step)
+
+    monkeypatch.setattr(distill.loop.Loop, "train_step", touch)
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "the teacher changed during the run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_several_seeds_leave_a_single_run_alone(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    assert_one_line(run_distill(*arguments, tmp_path / "run", "--seeds", "0,1"), "holds a run of one seed")
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before

@@ -1,0 +1,153 @@
+"""Runs that stop and go on: at a signal, a kill, a crash; and which run may go on where."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distill.loop
+import distill.run
+from tests.conftest import Program, assert_one_line
+from tests.distill.running import same, timeless
+
+
+@contextmanager
+def stopping(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
+    """Runs are asked to stop by SIGTERM while they do step ``at``."""
+    original = distill.loop.Loop.train_step
+
+    def train_step(self: distill.loop.Loop, step: int) -> torch.Tensor:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.loop.Loop, "train_step", train_step)
+        yield
+
+
+def test_two_runs_of_one_seed_are_equal(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run_distill(*arguments, tmp_path / name, "--set", f"train.seed={seed}").status == 0
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_a_stopped_run_resumes_exactly(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    """SIGTERM in the middle of a log interval saves; the resumed run ends as the uninterrupted one does."""
+    sets = ["--set", f"optim.schedule={schedule}", "--set", "train.epochs=2"]
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    with stopping(monkeypatch, 7):
+        stopped = run_distill(*arguments, tmp_path / "cut", *sets)
+    assert_one_line(stopped, "stopped at step 8 of 25", "--resume", status=130)
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+def test_a_killed_run_resumes_exactly(arguments: list[Any], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "distill", *map(str, arguments)]
+    sets = ["--set", "train.epochs=4", "--set", "train.checkpoint_seconds=0.001", "--resume"]
+    subprocess.run([*command, tmp_path / "whole", *sets], check=True, capture_output=True)
+    run = subprocess.Popen([*command, tmp_path / "cut", *sets], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    run.kill()
+    run.wait()
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    subprocess.run([*command, tmp_path / "cut", *sets], check=True, capture_output=True)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+def test_resume_refuses_another_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert run_distill(*arguments, out).status == 0
+    assert_one_line(run_distill(*arguments, out), "is not empty", "--resume")
+    finished = run_distill(*arguments, out, "--resume")
+    assert finished.status == 0 and "already finished" in finished.out
+    (out / "summary.json").unlink()
+    assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
+    student = (out / "student.safetensors").read_bytes()
+    (out / "checkpoint.pt").write_bytes(b"torn")
+    resumed = run_distill(*arguments, out, "--resume")
+    assert resumed.status == 0 and "checkpoint.pt: damaged" in resumed.out and "going on from" in resumed.out
+    assert (out / "student.safetensors").read_bytes() == student
+    (out / "summary.json").unlink()
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (out / name).write_bytes(b"torn")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.pt: damaged")
+
+
+def test_resume_leaves_a_folder_that_is_no_run_alone(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "config.yaml").write_text("precious")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "no run to go on with")
+    assert [(p.name, p.read_text()) for p in out.iterdir()] == [("config.yaml", "precious")]
+
+
+def test_a_network_with_dropout_resumes_exactly(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = ["--set", "student.arch=torchvision/mobilenet_v2", "--set", "train.samples=96"]
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    with stopping(monkeypatch, 2):
+        assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_fp16_resumes_with_its_loss_scale(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss far above float16's range: without a scale that fell, and was kept, no step would move a weight."""
+    sets = ["--set", "train.precision=fp16", "--set", "train.samples=112"]
+    make_loss = distill.run.make_loss
+    monkeypatch.setattr(distill.run, "make_loss", lambda config: lambda s, t: 64 * make_loss(config)(s, t))
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    with stopping(monkeypatch, 3):
+        assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
+    scaler = torch.load(tmp_path / "cut" / "checkpoint.pt")["scaler"]
+    assert scaler["scale"] < 2**16
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_killed_in_its_first_checkpoint_begins_again(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".patchset-part-77-checkpoint.pt").write_bytes(b"half")
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    assert not list((tmp_path / "run").glob(".patchset-part-*"))
+
+
+def test_another_number_of_threads_is_told(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        result = run_distill(*arguments, tmp_path / "run", "--resume")
+    finally:
+        torch.set_num_threads(threads)
+    assert result.status == 0 and "weights will differ in rounding" in result.out
