@@ -1,8 +1,9 @@
 """How fast distillation steps are on this machine: a plain loop, ours, and ours with stored logits, in one run.
 
-The plain loop is the usual one: a DataLoader over a folder of JPEG files with torchvision's transforms for each, CutMix,
-both networks in float32, Adam. Each is measured in a process of its own, in turn, several rounds; the ratios are of the medians.
-Nothing is learnt here: patches are noise, the teacher has random weights. Measure on an idle machine.
+The plain loop is the usual one: a DataLoader over a folder of JPEG files with torchvision's transforms for each,
+CutMix, both networks in float32, Adam. Each is measured in a process of its own, in turn, several rounds; the ratios
+are of the medians. Nothing is learnt here: patches are noise, the
+teacher has random weights. Measure on an idle machine.
 
     scripts/bench_distill --out benchmarks/distill.txt
 """
