@@ -45,7 +45,7 @@ TOLERANCE = {"fp32": 1e-2, "fp16": 2e-2, "bf16": 0.1}
 
 
 def label(config: Config, shards: Path, out: Path, *, device: torch.device, say: Say) -> LabelsManifest:
-    """Write the teacher's logits for every step of the run that ``config`` describes into ``out``.
+    """Write the teacher's logits for every view of the run that ``config`` describes into ``out``.
 
     Begun again in the same folder, it goes on behind the last whole file.
 
@@ -90,11 +90,12 @@ def _write(config: Config, set_id: str, teacher: Teacher, view: View, out: Path,
         },
     )
     targets = _targets(config, teacher, view, steps, say)
+    views = view.period
     files = _finished_files(out, manifest)
     per_file = steps_per_file(view.batch_size, config.teacher.num_classes)
-    with progress_bar("labelling (samples)", steps * view.batch_size) as update:
-        for number in range(-(-steps // per_file)):
-            first, last = number * per_file, min((number + 1) * per_file, steps)
+    with progress_bar("labelling (samples)", views * view.batch_size) as update:
+        for number in range(-(-views // per_file)):
+            first, last = number * per_file, min((number + 1) * per_file, views)
             if number >= len(files) or files[number].steps != last - first:
                 files[number:] = [_write_file(out, number, view, targets, teacher, range(first, last))]
                 part = manifest.model_copy(update={"files": files})

@@ -8,11 +8,12 @@ from typing import Protocol
 import torch
 
 from distill.config import Config
-from distill.data.view import View
+from distill.data.cache import free_memory
+from distill.data.view import View, fits_gpu
 from distill.engine import Engine
 from distill.errors import DistillError
 from distill.labels import LabelsManifest, open_logits, read_labels, require_same, require_same_view
-from distill.targets import LiveTeacher, StoredTeacher, Targets
+from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
 from distill.teacher import Teacher, load_teacher
 from distill.weights import Triple
 
@@ -52,11 +53,23 @@ def live_targets(teacher: Teacher, view: View, engine: Engine) -> LiveTeacher:
     return LiveTeacher(network=engine.frozen(teacher.model, view.example()))
 
 
+def _remembered(live: LiveTeacher, view: View, engine: Engine, num_classes: int) -> Targets:
+    """``live``, asked once about each view where views come again and there is room for what it said."""
+    size = view.period * view.batch_size * num_classes * live.network.dtype.itemsize
+    if view.period >= engine.steps:
+        return live
+    if fits_gpu(size, engine.device) or (engine.device.type == "cpu" and size < free_memory() // 2):
+        return RememberedTeacher(live=live)
+    engine.say(f"too little memory for {size / 1e9:.1f} GB of logits: the teacher looks at every batch of every pass")
+    return live
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LiveLesson:
     """A teacher that looks at every batch."""
 
     teacher: Teacher
+    num_classes: int
 
     @property
     def identity(self) -> str:
@@ -84,7 +97,8 @@ class LiveLesson:
 
     def targets(self, view: View, engine: Engine) -> Targets:
         """As ``Lesson``."""
-        return live_targets(self.teacher, view, engine)
+        live = live_targets(self.teacher, view, engine)
+        return _remembered(live, view, engine, self.num_classes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,10 +143,10 @@ class StoredLesson:
             DistillError: the logits are of another view, are too few, or a file of them is damaged.
         """
         require_same_view(self.folder, self.labels.view, view.describe())
-        if self.labels.steps < engine.steps:
+        if self.labels.steps < view.period:
             raise DistillError(
                 f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, "
-                f"this run has {engine.steps}; label with this run's length, or shorten the run with train.samples"
+                f"this run has {view.period}; label with this run's length, or shorten the run with train.samples"
             )
         return StoredTeacher(logits=open_logits(self.folder, self.labels), device=engine.device)
 
@@ -145,7 +159,7 @@ def open_lesson(config: Config, set_id: str, device: torch.device) -> Lesson:
     """
     folder = config.teacher.labels
     if folder is None:
-        return LiveLesson(teacher=load_teacher(config.teacher, device))
+        return LiveLesson(teacher=load_teacher(config.teacher, device), num_classes=config.teacher.num_classes)
     labels = read_labels(folder)
     held = labels.teacher
     require_same(folder, "the set", labels.set_id, set_id)

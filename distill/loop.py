@@ -132,7 +132,7 @@ def require_finite(loop: Loop, progress: Progress) -> float:
         return mean
     first = int((~torch.isfinite(losses)).nonzero()[0])
     step = progress.step - len(losses) + first
-    indices = loop.view.source.order.batch(step)
+    indices = loop.view.indices(step)
     keys = [patch_key(int(index)) for index in indices]
     raise NonFiniteLossError(
         f"the loss became {float(losses[first])} at step {step}; lower optim.lr or use train.precision fp32, and "

@@ -72,7 +72,9 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
 def open_view(config: Config, patchset: PatchSet, seed: int, device: torch.device, say: Say) -> Iterator[View]:
     """Verify and decode the set, and lay the config's order and augmentation over it."""
     with open_source(patchset, config.data, seed, device, say) as source:
-        yield View(source=source, augment=config.augment, seed=seed)
+        steps = config.train.steps(source.order.n, source.order.batch_size)
+        period = -(-steps // config.data.passes)
+        yield View(source=source, augment=config.augment, seed=seed, period=period)
 
 
 def _judge(config: Config, lesson: Lesson, size: int, device: torch.device, say: Say) -> Judge | None:

@@ -39,6 +39,24 @@ class LiveTeacher:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RememberedTeacher:
+    """A live teacher that is asked about each view once, and remembers its logits while the program runs."""
+
+    live: LiveTeacher
+    held: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
+        """Logits (B, classes) in the network's precision."""
+        if batch.step not in self.held:
+            self.held[batch.step] = self.live(batch, x)
+        return self.held[batch.step]
+
+    def require_unchanged(self) -> None:
+        """As ``Frozen.require_unchanged``."""
+        self.live.require_unchanged()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTeacher:
     """Logits that a teacher gave on this view before."""
 

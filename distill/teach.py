@@ -9,7 +9,7 @@ from torch import Tensor
 from distill.config import SupervisedConfig
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
-from distill.data.view import Resident, View, placed
+from distill.data.view import Resident, View, fits_gpu
 from distill.engine import Engine
 from distill.errors import DistillError, Say
 from distill.judge import Judge
@@ -78,12 +78,10 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     order = Order(len(images.labels), config.data.batch_size, seed)
-    view = View(
-        source=Resident(samples=placed(images.images, device), order=order, device=device),
-        augment=config.augment,
-        seed=seed,
-    )
+    samples = images.images.to(device) if fits_gpu(images.images.nbytes, device) else images.images
     steps = config.train.steps(order.n, order.batch_size)
+    source = Resident(samples=samples, order=order, device=device)
+    view = View(source=source, augment=config.augment, seed=seed, period=steps)
     optimizer = make_optimizer(config.optim, network.parameters())
     mean, std = statistics(images.images)
     mean, std = config.network.mean or mean, config.network.std or std

@@ -104,7 +104,7 @@ def ours(
     engine.prepare_process()
     samples = patches().to(device)
     source = Resident(samples=samples, order=Order(PATCHES, batch, 0), device=device)
-    view = View(source=source, augment=AugmentConfig(), seed=0)
+    view = View(source=source, augment=AugmentConfig(), seed=0, period=steps)
     example = normalise(view.batch(0).images, MEAN, STD)
     targets: Targets
     with tempfile.TemporaryDirectory() as folder:

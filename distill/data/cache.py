@@ -22,7 +22,7 @@ from distill.data.config import DataConfig
 from distill.data.order import Order, WindowOrder
 from distill.data.patches import Pixels, bytes_of, decode_into, file_memory, shape_of, shared_memory
 from distill.data.stream import Streamed
-from distill.data.view import Resident, Source
+from distill.data.view import Resident, Source, fits_gpu
 from distill.errors import DistillError, Say
 from manifests import PatchSet, verify_shards
 from manifests.digest import file_digest
@@ -93,7 +93,7 @@ def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached:
     """
     needed = bytes_of(patchset)
     problems: dict[str, Callable[[], str | None]] = {
-        "gpu": lambda: _no_gpu(needed, device),
+        "gpu": lambda: None if fits_gpu(needed, device) else "no GPU, or too little memory on it,",
         "ram": lambda: None if needed + MARGIN < free_memory() else "too little memory",
         "disk": lambda: None if cached else _no_room(cache_folder(config), needed),
         "none": lambda: None,
@@ -106,12 +106,6 @@ def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached:
             "use auto, or another folder with data.cache_dir"
         )
     return config.cache
-
-
-def _no_gpu(needed: int, device: torch.device) -> str | None:
-    if device.type != "cuda":
-        return "no GPU"
-    return None if needed < torch.cuda.mem_get_info(device)[0] // 2 else "too little memory on the GPU"
 
 
 def free_memory() -> int:

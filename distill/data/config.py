@@ -20,6 +20,10 @@ class BatchConfig(BaseModel):
 class DataConfig(BatchConfig):
     """Batches of patches, and how these are read."""
 
+    passes: Annotated[
+        int,
+        Field(ge=1, description="times each augmented batch is seen; its logits are the teacher's first ones"),
+    ] = 1
     cache: Annotated[
         Literal["auto", "gpu", "ram", "disk", "none"],
         Field(description="where decoded patches are held, none: streamed; auto: the first that is large enough"),

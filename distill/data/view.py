@@ -55,11 +55,9 @@ class Resident:
         """As ``Source.close``."""
 
 
-def placed(samples: Tensor, device: torch.device) -> Tensor:
-    """``samples`` on the GPU where they fit into half of what is free, else where they are."""
-    if device.type == "cuda" and samples.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
-        return samples.to(device)
-    return samples
+def fits_gpu(size: int, device: torch.device) -> bool:
+    """Whether ``device`` is a GPU with room for samples of ``size`` bytes in half of its free memory."""
+    return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] // 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,11 +74,12 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """Every step's batch of a source, augmented."""
+    """Every step's batch of a source, augmented; the batches of the first ``period`` steps come again after them."""
 
     source: Source
     augment: AugmentConfig
     seed: int
+    period: int
 
     @property
     def batch_size(self) -> int:
@@ -93,10 +92,15 @@ class View:
         return self.augment.output_size(self.source.size)
 
     def batch(self, step: int) -> Batch:
-        """The batch of ``step``, counted from 0."""
+        """The batch of ``step``, counted from 0; its own ``step`` is below ``period``."""
+        step %= self.period
         draws = draw(self.augment, self.batch_size, self.source.size, Stream(self.seed, "augment", step))
         images = augment(self.source.images(step), draws)
         return Batch(step=step, draws=draws, images=images)
+
+    def indices(self, step: int) -> Tensor:
+        """Of the samples in the batch of ``step``: int64 (B)."""
+        return self.source.order.batch(step % self.period)
 
     def example(self) -> Tensor:
         """Zeros as networks get their images: float32 (B, 3, H, W) in channels-last memory."""

@@ -1,7 +1,11 @@
 """Small teachers, test data and runs."""
 
 import io
+import os
+import signal
 import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,13 @@ import torch
 import yaml
 from PIL import Image
 
+from distill.loop import Loop
 from distill.models import build_model
 from distill.weights import save_weights
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+Stopping = Callable[[int], AbstractContextManager[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +98,22 @@ def config_path(tmp_path: Path) -> Path:
 def arguments(patchset_path: Path, config_path: Path, teacher_path: Path, eval_path: Path) -> list[Any]:
     base = ["train", "--shards", patchset_path, "--config", config_path, "--teacher", teacher_path]
     return [*base, "--eval", eval_path, "--device", "cpu", "--out"]
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
+    """A context in which runs are asked to stop, by SIGTERM, while they do a certain step."""
+    original = Loop.train_step
+
+    @contextmanager
+    def at(last: int) -> Iterator[None]:
+        def train_step(self: Loop, step: int) -> torch.Tensor:
+            if step == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Loop, "train_step", train_step)
+            yield
+
+    return at

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 import distill.label
@@ -16,7 +15,7 @@ from distill.data.view import Batch
 from distill.labels import steps_per_file
 from distill.targets import LiveTeacher
 from tests.conftest import Program, assert_one_line
-from tests.distill.test_run import rows
+from tests.distill.running import rows, weights
 
 
 @pytest.fixture
@@ -30,10 +29,6 @@ def labels(run_distill: Program, base: list[Any], teacher_path: Path, tmp_path: 
     result = run_distill("label", *base, "--teacher", teacher_path, "--out", out)
     assert result.status == 0 and f"train with --labels {out}" in result.out, result
     return out
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(run / "student.safetensors")
 
 
 def test_what_is_written(labels: Path, patchset_path: Path) -> None:

@@ -1,12 +1,8 @@
 """Runs that stop and go on: at a signal, a kill, a crash; and which run may go on where."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +12,8 @@ import torch
 import distill.loop
 import distill.run
 from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import Stopping
 from tests.distill.running import same, timeless
-
-
-@contextmanager
-def stopping(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
-    """Runs are asked to stop by SIGTERM while they do step ``at``."""
-    original = distill.loop.Loop.train_step
-
-    def train_step(self: distill.loop.Loop, step: int) -> torch.Tensor:
-        if step == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(distill.loop.Loop, "train_step", train_step)
-        yield
 
 
 def test_two_runs_of_one_seed_are_equal(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
@@ -44,12 +26,12 @@ def test_two_runs_of_one_seed_are_equal(run_distill: Program, arguments: list[An
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
 def test_a_stopped_run_resumes_exactly(
-    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, schedule: str
 ) -> None:
     """SIGTERM in the middle of a log interval saves; the resumed run ends as the uninterrupted one does."""
     sets = ["--set", f"optim.schedule={schedule}", "--set", "train.epochs=2"]
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
-    with stopping(monkeypatch, 7):
+    with stopping(7):
         stopped = run_distill(*arguments, tmp_path / "cut", *sets)
     assert_one_line(stopped, "stopped at step 8 of 25", "--resume", status=130)
     assert not (tmp_path / "cut" / "summary.json").exists()
@@ -106,25 +88,25 @@ def test_resume_leaves_a_folder_that_is_no_run_alone(
 
 
 def test_a_network_with_dropout_resumes_exactly(
-    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping
 ) -> None:
     sets = ["--set", "student.arch=torchvision/mobilenet_v2", "--set", "train.samples=96"]
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
-    with stopping(monkeypatch, 2):
+    with stopping(2):
         assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
     assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
     assert same(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_fp16_resumes_with_its_loss_scale(
-    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loss far above float16's range: without a scale that fell, and was kept, no step would move a weight."""
     sets = ["--set", "train.precision=fp16", "--set", "train.samples=112"]
     make_loss = distill.run.make_loss
     monkeypatch.setattr(distill.run, "make_loss", lambda config: lambda s, t: 64 * make_loss(config)(s, t))
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
-    with stopping(monkeypatch, 3):
+    with stopping(3):
         assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
     scaler = torch.load(tmp_path / "cut" / "checkpoint.pt")["scaler"]
     assert scaler["scale"] < 2**16

@@ -19,7 +19,7 @@ from distill.data.view import Resident
 from distill.errors import DistillError
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
-from tests.distill.test_run import arguments, resign, same  # noqa: F401 - a fixture
+from tests.distill.running import arguments, resign, same  # noqa: F401 - a fixture
 
 CPU = torch.device("cpu")
 

@@ -107,7 +107,9 @@ def test_targets_are_mixed_as_pixels_are(box: str) -> None:
     labels = torch.arange(24) % 4
     samples = (labels * 60).to(torch.uint8)[:, None, None, None].expand(24, 8, 8, 3).contiguous()
     augment = AugmentConfig(pad_crop=0, flip=False, cutmix_alpha=1, cutmix_box=box)
-    view = View(source=Resident(samples=samples, order=Order(24, 6, 0), device=CPU), augment=augment, seed=0)
+    view = View(
+        source=Resident(samples=samples, order=Order(24, 6, 0), device=CPU), augment=augment, seed=0, period=99
+    )
     targets = Labels(labels=labels, order=view.source.order, num_classes=4, smoothing=0.2)
     for step in range(12):
         batch = view.batch(step)
