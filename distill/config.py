@@ -3,17 +3,18 @@
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from distill.augment import AugmentConfig
 from distill.data.config import DataConfig, SupervisedDataConfig
-from distill.engine import Compile, Precision
+from distill.engine import Compile
 from distill.errors import DistillError
 from distill.losses import UNTEMPERED, LossConfig, TemperedLossConfig
 from distill.optim import OptimConfig
+from distill.precision import PrecisionChoice
 from distill.teacher import TeacherConfig
 from distill.weights import Triple
 from manifests.faults import describe, parse_yaml
@@ -32,15 +33,25 @@ class StudentConfig(_Group):
     arch: str
 
 
+def _on_or_off(value: Any) -> Any:
+    """YAML reads a bare ``on`` or ``off`` as a truth value."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class TrainConfig(_Group):
     """How long, and in which arithmetic. Give ``samples`` or ``epochs``."""
 
     samples: Annotated[int | None, Field(ge=1, le=10**15, description="patches seen in all")] = None
     epochs: Annotated[float | None, Field(gt=0, le=10**7, description="times the set is seen")] = None
-    precision: Annotated[Precision, Field(description="of the arithmetic; the student's weights are fp32")] = "bf16"
-    compile: Annotated[Compile, Field(description="auto: where it pays; on: both networks, if it can be done")] = (
-        "auto"
-    )
+    precision: Annotated[
+        PrecisionChoice,
+        Field(description="half where the device computes in it, unless told; the student's weights are fp32"),
+    ] = "auto"
+    compile: Annotated[
+        Compile,
+        BeforeValidator(_on_or_off),
+        Field(description="both networks on a GPU and in long runs, unless told"),
+    ] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**53, description="of the first weights, and of the view")] = 0
     ema: Annotated[
         float | None, Field(gt=0, lt=1, description="decay a step of an average of the weights, which is the result")
@@ -76,6 +87,8 @@ class EvalConfig(_Group):
 
 
 class _Run(_Group):
+    command: ClassVar[str]
+
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``parse_config`` reads back to an equal value."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
@@ -84,6 +97,7 @@ class _Run(_Group):
 class Config(_Run):
     """Everything a distillation needs, grouped by the component that uses it."""
 
+    command = "distill train"
     teacher: TeacherConfig
     student: StudentConfig
     loss: LossConfig = TemperedLossConfig(name="kl")
@@ -126,6 +140,7 @@ class SupervisedAugmentConfig(AugmentConfig):
 class SupervisedConfig(_Run):
     """Everything ``distill teacher`` needs."""
 
+    command = "distill teacher"
     network: NetworkConfig
     labels: LabelConfig = LabelConfig()
     augment: SupervisedAugmentConfig = SupervisedAugmentConfig()
@@ -187,6 +202,9 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
         raise DistillError(f"config {where}: {error}") from error
     if not isinstance(value, dict):
         raise DistillError(f"config {where}: holds {type(value).__name__}, expected groups such as 'teacher'")
+    other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
+    if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
+        raise DistillError(f"config {where}: is a config of {other.command}; this is {model.command}")
     for key, item in overrides.items():
         _override(value, key, item)
     try:
@@ -204,6 +222,8 @@ def _override(value: dict[str, Any], key: str, item: Any) -> None:
         raise DistillError(f"--set {key}: {group!r} is no group of keys")
     if key in ("train.samples", "train.epochs"):  # one replaces the other
         inner.pop("epochs" if name == "samples" else "samples", None)
-    if key == "loss.name" and item in UNTEMPERED:  # which leave the config's temperature without a use
+    if (
+        key == "loss.name" and isinstance(item, str) and item in UNTEMPERED
+    ):  # which leave the config's temperature without a use
         inner.pop("temperature", None)
     inner[name] = item

@@ -3,7 +3,6 @@
 Whatever cannot be done falls back to the plain network, with a line that says so.
 """
 
-import contextlib
 import copy
 import dataclasses
 import logging
@@ -15,12 +14,11 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from distill.errors import DistillError, Say
+from distill.precision import DTYPES, Precision, autocast
 from distill.weights import state_digest
 from manifests.processes import keep_freed_memory
 
 Compile = Literal["auto", "on", "off"]
-Precision = Literal["bf16", "fp16", "fp32"]
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000
@@ -122,12 +120,6 @@ class Engine:
         logits.float().sum().backward()
         model.zero_grad(set_to_none=True)
         model.load_state_dict(state)
-
-
-def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Half precision for the operations that gain from it; nothing with fp32."""
-    half = precision != "fp32"
-    return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)
 
 
 def _convert(network: nn.Module, dtype: torch.dtype) -> None:

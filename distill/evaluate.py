@@ -37,24 +37,26 @@ def logits_of(model: nn.Module, data: LabelledImages, mean: Triple, std: Triple,
 def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
     """Percent of images whose label is among their ``k`` largest logits, or all of them if they are fewer."""
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices  # N k
-    return 100.0 * float((best == labels[:, None]).any(dim=1).double().mean())
+    return _percent((best == labels[:, None]).any(dim=1))
 
 
 def per_class_top1(logits: Tensor, labels: Tensor) -> list[float | None]:
     """Top-1 in percent of the images of each class; None for a class without images."""
-    right = (logits.argmax(dim=1) == labels).double()
-    classes = logits.shape[1]
-    counts = torch.bincount(labels, minlength=classes)
-    hits = torch.bincount(labels, weights=right, minlength=classes)
-    return [100.0 * float(h / n) if n else None for h, n in zip(hits, counts, strict=True)]
+    right = logits.argmax(dim=1) == labels
+    of_class = [labels == number for number in range(logits.shape[1])]
+    return [_percent(right[mask]) if bool(mask.any()) else None for mask in of_class]
 
 
 def agreement(first: Tensor, second: Tensor) -> float:
     """Percent of images to which two networks' logits, both (N, classes), give the same class."""
-    return 100.0 * float((first.argmax(dim=1) == second.argmax(dim=1)).double().mean())
+    return _percent(first.argmax(dim=1) == second.argmax(dim=1))
 
 
 def kl_to(teacher: Tensor, student: Tensor) -> float:
     """KL(teacher ‖ student) of the softmax of logits (N, classes) at T = 1, in nats, averaged over the images."""
     log_p, log_q = (F.log_softmax(logits.double(), dim=1) for logits in (teacher, student))
     return float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True))
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * int(right.sum()) / len(right)

@@ -13,7 +13,6 @@ from torch import Tensor
 from distill.augment import normalise
 from distill.config import Config
 from distill.data.view import View
-from distill.engine import Engine
 from distill.errors import DistillError, Say
 from distill.labels import (
     MANIFEST_NAME,
@@ -28,10 +27,12 @@ from distill.labels import (
     steps_per_file,
     write_manifest,
 )
-from distill.lesson import live_targets
+from distill.lesson import LiveLesson, live_targets
 from distill.models import require_size
+from distill.precision import choose_precision
 from distill.randomness import Stream
-from distill.run import open_view
+from distill.run import open_judge, open_view
+from distill.runs import make_engine
 from distill.targets import LiveTeacher
 from distill.teacher import Teacher, load_teacher
 from manifests import open_patchset
@@ -65,23 +66,26 @@ def label(config: Config, shards: Path, out: Path, *, device: torch.device, say:
 
 def _label(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> LabelsManifest:
     patchset = open_patchset(shards)
-    require_size(config.teacher.arch, config.teacher.num_classes, config.augment.output_size(patchset.manifest.size))
+    size = config.augment.output_size(patchset.manifest.size)
+    require_size(config.teacher.arch, config.teacher.num_classes, size)
     teacher = load_teacher(config.teacher, device)
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     _require_free(out)
+    open_judge(config, LiveLesson(teacher=teacher, num_classes=config.teacher.num_classes), size, device, say)
     with open_view(config, patchset, seed, device, say) as view:
         return _write(config, patchset.manifest.set_id, teacher, view, out, say)
 
 
 def _write(config: Config, set_id: str, teacher: Teacher, view: View, out: Path, say: Say) -> LabelsManifest:
     steps = config.train.steps(view.source.order.n, view.batch_size)
+    engine = make_engine(config.train, view.source.device, steps, say)
     manifest = LabelsManifest(
         format="labels/1",
         set_id=set_id,
         teacher=_labeller(config, teacher),
         view=view.describe(),
         batch_size=view.batch_size,
-        precision=config.train.precision,
+        precision=engine.precision,
         files=[],
         environment={
             "torch": str(torch.__version__),
@@ -89,7 +93,7 @@ def _write(config: Config, set_id: str, teacher: Teacher, view: View, out: Path,
             "machine": platform.machine(),
         },
     )
-    targets = _targets(config, teacher, view, steps, say)
+    targets = live_targets(teacher, view, engine)
     views = view.period
     files = _finished_files(out, manifest)
     per_file = steps_per_file(view.batch_size, config.teacher.num_classes)
@@ -164,16 +168,6 @@ def _write_file(
     return LabelFile(name=path.name, steps=len(steps), sha256=file_digest(path))
 
 
-def _targets(config: Config, teacher: Teacher, view: View, steps: int, say: Say) -> LiveTeacher:
-    """What a run of ``steps`` steps would ask."""
-    device = next(teacher.model.parameters()).device
-    engine = Engine(
-        device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
-    )
-    engine.prepare_process()
-    return live_targets(teacher, view, engine)
-
-
 def _logits(view: View, targets: LiveTeacher, teacher: Teacher, step: int) -> Tensor:
     """What a live teacher says of ``step``: (B, classes), on the CPU."""
     batch = view.batch(step)
@@ -210,11 +204,12 @@ def verify(
     teacher = load_teacher(config.teacher, device)
     require_same(folder, "a teacher with", labels.teacher.model_dump(), _labeller(config, teacher).model_dump())
     held_seed = labels.view.get("seed")
-    require_same(folder, "logits in", labels.precision, config.train.precision)
-    steps = sorted(set((Stream(seed, "verify", 0).uniform(sample) * labels.steps).long().tolist()))
+    precision = choose_precision(config.train.precision, device, say)
+    require_same(folder, "the precision", labels.precision, precision)
+    steps = sorted(Stream(seed, "verify", 0).permutation(labels.steps)[:sample].tolist())
     with open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say) as view:
         require_same_view(folder, labels.view, view.describe())
-        targets = _targets(config, teacher, view, labels.steps, say)
+        targets = live_targets(teacher, view, make_engine(config.train, device, labels.steps, say))
         pairs = [(stored.of_step(step).float(), _logits(view, targets, teacher, step).float()) for step in steps]
     mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
     check = Check(

@@ -189,7 +189,7 @@ def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
         return
     if isinstance(held, dict) and isinstance(wanted, dict):
         for key in sorted(held.keys() | wanted.keys()):
-            require_same(folder, f"{what}.{key}", held.get(key), wanted.get(key))
+            require_same(folder, f"{what} {key}", held.get(key), wanted.get(key))
         return
     if isinstance(held, float) and isinstance(wanted, float) and math.isclose(held, wanted, rel_tol=1e-6):
         return

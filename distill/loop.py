@@ -13,9 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from distill.augment import normalise
 from distill.data.view import View
-from distill.engine import Precision, autocast
 from distill.errors import NonFiniteLossError
 from distill.losses import Loss
+from distill.precision import Precision, autocast
 from distill.randomness import Stream
 from distill.targets import Targets
 from distill.weights import Triple

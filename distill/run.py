@@ -21,8 +21,10 @@ from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
-from distill.runs import average_of, begin, conduct, finish, identity_of, new_network, run_directory
+from distill.runs import average_of, begin, conduct, finish, identity_of, make_engine, new_network, run_directory
 from manifests import PatchSet, open_patchset
+
+RESULT_NAME = "student.safetensors"
 
 
 def train(config: Config, shards: Path, out: Path, *, resume: bool, device: torch.device, say: Say) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     size = config.augment.output_size(patchset.manifest.size)
     for arch in (config.teacher.arch, config.student.arch):
         require_size(arch, config.teacher.num_classes, size)
+    config.train.steps(patchset.manifest.n, config.data.batch_size)  # wrong lengths are known before long work
     student = new_network(config.student.arch, config.teacher.num_classes, config.train.seed)
     lesson = open_lesson(config, patchset.manifest.set_id, device)
     identity = identity_of(
@@ -50,14 +53,14 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     )
     state, done = begin(out, identity, say)
     if done is not None:
+        if config.eval.data is not None and done["student_top1"] is None:
+            say(f"it was not evaluated: distill eval --weights {out / RESULT_NAME} --data {config.eval.data}")
         return done
-    judge = _judge(config, lesson, size, device, say)
+    judge = open_judge(config, lesson, size, device, say)
     seed = config.data.view_seed
     with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say) as view:
         steps = config.train.steps(view.source.order.n, view.batch_size)
-        engine = Engine(
-            device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
-        )
+        engine = make_engine(config.train, device, steps, say)
         loop = _make_loop(config, student, lesson, view, engine)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
     loop.targets.require_unchanged()
@@ -65,7 +68,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
     origin = {"set_id": patchset.manifest.set_id, "teacher_sha256": lesson.sha256, "seed": config.train.seed}
     judged = nothing | (judge.judge(loop.result) if judge else {})
-    return finish(loop, progress, out, "student.safetensors", network, judged | origin)
+    return finish(loop, progress, out, RESULT_NAME, network, judged | origin)
 
 
 @contextmanager
@@ -77,7 +80,12 @@ def open_view(config: Config, patchset: PatchSet, seed: int, device: torch.devic
         yield View(source=source, augment=config.augment, seed=seed, period=period)
 
 
-def _judge(config: Config, lesson: Lesson, size: int, device: torch.device, say: Say) -> Judge | None:
+def open_judge(config: Config, lesson: Lesson, size: int, device: torch.device, say: Say) -> Judge | None:
+    """The evaluation data, with the teacher measured on it first; None without data.
+
+    Raises:
+        DistillError: the data cannot be read or has too many classes, or the teacher is worse than it should be.
+    """
     least = config.teacher.min_top1
     if config.eval.data is None:
         if least is not None:
@@ -97,7 +105,6 @@ def _judge(config: Config, lesson: Lesson, size: int, device: torch.device, say:
 
 
 def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, engine: Engine) -> Loop:
-    engine.prepare_process()
     targets = lesson.targets(view, engine)
     student.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config.optim, student.parameters())
@@ -114,7 +121,7 @@ def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, e
         scheduler=make_scheduler(config.optim, optimizer, engine.steps),
         steps=engine.steps,
         seed=config.train.seed,
-        precision=config.train.precision,
+        precision=engine.precision,
         scaler=engine.scaler(),
         device=engine.device,
     )

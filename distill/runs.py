@@ -11,11 +11,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.checkpoint import load_checkpoint, require_identity
-from distill.config import Config, SupervisedConfig
+from distill.config import Config, SupervisedConfig, TrainConfig
+from distill.engine import Engine
 from distill.errors import DistillError, Say
 from distill.judge import Measure
 from distill.loop import Loop, Progress
 from distill.models import build_model
+from distill.precision import choose_precision
 from distill.randomness import Stream
 from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, restore
 from distill.weights import save_weights
@@ -74,6 +76,14 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
     return {group: json.dumps(value[group]) for group in value if group != "eval"} | more
 
 
+def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say) -> Engine:
+    """How the networks of a run of ``steps`` steps are computed on ``device``; prepares this process for it."""
+    precision = choose_precision(config.precision, device, say)
+    engine = Engine(device=device, precision=precision, compile=config.compile, steps=steps, say=say)
+    engine.prepare_process()
+    return engine
+
+
 def new_network(arch: str, num_classes: int, seed: int) -> nn.Module:
     """A freshly initialised network. Initialisation reads torch's global generator; nothing else in a run does."""
     torch.manual_seed(Stream(seed, "init", 0).word() >> 1)
@@ -105,7 +115,12 @@ def conduct(
         InterruptedRun: a signal came; a checkpoint was written.
     """
     view = {"view": json.dumps(loop.view.describe(), sort_keys=True)}
-    arithmetic = {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "device": loop.device.type}
+    arithmetic = {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "device": loop.device.type,
+        "precision": loop.precision,
+    }
     if state is not None:
         require_identity(state, view, out)
         if state["arithmetic"] != arithmetic:

@@ -10,14 +10,13 @@ from distill.config import SupervisedConfig
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
 from distill.data.view import Resident, View, fits_gpu
-from distill.engine import Engine
 from distill.errors import DistillError, Say
 from distill.judge import Judge
 from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
-from distill.runs import average_of, begin, conduct, finish, identity_of, new_network, run_directory
+from distill.runs import average_of, begin, conduct, finish, identity_of, make_engine, new_network, run_directory
 from distill.targets import Labels
 from distill.weights import Triple
 
@@ -85,10 +84,7 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
     optimizer = make_optimizer(config.optim, network.parameters())
     mean, std = statistics(images.images)
     mean, std = config.network.mean or mean, config.network.std or std
-    engine = Engine(
-        device=device, precision=config.train.precision, compile=config.train.compile, steps=steps, say=say
-    )
-    engine.prepare_process()
+    engine = make_engine(config.train, device, steps, say)
     return Loop(
         student=network,
         forward=engine.student(network, view.example()),
@@ -107,7 +103,7 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
         scheduler=make_scheduler(config.optim, optimizer, steps),
         steps=steps,
         seed=config.train.seed,
-        precision=config.train.precision,
+        precision=engine.precision,
         scaler=engine.scaler(),
         device=device,
     )

@@ -40,6 +40,8 @@ def load_weights(path: Path) -> Weights:
     Raises:
         DistillError: the file is missing, unreadable, damaged, or would need code to be run.
     """
+    if path.is_dir():
+        raise DistillError(f"{path}: is a folder; give the weight file in it, such as student.safetensors")
     if not path.is_file():
         raise DistillError(f"{path}: no such weight file; give --teacher or --weights the path of one")
     try:

@@ -77,12 +77,19 @@ def _print_result(result: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-def configs(name: str | None) -> None:
-    """List the packaged configs, or print the one called NAME."""
-    from distill.config import packaged_configs, packaged_text  # noqa: PLC0415
+@click.option("--keys", type=click.Choice(["train", "teacher"]), help="List the keys of this command's configs.")
+def configs(name: str | None, keys: str | None) -> None:
+    """List the packaged configs, or print the one called NAME.
 
-    if name is None:
+    Example: distill configs resnet20 > mine.yaml
+    """
+    from distill.config import Config, SupervisedConfig, packaged_configs, packaged_text  # noqa: PLC0415
+    from distill.reference import describe_keys  # noqa: PLC0415
+
+    if keys is not None:
+        click.echo(describe_keys(Config if keys == "train" else SupervisedConfig))
+    elif name is not None:
+        click.echo(packaged_text(name), nl=False)
+    else:
         for each in packaged_configs():
             click.echo(each)
-    else:
-        click.echo(packaged_text(name), nl=False)

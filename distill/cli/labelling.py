@@ -10,6 +10,7 @@ from distill.cli.options import (
     FILE,
     config_option,
     device_option,
+    eval_option,
     json_option,
     run_config,
     set_option,
@@ -22,11 +23,18 @@ from distill.cli.options import (
 @shards_option
 @config_option
 @teacher_option
+@eval_option
 @click.option("--out", required=True, type=FILE, help="Folder of the logits; run again to go on.")
 @set_option
 @device_option
 def label(
-    shards: Path, config_name: str, teacher: Path | None, out: Path, settings: dict[str, Any], device: str
+    shards: Path,
+    config_name: str,
+    teacher: Path | None,
+    eval_data: Path | None,
+    out: Path,
+    settings: dict[str, Any],
+    device: str,
 ) -> None:
     """Compute the teacher's logits for every step of a run once, to train students from them.
 
@@ -35,11 +43,11 @@ def label(
     from distill.device import pick_device  # noqa: PLC0415
     from distill.label import label as run_label  # noqa: PLC0415
 
-    config = run_config(config_name, settings, teacher)
+    config = run_config(config_name, settings, teacher=teacher, eval_data=eval_data)
     manifest = run_label(config, shards, out, device=pick_device(device), say=click.echo)
     click.echo(
-        f"{manifest.steps} steps of {manifest.batch_size} samples in {len(manifest.files)} files; "
-        f"train with --labels {out}"
+        f"{manifest.steps} steps of {manifest.batch_size} samples "
+        f"in {len(manifest.files)} {'file' if len(manifest.files) == 1 else 'files'}; train with --labels {out}"
     )
 
 
@@ -71,7 +79,7 @@ def verify(
     from distill.device import pick_device  # noqa: PLC0415
     from distill.label import verify as run_verify  # noqa: PLC0415
 
-    config = run_config(config_name, settings, teacher)
+    config = run_config(config_name, settings, teacher=teacher)
     say = (lambda line: None) if as_json else click.echo
     check = run_verify(config, labels, shards, sample=sample, seed=seed, device=pick_device(device), say=say)
     if as_json:

@@ -33,6 +33,7 @@ config_option = click.option("--config", "config_name", required=True, help="A Y
 set_option = click.option(
     "--set", "settings", multiple=True, callback=_parse_sets, help="Override a key: optim.lr=0.001."
 )
+eval_option = click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
 resume_option = click.option("--resume", is_flag=True, help="Go on with the run in --out, if it has begun.")
 teacher_option = click.option("--teacher", type=FILE, help="The teacher's weight file; sets teacher.weights.")
 labels_option = click.option(
@@ -40,14 +41,20 @@ labels_option = click.option(
 )
 
 
-def run_config(config_name: str, settings: dict[str, Any], teacher: Path | None) -> "Config":
-    """The config of a run, with what options say of it."""
+def run_config(config_name: str, settings: dict[str, Any], **files: Path | None) -> "Config":
+    """The config of a run, with what options say of it; ``files`` are named as ``named`` takes them."""
     from distill.config import Config, parse_config, read_config  # noqa: PLC0415
 
     name, text = read_config(config_name)
-    if teacher is not None:
-        settings["teacher.weights"] = teacher
-    return parse_config(text, name, settings, Config)
+    return parse_config(text, name, settings | named(**files), Config)
+
+
+def named(
+    *, teacher: Path | None = None, labels: Path | None = None, eval_data: Path | None = None
+) -> dict[str, Path]:
+    """The config keys that options naming files set."""
+    keys = {"teacher.weights": teacher, "teacher.labels": labels, "eval.data": eval_data}
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def _parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:

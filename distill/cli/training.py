@@ -10,7 +10,9 @@ from distill.cli.options import (
     FILE,
     config_option,
     device_option,
+    eval_option,
     labels_option,
+    named,
     resume_option,
     seeds_option,
     set_option,
@@ -25,7 +27,7 @@ from manifests.terminal import InterruptedProgram
 @config_option
 @teacher_option
 @labels_option
-@click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
+@eval_option
 @click.option("--out", type=FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
 @seeds_option
 @set_option
@@ -53,7 +55,7 @@ def train(
     from distill.run import train as run_train  # noqa: PLC0415
 
     name, text = read_config(config_name)
-    settings |= _named(**{"teacher.weights": teacher, "teacher.labels": labels, "eval.data": eval_data})
+    settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, Config)
@@ -67,7 +69,7 @@ def train(
 @click.command()
 @click.option("--data", required=True, type=FILE, help="Labelled training data.")
 @config_option
-@click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
+@eval_option
 @click.option("--out", type=FILE, help="Run directory [default: runs/CONFIG-seedN].")
 @seeds_option
 @set_option
@@ -92,7 +94,7 @@ def teacher(
     from distill.teach import teach  # noqa: PLC0415
 
     name, text = read_config(config_name)
-    settings |= _named(**{"eval.data": eval_data})
+    settings |= named(eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, SupervisedConfig)
@@ -100,10 +102,6 @@ def teacher(
 
     first = parse_config(text, name, settings, SupervisedConfig)
     _run_all(run, out, name, seeds, first.train.seed, first.network.arch, "")
-
-
-def _named(**settings: Path | None) -> dict[str, Path]:
-    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _run_all(

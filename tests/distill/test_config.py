@@ -66,6 +66,22 @@ def test_round_trip() -> None:
     assert parse_config(config.to_yaml(), "again", {}, Config) == config
 
 
+def test_yaml_reads_off_as_false(run_distill: Program) -> None:
+    assert parse(train__compile=False).train.compile == "off" and parse(train__compile=True).train.compile == "on"
+    assert_one_line(
+        run_distill("train", "--shards", "none", "--config", "wrn", "--set", "train.compile=off"), "none: "
+    )
+    with pytest.raises(DistillError, match=r"train\.compile: Input should be 'auto', 'on' or 'off', got 2"):
+        parse_config(yaml.safe_dump(CONFIG), "c.yaml", {"train.compile": 2}, Config)
+
+
+def test_a_config_of_the_other_command() -> None:
+    with pytest.raises(DistillError, match="is a config of distill teacher; this is distill train"):
+        parse_config(packaged_text("teacher-cifar10-resnet56"), "c", {}, Config)
+    with pytest.raises(DistillError, match="is a config of distill train; this is distill teacher"):
+        parse_config(packaged_text("resnet20"), "c", {}, SupervisedConfig)
+
+
 def test_overrides() -> None:
     assert parse(optim__lr="1e-4").optim.lr == 1e-4
     assert parse(train__samples=64).train.epochs is None
@@ -90,9 +106,10 @@ def test_overrides() -> None:
         ({"data__batch_size": 1}, "config c.yaml: data.batch_size: Input should be greater than or equal to 2"),
         (
             {"train__precision": "fp8"},
-            "config c.yaml: train.precision: Input should be 'bf16', 'fp16' or 'fp32', got 'fp8'",
+            "config c.yaml: train.precision: Input should be 'auto', 'bf16', 'fp16' or 'fp32', got 'fp8'",
         ),
         ({"optim__nme": "adam"}, "config c.yaml: unknown key 'optim.nme'; did you mean 'name'?"),
+        ({"loss__name": [1]}, "config c.yaml: loss.name is '[1]', expected one of 'kl'"),
         ({"lr": 1}, "--set lr: expected GROUP.KEY=VALUE"),
     ],
 )
@@ -130,6 +147,17 @@ def test_length_is_given_once() -> None:
     text = yaml.safe_dump(CONFIG | {"train": {"samples": 10, "epochs": 2}})
     with pytest.raises(DistillError, match="give either samples or epochs"):
         parse_config(text, "c.yaml", {}, Config)
+
+
+def test_every_key_is_listed(run_distill: Program) -> None:
+    told = run_distill("configs", "--keys", "train").out
+    assert "\noptim: SGD with momentum.\n" in told and "  nesterov             true or false, default false\n" in told
+    for group, field in Config.model_fields.items():
+        assert f"{group}: " in told
+        for key in getattr(field.annotation, "model_fields", {}):
+            assert f"\n  {key} " in told
+    other = run_distill("configs", "--keys", "teacher").out
+    assert "  smoothing            number from 0 below 1, default 0.0: spread evenly over all classes" in other
 
 
 def test_the_configs_command(run_distill: Program) -> None:

@@ -97,8 +97,8 @@ def test_students_of_several_seeds_share_one_view(
 @pytest.mark.parametrize(
     ("sets", "part"),
     [
-        (["augment.flip=false"], "view with.augment.flip True, this run has False"),
-        (["data.batch_size=8"], "view with.order.batch_size 16, this run has 8"),
+        (["augment.flip=false"], "view with augment flip True, this run has False"),
+        (["data.batch_size=8"], "view with order batch_size 16, this run has 8"),
         (["data.view_seed=4"], "this run has 4"),
         (["teacher.arch=resnet14"], "a teacher with arch resnet8, this run has resnet14"),
         (["teacher.mean=[0.1,0.1,0.1]"], "a teacher with mean"),
@@ -204,7 +204,8 @@ def test_verify_computes_a_sample_again(
     command = ["verify", labels, *base, "--teacher", teacher_path, "--sample", 50]
     assert "every digest as promised" in run_distill(*command).out
     check = json.loads(run_distill(*command, "--json").out)
-    assert check["same_class"] > 95 and 0 < check["largest_difference"] < 0.01 and 5 < check["steps"] <= 12
+    assert check["same_class"] > 95 and 0 < check["largest_difference"] < 0.01 and check["steps"] == 12
+    assert json.loads(run_distill(*command[:-1], 5, "--json").out)["steps"] == 5
     array = np.load(labels / "logits-000000.npy")
     array[::16] += 1
     np.save(labels / "logits-000000.npy", array)
@@ -212,6 +213,25 @@ def test_verify_computes_a_sample_again(
     value["files"][0]["sha256"] = file_digest(labels / "logits-000000.npy")
     (labels / "labels.json").write_text(json.dumps(value))
     assert_one_line(run_distill(*command), "computed again differs by 1.0")
+
+
+def test_the_teacher_is_measured_before_it_labels(
+    run_distill: Program, base: list[Any], teacher_path: Path, eval_path: Path, tmp_path: Path
+) -> None:
+    command = [
+        "label",
+        *base,
+        "--teacher",
+        teacher_path,
+        "--out",
+        tmp_path / "labels",
+        "--set",
+        "teacher.min_top1=99",
+    ]
+    assert_one_line(run_distill(*command, "--eval", eval_path), "teacher.min_top1 is 99")
+    assert not list((tmp_path / "labels").glob("*.npy"))
+    told = run_distill(*command, "--set", "train.samples=16")
+    assert told.status == 0 and "teacher.min_top1 99.0 is not checked" in told.out
 
 
 def test_labelling_goes_on_where_it_stopped(

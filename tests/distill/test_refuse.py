@@ -12,10 +12,9 @@ import torch
 
 import distill.loop
 from manifests import tar
-from manifests.digest import file_digest, set_id
 from manifests.files import hold_folder
 from tests.conftest import Program, assert_one_line
-from tests.distill.running import same
+from tests.distill.running import resign, same
 
 
 @pytest.mark.parametrize(
@@ -79,16 +78,6 @@ def test_a_damaged_summary(run_distill: Program, arguments: list[Any], tmp_path:
 def first_member(data: bytes) -> bytes:
     size = int(data[124:135], 8)
     return data[: 512 + size + len(tar.padding(size))]
-
-
-def resign(folder: Path) -> None:
-    """Make a set's digests fit its files again, as somebody who means harm would."""
-    value = json.loads((folder / "manifest.json").read_bytes())
-    for shard in value["shards"]:
-        shard["bytes"] = (folder / shard["name"]).stat().st_size
-        shard["sha256"] = file_digest(folder / shard["name"])
-    value["set_id"] = set_id(value)
-    (folder / "manifest.json").write_text(json.dumps(value))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +158,16 @@ def test_a_loss_that_is_no_number_names_step_and_samples(
     assert run_distill(*arguments, tmp_path / "run", "--resume").status == 0
     assert run_distill(*arguments, tmp_path / "whole").status == 0
     assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_evaluated_in_silence(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    blind = [*arguments[: arguments.index("--eval")], "--out", tmp_path / "run"]
+    assert run_distill(*blind).status == 0
+    again = run_distill(*arguments, tmp_path / "run", "--resume")
+    weights = tmp_path / "run" / "student.safetensors"
+    assert again.status == 0 and f"it was not evaluated: distill eval --weights {weights} --data" in again.out
 
 
 def test_a_teacher_that_changes_spoils_the_run(

@@ -19,7 +19,7 @@ from distill.data.view import Resident
 from distill.errors import DistillError
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
-from tests.distill.running import arguments, resign, same  # noqa: F401 - a fixture
+from tests.distill.running import resign, same
 
 CPU = torch.device("cpu")
 
@@ -79,7 +79,7 @@ def test_a_decoding_process_that_is_killed(patchset_path: Path) -> None:
 
 def test_a_streamed_run_resumes_exactly(
     run_distill: Program,
-    arguments: list[Any],  # noqa: F811
+    arguments: list[Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
