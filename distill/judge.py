@@ -44,6 +44,7 @@ class Judge:
         """What ``measure`` says, the same of the teacher, and top-1 in percent class by class."""
         logits, labels = self._logits(network), self.data.labels
         result: dict[str, Any] = self._compare(logits)
+        result["eval_images"] = len(labels)
         result[f"{self.prefix}per_class"] = per_class_top1(logits, labels)
         if self.teacher_logits is not None:
             result["teacher_top1"] = self.teacher_top1
