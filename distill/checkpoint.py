@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from distill.errors import DistillError
+from distill.errors import DamagedError, DistillError
 from distill.weights import load_tensors
 from manifests.files import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.pt"
 PREVIOUS_NAME = "checkpoint.previous.pt"
+DAMAGED_NAME = "checkpoint.damaged.pt"
 KEYS = frozenset(
     {"identity", "arithmetic", "student", "optimizer", "scaler", "scheduler", "average", "step", "seconds", "losses"}
 )
@@ -43,11 +44,11 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str],
     for path in paths:
         try:
             state = load_tensors(path)
-        except DistillError as error:
+        except DamagedError as error:
             if path == paths[-1]:
                 raise
             say(f"{error}; going on from {PREVIOUS_NAME}, the one before it")
-            path.unlink()  # or the next checkpoint would make it the previous one
+            path.replace(folder / DAMAGED_NAME)  # or the next checkpoint would make it the previous one
             continue
         require_identity(state, identity, path)
         return state

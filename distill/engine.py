@@ -51,18 +51,32 @@ class Frozen:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How the networks of a run are computed; ``steps`` is its whole length, so that resuming changes nothing."""
+    """How the networks of a run are computed; ``steps`` is its whole length, so that resuming changes nothing.
+
+    ``compiled`` tells which networks were.
+    """
 
     device: torch.device
     precision: Precision
     compile: Compile
     steps: int
     say: Say
+    compiled: list[str] = dataclasses.field(default_factory=list)
 
     def prepare_process(self) -> None:
         """Let this process keep memory between steps: a third of the time of large batches on a CPU."""
         if self.device.type == "cpu":
             keep_freed_memory(KEPT_MEMORY)
+
+    def describe(self) -> dict[str, Any]:
+        """What the rounding of a run depends on, as plain values."""
+        return {
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "device": self.device.type,
+            "precision": self.precision,
+            "compiled": sorted(self.compiled),
+        }
 
     def frozen(self, model: nn.Module, example: Tensor) -> "Frozen":
         """A frozen network made fast: batch norms folded into convolutions, weights in ``precision``, compiled.
@@ -106,6 +120,7 @@ class Engine:
             self.say(f"the {what} is not compiled: {_first_line(error)}; train.compile off saves the attempt")
             torch.compiler.reset()
             return model
+        self.compiled.append(what)
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:

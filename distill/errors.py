@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,10 @@ Say = Callable[[str], None]
 
 class DistillError(Exception):
     """A run cannot go on. The message is one line: where, observed, expected, what to do."""
+
+
+class DamagedError(DistillError):
+    """A file was read, and is not what was once written."""
 
 
 class NonFiniteLossError(DistillError):
@@ -23,6 +28,6 @@ class NonFiniteLossError(DistillError):
 
 TORN = (
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
-    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
+    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
 )
 """What an unpickler, or code handed its result, raises: as many ways as bytes can mislead."""

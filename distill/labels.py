@@ -6,6 +6,7 @@ which names set, teacher and view and carries the SHA-256 of every file.
 
 import dataclasses
 import math
+import tokenize
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,6 +103,8 @@ def read_labels(folder: Path) -> LabelsManifest:
         raise DistillError(f"{path}: {describe(error, LabelsManifest)}; get it again") from error
     except OSError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # nested deeper than pydantic goes
+        raise DistillError(f"{path}: {str(error).splitlines()[0]}; get it again") from error
     order = manifest.view.get("order")
     if not manifest.files or not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
         raise DistillError(f"{path}: has no files, or a batch_size that is not its view's; get it again")
@@ -117,6 +120,7 @@ def write_manifest(folder: Path, manifest: LabelsManifest) -> None:
 class StoredLogits:
     """Verified array files, mapped: ``arrays`` float16 (steps × batch_size, classes), in order."""
 
+    folder: Path
     manifest: LabelsManifest
     arrays: tuple[np.ndarray, ...]
 
@@ -126,6 +130,15 @@ class StoredLogits:
         per_file = self.manifest.files[0].steps
         first = (step % per_file) * size
         return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
+
+    def require_unchanged(self) -> None:
+        """Hash the files again.
+
+        Raises:
+            DistillError: one is not what it was.
+        """
+        for file in self.manifest.files:
+            _require_digest(self.folder / file.name, file)
 
 
 def open_logits(folder: Path, manifest: LabelsManifest) -> StoredLogits:
@@ -141,11 +154,27 @@ def open_logits(folder: Path, manifest: LabelsManifest) -> StoredLogits:
         or [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]
     ):
         raise DistillError(f"{folder / MANIFEST_NAME}: its files are not in order or uneven; get it again")
-    return StoredLogits(manifest=manifest, arrays=tuple(_open(folder, file, manifest) for file in manifest.files))
+    return StoredLogits(
+        folder=folder, manifest=manifest, arrays=tuple(_open(folder, file, manifest) for file in manifest.files)
+    )
 
 
 def _open(folder: Path, file: LabelFile, manifest: LabelsManifest) -> np.ndarray:
     path = folder / file.name
+    _require_digest(path, file)
+    shape = (file.steps * manifest.batch_size, manifest.teacher.num_classes)
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+        raise DistillError(f"{path}: no array file: {error}") from error
+    if array.dtype != np.float16 or array.shape != shape:
+        raise DistillError(f"{path}: holds {array.dtype} {array.shape}, expected float16 {shape}")
+    if not bool(np.isfinite(array).all()):
+        raise DistillError(f"{path}: holds a logit that is no finite number; get the labels again")
+    return array
+
+
+def _require_digest(path: Path, file: LabelFile) -> None:
     if not is_plain(path):
         raise DistillError(f"{path}: is missing or no regular file; get the labels again")
     try:
@@ -154,16 +183,6 @@ def _open(folder: Path, file: LabelFile, manifest: LabelsManifest) -> np.ndarray
         raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
     if digest != file.sha256:
         raise DistillError(f"{path}: sha256 is {digest}, the manifest says {file.sha256}; get the labels again")
-    shape = (file.steps * manifest.batch_size, manifest.teacher.num_classes)
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError, TypeError, OverflowError) as error:
-        raise DistillError(f"{path}: no array file: {error}") from error
-    if array.dtype != np.float16 or array.shape != shape:
-        raise DistillError(f"{path}: holds {array.dtype} {array.shape}, expected float16 {shape}")
-    if not bool(np.isfinite(array).all()):
-        raise DistillError(f"{path}: holds a logit that is no finite number; get the labels again")
-    return array
 
 
 def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:

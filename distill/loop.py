@@ -38,7 +38,7 @@ class Progress:
 class Loop:
     """What every step uses: ``forward`` is the ``student``, compiled or not; ``average`` is its EMA.
 
-    ``mean`` and ``std`` normalise RGB in [0, 1].
+    ``mean`` and ``std`` normalise RGB in [0, 1]; ``arithmetic`` is what rounding depends on, as ``Engine.describe``.
     """
 
     student: nn.Module
@@ -56,6 +56,7 @@ class Loop:
     precision: Precision
     scaler: torch.amp.GradScaler
     device: torch.device
+    arithmetic: dict[str, Any]
 
     @property
     def result(self) -> nn.Module:

@@ -51,9 +51,9 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
     )
-    state, done = begin(out, identity, say)
+    state, done = begin(out, RESULT_NAME, identity, say)
     if done is not None:
-        if config.eval.data is not None and done["student_top1"] is None:
+        if config.eval.data is not None and done.get("student_top1") is None:
             say(f"it was not evaluated: distill eval --weights {out / RESULT_NAME} --data {config.eval.data}")
         return done
     judge = open_judge(config, lesson, size, device, say)
@@ -124,4 +124,5 @@ def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, e
         precision=engine.precision,
         scaler=engine.scaler(),
         device=engine.device,
+        arithmetic=engine.describe(),
     )

@@ -21,7 +21,8 @@ from distill.precision import choose_precision
 from distill.randomness import Stream
 from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, restore
 from distill.weights import save_weights
-from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
+from manifests.digest import file_digest
+from manifests.files import describe_os_error, hold_folder, is_plain, remove_parts, write_atomically
 
 
 @contextmanager
@@ -39,6 +40,8 @@ def run_directory(out: Path, resume: bool) -> Iterator[None]:
             yield
     except BlockingIOError as error:
         raise DistillError(f"{out}: another run is writing here; choose another --out") from error
+    except BrokenPipeError:
+        raise  # of who reads what is said; nothing is wrong with the folder
     except torch.OutOfMemoryError as error:
         raise DistillError(
             f"the GPU has too little memory: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
@@ -51,17 +54,26 @@ def run_directory(out: Path, resume: bool) -> Iterator[None]:
             out.rmdir()  # nothing came of it
 
 
-def begin(out: Path, identity: dict[str, Any], say: Say) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The state to go on from, and the summary of a run that has ended; each None where there is none.
+def begin(
+    out: Path, name: str, identity: dict[str, Any], say: Say
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The state to go on from, and the summary of a run that has ended with ``name``; each None where there is none.
 
     Raises:
         DistillError: what is there is damaged, or of another run.
     """
     state = load_checkpoint(out, identity, say)
     done = finished_summary(out)
+    if done is not None and not _is_result(out / name, done["sha256"]):
+        say(f"{out / name}: missing or damaged; it is made again")
+        done = None
     if done is not None:
-        say("this run is already finished")
+        say("this run is already finished; its figures were measured then")
     return state, done
+
+
+def _is_result(path: Path, sha256: str) -> bool:
+    return is_plain(path) and file_digest(path) == sha256
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
@@ -115,12 +127,7 @@ def conduct(
         InterruptedRun: a signal came; a checkpoint was written.
     """
     view = {"view": json.dumps(loop.view.describe(), sort_keys=True)}
-    arithmetic = {
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "device": loop.device.type,
-        "precision": loop.precision,
-    }
+    arithmetic = loop.arithmetic
     if state is not None:
         require_identity(state, view, out)
         if state["arithmetic"] != arithmetic:
@@ -161,6 +168,7 @@ def finish(
     samples = progress.step * loop.view.batch_size
     whole = summary | {
         "weights": "last step" if loop.average is None else "average (train.ema) at the last step",
+        "sha256": file_digest(out / name),
         "samples_seen": samples,
         "images_per_second": round(samples / progress.seconds, 1),
         "seconds": round(progress.seconds, 1),

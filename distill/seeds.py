@@ -14,14 +14,16 @@ FIGURES = ("top1", "top5")
 SHARED = ("agreement", "kl_to_teacher")
 
 
-def check_seeds_folder(out: Path) -> None:
-    """Make sure that runs of several seeds do not begin in the folder of a single run.
+def check_seeds_folder(out: Path, resume: bool) -> None:
+    """Make sure that runs of several seeds begin in a folder of their own.
 
     Raises:
-        DistillError: it is one.
+        DistillError: it is a single run's, or holds something and ``resume`` was not asked for.
     """
     if holds_checkpoint(out):
         raise DistillError(f"{out}: holds a run of one seed; choose another --out for several")
+    if not resume and out.is_dir() and any(out.iterdir()):
+        raise DistillError(f"{out}: is not empty; add --resume to go on with its runs, or choose another --out")
 
 
 def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:

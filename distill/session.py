@@ -20,7 +20,7 @@ from manifests.terminal import Update, progress_bar
 
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
-SUMMARY_KEYS = frozenset({"samples_seen", "images_per_second", "seconds", "seed"})
+SUMMARY_KEYS = frozenset({"samples_seen", "images_per_second", "seconds", "seed", "sha256"})
 BAD_BATCH_NAME = "nonfinite.json"
 
 
@@ -58,7 +58,7 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     summary = parse_json(read_regular_file(path, 1 << 20), str(path))
-    if not isinstance(summary, dict) or not summary.keys() >= SUMMARY_KEYS:
+    if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
         raise DistillError(f"{path}: damaged; delete it to write it again from the last checkpoint")
     return summary
 

@@ -68,7 +68,8 @@ class StoredTeacher:
         return self.logits.of_step(batch.step).to(self.device, non_blocking=True)
 
     def require_unchanged(self) -> None:
-        """Its files are mapped for reading alone."""
+        """As ``StoredLogits.require_unchanged``."""
+        self.logits.require_unchanged()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def teach(
             raise DistillError(f"{data}: images are {width}×{height}, expected square ones; set data.size")
         require_size(config.network.arch, config.network.num_classes, config.augment.output_size(images.size))
         identity = identity_of(config, data=images.digest())
-        state, done = begin(out, identity, say)
+        state, done = begin(out, RESULT_NAME, identity, say)
         if done is not None:
             return done
         loop = _make_loop(config, images, device, say)
@@ -106,6 +106,7 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
         precision=engine.precision,
         scaler=engine.scaler(),
         device=device,
+        arithmetic=engine.describe(),
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from distill.errors import TORN, DistillError
+from distill.errors import TORN, DamagedError, DistillError
 from manifests.files import write_atomically
 
 Triple = tuple[float, float, float]
@@ -58,12 +59,25 @@ def load_tensors(path: Path) -> Any:
     """What ``torch.save`` wrote to a file, built of tensors and plain values, on the CPU; no code is run.
 
     Raises:
-        DistillError: the file is damaged, is none of torch's, or holds anything else.
+        DamagedError: the file is damaged, is none of torch's, or holds anything else.
+        DistillError: it cannot be read.
     """
     try:
+        _require_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
     except TORN as error:
-        raise DistillError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
+        raise DamagedError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
+
+
+def _require_checksums(path: Path) -> None:
+    """Compare the sums that a zip file, which torch writes, holds of its members; torch itself does not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(broken)
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -150,6 +164,7 @@ def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: in
         _problem("lacks", sorted(expected.keys() - weights.state.keys())),
         _problem("has the unknown", sorted(weights.state.keys() - expected.keys())),
         _problem("has another shape of", _reshaped(weights.state, expected)),
+        _problem("has numbers of another kind in", _other_kinds(weights.state, expected)),
     ]
     if any(problems):
         faults = "; ".join(problem for problem in problems if problem)
@@ -160,6 +175,12 @@ def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: in
 def _is_usable(value: Tensor) -> bool:
     plain = value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
     return plain and bool(torch.isfinite(value).all())
+
+
+def _other_kinds(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+    """Names of whole numbers where others belong, and the other way round."""
+    common = sorted(state.keys() & expected.keys())
+    return [name for name in common if state[name].is_floating_point() != expected[name].is_floating_point()]
 
 
 def count_classes(weights: Weights) -> int:

@@ -4,6 +4,7 @@ It is no part of the format, and lives here because the programs meet nowhere el
 """
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -24,6 +25,9 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
 
     Whatever went wrong is one line on stderr; any other exception is a defect and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack a letter
     try:
         status = cli.main(prog_name=name, standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)  # a command may end with a status and no message

@@ -149,7 +149,7 @@ def _noise_logits(folder: Path, batch: int, steps: int) -> StoredLogits:
         files=[LabelFile(name=path.name, steps=steps, sha256=digest)],
         environment={},
     )
-    return StoredLogits(manifest=manifest, arrays=(np.load(path, mmap_mode="r"),))
+    return StoredLogits(folder=folder, manifest=manifest, arrays=(np.load(path, mmap_mode="r"),))
 
 
 def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -> Loop:
@@ -173,6 +173,7 @@ def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -
         precision="bf16",
         scaler=engine.scaler(),
         device=engine.device,
+        arithmetic=engine.describe(),
     )
 
 

@@ -63,7 +63,7 @@ def train(
 
     first = parse_config(text, name, settings, Config)
     stem = f"{name}-{_short_id(shards)}" if out is None else ""
-    _run_all(run, out, stem, seeds, first.train.seed, f"student {first.student.arch}", "student_")
+    _run_all(run, out, stem, seeds, first.train.seed, f"student {first.student.arch}", "student_", resume=resume)
 
 
 @click.command()
@@ -101,7 +101,7 @@ def teacher(
         return teach(config, data, folder, resume=resume, device=pick_device(device), say=click.echo)
 
     first = parse_config(text, name, settings, SupervisedConfig)
-    _run_all(run, out, name, seeds, first.train.seed, first.network.arch, "")
+    _run_all(run, out, name, seeds, first.train.seed, first.network.arch, "", resume=resume)
 
 
 def _run_all(
@@ -112,6 +112,8 @@ def _run_all(
     seed: int,
     what: str,
     prefix: str,
+    *,
+    resume: bool,
 ) -> None:
     """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print results."""
     from distill.seeds import check_seeds_folder, summarise  # noqa: PLC0415
@@ -123,7 +125,7 @@ def _run_all(
         if seeds is None:
             _print_summary(what, prefix, run({}, out), out)
             return
-        check_seeds_folder(out)
+        check_seeds_folder(out, resume)
         summaries = []
         for each in seeds:
             folder = out / f"seed{each}"
@@ -141,7 +143,7 @@ def _short_id(shards: Path) -> str:
 
 
 def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -> None:
-    if summary[f"{prefix}top1"] is not None:
+    if summary.get(f"{prefix}top1") is not None:
         parts = [f"top-1 {summary[f'{prefix}top1']:.2f} %"]
         if summary.get("agreement") is not None:
             parts += [f"teacher {summary['teacher_top1']:.2f} %", f"agreement {summary['agreement']:.2f} %"]

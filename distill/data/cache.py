@@ -56,8 +56,7 @@ def open_source(
 
 
 def _source(patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say) -> Source:
-    folder = cache_folder(config)
-    cached = None if config.cache == "none" else _cached(patchset, folder, say)
+    cached = None if config.cache == "none" else _cached(patchset, cache_folder(config), say)
     place = _place(patchset, config, device, cached is not None)
     if place == "none":
         _verify(patchset, config, say)
@@ -78,10 +77,19 @@ def _resident(
 
 
 def cache_folder(config: DataConfig) -> Path:
-    """Where decoded sets are kept."""
+    """Where decoded sets are kept.
+
+    Raises:
+        DistillError: nothing says where.
+    """
     if config.cache_dir is not None:
         return config.cache_dir
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise DistillError(
+            "this user has no home directory to keep decoded patches in; set data.cache_dir"
+        ) from error
     return Path(home) / "single-image-distillation"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import re
 import tarfile
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from distill.data.cifar import read_cifar
-from distill.data.tars import read_samples
+from distill.data.tars import read_samples, require_end
 from distill.errors import DistillError
 from manifests.images import decode_image
 
@@ -72,12 +73,15 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
     Raises:
         DistillError: nothing is there, it has no known form, is damaged, or sizes differ and ``size`` is None.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise DistillError(f"{path}: no such {_KIND[split]} data; give {FORMS}")
-    for reader in (_cifar, _tars, _image_folder):
-        found = reader(path, size, split)
-        if found is not None:
-            return found
+    try:
+        for reader in (_cifar, _tars, _image_folder):
+            found = reader(path, size, split)
+            if found is not None:
+                return found
+    except OSError as error:
+        raise DistillError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
     raise DistillError(f"{path}: no {_KIND[split]} data in a known form; expected {FORMS}")
 
 
@@ -105,6 +109,8 @@ def _tars(path: Path, size: int | None, split: Split) -> LabelledImages | None:
         return None
     images, labels = [], []
     try:
+        for shard in shards:
+            require_end(shard)
         for sample in read_samples(shards):
             where = f"{sample['__url__']}: sample {sample['__key__']}"
             image, label = _sample(sample, where)
@@ -137,7 +143,7 @@ def _image_folder(path: Path, size: int | None, split: Split) -> LabelledImages 
     files = [
         (file, label)
         for label, each in enumerate(classes)
-        for file in sorted(each.rglob("*"))
+        for file in _files_below(each)
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
     ]
     if not files:
@@ -145,6 +151,13 @@ def _image_folder(path: Path, size: int | None, split: Split) -> LabelledImages 
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda item: _read(item[0], size), files))
     return _stack(images, [label for _, label in files], path)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    return sorted(Path(root) / name for root, _, names in os.walk(folder, onerror=fail) for name in names)
 
 
 def _holds_folders(path: Path) -> bool:

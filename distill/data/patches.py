@@ -95,17 +95,27 @@ def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor
     pipeline = wds.DataPipeline(
         partial(read_samples, paths), wds.map(decode), wds.batched(_CHUNK, collation_fn=store)
     )
-    with tar_errors(patchset):
-        for chunk in DataLoader(
-            pipeline,
-            batch_size=None,
-            num_workers=workers,
-            worker_init_fn=ignore_signals,
-            multiprocessing_context="fork" if workers else None,  # forked ones share the array
-        ):
+    loader = DataLoader(
+        pipeline,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+        multiprocessing_context="fork" if workers else None,  # forked ones share the array
+    )
+    with tar_errors(patchset), ended(iter(loader)) as chunks:
+        for chunk in chunks:
             if isinstance(chunk, str):
                 raise DistillError(f"{chunk}; get the set again")
             yield chunk
+
+
+@contextlib.contextmanager
+def ended(chunks: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    """A data loader's iterator; its processes end with the block: an error keeps it alive, and they ignore SIGTERM."""
+    try:
+        yield chunks
+    finally:
+        getattr(chunks, "_shutdown_workers", lambda: None)()  # there is none without processes
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from distill.data.order import Place, WindowOrder
-from distill.data.patches import Pixels, decode_sample, ignore_signals, tar_errors
+from distill.data.patches import Pixels, decode_sample, ended, ignore_signals, tar_errors
 from distill.data.tars import read_samples
 from distill.errors import DistillError
 from manifests import PatchSet
@@ -113,15 +113,14 @@ class _Reader:
 
     def _collect(self, place: Place) -> None:
         early: list[Chunk] = []  # of windows behind the present one, from a process that is ahead
-        try:
-            while not self._closed.is_set():
-                window, early = self._window(place, early)
-                self._ready.put(window)
-                place = self._order.after(place)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the window is taken
-            self._ready.put(error)
-        finally:
-            del self._chunks  # ends the processes
+        with ended(self._chunks):
+            try:
+                while not self._closed.is_set():
+                    window, early = self._window(place, early)
+                    self._ready.put(window)
+                    place = self._order.after(place)
+            except BaseException as error:  # noqa: BLE001 - it is raised where the window is taken
+                self._ready.put(error)
 
     def _window(self, place: Place, chunks: list[Chunk]) -> tuple[Tensor, list[Chunk]]:
         """A whole window, out of ``chunks`` and those that come, and the chunks that are of later ones."""
