@@ -111,7 +111,7 @@ def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor
 
 @contextlib.contextmanager
 def ended(chunks: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    """A data loader's iterator; its processes end with the block: an error keeps it alive, and they ignore SIGTERM."""
+    """A data loader's iterator; its processes end with the block, for an error keeps it and they ignore SIGTERM."""
     try:
         yield chunks
     finally:

@@ -1,6 +1,10 @@
 """Evaluation data in every known form gives the same images; anything else gives one clear line."""
 
+import gzip
+import io
+import os
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +115,47 @@ def test_tars_that_are_no_test_set(tmp_path: Path, members: list[tuple[str, byte
     with pytest.raises(DistillError, match=part.replace(".cls", r"\.cls")) as caught:
         load_labelled(path, None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_tar_without_its_end(images: Labelled, tmp_path: Path, suffix: str) -> None:
+    """Cut between two samples, or with a damaged header there, a tar reads as a shorter whole one."""
+    members = []
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
+        members += [(f"{i:04d}.cls", str(label).encode()), (f"{i:04d}.png", png(image))]
+    whole = write_tar(tmp_path / "whole.tar", members).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        middle = tar.getmember("0010.cls").offset
+    damaged = bytearray(whole)
+    damaged[middle + 10] ^= 1
+    for data in (whole[:middle], bytes(damaged)):
+        path = tmp_path / f"test{suffix}"
+        path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+        with pytest.raises(DistillError, match=r"not a whole tar: .*no end marker"):
+            load_labelled(path, None)
+
+
+def test_a_class_folder_that_cannot_be_read(
+    images: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(png(images[0][0]))
+    original = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DistillError, match=r"cat: cannot be read: Permission denied"):
+        load_labelled(tmp_path, None)
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(DistillError, match="no such evaluation data"):
+        load_labelled(tmp_path / ("x" * 300), None)
 
 
 def test_no_known_form(tmp_path: Path) -> None:

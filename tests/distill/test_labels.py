@@ -13,6 +13,7 @@ import torch
 import distill.label
 from distill.data.view import Batch
 from distill.labels import steps_per_file
+from distill.loop import Loop
 from distill.targets import LiveTeacher
 from tests.conftest import Program, assert_one_line
 from tests.distill.running import rows, weights
@@ -182,6 +183,24 @@ def test_damage(
     damage(labels)
     assert_one_line(run_distill("train", *base, "--labels", labels, "--out", tmp_path / "run"), part)
     assert_one_line(run_distill("verify", labels, *base, "--teacher", teacher_path), part)
+
+
+def test_logits_that_change_spoil_the_run(
+    run_distill: Program, base: list[Any], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Loop.train_step
+
+    def change(self: Loop, step: int) -> torch.Tensor:
+        if step == 5:
+            with (labels / "logits-000000.npy").open("r+b") as file:
+                file.seek(-2, os.SEEK_END)
+                file.write(b"ab")
+        return original(self, step)
+
+    monkeypatch.setattr(Loop, "train_step", change)
+    result = run_distill("train", *base, "--labels", labels, "--out", tmp_path / "run")
+    assert_one_line(result, "logits-000000.npy: sha256 is")
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_an_object_array_is_not_unpickled(

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,48 @@ def test_several_seeds_leave_a_single_run_alone(run_distill: Program, arguments:
     before = (tmp_path / "run" / "summary.json").read_bytes()
     assert_one_line(run_distill(*arguments, tmp_path / "run", "--seeds", "0,1"), "holds a run of one seed")
     assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_several_seeds_ask_for_a_folder_of_their_own(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "summary.json").write_text("precious")
+    assert_one_line(run_distill(*arguments, tmp_path / "runs", "--seeds", "0,1"), "is not empty", "--resume")
+    assert (tmp_path / "runs" / "summary.json").read_text() == "precious"
+
+
+def test_no_home_directory(run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: Any) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nobody)
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "no home directory", "set data.cache_dir")
+
+
+@pytest.mark.parametrize("cache", ["auto", "none"])
+def test_a_shard_that_goes_while_it_is_read_ends_the_program(
+    arguments: list[Any], tmp_path: Path, cache: str
+) -> None:
+    """Processes that decode are told to end: the program does not wait for them for ever."""
+    shards = Path(shutil.copytree(arguments[arguments.index("--shards") + 1], tmp_path / "shards"))
+    spoil = """
+import sys
+from pathlib import Path
+import distill.data.cache as cache
+from distill.__main__ import main
+folder, verify = Path(sys.argv.pop(1)), cache._verify
+def gone(*args):
+    verify(*args)
+    for path in folder.glob("*.tar"):
+        path.unlink()
+cache._verify = gone
+main()
+"""
+    command = [*map(str, arguments), str(tmp_path / "run"), "--set", f"data.cache={cache}"]
+    command[command.index("--shards") + 1] = str(shards)
+    result = subprocess.run(
+        [sys.executable, "-c", spoil, str(shards), *command], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 1 and "a shard is no good tar: FileNotFoundError" in result.stderr, result.stderr

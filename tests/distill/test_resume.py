@@ -11,6 +11,7 @@ import torch
 
 import distill.loop
 import distill.run
+from distill.engine import Engine
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
 from tests.distill.running import same, timeless
@@ -67,9 +68,15 @@ def test_resume_refuses_another_run(
     (out / "summary.json").unlink()
     assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
     student = (out / "student.safetensors").read_bytes()
-    (out / "checkpoint.pt").write_bytes(b"torn")
+    damaged = bytearray((out / "checkpoint.pt").read_bytes())
+    damaged[len(damaged) // 2] ^= 16  # in the middle of a weight, where torch does not look
+    (out / "checkpoint.pt").write_bytes(damaged)
     resumed = run_distill(*arguments, out, "--resume")
     assert resumed.status == 0 and "checkpoint.pt: damaged" in resumed.out and "going on from" in resumed.out
+    assert (out / "student.safetensors").read_bytes() == student
+    (out / "student.safetensors").write_bytes(student[:-1])
+    again = run_distill(*arguments, out, "--resume")
+    assert again.status == 0 and "student.safetensors: missing or damaged; it is made again" in again.out
     assert (out / "student.safetensors").read_bytes() == student
     (out / "summary.json").unlink()
     for name in ("checkpoint.pt", "checkpoint.previous.pt"):
@@ -121,6 +128,37 @@ def test_a_run_killed_in_its_first_checkpoint_begins_again(
     (tmp_path / "run" / ".patchset-part-77-checkpoint.pt").write_bytes(b"half")
     assert run_distill(*arguments, tmp_path / "run").status == 0
     assert not list((tmp_path / "run").glob(".patchset-part-*"))
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stopping(5):
+        assert run_distill(*arguments, tmp_path / "run").status == 130
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+
+    def deny(path: Path, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", deny)
+        refused = run_distill(*arguments, tmp_path / "run", "--resume")
+    assert_one_line(refused, "checkpoint.pt: cannot be read: Permission denied")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+def test_a_compiler_that_went_is_told(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(self: Engine, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
+        self.compiled.append("student")
+        return model
+
+    with monkeypatch.context() as patch, stopping(5):
+        patch.setattr(Engine, "student", compiled)
+        assert run_distill(*arguments, tmp_path / "run").status == 130
+    resumed = run_distill(*arguments, tmp_path / "run", "--resume")
+    assert resumed.status == 0 and "'compiled': ['student']}: weights will differ in rounding" in resumed.out
 
 
 def test_another_number_of_threads_is_told(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
