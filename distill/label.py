@@ -32,12 +32,12 @@ from distill.models import require_size
 from distill.precision import choose_precision
 from distill.randomness import Stream
 from distill.run import open_judge, open_view
-from distill.runs import make_engine
+from distill.runs import make_engine, own_folder
 from distill.targets import LiveTeacher
 from distill.teacher import Teacher, load_teacher
 from manifests import open_patchset
 from manifests.digest import file_digest
-from manifests.files import describe_os_error, hold_folder, remove_parts, write_atomically
+from manifests.files import write_atomically
 from manifests.terminal import progress_bar
 
 PART_NAME = "labels.part.json"
@@ -53,15 +53,8 @@ def label(config: Config, shards: Path, out: Path, *, device: torch.device, say:
     Raises:
         DistillError, PatchSetError: config, teacher or set are wrong, or ``out`` holds something else.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with hold_folder(out):
-            remove_parts(out)
-            return _label(config, shards, out, device, say)
-    except BlockingIOError as error:
-        raise DistillError(f"{out}: another program is writing here; choose another --out") from error
-    except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)} and run it again") from error
+    with own_folder(out, "run it again"):
+        return _label(config, shards, out, device, say)
 
 
 def _label(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> LabelsManifest:
@@ -109,6 +102,8 @@ def _write(config: Config, set_id: str, teacher: Teacher, view: View, out: Path,
     whole = manifest.model_copy(update={"files": files})
     write_manifest(out, whole)
     (out / PART_NAME).unlink(missing_ok=True)
+    for path in sorted(set(out.glob("logits-*")) - {out / file.name for file in files}):
+        path.unlink()  # of a longer labelling that was given up
     return whole
 
 

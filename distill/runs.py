@@ -27,19 +27,31 @@ from manifests.files import describe_os_error, hold_folder, is_plain, remove_par
 
 @contextmanager
 def run_directory(out: Path, resume: bool) -> Iterator[None]:
-    """Hold ``out`` as this run's alone; where nothing came of the run, it leaves no folder behind.
+    """A folder for a run; see ``own_folder``.
 
     Raises:
         DistillError: it is not free, or cannot be written.
     """
-    existed = check_folder(out, resume)
+    check_folder(out, resume)
+    with own_folder(out, "go on with --resume"):
+        yield
+
+
+@contextmanager
+def own_folder(out: Path, again: str) -> Iterator[None]:
+    """Hold ``out`` as this program's alone; where nothing came of its work, it leaves no folder behind.
+
+    Raises:
+        DistillError: another program holds it, or it cannot be written; ``again`` says how to go on then.
+    """
+    existed = out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with hold_folder(out):
             remove_parts(out)
             yield
     except BlockingIOError as error:
-        raise DistillError(f"{out}: another run is writing here; choose another --out") from error
+        raise DistillError(f"{out}: another program is writing here; choose another --out") from error
     except BrokenPipeError:
         raise  # of who reads what is said; nothing is wrong with the folder
     except torch.OutOfMemoryError as error:
@@ -48,7 +60,7 @@ def run_directory(out: Path, resume: bool) -> Iterator[None]:
             "or set data.cache to ram"
         ) from error
     except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)} and go on with --resume") from error
+        raise DistillError(f"{describe_os_error(error, out)} and {again}") from error
     finally:
         if not existed and out.is_dir() and not any(out.iterdir()):
             out.rmdir()  # nothing came of it

@@ -28,15 +28,14 @@ class InterruptedRun(Exception):  # noqa: N818 - it is no error: the run was ask
     """The run was asked to stop and has written a checkpoint."""
 
 
-def check_folder(out: Path, resume: bool) -> bool:
-    """Make sure a run may begin, or go on, in ``out``; whether it is there already.
+def check_folder(out: Path, resume: bool) -> None:
+    """Make sure a run may begin, or go on, in ``out``.
 
     Raises:
         DistillError: it is no folder, or holds something and ``resume`` was not asked for.
     """
     try:
-        existed = out.exists()
-        occupied = existed and any(not item.name.startswith(PART_PREFIX) for item in out.iterdir())
+        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in out.iterdir())
     except OSError as error:
         raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
     if occupied and not resume:
@@ -45,7 +44,6 @@ def check_folder(out: Path, resume: bool) -> bool:
         raise DistillError(
             f"{out}: holds files but no {CHECKPOINT_NAME}, so no run to go on with; choose another --out"
         )
-    return existed
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:

@@ -65,7 +65,7 @@ def test_no_space_left_and_another_run(
         assert_one_line(run_distill(*arguments, out), "no space left", str(out), "go on with --resume")
     out.mkdir(exist_ok=True)
     with hold_folder(out):
-        assert_one_line(run_distill(*arguments, out, "--resume"), "another run is writing here")
+        assert_one_line(run_distill(*arguments, out, "--resume"), "another program is writing here")
     assert run_distill(*arguments, out, "--resume").status == 0
     assert same(out, tmp_path / "whole")
 
