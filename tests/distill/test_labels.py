@@ -276,6 +276,7 @@ def test_labelling_goes_on_where_it_stopped(
     assert_one_line(run_distill(*command), "no space left", "run it again")
     assert_one_line(run_distill("train", *base, "--labels", out, "--out", tmp_path / "run"), "labels.json is missing")
     assert_one_line(run_distill(*command, "--set", "augment.flip=false"), "view augment flip")
+    (out / "logits-000003.npy").write_bytes(b"of a longer labelling")
     assert run_distill(*command).status == 0
     assert calls == [*range(8), *range(5, 12)]
     assert [path.name for path in sorted(out.iterdir())] == [
