@@ -202,8 +202,9 @@ def verify(
     precision = choose_precision(config.train.precision, device, say)
     require_same(folder, "the precision", labels.precision, precision)
     steps = sorted(Stream(seed, "verify", 0).permutation(labels.steps)[:sample].tolist())
-    with open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say) as view:
-        require_same_view(folder, labels.view, view.describe())
+    with open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say) as opened:
+        require_same_view(folder, labels.view, opened.describe())
+        view = dataclasses.replace(opened, period=labels.steps)  # whatever the length of this config's run
         targets = live_targets(teacher, view, make_engine(config.train, device, labels.steps, say))
         pairs = [(stored.of_step(step).float(), _logits(view, targets, teacher, step).float()) for step in steps]
     mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))

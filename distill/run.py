@@ -45,7 +45,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     size = config.augment.output_size(patchset.manifest.size)
     for arch in (config.teacher.arch, config.student.arch):
         require_size(arch, config.teacher.num_classes, size)
-    config.train.steps(patchset.manifest.n, config.data.batch_size)  # wrong lengths are known before long work
+    steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
     student = new_network(config.student.arch, config.teacher.num_classes, config.train.seed)
     lesson = open_lesson(config, patchset.manifest.set_id, device)
     identity = identity_of(
@@ -59,7 +59,6 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     judge = open_judge(config, lesson, size, device, say)
     seed = config.data.view_seed
     with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say) as view:
-        steps = config.train.steps(view.source.order.n, view.batch_size)
         engine = make_engine(config.train, device, steps, say)
         loop = _make_loop(config, student, lesson, view, engine)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)

@@ -225,6 +225,8 @@ def test_verify_computes_a_sample_again(
     check = json.loads(run_distill(*command, "--json").out)
     assert check["same_class"] > 95 and 0 < check["largest_difference"] < 0.01 and check["steps"] == 12
     assert json.loads(run_distill(*command[:-1], 5, "--json").out)["steps"] == 5
+    shorter = run_distill(*command, "--json", "--set", "train.samples=32")
+    assert json.loads(shorter.out) == check  # the labels' length counts, not the config's
     array = np.load(labels / "logits-000000.npy")
     array[::16] += 1
     np.save(labels / "logits-000000.npy", array)

@@ -115,7 +115,7 @@ def test_fp16_resumes_with_its_loss_scale(
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
     with stopping(3):
         assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
-    scaler = torch.load(tmp_path / "cut" / "checkpoint.pt")["scaler"]
+    scaler = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["scaler"]
     assert scaler["scale"] < 2**16
     assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
     assert same(tmp_path / "whole", tmp_path / "cut")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-import distill.loop
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
 from distill.data.stream import Streamed
@@ -19,6 +18,7 @@ from distill.data.view import Resident
 from distill.errors import DistillError
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import Stopping
 from tests.distill.running import resign, same
 
 CPU = torch.device("cpu")
@@ -81,21 +81,13 @@ def test_a_streamed_run_resumes_exactly(
     run_distill: Program,
     arguments: list[Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stopping: Stopping,
 ) -> None:
     sets = ["--set", "data.cache=none", "--set", "data.window=2", "--set", "train.epochs=2"]
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
     assert not (tmp_path / "cache").exists()
-    original = distill.loop.Loop.train_step
-
-    def stop_at_17(self: distill.loop.Loop, step: int) -> torch.Tensor:
-        if step == 17:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, step)
-
     cut = tmp_path / "cut"
-    with monkeypatch.context() as patch:
-        patch.setattr(distill.loop.Loop, "train_step", stop_at_17)
+    with stopping(17):
         assert_one_line(run_distill(*arguments, cut, *sets), "stopped at step 18", status=130)
     resident = run_distill(*arguments, cut, *sets, "--set", "data.cache=ram", "--resume")
     assert_one_line(resident, "belongs to a run with view")
