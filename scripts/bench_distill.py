@@ -1,32 +1,31 @@
-"""How fast distillation steps are on this machine: a plain loop, ours, and ours with stored logits, in one run.
+"""How fast distillation steps are on this machine: a plain loop, and ours in three ways, in one run.
 
-The plain loop is the usual one: a DataLoader over a folder of JPEG files with torchvision's transforms for each,
-CutMix, both networks in float32, Adam. Each is measured in a process of its own, in turn, several rounds; the ratios
-are of the medians. Nothing is learnt here: patches are noise, the
-teacher has random weights. Measure on an idle machine.
+The plain loop is the usual script (``plain_loop.py``). Ours has a live teacher; a live teacher that is asked once
+about each augmented batch, which the student sees twice (``data.passes: 2``); or stored logits. Each is measured in a
+process of its own, in turn, several rounds; the ratios are of the medians. Nothing is learnt here: patches are noise,
+the teacher has random weights. Measure on an idle machine.
+
+The last lines say how much is left to gain: how fast steps would be that did nothing but their convolutions and
+products, at the rate at which this machine multiplies large matrices.
 
     scripts/bench_distill --out benchmarks/distill.txt
 """
 
 import json
-import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
 import torch
-import torchvision.transforms as T
-from PIL import Image
+from machine_limit import MATRIX, flops_per_image, matrix_flops_per_second, time_of
+from plain_loop import MEAN, STD, WARM_UP, folder_of_jpegs, now, plain
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torchvision.datasets import ImageFolder
 
 from distill.augment import AugmentConfig, normalise
 from distill.data.order import Order
@@ -35,14 +34,20 @@ from distill.device import pick_device
 from distill.engine import Compile, Engine
 from distill.labels import LabelFile, Labeller, LabelsManifest, StoredLogits
 from distill.loop import Loop
-from distill.losses import TemperedLossConfig, kl_loss, make_loss
+from distill.losses import TemperedLossConfig, make_loss
 from distill.models import build_model
 from distill.optim import AdamConfig, make_optimizer, make_scheduler
-from distill.targets import LiveTeacher, StoredTeacher, Targets
+from distill.precision import DTYPES, Precision, choose_precision
+from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
 
-MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 PATCHES = 20_000
-WARM_UP = 3
+Way = Literal["live", "twice", "stored"]
+TITLES = {
+    "plain": "plain loop, float32, eager",
+    "live": "ours, live teacher",
+    "twice": "ours, views seen twice",
+    "stored": "ours, stored logits",
+}
 
 
 def patches() -> Tensor:
@@ -50,81 +55,48 @@ def patches() -> Tensor:
     return torch.randint(0, 256, (PATCHES, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def folder_of_jpegs(folder: Path) -> ImageFolder:
-    """Patches as files, each through the usual transforms."""
-    (folder / "patches").mkdir()
-    for index, patch in enumerate(patches().numpy()):
-        Image.fromarray(patch).save(folder / "patches" / f"{index:05d}.jpg")
-    steps = [T.RandomHorizontalFlip(), T.RandomCrop(32, padding=4), T.ToTensor(), T.Normalize(MEAN, STD)]
-    return ImageFolder(str(folder), transform=T.Compose(steps))
-
-
-def plain(data: ImageFolder, arch: tuple[str, str], batch: int, steps: int, device: torch.device) -> dict[str, float]:
-    """Images a second of the usual loop."""
-    workers = min(8, os.cpu_count() or 1)
-    teacher = build_model(arch[0], 10).eval().requires_grad_(False).to(device)
-    student = build_model(arch[1], 10).train().to(device)
-    optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
-    on_gpu = device.type == "cuda"
-    loader = DataLoader(data, batch_size=batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=on_gpu)
-    done, started = 0, 0.0
-    while done < steps:
-        for loaded, _ in loader:
-            if done == WARM_UP:
-                started = _now(device)
-            x = _cutmix(loaded.to(device, non_blocking=True))
-            with torch.no_grad():
-                target = teacher(x)
-            loss = kl_loss(student(x), target, 8.0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            done += 1
-            if done == steps:
-                break
-    return {"images_per_second": (steps - WARM_UP) * batch / (_now(device) - started)}
-
-
-def _cutmix(x: Tensor) -> Tensor:
-    share = np.random.beta(0.25, 0.25)
-    half = int(32 * (1 - share) ** 0.5) // 2
-    row, column = np.random.randint(0, 32, 2)
-    x = x.clone()
-    rows = slice(max(row - half, 0), min(row + half, 32))
-    columns = slice(max(column - half, 0), min(column + half, 32))
-    x[:, :, rows, columns] = x.flip(0)[:, :, rows, columns]
-    return x
-
-
 def ours(
-    arch: tuple[str, str], batch: int, steps: int, device: torch.device, compiling: Compile, *, stored: bool
+    arch: tuple[str, str], batch: int, steps: int, device: torch.device, compiling: Compile, way: Way
 ) -> dict[str, float]:
-    """Images a second of ``distill train``'s loop, and which share of a step is the loader's and the teacher's."""
-    engine = Engine(device=device, precision="bf16", compile=compiling, steps=10**6, say=print)
+    """Images a second of ``distill train``'s loop, the loader's and the teacher's share of a step, and rates."""
+    engine = Engine(device=device, precision=_precision(device), compile=compiling, steps=10**6, say=print)
     engine.prepare_process()
-    samples = patches().to(device)
-    source = Resident(samples=samples, order=Order(PATCHES, batch, 0), device=device)
-    view = View(source=source, augment=AugmentConfig(), seed=0, period=steps)
+    source = Resident(samples=patches().to(device), order=Order(PATCHES, batch, 0), device=device)
+    half = WARM_UP + (steps - WARM_UP + 1) // 2  # of the measured steps, as many new as seen before
+    view = View(source=source, augment=AugmentConfig(), seed=0, period=half if way == "twice" else steps)
     example = normalise(view.batch(0).images, MEAN, STD)
-    targets: Targets
     with tempfile.TemporaryDirectory() as folder:
-        if stored:
-            targets = StoredTeacher(logits=_noise_logits(Path(folder), batch, steps), device=device)
-        else:
-            teacher = build_model(arch[0], 10).eval().requires_grad_(False)
-            teacher.to(device, memory_format=torch.channels_last)
-            targets = LiveTeacher(network=engine.frozen(teacher, example))
+        targets = _targets(arch[0], way, engine, example, (Path(folder), batch, steps))
         loop = _loop(arch[1], view, targets, engine, steps)
         for step in range(WARM_UP):
             loop.train_step(step)
-        started = _now(device)
+        started = now(device)
         for step in range(WARM_UP, steps):
             loop.train_step(step)
-        seconds = (_now(device) - started) / (steps - WARM_UP)
-        parts = {"loader": _time(lambda: _load(view), device), "teacher": 0.0}
+        seconds = (now(device) - started) / (steps - WARM_UP)
+        loader = time_of(lambda: _load(view), device)
         batch_1 = view.batch(1)
-        parts["teacher"] = _time(lambda: targets(batch_1, example), device)
-    return {"images_per_second": batch / seconds, **{name: part / seconds for name, part in parts.items()}}
+        teacher = time_of(lambda: targets(batch_1, example), device)
+    return {
+        "images_per_second": batch / seconds,
+        "loader": loader / seconds,
+        "teacher": teacher / seconds,
+        "flops_per_second": matrix_flops_per_second(device, DTYPES[engine.precision]),
+        "flops_per_image": flops_per_image(arch, {"live": 1.0, "twice": 0.5, "stored": 0.0}[way]),
+    }
+
+
+def _precision(device: torch.device) -> Precision:
+    return choose_precision("auto", device, lambda line: None)
+
+
+def _targets(arch: str, way: Way, engine: Engine, example: Tensor, labels: tuple[Path, int, int]) -> Targets:
+    if way == "stored":
+        return StoredTeacher(logits=_noise_logits(*labels), device=engine.device)
+    teacher = build_model(arch, 10).eval().requires_grad_(False)
+    teacher.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    live = LiveTeacher(network=engine.frozen(teacher, example))
+    return RememberedTeacher(live=live) if way == "twice" else live
 
 
 def _load(view: View) -> Tensor:
@@ -170,28 +142,11 @@ def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -
         scheduler=make_scheduler(optim, optimizer, steps),
         steps=steps,
         seed=0,
-        precision="bf16",
+        precision=engine.precision,
         scaler=engine.scaler(),
         device=engine.device,
         arithmetic=engine.describe(),
     )
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _time(call: Any, device: torch.device, repeats: int = 5) -> float:
-    """Median seconds of ``call``."""
-    call()
-    times = []
-    for _ in range(repeats):
-        started = _now(device)
-        call()
-        times.append(_now(device) - started)
-    return statistics.median(times)
 
 
 def _measure(variant: str, *arguments: str) -> dict[str, float]:
@@ -210,7 +165,7 @@ def _measure(variant: str, *arguments: str) -> dict[str, float]:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", "compiling", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
-@click.option("--variant", type=click.Choice(["plain", "live", "stored"]), hidden=True)
+@click.option("--variant", type=click.Choice(list(TITLES)), hidden=True)
 def main(
     teacher: str,
     student: str,
@@ -220,7 +175,7 @@ def main(
     device: str,
     compiling: Compile,
     out: Path | None,
-    variant: str | None,
+    variant: Any,
 ) -> None:
     """Measure steps a second, each way in a process of its own, in turn."""
     if variant is not None:
@@ -228,13 +183,14 @@ def main(
         torch.manual_seed(0)
         if variant == "plain":
             with tempfile.TemporaryDirectory() as folder:
-                print(json.dumps(plain(folder_of_jpegs(Path(folder)), (teacher, student), batch, steps, where)))
+                files = folder_of_jpegs(Path(folder), patches())
+                print(json.dumps(plain(files, (teacher, student), batch, steps, where)))
         else:
-            print(json.dumps(ours((teacher, student), batch, steps, where, compiling, stored=variant == "stored")))
+            print(json.dumps(ours((teacher, student), batch, steps, where, compiling, variant)))
         return
     arguments = ["--teacher", teacher, "--student", student, "--batch", str(batch), "--steps", str(steps)]
     arguments += ["--device", device, "--compile", compiling]
-    results: dict[str, list[dict[str, float]]] = {"plain": [], "live": [], "stored": []}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in TITLES}
     for _ in range(rounds):
         for name, measured in results.items():
             measured.append(_measure(name, *arguments))
@@ -250,27 +206,34 @@ def _report(
 ) -> list[str]:
     where = pick_device(device)
     machine = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    rates = {n: [each["images_per_second"] for each in measured] for n, measured in results.items()}
+    rates = {name: [each["images_per_second"] for each in measured] for name, measured in results.items()}
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    share = {
-        (name, part): statistics.median(each[part] for each in results[name])
-        for name in ("live", "stored")
-        for part in ("loader", "teacher")
-    }
-    titles = {"plain": "plain loop, float32, eager", "live": "ours, live teacher", "stored": "ours, stored logits"}
-    return [
+    mine = [name for name in TITLES if name != "plain"]
+
+    def of(name: str, part: str) -> float:
+        return statistics.median(each[part] for each in results[name])
+
+    lines = [
         f"{teacher} -> {student}, batch {batch}, 32 px, {steps} steps x {len(rates['plain'])} rounds on {machine}, "
-        f"{platform.machine()}, torch {torch.__version__}",
-        *(
-            f"{titles[n]:30s} {middle[n]:10.0f} images/s   (rounds {', '.join(f'{v:.0f}' for v in rates[n])})"
-            for n in titles
-        ),
-        f"share of a step with a live teacher: teacher {100 * share['live', 'teacher']:.0f} %, "
-        f"loader and augmentation {100 * share['live', 'loader']:.1f} %; "
-        f"with stored logits: loader and augmentation {100 * share['stored', 'loader']:.1f} %",
-        f"ratio to the plain loop: live {middle['live'] / middle['plain']:.2f}, "
-        f"stored {middle['stored'] / middle['plain']:.2f}",
+        f"{platform.machine()}, {_precision(where)}, torch {torch.__version__}"
     ]
+    for name, title in TITLES.items():
+        rounds = ", ".join(f"{value:.0f}" for value in rates[name])
+        lines.append(f"{title:28s} {middle[name]:9.0f} images/s   (rounds {rounds})")
+    loaders = ", ".join(f"{name} {100 * of(name, 'loader'):.1f} %" for name in mine)
+    lines += [
+        f"share of a step: teacher {100 * of('live', 'teacher'):.0f} % when live; loader and augmentation: {loaders}",
+        "ratio to the plain loop: " + ", ".join(f"{name} {middle[name] / middle['plain']:.2f}" for name in mine),
+    ]
+    peak = statistics.median(of(name, "flops_per_second") for name in mine)
+    for name in mine:
+        each, most = of(name, "flops_per_image"), peak / of(name, "flops_per_image")
+        lines.append(
+            f"{name}: {each / 1e9:.3f} Gflop an image; at the {peak / 1e9:.0f} Gflop/s of a {MATRIX}-row product "
+            f"that would be {most:.0f} images/s, {most / middle['plain']:.2f} x the plain loop; "
+            f"reached {100 * middle[name] / most:.0f} %"
+        )
+    return lines
 
 
 if __name__ == "__main__":
