@@ -86,6 +86,19 @@ class EvalConfig(_Group):
     every: Annotated[int, Field(ge=0, description="samples between evaluations; 0: at the end only")] = 0
 
 
+class PaperConfig(_Group):
+    """What a publication reports for this config, for reports to show beside what a run reached; nothing else."""
+
+    source: Annotated[str, Field(max_length=200, description="publication and table")]
+    samples: Annotated[int | None, Field(ge=1, description="that its student saw")] = None
+    teacher_top1: Annotated[float | None, Field(ge=0, le=100, description="percent")] = None
+    student_alone_top1: Annotated[float | None, Field(ge=0, le=100, description="percent, trained from labels")] = (
+        None
+    )
+    full_set_top1: Annotated[float | None, Field(ge=0, le=100, description="percent, from the training set")] = None
+    one_image_top1: Annotated[float | None, Field(ge=0, le=100, description="percent, from one image")] = None
+
+
 class _Run(_Group):
     command: ClassVar[str]
 
@@ -106,6 +119,7 @@ class Config(_Run):
     data: DataConfig = DataConfig()
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
+    paper: PaperConfig | None = None
 
 
 class NetworkConfig(_Group):
@@ -148,6 +162,7 @@ class SupervisedConfig(_Run):
     data: SupervisedDataConfig = SupervisedDataConfig()
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
+    paper: PaperConfig | None = None
 
 
 def packaged_configs() -> list[str]:

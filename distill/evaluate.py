@@ -52,6 +52,13 @@ def agreement(first: Tensor, second: Tensor) -> float:
     return _percent(first.argmax(dim=1) == second.argmax(dim=1))
 
 
+def confusion(first: Tensor, second: Tensor, num_classes: int) -> list[list[int]]:
+    """How many images have class i in ``first`` and j in ``second``, both int64 (N,): row i, column j."""
+    counts = torch.bincount(first * num_classes + second, minlength=num_classes**2)
+    rows: list[list[int]] = counts.reshape(num_classes, num_classes).tolist()
+    return rows
+
+
 def kl_to(teacher: Tensor, student: Tensor) -> float:
     """KL(teacher ‖ student) of the softmax of logits (N, classes) at T = 1, in nats, averaged over the images."""
     log_p, log_q = (F.log_softmax(logits.double(), dim=1) for logits in (teacher, student))

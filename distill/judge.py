@@ -9,12 +9,29 @@ from torch import Tensor, nn
 
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
-from distill.evaluate import agreement, kl_to, logits_of, per_class_top1, top_k
+from distill.evaluate import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
 from distill.teacher import TeacherConfig
 from distill.weights import Triple
 
 Measure = Callable[[nn.Module], dict[str, float]]
 """A network in, what it is worth out, by name."""
+
+
+MOST_CLASSES = 200
+"""Of which confusions are kept: they grow with the square."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a run's result is worth: ``summary`` by name, and ``classes``, how classes are confused, as JSON values.
+
+    ``classes`` has their ``names`` ("0", "1", … where unknown) and, for at most 200 of them, counts of images: row i,
+    column j of ``label_network`` are those of class i that the network takes for j; ``label_teacher`` alike;
+    ``teacher_network`` has the teacher's class in rows. The last two are None without a teacher.
+    """
+
+    summary: dict[str, Any]
+    classes: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +57,8 @@ class Judge:
         """Top-1, top-5 and agreement in percent, and the KL divergence from the teacher in nats."""
         return self._compare(self._logits(network))
 
-    def judge(self, network: nn.Module) -> dict[str, Any]:
-        """What ``measure`` says, the same of the teacher, and top-1 in percent class by class."""
+    def judge(self, network: nn.Module) -> Verdict:
+        """What ``measure`` says, the same of the teacher, top-1 in percent class by class, and confusions."""
         logits, labels = self._logits(network), self.data.labels
         result: dict[str, Any] = self._compare(logits)
         result["eval_images"] = len(labels)
@@ -50,6 +67,21 @@ class Judge:
             result["teacher_top1"] = self.teacher_top1
             result["teacher_top5"] = top_k(self.teacher_logits, labels, 5)
             result["teacher_per_class"] = per_class_top1(self.teacher_logits, labels)
+        return Verdict(summary=result, classes=self._classes(logits))
+
+    def _classes(self, logits: Tensor) -> dict[str, Any]:
+        count = logits.shape[1]
+        known = self.data.names if len(self.data.names) == count else ()
+        result: dict[str, Any] = {"names": list(known or map(str, range(count)))}
+        result |= dict.fromkeys(("label_network", "label_teacher", "teacher_network"))
+        if count > MOST_CLASSES:
+            return result
+        taken = logits.argmax(dim=1)
+        result["label_network"] = confusion(self.data.labels, taken, count)
+        if self.teacher_logits is not None:
+            teachers = self.teacher_logits.argmax(dim=1)
+            result["label_teacher"] = confusion(self.data.labels, teachers, count)
+            result["teacher_network"] = confusion(teachers, taken, count)
         return result
 
     def _logits(self, network: nn.Module) -> Tensor:

@@ -15,13 +15,24 @@ from distill.data.view import View
 from distill.engine import Engine
 from distill.errors import Say
 from distill.evaluate import logits_of
-from distill.judge import Judge, require_top1
+from distill.judge import Judge, Verdict, require_top1
 from distill.lesson import Lesson, open_lesson
 from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
-from distill.runs import average_of, begin, conduct, finish, identity_of, make_engine, new_network, run_directory
+from distill.runs import (
+    average_of,
+    begin,
+    conduct,
+    config_digest,
+    finish,
+    identity_of,
+    make_engine,
+    new_network,
+    run_directory,
+)
+from distill.sample import keep_sample
 from manifests import PatchSet, open_patchset
 
 RESULT_NAME = "student.safetensors"
@@ -64,10 +75,17 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
     loop.targets.require_unchanged()
     network = {"arch": config.student.arch, "num_classes": config.teacher.num_classes}
+    keep_sample(patchset, out, say)
+    origin = {
+        "set_id": patchset.manifest.set_id,
+        "teacher_arch": config.teacher.arch,
+        "teacher_sha256": lesson.sha256,
+        "config_sha256": config_digest(config),
+        "seed": config.train.seed,
+    }
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
-    origin = {"set_id": patchset.manifest.set_id, "teacher_sha256": lesson.sha256, "seed": config.train.seed}
-    judged = nothing | (judge.judge(loop.result) if judge else {})
-    return finish(loop, progress, out, RESULT_NAME, network, judged | origin)
+    verdict = judge.judge(loop.result) if judge else Verdict(summary=nothing, classes={})
+    return finish(loop, progress, out, RESULT_NAME, network, verdict, origin)
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """What every training command does with its run directory: begin or go on, train, and leave a result."""
 
+import hashlib
 import json
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,18 @@ from distill.checkpoint import load_checkpoint, require_identity
 from distill.config import Config, SupervisedConfig, TrainConfig
 from distill.engine import Engine
 from distill.errors import DistillError, Say
-from distill.judge import Measure
+from distill.judge import Measure, Verdict
 from distill.loop import Loop, Progress
 from distill.models import build_model
 from distill.precision import choose_precision
 from distill.randomness import Stream
 from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, restore
 from distill.weights import save_weights
+from manifests.canonical import canonical_json
 from manifests.digest import file_digest
 from manifests.files import describe_os_error, hold_folder, is_plain, remove_parts, write_atomically
+
+CLASSES_NAME = "classes.json"
 
 
 @contextmanager
@@ -97,7 +103,12 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
         value["train"].pop(name)
     for name in ("weights", "labels"):
         value.get("teacher", {}).pop(name, None)
-    return {group: json.dumps(value[group]) for group in value if group != "eval"} | more
+    return {group: json.dumps(value[group]) for group in value if group not in ("eval", "paper")} | more
+
+
+def config_digest(config: Config | SupervisedConfig) -> str:
+    """SHA-256, as hex, of all in ``config`` that moves a weight: the same wherever files and caches lie."""
+    return hashlib.sha256(canonical_json(identity_of(config))).hexdigest()
 
 
 def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say) -> Engine:
@@ -168,22 +179,34 @@ def finish(
     out: Path,
     name: str,
     network: dict[str, Any],
-    summary: dict[str, Any],
+    verdict: Verdict,
+    origin: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the result as ``name`` and, last of all, the summary, which says that the run has ended.
 
-    ``network`` says what the result is: its ``arch`` and ``num_classes``. Returns the summary, with what is given.
+    ``network`` says what the result is: its ``arch`` and ``num_classes``; ``origin``, what it was made from. Returns
+    the summary: what the ``verdict`` says, the origin, and how long it took on what.
     """
     if not all(bool(torch.isfinite(value).all()) for value in loop.result.state_dict().values()):
         raise DistillError("the result holds weights that are no finite numbers; lower optim.lr and start again")
     save_weights(out / name, loop.result, mean=loop.mean, std=loop.std, **network)
     samples = progress.step * loop.view.batch_size
-    whole = summary | {
-        "weights": "last step" if loop.average is None else "average (train.ema) at the last step",
-        "sha256": file_digest(out / name),
-        "samples_seen": samples,
-        "images_per_second": round(samples / progress.seconds, 1),
-        "seconds": round(progress.seconds, 1),
-    }
+    if verdict.classes:
+        write_atomically(out / CLASSES_NAME, (json.dumps(verdict.classes) + "\n").encode())
+    versions = {"distill": metadata.version("single-image-distillation"), "python": platform.python_version()}
+    whole = (
+        verdict.summary
+        | network
+        | origin
+        | {
+            "weights": "last step" if loop.average is None else "average (train.ema) at the last step",
+            "size": loop.view.size,
+            "sha256": file_digest(out / name),
+            "samples_seen": samples,
+            "images_per_second": round(samples / progress.seconds, 1),
+            "seconds": round(progress.seconds, 1),
+            "environment": versions | {"machine": platform.machine()} | loop.arithmetic,
+        }
+    )
     write_atomically(out / SUMMARY_NAME, (json.dumps(whole, indent=1) + "\n").encode())
     return whole

@@ -11,12 +11,22 @@ from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
 from distill.data.view import Resident, View, fits_gpu
 from distill.errors import DistillError, Say
-from distill.judge import Judge
+from distill.judge import Judge, Verdict
 from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
-from distill.runs import average_of, begin, conduct, finish, identity_of, make_engine, new_network, run_directory
+from distill.runs import (
+    average_of,
+    begin,
+    conduct,
+    config_digest,
+    finish,
+    identity_of,
+    make_engine,
+    new_network,
+    run_directory,
+)
 from distill.targets import Labels
 from distill.weights import Triple
 
@@ -41,7 +51,8 @@ def teach(
             height, width = images.images.shape[1:3]
             raise DistillError(f"{data}: images are {width}×{height}, expected square ones; set data.size")
         require_size(config.network.arch, config.network.num_classes, config.augment.output_size(images.size))
-        identity = identity_of(config, data=images.digest())
+        digest = images.digest()
+        identity = identity_of(config, data=digest)
         state, done = begin(out, RESULT_NAME, identity, say)
         if done is not None:
             return done
@@ -50,8 +61,9 @@ def teach(
         judge = _judge(config, loop, device)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
         network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
-        judged = judge.judge(loop.result) if judge else {"top1": None}
-        return finish(loop, progress, out, RESULT_NAME, network, judged | {"seed": config.train.seed})
+        verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
+        origin = {"data_sha256": digest, "config_sha256": config_digest(config), "seed": config.train.seed}
+        return finish(loop, progress, out, RESULT_NAME, network, verdict, origin)
 
 
 def statistics(images: Tensor) -> tuple[Triple, Triple]:

@@ -109,6 +109,25 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
     return {name: table.column(name).to_pylist() for name in names}
 
 
+def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
+    """The writer's numeric columns ``names`` of a table of ``n`` rows; None where one is missing, or has no numbers.
+
+    Raises:
+        PatchSetError: the file is not Parquet, or has another number of rows.
+    """
+    if (rows := count_rows(path)) != n:
+        raise PatchSetError(f"{path}: {rows} rows, expected {n}")
+    with _reading(path) as file:
+        if not set(names) <= set(pq.read_schema(file).names):
+            return None
+        table = pq.read_table(file, columns=list(names))
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    columns = {name: table.column(name) for name in names}
+    if any(column.null_count or not any(is_of(column.type) for is_of in numeric) for column in columns.values()):
+        return None
+    return {name: column.to_pylist() for name, column in columns.items()}
+
+
 def read_metadata(path: Path) -> bytes | None:
     """The writer's JSON record in a Parquet file, or None when the file is unreadable or has none."""
     if not path.is_file():

@@ -7,17 +7,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from manifests import Manifest, PatchSet
 from manifests.files import write_atomically
+from manifests.outline import Outline, read_outlines
 from manifests.reader import read_patches
 from patchgen.errors import PatchgenError
-from patchgen.geometry import build_pyramids, place
 from patchgen.plan import plan_of
-from patchgen.randomness import GEOMETRY_STREAM, uniforms
 from patchgen.source import Photo
 
 _PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
@@ -63,9 +60,10 @@ def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) ->
     colours = [_colour(i) for i in range(count)] if photos else []
     parts = [_heading(manifest, layout.width), _grid(patchset, indices, layout, colours)]
     if photos:
-        outlines = _outlines(manifest, photos, indices)
+        plan_of(manifest, photos, n=manifest.n)  # are these the set's photos?
+        outlines = read_outlines(patchset, indices) or []
         for number, photo in enumerate(photos):
-            here = [(o, c) for (source, o), c in zip(outlines, colours, strict=True) if source == number]
+            here = [(o, c) for o, c in zip(outlines, colours, strict=False) if o.source == number]
             parts.append(_photo(photo, here, layout.width))
     return _stack(parts)
 
@@ -113,32 +111,14 @@ def _grid(
     return image
 
 
-def _outlines(
-    manifest: Manifest, photos: Sequence[Photo], indices: list[int]
-) -> list[tuple[int, npt.NDArray[np.float64]]]:
-    """Which photo each patch is of, and its corners (4, 2) there in photo pixels."""
-    plan = plan_of(manifest, photos, n=manifest.n)
-    pyramids = build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
-    last = manifest.size - 0.5
-    corners = np.array([[-0.5, -0.5, 1], [last, -0.5, 1], [last, last, 1], [-0.5, last, 1]])
-    found = []
-    for index in indices:
-        draws = uniforms(plan.seed, GEOMETRY_STREAM, index, 1)
-        places = place(plan.recipe.geometry, plan.size, pyramids, draws)
-        found.append((int(places.source[0]), (corners @ places.matrix[0].T + 0.5) / places.ratio[0]))
-    return found
-
-
-def _photo(
-    photo: Photo, outlines: list[tuple[npt.NDArray[np.float64], tuple[int, int, int]]], width: int
-) -> Image.Image:
+def _photo(photo: Photo, outlines: list[tuple[Outline, tuple[int, int, int]]], width: int) -> Image.Image:
     # Lines are drawn at twice the size and shrunk with the photo, which makes them smooth.
     scale = 2 * width / photo.width
     size = (2 * width, max(2, round(photo.height * scale)))
     image = Image.fromarray(photo.pixels).resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)
-    for corners, colour in outlines:
-        points = [(float(x), float(y)) for x, y in corners * scale]
+    for outline, colour in outlines:
+        points = [(x * scale, y * scale) for x, y in outline.corners]
         for ink, thickness in ((_PAPER, 2 * _FRAME + 2), (colour, 2 * _FRAME - 2)):
             draw.line([*points, *points[:2]], fill=ink, width=thickness, joint="curve")
     return image.resize((width, size[1] // 2), Image.Resampling.BOX)

@@ -8,6 +8,7 @@ import click
 
 from distill.cli.checking import configs, evaluate
 from distill.cli.labelling import label, verify
+from distill.cli.reporting import report, visualize
 from distill.cli.training import teacher, train
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
@@ -20,7 +21,7 @@ def cli() -> None:
     """Train students on frozen patch sets against a teacher."""
 
 
-for command in (train, teacher, label, verify, evaluate, configs):
+for command in (train, teacher, label, verify, evaluate, visualize, report, configs):
     cli.add_command(command)
 
 

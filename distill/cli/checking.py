@@ -6,28 +6,16 @@ from typing import Any
 
 import click
 
-from distill.cli.options import FILE, device_option, json_option
-
-
-def _parse_triple(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[float, float, float] | None:
-    if value is None:
-        return None
-    try:
-        red, green, blue = (float(part) for part in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter("expected three numbers with commas, such as 0.485,0.456,0.406") from error
-    return red, green, blue
+from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
 
 
 @click.command("eval")
 @click.option("--weights", "path", required=True, type=FILE, help="A weight file.")
-@click.option("--arch", help="Network name [default: the weight file's].")
+@arch_option
 @click.option("--data", required=True, type=FILE, help="Labelled test data.")
 @click.option("--teacher", type=FILE, help="A teacher's weight file, to be compared with.")
-@click.option("--mean", callback=_parse_triple, help="R,G,B of the input in [0, 1] [default: the file's].")
-@click.option("--std", callback=_parse_triple, help="R,G,B of the input in [0, 1] [default: the file's].")
+@mean_option
+@std_option
 @click.option("--size", type=click.IntRange(8, 1024), help="Resize and centre-crop images to this.")
 @click.option("--per-class", is_flag=True, help="Print a line a class.")
 @json_option

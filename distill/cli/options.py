@@ -70,3 +70,22 @@ def _parse_seeds(context: click.Context, parameter: click.Parameter, value: str 
 
 
 seeds_option = click.option("--seeds", callback=_parse_seeds, help="A run for each: 0,1,2; sets train.seed.")
+
+
+def _parse_triple(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, float, float] | None:
+    if value is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("expected three numbers with commas, such as 0.485,0.456,0.406") from error
+    return red, green, blue
+
+
+arch_option = click.option("--arch", help="Network name [default: the weight file's].")
+mean_option = click.option(
+    "--mean", callback=_parse_triple, help="R,G,B of the input in [0, 1] [default: the file's]."
+)
+std_option = click.option("--std", callback=_parse_triple, help="R,G,B of the input in [0, 1] [default: the file's].")

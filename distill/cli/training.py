@@ -116,6 +116,7 @@ def _run_all(
     resume: bool,
 ) -> None:
     """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print results."""
+    from distill.report import write_report  # noqa: PLC0415
     from distill.seeds import check_seeds_folder, summarise  # noqa: PLC0415
     from distill.session import InterruptedRun  # noqa: PLC0415
 
@@ -124,6 +125,7 @@ def _run_all(
     try:
         if seeds is None:
             _print_summary(what, prefix, run({}, out), out)
+            click.echo(f"report: {write_report([out], None, [])}")
             return
         check_seeds_folder(out, resume)
         summaries = []
@@ -131,9 +133,11 @@ def _run_all(
             folder = out / f"seed{each}"
             summaries.append(run({"train.seed": each}, folder))
             _print_summary(f"seed {each}: {what}", prefix, summaries[-1], folder)
+            write_report([folder], None, [])
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
     click.echo(summarise(out, summaries, prefix))
+    click.echo(f"report: {write_report([out], None, [])}")
 
 
 def _short_id(shards: Path) -> str:

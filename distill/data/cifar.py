@@ -152,6 +152,23 @@ def read_cifar(path: Path, split: str) -> tuple[Pixels, Labels] | None:
     return None
 
 
+def class_names(path: Path) -> tuple[str, ...]:
+    """What the files beside CIFAR's images call its classes; empty where there are none that can be read."""
+    folder = path if path.is_dir() else path.parent
+    for name in ("batches.meta.txt", "fine_label_names.txt"):
+        if (folder / name).is_file():
+            return tuple((folder / name).read_text("utf-8", "replace").split())
+    for name, key in (("batches.meta", b"label_names"), ("meta", b"fine_label_names")):
+        if (folder / name).is_file():
+            try:
+                with (folder / name).open("rb") as stream:
+                    names = _Unpickler(stream, encoding="bytes").load()[key]
+                return tuple(name.decode("utf-8", "replace") for name in names)
+            except TORN:
+                return ()  # numbers will do
+    return ()
+
+
 def _planes(parts: list[tuple[Pixels, Labels]]) -> tuple[Pixels, Labels]:
     pixels = np.concatenate([pixels for pixels, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])

@@ -16,7 +16,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from distill.data.cifar import read_cifar
+from distill.data.cifar import class_names, read_cifar
 from distill.data.tars import read_samples, require_end
 from distill.errors import DistillError
 from manifests.images import decode_image
@@ -34,10 +34,11 @@ _WORDS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "v
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """``images`` uint8 (N, H, W, 3), RGB; ``labels`` int64 (N,), classes counted from 0."""
+    """``images`` uint8 (N, H, W, 3), RGB; ``labels`` int64 (N,), classes counted from 0; their names, if known."""
 
     images: Tensor
     labels: Tensor
+    names: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -90,7 +91,7 @@ def _cifar(path: Path, size: int | None, split: Split) -> LabelledImages | None:
     if found is None:
         return None
     pixels, labels = found
-    return _stack([_fit(image, size) for image in pixels], labels.tolist(), path)
+    return _stack([_fit(image, size) for image in pixels], labels.tolist(), path, class_names(path))
 
 
 def _of_split(items: list[Path], split: Split) -> list[Path]:
@@ -150,7 +151,7 @@ def _image_folder(path: Path, size: int | None, split: Split) -> LabelledImages 
         return None
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda item: _read(item[0], size), files))
-    return _stack(images, [label for _, label in files], path)
+    return _stack(images, [label for _, label in files], path, tuple(item.name for item in classes))
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -183,7 +184,9 @@ def _fit(image: npt.NDArray[np.uint8], size: int | None) -> npt.NDArray[np.uint8
     return fitted
 
 
-def _stack(images: Iterable[npt.NDArray[np.uint8]], labels: list[int], path: Path) -> LabelledImages:
+def _stack(
+    images: Iterable[npt.NDArray[np.uint8]], labels: list[int], path: Path, names: tuple[str, ...] = ()
+) -> LabelledImages:
     images = list(images)
     if not images:
         raise DistillError(f"{path}: holds no sample; expected {FORMS}")
@@ -192,4 +195,4 @@ def _stack(images: Iterable[npt.NDArray[np.uint8]], labels: list[int], path: Pat
         raise DistillError(
             f"{path}: images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; give --size or data.size"
         )
-    return LabelledImages(images=torch.from_numpy(np.stack(images)), labels=torch.tensor(labels))
+    return LabelledImages(images=torch.from_numpy(np.stack(images)), labels=torch.tensor(labels), names=names)

@@ -1,0 +1,88 @@
+"""Commands that show what runs reached."""
+
+from pathlib import Path
+
+import click
+
+from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN…")
+@click.option("--out", type=FILE, help="The page [default: report.html in the run directory].")
+@click.option("--image", "images", multiple=True, type=FILE, help="A photo of the set, to show where patches lie.")
+def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -> None:
+    """Write one HTML page over one run directory, or over several to compare them.
+
+    A folder of several seeds stands for its runs. The page needs no network and no other file.
+
+    Example: distill report run/ --image photo.jpg
+    """
+    from distill.report import write_report  # noqa: PLC0415 - torch is loaded with it
+
+    click.echo(f"report: {write_report(list(runs), out, list(images))}")
+
+
+def _parse_classes(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    if value is None:
+        return None
+    try:
+        classes = [int(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter("expected numbers with commas, such as 0,3,7") from error
+    if min(classes) < 0:
+        raise click.BadParameter(f"{min(classes)}: expected numbers from 0 up")
+    return classes
+
+
+@click.command()
+@click.argument("target", type=FILE, metavar="RUN|FILE")
+@click.option("--teacher", type=FILE, help="With a run: its teacher's file [default: where its config says].")
+@click.option("--out", type=FILE, help="With a weight file: the picture, a PNG [default: neurons.png].")
+@click.option(
+    "--size", type=click.IntRange(8, 1024), default=32, show_default=True, help="With a weight file: pixels."
+)
+@arch_option
+@mean_option
+@std_option
+@click.option("--classes", callback=_parse_classes, help="Class numbers: 0,3,7 [default: the first 20].")
+@click.option("--steps", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Steps of each image.")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), default=0, show_default=True, help="Of the first noise.")
+@device_option
+def visualize(
+    target: Path,
+    teacher: Path | None,
+    out: Path | None,
+    size: int,
+    arch: str | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+    classes: list[int] | None,
+    steps: int,
+    seed: int,
+    device: str,
+) -> None:
+    """Show what the classes of a run's student and teacher, or of one weight file's network, want to see.
+
+    Images that raise one class's logit are made from noise. In a run directory the pictures await the next report.
+
+    Example: distill visualize run/ && distill report run/
+    """
+    from distill.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
+    from distill.measure import load_network  # noqa: PLC0415
+    from distill.visualize import Wish, visualize_run, visualize_weights  # noqa: PLC0415
+
+    wish = Wish(classes=classes, steps=steps, seed=seed, device=pick_device(device))
+    if target.is_dir():
+        given = {"--out": out, "--arch": arch, "--mean": mean, "--std": std}
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
+        for path in visualize_run(target, teacher, wish, click.echo):
+            click.echo(f"picture: {path}")
+        click.echo(f"next: distill report {target}")
+        return
+    if teacher is not None:
+        raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")
+    out = out or Path("neurons.png")
+    visualize_weights(load_network(target, arch, mean, std, wish.device), size, out, wish)
+    click.echo(f"picture: {out}")

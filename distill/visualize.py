@@ -1,0 +1,116 @@
+"""Wiring of ``distill visualize``: pictures of what the classes of a run's networks, or of one, want to see."""
+
+import dataclasses
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from distill.errors import DistillError, Say
+from distill.measure import Network, load_network
+from distill.models import require_size
+from distill.neurons import excite
+from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
+from distill.run import RESULT_NAME as STUDENT_NAME
+from distill.teach import RESULT_NAME as TEACHER_NAME
+from manifests.files import describe_os_error, write_atomically
+from manifests.terminal import progress_bar
+
+COLUMNS, TILE, LABEL, GAP = 5, 96, 18, 4
+MOST = 20
+"""Classes shown unless some are chosen."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What to show: ``classes`` by number (None: the first 20), made in ``steps`` steps from noise of ``seed``."""
+
+    classes: list[int] | None
+    steps: int
+    seed: int
+    device: torch.device
+
+
+def visualize_run(folder: Path, teacher: Path | None, wish: Wish, say: Say) -> list[Path]:
+    """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file is found.
+
+    A run of labels has ``neurons-network.png``. ``teacher`` is used instead of the file that the config names.
+
+    Raises:
+        DistillError: no finished run is there, or a file of it or a class is wrong.
+    """
+    record = read_run(folder)
+    if record.summary is None:
+        raise DistillError(f"{folder}: this run has not ended; go on with it, by --resume, first")
+    names = (record.classes or {}).get("names")
+    written = []
+    for role, network in _networks(record, teacher, wish.device, say):
+        out = folder / f"{NEURONS_PREFIX}{role}.png"
+        _write(network, int(record.summary["size"]), names, out, wish, role)
+        written.append(out)
+    return written
+
+
+def _networks(
+    record: RunRecord, teacher: Path | None, device: torch.device, say: Say
+) -> Iterator[tuple[str, Network]]:
+    if record.supervised:
+        yield "network", load_network(record.folder / TEACHER_NAME, None, None, None, device)
+        return
+    student = load_network(record.folder / STUDENT_NAME, None, None, None, device)
+    yield "student", student
+    held = record.config["teacher"].get("weights")
+    path = teacher or (Path(held) if held else None)
+    if path is None or (teacher is None and not path.exists()):
+        say("the teacher's file is not where the run's config says; --teacher FILE shows it too")
+        return
+    yield "teacher", load_network(path, record.config["teacher"]["arch"], student.mean, student.std, device)
+
+
+def visualize_weights(network: Network, size: int, out: Path, wish: Wish) -> None:
+    """Write what ``network``, which takes images of ``size`` pixels, wants to see as PNG ``out``.
+
+    Raises:
+        DistillError: the size or a class is wrong, or the picture cannot be written.
+    """
+    _write(network, size, None, out, wish, network.arch)
+
+
+def _write(network: Network, size: int, names: list[str] | None, out: Path, wish: Wish, what: str) -> None:
+    require_size(network.arch, network.num_classes, size)
+    classes = list(range(min(network.num_classes, MOST))) if wish.classes is None else wish.classes
+    if max(classes) >= network.num_classes:
+        raise DistillError(f"--classes {max(classes)}: the network has classes 0 to {network.num_classes - 1}")
+    network.model.eval().requires_grad_(False)
+    with progress_bar(what, wish.steps) as update:
+        images = excite(
+            *(network.model, torch.tensor(classes), size, network.mean, network.std),
+            steps=wish.steps,
+            seed=wish.seed,
+            update=update,
+        )
+    labels = [names[number] if names else str(number) for number in classes]
+    buffer = io.BytesIO()
+    _sheet(images, labels).save(buffer, "PNG", optimize=True)
+    try:
+        write_atomically(out, buffer.getvalue())
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
+
+
+def _sheet(images: Tensor, labels: list[str]) -> Image.Image:
+    """Images uint8 (n, size, size, 3) in rows of five, each above its label."""
+    tile = images.shape[1] * max(1, TILE // images.shape[1])
+    rows = math.ceil(len(images) / COLUMNS)
+    width, height = tile + GAP, tile + LABEL + GAP
+    sheet = Image.new("RGBA", (min(len(images), COLUMNS) * width - GAP, rows * height - GAP))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        x, y = number % COLUMNS * width, number // COLUMNS * height
+        sheet.paste(Image.fromarray(image.numpy()).resize((tile, tile), Image.Resampling.NEAREST), (x, y))
+        draw.text((x + tile // 2, y + tile + 2), label, fill=(128, 128, 128, 255), font=font, anchor="ma")
+    return sheet
