@@ -58,6 +58,9 @@ class TrainConfig(_Group):
     ] = None
     checkpoint_seconds: Annotated[float, Field(gt=0, description="time between checkpoints")] = 120.0
     log_steps: Annotated[int, Field(ge=1, description="steps between lines of metrics.jsonl")] = 50
+    tensorboard: Annotated[
+        bool, Field(description="also log for TensorBoard, in the run directory's tensorboard/; it must be installed")
+    ] = False
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -22,11 +22,12 @@ from distill.loop import Loop, Progress
 from distill.models import build_model
 from distill.precision import choose_precision
 from distill.randomness import Stream
-from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, restore
+from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, open_board, restore
 from distill.weights import save_weights
 from manifests.canonical import canonical_json
 from manifests.digest import file_digest
 from manifests.files import describe_os_error, hold_folder, is_plain, remove_parts, write_atomically
+from manifests.terminal import detail
 
 CLASSES_NAME = "classes.json"
 
@@ -99,7 +100,7 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
     value = config.model_dump(mode="json")
     for name in ("workers", "cache", "cache_dir", "window"):
         value["data"].pop(name, None)
-    for name in ("checkpoint_seconds", "log_steps"):
+    for name in ("checkpoint_seconds", "log_steps", "tensorboard"):
         value["train"].pop(name)
     for name in ("weights", "labels"):
         value.get("teacher", {}).pop(name, None)
@@ -155,6 +156,8 @@ def conduct(
         require_identity(state, view, out)
         if state["arithmetic"] != arithmetic:
             say(f"going on with {arithmetic} after {state['arithmetic']}: weights will differ in rounding")
+    detail(config.to_yaml().rstrip())
+    detail(f"{loop.steps} steps of {loop.view.batch_size}; arithmetic {arithmetic}")
     progress = restore(loop, out, state)
     session = Session(
         loop=loop,
@@ -166,6 +169,7 @@ def conduct(
         every=config.eval.every,
         checkpoint_seconds=config.train.checkpoint_seconds,
         log_steps=config.train.log_steps,
+        board=open_board(out, progress.step * loop.view.batch_size) if config.train.tensorboard else None,
     )
     session.save()
     write_atomically(out / "config.yaml", config.to_yaml().encode())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from distill.checkpoint import CHECKPOINT_NAME, holds_checkpoint, save_checkpoint
 from distill.errors import DistillError, NonFiniteLossError
@@ -20,8 +20,12 @@ from manifests.terminal import Update, progress_bar
 
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
+BOARD_NAME = "tensorboard"
 SUMMARY_KEYS = frozenset({"samples_seen", "images_per_second", "seconds", "seed", "sha256"})
 BAD_BATCH_NAME = "nonfinite.json"
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class InterruptedRun(Exception):  # noqa: N818 - it is no error: the run was asked to stop, and saved itself
@@ -59,6 +63,19 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
     if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
         raise DistillError(f"{path}: damaged; delete it to write it again from the last checkpoint")
     return summary
+
+
+def open_board(out: Path, samples: int) -> "SummaryWriter":
+    """A log for TensorBoard in ``out``, whose steps are samples; what it has from ``samples`` on is void.
+
+    Raises:
+        DistillError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise DistillError("train.tensorboard: it is not installed; run pip install tensorboard") from error
+    return SummaryWriter(str(out / BOARD_NAME), purge_step=samples)
 
 
 def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
@@ -102,6 +119,7 @@ class Session:
     every: int
     checkpoint_seconds: float
     log_steps: int
+    board: "SummaryWriter | None"
 
     def train(self) -> None:
         """Train to the last step and write a final checkpoint.
@@ -144,6 +162,10 @@ class Session:
         step = self.progress.step
         log.write(json.dumps({"step": step, "samples": step * self._batch} | row) + "\n")
         log.flush()
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, step * self._batch)
+            self.board.flush()
 
     def _after_step(self, log: IO[str], received: list[int]) -> None:
         samples = self.progress.step * self._batch

@@ -4,26 +4,79 @@ It is no part of the format, and lives here because the programs meet nowhere el
 """
 
 import contextlib
+import functools
 import io
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+_LEVEL = "manifests.terminal.level"
 
 
 class InterruptedProgram(Exception):  # noqa: N818 - no error: the user asked for it
     """The user stopped a program that can go on later; the message says how."""
 
 
+class ProgramGroup(click.Group):
+    """A program's commands, each of which also takes ``-q`` and ``-v``."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """As click's; adds the two options."""
+        for short, long, level, text in (
+            ("-q", "--quiet", -1, "No progress, no notes: the result and errors."),
+            ("-v", "--verbose", 1, "More notes, and where in the code an error arose."),
+        ):
+            callback = functools.partial(_set_level, level)
+            option = click.Option([short, long], is_flag=True, expose_value=False, callback=callback, help=text)
+            cmd.params.append(option)
+        super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's; with ``-v``, where an error arose is told before ``run_program`` makes it one line."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, InterruptedProgram):
+            raise
+        except Exception:
+            if ctx.meta.get(_LEVEL, 0) > 0:
+                traceback.print_exc()
+            raise
+
+
+def _set_level(level: int, context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[_LEVEL] = level
+
+
+def _level() -> int:
+    """1 with ``-v``, -1 with ``-q``, else 0."""
+    context = click.get_current_context(silent=True)
+    return 0 if context is None else context.meta.get(_LEVEL, 0)
+
+
+def say(line: str) -> None:
+    """A note on stdout, unless the user wants none."""
+    if _level() >= 0:
+        click.echo(line)
+
+
+def detail(line: str) -> None:
+    """A note on stderr for a user who wants all of them."""
+    if _level() > 0:
+        click.echo(line, err=True)
+
+
 def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]) -> None:
     """Run a command line; ends with 0, with 1 for one of ``errors``, 2 for wrong usage, 130 if interrupted.
 
-    Whatever went wrong is one line on stderr; any other exception is a defect and keeps its traceback.
+    Whatever went wrong is one line on stderr; any other exception is a defect and keeps its traceback, as do all
+    with ``-v``.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -82,7 +135,8 @@ def progress_bar(what: str, total: int) -> Iterator[Update]:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    silent = not console.is_terminal or _level() < 0
+    with Progress(*columns, console=console, disable=silent, transient=True) as progress:
         task = progress.add_task(what, total=total, rate="", note="")
 
         def update(done: int, note: str = "") -> None:

@@ -11,7 +11,7 @@ from manifests.digest import pixel_root
 from manifests.files import describe_os_error, hold_folder, remove_parts
 from manifests.patchset import has_sums, write_manifest
 from manifests.schema import Manifest, make_manifest
-from manifests.terminal import progress_bar
+from manifests.terminal import detail, progress_bar
 from patchgen.environment import environment
 from patchgen.errors import PatchgenError
 from patchgen.folder import claim_folder, mark_finished, mark_unfinished
@@ -143,6 +143,7 @@ def _build_missing(job: Job, plan: Plan, entries: Entries, workers: int, on_shar
     """Every shard's entry, in order, once those that ``entries`` lacks are built; ``on_shard`` hears of each."""
     for number, entry in entries.items():
         on_shard(number, entry)
+    detail(f"{len(entries)} of {plan.shards} shards are there; {workers} workers; plan {plan.plan_id}")
     tasks = list(tasks_for(plan.n, plan.shard_size))
     missing = [task for task in tasks if task.number not in entries]
     done = plan.n - sum(task.n for task in missing)

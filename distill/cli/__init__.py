@@ -12,10 +12,10 @@ from distill.cli.reporting import report, visualize
 from distill.cli.training import teacher, train
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
-from manifests.terminal import run_program
+from manifests.terminal import ProgramGroup, run_program
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=ProgramGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="single-image-distillation", prog_name="distill")
 def cli() -> None:
     """Train students on frozen patch sets against a teacher."""

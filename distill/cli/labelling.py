@@ -17,6 +17,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
+from manifests.terminal import say
 
 
 @click.command()
@@ -44,7 +45,7 @@ def label(
     from distill.label import label as run_label  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher, eval_data=eval_data)
-    manifest = run_label(config, shards, out, device=pick_device(device), say=click.echo)
+    manifest = run_label(config, shards, out, device=pick_device(device), say=say)
     click.echo(
         f"{manifest.steps} steps of {manifest.batch_size} samples "
         f"in {len(manifest.files)} {'file' if len(manifest.files) == 1 else 'files'}; train with --labels {out}"
@@ -80,8 +81,8 @@ def verify(
     from distill.label import verify as run_verify  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher)
-    say = (lambda line: None) if as_json else click.echo
-    check = run_verify(config, labels, shards, sample=sample, seed=seed, device=pick_device(device), say=say)
+    note = (lambda line: None) if as_json else say
+    check = run_verify(config, labels, shards, sample=sample, seed=seed, device=pick_device(device), say=note)
     if as_json:
         click.echo(json.dumps(check.to_dict()))
         return

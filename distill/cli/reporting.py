@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
+from manifests.terminal import say
 
 
 @click.command()
@@ -77,9 +78,9 @@ def visualize(
         given = {"--out": out, "--arch": arch, "--mean": mean, "--std": std}
         if wrong := [name for name, value in given.items() if value is not None]:
             raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
-        for path in visualize_run(target, teacher, wish, click.echo):
+        for path in visualize_run(target, teacher, wish, say):
             click.echo(f"picture: {path}")
-        click.echo(f"next: distill report {target}")
+        say(f"next: distill report {target}")
         return
     if teacher is not None:
         raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")

@@ -19,7 +19,10 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
-from manifests.terminal import InterruptedProgram
+from manifests.terminal import InterruptedProgram, say
+
+FOLLOWS_TRAIN = "distill visualize {0} && distill report {0} --image PHOTO"
+FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
 
 
 @click.command()
@@ -59,11 +62,21 @@ def train(
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, Config)
-        return run_train(config, shards, folder, resume=resume, device=pick_device(device), say=click.echo)
+        return run_train(config, shards, folder, resume=resume, device=pick_device(device), say=say)
 
     first = parse_config(text, name, settings, Config)
     stem = f"{name}-{_short_id(shards)}" if out is None else ""
-    _run_all(run, out, stem, seeds, first.train.seed, f"student {first.student.arch}", "student_", resume=resume)
+    _run_all(
+        run,
+        out,
+        stem,
+        seeds,
+        first.train.seed,
+        f"student {first.student.arch}",
+        "student_",
+        FOLLOWS_TRAIN,
+        resume=resume,
+    )
 
 
 @click.command()
@@ -98,10 +111,10 @@ def teacher(
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, SupervisedConfig)
-        return teach(config, data, folder, resume=resume, device=pick_device(device), say=click.echo)
+        return teach(config, data, folder, resume=resume, device=pick_device(device), say=say)
 
     first = parse_config(text, name, settings, SupervisedConfig)
-    _run_all(run, out, name, seeds, first.train.seed, first.network.arch, "", resume=resume)
+    _run_all(run, out, name, seeds, first.train.seed, first.network.arch, "", FOLLOWS_TEACHER, resume=resume)
 
 
 def _run_all(
@@ -112,10 +125,14 @@ def _run_all(
     seed: int,
     what: str,
     prefix: str,
+    following: str,
     *,
     resume: bool,
 ) -> None:
-    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print results."""
+    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print results.
+
+    ``following`` is the command that may follow, with a place for the run directory.
+    """
     from distill.report import write_report  # noqa: PLC0415
     from distill.seeds import check_seeds_folder, summarise  # noqa: PLC0415
     from distill.session import InterruptedRun  # noqa: PLC0415
@@ -125,7 +142,8 @@ def _run_all(
     try:
         if seeds is None:
             _print_summary(what, prefix, run({}, out), out)
-            click.echo(f"report: {write_report([out], None, [])}")
+            say(f"report: {write_report([out], None, [])}")
+            say(f"next: {following.format(out)}")
             return
         check_seeds_folder(out, resume)
         summaries = []
@@ -137,7 +155,7 @@ def _run_all(
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
     click.echo(summarise(out, summaries, prefix))
-    click.echo(f"report: {write_report([out], None, [])}")
+    say(f"report: {write_report([out], None, [])}")
 
 
 def _short_id(shards: Path) -> str:

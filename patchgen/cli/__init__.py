@@ -7,14 +7,14 @@ from typing import NoReturn
 import click
 
 from manifests.errors import PatchSetError
-from manifests.terminal import run_program
+from manifests.terminal import ProgramGroup, run_program
 from patchgen.cli.building import build, extend, rebuild
 from patchgen.cli.checking import diff, doctor, info, verify
 from patchgen.cli.making import preview, recipes, source
 from patchgen.errors import PatchgenError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=ProgramGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="single-image-distillation", prog_name="patchgen")
 def cli() -> None:
     """Frozen, bit-exact sets of augmented patches from a single image."""

@@ -8,6 +8,7 @@ import click
 
 from manifests.processes import start_server
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
+from manifests.terminal import say
 from patchgen.cli.options import (
     cores,
     counted_shards,
@@ -78,7 +79,7 @@ def build(
     )
     with resumable():
         manifest = run_build(plan, photos, out, workers=workers)
-    _say(manifest, as_json)
+    _report(manifest, out, as_json)
     if plan.recipe.inexact:
         click.echo(
             f"profile fast: {', '.join(plan.recipe.inexact)} in recipe {plan.recipe.name!r} is not known to be "
@@ -112,7 +113,7 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
     photos = [read_photo(image) for image in images]
     with resumable():
         made = run_rebuild(wanted, photos, out, workers=workers)
-    _say(made, as_json)
+    _report(made, out, as_json)
     if made != wanted:
         click.echo(
             "every patch and shard is the manifest's; the Parquet tables were written by another version of "
@@ -141,7 +142,7 @@ def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None, 
     photos = [read_photo(image) for image in images]
     with resumable():
         manifest = run_extend(shards, n, photos, workers=workers)
-    _say(manifest, as_json)
+    _report(manifest, shards, as_json)
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str | None]]:
@@ -165,7 +166,7 @@ def _workers_for(workers: int | None) -> int:
     return workers
 
 
-def _say(manifest: "Manifest", as_json: bool) -> None:
+def _report(manifest: "Manifest", out: Path, as_json: bool) -> None:
     if as_json:
         shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
         click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))
@@ -173,3 +174,4 @@ def _say(manifest: "Manifest", as_json: bool) -> None:
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
+    say(f"next: distill train --shards {out} --config resnet20 --teacher FILE --eval DATA")

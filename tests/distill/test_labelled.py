@@ -90,6 +90,26 @@ def test_image_folder(images: Labelled, tmp_path: Path) -> None:
     check(tmp_path, images)
 
 
+def test_classes_have_the_names_that_files_give_them(images: Labelled, tmp_path: Path) -> None:
+    for name in ("cat", "ant", "bee", "dog"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        (tmp_path / "folder" / name / "0.png").write_bytes(png(images[0][0]))
+    assert load_labelled(tmp_path / "folder", None).names == ("ant", "bee", "cat", "dog")
+    pixels, labels = images
+    binary, python = tmp_path / "binary", tmp_path / "python"
+    binary.mkdir()
+    (binary / "test_batch.bin").write_bytes(np.column_stack([labels.astype(np.uint8), planes(pixels)]).tobytes())
+    assert load_labelled(binary, None).names == ()
+    (binary / "batches.meta.txt").write_text("ant\nbee\ncat\ndog\n\n")
+    assert load_labelled(binary, None).names == ("ant", "bee", "cat", "dog")
+    python.mkdir()
+    (python / "test").write_bytes(pickle.dumps({b"data": planes(pixels), b"fine_labels": labels.tolist()}))
+    (python / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"ant", b"bee"]}))
+    assert load_labelled(python, None).names == ("ant", "bee")
+    (python / "meta").write_bytes(b"\x80 torn")
+    assert load_labelled(python, None).names == ()
+
+
 def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
     for i, (width, height) in enumerate([(80, 60), (60, 80), (32, 32)]):
         (tmp_path / str(i)).mkdir()

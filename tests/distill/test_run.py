@@ -30,12 +30,8 @@ def test_a_run_and_its_directory(
     assert result.err == ""
     assert sorted(p.name for p in out.iterdir()) == [
         *(
-            "checkpoint.previous.pt",
-            "checkpoint.pt",
-            "config.yaml",
-            "metrics.jsonl",
-            "student.safetensors",
-            "summary.json",
+            *("checkpoint.previous.pt", "checkpoint.pt", "classes.json", "config.yaml", "metrics.jsonl"),
+            *("patches.json", "patches.png", "patchset.json", "report.html", "student.safetensors", "summary.json"),
         )
     ]
     summary = json.loads((out / "summary.json").read_text())

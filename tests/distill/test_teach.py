@@ -68,8 +68,8 @@ def test_it_learns_and_may_teach(
     result = run_distill(*arguments, out, "--set", "eval.every=480")
     assert result.status == 0 and "160 training images of 32 px" in result.out, result
     assert sorted(path.name for path in out.iterdir()) == [
-        *("checkpoint.previous.pt", "checkpoint.pt", "config.yaml", "metrics.jsonl"),
-        *("summary.json", "teacher.safetensors"),
+        *("checkpoint.previous.pt", "checkpoint.pt", "classes.json", "config.yaml", "metrics.jsonl"),
+        *("report.html", "summary.json", "teacher.safetensors"),
     ]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["top1"] > 90 and len(summary["per_class"]) == 4 and summary["samples_seen"] == 960

@@ -1,0 +1,151 @@
+"""Reports: the page of a run or of several shows what their files say, and needs nothing but itself."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distill.report.chart import line_chart, short, thin
+from tests.conftest import Program, assert_one_line, make_photo, write_image
+from tests.distill.browser import figures, needs_chromium, visit, width_needed
+
+
+@pytest.fixture
+def run(run_distill: Program, arguments: list[Any], tmp_path: Path) -> Path:
+    out = tmp_path / "run"
+    result = run_distill(*arguments, out, "--set", "eval.every=64")
+    assert result.status == 0, result.err
+    assert result.out.splitlines()[-2] == f"report: {out / 'report.html'}"
+    return out
+
+
+def shown(summary: dict[str, Any], key: str) -> str:
+    """How a page writes a figure."""
+    value = summary[key]
+    if key in ("student_top1", "teacher_top1", "agreement", "student_top5"):
+        return f"{value:.2f} %"
+    forms = {"kl_to_teacher": "{:.3f}", "seconds": "{:,.0f} s", "images_per_second": "{:,.0f} images/s"}
+    return forms.get(key, "{:,}" if isinstance(value, int) else "{}").format(value)
+
+
+def test_a_page_shows_the_summary_and_stands_alone(run: Path) -> None:
+    page, summary = (run / "report.html").read_text(), json.loads((run / "summary.json").read_text())
+    found = figures(page)
+    assert set(found) >= {"student_top1", "teacher_top1", "agreement", "set_id", "teacher_sha256", "config_sha256"}
+    assert {key: set(texts) for key, texts in found.items()} == {key: {shown(summary, key)} for key in found}
+    assert len(page) < 3_000_000
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)[^"'>\s]+""", page)
+    for part in ("chance", "25.00 %", "resnet8 → resnet8", "photo.png", "How it learnt", "60 of the patches"):
+        assert part in page, part
+    table = json.loads((run / "classes.json").read_text())
+    assert sum(map(sum, table["label_network"])) == 20
+    cells = re.findall(r'<td class="cell[^>]*>(\d+)</td>', page)
+    assert [int(cell) for cell in cells] == [count for row in table["teacher_network"] for count in row]
+
+
+def test_the_photo_of_the_set_and_no_other(run: Path, photo_path: Path, tmp_path: Path, run_distill: Program) -> None:
+    assert "<polygon" not in (run / "report.html").read_text()
+    assert run_distill("report", run, "--image", photo_path).status == 0
+    page = (run / "report.html").read_text()
+    assert page.count("<polygon") == 2 * 20 and 'viewBox="0 0 160 120"' in page  # every third of 60, dark and bright
+    other = write_image(tmp_path / "other.png", make_photo(seed=1))
+    assert_one_line(run_distill("report", run, "--image", other), "other.png", "give the very photo")
+    assert_one_line(run_distill("report", run, "--image", run / "config.yaml"), "config.yaml", "no picture")
+
+
+def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "seeds"
+    assert run_distill(*arguments, out, "--seeds", "0,1").status == 0
+    page, summary = (out / "report.html").read_text(), json.loads((out / "summary.json").read_text())
+    top1 = summary["student_top1"]
+    assert f"<b>{top1['mean']:.2f} ± {top1['deviation']:.2f} %</b>" in page
+    assert 'href="#run2"' in page and "seeds 0, 1" in page and (out / "seed1" / "report.html").exists()
+    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "say with --out where")
+    assert run_distill("report", out / "seed0", out / "seed1", "--out", tmp_path / "both.html").status == 0
+    assert (tmp_path / "both.html").read_text().count("<article") == 2
+
+
+def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: Program, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(run / name, copy)
+    with (copy / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 13, "sam')
+    assert run_distill("report", copy).status == 0
+    page = (copy / "report.html").read_text()
+    assert "This run has not ended: 192 samples so far." in page and "How it learnt" in page
+    assert "Top-1</h2>" not in page
+
+
+def test_what_is_no_run(run: Path, run_distill: Program, tmp_path: Path) -> None:
+    assert_one_line(run_distill("report", tmp_path / "nowhere"), "nowhere: no run directory")
+    assert_one_line(run_distill("report", run, "--out", tmp_path / "no" / "x.html"), "choose another --out")
+    (run / "summary.json").write_text("{")
+    assert_one_line(run_distill("report", run), str(run), "cannot be read as a run directory")
+
+
+def test_names_from_elsewhere_are_text(run: Path, run_distill: Program) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["student"]["arch"] = "<script>alert(1)</script>"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    classes = json.loads((run / "classes.json").read_text())
+    classes["names"][0] = "<img src=x onerror=alert(1)>"
+    (run / "classes.json").write_text(json.dumps(classes))
+    assert run_distill("report", run).status == 0
+    page = (run / "report.html").read_text()
+    assert "<script" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
+
+
+def test_the_papers_figure_stands_beside_ours(run: Path, run_distill: Program) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["paper"] = {"source": "arXiv 2112.00725, table 1", "samples": 50_000_000, "one_image_top1": 90.7}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run_distill("report", run).status == 0
+    page = (run / "report.html").read_text()
+    assert "the paper&#39;s student" in page and "90.70 %" in page and "its student saw 50 M samples" in page
+
+
+def test_a_supervised_run_has_a_page(
+    run_distill: Program, images: tuple[Any, Any], tmp_path: Path, eval_path: Path
+) -> None:
+    config = {"network": {"arch": "resnet8", "num_classes": 4}, "optim": {"name": "adam", "lr": 0.004}}
+    config |= {"data": {"batch_size": 10}, "train": {"epochs": 2, "precision": "fp32"}}
+    (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(config))
+    command = ["teacher", "--data", eval_path, "--config", tmp_path / "teacher.yaml", "--eval", eval_path]
+    assert run_distill(*command, "--out", tmp_path / "run").status == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert figures(page)["top1"] == [f"{summary['top1']:.2f} %"]
+    assert "resnet8 from labels" in page and "labels and network part" in page
+
+
+def test_charts() -> None:
+    assert line_chart({"a": []}, marks={}, unit="%", title="nothing") == ""
+    flat = line_chart({"a": [(0, 5.0), (10, 5.0)]}, marks={}, unit="<%>", title='a "title"')
+    assert "&lt;%&gt;" in flat and "&#34;title&#34;" in flat and "nan" not in flat
+    line = [(float(x), float(x % 7)) for x in range(1000)]
+    assert len(thin(line)) <= 400 and thin(line)[-1][0] == 999
+    assert [short(n) for n in (0, 999, 20_480, 3.4e6, 5e9)] == ["0", "999", "20.5 k", "3.4 M", "5 G"]
+
+
+@needs_chromium
+def test_the_page_in_a_browser(run: Path, photo_path: Path, run_distill: Program, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text("<script>console.error('x')</script><img src='http://127.0.0.1:9/x.png'>")
+    control = visit(bad, tmp_path)
+    assert control.console and "http://127.0.0.1:9/x.png" in control.requests  # this test can fail
+    assert width_needed(bad, 390, tmp_path) <= 390
+
+    assert run_distill("report", run, "--image", photo_path).status == 0
+    seen = visit(run / "report.html", tmp_path)
+    summary = json.loads((run / "summary.json").read_text())
+    assert seen.console == [] and seen.requests == []
+    assert figures(seen.dom)["student_top1"] == [shown(summary, "student_top1")]
+    assert figures(seen.dom)["set_id"] == [summary["set_id"]]
+    for width in (390, 1200):
+        assert width_needed(run / "report.html", width, tmp_path) <= width

@@ -1,0 +1,80 @@
+"""What a person sees of both programs: notes and how to have fewer or more, progress, completion, suggestions."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Program, assert_one_line
+
+
+def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_path: Path) -> None:
+    command = ["build", "--image", photo_path, "--n", 10, "--workers", 1, "--out"]
+    loud = run_patchgen(*command, tmp_path / "a")
+    assert loud.out.splitlines()[-1].startswith(f"next: distill train --shards {tmp_path / 'a'} ")
+    quiet = run_patchgen(*command, tmp_path / "b", "-q")
+    assert quiet.out.splitlines() == loud.out.splitlines()[:-1] and quiet.err == ""
+    told = run_patchgen(*command, tmp_path / "b", "--verbose")
+    assert "1 of 1 shards are there" not in told.err  # the set was whole: nothing was left to do
+    told = run_patchgen(*command, tmp_path / "c", "--verbose")
+    assert "0 of 1 shards are there; 1 workers" in told.err
+
+
+def test_verbose_tells_where_an_error_arose(run_patchgen: Program, tmp_path: Path) -> None:
+    assert_one_line(run_patchgen("info", tmp_path / "none"), "none: cannot be read")
+    result = run_patchgen("info", tmp_path / "none", "-v")
+    assert result.status == 1 and "Traceback" in result.err and result.err.count("none: cannot be read") == 2
+    usage = run_patchgen("info", "-v", "--nothing")
+    assert_one_line(usage, "No such option", status=2)
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong", "right"),
+    [
+        ("patchgen", ["biuld"], "'build'"),
+        ("patchgen", ["build", "--imge", "x"], "'--image'"),
+        ("distill", ["trian"], "'train'"),
+        ("distill", ["train", "--shrads", "x"], "'--shards'"),
+    ],
+)
+def test_mistyped_words_get_the_nearest(
+    program: str, wrong: list[str], right: str, run_patchgen: Program, run_distill: Program
+) -> None:
+    call = run_patchgen if program == "patchgen" else run_distill
+    assert_one_line(call(*wrong), right, status=2)
+
+
+@pytest.mark.parametrize("program", ["patchgen", "distill"])
+def test_completion_as_the_readme_says(program: str) -> None:
+    words = {"COMP_WORDS": f"{program} ", "COMP_CWORD": "1", f"_{program.upper()}_COMPLETE": "bash_complete"}
+    code = f"import sys; sys.argv = ['{program}']; from {program}.cli import main; main()"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=os.environ | words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "plain,verify" in result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_progress_is_for_terminals_and_obeys_no_color(colours: bool, photo_path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "patchgen", "build", "--image", photo_path, "--n", "3000", "--workers", "1"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TERM", "COLORTERM")}
+    environment |= {"TERM": "xterm-256color"} | ({} if colours else {"NO_COLOR": "1"})
+    reader, writer = pty.openpty()
+    with subprocess.Popen(
+        [*command, "--out", tmp_path / "x"], stderr=writer, stdout=subprocess.DEVNULL, env=environment
+    ) as process:
+        os.close(writer)
+        seen = b""
+        while True:
+            try:
+                part = os.read(reader, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+    os.close(reader)
+    assert process.returncode == 0 and b"patches" in seen and b"/3000" in seen
+    assert (b"\x1b[38;5;" in seen or b"\x1b[35m" in seen or b"\x1b[32m" in seen) == colours
