@@ -21,7 +21,10 @@ def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -
     """
     from distill.report import write_report  # noqa: PLC0415 - torch is loaded with it
 
-    click.echo(f"report: {write_report(list(runs), out, list(images))}")
+    written = write_report(list(runs), out, list(images))
+    for line in written.lines:
+        click.echo(line)
+    click.echo(f"report: {written.path}")
 
 
 def _parse_classes(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:

@@ -142,7 +142,7 @@ def _run_all(
     try:
         if seeds is None:
             _print_summary(what, prefix, run({}, out), out)
-            say(f"report: {write_report([out], None, [])}")
+            say(f"report: {write_report([out], None, []).path}")
             say(f"next: {following.format(out)}")
             return
         check_seeds_folder(out, resume)
@@ -155,7 +155,7 @@ def _run_all(
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
     click.echo(summarise(out, summaries, prefix))
-    say(f"report: {write_report([out], None, [])}")
+    say(f"report: {write_report([out], None, []).path}")
 
 
 def _short_id(shards: Path) -> str:

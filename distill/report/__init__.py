@@ -1,13 +1,15 @@
 """A report: what runs reached, from what and how, as one HTML page that needs nothing else.
 
-``collect`` reads run directories, ``chart`` and ``pictures`` draw, ``page`` says what stands where, and
-``page.html.j2`` is the page itself.
+``collect`` reads run directories, ``compare`` sets them side by side, ``chart`` and ``pictures`` draw, ``page`` says
+what stands where, and ``page.html.j2`` is the page itself.
 """
 
+import dataclasses
 from pathlib import Path
 
 from distill.errors import DistillError
 from distill.report.collect import find_runs, read_run
+from distill.report.compare import lines
 from distill.report.page import render
 from distill.report.pictures import read_photos
 from manifests.files import describe_os_error, write_atomically
@@ -15,8 +17,16 @@ from manifests.files import describe_os_error, write_atomically
 REPORT_NAME = "report.html"
 
 
-def write_report(runs: list[Path], out: Path | None, images: list[Path]) -> Path:
-    """Write a page over the run directories ``runs``, or those in them, and return where.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Where a page lies, and what its runs reached: a line each."""
+
+    path: Path
+    lines: list[str]
+
+
+def write_report(runs: list[Path], out: Path | None, images: list[Path]) -> Report:
+    """Write a page over the run directories ``runs``, or those in them.
 
     Without ``out`` that is ``report.html`` in the run directory, or in the folder that holds several runs. ``images``
     are photos of the runs' sets, over which outlines of patches are drawn.
@@ -39,4 +49,4 @@ def write_report(runs: list[Path], out: Path | None, images: list[Path]) -> Path
         write_atomically(out, render(records, photos).encode())
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
-    return out
+    return Report(path=out, lines=lines(records))

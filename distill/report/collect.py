@@ -78,17 +78,18 @@ class RunRecord:
 
 
 def find_runs(paths: list[Path]) -> list[Path]:
-    """The run directories among and directly below ``paths``: a folder of several seeds counts as its runs.
+    """The run directories among ``paths`` and up to two folders below: several seeds count as their runs.
 
     Raises:
         DistillError: a path is no run directory and holds none.
     """
     found = []
     for path in paths:
-        below = sorted(file.parent for file in path.glob(f"*/{CONFIG_NAME}")) if path.is_dir() else []
+        depths = (f"*/{CONFIG_NAME}", f"*/*/{CONFIG_NAME}")
+        below = sorted(file.parent for depth in depths for file in path.glob(depth)) if path.is_dir() else []
         runs = [path] if (path / CONFIG_NAME).is_file() else below
         if not runs:
-            raise DistillError(f"{path}: no run directory: expected {CONFIG_NAME} in it, or in folders in it")
+            raise DistillError(f"{path}: no run directory: expected {CONFIG_NAME} in it or in its folders")
         found += runs
     return list(dict.fromkeys(found))
 
@@ -117,13 +118,32 @@ def read_run(folder: Path) -> RunRecord:
             outlines=outlines or [],
             neurons=neurons,
         )
-        _ = record.title, record.seed, record.num_classes
+        _check(record)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise DistillError(f"{folder}: cannot be read as a run directory: {reason}") from error
     except PatchSetError as error:
         raise DistillError(str(error)) from error
     return record
+
+
+def _check(record: RunRecord) -> None:
+    """Raise one of the errors that ``read_run`` expects, where a file holds something else than runs write."""
+    _ = record.title, record.seed, record.num_classes, record.config["data"], record.figure("top1")
+    count = len((record.classes or {"names": []})["names"])
+    held = record.summary or {}
+    if record.classes and any(
+        len(values) != count
+        for key in (f"{record.prefix}per_class", "teacher_per_class")
+        if (values := held.get(key))
+    ):
+        raise ValueError(f"{CLASSES_NAME} and {SUMMARY_NAME} have other classes")
+    for name in ("label_network", "teacher_network"):
+        table = (record.classes or {}).get(name) or []
+        if [len(row) for row in table] not in ([], [count] * count):
+            raise ValueError(f"{CLASSES_NAME}: {name} is no square table")
+    for patch in record.outlines:
+        _ = [(float(x), float(y)) for x, y in patch.get("corners", [])]
 
 
 def _bytes(path: Path) -> bytes | None:

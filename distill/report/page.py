@@ -1,8 +1,6 @@
 """What stands in a report: every text and number of it, ready for the template."""
 
-import dataclasses
 import json
-import statistics
 from typing import Any
 
 import jinja2
@@ -11,20 +9,11 @@ from markupsafe import Markup
 
 from distill.report.chart import line_chart, short
 from distill.report.collect import RunRecord
+from distill.report.compare import Bar, names_of, overview
 from distill.report.pictures import Photo, heatmap, png_uri, traced
 
 MOST_CELLS = 20
 """Classes of which a confusion is a table of numbers; more of them are a picture."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A figure in percent; ``key`` is its name in ``summary.json``, where it has one."""
-
-    name: str
-    value: float
-    kind: str
-    key: str | None = None
 
 
 def render(records: list[RunRecord], photos: dict[str, Photo]) -> str:
@@ -37,7 +26,7 @@ def render(records: list[RunRecord], photos: dict[str, Photo]) -> str:
     return environment.get_template("page.html.j2").render(
         title=f"{len(records)} runs" if several else records[0].title,
         runs=[_run(record, photos) for record in records],
-        overview=_overview(records) if several else None,
+        overview=overview(records) if several else None,
         accuracy=_accuracy(records) if several else None,
     )
 
@@ -89,7 +78,7 @@ def _bars(record: RunRecord) -> list[Bar]:
 
 
 def _accuracy(records: list[RunRecord]) -> Markup:
-    names = _names(records)
+    names = names_of(records)
     lines = {name: each.series(f"{each.prefix}top1") for name, each in zip(names, records, strict=True)}
     marks = {"chance": 100 / records[0].num_classes}
     teachers = {each.figure("teacher_top1") for each in records} - {None}
@@ -98,45 +87,6 @@ def _accuracy(records: list[RunRecord]) -> Markup:
     return line_chart(
         {name: line for name, line in lines.items() if line}, marks=marks, unit="%", title="Top-1 over samples seen"
     )
-
-
-def _names(records: list[RunRecord]) -> list[str]:
-    """Short and different names of runs: their folders', with as many folders above as that takes."""
-    for depth in range(1, 10):
-        names = ["/".join(record.folder.resolve().parts[-depth:]) for record in records]
-        if len(set(names)) == len(names):
-            return names
-    return [str(record.folder) for record in records]
-
-
-def _overview(records: list[RunRecord]) -> dict[str, Any]:
-    """A line for each run; mean and deviation for each group of runs that differ in nothing but their seeds."""
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        config = {group: dict(value) for group, value in record.config.items() if isinstance(value, dict)}
-        config["train"].pop("seed", None)
-        config["data"].pop("view_seed", None)
-        held = (record.summary or {}).get("set_id")
-        groups.setdefault(json.dumps([config, held], sort_keys=True, default=str), []).append(record)
-    spreads = []
-    for group in groups.values():
-        top1 = [value for record in group if (value := record.figure("top1")) is not None]
-        if len(top1) > 1:
-            seeds = ", ".join(str(record.seed) for record in group)
-            spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1)}
-            spreads.append({"title": group[0].title, "set": _set_name(group[0]), "seeds": seeds, **spread})
-    rows = [
-        {"name": name, "record": record, "set": _set_name(record)}
-        for name, record in zip(_names(records), records, strict=True)
-    ]
-    return {"rows": rows, "spreads": spreads}
-
-
-def _set_name(record: RunRecord) -> str:
-    if record.manifest is None:
-        return "labelled images" if record.supervised else ""
-    sources = [source.name for source in record.manifest.sources]
-    return f"{record.manifest.n:,} of {sources[0]}{f' and {len(sources) - 1} more' if sources[1:] else ''}"
 
 
 def _classes(record: RunRecord) -> list[dict[str, Any]]:

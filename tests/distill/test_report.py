@@ -85,8 +85,12 @@ def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: P
 def test_what_is_no_run(run: Path, run_distill: Program, tmp_path: Path) -> None:
     assert_one_line(run_distill("report", tmp_path / "nowhere"), "nowhere: no run directory")
     assert_one_line(run_distill("report", run, "--out", tmp_path / "no" / "x.html"), "choose another --out")
-    (run / "summary.json").write_text("{")
-    assert_one_line(run_distill("report", run), str(run), "cannot be read as a run directory")
+    for name, text in (
+        *(("classes.json", '{"names": ["a"]}'), ("classes.json", "[]x"), ("patches.json", '[{"corners": [1]}]')),
+        *(("summary.json", "{"), ("summary.json", "[1]"), ("config.yaml", "student: 3")),
+    ):
+        (run / name).write_text(text)
+        assert_one_line(run_distill("report", run), str(run), "cannot be read as a run directory")
 
 
 def test_names_from_elsewhere_are_text(run: Path, run_distill: Program) -> None:
