@@ -25,13 +25,23 @@ def render(records: list[RunRecord], photos: dict[str, Photo]) -> str:
     several = len(records) > 1
     return environment.get_template("page.html.j2").render(
         title=f"{len(records)} runs" if several else records[0].title,
-        runs=[_run(record, photos) for record in records],
+        runs=[_run(record, photos, first) for record, first in zip(records, _first_of_set(records), strict=True)],
         overview=overview(records) if several else None,
         accuracy=_accuracy(records) if several else None,
     )
 
 
-def _run(record: RunRecord, photos: dict[str, Photo]) -> dict[str, Any]:
+def _first_of_set(records: list[RunRecord]) -> list[int | None]:
+    """For each run the number, from 1, of an earlier one of the same set, whose pictures need not be shown again."""
+    seen: dict[str, int] = {}
+    first: list[int | None] = []
+    for number, record in enumerate(records, 1):
+        known = seen.setdefault(record.manifest.set_id, number) if record.manifest and record.sheet else number
+        first.append(None if known == number else known)
+    return first
+
+
+def _run(record: RunRecord, photos: dict[str, Photo], first: int | None) -> dict[str, Any]:
     manifest = record.manifest
     return {
         "record": record,
@@ -44,8 +54,9 @@ def _run(record: RunRecord, photos: dict[str, Photo]) -> dict[str, Any]:
         "confusion": _confusion(record),
         "manifest": manifest,
         "recipe": manifest.recipe.get("name") if manifest else None,
-        "sheet": png_uri(record.sheet) if record.sheet else None,
-        "photos": traced(manifest, photos, record.outlines) if manifest else [],
+        "first": first,
+        "sheet": png_uri(record.sheet) if record.sheet and first is None else None,
+        "photos": traced(manifest, photos, record.outlines) if manifest and first is None else [],
         "neurons": [(name, png_uri(data)) for name, data in record.neurons.items()],
         "facts": _facts(record),
         "config": yaml.safe_dump(record.config, sort_keys=False),

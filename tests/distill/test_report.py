@@ -63,6 +63,7 @@ def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], t
     page, summary = (out / "report.html").read_text(), json.loads((out / "summary.json").read_text())
     top1 = summary["student_top1"]
     assert f"<b>{top1['mean']:.2f} ± {top1['deviation']:.2f} %</b>" in page
+    assert page.count("60 of the patches") == 1 and 'of <a href="#run1">an earlier run</a>' in page
     assert 'href="#run2"' in page and "seeds 0, 1" in page and (out / "seed1" / "report.html").exists()
     assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "say with --out where")
     assert run_distill("report", out / "seed0", out / "seed1", "--out", tmp_path / "both.html").status == 0
