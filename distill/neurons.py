@@ -66,7 +66,7 @@ def excite(
 def _weights(side: int) -> Tensor:
     """1 / frequency for every coefficient of a real image of ``side`` pixels: (side, side // 2 + 1)."""
     frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
-    return side / frequency.clamp(min=1 / side) / side
+    return 1 / frequency.clamp(min=1 / side)
 
 
 def _image(spectrum: Tensor, weight: Tensor, side: int) -> Tensor:

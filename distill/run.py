@@ -72,15 +72,15 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say) as view:
         engine = make_engine(config.train, device, steps, say)
         loop = _make_loop(config, student, lesson, view, engine)
-        progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
+        measure = judge.measure if judge else None
+        progress = conduct(loop, config, out, identity, state, measure, say, lambda: keep_sample(patchset, out, say))
     loop.targets.require_unchanged()
     network = {"arch": config.student.arch, "num_classes": config.teacher.num_classes}
-    keep_sample(patchset, out, say)
     origin = {
         "set_id": patchset.manifest.set_id,
         "teacher_arch": config.teacher.arch,
         "teacher_sha256": lesson.sha256,
-        "config_sha256": config_digest(config),
+        "config_sha256": config_digest(config, loop.view),
         "seed": config.train.seed,
     }
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.checkpoint import load_checkpoint, require_identity
 from distill.config import Config, SupervisedConfig, TrainConfig
+from distill.data.view import View
 from distill.engine import Engine
 from distill.errors import DistillError, Say
 from distill.judge import Measure, Verdict
@@ -22,7 +23,7 @@ from distill.loop import Loop, Progress
 from distill.models import build_model
 from distill.precision import choose_precision
 from distill.randomness import Stream
-from distill.session import SUMMARY_NAME, Session, check_folder, finished_summary, open_board, restore
+from distill.session import CONFIG_NAME, SUMMARY_NAME, Session, check_folder, finished_summary, open_board, restore
 from distill.weights import save_weights
 from manifests.canonical import canonical_json
 from manifests.digest import file_digest
@@ -107,9 +108,12 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
     return {group: json.dumps(value[group]) for group in value if group not in ("eval", "paper")} | more
 
 
-def config_digest(config: Config | SupervisedConfig) -> str:
-    """SHA-256, as hex, of all in ``config`` that moves a weight: the same wherever files and caches lie."""
-    return hashlib.sha256(canonical_json(identity_of(config))).hexdigest()
+def config_digest(config: Config | SupervisedConfig, view: View) -> str:
+    """SHA-256, as hex, of all in ``config`` that moves a weight, with the order it gave ``view``.
+
+    It is the same wherever files and caches lie.
+    """
+    return hashlib.sha256(canonical_json(identity_of(config, view=view.describe()))).hexdigest()
 
 
 def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say) -> Engine:
@@ -143,8 +147,11 @@ def conduct(
     state: dict[str, Any] | None,
     measure: Measure | None,
     say: Say,
+    begun: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Train ``loop`` to its last step, from the checkpoint ``state`` on; returns how long that took.
+
+    ``begun`` is called when the folder is this run's, before the first step.
 
     Raises:
         DistillError: the loss is no longer a finite number.
@@ -169,10 +176,11 @@ def conduct(
         every=config.eval.every,
         checkpoint_seconds=config.train.checkpoint_seconds,
         log_steps=config.train.log_steps,
-        board=open_board(out, progress.step * loop.view.batch_size) if config.train.tensorboard else None,
+        board=open_board(out, progress.step * loop.view.batch_size + 1) if config.train.tensorboard else None,
     )
     session.save()
-    write_atomically(out / "config.yaml", config.to_yaml().encode())
+    write_atomically(out / CONFIG_NAME, config.to_yaml().encode())
+    begun()
     session.train()
     return progress
 

@@ -13,7 +13,7 @@ from manifests import PatchSet
 from manifests.errors import PatchSetError
 from manifests.files import write_atomically
 from manifests.outline import read_outlines
-from manifests.reader import read_patches
+from manifests.reader import evenly_spaced, read_patches
 from manifests.schema import patch_key
 
 MANIFEST_NAME = "patchset.json"
@@ -25,11 +25,11 @@ TILE = 64
 
 
 def keep_sample(patchset: PatchSet, out: Path, say: Say) -> None:
-    """Write a set's manifest, a sheet of 60 patches evenly spaced over it, and where in their photos these lie."""
-    manifest = patchset.manifest
-    write_atomically(out / MANIFEST_NAME, manifest.to_json())
-    count = min(COLUMNS * ROWS, manifest.n)
-    indices = [number * manifest.n // count for number in range(count)]
+    """Write, once, a set's manifest, a sheet of 60 patches spread over it, and where in their photos these lie."""
+    if (out / OUTLINES_NAME).exists():
+        return
+    write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
+    indices = evenly_spaced(patchset, COLUMNS * ROWS)
     try:
         sheet = _sheet(patchset, indices)
         outlines = read_outlines(patchset, indices)
@@ -40,7 +40,7 @@ def keep_sample(patchset: PatchSet, out: Path, say: Say) -> None:
     patches: list[dict[str, Any]] = [{"key": patch_key(index)} for index in indices]
     for patch, outline in zip(patches, outlines or [], strict=False):
         patch |= {"source": outline.source, "corners": outline.corners}
-    write_atomically(out / OUTLINES_NAME, (json.dumps(patches) + "\n").encode())
+    write_atomically(out / OUTLINES_NAME, (json.dumps({"patches": patches}) + "\n").encode())
 
 
 def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:

@@ -18,6 +18,7 @@ from manifests.canonical import parse_json
 from manifests.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.terminal import Update, progress_bar
 
+CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
 BOARD_NAME = "tensorboard"

@@ -62,7 +62,7 @@ def teach(
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
         network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
-        origin = {"data_sha256": digest, "config_sha256": config_digest(config), "seed": config.train.seed}
+        origin = {"data_sha256": digest, "config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
         return finish(loop, progress, out, RESULT_NAME, network, verdict, origin)
 
 

@@ -17,6 +17,7 @@ from distill.neurons import excite
 from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
 from distill.run import RESULT_NAME as STUDENT_NAME
 from distill.teach import RESULT_NAME as TEACHER_NAME
+from manifests.digest import file_digest
 from manifests.files import describe_os_error, write_atomically
 from manifests.terminal import progress_bar
 
@@ -46,11 +47,13 @@ def visualize_run(folder: Path, teacher: Path | None, wish: Wish, say: Say) -> l
     record = read_run(folder)
     if record.summary is None:
         raise DistillError(f"{folder}: this run has not ended; go on with it, by --resume, first")
-    names = (record.classes or {}).get("names")
+    if record.summary.size is None:
+        raise DistillError(f"{folder}: is of an earlier version; give its weight file itself, with --size")
+    names = record.classes.names if record.classes else None
     written = []
     for role, network in _networks(record, teacher, wish.device, say):
         out = folder / f"{NEURONS_PREFIX}{role}.png"
-        _write(network, int(record.summary["size"]), names, out, wish, role)
+        _write(network, record.summary.size, names, out, wish, role)
         written.append(out)
     return written
 
@@ -58,17 +61,29 @@ def visualize_run(folder: Path, teacher: Path | None, wish: Wish, say: Say) -> l
 def _networks(
     record: RunRecord, teacher: Path | None, device: torch.device, say: Say
 ) -> Iterator[tuple[str, Network]]:
-    if record.supervised:
-        yield "network", load_network(record.folder / TEACHER_NAME, None, None, None, device)
+    part = record.config.teacher
+    if part is None:
+        yield "network", _load(record.folder / TEACHER_NAME, record.figure("sha256"), device)
         return
-    student = load_network(record.folder / STUDENT_NAME, None, None, None, device)
+    student = _load(record.folder / STUDENT_NAME, record.figure("sha256"), device)
     yield "student", student
-    held = record.config["teacher"].get("weights")
-    path = teacher or (Path(held) if held else None)
+    path = teacher or (Path(part.weights) if part.weights else None)
     if path is None or (teacher is None and not path.exists()):
         say("the teacher's file is not where the run's config says; --teacher FILE shows it too")
         return
-    yield "teacher", load_network(path, record.config["teacher"]["arch"], student.mean, student.std, device)
+    _require_digest(path, record.figure("teacher_sha256"))
+    yield "teacher", load_network(path, part.arch, student.mean, student.std, device)
+
+
+def _load(path: Path, sha256: str | None, device: torch.device) -> Network:
+    _require_digest(path, sha256)
+    return load_network(path, None, None, None, device)
+
+
+def _require_digest(path: Path, sha256: str | None) -> None:
+    """Check that a file is the run's, whose report will name its digest."""
+    if path.is_file() and sha256 is not None and (found := file_digest(path)) != sha256:
+        raise DistillError(f"{path}: sha256 is {found}, the run's is {sha256}; give the file the run was made with")
 
 
 def visualize_weights(network: Network, size: int, out: Path, wish: Wish) -> None:
@@ -93,7 +108,7 @@ def _write(network: Network, size: int, names: list[str] | None, out: Path, wish
             seed=wish.seed,
             update=update,
         )
-    labels = [names[number] if names else str(number) for number in classes]
+    labels = [names[number] if names and number < len(names) else str(number) for number in classes]
     buffer = io.BytesIO()
     _sheet(images, labels).save(buffer, "PNG", optimize=True)
     try:
@@ -112,5 +127,7 @@ def _sheet(images: Tensor, labels: list[str]) -> Image.Image:
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         x, y = number % COLUMNS * width, number // COLUMNS * height
         sheet.paste(Image.fromarray(image.numpy()).resize((tile, tile), Image.Resampling.NEAREST), (x, y))
+        while draw.textlength(label, font) > tile:
+            label = label.removesuffix("…")[:-1] + "…"  # noqa: PLW2901
         draw.text((x + tile // 2, y + tile + 2), label, fill=(128, 128, 128, 255), font=font, anchor="ma")
     return sheet

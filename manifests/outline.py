@@ -13,6 +13,8 @@ COLUMNS = (
     *("source", "crop_x", "crop_y", "crop_width", "crop_height"),
     *("rotation", "shear", "hflip", "vflip"),
 )
+MOST_OVERSIZE = 4
+"""That a recipe of ``patchgen`` may have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] |
     """
     geometry = patchset.manifest.recipe.get("geometry")
     oversize = geometry.get("oversize") if isinstance(geometry, dict) else None
-    if not isinstance(oversize, int | float):
+    if not isinstance(oversize, int | float) or not 1 <= oversize <= MOST_OVERSIZE:
         return None
     tables: dict[str, dict[str, list[Any]] | None] = {}
     outlines = []
@@ -46,6 +48,8 @@ def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] |
         if table is None:
             return None
         row = {name: values[index - shard.first_index] for name, values in table.items()}
+        if not all(math.isfinite(value) for value in row.values()):
+            return None
         outlines.append(_outline(row, patchset.manifest.size, math.floor(oversize * patchset.manifest.size)))
     return outlines
 

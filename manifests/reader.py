@@ -35,6 +35,12 @@ def read_patches(patchset: PatchSet, indices: Sequence[int]) -> Iterator[npt.NDA
         yield decode_patch(data, f"{path}: {patch_key(index)}.{image_format}", size, image_format)
 
 
+def evenly_spaced(patchset: PatchSet, count: int) -> list[int]:
+    """The indices of ``count`` patches spread over a set, or of all where it has fewer."""
+    n = patchset.manifest.n
+    return [number * n // min(count, n) for number in range(min(count, n))]
+
+
 def shard_of(patchset: PatchSet, index: int) -> Shard:
     """The shard that holds a patch.
 

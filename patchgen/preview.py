@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from manifests import Manifest, PatchSet
 from manifests.files import write_atomically
 from manifests.outline import Outline, read_outlines
-from manifests.reader import read_patches
+from manifests.reader import evenly_spaced, read_patches
 from patchgen.errors import PatchgenError
 from patchgen.plan import plan_of
 from patchgen.source import Photo
@@ -48,8 +48,8 @@ def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) ->
         PatchgenError: the photos are not the set's, or the recipe is unknown.
     """
     manifest = patchset.manifest
-    count = min(count, manifest.n)
-    indices = [i * manifest.n // count for i in range(count)]
+    indices = evenly_spaced(patchset, count)
+    count = len(indices)
     about = math.ceil(math.sqrt(count * 1.6))
     # Full rows look best: the number of columns nearest to the wanted one that divides the count.
     columns = min(

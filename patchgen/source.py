@@ -71,7 +71,8 @@ def read_photo(path: Path) -> Photo:
 def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
     try:
         with _quiet():
-            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+            # IMREAD_COLOR_RGB would leave 16-bit colour TIFFs undefined (OpenCV 4.14).
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
         raise PatchgenError(f"{path}: not readable as an image: {reason}") from error
@@ -80,6 +81,7 @@ def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
             f"{path}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
             "PPM file; open it in a viewer and save it again"
         )
+    decoded = np.ascontiguousarray(decoded[..., ::-1])
     if decoded.dtype == np.uint16:
         return ((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if decoded.dtype != np.uint8:

@@ -3,6 +3,7 @@
 Crops of the left halves are the training images, crops of the right halves the test images: an image folder each.
 """
 
+import shutil
 from pathlib import Path
 
 import click
@@ -44,11 +45,14 @@ def write_crops(half: Gray, folder: Path, count: int, rng: np.random.Generator) 
 def main(out: Path) -> None:
     """Write OUT/train and OUT/test, a folder a class."""
     rng = np.random.default_rng(0)
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     for name in track(CLASSES, description="crops"):
         photo = photograph(name)
         middle = photo.shape[1] // 2
         for split, half in (("train", photo[:, :middle]), ("test", photo[:, middle:])):
-            write_crops(half, out / split / name, CROPS[split], rng)
+            write_crops(half, part / split / name, CROPS[split], rng)
+    part.rename(out)  # whole or absent
     print(f"{out}: {len(CLASSES)} classes, {CROPS['train']} training and {CROPS['test']} test crops of each")
 
 

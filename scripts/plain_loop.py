@@ -40,7 +40,7 @@ def plain(data: ImageFolder, arch: tuple[str, str], batch: int, steps: int, devi
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
     on_gpu = device.type == "cuda"
     loader = DataLoader(data, batch_size=batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=on_gpu)
-    done, started = 0, 0.0
+    done, started, seconds = 0, 0.0, 0.0
     while done < steps:
         for loaded, _ in loader:
             if done == WARM_UP:
@@ -54,8 +54,9 @@ def plain(data: ImageFolder, arch: tuple[str, str], batch: int, steps: int, devi
             optimizer.step()
             done += 1
             if done == steps:
+                seconds = now(device) - started  # before the loader's processes end, which takes its time
                 break
-    return {"images_per_second": (steps - WARM_UP) * batch / (now(device) - started)}
+    return {"images_per_second": (steps - WARM_UP) * batch / seconds}
 
 
 def _cutmix(x: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Commands that show what runs reached."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
-from manifests.terminal import say
+from manifests.terminal import printable, say
 
 
 @click.command()
@@ -23,7 +24,7 @@ def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -
 
     written = write_report(list(runs), out, list(images))
     for line in written.lines:
-        click.echo(line)
+        click.echo(printable(line))
     click.echo(f"report: {written.path}")
 
 
@@ -83,7 +84,7 @@ def visualize(
             raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
         for path in visualize_run(target, teacher, wish, say):
             click.echo(f"picture: {path}")
-        say(f"next: distill report {target}")
+        say(f"next: distill report {shlex.quote(str(target))} --image PHOTO")
         return
     if teacher is not None:
         raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")

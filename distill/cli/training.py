@@ -1,5 +1,6 @@
 """Commands that train: ``train`` and ``teacher``, with one seed or several."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
-from manifests.terminal import InterruptedProgram, say
+from manifests.terminal import InterruptedProgram, printable, say
 
 FOLLOWS_TRAIN = "distill visualize {0} && distill report {0} --image PHOTO"
 FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
@@ -133,7 +134,6 @@ def _run_all(
 
     ``following`` is the command that may follow, with a place for the run directory.
     """
-    from distill.report import write_report  # noqa: PLC0415
     from distill.seeds import check_seeds_folder, summarise  # noqa: PLC0415
     from distill.session import InterruptedRun  # noqa: PLC0415
 
@@ -142,8 +142,8 @@ def _run_all(
     try:
         if seeds is None:
             _print_summary(what, prefix, run({}, out), out)
-            say(f"report: {write_report([out], None, []).path}")
-            say(f"next: {following.format(out)}")
+            _write_page(out)
+            say(f"next: {following.format(shlex.quote(str(out)))}")
             return
         check_seeds_folder(out, resume)
         summaries = []
@@ -151,11 +151,29 @@ def _run_all(
             folder = out / f"seed{each}"
             summaries.append(run({"train.seed": each}, folder))
             _print_summary(f"seed {each}: {what}", prefix, summaries[-1], folder)
-            write_report([folder], None, [])
+            _write_page(folder)
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
     click.echo(summarise(out, summaries, prefix))
-    say(f"report: {write_report([out], None, []).path}")
+    _write_page(out)
+
+
+def _write_page(out: Path) -> None:
+    """The page of a run that has ended, or of several; the run is good also where its page cannot be made.
+
+    A page that is younger than the result stays: it may have been made with a photo.
+    """
+    from distill.errors import DistillError  # noqa: PLC0415
+    from distill.report import REPORT_NAME, write_report  # noqa: PLC0415
+    from distill.session import SUMMARY_NAME  # noqa: PLC0415
+
+    page = out / REPORT_NAME
+    try:
+        if not page.exists() or page.stat().st_mtime < (out / SUMMARY_NAME).stat().st_mtime:
+            write_report([out], None, [])
+        say(f"report: {page}")
+    except (DistillError, OSError) as error:
+        say(f"no report: {printable(str(error))}; distill report {shlex.quote(str(out))} makes it")
 
 
 def _short_id(shards: Path) -> str:
@@ -169,7 +187,7 @@ def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -
         parts = [f"top-1 {summary[f'{prefix}top1']:.2f} %"]
         if summary.get("agreement") is not None:
             parts += [f"teacher {summary['teacher_top1']:.2f} %", f"agreement {summary['agreement']:.2f} %"]
-        click.echo(f"{what}: {', '.join(parts)} ({summary['weights']})")
+        click.echo(f"{what}: {', '.join(parts)} ({summary.get('weights', 'last step')})")
     click.echo(
         f"{summary['samples_seen']} samples in {summary['seconds']:.0f} s, "
         f"{summary['images_per_second']:.0f} images/s; run directory {out}"

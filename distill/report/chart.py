@@ -1,4 +1,4 @@
-"""Line charts as SVG that follows the page's colours. Lines differ in their dashes and carry their names."""
+"""Line charts as SVG that follows the page's colours. Lines differ in their dashes, not by colour alone."""
 
 import math
 from collections.abc import Sequence
@@ -10,16 +10,18 @@ Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 18, 40
 MOST_POINTS = 400
+UNITS = ((1.0, ""), (1e3, " k"), (1e6, " M"))
 STYLES = 6
-"""Kinds of lines that the style sheet knows, ``l0`` to ``l5``."""
+"""Kinds of lines that the style sheet knows, ``l0`` to ``l5``: the most that one chart can tell apart."""
 
 
-def line_chart(lines: dict[str, Points], *, marks: dict[str, float], unit: str, title: str) -> Markup:
+def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, title: str) -> Markup:
     """Lines over samples seen, and ``marks``: heights that are drawn straight across, each with its name.
 
-    ``unit`` is the vertical axis's. A chart without a point is empty.
+    Line i has the look ``l`` i, also where lines before it are empty. ``unit`` is the vertical axis's. A chart
+    without a point is empty.
     """
-    points = [point for line in lines.values() for point in line]
+    points = [point for line in lines for point in line]
     if not points:
         return Markup()
     xs = [0.0, max(x for x, _ in points)]
@@ -47,25 +49,27 @@ def line_chart(lines: dict[str, Points], *, marks: dict[str, float], unit: str, 
         _, y = at(0, height)
         parts.append(f'<path class="mark" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="label" x="{LEFT + 6}" y="{y - 5}">{escape(name)} {height:.4g}</text>')
-    for number, line in enumerate(lines.values()):
-        path = "L".join(f"{x} {y}" for x, y in (at(*point) for point in thin(line)))
-        parts.append(f'<path class="line l{number % STYLES}" d="M{path}"/>')
+    for number, line in enumerate(lines):
+        places = [at(*point) for point in thin(line)]
+        if len(places) == 1:
+            parts.append(f'<circle class="l{number}" cx="{places[0][0]}" cy="{places[0][1]}" r="4"/>')
+        elif places:
+            path = "L".join(f"{x} {y}" for x, y in places)
+            parts.append(f'<path class="line l{number}" d="M{path}"/>')
     return Markup("".join(parts) + "</svg>")  # noqa: S704 - every text in it is escaped
 
 
 def thin(line: Points) -> Points:
     """At most 400 points of a line; each stands for those it replaces, at their mean."""
-    group = math.ceil(len(line) / MOST_POINTS)
+    group = max(1, math.ceil(len(line) / MOST_POINTS))
     parts = [line[start : start + group] for start in range(0, len(line), group)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
 
 
 def short(count: float) -> str:
     """A large number in few letters: 1.5 M."""
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= size:
-            return f"{count / size:.3g}{letter}"
-    return f"{count:.3g}"
+    size, letter = next((unit for unit in UNITS if count / unit[0] < 999.5), (1e9, " G"))
+    return f"{count / size:.3g}{letter}"
 
 
 def _scale(values: list[float]) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 from distill.report.collect import RunRecord
@@ -28,44 +29,57 @@ def names_of(records: list[RunRecord]) -> list[str]:
 
 
 def overview(records: list[RunRecord]) -> dict[str, Any]:
-    """A line for each run; mean and deviation for each group of runs that differ in nothing but their seeds."""
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        config = {group: dict(value) for group, value in record.config.items() if isinstance(value, dict)}
-        config["train"].pop("seed", None)
-        config["data"].pop("view_seed", None)
-        held = (record.summary or {}).get("set_id")
-        groups.setdefault(json.dumps([config, held], sort_keys=True, default=str), []).append(record)
-    spreads = []
-    for group in groups.values():
-        top1 = [value for record in group if (value := record.figure("top1")) is not None]
-        if len(top1) > 1:
-            seeds = ", ".join(str(record.seed) for record in group)
-            spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1)}
-            spreads.append({"title": group[0].title, "set": set_name(group[0]), "seeds": seeds, **spread})
+    """A line for each run, a bar for each, and mean and deviation of those that differ in nothing but their seeds."""
     rows = [
         {"name": name, "record": record, "set": set_name(record)}
         for name, record in zip(names_of(records), records, strict=True)
     ]
-    return {"rows": rows, "spreads": spreads, "bars": _bars(rows)}
+    return {"rows": rows, "spreads": _spreads(records), "bars": _bars(rows)}
+
+
+def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        if record.figure("top1") is not None:
+            config = record.config.model_dump(mode="json")
+            config["train"].pop("seed")
+            (config.get("data") or {}).pop("view_seed", None)
+            key = json.dumps([config, record.figure("set_id")], sort_keys=True, default=str)
+            groups.setdefault(key, []).append(record)
+    spreads = []
+    for group in groups.values():
+        if len(group) > 1:
+            top1 = [record.figure("top1") for record in group]
+            seeds = ", ".join(str(record.seed) for record in group)
+            spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1)}
+            spreads.append({"title": group[0].title, "set": set_name(group[0]), "seeds": seeds, **spread})
+    return spreads
 
 
 def _bars(rows: list[dict[str, Any]]) -> list[Bar]:
-    """Chance, every run, and the teacher where the runs share one that is not among them."""
-    reached = [
-        (row["name"], row["record"], value) for row in rows if (value := row["record"].figure("top1")) is not None
-    ]
-    if not reached:
-        return []
-    bars = [Bar(name="chance", value=100 / reached[0][1].num_classes, kind="chance")]
-    bars += [
-        Bar(name=name, value=value, kind="teacher" if each.supervised else "student") for name, each, value in reached
-    ]
-    teachers = {each.figure("teacher_top1") for _, each, _ in reached} - {None}
-    shared = [value for value in teachers if value is not None]
-    if len(shared) == 1 and not any(each.supervised for _, each, _ in reached):
-        bars.append(Bar(name="teacher", value=shared[0], kind="teacher"))
+    """Chance where it is one for all, every run, and the teacher where the runs share one that is not among them."""
+    reached = [(row["name"], row["record"]) for row in rows if row["record"].figure("top1") is not None]
+    records = [record for _, record in reached]
+    chance, teacher = shared(100 / record.num_classes for record in records), shared_teacher(records)
+    bars = [] if chance is None else [Bar(name="chance", value=chance, kind="chance")]
+    for name, record in reached:
+        kind = "teacher" if record.supervised else "student"
+        bars.append(Bar(name=name, value=record.figure("top1"), kind=kind))
+    if teacher is not None and not any(record.supervised for record in records):
+        bars.append(Bar(name="teacher", value=teacher, kind="teacher"))
     return bars
+
+
+def shared(values: Iterable[float]) -> float | None:
+    """The value that all are; None where they differ or there are none."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
+
+
+def shared_teacher(records: list[RunRecord]) -> float | None:
+    """The teacher's top-1, where all runs that have a teacher agree on it."""
+    measured = [top1 for record in records if (top1 := record.figure("teacher_top1")) is not None]
+    return shared(measured)
 
 
 def lines(records: list[RunRecord]) -> list[str]:
@@ -74,7 +88,7 @@ def lines(records: list[RunRecord]) -> list[str]:
     for name, record in zip(names_of(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")
         reached = "not evaluated" if top1 is None else f"top-1 {top1:.2f} %"
-        state = "unfinished" if seen is None else f"{reached} after {seen:,.0f} samples"
+        state = "unfinished" if record.summary is None else reached + (f" after {seen:,} samples" if seen else "")
         found.append(f"{name}: {record.title}, {set_name(record) or 'no set'}: {state}")
     return found
 

@@ -1,18 +1,17 @@
 """Pictures inside a page: as data URIs, and the photo with the outlines of patches drawn over it."""
 
 import base64
-import dataclasses
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
 from distill.errors import DistillError
+from distill.report.files import Place
 from manifests.digest import file_digest
-from manifests.schema import Manifest
+from manifests.schema import Manifest, Source
 
 MOST_PIXELS = 960
 """Of a photo's longer side in a page."""
@@ -20,68 +19,69 @@ SHOWN = 24
 """Outlines drawn over a photo; more of them hide it."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Photo:
-    """A photo for a page: its ``size`` in pixels, and a smaller JPEG of it."""
-
-    size: tuple[int, int]
-    jpeg: bytes
-
-
 def png_uri(data: bytes) -> str:
     """A PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-def read_photos(paths: list[Path]) -> dict[str, Photo]:
-    """Photos by the SHA-256 of their files, as a manifest names them.
+def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
+    """Photos as small JPEGs, by the SHA-256 of their files; ``known`` are those that the runs' manifests name.
 
     Raises:
-        DistillError: a photo cannot be read.
+        DistillError: a photo cannot be read, or is of none of the sets.
     """
     photos = {}
     for path in paths:
         try:
             digest = file_digest(path)
-            with Image.open(path) as opened:
-                photos[digest] = _shrunk(ImageOps.exif_transpose(opened).convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = getattr(error, "strerror", None) or "it is no picture that Pillow reads"
-            raise DistillError(f"{path}: cannot be read: {reason}") from error
+        except OSError as error:
+            raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
+        if digest not in known:
+            raise DistillError(f"{path}: no set of these runs was made from this file; give the very photo")
+        photos[digest] = _small(path)
     return photos
 
 
-def _shrunk(image: Image.Image) -> Photo:
-    size = image.size
+def _small(path: Path) -> bytes:
+    """A photo of a known set, however many pixels it has."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits, which convert() would cut off instead of scaling
+                image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+            image = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DistillError(f"{path}: Pillow cannot read it: {error}; leave --image out") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     image.thumbnail((MOST_PIXELS, MOST_PIXELS))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return Photo(size=size, jpeg=buffer.getvalue())
+    return buffer.getvalue()
 
 
-def traced(manifest: Manifest, photos: dict[str, Photo], outlines: list[dict[str, Any]]) -> list[Markup]:
+def traced(manifest: Manifest, photos: dict[str, bytes], places: list[Place]) -> list[Markup]:
     """Each photo of a set that is among ``photos``, with outlines of patches of it, as SVG."""
     pictures = []
     for number, source in enumerate(manifest.sources):
-        photo = photos.get(source.sha256)
-        if photo is None:
-            continue
-        shown = [patch["corners"] for patch in outlines if patch.get("source") == number]
-        shown = shown[:: max(1, -(-len(shown) // SHOWN))]
-        pictures.append(_svg(photo, shown, f"{source.name} with the outlines of {len(shown)} patches"))
+        if source.sha256 in photos:
+            shown = [place.corners for place in places if place.source == number and place.corners]
+            shown = shown[:: max(1, -(-len(shown) // SHOWN))]
+            pictures.append(_svg(source, photos[source.sha256], shown))
     return pictures
 
 
-def _svg(photo: Photo, outlines: list[Any], title: str) -> Markup:
-    width, height = photo.size
-    uri = "data:image/jpeg;base64," + base64.b64encode(photo.jpeg).decode()
-    stroke = max(width, height) / 400
+def _svg(source: Source, jpeg: bytes, outlines: list[list[list[float]]]) -> Markup:
+    title = escape(f"{source.name} with the outlines of {len(outlines)} patches")
+    uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    stroke = max(source.width, source.height) / 400
     parts = [
-        f'<svg class="photo" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">',
-        f'<image href="{uri}" width="{width}" height="{height}"/>',
+        f'<svg class="photo" viewBox="0 0 {source.width} {source.height}" role="img" aria-label="{title}">',
+        f'<image href="{uri}" width="{source.width}" height="{source.height}"/>',
     ]
     for outline in outlines:
-        points = " ".join(f"{float(x):.1f},{float(y):.1f}" for x, y in outline)
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in outline)
         for colour, thickness in (("#000", 2 * stroke), ("#fff", stroke)):  # seen on dark and on bright
             parts.append(f'<polygon points="{points}" fill="none" stroke="{colour}" stroke-width="{thickness:.2f}"/>')
     return Markup("".join(parts) + "</svg>")  # noqa: S704 - every text in it is escaped

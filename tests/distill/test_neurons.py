@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from distill.neurons import excite
+from distill.visualize import _sheet
 from distill.weights import state_digest
 from tests.conftest import Program, assert_one_line
 
@@ -53,7 +55,7 @@ def test_pictures_of_a_run_come_into_its_report(run_distill: Program, arguments:
     assert result.status == 0, result.err
     assert result.out.splitlines() == [
         *(f"picture: {run / f'neurons-{role}.png'}" for role in ("student", "teacher")),
-        f"next: distill report {run}",
+        f"next: distill report {run} --image PHOTO",
     ]
     with Image.open(run / "neurons-student.png") as picture:
         assert picture.size == (2 * 96 + 4, 96 + 18)
@@ -84,10 +86,23 @@ def test_a_teacher_that_moved_and_a_run_that_goes_on(
     assert not (run / "neurons-teacher.png").exists()
     assert run_distill("visualize", run, "--steps", 2, "--teacher", teacher_path).status == 0
     assert (run / "neurons-teacher.png").exists()
+    other = tmp_path / "other.safetensors"
+    other.write_bytes((run / "student.safetensors").read_bytes())
+    assert_one_line(run_distill("visualize", run, "--steps", 2, "--teacher", other), "other.safetensors: sha256 is")
     summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({key: value for key, value in summary.items() if key != "size"}))
+    assert_one_line(run_distill("visualize", run), "is of an earlier version")
     (run / "summary.json").unlink()
     assert_one_line(run_distill("visualize", run), "this run has not ended")
-    assert summary["size"] == 32
+
+
+def test_labels_fit_below_their_images() -> None:
+    tiles = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)
+    plain = np.asarray(_sheet(tiles, ["", "", ""]))
+    for text in ("immunohistochemistry of a whole slide", "W" * 60):
+        sheet = np.asarray(_sheet(tiles, ["", text, ""]))
+        changed = np.flatnonzero((sheet != plain).any(axis=(0, 2)))
+        assert changed.min() >= 100 and changed.max() < 196  # the second tile's columns
 
 
 @pytest.mark.parametrize("text", ["a", "-1", "1,,2"])

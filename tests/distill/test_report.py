@@ -1,5 +1,6 @@
 """Reports: the page of a run or of several shows what their files say, and needs nothing but itself."""
 
+import errno
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import distill.report
 from distill.report.chart import line_chart, short, thin
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.distill.browser import figures, needs_chromium, visit, width_needed
@@ -54,7 +56,7 @@ def test_the_photo_of_the_set_and_no_other(run: Path, photo_path: Path, tmp_path
     assert page.count("<polygon") == 2 * 20 and 'viewBox="0 0 160 120"' in page  # every third of 60, dark and bright
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
     assert_one_line(run_distill("report", run, "--image", other), "other.png", "give the very photo")
-    assert_one_line(run_distill("report", run, "--image", run / "config.yaml"), "config.yaml", "no picture")
+    assert_one_line(run_distill("report", run, "--image", tmp_path / "none"), "none: cannot be read")
 
 
 def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
@@ -86,12 +88,108 @@ def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: P
 def test_what_is_no_run(run: Path, run_distill: Program, tmp_path: Path) -> None:
     assert_one_line(run_distill("report", tmp_path / "nowhere"), "nowhere: no run directory")
     assert_one_line(run_distill("report", run, "--out", tmp_path / "no" / "x.html"), "choose another --out")
-    for name, text in (
-        *(("classes.json", '{"names": ["a"]}'), ("classes.json", "[]x"), ("patches.json", '[{"corners": [1]}]')),
-        *(("summary.json", "{"), ("summary.json", "[1]"), ("config.yaml", "student: 3")),
-    ):
-        (run / name).write_text(text)
-        assert_one_line(run_distill("report", run), str(run), "cannot be read as a run directory")
+    assert_one_line(run_distill("report", run, "--out", tmp_path), "is a folder")
+    assert_one_line(run_distill("report", tmp_path / ("x" * 300)), "cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("classes.json", '{"names": ["a"]}', "has other classes than summary.json"),
+        ("classes.json", '{"names": ["a"], "teacher_network": [[1, 2]]}', "a table is not of 1 rows"),
+        ("classes.json", "[]x", "not JSON"),
+        ("patches.json", '{"patches": [{"key": "0", "corners": [[1]]}]}', "patches[0].corners[0]"),
+        ("summary.json", "{", "not JSON"),
+        ("summary.json", "[1]", "summary.json"),
+        ("summary.json", '{"student_top1": NaN}', "NaN is not JSON"),
+        ("summary.json", '{"samples_seen": "many"}', "samples_seen"),
+        ("summary.json", '{"samples_seen": ' + "9" * 400 + "}", "summary.json"),
+        ("summary.json", '{"teacher_per_class": ["0;background:url(http://127.0.0.1:9/x)"]}', "teacher_per_class[0]"),
+        ("config.yaml", "student: 3", "student"),
+        ("config.yaml", "train: {seed: 0}", "neither a teacher and a student nor a network"),
+        ("patchset.json", "{}", "patchset.json"),
+    ],
+)
+def test_a_damaged_file_is_one_line(name: str, text: str, part: str, run: Path, run_distill: Program) -> None:
+    (run / name).write_text(text)
+    assert_one_line(run_distill("report", run), name, part)
+    shutil.copytree(run, run.parent / "runs" / "bad")
+    shutil.copytree(run, run.parent / "runs" / "good", ignore=shutil.ignore_patterns("*.json"))
+    if name != "config.yaml":  # one bad run of several is told, and the others have their page
+        result = run_distill("report", run.parent / "runs")
+        assert result.status == 0 and part in result.out and "good: resnet8" in result.out
+        assert "Not on this page" in (run.parent / "runs" / "report.html").read_text()
+
+
+def test_a_run_of_an_earlier_version(run: Path, run_distill: Program) -> None:
+    for name in ("classes.json", "patchset.json", "patches.json", "patches.png"):
+        (run / name).unlink()
+    summary = {
+        "student_top1": 50.0,
+        "agreement": 60.0,
+        "samples_seen": 192,
+        "images_per_second": 9.5,
+        "seconds": 20.0,
+    }
+    (run / "summary.json").write_text(json.dumps(summary | {"seed": 0, "sha256": "0" * 64}))
+    assert run_distill("report", run).status == 0
+    page = (run / "report.html").read_text()
+    assert figures(page)["student_top1"] == ["50.00 %"] and "KL from" not in page
+
+
+def test_a_page_that_cannot_be_made_spoils_no_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(distill.report, "write_atomically", full)
+    result = run_distill(*arguments, tmp_path / "seeds", "--seeds", "0,1")
+    assert result.status == 0 and result.out.count("no report: ") == 3
+    assert (tmp_path / "seeds" / "seed1" / "summary.json").exists()
+
+
+def test_the_page_of_a_finished_run_stays(
+    run: Path, run_distill: Program, arguments: list[Any], photo_path: Path
+) -> None:
+    assert run_distill("report", run, "--image", photo_path).status == 0
+    before = (run / "report.html").read_bytes()
+    assert run_distill(*arguments, run, "--set", "eval.every=64", "--resume").status == 0
+    assert (run / "report.html").read_bytes() == before
+
+
+def test_runs_that_do_not_share_their_classes(run: Path, run_distill: Program, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    config["teacher"]["num_classes"] = 100
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "link").symlink_to(run)
+    command = ["report", run, other, tmp_path / "link", "--out", tmp_path / "both.html"]
+    result = run_distill(*command)
+    assert result.status == 0 and len(result.out.splitlines()) == 3  # the link is the same run
+    head = (tmp_path / "both.html").read_text().split("<article")[0]
+    assert 'name">chance' not in head and head.count('class="line l') >= 2
+
+
+def test_many_classes(run: Path, run_distill: Program) -> None:
+    names = [f"class {number}" for number in range(100)]
+    table = [[int(i == j) + (i == 3) * 5 * (j == 4) for j in range(100)] for i in range(100)]
+    (run / "classes.json").write_text(json.dumps({"names": names, "teacher_network": table}))
+    summary = json.loads((run / "summary.json").read_text())
+    summary |= {"student_per_class": [float(n) for n in range(100)], "teacher_per_class": None}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert run_distill("report", run).status == 0
+    page = (run / "report.html").read_text()
+    assert "100 classes, the hardest first" in page and "class 3 → class 4 (5)" in page
+    assert "Confusion of 100 classes" in page and "td class" not in page
+
+
+def test_text_for_the_terminal_is_plain(run: Path, run_distill: Program) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["student"]["arch"] = "\x1b[31mred\nfake: top-1 99.00 %"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    result = run_distill("report", run)
+    assert result.status == 0 and "\x1b" not in result.out and len(result.out.splitlines()) == 2
 
 
 def test_names_from_elsewhere_are_text(run: Path, run_distill: Program) -> None:
@@ -130,12 +228,13 @@ def test_a_supervised_run_has_a_page(
 
 
 def test_charts() -> None:
-    assert line_chart({"a": []}, marks={}, unit="%", title="nothing") == ""
-    flat = line_chart({"a": [(0, 5.0), (10, 5.0)]}, marks={}, unit="<%>", title='a "title"')
+    assert line_chart([[]], marks={}, unit="%", title="nothing") == ""
+    assert '<circle class="l1"' in line_chart([[], [(5, 1.0)]], marks={}, unit="%", title="one point")
+    flat = line_chart([[(0, 5.0), (10, 5.0)]], marks={}, unit="<%>", title='a "title"')
     assert "&lt;%&gt;" in flat and "&#34;title&#34;" in flat and "nan" not in flat
     line = [(float(x), float(x % 7)) for x in range(1000)]
     assert len(thin(line)) <= 400 and thin(line)[-1][0] == 999
-    assert [short(n) for n in (0, 999, 20_480, 3.4e6, 5e9)] == ["0", "999", "20.5 k", "3.4 M", "5 G"]
+    assert [short(n) for n in (0, 999, 999_936, 20_480, 3.4e6, 5e9)] == ["0", "999", "1 M", "20.5 k", "3.4 M", "5 G"]
 
 
 @needs_chromium
@@ -144,7 +243,8 @@ def test_the_page_in_a_browser(run: Path, photo_path: Path, run_distill: Program
     bad.write_text("<script>console.error('x')</script><img src='http://127.0.0.1:9/x.png'>")
     control = visit(bad, tmp_path)
     assert control.console and "http://127.0.0.1:9/x.png" in control.requests  # this test can fail
-    assert width_needed(bad, 390, tmp_path) <= 390
+    bad.write_text(f"<p>{'x' * 300}</p>")
+    assert width_needed(bad, 390, tmp_path) > 390
 
     assert run_distill("report", run, "--image", photo_path).status == 0
     seen = visit(run / "report.html", tmp_path)
@@ -152,5 +252,10 @@ def test_the_page_in_a_browser(run: Path, photo_path: Path, run_distill: Program
     assert seen.console == [] and seen.requests == []
     assert figures(seen.dom)["student_top1"] == [shown(summary, "student_top1")]
     assert figures(seen.dom)["set_id"] == [summary["set_id"]]
+    classes = json.loads((run / "classes.json").read_text())
+    classes["names"][1] = "x" * 200
+    (run / "classes.json").write_text(json.dumps(classes))
+    run = run.rename(run.with_name("r" * 200))
+    assert run_distill("report", run).status == 0
     for width in (390, 1200):
         assert width_needed(run / "report.html", width, tmp_path) <= width

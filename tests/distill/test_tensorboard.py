@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from tests.conftest import Program
+from tests.distill.conftest import Stopping
 
 
-def test_tensorboard_gets_what_the_log_gets(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+def test_tensorboard_gets_what_the_log_gets(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping
+) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = tmp_path / "run"
-    assert run_distill(*arguments, run, "--set", "train.tensorboard=true", "-q").status == 0
+    command = [*arguments, run, "--set", "train.tensorboard=true", "-q"]
+    with stopping(7):  # after the step of a line of the log
+        assert run_distill(*command).status == 130
+    assert run_distill(*command, "--resume").status == 0
     events = accumulator.EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

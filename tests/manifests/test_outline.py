@@ -1,5 +1,6 @@
 """Outlines against the worked example of FORMAT.md, and sets that do not say where their patches lie."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,10 @@ def test_of_a_set(patchset_path: Path) -> None:
     assert again is not None and again[0] == outlines[3]
     with pytest.raises(PatchSetError, match="no patch 200"):
         read_outlines(patchset, [200])
+
+
+@pytest.mark.parametrize("geometry", [None, {}, {"oversize": "2"}, {"oversize": 0}, {"oversize": 1e308}])
+def test_a_set_of_another_writer_has_none(patchset_path: Path, geometry: object) -> None:
+    patchset = open_patchset(patchset_path)
+    manifest = patchset.manifest.model_copy(update={"recipe": {"geometry": geometry}})
+    assert read_outlines(dataclasses.replace(patchset, manifest=manifest), [0]) is None

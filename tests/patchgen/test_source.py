@@ -38,11 +38,12 @@ def test_formats_and_their_truncations(tmp_path: Path, name: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_sixteen_bits_are_scaled_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["deep.png", "deep.tiff", "deep.ppm"])
+def test_sixteen_bits_are_scaled_exactly(tmp_path: Path, name: str) -> None:
     deep = np.arange(64 * 96 * 3, dtype=np.uint16).reshape(64, 96, 3) * 3
-    cv2.imwrite(str(tmp_path / "deep.png"), cv2.cvtColor(deep, cv2.COLOR_RGB2BGR))
+    cv2.imwrite(str(tmp_path / name), cv2.cvtColor(deep, cv2.COLOR_RGB2BGR))
     expected = np.floor(deep.astype(np.float64) * 255 / 65535 + 0.5)
-    assert np.array_equal(read_photo(tmp_path / "deep.png").pixels, expected)
+    assert np.array_equal(read_photo(tmp_path / name).pixels, expected)
 
 
 def test_gray_alpha_palette_and_cmyk(tmp_path: Path) -> None:
