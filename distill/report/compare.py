@@ -31,8 +31,14 @@ def names_of(records: list[RunRecord]) -> list[str]:
 def overview(records: list[RunRecord]) -> dict[str, Any]:
     """A line for each run, a bar for each, and mean and deviation of those that differ in nothing but their seeds."""
     rows = [
-        {"name": name, "record": record, "set": set_name(record)}
-        for name, record in zip(names_of(records), records, strict=True)
+        {
+            "number": number,
+            "name": name,
+            "record": record,
+            "set": set_name(record),
+            "curve": bool(record.series(f"{record.prefix}top1")),
+        }
+        for number, (name, record) in enumerate(zip(names_of(records), records, strict=True))
     ]
     return {"rows": rows, "spreads": _spreads(records), "bars": _bars(rows)}
 
