@@ -1,5 +1,6 @@
 """Wiring of ``distill train``: check everything that can be wrong, train a student, judge it."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +85,8 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         "seed": config.train.seed,
     }
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
-    verdict = judge.judge(loop.result) if judge else Verdict(summary=nothing, classes={})
+    verdict = judge.judge(loop.result) if judge else Verdict(summary={}, classes={})
+    verdict = dataclasses.replace(verdict, summary=nothing | verdict.summary)
     return finish(loop, progress, out, RESULT_NAME, network, verdict, origin)
 
 
