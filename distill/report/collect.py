@@ -55,9 +55,7 @@ class RunRecord:
     @property
     def learner(self) -> NetworkPart:
         """The network that was trained."""
-        found = self.config.network or self.config.student
-        assert found is not None  # noqa: S101 - RunConfig has one of them
-        return found
+        return self.config.learner
 
     @property
     def num_classes(self) -> int:

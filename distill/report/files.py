@@ -109,3 +109,11 @@ class RunConfig(_File):
         if self.network is None and (self.teacher is None or self.student is None):
             raise ValueError("names neither a teacher and a student nor a network")
         return self
+
+    @property
+    def learner(self) -> NetworkPart:
+        """The network that is trained."""
+        found = self.network or self.student
+        if found is None:  # the validator let none of these through
+            raise TypeError("a run of no network")
+        return found

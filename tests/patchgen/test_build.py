@@ -23,12 +23,9 @@ from manifests.files import PART_PREFIX
 from patchgen.folder import PLAN_NAME, identity_of
 from patchgen.plan import default_shard_size
 from tests.conftest import Program, assert_one_line
+from tests.patchgen.editing import contents
 
 FORMATS = ("png", "jpg", "webp", "ppm")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
