@@ -69,7 +69,7 @@ def _print_result(result: dict[str, Any]) -> None:
 def configs(name: str | None, keys: str | None) -> None:
     """List the packaged configs, or print the one called NAME.
 
-    Example: distill configs resnet20 > mine.yaml
+    Example: distill configs fast-cifar > mine.yaml
     """
     from distill.config import Config, SupervisedConfig, packaged_configs, packaged_text  # noqa: PLC0415
     from distill.reference import describe_keys  # noqa: PLC0415

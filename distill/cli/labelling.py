@@ -39,7 +39,7 @@ def label(
 ) -> None:
     """Compute the teacher's logits for every step of a run once, to train students from them.
 
-    Example: distill label --shards shards/ --config resnet20 --teacher resnet56.safetensors --out labels/
+    Example: distill label --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out labels/
     """
     from distill.device import pick_device  # noqa: PLC0415
     from distill.label import label as run_label  # noqa: PLC0415
@@ -75,7 +75,7 @@ def verify(
 ) -> None:
     """Check stored logits: every digest, and random steps computed again by the teacher.
 
-    Example: distill verify labels/ --shards shards/ --config resnet20 --teacher resnet56.safetensors
+    Example: distill verify labels/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
     from distill.device import pick_device  # noqa: PLC0415
     from distill.label import verify as run_verify  # noqa: PLC0415

@@ -51,7 +51,7 @@ def train(
 ) -> None:
     """Distil a student from a patch set: every shard is verified, then the teacher labels each batch.
 
-    Example: distill train --shards shards/ --config resnet20 --teacher resnet56.safetensors --eval cifar10/
+    Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
     from distill.config import Config, parse_config, read_config  # noqa: PLC0415
