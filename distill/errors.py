@@ -1,8 +1,5 @@
-"""The one error of this package, the many that a torn file causes, and who is told of what is none."""
+"""The one error of this package, and who is told of what is none."""
 
-import pickle
-import struct
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +21,3 @@ class NonFiniteLossError(DistillError):
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
         self.details = details
-
-
-TORN = (
-    *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
-    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
-)
-"""What an unpickler, or code handed its result, raises: as many ways as bytes can mislead."""

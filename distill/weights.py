@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from distill.errors import TORN, DamagedError, DistillError
+from distill.errors import DamagedError, DistillError
+from manifests.errors import TORN
 from manifests.files import write_atomically
 
 Triple = tuple[float, float, float]

@@ -1,4 +1,8 @@
-"""The one error of this package."""
+"""The one error of this package, and the many that a torn file causes."""
+
+import pickle
+import struct
+import zipfile
 
 
 class PatchSetError(ValueError):
@@ -6,3 +10,10 @@ class PatchSetError(ValueError):
 
     The message is one line: where, what was observed, what was expected, what to do.
     """
+
+
+TORN = (
+    *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
+    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
+)
+"""What an unpickler, or code handed its result, raises: as many ways as bytes can mislead."""

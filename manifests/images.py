@@ -2,16 +2,25 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import PatchSetError
+from manifests.schema import IMAGE_FORMATS
 
 ANY = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
-_PILLOW = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
+_PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
+_ORIENTATION = 0x0112
+_PLAIN: dict[str, Callable[[bytes], bool]] = {
+    "png": lambda data: data[24:26] == b"\x08\x02" and not any(chunk in data for chunk in (b"tRNS", b"eXIf")),
+    "jpg": lambda data: True,
+    "webp": lambda data: data[12:16] == b"VP8L",
+    "ppm": lambda data: data[:2] == b"P6" and data.split(maxsplit=4)[3:4] == [b"255"],
+}
+"""By format, whether bytes that Pillow opens as RGB are what a set may hold: PNG of 8 bits, nothing but colours."""
 
 
 def decode_image(data: bytes, where: str) -> npt.NDArray[np.uint8]:
@@ -43,6 +52,22 @@ def check_patch(data: bytes, where: str, size: int, image_format: str) -> None:
     """
     with _opened(data, where, (_PILLOW[image_format],)) as image:
         _require_patch(image, where, size)
+
+
+def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
+    """Width and height of an image, and its format if a set may hold these very bytes, of whatever size.
+
+    That is PNG or PPM in RGB of 8 bits, JPEG in RGB with no orientation to apply, or lossless WebP; one picture
+    alone. Headers are looked at, no pixel.
+
+    Raises:
+        PatchSetError: no image in any of the formats of ``ANY``, nor TIFF; ``where`` names it.
+    """
+    with _opened(data, where, (*ANY, "TIFF")) as image:
+        upright = image.format != "JPEG" or image.getexif().get(_ORIENTATION, 1) == 1
+        plain = image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and upright
+        found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
+        return image.size, found if plain and found and _PLAIN[found](data) else None
 
 
 def _require_patch(image: Image.Image, where: str, size: int) -> None:

@@ -1,7 +1,10 @@
-"""Canonical USTAR: one byte sequence for given members, which every tar reader accepts.
+"""Canonical USTAR: one byte sequence for given members, which every tar reader accepts. And any tar, read whole.
 
 Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
 """
+
+import tarfile
+from pathlib import Path
 
 from manifests.errors import PatchSetError
 
@@ -38,3 +41,21 @@ def header(name: str, size: int) -> bytes:
 def padding(size: int) -> bytes:
     """The zero bytes that fill a member of ``size`` bytes up to a whole block."""
     return bytes(-size % BLOCK)
+
+
+def members_of(path: Path) -> list[tarfile.TarInfo]:
+    """The members of any tar, read to its end marker.
+
+    Readers take any end for it, and a damaged header in the middle as well.
+
+    Raises:
+        tarfile.TarError, EOFError, OSError: it is damaged, or has no such end.
+    """
+    with tarfile.open(path) as archive:
+        members = archive.getmembers()
+        raw = archive.fileobj
+        if raw is not None:
+            raw.seek(archive.offset)
+            if raw.read(BLOCK) != bytes(BLOCK):
+                raise tarfile.ReadError(f"{path.name} has no end marker behind its last whole member")
+        return members

@@ -1,7 +1,7 @@
 """Wiring of a build: claim the folder, build what is missing in several processes, write the manifest last."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from patchgen.environment import environment
 from patchgen.errors import PatchgenError
 from patchgen.folder import claim_folder, mark_finished, mark_unfinished
 from patchgen.geometry import build_pyramids
-from patchgen.plan import Plan
+from patchgen.plan import PhotoPlan, Plan
 from patchgen.pool import Entries, OnShard, build_shards
-from patchgen.shard import Job, finished_shard, tasks_for
+from patchgen.pyramid import Pyramid
+from patchgen.shard import Job, Task, finished_shard, tasks_for
 from patchgen.source import Photo
 
 
 def build(
-    plan: Plan,
+    plan: PhotoPlan,
     photos: Sequence[Photo],
     folder: Path,
     *,
@@ -38,6 +39,29 @@ def build(
     names, and the set gets that manifest, byte for byte if its tables are the same too.
 
     Raises:
+        PatchgenError: as ``write_set``.
+    """
+
+    def pyramids() -> tuple[Pyramid, ...]:
+        return build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
+
+    tasks = list(tasks_for(plan.n, plan.shard_size))
+    return write_set(plan, tasks, folder, workers=workers, pyramids=pyramids, extend=extend, expected=expected)
+
+
+def write_set(
+    plan: Plan,
+    tasks: Sequence[Task],
+    folder: Path,
+    *,
+    workers: int,
+    pyramids: Callable[[], tuple[Pyramid, ...]] = tuple,
+    extend: bool = False,
+    expected: Manifest | None = None,
+) -> Manifest:
+    """Write the shards of ``tasks`` and a manifest of ``plan``, as ``build`` says; ``pyramids`` are what tasks read.
+
+    Raises:
         PatchgenError: the folder holds something else or is in use, the disk is full or fails, a worker
             process died, or a shard is not as expected. Finished shards stay, and the same build run again goes
             on from them.
@@ -47,7 +71,17 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder):
             try:
-                return _build(plan, photos, folder, workers, extend, expected)
+                manifest = claim_folder(folder, plan, extend=extend)
+                remove_parts(folder)
+                job = Job(
+                    recipe=plan.recipe,
+                    pyramids=pyramids(),
+                    size=plan.size,
+                    seed=plan.seed,
+                    plan_id=plan.plan_id,
+                    folder=folder,
+                )
+                return _finish(plan, job, tasks, workers, manifest, expected)
             finally:
                 with contextlib.suppress(OSError):
                     remove_parts(folder)
@@ -62,27 +96,19 @@ def build(
         ) from error
 
 
-def _build(
-    plan: Plan, photos: Sequence[Photo], folder: Path, workers: int, extend: bool, expected: Manifest | None
+def _finish(
+    plan: Plan, job: Job, tasks: Sequence[Task], workers: int, manifest: Manifest | None, expected: Manifest | None
 ) -> Manifest:
-    manifest = claim_folder(folder, plan, extend=extend)
-    remove_parts(folder)
-    job = Job(
-        recipe=plan.recipe,
-        pyramids=build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos]),
-        size=plan.size,
-        seed=plan.seed,
-        plan_id=plan.plan_id,
-        folder=folder,
-    )
-    entries = _finished_shards(job, plan, manifest)
+    """Write what is missing beside ``manifest``, the one that is there."""
+    folder = job.folder
+    entries = _finished_shards(job, tasks, manifest)
     if manifest is not None:
         plan = plan.with_card_of(manifest)
         if len(entries) == plan.shards == len(manifest.shards) and _is_complete(folder, manifest, plan):
             mark_finished(folder)  # a build killed in its last moment leaves its marker beside the manifest
             return manifest
         mark_unfinished(folder, plan)
-    shards = _build_missing(job, plan, entries, workers, _comparison(folder, expected))
+    shards = _build_missing(job, tasks, entries, workers, _comparison(folder, expected))
     manifest = _manifest(plan, folder, shards)
     if expected is not None and _shards(expected) == shards:
         manifest = expected
@@ -119,11 +145,11 @@ def _comparison(folder: Path, expected: Manifest | None) -> OnShard:
     return compare
 
 
-def _finished_shards(job: Job, plan: Plan, manifest: Manifest | None) -> Entries:
+def _finished_shards(job: Job, tasks: Sequence[Task], manifest: Manifest | None) -> Entries:
     """The shards that need not be built; where there is a manifest, only those that are what it says."""
     entries: Entries = {}
-    with progress_bar("checking shards", plan.shards) as update:
-        for task in tasks_for(plan.n, plan.shard_size):
+    with progress_bar("checking shards", len(tasks)) as update:
+        for task in tasks:
             entry = finished_shard(job.folder, job.plan_id, task)
             known = _entry(manifest, task.number)
             if entry is not None and known in (None, entry):
@@ -139,15 +165,17 @@ def _entry(manifest: Manifest | None, number: int) -> dict[str, Any] | None:
     return manifest.shards[number].model_dump(mode="json")
 
 
-def _build_missing(job: Job, plan: Plan, entries: Entries, workers: int, on_shard: OnShard) -> list[dict[str, Any]]:
+def _build_missing(
+    job: Job, tasks: Sequence[Task], entries: Entries, workers: int, on_shard: OnShard
+) -> list[dict[str, Any]]:
     """Every shard's entry, in order, once those that ``entries`` lacks are built; ``on_shard`` hears of each."""
     for number, entry in entries.items():
         on_shard(number, entry)
-    detail(f"{len(entries)} of {plan.shards} shards are there; {workers} workers; plan {plan.plan_id}")
-    tasks = list(tasks_for(plan.n, plan.shard_size))
+    detail(f"{len(entries)} of {len(tasks)} shards are there; {workers} workers; plan {job.plan_id}")
     missing = [task for task in tasks if task.number not in entries]
-    done = plan.n - sum(task.n for task in missing)
-    with progress_bar("patches", plan.n) as update:
+    n = sum(task.n for task in tasks)
+    done = n - sum(task.n for task in missing)
+    with progress_bar("patches", n) as update:
         update(done)
         built = build_shards(job, missing, workers, lambda count: update(done + count), on_shard)
     return [(entries | built)[task.number] for task in tasks]

@@ -18,7 +18,7 @@ from manifests.schema import MAX_PATCHES, Manifest
 from manifests.sums import SUMS_NAME
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
-from patchgen.plan import Plan, identity_of_source, make_plan
+from patchgen.plan import PhotoPlan, Plan, identity_of_source, make_plan
 from patchgen.recipe import recorded_recipe
 from patchgen.source import Photo
 
@@ -80,7 +80,7 @@ def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
     return None
 
 
-def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> Plan:
+def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> PhotoPlan:
     """The plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``.
 
     Raises:

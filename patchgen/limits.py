@@ -8,3 +8,6 @@ MAX_SHARD_PATCHES = 100_000
 
 MAX_SHARDS = 100_000
 """A manifest names every shard, in about 400 bytes."""
+
+MAX_IMAGE_BYTES = 256 << 20
+"""Of one image among those that are packed."""

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from manifests.canonical import canonical_json
 from manifests.digest import NOT_IN_SET_ID_SOURCE
@@ -11,7 +11,7 @@ from manifests.schema import FORMAT, Manifest
 from patchgen.environment import opencv_major
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SHARDS, MAX_SIZE, MIN_SIZE
-from patchgen.recipe import Recipe, recorded_recipe
+from patchgen.recipe import Recipe, Recorded, recorded_recipe
 from patchgen.source import Photo
 
 
@@ -23,7 +23,7 @@ class Plan:
     size: int
     seed: int
     shard_size: int
-    recipe: Recipe
+    recipe: Recorded
     sources: tuple[dict[str, Any], ...]
 
     @property
@@ -44,7 +44,7 @@ class Plan:
             "sources": [identity_of_source(source) for source in self.sources],
         }
 
-    def with_card_of(self, manifest: Manifest) -> "Plan":
+    def with_card_of(self, manifest: Manifest) -> Self:
         """This plan with the names and card texts of a finished set, where it has none of its own."""
         kept = (source.model_dump(mode="json") for source in manifest.sources)
         pairs = zip(self.sources, kept, strict=True)
@@ -60,6 +60,13 @@ class Plan:
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhotoPlan(Plan):
+    """A plan of patches that a recipe draws from photos."""
+
+    recipe: Recipe
+
+
 def make_plan(
     *,
     photos: Sequence[Photo],
@@ -69,15 +76,13 @@ def make_plan(
     seed: int,
     shard_size: int | None,
     cards: Sequence[dict[str, Any]] = (),
-) -> Plan:
+) -> PhotoPlan:
     """A plan whose parts fit together; ``cards`` holds licence, url and attribution of each source, or nothing.
 
     Raises:
         PatchgenError: a photo is smaller than a patch, there would be too many shards, or a text is no text.
     """
-    for option, text in (item for card in cards for item in card.items()):
-        if text is not None and not _is_unicode(text):
-            raise PatchgenError(f"--{option}: {text!r} is not UTF-8 text")
+    require_texts(cards)
     cards = cards or [{}] * len(photos)
     for photo in photos:
         if min(photo.width, photo.height) < size:
@@ -85,7 +90,7 @@ def make_plan(
                 f"{photo.path}: {photo.width}×{photo.height} pixels, smaller than a patch of {size}×{size}; "
                 "use a larger photo or a smaller --size"
             )
-    plan = Plan(
+    plan = PhotoPlan(
         n=n,
         size=size,
         seed=seed,
@@ -93,12 +98,17 @@ def make_plan(
         recipe=recipe,
         sources=tuple(_source(photo) | card for photo, card in zip(photos, cards, strict=True)),
     )
-    _require_limits(plan)
+    require_limits(plan)
+    recipe.require_fit(size)
     return plan
 
 
-def _require_limits(plan: Plan) -> None:
-    """Refuse sizes no build takes, and a recipe that does not go with its patches' size."""
+def require_limits(plan: Plan) -> None:
+    """Make sure that a set is no larger than a build may be.
+
+    Raises:
+        PatchgenError: it is.
+    """
     if not MIN_SIZE <= plan.size <= MAX_SIZE:
         raise PatchgenError(f"patches of {plan.size} px: expected {MIN_SIZE} to {MAX_SIZE}")
     if min(plan.shard_size, plan.n) > MAX_SHARD_PATCHES:
@@ -108,12 +118,11 @@ def _require_limits(plan: Plan) -> None:
             f"--n {plan.n} in shards of {plan.shard_size} makes {plan.shards} shards, at most {MAX_SHARDS}; "
             "raise --shard-size or build several sets"
         )
-    plan.recipe.require_fit(plan.size)
 
 
 def _source(photo: Photo) -> dict[str, Any]:
     return {
-        "name": photo.path.name if _is_unicode(photo.path.name) else ascii(photo.path.name),
+        "name": photo.path.name if is_unicode(photo.path.name) else ascii(photo.path.name),
         "sha256": photo.sha256,
         "pixels": photo.pixels_sha256,
         "width": photo.width,
@@ -124,7 +133,7 @@ def _source(photo: Photo) -> dict[str, Any]:
     }
 
 
-def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
+def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> PhotoPlan:
     """The plan that made a finished set, for ``n`` patches of it; ``photos`` in the order of its sources.
 
     A set of one shard does not tell its shard size: it is taken for the default, where that holds the shard.
@@ -134,6 +143,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
             of this version, the set is larger than a build may be, or a photo is not the set's.
     """
     value = manifest.model_dump(mode="json")
+    recipe = recorded_recipe(value["recipe"], value["encoding"])
     there, here = opencv_major(manifest.environment)
     if there and there != here:
         raise PatchgenError(
@@ -155,22 +165,34 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> Plan:
             )
     first = manifest.shards[0].n
     shard_size = first if len(manifest.shards) > 1 else max(first, default_shard_size(manifest.size))
-    plan = Plan(
+    plan = PhotoPlan(
         n=n,
         size=manifest.size,
         seed=manifest.seed,
         shard_size=shard_size,
-        recipe=recorded_recipe(value["recipe"], value["encoding"]),
+        recipe=recipe,
         sources=tuple(value["sources"]),
     )
-    _require_limits(plan)
+    require_limits(plan)
+    recipe.require_fit(plan.size)
     sizes = [shard.n for shard in manifest.shards]
     if any(size != plan.shard_size for size in sizes[:-1]) or sizes[-1] > plan.shard_size:
         raise PatchgenError(f"the set's shards hold {sizes[:5]} … patches, expected one size for all but the last")
     return plan
 
 
-def _is_unicode(text: str) -> bool:
+def require_texts(cards: Sequence[dict[str, Any]]) -> None:
+    """Make sure that what is to be said of sources is text.
+
+    Raises:
+        PatchgenError: it is not.
+    """
+    for option, text in (item for card in cards for item in card.items()):
+        if text is not None and not is_unicode(text):
+            raise PatchgenError(f"--{option}: {text!r} is not UTF-8 text")
+
+
+def is_unicode(text: str) -> bool:
     """Whether a text from the command line is one: bytes that are no UTF-8 arrive as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 

@@ -106,6 +106,8 @@ def store_pyramids(path: Path, pyramids: Sequence[Pyramid]) -> list[StoredPyrami
 
 def map_pyramids(path: Path, stored: Sequence[StoredPyramid]) -> tuple[Pyramid, ...]:
     """The pyramids in a file of ``store_pyramids``, read-only; the file may be deleted while they are mapped."""
+    if not stored:
+        return ()
     whole = np.memmap(path, dtype=np.uint8, mode="r")
     pyramids = []
     for one in stored:

@@ -4,7 +4,7 @@ import json
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
@@ -18,6 +18,8 @@ from patchgen.named import PORTABLE, NamedConfig
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
+PACKED: Literal["packed"] = "packed"
+"""Name that a manifest has in place of a recipe's where images were packed as they are."""
 
 
 def _kind(value: Any) -> str:
@@ -29,6 +31,20 @@ Augment = Annotated[
     Annotated[ColorJitterConfig, Tag("exact")] | Annotated[NamedConfig, Tag("named")], Discriminator(_kind)
 ]
 """``ColorJitter`` is ours, and exact; any other name is Albumentations' own transform."""
+
+
+class Recorded(Protocol):
+    """How patches were made, as a manifest records it."""
+
+    @property
+    def profile(self) -> str:
+        """``portable`` where the same bytes come out on every CPU, else ``fast``."""
+
+    def pixels_json(self) -> dict[str, Any]:
+        """What decides pixels."""
+
+    def encoding_json(self) -> dict[str, Any]:
+        """What decides bytes, given pixels."""
 
 
 class Recipe(BaseModel):
@@ -161,6 +177,11 @@ def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
     Raises:
         PatchgenError: this version of the package does not know it, or cannot make the same of it.
     """
+    if pixels.get("name") == PACKED and "geometry" not in pixels:
+        raise PatchgenError(
+            "the set was packed from files, which no photo makes again; 'patchgen pack' their folder and compare "
+            "the two with 'patchgen diff'"
+        )
     parts = {key: value for key, value in pixels.items() if key != "profile"}
     try:
         recipe = _validated({**parts, "encoding": encoding}).resolved()

@@ -12,14 +12,17 @@ from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.schema import shard_name
 from patchgen.pyramid import Pyramid
-from patchgen.recipe import Recipe
+from patchgen.recipe import Recorded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every shard of a build shares. ``plan_id`` ties a finished shard to the build it belongs to."""
+    """What every shard of a build shares. ``plan_id`` ties a finished shard to the build it belongs to.
 
-    recipe: Recipe
+    A job of packing has no pyramids.
+    """
+
+    recipe: Recorded
     pyramids: tuple[Pyramid, ...]
     size: int
     seed: int

@@ -54,12 +54,7 @@ def read_photo(path: Path) -> Photo:
         data = read_regular_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise PatchgenError(f"{path}: cannot be read: {error.strerror}; give the path of an image") from error
-    if not data:
-        raise PatchgenError(f"{path}: the file is empty, expected an image")
-    pixels = _decode(data, path)
-    if max(pixels.shape) > MAX_SIDE:
-        height, width = pixels.shape[:2]
-        raise PatchgenError(f"{path}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
+    pixels = decode_photo(data, str(path))
     return Photo(
         path=path,
         pixels=pixels,
@@ -68,24 +63,36 @@ def read_photo(path: Path) -> Photo:
     )
 
 
-def _decode(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
+def decode_photo(data: bytes, where: str) -> npt.NDArray[np.uint8]:
+    """RGB uint8 pixels (H, W, 3) of an image's bytes, converted as ``read_photo`` says.
+
+    Raises:
+        PatchgenError: as there; ``where`` names it.
+    """
+    if not data:
+        raise PatchgenError(f"{where}: the file is empty, expected an image")
     try:
         with _quiet():
             # IMREAD_COLOR_RGB would leave 16-bit colour TIFFs undefined (OpenCV 4.14).
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
-        raise PatchgenError(f"{path}: not readable as an image: {reason}") from error
+        raise PatchgenError(f"{where}: not readable as an image: {reason}") from error
     if decoded is None:
         raise PatchgenError(
-            f"{path}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
+            f"{where}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
             "PPM file; open it in a viewer and save it again"
         )
+    if max(decoded.shape) > MAX_SIDE:
+        height, width = decoded.shape[:2]
+        raise PatchgenError(f"{where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
     decoded = np.ascontiguousarray(decoded[..., ::-1])
     if decoded.dtype == np.uint16:
         return ((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if decoded.dtype != np.uint8:
-        raise PatchgenError(f"{path}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG")
+        raise PatchgenError(
+            f"{where}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG"
+        )
     return decoded
 
 

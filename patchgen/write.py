@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import cv2
 import numpy as np
@@ -16,8 +16,13 @@ from manifests.files import atomic_file
 from manifests.processes import keep_freed_memory
 from manifests.schema import patch_key
 from patchgen.encode import make_encoder
-from patchgen.patches import Patch, PatchMaker
+from patchgen.packed import PackMaker, PackRecipe, PackTask
+from patchgen.patches import PatchMaker
+from patchgen.recipe import Recipe
 from patchgen.shard import Job, Task, shard_record, table_entry, tar_entry
+
+Encoded = tuple[bytes, bytes]
+"""A patch's encoded bytes, and the raw digest of its pixels."""
 
 
 def build_shard(job: Job, task: Task, on_patches: Callable[[int], None]) -> dict[str, Any]:
@@ -25,10 +30,10 @@ def build_shard(job: Job, task: Task, on_patches: Callable[[int], None]) -> dict
 
     ``on_patches`` hears how many patches were made since its last call, and may raise to stop the build.
     """
-    maker = PatchMaker(job.recipe, job.pyramids, size=job.size, seed=job.seed, first_index=task.first_index, n=task.n)
+    maker, extension = _maker(job, task), job.recipe.encoding_json()["format"]
     path = job.folder / task.tar_name
     with atomic_file(path) as file:
-        contract = _write_tar(file, job, task.first_index, _heard(maker.chunks(), on_patches))
+        contract = _write_tar(file, extension, task.first_index, _heard(maker.encoded(), on_patches))
     shard = tar_entry(task, path)
     record = canonical_json(shard_record(job.plan_id, shard, b"".join(contract["pixels"])))
     table_path = job.folder / task.table_name
@@ -37,22 +42,55 @@ def build_shard(job: Job, task: Task, on_patches: Callable[[int], None]) -> dict
     return shard | {"parquet": table_entry(table_path)}
 
 
-def _heard(chunks: Iterator[list[Patch]], on_patches: Callable[[int], None]) -> Iterator[list[Patch]]:
+class Maker(Protocol):
+    """What makes the patches of a shard."""
+
+    def encoded(self) -> Iterator[list[Encoded]]:
+        """Encoded bytes and raw pixel digest of each patch, in order, some at a time."""
+
+    def columns(self) -> dict[str, Any]:
+        """Every applied parameter, a sequence of n values a column; to be asked when all patches are made."""
+
+
+class _Drawn:
+    """Patches that a recipe draws from photos."""
+
+    def __init__(self, recipe: Recipe, job: Job, task: Task) -> None:
+        place = {"first_index": task.first_index, "n": task.n}
+        self._maker = PatchMaker(recipe, job.pyramids, size=job.size, seed=job.seed, **place)
+        self._encode = make_encoder(recipe.encoding)
+
+    def encoded(self) -> Iterator[list[Encoded]]:
+        for patches in self._maker.chunks():
+            yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
+
+    def columns(self) -> dict[str, Any]:
+        return self._maker.columns()
+
+
+def _maker(job: Job, task: Task) -> Maker:
+    if isinstance(job.recipe, Recipe):
+        return _Drawn(job.recipe, job, task)
+    if not isinstance(job.recipe, PackRecipe) or not isinstance(task, PackTask):
+        raise TypeError(f"shard {task.number}: is neither drawn from photos nor packed from images")
+    return PackMaker(job.recipe, job.size, task)
+
+
+def _heard(chunks: Iterator[list[Encoded]], on_patches: Callable[[int], None]) -> Iterator[list[Encoded]]:
     for patches in chunks:
         yield patches
         on_patches(len(patches))
 
 
-def _write_tar(file: BinaryIO, job: Job, first_index: int, chunks: Iterator[list[Patch]]) -> dict[str, Any]:
+def _write_tar(file: BinaryIO, extension: str, first_index: int, chunks: Iterator[list[Encoded]]) -> dict[str, Any]:
     """Write every patch as a member of a canonical tar; returns the contract columns of its table."""
-    encode = make_encoder(job.recipe.encoding)
-    names = _member_names(first_index, job.recipe.encoding.format)
+    names = _member_names(first_index, extension)
     sizes: list[int] = []
     digests: list[bytes] = []
     pixels: list[bytes] = []
     for patches in chunks:
-        encoded = [encode(patch) for patch in patches]
-        pixels += [pixel_digest(patch) for patch in patches]
+        encoded = [data for data, _ in patches]
+        pixels += [digest for _, digest in patches]
         digests += [hashlib.sha256(data).digest() for data in encoded]
         sizes += [len(data) for data in encoded]
         parts = ((tar.header(next(names), len(data)), data, tar.padding(len(data))) for data in encoded)

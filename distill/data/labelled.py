@@ -16,10 +16,12 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from distill.data.cifar import class_names, read_cifar
-from distill.data.tars import read_samples, require_end
+from distill.data.tars import read_samples
 from distill.errors import DistillError
+from manifests.cifar import class_names, read_cifar
+from manifests.errors import PatchSetError
 from manifests.images import decode_image
+from manifests.tar import members_of
 
 Split = Literal["train", "test"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
@@ -81,6 +83,8 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
             found = reader(path, size, split)
             if found is not None:
                 return found
+    except PatchSetError as error:
+        raise DistillError(str(error)) from error
     except OSError as error:
         raise DistillError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
     raise DistillError(f"{path}: no {_KIND[split]} data in a known form; expected {FORMS}")
@@ -111,7 +115,7 @@ def _tars(path: Path, size: int | None, split: Split) -> LabelledImages | None:
     images, labels = [], []
     try:
         for shard in shards:
-            require_end(shard)
+            members_of(shard)
         for sample in read_samples(shards):
             where = f"{sample['__url__']}: sample {sample['__key__']}"
             image, label = _sample(sample, where)

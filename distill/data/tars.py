@@ -1,6 +1,5 @@
 """WebDataset samples from local tars, opened as plain files: no name is ever taken for a URL or a command."""
 
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,6 @@ def read_samples(paths: Iterable[Path], *, split: bool = True) -> Iterator[dict[
     share = (wds.split_by_worker,) if split else ()
     stages = (wds.SimpleShardList([str(path) for path in paths]), *share, _open)
     yield from group_by_keys(tar_file_expander(wds.DataPipeline(*stages)))
-
-
-def require_end(path: Path) -> None:
-    """Read a tar to its end marker; readers take any end for it, and a damaged header in the middle as well.
-
-    Raises:
-        tarfile.TarError, EOFError, OSError: it is not there.
-    """
-    with tarfile.open(path) as archive:
-        for _ in archive:
-            pass
-        raw = archive.fileobj
-        if raw is None:
-            return
-        raw.seek(archive.offset)
-        if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"{path.name} has no end marker behind its last whole member")
 
 
 def _open(shards: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,7 @@ def build(
 
     Example: patchgen build --image photo.jpg --n 50000 --out shards/
     """
-    workers = _workers_for(workers)
+    workers = workers_for(workers)
     from patchgen.build import build as run_build  # noqa: PLC0415
     from patchgen.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
@@ -80,7 +80,7 @@ def build(
     )
     with resumable():
         manifest = run_build(plan, photos, out, workers=workers)
-    _report(manifest, out, as_json)
+    report_set(manifest, out, as_json)
     if plan.recipe.inexact:
         click.echo(
             f"profile fast: {', '.join(plan.recipe.inexact)} in recipe {plan.recipe.name!r} is not known to be "
@@ -105,7 +105,7 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
-    workers = _workers_for(workers)
+    workers = workers_for(workers)
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
@@ -114,7 +114,7 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
     photos = [read_photo(image) for image in images]
     with resumable():
         made = run_rebuild(wanted, photos, out, workers=workers)
-    _report(made, out, as_json)
+    report_set(made, out, as_json)
     if made != wanted:
         click.echo(
             "every patch and shard is the manifest's; the Parquet tables were written by another version of "
@@ -136,14 +136,14 @@ def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None, 
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
-    workers = _workers_for(workers)
+    workers = workers_for(workers)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
     photos = [read_photo(image) for image in images]
     with resumable():
         manifest = run_extend(shards, n, photos, workers=workers)
-    _report(manifest, shards, as_json)
+    report_set(manifest, shards, as_json)
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str | None]]:
@@ -159,7 +159,7 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
     ]
 
 
-def _workers_for(workers: int | None) -> int:
+def workers_for(workers: int | None) -> int:
     """How many processes to use; if several, the server they come from starts now, beside this one's imports."""
     workers = cores(workers)
     if workers > 1:
@@ -167,7 +167,8 @@ def _workers_for(workers: int | None) -> int:
     return workers
 
 
-def _report(manifest: "Manifest", out: Path, as_json: bool) -> None:
+def report_set(manifest: "Manifest", out: Path, as_json: bool) -> None:
+    """Print what was written, and what to do with it."""
     if as_json:
         shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
         click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))

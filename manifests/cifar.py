@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distill.errors import TORN, DistillError
+from manifests.errors import TORN, PatchSetError
 
 PIXELS = 3 * 32 * 32
 
@@ -28,7 +28,7 @@ class _Binary:
         data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
         record = self.label_bytes + PIXELS
         if not len(data) or len(data) % record:
-            raise DistillError(f"{file}: {len(data)} bytes, expected a multiple of {record}; download it again")
+            raise PatchSetError(f"{file}: {len(data)} bytes, expected a multiple of {record}; download it again")
         rows = data.reshape(-1, record)
         return rows[:, self.label_bytes :], rows[:, self.label_bytes - 1].astype(np.int64)
 
@@ -50,7 +50,7 @@ class _Pickled:
                 raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
             return pixels, labels.astype(np.int64)
         except TORN as error:
-            raise DistillError(f"{file}: no CIFAR file: {error}; download it again") from error
+            raise PatchSetError(f"{file}: no CIFAR file: {error}; download it again") from error
 
 
 _FORMS: dict[str, tuple[_Binary | _Pickled, ...]] = {
@@ -131,25 +131,54 @@ def _plain(value: Any) -> npt.NDArray[Any]:
     return value.decoded() if isinstance(value, _Array) else np.asarray(value)
 
 
-def read_cifar(path: Path, split: str) -> tuple[Pixels, Labels] | None:
-    """Images (N, 32, 32, 3) and labels (N,) of the ``split``, ``train`` or ``test``, in a folder, or of one file.
+def cifar_files(path: Path, split: str) -> list[Path] | None:
+    """The files of the ``split``, ``train`` or ``test``, in a folder; or ``path`` itself if it is such a file.
 
     None where ``path`` is neither a folder with such files nor one of them.
 
     Raises:
-        DistillError: a file is damaged, or one of several is missing.
+        PatchSetError: one of several files is missing.
     """
     if path.is_file():
-        forms = [form for group in _FORMS.values() for form in group if path.name in form.names]
-        return _planes([forms[0].read(path)]) if forms else None
+        return [path] if _form(path) else None
     for form in _FORMS[split]:
         files = [path / name for name in form.names]
         there = [file.is_file() for file in files]
         if any(there) and not all(there):
-            raise DistillError(f"{files[there.index(False)]}: is missing beside {files[there.index(True)].name}")
+            raise PatchSetError(f"{files[there.index(False)]}: is missing beside {files[there.index(True)].name}")
         if all(there):
-            return _planes([form.read(file) for file in files])
+            return files
     return None
+
+
+def read_cifar(path: Path, split: str) -> tuple[Pixels, Labels] | None:
+    """Images (N, 32, 32, 3) and labels (N,) of ``cifar_files``; None where there are none.
+
+    Raises:
+        PatchSetError: a file is damaged, or one of several is missing.
+    """
+    files = cifar_files(path, split)
+    if files is None:
+        return None
+    parts = [read_cifar_file(file) for file in files]
+    return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
+    """Images (N, 32, 32, 3) and labels (N,) of one file, whose name says what form it has.
+
+    Raises:
+        PatchSetError: it is damaged, or has no name of CIFAR's.
+    """
+    form = _form(file)
+    if form is None:
+        raise PatchSetError(f"{file}: is not named as a file of CIFAR-10 or CIFAR-100")
+    planes, labels = form.read(file)
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+
+
+def _form(file: Path) -> _Binary | _Pickled | None:
+    return next((form for group in _FORMS.values() for form in group if file.name in form.names), None)
 
 
 def class_names(path: Path) -> tuple[str, ...]:
@@ -167,9 +196,3 @@ def class_names(path: Path) -> tuple[str, ...]:
             except TORN:
                 return ()  # numbers will do
     return ()
-
-
-def _planes(parts: list[tuple[Pixels, Labels]]) -> tuple[Pixels, Labels]:
-    pixels = np.concatenate([pixels for pixels, _ in parts])
-    labels = np.concatenate([labels for _, labels in parts])
-    return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels

@@ -1,0 +1,174 @@
+"""Images where they lie: files in a folder, members of tars, CIFAR's records; found in a fixed order."""
+
+import functools
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests.cifar import cifar_files, read_cifar_file
+from manifests.errors import PatchSetError
+from manifests.files import read_regular_file
+from manifests.tar import members_of
+from patchgen.errors import PatchgenError
+from patchgen.limits import MAX_IMAGE_BYTES
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff")
+EXPECTED = "a folder of images, WebDataset tars, or CIFAR's binary or Python files"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One image. ``name`` is its path below what was given; ``offset`` and ``length`` are bytes of a tar's member.
+
+    Of a record of CIFAR's, ``offset`` is its number in the file.
+    """
+
+    name: str
+    path: str
+    kind: Literal["file", "member", "record"]
+    offset: int = 0
+    length: int = 0
+
+    @property
+    def where(self) -> str:
+        """What to call it in an error."""
+        return self.path if self.kind == "file" else f"{self.path}: {self.name.rpartition('/')[2]}"
+
+
+def find_items(data: Path) -> list[Item]:
+    """Every image in ``data``, sorted by name.
+
+    Of a folder whose parts are called ``train`` and ``test`` or ``val`` (CIFAR's files, tars, sub-folders), the
+    training part alone: what a student is measured on must not be in what it learns from.
+
+    Raises:
+        PatchgenError: there is none, or it cannot be read.
+    """
+    try:
+        if not data.exists():
+            raise PatchgenError(f"{data}: does not exist; expected {EXPECTED}")
+        records = cifar_files(data, "train")
+        if records is not None:
+            items = [item for file in records for item in _records(file)]
+        elif data.is_dir():
+            items = _in_folder(data)
+        else:
+            items = _members(data, data.name) if data.suffix == ".tar" else [_file(data, data.name)]
+    except PatchSetError as error:
+        raise PatchgenError(str(error)) from error
+    except OSError as error:
+        raise PatchgenError(f"{error.filename or data}: cannot be read: {error.strerror or error}") from error
+    if not items:
+        raise PatchgenError(f"{data}: holds no image; expected {EXPECTED}")
+    return items
+
+
+def _in_folder(data: Path) -> list[Item]:
+    tars = [path for path in data.iterdir() if path.name.endswith(".tar") and path.is_file()]
+    if tars:
+        return [item for path in sorted(_training_part(tars)) for item in _members(path, path.name)]
+    compressed = sorted(path.name for path in data.iterdir() if path.name.endswith((".tar.gz", ".tgz")))
+    if compressed:
+        raise PatchgenError(f"{data / compressed[0]}: is compressed, expected plain tars; gunzip them first")
+    split = (data / "train").is_dir() and any((data / name).is_dir() for name in ("test", "val"))
+    names = (name for name in _names_below(data) if not split or name.startswith("train/"))
+    return [_file(data / name, name) for name in sorted(names)]
+
+
+def _training_part(tars: list[Path]) -> list[Path]:
+    """Those whose name begins with ``train``, if any does."""
+    return [path for path in tars if path.name.lower().startswith("train")] or tars
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(root).relative_to(folder)
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                yield (below / name).as_posix()
+
+
+def _file(path: Path, name: str) -> Item:
+    return Item(name=name, path=str(path), kind="file")
+
+
+def _members(path: Path, name: str) -> list[Item]:
+    """The images in a tar, which is read by place later: links and sparse files are none."""
+    try:
+        members = [member for member in members_of(path) if member.isreg() and not member.issparse()]
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise PatchgenError(f"{path}: not a whole tar: {str(error) or type(error).__name__}; get it again") from error
+    return [
+        Item(
+            name=f"{name}/{member.name}",
+            path=str(path),
+            kind="member",
+            offset=member.offset_data,
+            length=member.size,
+        )
+        for member in members
+        if member.name.lower().endswith(IMAGE_SUFFIXES)
+    ]
+
+
+def _records(path: Path) -> list[Item]:
+    count = len(read_cifar_file(path)[0])
+    return [Item(name=f"{path.name}/{k:05d}", path=str(path), kind="record", offset=k) for k in range(count)]
+
+
+def read_item(item: Item) -> bytes | Pixels:
+    """The bytes of an image's file; of a record of CIFAR's, its pixels (32, 32, 3).
+
+    Raises:
+        PatchgenError: it cannot be read, or is larger than an image may be.
+    """
+    try:
+        if item.kind == "record":
+            return _planes(item.path)[item.offset]
+        if item.kind == "file":
+            return read_regular_file(Path(item.path), MAX_IMAGE_BYTES)
+        if item.length > MAX_IMAGE_BYTES:
+            raise PatchgenError(f"{item.where}: {item.length} bytes, expected at most {MAX_IMAGE_BYTES}")
+        with Path(item.path).open("rb") as file:
+            file.seek(item.offset)
+            data = file.read(item.length)
+    except OSError as error:
+        raise PatchgenError(f"{item.where}: cannot be read: {error.strerror or error}") from error
+    except PatchSetError as error:
+        raise PatchgenError(str(error)) from error
+    if len(data) != item.length:
+        raise PatchgenError(f"{item.where}: the tar ends in the middle of it; get the tar again")
+    return data
+
+
+@functools.lru_cache(maxsize=2)
+def _planes(path: str) -> Pixels:
+    """One of CIFAR's files: its records are read in turn."""
+    return read_cifar_file(Path(path))[0]
+
+
+def item_digest(content: bytes | Pixels) -> bytes:
+    """SHA-256, raw, of a file's bytes, or of a record's pixels."""
+    data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
+    return hashlib.sha256(data).digest()
+
+
+def folder_digest(digests: Iterable[bytes]) -> str:
+    """SHA-256, as hex, over raw digests in their order: what stands for a folder as a photo's digest for a photo."""
+    state = hashlib.sha256()
+    for digest in digests:
+        state.update(digest)
+    return state.hexdigest()

@@ -1,0 +1,85 @@
+"""Wiring of a pack: count the images, choose how they are held, and write them as a build writes its patches."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from manifests.schema import ImageFormat, Manifest
+from manifests.terminal import counting, progress_bar
+from patchgen.build import write_set
+from patchgen.errors import PatchgenError
+from patchgen.items import Item, find_items, folder_digest, item_digest, read_item
+from patchgen.packed import Form, PackTask, choose, form_of
+from patchgen.plan import Plan, default_shard_size, is_unicode, require_limits, require_texts
+from patchgen.shard import tasks_for
+
+
+def pack(
+    data: Path,
+    folder: Path,
+    *,
+    size: int | None,
+    image_format: ImageFormat | None,
+    shard_size: int | None,
+    workers: int,
+    card: dict[str, str | None],
+) -> Manifest:
+    """Write the images in ``data`` into ``folder`` as a set, in the order of their names; or finish doing so.
+
+    Raises:
+        PatchgenError: there is no image, one is damaged, or they have several sizes and none was asked for; and as
+            ``write_set``.
+    """
+    require_texts([card])
+    items = find_items(data)
+    digests, forms = _counted(items)
+    recipe, chosen = choose(forms, size, image_format, str(data))
+    plan = Plan(
+        n=len(items),
+        size=chosen,
+        seed=0,
+        shard_size=shard_size or default_shard_size(chosen),
+        recipe=recipe,
+        sources=(_source(data, digests, forms) | card,),
+    )
+    require_limits(plan)
+    tasks = [
+        PackTask(
+            **dataclasses.asdict(task),
+            items=tuple(items[task.first_index : task.first_index + task.n]),
+            digests=tuple(digests[task.first_index : task.first_index + task.n]),
+        )
+        for task in tasks_for(plan.n, plan.shard_size)
+    ]
+    return write_set(plan, tasks, folder, workers=workers)
+
+
+def _counted(items: list[Item]) -> tuple[list[bytes], set[Form]]:
+    """The raw digest of every image, and what forms there are."""
+    digests, forms = [], set()
+    with progress_bar("reading images", len(items)) as update:
+        add = counting(update)
+        for item in items:
+            content = read_item(item)
+            digests.append(item_digest(content))
+            forms.add(form_of(content, item.where))
+            add(1)
+    return digests, forms
+
+
+def _source(data: Path, digests: list[bytes], forms: set[Form]) -> dict[str, Any]:
+    """What stands in the manifest in a photo's place: all images together, as wide and high as the largest."""
+    name = data.resolve().name or "images"
+    if not is_unicode(name):
+        raise PatchgenError(f"{str(data)!a}: its name is not UTF-8 text; rename it")
+    digest = folder_digest(digests)
+    return {
+        "name": name,
+        "sha256": digest,
+        "pixels": digest,
+        "width": max(form.width for form in forms),
+        "height": max(form.height for form in forms),
+        "licence": None,
+        "url": None,
+        "attribution": None,
+    }

@@ -1,0 +1,246 @@
+"""Other people's images as a set: copied byte for byte where a set may hold them so, else fitted."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import patchgen.packed
+from manifests import open_patchset
+from manifests.digest import pixel_digest
+from manifests.reader import read_patches
+from patchgen.packed import fit
+from tests.conftest import Program, assert_one_line, make_photo, write_image
+from tests.patchgen.editing import contents
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def image(seed: int, size: int = 16) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def encoded(pixels: Pixels, image_format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Fifty PNGs in two sub-folders, and what is no image."""
+    root = tmp_path / "images"
+    for k in range(50):
+        path = root / ("b" if k < 20 else "a") / f"{k:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image(k)))
+    (root / "notes.txt").write_text("none")
+    (root / ".hidden.png").write_bytes(b"none")
+    return root
+
+
+def packed(out: Path) -> tuple[list[Pixels], list[str]]:
+    patchset = open_patchset(out)
+    files: list[str] = []
+    for shard in patchset.manifest.shards:
+        files += pq.read_table(out / shard.parquet.name).column("file").to_pylist()
+    return list(read_patches(patchset, range(patchset.manifest.n))), files
+
+
+def test_squares_of_one_format_are_copied(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    command = ["pack", folder, "--shard-size", 20, "--licence", "CC0-1.0"]
+    result = run_patchgen(*command, "--out", tmp_path / "one", "--workers", 1)
+    assert result.status == 0, result.err
+    assert "stored anew" not in result.out
+    patches, files = packed(tmp_path / "one")
+    assert files == [f"a/{k:02d}.png" for k in range(20, 50)] + [f"b/{k:02d}.png" for k in range(20)]
+    assert all(np.array_equal(patch, image(int(file[2:4]))) for patch, file in zip(patches, files, strict=True))
+    with tarfile.open(tmp_path / "one" / "patches-000001.tar") as archive:
+        member = archive.extractfile("000000020.png")
+        assert member is not None and member.read() == (folder / files[20]).read_bytes()
+    manifest = open_patchset(tmp_path / "one").manifest
+    assert manifest.recipe == {"name": "packed", "version": 1, "fit": "none", "profile": "portable"}
+    assert manifest.encoding.model_dump() == {"format": "png"} and manifest.sources[0].licence == "CC0-1.0"
+    assert run_patchgen("verify", tmp_path / "one").status == 0
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    again = ["pack", tmp_path / "elsewhere", "--shard-size", 20, "--workers", 2, "--out", tmp_path / "two"]
+    assert run_patchgen(*again).status == 0
+    assert open_patchset(tmp_path / "two").manifest.set_id == manifest.set_id
+    before = contents(tmp_path / "one")
+    assert run_patchgen(*command, "--out", tmp_path / "one").status == 0
+    assert contents(tmp_path / "one") == before
+
+
+def test_a_pack_goes_on_where_it_stopped(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    command = ["pack", folder, "--shard-size", 20, "--workers", 1, "--out", tmp_path / "out"]
+    assert run_patchgen(*command).status == 0
+    whole, kept = contents(tmp_path / "out"), (tmp_path / "out" / "patches-000000.tar").stat().st_mtime_ns
+    (tmp_path / "out" / "patches-000002.tar").unlink()
+    (tmp_path / "out" / "patches-000001.tar").write_bytes(b"damaged")
+    assert run_patchgen(*command).status == 0
+    assert contents(tmp_path / "out") == whole
+    assert (tmp_path / "out" / "patches-000000.tar").stat().st_mtime_ns == kept
+    (folder / "a" / "30.png").write_bytes(encoded(image(99)))
+    assert_one_line(run_patchgen(*command), "holds a finished set with sources[0].pixels", "choose another --out")
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+NOT_AS_THEY_ARE = {
+    "gray.png": encoded(image(0)[..., 0]),
+    "alpha.png": encoded(np.dstack([image(0), image(0)[..., :1]])),
+    "palette.gif.png": encoded(image(0)[..., 0] // 128 * 255),
+    "turned.jpg": encoded(image(0), "JPEG", exif=TURNED),
+    "lossy.webp": encoded(image(0), "WEBP", quality=90),
+    "plain.bmp": encoded(image(0), "BMP"),
+    "other.ppm": b"P6 16 16 65535\n" + image(0).astype(">u2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("name", NOT_AS_THEY_ARE)
+def test_what_a_set_must_not_hold_is_stored_anew(name: str, tmp_path: Path, run_patchgen: Program) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / name).write_bytes(NOT_AS_THEY_ARE[name])
+    result = run_patchgen("pack", tmp_path / "images", "--out", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert "stored anew as 16 px png" in result.out
+    assert run_patchgen("verify", tmp_path / "out").status == 0
+    assert packed(tmp_path / "out")[1] == [name]
+
+
+@pytest.mark.parametrize(("suffix", "name", "options"), [("jpg", "JPEG", {"quality": 60}), ("ppm", "PPM", {})])
+def test_other_formats_are_copied_too(
+    suffix: str, name: str, options: dict[str, Any], tmp_path: Path, run_patchgen: Program
+) -> None:
+    (tmp_path / "images").mkdir()
+    for k in range(3):
+        (tmp_path / "images" / f"{k}.{suffix}").write_bytes(encoded(image(k), name, **options))
+    assert run_patchgen("pack", tmp_path / "images", "--out", tmp_path / "out").status == 0
+    assert open_patchset(tmp_path / "out").manifest.encoding.model_dump() == {"format": suffix}
+    assert run_patchgen("verify", tmp_path / "out").status == 0
+    recoded = ["pack", tmp_path / "images", "--format", "webp", "--out", tmp_path / "webp"]
+    assert run_patchgen(*recoded).status == 0
+    patches, _ = packed(tmp_path / "webp")
+    with Image.open(tmp_path / "images" / f"1.{suffix}") as opened:
+        assert np.abs(patches[1].astype(int) - np.asarray(opened).astype(int)).max() <= 1  # two JPEG decoders
+    assert open_patchset(tmp_path / "webp").manifest.encoding.format == "webp"
+
+
+def test_other_sizes_are_cut_and_scaled(tmp_path: Path, run_patchgen: Program) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_image(photos / "wide.png", make_photo(300, 200))
+    write_image(photos / "high.png", make_photo(120, 400, seed=1))
+    assert_one_line(run_patchgen("pack", photos, "--out", tmp_path / "out"), "of 2 sizes, such as", "give --size")
+    assert not (tmp_path / "out").exists()
+    assert run_patchgen("pack", photos, "--size", 32, "--out", tmp_path / "out").status == 0
+    patches, files = packed(tmp_path / "out")
+    assert files == ["high.png", "wide.png"]
+    with Image.open(photos / "wide.png") as opened:
+        wanted = opened.convert("RGB").crop((50, 0, 250, 200)).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.abs(patches[1].astype(int) - np.asarray(wanted).astype(int)).mean() < 4
+    source = open_patchset(tmp_path / "out").manifest.sources[0]
+    assert (source.width, source.height, source.name) == (300, 400, "photos")
+    assert fit(image(0), 16) is not None and np.array_equal(fit(image(0), 16), image(0))
+    assert fit(image(0, 12), 16).shape == (16, 16, 3)
+
+
+def test_tars_and_only_those_for_training(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    (tmp_path / "tars").mkdir()
+    for name in ("train-0.tar", "train-1.tar", "test-0.tar"):
+        with tarfile.open(tmp_path / "tars" / name, "w") as archive:
+            archive.add(folder / "b" / "00.png", "000.png")
+            archive.add(folder / "notes.txt", "000.cls")
+    assert run_patchgen("pack", tmp_path / "tars", "--out", tmp_path / "out").status == 0
+    patches, files = packed(tmp_path / "out")
+    assert files == ["train-0.tar/000.png", "train-1.tar/000.png"]
+    assert np.array_equal(patches[0], image(0))
+    (tmp_path / "split" / "train").mkdir(parents=True)
+    shutil.copytree(folder / "a", tmp_path / "split" / "test")
+    shutil.copy(folder / "b" / "01.png", tmp_path / "split" / "train")
+    assert run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "parts").status == 0
+    assert packed(tmp_path / "parts")[1] == ["train/01.png"]
+
+
+@pytest.mark.parametrize("form", ["binary", "python"])
+def test_cifar_without_its_test_images(form: str, tmp_path: Path, run_patchgen: Program) -> None:
+    data, pixels = tmp_path / "cifar", np.random.default_rng(0).integers(0, 256, (6, 4, 3, 32, 32), dtype=np.uint8)
+    data.mkdir()
+    for number, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+        rows = pixels[number].reshape(4, -1)
+        if form == "binary":
+            (data / f"{name}.bin").write_bytes(np.column_stack([np.zeros(4, np.uint8), rows]).tobytes())
+        else:
+            (data / name).write_bytes(pickle.dumps({b"data": rows, b"labels": [0] * 4}, protocol=2))
+    assert run_patchgen("pack", data, "--out", tmp_path / "out").status == 0
+    patches, files = packed(tmp_path / "out")
+    assert len(patches) == 20 and files[5] == f"data_batch_2{'.bin' if form == 'binary' else ''}/00001"
+    assert np.array_equal(patches[5], pixels[1, 1].transpose(1, 2, 0))
+    assert run_patchgen("verify", tmp_path / "out").status == 0
+
+
+def test_bad_images_are_named(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    out = tmp_path / "out"
+    (folder / "a" / "33.png").write_bytes(encoded(image(0))[:200])
+    assert_one_line(
+        run_patchgen("pack", folder, "--out", out, "--workers", 1), "33.png: not a whole image", "new folder"
+    )
+    (folder / "a" / "33.png").write_bytes(b"")
+    assert_one_line(run_patchgen("pack", folder, "--out", tmp_path / "b"), "33.png: not a whole image")
+    assert not (tmp_path / "b").exists()
+    assert_one_line(
+        run_patchgen("pack", tmp_path / "none", "--out", out), "none: does not exist", "a folder of images"
+    )
+    (tmp_path / "empty").mkdir()
+    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: holds no image")
+    (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
+    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "is compressed", "gunzip")
+    (tmp_path / "empty" / "a.tar").write_bytes(b"no tar" * 200)
+    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: not a whole tar", "get it again")
+    (tmp_path / "large").mkdir()
+    write_image(tmp_path / "large" / "one.png", make_photo(2000, 2000))
+    assert_one_line(run_patchgen("pack", tmp_path / "large", "--out", out), "images of 2000 px", "give --size")
+
+
+def test_names_that_are_no_text(tmp_path: Path, run_patchgen: Program) -> None:
+    (tmp_path / "images").mkdir()
+    with open(os.fsencode(tmp_path / "images") + b"/\xff.png", "wb") as file:  # noqa: PTH123 - Path takes no bytes
+        file.write(encoded(image(0)))
+    assert run_patchgen("pack", tmp_path / "images", "--out", tmp_path / "out").status == 0
+    assert packed(tmp_path / "out")[1] == ["\\udcff.png"]
+
+
+def test_an_image_that_changes_meanwhile(
+    folder: Path, tmp_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patchgen.packed, "item_digest", lambda content: bytes(32))
+    result = run_patchgen("pack", folder, "--out", tmp_path / "out", "--workers", 1)
+    assert_one_line(result, "20.png: changed while it was packed")
+
+
+def test_no_photo_makes_a_packed_set(folder: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    out = tmp_path / "out"
+    assert run_patchgen("pack", folder, "--out", out).status == 0
+    photo = ["--image", photo_path]
+    for command in (
+        ["rebuild", "--manifest", out, *photo, "--out", tmp_path / "copy"],
+        ["extend", out, "--n", 100, *photo],
+        ["verify", out, "--regenerate", 3, *photo],
+        ["preview", out, "--out", tmp_path / "sheet.png", *photo],
+    ):
+        assert_one_line(run_patchgen(*command), "packed from files", "patchgen pack")
+    assert run_patchgen("preview", out, "--out", tmp_path / "sheet.png").status == 0
+    shown = json.loads(run_patchgen("info", out, "--json").out)
+    assert shown["recipe"]["name"] == "packed"
+    table = pq.read_table(out / "patches-000000.parquet")
+    assert table.column("pixels")[0].as_py() == pixel_digest(image(20))
