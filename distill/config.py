@@ -189,6 +189,11 @@ def packaged_text(name: str) -> str:
     return (resources.files("distill") / "configs" / f"{bare}.yaml").read_text(encoding="utf-8")
 
 
+def headline(name: str) -> str:
+    """What a packaged config is for: the beginning of its first comment."""
+    return packaged_text(name).splitlines()[0].removeprefix("#").split(":")[0].strip()
+
+
 def read_config(name_or_path: str) -> tuple[str, str]:
     """A short name and the YAML text of a config: a file where there is one, else the packaged one.
 

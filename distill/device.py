@@ -1,8 +1,23 @@
 """The device a run computes on."""
 
+import contextlib
+import platform
+from pathlib import Path
+
 import torch
 
 from distill.errors import DistillError
+
+
+def processor(device: torch.device) -> str:
+    """The name of a GPU; or a CPU's, with the vector units that torch uses of it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def pick_device(name: str) -> torch.device:
@@ -20,6 +35,6 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DistillError(
-            f"--device {name}: not on this machine: {str(error).splitlines()[0]}; use auto or cpu"
+            f"--device {name}: not on this machine: {str(error).splitlines()[0][:80]}; use auto, cpu or cuda"
         ) from error
     return device

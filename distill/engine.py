@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from distill.device import processor
 from distill.errors import DistillError, Say
 from distill.precision import DTYPES, Precision, autocast
 from distill.weights import state_digest
@@ -74,6 +75,7 @@ class Engine:
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
             "device": self.device.type,
+            "processor": processor(self.device),
             "precision": self.precision,
             "compiled": sorted(self.compiled),
         }

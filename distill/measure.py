@@ -61,7 +61,7 @@ def evaluate_weights(
     teacher: Path | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Top-1, top-5 and per-class top-1 in percent of the network in a weight file.
+    """Top-1, top-5 and per-class top-1 in percent of the network in a weight file, and the classes' names if known.
 
     With the weight file of a ``teacher`` that says what it is, also its top-1, the agreement of both in percent and
     the KL divergence from it in nats.
@@ -77,6 +77,7 @@ def evaluate_weights(
     result = {
         "arch": network.arch,
         "images": len(labels),
+        "classes": list(labelled.names),
         "top1": top_k(logits, labels, 1),
         "top5": top_k(logits, labels, 5),
         "per_class": per_class_top1(logits, labels),

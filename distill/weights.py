@@ -45,7 +45,7 @@ def load_weights(path: Path) -> Weights:
     if path.is_dir():
         raise DistillError(f"{path}: is a folder; give the weight file in it, such as student.safetensors")
     if not path.is_file():
-        raise DistillError(f"{path}: no such weight file; give --teacher or --weights the path of one")
+        raise DistillError(f"{path}: no such weight file")
     try:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, framework="pt") as file:
@@ -150,7 +150,9 @@ def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: in
         DistillError: the file is damaged, of another network, or of another number of classes.
     """
     if weights.arch is not None and weights.arch != arch:
-        raise DistillError(f"{weights.path}: holds a {weights.arch}, but arch is {arch}; set arch to match it")
+        raise DistillError(
+            f"{weights.path}: holds a {weights.arch}, but the config or --arch says {arch}; say {weights.arch} there"
+        )
     expected = model.state_dict()
     held = weights.num_classes or _outputs(weights.state, expected)
     if held is not None and held != num_classes:

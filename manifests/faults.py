@@ -87,7 +87,7 @@ def _describe(fault: Any, model: type[BaseModel]) -> str:
         "value_error": start + str(fault["msg"]).removeprefix("Value error, "),
     }
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {path!r}; {_nearest(str(keys[-1]), parent)}"
+        return f"unknown key {path!r}; {_nearest(keys, parent)}"
     return told.get(fault["type"], f"{start}{message}, got {shown}")
 
 
@@ -95,10 +95,10 @@ def _path(keys: list[int | str]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
-def _nearest(key: str, model: type[BaseModel] | None) -> str:
+def _nearest(keys: list[int | str], model: type[BaseModel] | None) -> str:
     known = sorted(model.model_fields) if model else []
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+    return f"did you mean {_path([*keys[:-1], near[0]])!r}?" if near else f"known keys are {', '.join(known)}"
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:

@@ -110,7 +110,10 @@ def _release_in_child() -> None:
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:
-    """Where writing into ``folder`` failed, why, and what to do, as the start of a line."""
+    """Where writing into ``folder``, or a file of that name, failed, why, and what to do: the start of a line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{folder}: no space left on the disk; free some"
-    return f"{error.filename2 or error.filename or folder}: {error.strerror or error}; put that right"
+    path = error.filename2 or error.filename or folder
+    if Path(os.fsdecode(path)).name.startswith(PART_PREFIX):
+        path = folder  # nobody asked for the unfinished file under that name
+    return f"{path}: {error.strerror or error}; put that right"

@@ -91,7 +91,9 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
         sys.exit(WRONG_USAGE)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else name
-        _fail(where, f"{' '.join(error.format_message().split())} See '{where} --help'.", WRONG_USAGE)
+        message = " ".join(error.format_message().split())
+        end = "" if message.endswith((".", "?")) else "."
+        _fail(where, f"{message}{end} See '{where} --help'.", WRONG_USAGE)
     except errors as error:
         _fail(name, str(error), FAILED)
     except InterruptedProgram as stop:

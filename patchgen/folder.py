@@ -147,6 +147,11 @@ def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) ->
             f"{folder}: holds a finished set of {found['n']} patches, this build has {plan.n}; "
             "make it longer with 'patchgen extend', or choose another --out"
         )
+    if [path for path, _, _ in differing] == ["n"]:
+        raise PatchgenError(
+            f"{folder}: {what} of {found['n']} patches, this build has {plan.n}; choose another --out, "
+            f"or give --n {found['n']}"
+        )
     if differing:
         # First what a user types as an option, then what a recipe says.
         differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))

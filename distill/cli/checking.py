@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
+from manifests.terminal import printable
 
 
 @click.command("eval")
@@ -32,7 +33,9 @@ def evaluate(
     as_json: bool,
     device: str,
 ) -> None:
-    """Measure a network's top-1 and top-5 on labelled images, and its agreement with a teacher.
+    """Measure a network on labelled images.
+
+    Top-1, top-5, with --per-class of each class, and with --teacher its agreement with that.
 
     Example: distill eval --weights runs/r/student.safetensors --data cifar10/ --teacher resnet56.safetensors
     """
@@ -48,8 +51,9 @@ def evaluate(
         return
     _print_result(result)
     if per_class:
-        for number, top1 in enumerate(result["per_class"]):
-            click.echo(f"class {number:4d}: " + ("no images" if top1 is None else f"top-1 {top1:6.2f} %"))
+        names = result["classes"] or [f"class {number:4d}" for number in range(len(result["per_class"]))]
+        for name, top1 in zip(names, result["per_class"], strict=True):
+            click.echo(printable(f"{name}: ") + ("no images" if top1 is None else f"top-1 {top1:6.2f} %"))
 
 
 def _print_result(result: dict[str, Any]) -> None:
@@ -71,7 +75,7 @@ def configs(name: str | None, keys: str | None) -> None:
 
     Example: distill configs fast-cifar > mine.yaml
     """
-    from distill.config import Config, SupervisedConfig, packaged_configs, packaged_text  # noqa: PLC0415
+    from distill.config import Config, SupervisedConfig, headline, packaged_configs, packaged_text  # noqa: PLC0415
     from distill.reference import describe_keys  # noqa: PLC0415
 
     if keys is not None:
@@ -80,4 +84,4 @@ def configs(name: str | None, keys: str | None) -> None:
         click.echo(packaged_text(name), nl=False)
     else:
         for each in packaged_configs():
-            click.echo(each)
+            click.echo(f"{each:28}{headline(each)}")

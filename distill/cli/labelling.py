@@ -37,7 +37,9 @@ def label(
     settings: dict[str, Any],
     device: str,
 ) -> None:
-    """Compute the teacher's logits for every step of a run once, to train students from them.
+    """Store a teacher's logits for a whole run.
+
+    Students then learn from them, and no teacher is run again.
 
     Example: distill label --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out labels/
     """
@@ -73,7 +75,9 @@ def verify(
     as_json: bool,
     device: str,
 ) -> None:
-    """Check stored logits: every digest, and random steps computed again by the teacher.
+    """Check stored logits.
+
+    That is every digest, and random steps computed again by the teacher.
 
     Example: distill verify labels/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """

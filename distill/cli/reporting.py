@@ -11,10 +11,16 @@ from manifests.terminal import printable, say
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN…")
-@click.option("--out", type=FILE, help="The page [default: report.html in the run directory].")
-@click.option("--image", "images", multiple=True, type=FILE, help="A photo of the set, to show where patches lie.")
+@click.option("--out", type=FILE, help="The page [default: report.html in RUN; needed with several].")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=FILE,
+    help="A photo, to show where patches lie; may be repeated.",
+)
 def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -> None:
-    """Write one HTML page over one run directory, or over several to compare them.
+    """Write a page over one run, or over several side by side.
 
     A folder of several seeds stands for its runs. The page needs no network and no other file.
 
@@ -67,9 +73,10 @@ def visualize(
     seed: int,
     device: str,
 ) -> None:
-    """Show what the classes of a run's student and teacher, or of one weight file's network, want to see.
+    """Show what a network's classes want to see.
 
-    Images that raise one class's logit are made from noise. In a run directory the pictures await the next report.
+    That is of a run's student and teacher, or of the network in a weight file. Images that raise one class's logit
+    are made from noise. In a run directory the pictures await the next report.
 
     Example: distill visualize run/ && distill report run/
     """

@@ -49,7 +49,9 @@ def train(
     resume: bool,
     device: str,
 ) -> None:
-    """Distil a student from a patch set: every shard is verified, then the teacher labels each batch.
+    """Distil a student from a patch set.
+
+    Every shard is verified first; then the teacher says what it sees in each batch, and the student learns it.
 
     Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """
@@ -99,7 +101,9 @@ def teacher(
     resume: bool,
     device: str,
 ) -> None:
-    """Train a network on labelled images, to teach or to compare with.
+    """Train a network on labelled images.
+
+    It can teach students then, or be compared with them.
 
     Example: distill teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import re
 import statistics
 from collections.abc import Iterable
 from typing import Any
 
 from distill.report.collect import RunRecord
+
+_SEED_FOLDER = re.compile(r"seed\d+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,9 +23,14 @@ class Bar:
 
 
 def names_of(records: list[RunRecord]) -> list[str]:
-    """Short and different names of runs: their folders', with as many folders above as that takes."""
+    """Short and different names of runs: their folders', with as many folders above as that takes.
+
+    One of several seeds has the name of the folder above as well.
+    """
+    paths = [record.folder.resolve() for record in records]
     for depth in range(1, 10):
-        names = ["/".join(record.folder.resolve().parts[-depth:]) for record in records]
+        depths = (depth + bool(_SEED_FOLDER.fullmatch(path.name)) for path in paths)
+        names = ["/".join(path.parts[-more:]) for path, more in zip(paths, depths, strict=True)]
         if len(set(names)) == len(names):
             return names
     return [str(record.folder) for record in records]
@@ -53,7 +61,9 @@ def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
             key = json.dumps([config, record.figure("set_id")], sort_keys=True, default=str)
             groups.setdefault(key, []).append(record)
     spreads = []
-    for group in groups.values():
+    for runs in groups.values():
+        copies_once = {(run.seed, run.figure("sha256") or run.folder): run for run in runs}
+        group = list(copies_once.values())
         if len(group) > 1:
             top1 = [record.figure("top1") for record in group]
             seeds = ", ".join(str(record.seed) for record in group)

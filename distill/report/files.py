@@ -95,6 +95,12 @@ class TrainPart(_File):
     seed: Count
 
 
+class EvalPart(_File):
+    """The group ``eval``."""
+
+    data: str | None = None
+
+
 class RunConfig(_File):
     """``config.yaml``, as far as a report reads it: of a distillation, or of a run of labels."""
 
@@ -102,6 +108,8 @@ class RunConfig(_File):
     student: NetworkPart | None = None
     network: NetworkPart | None = None
     train: TrainPart
+    augment: dict[str, Any] = {}
+    eval: EvalPart | None = None
     paper: PaperConfig | None = None
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from distill.report.chart import STYLES, line_chart, short
 from distill.report.collect import RunRecord
 from distill.report.compare import Bar, overview, shared, shared_teacher
 from distill.report.pictures import heatmap, png_uri, traced
+from distill.report.words import all_gray, augmented, story, without_folders
 
 PAPER = (("one_image_top1", "the paper's student"), ("teacher_top1", "the paper's teacher"))
 MOST_CELLS = 20
@@ -63,6 +64,10 @@ def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict
     return {
         "record": record,
         "name": record.folder.resolve().name,
+        "story": story(record),
+        "config": without_folders(record.text),
+        "augmented": augmented(record.config.augment),
+        "gray": all_gray(record.config.augment),
         "state": None if record.summary else _unfinished(record),
         "bars": _bars(record),
         "paper": record.config.paper,

@@ -176,4 +176,4 @@ def report_set(manifest: "Manifest", out: Path, as_json: bool) -> None:
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
-    say(f"next: distill train --shards {shlex.quote(str(out))} --config fast-cifar --teacher FILE --eval DATA")
+    say(f"next: distill train --shards {shlex.quote(str(out))} --config CONFIG --teacher FILE --eval DATA")

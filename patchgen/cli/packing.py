@@ -37,11 +37,12 @@ def pack(
     as_json: bool,
     **card: str | None,
 ) -> None:
-    """Write the images in DATA as a patch set, so that students learn from them as from patches.
+    """Write other images as a patch set.
 
-    DATA is a folder of images, with sub-folders or without, WebDataset tars, or CIFAR's files. Squares of one size
-    and one format are copied byte for byte; from others the largest square in the middle is scaled to --size. Labels
-    are left out, and so are test images that stand beside training images.
+    Students learn from them as from patches. DATA is a folder of images, with sub-folders or without, WebDataset
+    tars, or CIFAR's files. Squares of one size and one format are copied byte for byte; from others the
+    largest square in the middle is scaled to --size. Labels are left out, and so are test images that stand beside
+    training images.
 
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """

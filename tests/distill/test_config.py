@@ -99,7 +99,7 @@ def test_overrides() -> None:
             {"optim__momentum": 0.9},
             "config c.yaml: unknown key 'optim.momentum'; known keys are lr, name, schedule, weight_decay",
         ),
-        ({"loss__temprature": 4}, "config c.yaml: unknown key 'loss.temprature'; did you mean 'temperature'?"),
+        ({"loss__temprature": 4}, "config c.yaml: unknown key 'loss.temprature'; did you mean 'loss.temperature'?"),
         ({"trian__seed": 4}, "config c.yaml: unknown key 'trian'; did you mean 'train'?"),
         ({"optim__lr": "fast"}, "config c.yaml: optim.lr: Input should be a valid number"),
         ({"optim__name": "lion"}, "config c.yaml: optim.name is 'lion', expected one of 'adam', 'adamw', 'sgd'"),
@@ -108,7 +108,7 @@ def test_overrides() -> None:
             {"train__precision": "fp8"},
             "config c.yaml: train.precision: Input should be 'auto', 'bf16', 'fp16' or 'fp32', got 'fp8'",
         ),
-        ({"optim__nme": "adam"}, "config c.yaml: unknown key 'optim.nme'; did you mean 'name'?"),
+        ({"optim__nme": "adam"}, "config c.yaml: unknown key 'optim.nme'; did you mean 'optim.name'?"),
         ({"loss__name": [1]}, "config c.yaml: loss.name is '[1]', expected one of 'kl'"),
         ({"lr": 1}, "--set lr: expected GROUP.KEY=VALUE"),
     ],
@@ -161,7 +161,12 @@ def test_every_key_is_listed(run_distill: Program) -> None:
 
 
 def test_the_configs_command(run_distill: Program) -> None:
-    assert run_distill("configs").out.split() == packaged_configs()
+    listed = run_distill("configs").out.splitlines()
+    assert [line.split()[0] for line in listed] == packaged_configs()
+    assert "CIFAR-10, ResNet-56 → ResNet-20, for a laptop" in next(
+        line for line in listed if line.startswith("resnet20")
+    )
+    assert all(len(line) < 120 for line in listed)
     assert run_distill("configs", "resnet20").out == packaged_text("resnet20")
     assert_one_line(run_distill("configs", "resnet21"), "did you mean 'resnet20'")
     assert_one_line(

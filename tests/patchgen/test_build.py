@@ -170,21 +170,21 @@ def test_a_table_with_a_flipped_bit_is_built_again(
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (["--seed", 1], "seed 0, this build has seed 1"),
-        (["--n", 150], "n 200, this build has n 150"),
+        (["--seed", 1], "with seed 0, this build has seed 1"),
+        (["--n", 150], "of 200 patches, this build has 150; choose another --out, or give --n 200"),
         (
             ["--format", "jpg"],
-            'encoding.format "png", encoding.compression 1, encoding.filter "paeth", this build has encoding.format ',
+            'with encoding.format "png", encoding.compression 1, encoding.filter "paeth", this build has encoding.',
         ),
-        (["--shard-size", 90], "shard_size 80, this build has shard_size 90"),
-        (["--size", 16], "size 32, this build has size 16"),
+        (["--shard-size", 90], "with shard_size 80, this build has shard_size 90"),
+        (["--size", 16], "with size 32, this build has size 16"),
     ],
 )
 def test_a_folder_with_another_set_is_refused(
     patchset_path: Path, run_patchgen: Program, arguments: list[Any], change: list[Any], part: str
 ) -> None:
     before = contents(patchset_path)
-    assert_one_line(run_patchgen(*arguments, patchset_path, *change), "holds a finished set with " + part, "--out")
+    assert_one_line(run_patchgen(*arguments, patchset_path, *change), "holds a finished set " + part, "--out")
     assert contents(patchset_path) == before
 
 

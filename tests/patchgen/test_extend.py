@@ -52,7 +52,7 @@ def test_an_interrupted_extension_goes_on(
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
     assert_one_line(run_patchgen("extend", folder, "--n", 400, "--image", other), "holds an unfinished build")
     assert_one_line(
-        run_patchgen("extend", folder, "--n", 500, "--image", photo_path), "with n 400, this build has n 500"
+        run_patchgen("extend", folder, "--n", 500, "--image", photo_path), "of 400 patches, this build has 500"
     )
     assert run_patchgen("extend", folder, "--n", 400, "--image", photo_path).status == 0
     assert contents(folder) == contents(whole)

@@ -1,0 +1,64 @@
+"""What a run was, in words: what it learnt from, what was done to it in each step, what it was judged on."""
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+from distill.report.collect import RunRecord
+from manifests.schema import Manifest
+
+
+def story(record: RunRecord) -> str:
+    """A run in a sentence or two."""
+    seen, images = record.figure("samples_seen"), record.figure("eval_images")
+    samples = f"{seen:,} samples" if seen else "samples"
+    if record.supervised:
+        learnt = f"A {record.learner.arch} learnt from {samples} of labelled images."
+    else:
+        teacher = record.config.teacher.arch if record.config.teacher else "teacher"
+        what = f"{record.manifest.n:,} patches of {_photos(record.manifest)}" if record.manifest else "a patch set"
+        learnt = f"A {record.learner.arch} saw {samples} of {what}, and what a {teacher} said of them, but no label."
+    if not images:
+        return f"{learnt} It was not evaluated."
+    data = record.config.eval.data if record.config.eval else None
+    where = f" ({PurePath(data).name})" if data else ""
+    return f"{learnt} It was judged on {images:,} images of {record.num_classes} classes{where}."
+
+
+def _photos(manifest: Manifest) -> str:
+    sources = manifest.sources
+    return sources[0].name if len(sources) == 1 else f"{len(sources)} photos"
+
+
+def augmented(augment: dict[str, Any]) -> str:
+    """What a config's ``augment`` does to patches in every step; empty where that is nothing."""
+    done = []
+    if augment.get("resized_crop"):
+        done.append("cropped at random and resized")
+    elif augment.get("pad_crop"):
+        done.append(f"moved by up to {augment['pad_crop']} px")
+    if augment.get("flip"):
+        done.append("mirrored half of the time")
+    if augment.get("jitter"):
+        done.append("changed in colour")
+    for key, word in (("grayscale", "made gray"), ("solarize", "solarised")):
+        if share := _number(augment.get(key)):
+            done.append(word if share >= 1 else f"{word} in {share:.0%} of cases")
+    for key, word in (("cutmix_alpha", "CutMix"), ("mixup_alpha", "MixUp")):
+        if _number(augment.get(key)):
+            done.append(f"mixed with others ({word})")
+    return ", ".join(done)
+
+
+def all_gray(augment: dict[str, Any]) -> bool:
+    """Whether a network never saw a colour."""
+    return _number(augment.get("grayscale")) >= 1
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def without_folders(text: str) -> str:
+    """A config without the folders of its files: a page is mailed, and they tell of its writer's machine."""
+    return re.sub(r"(?m)^(\s*\w+: )['\"]?/.*/", r"\1…/", text)
