@@ -93,7 +93,7 @@ class PaperConfig(_Group):
     """What a publication reports for this config, for reports to show beside what a run reached; nothing else."""
 
     source: Annotated[str, Field(max_length=200, description="publication and table")]
-    samples: Annotated[int | None, Field(ge=1, description="that its student saw")] = None
+    samples: Annotated[int | None, Field(ge=1, le=2**53, description="that its student saw")] = None
     teacher_top1: Annotated[float | None, Field(ge=0, le=100, description="percent")] = None
     student_alone_top1: Annotated[float | None, Field(ge=0, le=100, description="percent, trained from labels")] = (
         None

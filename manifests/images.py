@@ -2,14 +2,19 @@
 
 import contextlib
 import io
+import logging
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from manifests.errors import PatchSetError
+from manifests.errors import TORN, PatchSetError
 from manifests.schema import IMAGE_FORMATS
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its warnings are lines of their own on stderr
 
 ANY = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
@@ -61,13 +66,31 @@ def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | N
     alone. Headers are looked at, no pixel.
 
     Raises:
-        PatchSetError: no image in any of the formats of ``ANY``, nor TIFF; ``where`` names it.
+        PatchSetError: no image in any of the formats of ``ANY``, nor TIFF, or a PNG with a damaged part, which
+            Pillow does not mind; ``where`` names it.
     """
-    with _opened(data, where, (*ANY, "TIFF")) as image:
+    with warnings.catch_warnings(), _opened(data, where, (*ANY, "TIFF")) as image:
+        warnings.simplefilter("ignore")  # of large images, and of metadata that nobody reads
+        if image.format == "PNG" and not _whole_png(data):
+            raise PatchSetError(f"{where}: not a whole image: a part of the PNG is missing or its checksum is wrong")
         upright = image.format != "JPEG" or image.getexif().get(_ORIENTATION, 1) == 1
         plain = image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and upright
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
         return image.size, found if plain and found and _PLAIN[found](data) else None
+
+
+def _whole_png(data: bytes) -> bool:
+    """Whether every chunk has its checksum, and the last is the end (PNG specification, section 5)."""
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 8 + length
+        if zlib.crc32(data[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            return False
+        if kind == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 def _require_patch(image: Image.Image, where: str, size: int) -> None:
@@ -86,5 +109,9 @@ def _opened(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image
     except UnidentifiedImageError as error:
         names = " or ".join(", ".join(formats).rsplit(", ", 1))
         raise PatchSetError(f"{where}: not a whole image: no {names}") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise PatchSetError(f"{where}: too large: {error}".rstrip(".")) from error
+    except PatchSetError:
+        raise
+    except TORN as error:
         raise PatchSetError(f"{where}: not a whole image: {error}") from error

@@ -62,9 +62,14 @@ def read_places(path: Path, n: int) -> list[tuple[int, int]]:
 
 def _read_raw(path: Path, names: list[str]) -> list[bytes]:
     with _reading(path) as file:
-        table = pq.read_table(file, columns=names)
+        table = _columns(file, names)
         columns = [table.column(name).combine_chunks() for name in names]
     return [_values(path, name, column) for name, column in zip(names, columns, strict=True)]
+
+
+def _columns(file: BinaryIO, names: Sequence[str]) -> pa.Table:
+    """Columns of a table, read by this thread alone: Arrow's own threads now and then abort a process that ends."""
+    return pq.ParquetFile(file, pre_buffer=False).read(columns=list(names), use_threads=False)
 
 
 def _values(path: Path, name: str, column: Any) -> bytes:
@@ -97,7 +102,7 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
         raise PatchSetError(f"{path}: {rows} rows, expected {n}")
     with _reading(path) as file:
         schema = pq.read_schema(file)
-        table = pq.read_table(file, columns=list(names))
+        table = _columns(file, names)
     if schema.names[: len(CONTRACT)] != CONTRACT.names:
         raise PatchSetError(f"{path}: its columns begin {schema.names[:6]}, expected {CONTRACT.names}")
     for field in map(CONTRACT.field, names):
@@ -120,7 +125,7 @@ def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[
     with _reading(path) as file:
         if not set(names) <= set(pq.read_schema(file).names):
             return None
-        table = pq.read_table(file, columns=list(names))
+        table = _columns(file, names)
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     columns = {name: table.column(name) for name in names}
     if any(column.null_count or not any(is_of(column.type) for is_of in numeric) for column in columns.values()):

@@ -5,6 +5,7 @@ Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
 
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 from manifests.errors import PatchSetError
 
@@ -43,15 +44,16 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def members_of(path: Path) -> list[tarfile.TarInfo]:
+def members_of(path: Path, mode: Literal["r:*", "r:"] = "r:*") -> list[tarfile.TarInfo]:
     """The members of any tar, read to its end marker.
 
-    Readers take any end for it, and a damaged header in the middle as well.
+    Readers take any end for it, and a damaged header in the middle as well. With the mode ``r:`` it must not be
+    compressed.
 
     Raises:
         tarfile.TarError, EOFError, OSError: it is damaged, or has no such end.
     """
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, mode) as archive:
         members = archive.getmembers()
         raw = archive.fileobj
         if raw is not None:

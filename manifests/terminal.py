@@ -66,6 +66,12 @@ def say(line: str) -> None:
         click.echo(line)
 
 
+def note(line: str) -> None:
+    """A note on stderr, unless the user wants none: what must not stand among results."""
+    if _level() >= 0:
+        click.echo(printable(line), err=True)
+
+
 def detail(line: str) -> None:
     """A note on stderr for a user who wants all of them."""
     if _level() > 0:

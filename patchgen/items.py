@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,11 +17,17 @@ from manifests.cifar import cifar_files, read_cifar_file
 from manifests.errors import PatchSetError
 from manifests.files import read_regular_file
 from manifests.tar import members_of
+from manifests.terminal import note
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_IMAGE_BYTES
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff")
+NOT_READ = (".gif", ".pgm", ".pbm", ".heic", ".avif", ".jp2", ".svg")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 EXPECTED = "a folder of images, WebDataset tars, or CIFAR's binary or Python files"
+
+_TRAINING = re.compile(r"(^|[-_.])train(ing)?([-_.]|\d|$)", re.IGNORECASE)
+_MEASURING = re.compile(r"(^|[-_.])(test|val|valid|validation)([-_.]|\d|$)", re.IGNORECASE)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,8 +54,8 @@ class Item:
 def find_items(data: Path) -> list[Item]:
     """Every image in ``data``, sorted by name.
 
-    Of a folder whose parts are called ``train`` and ``test`` or ``val`` (CIFAR's files, tars, sub-folders), the
-    training part alone: what a student is measured on must not be in what it learns from.
+    Of a folder whose parts are called ``train`` and ``test`` or ``val`` (CIFAR's files, tars, sub-folders), and
+    nothing else, the training part alone: what a student is measured on must not be in what it learns from.
 
     Raises:
         PatchgenError: there is none, or it cannot be read.
@@ -62,7 +69,8 @@ def find_items(data: Path) -> list[Item]:
         elif data.is_dir():
             items = _in_folder(data)
         else:
-            items = _members(data, data.name) if data.suffix == ".tar" else [_file(data, data.name)]
+            one = data.name.lower().endswith(TAR_SUFFIXES)
+            items = _members(data, data.name) if one else [_file(data, data.name)]
     except PatchSetError as error:
         raise PatchgenError(str(error)) from error
     except OSError as error:
@@ -73,31 +81,49 @@ def find_items(data: Path) -> list[Item]:
 
 
 def _in_folder(data: Path) -> list[Item]:
-    tars = [path for path in data.iterdir() if path.name.endswith(".tar") and path.is_file()]
+    tars = [path for path in data.iterdir() if path.name.lower().endswith(TAR_SUFFIXES) and path.is_file()]
+    names = sorted(_names_below(data))
+    if tars and names:
+        raise PatchgenError(f"{data}: holds tars ({tars[0].name}) and images ({names[0]}); give a folder of one kind")
     if tars:
-        return [item for path in sorted(_training_part(tars)) for item in _members(path, path.name)]
-    compressed = sorted(path.name for path in data.iterdir() if path.name.endswith((".tar.gz", ".tgz")))
-    if compressed:
-        raise PatchgenError(f"{data / compressed[0]}: is compressed, expected plain tars; gunzip them first")
-    split = (data / "train").is_dir() and any((data / name).is_dir() for name in ("test", "val"))
-    names = (name for name in _names_below(data) if not split or name.startswith("train/"))
-    return [_file(data / name, name) for name in sorted(names)]
+        kept = _training_part({path.name for path in tars}, str(data))
+        return [item for path in sorted(tars) if path.name in kept for item in _members(path, path.name)]
+    tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    kept = _training_part(tops, str(data))
+    return [_file(data / name, name) for name in names if "/" not in name or name.split("/", 1)[0] in kept]
 
 
-def _training_part(tars: list[Path]) -> list[Path]:
-    """Those whose name begins with ``train``, if any does."""
-    return [path for path in tars if path.name.lower().startswith("train")] or tars
+def _training_part(names: set[str], where: str) -> set[str]:
+    """Those whose name says that they are for training, where every other says that it is for measuring."""
+    training = {name for name in names if _TRAINING.search(name)}
+    measuring = {name for name in names if _MEASURING.search(name)}
+    if not training or not measuring or names - training - measuring:
+        return names
+    note(f"{where}: {', '.join(sorted(training)[:3])} is packed, not {', '.join(sorted(measuring)[:3])}")
+    return training
 
 
 def _names_below(folder: Path) -> Iterator[str]:
+    """The images below a folder, also behind links to folders, each folder once."""
+
     def fail(error: OSError) -> None:
         raise error
 
-    for root, folders, names in os.walk(folder, onerror=fail):
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(root).relative_to(folder)
         for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(NOT_READ):
+                raise PatchgenError(f"{folder / below / name}: is of a format that is not read; convert it to PNG")
+            if _is_image(name):
                 yield (below / name).as_posix()
 
 
@@ -106,22 +132,26 @@ def _file(path: Path, name: str) -> Item:
 
 
 def _members(path: Path, name: str) -> list[Item]:
-    """The images in a tar, which is read by place later: links and sparse files are none."""
+    """The images in a tar, to be read by place; a hard link is the member it leads to, sparse files are none."""
     try:
-        members = [member for member in members_of(path) if member.isreg() and not member.issparse()]
+        found = members_of(path, "r:")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise PatchgenError(f"{path}: not a whole tar: {str(error) or type(error).__name__}; get it again") from error
-    return [
-        Item(
-            name=f"{name}/{member.name}",
-            path=str(path),
-            kind="member",
-            offset=member.offset_data,
-            length=member.size,
-        )
-        for member in members
-        if member.name.lower().endswith(IMAGE_SUFFIXES)
-    ]
+        what = "compressed, or not a whole tar" if isinstance(error, tarfile.ReadError) else "not a whole tar"
+        raise PatchgenError(
+            f"{path}: {what}: {str(error) or type(error).__name__}; unpack or get it again"
+        ) from error
+    places = {member.name: member for member in found if member.isreg() and not member.issparse()}
+    items = []
+    for member in found:
+        held = places.get(member.linkname) if member.islnk() else member
+        if held is not None and held.isreg() and not held.issparse() and _is_image(member.name):
+            place = {"offset": held.offset_data, "length": held.size}
+            items.append(Item(name=f"{name}/{member.name}", path=str(path), kind="member", **place))
+    return items
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _records(path: Path) -> list[Item]:

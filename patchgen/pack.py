@@ -1,6 +1,7 @@
 """Wiring of a pack: count the images, choose how they are held, and write them as a build writes its patches."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def pack(
     items = find_items(data)
     digests, forms = _counted(items)
     recipe, chosen = choose(forms, size, image_format, str(data))
-    plan = Plan(
+    plan = _PackPlan(
+        names=tuple(item.name for item in items),
         n=len(items),
         size=chosen,
         seed=0,
@@ -52,6 +54,19 @@ def pack(
         for task in tasks_for(plan.n, plan.shard_size)
     ]
     return write_set(plan, tasks, folder, workers=workers)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _PackPlan(Plan):
+    """The plan of a pack. The images' names are in the tables alone: a shard with other names is written again."""
+
+    names: tuple[str, ...]
+
+    @property
+    def plan_id(self) -> str:
+        """As of any plan, and of the names."""
+        listed = "\n".join(self.names).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 
 
 def _counted(items: list[Item]) -> tuple[list[bytes], set[Form]]:

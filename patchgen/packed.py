@@ -141,11 +141,18 @@ class PackMaker:
     def _packed(self, item: Item, digest: bytes) -> tuple[bytes, bytes]:
         content = read_item(item)
         if item_digest(content) != digest:
-            raise PatchgenError(f"{item.where}: changed while it was packed; run the same command again")
+            raise PatchgenError(f"{item.where}: changed while it was packed; pack into a new folder")
         if self._encode is None:
             return _copied(content, item, self._size, self._recipe.encoding.format)
-        pixels = fit(decode_photo(content, item.where) if isinstance(content, bytes) else content, self._size)
+        pixels = fit(_decoded(content, item) if isinstance(content, bytes) else content, self._size)
         return self._encode(pixels), pixel_digest(pixels)
+
+
+def _decoded(content: bytes, item: Item) -> Pixels:
+    try:
+        return decode_photo(content, item.where)
+    except PatchgenError as error:
+        raise PatchgenError(f"{error}, or take it out; then pack into a new folder") from error
 
 
 def _copied(content: bytes | Pixels, item: Item, size: int, image_format: ImageFormat) -> tuple[bytes, bytes]:

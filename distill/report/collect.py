@@ -22,6 +22,8 @@ from manifests.schema import Manifest, parse_manifest
 
 NEURONS_PREFIX = "neurons-"
 MAX_BYTES = 64 << 20
+MAX_NUMBER = 1e100
+"""No figure of a run comes near it, and a chart's arithmetic stays finite below."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,7 @@ def _rows(path: Path) -> list[dict[str, float]]:
         except PatchSetError:
             continue
         if isinstance(row, dict):
-            numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+            numbers = {k: float(v) for k, v in row.items() if type(v) in (int, float) and abs(v) < MAX_NUMBER}
             if "samples" in numbers:
                 rows.append(numbers)
     return rows

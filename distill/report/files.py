@@ -12,8 +12,9 @@ class _File(BaseModel):
 
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-Count = Annotated[int, Field(ge=0)]
-Figure = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Figure = Annotated[float, Field(ge=0, le=2**53)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Summary(_File):
@@ -95,6 +96,19 @@ class TrainPart(_File):
     seed: Count
 
 
+class AugmentPart(_File):
+    """The group ``augment``."""
+
+    resized_crop: list[float] | None = None
+    pad_crop: Count = 0
+    flip: bool = False
+    jitter: dict[str, Any] | None = None
+    grayscale: Share = 0
+    solarize: Share = 0
+    cutmix_alpha: Figure = 0
+    mixup_alpha: Figure = 0
+
+
 class EvalPart(_File):
     """The group ``eval``."""
 
@@ -108,7 +122,7 @@ class RunConfig(_File):
     student: NetworkPart | None = None
     network: NetworkPart | None = None
     train: TrainPart
-    augment: dict[str, Any] = {}
+    augment: AugmentPart = AugmentPart()
     eval: EvalPart | None = None
     paper: PaperConfig | None = None
 

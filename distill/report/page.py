@@ -10,7 +10,7 @@ from distill.report.chart import STYLES, line_chart, short
 from distill.report.collect import RunRecord
 from distill.report.compare import Bar, overview, shared, shared_teacher
 from distill.report.pictures import heatmap, png_uri, traced
-from distill.report.words import all_gray, augmented, story, without_folders
+from distill.report.words import augmented, story, without_folders
 
 PAPER = (("one_image_top1", "the paper's student"), ("teacher_top1", "the paper's teacher"))
 MOST_CELLS = 20
@@ -67,7 +67,7 @@ def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict
         "story": story(record),
         "config": without_folders(record.text),
         "augmented": augmented(record.config.augment),
-        "gray": all_gray(record.config.augment),
+        "gray": record.config.augment.grayscale >= 1,
         "state": None if record.summary else _unfinished(record),
         "bars": _bars(record),
         "paper": record.config.paper,

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import PurePath
-from typing import Any
 
 from distill.report.collect import RunRecord
+from distill.report.files import AugmentPart
 from manifests.schema import Manifest
 
 
@@ -30,33 +30,24 @@ def _photos(manifest: Manifest) -> str:
     return sources[0].name if len(sources) == 1 else f"{len(sources)} photos"
 
 
-def augmented(augment: dict[str, Any]) -> str:
+def augmented(augment: AugmentPart) -> str:
     """What a config's ``augment`` does to patches in every step; empty where that is nothing."""
     done = []
-    if augment.get("resized_crop"):
+    if augment.resized_crop:
         done.append("cropped at random and resized")
-    elif augment.get("pad_crop"):
-        done.append(f"moved by up to {augment['pad_crop']} px")
-    if augment.get("flip"):
+    elif augment.pad_crop:
+        done.append(f"moved by up to {augment.pad_crop} px")
+    if augment.flip:
         done.append("mirrored half of the time")
-    if augment.get("jitter"):
+    if augment.jitter:
         done.append("changed in colour")
-    for key, word in (("grayscale", "made gray"), ("solarize", "solarised")):
-        if share := _number(augment.get(key)):
+    for share, word in ((augment.grayscale, "made gray"), (augment.solarize, "solarised")):
+        if share:
             done.append(word if share >= 1 else f"{word} in {share:.0%} of cases")
-    for key, word in (("cutmix_alpha", "CutMix"), ("mixup_alpha", "MixUp")):
-        if _number(augment.get(key)):
+    for alpha, word in ((augment.cutmix_alpha, "CutMix"), (augment.mixup_alpha, "MixUp")):
+        if alpha:
             done.append(f"mixed with others ({word})")
     return ", ".join(done)
-
-
-def all_gray(augment: dict[str, Any]) -> bool:
-    """Whether a network never saw a colour."""
-    return _number(augment.get("grayscale")) >= 1
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def without_folders(text: str) -> str:

@@ -78,6 +78,7 @@ def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: P
     for name in ("config.yaml", "metrics.jsonl"):
         shutil.copy(run / name, copy)
     with (copy / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 13, "samples": 5, "loss": 1e308}\n{"step": 14, "samples": 5, "loss": -1e308}\n')
         log.write('{"step": 13, "sam')
     assert run_distill("report", copy).status == 0
     page = (copy / "report.html").read_text()
@@ -90,6 +91,9 @@ def test_what_is_no_run(run: Path, run_distill: Program, tmp_path: Path) -> None
     assert_one_line(run_distill("report", run, "--out", tmp_path / "no" / "x.html"), "choose another --out")
     assert_one_line(run_distill("report", run, "--out", tmp_path), "is a folder")
     assert_one_line(run_distill("report", tmp_path / ("x" * 300)), "cannot be read")
+
+
+LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,10 @@ def test_what_is_no_run(run: Path, run_distill: Program, tmp_path: Path) -> None
         ("summary.json", '{"samples_seen": ' + "9" * 400 + "}", "summary.json"),
         ("summary.json", '{"teacher_per_class": ["0;background:url(http://127.0.0.1:9/x)"]}', "teacher_per_class[0]"),
         ("config.yaml", "student: 3", "student"),
+        ("config.yaml", "train: {seed: 0x" + "f" * 9000 + "}", "config.yaml"),
+        ("config.yaml", LEAST + "augment: {grayscale: 1" + "0" * 400 + "}", "augment.grayscale"),
+        ("config.yaml", LEAST + "augment: {cutmix_alpha: 1" + "0" * 400 + "}", "augment.cutmix_alpha"),
+        ("config.yaml", LEAST + "paper: {source: x, samples: 1" + "0" * 400 + "}", "paper.samples"),
         ("config.yaml", "train: {seed: 0}", "neither a teacher and a student nor a network"),
         ("patchset.json", "{}", "patchset.json"),
     ],

@@ -63,7 +63,7 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ({"weights": None}, "give the teacher's weight file with --teacher"),
         ({"num_classes": 10}, "has 4 classes, but num_classes is 10"),
-        ({"arch": "resnet20"}, "holds a resnet8, but arch is resnet20"),
+        ({"arch": "resnet20"}, "holds a resnet8, but the config or --arch says resnet20"),
         ({"mean": (0.1, 0.1, 0.1)}, "says its mean is (0.5, 0.4, 0.3), but teacher.mean is (0.1, 0.1, 0.1)"),
     ],
 )

@@ -157,7 +157,7 @@ def test_corners_show_the_photo_on_request() -> None:
         ("crop: 1.5", "geometry.crop: Input should be less than or equal to 1"),
         ("area: [0.5, 0.2]", "geometry: area is [0.5, 0.2], expected 0 < low"),
         ("corners: white", "geometry.corners: Input should be 'black' or 'photo'"),
-        ("crp: 1", "unknown key 'geometry.crp'; did you mean 'crop'?"),
+        ("crp: 1", "unknown key 'geometry.crp'; did you mean 'geometry.crop'?"),
         ("zoom: 2", "unknown key 'geometry.zoom'; known keys are area, aspect"),
     ],
 )

@@ -93,7 +93,10 @@ def test_exact_transforms_do_what_their_names_say(run_patchgen: Program, tmp_pat
         ("{name: os.system}", "augment[0].name: String should match pattern"),
         ("{p: 1}", "required key 'augment[0].name' is missing"),
         ("{name: ColorJitter, p: 1}", "required keys 'augment[0].brightness', 'augment[0].contrast'"),
-        ("{name: ColorJitter, p: 1, brightnes: 0}", "unknown key 'augment[0].brightnes'; did you mean 'brightness'?"),
+        (
+            "{name: ColorJitter, p: 1, brightnes: 0}",
+            "unknown key 'augment[0].brightnes'; did you mean 'augment[0].brightness'?",
+        ),
     ],
 )
 def test_what_a_recipe_may_not_name(augment: str, part: str) -> None:

@@ -90,6 +90,11 @@ def test_a_pack_goes_on_where_it_stopped(folder: Path, tmp_path: Path, run_patch
     assert run_patchgen(*command).status == 0
     assert contents(tmp_path / "out") == whole
     assert (tmp_path / "out" / "patches-000000.tar").stat().st_mtime_ns == kept
+    (folder / "a").rename(folder / "aa")  # the same images in the same order
+    assert run_patchgen(*command).status == 0
+    assert packed(tmp_path / "out")[1][0] == "aa/20.png"
+    (folder / "aa").rename(folder / "a")
+    assert run_patchgen(*command).status == 0
     (folder / "a" / "30.png").write_bytes(encoded(image(99)))
     assert_one_line(run_patchgen(*command), "holds a finished set with sources[0].pixels", "choose another --out")
 
@@ -157,19 +162,28 @@ def test_other_sizes_are_cut_and_scaled(tmp_path: Path, run_patchgen: Program) -
 
 def test_tars_and_only_those_for_training(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
     (tmp_path / "tars").mkdir()
+    (folder / "link.png").hardlink_to(folder / "b" / "00.png")
     for name in ("train-0.tar", "train-1.tar", "test-0.tar"):
         with tarfile.open(tmp_path / "tars" / name, "w") as archive:
             archive.add(folder / "b" / "00.png", "000.png")
             archive.add(folder / "notes.txt", "000.cls")
+            archive.add(folder / "link.png", "001.png")
+            assert archive.getmember("001.png").islnk()
     assert run_patchgen("pack", tmp_path / "tars", "--out", tmp_path / "out").status == 0
     patches, files = packed(tmp_path / "out")
-    assert files == ["train-0.tar/000.png", "train-1.tar/000.png"]
-    assert np.array_equal(patches[0], image(0))
+    assert files == [f"train-{k}.tar/{name}.png" for k in (0, 1) for name in ("000", "001")]
+    assert all(np.array_equal(patch, image(0)) for patch in patches)
     (tmp_path / "split" / "train").mkdir(parents=True)
     shutil.copytree(folder / "a", tmp_path / "split" / "test")
     shutil.copy(folder / "b" / "01.png", tmp_path / "split" / "train")
     assert run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "parts").status == 0
     assert packed(tmp_path / "parts")[1] == ["train/01.png"]
+    (tmp_path / "split" / "test").rename(tmp_path / "split" / "Validation")
+    result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "again")
+    assert result.err == f"{tmp_path / 'split'}: train is packed, not Validation\n"
+    (tmp_path / "split" / "car").symlink_to(folder / "b")  # three classes, then, of which one is called "train"
+    assert run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "classes").status == 0
+    assert len(packed(tmp_path / "classes")[1]) == 51
 
 
 @pytest.mark.parametrize("form", ["binary", "python"])
@@ -190,23 +204,40 @@ def test_cifar_without_its_test_images(form: str, tmp_path: Path, run_patchgen: 
 
 
 def test_bad_images_are_named(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    out, whole = tmp_path / "out", encoded(image(0))
+    for damaged in (whole[:200], whole[:-12], whole[:60] + b"x" + whole[61:], b""):
+        (folder / "a" / "33.png").write_bytes(damaged)
+        result = run_patchgen("pack", folder, "--out", tmp_path / "b")
+        assert_one_line(result, "33.png: not a whole image", "new folder")
+        assert not (tmp_path / "b").exists()
+    (folder / "a" / "33.png").write_bytes(encoded(image(0), "TIFF")[:-8])
+    result = run_patchgen("pack", folder, "--out", tmp_path / "b", "--workers", 1)
+    assert_one_line(result, "33.png: not a whole image", "new folder")
+    jpeg = encoded(image(0), "JPEG")
+    (tmp_path / "jpegs").mkdir()
+    (tmp_path / "jpegs" / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    result = run_patchgen("pack", tmp_path / "jpegs", "--out", tmp_path / "c", "--workers", 1)
+    assert_one_line(result, "cut.jpg: not a whole image", "new folder")
+    (tmp_path / "jpegs" / "one.gif").write_bytes(b"")
+    assert_one_line(run_patchgen("pack", tmp_path / "jpegs", "--out", out), "one.gif", "convert it to PNG")
+
+
+def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
     out = tmp_path / "out"
-    (folder / "a" / "33.png").write_bytes(encoded(image(0))[:200])
-    assert_one_line(
-        run_patchgen("pack", folder, "--out", out, "--workers", 1), "33.png: not a whole image", "new folder"
-    )
-    (folder / "a" / "33.png").write_bytes(b"")
-    assert_one_line(run_patchgen("pack", folder, "--out", tmp_path / "b"), "33.png: not a whole image")
-    assert not (tmp_path / "b").exists()
     assert_one_line(
         run_patchgen("pack", tmp_path / "none", "--out", out), "none: does not exist", "a folder of images"
     )
     (tmp_path / "empty").mkdir()
     assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: holds no image")
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
-    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "is compressed", "gunzip")
+    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: compressed", "unpack")
+    (tmp_path / "empty" / "a.tar.gz").rename(tmp_path / "empty" / "a.tar")
     (tmp_path / "empty" / "a.tar").write_bytes(b"no tar" * 200)
-    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: not a whole tar", "get it again")
+    assert_one_line(
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: ", "not a whole tar", "get it again"
+    )
+    shutil.copy(folder / "a" / "30.png", tmp_path / "empty")
+    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "holds tars (a.tar) and images (30.png)")
     (tmp_path / "large").mkdir()
     write_image(tmp_path / "large" / "one.png", make_photo(2000, 2000))
     assert_one_line(run_patchgen("pack", tmp_path / "large", "--out", out), "images of 2000 px", "give --size")
