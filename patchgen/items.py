@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -194,11 +194,3 @@ def item_digest(content: bytes | Pixels) -> bytes:
     """SHA-256, raw, of a file's bytes, or of a record's pixels."""
     data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
     return hashlib.sha256(data).digest()
-
-
-def folder_digest(digests: Iterable[bytes]) -> str:
-    """SHA-256, as hex, over raw digests in their order: what stands for a folder as a photo's digest for a photo."""
-    state = hashlib.sha256()
-    for digest in digests:
-        state.update(digest)
-    return state.hexdigest()

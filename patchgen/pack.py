@@ -5,11 +5,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from manifests.digest import pixel_root
 from manifests.schema import ImageFormat, Manifest
 from manifests.terminal import counting, progress_bar
 from patchgen.build import write_set
 from patchgen.errors import PatchgenError
-from patchgen.items import Item, find_items, folder_digest, item_digest, read_item
+from patchgen.items import Item, find_items, item_digest, read_item
 from patchgen.packed import Form, PackTask, choose, form_of
 from patchgen.plan import Plan, default_shard_size, is_unicode, require_limits, require_texts
 from patchgen.shard import tasks_for
@@ -87,7 +88,7 @@ def _source(data: Path, digests: list[bytes], forms: set[Form]) -> dict[str, Any
     name = data.resolve().name or "images"
     if not is_unicode(name):
         raise PatchgenError(f"{str(data)!a}: its name is not UTF-8 text; rename it")
-    digest = folder_digest(digests)
+    digest = pixel_root(digests)  # the same sum, here over the digests of files
     return {
         "name": name,
         "sha256": digest,
