@@ -1,7 +1,5 @@
 """A run's configuration: YAML in, one frozen value out; unknown keys are refused with the nearest known one."""
 
-import difflib
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -18,9 +16,9 @@ from distill.precision import PrecisionChoice
 from distill.teacher import TeacherConfig
 from distill.weights import Triple
 from manifests.faults import describe, parse_yaml
-from manifests.files import read_regular_file
 
-MAX_CONFIG_BYTES = 1 << 20
+CONFIGS = "configs"
+"""Where the packaged ones lie."""
 
 
 class _Group(BaseModel):
@@ -166,48 +164,6 @@ class SupervisedConfig(_Run):
     train: TrainConfig
     eval: EvalConfig = EvalConfig()
     paper: PaperConfig | None = None
-
-
-def packaged_configs() -> list[str]:
-    """Names of the configs that come with the package."""
-    folder = resources.files("distill") / "configs"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
-def packaged_text(name: str) -> str:
-    """The YAML of a packaged config, comments and all.
-
-    Raises:
-        DistillError: there is none of that name.
-    """
-    names = packaged_configs()
-    bare = name.removesuffix(".yaml")
-    if bare not in names:
-        near = difflib.get_close_matches(bare, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-        raise DistillError(f"config {name!r}: no such file and no packaged config; {hint}")
-    return (resources.files("distill") / "configs" / f"{bare}.yaml").read_text(encoding="utf-8")
-
-
-def headline(name: str) -> str:
-    """What a packaged config is for: the beginning of its first comment."""
-    return packaged_text(name).splitlines()[0].removeprefix("#").split(":")[0].strip()
-
-
-def read_config(name_or_path: str) -> tuple[str, str]:
-    """A short name and the YAML text of a config: a file where there is one, else the packaged one.
-
-    Raises:
-        DistillError: neither exists, or the file cannot be read.
-    """
-    path = Path(name_or_path)
-    if not path.is_file():
-        return path.name.removesuffix(".yaml"), packaged_text(name_or_path)
-    try:
-        return path.stem, read_regular_file(path, MAX_CONFIG_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DistillError(f"config {path}: cannot be read: {reason}") from error
 
 
 C = TypeVar("C", bound=_Run)

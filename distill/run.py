@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.config import Config
 from distill.data.cache import open_source
 from distill.data.labelled import load_labelled
-from distill.data.view import View
+from distill.data.order import Order
+from distill.data.view import Resident, View
 from distill.engine import Engine
-from distill.errors import Say
+from distill.errors import Say, ignore
+from distill.estimate import WORTH_STEPS, Cost, estimate
 from distill.evaluate import logits_of
 from distill.judge import Judge, Verdict, require_top1
-from distill.lesson import Lesson, open_lesson
+from distill.lesson import Lesson, LiveLesson, open_lesson
 from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
@@ -34,6 +36,7 @@ from distill.runs import (
     run_directory,
 )
 from distill.sample import keep_sample
+from distill.teacher import Teacher
 from manifests import PatchSet, open_patchset
 
 RESULT_NAME = "student.safetensors"
@@ -71,6 +74,8 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     judge = open_judge(config, lesson, size, device, say)
     seed = config.data.view_seed
     with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say) as view:
+        if state is None and steps >= WORTH_STEPS:
+            say(f"estimated: {estimate_run(config, patchset.manifest.n, patchset.manifest.size, device)}")
         engine = make_engine(config.train, device, steps, say)
         loop = _make_loop(config, student, lesson, view, engine)
         measure = judge.measure if judge else None
@@ -121,6 +126,27 @@ def open_judge(config: Config, lesson: Lesson, size: int, device: torch.device, 
         say(f"teacher {config.teacher.arch}: top-1 {judge.teacher_top1:.2f} % on {len(data.labels)} images")
     require_top1(judge, config.teacher)
     return judge
+
+
+def estimate_run(config: Config, n: int, size: int, device: torch.device) -> Cost:
+    """What distilling from ``n`` patches of ``size`` px would cost here, from a warm-up that needs no teacher's file.
+
+    Raises:
+        DistillError: the config asks for a network that there is not, or one that does not take the size.
+    """
+
+    def make(short: Config, images: Tensor) -> Loop:
+        num_classes, steps = short.teacher.num_classes, short.train.steps(n, short.data.batch_size)
+        network = new_network(short.teacher.arch, num_classes, 0).eval().requires_grad_(False)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher = Teacher(model=network, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), sha256="")
+        source = Resident(samples=images, order=Order(len(images), short.data.batch_size, 0), device=device)
+        view = View(source=source, augment=short.augment, seed=0, period=steps)
+        lesson = LiveLesson(teacher=teacher, num_classes=num_classes)
+        student = new_network(short.student.arch, num_classes, 1)
+        return _make_loop(short, student, lesson, view, make_engine(short.train, device, steps, ignore))
+
+    return estimate(config, make, n=n, size=size, device=device)
 
 
 def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, engine: Engine) -> Loop:

@@ -10,7 +10,8 @@ from distill.config import SupervisedConfig
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
 from distill.data.view import Resident, View, fits_gpu
-from distill.errors import DistillError, Say
+from distill.errors import DistillError, Say, ignore
+from distill.estimate import WORTH_STEPS, Cost, estimate
 from distill.judge import Judge, Verdict
 from distill.loop import Loop
 from distill.losses import cross_entropy
@@ -56,6 +57,8 @@ def teach(
         state, done = begin(out, RESULT_NAME, identity, say)
         if done is not None:
             return done
+        if state is None and config.train.steps(len(images.labels), config.data.batch_size) >= WORTH_STEPS:
+            say(f"estimated: {estimate_teaching(config, len(images.labels), images.size, device)}")
         loop = _make_loop(config, images, device, say)
         say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
         judge = _judge(config, loop, device)
@@ -64,6 +67,20 @@ def teach(
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
         origin = {"data_sha256": digest, "config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
         return finish(loop, progress, out, RESULT_NAME, network, verdict, origin)
+
+
+def estimate_teaching(config: SupervisedConfig, n: int, size: int, device: torch.device) -> Cost:
+    """What teaching a network ``n`` images of ``size`` px would cost here, from a short warm-up.
+
+    Raises:
+        DistillError: the config asks for a network that there is not, or one that does not take the size.
+    """
+
+    def make(short: SupervisedConfig, images: Tensor) -> Loop:
+        labels = torch.arange(len(images)) % short.network.num_classes
+        return _make_loop(short, LabelledImages(images=images, labels=labels), device, ignore)
+
+    return estimate(config, make, n=n, size=size, device=device)
 
 
 def statistics(images: Tensor) -> tuple[Triple, Triple]:

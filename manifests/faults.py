@@ -115,6 +115,10 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
             arguments = typing.get_args(current)
             current = arguments[0] if arguments else None
             continue
+        if typing.get_origin(current) is dict:  # names of a file's own, each for a value of one type
+            keys.append(part)
+            current = typing.get_args(current)[1]
+            continue
         members = _members(current)
         tagged = next((model for model, tags in members if len(members) > 1 and part in tags), None)
         if tagged is not None:

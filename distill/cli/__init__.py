@@ -6,9 +6,10 @@ from typing import NoReturn
 
 import click
 
-from distill.cli.checking import configs, evaluate
+from distill.cli.checking import configs, evaluate, tables
 from distill.cli.labelling import label, verify
 from distill.cli.reporting import report, visualize
+from distill.cli.reproducing import reproduce
 from distill.cli.training import teacher, train
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
@@ -21,7 +22,7 @@ def cli() -> None:
     """Train students on frozen patch sets against a teacher."""
 
 
-for command in (train, teacher, label, verify, evaluate, visualize, report, configs):
+for command in (train, teacher, label, verify, evaluate, visualize, report, reproduce, configs, tables):
     cli.add_command(command)
 
 

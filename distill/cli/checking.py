@@ -6,8 +6,11 @@ from typing import Any
 
 import click
 
+from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
 from manifests.terminal import printable
+
+TABLES = "tables"
 
 
 @click.command("eval")
@@ -75,13 +78,28 @@ def configs(name: str | None, keys: str | None) -> None:
 
     Example: distill configs fast-cifar > mine.yaml
     """
-    from distill.config import Config, SupervisedConfig, headline, packaged_configs, packaged_text  # noqa: PLC0415
+    from distill.config import CONFIGS, Config, SupervisedConfig  # noqa: PLC0415
     from distill.reference import describe_keys  # noqa: PLC0415
 
     if keys is not None:
         click.echo(describe_keys(Config if keys == "train" else SupervisedConfig))
-    elif name is not None:
-        click.echo(packaged_text(name), nl=False)
     else:
-        for each in packaged_configs():
-            click.echo(f"{each:28}{headline(each)}")
+        _list_or_print(CONFIGS, name)
+
+
+@click.command()
+@click.argument("name", required=False)
+def tables(name: str | None) -> None:
+    """List the packaged tables, or print the one called NAME.
+
+    Example: distill tables main > mine.yaml
+    """
+    _list_or_print(TABLES, name)
+
+
+def _list_or_print(folder: str, name: str | None) -> None:
+    if name is not None:
+        click.echo(packaged.text(folder, name), nl=False)
+        return
+    for each in packaged.names(folder):
+        click.echo(f"{each:28}{packaged.headline(folder, each)}")

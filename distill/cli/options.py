@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill import packaged
 from manifests.faults import parse_yaml
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 
 
-def _parse_sets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     settings = {}
     for value in values:
         key, equals, text = value.partition("=")
@@ -31,7 +32,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 shards_option = click.option("--shards", required=True, type=FILE, help="Folder of a patch set.")
 config_option = click.option("--config", "config_name", required=True, help="A YAML file or a packaged config.")
 set_option = click.option(
-    "--set", "settings", multiple=True, callback=_parse_sets, help="Override a key: optim.lr=0.001."
+    "--set", "settings", multiple=True, callback=parse_sets, help="Override a key: optim.lr=0.001."
 )
 eval_option = click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
 resume_option = click.option("--resume", is_flag=True, help="Go on with the run in --out, if it has begun.")
@@ -43,9 +44,9 @@ labels_option = click.option(
 
 def run_config(config_name: str, settings: dict[str, Any], **files: Path | None) -> "Config":
     """The config of a run, with what options say of it; ``files`` are named as ``named`` takes them."""
-    from distill.config import Config, parse_config, read_config  # noqa: PLC0415
+    from distill.config import CONFIGS, Config, parse_config  # noqa: PLC0415
 
-    name, text = read_config(config_name)
+    name, text = packaged.read(CONFIGS, config_name)
     return parse_config(text, name, settings | named(**files), Config)
 
 
@@ -57,7 +58,7 @@ def named(
     return {key: value for key, value in keys.items() if value is not None}
 
 
-def _parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+def parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
     try:
@@ -69,7 +70,7 @@ def _parse_seeds(context: click.Context, parameter: click.Parameter, value: str 
     return seeds
 
 
-seeds_option = click.option("--seeds", callback=_parse_seeds, help="A run for each: 0,1,2; sets train.seed.")
+seeds_option = click.option("--seeds", callback=parse_seeds, help="A run for each: 0,1,2; sets train.seed.")
 
 
 def _parse_triple(

@@ -1,0 +1,105 @@
+"""The command that does a publication's table again: ``reproduce``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill import packaged
+from distill.cli.checking import TABLES
+from distill.cli.options import FILE, parse_seeds, parse_sets
+from manifests.terminal import FAILED, InterruptedProgram, printable, say
+
+
+def _parse_named(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise click.BadParameter(f"{value!r}: expected NAME=PATH, such as cifar10=cifar-10-batches-bin/")
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice")
+        found[name] = Path(path).resolve()
+    return found
+
+
+_SCALE = click.FloatRange(0, 1000, min_open=True)
+
+
+@click.command()
+@click.argument("table", metavar="TABLE")
+@click.option("--input", "inputs", multiple=True, callback=_parse_named, help="What the table needs: NAME=PATH.")
+@click.option("--teacher", "teachers", multiple=True, callback=_parse_named, help="A weight file: NETWORK=FILE.")
+@click.option("--out", type=FILE, help="Folder of the table [default: tables/TABLE].")
+@click.option("--only", multiple=True, help="Rows of this run or network alone; * stands for any letters.")
+@click.option("--scale", type=_SCALE, default=1.0, show_default=True, help="Length of students' runs, × the table's.")
+@click.option("--teacher-scale", type=_SCALE, help="Of runs from labels [default: as --scale].")
+@click.option("--seeds", callback=parse_seeds, default="0", show_default=True, help="Of students: 0,1,2.")
+@click.option("--variant", help="Settings of this name in the table, for every student.")
+@click.option("--set", "settings", multiple=True, callback=parse_sets, help="Override a key of students' configs.")
+@click.option(
+    "--teacher-set", "teacher_settings", multiple=True, callback=parse_sets, help="Likewise of runs from labels."
+)
+@click.option("--estimate", "only_estimate", is_flag=True, help="Say what it would cost, and stop.")
+@click.option("--device", default="auto", show_default=True, help="auto: every GPU, a row each; cpu; cuda:0,cuda:1.")
+def reproduce(
+    table: str,
+    inputs: dict[str, Path],
+    teachers: dict[str, Path],
+    out: Path | None,
+    only: tuple[str, ...],
+    scale: float,
+    teacher_scale: float | None,
+    seeds: tuple[int, ...],
+    variant: str | None,
+    settings: dict[str, Any],
+    teacher_settings: dict[str, Any],
+    only_estimate: bool,
+    device: str,
+) -> None:
+    """Do a publication's table again, and set its figures beside ours.
+
+    TABLE is a YAML file or a packaged table, see distill tables. Sets are built, teachers trained, students distilled
+    by the ordinary commands, which are printed. Run it again to go on: what is done is skipped. A row that fails does
+    not stop the others.
+
+    Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
+    """
+    # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
+    from distill.reproduce import describe_cost, list_devices, make_plan, prices  # noqa: PLC0415
+    from distill.reproduce import reproduce as run_table  # noqa: PLC0415
+    from distill.table.jobs import Wish  # noqa: PLC0415
+    from distill.table.schema import parse_table  # noqa: PLC0415
+
+    name, text = packaged.read(TABLES, table)
+    out = out or Path("tables") / name
+    parsed = parse_table(text, name)
+    wish = Wish(
+        inputs=inputs,
+        teachers=teachers,
+        scale=scale,
+        teacher_scale=scale if teacher_scale is None else teacher_scale,
+        seeds=seeds,
+        settings=parsed.variant(variant) | settings,
+        teacher_settings=teacher_settings,
+        folder=Path(table).parent if Path(table).is_file() else Path(),
+    )
+    devices = list_devices(device)
+    plan = make_plan(parsed, wish, only)
+    for of, options in plan.skipped.items():
+        say(f"left out: {of} needs {' '.join(options)}")
+    costs = prices(plan, out, devices[0])
+    for line in describe_cost(plan, costs, out, devices):
+        (click.echo if only_estimate else say)(line)
+    if only_estimate:
+        return
+    try:
+        done = run_table(plan, out, devices, costs, say)
+    except KeyboardInterrupt as stop:
+        raise InterruptedProgram("stopped; run the same command again to go on") from stop
+    for line in done.lines:
+        click.echo(printable(line))
+    click.echo(f"table: {done.page}")
+    if done.failed:
+        click.echo(f"distill: {len(done.failed)} of {len(plan.chosen)} jobs failed", err=True)
+        raise click.exceptions.Exit(FAILED)

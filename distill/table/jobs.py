@@ -1,0 +1,243 @@
+"""A table as jobs: commands of the two programs, what each needs, and the file that each ends with."""
+
+import dataclasses
+import difflib
+import json
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill import packaged
+from distill.config import CONFIGS, Config, SupervisedConfig, parse_config
+from distill.errors import DistillError
+from distill.session import SUMMARY_NAME
+from distill.table.schema import BuiltSet, Row, Run, Table
+
+TEACHER_NAME = "teacher.safetensors"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a user says of a table. ``inputs`` and ``teachers`` are absolute paths by the table's names.
+
+    ``scale`` and ``teacher_scale`` multiply the length of runs and of networks; ``settings`` and
+    ``teacher_settings`` override keys of their configs; ``folder`` is where paths in the table start.
+    """
+
+    inputs: Mapping[str, Path]
+    teachers: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    scale: float = 1.0
+    teacher_scale: float = 1.0
+    seeds: tuple[int, ...] = (0,)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    folder: Path = Path()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A command that runs in the table's folder. ``result`` is written last, so where it is, the job is done.
+
+    ``name`` is the path of what it makes. A training has a ``config``, and in an epoch either ``n`` samples, or all
+    images of the input ``epoch_of``; a set has ``n`` patches, if they are known, and no config.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    result: str
+    needs: tuple[str, ...] = ()
+    config: Config | SupervisedConfig | None = None
+    n: int | None = None
+    epoch_of: str | None = None
+
+    @property
+    def command(self) -> str:
+        """As a shell takes it."""
+        return shlex.join(self.argv)
+
+
+def check_wish(table: Table, wish: Wish) -> None:
+    """Make sure that a table has everything ``wish`` names.
+
+    Raises:
+        DistillError: it has no such input or network, or a file is not there.
+    """
+    known = table.inputs()
+    for option, given, names in (("--input", wish.inputs, known), ("--teacher", wish.teachers, table.networks)):
+        for name, path in given.items():
+            if name not in names:
+                raise DistillError(f"{option} {name}: the table has {_nearest(name, names)}")
+            if not path.exists():
+                raise DistillError(f"{option} {name}={path}: no such file or folder")
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"none of that name; did you mean {near[0]!r}?" if near else f"{', '.join(sorted(names))}"
+
+
+def missing(table: Table, wish: Wish, of: str) -> list[str]:
+    """What a network or run still needs from the user: the options that would give it."""
+    teacher = table.runs[of].teacher if of in table.runs else of
+    lacks = [f"--input {name}=PATH" for name in dict.fromkeys(table.needs(of)) if name not in wish.inputs]
+    if table.networks[teacher].config is None and teacher not in wish.teachers:
+        lacks.append(f"--teacher {teacher}=FILE")
+    return lacks
+
+
+def make_jobs(table: Table, wish: Wish) -> dict[str, Job]:
+    """All jobs that the given inputs allow, by name, each after those it needs.
+
+    Raises:
+        DistillError: a config is missing or wrong.
+    """
+    jobs = [*_images(table), *_sets(table, wish), *_packs(table, wish), *_networks(table, wish), *_runs(table, wish)]
+    return {job.name: job for job in jobs}
+
+
+def jobs_of(table: Table, wish: Wish, row: Row) -> list[str]:
+    """Names of the jobs whose results a row shows: one a seed, or none where its network was given as a file."""
+    if row.of in table.networks:
+        return [] if row.of in wish.teachers else [f"networks/{row.of}"]
+    return [f"runs/{row.of}/seed{seed}" for seed in wish.seeds]
+
+
+def with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
+    """The named jobs and all that they need, in the order of ``jobs``."""
+    wanted: set[str] = set()
+    waiting = [name for name in names if name in jobs]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += jobs[name].needs
+    return {name: job for name, job in jobs.items() if name in wanted}
+
+
+def _images(table: Table) -> Iterable[Job]:
+    for name, image in table.images.items():
+        path = f"images/{name}.png"
+        argv = ("patchgen", "source", image.source, "--size", image.size, "--seed", str(image.seed), "--out", path)
+        yield Job(name=f"images/{name}", argv=argv, result=path)
+
+
+def _sets(table: Table, wish: Wish) -> Iterable[Job]:
+    for name, built in table.sets.items():
+        if any(image not in table.images and image not in wish.inputs for image in built.images):
+            continue
+        made = [image for image in built.images if image in table.images]
+        paths = [f"images/{image}.png" if image in made else str(wish.inputs[image]) for image in built.images]
+        n = _patches(table, wish, name, built)
+        argv = ["patchgen", "build", *(word for path in paths for word in ("--image", path)), "--n", str(n)]
+        argv += ["--size", str(built.size)] if built.size else []
+        argv += ["--recipe", _file_or_name(built.recipe, wish.folder)] if built.recipe else []
+        argv += ["--seed", str(built.seed)] if built.seed else []
+        yield _set_job(name, argv, tuple(f"images/{image}" for image in made), n)
+
+
+def _packs(table: Table, wish: Wish) -> Iterable[Job]:
+    for name, packed in table.packs.items():
+        if packed.pack in wish.inputs:
+            size = ["--size", str(packed.size)] if packed.size else []
+            yield _set_job(name, ["patchgen", "pack", str(wish.inputs[packed.pack]), *size], (), None)
+
+
+def _set_job(name: str, argv: list[str], needs: tuple[str, ...], n: int | None) -> Job:
+    path = f"sets/{name}"
+    return Job(name=path, argv=(*argv, "--out", path), needs=needs, result=f"{path}/manifest.json", n=n)
+
+
+def _patches(table: Table, wish: Wish, name: str, built: BuiltSet) -> int:
+    """How many patches a set has: never more than the shortened runs see of it."""
+    if wish.scale >= 1:
+        return built.n
+    seen = (_samples(_run_config(run, wish), built.n, wish) for run in table.runs.values() if run.shards == name)
+    return min(built.n, max(seen, default=built.n))
+
+
+def _samples(config: Config, n: int, wish: Wish) -> int:
+    whole = config.train.samples if config.train.samples is not None else round((config.train.epochs or 0) * n)
+    return max(round(whole * wish.scale), config.data.batch_size)
+
+
+def _networks(table: Table, wish: Wish) -> Iterable[Job]:
+    for name, network in table.networks.items():
+        if network.config is None or name in wish.teachers or network.data not in wish.inputs:
+            continue
+        settings = {**network.set, **wish.teacher_settings}
+        config = _parse(network.config, settings, wish, SupervisedConfig)
+        settings |= _seed(wish.seeds[0]) | _shortened(config.train.samples, config.train.epochs, wish.teacher_scale)
+        config = _parse(network.config, settings, wish, SupervisedConfig)
+        data = str(wish.inputs[network.data])
+        argv = ("distill", "teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
+        yield _training(f"networks/{name}", argv, settings, config=config, epoch_of=network.data)
+
+
+def _runs(table: Table, wish: Wish) -> Iterable[Job]:
+    for name, run in table.runs.items():
+        if missing(table, wish, name):
+            continue
+        config, settings = _run_config(run, wish), {**run.set, **wish.settings}
+        packed = table.packs.get(run.shards)
+        n = table.sets[run.shards].n if packed is None else None
+        if wish.scale != 1 and n is not None:
+            settings["train.samples"] = _samples(config, n, wish)
+        elif wish.scale != 1:
+            settings |= _shortened(config.train.samples, config.train.epochs, wish.scale)
+        if run.evaluations:
+            if n is None and config.train.samples is None:
+                raise DistillError(f"runs.{name}.evaluations: of a pack in epochs; set train.samples")
+            settings["eval.every"] = max(_samples(config, n or 0, wish) // run.evaluations, 1)
+        given = wish.teachers.get(run.teacher)
+        needs = (f"sets/{run.shards}", *(() if given else (f"networks/{run.teacher}",)))
+        teacher = str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"
+        data = str(wish.inputs[table.networks[run.teacher].data])
+        argv = ("distill", "train", "--shards", needs[0], "--config", _config(run.config, wish), "--teacher", teacher)
+        for seed in wish.seeds:
+            own = settings | _seed(seed)
+            yield _training(
+                f"runs/{name}/seed{seed}",
+                (*argv, "--eval", data),
+                own,
+                needs=needs,
+                config=_parse(run.config, own, wish, Config),
+                n=n,
+                epoch_of=packed.pack if packed else None,
+            )
+
+
+def _training(path: str, argv: tuple[str, ...], settings: Mapping[str, Any], **more: Any) -> Job:
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    argv = (*argv, *sets, "--out", path, "--resume")
+    return Job(name=path, argv=argv, result=f"{path}/{SUMMARY_NAME}", **more)
+
+
+def _run_config(run: Run, wish: Wish) -> Config:
+    return _parse(run.config, {**run.set, **wish.settings}, wish, Config)
+
+
+def _parse(name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
+    short, text = packaged.read(CONFIGS, _config(name, wish))
+    return parse_config(text, short, dict(settings), model)
+
+
+def _config(name: str, wish: Wish) -> str:
+    return _file_or_name(name, wish.folder)
+
+
+def _file_or_name(name: str, folder: Path) -> str:
+    path = folder / name
+    return str(path.resolve()) if path.is_file() else name
+
+
+def _seed(seed: int) -> dict[str, Any]:
+    return {"train.seed": seed} if seed else {}
+
+
+def _shortened(samples: int | None, epochs: float | None, scale: float) -> dict[str, Any]:
+    if scale == 1:
+        return {}
+    if samples is not None:
+        return {"train.samples": max(round(samples * scale), 1)}
+    return {"train.epochs": float(f"{(epochs or 0) * scale:.6g}")}

@@ -1,0 +1,101 @@
+"""A table's results as Markdown and as an HTML page that needs nothing else."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+
+import jinja2
+
+from distill.estimate import duration
+from distill.table.results import Line
+from distill.table.schema import Table
+
+HEADINGS = ("", "paper", "ours", "difference", "samples", "time", "set", "teacher", "result")
+SHORT = 8
+NAMES = {
+    "set_id": "patch set (set_id)",
+    "data_sha256": "training images",
+    "teacher_sha256": "teacher's file",
+    "config_sha256": "config, with the order it gives",
+    "sha256": "result's file",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """What stands on it beside the results: ``facts`` are labels and texts, ``commands`` what was run, in order."""
+
+    table: Table
+    lines: list[Line]
+    facts: list[tuple[str, str]]
+    commands: list[str]
+
+    def groups(self) -> list[tuple[str, list[Line]]]:
+        """Lines by group, both in the table's order."""
+        return [(name, list(lines)) for name, lines in itertools.groupby(self.lines, key=lambda line: line.group)]
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown."""
+    parts = [f"# {page.table.title}", page.table.source]
+    parts += [page.table.note.strip()] if page.table.note else []
+    rows = [_row(HEADINGS), _row(["---"] + ["---:"] * 5 + ["---"] * 3)]
+    for group, lines in page.groups():
+        rows.append(_row([f"**{_plain(group)}**"] + [""] * (len(HEADINGS) - 1)))
+        rows += [_row([_plain(cell) for cell in cells(line)]) for line in lines]
+    parts += ["\n".join(rows), "Top-1 in percent at the last step; ± is the deviation over seeds."]
+    parts.append("\n".join(f"- {label}: {_plain(text)}" for label, text in page.facts))
+    parts.append("Commands, in the folder of the table:\n\n```sh\n" + "\n".join(page.commands) + "\n```")
+    digests = [f"- {line.group}, {line.name}: {_digests(line)}" for line in page.lines if line.digests]
+    parts += ["SHA-256:\n\n" + "\n".join(_plain(each) for each in digests)] if digests else []
+    return "\n\n".join(parts) + "\n"
+
+
+def html(page: Page) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("distill", "table"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.get_template("table.html.j2")
+    return template.render(page=page, headings=HEADINGS, cells=cells, names=NAMES)
+
+
+def cells(line: Line) -> list[str]:
+    """A line's texts, as ``HEADINGS`` has them; what is not there is empty, and what is missing stands under ours."""
+    ours = "" if line.mean is None else f"{line.mean:.2f}"
+    ours += "" if line.deviation is None else f" ± {line.deviation:.2f}"
+    digests = [line.digests.get(key, "") for key in ("set_id", "teacher_sha256", "sha256")]
+    return [
+        line.name,
+        "" if line.paper is None else f"{line.paper:.2f}",
+        "; ".join(part for part in (ours, line.state) if part),
+        "" if line.difference is None else f"{line.difference:+.2f}",
+        "" if line.samples is None else f"{line.samples:,}",
+        "" if line.seconds is None else duration(line.seconds),
+        *(", ".join(each[:SHORT] for each in digest.split(", ")) for digest in digests),
+    ]
+
+
+def text(lines: Iterable[Line]) -> list[str]:
+    """For a terminal: what each row reached."""
+    found = []
+    for line in lines:
+        _, paper, ours, difference, samples, time, *_ = cells(line)
+        parts = [f"paper {paper or 'none'}", f"ours {ours or 'none'}"]
+        parts += [f"difference {difference}"] if difference else []
+        parts += [f"{samples} samples in {time}"] if samples else []
+        found.append(f"{line.group}, {line.name}: {', '.join(parts)}")
+    return found
+
+
+def _digests(line: Line) -> str:
+    return "; ".join(f"{NAMES[key]} {value}" for key, value in line.digests.items())
+
+
+def _row(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _plain(value: str) -> str:
+    """A text without what Markdown would take for a table's or HTML's."""
+    return " ".join(value.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
