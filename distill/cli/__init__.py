@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from distill.cli.checking import configs, evaluate
+from distill.cli.checking import configs, convert, evaluate
 from distill.cli.labelling import label, verify
 from distill.cli.reporting import report, visualize
 from distill.cli.training import teacher, train
@@ -21,7 +21,7 @@ def cli() -> None:
     """Train students on frozen patch sets against a teacher."""
 
 
-for command in (train, teacher, label, verify, evaluate, visualize, report, configs):
+for command in (train, teacher, label, verify, evaluate, convert, visualize, report, configs):
     cli.add_command(command)
 
 
