@@ -3,9 +3,10 @@
 A scheme stands here only for networks that compute the same function as one of ours: each was read in the
 repository it names, and ``tests/distill/test_published.py`` builds it anew and compares logits. Names that are ours
 already need no scheme: those of akamaster/pytorch_resnet_cifar10 (``resnetN``; its option B: ``resnetN-b``),
-kuangliu/pytorch-cifar (``vggN-bn``, ``resnetN-8x``), chenyaofo/pytorch-cifar-models (``vggN-bn-512``),
-weiaicunzai/pytorch-cifar100 (``vggN-bn-4096``), torchvision, and for ``wrn-D-K`` of xternalz/WideResNet-pytorch,
-HobbitLong/RepDistiller, polo5/ZeroShotKnowledgeTransfer, zju-vipa/CMI and bearpaw/pytorch-classification.
+kuangliu/pytorch-cifar (``vggN-bn``, ``resnetN-8x``), bearpaw/pytorch-classification (``vggN-bn``),
+chenyaofo/pytorch-cifar-models (``vggN-bn-512``), weiaicunzai/pytorch-cifar100 (``vggN-bn-4096``), torchvision, and
+for ``wrn-D-K`` of xternalz/WideResNet-pytorch, HobbitLong/RepDistiller, polo5/ZeroShotKnowledgeTransfer and
+zju-vipa/CMI.
 
 Some names are refused on purpose, because networks that differ have them in common: an ImageNet ResNet with a 3×3
 stem and torchvision's names may pool behind the stem (huyvnphan/PyTorch_CIFAR10) or not, and no file says which.
