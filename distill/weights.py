@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import pickle
+import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import DamagedError, DistillError
+from distill.published import WRAPPERS, other_variant, to_our_names, unwrap
 from manifests.errors import TORN
 from manifests.files import write_atomically
 
@@ -69,6 +72,11 @@ def load_tensors(path: Path) -> Any:
     except PermissionError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
     except TORN as error:
+        if isinstance(error, pickle.UnpicklingError) and (match := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            raise DamagedError(
+                f"{path}: asks for {match[1]}, which is no tensor and might run code, so it is not read; where you "
+                "trust it, save its state dict alone: torch.save(model.state_dict(), FILE)"
+            ) from error
         raise DamagedError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
 
 
@@ -82,15 +90,15 @@ def _require_checksums(path: Path) -> None:
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what published checkpoints hold: itself, or under a usual key; parallel or not."""
-    for key in ("state_dict", "model", "net"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-            break
-    pairs = loaded.items() if isinstance(loaded, dict) else [(None, None)]
+    """The state dict in what published checkpoints hold."""
+    state = unwrap(loaded)
+    pairs = state.items() if isinstance(state, dict) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
-        raise DistillError(f"{path}: holds no state dict, expected a dict of parameter names to tensors")
-    return {name.removeprefix("module."): value for name, value in loaded.items()}
+        raise DistillError(
+            f"{path}: holds no state dict, expected a dict of parameter names to tensors, by itself or under "
+            f"one of {', '.join(WRAPPERS)}"
+        )
+    return state
 
 
 def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:
@@ -123,6 +131,11 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
 
 def save_weights(path: Path, model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> None:
     """Write a state dict as safetensors, with what ``load_weights`` gives back, whole or not at all."""
+    write_atomically(path, encode_weights(model, arch=arch, num_classes=num_classes, mean=mean, std=std))
+
+
+def encode_weights(model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> bytes:
+    """What ``save_weights`` writes: the same bytes for the same network."""
     metadata = {
         "arch": arch,
         "num_classes": str(num_classes),
@@ -130,7 +143,7 @@ def save_weights(path: Path, model: nn.Module, *, arch: str, num_classes: int, m
         "std": ",".join(repr(float(value)) for value in std),
     }
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(path, _sorted_header(safetensors.torch.save(state, metadata)))
+    return _sorted_header(safetensors.torch.save(state, metadata))
 
 
 def _sorted_header(data: bytes) -> bytes:
@@ -146,33 +159,45 @@ def _sorted_header(data: bytes) -> bytes:
 def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: int) -> None:
     """Load ``weights`` into ``model``, which is a fresh ``arch`` with ``num_classes`` outputs.
 
+    Where the file does not say what network it holds, its parameters may have the names of ``distill.published``.
+
     Raises:
         DistillError: the file is damaged, of another network, or of another number of classes.
     """
-    if weights.arch is not None and weights.arch != arch:
+    expected, state, held_arch = model.state_dict(), weights.state, weights.arch
+    if held_arch is None:
+        state = to_our_names(state, arch, expected)
+        if state.keys() != expected.keys():
+            held_arch = other_variant(weights.state, arch)
+    if held_arch is not None and held_arch != arch:
         raise DistillError(
-            f"{weights.path}: holds a {weights.arch}, but the config or --arch says {arch}; say {weights.arch} there"
+            f"{weights.path}: holds a {held_arch}, but the config or --arch says {arch}; say {held_arch} there"
         )
-    expected = model.state_dict()
-    held = weights.num_classes or _outputs(weights.state, expected)
+    held = weights.num_classes or _outputs(state, expected)
     if held is not None and held != num_classes:
         raise DistillError(
             f"{weights.path}: has {held} classes, but num_classes is {num_classes}; "
             "use weights trained on the same classes, or set num_classes"
         )
-    unusable = sorted(name for name, value in weights.state.items() if not _is_usable(value))
+    _require_fit(state, expected, weights.path, arch)
+    with torch.no_grad():
+        for name, value in expected.items():  # these are the model's own tensors; load_state_dict asks some models
+            value.copy_(state[name])  # for versions, which state dicts of plain tensors do not have
+
+
+def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, arch: str) -> None:
+    unusable = sorted(name for name, value in state.items() if not _is_usable(value))
     if unusable:
-        raise DistillError(f"{weights.path}: {unusable[0]} is no plain tensor of finite numbers; it is damaged")
+        raise DistillError(f"{path}: {unusable[0]} is no plain tensor of finite numbers; it is damaged")
     problems = [
-        _problem("lacks", sorted(expected.keys() - weights.state.keys())),
-        _problem("has the unknown", sorted(weights.state.keys() - expected.keys())),
-        _problem("has another shape of", _reshaped(weights.state, expected)),
-        _problem("has numbers of another kind in", _other_kinds(weights.state, expected)),
+        _problem("lacks", sorted(expected.keys() - state.keys())),
+        _problem("has the unknown", sorted(state.keys() - expected.keys())),
+        _problem("has another shape of", _reshaped(state, expected)),
+        _problem("has numbers of another kind in", _other_kinds(state, expected)),
     ]
     if any(problems):
         faults = "; ".join(problem for problem in problems if problem)
-        raise DistillError(f"{weights.path}: is not a {arch}: {faults}")
-    model.load_state_dict(weights.state)
+        raise DistillError(f"{path}: is not a {arch}: {faults}")
 
 
 def _is_usable(value: Tensor) -> bool:

@@ -47,7 +47,7 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A photo, a teacher, and CIFAR-10 in miniature, which that teacher knows by heart."""
+    """A photo, a teacher, another lab's, and CIFAR-10 in miniature, which the first teacher knows by heart."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
@@ -59,6 +59,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model(torch.randn(64, 3, 32, 32))  # gives the batch norms statistics of their own
     model.eval()
     save_weights(tmp_path / "resnet56.safetensors", model, arch="resnet56", num_classes=10, mean=MEAN, std=STD)
+    foreign = build_model("resnet56-b", 10).state_dict()
+    names = {name: name.replace("shortcut", "downsample").replace("linear", "fc") for name in foreign}
+    torch.save({names[name]: value for name, value in foreign.items()}, tmp_path / "cifar10_resnet56.pt")
     data = tmp_path / "cifar-10-batches-bin"
     data.mkdir()
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from distill.cli.checking import configs, evaluate, tables
+from distill.cli.checking import configs, convert, evaluate, tables
 from distill.cli.labelling import label, verify
 from distill.cli.reporting import report, visualize
 from distill.cli.reproducing import reproduce
@@ -22,7 +22,7 @@ def cli() -> None:
     """Train students on frozen patch sets against a teacher."""
 
 
-for command in (train, teacher, label, verify, evaluate, visualize, report, reproduce, configs, tables):
+for command in (train, teacher, label, verify, evaluate, convert, visualize, report, reproduce, configs, tables):
     cli.add_command(command)
 
 

@@ -1,6 +1,7 @@
-"""Commands that look: ``eval`` and ``configs``."""
+"""Commands that look: ``eval``, ``convert`` and ``configs``."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 
 from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
-from manifests.terminal import printable
+from manifests.terminal import printable, say
 
 TABLES = "tables"
 
@@ -68,6 +69,34 @@ def _print_result(result: dict[str, Any]) -> None:
             f"teacher: top-1 {result['teacher_top1']:.2f} %, agreement {result['agreement']:.2f} %, "
             f"KL from it {result['kl_to_teacher']:.4f} nats"
         )
+
+
+@click.command()
+@click.argument("path", type=FILE, metavar="FILE")
+@arch_option
+@mean_option
+@std_option
+@click.option("--out", required=True, type=FILE, help="The new file, .safetensors.")
+def convert(
+    path: Path,
+    arch: str | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+    out: Path,
+) -> None:
+    """Make a weight file say what it holds.
+
+    A checkpoint from elsewhere names neither its network nor how its input is normalised. The copy does, under the
+    names that parameters have here.
+
+    Example: distill convert wrn.pth --arch wrn-40-2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out wrn.safetensors
+    """
+    from distill.convert import convert as run_convert  # noqa: PLC0415 - torch takes seconds to import
+
+    network = run_convert(path, out, arch, mean, std)
+    mean_text, std_text = (",".join(map(str, triple)) for triple in (network.mean, network.std))
+    click.echo(f"{out}: {network.arch}, {network.num_classes} classes, mean {mean_text}, std {std_text}")
+    say(f"next: distill eval --weights {shlex.quote(str(out))} --data DATA")
 
 
 @click.command()

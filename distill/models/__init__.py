@@ -1,6 +1,7 @@
 """Networks by name: a name and a number of classes in, a module from images to logits out."""
 
 import difflib
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -10,25 +11,37 @@ import torchvision
 from torch import nn
 
 from distill.errors import DistillError
-from distill.models.resnet import CifarResNet
-from distill.models.vgg import CifarVgg
+from distill.models.resnet import CifarResNet, resnet_x4
+from distill.models.resnet8x import ResNet8x
+from distill.models.vgg import CifarVgg, vgg_with_hidden
 from distill.models.wrn import WideResNet
 
 TORCHVISION = "torchvision/"
-EXAMPLES = ("resnet20", "resnet32", "resnet44", "resnet56", "wrn-16-4", "wrn-40-4", "vgg16-bn", "vgg19-bn")
+EXAMPLES = (
+    *("resnet20", "resnet32", "resnet44", "resnet56", "wrn-16-4", "wrn-40-4", "vgg16-bn", "vgg19-bn"),
+    *("resnet56-b", "resnet32x4", "resnet18-8x", "wrn-40-4-raw", "vgg13-bn-avg", "vgg16-bn-512"),
+)
 
 _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., nn.Module]], ...] = (
     (re.compile(r"resnet(\d{1,4})"), CifarResNet),
+    (re.compile(r"resnet(\d{1,4})-b"), functools.partial(CifarResNet, projection=True)),
+    (re.compile(r"resnet(\d{1,4})x4"), resnet_x4),
+    (re.compile(r"resnet(\d{1,4})-8x"), ResNet8x),
     (re.compile(r"wrn-(\d{1,4})-(\d{1,2})"), WideResNet),
+    (re.compile(r"wrn-(\d{1,4})-(\d{1,2})-raw"), functools.partial(WideResNet, raw=True)),
     (re.compile(r"vgg(\d{2})-bn"), CifarVgg),
+    (re.compile(r"vgg(\d{2})-bn-avg"), functools.partial(CifarVgg, average=True)),
+    (re.compile(r"vgg(\d{2})-bn-([1-9]\d{0,3})"), vgg_with_hidden),
 )
 
 
 def build_model(arch: str, num_classes: int) -> nn.Module:
     """A freshly initialised network from normalised images (B, 3, H, W) to logits (B, num_classes).
 
-    ``arch`` is ``resnetN``, ``wrn-D-K`` or ``vggN-bn`` for the CIFAR networks, or ``torchvision/NAME`` for a
-    classification model of torchvision, such as ``torchvision/resnet50``.
+    ``arch`` is ``resnetN``, ``wrn-D-K`` or ``vggN-bn`` for the CIFAR networks of the paper; a variant of one that
+    checkpoints are published of: ``resnetN-b`` and ``resnetNx4`` (shortcuts with parameters), ``resnetN-8x``
+    (ImageNet's, for small images), ``wrn-D-K-raw``, ``vggN-bn-avg``, ``vggN-bn-H`` (three linear layers, H wide); or
+    ``torchvision/NAME`` for a classification model of torchvision, such as ``torchvision/resnet50``.
 
     Raises:
         DistillError: no network has this name.

@@ -1,27 +1,35 @@
-"""VGG-16 and VGG-19 with batch normalisation and one linear layer, for CIFAR.
+"""VGG with batch normalisation for CIFAR, and the classifiers it is published with.
 
-Source: Simonyan & Zisserman 2015, arXiv 1409.1556, configurations D and E, with the classifier that the CIFAR
-literature uses in place of three large linear layers. Names: ``features``, ``classifier``.
+Source: Simonyan & Zisserman 2015, arXiv 1409.1556, configurations A, B, D and E, with the one linear layer that the
+CIFAR literature uses in place of three large ones (https://github.com/kuangliu/pytorch-cifar, whose names these are:
+``features``, ``classifier``). The variants are those of published checkpoints, see ``distill.published``.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _CHANNELS = (64, 128, 256, 512, 512)
 
 
 class CifarVgg(nn.Module):
-    """VGG of ``depth`` 16 or 19 for images of at least 32 px."""
+    """VGG of ``depth`` 11, 13, 16 or 19 for images of at least 32 px.
 
-    def __init__(self, depth: int, num_classes: int) -> None:
+    With ``hidden``, the classifier has three linear layers, as wide as that between them. With ``average``, the last
+    two stages are not followed by max pooling, so that the mean is taken over 4×4 at 32 px: the network of
+    https://github.com/HobbitLong/RepDistiller. Its parameters have the shapes of the other's, but other names here,
+    because the one's weights make no sense in the other.
+    """
+
+    def __init__(self, depth: int, num_classes: int, *, hidden: int | None = None, average: bool = False) -> None:
         super().__init__()
         if depth not in _CONVOLUTIONS:
-            raise ValueError(f"a VGG here has 16 or 19 layers; got {depth}")
-        layers: list[nn.Module] = []
+            raise ValueError(f"a VGG here has 11, 13, 16 or 19 layers; got {depth}")
+        stages = []
         inputs = 3
-        for count, outputs in zip(_CONVOLUTIONS[depth], _CHANNELS, strict=True):
+        for number, (count, outputs) in enumerate(zip(_CONVOLUTIONS[depth], _CHANNELS, strict=True)):
+            layers: list[nn.Module] = []
             for _ in range(count):
                 layers += [
                     nn.Conv2d(inputs, outputs, 3, padding=1),
@@ -29,9 +37,11 @@ class CifarVgg(nn.Module):
                     nn.ReLU(inplace=True),
                 ]
                 inputs = outputs
-            layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(512, num_classes)
+            if not average or number < 3:
+                layers.append(nn.MaxPool2d(2))
+            stages.append(nn.Sequential(*layers))
+        self.features = nn.Sequential(*(stages if average else (layer for stage in stages for layer in stage)))
+        self.classifier = nn.Linear(512, num_classes) if hidden is None else _three_layers(hidden, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -41,3 +51,15 @@ class CifarVgg(nn.Module):
         out = F.adaptive_avg_pool2d(self.features(x), 1)
         logits: Tensor = self.classifier(torch.flatten(out, 1))
         return logits
+
+
+def vgg_with_hidden(depth: int, hidden: int, num_classes: int) -> CifarVgg:
+    """A VGG whose classifier has three linear layers, ``hidden`` wide."""
+    return CifarVgg(depth, num_classes, hidden=hidden)
+
+
+def _three_layers(hidden: int, num_classes: int) -> nn.Sequential:
+    """Linear layers 0, 3 and 6, and dropout between them, as torchvision's VGG has them."""
+    layers: list[nn.Module] = [nn.Linear(512, hidden), nn.ReLU(inplace=True), nn.Dropout()]
+    layers += [nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout()]
+    return nn.Sequential(*layers, nn.Linear(hidden, num_classes))

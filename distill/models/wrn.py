@@ -1,7 +1,8 @@
 """Wide residual networks WRN-depth-width: pre-activation blocks, 16-16k-32k-64k channels.
 
-Source: Zagoruyko & Komodakis 2016, arXiv 1605.07146. Parameter names follow the commonly published PyTorch
-checkpoints: ``conv1``, ``block1.layer.0.bn1`` …, ``bn1``, ``fc``.
+Source: Zagoruyko & Komodakis 2016, arXiv 1605.07146. Parameter names are those of
+https://github.com/xternalz/WideResNet-pytorch, which most checkpoints have: ``conv1``, ``block1.layer.0.bn1`` …,
+``bn1``, ``fc``.
 """
 
 import torch
@@ -10,20 +11,31 @@ from torch import Tensor, nn
 
 
 class WideBlock(nn.Module):
-    """BN-ReLU-conv twice; a 1×1 convolution on the shortcut where channels or resolution change."""
+    """BN-ReLU-conv twice; a 1×1 convolution on the shortcut where channels or resolution change.
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    That convolution has the block's first activation as its input, or with ``raw`` the block's input, before batch
+    norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. Its parameters have the same shape, but
+    another name here, because the one's weights make no sense in the other.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, raw: bool = False) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.convShortcut = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        projection = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.convShortcut = None if raw else projection
+        self.rawShortcut = projection if raw else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         active = F.relu(self.bn1(x))
-        shortcut = x if self.convShortcut is None else self.convShortcut(active)
+        shortcut = x
+        if self.convShortcut is not None:
+            shortcut = self.convShortcut(active)
+        elif self.rawShortcut is not None:
+            shortcut = self.rawShortcut(x)
         out = self.conv2(F.relu(self.bn2(self.conv1(active))))
         total: Tensor = out + shortcut
         return total
@@ -32,9 +44,9 @@ class WideBlock(nn.Module):
 class WideStage(nn.Module):
     """A row of blocks; its own class because published names have a ``layer`` level."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, blocks: int, stride: int, *, raw: bool = False) -> None:
         super().__init__()
-        first = WideBlock(inputs, outputs, stride)
+        first = WideBlock(inputs, outputs, stride, raw=raw)
         self.layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,9 +56,9 @@ class WideStage(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-``depth``-``width`` with ``depth`` = 6n + 4 layers, for small images."""
+    """WRN-``depth``-``width`` with ``depth`` = 6n + 4 layers, for small images; ``raw`` as in ``WideBlock``."""
 
-    def __init__(self, depth: int, width: int, num_classes: int) -> None:
+    def __init__(self, depth: int, width: int, num_classes: int, *, raw: bool = False) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
             raise ValueError(
@@ -54,9 +66,9 @@ class WideResNet(nn.Module):
             )
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.block1 = WideStage(16, 16 * width, blocks, 1)
-        self.block2 = WideStage(16 * width, 32 * width, blocks, 2)
-        self.block3 = WideStage(32 * width, 64 * width, blocks, 2)
+        self.block1 = WideStage(16, 16 * width, blocks, 1, raw=raw)
+        self.block2 = WideStage(16 * width, 32 * width, blocks, 2, raw=raw)
+        self.block3 = WideStage(32 * width, 64 * width, blocks, 2, raw=raw)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
         for module in self.modules():

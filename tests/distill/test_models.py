@@ -18,6 +18,7 @@ ALL = (
         "vgg16-bn",
         "vgg19-bn",
     ),
+    *("resnet20-b", "resnet8x4", "resnet18-8x", "resnet50-8x", "wrn-16-2-raw", "vgg13-bn-avg", "vgg11-bn-512"),
     *("torchvision/resnet18", "torchvision/mobilenet_v3_small"),
 )
 
@@ -49,6 +50,14 @@ def test_conformance(arch: str) -> None:
         # 2.7 and 8.9 million in Zagoruyko & Komodakis; 2,255,156 is the literature's WRN-40-2.
         ("wrn-40-2", 100, 2_255_156),
         ("wrn-16-4", 10, 2_748_890),
+        ("wrn-16-4-raw", 10, 2_748_890),
+        # Option B adds 1×1 convolutions and batch norms to two blocks: 16 × 32 + 64 and 32 × 64 + 128.
+        ("resnet56-b", 10, 855_770),
+        ("resnet32x4", 100, 7_433_860),
+        ("resnet18-8x", 10, 11_173_962),
+        ("resnet50-8x", 10, 23_520_842),
+        ("vgg16-bn-512", 100, 15_299_748),
+        ("vgg13-bn-avg", 100, 9_462_180),
         ("wrn-40-4", 10, 8_949_210),
         ("vgg16-bn", 10, 14_728_266),
         ("vgg19-bn", 10, 20_040_522),
@@ -86,8 +95,11 @@ def test_the_option_a_shortcut() -> None:
     ("arch", "part"),
     [
         ("resnet21", "6n \\+ 2 layers"),
+        ("resnet18", "go by resnet18-8x"),
+        ("resnet20-8x", "18, 34, 50, 101, 152 layers"),
+        ("vgg16-bn-0", "did you mean 'vgg16-bn'"),
         ("wrn-17-4", "6n \\+ 4 layers"),
-        ("vgg11-bn", "16 or 19"),
+        ("vgg12-bn", "11, 13, 16 or 19"),
         ("resnet_20", "did you mean 'resnet20'"),
         ("wrn_40_4", "did you mean 'wrn-40-4'"),
         ("torchvision/resnet5O", "did you mean 'torchvision/resnet50'"),

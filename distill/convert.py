@@ -1,0 +1,33 @@
+"""Wiring of ``distill convert``: a weight file from anywhere, made one that says what it holds."""
+
+from pathlib import Path
+
+import torch
+
+from distill.errors import DistillError
+from distill.measure import Network, load_network
+from distill.weights import Triple, encode_weights
+from manifests.files import describe_os_error, write_atomically
+
+
+def convert(path: Path, out: Path, arch: str | None, mean: Triple | None, std: Triple | None) -> Network:
+    """Write the network in a weight file to ``out``, with its name, its classes and its input's normalisation.
+
+    Raises:
+        DistillError: the file is missing, damaged or another network than ``arch``; neither it nor the arguments say
+            what is to be written; or ``out`` is something else already, or cannot be written.
+    """
+    if out.suffix != ".safetensors":
+        raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")
+    network = load_network(path, arch, mean, std, torch.device("cpu"))
+    data = encode_weights(
+        network.model, arch=network.arch, num_classes=network.num_classes, mean=network.mean, std=network.std
+    )
+    try:
+        if not out.exists():
+            write_atomically(out, data)
+        elif out.is_dir() or out.read_bytes() != data:
+            raise DistillError(f"{out}: exists and is something else; remove it, or choose another --out")
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
+    return network

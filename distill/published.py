@@ -1,0 +1,161 @@
+"""Checkpoints as others publish them: the names of their parameters turned into ours, and what they are wrapped in.
+
+A scheme stands here only for networks that compute the same function as one of ours: each was read in the
+repository it names, and ``tests/distill/test_published.py`` builds it anew and compares logits. Names that are ours
+already need no scheme: those of akamaster/pytorch_resnet_cifar10 (``resnetN``; its option B: ``resnetN-b``),
+kuangliu/pytorch-cifar (``vggN-bn``, ``resnetN-8x``), bearpaw/pytorch-classification (``vggN-bn``),
+chenyaofo/pytorch-cifar-models (``vggN-bn-512``), weiaicunzai/pytorch-cifar100 (``vggN-bn-4096``), torchvision, and
+for ``wrn-D-K`` of xternalz/WideResNet-pytorch, HobbitLong/RepDistiller, polo5/ZeroShotKnowledgeTransfer and
+zju-vipa/CMI.
+
+Some names are refused on purpose, because networks that differ have them in common: an ImageNet ResNet with a 3×3
+stem and torchvision's names may pool behind the stem (huyvnphan/PyTorch_CIFAR10) or not, and no file says which.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.errors import DistillError
+from distill.models import build_model
+
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "model_state")
+"""Keys under which state dicts are saved; beside them stand epochs, accuracies and optimisers."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
+_COUNTER = "num_batches_tracked"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """How repositories name the parameters of networks that are ours but for names.
+
+    ``archs`` is a pattern of our names of these networks. ``rules`` are patterns and what each is replaced by, one
+    after another, in every name.
+    """
+
+    source: str
+    archs: str
+    rules: tuple[tuple[str, str], ...]
+
+    def rename(self, name: str) -> str:
+        """Our name of a parameter."""
+        for pattern, replacement in self.rules:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+SCHEMES = (
+    Scheme(
+        source="chenyaofo/pytorch-cifar-models, HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller, "
+        "yoshitomo-matsubara/torchdistill, bearpaw/pytorch-classification (of basic blocks)",
+        archs=r"resnet\d+-b|resnet\d+x4",
+        rules=((r"^(layer\d\.\d+)\.downsample\.", r"\1.shortcut."), (r"^fc\.", "linear.")),
+    ),
+    Scheme(
+        source="HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller",
+        archs=r"vgg\d+-bn-avg",
+        rules=((r"^block(\d)\.", r"features.\1."),),
+    ),
+    Scheme(
+        source="yoshitomo-matsubara/torchdistill",
+        archs=r"wrn-\d+-\d+-raw",
+        rules=((r"^layer(\d)\.(\d+)\.", r"block\1.layer.\2."), (r"\.shortcut\.0\.", ".rawShortcut.")),
+    ),
+    Scheme(
+        source="weiaicunzai/pytorch-cifar100",
+        archs=r"resnet\d+-8x",
+        rules=(
+            *((r"^conv1\.0\.", "conv1."), (r"^conv1\.1\.", "bn1."), (r"^fc\.", "linear.")),
+            *((rf"^conv{stage + 1}_x\.", f"layer{stage}.") for stage in (1, 2, 3, 4)),
+            *((rf"\.residual_function\.{3 * k - 3}\.", f".conv{k}.") for k in (1, 2, 3)),
+            *((rf"\.residual_function\.{3 * k - 2}\.", f".bn{k}.") for k in (1, 2, 3)),
+        ),
+    ),
+    Scheme(
+        source="torchvision's DenseNet files, which are older than its code",
+        archs=r"torchvision/densenet\d+",
+        rules=((r"\.(norm|conv)\.([12])\.", r".\1\2."),),
+    ),
+    Scheme(
+        source="torchvision's ViT files, which are older than its code",
+        archs=r"torchvision/vit_\w+",
+        rules=((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3.")),
+    ),
+)
+
+_VARIANTS = (
+    (re.compile(r"(resnet\d+)(?:-b|-8x|x4)?"), ("", "-b", "x4", "-8x")),
+    (re.compile(r"torchvision/(resnet\d+)"), ("-8x", "-b")),
+    (re.compile(r"(wrn-\d+-\d+)(?:-raw)?"), ("", "-raw")),
+    (re.compile(r"(vgg\d+-bn)(?:-avg|-\d+)?"), ("", "-avg", "-512", "-4096")),
+)
+"""Networks that are taken for one another: a pattern, and what may follow what it captures."""
+
+
+def unwrap(loaded: Any) -> Any:
+    """What a checkpoint holds under one of ``WRAPPERS``, or itself; without the prefix that all its names share."""
+    for key in WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        return loaded
+    for prefix in PREFIXES:
+        while loaded and all(name.startswith(prefix) for name in loaded):
+            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
+    return loaded
+
+
+def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under the names of ``arch``, which ``expected`` has; as they are where no scheme leads there.
+
+    Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here reads them.
+    """
+    candidates = [dict(state)]
+    for scheme in SCHEMES:
+        if re.fullmatch(scheme.archs, arch):
+            renamed = {scheme.rename(name): value for name, value in state.items()}
+            if len(renamed) == len(state):  # else two parameters met under one name
+                candidates.append(renamed)
+    for candidate in candidates:
+        complete = _with_counters(candidate, expected)
+        if complete.keys() == expected.keys():
+            return complete
+    return _with_counters(candidates[0], expected)
+
+
+def _with_counters(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    missing = (name for name in expected.keys() - state.keys() if name.endswith(_COUNTER))
+    return state | {name: torch.zeros((), dtype=torch.long) for name in missing}
+
+
+def other_variant(state: Mapping[str, Tensor], arch: str) -> str | None:
+    """The network that a state dict is of, if it is a variant of ``arch`` and not that itself.
+
+    Two are taken for one another easily, ``resnet56`` and ``resnet56-b``, say. Names and shapes of all but the
+    classes decide.
+    """
+    for pattern, endings in _VARIANTS:
+        if match := pattern.fullmatch(arch):
+            for name in (match[1] + ending for ending in endings):
+                if name != arch and _fits(state, name):
+                    return name
+    return None
+
+
+def _fits(state: Mapping[str, Tensor], arch: str) -> bool:
+    try:
+        with torch.device("meta"):
+            expected = build_model(arch, 2).state_dict()
+    except DistillError:  # ResNet-56 has no variant -8x, for one
+        return False
+    ours = to_our_names(state, arch, expected)
+    *inner, _, _ = (name for name in expected if not name.endswith(_COUNTER))  # weight and bias of the classes
+    return ours.keys() == expected.keys() and all(ours[name].shape == expected[name].shape for name in inner)

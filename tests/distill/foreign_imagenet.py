@@ -1,0 +1,77 @@
+"""ImageNet's ResNets for small images with kuangliu's and weiaicunzai's names, as ``foreign`` has the others."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DEPTHS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
+"""Blocks of each stage, and how much wider a block's output is than its inside."""
+
+
+def residual(inputs: int, inside: int, widening: int, stride: int) -> list[nn.Module]:
+    """conv, bn, relu, conv, bn, and in a bottleneck relu, conv, bn again."""
+    if widening == 1:
+        shapes = [(inputs, inside, 3, stride), (inside, inside, 3, 1)]
+    else:
+        shapes = [(inputs, inside, 1, 1), (inside, inside, 3, stride), (inside, inside * widening, 1, 1)]
+    layers: list[nn.Module] = []
+    for source, target, size, step in shapes:
+        layers += [nn.Conv2d(source, target, size, step, size // 2, bias=False), nn.BatchNorm2d(target), nn.ReLU()]
+    return layers[:-1]
+
+
+class Block(nn.Module):
+    """weiaicunzai: a ``residual_function`` in a row; kuangliu: ``conv1``, ``bn1`` …"""
+
+    def __init__(self, inputs: int, inside: int, widening: int, stride: int, *, row: bool) -> None:
+        super().__init__()
+        layers = residual(inputs, inside, widening, stride)
+        outputs = inside * widening
+        self.names = ["residual_function"]
+        if row:
+            self.residual_function = nn.Sequential(*layers)
+        else:
+            self.names = []
+            for index, layer in enumerate(layers):
+                self.names.append(f"{('conv', 'bn', 'relu')[index % 3]}{index // 3 + 1}")
+                setattr(self, self.names[-1], layer)
+        changes = stride != 1 or inputs != outputs
+        projection = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)]
+        self.shortcut = nn.Sequential(*(projection if changes else []))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x
+        for name in self.names:
+            out = getattr(self, name)(out)
+        return torch.relu(out + self.shortcut(x))
+
+
+class Resnet8x(nn.Module):
+    """ResNet-18 or -50 with a 3×3 stem and no pooling behind it."""
+
+    def __init__(self, depth: int, *, row: bool) -> None:
+        super().__init__()
+        blocks, widening = DEPTHS[depth]
+        stem = (nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64))
+        if row:
+            self.conv1 = nn.Sequential(*stem, nn.ReLU())
+        else:
+            self.conv1, self.bn1 = stem
+        self.row = row
+        self.stages = [f"conv{n + 1}_x" if row else f"layer{n}" for n in (1, 2, 3, 4)]
+        inputs = 64
+        for number, (name, count) in enumerate(zip(self.stages, blocks, strict=True)):
+            rows = []
+            for index in range(count):
+                stride = 2 if number and not index else 1
+                rows.append(Block(inputs, 64 << number, widening, stride, row=row))
+                inputs = (64 << number) * widening
+            setattr(self, name, nn.Sequential(*rows))
+        self.head = "fc" if row else "linear"
+        setattr(self, self.head, nn.Linear(inputs, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(x) if self.row else torch.relu(self.bn1(self.conv1(x)))
+        for name in self.stages:
+            out = getattr(self, name)(out)
+        return getattr(self, self.head)(F.avg_pool2d(out, 4).flatten(1))
