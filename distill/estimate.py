@@ -31,20 +31,22 @@ CHECKPOINTS = 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a whole run: ``seconds`` of training; the most ``memory`` and the ``disk`` it takes, in bytes.
+    """Of a whole run: ``seconds`` of training, and bytes: the most ``memory``, the ``disk`` of its directory.
 
-    ``memory`` is the GPU's on a GPU, else the process's, decoded images among it; ``disk`` is the run directory's and,
-    of a distillation, the decoded set's.
+    ``memory`` is the GPU's on a GPU, else the process's, decoded images among it. ``decoded`` is the disk that the
+    decoded set takes, once for all runs of it.
     """
 
     seconds: float
     images_per_second: float
     memory: int
     disk: int
+    decoded: int
 
     def __str__(self) -> str:
         """In a line."""
-        return f"about {duration(self.seconds)}, {size_of(self.memory)} of memory, {size_of(self.disk)} of disk"
+        disk = size_of(self.disk + self.decoded)
+        return f"about {duration(self.seconds)}, {size_of(self.memory)} of memory, {disk} of disk"
 
 
 def duration(seconds: float) -> str:
@@ -78,15 +80,16 @@ def estimate(config: C, make: Callable[[C, Tensor], Loop], *, n: int, size: int,
     images = torch.randint(0, 256, (2 * batch, size, size, 3), dtype=torch.uint8, generator=generator)
     loop = make(config.model_copy(update={"train": short}), images)
     seconds = _step_seconds(loop)
-    decoded = n * size * size * BYTES_A_PIXEL
+    pixels = n * size * size * BYTES_A_PIXEL
     network = _bytes(loop.student.state_dict())
     average = 0 if loop.average is None else network
     checkpoint = network + average + _bytes(loop.optimizer.state_dict())
     return Cost(
         seconds=seconds * steps,
         images_per_second=batch / seconds,
-        memory=_peak(device) + decoded,
-        disk=CHECKPOINTS * checkpoint + network + (decoded if isinstance(config, Config) else 0),
+        memory=_peak(device) + pixels,
+        disk=CHECKPOINTS * checkpoint + network,
+        decoded=pixels if isinstance(config, Config) else 0,
     )
 
 

@@ -44,14 +44,14 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def members_of(path: Path, mode: Literal["r:*", "r:"] = "r:*") -> list[tarfile.TarInfo]:
+def members_of(path: Path, mode: Literal["r:*", "r:", "r:gz"] = "r:*") -> list[tarfile.TarInfo]:
     """The members of any tar, read to its end marker.
 
     Readers take any end for it, and a damaged header in the middle as well. With the mode ``r:`` it must not be
-    compressed.
+    compressed, with ``r:gz`` it must be, by gzip.
 
     Raises:
-        tarfile.TarError, EOFError, OSError: it is damaged, or has no such end.
+        tarfile.TarError, EOFError, OSError, zlib.error: it is damaged, or has no such end.
     """
     with tarfile.open(path, mode) as archive:
         members = archive.getmembers()

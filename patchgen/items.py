@@ -1,10 +1,12 @@
 """Images where they lie: files in a folder, members of tars, CIFAR's records; found in a fixed order."""
 
 import functools
+import gzip
 import hashlib
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,8 @@ from patchgen.limits import MAX_IMAGE_BYTES
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff")
 NOT_READ = (".gif", ".pgm", ".pbm", ".heic", ".avif", ".jp2", ".svg")
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+GZIP_SUFFIXES = (".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)
 EXPECTED = "a folder of images, WebDataset tars, or CIFAR's binary or Python files"
 
 _TRAINING = re.compile(r"(^|[-_.])train(ing)?([-_.]|\d|$)", re.IGNORECASE)
@@ -134,12 +137,10 @@ def _file(path: Path, name: str) -> Item:
 def _members(path: Path, name: str) -> list[Item]:
     """The images in a tar, to be read by place; a hard link is the member it leads to, sparse files are none."""
     try:
-        found = members_of(path, "r:")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        what = "compressed, or not a whole tar" if isinstance(error, tarfile.ReadError) else "not a whole tar"
-        raise PatchgenError(
-            f"{path}: {what}: {str(error) or type(error).__name__}; unpack or get it again"
-        ) from error
+        found = members_of(path, "r:gz" if _is_gzip(path.name) else "r:")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        what = "not a whole tar" if isinstance(error, EOFError) else "not a whole tar of the kind its name says"
+        raise PatchgenError(f"{path}: {what}: {str(error) or type(error).__name__}; get it again") from error
     places = {member.name: member for member in found if member.isreg() and not member.issparse()}
     items = []
     for member in found:
@@ -148,6 +149,10 @@ def _members(path: Path, name: str) -> list[Item]:
             place = {"offset": held.offset_data, "length": held.size}
             items.append(Item(name=f"{name}/{member.name}", path=str(path), kind="member", **place))
     return items
+
+
+def _is_gzip(name: str) -> bool:
+    return name.lower().endswith(GZIP_SUFFIXES)
 
 
 def _is_image(name: str) -> bool:
@@ -172,16 +177,30 @@ def read_item(item: Item) -> bytes | Pixels:
             return read_regular_file(Path(item.path), MAX_IMAGE_BYTES)
         if item.length > MAX_IMAGE_BYTES:
             raise PatchgenError(f"{item.where}: {item.length} bytes, expected at most {MAX_IMAGE_BYTES}")
-        with Path(item.path).open("rb") as file:
-            file.seek(item.offset)
-            data = file.read(item.length)
-    except OSError as error:
-        raise PatchgenError(f"{item.where}: cannot be read: {error.strerror or error}") from error
+        data = _bytes_of(item)
+    except (OSError, EOFError, zlib.error) as error:
+        raise PatchgenError(f"{item.where}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except PatchSetError as error:
         raise PatchgenError(str(error)) from error
     if len(data) != item.length:
         raise PatchgenError(f"{item.where}: the tar ends in the middle of it; get the tar again")
     return data
+
+
+def _bytes_of(item: Item) -> bytes:
+    if _is_gzip(item.path):
+        file = _unzipped(item.path)
+        file.seek(item.offset)
+        return file.read(item.length)
+    with Path(item.path).open("rb") as plain:
+        plain.seek(item.offset)
+        return plain.read(item.length)
+
+
+@functools.lru_cache(maxsize=1)
+def _unzipped(path: str) -> gzip.GzipFile:
+    """A compressed tar, left open: its members are read in turn, and going back means to begin again."""
+    return gzip.GzipFile(path)
 
 
 @functools.lru_cache(maxsize=2)

@@ -66,9 +66,10 @@ def reproduce(
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.reproduce import describe_cost, list_devices, make_plan, prices  # noqa: PLC0415
+    from distill.prices import describe_cost, prices  # noqa: PLC0415
+    from distill.reproduce import list_devices  # noqa: PLC0415
     from distill.reproduce import reproduce as run_table  # noqa: PLC0415
-    from distill.table.jobs import Wish  # noqa: PLC0415
+    from distill.table.jobs import Wish, make_plan  # noqa: PLC0415
     from distill.table.schema import parse_table  # noqa: PLC0415
 
     name, text = packaged.read(TABLES, table)

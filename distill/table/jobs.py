@@ -5,6 +5,7 @@ import difflib
 import json
 import shlex
 from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,35 @@ def _shortened(samples: int | None, epochs: float | None, scale: float) -> dict[
     if samples is not None:
         return {"train.samples": max(round(samples * scale), 1)}
     return {"train.epochs": float(f"{(epochs or 0) * scale:.6g}")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A table, what was wished of it, all ``jobs`` this allows, and the ``chosen``; ``skipped`` rows lack options."""
+
+    table: Table
+    wish: Wish
+    jobs: dict[str, Job]
+    chosen: dict[str, Job]
+    skipped: dict[str, list[str]]
+
+
+def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
+    """The jobs of the rows whose run or network matches one of the patterns ``only``, or of all rows.
+
+    Raises:
+        DistillError: something was named that is not there, a config is wrong, or nothing is left to run.
+    """
+    check_wish(table, wish)
+    rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
+    if not rows:
+        names = ", ".join(sorted({row.of for row in table.rows}))
+        raise DistillError(f"--only {' '.join(only)}: matches no row; rows are of {names}")
+    lacks = {row.of: missing(table, wish, row.of) for row in rows}
+    jobs = make_jobs(table, wish)
+    able = [name for row in rows if not lacks[row.of] for name in jobs_of(table, wish, row)]
+    if not able:
+        needed = ", ".join(f"{name} ({what})" for name, what in sorted(table.inputs().items()))
+        raise DistillError(f"no row can be run: give --input NAME=PATH for {needed}")
+    skipped = {of: options for of, options in lacks.items() if options}
+    return Plan(table=table, wish=wish, jobs=jobs, chosen=with_needs(jobs, able), skipped=skipped)

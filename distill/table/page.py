@@ -81,7 +81,8 @@ def text(lines: Iterable[Line]) -> list[str]:
     found = []
     for line in lines:
         _, paper, ours, difference, samples, time, *_ = cells(line)
-        parts = [f"paper {paper or 'none'}", f"ours {ours or 'none'}"]
+        parts = [f"paper {paper}"] if paper else []
+        parts += [line.state if line.mean is None else f"ours {ours}"]
         parts += [f"difference {difference}"] if difference else []
         parts += [f"{samples} samples in {time}"] if samples else []
         found.append(f"{line.group}, {line.name}: {', '.join(parts)}")

@@ -45,14 +45,15 @@ def is_done(out: Path, job: Job) -> bool:
 
 
 def require_same_table(out: Path, jobs: Mapping[str, Job]) -> None:
-    """Make sure that no job in ``out`` was begun by another command.
+    """Make sure that nothing in ``out`` was begun by another command.
 
     Raises:
         DistillError: one was.
     """
     for job in jobs.values():
         held = _record(out, job)
-        if held is not None and held != list(job.argv):
+        begun = (out / job.name).exists() or (out / job.result).exists()
+        if begun and held is not None and held != list(job.argv):
             raise DistillError(
                 f"{out}: {job.name} was begun as `{shlex.join(held)}`, and is now `{job.command}`; "
                 "ask for the same again, or choose another --out"
@@ -137,8 +138,8 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
 def _outcome(out: Path, job: Job, status: int) -> str | None:
     if status == 0 and (out / job.result).is_file():
         return None
-    log = out / RECORDS / f"{job.name}.log"
-    lines = _tail(log).decode(errors="replace").strip().splitlines()
+    log = f"{RECORDS}/{job.name}.log"
+    lines = _tail(out / log).decode(errors="replace").strip().splitlines()
     said = lines[-1] if lines and not lines[-1].startswith("$ ") else f"ended with status {status}"
     return f"{said} (all of it: {log})"
 

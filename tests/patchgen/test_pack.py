@@ -160,18 +160,21 @@ def test_other_sizes_are_cut_and_scaled(tmp_path: Path, run_patchgen: Program) -
     assert fit(image(0, 12), 16).shape == (16, 16, 3)
 
 
-def test_tars_and_only_those_for_training(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
+@pytest.mark.parametrize(("suffix", "mode"), [("tar", "w:"), ("tar.gz", "w:gz"), ("tgz", "w:gz")])
+def test_tars_and_only_those_for_training(
+    suffix: str, mode: Any, folder: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
     (tmp_path / "tars").mkdir()
     (folder / "link.png").hardlink_to(folder / "b" / "00.png")
-    for name in ("train-0.tar", "train-1.tar", "test-0.tar"):
-        with tarfile.open(tmp_path / "tars" / name, "w") as archive:
+    for name in ("train-0", "train-1", "test-0"):
+        with tarfile.open(tmp_path / "tars" / f"{name}.{suffix}", mode) as archive:
             archive.add(folder / "b" / "00.png", "000.png")
             archive.add(folder / "notes.txt", "000.cls")
             archive.add(folder / "link.png", "001.png")
             assert archive.getmember("001.png").islnk()
     assert run_patchgen("pack", tmp_path / "tars", "--out", tmp_path / "out").status == 0
     patches, files = packed(tmp_path / "out")
-    assert files == [f"train-{k}.tar/{name}.png" for k in (0, 1) for name in ("000", "001")]
+    assert files == [f"train-{k}.{suffix}/{name}.png" for k in (0, 1) for name in ("000", "001")]
     assert all(np.array_equal(patch, image(0)) for patch in patches)
     (tmp_path / "split" / "train").mkdir(parents=True)
     shutil.copytree(folder / "a", tmp_path / "split" / "test")
@@ -230,7 +233,9 @@ def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) 
     (tmp_path / "empty").mkdir()
     assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: holds no image")
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
-    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: compressed", "unpack")
+    assert_one_line(
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "get it again"
+    )
     (tmp_path / "empty" / "a.tar.gz").rename(tmp_path / "empty" / "a.tar")
     (tmp_path / "empty" / "a.tar").write_bytes(b"no tar" * 200)
     assert_one_line(

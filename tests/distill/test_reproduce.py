@@ -1,0 +1,278 @@
+"""``distill reproduce``: tables run, stopped, run again, and what they cost."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import distill.run
+import distill.teach
+from distill.config import Config, SupervisedConfig
+from distill.errors import DistillError
+from distill.estimate import duration, size_of
+from distill.run import estimate_run
+from distill.table.jobs import Job
+from distill.table.runner import Events, is_done, require_same_table, run_jobs, samples_seen
+from distill.teach import estimate_teaching
+from tests.conftest import Program, assert_one_line
+from tests.distill.browser import needs_chromium, visit
+from tests.distill.conftest import CONFIG
+from tests.distill.running import same
+
+CPU = torch.device("cpu")
+TEACHER = {
+    "network": {"arch": "resnet8", "num_classes": 4},
+    "optim": {"name": "sgd", "lr": 0.05},
+    "data": {"batch_size": 16},
+    "train": {"samples": 96, "precision": "fp32"},
+}
+TABLE: dict[str, Any] = {
+    "title": "A small table",
+    "source": "nobody",
+    "sets": {"photo": {"images": ["photo"], "n": 100}},
+    "packs": {"real": {"pack": "four"}},
+    "networks": {"net": {"config": "teacher.yaml", "data": "four"}},
+    "runs": {
+        "photo": {"config": "tiny.yaml", "shards": "photo", "teacher": "net", "evaluations": 2},
+        "real": {"config": "tiny.yaml", "shards": "real", "teacher": "net", "set": {"student.arch": "resnet14"}},
+        "broken": {"config": "tiny.yaml", "shards": "photo", "teacher": "net", "set": {"teacher.min_top1": 100}},
+        "other": {"config": "tiny.yaml", "shards": "photo", "teacher": "unmade"},
+    },
+    "rows": [
+        {"group": "four classes", "name": "teacher", "of": "net", "paper": 90},
+        {"group": "four classes", "name": "half", "of": "photo", "after": 0.5},
+        {"group": "four classes", "name": "one image", "of": "photo", "paper": 80},
+        {"group": "four classes", "name": "all images", "of": "real"},
+        {"group": "four classes", "name": "broken", "of": "broken"},
+        {"group": "four classes", "name": "other", "of": "other"},
+    ],
+}
+TABLE["networks"]["unmade"] = {"data": "four"}
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Path:
+    """Images of four classes, 60 to train on and 20 to measure on."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 15), ("test", 5)):
+        for label in range(4):
+            folder = tmp_path / "four" / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) // 2 + np.uint8(40 * label)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "four"
+
+
+@pytest.fixture
+def table_path(tmp_path: Path, config_path: Path) -> Path:
+    (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(TEACHER))
+    assert config_path == tmp_path / "tiny.yaml"
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(TABLE))
+    return path
+
+
+@pytest.fixture
+def words(table_path: Path, four: Path, photo_path: Path) -> list[Any]:
+    given = ["--input", f"four={four}", "--input", f"photo={photo_path}", "--device", "cpu", "--seeds", "0,1"]
+    return ["reproduce", table_path, *given, "--out"]
+
+
+def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run_distill(*words, out)
+    assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
+    assert "left out: other needs --teacher unmade=FILE" in result.out
+    assert re.search(r"^7 trainings on cpu: about \d+ s, up to .* of memory and .* of disk", result.out, re.MULTILINE)
+    lines = {line.split(":")[0]: line for line in result.out.splitlines() if line.startswith("four classes")}
+    summaries = [json.loads((out / f"runs/photo/seed{seed}/summary.json").read_text()) for seed in (0, 1)]
+    mean = sum(summary["student_top1"] for summary in summaries) / 2
+    assert f"paper 80.00, ours {mean:.2f} ± " in lines["four classes, one image"]
+    assert "96 samples in" in lines["four classes, one image"] and "48 samples in" in lines["four classes, half"]
+    assert "needs --teacher unmade=FILE" in lines["four classes, other"]
+    assert "four classes, broken: failed: distill: " in lines["four classes, broken"]
+    assert "teacher.min_top1" in lines["four classes, broken"]
+    assert lines["four classes, broken"].endswith("(all of it: jobs/runs/broken/seed0.log)")
+    shown = (out / "table.md").read_text()
+    for summary in summaries:
+        assert summary["set_id"] in shown and summary["sha256"] in shown
+    assert str(tmp_path) not in shown
+    assert "distill teacher --data $FOUR --config teacher.yaml --eval $FOUR --out networks/net --resume" in shown
+    _again(words, run_distill, out)
+
+
+def _again(words: list[Any], run_distill: Program, out: Path) -> None:
+    """What is done is not done again; another table is refused; one more seed costs one more run."""
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")}
+    assert len(before) == 4
+    only = run_distill(*words, out, "--only", "photo", "--only", "real")
+    assert only.status == 0 and "$ distill" not in only.out and "7 jobs are done" in only.out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")} == before
+    other = run_distill(*words, out, "--set", "optim.lr=0.002")
+    assert_one_line(other, "runs/photo/seed0 was begun as `distill train", "choose another --out")
+    (out / "runs/photo/seed1/summary.json").unlink()
+    more = run_distill(*words, out, "--only", "photo")
+    assert more.status == 0 and more.out.count("$ distill train") == 1
+
+
+def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["--teacher", f"net={teacher_path}", "--only", "net", "--only", "photo", "--scale", "0.5"]
+    result = run_distill(*words, out, *given, "--seeds", "0")
+    assert result.status == 0 and not (out / "networks").exists(), result
+    summary = json.loads((out / "runs/photo/seed0/summary.json").read_text())
+    assert summary["samples_seen"] == 48
+    assert f"four classes, teacher: paper 90.00, ours {summary['teacher_top1']:.2f}" in result.out
+    assert summary["teacher_sha256"] in (out / "table.md").read_text()
+
+
+def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    result = run_distill(*words, tmp_path / "out", "--estimate")
+    assert result.status == 0 and not (tmp_path / "out").exists()
+    assert "runs/real/seed1: about " in result.out and "7 trainings on cpu" in result.out
+    short = run_distill(*words, tmp_path / "out", "--estimate", "--teacher-scale", "0.1")
+    assert_one_line(short, "networks/net: 10 samples are under one batch of 16")
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        (["--input", "four"], ("'four': expected NAME=PATH",)),
+        (["--input", "x=/"], ("--input x: the table has", "four, photo")),
+        (["--only", "nothing"], ("matches no row", "broken, net, other, photo, real")),
+        (["--variant", "fast"], ("--variant fast: the table has no variants",)),
+        (["--set", "optim.rate=1"], ("unknown key 'optim.rate'",)),
+        (["--device", "cpu,cpu"], ("names one twice",)),
+        (["--device", "cuda:77"], ("--device cuda:77: not on this machine",)),
+    ],
+)
+def test_wishes_that_cannot_be(
+    more: list[str], parts: tuple[str, ...], words: list[Any], run_distill: Program, tmp_path: Path
+) -> None:
+    result = run_distill(*words, tmp_path / "out", *more)
+    assert_one_line(result, *parts, status=2 if more == ["--input", "four"] else 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    """SIGINT reaches the run, which saves itself; the same command then ends as if nothing had been."""
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    more = ["--seeds", "0", "--only", "photo", "--set", "train.epochs=40", "--set", "train.log_steps=1"]
+    command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        log = out / "runs/photo/seed0/metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and err.strip().endswith("run the same command again to go on"), err
+    assert (out / "runs/photo/seed0/checkpoint.pt").exists()
+    assert not (out / "runs/photo/seed0/summary.json").exists()
+    fewer = [*more[:-4], "--set", "train.epochs=40", "--set", "train.log_steps=1"]
+    assert run_distill(*words, out, *fewer).status == 0
+    assert run_distill(*words, whole, *fewer).status == 0
+    assert same(out / "runs/photo/seed0", whole / "runs/photo/seed0")
+
+
+def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
+    return Job(name=name, argv=("patchgen", "source", "noise", *argv), result=f"{name}.png", needs=needs)
+
+
+def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
+    made = {
+        each.name: each
+        for each in (
+            job("i/a", "--size", "8x8", "--out", "i/a.png"),
+            job("i/b", "--size", "wrong", "--out", "i/b.png"),
+            job("i/c", "--size", "8x8", "--out", "i/c.png", needs=("i/a",)),
+            job("i/d", "--size", "8x8", "--out", "i/d.png", needs=("i/b",)),
+            job("i/e", "--size", "8x8", "--out", "elsewhere.png"),
+        )
+    }
+    seen: list[str] = []
+    most = 0
+
+    def passed(running: list[Job]) -> None:
+        nonlocal most
+        most = max(most, len(running))
+
+    events = Events(
+        began=lambda each: seen.append(f"began {each.name}"),
+        ended=lambda each, wrong: seen.append(f"{'lost' if wrong else 'ended'} {each.name}"),
+        passed=passed,
+    )
+    failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], events)
+    assert failed.keys() == {"i/b", "i/d", "i/e"} and most == 2
+    assert "'wrong'" in failed["i/b"] and "(all of it: jobs/i/b.log)" in failed["i/b"]
+    assert failed["i/d"] == "needs i/b, which failed" and "began i/d" not in seen
+    assert failed["i/e"].startswith("elsewhere.png: 8×8 px")
+    assert seen.index("ended i/a") < seen.index("began i/c")
+    assert [name for name in made if is_done(tmp_path, made[name])] == ["i/a", "i/c"]
+    seen.clear()
+    assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], events) == {} and seen == []
+    (tmp_path / "jobs/i/a.json").write_text("{")
+    with pytest.raises(DistillError, match=r"a\.json: damaged; delete it and"):
+        require_same_table(tmp_path, made)
+
+
+def test_how_far_a_training_is(tmp_path: Path) -> None:
+    each = Job(name="run", argv=("distill",), result="x")
+    assert samples_seen(tmp_path, each) == 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"samples": 5}\n{"samples": 9, "loss": 1}\n{"sam')
+    assert samples_seen(tmp_path, each) == 9
+
+
+def config(**train: Any) -> Config:
+    return Config.model_validate(CONFIG | {"train": {"precision": "fp32"} | train})
+
+
+def test_what_a_run_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.estimate._step_seconds", lambda loop: [loop.train_step(0), 0.5][1])
+    cost = estimate_run(config(epochs=10), 1000, 32, CPU)
+    assert cost.seconds == 625 * 0.5 and cost.images_per_second == 32
+    assert cost.decoded == 1000 * 32 * 32 * 3 and cost.memory > cost.decoded
+    numbers = 78_042 + 5 * 2 * 16  # about a ResNet-8; Adam has two more of each parameter
+    assert 7 * 3.5 * numbers < cost.disk < 7 * 4.5 * numbers
+    assert str(cost).startswith("about 5 min, ")
+    labelled = estimate_teaching(SupervisedConfig.model_validate(TEACHER), 60, 32, CPU)
+    assert labelled.seconds == 6 * 0.5 and labelled.decoded == 0 and labelled.disk < cost.disk
+
+
+def test_an_estimate_changes_no_run(
+    arguments: list[Any], run_distill: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "estimated" not in run_distill(*arguments, tmp_path / "without").out
+    monkeypatch.setattr(distill.run, "WORTH_STEPS", 1)
+    result = run_distill(*arguments, tmp_path / "with")
+    assert re.search(r"^estimated: about \d+ s, \d+ MB of memory, \d+ MB of disk$", result.out, re.MULTILINE)
+    assert same(tmp_path / "with", tmp_path / "without")
+
+
+def test_amounts_as_people_say_them() -> None:
+    assert [duration(t) for t in (0.4, 99.4, 100, 5900, 6000, 360_000)] == [
+        *("0 s", "99 s", "2 min", "98 min", "1 h 40 min", "100 h 00 min")
+    ]
+    assert [size_of(n) for n in (0, 5_000_000, 999_000_000, 1_500_000_000)] == ["0 MB", "5 MB", "999 MB", "1.5 GB"]
+
+
+@needs_chromium
+def test_the_table_in_a_browser(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run_distill(*words, out, "--only", "net").status == 0
+    seen = visit(out / "table.html", tmp_path)
+    assert seen.console == [] and seen.requests == []
+    top1 = json.loads((out / "networks/net/summary.json").read_text())["top1"]
+    assert f"<td>{top1:.2f}</td>" in seen.dom and "not run" in seen.dom

@@ -1,0 +1,239 @@
+"""Tables: what their YAML may say, the commands they become, and the page of their results."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distill import packaged
+from distill.cli.checking import TABLES
+from distill.config import CONFIGS, Config, parse_config
+from distill.errors import DistillError
+from distill.table.jobs import Wish, jobs_of, make_jobs, make_plan, missing
+from distill.table.page import Page, cells, html, markdown, text
+from distill.table.results import Line
+from distill.table.schema import Table, parse_table
+from tests.conftest import Program, assert_one_line
+
+NAMES = packaged.names(TABLES)
+
+
+def table(name: str) -> Table:
+    return parse_table(packaged.text(TABLES, name), name)
+
+
+def everything(parsed: Table, **more: Any) -> Wish:
+    """A wish with every input, and a file for each network that cannot be trained."""
+    given = {name: Path(f"/in/{name}.pth") for name, network in parsed.networks.items() if network.config is None}
+    return Wish(inputs={name: Path(f"/in/{name}") for name in parsed.inputs()}, teachers=given, **more)
+
+
+SMALL: dict[str, Any] = {
+    "title": "t",
+    "source": "s",
+    "images": {"noise": {"source": "noise", "size": "64x48"}},
+    "sets": {"photo": {"images": ["photo", "noise"], "n": 1000, "size": 40, "seed": 3}},
+    "packs": {"real": {"pack": "data"}},
+    "networks": {"big": {"config": "teacher-cifar10-resnet56", "data": "data"}, "given": {"data": "data"}},
+    "runs": {
+        "one": {"config": "cifar10-resnet56-resnet20", "shards": "photo", "teacher": "big", "evaluations": 10},
+        "two": {"config": "cifar10-resnet56-resnet20", "shards": "real", "teacher": "given"},
+    },
+    "rows": [
+        {"group": "g", "name": "teacher", "of": "big", "paper": 90},
+        {"group": "g", "name": "part", "of": "one", "after": 0.3},
+        {"group": "g", "name": "real", "of": "two", "paper": 92.5},
+    ],
+}
+
+
+def changed(**parts: Any) -> str:
+    return yaml.safe_dump({**SMALL, **parts})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packaged_tables_become_commands_that_exist(name: str) -> None:
+    parsed = table(name)
+    assert packaged.text(TABLES, name).startswith("# ")
+    assert f"# Command: distill reproduce {name} --input " in packaged.text(TABLES, name)
+    jobs = make_jobs(parsed, everything(parsed))
+    assert {job for row in parsed.rows for job in jobs_of(parsed, everything(parsed), row)} <= jobs.keys()
+    for job in jobs.values():
+        assert all(need in jobs for need in job.needs)
+        assert shlex.split(job.command) == list(job.argv)
+    recipes = {built.recipe for built in parsed.sets.values()} - {None}
+    folder = Path(__file__).parents[2] / "patchgen" / "recipes"
+    assert all((folder / f"{recipe}.yaml").is_file() for recipe in recipes)
+
+
+def test_the_main_tables_figures_are_its_configs() -> None:
+    parsed = table("main")
+    keys = {"teacher": "teacher", "student alone": "student_alone", "full training set": "full_set"}
+    shown: dict[str, dict[str, float | None]] = {}
+    for row in parsed.rows:
+        shown.setdefault(row.group, {})[row.name] = row.paper
+    assert len(shown) == 10
+    for row in parsed.rows:
+        if row.name == "one image":
+            run = parsed.runs[row.of]
+            config = parse_config(packaged.text(CONFIGS, run.config), run.config, {}, Config)
+            assert config.paper is not None
+            assert config.paper.one_image_top1 == row.paper
+            for name, key in keys.items():
+                assert getattr(config.paper, f"{key}_top1") == shown[row.group][name]
+
+
+def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
+    parsed = table("main")
+    jobs = make_jobs(parsed, everything(parsed))
+    run = jobs["runs/cifar10-resnet56-resnet20-photo/seed0"]
+    assert run.argv[-3:] == ("--out", "runs/cifar10-resnet56-resnet20-photo/seed0", "--resume")
+    assert "--set" not in run.argv
+    assert run.config == parse_config(packaged.text(CONFIGS, "cifar10-resnet56-resnet20"), "c", {}, Config)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"rows": [{"group": "g", "name": "n", "of": "none"}]}, "rows.0.of: there is no network or run 'none'"),
+        ({"rows": [{"group": "g", "name": "n", "of": "two", "after": 0.5}]}, "two is no run with evaluations"),
+        ({"runs": {"one": {**SMALL["runs"]["one"], "shards": "x"}}}, "there is no set or pack 'x'"),
+        ({"runs": {"one": {**SMALL["runs"]["one"], "teacher": "x"}}}, "runs.one.teacher: there is no network 'x'"),
+        ({"runs": {"one": {**SMALL["runs"]["one"], "shard": "x"}}}, "unknown key 'runs.one.shard'; did you mean"),
+        ({"runs": {"big": SMALL["runs"]["one"]}}, "'big' is a network and a run"),
+        ({"packs": {"photo": {"pack": "data"}}}, "'photo' is a set and a pack"),
+        ({"sets": {"../x": SMALL["sets"]["photo"]}}, "sets.../x"),
+        ({"rows": []}, "rows"),
+    ],
+)
+def test_a_table_that_does_not_hang_together(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(DistillError, match="table mine: ") as error:
+        parse_table(changed(**parts), "mine")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_a_table_needs() -> None:
+    parsed = parse_table(changed(), "t")
+    assert parsed.inputs() == {"data": "labelled data", "photo": "a photo"}
+    nothing = Wish(inputs={})
+    assert missing(parsed, nothing, "one") == ["--input data=PATH", "--input photo=PATH"]
+    assert missing(parsed, nothing, "two") == ["--input data=PATH", "--teacher given=FILE"]
+    assert missing(parsed, everything(parsed), "two") == []
+    assert make_jobs(parsed, nothing).keys() == {"images/noise"}
+
+
+def test_commands_of_a_shortened_table() -> None:
+    parsed = parse_table(changed(), "t")
+    wish = everything(
+        parsed, scale=0.0005, teacher_scale=0.01, seeds=(4, 5), settings={"data.batch_size": 64}, folder=Path("/none")
+    )
+    jobs = make_jobs(parsed, wish)
+    expected = {
+        "images/noise": "patchgen source noise --size 64x48 --seed 0 --out images/noise.png",
+        "sets/photo": "patchgen build --image /in/photo --image images/noise.png --n 500 --size 40 --seed 3 "
+        "--out sets/photo",
+        "sets/real": "patchgen pack /in/data --out sets/real",
+        "networks/big": "distill teacher --data /in/data --config teacher-cifar10-resnet56 --eval /in/data "
+        "--set train.seed=4 --set train.epochs=2.0 --out networks/big --resume",
+        "runs/one/seed5": "distill train --shards sets/photo --config cifar10-resnet56-resnet20 "
+        "--teacher networks/big/teacher.safetensors --eval /in/data --set data.batch_size=64 "
+        "--set train.samples=500 --set eval.every=50 --set train.seed=5 --out runs/one/seed5 --resume",
+        "runs/two/seed4": "distill train --shards sets/real --config cifar10-resnet56-resnet20 "
+        "--teacher /in/given.pth --eval /in/data --set data.batch_size=64 --set train.epochs=0.5 "
+        "--set train.seed=4 --out runs/two/seed4 --resume",
+    }
+    assert jobs.keys() == expected.keys() | {"runs/one/seed4", "runs/two/seed5"}
+    assert {name: jobs[name].command for name in expected} == expected
+    assert jobs["runs/one/seed4"].needs == ("sets/photo", "networks/big")
+    assert jobs["runs/two/seed4"].needs == ("sets/real",)
+
+
+def test_only_some_rows_and_what_they_need() -> None:
+    parsed = parse_table(changed(), "t")
+    wish = Wish(inputs={"photo": Path("/"), "data": Path("/")}, teachers={"given": Path("/")})
+    assert make_plan(parsed, wish, ("two",)).chosen.keys() == {"sets/real", "runs/two/seed0"}
+    assert make_plan(parsed, wish, ("bi*",)).chosen.keys() == {"networks/big"}
+    assert make_plan(parsed, wish, ()).chosen.keys() == make_plan(parsed, wish, ()).jobs.keys()
+    plan = make_plan(parsed, Wish(inputs={"data": Path("/")}), ())
+    assert plan.skipped == {"one": ["--input photo=PATH"], "two": ["--teacher given=FILE"]}
+    assert plan.chosen.keys() == {"networks/big"}
+    for wrong, message in (
+        (Wish(inputs={"dat": Path("/")}), "--input dat: the table has none of that name; did you mean 'data'?"),
+        (Wish(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
+        (Wish(inputs={}, teachers={"zzz": Path("/")}), "--teacher zzz: the table has big, given"),
+        (Wish(inputs={}), "no row can be run: give --input NAME=PATH for data (labelled data), photo (a photo)"),
+    ):
+        with pytest.raises(DistillError) as error:
+            make_plan(parsed, wrong, ())
+        assert message in str(error.value)
+    with pytest.raises(DistillError, match="--only x\\*: matches no row; rows are of big, one, two"):
+        make_plan(parsed, wish, ("x*",))
+
+
+def test_a_config_and_a_recipe_beside_the_table(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(packaged.text(CONFIGS, "cifar10-resnet56-resnet20"))
+    (tmp_path / "own.yaml").write_text("name: own")
+    run = {**SMALL["runs"]["one"], "config": "mine.yaml", "evaluations": 0}
+    parsed = parse_table(
+        changed(
+            runs={"one": run},
+            sets={"photo": {"images": ["noise"], "n": 9, "recipe": "own.yaml"}},
+            rows=[{"group": "g", "name": "n", "of": "one"}],
+        ),
+        "t",
+    )
+    jobs = make_jobs(parsed, everything(parsed, folder=tmp_path))
+    assert str(tmp_path / "mine.yaml") in jobs["runs/one/seed0"].argv
+    assert str(tmp_path / "own.yaml") in jobs["sets/photo"].argv
+
+
+LINES = [
+    Line(group="CIFAR | 10", name="teacher", paper=93.77, top1=(90.0,), samples=1000, seconds=50.0),
+    Line(
+        group="CIFAR | 10",
+        name="one image",
+        paper=90.7,
+        top1=(80.0, 81.0, 82.0),
+        samples=2_000_000,
+        seconds=9000.0,
+        digests={"set_id": "a" * 64, "teacher_sha256": "b" * 64, "sha256": "c" * 64 + ", " + "d" * 64},
+    ),
+    Line(group="other <b>", name="lost", paper=None, state="failed: runs/x: it broke"),
+]
+
+
+def page() -> Page:
+    return Page(
+        table=parse_table(changed(), "t"), lines=LINES, facts=[("scale", "1 <script>")], commands=["distill x"]
+    )
+
+
+def test_figures_of_a_line() -> None:
+    assert cells(LINES[0]) == ["teacher", "93.77", "90.00", "-3.77", "1,000", "50 s", "", "", ""]
+    assert cells(LINES[1]) == [
+        *("one image", "90.70", "81.00 ± 1.00", "-9.70", "2,000,000", "2 h 30 min"),
+        *("aaaaaaaa", "bbbbbbbb", "cccccccc, dddddddd"),
+    ]
+    assert cells(LINES[2])[:4] == ["lost", "", "failed: runs/x: it broke", ""]
+    assert text(LINES)[1] == (
+        "CIFAR | 10, one image: paper 90.70, ours 81.00 ± 1.00, difference -9.70, 2,000,000 samples in 2 h 30 min"
+    )
+
+
+def test_a_page_as_markdown_and_html() -> None:
+    shown = markdown(page())
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert all(line.replace("\\|", "").count("|") == 10 for line in rows) and len(rows) == 7
+    assert "| **CIFAR \\| 10** |" in shown and "&lt;b>" in shown and "a" * 64 in shown and "distill x" in shown
+    written = html(page())
+    assert "1 &lt;script&gt;" in written and "<script" not in written and "81.00 ± 1.00" in written
+    assert "http:" not in written and "https:" not in written
+
+
+def test_listing_and_printing_tables(run_distill: Program) -> None:
+    listed = run_distill("tables").out.splitlines()
+    assert [line.split()[0] for line in listed] == NAMES
+    assert run_distill("tables", "main").out == packaged.text(TABLES, "main")
+    assert_one_line(run_distill("tables", "mian"), "table 'mian': no such file", "did you mean 'main'?")
