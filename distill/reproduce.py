@@ -1,6 +1,7 @@
 """Wiring of ``distill reproduce``: a table's jobs are made, priced and run, and the page is written as they end."""
 
 import dataclasses
+import json
 import platform
 import re
 import shlex
@@ -61,7 +62,7 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
         with hold_folder(out):
             require_same_table(out, plan.jobs)
             failed = _run(plan, out, devices, costs, say)
-            lines = _write_page(plan, out, failed, costs)
+            lines = _write_page(plan, out, devices, failed)
     except BlockingIOError as error:
         raise DistillError(f"{out}: another program is writing here; choose another --out") from error
     except OSError as error:
@@ -82,7 +83,7 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], s
             if wrong is not None:
                 failed[job.name] = wrong
                 say(f"{job.name}: {wrong}")
-            _write_page(plan, out, failed, costs)
+            _write_page(plan, out, devices, failed)
 
         def passed(running: list[Job]) -> None:
             parts = [_seconds_done(job, costs[job.name], out) for job in running if job.name in costs]
@@ -97,14 +98,15 @@ def _seconds_done(job: Job, cost: Cost, out: Path) -> float:
     return min(samples_seen(out, job) / cost.images_per_second, cost.seconds)
 
 
-def _write_page(plan: Plan, out: Path, failed: Mapping[str, str], costs: Mapping[str, Cost]) -> list[str]:
+def _write_page(plan: Plan, out: Path, devices: list[str], failed: Mapping[str, str]) -> list[str]:
     said = {name: _without_paths(wrong, plan.wish) for name, wrong in failed.items()}
     lines = collect(plan.table, plan.wish, plan.jobs, said, out)
     done = [job for job in plan.jobs.values() if is_done(out, job)]
     page = Page(
         table=plan.table,
         lines=lines,
-        facts=_facts(plan, costs),
+        command=_command(plan.wish),
+        facts=_facts(plan.wish, devices),
         commands=[_portable(job, plan.wish) for job in done],
     )
     write_atomically(out / MARKDOWN_NAME, markdown(page).encode())
@@ -112,18 +114,35 @@ def _write_page(plan: Plan, out: Path, failed: Mapping[str, str], costs: Mapping
     return text(lines)
 
 
-def _facts(plan: Plan, costs: Mapping[str, Cost]) -> list[tuple[str, str]]:
-    wish = plan.wish
+def _facts(wish: Wish, devices: list[str]) -> list[tuple[str, str]]:
     versions = [f"distill {metadata.version('single-image-distillation')}", f"torch {torch.__version__}"]
-    facts = [
-        ("scale", f"{wish.scale:g} of the full length; networks {wish.teacher_scale:g}"),
-        ("seeds", ", ".join(str(seed) for seed in wish.seeds)),
-        *((f"{name}", _describe_input(path)) for name, path in sorted({**wish.inputs, **wish.teachers}.items())),
+    inputs = [(f"input {name}", _describe_input(path)) for name, path in sorted(_given(wish).items())]
+    return [
+        *inputs,
+        ("versions", ", ".join([*versions, f"Python {platform.python_version()}"])),
+        ("machine", ", ".join(dict.fromkeys(processor(torch.device(device)) for device in devices))),
     ]
-    for label, settings in (("settings", wish.settings), ("settings of networks", wish.teacher_settings)):
-        facts += [(label, ", ".join(f"{key}={value}" for key, value in settings.items()))] if settings else []
-    facts += [("versions", ", ".join([*versions, f"Python {platform.python_version()}"]))]
-    return [*facts, ("machine", f"{processor(torch.device('cpu'))}, {torch.get_num_threads()} threads")]
+
+
+def _given(wish: Wish) -> dict[str, Path]:
+    return {**wish.inputs, **wish.teachers}
+
+
+def _command(wish: Wish) -> str:
+    """The command that makes the whole table."""
+    words = ["distill", "reproduce", wish.name]
+    for option, paths in (("--input", wish.inputs), ("--teacher", wish.teachers)):
+        words += [word for name in paths for word in (option, f"{name}={_variable(name)}")]
+    for option, value, usual in (
+        ("--scale", f"{wish.scale:g}", "1"),
+        ("--teacher-scale", f"{wish.teacher_scale:g}", f"{wish.scale:g}"),
+        ("--seeds", ",".join(map(str, wish.seeds)), "0"),
+    ):
+        words += [option, value] if value != usual else []
+    for option, settings in (("--set", wish.settings), ("--teacher-set", wish.teacher_settings)):
+        for key, value in settings.items():
+            words += [option, shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}")]
+    return " ".join(words)
 
 
 def _describe_input(path: Path) -> str:
@@ -133,14 +152,14 @@ def _describe_input(path: Path) -> str:
 
 def _portable(job: Job, wish: Wish) -> str:
     """A job's command with inputs as variables and other files by their names alone: a page is mailed."""
-    variables = {str(path): _variable(name) for name, path in {**wish.inputs, **wish.teachers}.items()}
+    variables = {str(path): _variable(name) for name, path in _given(wish).items()}
     words = (word if not Path(word).is_absolute() or word in variables else Path(word).name for word in job.argv)
     return " ".join(variables.get(word) or shlex.quote(word) for word in words)
 
 
 def _without_paths(text: str, wish: Wish) -> str:
     """What a program said, with inputs as variables."""
-    for name, path in {**wish.inputs, **wish.teachers}.items():
+    for name, path in _given(wish).items():
         text = text.replace(str(path), _variable(name))
     return text
 

@@ -1,7 +1,7 @@
 """Every command in README.md is run, in its order and as it stands, in a folder with what its reader brings.
 
-Runs are cut to a few steps, sets to a hundredth, networks are asked only briefly what they want to see, and tables are
-priced alone (``test_reproduce`` runs one); nothing else is changed.
+Runs are cut to a few steps, sets to a hundredth, networks are asked only briefly what they want to see, and tables
+are priced alone (``test_reproduce`` runs one); nothing else is changed.
 """
 
 import re

@@ -76,6 +76,7 @@ def reproduce(
     out = out or Path("tables") / name
     parsed = parse_table(text, name)
     wish = Wish(
+        name=name,
         inputs=inputs,
         teachers=teachers,
         scale=scale,

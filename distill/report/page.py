@@ -12,7 +12,7 @@ from distill.report.compare import Bar, overview, shared, shared_teacher
 from distill.report.pictures import heatmap, png_uri, traced
 from distill.report.words import augmented, story, without_folders
 
-PAPER = (("one_image_top1", "the paper's student"), ("teacher_top1", "the paper's teacher"))
+PAPER = (("one_image_top1", "the paper's student of one image"), ("teacher_top1", "the paper's teacher"))
 MOST_CELLS = 20
 """Classes of which a confusion is a table of numbers; more of them are a picture."""
 

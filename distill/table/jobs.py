@@ -20,13 +20,14 @@ TEACHER_NAME = "teacher.safetensors"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a user says of a table. ``inputs`` and ``teachers`` are absolute paths by the table's names.
+    """What a user says of the table called ``name``. ``inputs`` and ``teachers`` are absolute paths by its names.
 
     ``scale`` and ``teacher_scale`` multiply the length of runs and of networks; ``settings`` and
     ``teacher_settings`` override keys of their configs; ``folder`` is where paths in the table start.
     """
 
     inputs: Mapping[str, Path]
+    name: str = ""
     teachers: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     scale: float = 1.0
     teacher_scale: float = 1.0

@@ -12,6 +12,7 @@ from distill.table.schema import Table
 
 HEADINGS = ("", "paper", "ours", "difference", "samples", "time", "set", "teacher", "result")
 SHORT = 8
+LEGEND = "Top-1 in percent at the last step; ± is the deviation over seeds. Times are of training alone."
 NAMES = {
     "set_id": "patch set (set_id)",
     "data_sha256": "training images",
@@ -23,10 +24,14 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
-    """What stands on it beside the results: ``facts`` are labels and texts, ``commands`` what was run, in order."""
+    """What stands on it beside the results: ``facts`` are labels and texts, ``commands`` what was run, in order.
+
+    ``command`` is the one that makes it all.
+    """
 
     table: Table
     lines: list[Line]
+    command: str
     facts: list[tuple[str, str]]
     commands: list[str]
 
@@ -39,11 +44,12 @@ def markdown(page: Page) -> str:
     """The page as Markdown."""
     parts = [f"# {page.table.title}", page.table.source]
     parts += [page.table.note.strip()] if page.table.note else []
+    parts.append(f"    {page.command}")
     rows = [_row(HEADINGS), _row(["---"] + ["---:"] * 5 + ["---"] * 3)]
     for group, lines in page.groups():
         rows.append(_row([f"**{_plain(group)}**"] + [""] * (len(HEADINGS) - 1)))
         rows += [_row([_plain(cell) for cell in cells(line)]) for line in lines]
-    parts += ["\n".join(rows), "Top-1 in percent at the last step; ± is the deviation over seeds."]
+    parts += ["\n".join(rows), LEGEND]
     parts.append("\n".join(f"- {label}: {_plain(text)}" for label, text in page.facts))
     parts.append("Commands, in the folder of the table:\n\n```sh\n" + "\n".join(page.commands) + "\n```")
     digests = [f"- {line.group}, {line.name}: {_digests(line)}" for line in page.lines if line.digests]
@@ -57,7 +63,7 @@ def html(page: Page) -> str:
         loader=jinja2.PackageLoader("distill", "table"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.get_template("table.html.j2")
-    return template.render(page=page, headings=HEADINGS, cells=cells, names=NAMES)
+    return template.render(page=page, headings=HEADINGS, legend=LEGEND, cells=cells, names=NAMES)
 
 
 def cells(line: Line) -> list[str]:

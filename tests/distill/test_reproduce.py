@@ -109,6 +109,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
         assert summary["set_id"] in shown and summary["sha256"] in shown
     assert str(tmp_path) not in shown
     assert "distill teacher --data $FOUR --config teacher.yaml --eval $FOUR --out networks/net --resume" in shown
+    assert "    distill reproduce small --input four=$FOUR --input photo=$PHOTO --seeds 0,1\n" in shown
     _again(words, run_distill, out)
 
 

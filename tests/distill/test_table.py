@@ -206,7 +206,11 @@ LINES = [
 
 def page() -> Page:
     return Page(
-        table=parse_table(changed(), "t"), lines=LINES, facts=[("scale", "1 <script>")], commands=["distill x"]
+        table=parse_table(changed(), "t"),
+        lines=LINES,
+        command="distill reproduce t",
+        facts=[("scale", "1 <script>")],
+        commands=["distill x"],
     )
 
 
