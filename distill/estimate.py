@@ -24,6 +24,9 @@ STEPS = WARM_STEPS + MOST_STEPS
 ENOUGH_SECONDS = 1.0
 WORTH_STEPS = 200
 """Steps from which on a run says first what it will cost; a shorter one has shown it sooner than said it."""
+PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""At most so many are in a step that is measured; a larger batch is taken to cost in proportion."""
+
 BYTES_A_PIXEL = 3
 CHECKPOINTS = 2
 """That a run directory holds: the last and the one before it."""
@@ -73,21 +76,24 @@ def estimate(config: C, make: Callable[[C, Tensor], Loop], *, n: int, size: int,
     Raises:
         DistillError: the config asks for a network that there is not, or one that does not take the size.
     """
-    steps, batch = config.train.steps(n, config.data.batch_size), config.data.batch_size
-    short = config.train.model_copy(update={"compile": "off", "epochs": None, "samples": STEPS * batch})
-    _forget_peak(device)
+    batch = config.data.batch_size
+    few = max(min(batch, PIXELS[device.type] // size**2), 2)
+    short = config.train.model_copy(update={"compile": "off", "epochs": None, "samples": STEPS * few})
+    data = config.data.model_copy(update={"batch_size": few})
+    before = _forget_peak(device)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2 * batch, size, size, 3), dtype=torch.uint8, generator=generator)
-    loop = make(config.model_copy(update={"train": short}), images)
-    seconds = _step_seconds(loop)
+    images = torch.randint(0, 256, (2 * few, size, size, 3), dtype=torch.uint8, generator=generator)
+    loop = make(config.model_copy(update={"train": short, "data": data}), images)
+    seconds = _step_seconds(loop) * batch / few
+    used = max(_peak(device) - before, 0) * batch / few
     pixels = n * size * size * BYTES_A_PIXEL
     network = _bytes(loop.student.state_dict())
     average = 0 if loop.average is None else network
     checkpoint = network + average + _bytes(loop.optimizer.state_dict())
     return Cost(
-        seconds=seconds * steps,
+        seconds=seconds * config.train.steps(n, batch),
         images_per_second=batch / seconds,
-        memory=_peak(device) + pixels,
+        memory=before + round(used) + pixels,
         disk=CHECKPOINTS * checkpoint + network,
         decoded=pixels if isinstance(config, Config) else 0,
     )
@@ -115,11 +121,13 @@ def _bytes(value: Any) -> int:
     return sum(_bytes(part) for part in parts)
 
 
-def _forget_peak(device: torch.device) -> None:
+def _forget_peak(device: torch.device) -> int:
+    """Begin to look for a new peak; returns the bytes in use."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):  # elsewhere than on Linux the peak is that since this program began
         Path("/proc/self/clear_refs").write_text("5")
+    return _peak(device)
 
 
 def _peak(device: torch.device) -> int:

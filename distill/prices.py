@@ -1,6 +1,11 @@
-"""Wiring: what the trainings of a table would cost here, each kind of them measured for a moment."""
+"""Wiring: what the jobs of a table would cost here, each kind of them measured for a moment."""
 
+import dataclasses
 import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,13 +17,15 @@ from distill.device import pick_device
 from distill.errors import DistillError
 from distill.estimate import Cost, duration, size_of
 from distill.run import estimate_run
-from distill.table.jobs import Job, Plan
+from distill.table.jobs import Job
+from distill.table.plan import Plan
 from distill.table.runner import is_done
 from distill.table.schema import DATA
 from distill.teach import estimate_teaching
 from manifests.terminal import progress_bar
 
 USUAL_SIZE = 32
+FEW_PATCHES = 1000
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 
 
@@ -82,20 +89,69 @@ def _count(plan: Plan, name: str, counts: dict[str, tuple[int, int]]) -> tuple[i
     return counts[name]
 
 
-def describe_cost(plan: Plan, costs: Mapping[str, Cost], out: Path, devices: list[str]) -> list[str]:
-    """What the chosen jobs would cost, in lines: the longest trainings, and all."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Making:
+    """What sets that are to be built would cost: ``seconds`` and bytes of ``disk``; ``unknown`` are not measured."""
+
+    seconds: float = 0.0
+    disk: int = 0
+    unknown: int = 0
+
+
+def price_of_sets(plan: Plan, out: Path) -> Making:
+    """Build a few patches as each chosen set that is not there would have them, in a folder that is then removed.
+
+    What is made of images that are not there yet, or packed, is not measured.
+    """
+    waiting = [job for job in plan.chosen.values() if job.config is None and not is_done(out, job)]
+    total = Making()
+    kinds: dict[tuple[str, ...], tuple[float, float]] = {}
+    for job in waiting:
+        if job.n is None or job.needs:
+            total = dataclasses.replace(total, unknown=total.unknown + 1)
+            continue
+        kind = job.argv[: job.argv.index("--n")] + job.argv[job.argv.index("--n") + 2 : job.argv.index("--out")]
+        if kind not in kinds:
+            kinds[kind] = _a_patch(kind)
+        seconds, disk = kinds[kind]
+        total = dataclasses.replace(
+            total, seconds=total.seconds + seconds * job.n, disk=total.disk + round(disk * job.n)
+        )
+    return total
+
+
+def _a_patch(argv: tuple[str, ...]) -> tuple[float, float]:
+    """Seconds and bytes a patch: what a thousand take more than one, or zeros where they cannot be built."""
+    found = []
+    for n in (1, FEW_PATCHES):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", *argv, "--n", str(n), "--out", f"{folder}/set"]
+            started = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
+            if done.returncode != 0:
+                return 0.0, 0.0  # the job itself will say why
+            size = sum(file.stat().st_size for file in Path(folder, "set").iterdir())
+            found.append((time.perf_counter() - started, size))
+    (short, small), (long, large) = found
+    return max(long - short, 0) / (FEW_PATCHES - 1), max(large - small, 0) / (FEW_PATCHES - 1)
+
+
+def describe_cost(plan: Plan, costs: Mapping[str, Cost], making: Making, out: Path, devices: list[str]) -> list[str]:
+    """What the chosen jobs would cost, in lines: each training, and all."""
     done = sum(is_done(out, job) for job in plan.chosen.values())
-    seconds = sum(cost.seconds for cost in costs.values())
+    if done == len(plan.chosen):
+        return [f"all {done} jobs are done"]
+    seconds = making.seconds + sum(cost.seconds for cost in costs.values()) / len(devices)
     decoded = {set_of(plan.jobs[name]): cost.decoded for name, cost in costs.items()}
-    disk = sum(cost.disk for cost in costs.values()) + sum(decoded.values())
+    disk = making.disk + sum(cost.disk for cost in costs.values()) + sum(decoded.values())
     memory = max((cost.memory for cost in costs.values()), default=0)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
     lines = [f"{name}: {cost}, {cost.images_per_second:,.0f} images/s" for name, cost in costs.items()]
-    sets = sum(job.config is None and not is_done(out, job) for job in plan.chosen.values())
     lines.append(
-        f"{len(costs)} trainings on {', '.join(devices)}: about {duration(seconds / len(devices))}, up to "
-        f"{size_of(memory)} of memory and {size_of(disk)} of disk ({size_of(free)} are free)"
-        + (f"; {sets} sets and images to make before, which is not counted" if sets else "")
+        f"{len(plan.chosen) - done} jobs, {len(costs)} of them trainings, on {', '.join(devices)}: about "
+        f"{duration(seconds)}, up to {size_of(memory)} of memory, {size_of(disk)} of disk "
+        f"({size_of(free)} are free{': too little' if disk > free else ''})"
+        + (f"; {making.unknown} images and sets are not in it" if making.unknown else "")
         + (f"; {done} jobs are done" if done else "")
     )
     return lines

@@ -14,10 +14,11 @@ import torch
 from distill.device import pick_device, processor
 from distill.errors import DistillError, Say
 from distill.estimate import Cost
-from distill.table.jobs import Job, Plan, Wish
+from distill.table.jobs import Job, Wish
 from distill.table.page import Page, html, markdown, text
+from distill.table.plan import Plan
 from distill.table.results import collect
-from distill.table.runner import Events, is_done, require_same_table, run_jobs, samples_seen
+from distill.table.runner import RECORDS, Events, is_done, require_same_table, run_jobs, samples_seen
 from manifests.digest import file_digest
 from manifests.files import describe_os_error, hold_folder, write_atomically
 from manifests.terminal import progress_bar
@@ -57,8 +58,9 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
         DistillError: ``out`` is another table's or cannot be written.
         KeyboardInterrupt: the user stopped it; the same call goes on.
     """
-    out.mkdir(parents=True, exist_ok=True)
     try:
+        _require_free(out)
+        out.mkdir(parents=True, exist_ok=True)
         with hold_folder(out):
             require_same_table(out, plan.jobs)
             failed = _run(plan, out, devices, costs, say)
@@ -68,6 +70,13 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)} and run the same command again") from error
     return Reproduced(lines=lines, failed=failed, page=out / HTML_NAME)
+
+
+def _require_free(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise DistillError(f"{out}: is no folder; choose another --out")
+    if out.exists() and not (out / RECORDS).is_dir() and any(out.iterdir()):
+        raise DistillError(f"{out}: is not empty, and no table was begun there; choose another --out")
 
 
 def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> dict[str, str]:
@@ -136,6 +145,7 @@ def _command(wish: Wish) -> str:
     for option, value, usual in (
         ("--scale", f"{wish.scale:g}", "1"),
         ("--teacher-scale", f"{wish.teacher_scale:g}", f"{wish.scale:g}"),
+        ("--variant", wish.variant or "", ""),
         ("--seeds", ",".join(map(str, wish.seeds)), "0"),
     ):
         words += [option, value] if value != usual else []

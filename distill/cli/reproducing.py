@@ -23,7 +23,10 @@ def _parse_named(context: click.Context, parameter: click.Parameter, values: tup
     return found
 
 
-_SCALE = click.FloatRange(0, 1000, min_open=True)
+def _parse_scale(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1000:  # which is no number either, if it is nan
+        raise click.BadParameter(f"{value}: expected a number above 0, to 1000")
+    return value
 
 
 @click.command()
@@ -32,8 +35,15 @@ _SCALE = click.FloatRange(0, 1000, min_open=True)
 @click.option("--teacher", "teachers", multiple=True, callback=_parse_named, help="A weight file: NETWORK=FILE.")
 @click.option("--out", type=FILE, help="Folder of the table [default: tables/TABLE].")
 @click.option("--only", multiple=True, help="Rows of this run or network alone; * stands for any letters.")
-@click.option("--scale", type=_SCALE, default=1.0, show_default=True, help="Length of students' runs, × the table's.")
-@click.option("--teacher-scale", type=_SCALE, help="Of runs from labels [default: as --scale].")
+@click.option(
+    "--scale",
+    type=float,
+    callback=_parse_scale,
+    default=1.0,
+    show_default=True,
+    help="Length of students' runs, × the table's.",
+)
+@click.option("--teacher-scale", type=float, callback=_parse_scale, help="Of runs from labels [default: as --scale].")
 @click.option("--seeds", callback=parse_seeds, default="0", show_default=True, help="Of students: 0,1,2.")
 @click.option("--variant", help="Settings of this name in the table, for every student.")
 @click.option("--set", "settings", multiple=True, callback=parse_sets, help="Override a key of students' configs.")
@@ -66,32 +76,34 @@ def reproduce(
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.prices import describe_cost, prices  # noqa: PLC0415
+    from distill.prices import describe_cost, price_of_sets, prices  # noqa: PLC0415
     from distill.reproduce import list_devices  # noqa: PLC0415
     from distill.reproduce import reproduce as run_table  # noqa: PLC0415
-    from distill.table.jobs import Wish, make_plan  # noqa: PLC0415
+    from distill.table.jobs import Wish  # noqa: PLC0415
+    from distill.table.plan import make_plan  # noqa: PLC0415
     from distill.table.schema import parse_table  # noqa: PLC0415
 
     name, text = packaged.read(TABLES, table)
     out = out or Path("tables") / name
     parsed = parse_table(text, name)
     wish = Wish(
-        name=name,
+        name=Path(table).name,
         inputs=inputs,
         teachers=teachers,
         scale=scale,
         teacher_scale=scale if teacher_scale is None else teacher_scale,
         seeds=seeds,
-        settings=parsed.variant(variant) | settings,
+        variant=variant,
+        settings=settings,
         teacher_settings=teacher_settings,
         folder=Path(table).parent if Path(table).is_file() else Path(),
     )
     devices = list_devices(device)
     plan = make_plan(parsed, wish, only)
-    for of, options in plan.skipped.items():
-        say(f"left out: {of} needs {' '.join(options)}")
+    for options, rows in plan.skipped.items():
+        say(f"left out: {rows} {'rows' if rows > 1 else 'row'}, for want of {options}")
     costs = prices(plan, out, devices[0])
-    for line in describe_cost(plan, costs, out, devices):
+    for line in describe_cost(plan, costs, price_of_sets(plan, out), out, devices):
         (click.echo if only_estimate else say)(line)
     if only_estimate:
         return

@@ -1,11 +1,9 @@
 """A table as jobs: commands of the two programs, what each needs, and the file that each ends with."""
 
 import dataclasses
-import difflib
 import json
 import shlex
-from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatch
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,9 @@ TEACHER_NAME = "teacher.safetensors"
 class Wish:
     """What a user says of the table called ``name``. ``inputs`` and ``teachers`` are absolute paths by its names.
 
-    ``scale`` and ``teacher_scale`` multiply the length of runs and of networks; ``settings`` and
-    ``teacher_settings`` override keys of their configs; ``folder`` is where paths in the table start.
+    ``scale`` and ``teacher_scale`` multiply the length of runs and of networks. ``settings`` and ``teacher_settings``
+    override keys of their configs, and what the table sets in a row; those of the table's ``variant`` give way to a
+    row's. ``folder`` is where paths in the table start.
     """
 
     inputs: Mapping[str, Path]
@@ -32,6 +31,7 @@ class Wish:
     scale: float = 1.0
     teacher_scale: float = 1.0
     seeds: tuple[int, ...] = (0,)
+    variant: str | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
@@ -59,26 +59,6 @@ class Job:
         return shlex.join(self.argv)
 
 
-def check_wish(table: Table, wish: Wish) -> None:
-    """Make sure that a table has everything ``wish`` names.
-
-    Raises:
-        DistillError: it has no such input or network, or a file is not there.
-    """
-    known = table.inputs()
-    for option, given, names in (("--input", wish.inputs, known), ("--teacher", wish.teachers, table.networks)):
-        for name, path in given.items():
-            if name not in names:
-                raise DistillError(f"{option} {name}: the table has {_nearest(name, names)}")
-            if not path.exists():
-                raise DistillError(f"{option} {name}={path}: no such file or folder")
-
-
-def _nearest(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"none of that name; did you mean {near[0]!r}?" if near else f"{', '.join(sorted(names))}"
-
-
 def missing(table: Table, wish: Wish, of: str) -> list[str]:
     """What a network or run still needs from the user: the options that would give it."""
     teacher = table.runs[of].teacher if of in table.runs else of
@@ -103,18 +83,6 @@ def jobs_of(table: Table, wish: Wish, row: Row) -> list[str]:
     if row.of in table.networks:
         return [] if row.of in wish.teachers else [f"networks/{row.of}"]
     return [f"runs/{row.of}/seed{seed}" for seed in wish.seeds]
-
-
-def with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
-    """The named jobs and all that they need, in the order of ``jobs``."""
-    wanted: set[str] = set()
-    waiting = [name for name in names if name in jobs]
-    while waiting:
-        name = waiting.pop()
-        if name not in wanted:
-            wanted.add(name)
-            waiting += jobs[name].needs
-    return {name: job for name, job in jobs.items() if name in wanted}
 
 
 def _images(table: Table) -> Iterable[Job]:
@@ -154,7 +122,8 @@ def _patches(table: Table, wish: Wish, name: str, built: BuiltSet) -> int:
     """How many patches a set has: never more than the shortened runs see of it."""
     if wish.scale >= 1:
         return built.n
-    seen = (_samples(_run_config(run, wish), built.n, wish) for run in table.runs.values() if run.shards == name)
+    runs = [run for run in table.runs.values() if run.shards == name]
+    seen = (_samples(_parse(run.config, _settings(table, run, wish), wish, Config), built.n, wish) for run in runs)
     return min(built.n, max(seen, default=built.n))
 
 
@@ -180,7 +149,8 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
     for name, run in table.runs.items():
         if missing(table, wish, name):
             continue
-        config, settings = _run_config(run, wish), {**run.set, **wish.settings}
+        settings = _settings(table, run, wish)
+        config = _parse(run.config, settings, wish, Config)
         packed = table.packs.get(run.shards)
         n = table.sets[run.shards].n if packed is None else None
         if wish.scale != 1 and n is not None:
@@ -215,8 +185,8 @@ def _training(path: str, argv: tuple[str, ...], settings: Mapping[str, Any], **m
     return Job(name=path, argv=argv, result=f"{path}/{SUMMARY_NAME}", **more)
 
 
-def _run_config(run: Run, wish: Wish) -> Config:
-    return _parse(run.config, {**run.set, **wish.settings}, wish, Config)
+def _settings(table: Table, run: Run, wish: Wish) -> dict[str, Any]:
+    return {**table.variant(wish.variant), **run.set, **wish.settings}
 
 
 def _parse(name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
@@ -243,35 +213,3 @@ def _shortened(samples: int | None, epochs: float | None, scale: float) -> dict[
     if samples is not None:
         return {"train.samples": max(round(samples * scale), 1)}
     return {"train.epochs": float(f"{(epochs or 0) * scale:.6g}")}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A table, what was wished of it, all ``jobs`` this allows, and the ``chosen``; ``skipped`` rows lack options."""
-
-    table: Table
-    wish: Wish
-    jobs: dict[str, Job]
-    chosen: dict[str, Job]
-    skipped: dict[str, list[str]]
-
-
-def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
-    """The jobs of the rows whose run or network matches one of the patterns ``only``, or of all rows.
-
-    Raises:
-        DistillError: something was named that is not there, a config is wrong, or nothing is left to run.
-    """
-    check_wish(table, wish)
-    rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
-    if not rows:
-        names = ", ".join(sorted({row.of for row in table.rows}))
-        raise DistillError(f"--only {' '.join(only)}: matches no row; rows are of {names}")
-    lacks = {row.of: missing(table, wish, row.of) for row in rows}
-    jobs = make_jobs(table, wish)
-    able = [name for row in rows if not lacks[row.of] for name in jobs_of(table, wish, row)]
-    if not able:
-        needed = ", ".join(f"{name} ({what})" for name, what in sorted(table.inputs().items()))
-        raise DistillError(f"no row can be run: give --input NAME=PATH for {needed}")
-    skipped = {of: options for of, options in lacks.items() if options}
-    return Plan(table=table, wish=wish, jobs=jobs, chosen=with_needs(jobs, able), skipped=skipped)

@@ -93,8 +93,12 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     out = tmp_path / "out"
     result = run_distill(*words, out)
     assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
-    assert "left out: other needs --teacher unmade=FILE" in result.out
-    assert re.search(r"^7 trainings on cpu: about \d+ s, up to .* of memory and .* of disk", result.out, re.MULTILINE)
+    assert "left out: 1 row, for want of --teacher unmade=FILE" in result.out
+    assert re.search(
+        r"^9 jobs, 7 of them trainings, on cpu: about \d+ s, up to .* of memory, .* of disk",
+        result.out,
+        re.MULTILINE,
+    )
     lines = {line.split(":")[0]: line for line in result.out.splitlines() if line.startswith("four classes")}
     summaries = [json.loads((out / f"runs/photo/seed{seed}/summary.json").read_text()) for seed in (0, 1)]
     mean = sum(summary["student_top1"] for summary in summaries) / 2
@@ -109,7 +113,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
         assert summary["set_id"] in shown and summary["sha256"] in shown
     assert str(tmp_path) not in shown
     assert "distill teacher --data $FOUR --config teacher.yaml --eval $FOUR --out networks/net --resume" in shown
-    assert "    distill reproduce small --input four=$FOUR --input photo=$PHOTO --seeds 0,1\n" in shown
+    assert "    distill reproduce small.yaml --input four=$FOUR --input photo=$PHOTO --seeds 0,1\n" in shown
     _again(words, run_distill, out)
 
 
@@ -118,7 +122,7 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")}
     assert len(before) == 4
     only = run_distill(*words, out, "--only", "photo", "--only", "real")
-    assert only.status == 0 and "$ distill" not in only.out and "7 jobs are done" in only.out
+    assert only.status == 0 and "$ distill" not in only.out and "all 7 jobs are done" in only.out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")} == before
     other = run_distill(*words, out, "--set", "optim.lr=0.002")
     assert_one_line(other, "runs/photo/seed0 was begun as `distill train", "choose another --out")
@@ -141,7 +145,8 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
     result = run_distill(*words, tmp_path / "out", "--estimate")
     assert result.status == 0 and not (tmp_path / "out").exists()
-    assert "runs/real/seed1: about " in result.out and "7 trainings on cpu" in result.out
+    assert "runs/real/seed1: about " in result.out and "9 jobs, 7 of them trainings" in result.out
+    assert "1 images and sets are not in it" in result.out  # the packed one
     short = run_distill(*words, tmp_path / "out", "--estimate", "--teacher-scale", "0.1")
     assert_one_line(short, "networks/net: 10 samples are under one batch of 16")
 
@@ -152,6 +157,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
         (["--input", "four"], ("'four': expected NAME=PATH",)),
         (["--input", "x=/"], ("--input x: the table has", "four, photo")),
         (["--only", "nothing"], ("matches no row", "broken, net, other, photo, real")),
+        (["--scale", "nan"], ("'--scale': nan: expected a number above 0",)),
         (["--variant", "fast"], ("--variant fast: the table has no variants",)),
         (["--set", "optim.rate=1"], ("unknown key 'optim.rate'",)),
         (["--device", "cpu,cpu"], ("names one twice",)),
@@ -162,12 +168,22 @@ def test_wishes_that_cannot_be(
     more: list[str], parts: tuple[str, ...], words: list[Any], run_distill: Program, tmp_path: Path
 ) -> None:
     result = run_distill(*words, tmp_path / "out", *more)
-    assert_one_line(result, *parts, status=2 if more == ["--input", "four"] else 1)
+    assert_one_line(result, *parts, status=2 if more in (["--input", "four"], ["--scale", "nan"]) else 1)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("")
+    some = ["--only", "net"]
+    assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is no folder", "choose another --out")
+    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty, and no table was begun")
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["thesis.tex"]
+
+
 def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
-    """SIGINT reaches the run, which saves itself; the same command then ends as if nothing had been."""
+    """The signal reaches the run, which saves itself; the same command then ends as if nothing had been."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     more = ["--seeds", "0", "--only", "photo", "--set", "train.epochs=40", "--set", "train.log_steps=1"]
     command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
@@ -176,7 +192,7 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
         deadline = time.monotonic() + 120
         while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and err.strip().endswith("run the same command again to go on"), err
     assert (out / "runs/photo/seed0/checkpoint.pt").exists()
@@ -258,7 +274,7 @@ def test_an_estimate_changes_no_run(
     assert "estimated" not in run_distill(*arguments, tmp_path / "without").out
     monkeypatch.setattr(distill.run, "WORTH_STEPS", 1)
     result = run_distill(*arguments, tmp_path / "with")
-    assert re.search(r"^estimated: about \d+ s, \d+ MB of memory, \d+ MB of disk$", result.out, re.MULTILINE)
+    assert re.search(r"^estimated: about \d+ s, .* of memory, \d+ MB of disk$", result.out, re.MULTILINE)
     assert same(tmp_path / "with", tmp_path / "without")
 
 

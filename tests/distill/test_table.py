@@ -11,8 +11,9 @@ from distill import packaged
 from distill.cli.checking import TABLES
 from distill.config import CONFIGS, Config, parse_config
 from distill.errors import DistillError
-from distill.table.jobs import Wish, jobs_of, make_jobs, make_plan, missing
+from distill.table.jobs import Wish, jobs_of, make_jobs, missing
 from distill.table.page import Page, cells, html, markdown, text
+from distill.table.plan import make_plan
 from distill.table.results import Line
 from distill.table.schema import Table, parse_table
 from tests.conftest import Program, assert_one_line
@@ -150,6 +151,18 @@ def test_commands_of_a_shortened_table() -> None:
     assert jobs["runs/two/seed4"].needs == ("sets/real",)
 
 
+def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
+    runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.temperature": 2, "optim.lr": 0.5}}}
+    variants = {"fast": {"loss.temperature": 3, "optim.lr": 0.6, "data.batch_size": 32}}
+    parsed = parse_table(changed(runs=runs, variants=variants, rows=SMALL["rows"][:2]), "t")
+    wish = everything(parsed, variant="fast", settings={"optim.lr": 0.7})
+    config = make_jobs(parsed, wish)["runs/one/seed0"].config
+    assert isinstance(config, Config)
+    assert (config.loss.temperature, config.optim.lr, config.data.batch_size) == (2, 0.7, 32)  # type: ignore[union-attr]
+    with pytest.raises(DistillError, match="--variant slow: the table has fast"):
+        make_jobs(parsed, everything(parsed, variant="slow"))
+
+
 def test_only_some_rows_and_what_they_need() -> None:
     parsed = parse_table(changed(), "t")
     wish = Wish(inputs={"photo": Path("/"), "data": Path("/")}, teachers={"given": Path("/")})
@@ -157,7 +170,7 @@ def test_only_some_rows_and_what_they_need() -> None:
     assert make_plan(parsed, wish, ("bi*",)).chosen.keys() == {"networks/big"}
     assert make_plan(parsed, wish, ()).chosen.keys() == make_plan(parsed, wish, ()).jobs.keys()
     plan = make_plan(parsed, Wish(inputs={"data": Path("/")}), ())
-    assert plan.skipped == {"one": ["--input photo=PATH"], "two": ["--teacher given=FILE"]}
+    assert plan.skipped == {"--input photo=PATH": 1, "--teacher given=FILE": 1}
     assert plan.chosen.keys() == {"networks/big"}
     for wrong, message in (
         (Wish(inputs={"dat": Path("/")}), "--input dat: the table has none of that name; did you mean 'data'?"),
@@ -168,6 +181,8 @@ def test_only_some_rows_and_what_they_need() -> None:
         with pytest.raises(DistillError) as error:
             make_plan(parsed, wrong, ())
         assert message in str(error.value)
+    with pytest.raises(DistillError, match="nothing to run: what the rows show is given"):
+        make_plan(parsed, Wish(inputs={"data": Path("/")}, teachers={"big": Path("/")}), ("big",))
     with pytest.raises(DistillError, match="--only x\\*: matches no row; rows are of big, one, two"):
         make_plan(parsed, wish, ("x*",))
 

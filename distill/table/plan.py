@@ -1,0 +1,80 @@
+"""What is to be run of a table: the wish checked, the rows chosen, and the jobs that make them."""
+
+import dataclasses
+import difflib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatch
+
+from distill.errors import DistillError
+from distill.table.jobs import Job, Wish, jobs_of, make_jobs, missing
+from distill.table.schema import Table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A table, what was wished of it, all ``jobs`` this allows, and the ``chosen`` ones.
+
+    ``skipped`` says how many rows lack which options.
+    """
+
+    table: Table
+    wish: Wish
+    jobs: dict[str, Job]
+    chosen: dict[str, Job]
+    skipped: dict[str, int]
+
+
+def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
+    """The jobs of the rows whose run or network matches one of the patterns ``only``, or of all rows.
+
+    Raises:
+        DistillError: something was named that is not there, a config is wrong, or nothing is left to run.
+    """
+    _check(table, wish)
+    rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
+    if not rows:
+        names = ", ".join(sorted({row.of for row in table.rows}))
+        raise DistillError(f"--only {' '.join(only)}: matches no row; rows are of {names}")
+    lacks = {row.of: missing(table, wish, row.of) for row in rows}
+    jobs = make_jobs(table, wish)
+    able = [name for row in rows if not lacks[row.of] for name in jobs_of(table, wish, row)]
+    if not able and not any(lacks.values()):
+        raise DistillError("nothing to run: what the rows show is given with --teacher")
+    if not able:
+        needed = ", ".join(f"{name} ({what})" for name, what in sorted(table.inputs().items()))
+        raise DistillError(f"no row can be run: give --input NAME=PATH for {needed}")
+    skipped = Counter(" ".join(lacks[row.of]) for row in rows if lacks[row.of])
+    return Plan(table=table, wish=wish, jobs=jobs, chosen=_with_needs(jobs, able), skipped=dict(skipped))
+
+
+def _check(table: Table, wish: Wish) -> None:
+    """Make sure that a table has everything ``wish`` names.
+
+    Raises:
+        DistillError: it has no such input or network, or a file is not there.
+    """
+    known = table.inputs()
+    for option, given, names in (("--input", wish.inputs, known), ("--teacher", wish.teachers, table.networks)):
+        for name, path in given.items():
+            if name not in names:
+                raise DistillError(f"{option} {name}: the table has {_nearest(name, names)}")
+            if not path.exists():
+                raise DistillError(f"{option} {name}={path}: no such file or folder")
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"none of that name; did you mean {near[0]!r}?" if near else f"{', '.join(sorted(names))}"
+
+
+def _with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
+    """The named jobs and all that they need, in the order of ``jobs``."""
+    wanted: set[str] = set()
+    waiting = [name for name in names if name in jobs]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += jobs[name].needs
+    return {name: job for name, job in jobs.items() if name in wanted}
