@@ -7,7 +7,7 @@ import torch
 from distill.errors import DistillError
 from distill.measure import Network, load_network
 from distill.weights import Triple, encode_weights
-from manifests.files import describe_os_error, write_atomically
+from manifests.files import describe_os_error, is_plain, write_atomically
 
 
 def convert(path: Path, out: Path, arch: str | None, mean: Triple | None, std: Triple | None) -> Network:
@@ -26,7 +26,7 @@ def convert(path: Path, out: Path, arch: str | None, mean: Triple | None, std: T
     try:
         if not out.exists():
             write_atomically(out, data)
-        elif out.is_dir() or out.read_bytes() != data:
+        elif not is_plain(out) or out.read_bytes() != data:
             raise DistillError(f"{out}: exists and is something else; remove it, or choose another --out")
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error

@@ -1,6 +1,7 @@
 """YAML files that come with the package, by name, and a user's own by path."""
 
 import difflib
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read(folder: str, name_or_path: str) -> tuple[str, str]:
         DistillError: neither exists, or the file cannot be read.
     """
     path = Path(name_or_path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         return path.name.removesuffix(".yaml"), text(folder, name_or_path)
     try:
         return path.stem, read_regular_file(path, MAX_BYTES).decode("utf-8")

@@ -1,44 +1,50 @@
 """Wiring: what the jobs of a table would cost here, each kind of them measured for a moment."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from distill.config import Config, SupervisedConfig
-from distill.data.labelled import load_labelled
+from distill.data.labelled import count_images, load_labelled
 from distill.device import pick_device
 from distill.errors import DistillError
 from distill.estimate import Cost, duration, size_of
 from distill.run import estimate_run
 from distill.table.jobs import Job
 from distill.table.plan import Plan
-from distill.table.runner import is_done
+from distill.table.records import is_done
 from distill.table.schema import DATA
 from distill.teach import estimate_teaching
 from manifests.terminal import progress_bar
 
 USUAL_SIZE = 32
 FEW_PATCHES = 1000
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
 
 
-def prices(plan: Plan, out: Path, device: str) -> dict[str, Cost]:
-    """What each chosen training that has not ended would cost on ``device``, by job; each kind is measured.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What trainings would cost, by job, and why others could not be measured."""
 
-    Raises:
-        DistillError: data cannot be read, or a config asks for what there is not.
+    costs: dict[str, Cost]
+    unknown: dict[str, str]
+
+
+def prices(plan: Plan, out: Path, device: str) -> Prices:
+    """What each chosen training that has not ended would cost on ``device``; each kind is measured.
+
+    What cannot be measured is no error here: the job itself will say what is wrong.
     """
     waiting = [job for job in plan.chosen.values() if job.config is not None and not is_done(out, job)]
     counts: dict[str, tuple[int, int]] = {}
-    measured: dict[str, Cost] = {}
-    found = {}
+    measured: dict[str, Cost | DistillError] = {}
+    found = Prices(costs={}, unknown={})
     with progress_bar("measuring what it costs", len(waiting)) as update:
         for number, job in enumerate(waiting):
             update(number, job.name)
@@ -47,8 +53,12 @@ def prices(plan: Plan, out: Path, device: str) -> dict[str, Cost]:
                 try:
                     measured[key] = _price(plan, job, counts, pick_device(device))
                 except DistillError as error:
-                    raise DistillError(f"{job.name}: {error}") from error
-            found[job.name] = measured[key]
+                    measured[key] = error
+            cost = measured[key]
+            if isinstance(cost, Cost):
+                found.costs[job.name] = cost
+            else:
+                found.unknown[job.name] = str(cost)
     return found
 
 
@@ -66,27 +76,28 @@ def set_of(job: Job) -> str | None:
 
 def _price(plan: Plan, job: Job, counts: dict[str, tuple[int, int]], device: torch.device) -> Cost:
     if isinstance(job.config, SupervisedConfig):
-        n, size = _count(plan, job.epoch_of or "", counts)
-        return estimate_teaching(job.config, n, job.config.data.size or size, device)
+        n, size = _count(plan, job.epoch_of or "", job.config.data.size, counts)
+        return estimate_teaching(job.config, n, size, device)
     assert isinstance(job.config, Config)  # noqa: S101 - the only other kind
+    name = str(set_of(job)).removeprefix("sets/")
     if job.epoch_of is not None:
-        n, size = _count(plan, job.epoch_of, counts)
+        n, size = _count(plan, job.epoch_of, plan.table.packs[name].size, counts)
         return estimate_run(job.config, n, size, device)
-    built = plan.table.sets[str(set_of(job)).removeprefix("sets/")]
-    return estimate_run(job.config, job.n or 1, built.size or USUAL_SIZE, device)
+    return estimate_run(job.config, job.n or 1, plan.table.sets[name].size or USUAL_SIZE, device)
 
 
-def _count(plan: Plan, name: str, counts: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    """How many images an input has, and their size in pixels."""
-    if name not in counts:
-        path = plan.wish.inputs[name]
-        if plan.table.inputs()[name] == DATA:
-            images = load_labelled(path, None, "train")
-            counts[name] = len(images.labels), images.size
-        else:
-            files = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
-            counts[name] = max(len(files), 1), USUAL_SIZE
-    return counts[name]
+def _count(plan: Plan, name: str, size: int | None, counts: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """How many training images an input has, and their size in pixels."""
+    path = plan.wish.inputs[name]
+    if name in counts:
+        n, own = counts[name]
+    elif plan.table.inputs()[name] == DATA:
+        images = load_labelled(path, size, "train")
+        n, own = len(images.labels), images.size
+    else:
+        n, own = count_images(path), USUAL_SIZE
+    counts[name] = n, own
+    return n, size or own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +116,7 @@ def price_of_sets(plan: Plan, out: Path) -> Making:
     """
     waiting = [job for job in plan.chosen.values() if job.config is None and not is_done(out, job)]
     total = Making()
-    kinds: dict[tuple[str, ...], tuple[float, float]] = {}
+    kinds: dict[tuple[str, ...], tuple[float, float] | None] = {}
     for job in waiting:
         if job.n is None or job.needs:
             total = dataclasses.replace(total, unknown=total.unknown + 1)
@@ -113,15 +124,18 @@ def price_of_sets(plan: Plan, out: Path) -> Making:
         kind = job.argv[: job.argv.index("--n")] + job.argv[job.argv.index("--n") + 2 : job.argv.index("--out")]
         if kind not in kinds:
             kinds[kind] = _a_patch(kind)
-        seconds, disk = kinds[kind]
+        if kinds[kind] is None:
+            total = dataclasses.replace(total, unknown=total.unknown + 1)
+            continue
+        seconds, disk = kinds[kind] or (0.0, 0.0)
         total = dataclasses.replace(
             total, seconds=total.seconds + seconds * job.n, disk=total.disk + round(disk * job.n)
         )
     return total
 
 
-def _a_patch(argv: tuple[str, ...]) -> tuple[float, float]:
-    """Seconds and bytes a patch: what a thousand take more than one, or zeros where they cannot be built."""
+def _a_patch(argv: tuple[str, ...]) -> tuple[float, float] | None:
+    """Seconds and bytes a patch: what a thousand take more than one, or None where they cannot be built."""
     found = []
     for n in (1, FEW_PATCHES):
         with tempfile.TemporaryDirectory() as folder:
@@ -129,29 +143,36 @@ def _a_patch(argv: tuple[str, ...]) -> tuple[float, float]:
             started = time.perf_counter()
             done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
             if done.returncode != 0:
-                return 0.0, 0.0  # the job itself will say why
+                return None  # the job itself will say why
             size = sum(file.stat().st_size for file in Path(folder, "set").iterdir())
             found.append((time.perf_counter() - started, size))
     (short, small), (long, large) = found
     return max(long - short, 0) / (FEW_PATCHES - 1), max(large - small, 0) / (FEW_PATCHES - 1)
 
 
-def describe_cost(plan: Plan, costs: Mapping[str, Cost], making: Making, out: Path, devices: list[str]) -> list[str]:
+def describe_cost(plan: Plan, found: Prices, making: Making, out: Path, devices: list[str]) -> list[str]:
     """What the chosen jobs would cost, in lines: each training, and all."""
+    costs = found.costs
     done = sum(is_done(out, job) for job in plan.chosen.values())
     if done == len(plan.chosen):
-        return [f"all {done} jobs are done"]
+        return [f"all {_counted(done, 'job')} are done"]
     seconds = making.seconds + sum(cost.seconds for cost in costs.values()) / len(devices)
     decoded = {set_of(plan.jobs[name]): cost.decoded for name, cost in costs.items()}
     disk = making.disk + sum(cost.disk for cost in costs.values()) + sum(decoded.values())
     memory = max((cost.memory for cost in costs.values()), default=0)
-    free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if p.exists())).free
+    free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if os.path.exists(p))).free  # noqa: PTH110
     lines = [f"{name}: {cost}, {cost.images_per_second:,.0f} images/s" for name, cost in costs.items()]
+    lines += [f"{name}: not measured: {why}" for name, why in found.unknown.items()]
+    trainings, unknown = len(costs) + len(found.unknown), len(found.unknown) + making.unknown
     lines.append(
-        f"{len(plan.chosen) - done} jobs, {len(costs)} of them trainings, on {', '.join(devices)}: about "
-        f"{duration(seconds)}, up to {size_of(memory)} of memory, {size_of(disk)} of disk "
-        f"({size_of(free)} are free{': too little' if disk > free else ''})"
-        + (f"; {making.unknown} images and sets are not in it" if making.unknown else "")
-        + (f"; {done} jobs are done" if done else "")
+        f"{_counted(len(plan.chosen) - done, 'job')}, {trainings} of them training, on {', '.join(devices)}: about "
+        f"{duration(seconds)} and what programs take to start and to evaluate, up to {size_of(memory)} of memory, "
+        f"{size_of(disk)} of disk ({size_of(free)} are free{': too little' if disk > free else ''})"
+        + (f"; {_counted(unknown, 'job')} not measured" if unknown else "")
+        + (f"; {_counted(done, 'job')} done" if done else "")
     )
     return lines
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

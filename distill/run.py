@@ -25,6 +25,7 @@ from distill.losses import make_loss
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
 from distill.runs import (
+    STUDENT_NAME,
     average_of,
     begin,
     conduct,
@@ -38,8 +39,6 @@ from distill.runs import (
 from distill.sample import keep_sample
 from distill.teacher import Teacher
 from manifests import PatchSet, open_patchset
-
-RESULT_NAME = "student.safetensors"
 
 
 def train(config: Config, shards: Path, out: Path, *, resume: bool, device: torch.device, say: Say) -> dict[str, Any]:
@@ -66,10 +65,10 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
     )
-    state, done = begin(out, RESULT_NAME, identity, say)
+    state, done = begin(out, STUDENT_NAME, identity, say)
     if done is not None:
         if config.eval.data is not None and done.get("student_top1") is None:
-            say(f"it was not evaluated: distill eval --weights {out / RESULT_NAME} --data {config.eval.data}")
+            say(f"it was not evaluated: distill eval --weights {out / STUDENT_NAME} --data {config.eval.data}")
         return done
     judge = open_judge(config, lesson, size, device, say)
     seed = config.data.view_seed
@@ -92,7 +91,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
     verdict = judge.judge(loop.result) if judge else Verdict(summary={}, classes={})
     verdict = dataclasses.replace(verdict, summary=nothing | verdict.summary)
-    return finish(loop, progress, out, RESULT_NAME, network, verdict, origin)
+    return finish(loop, progress, out, STUDENT_NAME, network, verdict, origin)
 
 
 @contextmanager

@@ -31,6 +31,8 @@ from manifests.files import describe_os_error, hold_folder, is_plain, remove_par
 from manifests.terminal import detail
 
 CLASSES_NAME = "classes.json"
+STUDENT_NAME = "student.safetensors"
+TEACHER_NAME = "teacher.safetensors"
 
 
 @contextmanager

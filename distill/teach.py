@@ -18,6 +18,7 @@ from distill.losses import cross_entropy
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
 from distill.runs import (
+    TEACHER_NAME,
     average_of,
     begin,
     conduct,
@@ -30,8 +31,6 @@ from distill.runs import (
 )
 from distill.targets import Labels
 from distill.weights import Triple
-
-RESULT_NAME = "teacher.safetensors"
 
 
 def teach(
@@ -54,7 +53,7 @@ def teach(
         require_size(config.network.arch, config.network.num_classes, config.augment.output_size(images.size))
         digest = images.digest()
         identity = identity_of(config, data=digest)
-        state, done = begin(out, RESULT_NAME, identity, say)
+        state, done = begin(out, TEACHER_NAME, identity, say)
         if done is not None:
             return done
         if state is None and config.train.steps(len(images.labels), config.data.batch_size) >= WORTH_STEPS:
@@ -66,7 +65,7 @@ def teach(
         network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
         origin = {"data_sha256": digest, "config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
-        return finish(loop, progress, out, RESULT_NAME, network, verdict, origin)
+        return finish(loop, progress, out, TEACHER_NAME, network, verdict, origin)
 
 
 def estimate_teaching(config: SupervisedConfig, n: int, size: int, device: torch.device) -> Cost:

@@ -15,8 +15,7 @@ from distill.measure import Network, load_network
 from distill.models import require_size
 from distill.neurons import excite
 from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
-from distill.run import RESULT_NAME as STUDENT_NAME
-from distill.teach import RESULT_NAME as TEACHER_NAME
+from distill.runs import STUDENT_NAME, TEACHER_NAME
 from manifests.digest import file_digest
 from manifests.files import describe_os_error, write_atomically
 from manifests.terminal import progress_bar

@@ -1,5 +1,6 @@
 """The command that does a publication's table again: ``reproduce``."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,11 @@ def reproduce(
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
     from distill.prices import describe_cost, price_of_sets, prices  # noqa: PLC0415
-    from distill.reproduce import list_devices  # noqa: PLC0415
+    from distill.reproduce import check_folder, list_devices  # noqa: PLC0415
     from distill.reproduce import reproduce as run_table  # noqa: PLC0415
-    from distill.table.jobs import Wish  # noqa: PLC0415
     from distill.table.plan import make_plan  # noqa: PLC0415
     from distill.table.schema import parse_table  # noqa: PLC0415
+    from distill.table.wish import Wish  # noqa: PLC0415
 
     name, text = packaged.read(TABLES, table)
     out = out or Path("tables") / name
@@ -102,13 +103,15 @@ def reproduce(
     plan = make_plan(parsed, wish, only)
     for options, rows in plan.skipped.items():
         say(f"left out: {rows} {'rows' if rows > 1 else 'row'}, for want of {options}")
-    costs = prices(plan, out, devices[0])
-    for line in describe_cost(plan, costs, price_of_sets(plan, out), out, devices):
-        (click.echo if only_estimate else say)(line)
+    check_folder(plan, out)
+    found = prices(plan, out, devices[0])
+    for line in describe_cost(plan, found, price_of_sets(plan, out), out, devices):
+        (click.echo if only_estimate else say)(printable(line))
     if only_estimate:
         return
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
     try:
-        done = run_table(plan, out, devices, costs, say)
+        done = run_table(plan, out, devices, found.costs, say)
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("stopped; run the same command again to go on") from stop
     for line in done.lines:

@@ -90,6 +90,27 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
     raise DistillError(f"{path}: no {_KIND[split]} data in a known form; expected {FORMS}")
 
 
+def count_images(path: Path) -> int:
+    """About how many training images lie in ``path``, with labels or without, in any form that can be packed.
+
+    Raises:
+        DistillError: there are none, or they cannot be read.
+    """
+    try:
+        cifar = read_cifar(path, "train")
+        if cifar is not None:
+            return len(cifar[1])
+        items = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        tars = _of_split([file for file in items if file.name.lower().endswith(TAR_SUFFIXES)], "train")
+        names = [member.name for tar in tars for member in members_of(tar)] or [file.name for file in items]
+    except (PatchSetError, tarfile.TarError, EOFError, OSError) as error:
+        raise DistillError(f"{path}: cannot be read: {error}") from error
+    count = sum(name.lower().endswith((*IMAGE_SUFFIXES, ".tif", ".tiff")) for name in names)
+    if not count:
+        raise DistillError(f"{path}: holds no image")
+    return count
+
+
 def _cifar(path: Path, size: int | None, split: Split) -> LabelledImages | None:
     found = read_cifar(path, split)
     if found is None:

@@ -1,7 +1,8 @@
 """A table as jobs: commands of the two programs, what each needs, and the file that each ends with."""
 
 import dataclasses
-import json
+import hashlib
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,44 +11,29 @@ from typing import Any
 from distill import packaged
 from distill.config import CONFIGS, Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
+from distill.runs import TEACHER_NAME, identity_of
 from distill.session import SUMMARY_NAME
+from distill.table import portable
 from distill.table.schema import BuiltSet, Row, Run, Table
-
-TEACHER_NAME = "teacher.safetensors"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a user says of the table called ``name``. ``inputs`` and ``teachers`` are absolute paths by its names.
-
-    ``scale`` and ``teacher_scale`` multiply the length of runs and of networks. ``settings`` and ``teacher_settings``
-    override keys of their configs, and what the table sets in a row; those of the table's ``variant`` give way to a
-    row's. ``folder`` is where paths in the table start.
-    """
-
-    inputs: Mapping[str, Path]
-    name: str = ""
-    teachers: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    scale: float = 1.0
-    teacher_scale: float = 1.0
-    seeds: tuple[int, ...] = (0,)
-    variant: str | None = None
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    folder: Path = Path()
+from distill.table.wish import Wish
+from manifests.canonical import canonical_json
+from manifests.digest import file_digest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A command that runs in the table's folder. ``result`` is written last, so where it is, the job is done.
+    """A command that runs in the table's folder, and what it makes there: ``result``, which is written last.
 
-    ``name`` is the path of what it makes. A training has a ``config``, and in an epoch either ``n`` samples, or all
-    images of the input ``epoch_of``; a set has ``n`` patches, if they are known, and no config.
+    ``name`` is the path of what it makes, ``also`` are further files that others need of it, and ``identity`` is
+    what it is made from, as plain values without paths. A training has a ``config``, and in an epoch either ``n``
+    samples, or all images of the input ``epoch_of``; a set has ``n`` patches, if they are known, and no config.
     """
 
     name: str
     argv: tuple[str, ...]
     result: str
+    also: tuple[str, ...] = ()
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
     config: Config | SupervisedConfig | None = None
     n: int | None = None
@@ -75,7 +61,22 @@ def make_jobs(table: Table, wish: Wish) -> dict[str, Job]:
         DistillError: a config is missing or wrong.
     """
     jobs = [*_images(table), *_sets(table, wish), *_packs(table, wish), *_networks(table, wish), *_runs(table, wish)]
-    return {job.name: job for job in jobs}
+    return {job.name: dataclasses.replace(job, identity=_identity(job, wish)) for job in jobs}
+
+
+def _identity(job: Job, wish: Wish) -> dict[str, Any]:
+    """What decides the results of a job, but for those of the jobs it needs."""
+    value: dict[str, Any] = {"command": portable.command(job.argv, wish)}
+    if job.config is not None:
+        config = identity_of(job.config, every=job.config.eval.every)
+        value["config"] = hashlib.sha256(canonical_json(config)).hexdigest()
+    for word in job.argv:
+        path = Path(word)
+        if path.is_absolute() and (digest := wish.digests.get(path)):
+            value[f"sha256 of {portable.text(word, wish)}"] = digest
+        elif path.is_absolute() and path.suffix in (".yaml", ".yml") and job.config is None:
+            value[f"sha256 of {path.name}"] = file_digest(path)
+    return value
 
 
 def jobs_of(table: Table, wish: Wish, row: Row) -> list[str]:
@@ -122,8 +123,11 @@ def _patches(table: Table, wish: Wish, name: str, built: BuiltSet) -> int:
     """How many patches a set has: never more than the shortened runs see of it."""
     if wish.scale >= 1:
         return built.n
-    runs = [run for run in table.runs.values() if run.shards == name]
-    seen = (_samples(_parse(run.config, _settings(table, run, wish), wish, Config), built.n, wish) for run in runs)
+    seen = (
+        _samples(_parse(f"runs.{key}", run.config, _settings(table, run, wish), wish, Config), built.n, wish)
+        for key, run in table.runs.items()
+        if run.shards == name
+    )
     return min(built.n, max(seen, default=built.n))
 
 
@@ -137,12 +141,13 @@ def _networks(table: Table, wish: Wish) -> Iterable[Job]:
         if network.config is None or name in wish.teachers or network.data not in wish.inputs:
             continue
         settings = {**network.set, **wish.teacher_settings}
-        config = _parse(network.config, settings, wish, SupervisedConfig)
-        settings |= _seed(wish.seeds[0]) | _shortened(config.train.samples, config.train.epochs, wish.teacher_scale)
-        config = _parse(network.config, settings, wish, SupervisedConfig)
+        config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
+        settings |= _shortened(config.train.samples, config.train.epochs, wish.teacher_scale)
+        config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
         data = str(wish.inputs[network.data])
         argv = ("distill", "teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
-        yield _training(f"networks/{name}", argv, settings, config=config, epoch_of=network.data)
+        also = (f"networks/{name}/{TEACHER_NAME}",)
+        yield _training(f"networks/{name}", argv, settings, also=also, config=config, epoch_of=network.data)
 
 
 def _runs(table: Table, wish: Wish) -> Iterable[Job]:
@@ -150,7 +155,7 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
         if missing(table, wish, name):
             continue
         settings = _settings(table, run, wish)
-        config = _parse(run.config, settings, wish, Config)
+        config = _parse(f"runs.{name}", run.config, settings, wish, Config)
         packed = table.packs.get(run.shards)
         n = table.sets[run.shards].n if packed is None else None
         if wish.scale != 1 and n is not None:
@@ -167,20 +172,20 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
         data = str(wish.inputs[table.networks[run.teacher].data])
         argv = ("distill", "train", "--shards", needs[0], "--config", _config(run.config, wish), "--teacher", teacher)
         for seed in wish.seeds:
-            own = settings | _seed(seed)
+            own = settings | {"train.seed": seed}
             yield _training(
                 f"runs/{name}/seed{seed}",
                 (*argv, "--eval", data),
                 own,
                 needs=needs,
-                config=_parse(run.config, own, wish, Config),
+                config=_parse(f"runs.{name}", run.config, own, wish, Config),
                 n=n,
                 epoch_of=packed.pack if packed else None,
             )
 
 
 def _training(path: str, argv: tuple[str, ...], settings: Mapping[str, Any], **more: Any) -> Job:
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    sets = [word for key, value in settings.items() for word in ("--set", portable.setting(key, value))]
     argv = (*argv, *sets, "--out", path, "--resume")
     return Job(name=path, argv=argv, result=f"{path}/{SUMMARY_NAME}", **more)
 
@@ -189,9 +194,12 @@ def _settings(table: Table, run: Run, wish: Wish) -> dict[str, Any]:
     return {**table.variant(wish.variant), **run.set, **wish.settings}
 
 
-def _parse(name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
+def _parse(where: str, name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
     short, text = packaged.read(CONFIGS, _config(name, wish))
-    return parse_config(text, short, dict(settings), model)
+    try:
+        return parse_config(text, short, dict(settings), model)
+    except DistillError as error:
+        raise DistillError(f"{where}: {error}") from error
 
 
 def _config(name: str, wish: Wish) -> str:
@@ -200,11 +208,7 @@ def _config(name: str, wish: Wish) -> str:
 
 def _file_or_name(name: str, folder: Path) -> str:
     path = folder / name
-    return str(path.resolve()) if path.is_file() else name
-
-
-def _seed(seed: int) -> dict[str, Any]:
-    return {"train.seed": seed} if seed else {}
+    return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - Path.is_file raises for long names
 
 
 def _shortened(samples: int | None, epochs: float | None, scale: float) -> dict[str, Any]:

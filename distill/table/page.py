@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable
+from html import escape as html_escape
 
 import jinja2
 
@@ -42,16 +43,18 @@ class Page:
 
 def markdown(page: Page) -> str:
     """The page as Markdown."""
-    parts = [f"# {page.table.title}", page.table.source]
-    parts += [page.table.note.strip()] if page.table.note else []
-    parts.append(f"    {page.command}")
+    parts = [f"# {_plain(page.table.title)}", _plain(page.table.source)]
+    parts += [_plain(page.table.note)] if page.table.note else []
+    parts.append(f"    {_line_of(page.command)}")
     rows = [_row(HEADINGS), _row(["---"] + ["---:"] * 5 + ["---"] * 3)]
     for group, lines in page.groups():
         rows.append(_row([f"**{_plain(group)}**"] + [""] * (len(HEADINGS) - 1)))
         rows += [_row([_plain(cell) for cell in cells(line)]) for line in lines]
     parts += ["\n".join(rows), LEGEND]
     parts.append("\n".join(f"- {label}: {_plain(text)}" for label, text in page.facts))
-    parts.append("Commands, in the folder of the table:\n\n```sh\n" + "\n".join(page.commands) + "\n```")
+    parts.append(
+        "\n".join(["Commands, in the folder of the table:\n", *(f"    {_line_of(c)}" for c in page.commands)])
+    )
     digests = [f"- {line.group}, {line.name}: {_digests(line)}" for line in page.lines if line.digests]
     parts += ["SHA-256:\n\n" + "\n".join(_plain(each) for each in digests)] if digests else []
     return "\n\n".join(parts) + "\n"
@@ -104,5 +107,11 @@ def _row(texts: Iterable[str]) -> str:
 
 
 def _plain(value: str) -> str:
-    """A text without what Markdown would take for a table's or HTML's."""
-    return " ".join(value.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    """A text on one line, without what Markdown or HTML would take for more than text."""
+    line = html_escape(_line_of(value), quote=False)
+    return "".join(f"\\{c}" if c in "\\`*_[]|~#!" else c for c in line)
+
+
+def _line_of(value: str) -> str:
+    """A text on one line, without characters that show nothing."""
+    return "".join(c for c in " ".join(value.split()) if c.isprintable())

@@ -2,13 +2,18 @@
 
 import dataclasses
 import difflib
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatch
 
 from distill.errors import DistillError
-from distill.table.jobs import Job, Wish, jobs_of, make_jobs, missing
+from distill.table.jobs import Job, jobs_of, make_jobs, missing
 from distill.table.schema import Table
+from distill.table.wish import Wish
+from manifests.digest import file_digest
+
+SEED = "train.seed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,8 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
         DistillError: something was named that is not there, a config is wrong, or nothing is left to run.
     """
     _check(table, wish)
+    files = [path for _, path in wish.given() if path.is_file()]
+    wish = dataclasses.replace(wish, digests={path: file_digest(path) for path in files})
     rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
     if not rows:
         names = ", ".join(sorted({row.of for row in table.rows}))
@@ -54,12 +61,14 @@ def _check(table: Table, wish: Wish) -> None:
     Raises:
         DistillError: it has no such input or network, or a file is not there.
     """
+    if SEED in {**wish.settings, **wish.teacher_settings}:
+        raise DistillError(f"--set {SEED}: say --seeds, which gives each run its own")
     known = table.inputs()
     for option, given, names in (("--input", wish.inputs, known), ("--teacher", wish.teachers, table.networks)):
         for name, path in given.items():
             if name not in names:
                 raise DistillError(f"{option} {name}: the table has {_nearest(name, names)}")
-            if not path.exists():
+            if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
                 raise DistillError(f"{option} {name}={path}: no such file or folder")
 
 

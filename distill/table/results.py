@@ -5,10 +5,13 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
+from distill.errors import DistillError
 from distill.report.collect import RunRecord, read_run
-from distill.table.jobs import Job, Wish, jobs_of, missing
-from distill.table.runner import is_done
+from distill.session import SUMMARY_NAME
+from distill.table.jobs import jobs_of, missing
+from distill.table.records import RECORDS, read_record
 from distill.table.schema import Row, Table
+from distill.table.wish import Wish
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,59 +49,113 @@ class Line:
 DIGESTS = ("set_id", "data_sha256", "teacher_sha256", "config_sha256", "sha256")
 
 
-def collect(table: Table, wish: Wish, jobs: Mapping[str, Job], failed: Mapping[str, str], out: Path) -> list[Line]:
-    """A line for each row of ``table``; ``failed`` says what went wrong, by job.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A job's run directory, read; or, where it has none that is whole, what went ``wrong``."""
 
-    Raises:
-        DistillError: a run directory in ``out`` is damaged.
-    """
-    records = {
-        name: read_run(out / name) for name, job in jobs.items() if job.config is not None and is_done(out, job)
-    }
-    return [_line(table, wish, row, records, failed) for row in table.rows]
+    record: RunRecord | None = None
+    wrong: str | None = None
 
 
-def _line(table: Table, wish: Wish, row: Row, records: Mapping[str, RunRecord], failed: Mapping[str, str]) -> Line:
+def collect(table: Table, wish: Wish, out: Path) -> list[Line]:
+    """A line for each row of ``table``, from all that was ever made in ``out``."""
+    return [_line(table, wish, row, out) for row in table.rows]
+
+
+def done_commands(table: Table, out: Path) -> list[str]:
+    """The commands of the jobs that have ended well, with variables for inputs, in the order of what needs what."""
+    names = [f"images/{name}" for name in table.images]
+    names += [f"sets/{name}" for name in (*table.sets, *table.packs)]
+    names += [f"networks/{name}" for name in table.networks]
+    names += [name for run in table.runs for name in _seeds(out, run)]
+    commands = []
+    for name in names:
+        record = read_record(out, name)
+        if record is not None and record["failed"] is None and record["done"]:
+            commands.append(str(record["made_from"].get("command")))
+    return commands
+
+
+def _seeds(out: Path, run: str) -> list[str]:
+    """The jobs of a run that were begun, by seed."""
+    paths = (out / RECORDS / "runs" / run).glob("seed*.json")
+    numbers = sorted(int(path.stem[4:]) for path in paths if path.stem[4:].isdigit())
+    return [f"runs/{run}/seed{number}" for number in numbers]
+
+
+def _ended(out: Path, name: str) -> Ended | None:
+    """What there is of a job; None where it was not begun, or goes on yet."""
+    try:
+        record = read_record(out, name)
+        if record is None:
+            return None
+        if (out / name / SUMMARY_NAME).is_file():
+            return Ended(record=read_run(out / name))
+        return Ended(wrong=f"failed: {record['failed']}") if record["failed"] else None
+    except DistillError as error:
+        return Ended(wrong=f"damaged: {str(error).replace(f'{out}/', '')}; delete {name}, and run it again")
+
+
+def _line(table: Table, wish: Wish, row: Row, out: Path) -> Line:
     line = Line(group=row.group, name=row.name, paper=row.paper)
-    if lacks := missing(table, wish, row.of):
-        return dataclasses.replace(line, state=f"needs {' '.join(lacks)}")
     if row.of in wish.teachers:
-        return _given(line, table, row, records)
-    names = jobs_of(table, wish, row)
-    held = [records[name] for name in names if name in records]
-    wrong = [f"failed: {failed[name]}" for name in names if name in failed]
+        return _given(line, table, row, out)
+    found = {
+        name: _ended(out, name) for name in dict.fromkeys([*_begun(out, table, row), *jobs_of(table, wish, row)])
+    }
+    held = [ended.record for ended in found.values() if ended is not None and ended.record is not None]
+    wrong = [ended.wrong for ended in found.values() if ended is not None and ended.wrong is not None]
     if not held:
-        return dataclasses.replace(line, state=wrong[0] if wrong else "not run")
-    state = wrong[0] if wrong else "" if len(held) == len(names) else f"{len(held)} of {len(names)} seeds"
-    seen, seconds = ([record.figure(key) or 0 for record in held] for key in ("samples_seen", "seconds"))
+        lacks = missing(table, wish, row.of)
+        state = wrong[0] if wrong else f"needs {' '.join(lacks)}" if lacks else "not run"
+        return dataclasses.replace(line, state=state)
+    states = wrong[:1] or ([f"{len(held)} of {len(found)} seeds"] if len(held) < len(found) else [])
+    return _with_figures(line, held, row.after, states)
+
+
+def _begun(out: Path, table: Table, row: Row) -> list[str]:
+    return [f"networks/{row.of}"] if row.of in table.networks else _seeds(out, row.of)
+
+
+def _with_figures(line: Line, held: list[RunRecord], after: float, states: list[str]) -> Line:
     digests: dict[str, str] = {}
-    for key in DIGESTS:
+    for key in DIGESTS if after == 1 else DIGESTS[:-1]:  # the last one is of the weights at the end
         values = [value for record in held if (value := record.figure(key))]
         digests |= {key: ", ".join(dict.fromkeys(values))} if values else {}
+    points = [(record, point) for record in held if (point := _point(record, after)) is not None]
+    if not points:
+        return dataclasses.replace(line, digests=digests, state="; ".join([*states, "not evaluated then"]))
     return dataclasses.replace(
         line,
-        top1=tuple(top1 for record in held if (top1 := _top1(record, row.after)) is not None),
-        samples=round(statistics.fmean(seen) * row.after),
-        seconds=statistics.fmean(seconds) * row.after,
+        top1=tuple(top1 for _, (_, top1) in points),
+        samples=round(statistics.fmean(samples for _, (samples, _) in points)),
+        seconds=statistics.fmean(_seconds(record, samples) for record, (samples, _) in points),
         digests=digests,
-        state=state,
+        state="; ".join(states),
     )
 
 
-def _top1(record: RunRecord, after: float) -> float | None:
-    """At the end of a run, or at the evaluation nearest to a part of it."""
+def _seconds(record: RunRecord, samples: float) -> float:
+    """Of training, up to so many samples."""
+    return float((record.figure("seconds") or 0) * samples / max(record.figure("samples_seen") or 0, 1))
+
+
+def _point(record: RunRecord, after: float) -> tuple[float, float] | None:
+    """Samples and top-1 at the end of a run, or of its evaluation nearest to a part of it."""
+    whole = record.figure("samples_seen") or 0
     if after == 1:
-        return record.figure("top1")
-    wanted = after * (record.figure("samples_seen") or 0)
+        top1 = record.figure("top1")
+        return None if top1 is None else (whole, top1)
     series = record.series(f"{record.prefix}top1")
-    return min(series, key=lambda point: abs(point[0] - wanted))[1] if series else None
+    return min(series, key=lambda point: abs(point[0] - after * whole)) if series else None
 
 
-def _given(line: Line, table: Table, row: Row, records: Mapping[str, RunRecord]) -> Line:
+def _given(line: Line, table: Table, row: Row, out: Path) -> Line:
     """A teacher that the user gave, as measured before the runs that it taught."""
-    taught = {f"runs/{name}" for name, run in table.runs.items() if run.teacher == row.of}
-    for name, record in records.items():
-        if name.rpartition("/")[0] in taught and (top1 := record.figure("teacher_top1")) is not None:
-            digests = {"sha256": record.figure("teacher_sha256") or ""}
-            return dataclasses.replace(line, top1=(top1,), digests=digests)
+    taught = [name for run in table.runs if table.runs[run].teacher == row.of for name in _seeds(out, run)]
+    for name in taught:
+        ended = _ended(out, name)
+        record = None if ended is None else ended.record
+        if record is not None and (top1 := record.figure("teacher_top1")) is not None:
+            return dataclasses.replace(line, top1=(top1,), digests={"sha256": record.figure("teacher_sha256") or ""})
     return dataclasses.replace(line, state="given; measured with the first run that it teaches")

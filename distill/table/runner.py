@@ -1,28 +1,23 @@
 """Jobs run: each when what it needs is there, one a device, the finished ones skipped, whatever fails left alone.
 
-``OUT/jobs/NAME.json`` says by which command a job was begun, so that a folder never mixes two tables; its output is
-in ``NAME.log`` beside it.
+What a job said is in ``OUT/jobs/NAME.log``, beside its record.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
-import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from distill.errors import DistillError
 from distill.session import METRICS_NAME
 from distill.table.jobs import Job
-from manifests.canonical import parse_json
-from manifests.errors import PatchSetError
-from manifests.files import read_regular_file, write_atomically
+from distill.table.records import RECORDS, is_done, write_record
 
-RECORDS = "jobs"
 POLL_SECONDS = 0.2
 TAIL_BYTES = 4096
 
@@ -39,55 +34,23 @@ class Events:
     passed: Callable[[list[Job]], None]
 
 
-def is_done(out: Path, job: Job) -> bool:
-    """Whether a job has its result, by the command that it is now."""
-    return (out / job.result).is_file() and _record(out, job) == list(job.argv)
-
-
-def require_same_table(out: Path, jobs: Mapping[str, Job]) -> None:
-    """Make sure that nothing in ``out`` was begun by another command.
-
-    Raises:
-        DistillError: one was.
-    """
-    for job in jobs.values():
-        held = _record(out, job)
-        begun = (out / job.name).exists() or (out / job.result).exists()
-        if begun and held is not None and held != list(job.argv):
-            raise DistillError(
-                f"{out}: {job.name} was begun as `{shlex.join(held)}`, and is now `{job.command}`; "
-                "ask for the same again, or choose another --out"
-            )
-
-
-def _record(out: Path, job: Job) -> list[str] | None:
-    path = out / RECORDS / f"{job.name}.json"
-    if not path.exists():
-        return None
-    try:
-        value = parse_json(read_regular_file(path, 1 << 20), str(path))
-    except (OSError, PatchSetError):
-        value = None
-    if not isinstance(value, dict) or not isinstance(value.get("argv"), list):
-        raise DistillError(f"{path}: damaged; delete it and {out / job.name}")
-    return [str(word) for word in value["argv"]]
-
-
 def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Events) -> dict[str, str]:
     """Run ``jobs``, one at a time on each of ``devices``; returns what went wrong, by job.
 
-    A KeyboardInterrupt stops those that run, which save what they have, and goes on up.
+    What is done is skipped, unless a job that is to run needs it: then its own command looks whether it is whole, and
+    makes it again if not. A KeyboardInterrupt stops those that run, which save what they have, and goes on up.
     """
     failed: dict[str, str] = {}
-    waiting = {name: job for name, job in jobs.items() if not is_done(out, job)}
+    waiting = _to_run(jobs, out)
     running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or running:
             for name, job in list(waiting.items()):
                 lost = next((need for need in job.needs if need in failed), None)
                 if lost is not None:
-                    failed[name] = f"needs {lost}, which failed"
+                    failed[name] = f"needs {lost}: {failed[lost]}"
                     del waiting[name]
+                    write_record(out, job, wrong=failed[name])
                     events.ended(job, failed[name])
             for device in devices:
                 job_next = None if device in running else _ready(waiting, running)
@@ -102,10 +65,19 @@ def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Eve
                     del running[device]
                     wrong = _outcome(out, job, process.returncode)
                     failed |= {} if wrong is None else {job.name: wrong}
+                    write_record(out, job, done=wrong is None, wrong=wrong)
                     events.ended(job, wrong)
     finally:
         _stop([process for _, process in running.values()])
     return failed
+
+
+def _to_run(jobs: Mapping[str, Job], out: Path) -> dict[str, Job]:
+    wanted = {name for name, job in jobs.items() if not is_done(out, job)}
+    for name in reversed(list(jobs)):  # each comes after what it needs
+        if name in wanted:
+            wanted.update(need for need in jobs[name].needs if need in jobs)
+    return {name: job for name, job in jobs.items() if name in wanted}
 
 
 def _ready(waiting: Mapping[str, Job], running: Mapping[str, tuple[Job, object]]) -> Job | None:
@@ -113,19 +85,26 @@ def _ready(waiting: Mapping[str, Job], running: Mapping[str, tuple[Job, object]]
     return next((job for job in waiting.values() if not unfinished.intersection(job.needs)), None)
 
 
+_FOLLOW = (
+    "import runpy, sys; from manifests.processes import end_with; end_with(int(sys.argv.pop(1))); "
+    "program = sys.argv.pop(1); runpy.run_module(program, run_name='__main__', alter_sys=True)"
+)
+
+
 def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
-    """Begin a job; in a group of its own, so that Ctrl-C reaches it once and by way of this program."""
-    record = out / RECORDS / f"{job.name}.json"
-    record.parent.mkdir(parents=True, exist_ok=True)
+    """Begin a job that ends when this program does, however that ends.
+
+    It is in a group of its own, so that Ctrl-C reaches it once, and by way of this program.
+    """
+    write_record(out, job)
     (out / job.name).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, (json.dumps({"argv": list(job.argv)}, indent=1) + "\n").encode())
     program, *words = job.argv
     words += ["--device", device] if program == "distill" else []
-    with record.with_suffix(".log").open("ab") as log:
+    with _log(out, job).open("ab") as log:
         log.write(f"$ {job.command}\n".encode())
         log.flush()
         return subprocess.Popen(  # noqa: S603 - one of our two programs, no shell
-            [sys.executable, "-m", program, *words],
+            [sys.executable, "-c", _FOLLOW, str(os.getpid()), program, *words],
             cwd=out,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
@@ -135,13 +114,23 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
         )
 
 
+def _log(out: Path, job: Job) -> Path:
+    return out / RECORDS / f"{job.name}.log"
+
+
 def _outcome(out: Path, job: Job, status: int) -> str | None:
+    """What went wrong with a job that has ended, or None."""
     if status == 0 and (out / job.result).is_file():
         return None
-    log = f"{RECORDS}/{job.name}.log"
-    lines = _tail(out / log).decode(errors="replace").strip().splitlines()
-    said = lines[-1] if lines and not lines[-1].startswith("$ ") else f"ended with status {status}"
-    return f"{said} (all of it: {log})"
+    where = f"all it said: {RECORDS}/{job.name}.log"
+    if status < 0:
+        why = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-status).name}{why} ({where})"
+    lines = _tail(_log(out, job)).decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else ""
+    program = job.argv[0]
+    said = last if last.startswith((f"{program}: ", f"{program} ")) else f"ended with status {status}; {last[:200]}"
+    return f"{said} ({where})"
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -11,6 +11,9 @@ from manifests.faults import describe, parse_yaml
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
 """Of a part of a table: a folder's name too."""
 
+File = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+"""A packaged file's name, or a path beside the table."""
+
 PHOTO, DATA, IMAGES = "a photo", "labelled data", "a folder of images"
 
 
@@ -32,7 +35,7 @@ class BuiltSet(_Part):
     images: Annotated[list[Name], Field(min_length=1)]
     n: Annotated[int, Field(ge=1, le=10**9)]
     size: Annotated[int | None, Field(ge=8, le=1024, description="pixels a side")] = None
-    recipe: str | None = None
+    recipe: File | None = None
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
 
 
@@ -47,14 +50,14 @@ class Network(_Part):
     """A network that ``distill teacher`` trains; one without a ``config`` must be given as a file."""
 
     data: Name
-    config: str | None = None
+    config: File | None = None
     set: dict[str, Any] = {}
 
 
 class Run(_Part):
     """A student that ``distill train`` distils; ``evaluations`` during it, for rows that ask for a part of it."""
 
-    config: str
+    config: File
     shards: Name
     teacher: Name
     set: dict[str, Any] = {}
@@ -96,10 +99,12 @@ class Table(_Part):
         for name, run in self.runs.items():
             _require(run.shards, self.sets | self.packs, f"runs.{name}.shards", "set or pack")
             _require(run.teacher, self.networks, f"runs.{name}.teacher", "network")
+            if "train.seed" in run.set:
+                raise ValueError(f"runs.{name}.set: train.seed is --seeds's")
         for number, row in enumerate(self.rows):
-            _require(row.of, self.networks | self.runs, f"rows.{number}.of", "network or run")
+            _require(row.of, self.networks | self.runs, f"rows[{number}].of", "network or run")
             if row.after < 1 and not (row.of in self.runs and self.runs[row.of].evaluations):
-                raise ValueError(f"rows.{number}.after: {row.of} is no run with evaluations")
+                raise ValueError(f"rows[{number}].after: {row.of} is no run with evaluations")
         return self
 
     def variant(self, name: str | None) -> dict[str, Any]:

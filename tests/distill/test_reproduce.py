@@ -1,6 +1,7 @@
 """``distill reproduce``: tables run, stopped, run again, and what they cost."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,7 +23,8 @@ from distill.errors import DistillError
 from distill.estimate import duration, size_of
 from distill.run import estimate_run
 from distill.table.jobs import Job
-from distill.table.runner import Events, is_done, require_same_table, run_jobs, samples_seen
+from distill.table.records import is_done, read_record
+from distill.table.runner import Events, run_jobs, samples_seen
 from distill.teach import estimate_teaching
 from tests.conftest import Program, assert_one_line
 from tests.distill.browser import needs_chromium, visit
@@ -95,7 +97,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
     assert "left out: 1 row, for want of --teacher unmade=FILE" in result.out
     assert re.search(
-        r"^9 jobs, 7 of them trainings, on cpu: about \d+ s, up to .* of memory, .* of disk",
+        r"^9 jobs, 7 of them training, on cpu: about \d+ s and .*, up to .* of memory, .* of disk",
         result.out,
         re.MULTILINE,
     )
@@ -103,17 +105,18 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     summaries = [json.loads((out / f"runs/photo/seed{seed}/summary.json").read_text()) for seed in (0, 1)]
     mean = sum(summary["student_top1"] for summary in summaries) / 2
     assert f"paper 80.00, ours {mean:.2f} ± " in lines["four classes, one image"]
-    assert "96 samples in" in lines["four classes, one image"] and "48 samples in" in lines["four classes, half"]
+    assert "96 samples in" in lines["four classes, one image"] and "64 samples in" in lines["four classes, half"]
     assert "needs --teacher unmade=FILE" in lines["four classes, other"]
     assert "four classes, broken: failed: distill: " in lines["four classes, broken"]
     assert "teacher.min_top1" in lines["four classes, broken"]
-    assert lines["four classes, broken"].endswith("(all of it: jobs/runs/broken/seed0.log)")
+    assert lines["four classes, broken"].endswith("(all it said: jobs/runs/broken/seed0.log)")
     shown = (out / "table.md").read_text()
     for summary in summaries:
         assert summary["set_id"] in shown and summary["sha256"] in shown
     assert str(tmp_path) not in shown
-    assert "distill teacher --data $FOUR --config teacher.yaml --eval $FOUR --out networks/net --resume" in shown
-    assert "    distill reproduce small.yaml --input four=$FOUR --input photo=$PHOTO --seeds 0,1\n" in shown
+    own = 'distill teacher --data "$FOUR" --config teacher.yaml --eval "$FOUR" --out networks/net --resume'
+    assert f"    {own}\n" in shown
+    assert '    distill reproduce small.yaml --input four="$FOUR" --input photo="$PHOTO" --seeds 0,1\n' in shown
     _again(words, run_distill, out)
 
 
@@ -124,11 +127,37 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
     only = run_distill(*words, out, "--only", "photo", "--only", "real")
     assert only.status == 0 and "$ distill" not in only.out and "all 7 jobs are done" in only.out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")} == before
-    other = run_distill(*words, out, "--set", "optim.lr=0.002")
-    assert_one_line(other, "runs/photo/seed0 was begun as `distill train", "choose another --out")
+    _refused_and_kept(words, run_distill, out)
     (out / "runs/photo/seed1/summary.json").unlink()
+    (out / "networks/net/teacher.safetensors").write_bytes(b"damaged")
     more = run_distill(*words, out, "--only", "photo")
     assert more.status == 0 and more.out.count("$ distill train") == 1
+    assert more.out.count("$ distill teacher") == 1, "what a row needs is looked at, and mended"
+    (out / "runs/real/seed0/summary.json").write_text("{")
+    spoilt = run_distill(*words, out, "--only", "photo")
+    assert spoilt.status == 0 and re.search(r"all images: .*damaged: runs/real/seed0/summary", spoilt.out), spoilt
+
+
+def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None:
+    """Other settings, configs and files are refused before anything runs; what is done stays on the page."""
+    before = (out / "table.md").read_bytes()
+    other = run_distill(*words, out, "--set", "optim.lr=0.002")
+    assert_one_line(other, "the table was begun otherwise: settings.optim.lr was", "0.002", "choose another --out")
+    config, photo = Path(words[1]).with_name("tiny.yaml"), Path(str(words[5]).removeprefix("photo="))
+    text, pixels = config.read_text(), photo.read_bytes()
+    config.write_text(text.replace("0.004", "0.4"))
+    assert_one_line(run_distill(*words, out), "seed0 was begun otherwise: config was", "choose another --out")
+    config.write_text(text)
+    photo.write_bytes(pixels + b" ")
+    assert_one_line(run_distill(*words, out), "sets/photo was begun otherwise: sha256 of $PHOTO was")
+    photo.write_bytes(pixels)
+    assert (out / "table.md").read_bytes() == before
+    four = Path(str(words[3]).removeprefix("four="))
+    four.rename(four.with_name("moved"))
+    fewer = ["reproduce", words[1], "--input", f"four={four.with_name('moved')}", "--device", "cpu", "--only", "net"]
+    result = run_distill(*fewer, "--out", out)
+    assert result.status == 0 and re.search(r"one image: paper 80.00, ours \d+\.\d+ ± ", result.out), result
+    four.with_name("moved").rename(four)
 
 
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:
@@ -145,10 +174,10 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
     result = run_distill(*words, tmp_path / "out", "--estimate")
     assert result.status == 0 and not (tmp_path / "out").exists()
-    assert "runs/real/seed1: about " in result.out and "9 jobs, 7 of them trainings" in result.out
-    assert "1 images and sets are not in it" in result.out  # the packed one
+    assert "runs/real/seed1: about " in result.out and "9 jobs, 7 of them training" in result.out
+    assert "; 1 job not measured" in result.out  # the packed one
     short = run_distill(*words, tmp_path / "out", "--estimate", "--teacher-scale", "0.1")
-    assert_one_line(short, "networks/net: 10 samples are under one batch of 16")
+    assert "networks/net: not measured: 10 samples are under one batch of 16" in short.out
 
 
 @pytest.mark.parametrize(
@@ -156,6 +185,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
     [
         (["--input", "four"], ("'four': expected NAME=PATH",)),
         (["--input", "x=/"], ("--input x: the table has", "four, photo")),
+        (["--set", "train.seed=1"], ("--set train.seed: say --seeds",)),
         (["--only", "nothing"], ("matches no row", "broken, net, other, photo, real")),
         (["--scale", "nan"], ("'--scale': nan: expected a number above 0",)),
         (["--variant", "fast"], ("--variant fast: the table has no variants",)),
@@ -175,11 +205,13 @@ def test_wishes_that_cannot_be(
 def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "thesis.tex").write_text("")
+    (tmp_path / "taken" / "jobs").mkdir()
     some = ["--only", "net"]
     assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is no folder", "choose another --out")
     assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty, and no table was begun")
-    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["thesis.tex"]
+    (tmp_path / "taken" / "table.json").write_text("[]")
+    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: damaged; delete it")
+    assert {path.name for path in (tmp_path / "taken").iterdir()} == {"jobs", "table.json"}
 
 
 def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
@@ -197,14 +229,14 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
     assert process.returncode == 130 and err.strip().endswith("run the same command again to go on"), err
     assert (out / "runs/photo/seed0/checkpoint.pt").exists()
     assert not (out / "runs/photo/seed0/summary.json").exists()
-    fewer = [*more[:-4], "--set", "train.epochs=40", "--set", "train.log_steps=1"]
-    assert run_distill(*words, out, *fewer).status == 0
-    assert run_distill(*words, whole, *fewer).status == 0
+    assert run_distill(*words, out, *more).status == 0
+    assert run_distill(*words, whole, *more).status == 0
     assert same(out / "runs/photo/seed0", whole / "runs/photo/seed0")
 
 
 def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
-    return Job(name=name, argv=("patchgen", "source", "noise", *argv), result=f"{name}.png", needs=needs)
+    words = ("patchgen", "source", "noise", *argv)
+    return Job(name=name, argv=words, result=f"{name}.png", needs=needs, identity={"command": list(words)})
 
 
 def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
@@ -232,16 +264,62 @@ def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
     )
     failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], events)
     assert failed.keys() == {"i/b", "i/d", "i/e"} and most == 2
-    assert "'wrong'" in failed["i/b"] and "(all of it: jobs/i/b.log)" in failed["i/b"]
-    assert failed["i/d"] == "needs i/b, which failed" and "began i/d" not in seen
-    assert failed["i/e"].startswith("elsewhere.png: 8×8 px")
+    assert "'wrong'" in failed["i/b"] and "(all it said: jobs/i/b.log)" in failed["i/b"]
+    assert failed["i/d"] == f"needs i/b: {failed['i/b']}" and "began i/d" not in seen
+    assert failed["i/e"].startswith("ended with status 0; elsewhere.png: 8×8 px")
     assert seen.index("ended i/a") < seen.index("began i/c")
     assert [name for name in made if is_done(tmp_path, made[name])] == ["i/a", "i/c"]
     seen.clear()
     assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], events) == {} and seen == []
     (tmp_path / "jobs/i/a.json").write_text("{")
-    with pytest.raises(DistillError, match=r"a\.json: damaged; delete it and"):
-        require_same_table(tmp_path, made)
+    with pytest.raises(DistillError, match=r"a\.json: damaged; delete it"):
+        read_record(tmp_path, "i/a")
+
+
+def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
+    long = job("i/a", "--size", "16000x16000", "--out", "i/a.png")
+    killed = False
+
+    def passed(running: list[Job]) -> None:
+        nonlocal killed
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        if running and children and not killed:
+            killed = True
+            for child in children:
+                if b"i/a.png" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+
+    events = Events(began=lambda each: None, ended=lambda each, wrong: None, passed=passed)
+    failed = run_jobs({"i/a": long}, tmp_path, ["cpu"], events)
+    assert failed == {"i/a": "killed by SIGKILL, perhaps for want of memory (all it said: jobs/i/a.log)"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program that its parent is gone")
+def test_jobs_end_with_the_program_that_began_them(words: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more = ["--seeds", "0", "--only", "net", "--teacher-set", "train.samples=4000000"]
+    command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "networks/net/checkpoint.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    deadline = time.monotonic() + 30
+    while (left := _processes(out)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def _processes(folder: Path) -> list[str]:
+    """Programs that work in ``folder``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder.resolve():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
 
 
 def test_how_far_a_training_is(tmp_path: Path) -> None:

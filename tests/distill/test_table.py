@@ -1,5 +1,6 @@
 """Tables: what their YAML may say, the commands they become, and the page of their results."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from distill import packaged
 from distill.cli.checking import TABLES
 from distill.config import CONFIGS, Config, parse_config
 from distill.errors import DistillError
-from distill.table.jobs import Wish, jobs_of, make_jobs, missing
+from distill.table import portable
+from distill.table.jobs import jobs_of, make_jobs, missing
 from distill.table.page import Page, cells, html, markdown, text
 from distill.table.plan import make_plan
 from distill.table.results import Line
 from distill.table.schema import Table, parse_table
+from distill.table.wish import Wish
 from tests.conftest import Program, assert_one_line
 
 NAMES = packaged.names(TABLES)
@@ -90,15 +93,15 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
     parsed = table("main")
     jobs = make_jobs(parsed, everything(parsed))
     run = jobs["runs/cifar10-resnet56-resnet20-photo/seed0"]
-    assert run.argv[-3:] == ("--out", "runs/cifar10-resnet56-resnet20-photo/seed0", "--resume")
-    assert "--set" not in run.argv
+    own = ("--set", "train.seed=0", "--out", "runs/cifar10-resnet56-resnet20-photo/seed0", "--resume")
+    assert run.argv[-5:] == own and run.argv.count("--set") == 1
     assert run.config == parse_config(packaged.text(CONFIGS, "cifar10-resnet56-resnet20"), "c", {}, Config)
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"rows": [{"group": "g", "name": "n", "of": "none"}]}, "rows.0.of: there is no network or run 'none'"),
+        ({"rows": [{"group": "g", "name": "n", "of": "none"}]}, "rows[0].of: there is no network or run 'none'"),
         ({"rows": [{"group": "g", "name": "n", "of": "two", "after": 0.5}]}, "two is no run with evaluations"),
         ({"runs": {"one": {**SMALL["runs"]["one"], "shards": "x"}}}, "there is no set or pack 'x'"),
         ({"runs": {"one": {**SMALL["runs"]["one"], "teacher": "x"}}}, "runs.one.teacher: there is no network 'x'"),
@@ -107,6 +110,11 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
         ({"packs": {"photo": {"pack": "data"}}}, "'photo' is a set and a pack"),
         ({"sets": {"../x": SMALL["sets"]["photo"]}}, "sets.../x"),
         ({"rows": []}, "rows"),
+        (
+            {"runs": {"one": {**SMALL["runs"]["one"], "set": {"train.seed": 3}}}},
+            "runs.one.set: train.seed is --seeds's",
+        ),
+        ({"sets": {"photo": {**SMALL["sets"]["photo"], "recipe": "\0"}}}, "sets.photo.recipe"),
     ],
 )
 def test_a_table_that_does_not_hang_together(parts: dict[str, Any], message: str) -> None:
@@ -137,7 +145,7 @@ def test_commands_of_a_shortened_table() -> None:
         "--out sets/photo",
         "sets/real": "patchgen pack /in/data --out sets/real",
         "networks/big": "distill teacher --data /in/data --config teacher-cifar10-resnet56 --eval /in/data "
-        "--set train.seed=4 --set train.epochs=2.0 --out networks/big --resume",
+        "--set train.epochs=2.0 --out networks/big --resume",
         "runs/one/seed5": "distill train --shards sets/photo --config cifar10-resnet56-resnet20 "
         "--teacher networks/big/teacher.safetensors --eval /in/data --set data.batch_size=64 "
         "--set train.samples=500 --set eval.every=50 --set train.seed=5 --out runs/one/seed5 --resume",
@@ -149,6 +157,49 @@ def test_commands_of_a_shortened_table() -> None:
     assert {name: jobs[name].command for name in expected} == expected
     assert jobs["runs/one/seed4"].needs == ("sets/photo", "networks/big")
     assert jobs["runs/two/seed4"].needs == ("sets/real",)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packaged_variants_are_settings_that_exist(name: str) -> None:
+    parsed = table(name)
+    for variant in parsed.variants:
+        assert make_jobs(parsed, everything(parsed, variant=variant))
+
+
+def test_an_error_names_its_row() -> None:
+    runs = {**SMALL["runs"], "two": {**SMALL["runs"]["two"], "set": {"optim.rate": 1}}}
+    parsed = parse_table(changed(runs=runs), "t")
+    with pytest.raises(
+        DistillError, match=r"^runs\.two: config cifar10-resnet56-resnet20: unknown key 'optim\.rate'"
+    ):
+        make_jobs(parsed, everything(parsed))
+
+
+def test_commands_for_any_machine() -> None:
+    wish = Wish(
+        name="my $(x) table.yaml",
+        inputs={"4x": Path("/home/me/a b"), "a-b": Path("/home/me/a b/c")},
+        teachers={"4x": Path("/home/me/t.pth")},
+        settings={"data.cache_dir": "/home/me/cache😀"},
+        scale=0.1234567,
+        teacher_scale=0.1234567,
+        seeds=(1, 2),
+    )
+    words = [
+        "distill",
+        "x",
+        "/home/me/a b",
+        "--out",
+        "/home/me/other",
+        'data.cache_dir="/home/me/c"',
+        "/home/me/t.pth",
+    ]
+    assert portable.command(words, wish) == ('distill x "$_4X" --out other \'data.cache_dir="c"\' "$TEACHER_4X"')
+    assert portable.text("/home/me/a b/c: no, /home/me/a b: yes", wish) == "$A_B: no, $_4X: yes"
+    assert portable.whole_command(wish) == (
+        'distill reproduce \'my $(x) table.yaml\' --input 4x="$_4X" --input a-b="$A_B" --teacher 4x="$TEACHER_4X" '
+        "--scale 0.1234567 --seeds 1,2 --set 'data.cache_dir=\"cache😀\"'"
+    )
 
 
 def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
@@ -176,6 +227,8 @@ def test_only_some_rows_and_what_they_need() -> None:
         (Wish(inputs={"dat": Path("/")}), "--input dat: the table has none of that name; did you mean 'data'?"),
         (Wish(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
         (Wish(inputs={}, teachers={"zzz": Path("/")}), "--teacher zzz: the table has big, given"),
+        (Wish(inputs={}, settings={"train.seed": 1}), "--set train.seed: say --seeds"),
+        (Wish(inputs={"data": Path("/" + "n" * 5000)}), "no such file or folder"),
         (Wish(inputs={}), "no row can be run: give --input NAME=PATH for data (labelled data), photo (a photo)"),
     ):
         with pytest.raises(DistillError) as error:
@@ -245,10 +298,11 @@ def test_a_page_as_markdown_and_html() -> None:
     shown = markdown(page())
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     assert all(line.replace("\\|", "").count("|") == 10 for line in rows) and len(rows) == 7
-    assert "| **CIFAR \\| 10** |" in shown and "&lt;b>" in shown and "a" * 64 in shown and "distill x" in shown
+    assert "| **CIFAR \\| 10** |" in shown and "&lt;b&gt;" in shown and "a" * 64 in shown and "distill x" in shown
     written = html(page())
     assert "1 &lt;script&gt;" in written and "<script" not in written and "81.00 ± 1.00" in written
-    assert "http:" not in written and "https:" not in written
+    assert "src=" not in written and 'href="http' not in written
+    assert "<script" not in shown and not re.search(r"(?<!\\)!\[", shown) and shown.count("\n# ") == 0
 
 
 def test_listing_and_printing_tables(run_distill: Program) -> None:

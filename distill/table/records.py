@@ -1,0 +1,119 @@
+"""What the folder of a table keeps of its own: how it was begun, and of each job what it was made from and its end.
+
+``table.json`` makes a folder a table's. ``jobs/NAME.json`` is written when a job begins, and when it ends.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DistillError
+from distill.table.jobs import Job
+from distill.table.wish import Wish
+from manifests.canonical import parse_json
+from manifests.diff import differences
+from manifests.errors import PatchSetError
+from manifests.files import read_regular_file, write_atomically
+
+RECORDS = "jobs"
+MARKER = "table.json"
+FORMAT = "reproduced-table/1"
+MAX_BYTES = 1 << 20
+
+
+def settings_of(wish: Wish) -> dict[str, Any]:
+    """What all rows of a table have in common."""
+    return {
+        "format": FORMAT,
+        "scale": wish.scale,
+        "teacher_scale": wish.teacher_scale,
+        "variant": wish.variant,
+        "settings": dict(wish.settings),
+        "teacher_settings": dict(wish.teacher_settings),
+    }
+
+
+def require_own(out: Path, wish: Wish, jobs: Iterable[Job]) -> None:
+    """Make sure that ``out`` is free for a table, or has this one, begun in the same way from the same files.
+
+    Raises:
+        DistillError: it is something else's, or of other settings, configs or files.
+    """
+    if out.exists() and not out.is_dir():
+        raise DistillError(f"{out}: is no folder; choose another --out")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    held = _read(out / MARKER)
+    if held is None:
+        raise DistillError(f"{out}: is not empty, and no table was begun there; choose another --out")
+    _require_same(out, "the table", held, settings_of(wish))
+    for job in jobs:
+        record = read_record(out, job.name)
+        if record is not None and _begun(out, job):
+            _require_same(out, job.name, record["made_from"], dict(job.identity))
+
+
+def _begun(out: Path, job: Job) -> bool:
+    return (out / job.name).exists() or (out / job.result).exists()
+
+
+def _require_same(out: Path, what: str, held: dict[str, Any], wanted: dict[str, Any]) -> None:
+    found = [f"{path} was {old}, is now {new}" for path, old, new in differences(held, _plain(wanted))]
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise DistillError(f"{out}: {what} was begun otherwise: {found[0][:400]}{more}; choose another --out")
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from a file."""
+    return json.loads(json.dumps(value))
+
+
+def write_marker(out: Path, wish: Wish) -> None:
+    """Make ``out`` this table's."""
+    write_atomically(out / MARKER, (json.dumps(settings_of(wish), indent=1) + "\n").encode())
+
+
+def write_record(out: Path, job: Job, *, done: bool = False, wrong: str | None = None) -> None:
+    """Say from what a job is made and, when it has ended, whether it is ``done`` or what went ``wrong``."""
+    path = _path(out, job.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    value = {"made_from": dict(job.identity), "done": done, "failed": wrong}
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_record(out: Path, name: str) -> dict[str, Any] | None:
+    """A job's record, or None where it was never begun.
+
+    Raises:
+        DistillError: it is damaged.
+    """
+    value = _read(_path(out, name))
+    if value is not None and not (isinstance(value.get("made_from"), dict) and value.keys() >= {"done", "failed"}):
+        raise DistillError(f"{_path(out, name)}: damaged; delete it and {out / name}")
+    return value
+
+
+def _path(out: Path, name: str) -> Path:
+    return out / RECORDS / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        value = parse_json(read_regular_file(path, MAX_BYTES), str(path))
+    except (OSError, PatchSetError):
+        value = None
+    if not isinstance(value, dict):
+        raise DistillError(f"{path}: damaged; delete it, or choose another --out")
+    return value
+
+
+def is_done(out: Path, job: Job) -> bool:
+    """Whether a job has its results, made from what it is made from now."""
+    if not all((out / name).is_file() for name in (job.result, *job.also)):
+        return False
+    record = read_record(out, job.name)
+    return record is not None and bool(record["done"]) and record["made_from"] == _plain(job.identity)
