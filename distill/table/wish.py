@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-
 TEACHER = "teacher-"
 """Stands before the names of networks, where those of inputs stand too."""
 
