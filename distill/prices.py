@@ -78,7 +78,8 @@ def _price(plan: Plan, job: Job, counts: dict[str, tuple[int, int]], device: tor
     if isinstance(job.config, SupervisedConfig):
         n, size = _count(plan, job.epoch_of or "", job.config.data.size, counts)
         return estimate_teaching(job.config, n, size, device)
-    assert isinstance(job.config, Config)  # noqa: S101 - the only other kind
+    if not isinstance(job.config, Config):
+        raise TypeError(f"{job.name} is no training")
     name = str(set_of(job)).removeprefix("sets/")
     if job.epoch_of is not None:
         n, size = _count(plan, job.epoch_of, plan.table.packs[name].size, counts)

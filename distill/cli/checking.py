@@ -1,4 +1,4 @@
-"""Commands that look: ``eval``, ``convert`` and ``configs``."""
+"""Commands that look: ``eval``, ``configs`` and ``tables``; and ``convert``, which says what a file holds."""
 
 import json
 import shlex
