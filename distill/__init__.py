@@ -11,8 +11,8 @@
 - ``evaluate``, ``judge``: labelled images and networks in, what these are worth out.
 - ``checkpoint``: a run's state to disk and back. ``session``: log, checkpoints and signals around the steps.
 - ``run``, ``teach``, ``label``, ``measure``, ``convert``: the wiring of a command each; ``runs`` is what they share.
-- ``table``: a publication's table in, commands and a page of their results out; ``reproduce`` runs it, ``prices`` says
-  what it would cost, as ``estimate`` says of one run.
+- ``table``: a publication's table in, commands and a page of their results out; ``reproduce`` runs it, ``prices``
+  says what it would cost, as ``estimate`` does of one run.
 - ``cli``: the command line.
 
 ``randomness`` turns (seed, purpose, position) into draws, so that resuming is exact.
