@@ -13,6 +13,11 @@ from manifests.errors import PatchSetError
 MAX_SAFE_INTEGER = 2**53 - 1
 """Largest integer every JSON implementation keeps exactly (RFC 7493, section 2.2)."""
 
+MAX_VALUES = 2_000_000
+MAX_DEPTH = 64
+MAX_LETTERS = 1_000_000
+"""What a JSON text from a stranger may hold: values in all, one inside another, and letters in a string or number."""
+
 
 def canonical_json(value: Any) -> bytes:
     """UTF-8 bytes of ``value`` in the JSON Canonicalization Scheme.
@@ -101,16 +106,21 @@ def parse_json(data: bytes, where: str) -> Any:
 
     Raises:
         PatchSetError: not UTF-8, not JSON, a duplicate key, NaN or Infinity, an integer beyond ±(2**53 - 1), a
-            number too large for a float, nested too deeply.
+            number too large for a float, a lone surrogate; more values, deeper ones or longer texts than ``MAX_…``.
     """
+    # Counted in the bytes, before a value is made of them: each stands before a comma, or is the first in brackets.
+    if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
+        raise PatchSetError(f"{where}: about {values} values, expected at most {MAX_VALUES}")
     try:
-        return json.loads(
+        value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
             parse_int=_parse_int,
             parse_float=_parse_float,
         )
+        _require_modest(value)
+        return value
     except UnicodeDecodeError as error:
         raise PatchSetError(f"{where}: not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -121,6 +131,27 @@ def parse_json(data: bytes, where: str) -> Any:
         raise PatchSetError(f"{where}: {error}") from error
     except ValueError as error:  # an integer of more digits than Python converts
         raise PatchSetError(f"{where}: {error}") from error
+
+
+def _require_modest(value: Any) -> None:
+    """Refuse values that are nested more deeply than anybody needs, and texts longer than that."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        texts = [item for item in level if isinstance(item, str)]
+        texts += [key for item in level if isinstance(item, dict) for key in item]
+        for text in texts:
+            if len(text) > MAX_LETTERS:
+                raise PatchSetError(f"a text has {len(text)} letters, expected at most {MAX_LETTERS}")
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise PatchSetError(f"the text {text[:40]!a} holds a lone surrogate")
+        level = [inner for item in level if isinstance(item, dict | list) for inner in _inside(item)]
+        if not level:
+            return
+    raise PatchSetError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import TORN, PatchSetError
-from manifests.schema import IMAGE_FORMATS
+from manifests.headers import declared_size
+from manifests.schema import IMAGE_FORMATS, max_patch_bytes
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its warnings are lines of their own on stderr
 
@@ -44,6 +45,7 @@ def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.N
     Raises:
         PatchSetError: no whole image, another format or size, not RGB; ``where`` names it.
     """
+    _require_header(data, where, size, image_format)
     with _opened(data, where, (_PILLOW[image_format],)) as image:
         _require_patch(image, where, size)
         return np.asarray(image)
@@ -55,6 +57,7 @@ def check_patch(data: bytes, where: str, size: int, image_format: str) -> None:
     Raises:
         PatchSetError: as ``decode_patch``, but that damage behind the header is not seen.
     """
+    _require_header(data, where, size, image_format)
     with _opened(data, where, (_PILLOW[image_format],)) as image:
         _require_patch(image, where, size)
 
@@ -91,6 +94,14 @@ def _whole_png(data: bytes) -> bool:
             return True
         at = end + 4
     return False
+
+
+def _require_header(data: bytes, where: str, size: int, image_format: str) -> None:
+    """What can be said before a decoder, which takes memory for what an image declares, is let loose on it."""
+    if len(data) > max_patch_bytes(size):
+        raise PatchSetError(f"{where}: {len(data)} bytes, expected at most {max_patch_bytes(size)} for {size} px")
+    if (found := declared_size(data, image_format, where)) != (size, size):
+        raise PatchSetError(f"{where}: the image is {found[0]}×{found[1]}, expected {size}×{size}")
 
 
 def _require_patch(image: Image.Image, where: str, size: int) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from manifests import rows
 from manifests.patchset import PatchSet
-from manifests.reader import shard_of
 
 COLUMNS = (
     *("source", "crop_x", "crop_y", "crop_width", "crop_height"),
@@ -41,7 +40,7 @@ def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] |
     tables: dict[str, dict[str, list[Any]] | None] = {}
     outlines = []
     for index in indices:
-        shard = shard_of(patchset, index)
+        shard = patchset.shard_of(index)
         if shard.name not in tables:
             tables[shard.name] = rows.read_parameters(patchset.folder / shard.parquet.name, shard.n, COLUMNS)
         table = tables[shard.name]

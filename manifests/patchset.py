@@ -1,32 +1,110 @@
 """A patch set on disk: open it, and verify its shards before anything reads them."""
 
+import bisect
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
-from manifests.files import read_regular_file, write_atomically
-from manifests.schema import Manifest, Shard, parse_manifest
+from manifests.files import is_plain, read_regular_file, write_atomically
+from manifests.images import decode_patch
+from manifests.rows import read_contract, read_places
+from manifests.schema import Manifest, Shard, max_patch_bytes, parse_manifest, patch_key
 from manifests.sums import SUMS_NAME, format_sums, read_sums
+from manifests.tar import require_canonical
 
 MANIFEST_NAME = "manifest.json"
-MAX_MANIFEST_BYTES = 512 << 20
+MAX_MANIFEST_BYTES = 48 << 20
+"""A set of a billion patches has 100,000 shards, of patchgen's size, and 35 MB of manifest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchSet:
-    """A folder and the manifest in it. Holding one says nothing of the shards: see ``verify_shards``."""
+    """A folder and the manifest in it. Holding one says nothing of the shards: see ``verify_shards``.
+
+    A sequence of patches: ``len(patchset)``, and ``patchset[i]`` reads patch i out of its shard. It may be pickled
+    and forked, so that processes of a data loader can share one.
+    """
 
     folder: Path
     manifest: Manifest
 
+    def __len__(self) -> int:
+        return self.manifest.n
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
+        """RGB uint8 pixels (size, size, 3) of a patch. Its shard is believed to be the one that was verified.
+
+        Raises:
+            IndexError: the set has no such patch; negative numbers are none.
+            PatchSetError: its table or shard cannot be read, or holds no such image.
+        """
+        try:
+            number = operator.index(index)
+        except TypeError as error:
+            raise TypeError(f"a patch is chosen by its number, not by {type(index).__name__}") from error
+        if not 0 <= number < len(self):
+            raise IndexError(f"{self.folder}: no patch {number}, the set has 0 to {len(self) - 1}")
+        shard = self.shard_of(number)
+        offsets, sizes = _places(self.folder / shard.parquet.name, shard.n, shard.parquet.sha256)
+        row, image_format = number - shard.first_index, self.manifest.encoding.format
+        path = self.shard_path(shard)
+        data = _read_span(path, int(offsets[row]), int(sizes[row]), max_patch_bytes(self.manifest.size))
+        return decode_patch(data, f"{path}: {patch_key(number)}.{image_format}", self.manifest.size, image_format)
+
     def shard_path(self, shard: Shard) -> Path:
         """Where a shard's tar lies. The manifest's validation fixed its name, so it stays in the folder."""
         return self.folder / shard.name
+
+    def shard_of(self, index: int) -> Shard:
+        """The shard that holds a patch.
+
+        Raises:
+            PatchSetError: the set has no such index.
+        """
+        if not 0 <= index < self.manifest.n:
+            raise PatchSetError(f"{self.folder}: no patch {index}, the set has 0 to {self.manifest.n - 1}")
+        shards = self.manifest.shards
+        return shards[bisect.bisect_right(shards, index, key=lambda shard: shard.first_index) - 1]
+
+    def rows(self, shard: Shard) -> dict[str, list[Any]]:
+        """The table of a shard: ``key``, ``index``, ``offset``, ``size``, ``sha256``, ``pixels``, one for each patch.
+
+        Digests are 32 raw bytes; offset and size are bytes of the tar.
+
+        Raises:
+            PatchSetError: the table cannot be read, or has other rows or columns.
+        """
+        return read_contract(self.folder / shard.parquet.name, shard.n)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The row of one patch.
+
+        Raises:
+            PatchSetError: as ``rows``, or the set has no such patch.
+        """
+        shard = self.shard_of(index)
+        return {name: values[index - shard.first_index] for name, values in self.rows(shard).items()}
+
+    def verified_shards(self) -> Iterator[Path]:
+        """The path of each shard, in order, once it was looked at as ``verify_shards`` does.
+
+        Raises:
+            PatchSetError: a shard is not what the manifest says; those before it were good.
+        """
+        for shard in self.manifest.shards:
+            if (fault := _shard_fault(self, None, shard)) is not None:
+                raise PatchSetError(fault)
+            yield self.shard_path(shard)
 
 
 def open_patchset(folder: str | Path) -> PatchSet:
@@ -74,7 +152,10 @@ def file_digests(manifest: Manifest) -> dict[str, str]:
 
 
 def verify_shards(patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None) -> None:
-    """Check that every shard of a set is there and hashes to what its manifest says.
+    """Check that every shard of a set is there, hashes to what its manifest says, and is a tar as a set has it.
+
+    The digest proves that it is the shard that was published; what its tar may hold is checked besides, for whoever
+    published it can be anybody: no links, no names but the keys, no member larger than a patch.
 
     ``on_bytes`` hears how many bytes were hashed, for a progress bar; it is called from several threads.
 
@@ -98,8 +179,33 @@ def _shard_fault(patchset: PatchSet, on_bytes: Callable[[int], None] | None, sha
         if size != shard.bytes:
             return f"{path}: {size} bytes, the manifest says {shard.bytes}; {remedy}"
         digest = file_digest(path, on_bytes)
+        if digest != shard.sha256:
+            return f"{path}: sha256 is {digest}, the manifest says {shard.sha256}; {remedy}"
+        manifest = patchset.manifest
+        indices = range(shard.first_index, shard.first_index + shard.n)
+        names = (f"{patch_key(index)}.{manifest.encoding.format}" for index in indices)
+        require_canonical(path, names, max_patch_bytes(manifest.size))
+    except PatchSetError as error:
+        return str(error)
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror}; {remedy}"
-    if digest != shard.sha256:
-        return f"{path}: sha256 is {digest}, the manifest says {shard.sha256}; {remedy}"
     return None
+
+
+@lru_cache(maxsize=64)
+def _places(table: Path, n: int, sha256: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """``read_places``, kept for the shards that were read last: 16 bytes a patch. ``sha256`` is the manifest's."""
+    return read_places(table, n)
+
+
+def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
+    if not is_plain(path):
+        raise PatchSetError(f"{path}: is missing or no regular file")
+    try:
+        if not 0 <= offset <= offset + length <= path.stat().st_size or length > max_bytes:
+            raise PatchSetError(f"{path}: its table says {length} bytes at {offset}, which it does not hold")
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    except OSError as error:
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error

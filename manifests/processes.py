@@ -20,6 +20,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _OLD_LIMIT = 32 << 20  # of glibc before 2.35
 
 
+def usable_cores() -> int:
+    """The cores this process may use, where the system says so; else all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def start_server(preload: str) -> ForkServerContext:
     """The context whose fork server imports module ``preload`` once, and forks clean, single-threaded workers.
 

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import PatchSetError
 from manifests.files import is_plain
+from manifests.pages import Footer, read_footer, require_modest
 
 CONTRACT = pa.schema(
     [
@@ -25,17 +28,18 @@ CONTRACT = pa.schema(
         pa.field("pixels", pa.binary(DIGEST_BYTES), nullable=False),
     ]
 )
+MAX_KEY_LETTERS = 10
 METADATA_KEY = b"patchset"
 """Key of the Parquet file metadata under which a writer keeps its own JSON record of the shard."""
 
 
-def read_pixel_digests(path: Path) -> bytes:
-    """The raw pixel digests of a shard's patches, 32 bytes each, in row order.
+def read_pixel_digests(path: Path, n: int) -> bytes:
+    """The raw pixel digests of the ``n`` patches of a shard, 32 bytes each, in row order.
 
     Raises:
-        PatchSetError: the file is not Parquet, or has no such column.
+        PatchSetError: the file is not Parquet, has another number of rows, or has no such column.
     """
-    return _read_raw(path, ["pixels"])[0]
+    return _read_raw(path, n, ("pixels",))[0]
 
 
 def read_digests(path: Path, n: int) -> tuple[bytes, bytes]:
@@ -44,41 +48,18 @@ def read_digests(path: Path, n: int) -> tuple[bytes, bytes]:
     Raises:
         PatchSetError: the file is not Parquet, has another number of rows, or lacks a column.
     """
-    if (rows := count_rows(path)) != n:
-        raise PatchSetError(f"{path}: {rows} rows, expected {n}")
-    encoded, pixels = _read_raw(path, ["sha256", "pixels"])
+    encoded, pixels = _read_raw(path, n, ("sha256", "pixels"))
     return encoded, pixels
 
 
-def read_places(path: Path, n: int) -> list[tuple[int, int]]:
-    """Offset and length in bytes of every patch in the tar beside a table of ``n`` rows.
+def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Offset and length in bytes of every patch in the tar beside a table of ``n`` rows: int64 (n,) each.
 
     Raises:
         PatchSetError: as ``read_contract``.
     """
-    columns = read_contract(path, n, ("offset", "size"))
-    return list(zip(columns["offset"], columns["size"], strict=True))
-
-
-def _read_raw(path: Path, names: list[str]) -> list[bytes]:
-    with _reading(path) as file:
-        table = _columns(file, names)
-        columns = [table.column(name).combine_chunks() for name in names]
-    return [_values(path, name, column) for name, column in zip(names, columns, strict=True)]
-
-
-def _columns(file: BinaryIO, names: Sequence[str]) -> pa.Table:
-    """Columns of a table, read by this thread alone: Arrow's own threads now and then abort a process that ends."""
-    return pq.ParquetFile(file, pre_buffer=False).read(columns=list(names), use_threads=False)
-
-
-def _values(path: Path, name: str, column: Any) -> bytes:
-    if column.type != pa.binary(DIGEST_BYTES) or column.null_count:
-        raise PatchSetError(f"{path}: the column {name!r} is {column.type}, expected 32-byte digests")
-    # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
-    start = column.offset * DIGEST_BYTES
-    values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
-    return values
+    offsets, sizes = (column.to_numpy() for column in _contract_columns(path, n, ("offset", "size")))
+    return offsets, sizes
 
 
 def count_rows(path: Path) -> int:
@@ -88,8 +69,7 @@ def count_rows(path: Path) -> int:
         PatchSetError: the file is not Parquet.
     """
     with _reading(path) as file:
-        count: int = pq.read_metadata(file).num_rows
-    return count
+        return read_footer(file).rows
 
 
 def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, list[Any]]:
@@ -98,20 +78,8 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
     Raises:
         PatchSetError: the file is not Parquet, has another number of rows, or a column missing or of another type.
     """
-    if (rows := count_rows(path)) != n:  # before anything is decoded: a footer may promise billions
-        raise PatchSetError(f"{path}: {rows} rows, expected {n}")
-    with _reading(path) as file:
-        schema = pq.read_schema(file)
-        table = _columns(file, names)
-    if schema.names[: len(CONTRACT)] != CONTRACT.names:
-        raise PatchSetError(f"{path}: its columns begin {schema.names[:6]}, expected {CONTRACT.names}")
-    for field in map(CONTRACT.field, names):
-        column = table.column(field.name)
-        if column.type != field.type or column.null_count:
-            raise PatchSetError(
-                f"{path}: the column {field.name!r} is {column.type}, expected {field.type}, none null"
-            )
-    return {name: table.column(name).to_pylist() for name in names}
+    columns = _contract_columns(path, n, names)
+    return {name: column.to_pylist() for name, column in zip(names, columns, strict=True)}
 
 
 def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
@@ -120,12 +88,11 @@ def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[
     Raises:
         PatchSetError: the file is not Parquet, or has another number of rows.
     """
-    if (rows := count_rows(path)) != n:
-        raise PatchSetError(f"{path}: {rows} rows, expected {n}")
     with _reading(path) as file:
-        if not set(names) <= set(pq.read_schema(file).names):
+        footer = _footer_of(path, file, n)
+        if not set(names) <= footer.flat.keys():
             return None
-        table = _columns(file, names)
+        table = _columns(file, footer, names)
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     columns = {name: table.column(name) for name in names}
     if any(column.null_count or not any(is_of(column.type) for is_of in numeric) for column in columns.values()):
@@ -139,10 +106,59 @@ def read_metadata(path: Path) -> bytes | None:
         return None
     try:
         with _reading(path) as file:
-            metadata: dict[bytes, bytes] | None = pq.read_schema(file).metadata
+            return read_footer(file).metadata.get(METADATA_KEY)
     except PatchSetError:
         return None
-    return (metadata or {}).get(METADATA_KEY)
+
+
+def _footer_of(path: Path, file: BinaryIO, n: int) -> Footer:
+    footer = read_footer(file)
+    if footer.rows != n:  # before anything is decoded: a footer may promise billions
+        raise PatchSetError(f"{path}: {footer.rows} rows, expected {n}")
+    return footer
+
+
+def _columns(file: BinaryIO, footer: Footer, names: Sequence[str]) -> pa.Table:
+    """Columns of a table, read by this thread alone: Arrow's own threads now and then abort a process that ends."""
+    require_modest(file, footer, names)
+    # Texts stay with the dictionary they came in: the rows of a small file may all be the same megabyte of text.
+    reader = pq.ParquetFile(file, pre_buffer=False, read_dictionary=["key"])
+    return reader.read(columns=list(names), use_threads=False)
+
+
+def _contract_columns(path: Path, n: int, names: Sequence[str]) -> list[pa.Array]:
+    """The contract columns ``names``, each of its type and none with a null."""
+    with _reading(path) as file:
+        footer = _footer_of(path, file, n)
+        if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
+            found = [name[:40] for name in footer.columns[: len(CONTRACT)]]
+            raise PatchSetError(f"{path}: its columns begin {found}, expected {CONTRACT.names}")
+        if nested := next((name for name in names if name not in footer.flat), None):
+            raise PatchSetError(f"{path}: the column {nested!r} is not one value a row")
+        table = _columns(file, footer, names)
+        return [_checked(path, CONTRACT.field(name), table.column(name)) for name in names]
+
+
+def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        for chunk in column.chunks:
+            if any(text is not None and len(text) > MAX_KEY_LETTERS for text in chunk.dictionary.to_pylist()):
+                raise PatchSetError(f"{path}: the column {field.name!r} has longer texts than a key")
+        kind = kind.value_type
+    if kind != field.type or column.null_count:
+        raise PatchSetError(f"{path}: the column {field.name!r} is {kind}, expected {field.type}, none null")
+    return column.cast(field.type).combine_chunks()
+
+
+def _read_raw(path: Path, n: int, names: Sequence[str]) -> list[bytes]:
+    """The values of columns of digests, one after the other."""
+    values = []
+    for column in _contract_columns(path, n, names):
+        # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
+        start = column.offset * DIGEST_BYTES
+        values.append(column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes())
+    return values
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
@@ -166,6 +182,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     # A flipped bit in a footer shows as Arrow's errors, text that is no UTF-8, a size that no memory holds.
+    except PatchSetError:
+        raise
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PatchSetError(f"{path}: cannot be read as Parquet: {reason}; rebuild the shard") from error

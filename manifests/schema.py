@@ -10,6 +10,7 @@ from manifests.canonical import MAX_SAFE_INTEGER, parse_json
 from manifests.digest import set_id
 from manifests.errors import PatchSetError
 from manifests.faults import describe
+from manifests.tar import BLOCK, END
 
 FORMAT = "patchset/1"
 KEY_DIGITS = 9
@@ -17,6 +18,7 @@ MAX_PATCHES = 10**KEY_DIGITS
 MAX_SHARD = 10**6
 """Patches a shard: its table is read whole."""
 MAX_SIZE = 4096
+MAX_SOURCES = 10_000
 ImageFormat = Literal["png", "jpg", "webp", "ppm"]
 IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
 
@@ -78,7 +80,7 @@ class Manifest(_Frozen):
     seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
     encoding: Encoding
     recipe: dict[str, Any]
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES)]
     shards: Annotated[tuple[Shard, ...], Field(min_length=1)]
     pixel_root: Sha256
     environment: dict[str, Any]
@@ -96,6 +98,12 @@ class Manifest(_Frozen):
             if shard.first_index != expected:
                 raise ValueError(f"shards[{number}].first_index is {shard.first_index}, expected {expected}")
             expected += shard.n
+            for key, found, limit in (
+                ("bytes", shard.bytes, shard.n * (2 * BLOCK + max_patch_bytes(self.size)) + len(END)),
+                ("parquet.bytes", shard.parquet.bytes, max_table_bytes(shard.n)),
+            ):
+                if found > limit:
+                    raise ValueError(f"shards[{number}].{key} is {found}, more than {shard.n} images have ({limit})")
         if expected != self.n:
             raise ValueError(f"n is {self.n}, but the shards hold {expected} patches")
         return self
@@ -114,6 +122,16 @@ def shard_name(number: int) -> str:
 def patch_key(index: int) -> str:
     """Key of a patch: its index in nine digits, so that names sort as indices do."""
     return f"{index:0{KEY_DIGITS}d}"
+
+
+def max_patch_bytes(size: int) -> int:
+    """Most bytes that an image of ``size`` × ``size`` pixels may take, encoded: twice its pixels, and metadata."""
+    return 6 * size**2 + (1 << 20)
+
+
+def max_table_bytes(n: int) -> int:
+    """Most bytes that a table of ``n`` rows may take: 32 KiB a row, and what every file has."""
+    return (n << 15) + (16 << 20)
 
 
 def make_manifest(**fields: Any) -> Manifest:

@@ -3,7 +3,9 @@
 Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
 """
 
+import re
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,8 @@ END = bytes(2 * BLOCK)
 
 MAX_MEMBER_BYTES = 8**11 - 1
 MAX_NAME_BYTES = 100
+
+_OCTAL = re.compile(rb"[0-7]{11}")
 
 _BEFORE_SIZE = b"0000444\x00" + b"0000000\x00" * 2  # mode, uid, gid
 _AFTER_SIZE = b"00000000000\x00"  # mtime
@@ -42,6 +46,33 @@ def header(name: str, size: int) -> bytes:
 def padding(size: int) -> bytes:
     """The zero bytes that fill a member of ``size`` bytes up to a whole block."""
     return bytes(-size % BLOCK)
+
+
+def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
+    """Check that a shard is, header by header, the one tar of regular files that these members have, and no other.
+
+    Contents are not read. What passes holds no link, device, sparse file, extended header, path or second archive.
+
+    Raises:
+        PatchSetError: a header is not the canonical one of the next name and a size of at most ``max_bytes``, or
+            something else than two zero blocks stands behind the last member.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        at = 0
+        for name in names:
+            block = file.read(BLOCK)
+            digits = block[124:135]
+            size = int(digits, 8) if _OCTAL.fullmatch(digits) else -1
+            if not 0 <= size <= max_bytes or block != header(name, size):
+                fitting = f"{name} and at most {max_bytes} bytes; get the set again, or complain to who made it"
+                raise PatchSetError(f"{path}: the header at byte {at} is not that of {fitting}")
+            at += BLOCK + size + -size % BLOCK
+            file.seek(at)
+        if file.read(len(END) + 1) != END:
+            raise PatchSetError(
+                f"{path}: after the last member, at byte {at}, stands something else than two zero blocks"
+            )
 
 
 def members_of(path: Path, mode: Literal["r:*", "r:", "r:gz"] = "r:*") -> list[tarfile.TarInfo]:

@@ -12,7 +12,7 @@ from manifests.digest import file_digest, pixel_digest
 from manifests.errors import PatchSetError
 from manifests.files import is_plain
 from manifests.images import check_patch, decode_patch
-from manifests.schema import Shard, patch_key
+from manifests.schema import Shard, max_patch_bytes, patch_key
 
 LOSSLESS = frozenset({"png", "webp", "ppm"})
 MAX_FAULTS = 20
@@ -96,6 +96,9 @@ def _member_faults(
         if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
             yield name, f"member {member}: its row says {length} bytes at {offset}, the tar has {end} in all"
             return
+        if length > (most := max_patch_bytes(size)):
+            yield name, f"member {member}: {length} bytes, expected at most {most} for {size} px"
+            return
         block = file.read(tar.BLOCK)
         if block != tar.header(member, length):
             yield name, f"member {member}: the header at byte {position} is {_named(block)}"
@@ -108,7 +111,7 @@ def _member_faults(
         else:
             yield from _image_faults(data, name, member, image_format, size, pixels)
         position = offset + length + len(padding)
-    if file.read() != tar.END:
+    if file.read(len(tar.END) + 1) != tar.END:
         yield name, f"after the last member, at byte {position}, stands something else than two zero blocks"
 
 

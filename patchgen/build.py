@@ -182,7 +182,7 @@ def _build_missing(
 
 
 def _manifest(plan: Plan, folder: Path, shards: list[dict[str, Any]]) -> Manifest:
-    digests = (rows.read_pixel_digests(folder / shard["parquet"]["name"]) for shard in shards)
+    digests = (rows.read_pixel_digests(folder / shard["parquet"]["name"], shard["n"]) for shard in shards)
     return make_manifest(
         n=plan.n,
         size=plan.size,

@@ -10,7 +10,6 @@ from manifests.digest import pixel_digest
 from manifests.errors import PatchSetError
 from manifests.files import read_regular_file
 from manifests.patchset import MANIFEST_NAME, MAX_MANIFEST_BYTES, open_patchset
-from manifests.reader import shard_of
 from manifests.rows import read_contract
 from manifests.schema import parse_manifest
 from manifests.verify import Fault
@@ -84,7 +83,7 @@ def regenerate(
     chosen = sorted(random.SystemRandom().sample(range(manifest.n), min(count, manifest.n)))
     faults, name, columns = [], "", {}
     for index in chosen:
-        shard = shard_of(patchset, index)
+        shard = patchset.shard_of(index)
         if shard.parquet.name != name:
             name = shard.parquet.name
             columns = read_contract(patchset.folder / name, shard.n, ("sha256", "pixels"))

@@ -63,7 +63,7 @@ def finished_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | N
         return None
     try:
         value = parse_json(data, str(table_path))
-        if value != shard_record(plan_id, tar_entry(task, path), rows.read_pixel_digests(table_path)):
+        if value != shard_record(plan_id, tar_entry(task, path), rows.read_pixel_digests(table_path, task.n)):
             return None
     except PatchSetError:
         return None  # a damaged table: the shard is built again

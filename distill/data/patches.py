@@ -23,6 +23,7 @@ from distill.errors import DistillError
 from manifests import PatchSet
 from manifests.errors import PatchSetError
 from manifests.images import decode_patch
+from manifests.processes import usable_cores
 
 _CHUNK = 512
 
@@ -76,7 +77,7 @@ def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Ca
     """
     manifest = patchset.manifest
     seen = torch.zeros(manifest.n, dtype=torch.bool)
-    for indices in _chunks(patchset, images, min(workers, len(manifest.shards), os.cpu_count() or 1)):
+    for indices in _chunks(patchset, images, min(workers, len(manifest.shards), usable_cores())):
         if len(indices.unique()) < len(indices) or bool(seen[indices].any()):
             raise DistillError(f"{patchset.folder}: a member's key stands twice; get the set again")
         seen[indices] = True

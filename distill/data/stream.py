@@ -4,7 +4,6 @@
 the next window is ready when the run has seen the present one.
 """
 
-import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from distill.data.patches import Pixels, decode_sample, ended, ignore_signals, t
 from distill.data.tars import read_samples
 from distill.errors import DistillError
 from manifests import PatchSet
+from manifests.processes import usable_cores
 
 _CHUNK = 512
 
@@ -79,7 +79,7 @@ class _Reader:
         self._patchset, self._order = patchset, order
         self._ready: queue.Queue[Tensor | BaseException] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
-        count = min(workers, len(patchset.manifest.shards), os.cpu_count() or 1)
+        count = min(workers, len(patchset.manifest.shards), usable_cores())
         loader = DataLoader(
             _Shards(patchset, order, first),
             batch_size=None,

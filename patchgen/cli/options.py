@@ -1,13 +1,13 @@
 """Options that several commands share, each one decorator, so that one name means one thing."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from manifests.processes import usable_cores
 from manifests.terminal import InterruptedProgram
 
 if TYPE_CHECKING:
@@ -37,12 +37,8 @@ shards_argument = click.argument("shards", type=click.Path(path_type=Path))
 
 
 def cores(workers: int | None) -> int:
-    """``workers``, or the cores this process may use, where the system says so."""
-    if workers is not None:
-        return workers
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """``workers``, or one for each core that this process may use."""
+    return usable_cores() if workers is None else workers
 
 
 def counted_shards(manifest: "Manifest") -> str:

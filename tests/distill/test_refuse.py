@@ -85,12 +85,12 @@ def first_member(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda data: data[:-1024] + first_member(data) + tar.END, "stands twice"),
-        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "patch 5 is in no shard"),
-        (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "is no index of this set"),
-        (lambda data: data[:-1024] + tar.header("000000199.png", 0) + tar.END, "not a whole image"),
-        (lambda data: tar.header("000000000.jpg", 0) + data, "is .jpg and .png"),
-        (lambda data: tar.END, "is in no shard"),
+        (lambda data: data[:-1024] + first_member(data) + tar.END, "after the last member"),
+        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "not that of 000000005.png"),
+        (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "after the last member"),
+        (lambda data: bytes(512) + data[512:], "the header at byte 0 is not that of 000000000.png"),
+        (lambda data: tar.header("000000000.jpg", 0) + data, "the header at byte 0 is not that of 000000000.png"),
+        (lambda data: tar.END, "the header at byte 0"),
     ],
 )
 def test_a_signed_set_whose_tar_is_wrong(

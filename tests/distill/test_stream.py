@@ -19,7 +19,7 @@ from distill.errors import DistillError
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
-from tests.distill.running import resign, same
+from tests.distill.running import same
 
 CPU = torch.device("cpu")
 
@@ -59,9 +59,8 @@ def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> 
     shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
     path = shards / "patches-000001.tar"
     data = path.read_bytes()
-    path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # the members end early
-    resign(shards)
     with pytest.raises(DistillError, match=r"patches-000001\.tar: .*get the set again"), stream(shards) as source:
+        path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # after it was verified, the members end early
         for step in range(8):
             source.images(step)
 

@@ -6,7 +6,7 @@ import pytest
 
 from manifests import PatchSet, open_patchset
 from manifests.diff import diff_manifests, diff_sets, differences
-from manifests.reader import read_patches, shard_of
+from manifests.reader import read_patches
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_reading_single_patches(make_set) -> None:
     indices = [119, 0, 50, 49, 3, 3]
     for left, right in zip(read_patches(a, indices), read_patches(b, indices), strict=True):
         assert left.shape == (32, 32, 3) and np.array_equal(left, right)
-    assert shard_of(a, 50).name == "patches-000001.tar"
+    assert a.shard_of(50).name == "patches-000001.tar"
     from manifests import PatchSetError
 
     with pytest.raises(PatchSetError, match="no patch 120, the set has 0 to 119"):

@@ -73,7 +73,7 @@ def test_the_four_digests(patchset_path: Path) -> None:
         for row in table.select(["offset", "size", "sha256"]).to_pylist():
             encoded = data[row["offset"] : row["offset"] + row["size"]]
             assert hashlib.sha256(encoded).digest() == row["sha256"]
-        chunks.append(read_pixel_digests(path.with_suffix(".parquet")))
+        chunks.append(read_pixel_digests(path.with_suffix(".parquet"), shard.n))
         assert chunks[-1] == b"".join(table["pixels"].to_pylist())
     assert pixel_root(chunks) == patchset.manifest.pixel_root
     assert pixel_root([b"".join(chunks)]) == patchset.manifest.pixel_root
@@ -110,4 +110,4 @@ def test_a_damaged_table(tmp_path: Path, patchset_path: Path) -> None:
     path = tmp_path / "t.parquet"
     path.write_bytes((patchset_path / "patches-000000.parquet").read_bytes()[:-100])
     with pytest.raises(PatchSetError, match="cannot be read as Parquet"):
-        read_pixel_digests(path)
+        read_pixel_digests(path, 80)

@@ -218,14 +218,14 @@ def encoded(mode: str, image_format: str, side: int = 32) -> bytes:
 @pytest.mark.parametrize(
     ("image_format", "replacement", "part"),
     [
-        ("jpg", b"no image", "not a whole image: no JPEG"),
+        ("jpg", b"no image", "not a whole image: no jpg"),
         ("jpg", b"", "not a whole image"),
-        ("jpg", encoded("RGB", "PNG"), "not a whole image: no JPEG"),
+        ("jpg", encoded("RGB", "PNG"), "not a whole image: no jpg"),
         ("jpg", encoded("RGB", "JPEG", 64), "the image is 64×64, expected 32×32"),
-        ("jpg", encoded("L", "JPEG"), "the image is L, expected one picture in RGB"),
-        ("png", encoded("RGB", "JPEG"), "not a whole image: no PNG"),
-        ("png", encoded("RGBA", "PNG"), "the image is RGBA"),
-        ("png", encoded("P", "PNG"), "the image is P"),
+        ("jpg", encoded("L", "JPEG"), "1 channels of 8 bits, expected 3"),
+        ("png", encoded("RGB", "JPEG"), "not a whole image: no png"),
+        ("png", encoded("RGBA", "PNG"), "8 bits of colour type 6, expected 8 of type 2"),
+        ("png", encoded("P", "PNG"), "colour type 3"),
         ("png", encoded("RGB", "PNG"), "its pixels hash to"),
     ],
 )
