@@ -100,6 +100,11 @@ def test_values_json_cannot_hold(value: object, part: str) -> None:
         (b'{"a": ', "line 1"),
         (b"[" * 200_000, "nested"),
         (b"1" * 5000, "digits"),
+        (b"[" * 65 + b"]" * 65, "nested more than 64"),
+        (b"[" + b"0," * 2_000_000 + b"0]", "about 2000001 values"),
+        (b'"' + b"x" * 1_000_001 + b'"', "1000001 letters"),
+        (b'{"' + b"x" * 1_000_001 + b'": 0}', "1000001 letters"),
+        (b'["\\ud800"]', "lone surrogate"),
     ],
 )
 def test_texts_parsers_disagree_about(data: bytes, part: str) -> None:

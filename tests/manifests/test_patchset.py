@@ -1,6 +1,7 @@
 """Opening a folder, verifying its shards, and files that are whole or absent."""
 
 import hashlib
+import pickle
 import shutil
 from pathlib import Path
 
@@ -111,3 +112,35 @@ def test_a_damaged_table(tmp_path: Path, patchset_path: Path) -> None:
     path.write_bytes((patchset_path / "patches-000000.parquet").read_bytes()[:-100])
     with pytest.raises(PatchSetError, match="cannot be read as Parquet"):
         read_pixel_digests(path, 80)
+
+
+def test_a_set_is_a_sequence_of_patches(patchset_path: Path) -> None:
+    patchset = open_patchset(patchset_path)
+    assert len(patchset) == 200
+    for index in (0, 79, 80, 199):
+        row = patchset.row(index)
+        assert row["index"] == index and row["key"] == f"{index:09d}"
+        assert pixel_digest(patchset[index]) == row["pixels"]
+        data = patchset.shard_path(patchset.shard_of(index)).read_bytes()
+        assert hashlib.sha256(data[row["offset"] : row["offset"] + row["size"]]).digest() == row["sha256"]
+    assert sum(1 for _ in patchset) == 200
+    assert np.array_equal(patchset[np.int64(7)], pickle.loads(pickle.dumps(patchset))[7])  # noqa: S301
+    for index in (-1, 200):
+        with pytest.raises(IndexError, match="0 to 199"):
+            patchset[index]
+    with pytest.raises(TypeError, match="not by slice"):
+        patchset[0:2]  # type: ignore[index]
+    shards = patchset.manifest.shards
+    assert patchset.rows(shards[1])["index"] == list(range(80, 160))
+    assert list(patchset.verified_shards()) == [patchset_path / shard.name for shard in shards]
+
+
+def test_shards_before_a_bad_one_are_given_out(patchset_path: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "set"))
+    with (copy / "patches-000001.tar").open("r+b") as file:
+        file.seek(600)
+        file.write(b"?")
+    given = open_patchset(copy).verified_shards()
+    assert next(given).name == "patches-000000.tar"
+    with pytest.raises(PatchSetError, match=r"patches-000001\.tar: sha256 is"):
+        next(given)
