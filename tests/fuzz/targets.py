@@ -1,0 +1,207 @@
+"""What is fuzzed: each entrance takes any bytes, and accepts them or refuses them with one line of its own error.
+
+Anything else that leaves is a defect. ``tests/test_fuzz.py`` feeds them by Hypothesis, ``scripts/fuzz.py`` by
+coverage.
+"""
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from distill.config import Config, parse_config
+from distill.data.tars import read_samples
+from distill.errors import DistillError
+from manifests import rows, tar
+from manifests.digest import set_id
+from manifests.errors import PatchSetError
+from manifests.images import check_patch, decode_image, decode_patch
+from manifests.schema import IMAGE_FORMATS, parse_manifest
+from manifests.sums import format_sums, read_sums
+from patchgen.errors import PatchgenError
+from patchgen.recipe import packaged_recipes, parse_recipe, recorded_recipe
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = sorted((ROOT / "manifests" / "golden").glob("*.json"))
+MOST = 1 << 20
+ROWS, SIZE = 3, 8
+
+
+class Target(NamedTuple):
+    """``run`` is whether bytes were accepted; ``good`` are some that are."""
+
+    run: Callable[[bytes], bool]
+    good: Callable[[], Iterable[bytes]]
+
+
+def _scratch(data: bytes, name: str) -> Path:
+    path = Path(_FOLDER.name) / name
+    path.write_bytes(data)
+    return path
+
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
+
+
+def _refused(call: Callable[[], object], *errors: type[Exception]) -> bool:
+    """Whether ``call`` refused what it got: by one of ``errors``, in one line that says something."""
+    try:
+        call()
+    except errors as error:
+        line = str(error)
+        if not line or len(line.splitlines()) != 1 or len(line) > 20_000:
+            raise RuntimeError(f"a refusal of {len(line)} letters, not one line: {line[:200]!r}") from error
+        return True
+    return False
+
+
+def manifest(data: bytes) -> bool:
+    """A manifest's bytes; and what a build makes of the recipe in one that is accepted."""
+    found = []
+    if _refused(lambda: found.append(parse_manifest(data, "m.json")), PatchSetError):
+        return False
+    _refused(lambda: recorded_recipe(found[0].recipe, found[0].encoding.model_dump()), PatchgenError, PatchSetError)
+    return True
+
+
+def signed(data: bytes) -> bool:
+    """Keys of a good manifest replaced by those of a JSON object, and the identity made to fit."""
+    try:
+        changes = json.loads(data)
+        if not isinstance(changes, dict):
+            return False
+        value = json.loads(GOLDEN[0].read_bytes()) | changes
+        value["set_id"] = set_id(value)
+        text = json.dumps(value).encode()
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return False  # what has no identity has no set_id that fits
+    return manifest(text)
+
+
+def table(data: bytes) -> bool:
+    """A table's bytes, read in every way that there is."""
+    path = _scratch(data, "t.parquet")
+    rows.read_metadata(path)
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: rows.count_rows(path),
+        lambda: rows.read_contract(path, ROWS),
+        lambda: rows.read_digests(path, ROWS),
+        lambda: rows.read_places(path, ROWS),
+        lambda: rows.read_parameters(path, ROWS, ("angle", "flip")),
+    )
+    refusals = [_refused(way, PatchSetError) for way in ways]  # each way is tried, whatever came before
+    return not any(refusals)
+
+
+def archive(data: bytes) -> bool:
+    """A shard's bytes, by the check that stands before every reader."""
+    path = _scratch(data, "s.tar")
+    names = [f"{index:09d}.png" for index in range(ROWS)]
+    return not _refused(lambda: tar.require_canonical(path, names, 1000), PatchSetError)
+
+
+def labelled(data: bytes) -> bool:
+    """The bytes of a tar of labelled images, which has no such check, by the reader."""
+    path = _scratch(data, "l.tar")
+    errors = (tarfile.TarError, ValueError, OSError, EOFError)
+    return not _refused(lambda: [tar.members_of(path, "r:"), list(read_samples([path]))], *errors)
+
+
+def image(data: bytes) -> bool:
+    """An image's bytes, in each format that a set may have, and as a labelled image."""
+    refusals = [_refused(lambda: decode_image(data, "x"), PatchSetError)] if len(data) < MOST else []
+    for name in IMAGE_FORMATS:
+        header = _refused(lambda name=name: check_patch(data, "x", SIZE, name), PatchSetError)
+        pixels = _refused(lambda name=name: decode_patch(data, "x", SIZE, name), PatchSetError)
+        if header and not pixels:
+            raise RuntimeError(f"{name}: decoded what its header forbids")
+        refusals.append(pixels)
+    return not all(refusals)
+
+
+def sums(data: bytes) -> bool:
+    """The bytes of ``SHA256SUMS``."""
+    path = _scratch(data, "SHA256SUMS")
+    return not _refused(lambda: read_sums(path), PatchSetError)
+
+
+def config(data: bytes) -> bool:
+    """The text of a config of ``distill``."""
+    text = data.decode("utf-8", "replace")
+    return not _refused(lambda: parse_config(text, "c.yaml", {}, Config), DistillError)
+
+
+def recipe(data: bytes) -> bool:
+    """The text of a recipe of ``patchgen``."""
+    text = data.decode("utf-8", "replace")
+    return not _refused(lambda: parse_recipe(text, "r.yaml"), PatchgenError)
+
+
+def _tables() -> Iterable[bytes]:
+    numbers = {name: list(range(ROWS)) for name in ("index", "offset", "size")}
+    digests = [bytes([row]) * 32 for row in range(ROWS)]
+    contract = {"key": [f"{row:09d}" for row in range(ROWS)], **numbers, "sha256": digests, "pixels": digests}
+    made = rows.table(contract, {"angle": [0.5] * ROWS, "flip": [True] * ROWS}, b"{}")
+    for options in (
+        {},
+        {"compression": "none", "use_dictionary": False},
+        {"row_group_size": 1, "compression": "zstd"},
+    ):
+        out = io.BytesIO()
+        pq.write_table(made, out, **options)
+        yield out.getvalue()
+
+
+def _archives() -> Iterable[bytes]:
+    for size in (0, 5, 600):
+        members = (tar.header(f"{row:09d}.png", size) + bytes(size) + tar.padding(size) for row in range(ROWS))
+        yield b"".join(members) + tar.END
+
+
+def _images() -> Iterable[bytes]:
+    picture = Image.effect_noise((SIZE, SIZE), 80).convert("RGB")
+    for name, options in (("PNG", {}), ("JPEG", {"progressive": True}), ("WEBP", {"lossless": True}), ("PPM", {})):
+        out = io.BytesIO()
+        picture.save(out, name, **options)
+        yield out.getvalue()
+
+
+def _changes() -> Iterable[bytes]:
+    value = json.loads(GOLDEN[0].read_bytes())
+    for key in sorted(value):
+        yield json.dumps({key: value[key]}).encode()
+
+
+def _labelled() -> Iterable[bytes]:
+    pixels = next(iter(_images()))
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form) as file:
+            for name, data in (("a.png", pixels), ("a.cls", b"3"), ("b/" * 60 + "c.png", pixels)):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+        yield out.getvalue()
+
+
+def _texts(folder: str, names: Iterable[str]) -> Iterable[bytes]:
+    return [(ROOT / folder / f"{name}.yaml").read_bytes() for name in names]
+
+
+TARGETS: dict[str, Target] = {
+    "manifest": Target(manifest, lambda: [path.read_bytes() for path in GOLDEN]),
+    "signed": Target(signed, _changes),
+    "table": Target(table, _tables),
+    "archive": Target(archive, _archives),
+    "labelled": Target(labelled, _labelled),
+    "image": Target(image, _images),
+    "sums": Target(sums, lambda: [format_sums({"manifest.json": "0" * 64, "patches-000000.tar": "1" * 64})]),
+    "config": Target(config, lambda: _texts("distill/configs", ["fast-cifar", "resnet20"])),
+    "recipe": Target(recipe, lambda: _texts("patchgen/recipes", packaged_recipes())),
+}
