@@ -6,7 +6,7 @@ Source: the Croissant format specification 1.1 (MLCommons). No date is given: a 
 import json
 from typing import Any
 
-from manifests.card import is_link, licence_of, plain
+from manifests.card import is_link, licence_of, one_line
 from manifests.schema import Manifest, ParquetFile, Shard
 
 CROISSANT_NAME = "croissant.json"
@@ -70,7 +70,7 @@ def _card(manifest: Manifest) -> dict[str, Any]:
         value["isBasedOn"] = links
     credits_ = sorted({source.attribution for source in manifest.sources if source.attribution})
     if credits_:
-        value["creator"] = [{"@type": "Person", "name": plain(name)} for name in credits_]
+        value["creator"] = [{"@type": "Person", "name": one_line(name)} for name in credits_]
         value["creditText"] = "; ".join(credits_)
     return value
 
