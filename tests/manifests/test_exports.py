@@ -77,7 +77,7 @@ def test_a_strangers_texts_are_text(patchset_path: Path, text: str) -> None:
     card = make_card(manifest).decode()
     assert header(card.encode())["license_name"] == one_line(text)
     body = card.split("---\n", 2)[2]
-    assert "<script" not in body and "](" not in body and "javascript:" not in body and "<file" not in body
+    assert not re.search(r"(?<!\\)\]\(|<script|<file|javascript:", body)
     assert re.findall(r"^#.*", body, re.MULTILINE) == ["# 200 patches of a single image", "## Source", "## Use"]
     assert all(c.isprintable() or c == "\n" for c in card)
     value = json.loads(make_croissant(manifest))
