@@ -1,4 +1,4 @@
-"""The one error of this package, and the many that a torn file causes."""
+"""The error of this package, its kind that may pass, and the many that a torn file causes."""
 
 import pickle
 import struct
@@ -10,6 +10,10 @@ class PatchSetError(ValueError):
 
     The message is one line: where, what was observed, what was expected, what to do.
     """
+
+
+class PassingError(PatchSetError):
+    """A file elsewhere could not be had now; asked again it may be."""
 
 
 TORN = (

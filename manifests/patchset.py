@@ -19,6 +19,7 @@ from manifests.images import decode_patch
 from manifests.rows import read_contract, read_places
 from manifests.schema import Manifest, Shard, max_patch_bytes, parse_manifest, patch_key
 from manifests.tar import require_canonical
+from manifests.urls import is_url
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 48 << 20
@@ -106,11 +107,15 @@ class PatchSet:
 
 
 def open_patchset(folder: str | Path) -> PatchSet:
-    """Read and check ``manifest.json`` in a folder.
+    """Read and check ``manifest.json`` in a folder; a set at a URL is first fetched into the cache.
 
     Raises:
-        PatchSetError: no such folder, no manifest in it, or a manifest that breaks the format.
+        PatchSetError: no such folder, no manifest in it, or a manifest that breaks the format; as ``remote.fetch``.
     """
+    if isinstance(folder, str) and is_url(folder):
+        from manifests.remote import fetch  # noqa: PLC0415 - most sets are local
+
+        folder = fetch(folder)
     folder = Path(folder)
     if not folder.is_dir():
         raise PatchSetError(f"{folder}: no such folder; a patch set is made by 'patchgen build'")

@@ -24,17 +24,23 @@ def read_sums(path: Path) -> dict[str, str]:
         PatchSetError: it cannot be read, or holds anything but sorted lines of a digest, two spaces and a name.
     """
     try:
-        text = read_regular_file(path, MAX_SUMS_BYTES).decode("ascii")
+        return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def parse_sums(data: bytes, where: str) -> dict[str, str]:
+    """As ``read_sums``, from the bytes of the file."""
+    try:
+        text = data.decode("ascii")
     except UnicodeDecodeError as error:
-        raise PatchSetError(f"{path}: byte {error.start} is not ASCII") from error
+        raise PatchSetError(f"{where}: byte {error.start} is not ASCII") from error
     digests: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise PatchSetError(f"{path}: line {number} is not 64 hex digits, two spaces and a file name")
+            raise PatchSetError(f"{where}: line {number} is not 64 hex digits, two spaces and a file name")
         digests[match[2]] = match[1]
     if format_sums(digests) != text.encode("ascii"):
-        raise PatchSetError(f"{path}: not sorted, a name twice, or no newline at the end")
+        raise PatchSetError(f"{where}: not sorted, a name twice, or no newline at the end")
     return digests

@@ -23,12 +23,18 @@ from patchgen.plan import plan_of
 from patchgen.source import Photo
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path | str) -> Manifest:
     """The manifest in a file, or in a set's folder; also the one that an interrupted repair there put aside.
+
+    A text is the URL of either.
 
     Raises:
         PatchSetError: it cannot be read, or breaks the format.
     """
+    if isinstance(path, str):
+        from manifests.remote import open_place, read_remote_manifest  # noqa: PLC0415 - most are local
+
+        return read_remote_manifest(open_place(path))
     if path.is_dir():
         if (path / MANIFEST_NAME).exists() or not (path / ASIDE_NAME).exists():
             return open_patchset(path).manifest

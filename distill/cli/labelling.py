@@ -17,6 +17,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
+from manifests.locations import local_folder
 from manifests.terminal import say
 
 
@@ -29,7 +30,7 @@ from manifests.terminal import say
 @set_option
 @device_option
 def label(
-    shards: Path,
+    shards: Path | str,
     config_name: str,
     teacher: Path | None,
     eval_data: Path | None,
@@ -47,7 +48,7 @@ def label(
     from distill.label import label as run_label  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher, eval_data=eval_data)
-    manifest = run_label(config, shards, out, device=pick_device(device), say=say)
+    manifest = run_label(config, local_folder(shards), out, device=pick_device(device), say=say)
     click.echo(
         f"{manifest.steps} steps of {manifest.batch_size} samples "
         f"in {len(manifest.files)} {'file' if len(manifest.files) == 1 else 'files'}; train with --labels {out}"
@@ -66,7 +67,7 @@ def label(
 @device_option
 def verify(
     labels: Path,
-    shards: Path,
+    shards: Path | str,
     config_name: str,
     teacher: Path | None,
     sample: int,
@@ -85,8 +86,9 @@ def verify(
     from distill.label import verify as run_verify  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher)
+    folder = local_folder(shards)
     note = (lambda line: None) if as_json else say
-    check = run_verify(config, labels, shards, sample=sample, seed=seed, device=pick_device(device), say=note)
+    check = run_verify(config, labels, folder, sample=sample, seed=seed, device=pick_device(device), say=note)
     if as_json:
         click.echo(json.dumps(check.to_dict()))
         return

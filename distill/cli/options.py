@@ -7,6 +7,7 @@ import click
 
 from distill import packaged
 from manifests.faults import parse_yaml
+from manifests.locations import Location
 
 if TYPE_CHECKING:
     from distill.config import Config
@@ -29,7 +30,7 @@ def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-shards_option = click.option("--shards", required=True, type=FILE, help="Folder of a patch set.")
+shards_option = click.option("--shards", required=True, type=Location(), help="A patch set: its folder or URL.")
 config_option = click.option("--config", "config_name", required=True, help="A YAML file or a packaged config.")
 set_option = click.option(
     "--set", "settings", multiple=True, callback=parse_sets, help="Override a key: optim.lr=0.001."

@@ -21,6 +21,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
+from manifests.locations import local_folder
 from manifests.terminal import InterruptedProgram, printable, say
 
 FOLLOWS_TRAIN = "distill visualize {0} && distill report {0} --image PHOTO"
@@ -39,7 +40,7 @@ FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/t
 @resume_option
 @device_option
 def train(
-    shards: Path,
+    shards: Path | str,
     config_name: str,
     teacher: Path | None,
     labels: Path | None,
@@ -66,10 +67,11 @@ def train(
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, Config)
-        return run_train(config, shards, folder, resume=resume, device=pick_device(device), say=say)
+        return run_train(config, patches, folder, resume=resume, device=pick_device(device), say=say)
 
     first = parse_config(text, name, settings, Config)
-    stem = f"{name}-{_short_id(shards)}" if out is None else ""
+    patches = local_folder(shards)
+    stem = f"{name}-{_short_id(patches)}" if out is None else ""
     _run_all(
         run,
         out,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manifests.locations import Location, location_name, require_local
 from manifests.processes import start_server
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
 from manifests.terminal import say
@@ -20,6 +21,7 @@ from patchgen.cli.options import (
     shards_argument,
     workers_option,
 )
+from patchgen.cli.placing import destination
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 def build(
     images: tuple[Path, ...],
     n: int,
-    out: Path,
+    out: Path | str,
     size: int,
     recipe: str,
     seed: int,
@@ -78,8 +80,8 @@ def build(
         shard_size=shard_size,
         cards=_cards(cards, len(photos)),
     )
-    with resumable():
-        manifest = run_build(plan, photos, out, workers=workers)
+    with resumable(), destination(out) as folder:
+        manifest = run_build(plan, photos, folder, workers=workers)
     report_set(manifest, out, as_json)
     if plan.recipe.inexact:
         click.echo(
@@ -90,14 +92,14 @@ def build(
 
 
 @click.command()
-@click.option(
-    "--manifest", required=True, type=click.Path(path_type=Path), help="A manifest.json, or a set's folder."
-)
+@click.option("--manifest", required=True, type=Location(), help="A manifest.json, or a set's folder or URL.")
 @images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
 @out_folder
 @workers_option
 @json_option
-def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | None, as_json: bool) -> None:
+def rebuild(
+    manifest: Path | str, images: tuple[Path, ...], out: Path | str, workers: int | None, as_json: bool
+) -> None:
     """Make the set that a manifest describes, byte for byte.
 
     Every shard is compared with the manifest as soon as it is made; one that differs is named and ends it. Run again
@@ -112,8 +114,8 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
 
     wanted = read_manifest(manifest)
     photos = [read_photo(image) for image in images]
-    with resumable():
-        made = run_rebuild(wanted, photos, out, workers=workers)
+    with resumable(), destination(out) as folder:
+        made = run_rebuild(wanted, photos, folder, workers=workers)
     report_set(made, out, as_json)
     if made != wanted:
         click.echo(
@@ -129,21 +131,22 @@ def rebuild(manifest: Path, images: tuple[Path, ...], out: Path, workers: int | 
 @images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
 @workers_option
 @json_option
-def extend(shards: Path, n: int, images: tuple[Path, ...], workers: int | None, as_json: bool) -> None:
+def extend(shards: Path | str, n: int, images: tuple[Path, ...], workers: int | None, as_json: bool) -> None:
     """Make a set longer: the one that a build of N patches makes.
 
     No patch changes. A set of a single shard is taken to have the default shard size.
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
+    folder = require_local(shards, "extend")
     workers = workers_for(workers)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
     photos = [read_photo(image) for image in images]
     with resumable():
-        manifest = run_extend(shards, n, photos, workers=workers)
-    report_set(manifest, shards, as_json)
+        manifest = run_extend(folder, n, photos, workers=workers)
+    report_set(manifest, folder, as_json)
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str | None]]:
@@ -167,7 +170,7 @@ def workers_for(workers: int | None) -> int:
     return workers
 
 
-def report_set(manifest: "Manifest", out: Path, as_json: bool) -> None:
+def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
     """Print what was written, and what to do with it."""
     if as_json:
         shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
@@ -176,4 +179,4 @@ def report_set(manifest: "Manifest", out: Path, as_json: bool) -> None:
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
-    say(f"next: distill train --shards {shlex.quote(str(out))} --config CONFIG --teacher FILE --eval DATA")
+    say(f"next: distill train --shards {shlex.quote(location_name(out))} --config CONFIG --teacher FILE --eval DATA")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manifests.errors import PatchSetError
+from manifests.locations import Location, local_folder, location_name
 from manifests.terminal import counting, printable, progress_bar
+from manifests.urls import MANIFEST_END
 from patchgen.cli.options import (
     cores,
     counted_shards,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 @workers_option
 @json_option
 def verify(
-    shards: Path,
+    shards: Path | str,
     fast: bool,
     regenerate: int | None,
     images: tuple[Path, ...],
@@ -42,7 +44,7 @@ def verify(
 ) -> None:
     """Check every file, member, row and digest of a set.
 
-    Ends with status 1 if anything is wrong.
+    SHARDS is a set's folder or URL. Ends with status 1 if anything is wrong.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
@@ -52,15 +54,16 @@ def verify(
         raise click.UsageError("--fast reads no shard, so it cannot go with --regenerate.")
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image belong together.")
-    if not shards.is_dir():
-        what = "is a file" if shards.exists() else "no such folder"
-        raise PatchgenError(f"{shards}: {what}; give the folder of a set")
-    with progress_bar("verifying patches", _announced(shards)) as update:
-        report = run_verify(shards, fast=fast, workers=cores(workers), on_patches=counting(update))
+    folder = local_folder(shards)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise PatchgenError(f"{folder}: {what}; give the folder of a set")
+    with progress_bar("verifying patches", _announced(folder)) as update:
+        report = run_verify(folder, fast=fast, workers=cores(workers), on_patches=counting(update))
     faults, again = list(report.faults), 0
     if regenerate and report.manifest is not None:
         again = min(regenerate, report.manifest.n)
-        faults += _regenerate(shards, images, again)
+        faults += _regenerate(folder, images, again)
     if as_json:
         click.echo(json.dumps(_verdict(report, faults, fast=fast, again=again)))
     else:
@@ -68,7 +71,9 @@ def verify(
             click.echo(printable(str(line)))
     if faults:
         many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise PatchgenError(f"{shards}: {many}; rebuild the set, or copy what is named from a good one")
+        raise PatchgenError(
+            f"{location_name(shards)}: {many}; rebuild the set, or copy what is named from a good one"
+        )
 
 
 def _verdict(report: "Report", faults: "list[Fault]", *, fast: bool, again: int) -> dict[str, Any]:
@@ -113,10 +118,10 @@ def _regenerate(shards: Path, paths: tuple[Path, ...], count: int) -> "list[Faul
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=Location())
+@click.argument("b", type=Location())
 @json_option
-def diff(a: Path, b: Path, as_json: bool) -> None:
+def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     """Compare two sets, or two manifests; status 1 if they differ.
 
     Of two folders each patch is compared, by the digests in their tables, which are believed: verify the sets
@@ -129,9 +134,10 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     from manifests.verify import verify as run_verify  # noqa: PLC0415
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
 
-    if a.is_dir() and b.is_dir():
-        first, second = open_patchset(a), open_patchset(b)
-        for folder in (a, b):
+    if _is_set(a) and _is_set(b):
+        folders = local_folder(a), local_folder(b)
+        first, second = map(open_patchset, folders)
+        for folder in folders:
             if faults := run_verify(folder, fast=True).faults:
                 raise PatchgenError(f"{folder}: {faults[0]}; 'patchgen verify' tells more")
         with progress_bar("comparing patches", min(first.manifest.n, second.manifest.n)) as update:
@@ -150,13 +156,18 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
+def _is_set(location: Path | str) -> bool:
+    """Whether a whole set is meant, and no manifest alone."""
+    return location.is_dir() if isinstance(location, Path) else not location.endswith(MANIFEST_END)
+
+
 @click.command()
 @shards_argument
 @json_option
-def info(shards: Path, as_json: bool) -> None:
+def info(shards: Path | str, as_json: bool) -> None:
     """Say what a set is, from its manifest alone.
 
-    SHARDS is a set's folder or a manifest.json.
+    SHARDS is a set's folder or a manifest.json, or the URL of either.
 
     Example: patchgen info shards/
     """

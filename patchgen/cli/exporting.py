@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from manifests.locations import require_local
 from manifests.terminal import counting, progress_bar, say
 from patchgen.cli.options import json_option, shards_argument
 
@@ -20,7 +21,7 @@ from patchgen.cli.options import json_option, shards_argument
     help="And the set as a BagIt bag, in a new folder.",
 )
 @json_option
-def export(shards: Path, dali: bool, bag: Path | None, as_json: bool) -> None:
+def export(shards: Path | str, dali: bool, bag: Path | None, as_json: bool) -> None:
     """Write a set's card, croissant.json, index.json and SHA256SUMS anew.
 
     A build writes them as well. No patch, shard or manifest changes. A card that was edited is put aside as
@@ -31,8 +32,9 @@ def export(shards: Path, dali: bool, bag: Path | None, as_json: bool) -> None:
     from patchgen.export import export as run_export  # noqa: PLC0415
     from patchgen.export import export_bag  # noqa: PLC0415
 
+    folder = require_local(shards, "export")
     with progress_bar("indexes", 1) as update:
-        written = run_export(shards, dali=dali, on_share=update)
+        written = run_export(folder, dali=dali, on_share=update)
     if bag is not None:
         with progress_bar("bag, bytes", written.total_bytes) as update:
             export_bag(written, bag, counting(update))

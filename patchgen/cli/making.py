@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from manifests.locations import local_folder
 from patchgen.cli.options import images, shards_argument
 
 SIDE = click.IntRange(8, 32_766)
@@ -35,7 +36,7 @@ class Extent(click.ParamType[tuple[int, int]]):
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A .png or .jpg file.")
 @images(required=False, help_text="The photo of the set: show it too, with the outline of every patch.")
 @click.option("--count", type=click.IntRange(1, 1000), help="Patches shown [default: 60, with --image 30].")
-def preview(shards: Path, out: Path, images: tuple[Path, ...], count: int | None) -> None:
+def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int | None) -> None:
     """Draw a contact sheet of a set.
 
     With --image it shows where in the photo the patches lie.
@@ -47,7 +48,7 @@ def preview(shards: Path, out: Path, images: tuple[Path, ...], count: int | None
     from patchgen.source import read_photo  # noqa: PLC0415
 
     photos = [read_photo(image) for image in images]
-    sheet = contact_sheet(open_patchset(shards), photos, count=count or (30 if photos else 60))
+    sheet = contact_sheet(open_patchset(local_folder(shards)), photos, count=count or (30 if photos else 60))
     write_sheet(out, sheet)
     click.echo(f"{out}: {sheet.width}×{sheet.height} px")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from manifests.locations import Location
 from manifests.processes import usable_cores
 from manifests.terminal import InterruptedProgram
 
@@ -31,9 +32,12 @@ def images(*, required: bool, help_text: str) -> Callable[[F], F]:
 workers_option = click.option("--workers", type=click.IntRange(1, 1024), help="Processes [default: one a core].")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 out_folder = click.option(
-    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the set."
+    "--out",
+    required=True,
+    type=Location(to_write=True, file_okay=False),
+    help="Folder of the set, or s3://bucket/set.",
 )
-shards_argument = click.argument("shards", type=click.Path(path_type=Path))
+shards_argument = click.argument("shards", type=Location())
 
 
 def cores(workers: int | None) -> int:

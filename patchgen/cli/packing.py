@@ -8,6 +8,7 @@ from manifests.schema import IMAGE_FORMATS, ImageFormat
 from manifests.terminal import say
 from patchgen.cli.building import report_set, workers_for
 from patchgen.cli.options import json_option, out_folder, resumable, workers_option
+from patchgen.cli.placing import destination
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 
@@ -29,7 +30,7 @@ from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 @json_option
 def pack(
     data: Path,
-    out: Path,
+    out: Path | str,
     size: int | None,
     image_format: ImageFormat | None,
     shard_size: int | None,
@@ -49,10 +50,10 @@ def pack(
     workers = workers_for(workers)
     from patchgen.pack import pack as run_pack  # noqa: PLC0415
 
-    with resumable():
+    with resumable(), destination(out) as folder:
         manifest = run_pack(
             data,
-            out,
+            folder,
             size=size,
             image_format=image_format,
             shard_size=shard_size,

@@ -1,0 +1,72 @@
+"""A set on the command line: a path or a URL, which becomes a local folder."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from manifests.errors import PatchSetError
+from manifests.terminal import InterruptedProgram, counting, progress_bar
+from manifests.urls import WEB_SCHEMES, is_url, parse_url, shown
+
+
+class Location(click.Path):
+    """A path, or a URL as text; with ``to_write`` none of a web server, which takes no files."""
+
+    def __init__(self, *, to_write: bool = False, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+        self.to_write = to_write
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``, or a URL of which ``parse_url`` thinks well."""
+        if not isinstance(value, str) or not is_url(value):
+            return super().convert(value, param, ctx)
+        try:
+            url = parse_url(value)
+        except PatchSetError as error:
+            self.fail(f"{error}.", param, ctx)
+        if isinstance(url, Path):
+            return super().convert(str(url), param, ctx)
+        if self.to_write and url.partition("://")[0].lower() in WEB_SCHEMES:
+            self.fail(
+                f"{shown(url)}: a web server takes no set; build into a folder and upload that, or give "
+                "the store behind it, such as s3://bucket/set.",
+                param,
+                ctx,
+            )
+        return url
+
+
+def local_folder(location: str | Path) -> Path:
+    """The folder of a set: where it is, or where the cache has it once it was fetched.
+
+    Raises:
+        PatchSetError: as ``remote.fetch``.
+        InterruptedProgram: the user stopped; what has come is kept.
+    """
+    if isinstance(location, Path):
+        return location
+    from manifests.remote import fetch_set, find_set  # noqa: PLC0415 - most sets are local
+
+    try:
+        found = find_set(location)
+        with progress_bar("fetching (bytes)", found.bytes) as update:
+            return fetch_set(found, counting(update))
+    except KeyboardInterrupt as stop:
+        raise InterruptedProgram("interrupted; run the same command again to go on fetching") from stop
+
+
+def require_local(location: str | Path, what: str) -> Path:
+    """A path, where a set is to be changed.
+
+    Raises:
+        PatchSetError: it is a URL.
+    """
+    if isinstance(location, Path):
+        return location
+    raise PatchSetError(f"{shown(location)}: {what} works on a local folder; fetch the set there first")
+
+
+def location_name(location: str | Path) -> str:
+    """A location for a message."""
+    return str(location) if isinstance(location, Path) else shown(location)

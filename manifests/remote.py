@@ -1,0 +1,157 @@
+"""Sets that lie elsewhere: fetched into a folder of the cache, every byte hashed as it comes.
+
+A set's folder there is named by its ``set_id`` and its manifest's own digest. The manifest is written last, so a
+folder that has one was whole once; what was damaged since is fetched again.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from manifests.cached import cache_home, held, is_there, note_seen, read_seen, require_room, seen_now, set_files
+from manifests.download import download, read_whole
+from manifests.errors import PatchSetError
+from manifests.files import describe_os_error, is_plain
+from manifests.finish import file_digests, write_manifest
+from manifests.patchset import MANIFEST_NAME, MAX_MANIFEST_BYTES, open_patchset
+from manifests.schema import Manifest, parse_manifest
+from manifests.store import StorePlace
+from manifests.sums import MAX_SUMS_BYTES, SUMS_NAME, parse_sums
+from manifests.terminal import note
+from manifests.transfers import alone, run_jobs
+from manifests.urls import WEB_SCHEMES, Place, parse_url
+from manifests.web import WebPlace
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteSet:
+    """A set elsewhere whose manifest was read, and the folder of the cache that it belongs into."""
+
+    place: Place
+    manifest: Manifest
+    folder: Path
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its shards and tables."""
+        return sum(file.bytes for file in set_files(self.manifest))
+
+
+def open_place(url: str) -> Place:
+    """Where the files of a set lie.
+
+    Raises:
+        PatchSetError: the URL is none that may be read, or what reads it is not installed.
+    """
+    parsed = parse_url(url)
+    if isinstance(parsed, Path):
+        raise PatchSetError(f"{url}: is a local folder; give its path")
+    return WebPlace(parsed) if urlsplit(parsed).scheme.lower() in WEB_SCHEMES else StorePlace(parsed)
+
+
+def read_remote_manifest(place: Place) -> Manifest:
+    """A set's manifest, alone. One that is damaged is read once more.
+
+    Raises:
+        PatchSetError: it cannot be had, or breaks the format.
+    """
+    return _read(place, with_sums=False)
+
+
+def find_set(url: str) -> RemoteSet:
+    """Read a set's manifest, and compare it with its ``SHA256SUMS``: ``set_id`` does not cover every byte of it.
+
+    Raises:
+        PatchSetError: either cannot be had, breaks the format, or they are not of one set.
+    """
+    place = open_place(url)
+    manifest = _read(place, with_sums=True)
+    digest = hashlib.sha256(manifest.to_json()).hexdigest()
+    return RemoteSet(place=place, manifest=manifest, folder=cache_home() / f"{manifest.set_id}-{digest[:16]}")
+
+
+def fetch(url: str, on_bytes: Callable[[int], None] | None = None) -> Path:
+    """The folder of the cache that has the set at ``url``, each of its files once proven by its digest.
+
+    A ``file:`` URL is the local folder itself, as it stands.
+
+    ``on_bytes`` hears of bytes that are there, fewer than none where some must be fetched again.
+
+    Raises:
+        PatchSetError: a file cannot be had, or is not the one that the manifest says; what is good is kept.
+    """
+    parsed = parse_url(url)
+    return parsed if isinstance(parsed, Path) else fetch_set(find_set(parsed), on_bytes)
+
+
+def fetch_set(found: RemoteSet, on_bytes: Callable[[int], None] | None = None) -> Path:
+    """As ``fetch``, for a set that was found."""
+    folder = found.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            _fill(found, on_bytes or (lambda count: None))
+    except OSError as error:
+        raise PatchSetError(
+            f"{describe_os_error(error, folder)}, or set PATCHSET_CACHE to another folder, and run the same command "
+            "again to go on"
+        ) from error
+    return folder
+
+
+def _fill(found: RemoteSet, on_bytes: Callable[[int], None]) -> None:
+    folder, manifest = found.folder, found.manifest
+    seen, before = read_seen(folder), read_seen(folder)
+    try:
+        missing = [file for file in set_files(manifest) if not is_there(folder, file, seen, on_bytes)]
+        if missing:
+            require_room(folder, missing)
+            note(f"{found.place.shown()}: fetching {sum(file.bytes for file in missing) / 1e6:,.1f} MB into {folder}")
+        jobs = [partial(download, found.place, file.name, file.bytes, file.sha256, folder) for file in missing]
+        run_jobs(jobs, on_bytes)
+        seen |= {file.name: seen_now(folder, file) for file in missing}
+    finally:
+        if seen != before:
+            note_seen(folder, seen)
+    if not _has_manifest(folder, manifest):
+        write_manifest(folder, manifest)
+
+
+def _has_manifest(folder: Path, manifest: Manifest) -> bool:
+    try:
+        return open_patchset(folder).manifest == manifest and is_plain(folder / SUMS_NAME)
+    except PatchSetError:
+        return False
+
+
+def _read(place: Place, *, with_sums: bool) -> Manifest:
+    channel = alone()
+    where = place.shown(MANIFEST_NAME)
+    first: PatchSetError | None = None
+    while True:
+        data = read_whole(place, MANIFEST_NAME, MAX_MANIFEST_BYTES, channel)
+        sums = read_whole(place, SUMS_NAME, MAX_SUMS_BYTES, channel) if with_sums else None
+        try:
+            manifest = parse_manifest(data, where)
+            if sums is not None:
+                _compare(manifest, data, sums, place.shown(SUMS_NAME))
+            return manifest
+        except PatchSetError as error:
+            if first is not None:
+                raise
+            first = error
+            channel.note(f"{error}: reading it once more")
+
+
+def _compare(manifest: Manifest, data: bytes, sums: bytes, where: str) -> None:
+    named = parse_sums(sums, where)
+    expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
+    for name, digest in expected.items():
+        if named.get(name) != digest:
+            raise PatchSetError(
+                f"{where}: names {name} with {named.get(name) or 'no digest'}, the manifest there gives {digest}: "
+                "one of them is damaged or of another set; tell whoever published it"
+            )
