@@ -10,12 +10,13 @@ Rooms, and what flows through them:
 - ``rows``: the Parquet file beside each shard; ``pages`` and ``thrift`` bound what it claims before Arrow reads it.
 - ``schema``: the manifest, parsed once into frozen types; ``faults`` says in one line what is wrong with one.
 - ``patchset``: a folder in, a set out; ``sums``: its ``SHA256SUMS``.
+- ``card``, ``croissant``, ``indexes``, ``bag``: a manifest in, files for other tools out; ``finish`` writes them.
 - ``verify``, ``verify_shard``: a folder in, everything that is wrong with it out.
 - ``diff``: two sets in, what they have in common out.
 - ``reader``, ``images``: a set and indices in, pixels out; ``headers``: what an encoded image declares.
 - ``terminal``, ``processes``: how both programs report errors and progress, and start workers.
 
-``FORMAT.md`` beside this file specifies the format for other languages.
+``FORMAT.md`` beside this file specifies the format for other languages, ``READING.md`` shows how sets are used.
 """
 
 from manifests.errors import PatchSetError

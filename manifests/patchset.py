@@ -2,7 +2,6 @@
 
 import bisect
 import dataclasses
-import hashlib
 import operator
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,10 @@ import numpy.typing as npt
 
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
-from manifests.files import is_plain, read_regular_file, write_atomically
+from manifests.files import is_plain, read_regular_file
 from manifests.images import decode_patch
 from manifests.rows import read_contract, read_places
 from manifests.schema import Manifest, Shard, max_patch_bytes, parse_manifest, patch_key
-from manifests.sums import SUMS_NAME, format_sums, read_sums
 from manifests.tar import require_canonical
 
 MANIFEST_NAME = "manifest.json"
@@ -127,28 +125,6 @@ def open_patchset(folder: str | Path) -> PatchSet:
     except OSError as error:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
     return PatchSet(folder=folder, manifest=parse_manifest(data, str(path)))
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Finish a set whose shards and tables are in ``folder``: ``SHA256SUMS``, and the manifest last of all."""
-    write_atomically(folder / SUMS_NAME, format_sums(file_digests(manifest)))
-    write_atomically(folder / MANIFEST_NAME, manifest.to_json())
-
-
-def has_sums(folder: Path, manifest: Manifest) -> bool:
-    """Whether ``SHA256SUMS`` is there and is that of ``manifest``."""
-    try:
-        return read_sums(folder / SUMS_NAME) == file_digests(manifest)
-    except PatchSetError:
-        return False
-
-
-def file_digests(manifest: Manifest) -> dict[str, str]:
-    """Every file of a set but ``SHA256SUMS``, with its SHA-256 as hex."""
-    digests = {MANIFEST_NAME: hashlib.sha256(manifest.to_json()).hexdigest()}
-    for shard in manifest.shards:
-        digests |= {shard.name: shard.sha256, shard.parquet.name: shard.parquet.sha256}
-    return digests
 
 
 def verify_shards(patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from manifests.digest import file_digest, pixel_root
 from manifests.errors import PatchSetError
 from manifests.files import PART_PREFIX, is_plain
-from manifests.patchset import MANIFEST_NAME, file_digests, open_patchset
+from manifests.finish import derived_faults, derived_files, file_digests
+from manifests.indexes import dali_name
+from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.processes import die_with_parent, start_server, starting_processes
 from manifests.rows import count_rows
 from manifests.schema import Manifest, Shard
@@ -60,7 +62,11 @@ def verify(
     except PatchSetError as error:
         what = str(error).removeprefix(f"{folder / MANIFEST_NAME}: ").removeprefix(f"{folder}: ")
         return Report(folder=folder, manifest=None, faults=(Fault(file=MANIFEST_NAME, what=what),), patches=0)
-    faults = [*_manifest_faults(folder, manifest), *_name_faults(folder, manifest)]
+    faults = [
+        *_manifest_faults(folder, manifest),
+        *_name_faults(folder, manifest),
+        *_export_faults(folder, manifest),
+    ]
     for shard in manifest.shards:
         faults += _size_faults(folder, shard)
     patches = 0
@@ -84,14 +90,23 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
         yield Fault(file=SUMS_NAME, what=str(error).removeprefix(f"{folder / SUMS_NAME}: "))
         return
     # Card texts and the environment enter no set_id, so a flipped bit there shows here alone.
-    expected = file_digests(manifest) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
+    expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
+    exports = [*derived_files(manifest), *map(dali_name, manifest.shards)]
+    expected |= {name: file_digest(folder / name) for name in exports if is_plain(folder / name)}
     for name in sorted(expected.keys() | sums.keys()):
         if sums.get(name) != expected.get(name):
-            origin = "the file has" if name == MANIFEST_NAME else "the manifest says"
+            origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest says"
             yield Fault(
                 file=SUMS_NAME,
                 what=f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}",
             )
+
+
+def _export_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
+    """Files for other tools: a set need not have them, but those it has must be of this set."""
+    for name, what in derived_faults(folder, manifest):
+        if (folder / name).exists() or (folder / name).is_symlink():
+            yield Fault(file=name, what=what)
 
 
 def _name_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
@@ -99,13 +114,14 @@ def _name_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
     expected = {MANIFEST_NAME, SUMS_NAME}
     for shard in manifest.shards:
         expected |= {shard.name, shard.parquet.name}
+    indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in folder.iterdir()}
     for name in sorted(expected - found):
         yield Fault(file=name, what="is missing; rebuild it or copy it again from a good set")
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
             yield Fault(file=ascii(name)[1:-1], what="belongs to a build that is under way or was killed")
-        elif name.startswith("patches") or name.endswith((".tar", ".parquet")):
+        elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
             yield Fault(file=ascii(name)[1:-1], what="is no part of this set; remove it")
     for name in sorted(expected & found):
         if not is_plain(folder / name):

@@ -9,7 +9,7 @@ from typing import Any
 from manifests import rows
 from manifests.digest import pixel_root
 from manifests.files import describe_os_error, hold_folder, remove_parts
-from manifests.patchset import has_sums, write_manifest
+from manifests.finish import has_exports, write_manifest
 from manifests.schema import Manifest, make_manifest
 from manifests.terminal import detail, progress_bar
 from patchgen.environment import environment
@@ -120,7 +120,7 @@ def _finish(
 def _is_complete(folder: Path, manifest: Manifest, plan: Plan) -> bool:
     """Whether nothing is left to write for a set whose shards are all there."""
     sources = [source.model_dump(mode="json") for source in manifest.sources]
-    return manifest.n == plan.n and sources == list(plan.sources) and has_sums(folder, manifest)
+    return manifest.n == plan.n and sources == list(plan.sources) and has_exports(folder, manifest)
 
 
 def _shards(manifest: Manifest) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from manifests.errors import PatchSetError
 from manifests.terminal import ProgramGroup, run_program
 from patchgen.cli.building import build, extend, rebuild
 from patchgen.cli.checking import diff, doctor, info, verify
+from patchgen.cli.exporting import export
 from patchgen.cli.making import preview, recipes, source
 from patchgen.cli.packing import pack
 from patchgen.errors import PatchgenError
@@ -21,7 +22,7 @@ def cli() -> None:
     """Frozen, bit-exact sets of augmented patches from a single image."""
 
 
-for command in (build, pack, rebuild, extend, verify, diff, info, preview, source, recipes, doctor):
+for command in (build, pack, rebuild, extend, export, verify, diff, info, preview, source, recipes, doctor):
     cli.add_command(command)
 
 

@@ -39,7 +39,10 @@ def test_a_set_holds_what_its_manifest_says(patchset_path: Path) -> None:
     patchset = open_patchset(patchset_path)
     verify_shards(patchset)
     assert sorted(contents(patchset_path)) == [
+        "README.md",
         "SHA256SUMS",
+        "croissant.json",
+        "index.json",
         "manifest.json",
         *(f"patches-{k:06d}.{suffix}" for k in range(3) for suffix in ("parquet", "tar")),
     ]

@@ -18,7 +18,7 @@ def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Pa
     # A set that agrees with itself, but was made with another seed than it says, is caught by this alone.
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
     forged = parse_manifest(sign(edited(copy / "manifest.json", {"seed": 3})).read_bytes(), "m")
-    from manifests.patchset import write_manifest
+    from manifests.finish import write_manifest
 
     write_manifest(copy, forged)
     assert run_patchgen("verify", copy).status == 0

@@ -1,0 +1,71 @@
+"""A set as a BagIt bag: its files below ``data/``, and what a library or archive checks them by.
+
+Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". The dates it leaves free are left out.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from manifests.digest import file_digest
+from manifests.errors import PatchSetError
+from manifests.files import describe_os_error, write_atomically
+from manifests.patchset import PatchSet
+
+
+def write_bag(
+    patchset: PatchSet, names: list[str], bag: Path, on_bytes: Callable[[int], None] = lambda count: None
+) -> None:
+    """Make the new folder ``bag`` of the set's files ``names``: linked where the disk allows it, else copied.
+
+    Every file is hashed as it lies in the bag. ``on_bytes`` hears how many bytes were. ``bagit.txt``, without which
+    it is no bag, is written last.
+
+    Raises:
+        PatchSetError: ``bag`` is there and not empty, or cannot be written.
+    """
+    try:
+        if bag.exists() and (not bag.is_dir() or any(bag.iterdir())):
+            raise PatchSetError(f"{bag}: is there already, expected a new or empty folder; choose another --bagit")
+        data = bag / "data"
+        data.mkdir(parents=True)
+        for name in names:
+            _place(patchset.folder / name, data / name)
+        digests = {name: file_digest(data / name, on_bytes) for name in names}
+        octets = sum((data / name).stat().st_size for name in names)
+        tags = {
+            "bag-info.txt": _info(patchset, octets, len(names)),
+            "manifest-sha256.txt": _listed({f"data/{name}": digest for name, digest in digests.items()}),
+            "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
+        }
+        sums = {name: hashlib.sha256(text).hexdigest() for name, text in tags.items()}
+        write_atomically(bag / "tagmanifest-sha256.txt", _listed(sums))
+        for name, text in tags.items():
+            write_atomically(bag / name, text)
+    except OSError as error:
+        raise PatchSetError(f"{describe_os_error(error, bag)} and choose a new --bagit") from error
+
+
+def _place(source: Path, target: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)
+
+
+def _listed(digests: dict[str, str]) -> bytes:
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode("ascii")
+
+
+def _info(patchset: PatchSet, octets: int, files: int) -> bytes:
+    manifest = patchset.manifest
+    lines = [
+        "Bag-Software-Agent: patchgen",
+        f"External-Description: {manifest.n} patches of {manifest.size} px",
+        f"External-Identifier: {manifest.set_id}",
+        f"Payload-Oxum: {octets}.{files}",
+    ]
+    return ("\n".join(lines) + "\n").encode()

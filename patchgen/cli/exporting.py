@@ -1,0 +1,47 @@
+"""The command that writes what other tools read beside a set: ``export``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from manifests.terminal import counting, progress_bar, say
+from patchgen.cli.options import json_option, shards_argument
+
+
+@click.command()
+@shards_argument
+@click.option("--dali", is_flag=True, help="An index for NVIDIA DALI beside each shard, too.")
+@click.option(
+    "--bagit",
+    "bag",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="And the set as a BagIt bag, in a new folder.",
+)
+@json_option
+def export(shards: Path, dali: bool, bag: Path | None, as_json: bool) -> None:
+    """Write a set's card, croissant.json, index.json and SHA256SUMS anew.
+
+    A build writes them as well. No patch, shard or manifest changes. A card that was edited is put aside as
+    README.md.edited.
+
+    Example: patchgen export shards/ --dali
+    """
+    from patchgen.export import export as run_export  # noqa: PLC0415
+    from patchgen.export import export_bag  # noqa: PLC0415
+
+    with progress_bar("indexes", 1) as update:
+        written = run_export(shards, dali=dali, on_share=update)
+    if bag is not None:
+        with progress_bar("bag, bytes", written.total_bytes) as update:
+            export_bag(written, bag, counting(update))
+    if as_json:
+        click.echo(json.dumps({"files": list(written.files), "bag": None if bag is None else str(bag)}))
+        return
+    for name in written.files:
+        click.echo(name)
+    if written.kept_aside:
+        say(f"the card was edited: it is now {written.kept_aside}")
+    if bag is not None:
+        say(f"the bag is {bag}")

@@ -1,0 +1,180 @@
+"""Card, Croissant, indexes, bags: what they say of a set, what a stranger's texts do to them, who may edit them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manifests import Manifest, open_patchset
+from manifests.card import is_unedited, make_card, one_line, plain
+from manifests.croissant import make_croissant
+from manifests.digest import set_id
+from manifests.finish import derived_files, has_exports
+from manifests.indexes import make_index
+from manifests.schema import parse_manifest
+from manifests.verify import verify
+from tests.conftest import Program, assert_one_line
+
+
+def manifest_with(patchset_path: Path, **source: Any) -> Manifest:
+    value = json.loads((patchset_path / "manifest.json").read_bytes())
+    value["sources"][0] |= source
+    value["set_id"] = set_id(value)
+    return parse_manifest(json.dumps(value).encode(), "edited")
+
+
+def header(card: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = yaml.safe_load(card.decode().split("---\n")[1])
+    return value
+
+
+@pytest.mark.parametrize(
+    ("licence", "url", "said"),
+    [
+        ("CC BY 4.0", "https://example.org/a", {"license": "cc-by-4.0"}),
+        ("Apache-2.0", None, {"license": "apache-2.0"}),
+        (None, "https://example.org/a", {"license": "unknown"}),
+        ("Ask me", None, {"license": "other", "license_name": "Ask me"}),
+        (
+            "Ask me",
+            "https://example.org/a",
+            {"license": "other", "license_name": "Ask me", "license_link": "https://example.org/a"},
+        ),
+    ],
+)
+def test_the_card_tells_the_licence(
+    patchset_path: Path, licence: str | None, url: str | None, said: dict[str, str]
+) -> None:
+    card = make_card(manifest_with(patchset_path, licence=licence, url=url))
+    found = header(card)
+    assert {key: found[key] for key in found if key.startswith("license")} == said
+    assert ("none is known" in card.decode()) == (licence is None)
+    assert found["size_categories"] == ["n<1K"]
+    assert is_unedited(card) and not is_unedited(card.replace(b"Augmented", b"Beautiful"))
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "](javascript:alert(1)) [x](pipe:id)",
+    "---\nlicense: mit\n---\n# Heading",
+    "`code` **bold** ![i](http://x/y.png)",
+    "\u202egnp.exe \x1b[31mred",
+    "!!python/object/apply:os.system ['id']",
+    "javascript:alert(1)",
+    "file:///etc/passwd",
+    "https://example.org/a> <script>",
+    "| a | b |",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_strangers_texts_are_text(patchset_path: Path, text: str) -> None:
+    manifest = manifest_with(patchset_path, licence=text, url=text, attribution=text, name=text)
+    card = make_card(manifest).decode()
+    assert header(card.encode())["license_name"] == one_line(text)
+    body = card.split("---\n", 2)[2]
+    assert not re.search(r"(?<!\\)\]\(|<script|<file|javascript:", body)
+    assert re.findall(r"^#.*", body, re.MULTILINE) == ["# 200 patches of a single image", "## Source", "## Use"]
+    assert all(c.isprintable() or c == "\n" for c in card)
+    value = json.loads(make_croissant(manifest))
+    assert value["license"] == text and "url" not in value
+
+
+def test_plain_is_one_line_of_nothing_but_text() -> None:
+    assert plain("a\nb\tc") == "a b c"
+    assert len(plain("x" * 10_000)) < 400
+
+
+def test_indexes_name_every_shard(patchset_path: Path) -> None:
+    manifest = open_patchset(patchset_path).manifest
+    index = json.loads(make_index(manifest))
+    assert index["__kind__"] == "wids-shard-index-v1"
+    assert [(s["url"], s["nsamples"], s["filesize"]) for s in index["shardlist"]] == [
+        (shard.name, shard.n, shard.bytes) for shard in manifest.shards
+    ]
+    croissant = json.loads(make_croissant(manifest))
+    sums = {part["@id"]: part["sha256"] for part in croissant["distribution"] if part["@type"] == "cr:FileObject"}
+    assert sums == {s.name: s.sha256 for s in manifest.shards} | {
+        s.parquet.name: s.parquet.sha256 for s in manifest.shards
+    }
+
+
+@pytest.fixture
+def copy(patchset_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(patchset_path, tmp_path / "set"))
+
+
+def test_export_writes_them_anew(run_patchgen: Program, copy: Path, patchset_path: Path) -> None:
+    for name in ("README.md", "croissant.json", "index.json", "SHA256SUMS"):
+        (copy / name).unlink()
+    result = run_patchgen("export", copy, "--dali", "--json")
+    assert result.status == 0, result
+    indexes = [f"patches-{k:06d}.idx" for k in range(3)]
+    assert json.loads(result.out)["files"] == ["README.md", "croissant.json", "index.json", *indexes, "SHA256SUMS"]
+    for name in ("README.md", "croissant.json", "index.json"):
+        assert (copy / name).read_bytes() == (patchset_path / name).read_bytes()
+    patchset = open_patchset(copy)
+    assert verify(copy).faults == () and has_exports(copy, patchset.manifest)
+    lines = (copy / indexes[1]).read_text().splitlines()
+    assert lines[0] == "v1.2 80" and len(lines) == 81
+    row = patchset.row(80)
+    assert lines[1] == f"png {row['offset']} {row['size']} 000000080.png"
+    (copy / indexes[1]).write_text("v1.2 0\n")
+    assert {fault.file for fault in verify(copy).faults} == {"SHA256SUMS"}
+
+
+def test_an_edited_card_outlives_a_build_and_an_export(
+    run_patchgen: Program, tmp_path: Path, photo_path: Path
+) -> None:
+    out = tmp_path / "out"
+    build = ("build", "--image", photo_path, "--out", out, "--n")
+    assert run_patchgen(*build, 20).status == 0
+    first = (out / "README.md").read_bytes()
+    assert run_patchgen("extend", out, "--n", 30, "--image", photo_path).status == 0
+    assert b"30 patches" in (out / "README.md").read_bytes() != first  # nobody edited it, so it is renewed
+    (out / "README.md").write_text("# My own words\n")
+    assert run_patchgen(*build, 30, "--licence", "CC0-1.0").status == 0
+    assert (out / "README.md").read_text() == "# My own words\n"
+    assert json.loads((out / "croissant.json").read_bytes())["license"] == "CC0-1.0"
+    result = run_patchgen("export", out)
+    assert result.status == 0 and "README.md.edited" in result.out
+    assert (out / "README.md.edited").read_text() == "# My own words\n"
+    assert b"license: cc0-1.0" in (out / "README.md").read_bytes()
+    assert verify(out).faults == ()
+
+
+def test_a_rerun_mends_what_is_derived(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:
+    build = ("build", "--image", photo_path, "--out", tmp_path / "out", "--n", 20)
+    assert run_patchgen(*build).status == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "index.json").unlink()
+    (tmp_path / "out" / "croissant.json").write_text("{}")
+    assert run_patchgen(*build).status == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
+
+
+def test_what_is_no_good_set_is_not_exported(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
+    assert_one_line(run_patchgen("export", tmp_path / "none"), "no such folder")
+    (copy / "patches-000001.tar").write_bytes(b"")
+    assert_one_line(run_patchgen("export", copy), "patches-000001.tar: 0 bytes")
+
+
+def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    assert run_patchgen("export", copy, "--bagit", bag).status == 0
+    names = {path.name for path in (bag / "data").iterdir()}
+    assert names == {path.name for path in copy.iterdir()}
+    octets = sum(path.stat().st_size for path in (bag / "data").iterdir())
+    assert f"Payload-Oxum: {octets}.{len(names)}" in (bag / "bag-info.txt").read_text()
+    assert verify(bag / "data").faults == ()
+    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "is there already", "another --bagit")
+
+
+def test_derived_files_are_small(patchset_path: Path) -> None:
+    manifest = open_patchset(patchset_path).manifest
+    for name, data in derived_files(manifest).items():
+        assert len(data) < 8000, name
