@@ -1,0 +1,81 @@
+"""What a case is: a hostile thing beside a good one, what a user would do with it, and what is said then."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+NORM = ("--mean", "0.5,0.4,0.3", "--std", "0.2,0.25,0.3")
+_RUN = ("--config", "config.yaml", "--device", "cpu")
+_TRAIN = ("distill", "train", "--shards", "set", *_RUN)
+_TEACHER = ("--teacher", "teacher.safetensors")
+_EVAL = ("distill", "eval", "--data", "eval.tar", "--device", "cpu")
+
+ENTRANCES: dict[str, tuple[str, ...]] = {
+    "verify": ("patchgen", "verify", "set"),
+    "fast": ("patchgen", "verify", "set", "--fast"),
+    "info": ("patchgen", "info", "set"),
+    "diff": ("patchgen", "diff", "set", "same"),
+    "preview": ("patchgen", "preview", "set", "--out", "out.png"),
+    "rebuild": ("patchgen", "rebuild", "--manifest", "set", "--image", "photo.png", "--out", "out", "--workers", "1"),
+    "extend": ("patchgen", "extend", "set", "--n", "8", "--image", "photo.png", "--workers", "1"),
+    "pack": ("patchgen", "pack", "images", "--out", "out", "--workers", "1"),
+    "pack-tar": ("patchgen", "pack", "images.tar", "--out", "out", "--workers", "1"),
+    "pack-cifar": ("patchgen", "pack", "cifar", "--out", "out", "--workers", "1"),
+    "recipe": (
+        *("patchgen", "build", "--image", "photo.png", "--n", "4", "--workers", "1"),
+        *("--recipe", "recipe.yaml", "--out", "out"),
+    ),
+    "open": ("python", "-m", "tests.hostile.opening", "set"),
+    "train": (*_TRAIN, *_TEACHER, "--out", "out"),
+    "stream": (*_TRAIN, *_TEACHER, "--out", "out", "--set", "data.cache=none"),
+    "teach-pt": (*_TRAIN, "--teacher", "weights.pt", *("--set", "teacher.mean=[0.5,0.4,0.3]"), "--out", "out"),
+    "stored": (*_TRAIN, "--labels", "labels", "--out", "out"),
+    "resume": (*_TRAIN, *_TEACHER, "--resume", "--out", "run"),
+    "label": ("distill", "label", "--shards", "set", *_RUN, *_TEACHER, "--out", "out"),
+    "recheck": ("distill", "verify", "labels", "--shards", "set", *_RUN, *_TEACHER),
+    "eval": (*_EVAL, "--weights", "teacher.safetensors"),
+    "eval-pt": (*_EVAL, "--weights", "weights.pt", "--arch", "resnet8", *NORM),
+    "eval-cifar": (
+        *("distill", "eval", "--data", "cifar", "--device", "cpu"),
+        *("--weights", "teacher.safetensors"),
+    ),
+    "eval-folder": (
+        *("distill", "eval", "--data", "classes", "--device", "cpu"),
+        *("--weights", "teacher.safetensors"),
+    ),
+    "convert": ("distill", "convert", "weights.pt", "--arch", "resnet8", *NORM, "--out", "out.safetensors"),
+    "report": ("distill", "report", "run"),
+}
+"""What users do, in a folder with the good things of ``world`` of which one is replaced by the hostile one."""
+ENTRANCES["teach-pt"] = (*ENTRANCES["teach-pt"], "--set", "teacher.std=[0.2,0.25,0.3]")
+
+READERS = ("verify", "open", "train")
+"""Entrances that read a set's every byte."""
+MADE = frozenset({"out", "out.png", "out.safetensors"})
+"""What an entrance may leave behind although it refused."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """``make`` spoils a folder with good things; then the ``entrances`` are tried, and ``said``, or a part of it between
+    bars, is in what each says."""
+
+    name: str
+    make: Callable[[Path], None]
+    entrances: Sequence[str]
+    said: str
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file and folder below a folder, with its kind, length and time: what a refusal must leave as it was."""
+    found = {}
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(root) / name
+            if path.relative_to(folder).parts[0] not in MADE:
+                status = path.lstat()
+                length = 0 if path.is_dir() and not path.is_symlink() else status.st_size
+                stamp = 0 if path.is_dir() and not path.is_symlink() else status.st_mtime_ns
+                found[str(path.relative_to(folder))] = (status.st_mode, length, stamp)
+    return found

@@ -1,0 +1,142 @@
+"""What somebody who means harm can do: change a set and make every digest fit again."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import tar
+from manifests.digest import file_digest, set_id
+from manifests.errors import PatchSetError
+from manifests.sums import format_sums
+
+Change = Callable[[dict[str, Any]], Any]
+Make = Callable[[Path], None]
+
+
+def keep(value: Any) -> None:
+    """Change nothing."""
+
+
+def sign(world: Path, change: Change = keep) -> None:
+    """Make manifest and ``SHA256SUMS`` fit the set's files, then what ``change`` makes of the manifest's value."""
+    folder = world / "set"
+    value = json.loads((folder / "manifest.json").read_bytes())
+    for shard in value["shards"]:
+        for entry in (shard, shard["parquet"]):
+            path = folder / entry["name"]
+            entry["bytes"], entry["sha256"] = path.stat().st_size, file_digest(path)
+    change(value)
+    # What has no identity has no set_id that fits.
+    with contextlib.suppress(PatchSetError, KeyError, TypeError, AttributeError, RecursionError):
+        value["set_id"] = set_id(value)
+    put(world, json.dumps(value).encode())
+
+
+def put(world: Path, manifest: bytes) -> None:
+    """Put a manifest's bytes into the set, and its ``SHA256SUMS``."""
+    folder = world / "set"
+    (folder / "manifest.json").write_bytes(manifest)
+    names = (path.name for path in folder.iterdir() if path.is_file() and path.name != "SHA256SUMS")
+    sums = {name: file_digest(folder / name) for name in names}
+    (folder / "SHA256SUMS").write_bytes(format_sums(sums))
+
+
+def signed(change: Change) -> Make:
+    """A set of which the manifest alone was changed."""
+    return lambda world: sign(world, change)
+
+
+def text(change: Callable[[bytes], bytes]) -> Make:
+    """A set of which the manifest's very bytes were changed, as no JSON writer would."""
+
+    def make(world: Path) -> None:
+        put(world, change((world / "set" / "manifest.json").read_bytes()))
+
+    return make
+
+
+def members(world: Path, number: int = 0) -> list[bytes]:
+    """The encoded patches of a shard of the good set."""
+    table = pq.read_table(world / "set" / f"patches-{number:06d}.parquet")
+    data = (world / "set" / f"patches-{number:06d}.tar").read_bytes()
+    places = zip(table["offset"].to_pylist(), table["size"].to_pylist(), strict=True)
+    return [data[offset : offset + size] for offset, size in places]
+
+
+def put_images(world: Path, images: Sequence[bytes], image_format: str = "png", change: Change = keep) -> None:
+    """Fill the first shard with these encoded images and sign; both shards if the format is another than PNG."""
+    for number in range(1 if image_format == "png" else 2):
+        data, offsets = b"", []
+        for row, image in enumerate(images):
+            data += tar.header(f"{4 * number + row:09d}.{image_format}", len(image))
+            offsets.append(len(data))
+            data += image + tar.padding(len(image))
+        (world / "set" / f"patches-{number:06d}.tar").write_bytes(data + tar.END)
+        columns = {
+            "offset": pa.array(offsets, pa.int64()),
+            "size": pa.array([len(image) for image in images], pa.int64()),
+            "sha256": pa.array([hashlib.sha256(image).digest() for image in images], pa.binary(32)),
+        }
+        put_columns(world, columns, number)
+
+    def encode(value: dict[str, Any]) -> None:
+        if image_format != "png":
+            value["encoding"] = {"format": image_format}
+        change(value)
+
+    sign(world, encode)
+
+
+def put_columns(world: Path, columns: dict[str, pa.Array], number: int = 0, **options: Any) -> None:
+    """Replace columns of a table."""
+    path = world / "set" / f"patches-{number:06d}.parquet"
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), pa.field(name, values.type, nullable=False), values)
+    pq.write_table(table, path, **options)
+
+
+def in_table(change: Callable[[pa.Table], pa.Table], **options: Any) -> Make:
+    """A set whose first table is what ``change`` makes of it, written with ``options``; signed."""
+
+    def make(world: Path) -> None:
+        path = world / "set" / "patches-000000.parquet"
+        pq.write_table(change(pq.read_table(path)), path, **options)
+        sign(world)
+
+    return make
+
+
+def in_shard(change: Callable[[bytes], bytes], name: str = "patches-000000.tar") -> Make:
+    """A set of which the bytes of one file were changed; signed."""
+
+    def make(world: Path) -> None:
+        path = world / "set" / name
+        path.write_bytes(change(path.read_bytes()))
+        sign(world)
+
+    return make
+
+
+def sparse(path: Path, length: int) -> None:
+    """A file of ``length`` bytes that takes no room."""
+    path.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), length)
+
+
+def reheader(block: bytes, **fields: tuple[int, bytes]) -> bytes:
+    """A tar header with bytes replaced at places, its checksum made to fit: ``name=(0, b"x")``."""
+    data = bytearray(block)
+    for at, content in fields.values():
+        data[at : at + len(content)] = content
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\x00 " % sum(data)
+    return bytes(data)

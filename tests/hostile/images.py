@@ -1,0 +1,181 @@
+"""Images: what they declare, what they unpack to, and what else stands in them."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.hostile.case import Case
+from tests.hostile.forge import Make, members, put_images
+
+HUGE = 100_000
+CODE = b"cos\nsystem\n(S'touch hacked'\ntR."
+READ = ("verify", "open", "train", "stream")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *extra: bytes, pixels: bytes = b"", depth: int = 8, colours: int = 2) -> bytes:
+    """A PNG that declares a size, with chunks before its pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def _pixels(rows: int = 32) -> bytes:
+    return zlib.compress((b"\x00" + bytes(96)) * rows)
+
+
+def zip_bomb(length: int) -> bytes:
+    """zlib's bytes for ``length`` zeros."""
+    squeeze = zlib.compressobj(9)
+    data = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(length >> 20))
+    return data + squeeze.flush()
+
+
+def saved(form: str, size: int = 32, mode: str = "RGB", **options: object) -> bytes:
+    """A noisy square as Pillow writes it."""
+    noise = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).convert(mode).save(out, form, **options)
+    return out.getvalue()
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan stands there ``count`` times more."""
+    data = saved("JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * count + b"\xff\xd9"
+
+
+def declare_jpeg(side: int) -> bytes:
+    """A JPEG whose frame declares another size."""
+    data = bytearray(saved("JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", side, side)
+    return bytes(data)
+
+
+def declare_webp(side: int) -> bytes:
+    """A lossless WebP that declares another size."""
+    data = bytearray(saved("WEBP", lossless=True))
+    bits = struct.unpack("<I", data[21:25])[0] >> 28 << 28
+    data[21:25] = struct.pack("<I", bits | (side - 1) | (side - 1) << 14)
+    return bytes(data)
+
+
+def animated(form: str) -> bytes:
+    """Two pictures in one file."""
+    first, second = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    out = io.BytesIO()
+    first.save(out, form, save_all=True, append_images=[second], lossless=True)
+    return out.getvalue()
+
+
+def _first(data: Callable[[], bytes]) -> Make:
+    """A set whose first patch is another image; signed."""
+    return lambda world: put_images(world, [data(), *members(world)[1:]])
+
+
+def _all(image_format: str, good: Callable[[], bytes], data: Callable[[], bytes]) -> Make:
+    """A set of another format whose first patch is the hostile image."""
+    return lambda world: put_images(world, [data(), *[good()] * 3], image_format)
+
+
+def _half(world: Path) -> None:
+    images = members(world)
+    put_images(world, [images[0][: len(images[0]) // 2], *images[1:]])
+
+
+def _jpg(data: Callable[[], bytes]) -> Make:
+    return _all("jpg", lambda: saved("JPEG"), data)
+
+
+def _webp(data: Callable[[], bytes]) -> Make:
+    return _all("webp", lambda: saved("WEBP", lossless=True), data)
+
+
+def _ppm(data: Callable[[], bytes]) -> Make:
+    return _all("ppm", lambda: saved("PPM"), data)
+
+
+BODY = bytes(3 * 32 * 32)
+PNG: dict[str, tuple[Callable[[], bytes], str]] = {
+    "PNG of 100,000 × 100,000": (lambda: png(HUGE, HUGE, pixels=_pixels()), "100000×100000"),
+    "PNG of 100,000 × 100,000 with a bomb": (lambda: png(HUGE, HUGE, pixels=zip_bomb(64 << 20)), "100000×100000"),
+    "PNG of 0 × 0": (lambda: png(0, 0, pixels=_pixels()), "0×0"),
+    "PNG of 2^31 px": (lambda: png(2**31, 2**31, pixels=_pixels()), "2147483648×2147483648"),
+    "PNG of 33 px": (lambda: png(33, 33, pixels=_pixels()), "33×33"),
+    "PNG of one row": (lambda: png(32, 32, pixels=_pixels(1)), "not a whole image"),
+    "PNG of 16 bits": (lambda: png(32, 32, pixels=_pixels(64), depth=16), "not a whole image"),
+    "PNG with a palette": (lambda: png(32, 32, pixels=_pixels(), colours=3), "not a whole image"),
+    "PNG of gray": (lambda: saved("PNG", mode="L"), "not a whole image"),
+    "PNG with alpha": (lambda: saved("PNG", mode="RGBA"), "not a whole image"),
+    "PNG of two pictures": (lambda: animated("PNG"), "one picture"),
+    "PNG with a text of 1 GB": (
+        lambda: png(32, 32, chunk(b"zTXt", b"a\0\0" + zip_bomb(1000 << 20)), pixels=_pixels()),
+        "",
+    ),
+    "PNG with a profile of 1 GB": (
+        lambda: png(32, 32, chunk(b"iCCP", b"a\0\0" + zip_bomb(1000 << 20)), pixels=_pixels()),
+        "",
+    ),
+    "PNG with a text of 2 MB": (
+        lambda: png(32, 32, chunk(b"tEXt", b"a\0" + bytes(2 << 20)), pixels=_pixels()),
+        "at most",
+    ),
+    "PNG with a chunk of 2^31 bytes": (
+        lambda: png(32, 32, b"\x7f\xff\xff\xfftEXt", pixels=_pixels()),
+        "not a whole image",
+    ),
+    "BMP called PNG": (lambda: saved("BMP"), "not a whole image"),
+    "GIF called PNG": (lambda: saved("GIF"), "not a whole image"),
+    "TIFF called PNG": (lambda: saved("TIFF"), "not a whole image"),
+    "EPS called PNG": (
+        lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%pipe%touch hacked\n",
+        "not a whole",
+    ),
+    "SVG called PNG": (lambda: b'<svg><image href="file:///etc/passwd"/></svg>', "not a whole image"),
+    "pickle called PNG": (lambda: CODE, "not a whole image"),
+    "no bytes called PNG": (lambda: b"", "not a whole image"),
+}
+JPG: dict[str, tuple[Callable[[], bytes], str]] = {
+    "JPEG of 65,535 px": (lambda: declare_jpeg(65_535), "65535×65535"),
+    "JPEG of 0 px": (lambda: declare_jpeg(0), "0×0"),
+    "JPEG of 2,000 scans": (lambda: scans(2000), "scans, expected at most"),
+    "JPEG of gray": (lambda: saved("JPEG", mode="L"), "not a whole image"),
+    "JPEG of CMYK": (lambda: saved("JPEG", mode="CMYK"), "not a whole image"),
+    "JPEG cut off in its header": (lambda: saved("JPEG")[:100], "not a whole image"),
+    "PNG called JPEG": (lambda: saved("PNG"), "not a whole image"),
+}
+WEBP: dict[str, tuple[Callable[[], bytes], str]] = {
+    "WebP of 16,384 px": (lambda: declare_webp(16_384), "16384×16384"),
+    "WebP of two pictures": (lambda: animated("WEBP"), "not a whole image"),
+    "WebP that is lossy": (lambda: saved("WEBP"), "not a whole image"),
+    "WebP cut off": (lambda: saved("WEBP", lossless=True)[:200], "not a whole image"),
+}
+PPM: dict[str, tuple[Callable[[], bytes], str]] = {
+    "PPM of 99,999 px": (lambda: b"P6 99999 99999 255\n" + BODY, "99999×99999"),
+    "PPM of 10^30 px": (lambda: b"P6 " + b"1" + b"0" * 30 + b" 32 255\n" + BODY, "not a whole image"),
+    "PPM of -32 px": (lambda: b"P6 -32 -32 255\n" + BODY, "not a whole image"),
+    "PPM with a maximum of 65535": (lambda: b"P6 32 32 65535\n" + BODY * 2, "not a whole image"),
+    "PPM with a maximum of 10^9": (lambda: b"P6 32 32 1000000000\n" + BODY, "not a whole image"),
+    "PPM with a comment of 800 KB": (lambda: b"P6 #" + b"x" * 800_000 + b"\n32 32 255\n" + BODY, "not a whole image"),
+    "PPM in plain text": (lambda: b"P3 32 32 255\n" + b"0 " * 3072, "not a whole image"),
+    "PPM cut off": (lambda: b"P6 32 32 255\n" + BODY[:-1], "not a whole image"),
+}
+KINDS = ((PNG, _first), (JPG, _jpg), (WEBP, _webp), (PPM, _ppm))
+CASES = (
+    *(
+        Case(name=f"image: {name}", make=how(data), entrances=READ, said=said)
+        for kind, how in KINDS
+        for name, (data, said) in kind.items()
+    ),
+    Case(name="image: PNG cut off in its middle", make=_half, entrances=READ, said="not a whole image"),
+)

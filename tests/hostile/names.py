@@ -1,0 +1,158 @@
+"""Names and texts: where a set's files lie, and what is printed of it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tests.hostile.case import READERS, Case
+from tests.hostile.forge import sign, signed
+
+SHELL = "pipe:touch hacked"
+NAMES = {
+    "path": "../teacher.safetensors",
+    "absolute": "/etc/passwd",
+    "URL": "file:///etc/passwd",
+    "web": "http://127.0.0.1:1/patches-000000.tar",
+    "command": SHELL,
+    "shell words": "$(touch hacked).tar",
+    "braces": "patches-{000000..999999}.tar",
+    "backslashes": "..\\patches-000000.tar",
+    "NUL": "patches-000000.tar\x00.png",
+    "line feed": "patches-000000.tar\n",
+    "fullwidth digits": "patches-00000\uff10.tar",
+    "homoglyph": "p\u0430tches-000000.tar",
+    "capitals": "PATCHES-000000.TAR",
+    "right-to-left": "patches-000000.\u202erat",
+    "zero width": "patches-000000\u200b.tar",
+    "no name": "",
+}
+
+
+def _named(name: str) -> Any:
+    return signed(lambda value: value["shards"][0].update(name=name))
+
+
+def _table_named(name: str) -> Any:
+    return signed(lambda value: value["shards"][0]["parquet"].update(name=name))
+
+
+def _second_is_first(value: dict[str, Any]) -> None:
+    value["shards"][1]["name"] = value["shards"][0]["name"]
+
+
+def _moved(name: str, how: str) -> Any:
+    """A file of the set that is a link to where it was moved, a pipe, or a folder; the digests fit."""
+
+    def make(world: Path) -> None:
+        path = world / "set" / name
+        path.rename(world / name)
+        if how == "link":
+            path.symlink_to(world / name)
+        elif how == "pipe":
+            os.mkfifo(path)
+        elif how == "folder":
+            path.mkdir()
+        elif how == "device":
+            path.symlink_to("/dev/zero")
+
+    return make
+
+
+def _stranger(world: Path) -> None:
+    (world / "set" / "patches-000007.tar").write_bytes(b"")
+
+
+def _sums(line: bytes) -> Any:
+    def make(world: Path) -> None:
+        path = world / "set" / "SHA256SUMS"
+        path.write_bytes(path.read_bytes() + line)
+
+    return make
+
+
+def _text(key: str, value: str) -> Any:
+    def make(world: Path) -> None:
+        sign(world, lambda manifest: manifest["sources"][0].update({key: value}))
+        (world / "set" / "patches-000000.tar").unlink()
+
+    return make
+
+
+CASES = (
+    *(
+        Case(
+            name=f"shard named: {kind}",
+            make=_named(name),
+            entrances=("info", "open", "train"),
+            said="shards[0].name is",
+        )
+        for kind, name in NAMES.items()
+    ),
+    *(
+        Case(
+            name=f"table named: {kind}",
+            make=_table_named(NAMES[kind]),
+            entrances=("info", "open", "train"),
+            said="shards[0].parquet.name is",
+        )
+        for kind in ("path", "absolute", "command", "NUL")
+    ),
+    Case(name="shard twice", make=signed(_second_is_first), entrances=("info", "train"), said="shards[1].name is"),
+    *(
+        Case(
+            name=f"shard that is a {how}",
+            make=_moved("patches-000000.tar", how),
+            entrances=READERS,
+            said="regular file",
+        )
+        for how in ("link", "pipe", "folder", "device")
+    ),
+    *(
+        Case(
+            name=f"table that is a {how}",
+            make=_moved("patches-000000.parquet", how),
+            entrances=("verify", "fast", "open", "diff"),
+            said="regular file",
+        )
+        for how in ("link", "pipe", "folder", "device")
+    ),
+    Case(
+        name="sums that are a pipe",
+        make=_moved("SHA256SUMS", "pipe"),
+        entrances=("verify", "fast"),
+        said="regular file",
+    ),
+    Case(
+        name="sums that lead away",
+        make=_moved("SHA256SUMS", "device"),
+        entrances=("verify", "fast"),
+        said="regular file",
+    ),
+    Case(
+        name="sums of a file elsewhere",
+        make=_sums(b"0" * 64 + b"  ../../etc/passwd\n"),
+        entrances=("verify",),
+        said="SHA256SUMS",
+    ),
+    Case(name="sums in MD5", make=_sums(b"0" * 32 + b"  z\n"), entrances=("verify",), said="SHA256SUMS: line"),
+    Case(name="a shard too many", make=_stranger, entrances=("verify", "fast"), said="no part of this set"),
+    Case(name="card text of shell words", make=_text("url", SHELL), entrances=READERS, said="patches-000000.tar"),
+    Case(
+        name="card text of terminal escapes",
+        make=_text("attribution", "\x1b]0;hacked\x07\x1b[2J\u202e"),
+        entrances=READERS,
+        said="patches-000000.tar",
+    ),
+    Case(
+        name="source named by 300 letters",
+        make=signed(lambda value: value["sources"][0].update(name="x" * 300)),
+        entrances=("info", "train"),
+        said="sources[0].name",
+    ),
+    Case(
+        name="terminal escapes as an unknown key",
+        make=signed(lambda value: value.update({"\x1b[31m\r\nhacked": 1})),
+        entrances=("info", "train"),
+        said="unknown key",
+    ),
+)

@@ -1,0 +1,24 @@
+"""What somebody's own program does with a set: open it, verify its shards, read a row and a patch."""
+
+import sys
+from pathlib import Path
+
+from manifests import PatchSetError, open_patchset, verify_shards
+
+
+def main(folder: str) -> int:
+    """0, or 1 and one line on stderr."""
+    try:
+        patchset = open_patchset(Path(folder))
+        verify_shards(patchset)
+        for index in range(min(len(patchset), 100)):
+            patchset.row(index)
+            _ = patchset[index]
+    except PatchSetError as error:
+        print(f"opening: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,370 @@
+"""Weight files and checkpoints: code, bombs, tensors that lie about their size, numbers that are none."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.weights import load_weights
+from tests.hostile.case import Case
+from tests.hostile.forge import Make, sparse
+
+PT = ("eval-pt", "teach-pt", "convert")
+ST = ("eval", "train", "label")
+MEGA = 1 << 20
+
+
+class _Code:
+    def __init__(self, protocol: Any) -> None:
+        self._call = protocol
+
+    def __reduce__(self) -> Any:
+        return self._call
+
+
+def _state(world: Path) -> dict[str, torch.Tensor]:
+    return load_weights(world / "teacher.safetensors").state
+
+
+def _saved(change: Callable[[dict[str, Any]], Any], legacy: bool = False) -> Make:
+    """A file of ``torch.save`` of what ``change`` makes of a good state dict."""
+
+    def make(world: Path) -> None:
+        torch.save(change(_state(world)), world / "weights.pt", _use_new_zipfile_serialization=not legacy)
+
+    return make
+
+
+def _bytes(data: Callable[[], bytes]) -> Make:
+    return lambda world: _write(world / "weights.pt", data())
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Make:
+    """A file of torch's whose members were changed."""
+
+    def make(world: Path) -> None:
+        old = (world / "weights.pt").read_bytes()
+        with (
+            zipfile.ZipFile(io.BytesIO(old)) as source,
+            zipfile.ZipFile(world / "weights.pt", "w", compression) as out,
+        ):
+            for name in source.namelist():
+                out.writestr(name, change(name, source.read(name)))
+
+    return make
+
+
+def _bomb(world: Path) -> None:
+    """A zip of 2 MB of which one part unpacks to 2 GB."""
+    with zipfile.ZipFile(world / "weights.pt", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+        out.writestr("archive/version", "3\n")
+        with out.open("archive/data/0", "w", force_zip64=True) as part:
+            for _ in range(2000):
+                part.write(bytes(MEGA))
+
+
+def _overlapping(world: Path) -> None:
+    """A zip whose directory names one stored part 5,000 times."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("archive/data/0", bytes(MEGA))
+        info = archive.infolist()[0]
+        for number in range(1, 5000):
+            other = zipfile.ZipInfo(f"archive/data/{number}")
+            other.file_size, other.compress_size, other.CRC = info.file_size, info.compress_size, info.CRC
+            other.header_offset = info.header_offset
+            archive.filelist.append(other)
+    (world / "weights.pt").write_bytes(out.getvalue())
+
+
+def _many_parts(world: Path) -> None:
+    with zipfile.ZipFile(world / "weights.pt", "w") as out:
+        for number in range(60_000):
+            out.writestr(f"archive/data/{number}", b"")
+
+
+def _expanded(state: dict[str, Any]) -> dict[str, Any]:
+    return state | {"linear.weight": torch.zeros(1).expand(10**6, 10**6)}
+
+
+def _global(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n(S'touch hacked'\ntR.".encode()
+
+
+def _wide_rebuild(world: Path) -> None:
+    """A storage of a few bytes that a tensor of 10^12 elements is said to lie in."""
+    _zipped(lambda name, data: data.replace(b"K\x04K\x40\x86", b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86"))(world)
+
+
+def _safetensors(header: bytes | dict[str, Any], body: bytes = b"", length: int | None = None) -> Make:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    size = len(text) if length is None else length
+    return lambda world: _write(world / "teacher.safetensors", struct.pack("<Q", size % 2**64) + text + body)
+
+
+def _in_header(change: Callable[[dict[str, Any]], Any]) -> Make:
+    """The good teacher with its header changed."""
+
+    def make(world: Path) -> None:
+        path = world / "teacher.safetensors"
+        data = path.read_bytes()
+        length = struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8 : 8 + length])
+        change(header)
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+    return make
+
+
+def _meta(**values: str) -> Make:
+    return _in_header(lambda header: header["__metadata__"].update(values))
+
+
+def _filled(value: float) -> Make:
+    def make(world: Path) -> None:
+        import safetensors.torch
+
+        path = world / "teacher.safetensors"
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        state = _state(world)
+        state["linear.bias"] = torch.full_like(state["linear.bias"], value)
+        path.write_bytes(safetensors.torch.save(state, metadata))
+
+    return make
+
+
+def _entry(dtype: str, shape: list[int], offsets: list[int]) -> dict[str, Any]:
+    return {"a": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+
+
+def _large(name: str, length: int) -> Make:
+    return lambda world: sparse(world / name, length)
+
+
+def _pipe(name: str) -> Make:
+    def make(world: Path) -> None:
+        (world / name).unlink()
+        os.mkfifo(world / name)
+
+    return make
+
+
+def _device(name: str) -> Make:
+    def make(world: Path) -> None:
+        (world / name).unlink()
+        (world / name).symlink_to("/dev/zero")
+
+    return make
+
+
+def _opcodes(data: bytes) -> Make:
+    return _bytes(lambda: data)
+
+
+CODE = {
+    "os.system": ("os", "system"),
+    "posix.system": ("posix", "system"),
+    "builtins.eval": ("builtins", "eval"),
+    "subprocess.Popen": ("subprocess", "Popen"),
+    "torch.load": ("torch", "load"),
+    "torch.hub": ("torch.hub", "load"),
+    "numpy.load": ("numpy", "load"),
+}
+FILES: dict[str, tuple[Make, str]] = {
+    **{f"pickle that calls {name}": (_opcodes(_global(*of)), "") for name, of in CODE.items()},
+    "pickle in a zip that calls a command": (
+        _saved(lambda s: s | {"x": _Code((os.system, ("touch hacked",)))}),
+        "might run code",
+    ),
+    "pickle of the old format that calls a command": (
+        _saved(lambda s: s | {"x": _Code((os.system, ("touch hacked",)))}, legacy=True),
+        "might run code",
+    ),
+    "whole model": (_saved(lambda s: torch.nn.Linear(2, 2)), "might run code"),
+    "zip bomb of 2 GB": (_bomb, "weights.pt"),
+    "zip of compressed parts": (_zipped(lambda name, data: data, zipfile.ZIP_DEFLATED), "weights.pt"),
+    "zip of parts that overlap": (_overlapping, "weights.pt"),
+    "zip of 60,000 parts": (_many_parts, "weights.pt"),
+    "zip whose tensors are shorter than they say": (
+        _zipped(lambda name, data: data[: len(data) // 2] if "/data/" in name else data),
+        "weights.pt",
+    ),
+    "tensor of 10^12 elements in 4 bytes": (_saved(_expanded), "linear.weight"),
+    "tensors beyond their storage": (_wide_rebuild, "weights.pt"),
+    "sparse tensor": (
+        _saved(lambda s: s | {"linear.weight": torch.sparse_coo_tensor(size=(10**6, 10**6))}),
+        "linear.weight",
+    ),
+    "tensor on no device": (
+        _saved(lambda s: s | {"linear.weight": torch.zeros(10**6, 10**6, device="meta")}),
+        "linear.weight",
+    ),
+    "complex tensor": (_saved(lambda s: s | {"linear.weight": s["linear.weight"] * 1j}), "linear.weight"),
+    "text for a tensor": (_saved(lambda s: s | {"linear.weight": "x"}), "no state dict"),
+    "list for a state dict": (_saved(lambda s: [s]), "no state dict"),
+    "nested 5,000 dicts": (_opcodes(b"\x80\x02" + b"}" * 5000 + b"."), "weights.pt"),
+    "pickle that asks for 2^31 bytes": (_opcodes(b"\x80\x02B\xff\xff\xff\x7f."), "weights.pt"),
+    "pickle that asks for 2^62 bytes": (_opcodes(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"."), "weights.pt"),
+    "pickle that doubles a list 60 times": (
+        _opcodes(b"\x80\x02]q\x00" + b"".join(b"(h\x00h\x00lq\x00" for _ in range(60)) + b"."),
+        "weights.pt",
+    ),
+    "pickle of a memo of 2^31": (_opcodes(b"\x80\x02Nr\xff\xff\xff\x7f."), "weights.pt"),
+    "file of 1 TB": (_large("weights.pt", 1 << 40), "weights.pt"),
+    "pipe": (_pipe("weights.pt"), "weights.pt"),
+    "device": (_device("weights.pt"), "weights.pt"),
+    "no bytes": (_opcodes(b""), "weights.pt"),
+    "not a number": (_saved(lambda s: s | {"linear.bias": s["linear.bias"] * float("nan")}), "finite"),
+}
+TENSORS: dict[str, tuple[Make, str]] = {
+    "header of 2^63": (_safetensors(b"{}", length=2**63), "teacher.safetensors"),
+    "header of 2^64 - 1": (_safetensors(b"{}", length=-1), "teacher.safetensors"),
+    "header of 90 MB": (_safetensors(b"{" + b" " * (90 << 20) + b"}"), "teacher.safetensors"),
+    "header nested 100,000 deep": (_safetensors(b"[" * 100_000), "teacher.safetensors"),
+    "header with 300,000 tensors": (
+        _safetensors({f"t{k}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for k in range(300_000)}),
+        "teacher.safetensors",
+    ),
+    "tensor longer than the file": (
+        _safetensors(_entry("F32", [10**9], [0, 4 * 10**9]), bytes(8)),
+        "teacher.safetensors",
+    ),
+    "tensor of 2^64 elements": (_safetensors(_entry("F32", [2**32, 2**32], [0, 8]), bytes(8)), "teacher.safetensors"),
+    "tensor of -1 elements": (_safetensors(_entry("F32", [-1], [0, 4]), bytes(4)), "teacher.safetensors"),
+    "tensor that ends before it begins": (_safetensors(_entry("F32", [1], [4, 0]), bytes(4)), "teacher.safetensors"),
+    "tensors that overlap": (
+        _safetensors(
+            _entry("F32", [2], [0, 8]) | {"b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)
+        ),
+        "teacher.safetensors",
+    ),
+    "tensor of another kind": (_safetensors(_entry("PICKLE", [1], [0, 4]), bytes(4)), "teacher.safetensors"),
+    "tensor named twice": (
+        _safetensors(
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+            bytes(4),
+        ),
+        "teacher.safetensors",
+    ),
+    "bytes behind the last tensor": (
+        lambda world: _write(
+            world / "teacher.safetensors", (world / "teacher.safetensors").read_bytes() + bytes(999)
+        ),
+        "teacher.safetensors",
+    ),
+    "pickle by this name": (
+        lambda world: _write(world / "teacher.safetensors", _global("os", "system")),
+        "teacher.safetensors",
+    ),
+    "file of 1 TB": (_large("teacher.safetensors", 1 << 40), "teacher.safetensors"),
+    "pipe": (_pipe("teacher.safetensors"), "teacher.safetensors"),
+    "device": (_device("teacher.safetensors"), "teacher.safetensors"),
+    "not a number": (_filled(float("nan")), "finite"),
+    "infinite": (_filled(float("inf")), "finite"),
+    "mean that is no number": (_meta(mean="nan,nan,nan"), "teacher.safetensors"),
+    "deviation of 0": (_meta(std="0,0,0"), "teacher.safetensors"),
+    "mean of 100,000 numbers": (_meta(mean=",".join("0" * 100_000)), "teacher.safetensors"),
+    "10^9 classes": (_meta(num_classes="1000000000"), "num_classes"),
+    "99,999 classes": (_meta(num_classes="99999"), "teacher.safetensors"),
+    "classes of 10,000 digits": (_meta(num_classes="9" * 10_000), "teacher.safetensors"),
+    "network called by a command": (_meta(arch="__import__('os').system('touch hacked')"), "teacher.safetensors"),
+    "network called by terminal escapes": (_meta(arch="\x1b[2J\x1b]0;x\x07"), "teacher.safetensors"),
+    "network of 60,002 layers": (_meta(arch="resnet60002"), "teacher.safetensors"),
+    "network as wide as 10^9": (_meta(arch="wrn-40-1000000000"), "teacher.safetensors"),
+}
+
+
+def _checkpoint(make: Make) -> Make:
+    """What is hostile as a weight file, as both of a run's checkpoints."""
+
+    def both(world: Path) -> None:
+        make(world)
+        (world / "run" / "checkpoint.pt").unlink()
+        (world / "weights.pt").rename(world / "run" / "checkpoint.pt")
+        (world / "run" / "checkpoint.previous.pt").unlink(missing_ok=True)
+
+    return both
+
+
+def _in_run(change: Callable[[dict[str, Any]], Any]) -> Make:
+    """A run that did not end, with its checkpoint changed."""
+
+    def make(world: Path) -> None:
+        path = world / "run" / "checkpoint.pt"
+        state = torch.load(path, weights_only=True)
+        change(state)
+        torch.save(state, path)
+        (world / "run" / "checkpoint.previous.pt").unlink(missing_ok=True)
+        (world / "run" / "summary.json").unlink()
+
+    return make
+
+
+AS_CHECKPOINT = (
+    *("pickle that calls os.system", "pickle in a zip that calls a command", "zip bomb of 2 GB"),
+    *(
+        "zip of compressed parts",
+        "zip of parts that overlap",
+        "file of 1 TB",
+        "pipe",
+        "list for a state dict",
+        "no bytes",
+    ),
+    *("pickle that doubles a list 60 times", "tensor of 10^12 elements in 4 bytes"),
+)
+STATES: dict[str, Make] = {
+    "step of 10^18": _in_run(lambda s: s.update(step=10**18)),
+    "step of -1": _in_run(lambda s: s.update(step=-1)),
+    "step that is a text": _in_run(lambda s: s.update(step="1")),
+    "seconds that are no number": _in_run(lambda s: s.update(seconds=float("nan"))),
+    "losses of 10^12 elements": _in_run(lambda s: s.update(losses=[torch.zeros(1).expand(10**6, 10**6)])),
+    "losses that are no tensors": _in_run(lambda s: s.update(losses="abc")),
+    "student of another network": _in_run(lambda s: s.update(student={"x": torch.zeros(1)})),
+    "student of 10^12 elements": _in_run(
+        lambda s: s["student"].update({"linear.weight": torch.zeros(1).expand(10**6, 10**6)})
+    ),
+    "student of no numbers": _in_run(
+        lambda s: s["student"].update({"linear.weight": s["student"]["linear.weight"] * float("nan")})
+    ),
+    "optimizer that is a list": _in_run(lambda s: s.update(optimizer=[])),
+    "optimizer of other tensors": _in_run(
+        lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1).expand(10**6, 10**6))
+    ),
+    "optimizer with other groups": _in_run(lambda s: s["optimizer"].update(param_groups=[])),
+    "optimizer with a rate of text": _in_run(lambda s: s["optimizer"]["param_groups"][0].update(lr="1")),
+    "scheduler that is a text": _in_run(lambda s: s.update(scheduler="x")),
+    "scheduler that replaces methods": _in_run(lambda s: s["scheduler"].update(step=1, get_lr=1)),
+    "scaler of other keys": _in_run(lambda s: s.update(scaler={"x": 1})),
+    "arithmetic that is a text": _in_run(lambda s: s.update(arithmetic="\x1b[2J")),
+}
+CASES = (
+    *(Case(name=f"weights: {name}", make=make, entrances=PT, said=said) for name, (make, said) in FILES.items()),
+    *(
+        Case(name=f"safetensors: {name}", make=make, entrances=ST, said=said)
+        for name, (make, said) in TENSORS.items()
+    ),
+    *(
+        Case(
+            name=f"checkpoint: {name}", make=_checkpoint(FILES[name][0]), entrances=("resume",), said="checkpoint.pt"
+        )
+        for name in AS_CHECKPOINT
+    ),
+    *(
+        Case(name=f"checkpoint: {name}", make=make, entrances=("resume",), said="run")
+        for name, make in STATES.items()
+    ),
+)

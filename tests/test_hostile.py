@@ -1,0 +1,84 @@
+"""The hostile corpus, case by case: refused with one line, nothing lost, nothing made."""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import distill.cli
+import patchgen.cli
+from tests.hostile import CASES
+from tests.hostile.case import ENTRANCES, Case, listing
+from tests.hostile.opening import main as open_set
+from tests.hostile.world import make_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        make_world(folder)
+    return folder
+
+
+@pytest.fixture
+def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the good things, which is the current folder."""
+    folder = tmp_path / "here"
+    shutil.copytree(world, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "80")
+    yield folder
+    monkeypatch.undo()
+    shutil.rmtree(folder)
+
+
+def enter(name: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Do what the entrance says in this process; its exit status."""
+    program, *arguments = ENTRANCES[name]
+    if program == "python":
+        return open_set(arguments[-1])
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        (patchgen.cli.main if program == "patchgen" else distill.cli.main)()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_good_things_are_accepted(
+    entrance: str, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Or else a refusal would say nothing."""
+    assert enter(entrance, monkeypatch) == 0, capfd.readouterr()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_hostile(case: Case, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    case.make(here)
+    before = listing(here)
+    for entrance in case.entrances:
+        capfd.readouterr()
+        status = enter(entrance, monkeypatch)
+        out, err = capfd.readouterr()
+        assert status == 1, (entrance, status, out, err)
+        assert len(err.strip().splitlines()) == 1 and len(err) < 2000, (entrance, err)
+        assert any(part in out + err for part in case.said.split("|")), (entrance, out, err)
+        assert err.strip().isprintable() and "\x1b" not in out, (entrance, out, err)
+        assert listing(here) == before, entrance
+        for name in ("out", "out.png"):
+            path = here / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def test_names_are_unique() -> None:
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names) >= 100
