@@ -58,8 +58,8 @@ MADE = frozenset({"out", "out.png", "out.safetensors"})
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """``make`` spoils a folder with good things; then the ``entrances`` are tried, and ``said``, or a part of it between
-    bars, is in what each says."""
+    """``make`` spoils a folder with good things; then the ``entrances`` are tried, and ``said``, or a part of it
+    between bars, is in what each says."""
 
     name: str
     make: Callable[[Path], None]

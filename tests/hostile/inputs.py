@@ -60,14 +60,14 @@ def _kind(kind: bytes, linkname: str = "/etc/passwd") -> Callable[[], bytes]:
 
 
 def _gzip_bomb(world: Path) -> None:
-    """A compressed tar of 3 GB of zeros in one member, in the place of the tars."""
+    """A compressed tar of 1 GB of zeros in one member, in the place of the tars."""
     info = tarfile.TarInfo("0.png")
-    info.size = 3 << 30
+    info.size = 1 << 30
     for name in ("images.tar", "eval.tar"):
         (world / name).unlink()
     with gzip.open(world / "images" / "x.tar.gz", "wb", compresslevel=1) as out:
         out.write(info.tobuf(tarfile.GNU_FORMAT))
-        for _ in range(3 << 6):
+        for _ in range(1 << 6):
             out.write(bytes(16 << 20))
         out.write(bytes(1024))
     for path in (world / "images").glob("*.png"):
@@ -136,12 +136,12 @@ FOLDERS = ("pack", "eval-folder")
 IMAGES: dict[str, tuple[Make, str]] = {
     "PNG of 100,000 × 100,000": (_image(lambda: png(HUGE, HUGE, pixels=b"x")), "0.png|x.png"),
     "PNG of 100,000 × 1": (_image(lambda: png(HUGE, 1, pixels=zip_bomb(1 << 20))), "0.png|x.png"),
-    "PNG with a text of 1 GB": (
-        _image(lambda: png(32, 32, chunk(b"zTXt", b"a\0\0" + zip_bomb(1000 << 20)))),
+    "PNG with a text of 600 MB": (
+        _image(lambda: png(32, 32, chunk(b"zTXt", b"a\0\0" + zip_bomb(600 << 20)))),
         "0.png|x.png",
     ),
-    "PNG with a profile of 1 GB": (
-        _image(lambda: png(32, 32, chunk(b"iCCP", b"a\0\0" + zip_bomb(1000 << 20)))),
+    "PNG with a profile of 600 MB": (
+        _image(lambda: png(32, 32, chunk(b"iCCP", b"a\0\0" + zip_bomb(600 << 20)))),
         "0.png|x.png",
     ),
     "JPEG of 65,535 px": (_image(lambda: declare_jpeg(65_535), "jpg"), "0.jpg|x.jpg"),
