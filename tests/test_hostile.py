@@ -10,8 +10,8 @@ import pytest
 
 import distill.cli
 import patchgen.cli
-from tests.hostile import CASES
 from tests.hostile.case import ENTRANCES, Case, listing
+from tests.hostile.corpus import CASES
 from tests.hostile.opening import main as open_set
 from tests.hostile.world import make_world
 
