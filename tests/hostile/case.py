@@ -12,7 +12,7 @@ _TEACHER = ("--teacher", "teacher.safetensors")
 _EVAL = ("distill", "eval", "--data", "eval.tar", "--device", "cpu")
 
 ENTRANCES: dict[str, tuple[str, ...]] = {
-    "verify": ("patchgen", "verify", "set"),
+    "verify": ("patchgen", "verify", "set", "--workers", "1"),
     "fast": ("patchgen", "verify", "set", "--fast"),
     "info": ("patchgen", "info", "set"),
     "diff": ("patchgen", "diff", "set", "same"),
