@@ -27,8 +27,8 @@ MAX_MANIFEST_BYTES = 1 << 24
 FILE_BYTES = 32 << 20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Real = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Real = Annotated[float, Field(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class _Part(BaseModel):
@@ -62,7 +62,7 @@ class LabelsManifest(_Part):
     view: dict[str, Any]
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
     precision: Annotated[str, Field(max_length=10)]
-    files: Annotated[list[LabelFile], Field(max_length=1_000_000)]
+    files: Annotated[list[LabelFile], Field(max_length=50_000)]
     environment: dict[str, str]
 
     def to_json(self) -> bytes:

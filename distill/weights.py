@@ -3,9 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import pickle
-import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from distill.errors import DamagedError, DistillError
+from distill.errors import DistillError
 from distill.published import WRAPPERS, other_variant, to_our_names, unwrap
-from manifests.errors import TORN
+from distill.tensors import load_tensors, require_file
 from manifests.files import write_atomically
 
 Triple = tuple[float, float, float]
 MAX_CLASSES = 100_000
+MAX_HEADER_BYTES = 8 << 20
+"""Of a safetensors file: its tensors' names and places, 100 bytes each."""
+MAX_ARCH_LETTERS = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ def load_weights(path: Path) -> Weights:
         raise DistillError(f"{path}: no such weight file")
     try:
         if path.suffix == ".safetensors":
+            _require_header(path)
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
             return _with_metadata(path, safetensors.torch.load_file(path), metadata)
@@ -59,34 +60,17 @@ def load_weights(path: Path) -> Weights:
     return Weights(path=path, state=_state_dict(load_tensors(path), path))
 
 
-def load_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote to a file, built of tensors and plain values, on the CPU; no code is run.
+def _require_header(path: Path) -> None:
+    """Refuse a safetensors file whose header, which is read whole, is longer than one needs to be.
 
     Raises:
-        DamagedError: the file is damaged, is none of torch's, or holds anything else.
-        DistillError: it cannot be read.
+        DistillError: it is, or the file is no regular file of a network's size.
     """
-    try:
-        _require_checksums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
-    except TORN as error:
-        if isinstance(error, pickle.UnpicklingError) and (match := re.search(r"GLOBAL ([\w.]+)", str(error))):
-            raise DamagedError(
-                f"{path}: asks for {match[1]}, which is no tensor and might run code, so it is not read; where you "
-                "trust it, save its state dict alone: torch.save(model.state_dict(), FILE)"
-            ) from error
-        raise DamagedError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
-
-
-def _require_checksums(path: Path) -> None:
-    """Compare the sums that a zip file, which torch writes, holds of its members; torch itself does not."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(broken)
+    require_file(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(MAX_HEADER_BYTES, path.stat().st_size):
+        raise DistillError(f"{path}: a header of {length} bytes, expected at most {MAX_HEADER_BYTES}; get it again")
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -121,6 +105,8 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
         )
         if weights.num_classes is not None and not 1 <= weights.num_classes <= MAX_CLASSES:
             raise ValueError(f"num_classes is {weights.num_classes}")
+        if len(weights.arch or "") > MAX_ARCH_LETTERS:
+            raise ValueError(f"arch has {len(weights.arch or '')} letters")
         return weights
     except ValueError as error:
         raise DistillError(

@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 as they are published: binary records, or Python's pickles of arrays."""
 
 import dataclasses
+import io
 import math
 import pickle
 from pathlib import Path
@@ -10,11 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import TORN, PatchSetError
+from manifests.files import read_regular_file
 
 PIXELS = 3 * 32 * 32
+MAX_FILE_BYTES = 1 << 28
+"""The largest of the files, CIFAR-100's training images, has 154 MB."""
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return read_regular_file(file, MAX_FILE_BYTES)
+    except OSError as error:
+        raise PatchSetError(f"{file}: cannot be read: {error.strerror}; download it again") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +36,7 @@ class _Binary:
     label_bytes: int
 
     def read(self, file: Path) -> tuple[Pixels, Labels]:
-        data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+        data = np.frombuffer(_read(file), dtype=np.uint8)
         record = self.label_bytes + PIXELS
         if not len(data) or len(data) % record:
             raise PatchSetError(f"{file}: {len(data)} bytes, expected a multiple of {record}; download it again")
@@ -42,13 +53,14 @@ class _Pickled:
 
     def read(self, file: Path) -> tuple[Pixels, Labels]:
         try:
-            with file.open("rb") as stream:
-                value = _Unpickler(stream, encoding="bytes").load()
+            value = _Unpickler(io.BytesIO(_read(file)), encoding="bytes").load()
             pixels, labels = _plain(value[b"data"]), _plain(value[self.key])
             good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
             if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
                 raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
             return pixels, labels.astype(np.int64)
+        except PatchSetError:
+            raise
         except TORN as error:
             raise PatchSetError(f"{file}: no CIFAR file: {error}; download it again") from error
 

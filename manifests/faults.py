@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
+_MAX_YAML_LETTERS = 1 << 17
 _MAX_YAML_NODES = 20_000
+_MAX_NUMBER_LETTERS = 400
 _MAX_YAML_KEYS = 1000
 _REPR = reprlib.Repr()  # a value may be huge: YAML can repeat itself exponentially
 _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
@@ -21,6 +23,8 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: it is no YAML, or holds a scalar that its own tag refuses; the message is one line.
     """
+    if len(text) > _MAX_YAML_LETTERS or text.count("[") + text.count("{") > _MAX_YAML_NODES:
+        raise ValueError(f"not YAML: more than {_MAX_YAML_LETTERS} letters, or nested too deeply")
     try:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None:
@@ -45,6 +49,8 @@ def _require_plain(root: yaml.Node) -> None:
             return known
         sizes[id(node)] = None
         children = node.value if isinstance(node, yaml.CollectionNode) else []
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MAX_NUMBER_LETTERS:
+            raise ValueError(f"a number of {len(node.value)} letters")  # one of base 60 is no text Python could print
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in children if isinstance(key, yaml.ScalarNode)]
             twice = next((key for key in keys if keys.count(key) > 1), None) if len(keys) <= _MAX_YAML_KEYS else ""

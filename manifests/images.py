@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import TORN, PatchSetError
-from manifests.headers import declared_size
+from manifests.headers import MAX_SCANS, declared_size
 from manifests.schema import IMAGE_FORMATS, max_patch_bytes
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its warnings are lines of their own on stderr
@@ -116,6 +116,8 @@ def _require_patch(image: Image.Image, where: str, size: int) -> None:
 def _opened(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
+            if image.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+                raise PatchSetError(f"{where}: {scans} scans, expected at most {MAX_SCANS}; save it again")
             yield image
     except UnidentifiedImageError as error:
         names = " or ".join(", ".join(formats).rsplit(", ", 1))

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+MAX_LETTERS = 1500
+"""Of an error's line."""
 _LEVEL = "manifests.terminal.level"
 
 
@@ -111,6 +113,8 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
 
 
 def _fail(where: str, message: str, status: int) -> None:
+    if len(message) > MAX_LETTERS:  # somebody else's names stand in it, and they may be megabytes long
+        message = f"{message[: MAX_LETTERS // 2]} … {message[-MAX_LETTERS // 2 :]}"
     click.echo(f"{where}: {printable(message)}", err=True)
     sys.exit(status)
 

@@ -30,6 +30,7 @@ IDLE = {
     "patchgen": "import cv2, numpy, PIL.Image, pyarrow.parquet, patchgen.cli",
     "distill": "import distill.run, distill.label, distill.measure, distill.convert, webdataset, pyarrow.parquet",
 }
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 MAIN = {"patchgen": ("-m", "patchgen"), "distill": ("-m", "distill"), "python": ()}
 
 
@@ -53,7 +54,7 @@ def run(arguments: list[str], folder: Path) -> Ended:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / ".cache"), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"XDG_CACHE_HOME": str(folder / ".cache")} | ENVIRONMENT,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES)),  # noqa: PLW1509
             start_new_session=True,
         )
@@ -108,7 +109,10 @@ def _try_all(scratch: Path, only: str) -> int:
             most, longest = max(most, memory), max(longest, ended.seconds)
             faults = [made.err] if made.status else _faults(ended, memory, said)
             last = (ended.err.strip().splitlines() or [""])[-1]
-            print(f"{name} | {entrance} | {ended.status} | {ended.seconds:.1f} s | {memory:.0f} MiB | {last[:160]}", flush=True)
+            print(
+                f"{name} | {entrance} | {ended.status} | {ended.seconds:.1f} s | {memory:.0f} MiB | {last[:160]}",
+                flush=True,
+            )
             for fault in faults:
                 wrong.append(f"{name} | {entrance}: {fault}")
                 print(f"    WRONG: {fault}", flush=True)

@@ -20,11 +20,13 @@ from distill.data.tars import read_samples
 from distill.errors import DistillError
 from manifests.cifar import class_names, read_cifar
 from manifests.errors import PatchSetError
+from manifests.files import read_regular_file
 from manifests.images import decode_image
 from manifests.tar import members_of
 
 Split = Literal["train", "test"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
+MAX_IMAGE_BYTES = 256 << 20
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 FORMS = (
     "CIFAR's binary or Python files, a folder with one sub-folder of images a class, "
@@ -193,7 +195,7 @@ def _holds_folders(path: Path) -> bool:
 
 def _read(file: Path, size: int | None) -> npt.NDArray[np.uint8]:
     try:
-        data = file.read_bytes()
+        data = read_regular_file(file, MAX_IMAGE_BYTES)
     except OSError as error:
         raise DistillError(f"{file}: cannot be read: {error.strerror}") from error
     return _fit(decode_image(data, str(file)), size)

@@ -34,6 +34,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., nn.Module]], ...] = (
     (re.compile(r"vgg(\d{2})-bn-([1-9]\d{0,3})"), vgg_with_hidden),
 )
 
+MAX_LAYERS, MAX_WIDTH = 1202, 20
+"""Of a network that a config or a weight file, which may be a stranger's, asks for: the deepest published ResNet, and
+twice the widest wide ResNet's factor."""
+
 
 def build_model(arch: str, num_classes: int) -> nn.Module:
     """A freshly initialised network from normalised images (B, 3, H, W) to logits (B, num_classes).
@@ -50,13 +54,18 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
         return _torchvision_model(arch, num_classes)
     for pattern, factory in _PATTERNS:
         if match := pattern.fullmatch(arch):
+            numbers = [int(number) for number in match.groups()]
+            if numbers[0] > MAX_LAYERS or (arch.startswith("wrn") and numbers[1] > MAX_WIDTH):
+                raise DistillError(
+                    f"arch {arch!r}: more than {MAX_LAYERS} layers or {MAX_WIDTH} times as wide; use a smaller one"
+                )
             try:
-                return factory(*(int(number) for number in match.groups()), num_classes)
+                return factory(*numbers, num_classes)
             except ValueError as error:
                 raise DistillError(f"arch {arch!r}: {error}") from error
-    near = difflib.get_close_matches(arch.replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXAMPLES)}"
-    raise DistillError(f"arch {arch!r}: no such network; {hint}; torchvision's go by '{TORCHVISION}NAME'")
+    raise DistillError(f"arch {arch[:100]!r}: no such network; {hint}; torchvision's go by '{TORCHVISION}NAME'")
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:

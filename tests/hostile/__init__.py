@@ -1,18 +1,10 @@
 """Hostile sets and files: each is refused with one line before anything is decoded or trained on.
 
 A case (``case``) spoils one of the good things that ``world`` makes and names what a user would then do. Cases are
-kept by what is hostile: ``manifests``, ``names`` (and texts), ``tars``, ``tables``, ``images``, ``weights`` (and
-checkpoints), ``labels``, ``configs`` (and recipes) and ``inputs`` (what is packed or judged by). ``forge`` signs a
-set as whoever publishes it can: every digest fits, so that no check may rest on one.
+in ``corpus``, kept by what is hostile: ``manifests``, ``names`` (and texts), ``tars``, ``tables``, ``images``,
+``weights`` (and checkpoints), ``labels``, ``configs`` (and recipes) and ``inputs`` (what is packed or judged by).
+``forge`` signs a set as whoever publishes it can: every digest fits, so that no check may rest on one.
 
-``tests/test_hostile.py`` runs them in one process; ``scripts/hostile.py`` each in its own, with memory and time.
+``tests/test_hostile.py`` runs them in one process, each by one of its entrances; ``scripts/hostile.py`` by all of
+them, each in a process of its own, with memory and time.
 """
-
-from tests.hostile import configs, images, inputs, labels, manifests, names, tables, tars, weights
-from tests.hostile.case import Case
-
-CASES: tuple[Case, ...] = tuple(
-    case
-    for theme in (manifests, names, tars, tables, images, weights, labels, configs, inputs)
-    for case in theme.CASES
-)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.hostile import CASES
+from tests.hostile.corpus import CASES
 
 if sys.argv[1] == "list":
     for case in CASES:

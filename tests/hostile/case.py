@@ -12,7 +12,7 @@ _TEACHER = ("--teacher", "teacher.safetensors")
 _EVAL = ("distill", "eval", "--data", "eval.tar", "--device", "cpu")
 
 ENTRANCES: dict[str, tuple[str, ...]] = {
-    "verify": ("patchgen", "verify", "set"),
+    "verify": ("patchgen", "verify", "set", "--workers", "1"),
     "fast": ("patchgen", "verify", "set", "--fast"),
     "info": ("patchgen", "info", "set"),
     "diff": ("patchgen", "diff", "set", "same"),
@@ -58,8 +58,8 @@ MADE = frozenset({"out", "out.png", "out.safetensors"})
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """``make`` spoils a folder with good things; then the ``entrances`` are tried, and ``said``, or a part of it between
-    bars, is in what each says."""
+    """``make`` spoils a folder with good things; then the ``entrances`` are tried, and ``said``, or a part of it
+    between bars, is in what each says."""
 
     name: str
     make: Callable[[Path], None]

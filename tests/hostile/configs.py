@@ -38,7 +38,7 @@ NUMBERS: dict[str, tuple[str, str]] = {
     "batch of 10^18": ("data: {batch_size: 1000000000000000000, workers: 0}", "data.batch_size"),
     "10^9 processes": ("data: {batch_size: 4, workers: 1000000000}", "data.workers"),
     "10^9 classes": ("teacher: {arch: resnet8, num_classes: 1000000000}", "num_classes"),
-    "classes of 5,000 digits": (f"teacher: {{arch: resnet8, num_classes: {LONG}}}", "num_classes"),
+    "classes of 5,000 digits": (f"teacher: {{arch: resnet8, num_classes: {LONG}}}", "number of"),
     "10^30 samples": ("train: {samples: 1000000000000000000000000000000}", "train.samples"),
     "10^300 epochs": ("train: {epochs: 1.0e+300}", "train.epochs"),
     "teacher of 60,002 layers": ("teacher: {arch: resnet60002, num_classes: 4}", "resnet60002"),

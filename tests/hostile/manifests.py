@@ -93,7 +93,7 @@ CASES = (
     Case(name="manifest of 100 MB of one text", make=_hundred, entrances=LOOKS, said="at most"),
     Case(name="manifest with a text of 40 MB", make=_letters, entrances=LOOKS, said="letters, expected at most"),
     Case(name="manifest with three million keys", make=_members, entrances=LOOKS, said="values, expected at most"),
-    Case(name="manifest with 90,000 times one shard", make=_shards, entrances=LOOKS, said="shards[1].name is"),
+    Case(name="manifest with 90,000 times one shard", make=_shards, entrances=("info",), said="shards[1].name is"),
     Case(
         name="manifest nested 100,000 deep",
         make=text(lambda data: b"[" * 100_000 + b"]" * 100_000),

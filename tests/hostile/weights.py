@@ -66,12 +66,12 @@ def _zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZI
 
 
 def _bomb(world: Path) -> None:
-    """A zip of 2 MB of which one part unpacks to 2 GB."""
+    """A zip of 600 KB of which one part unpacks to 600 MB."""
     with zipfile.ZipFile(world / "weights.pt", "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
         out.writestr("archive/version", "3\n")
         with out.open("archive/data/0", "w", force_zip64=True) as part:
-            for _ in range(2000):
+            for _ in range(600):
                 part.write(bytes(MEGA))
 
 
@@ -195,7 +195,7 @@ FILES: dict[str, tuple[Make, str]] = {
         "might run code",
     ),
     "whole model": (_saved(lambda s: torch.nn.Linear(2, 2)), "might run code"),
-    "zip bomb of 2 GB": (_bomb, "weights.pt"),
+    "zip bomb": (_bomb, "weights.pt"),
     "zip of compressed parts": (_zipped(lambda name, data: data, zipfile.ZIP_DEFLATED), "weights.pt"),
     "zip of parts that overlap": (_overlapping, "weights.pt"),
     "zip of 60,000 parts": (_many_parts, "weights.pt"),
@@ -281,10 +281,10 @@ TENSORS: dict[str, tuple[Make, str]] = {
     "10^9 classes": (_meta(num_classes="1000000000"), "num_classes"),
     "99,999 classes": (_meta(num_classes="99999"), "teacher.safetensors"),
     "classes of 10,000 digits": (_meta(num_classes="9" * 10_000), "teacher.safetensors"),
-    "network called by a command": (_meta(arch="__import__('os').system('touch hacked')"), "teacher.safetensors"),
-    "network called by terminal escapes": (_meta(arch="\x1b[2J\x1b]0;x\x07"), "teacher.safetensors"),
-    "network of 60,002 layers": (_meta(arch="resnet60002"), "teacher.safetensors"),
-    "network as wide as 10^9": (_meta(arch="wrn-40-1000000000"), "teacher.safetensors"),
+    "network called by a command": (_meta(arch="__import__('os').system('touch hacked')"), "no such network"),
+    "network called by terminal escapes": (_meta(arch="\x1b[2J\x1b]0;x\x07"), "no such network"),
+    "network of 60,002 layers": (_meta(arch="resnet60002"), "no such network"),
+    "network as wide as 10^9": (_meta(arch="wrn-40-1000000000"), "no such network"),
 }
 
 
@@ -315,7 +315,7 @@ def _in_run(change: Callable[[dict[str, Any]], Any]) -> Make:
 
 
 AS_CHECKPOINT = (
-    *("pickle that calls os.system", "pickle in a zip that calls a command", "zip bomb of 2 GB"),
+    *("pickle that calls os.system", "pickle in a zip that calls a command", "zip bomb"),
     *(
         "zip of compressed parts",
         "zip of parts that overlap",
