@@ -37,6 +37,10 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SHOWN = 3
 
 
+class _OtherSetError(PatchSetError):
+    """The place is another set's: what was built for it is of no use."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Publication:
     """A folder to build a set in, and the place that it is sent to then."""
@@ -68,16 +72,18 @@ class Publication:
         names = self.place.names()
         digests = file_digests(manifest)
         digests |= {p.name: file_digest(p) for p in _plain_files(self.folder) if p.name not in digests}
-        if MANIFEST_NAME in names:
-            digests = self._lacking(manifest, names, digests)
-        else:
-            self._mark(manifest, names)
-        last = digests.pop(MANIFEST_NAME, None)
-        self._send_files(digests, names, on_bytes)
-        self._require_sizes(digests)
-        if last is not None:
-            self._send_files({MANIFEST_NAME: last}, names, on_bytes)
-            self._require_sizes({MANIFEST_NAME: last})
+        try:
+            if MANIFEST_NAME in names:
+                digests = self._lacking(manifest, names, digests)
+            else:
+                self._mark(manifest, names)
+        except _OtherSetError:
+            shutil.rmtree(self.folder)  # else the next build there would take it for its own beginning
+            raise
+        manifests = {MANIFEST_NAME: last} if (last := digests.pop(MANIFEST_NAME, None)) else {}
+        for files in (digests, manifests):
+            self._send_files(files, names, on_bytes)
+            self._require_sizes(files)
         if MARKER_NAME in self.place.names():
             try:
                 self.place.remove(MARKER_NAME)
@@ -93,12 +99,12 @@ class Publication:
         """
         theirs = read_remote_manifest(self.place)
         if theirs.set_id != manifest.set_id:
-            raise PatchSetError(
+            raise _OtherSetError(
                 f"{self.place.shown()}: holds the set {theirs.set_id}, this build made {manifest.set_id}; "
                 "choose another --out"
             )
         if theirs.sources != manifest.sources:
-            raise PatchSetError(
+            raise _OtherSetError(
                 f"{self.place.shown()}: holds this set with another licence, url, attribution or name of a photo; "
                 "give those, or choose another --out"
             )
@@ -106,7 +112,7 @@ class Publication:
         sizes |= {shard.parquet.name: shard.parquet.bytes for shard in theirs.shards}
         lacking = {name for name, size in sizes.items() if names.get(name) != size}
         if lacking and theirs.shards != manifest.shards:
-            raise PatchSetError(
+            raise _OtherSetError(
                 f"{self.place.shown()}: lacks {min(lacking)}, and its tables were written by another version of "
                 "PyArrow; mend it with that one, or choose another --out"
             )
@@ -120,7 +126,7 @@ class Publication:
             where = self.place.shown(MARKER_NAME)
             data = read_whole(self.place, MARKER_NAME, _MAX_MARKER_BYTES, alone())
             if (found := _marked(data)) != manifest.set_id:
-                raise PatchSetError(
+                raise _OtherSetError(
                     f"{where}: belongs to an unfinished upload of the set {found}, this build made "
                     f"{manifest.set_id}; choose another --out, or remove what lies there"
                 )

@@ -12,6 +12,9 @@ _PIECE = 4 << 20
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "oci", "oss", "tos"})
 """Stores without folders, where to make one might make a bucket."""
 
+_OPTIONS = {scheme: {"max_concurrency": 2} for scheme in ("s3", "s3a")}
+"""Parts of a file that s3fs holds in memory at once, 50 MB each; several files are sent at a time."""
+
 _KINDS = (
     *(("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"), ("aiohttp", "ClientError")),
     *(("azure.core.exceptions", "AzureError"), ("google.auth.exceptions", "GoogleAuthError")),
@@ -30,7 +33,7 @@ class StorePlace:
         try:
             from fsspec.core import url_to_fs  # noqa: PLC0415 - most sets are local, and it may not be installed
 
-            self.fs, root = url_to_fs(url)
+            self.fs, root = url_to_fs(url, **_OPTIONS.get(url.partition("://")[0].lower(), {}))
         except ImportError as error:
             raise PatchSetError(f"{self._shown}: {error}; {INSTALL} reads S3") from error
         except faults() as error:

@@ -1,9 +1,9 @@
 """Shared fixtures: a photo made here, a small set built from it, and a way to call the programs in-process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import hypothesis
@@ -103,3 +103,39 @@ def assert_one_line(result: Result, *parts: str, status: int = 1) -> None:
     assert len(result.err.strip().splitlines()) == 1, result.err
     for part in parts:
         assert part in result.err, (part, result.err)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of an S3 server on loopback."""
+    pytest.importorskip("s3fs")
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of that server, which has one empty bucket, ``lab``; s3fs finds the server as its users' do."""
+    import boto3
+    import s3fs
+
+    settings = {
+        "ENDPOINT_URL": s3_server,
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "y",
+        "DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "*")
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="lab")
+    yield client
+    for entry in client.list_objects_v2(Bucket="lab").get("Contents", []):
+        client.delete_object(Bucket="lab", Key=entry["Key"])
+    client.delete_bucket(Bucket="lab")

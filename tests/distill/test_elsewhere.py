@@ -1,0 +1,67 @@
+"""Runs on sets from elsewhere: the weights are those of the local folder, whatever the way there was like."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifests import download
+from manifests.digest import file_digest
+from tests.conftest import Program, assert_one_line
+from tests.distill.running import same
+from tests.servers import serving
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PATCHSET_CACHE", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+
+
+def elsewhere(arguments: list[Any], url: str) -> list[Any]:
+    return [arguments[0], "--shards", url, *arguments[3:]]
+
+
+def test_a_run_over_bad_connections_and_from_s3(
+    arguments: list[Any], patchset_path: Path, tmp_path: Path, run_distill: Program, run_patchgen: Program, s3: Any
+) -> None:
+    assert run_distill(*arguments, tmp_path / "local").status == 0
+    with serving(patchset_path, cut=50_000) as rough:
+        rough.flips.update(["patches-000000.tar", "patches-000001.parquet"])
+        ran = run_distill(*elsewhere(arguments, rough.url), tmp_path / "web")
+    assert ran.status == 0, ran.err
+    assert same(tmp_path / "local", tmp_path / "web")
+    assert list((tmp_path / "cache" / "patchset").iterdir())
+    for path in patchset_path.iterdir():
+        s3.put_object(Bucket="lab", Key=f"set/{path.name}", Body=path.read_bytes())
+    for cached in (tmp_path / "cache" / "patchset").iterdir():
+        cached.rename(tmp_path / "cache" / "another")
+    ran = run_distill(*elsewhere(arguments, "s3://lab/set"), tmp_path / "s3")
+    assert ran.status == 0, ran.err
+    assert same(tmp_path / "local", tmp_path / "s3")
+
+
+def test_a_wrong_shard_trains_nothing(
+    arguments: list[Any], patchset_path: Path, tmp_path: Path, run_distill: Program
+) -> None:
+    with serving(patchset_path) as rough:
+        rough.flips["patches-000002.tar"] = 1000
+        ran = run_distill(*elsewhere(arguments, rough.url), tmp_path / "run", "-q")
+        assert_one_line(ran, f"{rough.url}/patches-000002.tar: sha256 is ", "twice over")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_a_set_elsewhere(
+    arguments: list[Any], patchset_path: Path, tmp_path: Path, run_distill: Program
+) -> None:
+    words = arguments[1:-1]
+    words = words[: words.index("--eval")] + words[words.index("--device") :]
+    assert run_distill("label", *words, "--out", tmp_path / "local").status == 0
+    with serving(patchset_path, cut=50_000) as rough:
+        words[1] = rough.url
+        assert run_distill("label", *words, "--out", tmp_path / "web").status == 0
+        checked = run_distill("verify", tmp_path / "web", *words, "--sample", 2)
+    assert checked.status == 0, checked.err
+    names = sorted(path.name for path in (tmp_path / "local").iterdir())
+    assert [file_digest(tmp_path / "local" / n) for n in names] == [file_digest(tmp_path / "web" / n) for n in names]
