@@ -44,11 +44,11 @@ def derived_files(manifest: Manifest) -> dict[str, bytes]:
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
     """The files of a set but ``SHA256SUMS`` and the card, with their SHA-256 as hex; the ``derived`` if asked for."""
-    files = {MANIFEST_NAME: manifest.to_json()} | (derived_files(manifest) if derived else {})
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    digests: dict[str, str] = {}
     for shard in manifest.shards:
         digests |= {shard.name: shard.sha256, shard.parquet.name: shard.parquet.sha256}
-    return digests
+    files = (derived_files(manifest) if derived else {}) | {MANIFEST_NAME: manifest.to_json()}
+    return digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def may_replace_card(folder: Path) -> bool:

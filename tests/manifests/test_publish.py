@@ -85,7 +85,7 @@ def test_a_build_to_a_store_is_the_local_build(
     assert opened.manifest == open_patchset(patchset_path).manifest
 
 
-def test_shards_come_before_sums_and_the_manifest_last(
+def test_a_marker_comes_first_and_the_manifest_last(
     memory: Any, arguments: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent, send = [], StorePlace.send
@@ -97,7 +97,7 @@ def test_shards_come_before_sums_and_the_manifest_last(
 
     monkeypatch.setattr(StorePlace, "send", recorded)
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
-    assert sent[0] == MARKER_NAME and sent[-1] == "manifest.json" and len(sent) == 9
+    assert sent[0] == MARKER_NAME and sent[-1] == "manifest.json" and len(sent) == 12
     assert not memory.exists(f"/lab/a/{MARKER_NAME}")
 
 
