@@ -20,6 +20,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its warnings 
 ANY = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
 _ORIENTATION = 0x0112
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row of each pass of an interlaced PNG, and steps to the next (PNG specification, section 8.2)."""
 _PLAIN: dict[str, Callable[[bytes], bool]] = {
     "png": lambda data: data[24:26] == b"\x08\x02" and not any(chunk in data for chunk in (b"tRNS", b"eXIf")),
     "jpg": lambda data: True,
@@ -46,6 +48,8 @@ def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.N
         PatchSetError: no whole image, another format or size, not RGB; ``where`` names it.
     """
     _require_header(data, where, size, image_format)
+    if image_format == "png" and not _has_all_rows(data, size):
+        raise PatchSetError(f"{where}: not a whole image: its PNG does not hold {size} rows of pixels")
     with _opened(data, where, (_PILLOW[image_format],)) as image:
         _require_patch(image, where, size)
         return np.asarray(image)
@@ -80,6 +84,26 @@ def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | N
         plain = image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and upright
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
         return image.size, found if plain and found and _PLAIN[found](data) else None
+
+
+def _has_all_rows(data: bytes, size: int) -> bool:
+    """Whether a PNG in RGB of 8 bits, ``size`` px a side, holds as many bytes as its rows take.
+
+    Decoders fill what is missing, each in its own way.
+    """
+    packed, at = [], 8
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"IDAT":
+            packed.append(data[at + 8 : at + 8 + length])
+        at += 12 + length
+    passes = _ADAM7 if data[28:29] == b"\1" else ((0, 0, 1, 1),)
+    sides = ((-(-(size - x) // dx), -(-(size - y) // dy)) for x, y, dx, dy in passes)
+    expected = sum(rows * (1 + 3 * columns) for columns, rows in sides if columns)
+    try:
+        return len(zlib.decompressobj().decompress(b"".join(packed), expected + 1)) == expected
+    except zlib.error:
+        return False
 
 
 def _whole_png(data: bytes) -> bool:

@@ -153,7 +153,12 @@ CASES = (
         said="'sha256' is",
     ),
     Case(name="table: a row too few", make=in_table(lambda t: t.slice(1)), entrances=READ, said="3 rows, "),
-    Case(name="table: no rows", make=in_table(lambda t: t.slice(0, 0)), entrances=READ, said="0 rows, "),
+    Case(
+        name="table: no rows",
+        make=in_table(lambda t: t.slice(0, 0)),
+        entrances=READ,
+        said="0 rows, |which the file does not hold",
+    ),
     Case(name="table: 200,000 rows in place of 4", make=_rows_said, entrances=(*READ, "fast"), said="200000 rows, "),
     Case(name="table: column of another name", make=in_table(_renamed), entrances=READ, said="its columns begin"),
     Case(

@@ -19,6 +19,7 @@ from tests.hostile.forge import Make, sparse
 PT = ("eval-pt", "teach-pt", "convert")
 ST = ("eval", "train", "label")
 MEGA = 1 << 20
+OTHER_NETWORK = "no such network|the config or --arch says|more than 1202 layers"
 
 
 class _Code:
@@ -281,10 +282,10 @@ TENSORS: dict[str, tuple[Make, str]] = {
     "10^9 classes": (_meta(num_classes="1000000000"), "num_classes"),
     "99,999 classes": (_meta(num_classes="99999"), "teacher.safetensors"),
     "classes of 10,000 digits": (_meta(num_classes="9" * 10_000), "teacher.safetensors"),
-    "network called by a command": (_meta(arch="__import__('os').system('touch hacked')"), "no such network"),
-    "network called by terminal escapes": (_meta(arch="\x1b[2J\x1b]0;x\x07"), "no such network"),
-    "network of 60,002 layers": (_meta(arch="resnet60002"), "no such network"),
-    "network as wide as 10^9": (_meta(arch="wrn-40-1000000000"), "no such network"),
+    "network called by a command": (_meta(arch="__import__('os').system('touch hacked')"), OTHER_NETWORK),
+    "network called by terminal escapes": (_meta(arch="\x1b[2J\x1b]0;x\x07"), OTHER_NETWORK),
+    "network of 60,002 layers": (_meta(arch="resnet60002"), OTHER_NETWORK),
+    "network as wide as 10^9": (_meta(arch="wrn-40-1000000000"), OTHER_NETWORK),
 }
 
 

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,6 +13,8 @@ from manifests.headers import MAX_SCANS, declared_size
 from manifests.images import check_patch, decode_patch
 
 FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced PNG: first column and row, and steps to the next."""
 
 
 def encoded(image_format: str, width: int = 40, height: int = 24, mode: str = "RGB", **options: object) -> bytes:
@@ -45,6 +48,34 @@ def test_a_header_that_is_cut_off_or_another_formats(image_format: str) -> None:
 )
 def test_jpeg_of_every_kind(options: dict[str, object]) -> None:
     assert declared_size(encoded("jpg", **options), "jpg", "x") == (40, 24)
+
+
+def packed_png(rows: bytes, size: int, interlaced: int = 0) -> bytes:
+    """A PNG in RGB of 8 bits, of rows that begin with their filter's byte."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, interlaced)
+    body = zlib.compress(rows)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", body[:20]), (b"IDAT", body[20:]), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 32, 33])
+def test_a_png_holds_as_many_rows_as_it_declares(size: int) -> None:
+    pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    passes = [pixels[y::dy, x::dx] for x, y, dx, dy in PASSES]
+    plain, interlaced = (
+        b"".join(b"\0" + row.tobytes() for part in parts if part.shape[1] for row in part)
+        for parts in ([pixels], passes)
+    )
+    for rows, kind in ((plain, 0), (interlaced, 1)):
+        assert np.array_equal(decode_patch(packed_png(rows, size, kind), "x", size, "png"), pixels)
+        for wrong in (rows[:-1], rows + b"\0", b""):
+            with pytest.raises(PatchSetError, match=f"does not hold {size} rows"):
+                decode_patch(packed_png(wrong, size, kind), "x", size, "png")
 
 
 def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
