@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from manifests.digest import file_digest
@@ -15,26 +15,52 @@ from manifests.errors import PatchSetError
 from manifests.files import describe_os_error, write_atomically
 from manifests.patchset import PatchSet
 
+_TAGS = ("bag-info.txt", "manifest-sha256.txt", "bagit.txt", "tagmanifest-sha256.txt")
+
 
 def write_bag(
-    patchset: PatchSet, names: list[str], bag: Path, on_bytes: Callable[[int], None] = lambda count: None
+    patchset: PatchSet,
+    names: list[str],
+    expected: Mapping[str, str],
+    bag: Path,
+    on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Make the new folder ``bag`` of the set's files ``names``: linked where the disk allows it, else copied.
 
-    Every file is hashed as it lies in the bag. ``on_bytes`` hears how many bytes were. ``bagit.txt``, without which
-    it is no bag, is written last.
+    Every file is hashed as it lies in the bag, and must have the SHA-256 that ``expected`` has for it, if any.
+    ``on_bytes`` hears how many bytes were. ``bagit.txt``, without which it is no bag, is written last.
 
     Raises:
-        PatchSetError: ``bag`` is there and not empty, or cannot be written.
+        PatchSetError: ``bag`` is there and not empty, a file is not as expected, or it cannot be written. Nothing is
+            left in ``bag`` then.
     """
+    if bag.exists() and (not bag.is_dir() or any(bag.iterdir())):
+        raise PatchSetError(f"{bag}: is there already, expected a new or empty folder; choose another --bagit")
     try:
-        if bag.exists() and (not bag.is_dir() or any(bag.iterdir())):
-            raise PatchSetError(f"{bag}: is there already, expected a new or empty folder; choose another --bagit")
-        data = bag / "data"
+        _write(patchset, names, expected, bag, on_bytes)
+    except BaseException:
+        for left in (bag / "data", *(bag / name for name in _TAGS)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            bag.rmdir()
+        raise
+
+
+def _write(
+    patchset: PatchSet, names: list[str], expected: Mapping[str, str], bag: Path, on_bytes: Callable[[int], None]
+) -> None:
+    data = bag / "data"
+    try:
         data.mkdir(parents=True)
+        digests = {}
         for name in names:
             _place(patchset.folder / name, data / name)
-        digests = {name: file_digest(data / name, on_bytes) for name in names}
+            digests[name] = file_digest(data / name, on_bytes)
+            if digests[name] != expected.get(name, digests[name]):
+                raise PatchSetError(
+                    f"{patchset.folder / name}: sha256 is {digests[name]}, expected {expected[name]}; "
+                    "rebuild the set, or copy this file from a good one"
+                )
         octets = sum((data / name).stat().st_size for name in names)
         tags = {
             "bag-info.txt": _info(patchset, octets, len(names)),

@@ -45,7 +45,10 @@ _LICENCES = frozenset(
 )
 """Those of the hub's identifiers that photos come under."""
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-_LINK = re.compile(r"https?://[\w./~%?=&#:@!$*+,;-]{1,500}", re.ASCII)
+_LINK = re.compile(r"https?://[\w.-]{1,250}(:\d{1,5})?([/?#][\w./~%?=&#:@!$*+,;-]{0,500})?", re.ASCII)
+_DEED = re.compile(
+    r"https?://creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)(/[\w.-]*)*", re.IGNORECASE
+)
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$@:]|(?<=www)\.)", re.IGNORECASE)
 """What makes more of a text than text within a line of Markdown; a colon and www. make links of addresses."""
 _SEAL = re.compile(rb"\n<!-- patchset card ([0-9a-f]{64}) -->\n\Z")
@@ -102,9 +105,9 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
 def _licence_metadata(manifest: Manifest) -> dict[str, str]:
     licence = licence_of(manifest)
     if licence is None:
-        return {"license": "other", "license_name": "several"} if _any_licence(manifest) else {"license": "unknown"}
-    known = "-".join(licence.lower().split())
-    if known in _LICENCES:
+        known_all = all(source.licence for source in manifest.sources)
+        return {"license": "other", "license_name": "several"} if known_all else {"license": "unknown"}
+    if (known := _identifier(licence)) in _LICENCES:
         return {"license": known}
     link = manifest.sources[0].url
     return {"license": "other", "license_name": one_line(licence)} | (
@@ -112,19 +115,27 @@ def _licence_metadata(manifest: Manifest) -> dict[str, str]:
     )
 
 
-def _any_licence(manifest: Manifest) -> bool:
-    return any(source.licence for source in manifest.sources)
+def _identifier(licence: str) -> str:
+    """A licence as the hub would write it: ``cc-by-4.0`` for 'CC BY 4.0 International', or for its deed's address."""
+    if deed := _DEED.fullmatch(licence.strip()):
+        _, name, version = deed.groups()[:3]
+        return f"cc0-{version}" if name.lower() == "zero" else f"cc-{name.lower()}-{version}"
+    words = licence.lower().replace("creative commons", "cc").replace("cc 0", "cc0").split()
+    return "-".join(word for word in words if word not in ("international", "universal"))
 
 
 def _body(manifest: Manifest) -> str:
     image = f"{manifest.size}×{manifest.size}"
+    packed, portable = (manifest.recipe.get(key) for key in ("name", "profile"))
+    what, again = _PACKED if packed == "packed" else _PORTABLE if portable == "portable" else _FAST
     photos = "a single image" if len(manifest.sources) == 1 else f"{len(manifest.sources)} images"
+    of = "" if packed == "packed" else f" of {photos}"
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     shards = "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards):,} shards"
     recipe = plain(str(manifest.recipe.get("name", "unnamed")))
-    return f"""# {manifest.n:,} patches of {photos}
+    return f"""# {manifest.n:,} patches{of}
 
-Augmented patches in WebDataset shards, for distilling knowledge: {manifest.n:,} RGB images of {image} pixels
+{what} in WebDataset shards, for distilling knowledge: {manifest.n:,} RGB images of {image} pixels
 ({manifest.encoding.format}, {megabytes:,.1f} MB in {shards}), without labels; a teacher gives those.
 Recipe {recipe}, seed {manifest.seed}. The bytes are fixed for good:
 
@@ -146,8 +157,20 @@ distill train --shards . --config CONFIG --teacher FILE --eval DATA
 datasets.load_dataset("webdataset", data_files="patches-*.tar", split="train")
 ```
 
-The same source gives the same bytes again: `patchgen rebuild --manifest manifest.json --image PHOTO --out shards/`
+{again}
 """
+
+
+_PORTABLE = (
+    "Augmented patches",
+    "The same source gives the same bytes again: `patchgen rebuild --manifest manifest.json --image PHOTO --out shards/`",
+)
+_FAST = (
+    "Augmented patches",
+    "Made by a recipe that processors compute differently in the last place: copy the files, a build elsewhere may differ.",
+)
+_PACKED = ("Images, packed as patches,", "Packed from files, which no photo makes again: copy these.")
+"""What the patches are, and how the same bytes are had elsewhere."""
 
 
 def _source(source: Source) -> str:

@@ -70,8 +70,7 @@ def _card(manifest: Manifest) -> dict[str, Any]:
         value["isBasedOn"] = links
     credits_ = sorted({source.attribution for source in manifest.sources if source.attribution})
     if credits_:
-        value["creator"] = [{"@type": "Person", "name": one_line(name)} for name in credits_]
-        value["creditText"] = "; ".join(credits_)
+        value["creditText"] = "; ".join(map(one_line, credits_))
     return value
 
 

@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from manifests.canonical import parse_json
 from manifests.card import CARD_NAME, is_unedited, make_card
 from manifests.croissant import CROISSANT_NAME, make_croissant
 from manifests.digest import file_digest
@@ -15,6 +17,8 @@ from manifests.schema import Manifest
 from manifests.sums import SUMS_NAME, format_sums, read_sums
 
 MAX_CARD_BYTES = 16 << 20
+_WORDS = frozenset({"name", "description", "version", "creator", "creditText"})
+_WORDS_BYTES = 1 << 16
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -76,15 +80,34 @@ def has_exports(folder: Path, manifest: Manifest) -> bool:
 
 
 def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Names of the files that follow from a manifest and are not as they should be, and what is wrong with each."""
+    """Names of the files that follow from a manifest and are not as they should be, and what is wrong with each.
+
+    They may be worded otherwise: another version of this program may have written them.
+    """
     for name, data in derived_files(manifest).items():
         try:
             if not is_plain(folder / name):
                 yield name, "is missing or no regular file; 'patchgen export' writes it anew"
-            elif read_regular_file(folder / name, len(data)) != data:
+            elif not _agree(read_regular_file(folder / name, 2 * len(data) + _WORDS_BYTES), data):
                 yield name, "is not what the manifest gives; 'patchgen export' writes it anew"
         except OSError as error:
             yield (
                 name,
                 f"is not what the manifest gives: {error.strerror}; 'patchgen export' writes it anew",
             )
+
+
+def _agree(found: bytes, ours: bytes) -> bool:
+    try:
+        return found == ours or _but_words(parse_json(found, "")) == _but_words(parse_json(ours, ""))
+    except PatchSetError:
+        return False
+
+
+def _but_words(value: Any) -> Any:
+    """A JSON value without the texts in it that are for people alone."""
+    if isinstance(value, dict):
+        return {
+            key: part if key == "@context" else _but_words(part) for key, part in value.items() if key not in _WORDS
+        }
+    return [_but_words(part) for part in value] if isinstance(value, list) else value

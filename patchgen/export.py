@@ -1,16 +1,20 @@
 """Wiring of an export: a finished set in, the files that other tools read beside it out."""
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 from manifests.bag import write_bag
 from manifests.card import CARD_NAME, make_card
-from manifests.files import atomic_file, describe_os_error, hold_folder, write_atomically
-from manifests.finish import derived_files, may_replace_card, write_sums
+from manifests.digest import file_digest
+from manifests.files import atomic_file, describe_os_error, hold_folder, is_plain, write_atomically
+from manifests.finish import derived_files, file_digests, may_replace_card, write_sums
 from manifests.indexes import dali_name, make_dali_index
 from manifests.patchset import MANIFEST_NAME, PatchSet, open_patchset
-from manifests.sums import SUMS_NAME
+from manifests.schema import Shard
+from manifests.sums import SUMS_NAME, read_sums
 from manifests.verify import verify
 from patchgen.errors import PatchgenError
 
@@ -32,54 +36,81 @@ class Exported:
         return sum(shard.bytes + shard.parquet.bytes for shard in shards)
 
 
-def export(folder: Path, *, dali: bool, on_share: Callable[[int], None]) -> Exported:
+def export(folder: Path, *, dali: bool, on_bytes: Callable[[int], None]) -> Exported:
     """Write card, ``croissant.json``, ``index.json``, ``SHA256SUMS`` and, with ``dali``, an index beside each shard.
 
-    ``on_share`` hears 1 when the indexes are done.
+    ``on_bytes`` hears how many bytes of tables were looked at for the indexes.
 
     Raises:
         PatchSetError: there is no such set.
-        PatchgenError: a shard or table of it is missing or of another size, somebody writes there, or it cannot be
-            written.
+        PatchgenError: a shard or table of it is missing or of another size, the ``SHA256SUMS`` there are those of
+            another manifest, somebody writes there, or it cannot be written.
     """
     patchset = open_patchset(folder)
-    own = {CARD_NAME, SUMS_NAME, *derived_files(patchset.manifest), *map(dali_name, patchset.manifest.shards)}
-    for fault in verify(folder, fast=True).faults:
-        if fault.file not in own:
-            raise PatchgenError(f"{folder}: {fault}; rebuild the set, or copy what is named from a good one")
     try:
         with hold_folder(folder):
-            return _write(patchset, dali, on_share)
+            _require_good(patchset)
+            return _write(patchset, dali, on_bytes)
     except BlockingIOError as error:
         raise PatchgenError(f"{folder}: another program is writing here; wait for it to end") from error
     except OSError as error:
         raise PatchgenError(f"{describe_os_error(error, folder)} and export again") from error
 
 
-def _write(patchset: PatchSet, dali: bool, on_share: Callable[[int], None]) -> Exported:
+def _require_good(patchset: PatchSet) -> None:
+    """Refuse what would be signed anew although something is wrong with it."""
+    folder, manifest = patchset.folder, patchset.manifest
+    own = {CARD_NAME, SUMS_NAME, *derived_files(manifest), *map(dali_name, manifest.shards)}
+    for fault in verify(folder, fast=True).faults:
+        if fault.file not in own:
+            raise PatchgenError(f"{folder}: {fault}; rebuild the set, or copy what is named from a good one")
+    if not is_plain(folder / SUMS_NAME):
+        return
+    expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
+    for name, digest in read_sums(folder / SUMS_NAME).items():
+        if digest != expected.get(name, digest):
+            raise PatchgenError(
+                f"{folder / SUMS_NAME}: names {name} with {digest}, the set has {expected[name]}; one of the two was "
+                f"changed: copy both from a good set, or remove {SUMS_NAME} if you are sure of the manifest"
+            )
+
+
+def _write(patchset: PatchSet, dali: bool, on_bytes: Callable[[int], None]) -> Exported:
     folder, manifest = patchset.folder, patchset.manifest
     kept_aside = None
     if not may_replace_card(folder):
-        (folder / CARD_NAME).replace(folder / ASIDE_CARD)
-        kept_aside = ASIDE_CARD
+        kept_aside = next(name for name in _aside_names() if not os.path.lexists(folder / name))
+        (folder / CARD_NAME).replace(folder / kept_aside)
     files = {CARD_NAME: make_card(manifest)} | derived_files(manifest)
     for name, data in files.items():
         write_atomically(folder / name, data)
     indexes = [dali_name(shard) for shard in manifest.shards] if dali else []
     for name, shard in zip(indexes, manifest.shards, strict=False):
+        _require_table(folder, shard, on_bytes)
         with atomic_file(folder / name) as file:
             file.writelines(make_dali_index(patchset, shard))
-    on_share(1)
     write_sums(folder, manifest)
     return Exported(patchset=patchset, files=(*files, *indexes, SUMS_NAME), kept_aside=kept_aside)
+
+
+def _aside_names() -> Iterator[str]:
+    yield ASIDE_CARD
+    yield from (f"{ASIDE_CARD}.{number}" for number in count(2))
+
+
+def _require_table(folder: Path, shard: Shard, on_bytes: Callable[[int], None]) -> None:
+    path = folder / shard.parquet.name
+    if (found := file_digest(path, on_bytes)) != shard.parquet.sha256:
+        raise PatchgenError(f"{path}: sha256 is {found}, expected {shard.parquet.sha256}; rebuild the set")
 
 
 def export_bag(exported: Exported, bag: Path, on_bytes: Callable[[int], None]) -> None:
     """Make a BagIt bag of a set that was just exported.
 
     Raises:
-        PatchSetError: ``bag`` is there already, or cannot be written.
+        PatchSetError: ``bag`` is there already or cannot be written, or a file of the set has not its digest.
     """
     manifest = exported.patchset.manifest
     names = [name for shard in manifest.shards for name in (shard.name, shard.parquet.name)]
-    write_bag(exported.patchset, [*names, *exported.files, MANIFEST_NAME], bag, on_bytes)
+    expected = file_digests(manifest, derived=False) | read_sums(exported.patchset.folder / SUMS_NAME)
+    write_bag(exported.patchset, [*names, *exported.files, MANIFEST_NAME], expected, bag, on_bytes)

@@ -33,8 +33,9 @@ def export(shards: Path | str, dali: bool, bag: Path | None, as_json: bool) -> N
     from patchgen.export import export_bag  # noqa: PLC0415
 
     folder = require_local(shards, "export")
-    with progress_bar("indexes", 1) as update:
-        written = run_export(folder, dali=dali, on_share=update)
+    tables = sum(path.stat().st_size for path in folder.glob("patches-*.parquet")) if dali else 0
+    with progress_bar("indexes, bytes", tables) as update:
+        written = run_export(folder, dali=dali, on_bytes=counting(update))
     if bag is not None:
         with progress_bar("bag, bytes", written.total_bytes) as update:
             export_bag(written, bag, counting(update))

@@ -1,5 +1,6 @@
 """Card, Croissant, indexes, bags: what they say of a set, what a stranger's texts do to them, who may edit them."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -10,9 +11,9 @@ import pytest
 import yaml
 
 from manifests import Manifest, open_patchset
-from manifests.card import is_unedited, make_card, one_line, plain
+from manifests.card import is_link, is_unedited, make_card, one_line, plain
 from manifests.croissant import make_croissant
-from manifests.digest import set_id
+from manifests.digest import file_digest, set_id
 from manifests.finish import derived_files, has_exports
 from manifests.indexes import make_index
 from manifests.schema import parse_manifest
@@ -37,6 +38,16 @@ def header(card: bytes) -> dict[str, Any]:
     [
         ("CC BY 4.0", "https://example.org/a", {"license": "cc-by-4.0"}),
         ("Apache-2.0", None, {"license": "apache-2.0"}),
+        ("CC BY-SA 4.0 International", None, {"license": "cc-by-sa-4.0"}),
+        ("Creative Commons BY 2.0", None, {"license": "cc-by-2.0"}),
+        ("CC0 1.0 Universal", None, {"license": "cc0-1.0"}),
+        ("https://creativecommons.org/licenses/by-nc/4.0/deed.en", None, {"license": "cc-by-nc-4.0"}),
+        ("http://creativecommons.org/publicdomain/zero/1.0/", None, {"license": "cc0-1.0"}),
+        (
+            "https://creativecommons.org/licenses/by-xx/4.0/",
+            None,
+            {"license": "other", "license_name": "https://creativecommons.org/licenses/by-xx/4.0/"},
+        ),
         (None, "https://example.org/a", {"license": "unknown"}),
         ("Ask me", None, {"license": "other", "license_name": "Ask me"}),
         (
@@ -55,6 +66,54 @@ def test_the_card_tells_the_licence(
     assert ("none is known" in card.decode()) == (licence is None)
     assert found["size_categories"] == ["n<1K"]
     assert is_unedited(card) and not is_unedited(card.replace(b"Augmented", b"Beautiful"))
+
+
+def test_licences_of_several_photos(patchset_path: Path) -> None:
+    value = json.loads((patchset_path / "manifest.json").read_bytes())
+    first = value["sources"][0]
+
+    def said(*licences: str | None) -> str:
+        value["sources"] = [
+            first | {"licence": licence, "name": f"{k}.png", "pixels": f"{k:064x}"}
+            for k, licence in enumerate(licences)
+        ]
+        value["set_id"] = set_id(value)
+        return str(header(make_card(parse_manifest(json.dumps(value).encode(), "edited")))["license"])
+
+    assert said("CC0-1.0", "CC0-1.0") == "cc0-1.0"
+    assert said("CC0-1.0", "MIT") == "other"
+    assert said("CC0-1.0", None) == "unknown"
+
+
+def test_a_card_promises_no_more_than_a_rebuild_can(patchset_path: Path) -> None:
+    value = json.loads((patchset_path / "manifest.json").read_bytes())
+    recipe = value["recipe"]
+
+    def card(**changes: Any) -> str:
+        value["recipe"] = recipe | changes
+        value["set_id"] = set_id(value)
+        return make_card(parse_manifest(json.dumps(value).encode(), "edited")).decode()
+
+    assert "patchgen rebuild" in card() and "# 200 patches of a single image" in card()
+    assert "patchgen rebuild" not in card(profile="fast")
+    packed = card(name="packed")
+    assert "patchgen rebuild" not in packed and "ugmented" not in packed and "# 200 patches\n" in packed
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("https://example.org/a?b=c#d", True),
+        ("http://example.org:8000", True),
+        ("https://example.org@evil.example/a", False),
+        ("https://example.org\\@evil.example", False),
+        ("https:///etc/passwd", False),
+        ("ftp://example.org/", False),
+        (None, False),
+    ],
+)
+def test_links(text: str | None, good: bool) -> None:
+    assert is_link(text) == good
 
 
 HOSTILE = [
@@ -143,6 +202,10 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     result = run_patchgen("export", out)
     assert result.status == 0 and "README.md.edited" in result.out
     assert (out / "README.md.edited").read_text() == "# My own words\n"
+    (out / "README.md").write_text("# My second words\n")
+    assert "README.md.edited.2" in run_patchgen("export", out).out
+    assert (out / "README.md.edited").read_text() == "# My own words\n"
+    assert (out / "README.md.edited.2").read_text() == "# My second words\n"
     assert b"license: cc0-1.0" in (out / "README.md").read_bytes()
     assert verify(out).faults == ()
 
@@ -161,6 +224,46 @@ def test_what_is_no_good_set_is_not_exported(run_patchgen: Program, copy: Path, 
     assert_one_line(run_patchgen("export", tmp_path / "none"), "no such folder")
     (copy / "patches-000001.tar").write_bytes(b"")
     assert_one_line(run_patchgen("export", copy), "patches-000001.tar: 0 bytes")
+
+
+def test_what_was_changed_is_not_signed_anew(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
+    before = (copy / "SHA256SUMS").read_bytes()
+    manifest = (copy / "manifest.json").read_bytes()
+    (copy / "manifest.json").write_bytes(manifest + b"\n")
+    assert_one_line(
+        run_patchgen("export", copy), "SHA256SUMS: names manifest.json with", "one of the two was changed"
+    )
+    assert (copy / "SHA256SUMS").read_bytes() == before
+    (copy / "manifest.json").write_bytes(manifest)
+    for name in ("patches-000001.tar", "patches-000001.parquet"):
+        whole = (copy / name).read_bytes()
+        (copy / name).write_bytes(whole[:700] + bytes([whole[700] ^ 1]) + whole[701:])
+        assert_one_line(run_patchgen("export", copy, "--bagit", tmp_path / "bag"), f"{name}: sha256 is ")
+        assert not (tmp_path / "bag").exists()
+        if name.endswith(".parquet"):
+            assert_one_line(run_patchgen("export", copy, "--dali"), f"{name}: sha256 is ")
+            assert not (copy / "patches-000001.idx").exists()
+        (copy / name).write_bytes(whole)
+    assert run_patchgen("export", copy, "--bagit", tmp_path / "bag").status == 0
+
+
+def test_a_set_that_another_version_described_is_good(copy: Path, run_patchgen: Program) -> None:
+    path = copy / "croissant.json"
+    text = path.read_text()
+    for old, new, good in (
+        ("augmented patches of", "patches, augmented, of", True),
+        ('"version": "1.0.0"', '"version": "2.0.0"', True),
+        ('"contentUrl": "patches-000001.tar"', '"contentUrl": "https://evil.example/patches-000001.tar"', False),
+        ('"@vocab": "https://schema.org/"', '"@vocab": "https://evil.example/"', False),
+        ("{", "{{", False),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        assert ({fault.file for fault in verify(copy).faults} == {"SHA256SUMS"}) == good, new
+    path.write_text(text.replace("augmented patches of", "patches of"))
+    sums = (copy / "SHA256SUMS").read_text().replace(hashlib.sha256(text.encode()).hexdigest(), file_digest(path))
+    (copy / "SHA256SUMS").write_text(sums)
+    assert verify(copy).faults == ()
 
 
 def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
