@@ -163,11 +163,13 @@ datasets.load_dataset("webdataset", data_files="patches-*.tar", split="train")
 
 _PORTABLE = (
     "Augmented patches",
-    "The same source gives the same bytes again: `patchgen rebuild --manifest manifest.json --image PHOTO --out shards/`",
+    "The same source gives the same bytes again: "
+    "`patchgen rebuild --manifest manifest.json --image PHOTO --out shards/`",
 )
 _FAST = (
     "Augmented patches",
-    "Made by a recipe that processors compute differently in the last place: copy the files, a build elsewhere may differ.",
+    "Made by a recipe that processors compute differently in the last place: copy the files, a build elsewhere may "
+    "differ.",
 )
 _PACKED = ("Images, packed as patches,", "Packed from files, which no photo makes again: copy these.")
 """What the patches are, and how the same bytes are had elsewhere."""
