@@ -11,7 +11,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 _MAX_YAML_LETTERS = 1 << 17
 _MAX_YAML_NODES = 20_000
-_MAX_NUMBER_LETTERS = 400
+_MAX_NUMBER_LETTERS = 4000
 _MAX_YAML_KEYS = 1000
 _REPR = reprlib.Repr()  # a value may be huge: YAML can repeat itself exponentially
 _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
