@@ -15,6 +15,7 @@ from manifests.errors import PatchSetError
 from manifests.files import describe_os_error, write_atomically
 from manifests.patchset import PatchSet
 
+_LARGE = frozenset({".tar", ".parquet"})
 _TAGS = ("bag-info.txt", "manifest-sha256.txt", "bagit.txt", "tagmanifest-sha256.txt")
 
 
@@ -25,7 +26,8 @@ def write_bag(
     bag: Path,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Make the new folder ``bag`` of the set's files ``names``: linked where the disk allows it, else copied.
+    """Make the new folder ``bag`` of the set's files ``names``: shards and tables linked where
+    the disk allows it, all else copied.
 
     Every file is hashed as it lies in the bag, and must have the SHA-256 that ``expected`` has for it, if any.
     ``on_bytes`` hears how many bytes were. ``bagit.txt``, without which it is no bag, is written last.
@@ -76,9 +78,11 @@ def _write(
 
 
 def _place(source: Path, target: Path) -> None:
-    with contextlib.suppress(OSError):
-        os.link(source, target)
-        return
+    """Shards and tables are linked; the small files are copied, for people edit a set's card where it lies."""
+    if source.suffix in _LARGE:
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
     shutil.copyfile(source, target)
 
 

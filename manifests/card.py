@@ -10,45 +10,12 @@ from typing import Any
 
 import yaml
 
-from manifests.schema import Manifest, Source
+from manifests.licences import hub_licence, link_of
+from manifests.schema import PACKED, Manifest, Source
 
 CARD_NAME = "README.md"
 MAX_LETTERS = 300
-_LICENCES = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "cc",
-        "cc0-1.0",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-nc-nd-3.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-2.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "odbl",
-        "pddl",
-        "gpl-3.0",
-        "bsd-3-clause",
-        "unlicense",
-        "wtfpl",
-    ]
-)
-"""Those of the hub's identifiers that photos come under."""
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-_LINK = re.compile(r"https?://[\w.-]{1,250}(:\d{1,5})?([/?#][\w./~%?=&#:@!$*+,;-]{0,500})?", re.ASCII)
-_DEED = re.compile(
-    r"https?://creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)(/[\w.-]*)*", re.IGNORECASE
-)
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$@:]|(?<=www)\.)", re.IGNORECASE)
 """What makes more of a text than text within a line of Markdown; a colon and www. make links of addresses."""
 _SEAL = re.compile(rb"\n<!-- patchset card ([0-9a-f]{64}) -->\n\Z")
@@ -78,64 +45,39 @@ def one_line(text: str) -> str:
     return line[:MAX_LETTERS] + "…" if len(line) > MAX_LETTERS else line
 
 
-def licence_of(manifest: Manifest) -> str | None:
-    """The one licence of all photos, or None where one has none or they differ."""
-    licences = {source.licence for source in manifest.sources}
-    return licences.pop() if len(licences) == 1 else None
-
-
-def is_link(text: str | None) -> bool:
-    """Whether a text is an address of the web and nothing else."""
-    return text is not None and _LINK.fullmatch(text) is not None
-
-
 def _metadata(manifest: Manifest) -> dict[str, Any]:
     count = next((name for limit, name in _SIZES if manifest.n < limit), "n>10M")
     name = f"{manifest.n} patches of {manifest.size} px, {manifest.set_id[:8]}"
     return {
         "pretty_name": name,
-        **_licence_metadata(manifest),
+        **hub_licence(manifest),
         "task_categories": ["image-classification"],
         "size_categories": [count],
-        "tags": ["webdataset", "knowledge-distillation", "data-free", "single-image", "patchset"],
+        "tags": ["webdataset", "knowledge-distillation", *_tags(manifest), "patchset"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "patches-*.tar"}]}],
     }
 
 
-def _licence_metadata(manifest: Manifest) -> dict[str, str]:
-    licence = licence_of(manifest)
-    if licence is None:
-        known_all = all(source.licence for source in manifest.sources)
-        return {"license": "other", "license_name": "several"} if known_all else {"license": "unknown"}
-    if (known := _identifier(licence)) in _LICENCES:
-        return {"license": known}
-    link = manifest.sources[0].url
-    return {"license": "other", "license_name": one_line(licence)} | (
-        {"license_link": link} if link is not None and is_link(link) else {}
-    )
-
-
-def _identifier(licence: str) -> str:
-    """A licence as the hub would write it: ``cc-by-4.0`` for 'CC BY 4.0 International', or for its deed's address."""
-    if deed := _DEED.fullmatch(licence.strip()):
-        _, name, version = deed.groups()[:3]
-        return f"cc0-{version}" if name.lower() == "zero" else f"cc-{name.lower()}-{version}"
-    words = licence.lower().replace("creative commons", "cc").replace("cc 0", "cc0").split()
-    return "-".join(word for word in words if word not in ("international", "universal"))
+def _tags(manifest: Manifest) -> list[str]:
+    if manifest.recipe.get("name") == PACKED:
+        return []
+    return ["data-free", "single-image"] if len(manifest.sources) == 1 else ["data-free"]
 
 
 def _body(manifest: Manifest) -> str:
     image = f"{manifest.size}×{manifest.size}"
-    packed, portable = (manifest.recipe.get(key) for key in ("name", "profile"))
-    what, again = _PACKED if packed == "packed" else _PORTABLE if portable == "portable" else _FAST
+    packed = manifest.recipe.get("name") == PACKED
+    what, again = _PACKED if packed else _PORTABLE if manifest.recipe.get("profile") == "portable" else _FAST
     photos = "a single image" if len(manifest.sources) == 1 else f"{len(manifest.sources)} images"
-    of = "" if packed == "packed" else f" of {photos}"
+    paper = "" if packed else " (The Augmented Image Prior, <https://arxiv.org/abs/2112.00725>)"
+    of = "" if packed else f" of {photos}"
+    digest = "SHA-256 of its files" if packed else "SHA-256 of the file"
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     shards = "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards):,} shards"
     recipe = plain(str(manifest.recipe.get("name", "unnamed")))
     return f"""# {manifest.n:,} patches{of}
 
-{what} in WebDataset shards, for distilling knowledge: {manifest.n:,} RGB images of {image} pixels
+{what} in WebDataset shards, for distilling knowledge{paper}: {manifest.n:,} RGB images of {image} pixels
 ({manifest.encoding.format}, {megabytes:,.1f} MB in {shards}), without labels; a teacher gives those.
 Recipe {recipe}, seed {manifest.seed}. The bytes are fixed for good:
 
@@ -144,16 +86,21 @@ Recipe {recipe}, seed {manifest.seed}. The bytes are fixed for good:
 
 ## Source
 
-{"".join(_source(source) for source in manifest.sources)}
+{"".join(_source(source, digest) for source in manifest.sources)}
 ## Use
 
 ```sh
-sha256sum -c SHA256SUMS        # every file
+sha256sum -c SHA256SUMS        # every file but this page
 patchgen verify .              # every patch, and the manifest
 distill train --shards . --config CONFIG --teacher FILE --eval DATA
 ```
 
+`patchgen` and `distill` are the programs of the Python package `single-image-distillation`. Any reader of WebDataset
+reads the shards:
+
 ```python
+import datasets
+
 datasets.load_dataset("webdataset", data_files="patches-*.tar", split="train")
 ```
 
@@ -175,9 +122,9 @@ _PACKED = ("Images, packed as patches,", "Packed from files, which no photo make
 """What the patches are, and how the same bytes are had elsewhere."""
 
 
-def _source(source: Source) -> str:
+def _source(source: Source, digest: str) -> str:
     lines = [
-        f"- **{plain(source.name)}**, {source.width}×{source.height} pixels, SHA-256 of the file `{source.sha256}`",
+        f"- **{plain(source.name)}**, {source.width}×{source.height} pixels, {digest} `{source.sha256}`",
         f"  - Licence: {plain(source.licence)}"
         if source.licence
         else "  - Licence: **none is known.** Without one"
@@ -186,5 +133,6 @@ def _source(source: Source) -> str:
     if source.attribution:
         lines.append(f"  - By: {plain(source.attribution)}")
     if source.url:
-        lines.append(f"  - From: <{source.url}>" if is_link(source.url) else f"  - From: {plain(source.url)}")
+        link = link_of(source.url)
+        lines.append(f"  - From: <{link}>" if link else f"  - From: {plain(source.url)}")
     return "\n".join(lines) + "\n"

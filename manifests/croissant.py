@@ -6,8 +6,9 @@ Source: the Croissant format specification 1.1 (MLCommons). No date is given: a 
 import json
 from typing import Any
 
-from manifests.card import is_link, licence_of, one_line
-from manifests.schema import Manifest, ParquetFile, Shard
+from manifests.card import one_line
+from manifests.licences import licence_link, link_of
+from manifests.schema import PACKED, Manifest, ParquetFile, Shard
 
 CROISSANT_NAME = "croissant.json"
 _TERMS = (
@@ -36,6 +37,7 @@ _CONTEXT: dict[str, Any] = {
 def make_croissant(manifest: Manifest) -> bytes:
     """The bytes of ``croissant.json``: every shard and table with its digest, and a record for each patch."""
     shards = manifest.shards
+    what = "images" if manifest.recipe.get("name") == PACKED else "augmented patches"
     tars = [_file(shard, "application/x-tar") for shard in shards]
     tables = [_file(shard.parquet, "application/x-parquet") for shard in shards]
     value = {
@@ -43,7 +45,8 @@ def make_croissant(manifest: Manifest) -> bytes:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": f"patchset-{manifest.set_id[:16]}",
-        "description": f"{manifest.n} augmented patches of {manifest.size} px, set_id {manifest.set_id}",
+        "description": f"{manifest.n} {what} of {manifest.size} px, set_id {manifest.set_id}",
+        "keywords": ["knowledge distillation", "image patches", "WebDataset"],
         "version": "1.0.0",
         "identifier": manifest.set_id,
         **_card(manifest),
@@ -61,12 +64,14 @@ _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "ppm": 
 
 
 def _card(manifest: Manifest) -> dict[str, Any]:
+    """What is known of the photos. The set's own page, its maker and its date are not: nobody has said them."""
     value: dict[str, Any] = {}
-    if (licence := licence_of(manifest)) is not None:
-        value["license"] = licence
-    links = sorted({source.url for source in manifest.sources if source.url is not None and is_link(source.url)})
+    licences = sorted({source.licence for source in manifest.sources if source.licence})
+    if licences and all(source.licence for source in manifest.sources):
+        written = [licence_link(licence) or licence for licence in licences]
+        value["license"] = written if len(written) > 1 else written[0]
+    links = sorted({link for source in manifest.sources if (link := link_of(source.url)) is not None})
     if links:
-        value["url"] = links[0]
         value["isBasedOn"] = links
     credits_ = sorted({source.attribution for source in manifest.sources if source.attribution})
     if credits_:

@@ -17,7 +17,7 @@ from manifests.schema import Manifest
 from manifests.sums import SUMS_NAME, format_sums, read_sums
 
 MAX_CARD_BYTES = 16 << 20
-_WORDS = frozenset({"name", "description", "version", "creator", "creditText"})
+_WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})
 _WORDS_BYTES = 1 << 16
 
 

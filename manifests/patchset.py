@@ -41,7 +41,9 @@ class PatchSet:
         return self.manifest.n
 
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
-        """RGB uint8 pixels (size, size, 3) of a patch. Its shard is believed to be the one that was verified.
+        """RGB uint8 pixels (size, size, 3) of a patch, an array of its own.
+
+        Its shard is believed to be the one that was verified.
 
         Raises:
             IndexError: the set has no such patch; negative numbers are none.
@@ -58,7 +60,8 @@ class PatchSet:
         row, image_format = number - shard.first_index, self.manifest.encoding.format
         path = self.shard_path(shard)
         data = _read_span(path, int(offsets[row]), int(sizes[row]), max_patch_bytes(self.manifest.size))
-        return decode_patch(data, f"{path}: {patch_key(number)}.{image_format}", self.manifest.size, image_format)
+        pixels = decode_patch(data, f"{path}: {patch_key(number)}.{image_format}", self.manifest.size, image_format)
+        return pixels.copy()  # writable, as torch wants arrays
 
     def shard_path(self, shard: Shard) -> Path:
         """Where a shard's tar lies. The manifest's validation fixed its name, so it stays in the folder."""

@@ -19,6 +19,8 @@ MAX_SHARD = 10**6
 """Patches a shard: its table is read whole."""
 MAX_SIZE = 4096
 MAX_SOURCES = 10_000
+PACKED: Literal["packed"] = "packed"
+"""Name that a manifest has in place of a recipe's where images were packed as they are."""
 ImageFormat = Literal["png", "jpg", "webp", "ppm"]
 IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
 

@@ -94,7 +94,9 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
     exports = [*derived_files(manifest), *map(dali_name, manifest.shards)]
     expected |= {name: file_digest(folder / name) for name in exports if is_plain(folder / name)}
     for name in sorted(expected.keys() | sums.keys()):
-        if sums.get(name) != expected.get(name):
+        if name in exports and name not in expected:
+            yield Fault(file=name, what=f"is missing, {SUMS_NAME} names it; 'patchgen export' writes it anew")
+        elif sums.get(name) != expected.get(name):
             origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest says"
             yield Fault(
                 file=SUMS_NAME,

@@ -23,11 +23,12 @@ ASIDE_CARD = f"{CARD_NAME}.edited"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
-    """``files`` were written; ``kept_aside`` is the new name of a card that somebody had edited."""
+    """``files`` were written. ``edited_card`` is the name of a card that somebody had edited: as it was, or its new
+    one if the card was to be written anew."""
 
     patchset: PatchSet
     files: tuple[str, ...]
-    kept_aside: str | None
+    edited_card: str | None
 
     @property
     def total_bytes(self) -> int:
@@ -36,10 +37,11 @@ class Exported:
         return sum(shard.bytes + shard.parquet.bytes for shard in shards)
 
 
-def export(folder: Path, *, dali: bool, on_bytes: Callable[[int], None]) -> Exported:
+def export(folder: Path, *, dali: bool, new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
     """Write card, ``croissant.json``, ``index.json``, ``SHA256SUMS`` and, with ``dali``, an index beside each shard.
 
-    ``on_bytes`` hears how many bytes of tables were looked at for the indexes.
+    A card that somebody edited stays, unless a ``new_card`` is wanted; then it is put aside. Indexes that are there
+    are written anew without ``dali`` too. ``on_bytes`` hears how many bytes of tables were looked at for them.
 
     Raises:
         PatchSetError: there is no such set.
@@ -50,7 +52,7 @@ def export(folder: Path, *, dali: bool, on_bytes: Callable[[int], None]) -> Expo
     try:
         with hold_folder(folder):
             _require_good(patchset)
-            return _write(patchset, dali, on_bytes)
+            return _write(patchset, _indexed(patchset, dali), new_card, on_bytes)
     except BlockingIOError as error:
         raise PatchgenError(f"{folder}: another program is writing here; wait for it to end") from error
     except OSError as error:
@@ -75,22 +77,32 @@ def _require_good(patchset: PatchSet) -> None:
             )
 
 
-def _write(patchset: PatchSet, dali: bool, on_bytes: Callable[[int], None]) -> Exported:
+def _indexed(patchset: PatchSet, dali: bool) -> list[Shard]:
+    """The shards that get an index for DALI: all, or those that have one, which may be damaged."""
+    shards = patchset.manifest.shards
+    return [shard for shard in shards if dali or os.path.lexists(patchset.folder / dali_name(shard))]
+
+
+def _write(patchset: PatchSet, indexed: list[Shard], new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
     folder, manifest = patchset.folder, patchset.manifest
-    kept_aside = None
-    if not may_replace_card(folder):
-        kept_aside = next(name for name in _aside_names() if not os.path.lexists(folder / name))
-        (folder / CARD_NAME).replace(folder / kept_aside)
     files = {CARD_NAME: make_card(manifest)} | derived_files(manifest)
+    edited_card = None
+    if not may_replace_card(folder):
+        edited_card = CARD_NAME
+        if new_card:
+            edited_card = next(name for name in _aside_names() if not os.path.lexists(folder / name))
+            (folder / CARD_NAME).replace(folder / edited_card)
+        else:
+            del files[CARD_NAME]
     for name, data in files.items():
         write_atomically(folder / name, data)
-    indexes = [dali_name(shard) for shard in manifest.shards] if dali else []
-    for name, shard in zip(indexes, manifest.shards, strict=False):
+    for shard in indexed:
         _require_table(folder, shard, on_bytes)
-        with atomic_file(folder / name) as file:
+        with atomic_file(folder / dali_name(shard)) as file:
             file.writelines(make_dali_index(patchset, shard))
     write_sums(folder, manifest)
-    return Exported(patchset=patchset, files=(*files, *indexes, SUMS_NAME), kept_aside=kept_aside)
+    written = (*files, *map(dali_name, indexed), SUMS_NAME)
+    return Exported(patchset=patchset, files=written, edited_card=edited_card)
 
 
 def _aside_names() -> Iterator[str]:
@@ -110,7 +122,7 @@ def export_bag(exported: Exported, bag: Path, on_bytes: Callable[[int], None]) -
     Raises:
         PatchSetError: ``bag`` is there already or cannot be written, or a file of the set has not its digest.
     """
-    manifest = exported.patchset.manifest
-    names = [name for shard in manifest.shards for name in (shard.name, shard.parquet.name)]
-    expected = file_digests(manifest, derived=False) | read_sums(exported.patchset.folder / SUMS_NAME)
-    write_bag(exported.patchset, [*names, *exported.files, MANIFEST_NAME], expected, bag, on_bytes)
+    folder, manifest = exported.patchset.folder, exported.patchset.manifest
+    listed = read_sums(folder / SUMS_NAME)
+    expected = file_digests(manifest, derived=False) | listed
+    write_bag(exported.patchset, [*listed, CARD_NAME, SUMS_NAME], expected, bag, on_bytes)

@@ -11,14 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from manifests.digest import pixel_digest
 from manifests.errors import PatchSetError
 from manifests.images import as_a_set_holds_it, decode_patch
-from manifests.schema import ImageFormat
+from manifests.schema import PACKED, ImageFormat
 from patchgen.encode import EncodingConfig, default_encoding, make_encoder
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry, build_pyramids, place
 from patchgen.items import Item, Pixels, item_digest, read_item
 from patchgen.limits import MAX_SIZE, MIN_SIZE
 from patchgen.randomness import DRAWS
-from patchgen.recipe import PACKED
 from patchgen.shard import Task
 from patchgen.source import decode_photo
 from patchgen.warp import Warp

@@ -4,12 +4,13 @@ import json
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from manifests.faults import describe, parse_yaml
 from manifests.files import read_regular_file
+from manifests.schema import PACKED
 from patchgen.colour import ColorJitterConfig
 from patchgen.encode import EncodingConfig, default_encoding
 from patchgen.errors import PatchgenError
@@ -18,8 +19,6 @@ from patchgen.named import PORTABLE, NamedConfig
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
-PACKED: Literal["packed"] = "packed"
-"""Name that a manifest has in place of a recipe's where images were packed as they are."""
 
 
 def _kind(value: Any) -> str:

@@ -12,7 +12,11 @@ from distill.report.compare import Bar, overview, shared, shared_teacher
 from distill.report.pictures import heatmap, png_uri, traced
 from distill.report.words import augmented, story, without_folders
 
-PAPER = (("one_image_top1", "the paper's student of one image"), ("teacher_top1", "the paper's teacher"))
+PAPER = (
+    ("one_image_top1", "the paper's student of one image"),
+    ("full_set_top1", "the paper's student of the full training set"),
+    ("teacher_top1", "the paper's teacher"),
+)
 MOST_CELLS = 20
 """Classes of which a confusion is a table of numbers; more of them are a picture."""
 
@@ -92,7 +96,7 @@ def _unfinished(record: RunRecord) -> str:
 
 
 def _bars(record: RunRecord) -> list[Bar]:
-    """Chance, student, teacher and the paper's two, as far as known."""
+    """Chance, student, teacher and the paper's three, as far as known."""
     own, teacher = record.figure("top1"), record.figure("teacher_top1")
     if own is None:
         return []

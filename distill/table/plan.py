@@ -6,10 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatch
+from pathlib import Path
 
+from PIL import Image
+
+from distill.data.labelled import count_images
 from distill.errors import DistillError
 from distill.table.jobs import Job, jobs_of, make_jobs, missing
-from distill.table.schema import Table
+from distill.table.schema import PHOTO, Table
 from distill.table.wish import Wish
 from manifests.digest import file_digest
 
@@ -44,6 +48,8 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
         names = ", ".join(sorted({row.of for row in table.rows}))
         raise DistillError(f"--only {' '.join(only)}: matches no row; rows are of {names}")
     lacks = {row.of: missing(table, wish, row.of) for row in rows}
+    needed = {name for row in rows if not lacks[row.of] for name in table.needs(row.of)}
+    _require_readable({name: wish.inputs[name] for name in sorted(needed)}, table.inputs())
     jobs = make_jobs(table, wish)
     able = [name for row in rows if not lacks[row.of] for name in jobs_of(table, wish, row)]
     if not able and not any(lacks.values()):
@@ -70,6 +76,24 @@ def _check(table: Table, wish: Wish) -> None:
                 raise DistillError(f"{option} {name}: the table has {_nearest(name, names)}")
             if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
                 raise DistillError(f"{option} {name}={path}: no such file or folder")
+
+
+def _require_readable(inputs: Mapping[str, Path], kinds: Mapping[str, str]) -> None:
+    """Make sure, from names and headers alone, that inputs are of the kind the table wants.
+
+    Raises:
+        DistillError: one is not, or cannot be read.
+    """
+    for name, path in inputs.items():
+        try:
+            if kinds[name] != PHOTO:
+                count_images(path)
+            else:
+                Image.open(path).close()
+        except DistillError as error:
+            raise DistillError(f"--input {name}: {error}; expected {kinds[name]}") from error
+        except (OSError, Image.DecompressionBombError) as error:
+            raise DistillError(f"--input {name}={path}: cannot be read, expected {kinds[name]}: {error}") from error
 
 
 def _nearest(name: str, names: Collection[str]) -> str:

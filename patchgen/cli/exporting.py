@@ -20,12 +20,13 @@ from patchgen.cli.options import json_option, shards_argument
     metavar="DIR",
     help="And the set as a BagIt bag, in a new folder.",
 )
+@click.option("--card", "new_card", is_flag=True, help="Replace an edited card too; yours becomes README.md.edited.")
 @json_option
-def export(shards: Path | str, dali: bool, bag: Path | None, as_json: bool) -> None:
+def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_json: bool) -> None:
     """Write a set's card, croissant.json, index.json and SHA256SUMS anew.
 
-    A build writes them as well. No patch, shard or manifest changes. A card that was edited is put aside as
-    README.md.edited.
+    A build writes them as well. No patch, shard or manifest changes. A card that you edited stays as it is, and goes
+    into the bag.
 
     Example: patchgen export shards/ --dali
     """
@@ -33,18 +34,23 @@ def export(shards: Path | str, dali: bool, bag: Path | None, as_json: bool) -> N
     from patchgen.export import export_bag  # noqa: PLC0415
 
     folder = require_local(shards, "export")
-    tables = sum(path.stat().st_size for path in folder.glob("patches-*.parquet")) if dali else 0
+    indexed = dali or any(folder.glob("patches-*.idx"))
+    tables = sum(path.stat().st_size for path in folder.glob("patches-*.parquet")) if indexed else 0
     with progress_bar("indexes, bytes", tables) as update:
-        written = run_export(folder, dali=dali, on_bytes=counting(update))
+        written = run_export(folder, dali=dali, new_card=new_card, on_bytes=counting(update))
     if bag is not None:
         with progress_bar("bag, bytes", written.total_bytes) as update:
             export_bag(written, bag, counting(update))
     if as_json:
-        click.echo(json.dumps({"files": list(written.files), "bag": None if bag is None else str(bag)}))
+        value = {"files": list(written.files), "edited_card": written.edited_card, "bag": bag and str(bag)}
+        click.echo(json.dumps(value))
         return
     for name in written.files:
         click.echo(name)
-    if written.kept_aside:
-        say(f"the card was edited: it is now {written.kept_aside}")
+    if written.edited_card:
+        say(
+            f"{written.edited_card} is the card that you edited"
+            + ("" if new_card else ": it stays; --card replaces it")
+        )
     if bag is not None:
         say(f"the bag is {bag}")

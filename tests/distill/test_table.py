@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from distill import packaged
 from distill.cli.checking import TABLES
@@ -214,28 +215,42 @@ def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
         make_jobs(parsed, everything(parsed, variant="slow"))
 
 
-def test_only_some_rows_and_what_they_need() -> None:
+def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
     parsed = parse_table(changed(), "t")
-    wish = Wish(inputs={"photo": Path("/"), "data": Path("/")}, teachers={"given": Path("/")})
+    photo, data = tmp_path / "data" / "a.png", tmp_path / "data"
+    data.mkdir()
+    none = tmp_path / "none"
+    none.mkdir()
+    (none / "a.txt").write_text("no image")
+    Image.new("RGB", (8, 8)).save(photo)
+    wish = Wish(inputs={"photo": photo, "data": data}, teachers={"given": photo})
     assert make_plan(parsed, wish, ("two",)).chosen.keys() == {"sets/real", "runs/two/seed0"}
     assert make_plan(parsed, wish, ("bi*",)).chosen.keys() == {"networks/big"}
     assert make_plan(parsed, wish, ()).chosen.keys() == make_plan(parsed, wish, ()).jobs.keys()
-    plan = make_plan(parsed, Wish(inputs={"data": Path("/")}), ())
+    plan = make_plan(parsed, Wish(inputs={"data": data}), ())
     assert plan.skipped == {"--input photo=PATH": 1, "--teacher given=FILE": 1}
     assert plan.chosen.keys() == {"networks/big"}
     for wrong, message in (
-        (Wish(inputs={"dat": Path("/")}), "--input dat: the table has none of that name; did you mean 'data'?"),
+        (Wish(inputs={"dat": data}), "--input dat: the table has none of that name; did you mean 'data'?"),
         (Wish(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
-        (Wish(inputs={}, teachers={"zzz": Path("/")}), "--teacher zzz: the table has big, given"),
+        (Wish(inputs={}, teachers={"zzz": photo}), "--teacher zzz: the table has big, given"),
         (Wish(inputs={}, settings={"train.seed": 1}), "--set train.seed: say --seeds"),
         (Wish(inputs={"data": Path("/" + "n" * 5000)}), "no such file or folder"),
         (Wish(inputs={}), "no row can be run: give --input NAME=PATH for data (labelled data), photo (a photo)"),
+        (
+            Wish(inputs={"data": tmp_path / "none"}),
+            f"--input data: {tmp_path / 'none'}: holds no image; expected labelled",
+        ),
+        (
+            Wish(inputs={"data": data, "photo": tmp_path / "none" / "a.txt"}),
+            "a.txt: cannot be read, expected a photo: ",
+        ),
     ):
         with pytest.raises(DistillError) as error:
             make_plan(parsed, wrong, ())
         assert message in str(error.value)
     with pytest.raises(DistillError, match="nothing to run: what the rows show is given"):
-        make_plan(parsed, Wish(inputs={"data": Path("/")}, teachers={"big": Path("/")}), ("big",))
+        make_plan(parsed, Wish(inputs={"data": data}, teachers={"big": photo}), ("big",))
     with pytest.raises(DistillError, match="--only x\\*: matches no row; rows are of big, one, two"):
         make_plan(parsed, wish, ("x*",))
 

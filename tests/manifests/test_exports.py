@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from manifests import Manifest, open_patchset
-from manifests.card import is_link, is_unedited, make_card, one_line, plain
+from manifests.card import is_unedited, make_card, plain
 from manifests.croissant import make_croissant
 from manifests.digest import file_digest, set_id
 from manifests.finish import derived_files, has_exports
 from manifests.indexes import make_index
+from manifests.licences import link_of
 from manifests.schema import parse_manifest
 from manifests.verify import verify
 from tests.conftest import Program, assert_one_line
@@ -46,15 +47,24 @@ def header(card: bytes) -> dict[str, Any]:
         (
             "https://creativecommons.org/licenses/by-xx/4.0/",
             None,
-            {"license": "other", "license_name": "https://creativecommons.org/licenses/by-xx/4.0/"},
+            {
+                "license": "other",
+                "license_name": "cc-by-xx-4.0",
+                "license_link": "https://creativecommons.org/licenses/by-xx/4.0/",
+            },
+        ),
+        ("CC0", None, {"license": "cc0-1.0"}),
+        (
+            "https://creativecommons.org/licenses/by-sa/2.0/",
+            "https://example.org/a",
+            {
+                "license": "other",
+                "license_name": "cc-by-sa-2.0",
+                "license_link": "https://creativecommons.org/licenses/by-sa/2.0/",
+            },
         ),
         (None, "https://example.org/a", {"license": "unknown"}),
-        ("Ask me", None, {"license": "other", "license_name": "Ask me"}),
-        (
-            "Ask me",
-            "https://example.org/a",
-            {"license": "other", "license_name": "Ask me", "license_link": "https://example.org/a"},
-        ),
+        ("Ask me, © Jane", "https://example.org/a", {"license": "other", "license_name": "ask-me-jane"}),
     ],
 )
 def test_the_card_tells_the_licence(
@@ -101,19 +111,23 @@ def test_a_card_promises_no_more_than_a_rebuild_can(patchset_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "good"),
+    ("text", "link"),
     [
-        ("https://example.org/a?b=c#d", True),
-        ("http://example.org:8000", True),
-        ("https://example.org@evil.example/a", False),
-        ("https://example.org\\@evil.example", False),
-        ("https:///etc/passwd", False),
-        ("ftp://example.org/", False),
-        (None, False),
+        ("https://example.org/a?b=c#d", "https://example.org/a?b=c#d"),
+        ("http://example.org:8000", "http://example.org:8000"),
+        ("https://example.org/File:A_(b).jpg", "https://example.org/File:A_(b).jpg"),
+        ("https://example.org/Zürich%20%C3%BC", "https://example.org/Z%C3%BCrich%20%C3%BC"),
+        ("https://exämple.org/", None),
+        ("https://example.org/\u202egpj", None),
+        ("https://example.org@evil.example/a", None),
+        ("https://example.org\\@evil.example", None),
+        ("https:///etc/passwd", None),
+        ("ftp://example.org/", None),
+        (None, None),
     ],
 )
-def test_links(text: str | None, good: bool) -> None:
-    assert is_link(text) == good
+def test_links(text: str | None, link: str | None) -> None:
+    assert link_of(text) == link
 
 
 HOSTILE = [
@@ -134,13 +148,35 @@ HOSTILE = [
 def test_a_strangers_texts_are_text(patchset_path: Path, text: str) -> None:
     manifest = manifest_with(patchset_path, licence=text, url=text, attribution=text, name=text)
     card = make_card(manifest).decode()
-    assert header(card.encode())["license_name"] == one_line(text)
+    assert re.fullmatch(r"[a-z0-9.-]{0,64}", header(card.encode()).get("license_name", ""))
+    assert "license_link" not in header(card.encode())
     body = card.split("---\n", 2)[2]
     assert not re.search(r"(?<!\\)\]\(|<script|<file|javascript:", body)
     assert re.findall(r"^#.*", body, re.MULTILINE) == ["# 200 patches of a single image", "## Source", "## Use"]
     assert all(c.isprintable() or c == "\n" for c in card)
     value = json.loads(make_croissant(manifest))
-    assert value["license"] == text and "url" not in value
+    assert value["license"] == text and "isBasedOn" not in value
+
+
+def test_croissant_tells_licence_and_origin(patchset_path: Path) -> None:
+    value = json.loads((patchset_path / "manifest.json").read_bytes())
+    first = value["sources"][0]
+
+    def croissant(*sources: dict[str, str]) -> dict[str, Any]:
+        value["sources"] = [
+            first | {"name": f"{k}.png", "pixels": f"{k:064x}"} | source for k, source in enumerate(sources)
+        ]
+        value["set_id"] = set_id(value)
+        found: dict[str, Any] = json.loads(make_croissant(parse_manifest(json.dumps(value).encode(), "edited")))
+        return found
+
+    one = croissant({"licence": "CC BY 4.0", "url": "https://example.org/a", "attribution": "A. Person"})
+    assert one["license"] == "https://creativecommons.org/licenses/by/4.0/"
+    assert one["isBasedOn"] == ["https://example.org/a"] and one["creditText"] == "A. Person"
+    assert "url" not in one  # the photo's page is not the set's
+    two = croissant({"licence": "CC0"}, {"licence": "Ask me"})
+    assert two["license"] == ["Ask me", "https://creativecommons.org/publicdomain/zero/1.0/"]
+    assert "license" not in croissant({"licence": "CC0"}, {})
 
 
 def test_plain_is_one_line_of_nothing_but_text() -> None:
@@ -182,8 +218,14 @@ def test_export_writes_them_anew(run_patchgen: Program, copy: Path, patchset_pat
     assert lines[0] == "v1.2 80" and len(lines) == 81
     row = patchset.row(80)
     assert lines[1] == f"png {row['offset']} {row['size']} 000000080.png"
+    whole = (copy / indexes[1]).read_bytes()
     (copy / indexes[1]).write_text("v1.2 0\n")
     assert {fault.file for fault in verify(copy).faults} == {"SHA256SUMS"}
+    (copy / indexes[2]).unlink()
+    assert any(fault.file == indexes[2] and "is missing" in fault.what for fault in verify(copy).faults)
+    assert run_patchgen("export", copy).status == 0  # what is there is made anew, what is not is not wanted
+    assert (copy / indexes[1]).read_bytes() == whole and not (copy / indexes[2]).exists()
+    assert verify(copy).faults == ()
 
 
 def test_an_edited_card_outlives_a_build_and_an_export(
@@ -198,12 +240,18 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     (out / "README.md").write_text("# My own words\n")
     assert run_patchgen(*build, 30, "--licence", "CC0-1.0").status == 0
     assert (out / "README.md").read_text() == "# My own words\n"
-    assert json.loads((out / "croissant.json").read_bytes())["license"] == "CC0-1.0"
-    result = run_patchgen("export", out)
-    assert result.status == 0 and "README.md.edited" in result.out
+    assert json.loads((out / "croissant.json").read_bytes())["license"].endswith("/zero/1.0/")
+    bag = tmp_path / "bag"
+    assert "README.md is the card that you edited: it stays" in run_patchgen("export", out, "--bagit", bag).out
+    assert (out / "README.md").read_text() == "# My own words\n"
+    (out / "README.md").write_text("# Words after the bag\n")
+    assert (bag / "data" / "README.md").read_text() == "# My own words\n"
+    (out / "README.md").write_text("# My own words\n")
+    result = run_patchgen("export", out, "--card", "--json")
+    assert result.status == 0 and json.loads(result.out)["edited_card"] == "README.md.edited"
     assert (out / "README.md.edited").read_text() == "# My own words\n"
     (out / "README.md").write_text("# My second words\n")
-    assert "README.md.edited.2" in run_patchgen("export", out).out
+    assert "README.md.edited.2" in run_patchgen("export", out, "--card").out
     assert (out / "README.md.edited").read_text() == "# My own words\n"
     assert (out / "README.md.edited.2").read_text() == "# My second words\n"
     assert b"license: cc0-1.0" in (out / "README.md").read_bytes()
@@ -266,8 +314,10 @@ def test_a_set_that_another_version_described_is_good(copy: Path, run_patchgen: 
     assert verify(copy).faults == ()
 
 
-def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dali", [False, True])
+def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path, dali: bool) -> None:
     bag = tmp_path / "bag"
+    assert not dali or run_patchgen("export", copy, "--dali").status == 0
     assert run_patchgen("export", copy, "--bagit", bag).status == 0
     names = {path.name for path in (bag / "data").iterdir()}
     assert names == {path.name for path in copy.iterdir()}
