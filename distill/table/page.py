@@ -37,7 +37,18 @@ class Page:
     commands: list[str]
 
     def groups(self) -> list[tuple[str, list[Line]]]:
-        """Lines by group, both in the table's order."""
+        """Lines by group, both in the table's order; groups of which no line can be run are left out."""
+        return [(name, lines) for name, lines in self._all_groups() if not all(line.lacks for line in lines)]
+
+    def left_out(self) -> list[str]:
+        """The groups that are left out, by what they lack, as sentences."""
+        found: dict[str, list[str]] = {}
+        for name, lines in self._all_groups():
+            if all(line.lacks for line in lines):
+                found.setdefault(lines[0].lacks, []).append(name)
+        return [f"Left out, for want of {lacks}: {'; '.join(groups)}." for lacks, groups in found.items()]
+
+    def _all_groups(self) -> list[tuple[str, list[Line]]]:
         return [(name, list(lines)) for name, lines in itertools.groupby(self.lines, key=lambda line: line.group)]
 
 
@@ -50,7 +61,7 @@ def markdown(page: Page) -> str:
     for group, lines in page.groups():
         rows.append(_row([f"**{_plain(group)}**"] + [""] * (len(HEADINGS) - 1)))
         rows += [_row([_plain(cell) for cell in cells(line)]) for line in lines]
-    parts += ["\n".join(rows), LEGEND]
+    parts += ["\n".join(rows), LEGEND, *map(_plain, page.left_out())]
     parts.append("\n".join(f"- {label}: {_plain(text)}" for label, text in page.facts))
     parts.append(
         "\n".join(["Commands, in the folder of the table:\n", *(f"    {_line_of(c)}" for c in page.commands)])

@@ -55,8 +55,8 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
     if not able and not any(lacks.values()):
         raise DistillError("nothing to run: what the rows show is given with --teacher")
     if not able:
-        needed = ", ".join(f"{name} ({what})" for name, what in sorted(table.inputs().items()))
-        raise DistillError(f"no row can be run: give --input NAME=PATH for {needed}")
+        inputs = ", ".join(f"{name} ({what})" for name, what in sorted(table.inputs().items()))
+        raise DistillError(f"no row can be run: give --input NAME=PATH for {inputs}")
     skipped = Counter(" ".join(lacks[row.of]) for row in rows if lacks[row.of])
     return Plan(table=table, wish=wish, jobs=jobs, chosen=_with_needs(jobs, able), skipped=dict(skipped))
 

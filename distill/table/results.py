@@ -19,6 +19,7 @@ class Line:
     """A row with its results: ``top1`` in percent, one a seed that ended, and what is not there yet in ``state``.
 
     ``samples`` and ``seconds`` are the mean run's; ``digests`` name what it was made from and what came out.
+    ``lacks`` are the options without which it cannot be run.
     """
 
     group: str
@@ -29,6 +30,7 @@ class Line:
     seconds: float | None = None
     digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
     state: str = ""
+    lacks: str = ""
 
     @property
     def mean(self) -> float | None:
@@ -106,9 +108,9 @@ def _line(table: Table, wish: Wish, row: Row, out: Path) -> Line:
     held = [ended.record for ended in found.values() if ended is not None and ended.record is not None]
     wrong = [ended.wrong for ended in found.values() if ended is not None and ended.wrong is not None]
     if not held:
-        lacks = missing(table, wish, row.of)
-        state = wrong[0] if wrong else f"needs {' '.join(lacks)}" if lacks else "not run"
-        return dataclasses.replace(line, state=state)
+        lacks = " ".join(missing(table, wish, row.of))
+        state = wrong[0] if wrong else f"needs {lacks}" if lacks else "not run"
+        return dataclasses.replace(line, state=state, lacks="" if wrong else lacks)
     states = wrong[:1] or ([f"{len(held)} of {len(found)} seeds"] if len(held) < len(found) else [])
     return _with_figures(line, held, row.after, states)
 

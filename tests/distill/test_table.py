@@ -1,5 +1,6 @@
 """Tables: what their YAML may say, the commands they become, and the page of their results."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -318,6 +319,25 @@ def test_a_page_as_markdown_and_html() -> None:
     assert "1 &lt;script&gt;" in written and "<script" not in written and "81.00 ± 1.00" in written
     assert "src=" not in written and 'href="http' not in written
     assert "<script" not in shown and not re.search(r"(?<!\\)!\[", shown) and shown.count("\n# ") == 0
+
+
+def test_groups_that_cannot_be_run_are_a_sentence() -> None:
+    lacking = [
+        Line(group=group, name="x", paper=None, state=f"needs {lacks}", lacks=lacks)
+        for group, lacks in (
+            ("other <b>", "--input a=PATH"),
+            ("third", "--input a=PATH"),
+            ("fourth", "--input b=PATH"),
+        )
+    ]
+    whole = dataclasses.replace(page(), lines=[*LINES, *lacking])
+    assert [group for group, _ in whole.groups()] == ["CIFAR | 10", "other <b>"]  # one of whose rows was run
+    assert whole.left_out() == [
+        "Left out, for want of --input a=PATH: third.",
+        "Left out, for want of --input b=PATH: fourth.",
+    ]
+    for shown in (markdown(whole), html(whole)):
+        assert all(sentence in shown for sentence in whole.left_out()) and page().left_out() == []
 
 
 def test_listing_and_printing_tables(run_distill: Program) -> None:
