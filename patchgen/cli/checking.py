@@ -11,7 +11,7 @@ import click
 from manifests.errors import PatchSetError
 from manifests.locations import Location, local_folder, location_name
 from manifests.terminal import counting, printable, progress_bar
-from manifests.urls import MANIFEST_END
+from manifests.urls import names_manifest
 from patchgen.cli.options import (
     cores,
     counted_shards,
@@ -158,7 +158,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
 
 def _is_set(location: Path | str) -> bool:
     """Whether a whole set is meant, and no manifest alone."""
-    return location.is_dir() if isinstance(location, Path) else not location.endswith(MANIFEST_END)
+    return location.is_dir() if isinstance(location, Path) else not names_manifest(location)
 
 
 @click.command()

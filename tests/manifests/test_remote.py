@@ -23,6 +23,7 @@ from manifests.cached import SEEN_NAME
 from manifests.files import PART_PREFIX
 from manifests.remote import fetch
 from manifests.schema import make_manifest
+from manifests.urls import parse_url, shown
 from tests.conftest import Program, assert_one_line
 from tests.servers import Manners, serving
 
@@ -269,7 +270,7 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("http://127.0.0.1:99999/set", "Port out of range"),
+        ("http://127.0.0.1:99999/set", "http://127.0.0.1:99999/set: is no URL: its host or port is none"),
         ("http://127.0.0.1:0/set", "names no host"),
         ("http:///set", "names no host"),
         ("http://[::1/set", "is no URL"),
@@ -278,12 +279,44 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         ("simplecache::http://127.0.0.1/set", "URLs within URLs"),
         ("zip::https://lab:se?cret@host/x", "URLs within URLs"),
         ("file://elsewhere/set", "on another machine"),
+        ("https://lab:secret/x@host/set", "https://…@host/set: is no URL"),
+        ("https://lab@home:se/cret@host/set", "https://…@host/set: is no URL"),
+        ("https://lab:se℀cret@127.0.0.1/set", "https://127.0.0.1/set: is no URL"),
+        ("http://lab:0/secret@host/set", "http://…@host/set: names no host"),
+        ("http://host:0/set?sig=a@secret", "http://…: names no host"),
+        ("http://host:0/set#token=secret", "http://host:0/set: names no host"),
+        ("s3://AKIA:secret@lab/set", "s3://lab/set: keys are not read from a URL"),
+        ("s3://AKIA:sec/ret@lab/set", "s3://…@lab/set: keys are not read from a URL"),
+        ("file://", "names no path"),
+        ("file:///a%00b", "names no path"),
     ],
 )
 def test_urls_that_are_none(url: str, part: str, run_patchgen: Program) -> None:
     said = fault(url)
-    assert part in said and "cret" not in said
-    assert_one_line(run_patchgen("verify", url), part, status=2)
+    assert part in said
+    told = run_patchgen("verify", url, "-v")
+    assert_one_line(told, part, status=2)
+    for secret in ("cret", "sec/", "AKIA"):
+        assert secret not in said + told.err
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("https://lab:12345/67@host/set", "https://…@host/set"),
+        ("https://lab@home:secret@host/a@b", "https://…@b"),
+        ("https://token@host/npm/@lab/set", "https://host/npm/@lab/set"),
+        ("https://host/set#token=secret", "https://host/set"),
+        ("s3://lab/a#b?c", "s3://lab/a#b?…"),
+        ("abfs://box@account:443/set", "abfs://account:443/set"),
+    ],
+)
+def test_what_is_shown_of_a_url(url: str, seen: str) -> None:
+    assert shown(url) == seen and parse_url(url) == url
+
+
+def test_schemes_are_written_in_small_letters() -> None:
+    assert parse_url("S3://Lab/Set") == "s3://Lab/Set"
 
 
 def test_unknown_schemes_and_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +415,10 @@ def test_every_command_that_reads_takes_a_url(
     assert rough.names() == ["manifest.json"]
     again = run_patchgen("rebuild", "--manifest", rough.url, "--image", photo_path, "--out", tmp_path / "copy")
     assert again.status == 0 and set(rough.names()) == {"manifest.json"}
-    assert run_patchgen("diff", f"{rough.url}/manifest.json", tmp_path / "copy" / "manifest.json").status == 0
+    for end in ("", "/", "?sig=a"):
+        manifest = f"{rough.url}/manifest.json{end}"
+        assert run_patchgen("diff", manifest, tmp_path / "copy" / "manifest.json").status == 0
+        assert run_patchgen("diff", manifest, manifest).status == 0
     assert set(rough.names()) == {"manifest.json"}
     checked = run_patchgen("verify", rough.url, "--workers", 1)
     assert checked.status == 0 and "good: every file, member, row and digest of 200 patches" in checked.out
