@@ -135,6 +135,8 @@ def _read(place: Place, *, with_sums: bool) -> Manifest:
         data = read_whole(place, MANIFEST_NAME, MAX_MANIFEST_BYTES, channel)
         sums = read_whole(place, SUMS_NAME, MAX_SUMS_BYTES, channel) if with_sums else None
         try:
+            if data.lstrip()[:1] == b"<":
+                raise PatchSetError(f"{where}: is a web page, expected a manifest; check the URL")
             manifest = parse_manifest(data, where)
             if sums is not None:
                 _compare(manifest, data, sums, place.shown(SUMS_NAME))

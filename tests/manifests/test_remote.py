@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,14 @@ from fsspec.registry import _registry
 
 import manifests.cached
 import manifests.remote
-from manifests import PatchSetError, download, open_patchset
+from manifests import PatchSetError, download, open_patchset, patience
 from manifests.cached import SEEN_NAME
+from manifests.download import read_whole
 from manifests.files import PART_PREFIX
 from manifests.remote import fetch
 from manifests.schema import make_manifest
-from manifests.urls import parse_url, shown
+from manifests.transfers import Channel, alone
+from manifests.urls import Answer, parse_url, shown
 from tests.conftest import Program, assert_one_line
 from tests.servers import Manners, serving
 
@@ -119,6 +122,64 @@ def test_a_server_that_always_cuts_and_ignores_ranges_is_given_up(rough: Manners
     rough.cut, rough.ranges = CUT, False
     assert f"cut off after {CUT} of " in fault(rough.url)
     assert max(Counter(rough.names()).values()) <= download.ATTEMPTS + 1
+    rough.cut, rough.cuts_of = None, {TAR: iter([20_000, 40_000] * 20)}
+    assert f"{TAR}: cut off after " in fault(rough.url)
+
+
+def test_a_page_in_place_of_a_file_loses_nothing_that_has_come(rough: Manners, patchset_path: Path) -> None:
+    folder = fetch(rough.url)
+    (folder / TAR).replace(folder / f"{PART_PREFIX}{TAR}")
+    os.truncate(folder / f"{PART_PREFIX}{TAR}", CUT)
+    rough.pages[TAR] = [b"<html>maintenance</html>"] * 3
+    rough.asked.clear()
+    assert files(fetch(rough.url)) == files(patchset_path)
+    assert [asked for path, asked in rough.asked if path.endswith(TAR)] == [f"bytes={CUT}-"] * 4
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "told"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ", "less than 60000 bytes in 0.1 s"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", "less than 60000 bytes in"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y", "no answer within 0.1 s"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 0.1 s"),
+    ],
+)
+def test_a_server_that_never_comes_to_an_end_is_given_up(
+    first: bytes, again: bytes, told: str, rough: Manners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "PACE_SECONDS", 0.1)
+    rough.chatter["manifest.json"] = first, again
+    assert f"/set/manifest.json: the server is too slow: {told}" in fault(rough.url)
+    assert len(rough.asked) == download.ATTEMPTS
+
+
+def test_a_small_file_must_be_there_in_time(rough: Manners, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "WHOLE_SECONDS", 0.0)
+    assert "/set/manifest.json: not there after 0 s; try again later" in fault(rough.url)
+
+
+def test_a_file_in_many_pieces_takes_its_own_size_and_one_that_is_too_large_is_not_begun() -> None:
+    class Place:
+        def __init__(self, total: int | None, pieces: Iterator[bytes]) -> None:
+            self.answer = Answer(start=0, total=total, pieces=pieces)
+
+        def shown(self, name: str = "") -> str:
+            return name
+
+        def open(self, name: str, start: int) -> Answer:
+            return self.answer
+
+    pieces = (b"%02d" % (number % 100) for number in range(20_000))
+    tracemalloc.start()
+    try:
+        assert len(read_whole(Place(None, pieces), "x", 1 << 20, alone())) == 40_000
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(PatchSetError, match="x: more than 9 bytes"):
+        read_whole(Place(10, (pytest.fail("read") for _ in "x")), "x", 9, alone())
 
 
 def test_a_byte_flipped_once_is_fetched_once_more(
@@ -184,6 +245,28 @@ def test_busy_servers_are_asked_again_and_missing_files_are_not(
     rough.statuses = {"manifest.json": [503] * 100}
     assert "503 Service Unavailable; try again later" in fault(rough.url)
     assert len(rough.asked) == 2 + download.ATTEMPTS
+
+
+def test_a_busy_server_says_when_to_come_again(
+    rough: Manners, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(Channel, "pause", lambda self, seconds: paused.append(seconds))
+    rough.statuses, rough.after = {"manifest.json": [429, 503]}, 12
+    fetch(rough.url)
+    assert paused == [12, 12]
+    assert "429 Too Many Requests; trying again in 12 s\n" in capsys.readouterr().err
+    rough.statuses, rough.after = {"manifest.json": [429]}, 100_000
+    fetch(rough.url)
+    assert paused == [12, 12, 60]
+
+
+def test_pages_encodings_and_users_without_a_password(rough: Manners) -> None:
+    rough.pages["manifest.json"] = [b"\n<!DOCTYPE html>"] * 2
+    assert "/set/manifest.json: is a web page, expected a manifest; check the URL" in fault(rough.url)
+    rough.encoding = "gzip"
+    assert "/set/manifest.json: comes in the encoding 'gzip'" in fault(rough.url.replace("//", "//token@"))
+    assert rough.headers[-1]["Authorization"] == "Basic dG9rZW46"
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -260,7 +343,7 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        monkeypatch.setattr("manifests.web.TIMEOUT", 0.05)
+        monkeypatch.setattr("manifests.patience.TIMEOUT", 0.05)
         assert "the server said nothing for 0.05 s" in fault(f"http://127.0.0.1:{port}/set")
     assert "Connection refused; try again later" in fault(f"http://127.0.0.1:{port}/set")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
