@@ -11,17 +11,29 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from manifests.cached import cache_home, held, is_there, note_seen, read_seen, require_room, seen_now, set_files
+from manifests.cached import (
+    Seen,
+    SetFile,
+    cache_home,
+    held,
+    is_there,
+    note_seen,
+    read_seen,
+    remove_others,
+    require_room,
+    seen_now,
+    set_files,
+)
 from manifests.download import download, read_whole
 from manifests.errors import PatchSetError
-from manifests.files import describe_os_error, is_plain
-from manifests.finish import file_digests, write_manifest
-from manifests.patchset import MANIFEST_NAME, MAX_MANIFEST_BYTES, open_patchset
+from manifests.files import describe_os_error, is_plain, read_regular_file
+from manifests.finish import file_digests, has_exports, write_manifest
+from manifests.patchset import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from manifests.schema import Manifest, parse_manifest
 from manifests.store import StorePlace
 from manifests.sums import MAX_SUMS_BYTES, SUMS_NAME, parse_sums
 from manifests.terminal import note
-from manifests.transfers import alone, run_jobs
+from manifests.transfers import Channel, alone, run_jobs
 from manifests.urls import WEB_SCHEMES, Place, parse_url
 from manifests.web import WebPlace
 
@@ -107,24 +119,30 @@ def _fill(found: RemoteSet, on_bytes: Callable[[int], None]) -> None:
     seen, before = read_seen(folder), read_seen(folder)
     try:
         missing = [file for file in set_files(manifest) if not is_there(folder, file, seen, on_bytes)]
+        remove_others(folder, missing)
         if missing:
             require_room(folder, missing)
             note(f"{found.place.shown()}: fetching {sum(file.bytes for file in missing) / 1e6:,.1f} MB into {folder}")
-        jobs = [partial(download, found.place, file.name, file.bytes, file.sha256, folder) for file in missing]
-        run_jobs(jobs, on_bytes)
-        seen |= {file.name: seen_now(folder, file) for file in missing}
+        run_jobs([partial(_bring, found, file, seen) for file in missing], on_bytes)
     finally:
         if seen != before:
-            note_seen(folder, seen)
-    if not _has_manifest(folder, manifest):
+            note_seen(folder, dict(seen))  # a thread that is not yet stopped may add to it
+    if not _is_finished(folder, manifest):
         write_manifest(folder, manifest)
 
 
-def _has_manifest(folder: Path, manifest: Manifest) -> bool:
+def _bring(found: RemoteSet, file: SetFile, seen: Seen, channel: Channel) -> None:
+    download(found.place, file.name, file.bytes, file.sha256, found.folder, channel)
+    seen[file.name] = seen_now(found.folder, file)
+
+
+def _is_finished(folder: Path, manifest: Manifest) -> bool:
+    """Whether the manifest and all that follows from it is there and as it was written."""
     try:
-        return open_patchset(folder).manifest == manifest and is_plain(folder / SUMS_NAME)
-    except PatchSetError:
+        data = read_regular_file(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    except OSError:
         return False
+    return is_plain(folder / MANIFEST_NAME) and data == manifest.to_json() and has_exports(folder, manifest)
 
 
 def _read(place: Place, *, with_sums: bool) -> Manifest:

@@ -107,6 +107,44 @@ def test_what_was_damaged_in_the_cache_is_fetched_again(rough: Manners, patchset
     assert Counter(rough.names())[TAR] == 1 and "patches-000002.parquet" not in rough.names()
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "croissant.json", "index.json", "manifest.json"])
+def test_small_files_that_were_damaged_in_the_cache_are_written_again(
+    name: str, rough: Manners, patchset_path: Path, run_patchgen: Program
+) -> None:
+    folder = fetch(rough.url)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data.replace(b"1", b"2", 1) if name != "manifest.json" else data + b" ")
+    assert run_patchgen("verify", rough.url, "--workers", 1).status == 0
+    assert files(folder) == files(patchset_path)
+
+
+def test_what_a_killed_writer_left_in_the_cache_goes(rough: Manners, patchset_path: Path) -> None:
+    folder = fetch(rough.url)
+    (folder / f"{PART_PREFIX}123-{SEEN_NAME}").write_text("{")
+    (folder / f"{PART_PREFIX}{TABLE}").write_text("of a table that is there")
+    (folder / SEEN_NAME).unlink()
+    os.mkfifo(folder / SEEN_NAME)
+    assert files(fetch(rough.url)) == files(patchset_path)
+
+
+def test_something_else_under_a_files_name_is_told_before_anything_is_fetched(rough: Manners) -> None:
+    folder = fetch(rough.url)
+    (folder / TAR).unlink()
+    (folder / TAR).mkdir()
+    (folder / TABLE).unlink()
+    assert f"{TAR}: is no regular file, though a set's file belongs there" in fault(rough.url)
+    assert Counter(rough.names())[TABLE] == 1
+
+
+def test_what_came_before_another_file_failed_is_not_hashed_again(
+    rough: Manners, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    rough.statuses["patches-000002.parquet"] = [403]
+    assert "403" in fault(rough.url)
+    monkeypatch.setattr(manifests.cached, "file_digest", lambda path: pytest.fail(f"hashed {path}"))
+    fetch(rough.url)
+
+
 def test_a_server_that_ignores_ranges_is_started_over(rough: Manners, patchset_path: Path) -> None:
     rough.cut, rough.cuts, rough.ranges = CUT, 1, False
     assert files(fetch(rough.url)) == files(patchset_path)
@@ -381,6 +419,21 @@ def test_urls_that_are_none(url: str, part: str, run_patchgen: Program) -> None:
     assert_one_line(told, part, status=2)
     for secret in ("cret", "sec/", "AKIA"):
         assert secret not in said + told.err
+
+
+def test_whatever_a_store_raises_is_told_in_one_line_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "dir://x: " in fault("dir://x")
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+
+    class OddError(Exception):
+        """Of a package that nobody knows."""
+
+    def odd(*arguments: object, **options: object) -> None:
+        raise OddError("lab:se%40cret@host?key=sesame\nse@cret")
+
+    monkeypatch.setattr(memory, "info", odd)
+    told = fault("memory://lab:se%40cret@host/set?key=sesame")
+    assert told == "memory://host/set?…/manifest.json: …@host?… …; try again later"
 
 
 @pytest.mark.parametrize(
