@@ -37,8 +37,8 @@ class Location(click.Path):
         return url
 
 
-def local_folder(location: str | Path) -> Path:
-    """The folder of a set: where it is, or where the cache has it once it was fetched.
+def local_folder(location: str | Path, *, anew: bool = False) -> Path:
+    """The folder of a set: where it is, or where the cache has it once it was fetched; ``anew`` as ``fetch_set``.
 
     Raises:
         PatchSetError: as ``remote.fetch``.
@@ -50,10 +50,11 @@ def local_folder(location: str | Path) -> Path:
 
     try:
         found = find_set(location)
-        with progress_bar("fetching (bytes)", found.bytes) as update:
-            return fetch_set(found, counting(update))
+        with progress_bar("reading (bytes)" if anew else "fetching (bytes)", found.bytes) as update:
+            return fetch_set(found, counting(update), anew=anew)
     except KeyboardInterrupt as stop:
-        raise InterruptedProgram("interrupted; run the same command again to go on fetching") from stop
+        how = "read it from the beginning" if anew else "go on fetching"
+        raise InterruptedProgram(f"interrupted; run the same command again to {how}") from stop
 
 
 def require_local(location: str | Path, what: str) -> Path:

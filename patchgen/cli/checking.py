@@ -44,7 +44,8 @@ def verify(
 ) -> None:
     """Check every file, member, row and digest of a set.
 
-    SHARDS is a set's folder or URL. Ends with status 1 if anything is wrong.
+    SHARDS is a set's folder or URL. Of a URL every file is read where it was published, also where the cache has it.
+    Ends with status 1 if anything is wrong.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
@@ -52,9 +53,11 @@ def verify(
 
     if fast and regenerate:
         raise click.UsageError("--fast reads no shard, so it cannot go with --regenerate.")
+    if fast and isinstance(shards, str):
+        raise click.UsageError("--fast looks at a folder; of a URL 'patchgen info' reads the manifest alone.")
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image belong together.")
-    folder = local_folder(shards)
+    folder = local_folder(shards, anew=True)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise PatchgenError(f"{folder}: {what}; give the folder of a set")

@@ -233,8 +233,6 @@ def test_a_build_to_s3_that_is_killed_and_run_again(
     key = "sets/one/patches-000001.tar"
     data = s3.get_object(Bucket="lab", Key=key)["Body"].read()
     s3.put_object(Bucket="lab", Key=key, Body=data[:900] + b"x" + data[901:])
-    assert run_patchgen("verify", "s3://lab/sets/one", "--workers", 1).status == 0  # what was fetched is still good
-    os.environ["PATCHSET_CACHE"] += "-2"
     assert_one_line(run_patchgen("verify", "s3://lab/sets/one", "-q"), f"s3://lab/{key}: sha256 is ", "twice over")
 
 

@@ -1,6 +1,7 @@
 """Sets from elsewhere: whatever a server does, what arrives is the set, or one line says why not."""
 
 import errno
+import hashlib
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from manifests.download import read_whole
 from manifests.files import PART_PREFIX
 from manifests.remote import fetch
 from manifests.schema import make_manifest
+from manifests.sums import format_sums, read_sums
 from manifests.transfers import Channel, alone
 from manifests.urls import Answer, parse_url, shown
 from tests.conftest import Program, assert_one_line
@@ -535,7 +537,7 @@ def test_ctrl_c_keeps_what_has_come(rough: Manners, own_cache: Path, patchset_pa
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "patchgen: interrupted; run the same command again to go on fetching"
+    assert err.splitlines()[-1] == "patchgen: interrupted; run the same command again to read it from the beginning"
     rough.stalled.clear()
     part = next(own_cache.rglob(f"*{PART_PREFIX}{TAR}"))
     have = part.stat().st_size
@@ -568,6 +570,49 @@ def test_every_command_that_reads_takes_a_url(
     assert missing.status == 0
     rough.statuses = {"manifest.json": [404]}
     assert_one_line(run_patchgen("verify", rough.url), "404 Not Found")
+
+
+def test_verify_reads_what_is_published_and_keeps_what_is_good(
+    rough: Manners, patchset_path: Path, run_patchgen: Program
+) -> None:
+    folder = fetch(rough.url)
+    (folder / TABLE).unlink()
+    (folder / f"{PART_PREFIX}{TABLE}").write_bytes((patchset_path / TABLE).read_bytes()[:100])
+    before = rough.sent.copy()
+    assert run_patchgen("verify", rough.url, "--workers", 1).status == 0
+    every = {path.name: path.stat().st_size for path in patchset_path.iterdir() if path.name != "README.md"}
+    assert rough.sent - before == Counter(every)
+    assert files(folder) == files(patchset_path)
+    for name, told in ((TAR, "twice over"), ("index.json", "SHA256SUMS there says "), ("croissant.json", "says ")):
+        rough.flips[name] = 2
+        assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/{name}: sha256 is ", told)
+    rough.statuses["index.json"] = [404]
+    assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/index.json: the server answers 404")
+    rough.asked.clear()
+    assert_one_line(run_patchgen("verify", rough.url, "--fast"), "--fast looks at a folder", status=2)
+    assert not rough.asked
+    assert files(fetch(rough.url)) == files(patchset_path) and set(rough.names()) == {"manifest.json", "SHA256SUMS"}
+
+
+@pytest.mark.parametrize("name", ["patches-000000.idx", "croissant.json", "../../notes"])
+def test_verify_looks_at_all_that_published_sums_name(
+    name: str, patchset_path: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+    named = read_sums(copy / "SHA256SUMS") | {name: hashlib.sha256(b"{}").hexdigest()}
+    (copy / "SHA256SUMS").write_bytes(format_sums(named))
+    if ".." not in name:
+        (copy / name).write_bytes(b"{}")
+    with serving(copy) as rough:
+        told = run_patchgen("verify", rough.url, "-q")
+        if name.endswith(".idx"):
+            assert told.status == 0 and name in rough.names()
+        else:
+            end = (
+                "croissant.json: is not what" if name == "croissant.json" else "SHA256SUMS: names ../../notes, which"
+            )
+            assert_one_line(told, f"{rough.url}/{end}")
+        assert "notes" not in rough.names()
 
 
 def test_a_set_opened_by_its_url_is_read_from_the_cache(rough: Manners, own_cache: Path) -> None:
