@@ -58,14 +58,14 @@ def local_folder(location: str | Path, *, anew: bool = False) -> Path:
 
 
 def require_local(location: str | Path, what: str) -> Path:
-    """A path, where a set is to be changed.
+    """A path, where a set is to be changed; ``what`` says of a URL why it cannot be, and what to do.
 
     Raises:
         PatchSetError: it is a URL.
     """
     if isinstance(location, Path):
         return location
-    raise PatchSetError(f"{shown(location)}: {what} works on a local folder; fetch the set there first")
+    raise PatchSetError(f"{shown(location)}: {what}")
 
 
 def location_name(location: str | Path) -> str:

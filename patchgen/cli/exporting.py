@@ -32,7 +32,7 @@ def export(shards: Path | str, dali: bool, bag: Path | None, as_json: bool) -> N
     from patchgen.export import export as run_export  # noqa: PLC0415
     from patchgen.export import export_bag  # noqa: PLC0415
 
-    folder = require_local(shards, "export")
+    folder = require_local(shards, "export writes into a folder; copy the set's files into one first")
     tables = sum(path.stat().st_size for path in folder.glob("patches-*.parquet")) if dali else 0
     with progress_bar("indexes, bytes", tables) as update:
         written = run_export(folder, dali=dali, on_bytes=counting(update))

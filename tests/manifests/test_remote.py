@@ -565,7 +565,7 @@ def test_every_command_that_reads_takes_a_url(
     assert run_patchgen("preview", rough.url, "--out", tmp_path / "sheet.png").status == 0
     assert run_patchgen("verify", patchset_path, "--workers", 1).status == 0
     extended = run_patchgen("extend", rough.url, "--n", 300, "--image", photo_path)
-    assert_one_line(extended, f"{rough.url}: extend works on a local folder")
+    assert_one_line(extended, f"{rough.url}: extend changes a folder; build the longer set to another --out")
     missing = run_patchgen("verify", f"http://127.0.0.1:{rough.port}/set", "-q")
     assert missing.status == 0
     rough.statuses = {"manifest.json": [404]}
