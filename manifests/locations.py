@@ -10,6 +10,19 @@ from manifests.terminal import InterruptedProgram, counting, progress_bar
 from manifests.urls import WEB_SCHEMES, is_url, parse_url, shown
 
 
+class LocalPath(click.Path):
+    """A path, and no URL: a folder that was made for one would be called ``s3:``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``."""
+        if isinstance(value, str) and is_url(value):
+            self.fail(f"{shown(value)}: is a URL, expected a path; only sets are taken from elsewhere.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Location(click.Path):
     """A path, or a URL as text; with ``to_write`` none of a web server, which takes no files."""
 

@@ -25,6 +25,7 @@ from patchgen.errors import PatchgenError
 if TYPE_CHECKING:
     from manifests import Manifest
     from manifests.verify import Fault, Report
+    from patchgen.source import Photo
 
 
 @click.command()
@@ -57,6 +58,7 @@ def verify(
         raise click.UsageError("--fast looks at a folder; of a URL 'patchgen info' reads the manifest alone.")
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image belong together.")
+    photos = _read_photos(images)
     folder = local_folder(shards, anew=True)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
@@ -66,7 +68,7 @@ def verify(
     faults, again = list(report.faults), 0
     if regenerate and report.manifest is not None:
         again = min(regenerate, report.manifest.n)
-        faults += _regenerate(folder, images, again)
+        faults += _regenerate(folder, photos, again)
     if as_json:
         click.echo(json.dumps(_verdict(report, faults, fast=fast, again=again)))
     else:
@@ -110,12 +112,18 @@ def _announced(shards: Path) -> int:
         return 0
 
 
-def _regenerate(shards: Path, paths: tuple[Path, ...], count: int) -> "list[Fault]":
-    from manifests.patchset import open_patchset  # noqa: PLC0415
-    from patchgen.rebuild import regenerate  # noqa: PLC0415
+def _read_photos(paths: tuple[Path, ...]) -> "list[Photo]":
+    if not paths:
+        return []  # and no image library is loaded
     from patchgen.source import read_photo  # noqa: PLC0415
 
-    photos = [read_photo(path) for path in paths]
+    return [read_photo(path) for path in paths]
+
+
+def _regenerate(shards: Path, photos: "list[Photo]", count: int) -> "list[Fault]":
+    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from patchgen.rebuild import regenerate  # noqa: PLC0415
+
     with progress_bar("building again", count) as update:
         return regenerate(open_patchset(shards), photos, count, counting(update))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from manifests.locations import require_local
+from manifests.locations import LocalPath, require_local
 from manifests.terminal import counting, progress_bar, say
 from patchgen.cli.options import json_option, shards_argument
 
@@ -16,7 +16,7 @@ from patchgen.cli.options import json_option, shards_argument
 @click.option(
     "--bagit",
     "bag",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(file_okay=False),
     metavar="DIR",
     help="And the set as a BagIt bag, in a new folder.",
 )

@@ -590,6 +590,8 @@ def test_verify_reads_what_is_published_and_keeps_what_is_good(
     assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/index.json: the server answers 404")
     rough.asked.clear()
     assert_one_line(run_patchgen("verify", rough.url, "--fast"), "--fast looks at a folder", status=2)
+    nothing = ("--regenerate", 1, "--image", folder / "nothing.png")
+    assert_one_line(run_patchgen("verify", rough.url, *nothing), "nothing.png: cannot be read")
     assert not rough.asked
     assert files(fetch(rough.url)) == files(patchset_path) and set(rough.names()) == {"manifest.json", "SHA256SUMS"}
 
@@ -613,6 +615,17 @@ def test_verify_looks_at_all_that_published_sums_name(
             )
             assert_one_line(told, f"{rough.url}/{end}")
         assert "notes" not in rough.names()
+
+
+def test_paths_are_no_urls(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    for words in (
+        ("source", "noise", "--out", "s3://lab/noise.png"),
+        ("preview", tmp_path, "--out", "s3://lab/sheet.png"),
+        ("export", tmp_path, "--bagit", "s3://lab/bag"),
+        ("pack", "s3://lab/images", "--out", tmp_path / "out"),
+        ("build", "--image", "s3://lab/photo.png", "--n", 1, "--out", tmp_path / "out"),
+    ):
+        assert_one_line(run_patchgen(*words), ": is a URL, expected a path; only sets are taken from", status=2)
 
 
 def test_a_set_opened_by_its_url_is_read_from_the_cache(rough: Manners, own_cache: Path) -> None:
