@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distill.augment import normalise
 from distill.config import Config
+from distill.data.labelled import require_data
 from distill.data.view import View
 from distill.errors import DistillError, Say
 from distill.labels import (
@@ -55,6 +56,25 @@ def label(config: Config, shards: Path, out: Path, *, device: torch.device, say:
     """
     with own_folder(out, "run it again"):
         return _label(config, shards, out, device, say)
+
+
+def check_inputs(config: Config, out: Path) -> None:
+    """Look at what ``label`` needs beside its set, as long as that is not yet there.
+
+    Raises:
+        DistillError: the teacher, the evaluation data or ``out`` are missing or wrong.
+    """
+    load_teacher(config.teacher, torch.device("cpu"))
+    if config.eval.data is not None:
+        require_data(config.eval.data)
+    with own_folder(out, "run it again"):
+        _require_free(out)
+
+
+def check_stored(config: Config, folder: Path) -> None:
+    """As ``check_inputs``, for ``verify``."""
+    load_teacher(config.teacher, torch.device("cpu"))
+    read_labels(folder)
 
 
 def _label(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> LabelsManifest:

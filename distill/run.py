@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill.config import Config
 from distill.data.cache import open_source
-from distill.data.labelled import load_labelled
+from distill.data.labelled import load_labelled, require_data
 from distill.data.order import Order
 from distill.data.view import Resident, View
 from distill.engine import Engine
@@ -19,6 +19,7 @@ from distill.errors import Say, ignore
 from distill.estimate import WORTH_STEPS, Cost, estimate
 from distill.evaluate import logits_of
 from distill.judge import Judge, Verdict, require_top1
+from distill.labels import read_labels
 from distill.lesson import Lesson, LiveLesson, open_lesson
 from distill.loop import Loop
 from distill.losses import make_loss
@@ -37,7 +38,7 @@ from distill.runs import (
     run_directory,
 )
 from distill.sample import keep_sample
-from distill.teacher import Teacher
+from distill.teacher import Teacher, load_teacher
 from manifests import PatchSet, open_patchset
 
 
@@ -52,6 +53,23 @@ def train(config: Config, shards: Path, out: Path, *, resume: bool, device: torc
     """
     with run_directory(out, resume):
         return _train(config, shards, out, device, say)
+
+
+def check_inputs(config: Config, out: Path | None, *, resume: bool) -> None:
+    """Look at what a run needs beside its set, as long as that is not yet there; ``out`` if it is known.
+
+    Raises:
+        DistillError: the teacher, its logits, the evaluation data or the run directory are missing or wrong.
+    """
+    if config.teacher.labels is not None:
+        read_labels(config.teacher.labels)
+    if config.teacher.labels is None or config.teacher.weights is not None:
+        load_teacher(config.teacher, torch.device("cpu"))
+    if config.eval.data is not None:
+        require_data(config.eval.data)
+    if out is not None:
+        with run_directory(out, resume):
+            pass
 
 
 def _train(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The cache of sets from elsewhere: where it is, who works in it, and which of a set's files are there and whole."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -8,12 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from manifests.digest import file_digest
 from manifests.download import part_of
 from manifests.errors import PatchSetError
-from manifests.files import hold_folder, is_plain, write_atomically
+from manifests.files import PART_PREFIX, hold_folder, is_plain, read_regular_file, write_atomically
 from manifests.schema import Manifest
 from manifests.terminal import note
 
@@ -75,11 +75,17 @@ def set_files(manifest: Manifest) -> Iterator[SetFile]:
 
 
 def is_there(folder: Path, file: SetFile, seen: Seen, on_bytes: Callable[[int], None]) -> bool:
-    """Whether a file is there and whole, hashed now or, as its size and time show, before; damaged ones go."""
+    """Whether a file is there and whole, hashed now or, as its size and time show, before; damaged ones go.
+
+    Raises:
+        OSError: it cannot be read, or something else has its name.
+    """
     path = folder / file.name
     if not is_plain(path):
         if path.is_symlink():
             path.unlink()
+        elif path.exists():
+            raise OSError(errno.EEXIST, "is no regular file, though a set's file belongs there", str(path))
         return False
     status = path.stat()
     if status.st_size == file.bytes:
@@ -103,11 +109,9 @@ def seen_now(folder: Path, file: SetFile) -> tuple[int, int, str]:
 
 def read_seen(folder: Path) -> Seen:
     """What was noted; whatever is wrong with the note, files are hashed again."""
-    path = folder / SEEN_NAME
     try:
-        if path.stat().st_size > _MAX_SEEN_BYTES:
-            return {}
-        return {str(name): (int(size), int(time_), str(sha)) for name, (size, time_, sha) in _pairs(path)}
+        value = json.loads(read_regular_file(folder / SEEN_NAME, _MAX_SEEN_BYTES))
+        return {str(name): (int(size), int(time_), str(sha)) for name, (size, time_, sha) in value.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
@@ -118,8 +122,16 @@ def note_seen(folder: Path, seen: Seen) -> None:
         write_atomically(folder / SEEN_NAME, json.dumps(seen).encode())
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, Any]]:
-    yield from json.loads(path.read_bytes()).items()
+def remove_others(folder: Path, missing: list[SetFile]) -> None:
+    """Remove what killed writers left, but not what ``missing`` files go on from; call only while holding the folder.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    kept = {part_of(folder, file.name) for file in missing}
+    for part in folder.glob(f"{PART_PREFIX}*"):
+        if part not in kept:
+            part.unlink(missing_ok=True)
 
 
 def require_room(folder: Path, missing: list[SetFile]) -> None:

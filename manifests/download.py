@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from manifests.errors import PassingError, PatchSetError
 from manifests.files import PART_PREFIX, is_plain
@@ -15,11 +17,18 @@ ATTEMPTS = 5
 PAUSE = 0.5
 """Seconds before the second of them; twice as long before each that follows."""
 ENOUGH = 1 << 14
-"""Bytes that make an attempt one that was not in vain."""
+"""Bytes that make an attempt one that was not in vain, if none came as far before."""
+WHOLE_SECONDS = 900.0
+"""Seconds after which a small file must be there."""
+AGAIN = "; try again later"
 _BLOCK = 1 << 20
 
 
-class _WrongFileError(Exception):
+class WrongFileError(PatchSetError):
+    """A file elsewhere is another one than it should be."""
+
+
+class _OtherBytesError(Exception):
     """What is sent cannot be the file; the message says why."""
 
 
@@ -29,30 +38,34 @@ def read_whole(place: Place, name: str, limit: int, channel: Channel) -> bytes:
     Raises:
         PatchSetError: it cannot be had, or is longer.
     """
-    failures = 0
+    failures, end = 0, time.monotonic() + WHOLE_SECONDS
     while True:
         try:
-            return _read_once(place, name, limit)
+            return _read_once(place, name, limit, end)
         except PassingError as error:
             failures += 1
             wait_again(failures, error, channel)
 
 
-def _read_once(place: Place, name: str, limit: int) -> bytes:
+def _read_once(place: Place, name: str, limit: int, end: float) -> bytes:
     answer = place.open(name, 0)
-    pieces, have = [], 0
-    for piece in answer.pieces:
-        pieces.append(piece)
-        have += len(piece)
-        if have > limit:
+    data = bytearray()
+    while True:
+        if max(len(data), answer.total or 0) > limit:
             raise PatchSetError(f"{place.shown(name)}: more than {limit} bytes, no such file of a set has more")
-    if answer.total not in (None, have):
-        raise PassingError(f"{place.shown(name)}: cut off after {have} of {answer.total} bytes; try again later")
-    return b"".join(pieces)
+        if time.monotonic() > end:
+            raise PatchSetError(f"{place.shown(name)}: not there after {WHOLE_SECONDS:g} s; try again later")
+        piece = next(answer.pieces, None)
+        if piece is None:
+            break
+        data += piece
+    if answer.total not in (None, len(data)):
+        raise PassingError(f"{place.shown(name)}: cut off after {len(data)} of {answer.total} bytes; try again later")
+    return bytes(data)
 
 
 def wait_again(failures: int, error: PassingError, channel: Channel) -> None:
-    """Pause before the next attempt.
+    """Pause before the next attempt, as long as a server told at least.
 
     Raises:
         PassingError: there were enough of them.
@@ -60,13 +73,49 @@ def wait_again(failures: int, error: PassingError, channel: Channel) -> None:
     if failures >= ATTEMPTS:
         raise error
     if failures == 1:
-        channel.note(f"{error}: trying again".replace("; try again later: trying", "; trying"))
-    channel.pause(PAUSE * 2 ** (failures - 1) if failures else 0)
+        soon = f" in {error.after:g} s" if error.after else ""
+        told = str(error).removesuffix(AGAIN)
+        channel.note(f"{told}{':' if told == str(error) else ';'} trying again{soon}")
+    channel.pause(max(error.after, PAUSE * 2 ** (failures - 1) if failures else 0.0))
 
 
 def part_of(folder: Path, name: str) -> Path:
     """Where a file lies until it is whole: what an interrupted download leaves, and the next one goes on from."""
     return folder / f"{PART_PREFIX}{name}"
+
+
+class _Taken:
+    """What has come of a file of ``size`` bytes: hashed, and kept where there is a file for it."""
+
+    def __init__(self, size: int, channel: Channel, file: BinaryIO | None = None) -> None:
+        self.size, self.channel, self.file = size, channel, file
+        self.state, self.have = hashlib.sha256(), 0
+        if file is None:
+            return
+        if file.seek(0, os.SEEK_END) > size:
+            file.truncate(0)
+        file.seek(0)
+        while block := file.read(_BLOCK):  # what an interrupted download left
+            self.state.update(block)
+        self.have = file.tell()
+        channel.count(self.have)
+
+    def add(self, piece: bytes, at: int) -> None:
+        """Take a piece that begins at byte ``at``: behind what there is, or, where all is sent anew, at 0."""
+        self.channel.check()
+        if at != self.have:
+            if self.file is not None:
+                self.file.seek(0)
+                self.file.truncate()
+            self.channel.count(-self.have)
+            self.state, self.have = hashlib.sha256(), 0
+        if self.have + len(piece) > self.size:
+            raise _OtherBytesError(f"more than the {self.size} bytes that the manifest says")
+        if self.file is not None:
+            self.file.write(piece)
+        self.state.update(piece)
+        self.have += len(piece)
+        self.channel.count(len(piece))
 
 
 def download(place: Place, name: str, size: int, sha256: str, folder: Path, channel: Channel) -> None:
@@ -78,73 +127,80 @@ def download(place: Place, name: str, size: int, sha256: str, folder: Path, chan
         Stopped: no more is wanted; what there is stays, to go on from.
     """
     part = part_of(folder, name)
-    for again in (False, True):
+
+    def receive() -> str:
         if not is_plain(part):
             part.unlink(missing_ok=True)
-        try:
-            found = _receive(place, name, size, part, channel)
-            wrong = f"sha256 is {found}, the manifest says {sha256}"
-        except _WrongFileError as error:
-            found, wrong = "", str(error)
-        if found == sha256:
-            part.replace(folder / name)
-            return
+        with part.open("a+b") as file:
+            found = _receive(place, name, _Taken(size, channel, file))
+            file.flush()
+            os.fsync(file.fileno())
+        return found
+
+    def drop() -> None:
         channel.count(-part.stat().st_size)
         part.unlink()
+
+    _receive_right(place, name, sha256, channel, receive, drop)
+    part.replace(folder / name)
+
+
+def prove(place: Place, name: str, size: int, sha256: str, channel: Channel) -> None:
+    """Read a file of a place and keep nothing of it; as ``download`` but for that."""
+    taken = _Taken(size, channel)
+
+    def receive() -> str:
+        return _receive(place, name, taken)
+
+    def drop() -> None:
+        nonlocal taken
+        channel.count(-taken.have)
+        taken = _Taken(size, channel)
+
+    _receive_right(place, name, sha256, channel, receive, drop)
+
+
+def _receive_right(
+    place: Place, name: str, sha256: str, channel: Channel, receive: Callable[[], str], drop: Callable[[], None]
+) -> None:
+    """Receive a file, and once more where it is a wrong one; ``drop`` does away with that."""
+    for again in (False, True):
+        try:
+            found = receive()
+            wrong = f"sha256 is {found}, the manifest says {sha256}"
+        except _OtherBytesError as error:
+            found, wrong = "", str(error)
+        if found == sha256:
+            return
+        drop()
         if not again:
             channel.note(f"{place.shown(name)}: {wrong}; fetching it once more")
-    raise PatchSetError(
+    raise WrongFileError(
         f"{place.shown(name)}: {wrong}, twice over: the file there is not the set's; tell whoever published it"
     )
 
 
-def _receive(place: Place, name: str, size: int, part: Path, channel: Channel) -> str:
-    """Fill ``part`` up to ``size`` bytes; the digest of all of them as hex."""
-    failures = 0
-    with part.open("a+b") as file:
-        state = _hash_start(file, size)
-        have = file.tell()
-        channel.count(have)
-        while have < size:
-            before = have
-            try:
-                answer = place.open(name, have)
-                if answer.total not in (None, size):
-                    raise _WrongFileError(f"{answer.total} bytes, the manifest says {size}")
-                if answer.start != have:
-                    state = _start_over(file, channel, have)
-                    have = 0
-                for piece in answer.pieces:
-                    channel.check()
-                    if have + len(piece) > size:
-                        raise _WrongFileError(f"more than the {size} bytes that the manifest says")
-                    file.write(piece)
-                    state.update(piece)
-                    have += len(piece)
-                    channel.count(len(piece))
-                if have < size:
-                    raise PassingError(f"{place.shown(name)}: cut off after {have} of {size} bytes; try again later")
-            except PassingError as error:
-                failures = 0 if have - before >= ENOUGH else failures + 1
-                wait_again(failures, error, channel)
-        file.flush()
-        os.fsync(file.fileno())
-    return state.hexdigest()
-
-
-def _hash_start(file: BinaryIO, size: int) -> Any:
-    """The hash of what an interrupted download left; the file then stands at its end."""
-    state = hashlib.sha256()
-    if file.seek(0, os.SEEK_END) > size:
-        file.truncate(0)
-    file.seek(0)
-    while block := file.read(_BLOCK):
-        state.update(block)
-    return state
-
-
-def _start_over(file: BinaryIO, channel: Channel, have: int) -> Any:
-    file.seek(0)
-    file.truncate()
-    channel.count(-have)
-    return hashlib.sha256()
+def _receive(place: Place, name: str, taken: _Taken) -> str:
+    """Take all of a file's bytes; their digest as hex."""
+    failures, most = 0, taken.have
+    while taken.have < taken.size:
+        try:
+            answer = place.open(name, taken.have)
+            if answer.total not in (None, taken.size):  # what has come stays: this may be a busy server's page
+                raise PassingError(
+                    f"{place.shown(name)}: {answer.total} bytes, the manifest says {taken.size}; tell whoever "
+                    "published it, or try again later"
+                )
+            at = answer.start
+            for piece in answer.pieces:
+                taken.add(piece, at)
+                at = taken.have
+            if taken.have < taken.size:
+                raise PassingError(
+                    f"{place.shown(name)}: cut off after {taken.have} of {taken.size} bytes; try again later"
+                )
+        except PassingError as error:
+            failures = 0 if taken.have - most >= ENOUGH else failures + 1
+            most = max(most, taken.have)
+            wait_again(failures, error, taken.channel)
+    return str(taken.state.hexdigest())

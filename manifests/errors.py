@@ -13,7 +13,11 @@ class PatchSetError(ValueError):
 
 
 class PassingError(PatchSetError):
-    """A file elsewhere could not be had now; asked again it may be."""
+    """A file elsewhere could not be had now; asked again it may be, but not before ``after`` seconds."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 TORN = (

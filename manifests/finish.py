@@ -18,7 +18,8 @@ from manifests.sums import SUMS_NAME, format_sums, read_sums
 
 MAX_CARD_BYTES = 16 << 20
 _WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})
-_WORDS_BYTES = 1 << 16
+WORDS_BYTES = 1 << 16
+"""That other wording may add to a file."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -88,7 +89,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
         try:
             if not is_plain(folder / name):
                 yield name, "is missing or no regular file; 'patchgen export' writes it anew"
-            elif not _agree(read_regular_file(folder / name, 2 * len(data) + _WORDS_BYTES), data):
+            elif not agree(read_regular_file(folder / name, 2 * len(data) + WORDS_BYTES), data):
                 yield name, "is not what the manifest gives; 'patchgen export' writes it anew"
         except OSError as error:
             yield (
@@ -97,7 +98,8 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
             )
 
 
-def _agree(found: bytes, ours: bytes) -> bool:
+def agree(found: bytes, ours: bytes) -> bool:
+    """Whether a file that follows from a manifest says what ours says, in whatever words."""
     try:
         return found == ours or _but_words(parse_json(found, "")) == _but_words(parse_json(ours, ""))
     except PatchSetError:

@@ -10,6 +10,19 @@ from manifests.terminal import InterruptedProgram, counting, progress_bar
 from manifests.urls import WEB_SCHEMES, is_url, parse_url, shown
 
 
+class LocalPath(click.Path):
+    """A path, and no URL: a folder that was made for one would be called ``s3:``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``."""
+        if isinstance(value, str) and is_url(value):
+            self.fail(f"{shown(value)}: is a URL, expected a path; only sets are taken from elsewhere.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Location(click.Path):
     """A path, or a URL as text; with ``to_write`` none of a web server, which takes no files."""
 
@@ -37,8 +50,8 @@ class Location(click.Path):
         return url
 
 
-def local_folder(location: str | Path) -> Path:
-    """The folder of a set: where it is, or where the cache has it once it was fetched.
+def local_folder(location: str | Path, *, anew: bool = False) -> Path:
+    """The folder of a set: where it is, or where the cache has it once it was fetched; ``anew`` as ``fetch_set``.
 
     Raises:
         PatchSetError: as ``remote.fetch``.
@@ -50,21 +63,22 @@ def local_folder(location: str | Path) -> Path:
 
     try:
         found = find_set(location)
-        with progress_bar("fetching (bytes)", found.bytes) as update:
-            return fetch_set(found, counting(update))
+        with progress_bar("reading (bytes)" if anew else "fetching (bytes)", found.bytes) as update:
+            return fetch_set(found, counting(update), anew=anew)
     except KeyboardInterrupt as stop:
-        raise InterruptedProgram("interrupted; run the same command again to go on fetching") from stop
+        how = "read it from the beginning" if anew else "go on fetching"
+        raise InterruptedProgram(f"interrupted; run the same command again to {how}") from stop
 
 
 def require_local(location: str | Path, what: str) -> Path:
-    """A path, where a set is to be changed.
+    """A path, where a set is to be changed; ``what`` says of a URL why it cannot be, and what to do.
 
     Raises:
         PatchSetError: it is a URL.
     """
     if isinstance(location, Path):
         return location
-    raise PatchSetError(f"{shown(location)}: {what} works on a local folder; fetch the set there first")
+    raise PatchSetError(f"{shown(location)}: {what}")
 
 
 def location_name(location: str | Path) -> str:

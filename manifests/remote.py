@@ -11,17 +11,30 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from manifests.cached import cache_home, held, is_there, note_seen, read_seen, require_room, seen_now, set_files
-from manifests.download import download, read_whole
+from manifests.cached import (
+    Seen,
+    SetFile,
+    cache_home,
+    held,
+    is_there,
+    note_seen,
+    read_seen,
+    remove_others,
+    require_room,
+    seen_now,
+    set_files,
+)
+from manifests.download import download, prove, read_whole
 from manifests.errors import PatchSetError
-from manifests.files import describe_os_error, is_plain
-from manifests.finish import file_digests, write_manifest
-from manifests.patchset import MANIFEST_NAME, MAX_MANIFEST_BYTES, open_patchset
+from manifests.files import describe_os_error, is_plain, read_regular_file
+from manifests.finish import file_digests, has_exports, write_manifest
+from manifests.patchset import MANIFEST_NAME, MAX_MANIFEST_BYTES
+from manifests.published import prove_exports
 from manifests.schema import Manifest, parse_manifest
 from manifests.store import StorePlace
 from manifests.sums import MAX_SUMS_BYTES, SUMS_NAME, parse_sums
 from manifests.terminal import note
-from manifests.transfers import alone, run_jobs
+from manifests.transfers import Channel, Job, alone, run_jobs
 from manifests.urls import WEB_SCHEMES, Place, parse_url
 from manifests.web import WebPlace
 
@@ -32,6 +45,8 @@ class RemoteSet:
 
     place: Place
     manifest: Manifest
+    sums: dict[str, str]
+    """What its ``SHA256SUMS`` says."""
     folder: Path
 
     @property
@@ -58,7 +73,7 @@ def read_remote_manifest(place: Place) -> Manifest:
     Raises:
         PatchSetError: it cannot be had, or breaks the format.
     """
-    return _read(place, with_sums=False)
+    return _read(place, with_sums=False)[0]
 
 
 def find_set(url: str) -> RemoteSet:
@@ -68,9 +83,10 @@ def find_set(url: str) -> RemoteSet:
         PatchSetError: either cannot be had, breaks the format, or they are not of one set.
     """
     place = open_place(url)
-    manifest = _read(place, with_sums=True)
+    manifest, sums = _read(place, with_sums=True)
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
-    return RemoteSet(place=place, manifest=manifest, folder=cache_home() / f"{manifest.set_id}-{digest[:16]}")
+    folder = cache_home() / f"{manifest.set_id}-{digest[:16]}"
+    return RemoteSet(place=place, manifest=manifest, sums=sums, folder=folder)
 
 
 def fetch(url: str, on_bytes: Callable[[int], None] | None = None) -> Path:
@@ -87,13 +103,16 @@ def fetch(url: str, on_bytes: Callable[[int], None] | None = None) -> Path:
     return parsed if isinstance(parsed, Path) else fetch_set(find_set(parsed), on_bytes)
 
 
-def fetch_set(found: RemoteSet, on_bytes: Callable[[int], None] | None = None) -> Path:
-    """As ``fetch``, for a set that was found."""
+def fetch_set(found: RemoteSet, on_bytes: Callable[[int], None] | None = None, *, anew: bool = False) -> Path:
+    """As ``fetch``, for a set that was found.
+
+    With ``anew`` every file is read where it was published, also those that the cache has; a good one there stays.
+    """
     folder = found.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder):
-            _fill(found, on_bytes or (lambda count: None))
+            _fill(found, on_bytes or (lambda count: None), anew)
     except OSError as error:
         raise PatchSetError(
             f"{describe_os_error(error, folder)}, or set PATCHSET_CACHE to another folder, and run the same command "
@@ -102,32 +121,44 @@ def fetch_set(found: RemoteSet, on_bytes: Callable[[int], None] | None = None) -
     return folder
 
 
-def _fill(found: RemoteSet, on_bytes: Callable[[int], None]) -> None:
+def _fill(found: RemoteSet, on_bytes: Callable[[int], None], anew: bool) -> None:
     folder, manifest = found.folder, found.manifest
     seen, before = read_seen(folder), read_seen(folder)
+    heard = (lambda count: None) if anew else on_bytes
     try:
-        missing = [file for file in set_files(manifest) if not is_there(folder, file, seen, on_bytes)]
+        missing = [file for file in set_files(manifest) if not is_there(folder, file, seen, heard)]
+        remove_others(folder, [] if anew else missing)
+        jobs: list[Job] = [partial(_bring, found, file, seen) for file in missing]
         if missing:
             require_room(folder, missing)
             note(f"{found.place.shown()}: fetching {sum(file.bytes for file in missing) / 1e6:,.1f} MB into {folder}")
-        jobs = [partial(download, found.place, file.name, file.bytes, file.sha256, folder) for file in missing]
+        if anew:
+            there = (file for file in set_files(manifest) if file not in missing)
+            jobs += [partial(prove, found.place, file.name, file.bytes, file.sha256) for file in there]
+            jobs.append(partial(prove_exports, found.place, manifest, found.sums))
         run_jobs(jobs, on_bytes)
-        seen |= {file.name: seen_now(folder, file) for file in missing}
     finally:
         if seen != before:
-            note_seen(folder, seen)
-    if not _has_manifest(folder, manifest):
+            note_seen(folder, dict(seen))  # a thread that is not yet stopped may add to it
+    if not _is_finished(folder, manifest):
         write_manifest(folder, manifest)
 
 
-def _has_manifest(folder: Path, manifest: Manifest) -> bool:
+def _bring(found: RemoteSet, file: SetFile, seen: Seen, channel: Channel) -> None:
+    download(found.place, file.name, file.bytes, file.sha256, found.folder, channel)
+    seen[file.name] = seen_now(found.folder, file)
+
+
+def _is_finished(folder: Path, manifest: Manifest) -> bool:
+    """Whether the manifest and all that follows from it is there and as it was written."""
     try:
-        return open_patchset(folder).manifest == manifest and is_plain(folder / SUMS_NAME)
-    except PatchSetError:
+        data = read_regular_file(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    except OSError:
         return False
+    return is_plain(folder / MANIFEST_NAME) and data == manifest.to_json() and has_exports(folder, manifest)
 
 
-def _read(place: Place, *, with_sums: bool) -> Manifest:
+def _read(place: Place, *, with_sums: bool) -> tuple[Manifest, dict[str, str]]:
     channel = alone()
     where = place.shown(MANIFEST_NAME)
     first: PatchSetError | None = None
@@ -135,10 +166,12 @@ def _read(place: Place, *, with_sums: bool) -> Manifest:
         data = read_whole(place, MANIFEST_NAME, MAX_MANIFEST_BYTES, channel)
         sums = read_whole(place, SUMS_NAME, MAX_SUMS_BYTES, channel) if with_sums else None
         try:
+            if data.lstrip()[:1] == b"<":
+                raise PatchSetError(f"{where}: is a web page, expected a manifest; check the URL")
             manifest = parse_manifest(data, where)
-            if sums is not None:
-                _compare(manifest, data, sums, place.shown(SUMS_NAME))
-            return manifest
+            if sums is None:
+                return manifest, {}
+            return manifest, _compared(manifest, data, sums, place.shown(SUMS_NAME))
         except PatchSetError as error:
             if first is not None:
                 raise
@@ -146,7 +179,7 @@ def _read(place: Place, *, with_sums: bool) -> Manifest:
             channel.note(f"{error}: reading it once more")
 
 
-def _compare(manifest: Manifest, data: bytes, sums: bytes, where: str) -> None:
+def _compared(manifest: Manifest, data: bytes, sums: bytes, where: str) -> dict[str, str]:
     named = parse_sums(sums, where)
     expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     for name, digest in expected.items():
@@ -155,3 +188,4 @@ def _compare(manifest: Manifest, data: bytes, sums: bytes, where: str) -> None:
                 f"{where}: names {name} with {named.get(name) or 'no digest'}, the manifest there gives {digest}: "
                 "one of them is damaged or of another set; tell whoever published it"
             )
+    return named

@@ -1,27 +1,22 @@
 """Files of a set in a store that fsspec knows: S3 and others."""
 
-import sys
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from manifests.errors import PassingError, PatchSetError
-from manifests.urls import Answer, shown, trimmed
+from manifests.urls import BUCKET_SCHEMES, Answer, shown, trimmed
 
 INSTALL = "pip install 'single-image-distillation[remote]'"
 _PIECE = 4 << 20
-_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "oci", "oss", "tos"})
-"""Stores without folders, where to make one might make a bucket."""
-
 _OPTIONS = {scheme: {"max_concurrency": 2} for scheme in ("s3", "s3a")}
 """Parts of a file that s3fs holds in memory at once, 50 MB each; several files are sent at a time."""
 
-_KINDS = (
-    *(("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"), ("aiohttp", "ClientError")),
-    *(("azure.core.exceptions", "AzureError"), ("google.auth.exceptions", "GoogleAuthError")),
-    *(("gcsfs.retry", "HttpError"), ("paramiko", "SSHException"), ("httpx", "HTTPError")),
+_FINAL = (
+    *(FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError, ImportError),
+    *(TypeError, AttributeError, LookupError, NotImplementedError),
 )
-"""Errors of stores' packages that are none of Python's own."""
-_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError, ImportError)
 _FINAL_NAMES = frozenset({"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound"})
 
 
@@ -30,15 +25,15 @@ class StorePlace:
 
     def __init__(self, url: str) -> None:
         self._shown = shown(url).rstrip("/")
-        try:
-            from fsspec.core import url_to_fs  # noqa: PLC0415 - most sets are local, and it may not be installed
+        self._secrets = _secrets(url)
+        with self._asking():
+            try:
+                from fsspec.core import url_to_fs  # noqa: PLC0415 - most sets are local, and it may not be installed
 
-            self.fs, root = url_to_fs(url, **_OPTIONS.get(url.partition("://")[0].lower(), {}))
-        except ImportError as error:
-            raise PatchSetError(f"{self._shown}: {error}; {INSTALL} reads S3") from error
-        except faults() as error:
-            raise self._fault("", error) from error
-        self.root = trimmed(root)
+                self.fs, root = url_to_fs(url, **_OPTIONS.get(url.partition("://")[0].lower(), {}))
+            except ImportError as error:
+                raise PatchSetError(f"{self._shown}: {error}; {INSTALL} reads S3") from error
+            self.root = trimmed(root)
 
     def shown(self, name: str = "") -> str:
         """See ``Place``."""
@@ -50,20 +45,16 @@ class StorePlace:
 
     def open(self, name: str, start: int) -> Answer:
         """See ``Place``."""
-        try:
+        with self._asking(name):
             self.fs.invalidate_cache()
             size = int(self.fs.info(self.path(name))["size"])
-        except faults() as error:
-            raise self._fault(name, error) from error
         begin = start if start <= size else 0
         return Answer(start=begin, total=size, pieces=self._pieces(name, begin, size))
 
     def _pieces(self, name: str, start: int, size: int) -> Iterator[bytes]:
         while start < size:
-            try:
+            with self._asking(name):
                 piece = self.fs.cat_file(self.path(name), start=start, end=min(start + _PIECE, size))
-            except faults() as error:
-                raise self._fault(name, error) from error
             if not piece:
                 return
             yield piece
@@ -75,18 +66,13 @@ class StorePlace:
         Raises:
             PatchSetError: it cannot be looked at.
         """
-        try:
-            self.fs.invalidate_cache()
-            entries = self.fs.ls(self.root, detail=True)
-        except FileNotFoundError:
-            return {}
-        except faults() as error:
-            raise self._fault("", error) from error
         found: dict[str, int | None] = {}
-        for entry in entries:
-            name = str(entry["name"]).rstrip("/").rpartition("/")[2]
-            if str(entry["name"]).strip("/") != self.root.strip("/"):  # a store may list the folder itself
-                found[name] = int(entry["size"] or 0) if entry["type"] == "file" else None
+        with self._asking(), contextlib.suppress(FileNotFoundError):
+            self.fs.invalidate_cache()
+            for entry in self.fs.ls(self.root, detail=True):
+                name = str(entry["name"]).rstrip("/").rpartition("/")[2]
+                if str(entry["name"]).strip("/") != self.root.strip("/"):  # a store may list the folder itself
+                    found[name] = int(entry["size"] or 0) if entry["type"] == "file" else None
         return found
 
     def make(self) -> None:
@@ -96,12 +82,10 @@ class StorePlace:
             PatchSetError: it cannot be made.
         """
         protocol = self.fs.protocol
-        if _BUCKETS & ({protocol} if isinstance(protocol, str) else set(protocol)):
-            return
-        try:
+        if BUCKET_SCHEMES & ({protocol} if isinstance(protocol, str) else set(protocol)):
+            return  # where to make a folder might make a bucket
+        with self._asking():
             self.fs.makedirs(self.root, exist_ok=True)
-        except faults() as error:
-            raise self._fault("", error) from error
 
     def send(self, source: Path, name: str) -> None:
         """Write a local file there.
@@ -110,10 +94,8 @@ class StorePlace:
             PassingError: it may be written when tried again.
             PatchSetError: it cannot be.
         """
-        try:
+        with self._asking(name):
             self.fs.put_file(str(source), self.path(name))
-        except faults() as error:
-            raise self._fault(name, error) from error
 
     def remove(self, name: str) -> None:
         """Remove a file there.
@@ -121,22 +103,34 @@ class StorePlace:
         Raises:
             PatchSetError: it cannot be.
         """
-        try:
+        with self._asking(name):
             self.fs.rm_file(self.path(name))
-        except faults() as error:
+
+    @contextlib.contextmanager
+    def _asking(self, name: str = "") -> Iterator[None]:
+        """What goes wrong in the block is the place's error, or that of a file in it."""
+        try:
+            yield
+        except PatchSetError:
+            raise
+        except Exception as error:  # what stands behind fsspec may raise anything, of any package
             raise self._fault(name, error) from error
 
     def _fault(self, name: str, error: Exception) -> PatchSetError:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
         if isinstance(error, FileNotFoundError):
             return PatchSetError(f"{self.shown(name)}: there is no such file or bucket; check the URL")
+        said = str(error)
+        for secret in self._secrets:
+            said = said.replace(secret, "…")
+        said = " ".join(said.split())[:200] or type(error).__name__
         if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
             return PatchSetError(f"{self.shown(name)}: {said}; check the URL, and what you may do there")
         return PassingError(f"{self.shown(name)}: {said}; try again later")
 
 
-def faults() -> tuple[type[Exception], ...]:
-    """What a store may raise: Python's errors, and those of the packages that are loaded."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in _KINDS)
-    known = [kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (OSError, ValueError, RuntimeError, ImportError, TypeError, LookupError, *known)
+def _secrets(url: str) -> list[str]:
+    """What a store's words must not repeat: user with password, the password alone, and a query."""
+    parts = urlsplit(url)
+    user = parts.netloc.rpartition("@")[0]
+    found = {user, user.partition(":")[2], parts.query} - {""}
+    return sorted(found | {unquote(secret) for secret in found}, key=len, reverse=True)

@@ -12,17 +12,19 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
+from manifests import patience
 from manifests.errors import PassingError, PatchSetError
 from manifests.urls import WEB_SCHEMES, Answer, shown, trimmed
 
-TIMEOUT = 30.0
-"""Seconds that a server may say nothing."""
 MAX_REDIRECTS = 5
+MAX_AFTER = 60.0
+"""Seconds that a busy server may tell us to stay away; one that says more is asked again after these."""
 _BLOCK = 1 << 17
 _KEPT = "/:@!$&'()*+,;=~"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NOT_NOW = (408, 425, 429, 500, 502, 503, 504)
 _NO_SUCH_RANGE = 416
+_PLAIN = ("", "identity", "aws-chunked")  # the last is a mark that some uploads to S3 leave on plain bytes
 _WAYS: tuple[type[Exception], ...] = (OSError, http.client.HTTPException, ValueError)
 
 
@@ -39,8 +41,8 @@ class WebPlace:
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.ProxyHandler,
-            urllib.request.HTTPHandler,
-            urllib.request.HTTPSHandler,
+            patience.PatientHandler,
+            patience.SafePatientHandler,
             urllib.request.UnknownHandler,
         ):
             self._opener.add_handler(handler())
@@ -61,6 +63,13 @@ class WebPlace:
             if isinstance(error, PatchSetError):
                 raise
             raise _fault(where, error) from error
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in _PLAIN:
+            response.close()
+            raise PatchSetError(
+                f"{where}: comes in the encoding {encoding[:20]!a}, though it was asked for as it is; tell whoever "
+                "published the set"
+            )
         status = response.status
         if status == _NO_SUCH_RANGE or (
             status == http.HTTPStatus.PARTIAL_CONTENT and not _continues(response, start)
@@ -83,20 +92,22 @@ class WebPlace:
                 request.add_header("Range", f"bytes={start}-")
             if self._authorization and urlsplit(url)[:2] == self._parts[:2]:
                 request.add_header("Authorization", self._authorization)
-            response = self._opener.open(request, timeout=TIMEOUT)
+            response = self._opener.open(request, timeout=patience.TIMEOUT)
             if response is None:
                 raise PatchSetError(f"{where}: nothing here can ask for it; give an http or https URL")
             if response.status in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT, _NO_SUCH_RANGE):
                 return response
             with contextlib.closing(response):
                 if response.status not in _REDIRECTS:
-                    raise _refusal(where, response.status, response.reason)
+                    raise _refusal(where, response)
                 url = _redirected(url, response.headers.get("Location", ""), where)
         raise PatchSetError(f"{where}: is redirected more than {MAX_REDIRECTS} times; give the URL it ends at")
 
 
 def _basic(user: str) -> str:
-    return "Basic " + base64.b64encode(unquote(user).encode()).decode("ascii")
+    user, _, password = user.partition(":")
+    pair = f"{unquote(user)}:{unquote(password)}"
+    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
 
 
 def _quoted(text: str, kept: str) -> str:
@@ -119,10 +130,12 @@ def _redirected(url: str, location: str, where: str) -> str:
     return urlunsplit(parts._replace(path=_quoted(parts.path, _KEPT), query=_quoted(parts.query, _KEPT + "?")))
 
 
-def _refusal(where: str, status: int, reason: str) -> PatchSetError:
-    said = f"{where}: the server answers {status} {reason[:60]}".rstrip()
+def _refusal(where: str, response: Any) -> PatchSetError:
+    status = response.status
+    said = f"{where}: the server answers {status} {response.reason[:60]}".rstrip()
     if status in _NOT_NOW:
-        return PassingError(f"{said}; try again later")
+        told = response.headers.get("Retry-After", "").strip()
+        return PassingError(f"{said}; try again later", min(float(told), MAX_AFTER) if _number(told) else 0.0)
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
         return PatchSetError(f"{said}; you may not read it, or a signature has expired: get its URL anew")
     return PatchSetError(f"{said}; check the URL, or ask whoever published the set")
@@ -137,8 +150,10 @@ def _fault(where: str, error: Exception) -> PatchSetError:
         return PatchSetError(f"{where}: its certificate is not good: {cause.verify_message}; check the URL")
     if isinstance(cause, (http.client.InvalidURL, UnicodeError, OverflowError)) or type(cause) is ValueError:
         return PatchSetError(f"{where}: is no URL that can be asked; check it")
+    if isinstance(cause, patience.SlowError):
+        return PassingError(f"{where}: the server is too slow: {cause}; try again later")
     if isinstance(cause, TimeoutError):
-        return PassingError(f"{where}: the server said nothing for {TIMEOUT:g} s; try again later")
+        return PassingError(f"{where}: the server said nothing for {patience.TIMEOUT:g} s; try again later")
     said = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return PassingError(f"{where}: {' '.join(said.split())[:200]}; try again later")
 

@@ -16,7 +16,7 @@ from manifests.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.schema import MAX_PATCHES, Manifest
 from manifests.sums import SUMS_NAME
-from patchgen.errors import PatchgenError
+from patchgen.errors import PatchgenError, TakenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 from patchgen.plan import PhotoPlan, Plan, identity_of_source, make_plan
 from patchgen.recipe import recorded_recipe
@@ -72,10 +72,9 @@ def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
         return None
     foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART_PREFIX))
     if foreign:
-        raise PatchgenError(
-            f"{folder}: holds files that no build wrote ({', '.join(foreign[:3])}"
-            f"{', …' if len(foreign) > 3 else ''}), expected an empty or new folder; choose another --out"
-        )
+        listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        what = f"holds files that no build wrote ({listed}), expected an empty or new folder"
+        raise TakenError(folder, what, "choose another --out")
     mark_unfinished(folder, plan)
     return None
 
@@ -142,15 +141,15 @@ def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) ->
     wanted = plan.identity()
     found = found | {"sources": [identity_of_source(source) for source in found["sources"]]}
     differing = list(differences(found, wanted))
-    if [path for path, _, _ in differing] == ["n"] and what == "holds a finished set" and found["n"] < plan.n:
-        raise PatchgenError(
-            f"{folder}: holds a finished set of {found['n']} patches, this build has {plan.n}; "
-            "make it longer with 'patchgen extend', or choose another --out"
-        )
     if [path for path, _, _ in differing] == ["n"]:
-        raise PatchgenError(
-            f"{folder}: {what} of {found['n']} patches, this build has {plan.n}; choose another --out, "
-            f"or give --n {found['n']}"
+        shorter = what == "holds a finished set" and found["n"] < plan.n
+        raise TakenError(
+            folder,
+            f"{what} of {found['n']} patches, this build has {plan.n}",
+            "make it longer with 'patchgen extend', or choose another --out"
+            if shorter
+            else f"choose another --out, or give --n {found['n']}",
+            shorter=shorter,
         )
     if differing:
         # First what a user types as an option, then what a recipe says.
@@ -158,7 +157,8 @@ def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) ->
         has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
         wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
         more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
-        raise PatchgenError(
-            f"{folder}: {what} with {has}, this build has {wants}{more}; "
-            "choose another --out, or give the options it was built with"
+        raise TakenError(
+            folder,
+            f"{what} with {has}, this build has {wants}{more}",
+            "choose another --out, or give the options it was built with",
         )

@@ -23,6 +23,8 @@ class Manners:
     """Bytes after which every connection ends."""
     cuts: int = 1 << 30
     """How often it does."""
+    cuts_of: dict[str, Iterator[int]] = field(default_factory=dict)
+    """Bytes of a file after which its next connections end."""
     ranges: bool = True
     wrong_range: bool = False
     length: bool = True
@@ -32,6 +34,13 @@ class Manners:
     """What follows a file's own bytes."""
     statuses: dict[str, list[int]] = field(default_factory=dict)
     """What is answered first."""
+    after: int | None = None
+    """What Retry-After says then."""
+    pages: dict[str, list[bytes]] = field(default_factory=dict)
+    """What is answered first in place of a file, as if it were one."""
+    encoding: str | None = None
+    chatter: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    """What is sent once, and then again and again, in place of an answer."""
     redirects: dict[str, str] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)
     stalled: set[str] = field(default_factory=set)
@@ -88,8 +97,10 @@ def _handler(state: Manners) -> type[BaseHTTPRequestHandler]:
             asked = self.headers.get("Range")
             state.asked.append((self.path, asked))
             state.headers.append(dict(self.headers))
-            if state.statuses.get(name):
-                return self.send_error(state.statuses[name].pop(0))
+            if state.statuses.get(name) or state.pages.get(name):
+                return self.send_instead(name)
+            if name in state.chatter:
+                return self.send_chatter(*state.chatter[name])
             if name in state.redirects:
                 self.send_response(302)
                 self.send_header("Location", state.redirects[name])
@@ -100,6 +111,25 @@ def _handler(state: Manners) -> type[BaseHTTPRequestHandler]:
             if not file.is_file():
                 return self.send_error(404)
             return self.send_file(name, file.read_bytes(), asked)
+
+        def send_instead(self, name: str) -> None:
+            page = b""
+            if state.statuses.get(name):
+                self.send_response(state.statuses[name].pop(0))
+            else:
+                self.send_response(200)
+                page = state.pages[name].pop(0)
+            if state.after is not None:
+                self.send_header("Retry-After", str(state.after))
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def send_chatter(self, first: bytes, again: bytes) -> None:
+            with contextlib.suppress(OSError):
+                self.wfile.write(first)
+                while not state.released.wait(0.01):
+                    self.wfile.write(again)
 
         def send_for_ever(self, name: str) -> None:
             self.send_response(200)
@@ -123,10 +153,13 @@ def _handler(state: Manners) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Range", f"bytes {told}-{len(whole) - 1}/{len(whole)}")
             if state.length:
                 self.send_header("Content-Length", str(len(body)))
+            if state.encoding is not None:
+                self.send_header("Content-Encoding", state.encoding)
             self.end_headers()
             if state.cut is not None and state.cuts > 0 and len(body) > state.cut:
                 state.cuts -= 1
                 body = body[: state.cut]
+            body = body[: next(state.cuts_of.get(name, iter(())), None)]
             if name in state.stalled:
                 body = body[: len(body) // 2]
             with contextlib.suppress(OSError):

@@ -11,13 +11,13 @@ from distill.cli.options import (
     config_option,
     device_option,
     eval_option,
+    fetched,
     json_option,
     run_config,
     set_option,
     shards_option,
     teacher_option,
 )
-from manifests.locations import local_folder
 from manifests.terminal import say
 
 
@@ -45,10 +45,13 @@ def label(
     Example: distill label --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out labels/
     """
     from distill.device import pick_device  # noqa: PLC0415
+    from distill.label import check_inputs  # noqa: PLC0415
     from distill.label import label as run_label  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher, eval_data=eval_data)
-    manifest = run_label(config, local_folder(shards), out, device=pick_device(device), say=say)
+    picked = pick_device(device)
+    folder = fetched(shards, lambda: check_inputs(config, out))
+    manifest = run_label(config, folder, out, device=picked, say=say)
     click.echo(
         f"{manifest.steps} steps of {manifest.batch_size} samples "
         f"in {len(manifest.files)} {'file' if len(manifest.files) == 1 else 'files'}; train with --labels {out}"
@@ -83,12 +86,14 @@ def verify(
     Example: distill verify labels/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
     from distill.device import pick_device  # noqa: PLC0415
+    from distill.label import check_stored  # noqa: PLC0415
     from distill.label import verify as run_verify  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher)
-    folder = local_folder(shards)
+    picked = pick_device(device)
+    folder = fetched(shards, lambda: check_stored(config, labels))
     note = (lambda line: None) if as_json else say
-    check = run_verify(config, labels, folder, sample=sample, seed=seed, device=pick_device(device), say=note)
+    check = run_verify(config, labels, folder, sample=sample, seed=seed, device=picked, say=note)
     if as_json:
         click.echo(json.dumps(check.to_dict()))
         return

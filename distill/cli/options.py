@@ -1,5 +1,6 @@
 """Options that several commands share, each one decorator, so that one name means one thing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,12 +8,12 @@ import click
 
 from distill import packaged
 from manifests.faults import parse_yaml
-from manifests.locations import Location
+from manifests.locations import LocalPath, Location, local_folder
 
 if TYPE_CHECKING:
     from distill.config import Config
 
-FILE = click.Path(path_type=Path)
+FILE = LocalPath()
 
 
 def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -49,6 +50,13 @@ def run_config(config_name: str, settings: dict[str, Any], **files: Path | None)
 
     name, text = packaged.read(CONFIGS, config_name)
     return parse_config(text, name, settings | named(**files), Config)
+
+
+def fetched(shards: Path | str, check: Callable[[], None]) -> Path:
+    """The folder of a set. One from elsewhere comes only after ``check`` has looked at all else that may be wrong."""
+    if not isinstance(shards, Path):
+        check()
+    return local_folder(shards)
 
 
 def named(

@@ -20,7 +20,7 @@ def _parse_named(context: click.Context, parameter: click.Parameter, values: tup
             raise click.BadParameter(f"{value!r}: expected NAME=PATH, such as cifar10=cifar-10-batches-bin/")
         if name in found:
             raise click.BadParameter(f"{name!r} is given twice")
-        found[name] = Path(path).resolve()
+        found[name] = FILE.convert(path, parameter, context).resolve()
     return found
 
 

@@ -13,6 +13,7 @@ from distill.cli.options import (
     config_option,
     device_option,
     eval_option,
+    fetched,
     labels_option,
     named,
     resume_option,
@@ -21,7 +22,6 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
-from manifests.locations import local_folder
 from manifests.terminal import InterruptedProgram, printable, say
 
 FOLLOWS_TRAIN = "distill visualize {0} && distill report {0} --image PHOTO"
@@ -60,7 +60,9 @@ def train(
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
     from distill.config import CONFIGS, Config, parse_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
+    from distill.run import check_inputs  # noqa: PLC0415
     from distill.run import train as run_train  # noqa: PLC0415
+    from distill.seeds import check_seeds_folder  # noqa: PLC0415
 
     name, text = packaged.read(CONFIGS, config_name)
     settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
@@ -69,8 +71,14 @@ def train(
         config = parse_config(text, name, settings | seed, Config)
         return run_train(config, patches, folder, resume=resume, device=pick_device(device), say=say)
 
+    def check() -> None:
+        pick_device(device)
+        if seeds is not None and out is not None:
+            check_seeds_folder(out, resume)
+        check_inputs(first, None if seeds is not None else out, resume=resume)
+
     first = parse_config(text, name, settings, Config)
-    patches = local_folder(shards)
+    patches = fetched(shards, check)
     stem = f"{name}-{_short_id(patches)}" if out is None else ""
     _run_all(
         run,

@@ -69,6 +69,16 @@ class LabelledImages:
             )
 
 
+def require_data(path: Path, split: Split = "test") -> None:
+    """Make sure that something is there to read.
+
+    Raises:
+        DistillError: nothing is.
+    """
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
+        raise DistillError(f"{path}: no such {_KIND[split]} data; give {FORMS}")
+
+
 def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
     """Read the images and labels of a split. ``size`` in pixels: others are resized and centre-cropped.
 
@@ -78,8 +88,7 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
     Raises:
         DistillError: nothing is there, it has no known form, is damaged, or sizes differ and ``size`` is None.
     """
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
-        raise DistillError(f"{path}: no such {_KIND[split]} data; give {FORMS}")
+    require_data(path, split)
     try:
         for reader in (_cifar, _tars, _image_folder):
             found = reader(path, size, split)

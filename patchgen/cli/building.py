@@ -114,7 +114,7 @@ def rebuild(
 
     wanted = read_manifest(manifest)
     photos = [read_photo(image) for image in images]
-    with resumable(), destination(out) as folder:
+    with resumable(), destination(out, wanted.set_id) as folder:
         made = run_rebuild(wanted, photos, folder, workers=workers)
     report_set(made, out, as_json)
     if made != wanted:
@@ -138,7 +138,9 @@ def extend(shards: Path | str, n: int, images: tuple[Path, ...], workers: int | 
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
-    folder = require_local(shards, "extend")
+    folder = require_local(
+        shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
+    )
     workers = workers_for(workers)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415

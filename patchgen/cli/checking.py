@@ -11,7 +11,7 @@ import click
 from manifests.errors import PatchSetError
 from manifests.locations import Location, local_folder, location_name
 from manifests.terminal import counting, printable, progress_bar
-from manifests.urls import MANIFEST_END
+from manifests.urls import names_manifest
 from patchgen.cli.options import (
     cores,
     counted_shards,
@@ -25,6 +25,7 @@ from patchgen.errors import PatchgenError
 if TYPE_CHECKING:
     from manifests import Manifest
     from manifests.verify import Fault, Report
+    from patchgen.source import Photo
 
 
 @click.command()
@@ -44,7 +45,8 @@ def verify(
 ) -> None:
     """Check every file, member, row and digest of a set.
 
-    SHARDS is a set's folder or URL. Ends with status 1 if anything is wrong.
+    SHARDS is a set's folder or URL. Of a URL every file is read where it was published, also where the cache has it.
+    Ends with status 1 if anything is wrong.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
@@ -52,9 +54,12 @@ def verify(
 
     if fast and regenerate:
         raise click.UsageError("--fast reads no shard, so it cannot go with --regenerate.")
+    if fast and isinstance(shards, str):
+        raise click.UsageError("--fast looks at a folder; of a URL 'patchgen info' reads the manifest alone.")
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image belong together.")
-    folder = local_folder(shards)
+    photos = _read_photos(images)
+    folder = local_folder(shards, anew=True)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise PatchgenError(f"{folder}: {what}; give the folder of a set")
@@ -63,7 +68,7 @@ def verify(
     faults, again = list(report.faults), 0
     if regenerate and report.manifest is not None:
         again = min(regenerate, report.manifest.n)
-        faults += _regenerate(folder, images, again)
+        faults += _regenerate(folder, photos, again)
     if as_json:
         click.echo(json.dumps(_verdict(report, faults, fast=fast, again=again)))
     else:
@@ -107,12 +112,18 @@ def _announced(shards: Path) -> int:
         return 0
 
 
-def _regenerate(shards: Path, paths: tuple[Path, ...], count: int) -> "list[Fault]":
-    from manifests.patchset import open_patchset  # noqa: PLC0415
-    from patchgen.rebuild import regenerate  # noqa: PLC0415
+def _read_photos(paths: tuple[Path, ...]) -> "list[Photo]":
+    if not paths:
+        return []  # and no image library is loaded
     from patchgen.source import read_photo  # noqa: PLC0415
 
-    photos = [read_photo(path) for path in paths]
+    return [read_photo(path) for path in paths]
+
+
+def _regenerate(shards: Path, photos: "list[Photo]", count: int) -> "list[Fault]":
+    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from patchgen.rebuild import regenerate  # noqa: PLC0415
+
     with progress_bar("building again", count) as update:
         return regenerate(open_patchset(shards), photos, count, counting(update))
 
@@ -158,7 +169,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
 
 def _is_set(location: Path | str) -> bool:
     """Whether a whole set is meant, and no manifest alone."""
-    return location.is_dir() if isinstance(location, Path) else not location.endswith(MANIFEST_END)
+    return location.is_dir() if isinstance(location, Path) else not names_manifest(location)
 
 
 @click.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from manifests.locations import require_local
+from manifests.locations import LocalPath, require_local
 from manifests.terminal import counting, progress_bar, say
 from patchgen.cli.options import json_option, shards_argument
 
@@ -16,7 +16,7 @@ from patchgen.cli.options import json_option, shards_argument
 @click.option(
     "--bagit",
     "bag",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(file_okay=False),
     metavar="DIR",
     help="And the set as a BagIt bag, in a new folder.",
 )
@@ -33,7 +33,7 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
     from patchgen.export import export as run_export  # noqa: PLC0415
     from patchgen.export import export_bag  # noqa: PLC0415
 
-    folder = require_local(shards, "export")
+    folder = require_local(shards, "export writes into a folder; copy the set's files into one first")
     indexed = dali or any(folder.glob("patches-*.idx"))
     tables = sum(path.stat().st_size for path in folder.glob("patches-*.parquet")) if indexed else 0
     with progress_bar("indexes, bytes", tables) as update:

@@ -2,12 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from manifests.locations import Location
+from manifests.locations import LocalPath, Location
 from manifests.processes import usable_cores
 from manifests.terminal import InterruptedProgram
 
@@ -24,7 +23,7 @@ def images(*, required: bool, help_text: str) -> Callable[[F], F]:
         "images",
         required=required,
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         help=help_text,
     )
 

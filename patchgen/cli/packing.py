@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from manifests.locations import LocalPath
 from manifests.schema import IMAGE_FORMATS, ImageFormat
 from manifests.terminal import say
 from patchgen.cli.building import report_set, workers_for
@@ -13,7 +14,7 @@ from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=LocalPath())
 @out_folder
 @click.option("--size", type=click.IntRange(MIN_SIZE, MAX_SIZE), help="Pixels a side [default: the images' own].")
 @click.option(

@@ -52,6 +52,43 @@ def test_a_wrong_shard_trains_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_wrong_with_other_options_is_told_before_a_set_is_fetched(
+    arguments: list[Any], patchset_path: Path, tmp_path: Path, run_distill: Program
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").touch()
+    nothing = tmp_path / "nothing"
+    with serving(patchset_path) as rough:
+        words = elsewhere(arguments, rough.url)[1:-1]
+        train, label = ["train", *words, "--out"], ["label", *words, "--out"]
+        for command, told in (
+            ([*train, tmp_path / "run", "--teacher", nothing], "nothing: no such weight file"),
+            ([*train, tmp_path / "run", "--labels", nothing], "nothing: no stored logits here"),
+            ([*train, tmp_path / "run", "--eval", nothing], "nothing: no such evaluation data"),
+            ([*train, tmp_path / "taken"], "taken: is not empty"),
+            ([*train, tmp_path / "taken", "--seeds", "0,1"], "taken: is not empty"),
+            ([*label, tmp_path / "labels", "--teacher", nothing], "nothing: no such weight file"),
+            ([*label, tmp_path / "taken"], "taken: is not empty"),
+            (["verify", nothing, *words[:6]], "nothing: no stored logits here"),
+        ):
+            assert_one_line(run_distill(*command), told)
+        assert not rough.asked
+    assert not (tmp_path / "run").exists() and not (tmp_path / "labels").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--teacher", "--labels", "--eval"])
+def test_options_that_take_paths_take_no_urls(
+    option: str, arguments: list[Any], tmp_path: Path, run_distill: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    ran = run_distill(*arguments[:-1], option, "s3://lab/run")
+    assert_one_line(ran, f"'{option}': s3://lab/run: is a URL, expected a path", status=2)
+    table = run_distill("reproduce", "main", "--input", "photo=https://lab:secret@host/a.jpg")
+    assert_one_line(table, "https://host/a.jpg: is a URL, expected a path", status=2)
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_labels_of_a_set_elsewhere(
     arguments: list[Any], patchset_path: Path, tmp_path: Path, run_distill: Program
 ) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from manifests import PatchSetError, download, open_patchset
 from manifests.errors import PassingError
-from manifests.publish import MARKER_NAME, staged
+from manifests.publish import staged
+from manifests.sending import MARKER_NAME
 from manifests.store import StorePlace
 from tests.conftest import Program, Result, assert_one_line
 
@@ -97,7 +98,7 @@ def test_a_marker_comes_first_and_the_manifest_last(
 
     monkeypatch.setattr(StorePlace, "send", recorded)
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
-    assert sent[0] == MARKER_NAME and sent[-1] == "manifest.json" and len(sent) == 12
+    assert sent[:2] == [MARKER_NAME] * 2 and sent[-1] == "manifest.json" and len(sent) == 13
     assert not memory.exists(f"/lab/a/{MARKER_NAME}")
 
 
@@ -150,6 +151,118 @@ def test_torn_and_missing_files_are_sent_again(
     assert stored(memory, "/lab/a") == local(patchset_path)
 
 
+def test_files_that_were_damaged_without_another_size_are_sent_again(
+    memory: Any, arguments: list[Any], patchset_path: Path, run_patchgen: Program
+) -> None:
+    assert run_patchgen(*arguments, "memory://lab/a").status == 0
+    names = ("patches-000001.tar", "index.json")
+    for name in names:
+        data = memory.cat_file(f"/lab/a/{name}")
+        memory.pipe_file(f"/lab/a/{name}", data[:99] + bytes([data[99] ^ 1]) + data[100:])
+    before = {path: memory.modified(path) for path in memory.find("/lab/a")}
+    again = run_patchgen(*arguments, "memory://lab/a")
+    assert again.status == 0 and again.err.count("missing or damaged; sending it again") == 2
+    assert stored(memory, "/lab/a") == local(patchset_path)
+    assert {path.rpartition("/")[2] for path in before if before[path] != memory.modified(path)} == set(names)
+
+
+def test_a_manifest_that_was_torn_while_it_was_sent_is_sent_again(
+    memory: Any, arguments: list[Any], patchset_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = StorePlace.send
+
+    def torn(self: StorePlace, source: Path, name: str) -> None:
+        send(self, source, name)
+        if name == "manifest.json":
+            memory.pipe_file(self.path(name), source.read_bytes()[:900])
+            raise PatchSetError("the end")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StorePlace, "send", torn)
+        assert_one_line(run_patchgen(*arguments, "memory://lab/a", "-q"), "the end")
+    assert len(memory.cat_file("/lab/a/manifest.json")) == 900
+    marker = memory.cat_file(f"/lab/a/{MARKER_NAME}")
+    memory.pipe_file(f"/lab/a/{MARKER_NAME}", json.dumps({"set_id": "0" * 64}).encode())
+    assert_one_line(run_patchgen(*arguments, "memory://lab/a", "-q"), "an unfinished upload of the set 0000")
+    memory.pipe_file(f"/lab/a/{MARKER_NAME}", marker)
+    assert run_patchgen(*arguments, "memory://lab/a").status == 0
+    assert stored(memory, "/lab/a") == local(patchset_path)
+
+
+def test_what_cannot_be_sent_is_refused_before_it_is_built(
+    memory: Any,
+    arguments: list[Any],
+    photo_path: Path,
+    patchset_path: Path,
+    run_patchgen: Program,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: StorePlace, source: Path, name: str) -> None:
+        raise PatchSetError("you may not write here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("patchgen.build._finish", lambda *arguments: pytest.fail("built"))
+        with monkeypatch.context() as inner:
+            inner.setattr(StorePlace, "send", refuse)
+            assert_one_line(run_patchgen(*arguments, "memory://lab/a"), "you may not write here")
+        memory.pipe_file(f"/lab/a/{MARKER_NAME}", json.dumps({"set_id": "0" * 64}).encode())
+        words = ("--manifest", patchset_path, "--image", photo_path, "--out", "memory://lab/a", "--workers", 1)
+        assert_one_line(run_patchgen("rebuild", *words), "this build makes 261ab56b")
+    refused = run_patchgen(*arguments, "memory://lab/a")
+    assert "memory://lab/a: holds an unfinished upload of the set 0000" in refused.err.splitlines()[0]
+    kept = Path(refused.err.strip().rpartition("what was built is kept in ")[2])
+    assert local(kept) == local(patchset_path)
+    memory.rm_file(f"/lab/a/{MARKER_NAME}")
+    with monkeypatch.context() as patch:
+        patch.setattr("patchgen.build.build_shards", lambda *arguments: pytest.fail("built"))
+        assert run_patchgen(*arguments, "memory://lab/a").status == 0
+    assert stored(memory, "/lab/a") == local(patchset_path)
+
+
+def test_another_build_is_told_what_lies_where(
+    memory: Any, arguments: list[Any], own_cache: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: StorePlace, source: Path, name: str) -> None:
+        if name.endswith(".tar"):
+            raise PatchSetError("no more today")
+        send(self, source, name)
+
+    send = StorePlace.send
+    with monkeypatch.context() as patch:
+        patch.setattr(StorePlace, "send", refuse)
+        assert_one_line(run_patchgen(*arguments, "memory://lab/a"), "no more today")
+    folder = next((own_cache / "out").iterdir()) / "set"
+    other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1, "-q")
+    assert_one_line(
+        other,
+        f"patchgen: memory://lab/a: an interrupted build for it lies in {folder}, which holds a finished set with "
+        "seed 0, this build has seed 1; finish it with its own command, or remove that folder",
+    )
+    assert run_patchgen(*arguments, "memory://lab/a").status == 0
+    longer = run_patchgen(*arguments, "memory://lab/a", "--n", 300)
+    assert_one_line(
+        longer,
+        "memory://lab/a: holds a finished set of 200 patches, this build has 300; build it to another --out, its "
+        "first patches are the same",
+    )
+
+
+def test_places_of_different_machines_are_built_for_in_different_folders(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(url: str) -> Path:
+        with staged(url) as publication:
+            return publication.home
+
+    assert folder("memory://a/set") == folder("memory://a/set/")
+    monkeypatch.setattr(StorePlace, "root", property(lambda self: "/set", lambda self, root: None), raising=False)
+    assert folder("memory://lab:secret@a/set") == folder("memory://lab:changed@a/set")
+    assert folder("memory://a/set") != folder("memory://b/set")
+    here = folder("memory://a/set")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    assert folder("memory://a/set") != here
+
+
 def test_bytes_that_do_not_arrive_are_noticed(
     memory: Any, arguments: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +295,7 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     memory.pipe_file("/lab/c/manifest.json", b"{}")
     assert_one_line(run_patchgen(*arguments, "memory://lab/c", "-q"), "memory://lab/c/manifest.json: format is None")
     memory.pipe_file(f"/lab/d/{MARKER_NAME}", json.dumps({"set_id": "0" * 64}).encode())
-    assert_one_line(run_patchgen(*arguments, "memory://lab/d"), "an unfinished upload of the set 0000")
+    assert_one_line(run_patchgen(*arguments, "memory://lab/d", "-q"), "an unfinished upload of the set 0000")
     for path in ("b/notes.txt", "c/manifest.json", f"d/{MARKER_NAME}"):
         memory.rm_file(f"/lab/{path}")
     assert stored(memory, "/lab") == before
@@ -233,12 +346,13 @@ def test_a_build_to_s3_that_is_killed_and_run_again(
     key = "sets/one/patches-000001.tar"
     data = s3.get_object(Bucket="lab", Key=key)["Body"].read()
     s3.put_object(Bucket="lab", Key=key, Body=data[:900] + b"x" + data[901:])
-    assert run_patchgen("verify", "s3://lab/sets/one", "--workers", 1).status == 0  # what was fetched is still good
-    os.environ["PATCHSET_CACHE"] += "-2"
     assert_one_line(run_patchgen("verify", "s3://lab/sets/one", "-q"), f"s3://lab/{key}: sha256 is ", "twice over")
 
 
-def test_buckets_that_are_not_there(s3: Any, arguments: list[Any], run_patchgen: Program) -> None:
+def test_buckets_that_are_not_there(
+    s3: Any, arguments: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchgen.build._finish", lambda *arguments: pytest.fail("built"))
     result = run_patchgen(*arguments, "s3://nobody-has-this/set", "-q")
     assert_one_line(result, "s3://nobody-has-this/set/", "no such file or bucket")
     assert {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]} == {"lab"}

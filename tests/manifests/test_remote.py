@@ -1,6 +1,7 @@
 """Sets from elsewhere: whatever a server does, what arrives is the set, or one line says why not."""
 
 import errno
+import hashlib
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +20,15 @@ from fsspec.registry import _registry
 
 import manifests.cached
 import manifests.remote
-from manifests import PatchSetError, download, open_patchset
+from manifests import PatchSetError, download, open_patchset, patience
 from manifests.cached import SEEN_NAME
+from manifests.download import read_whole
 from manifests.files import PART_PREFIX
 from manifests.remote import fetch
 from manifests.schema import make_manifest
+from manifests.sums import format_sums, read_sums
+from manifests.transfers import Channel, alone
+from manifests.urls import Answer, parse_url, shown
 from tests.conftest import Program, assert_one_line
 from tests.servers import Manners, serving
 
@@ -103,6 +109,44 @@ def test_what_was_damaged_in_the_cache_is_fetched_again(rough: Manners, patchset
     assert Counter(rough.names())[TAR] == 1 and "patches-000002.parquet" not in rough.names()
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "croissant.json", "index.json", "manifest.json"])
+def test_small_files_that_were_damaged_in_the_cache_are_written_again(
+    name: str, rough: Manners, patchset_path: Path, run_patchgen: Program
+) -> None:
+    folder = fetch(rough.url)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data.replace(b"1", b"2", 1) if name != "manifest.json" else data + b" ")
+    assert run_patchgen("verify", rough.url, "--workers", 1).status == 0
+    assert files(folder) == files(patchset_path)
+
+
+def test_what_a_killed_writer_left_in_the_cache_goes(rough: Manners, patchset_path: Path) -> None:
+    folder = fetch(rough.url)
+    (folder / f"{PART_PREFIX}123-{SEEN_NAME}").write_text("{")
+    (folder / f"{PART_PREFIX}{TABLE}").write_text("of a table that is there")
+    (folder / SEEN_NAME).unlink()
+    os.mkfifo(folder / SEEN_NAME)
+    assert files(fetch(rough.url)) == files(patchset_path)
+
+
+def test_something_else_under_a_files_name_is_told_before_anything_is_fetched(rough: Manners) -> None:
+    folder = fetch(rough.url)
+    (folder / TAR).unlink()
+    (folder / TAR).mkdir()
+    (folder / TABLE).unlink()
+    assert f"{TAR}: is no regular file, though a set's file belongs there" in fault(rough.url)
+    assert Counter(rough.names())[TABLE] == 1
+
+
+def test_what_came_before_another_file_failed_is_not_hashed_again(
+    rough: Manners, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    rough.statuses["patches-000002.parquet"] = [403]
+    assert "403" in fault(rough.url)
+    monkeypatch.setattr(manifests.cached, "file_digest", lambda path: pytest.fail(f"hashed {path}"))
+    fetch(rough.url)
+
+
 def test_a_server_that_ignores_ranges_is_started_over(rough: Manners, patchset_path: Path) -> None:
     rough.cut, rough.cuts, rough.ranges = CUT, 1, False
     assert files(fetch(rough.url)) == files(patchset_path)
@@ -118,6 +162,64 @@ def test_a_server_that_always_cuts_and_ignores_ranges_is_given_up(rough: Manners
     rough.cut, rough.ranges = CUT, False
     assert f"cut off after {CUT} of " in fault(rough.url)
     assert max(Counter(rough.names()).values()) <= download.ATTEMPTS + 1
+    rough.cut, rough.cuts_of = None, {TAR: iter([20_000, 40_000] * 20)}
+    assert f"{TAR}: cut off after " in fault(rough.url)
+
+
+def test_a_page_in_place_of_a_file_loses_nothing_that_has_come(rough: Manners, patchset_path: Path) -> None:
+    folder = fetch(rough.url)
+    (folder / TAR).replace(folder / f"{PART_PREFIX}{TAR}")
+    os.truncate(folder / f"{PART_PREFIX}{TAR}", CUT)
+    rough.pages[TAR] = [b"<html>maintenance</html>"] * 3
+    rough.asked.clear()
+    assert files(fetch(rough.url)) == files(patchset_path)
+    assert [asked for path, asked in rough.asked if path.endswith(TAR)] == [f"bytes={CUT}-"] * 4
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "told"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ", "less than 60000 bytes in 0.1 s"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", "less than 60000 bytes in"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y", "no answer within 0.1 s"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 0.1 s"),
+    ],
+)
+def test_a_server_that_never_comes_to_an_end_is_given_up(
+    first: bytes, again: bytes, told: str, rough: Manners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "PACE_SECONDS", 0.1)
+    rough.chatter["manifest.json"] = first, again
+    assert f"/set/manifest.json: the server is too slow: {told}" in fault(rough.url)
+    assert len(rough.asked) == download.ATTEMPTS
+
+
+def test_a_small_file_must_be_there_in_time(rough: Manners, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "WHOLE_SECONDS", 0.0)
+    assert "/set/manifest.json: not there after 0 s; try again later" in fault(rough.url)
+
+
+def test_a_file_in_many_pieces_takes_its_own_size_and_one_that_is_too_large_is_not_begun() -> None:
+    class Place:
+        def __init__(self, total: int | None, pieces: Iterator[bytes]) -> None:
+            self.answer = Answer(start=0, total=total, pieces=pieces)
+
+        def shown(self, name: str = "") -> str:
+            return name
+
+        def open(self, name: str, start: int) -> Answer:
+            return self.answer
+
+    pieces = (b"%02d" % (number % 100) for number in range(20_000))
+    tracemalloc.start()
+    try:
+        assert len(read_whole(Place(None, pieces), "x", 1 << 20, alone())) == 40_000
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(PatchSetError, match="x: more than 9 bytes"):
+        read_whole(Place(10, (pytest.fail("read") for _ in "x")), "x", 9, alone())
 
 
 def test_a_byte_flipped_once_is_fetched_once_more(
@@ -183,6 +285,28 @@ def test_busy_servers_are_asked_again_and_missing_files_are_not(
     rough.statuses = {"manifest.json": [503] * 100}
     assert "503 Service Unavailable; try again later" in fault(rough.url)
     assert len(rough.asked) == 2 + download.ATTEMPTS
+
+
+def test_a_busy_server_says_when_to_come_again(
+    rough: Manners, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(Channel, "pause", lambda self, seconds: paused.append(seconds))
+    rough.statuses, rough.after = {"manifest.json": [429, 503]}, 12
+    fetch(rough.url)
+    assert paused == [12, 12]
+    assert "429 Too Many Requests; trying again in 12 s\n" in capsys.readouterr().err
+    rough.statuses, rough.after = {"manifest.json": [429]}, 100_000
+    fetch(rough.url)
+    assert paused == [12, 12, 60]
+
+
+def test_pages_encodings_and_users_without_a_password(rough: Manners) -> None:
+    rough.pages["manifest.json"] = [b"\n<!DOCTYPE html>"] * 2
+    assert "/set/manifest.json: is a web page, expected a manifest; check the URL" in fault(rough.url)
+    rough.encoding = "gzip"
+    assert "/set/manifest.json: comes in the encoding 'gzip'" in fault(rough.url.replace("//", "//token@"))
+    assert rough.headers[-1]["Authorization"] == "Basic dG9rZW46"
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -259,7 +383,7 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        monkeypatch.setattr("manifests.web.TIMEOUT", 0.05)
+        monkeypatch.setattr("manifests.patience.TIMEOUT", 0.05)
         assert "the server said nothing for 0.05 s" in fault(f"http://127.0.0.1:{port}/set")
     assert "Connection refused; try again later" in fault(f"http://127.0.0.1:{port}/set")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
@@ -269,7 +393,7 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("http://127.0.0.1:99999/set", "Port out of range"),
+        ("http://127.0.0.1:99999/set", "http://127.0.0.1:99999/set: is no URL: its host or port is none"),
         ("http://127.0.0.1:0/set", "names no host"),
         ("http:///set", "names no host"),
         ("http://[::1/set", "is no URL"),
@@ -278,12 +402,59 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         ("simplecache::http://127.0.0.1/set", "URLs within URLs"),
         ("zip::https://lab:se?cret@host/x", "URLs within URLs"),
         ("file://elsewhere/set", "on another machine"),
+        ("https://lab:secret/x@host/set", "https://…@host/set: is no URL"),
+        ("https://lab@home:se/cret@host/set", "https://…@host/set: is no URL"),
+        ("https://lab:se℀cret@127.0.0.1/set", "https://127.0.0.1/set: is no URL"),
+        ("http://lab:0/secret@host/set", "http://…@host/set: names no host"),
+        ("http://host:0/set?sig=a@secret", "http://…: names no host"),
+        ("http://host:0/set#token=secret", "http://host:0/set: names no host"),
+        ("s3://AKIA:secret@lab/set", "s3://lab/set: keys are not read from a URL"),
+        ("s3://AKIA:sec/ret@lab/set", "s3://…@lab/set: keys are not read from a URL"),
+        ("file://", "names no path"),
+        ("file:///a%00b", "names no path"),
     ],
 )
 def test_urls_that_are_none(url: str, part: str, run_patchgen: Program) -> None:
     said = fault(url)
-    assert part in said and "cret" not in said
-    assert_one_line(run_patchgen("verify", url), part, status=2)
+    assert part in said
+    told = run_patchgen("verify", url, "-v")
+    assert_one_line(told, part, status=2)
+    for secret in ("cret", "sec/", "AKIA"):
+        assert secret not in said + told.err
+
+
+def test_whatever_a_store_raises_is_told_in_one_line_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "dir://x: " in fault("dir://x")
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+
+    class OddError(Exception):
+        """Of a package that nobody knows."""
+
+    def odd(*arguments: object, **options: object) -> None:
+        raise OddError("lab:se%40cret@host?key=sesame\nse@cret")
+
+    monkeypatch.setattr(memory, "info", odd)
+    told = fault("memory://lab:se%40cret@host/set?key=sesame")
+    assert told == "memory://host/set?…/manifest.json: …@host?… …; try again later"
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("https://lab:12345/67@host/set", "https://…@host/set"),
+        ("https://lab@home:secret@host/a@b", "https://…@b"),
+        ("https://token@host/npm/@lab/set", "https://host/npm/@lab/set"),
+        ("https://host/set#token=secret", "https://host/set"),
+        ("s3://lab/a#b?c", "s3://lab/a#b?…"),
+        ("abfs://box@account:443/set", "abfs://account:443/set"),
+    ],
+)
+def test_what_is_shown_of_a_url(url: str, seen: str) -> None:
+    assert shown(url) == seen and parse_url(url) == url
+
+
+def test_schemes_are_written_in_small_letters() -> None:
+    assert parse_url("S3://Lab/Set") == "s3://Lab/Set"
 
 
 def test_unknown_schemes_and_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +537,7 @@ def test_ctrl_c_keeps_what_has_come(rough: Manners, own_cache: Path, patchset_pa
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "patchgen: interrupted; run the same command again to go on fetching"
+    assert err.splitlines()[-1] == "patchgen: interrupted; run the same command again to read it from the beginning"
     rough.stalled.clear()
     part = next(own_cache.rglob(f"*{PART_PREFIX}{TAR}"))
     have = part.stat().st_size
@@ -382,7 +553,10 @@ def test_every_command_that_reads_takes_a_url(
     assert rough.names() == ["manifest.json"]
     again = run_patchgen("rebuild", "--manifest", rough.url, "--image", photo_path, "--out", tmp_path / "copy")
     assert again.status == 0 and set(rough.names()) == {"manifest.json"}
-    assert run_patchgen("diff", f"{rough.url}/manifest.json", tmp_path / "copy" / "manifest.json").status == 0
+    for end in ("", "/", "?sig=a"):
+        manifest = f"{rough.url}/manifest.json{end}"
+        assert run_patchgen("diff", manifest, tmp_path / "copy" / "manifest.json").status == 0
+        assert run_patchgen("diff", manifest, manifest).status == 0
     assert set(rough.names()) == {"manifest.json"}
     checked = run_patchgen("verify", rough.url, "--workers", 1)
     assert checked.status == 0 and "good: every file, member, row and digest of 200 patches" in checked.out
@@ -391,11 +565,67 @@ def test_every_command_that_reads_takes_a_url(
     assert run_patchgen("preview", rough.url, "--out", tmp_path / "sheet.png").status == 0
     assert run_patchgen("verify", patchset_path, "--workers", 1).status == 0
     extended = run_patchgen("extend", rough.url, "--n", 300, "--image", photo_path)
-    assert_one_line(extended, f"{rough.url}: extend works on a local folder")
+    assert_one_line(extended, f"{rough.url}: extend changes a folder; build the longer set to another --out")
     missing = run_patchgen("verify", f"http://127.0.0.1:{rough.port}/set", "-q")
     assert missing.status == 0
     rough.statuses = {"manifest.json": [404]}
     assert_one_line(run_patchgen("verify", rough.url), "404 Not Found")
+
+
+def test_verify_reads_what_is_published_and_keeps_what_is_good(
+    rough: Manners, patchset_path: Path, run_patchgen: Program
+) -> None:
+    folder = fetch(rough.url)
+    (folder / TABLE).unlink()
+    (folder / f"{PART_PREFIX}{TABLE}").write_bytes((patchset_path / TABLE).read_bytes()[:100])
+    before = rough.sent.copy()
+    assert run_patchgen("verify", rough.url, "--workers", 1).status == 0
+    every = {path.name: path.stat().st_size for path in patchset_path.iterdir() if path.name != "README.md"}
+    assert rough.sent - before == Counter(every)
+    assert files(folder) == files(patchset_path)
+    for name, told in ((TAR, "twice over"), ("index.json", "SHA256SUMS there says "), ("croissant.json", "says ")):
+        rough.flips[name] = 2
+        assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/{name}: sha256 is ", told)
+    rough.statuses["index.json"] = [404]
+    assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/index.json: the server answers 404")
+    rough.asked.clear()
+    assert_one_line(run_patchgen("verify", rough.url, "--fast"), "--fast looks at a folder", status=2)
+    nothing = ("--regenerate", 1, "--image", folder / "nothing.png")
+    assert_one_line(run_patchgen("verify", rough.url, *nothing), "nothing.png: cannot be read")
+    assert not rough.asked
+    assert files(fetch(rough.url)) == files(patchset_path) and set(rough.names()) == {"manifest.json", "SHA256SUMS"}
+
+
+@pytest.mark.parametrize("name", ["patches-000000.idx", "croissant.json", "../../notes"])
+def test_verify_looks_at_all_that_published_sums_name(
+    name: str, patchset_path: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+    named = read_sums(copy / "SHA256SUMS") | {name: hashlib.sha256(b"{}").hexdigest()}
+    (copy / "SHA256SUMS").write_bytes(format_sums(named))
+    if ".." not in name:
+        (copy / name).write_bytes(b"{}")
+    with serving(copy) as rough:
+        told = run_patchgen("verify", rough.url, "-q")
+        if name.endswith(".idx"):
+            assert told.status == 0 and name in rough.names()
+        else:
+            end = (
+                "croissant.json: is not what" if name == "croissant.json" else "SHA256SUMS: names ../../notes, which"
+            )
+            assert_one_line(told, f"{rough.url}/{end}")
+        assert "notes" not in rough.names()
+
+
+def test_paths_are_no_urls(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    for words in (
+        ("source", "noise", "--out", "s3://lab/noise.png"),
+        ("preview", tmp_path, "--out", "s3://lab/sheet.png"),
+        ("export", tmp_path, "--bagit", "s3://lab/bag"),
+        ("pack", "s3://lab/images", "--out", tmp_path / "out"),
+        ("build", "--image", "s3://lab/photo.png", "--n", 1, "--out", tmp_path / "out"),
+    ):
+        assert_one_line(run_patchgen(*words), ": is a URL, expected a path; only sets are taken from", status=2)
 
 
 def test_a_set_opened_by_its_url_is_read_from_the_cache(rough: Manners, own_cache: Path) -> None:
