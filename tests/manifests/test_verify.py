@@ -96,7 +96,7 @@ def _swap(folder: Path) -> None:
         (lambda f: (f / "SHA256SUMS").unlink(), {"SHA256SUMS"}),
         (lambda f: (f / "manifest.json").unlink(), {"manifest.json"}),
         (lambda f: (f / "index.json").write_text("{}"), {"index.json", "SHA256SUMS"}),
-        (lambda f: (f / "croissant.json").unlink(), {"SHA256SUMS"}),
+        (lambda f: (f / "croissant.json").unlink(), {"croissant.json"}),
         (lambda f: (f / "patches-000000.idx").touch(), {"SHA256SUMS"}),
         (_rename, {SHARD, "patches-000009.tar"}),
         (lambda f: shutil.copy(f / SHARD, f / "patches-000003.tar"), {"patches-000003.tar"}),
