@@ -171,15 +171,44 @@ def _sized(size: bytes) -> bytes:
     return reheader(data[:512], size=(124, size)) + data[512:]
 
 
-def _array(shape: bytes, data: bytes = b"") -> bytes:
-    """A pickle of CIFAR's form whose array says another shape."""
+def _array(shape: bytes, data: bytes = b"U\x01x", labels: bytes = b"](K\x00e") -> bytes:
+    """A pickle of CIFAR's form whose array says another shape, or has other bytes."""
+    return b"\x80\x02}(U\x04data" + _items(shape, data) + b"U\x06labels" + labels + b"u."
+
+
+def _items(shape: bytes, data: bytes) -> bytes:
     return (
-        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01" + shape + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R\x89U\x01xtbU\x06labels](K\x00eu."
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01" + shape + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R\x89" + data + b"tb"
     )
 
 
+def _number(value: int) -> bytes:
+    """An integer of 64 bits, as a pickle holds it."""
+    return b"\x8a\x08" + value.to_bytes(8, "little")
+
+
+_MANY = 400_000
+_LONG = b"\x8a\xff" + b"\x01" * 255
 PICKLES: dict[str, bytes] = {
+    "400,000 images out of a number": _array(
+        _number(_MANY) + _number(PIXELS) + b"\x86",
+        data=_number(_MANY * PIXELS),
+        labels=_items(_number(_MANY) + b"\x85", _number(_MANY)),
+    ),
+    "images that are a list doubled 25 times": (
+        b"\x80\x02}(U\x04data(K\x01K\x01lq\x00" + b"0(h\x00h\x00lq\x00" * 24 + b"U\x06labels](K\x00eu."
+    ),
+    "shape of 60,000 numbers of 2,040 bits": _array(b"(" + _LONG + b"q\x05" + b"h\x05" * 60_000 + b"t"),
+    "2,000,000 lists": b"\x80\x02" + b"]" * 2_000_000 + b".",
+    "a text encoded 10,000 times": (
+        b"\x80\x02X\xa0\x86\x01\x00"
+        + b"x" * 100_000
+        + b"q\x000c_codecs\nencode\nq\x010](U\x06latin1q\x020"
+        + b"h\x01h\x00h\x02\x86R" * 10_000
+        + b"e."
+    ),
+    "memo of 2^26": b"\x80\x02Nr\x00\x00\x00\x04.",
     "code": CODE,
     "code under numpy's name": b"cnumpy.distutils.exec_command\nexec_command\n(S'touch hacked'\ntR.",
     "numpy.load": b"cnumpy\nload\n(S'/etc/passwd'\ntR.",
@@ -210,6 +239,12 @@ CASES = (
     *(
         Case(name=f"CIFAR: {name}", make=make, entrances=("pack-cifar", "eval-cifar"), said=said)
         for name, (make, said) in CIFAR.items()
+    ),
+    Case(
+        name="CIFAR: names of classes of 1 GB",
+        make=lambda world: sparse(world / "cifar" / "batches.meta.txt", 1 << 30),
+        entrances=("eval-cifar",),
+        said="batches.meta.txt: cannot be read",
     ),
     Case(name="images: a bomb of a compressed tar", make=_gzip_bomb, entrances=("pack",), said="x.tar.gz"),
     Case(name="tar of images: class of 5,000 digits", make=_mixed, entrances=("eval", "pack"), said=""),
