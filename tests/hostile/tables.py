@@ -65,6 +65,21 @@ def _long_keys(table: pa.Table) -> pa.Table:
     return table.set_column(0, pa.field("key", pa.string(), nullable=False), pa.array(["0" * (12 << 20)] * 4))
 
 
+def _swapped(world: Path) -> None:
+    """A bomb of keys whose footer gives its name to another column, of good ones."""
+    path = world / "set" / TABLE
+    table = pq.read_table(path).append_column("abc", pa.array(["0" * (120 << 20)] * 4))
+    names = ["abc", *table.column_names[1:6], "key"]
+    kept = table.select(names).rename_columns([*table.column_names[:6], "abc"])
+    pq.write_table(kept, path, compression="zstd", use_dictionary=False)
+    data = path.read_bytes()
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    key, other = b"\x19\x18\x03key", b"\x19\x18\x03abc"  # a list of one text, as a column's path is written
+    footer = other.join(part.replace(other, key) for part in data[start:].split(key))
+    path.write_bytes(data[:start] + footer)
+    sign(world)
+
+
 def _footer(length: int) -> Make:
     return in_shard(lambda data: data[:-8] + struct.pack("<I", length) + b"PAR1", TABLE)
 
@@ -195,6 +210,12 @@ CASES = (
         make=in_table(_long_keys, compression="zstd", use_dictionary=False),
         entrances=READ,
         said=TABLE,
+    ),
+    Case(
+        name="table: two columns' names exchanged in its row groups",
+        make=_swapped,
+        entrances=("verify", "open", "fast"),
+        said="not those of the schema",
     ),
     Case(name="table: footer of 4 GB", make=_footer(2**32 - 1), entrances=(*READ, "fast"), said=TABLE),
     Case(name="table: footer of 2 GB", make=_footer(2**31 - 1), entrances=(*READ, "fast"), said=TABLE),
