@@ -74,7 +74,8 @@ class CompactReader:
             raise ValueError(f"unknown type {kind}")
         if expected is None:
             return self._readers[kind]()
-        wanted = {dict: _STRUCT, list: _LIST}.get(type(expected), expected)
+        kinds: dict[type, int] = {dict: _STRUCT, list: _LIST}
+        wanted = kinds.get(type(expected), expected)
         if kind != wanted:
             raise ValueError(f"a value of type {kind}, expected {wanted}")
         if wanted == _STRUCT:
