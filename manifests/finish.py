@@ -46,6 +46,11 @@ def derived_files(manifest: Manifest) -> dict[str, bytes]:
     return {CROISSANT_NAME: make_croissant(manifest), INDEX_NAME: make_index(manifest)}
 
 
+def longest_derived(data: bytes) -> int:
+    """Most bytes of a file that says the same as ``data`` in other words."""
+    return 2 * len(data) + _WORDS_BYTES
+
+
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
     """The files of a set but ``SHA256SUMS`` and the card, with their SHA-256 as hex; the ``derived`` if asked for."""
     digests: dict[str, str] = {}
@@ -88,7 +93,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
         try:
             if not is_plain(folder / name):
                 yield name, "is missing or no regular file; 'patchgen export' writes it anew"
-            elif not _agree(read_regular_file(folder / name, 2 * len(data) + _WORDS_BYTES), data):
+            elif not _agree(read_regular_file(folder / name, longest_derived(data)), data):
                 yield name, "is not what the manifest gives; 'patchgen export' writes it anew"
         except OSError as error:
             yield (

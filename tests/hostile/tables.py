@@ -93,6 +93,19 @@ def _rows_said(world: Path) -> None:
     sign(world)
 
 
+def _same_rows(world: Path) -> None:
+    """A table of 300,000 rows that are all the same, under a manifest that agrees."""
+    n, path = 300_000, world / "set" / TABLE
+    row = pq.read_table(path).select(range(6)).slice(0, 1)
+    pq.write_table(row.take(pa.array([0] * n)), path, compression="zstd")
+
+    def change(value: dict[str, Any]) -> None:
+        value["shards"][0]["n"] = value["shards"][1]["first_index"] = n
+        value["n"] = n + 4
+
+    sign(world, change)
+
+
 def _overlap(world: Path) -> None:
     table = pq.read_table(world / "set" / TABLE)
     offsets, sizes = table["offset"].to_pylist(), table["size"].to_pylist()
@@ -128,6 +141,7 @@ CASES = (
     Case(
         name="table: size and offset that overflow", make=_with("size", _first(2**63 - 1)), entrances=READ, said="pat"
     ),
+    Case(name="table: 300,000 rows that are one", make=_same_rows, entrances=("verify",), said="more faults"),
     Case(name="table: rows that overlap", make=_overlap, entrances=("verify",), said="its row says"),
     Case(
         name="table: rows in another order",
