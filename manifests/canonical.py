@@ -3,9 +3,10 @@
 Two implementations that agree on a value agree on these bytes, so their SHA-256 is an identity.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from manifests.errors import PatchSetError
@@ -17,6 +18,7 @@ MAX_VALUES = 2_000_000
 MAX_DEPTH = 64
 MAX_LETTERS = 1_000_000
 """What a JSON text from a stranger may hold: values in all, one inside another, and letters in a string or number."""
+_CHUNK = 4096
 
 
 def canonical_json(value: Any) -> bytes:
@@ -28,8 +30,19 @@ def canonical_json(value: Any) -> bytes:
         PatchSetError: a number printed as an integer beyond ±(2**53 - 1) or is not finite, a lone surrogate,
             or a type JSON does not have.
     """
+    return b"".join(canonical_chunks(value))
+
+
+def canonical_chunks(value: Any) -> Iterator[bytes]:
+    """As ``canonical_json``, some thousand tokens at a time: those of a large manifest fill hundreds of megabytes.
+
+    Raises:
+        PatchSetError: as there.
+    """
+    parts = iter(_parts(value))
     try:
-        return "".join(_parts(value)).encode("utf-8")
+        while chunk := "".join(itertools.islice(parts, _CHUNK)):
+            yield chunk.encode("utf-8")
     except UnicodeEncodeError as error:
         raise PatchSetError(f"canonical JSON: a string holds a lone surrogate: {error.reason}") from error
 
@@ -148,6 +161,18 @@ def _require_modest(value: Any) -> None:
         if not level:
             return
     raise PatchSetError(f"nested more than {MAX_DEPTH} deep")
+
+
+def measure(value: Any) -> tuple[int, int]:
+    """How many values a JSON value is made of, and how many letters its texts have, keys among them."""
+    values = letters = 0
+    level = [value]
+    while level:
+        values += len(level)
+        letters += sum(len(item) for item in level if isinstance(item, str))
+        letters += sum(len(key) for item in level if isinstance(item, dict) for key in item)
+        level = [inner for item in level if isinstance(item, dict | list) for inner in _inside(item)]
+    return values, letters
 
 
 def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:

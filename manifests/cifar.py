@@ -1,21 +1,20 @@
 """CIFAR-10 and CIFAR-100 as they are published: binary records, or Python's pickles of arrays."""
 
 import dataclasses
-import io
-import math
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import TORN, PatchSetError
 from manifests.files import read_regular_file
+from manifests.pickles import numbers, unpickle
 
 PIXELS = 3 * 32 * 32
 MAX_FILE_BYTES = 1 << 28
 """The largest of the files, CIFAR-100's training images, has 154 MB."""
+MAX_NAMES_BYTES = 1 << 20
+MAX_CLASSES, MAX_NAME_BYTES = 1000, 100
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -53,8 +52,8 @@ class _Pickled:
 
     def read(self, file: Path) -> tuple[Pixels, Labels]:
         try:
-            value = _Unpickler(io.BytesIO(_read(file)), encoding="bytes").load()
-            pixels, labels = _plain(value[b"data"]), _plain(value[self.key])
+            value = unpickle(_read(file))
+            pixels, labels = numbers(value[b"data"]), numbers(value[self.key])
             good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
             if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
                 raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
@@ -79,68 +78,6 @@ _FORMS: dict[str, tuple[_Binary | _Pickled, ...]] = {
         _Pickled(("train",), b"fine_labels"),
     ),
 }
-
-
-class _Array:
-    """Stands in for NumPy's array while it is unpickled: shape and bytes are kept, no memory is looked at."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.shape: Any = None
-        self.data: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, self.shape, _, _, self.data = state
-
-    def decoded(self) -> npt.NDArray[Any]:
-        """The array: uint8, or signed integers where an item has more bytes."""
-        data = self.data.encode("latin1") if isinstance(self.data, str) else bytes(self.data)
-        items = math.prod(int(size) for size in self.shape)
-        width = len(data) // items if items else 0
-        kind = {1: "u1", 2: "<i2", 4: "<i4", 8: "<i8"}[width]
-        return np.frombuffer(data, dtype=kind).reshape(self.shape)
-
-
-class _Dtype:
-    """Stands in for NumPy's dtype."""
-
-    def __init__(self, *arguments: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _from_buffer(data: Any, dtype: object, shape: Any, order: object) -> _Array:
-    array = _Array()
-    array.shape, array.data = shape, data
-    return array
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads CIFAR's Python files, which are pickles of arrays, and builds nothing but plain values and stand-ins."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only what an array is made of, and none of it NumPy's own."""
-        known: dict[str, Any] = {
-            "_reconstruct": _Array,
-            "ndarray": _Array,
-            "dtype": _Dtype,
-            "_frombuffer": _from_buffer,
-        }
-        if module.split(".", 1)[0] == "numpy" and name in known:
-            return known[name]
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How the oldest protocol writes bytes."""
-    return text.encode("latin1")
-
-
-def _plain(value: Any) -> npt.NDArray[Any]:
-    return value.decoded() if isinstance(value, _Array) else np.asarray(value)
 
 
 def cifar_files(path: Path, split: str) -> list[Path] | None:
@@ -194,17 +131,26 @@ def _form(file: Path) -> _Binary | _Pickled | None:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """What the files beside CIFAR's images call its classes; empty where there are none that can be read."""
+    """What the files beside CIFAR's images call its classes; empty where there are none that make sense.
+
+    Raises:
+        OSError: such a file cannot be read, or has more than 1 MiB.
+    """
     folder = path if path.is_dir() else path.parent
     for name in ("batches.meta.txt", "fine_label_names.txt"):
         if (folder / name).is_file():
-            return tuple((folder / name).read_text("utf-8", "replace").split())
+            return tuple(read_regular_file(folder / name, MAX_NAMES_BYTES).decode("utf-8", "replace").split())
     for name, key in (("batches.meta", b"label_names"), ("meta", b"fine_label_names")):
         if (folder / name).is_file():
-            try:
-                with (folder / name).open("rb") as stream:
-                    names = _Unpickler(stream, encoding="bytes").load()[key]
-                return tuple(name.decode("utf-8", "replace") for name in names)
-            except TORN:
-                return ()  # numbers will do
+            return _pickled_names(read_regular_file(folder / name, MAX_NAMES_BYTES), key)
     return ()
+
+
+def _pickled_names(data: bytes, key: bytes) -> tuple[str, ...]:
+    try:
+        names = unpickle(data)[key]
+        if len(names) > MAX_CLASSES or max(map(len, names)) > MAX_NAME_BYTES:
+            return ()
+        return tuple(name.decode("utf-8", "replace") for name in names)
+    except TORN:
+        return ()  # numbers will do

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.canonical import canonical_json
+from manifests.canonical import canonical_chunks
 from manifests.errors import PatchSetError
 
 DIGEST_BYTES = 32
@@ -65,7 +65,10 @@ def set_id(manifest: dict[str, Any]) -> str:
     identity = {key: value for key, value in manifest.items() if key not in NOT_IN_SET_ID}
     identity["sources"] = [_without(source, NOT_IN_SET_ID_SOURCE) for source in manifest["sources"]]
     identity["shards"] = [_without(shard, NOT_IN_SET_ID_SHARD) for shard in manifest["shards"]]
-    return hashlib.sha256(canonical_json(identity)).hexdigest()
+    state = hashlib.sha256()
+    for chunk in canonical_chunks(identity):
+        state.update(chunk)
+    return state.hexdigest()
 
 
 def _without(value: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:

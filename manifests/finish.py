@@ -11,14 +11,14 @@ from manifests.croissant import CROISSANT_NAME, make_croissant
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.files import is_plain, read_regular_file, write_atomically
-from manifests.indexes import INDEX_NAME, dali_name, make_index
+from manifests.indexes import INDEX_NAME, MAX_DALI_LINE, dali_name, make_index
 from manifests.patchset import MANIFEST_NAME
 from manifests.schema import Manifest
 from manifests.sums import SUMS_NAME, format_sums, read_sums
 
 MAX_CARD_BYTES = 16 << 20
 _WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})
-WORDS_BYTES = 1 << 16
+_WORDS_BYTES = 1 << 16
 """That other wording may add to a file."""
 
 
@@ -45,6 +45,17 @@ def write_sums(folder: Path, manifest: Manifest) -> None:
 def derived_files(manifest: Manifest) -> dict[str, bytes]:
     """The files of a set that follow from its manifest alone, with their bytes; not the card, which people edit."""
     return {CROISSANT_NAME: make_croissant(manifest), INDEX_NAME: make_index(manifest)}
+
+
+def longest_exports(manifest: Manifest) -> dict[str, int]:
+    """Most bytes of each file for other tools: a longer one is none, and would be read for days."""
+    made = {name: _longest(data) for name, data in derived_files(manifest).items()}
+    return made | {dali_name(shard): MAX_DALI_LINE * (shard.n + 1) for shard in manifest.shards}
+
+
+def _longest(data: bytes) -> int:
+    """Most bytes of a file that says the same as ``data`` in other words."""
+    return 2 * len(data) + _WORDS_BYTES
 
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
@@ -89,7 +100,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
         try:
             if not is_plain(folder / name):
                 yield name, "is missing or no regular file; 'patchgen export' writes it anew"
-            elif not agree(read_regular_file(folder / name, 2 * len(data) + WORDS_BYTES), data):
+            elif not agree(read_regular_file(folder / name, _longest(data)), data):
                 yield name, "is not what the manifest gives; 'patchgen export' writes it anew"
         except OSError as error:
             yield (

@@ -1,6 +1,6 @@
 """What an encoded image says of itself, read from its first bytes before any decoder sees it.
 
-Sources: PNG (W3C, 2003), section 11.2.2; JPEG (ITU-T T.81), annex B; WebP lossless bitstream (RFC 9649), section 3.4;
+Sources: PNG (W3C, 2003), section 11.2.2; WebP lossless bitstream (RFC 9649), section 3.4;
 PPM (netpbm, ``ppm(5)``).
 """
 
@@ -9,13 +9,9 @@ import struct
 from collections.abc import Callable
 
 from manifests.errors import PatchSetError
-
-MAX_SCANS = 100
-"""Of a progressive JPEG. Each is a pass over all its pixels, and encoders write about ten."""
+from manifests.jpeg import read_jpeg
 
 _PPM = re.compile(rb"P6\s+(\d{1,5})\s+(\d{1,5})\s+(\d{1,5})\s")
-_NO_FRAME = frozenset({0xC4, 0xC8, 0xCC})
-"""Markers among those of frames that begin none: tables, and one that is reserved."""
 
 
 def declared_size(data: bytes, image_format: str, where: str) -> tuple[int, int]:
@@ -23,7 +19,7 @@ def declared_size(data: bytes, image_format: str, where: str) -> tuple[int, int]
 
     Raises:
         PatchSetError: it is of another format, damaged at its beginning, or not in RGB of 8 bits a channel, lossless
-            if it is WebP; or it is a JPEG of hundreds of scans.
+            if it is WebP; or it is a JPEG that ``read_jpeg`` refuses.
     """
     try:
         return _READERS[image_format](data)
@@ -42,29 +38,8 @@ def _png(data: bytes) -> tuple[int, int]:
 
 
 def _jpg(data: bytes) -> tuple[int, int]:
-    if data[:2] != b"\xff\xd8":
-        raise ValueError("it does not begin as one")
-    if (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xFF:  # a marker may be filled up
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
-            bits, height, width, channels = struct.unpack(">BHHB", data[at + 4 : at + 10])
-            if (bits, channels) != (8, 3):
-                raise ValueError(f"{channels} channels of {bits} bits, expected 3 of 8")
-            return width, height
-        if marker in (0xD9, 0xDA):
-            raise ValueError("no frame before its pixels")
-        length = struct.unpack(">H", data[at + 2 : at + 4])[0]
-        if length < 2:
-            raise ValueError(f"a segment of {length} bytes at byte {at}")
-        at += 2 + length
+    jpeg = read_jpeg(data)
+    return jpeg.width, jpeg.height
 
 
 def _webp(data: bytes) -> tuple[int, int]:

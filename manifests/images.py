@@ -12,10 +12,16 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import TORN, PatchSetError
-from manifests.headers import MAX_SCANS, declared_size
+from manifests.headers import declared_size
+from manifests.jpeg import MAX_SCANS, variants
 from manifests.schema import IMAGE_FORMATS, max_patch_bytes
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its warnings are lines of their own on stderr
+# Else Pillow's warnings, of large images and of metadata that nobody reads, are lines of their own on stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+MAX_PIXELS = 1 << 25
+"""Of an image of any format: decoded and converted it takes up to 8 bytes for each."""
 
 ANY = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
@@ -24,7 +30,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 """First column and row of each pass of an interlaced PNG, and steps to the next (PNG specification, section 8.2)."""
 _PLAIN: dict[str, Callable[[bytes], bool]] = {
     "png": lambda data: data[24:26] == b"\x08\x02" and not any(chunk in data for chunk in (b"tRNS", b"eXIf")),
-    "jpg": lambda data: True,
+    "jpg": lambda data: data[-2:] == b"\xff\xd9",
     "webp": lambda data: data[12:16] == b"VP8L",
     "ppm": lambda data: data[:2] == b"P6" and data.split(maxsplit=4)[3:4] == [b"255"],
 }
@@ -35,9 +41,12 @@ def decode_image(data: bytes, where: str) -> npt.NDArray[np.uint8]:
     """RGB uint8 pixels (H, W, 3) of an image in any of the formats of ``ANY``, converted if need be.
 
     Raises:
-        PatchSetError: no whole image; ``where`` names it.
+        PatchSetError: no whole image, or one of more than ``MAX_PIXELS``; ``where`` names it.
     """
     with _opened(data, where, ANY) as image:
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width}×{image.height} pixels"
+            raise PatchSetError(f"{where}: too large: {size}, expected at most {MAX_PIXELS}; scale it down")
         return np.asarray(image.convert("RGB"))
 
 
@@ -50,39 +59,37 @@ def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.N
     _require_header(data, where, size, image_format)
     if image_format == "png" and not _has_all_rows(data, size):
         raise PatchSetError(f"{where}: not a whole image: its PNG does not hold {size} rows of pixels")
+    if image_format != "jpg":
+        return _pixels(data, where, size, image_format)
+    pixels, *others = (_pixels(variant, where, size, "jpg") for variant in variants(data))
+    if not all(np.array_equal(pixels, other) for other in others):
+        raise PatchSetError(f"{where}: not a whole image: its JPEG lacks a part of its pixels")
+    return pixels
+
+
+def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
     with _opened(data, where, (_PILLOW[image_format],)) as image:
         _require_patch(image, where, size)
         return np.asarray(image)
 
 
-def check_patch(data: bytes, where: str, size: int, image_format: str) -> None:
-    """Look at the header of an encoded patch alone: its format, size and colours.
-
-    Raises:
-        PatchSetError: as ``decode_patch``, but that damage behind the header is not seen.
-    """
-    _require_header(data, where, size, image_format)
-    with _opened(data, where, (_PILLOW[image_format],)) as image:
-        _require_patch(image, where, size)
-
-
 def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
     """Width and height of an image, and its format if a set may hold these very bytes, of whatever size.
 
-    That is PNG or PPM in RGB of 8 bits, JPEG in RGB with no orientation to apply, or lossless WebP; one picture
-    alone. Headers are looked at, no pixel.
+    That is PNG or PPM in RGB of 8 bits, JPEG in RGB with no orientation to apply and no bytes behind it, or lossless
+    WebP; one picture alone. Headers are looked at, no pixel.
 
     Raises:
         PatchSetError: no image in any of the formats of ``ANY``, nor TIFF, or a PNG with a damaged part, which
             Pillow does not mind; ``where`` names it.
     """
-    with warnings.catch_warnings(), _opened(data, where, (*ANY, "TIFF")) as image:
-        warnings.simplefilter("ignore")  # of large images, and of metadata that nobody reads
+    with _opened(data, where, (*ANY, "TIFF")) as image:
         if image.format == "PNG" and not _whole_png(data):
             raise PatchSetError(f"{where}: not a whole image: a part of the PNG is missing or its checksum is wrong")
         upright = image.format != "JPEG" or image.getexif().get(_ORIENTATION, 1) == 1
-        plain = image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and upright
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
+        # A TIFF's pictures are not counted: each is looked for behind the one before.
+        plain = found and image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and upright
         return image.size, found if plain and found and _PLAIN[found](data) else None
 
 
@@ -140,7 +147,7 @@ def _require_patch(image: Image.Image, where: str, size: int) -> None:
 def _opened(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
-            if image.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+            if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
                 raise PatchSetError(f"{where}: {scans} scans, expected at most {MAX_SCANS}; save it again")
             yield image
     except UnidentifiedImageError as error:

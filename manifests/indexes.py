@@ -14,6 +14,8 @@ from manifests.schema import Manifest, Shard, patch_key
 from manifests.tar import BLOCK
 
 INDEX_NAME = "index.json"
+MAX_DALI_LINE = 80
+"""Bytes of a line of DALI's index: an extension, two numbers of up to 16 digits, and a name."""
 
 
 def make_index(manifest: Manifest) -> bytes:

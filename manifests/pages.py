@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
-from manifests.thrift import CompactReader, Struct
+from manifests.thrift import BINARY, I32, I64, CompactReader, Form, Struct
 
 MAX_FOOTER_BYTES = 8 << 20
 MAX_FOOTER_VALUES = 400_000
@@ -28,6 +28,18 @@ _REPEATED = 2
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 _ENCODINGS = frozenset({0, 2, 3, 4, 5, 8, 9})
 """Plain, dictionaries and numbers packed: not those that build a text out of the one before it, without end."""
+_PAIR: Form = {1: BINARY, 2: BINARY}
+_COLUMN: Form = {
+    **{1: I32, 2: [I32], 3: [BINARY], 4: I32, 5: I64, 6: I64, 7: I64, 8: [_PAIR], 9: I64, 10: I64, 11: I64},
+    **{13: [{}], 16: {2: [I64], 3: [I64]}, 17: {2: [I32]}},
+}
+_ELEMENT: Form = {1: I32, 2: I32, 3: I32, 4: BINARY, 5: I32}
+_GROUP: Form = {1: [{1: BINARY, 3: _COLUMN}], 3: I64, 4: [{}]}
+_FOOTER: Form = {1: I32, 2: [_ELEMENT], 3: I64, 4: [_GROUP], 5: [_PAIR], 7: [{}]}
+_PAGE: Form = {
+    **{1: I32, 2: I32, 3: I32, 5: {1: I32, 2: I32}, 7: {1: I32, 2: I32}},
+    8: {1: I32, 2: I32, 3: I32, 4: I32, 5: I32, 6: I32},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,62 +79,59 @@ def read_footer(file: BinaryIO) -> Footer:
         raise ValueError(f"a footer of {length} bytes, expected at most {min(end - 12, MAX_FOOTER_BYTES)}")
     file.seek(end - 8 - length)
     try:
-        value = CompactReader(file.read(length), budget=MAX_FOOTER_VALUES).struct()
+        value = CompactReader(file.read(length), budget=MAX_FOOTER_VALUES).struct(_FOOTER)
         return _footer(value, end - 8 - length)
     except (IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ValueError(f"a damaged footer: {type(error).__name__} {error}") from error
 
 
 def _footer(value: Struct, end: int) -> Footer:
-    columns, leaves = _fields(value[2])
-    chunks: dict[str, list[Chunk]] = {name: [] for name in leaves}
+    if 8 in value or 9 in value:
+        raise ValueError("it is encrypted, or signed with a key")
+    fields = _fields(value[2])
+    columns = tuple(path[0].decode("utf-8") for path, _ in fields if len(path) == 1)
+    leaves = [
+        (path, len(path) == 1 and element.get(3) != _REPEATED) for path, element in fields if not element.get(5)
+    ]
+    if len(set(columns)) != len(columns):
+        raise ValueError("a schema that names a column twice")
+    chunks: dict[str, list[Chunk]] = {path[0].decode("utf-8"): [] for path, flat in leaves if flat}
     rows = 0
     for group in value[4]:
-        if len(group[1]) < len(leaves):
-            raise ValueError("a row group that lacks a column")
-        for column in group[1]:
+        # Arrow goes by position and looks at no path: what is bounded must be what it decodes.
+        if [tuple(column[3][3]) for column in group[1]] != [path for path, _ in leaves]:
+            raise ValueError("a row group whose columns are not those of the schema, in their order")
+        for column, (path, flat) in zip(group[1], leaves, strict=True):
             if 1 in column or 8 in column:
                 raise ValueError("a column in another file, or encrypted")
-            said = column[3]
-            path = b".".join(said[3]).decode("utf-8")
-            if path in chunks:
-                chunks[path].append(_chunk(said, end))
+            if flat:
+                chunks[path[0].decode("utf-8")].append(_chunk(column[3], end))
         rows += _count(group[3])
     if rows != _count(value[3]):
         raise ValueError(f"{value[3]} rows, and {rows} in its row groups")
     for name, found in chunks.items():
-        if len(found) != len(value[4]) or sum(chunk.values for chunk in found) != rows:
+        if sum(chunk.values for chunk in found) != rows:
             raise ValueError(f"the column {name!a} has {sum(chunk.values for chunk in found)} values of {rows} rows")
     metadata = {pair[1]: pair.get(2, b"") for pair in value.get(5, [])}
     return Footer(rows=rows, columns=columns, flat={k: tuple(v) for k, v in chunks.items()}, metadata=metadata)
 
 
-def _fields(elements: list[Struct]) -> tuple[tuple[str, ...], list[str]]:
-    """Names of the topmost fields of a schema, which is a tree written in a row, and of those without children."""
+def _fields(elements: list[Struct]) -> list[tuple[tuple[bytes, ...], Struct]]:
+    """Every field of a schema, which is a tree written in a row: its path, and what is said of it."""
     if len(elements) > MAX_FIELDS:
         raise ValueError(f"{len(elements)} fields, expected at most {MAX_FIELDS}")
-    names: list[str] = []
-    flat: list[str] = []
-    at = 1
-    for _ in range(_count(elements[0][5])):
-        element = elements[at]
-        name = element[4].decode("utf-8")
-        names.append(name)
-        if not element.get(5) and element.get(3) != _REPEATED:
-            flat.append(name)
-        at = _skip(elements, at)
-    if at != len(elements) or len(set(names)) != len(names):
-        raise ValueError("a schema that is no tree, or names a column twice")
-    return tuple(names), flat
-
-
-def _skip(elements: list[Struct], at: int) -> int:
-    """The position behind a field and all that is in it."""
-    open_fields = 1
-    while open_fields:
-        open_fields += _count(elements[at].get(5, 0)) - 1
-        at += 1
-    return at
+    fields: list[tuple[tuple[bytes, ...], Struct]] = []
+    groups: list[tuple[bytes, ...]] = [()] * min(_count(elements[0][5]), MAX_FIELDS)  # that each field to come is in
+    for element in elements[1:]:
+        path = (*groups.pop(), element[4])
+        children = _count(element.get(5, 0))
+        if children > MAX_FIELDS or bool(children) == (1 in element):
+            raise ValueError("a field that is neither a value nor a group of some")
+        groups += [path] * children
+        fields.append((path, element))
+    if groups:
+        raise ValueError("a schema that is no tree")
+    return fields
 
 
 def _chunk(said: Struct, end: int) -> Chunk:
@@ -166,7 +175,7 @@ def _require_column(file: BinaryIO, chunks: tuple[Chunk, ...]) -> None:
             file.seek(at)
             head = file.read(min(MAX_HEADER_BYTES, end - at))
             reader = CompactReader(head, budget=1000)
-            page = reader.struct()
+            page = reader.struct(_PAGE)
             room, pages = room - _count(page[2]), pages - 1
             if room < 0 or pages < 0:
                 raise ValueError("more pages, or of more bytes, than so many rows need")

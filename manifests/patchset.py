@@ -16,7 +16,7 @@ from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.files import is_plain, read_regular_file
 from manifests.images import decode_patch
-from manifests.rows import read_contract, read_places
+from manifests.rows import read_columns, read_contract, read_places
 from manifests.schema import Manifest, Shard, max_patch_bytes, parse_manifest, patch_key
 from manifests.tar import require_canonical
 from manifests.urls import is_url
@@ -95,7 +95,8 @@ class PatchSet:
             PatchSetError: as ``rows``, or the set has no such patch.
         """
         shard = self.shard_of(index)
-        return {name: values[index - shard.first_index] for name, values in self.rows(shard).items()}
+        columns = read_columns(self.folder / shard.parquet.name, shard.n)
+        return {name: column[index - shard.first_index].as_py() for name, column in columns.items()}
 
     def verified_shards(self) -> Iterator[Path]:
         """The path of each shard, in order, once it was looked at as ``verify_shards`` does.

@@ -4,15 +4,11 @@ import hashlib
 
 from manifests.download import read_whole
 from manifests.errors import PatchSetError
-from manifests.finish import WORDS_BYTES, agree, derived_files, file_digests
-from manifests.indexes import dali_name
+from manifests.finish import agree, derived_files, file_digests, longest_exports
 from manifests.schema import Manifest
 from manifests.sums import SUMS_NAME
 from manifests.transfers import Channel
 from manifests.urls import Place
-
-_LINE_BYTES = 256
-"""More than a patch has in an index for DALI."""
 
 
 def prove_exports(place: Place, manifest: Manifest, sums: dict[str, str], channel: Channel) -> None:
@@ -22,9 +18,7 @@ def prove_exports(place: Place, manifest: Manifest, sums: dict[str, str], channe
         PatchSetError: one cannot be had, has another digest or is not what the manifest gives; or none of a set has
             such a name.
     """
-    derived = derived_files(manifest)
-    limits = {name: 2 * len(data) + WORDS_BYTES for name, data in derived.items()}
-    limits |= {dali_name(shard): shard.n * _LINE_BYTES + WORDS_BYTES for shard in manifest.shards}
+    derived, limits = derived_files(manifest), longest_exports(manifest)
     for name in sorted(sums.keys() - file_digests(manifest, derived=False).keys()):
         if name not in limits:
             raise PatchSetError(

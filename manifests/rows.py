@@ -29,6 +29,7 @@ CONTRACT = pa.schema(
     ]
 )
 MAX_KEY_LETTERS = 10
+_STEP = 4096
 METADATA_KEY = b"patchset"
 """Key of the Parquet file metadata under which a writer keeps its own JSON record of the shard."""
 
@@ -78,8 +79,22 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
     Raises:
         PatchSetError: the file is not Parquet, has another number of rows, or a column missing or of another type.
     """
-    columns = _contract_columns(path, n, names)
-    return {name: column.to_pylist() for name, column in zip(names, columns, strict=True)}
+    return {name: column.to_pylist() for name, column in read_columns(path, n, names).items()}
+
+
+def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
+    """As ``read_contract``, in a third of the memory.
+
+    Raises:
+        PatchSetError: as there.
+    """
+    return dict(zip(names, _contract_columns(path, n, names), strict=True))
+
+
+def in_turn(columns: Sequence[pa.Array]) -> Iterator[tuple[Any, ...]]:
+    """The rows of columns, of which some thousand at a time become Python's objects."""
+    for start in range(0, len(columns[0]), _STEP):
+        yield from zip(*(column.slice(start, _STEP).to_pylist() for column in columns), strict=True)
 
 
 def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
@@ -153,11 +168,14 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
 
 def _read_raw(path: Path, n: int, names: Sequence[str]) -> list[bytes]:
     """The values of columns of digests, one after the other."""
-    values = []
-    for column in _contract_columns(path, n, names):
-        # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
-        start = column.offset * DIGEST_BYTES
-        values.append(column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes())
+    return [raw_digests(column) for column in _contract_columns(path, n, names)]
+
+
+def raw_digests(column: pa.Array) -> bytes:
+    """The values of a column of digests, one after the other."""
+    # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
+    start = column.offset * DIGEST_BYTES
+    values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
     return values
 
 

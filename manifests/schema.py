@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from manifests.canonical import MAX_SAFE_INTEGER, parse_json
+from manifests.canonical import MAX_SAFE_INTEGER, measure, parse_json
 from manifests.digest import set_id
 from manifests.errors import PatchSetError
 from manifests.faults import describe
@@ -21,6 +21,8 @@ MAX_SIZE = 4096
 MAX_SOURCES = 10_000
 PACKED: Literal["packed"] = "packed"
 """Name that a manifest has in place of a recipe's where images were packed as they are."""
+MAX_OWN_VALUES = 10_000
+MAX_LETTERS = 10_000_000
 ImageFormat = Literal["png", "jpg", "webp", "ppm"]
 IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
 
@@ -82,8 +84,9 @@ class Manifest(_Frozen):
     seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
     encoding: Encoding
     recipe: dict[str, Any]
-    sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES)]
-    shards: Annotated[tuple[Shard, ...], Field(min_length=1)]
+    # A list of a million wrong items has one fault that is told, and room for no more.
+    sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES, fail_fast=True)]
+    shards: Annotated[tuple[Shard, ...], Field(min_length=1, fail_fast=True)]
     pixel_root: Sha256
     environment: dict[str, Any]
 
@@ -139,8 +142,8 @@ def max_table_bytes(n: int) -> int:
 def make_manifest(**fields: Any) -> Manifest:
     """A manifest from all its fields but ``format`` and ``set_id``, which are filled in."""
     unsigned = {**fields, "format": FORMAT, "set_id": "0" * 64}
-    dumped = _validate(unsigned, "new manifest").model_dump(mode="json")
-    return _validate({**dumped, "set_id": set_id(dumped)}, "new manifest")
+    dumped = _validate(json.dumps(unsigned, ensure_ascii=False), "new manifest").model_dump(mode="json")
+    return _validate(json.dumps({**dumped, "set_id": set_id(dumped)}, ensure_ascii=False), "new manifest")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
@@ -158,8 +161,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             f"{where}: format is {value.get('format')!r}, this version reads {FORMAT!r}; "
             "another version of the package may read it"
         )
-    manifest = _validate(value, where)
-    computed = set_id(manifest.model_dump(mode="json"))
+    _require_modest(value, where)
+    manifest = _validate(data, where)
+    computed = set_id(value)
     if computed != manifest.set_id:
         raise PatchSetError(
             f"{where}: set_id is {manifest.set_id}, but its content gives {computed}: the manifest was edited "
@@ -168,9 +172,20 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _validate(value: dict[str, Any], where: str) -> Manifest:
+def _require_modest(value: dict[str, Any], where: str) -> None:
+    """Bound what is the writer's own, and all texts but those of shards, which have one form."""
+    own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
+    _, letters = measure([item for key, item in value.items() if key != "shards"])
+    if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
+        raise PatchSetError(
+            f"{where}: {own} values beside sources and shards, and {letters} letters beside shards, expected at most "
+            f"{MAX_OWN_VALUES} and {MAX_LETTERS}"
+        )
+
+
+def _validate(data: bytes | str, where: str) -> Manifest:
     try:
         # JSON mode: a JSON array is a tuple here, and nothing else is coerced.
-        return Manifest.model_validate_json(json.dumps(value, ensure_ascii=False))
+        return Manifest.model_validate_json(data)
     except ValidationError as error:
         raise PatchSetError(f"{where}: {describe(error, Manifest)}") from error

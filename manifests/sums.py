@@ -7,7 +7,8 @@ from manifests.errors import PatchSetError
 from manifests.files import read_regular_file
 
 SUMS_NAME = "SHA256SUMS"
-MAX_SUMS_BYTES = 64 << 20
+MAX_SUMS_BYTES = 32 << 20
+"""A set of a billion patches, with DALI's indexes, has 27 MB."""
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([!-~]+)")
 

@@ -1,13 +1,11 @@
-"""Canonical USTAR: one byte sequence for given members, which every tar reader accepts. And any tar, read whole.
+"""Canonical USTAR: one byte sequence for given members, which every tar reader accepts.
 
 Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
 """
 
 import re
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from manifests.errors import PatchSetError
 
@@ -51,11 +49,11 @@ def padding(size: int) -> bytes:
 def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
     """Check that a shard is, header by header, the one tar of regular files that these members have, and no other.
 
-    Contents are not read. What passes holds no link, device, sparse file, extended header, path or second archive.
+    Images are not read. What passes holds no link, device, sparse file, extended header, path or second archive.
 
     Raises:
         PatchSetError: a header is not the canonical one of the next name and a size of at most ``max_bytes``, or
-            something else than two zero blocks stands behind the last member.
+            something else than zero bytes behind a member, or than two zero blocks behind the last.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -67,28 +65,12 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
             if not 0 <= size <= max_bytes or block != header(name, size):
                 fitting = f"{name} and at most {max_bytes} bytes; get the set again, or complain to who made it"
                 raise PatchSetError(f"{path}: the header at byte {at} is not that of {fitting}")
-            at += BLOCK + size + -size % BLOCK
+            at += BLOCK + size
             file.seek(at)
+            if (found := file.read(-size % BLOCK)) != padding(size):
+                raise PatchSetError(f"{path}: the padding at byte {at}, behind {name}, is not zero bytes")
+            at += len(found)
         if file.read(len(END) + 1) != END:
             raise PatchSetError(
                 f"{path}: after the last member, at byte {at}, stands something else than two zero blocks"
             )
-
-
-def members_of(path: Path, mode: Literal["r:*", "r:", "r:gz"] = "r:*") -> list[tarfile.TarInfo]:
-    """The members of any tar, read to its end marker.
-
-    Readers take any end for it, and a damaged header in the middle as well. With the mode ``r:`` it must not be
-    compressed, with ``r:gz`` it must be, by gzip.
-
-    Raises:
-        tarfile.TarError, EOFError, OSError, zlib.error: it is damaged, or has no such end.
-    """
-    with tarfile.open(path, mode) as archive:
-        members = archive.getmembers()
-        raw = archive.fileobj
-        if raw is not None:
-            raw.seek(archive.offset)
-            if raw.read(BLOCK) != bytes(BLOCK):
-                raise tarfile.ReadError(f"{path.name} has no end marker behind its last whole member")
-        return members

@@ -1,5 +1,9 @@
 """Thrift's compact protocol, read: how Parquet writes its footer and the headers of its pages.
 
+Readers of one form must understand the same bytes alike. Those that Thrift generates pass over a field of another
+type than they know, cut numbers to the bits of their type, and never look at what type the items of a list are said
+to have. So whoever reads here says what form he expects, and whatever another reader may take otherwise is refused.
+
 Source: Apache Thrift, ``doc/specs/thrift-compact-protocol.md``. Structs come as dicts from field number to value.
 """
 
@@ -8,9 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 16
-_STOP, _TRUE, _FALSE, _STRUCT = 0, 1, 2, 12
+I32, I64, BINARY = 5, 6, 8
+_STOP, _TRUE, _FALSE, _I16, _LIST, _STRUCT = 0, 1, 2, 4, 9, 12
+_BITS = {_I16: 16, I32: 32, I64: 64}
 
 Struct = dict[int, Any]
+Form = dict[int, Any]
+"""Of a struct, by field number: a type, ``[type]`` of a list, or a form. Fields that it lacks may be anything."""
 
 
 class CompactReader:
@@ -27,19 +35,19 @@ class CompactReader:
             _TRUE: self._boolean,
             _FALSE: self._boolean,
             3: self._byte,
-            4: self._integer,
-            5: self._integer,
-            6: self._integer,
+            _I16: lambda: self._integer(_I16),
+            I32: lambda: self._integer(I32),
+            I64: lambda: self._integer(I64),
             7: self._double,
-            8: self._binary,
-            9: self._list,
+            BINARY: self._binary,
+            _LIST: self._list,
             10: self._list,
             11: self._map,
             _STRUCT: self.struct,
         }
 
-    def struct(self) -> Struct:
-        """The struct that begins here."""
+    def struct(self, form: Form | None = None) -> Struct:
+        """The struct that begins here, of the given form."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
@@ -47,20 +55,32 @@ class CompactReader:
         number = 0
         while (head := self._byte()) != _STOP:
             kind, delta = head & 15, head >> 4
-            number = number + delta if delta else self._integer()
-            if number in value:
-                raise ValueError(f"field {number} stands twice")
-            value[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind)
+            number = number + delta if delta else self._integer(_I16)
+            if number in value or number >= 1 << 15:
+                raise ValueError(f"field {number} stands twice, or is too far")
+            expected = form.get(number) if form else None
+            if kind in (_TRUE, _FALSE) and expected is None:
+                value[number] = kind == _TRUE
+            else:
+                value[number] = self._value(kind, expected)
         self._depth -= 1
         return value
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, expected: Any = None) -> Any:
         self._budget -= 1
         if self._budget < 0:
             raise ValueError("too many values")
         if kind not in self._readers:
             raise ValueError(f"unknown type {kind}")
-        return self._readers[kind]()
+        if expected is None:
+            return self._readers[kind]()
+        kinds: dict[type, int] = {dict: _STRUCT, list: _LIST}
+        wanted = kinds.get(type(expected), expected)
+        if kind != wanted:
+            raise ValueError(f"a value of type {kind}, expected {wanted}")
+        if wanted == _STRUCT:
+            return self.struct(expected)
+        return self._list(expected[0]) if wanted == _LIST else self._readers[kind]()
 
     def _byte(self) -> int:
         value = self._data[self.at]
@@ -81,8 +101,10 @@ class CompactReader:
             if shift > 63:
                 raise ValueError("a number of more than 64 bits")
 
-    def _integer(self) -> int:
+    def _integer(self, kind: int) -> int:
         value = self._varint()
+        if value >> _BITS[kind]:
+            raise ValueError(f"a number of more than {_BITS[kind]} bits")
         return (value >> 1) ^ -(value & 1)
 
     def _double(self) -> float:
@@ -98,13 +120,13 @@ class CompactReader:
         self.at += length
         return value
 
-    def _list(self) -> list[Any]:
+    def _list(self, expected: Any = None) -> list[Any]:
         head = self._byte()
         count, kind = head >> 4, head & 15
         if count == 15:
             count = self._varint()
         self._nest(count)
-        value = [self._value(kind) for _ in range(count)]
+        value = [self._value(kind, expected) for _ in range(count)]
         self._depth -= 1
         return value
 

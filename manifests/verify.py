@@ -5,7 +5,8 @@ the manifest names, a patch the digests its row names. All that is wrong is repo
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -13,16 +14,18 @@ from pathlib import Path
 from manifests.digest import file_digest, pixel_root
 from manifests.errors import PatchSetError
 from manifests.files import PART_PREFIX, is_plain
-from manifests.finish import derived_faults, derived_files, file_digests
+from manifests.finish import derived_faults, file_digests
 from manifests.indexes import dali_name
 from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.processes import die_with_parent, start_server, starting_processes
 from manifests.rows import count_rows
 from manifests.schema import Manifest, Shard
 from manifests.sums import SUMS_NAME, read_sums
-from manifests.verify_shard import ShardReport, verify_shard
+from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
+MAX_TOLD = 1000
+"""Faults of all shards together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,56 +65,58 @@ def verify(
     except PatchSetError as error:
         what = str(error).removeprefix(f"{folder / MANIFEST_NAME}: ").removeprefix(f"{folder}: ")
         return Report(folder=folder, manifest=None, faults=(Fault(file=MANIFEST_NAME, what=what),), patches=0)
-    faults = [
-        *_manifest_faults(folder, manifest),
-        *_name_faults(folder, manifest),
+    found = [
+        *first_faults(_manifest_faults(folder, manifest)),
+        *first_faults(_name_faults(folder, manifest)),
         *_export_faults(folder, manifest),
+        *first_faults(fault for shard in manifest.shards for fault in _size_faults(folder, shard)),
     ]
-    for shard in manifest.shards:
-        faults += _size_faults(folder, shard)
     patches = 0
     if not fast:
         reports = _verify_shards(folder, manifest, workers, on_patches or (lambda count: None))
-        for report in reports:
-            faults += [Fault(file=file, what=what) for file, what in report.faults]
-            patches += report.patches
-        faults += _root_faults(manifest, reports)
+        found += itertools.islice((fault for report in reports for fault in report.faults), MAX_TOLD)
+        patches = sum(report.patches for report in reports)
+        found += _root_faults(manifest, reports)
+    faults = [Fault(file=file, what=what) for file, what in dict.fromkeys(found)]
     faults.sort(key=lambda fault: fault.file)
-    return Report(folder=folder, manifest=manifest, faults=tuple(dict.fromkeys(faults)), patches=patches)
+    return Report(folder=folder, manifest=manifest, faults=tuple(faults), patches=patches)
 
 
-def _manifest_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
+def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
     """``SHA256SUMS`` against the manifest, and the manifest's own bytes against it."""
     if not is_plain(folder / SUMS_NAME):
         return  # reported as a name
     try:
         sums = read_sums(folder / SUMS_NAME)
     except PatchSetError as error:
-        yield Fault(file=SUMS_NAME, what=str(error).removeprefix(f"{folder / SUMS_NAME}: "))
+        yield SUMS_NAME, str(error).removeprefix(f"{folder / SUMS_NAME}: ")
         return
     # Card texts and the environment enter no set_id, so a flipped bit there shows here alone.
     expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
-    exports = [*derived_files(manifest), *map(dali_name, manifest.shards)]
-    expected |= {name: file_digest(folder / name) for name in exports if is_plain(folder / name)}
+    exports = longest_exports(manifest)
+    for name, most in exports.items():
+        if is_plain(folder / name):
+            if (size := (folder / name).stat().st_size) > most:
+                yield name, f"{size} bytes, expected at most {most}; 'patchgen export' writes it anew"
+                return
+            expected[name] = file_digest(folder / name)
     for name in sorted(expected.keys() | sums.keys()):
         if name in exports and name not in expected:
-            yield Fault(file=name, what=f"is missing, {SUMS_NAME} names it; 'patchgen export' writes it anew")
+            yield name, f"is missing, {SUMS_NAME} names it; 'patchgen export' writes it anew"
         elif sums.get(name) != expected.get(name):
             origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest says"
-            yield Fault(
-                file=SUMS_NAME,
-                what=f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}",
-            )
+            said = f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
+            yield SUMS_NAME, said
 
 
-def _export_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
+def _export_faults(folder: Path, manifest: Manifest) -> Faults:
     """Files for other tools: a set need not have them, but those it has must be of this set."""
     for name, what in derived_faults(folder, manifest):
         if (folder / name).exists() or (folder / name).is_symlink():
-            yield Fault(file=name, what=what)
+            yield name, what
 
 
-def _name_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
+def _name_faults(folder: Path, manifest: Manifest) -> Faults:
     """Files that are missing, or look like a part of a set and are none of this one."""
     expected = {MANIFEST_NAME, SUMS_NAME}
     for shard in manifest.shards:
@@ -119,32 +124,32 @@ def _name_faults(folder: Path, manifest: Manifest) -> Iterable[Fault]:
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in folder.iterdir()}
     for name in sorted(expected - found):
-        yield Fault(file=name, what="is missing; rebuild it or copy it again from a good set")
+        yield name, "is missing; rebuild it or copy it again from a good set"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
-            yield Fault(file=ascii(name)[1:-1], what="belongs to a build that is under way or was killed")
+            yield ascii(name)[1:-1], "belongs to a build that is under way or was killed"
         elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
-            yield Fault(file=ascii(name)[1:-1], what="is no part of this set; remove it")
+            yield ascii(name)[1:-1], "is no part of this set; remove it"
     for name in sorted(expected & found):
         if not is_plain(folder / name):
-            yield Fault(file=name, what="is no regular file, expected one, and no link")
+            yield name, "is no regular file, expected one, and no link"
 
 
-def _size_faults(folder: Path, shard: Shard) -> Iterable[Fault]:
+def _size_faults(folder: Path, shard: Shard) -> Faults:
     for name, expected in ((shard.name, shard.bytes), (shard.parquet.name, shard.parquet.bytes)):
         path = folder / name
         if not is_plain(path):
             continue  # reported as a name
         if (size := path.stat().st_size) != expected:
-            yield Fault(file=name, what=f"{size} bytes, the manifest says {expected}")
+            yield name, f"{size} bytes, the manifest says {expected}"
         elif name == shard.parquet.name:
             try:
                 rows = count_rows(path)
             except PatchSetError as error:
-                yield Fault(file=name, what=str(error).removeprefix(f"{path}: "))
+                yield name, str(error).removeprefix(f"{path}: ")
                 continue
             if rows != shard.n:
-                yield Fault(file=name, what=f"{rows} rows, the manifest says {shard.n} patches")
+                yield name, f"{rows} rows, the manifest says {shard.n} patches"
 
 
 def _verify_shards(folder: Path, manifest: Manifest, workers: int, heard: Callable[[int], None]) -> list[ShardReport]:
@@ -177,10 +182,10 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int, heard: Callab
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _root_faults(manifest: Manifest, reports: list[ShardReport]) -> Iterable[Fault]:
+def _root_faults(manifest: Manifest, reports: list[ShardReport]) -> Faults:
     """The digest over all pixel digests, where every table could be read."""
     digests = [report.pixel_digests for report in reports]
     if len(digests) == len(manifest.shards) and all(digests):
         root = pixel_root(digests)
         if root != manifest.pixel_root:
-            yield Fault(file=MANIFEST_NAME, what=f"pixel_root is {manifest.pixel_root}, the tables give {root}")
+            yield MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables give {root}"

@@ -2,21 +2,24 @@
 
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+import pyarrow as pa
 
 from manifests import rows, tar
 from manifests.digest import file_digest, pixel_digest
 from manifests.errors import PatchSetError
 from manifests.files import is_plain
-from manifests.images import check_patch, decode_patch
+from manifests.images import decode_patch
 from manifests.schema import Shard, max_patch_bytes, patch_key
 
 LOSSLESS = frozenset({"png", "webp", "ppm"})
 MAX_FAULTS = 20
-"""Faults told of one file; a file that is damaged all over needs no longer list."""
+"""Faults of one kind told of one file; a file that is damaged all over needs no longer list."""
 
 Faults = Iterable[tuple[str, str]]
 
@@ -36,38 +39,40 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
     What is not there is not told of: ``verify`` knows it from the folder's names.
     """
     path, table_path = folder / shard.name, folder / shard.parquet.name
-    faults = [*_file_faults(path, shard.sha256), *_file_faults(table_path, shard.parquet.sha256)]
+    faults = [
+        *_file_faults(path, shard.bytes, shard.sha256),
+        *_file_faults(table_path, shard.parquet.bytes, shard.parquet.sha256),
+    ]
     if not is_plain(table_path):
-        return ShardReport(faults=_first(faults), patches=0, pixel_digests=b"")
+        return ShardReport(faults=tuple(faults), patches=0, pixel_digests=b"")
     try:
-        columns = rows.read_contract(table_path, shard.n)
+        columns = rows.read_columns(table_path, shard.n)
     except PatchSetError as error:
         faults.append((table_path.name, str(error).removeprefix(f"{table_path}: ")))
-        return ShardReport(faults=_first(faults), patches=0, pixel_digests=b"")
-    faults += _row_faults(table_path.name, columns, shard)
-    digests = b"".join(columns["pixels"])
+        return ShardReport(faults=tuple(faults), patches=0, pixel_digests=b"")
+    faults += first_faults(_row_faults(table_path.name, columns, shard))
+    digests = rows.raw_digests(columns["pixels"])
     if not is_plain(path):
-        return ShardReport(faults=_first(faults), patches=0, pixel_digests=digests)
-    try:
-        with path.open("rb") as file:
-            faults += _member_faults(file, path.name, columns, shard, image_format, size)
-    except OSError as error:
-        faults.append((path.name, f"cannot be read: {error.strerror}"))
-    return ShardReport(faults=_first(faults), patches=shard.n, pixel_digests=digests)
+        return ShardReport(faults=tuple(faults), patches=0, pixel_digests=digests)
+    faults += first_faults(_tar_faults(path, columns, shard, image_format, size))
+    return ShardReport(faults=tuple(faults), patches=shard.n, pixel_digests=digests)
 
 
-def _first(faults: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    kept = tuple(faults[:MAX_FAULTS])
-    if len(faults) > MAX_FAULTS:
-        kept += ((faults[-1][0], f"and {len(faults) - MAX_FAULTS} more faults of this shard"),)
-    return kept
+def first_faults(faults: Faults) -> list[tuple[str, str]]:
+    """The first ``MAX_FAULTS``, and how many more there are, of which none is kept."""
+    faults = iter(faults)
+    kept, more, last = list(itertools.islice(faults, MAX_FAULTS)), 0, ("", "")
+    for fault in faults:
+        more, last = more + 1, fault
+    return [*kept, (last[0], f"and {more} more faults of this kind")] if more else kept
 
 
-def _file_faults(path: Path, expected: str) -> Faults:
+def _file_faults(path: Path, size: int, expected: str) -> Faults:
+    """Its digest. A file of another size is not read, perhaps for days, and ``verify`` tells of it."""
     if not is_plain(path):
         return
     try:
-        digest = file_digest(path)
+        digest = file_digest(path) if path.stat().st_size == size else expected
     except OSError as error:
         yield path.name, f"cannot be read: {error.strerror}"
         return
@@ -75,20 +80,29 @@ def _file_faults(path: Path, expected: str) -> Faults:
         yield path.name, f"sha256 is {digest}, the manifest says {expected}"
 
 
-def _row_faults(name: str, columns: dict[str, list[Any]], shard: Shard) -> Faults:
-    indices = range(shard.first_index, shard.first_index + shard.n)
-    for row, (index, key, found) in enumerate(zip(indices, columns["key"], columns["index"], strict=True)):
-        if found != index:
-            yield name, f"row {row} has index {found}, expected {index}"
+def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults:
+    found = rows.in_turn([columns["key"], columns["index"]])
+    for row, (key, number) in enumerate(found):
+        index = shard.first_index + row
+        if number != index:
+            yield name, f"row {row} has index {number}, expected {index}"
         if key != patch_key(index):
             yield name, f"row {row} has key {key!r}, expected {patch_key(index)!r}"
 
 
+def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int) -> Faults:
+    try:
+        with path.open("rb") as file:
+            yield from _member_faults(file, path.name, columns, shard, image_format, size)
+    except OSError as error:
+        yield path.name, f"cannot be read: {error.strerror}"
+
+
 def _member_faults(
-    file: BinaryIO, name: str, columns: dict[str, list[Any]], shard: Shard, image_format: str, size: int
+    file: BinaryIO, name: str, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int
 ) -> Faults:
     """Walk through the tar as a canonical one must be; a lost member is found where the next one stands."""
-    contract = zip(columns["offset"], columns["size"], columns["sha256"], columns["pixels"], strict=True)
+    contract = rows.in_turn([columns[name] for name in ("offset", "size", "sha256", "pixels")])
     end = os.fstat(file.fileno()).st_size
     position = 0
     for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
@@ -122,12 +136,10 @@ def _named(block: bytes) -> str:
 
 def _image_faults(data: bytes, name: str, member: str, image_format: str, size: int, expected: bytes) -> Faults:
     try:
-        if image_format not in LOSSLESS:  # its pixels hash to nothing that is recorded, so its header will do
-            check_patch(data, f"member {member}", size, image_format)
-            return
-        digest = pixel_digest(decode_patch(data, f"member {member}", size, image_format))
+        found = decode_patch(data, f"member {member}", size, image_format)
     except PatchSetError as error:
         yield name, str(error)
         return
-    if digest != expected:
+    # Of a lossy format, pixels hash to nothing that is recorded.
+    if image_format in LOSSLESS and (digest := pixel_digest(found)) != expected:
         yield name, f"member {member}: its pixels hash to {digest.hex()}, its row says {expected.hex()}"

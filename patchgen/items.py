@@ -1,7 +1,6 @@
 """Images where they lie: files in a folder, members of tars, CIFAR's records; found in a fixed order."""
 
 import functools
-import gzip
 import hashlib
 import os
 import re
@@ -10,23 +9,21 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from manifests.archives import TAR_SUFFIXES, is_gzip, members_of, open_tar
 from manifests.cifar import cifar_files, read_cifar_file
 from manifests.errors import PatchSetError
 from manifests.files import read_regular_file
-from manifests.tar import members_of
 from manifests.terminal import note
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_IMAGE_BYTES
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp", ".tif", ".tiff")
 NOT_READ = (".gif", ".pgm", ".pbm", ".heic", ".avif", ".jp2", ".svg")
-GZIP_SUFFIXES = (".tar.gz", ".tgz")
-TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)
 EXPECTED = "a folder of images, WebDataset tars, or CIFAR's binary or Python files"
 
 _TRAINING = re.compile(r"(^|[-_.])train(ing)?([-_.]|\d|$)", re.IGNORECASE)
@@ -107,27 +104,36 @@ def _training_part(names: set[str], where: str) -> set[str]:
 
 
 def _names_below(folder: Path) -> Iterator[str]:
-    """The images below a folder, also behind links to folders, each folder once."""
+    """The images below a folder, also behind links, each folder once; but behind no link that leads out of it."""
 
     def fail(error: OSError) -> None:
         raise error
 
-    seen: set[str] = set()
+    top, seen, left_out = os.path.realpath(folder), set(), []
     for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
             folders[:] = []
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(root).relative_to(folder)
-        for name in names:
+        out = {name for name in (*folders, *names) if not _is_inside(os.path.join(root, name), top)}  # noqa: PTH118
+        left_out += [(below / name).as_posix() for name in sorted(out) if name in folders or _is_image(name)]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in out]
+        for name in sorted(set(names) - out):
             if name.startswith("."):
                 continue
             if name.lower().endswith(NOT_READ):
                 raise PatchgenError(f"{folder / below / name}: is of a format that is not read; convert it to PNG")
             if _is_image(name):
                 yield (below / name).as_posix()
+    if left_out:
+        note(f"{folder}: {len(left_out)} links lead out of it and are not followed, such as {left_out[0]}")
+
+
+def _is_inside(path: str, top: str) -> bool:
+    """Whether a path is no link, or one to something below ``top``: a set is made to be published."""
+    return not os.path.islink(path) or os.path.commonpath([os.path.realpath(path), top]) == top  # noqa: PTH114
 
 
 def _file(path: Path, name: str) -> Item:
@@ -137,8 +143,8 @@ def _file(path: Path, name: str) -> Item:
 def _members(path: Path, name: str) -> list[Item]:
     """The images in a tar, to be read by place; a hard link is the member it leads to, sparse files are none."""
     try:
-        found = members_of(path, "r:gz" if _is_gzip(path.name) else "r:")
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        found = members_of(path)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         what = "not a whole tar" if isinstance(error, EOFError) else "not a whole tar of the kind its name says"
         raise PatchgenError(f"{path}: {what}: {str(error) or type(error).__name__}; get it again") from error
     places = {member.name: member for member in found if member.isreg() and not member.issparse()}
@@ -149,10 +155,6 @@ def _members(path: Path, name: str) -> list[Item]:
             place = {"offset": held.offset_data, "length": held.size}
             items.append(Item(name=f"{name}/{member.name}", path=str(path), kind="member", **place))
     return items
-
-
-def _is_gzip(name: str) -> bool:
-    return name.lower().endswith(GZIP_SUFFIXES)
 
 
 def _is_image(name: str) -> bool:
@@ -188,19 +190,19 @@ def read_item(item: Item) -> bytes | Pixels:
 
 
 def _bytes_of(item: Item) -> bytes:
-    if _is_gzip(item.path):
+    if is_gzip(Path(item.path)):
         file = _unzipped(item.path)
         file.seek(item.offset)
         return file.read(item.length)
-    with Path(item.path).open("rb") as plain:
+    with open_tar(Path(item.path)) as plain:
         plain.seek(item.offset)
         return plain.read(item.length)
 
 
 @functools.lru_cache(maxsize=1)
-def _unzipped(path: str) -> gzip.GzipFile:
+def _unzipped(path: str) -> BinaryIO:
     """A compressed tar, left open: its members are read in turn, and going back means to begin again."""
-    return gzip.GzipFile(path)
+    return open_tar(Path(path))
 
 
 @functools.lru_cache(maxsize=2)

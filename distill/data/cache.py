@@ -31,6 +31,7 @@ from manifests.terminal import counting, progress_bar
 
 MARGIN = 1 << 30
 """Bytes of disk and of memory that stay free."""
+_WINDOWS = 3
 
 
 @contextmanager
@@ -59,11 +60,28 @@ def _source(patchset: PatchSet, config: DataConfig, seed: int, device: torch.dev
     cached = None if config.cache == "none" else _cached(patchset, cache_folder(config), say)
     place = _place(patchset, config, device, cached is not None)
     if place == "none":
+        _require_window(patchset, config.window)
         _verify(patchset, config, say)
         order = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
         return Streamed(patchset, order, config.workers, device)
     samples = _resident(patchset, config, place, cached, device, say)
     return Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), device=device)
+
+
+def _require_window(patchset: PatchSet, window: int) -> None:
+    """Check that the window in use, the one that is ready and the one being filled have room.
+
+    Raises:
+        DistillError: they do not.
+    """
+    manifest = patchset.manifest
+    most = sum(sorted((shard.n for shard in manifest.shards), reverse=True)[:window])
+    needed, free = _WINDOWS * most * 3 * manifest.size**2, free_memory()
+    if needed > free:
+        raise DistillError(
+            f"data.window {window}: patches of so many shards take {needed / 1e9:.1f} GB, decoded, "
+            f"{free / 1e9:.1f} GB of memory are free; lower it, or use a set of smaller shards"
+        )
 
 
 def _resident(

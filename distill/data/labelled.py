@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,18 +17,18 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from distill.data.tars import read_samples
+from distill.data.tars import read_labelled
 from distill.errors import DistillError
+from manifests.archives import TAR_SUFFIXES, members_of
 from manifests.cifar import class_names, read_cifar
 from manifests.errors import PatchSetError
 from manifests.files import read_regular_file
 from manifests.images import decode_image
-from manifests.tar import members_of
 
 Split = Literal["train", "test"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".bmp")
+_ENDS = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 MAX_IMAGE_BYTES = 256 << 20
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 FORMS = (
     "CIFAR's binary or Python files, a folder with one sub-folder of images a class, "
     "or WebDataset tars whose samples have an image and .cls"
@@ -114,7 +115,7 @@ def count_images(path: Path) -> int:
         items = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         tars = _of_split([file for file in items if file.name.lower().endswith(TAR_SUFFIXES)], "train")
         names = [member.name for tar in tars for member in members_of(tar)] or [file.name for file in items]
-    except (PatchSetError, tarfile.TarError, EOFError, OSError) as error:
+    except (PatchSetError, tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise DistillError(f"{path}: cannot be read: {error}") from error
     count = sum(name.lower().endswith((*IMAGE_SUFFIXES, ".tif", ".tiff")) for name in names)
     if not count:
@@ -146,20 +147,20 @@ def _tars(path: Path, size: int | None, split: Split) -> LabelledImages | None:
         return None
     images, labels = [], []
     try:
-        for shard in shards:
-            members_of(shard)
-        for sample in read_samples(shards):
+        for sample in (sample for shard in shards for sample in read_labelled(shard, _ENDS, MAX_IMAGE_BYTES)):
             where = f"{sample['__url__']}: sample {sample['__key__']}"
             image, label = _sample(sample, where)
             images.append(_fit(decode_image(image, where), size))
             labels.append(label)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except PatchSetError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise DistillError(f"{path}: not a whole tar: {str(error) or type(error).__name__}; get it again") from error
     return _stack(images, labels, path)
 
 
 def _sample(sample: dict[str, Any], where: str) -> tuple[bytes, int]:
-    image = next((sample[suffix[1:]] for suffix in IMAGE_SUFFIXES if suffix[1:] in sample), None)
+    image = next((sample[suffix] for suffix in _ENDS if suffix in sample), None)
     if image is None or "cls" not in sample:
         held = ", ".join(sorted(key for key in sample if not key.startswith("_")))
         raise DistillError(f"{where}: holds {held or 'nothing'}, expected an image and .cls")

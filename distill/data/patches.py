@@ -25,7 +25,7 @@ from manifests.errors import PatchSetError
 from manifests.images import decode_patch
 from manifests.processes import usable_cores
 
-_CHUNK = 512
+_CHUNK, _CHUNK_BYTES = 512, 32 << 20
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -40,6 +40,11 @@ def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
     """(n, size, size, 3)."""
     manifest = patchset.manifest
     return manifest.n, manifest.size, manifest.size, 3
+
+
+def chunk_of(size: int) -> int:
+    """How many patches of ``size`` px a process decodes before it hands them on: 512, or 32 MB of them."""
+    return max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size**2)))
 
 
 def bytes_of(patchset: PatchSet) -> int:
@@ -94,7 +99,7 @@ def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor
     decode = partial(decode_sample, span=range(manifest.n), image_format=manifest.encoding.format, size=manifest.size)
     store = partial(_store, images=images)
     pipeline = wds.DataPipeline(
-        partial(read_samples, paths), wds.map(decode), wds.batched(_CHUNK, collation_fn=store)
+        partial(read_samples, paths), wds.map(decode), wds.batched(chunk_of(manifest.size), collation_fn=store)
     )
     loader = DataLoader(
         pipeline,

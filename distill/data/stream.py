@@ -17,13 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from distill.data.order import Place, WindowOrder
-from distill.data.patches import Pixels, decode_sample, ended, ignore_signals, tar_errors
+from distill.data.patches import Pixels, chunk_of, decode_sample, ended, ignore_signals, tar_errors
 from distill.data.tars import read_samples
 from distill.errors import DistillError
 from manifests import PatchSet
 from manifests.processes import usable_cores
-
-_CHUNK = 512
 
 Chunk = tuple[Place, int, Tensor, Tensor]
 """A window, the place of a shard in it, rows of that shard, and their pixels."""
@@ -189,7 +187,7 @@ class _Shards(IterableDataset[Any]):
             rows.append(decoded[0] - shard.first_index)
             images.append(decoded[1])
             count += 1
-            if len(rows) == _CHUNK:
+            if len(rows) == chunk_of(manifest.size):
                 yield place, part, torch.tensor(rows), torch.from_numpy(np.stack(images))
                 rows, images = [], []
         if rows:

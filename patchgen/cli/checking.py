@@ -188,7 +188,7 @@ def info(shards: Path | str, as_json: bool) -> None:
     size = sum(shard.bytes + shard.parquet.bytes for shard in manifest.shards)
     if as_json:
         value = manifest.model_dump(mode="json") | {"total_bytes": size, "shards": len(manifest.shards)}
-        click.echo(json.dumps(value, ensure_ascii=False))
+        click.echo(json.dumps(value))  # in ASCII: a terminal obeys letters that a stranger may have put there
         return
     for name, value in _summary(manifest, size):
         click.echo(f"{name:<12} {printable(str(value))}")

@@ -12,6 +12,7 @@ import torch
 from distill.data import cache
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
+from distill.data.patches import chunk_of
 from distill.data.stream import Streamed
 from distill.data.view import Resident
 from distill.errors import DistillError
@@ -106,6 +107,27 @@ def test_what_does_not_fit_anywhere_is_streamed(patchset_path: Path, monkeypatch
     monkeypatch.setattr(cache, "MARGIN", 1 << 62)
     with open_source(open_patchset(patchset_path), DataConfig(), 0, CPU, print) as source:
         assert isinstance(source, Streamed)
+
+
+def test_a_window_has_room(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = max(shard.n for shard in open_patchset(patchset_path).manifest.shards)
+    needed = 3 * largest * 32 * 32 * 3
+    for free, message in ((needed, None), (needed - 1, r"data\.window 1: patches of so many shards take .*lower it")):
+        monkeypatch.setattr(cache, "free_memory", lambda free=free: free)
+        config = DataConfig(cache="none", window=1)
+        if message is None:
+            with open_source(open_patchset(patchset_path), config, 0, CPU, print) as source:
+                assert isinstance(source, Streamed)
+        else:
+            with (
+                pytest.raises(DistillError, match=message),
+                open_source(open_patchset(patchset_path), config, 0, CPU, print),
+            ):
+                pass
+
+
+def test_chunks_have_a_size_in_bytes() -> None:
+    assert [chunk_of(size) for size in (1, 32, 64, 224, 1024, 4096)] == [512, 512, 512, 222, 10, 1]
 
 
 def test_a_disk_that_fills_while_the_file_is_made(

@@ -56,6 +56,14 @@ def scans(count: int) -> bytes:
     return data[:-2] + data[last:-2] * count + b"\xff\xd9"
 
 
+def cut_jpeg(share: float, **options: object) -> bytes:
+    """A JPEG with a share of the bytes of its first scan, and then its end."""
+    data = saved("JPEG", **options)
+    start = data.index(b"\xff\xda")
+    start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    return data[: start + int(share * (len(data) - start))] + b"\xff\xd9"
+
+
 def declare_jpeg(side: int) -> bytes:
     """A JPEG whose frame declares another size."""
     data = bytearray(saved("JPEG"))
@@ -154,6 +162,10 @@ JPG: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG of gray": (lambda: saved("JPEG", mode="L"), "not a whole image"),
     "JPEG of CMYK": (lambda: saved("JPEG", mode="CMYK"), "not a whole image"),
     "JPEG cut off in its header": (lambda: saved("JPEG")[:100], "not a whole image"),
+    "JPEG of no pixels": (lambda: cut_jpeg(0), "not a whole image"),
+    "JPEG of a third of its pixels": (lambda: cut_jpeg(1 / 3), "not a whole image"),
+    "JPEG of no pixels, progressive": (lambda: cut_jpeg(0, progressive=True), "not a whole image"),
+    "JPEG without an end": (lambda: saved("JPEG")[:-2], "not a whole image"),
     "PNG called JPEG": (lambda: saved("PNG"), "not a whole image"),
 }
 WEBP: dict[str, tuple[Callable[[], bytes], str]] = {

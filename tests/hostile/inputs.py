@@ -1,18 +1,20 @@
 """What is packed or judged by: other people's images, tars and CIFAR's files."""
 
+import bz2
 import gzip
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+
+from PIL import Image
 
 from tests.hostile.case import Case
 from tests.hostile.forge import Make, sparse
 from tests.hostile.images import CODE, HUGE, chunk, declare_jpeg, declare_webp, png, saved, scans, zip_bomb
 from tests.hostile.world import write_tar
-
-PIXELS = 3072
 
 
 def _image(data: Callable[[], bytes], suffix: str = "png") -> Make:
@@ -72,42 +74,6 @@ def _gzip_bomb(world: Path) -> None:
         out.write(bytes(1024))
     for path in (world / "images").glob("*.png"):
         path.unlink()
-
-
-def _cifar(data: Callable[[bytes], bytes]) -> Make:
-    """Every file of CIFAR's replaced."""
-
-    def make(world: Path) -> None:
-        for path in (world / "cifar").iterdir():
-            path.write_bytes(data(path.read_bytes()))
-
-    return make
-
-
-def _pickled(data: bytes) -> Make:
-    """CIFAR's files as pickles of these bytes."""
-
-    def make(world: Path) -> None:
-        for path in (world / "cifar").iterdir():
-            path.unlink()
-        for name in ("test_batch", *(f"data_batch_{k}" for k in range(1, 6))):
-            (world / "cifar" / name).write_bytes(data)
-
-    return make
-
-
-def _large(length: int) -> Make:
-    def make(world: Path) -> None:
-        for path in list((world / "cifar").iterdir()):
-            sparse(path, length)
-
-    return make
-
-
-def _pipes(world: Path) -> None:
-    for path in list((world / "cifar").iterdir()):
-        path.unlink()
-        os.mkfifo(path)
 
 
 def _huge_image(world: Path) -> None:
@@ -171,45 +137,54 @@ def _sized(size: bytes) -> bytes:
     return reheader(data[:512], size=(124, size)) + data[512:]
 
 
-def _array(shape: bytes, data: bytes = b"") -> bytes:
-    """A pickle of CIFAR's form whose array says another shape."""
-    return (
-        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01" + shape + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R\x89U\x01xtbU\x06labels](K\x00eu."
-    )
+def _sparse_member(kind: bytes, name: str) -> Make:
+    """A first member of 1 GB of which nothing but the header takes room."""
+
+    def make(world: Path) -> None:
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, 1 << 30
+        for path in (world / "images.tar", world / "eval.tar"):
+            path.write_bytes(info.tobuf(tarfile.GNU_FORMAT))
+            os.truncate(path, 512 + (1 << 30) + 1024)
+
+    return make
 
 
-PICKLES: dict[str, bytes] = {
-    "code": CODE,
-    "code under numpy's name": b"cnumpy.distutils.exec_command\nexec_command\n(S'touch hacked'\ntR.",
-    "numpy.load": b"cnumpy\nload\n(S'/etc/passwd'\ntR.",
-    "array of 2^62 items": _array(b"\x8a\x08" + b"\xff" * 7 + b"\x3fK\x0c\x86"),
-    "array of a shape of text": _array(b"U\x02ab"),
-    "array of no items": _array(b"K\x00K\x00\x86"),
-    "list doubled 60 times": b"\x80\x02]q\x00" + b"".join(b"(h\x00h\x00lq\x00" for _ in range(60)) + b".",
-    "lists nested 100,000 deep": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
-    "2^62 bytes": b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".",
-    "2^31 bytes": b"\x80\x02T\xff\xff\xff\x7f.",
-    "memo of 2^31": b"\x80\x02Nr\xff\xff\xff\x7f.",
-    "persistent load": b"Ptouch hacked\n.",
-    "build of a dict": b"\x80\x02cnumpy\nndarray\n)\x81}U\x09__class__K\x01sb.",
+def _bzipped() -> bytes:
+    return bz2.compress(_of(("0.png", saved("PNG")), ("0.cls", b"0"))())
+
+
+def _one_bit(side: int) -> bytes:
+    """A PNG of one bit a pixel: a few kilobytes, whatever its side."""
+    return png(side, side, pixels=zlib.compress(bytes((1 + (side + 7) // 8) * side)), depth=1, colours=0)
+
+
+def _many_scans() -> bytes:
+    """A JPEG of 1,500 scans in a file of two pictures, which Pillow gives another name."""
+    data = saved("MPO", 64, progressive=True, save_all=True, append_images=[Image.new("RGB", (64, 64))])
+    end = data.index(b"\xff\xd9\xff\xd8")
+    last = data.rindex(b"\xff\xda", 0, end)
+    return data[:end] + data[last:end] * 1500 + data[end:]
+
+
+TARS |= {
+    "member of 1 GB": (_sparse_member(b"0", "0.png"), ""),
+    "GNU name of 1 GB": (_sparse_member(b"L", "././@LongLink"), "headers of more than"),
+    "PAX header of 1 GB": (_sparse_member(b"x", "x"), "headers of more than"),
+    "tar compressed by another program": (_tar(_bzipped), "tar"),
 }
-CIFAR: dict[str, tuple[Make, str]] = {
-    **{f"pickle: {name}": (_pickled(data), "batch") for name, data in PICKLES.items()},
-    "a byte too many": (_cifar(lambda data: data + b"x"), "expected a multiple"),
-    "no bytes": (_cifar(lambda data: b""), "expected a multiple"),
-    "files of 300 GB": (_large(3073 * 100_000_000), "batch"),
-    "pipes": (_pipes, "cifar"),
-}
+IMAGES["JPEG of 1,500 scans of two pictures"] = (_image(_many_scans, "jpg"), "scans, expected at most")
 CASES = (
+    Case(
+        name="images: PNG of 13,000 px in one bit",
+        make=_image(lambda: _one_bit(13_000)),
+        entrances=("eval-folder",),
+        said="too large: 13000×13000",
+    ),
     *(Case(name=f"images: {name}", make=make, entrances=FOLDERS, said=said) for name, (make, said) in IMAGES.items()),
     *(
         Case(name=f"tar of images: {name}", make=make, entrances=("pack-tar", "eval"), said=said)
         for name, (make, said) in TARS.items()
-    ),
-    *(
-        Case(name=f"CIFAR: {name}", make=make, entrances=("pack-cifar", "eval-cifar"), said=said)
-        for name, (make, said) in CIFAR.items()
     ),
     Case(name="images: a bomb of a compressed tar", make=_gzip_bomb, entrances=("pack",), said="x.tar.gz"),
     Case(name="tar of images: class of 5,000 digits", make=_mixed, entrances=("eval", "pack"), said=""),

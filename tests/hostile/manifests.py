@@ -54,6 +54,24 @@ def _letters(world: Path) -> None:
     put(world, json.dumps(value).encode())
 
 
+def _values(world: Path) -> None:
+    """An environment of 990,000 small objects, in 8 MB."""
+    value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"environment": {"x": "@"}}
+    put(world, json.dumps(value).encode().replace(b'"@"', b"[" + b'{"a":0},' * 990_000 + b"0]"))
+
+
+def _emoji(world: Path) -> None:
+    """Texts of 44 MB that Python keeps in four bytes a letter, for one of them needs as many."""
+    value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"environment": {"x": "@"}}
+    texts = ",".join(['"\U0001f600' + "a" * 999_900 + '"'] * 46)
+    put(world, json.dumps(value).encode().replace(b'"@"', f"[{texts}]".encode()))
+
+
+def _empty_shards(world: Path) -> None:
+    value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"shards": "@"}
+    put(world, json.dumps(value).encode().replace(b'"@"', b"[" + b"{}," * 600_000 + b"{}]"))
+
+
 def _hundred(world: Path) -> None:
     put(world, b'{"format": "' + b"x" * (100 << 20) + b'"}')
 
@@ -94,6 +112,19 @@ CASES = (
     Case(name="manifest with a text of 40 MB", make=_letters, entrances=LOOKS, said="letters, expected at most"),
     Case(name="manifest with three million keys", make=_members, entrances=LOOKS, said="values, expected at most"),
     Case(name="manifest with 90,000 times one shard", make=_shards, entrances=("info",), said="shards[1].name is"),
+    Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values beside sources"),
+    Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="letters beside shards"),
+    Case(name="600,000 shards of nothing", make=_empty_shards, entrances=LOOKS, said="shards[0]"),
+    Case(
+        name="recipe that reads other files",
+        make=signed(
+            lambda value: value["recipe"].update(
+                augment=[{"name": "HistogramMatching", "p": 1.0, "reference_images": ["/etc/passwd"]}], profile="fast"
+            )
+        ),
+        entrances=("rebuild", "extend"),
+        said="reads files besides the photos",
+    ),
     Case(
         name="manifest nested 100,000 deep",
         make=text(lambda data: b"[" * 100_000 + b"]" * 100_000),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile.case import READERS, Case
-from tests.hostile.forge import sign, signed
+from tests.hostile.forge import sign, signed, sparse
 
 SHELL = "pipe:touch hacked"
 NAMES = {
@@ -68,6 +68,24 @@ def _sums(line: bytes) -> Any:
         path.write_bytes(path.read_bytes() + line)
 
     return make
+
+
+def _longer(name: str) -> Any:
+    """A file of the set made longer than any, after it was signed."""
+
+    def make(world: Path) -> None:
+        if not (world / "set" / name).exists():
+            sparse(world / "set" / name, 1)
+            sign(world)
+        os.truncate(world / "set" / name, 1 << 40)
+
+    return make
+
+
+def _many_sums(world: Path) -> None:
+    path = world / "set" / "SHA256SUMS"
+    lines = [*path.read_text().splitlines(), *(f"{'0' * 64}  x{number:08d}" for number in range(300_000))]
+    path.write_text("\n".join(sorted(lines, key=lambda line: line[66:])) + "\n")
 
 
 def _text(key: str, value: str) -> Any:
@@ -135,6 +153,24 @@ CASES = (
         said="SHA256SUMS",
     ),
     Case(name="sums in MD5", make=_sums(b"0" * 32 + b"  z\n"), entrances=("verify",), said="SHA256SUMS: line"),
+    Case(name="sums of 300,000 files", make=_many_sums, entrances=("verify", "fast"), said="more faults"),
+    Case(name="sums of 1 TB", make=_longer("SHA256SUMS"), entrances=("verify", "fast"), said="at most"),
+    Case(
+        name="shard of 1 TB",
+        make=_longer("patches-000000.tar"),
+        entrances=("verify", "fast", "open", "train"),
+        said="1099511627776 bytes, the manifest says",
+    ),
+    Case(
+        name="table of 1 TB",
+        make=_longer("patches-000000.parquet"),
+        entrances=("verify", "fast"),
+        said="1099511627776 bytes, the manifest says",
+    ),
+    *(
+        Case(name=f"{name} of 1 TB", make=_longer(name), entrances=("verify", "fast"), said="at most")
+        for name in ("croissant.json", "index.json", "patches-000000.idx")
+    ),
     Case(name="a shard too many", make=_stranger, entrances=("verify", "fast"), said="no part of this set"),
     Case(name="card text of shell words", make=_text("url", SHELL), entrances=READERS, said="patches-000000.tar"),
     Case(

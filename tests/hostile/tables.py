@@ -65,6 +65,21 @@ def _long_keys(table: pa.Table) -> pa.Table:
     return table.set_column(0, pa.field("key", pa.string(), nullable=False), pa.array(["0" * (12 << 20)] * 4))
 
 
+def _swapped(world: Path) -> None:
+    """A bomb of keys whose footer gives its name to another column, of good ones."""
+    path = world / "set" / TABLE
+    table = pq.read_table(path).append_column("abc", pa.array(["0" * (120 << 20)] * 4))
+    names = ["abc", *table.column_names[1:6], "key"]
+    kept = table.select(names).rename_columns([*table.column_names[:6], "abc"])
+    pq.write_table(kept, path, compression="zstd", use_dictionary=False)
+    data = path.read_bytes()
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    key, other = b"\x19\x18\x03key", b"\x19\x18\x03abc"  # a list of one text, as a column's path is written
+    footer = other.join(part.replace(other, key) for part in data[start:].split(key))
+    path.write_bytes(data[:start] + footer)
+    sign(world)
+
+
 def _footer(length: int) -> Make:
     return in_shard(lambda data: data[:-8] + struct.pack("<I", length) + b"PAR1", TABLE)
 
@@ -76,6 +91,19 @@ def _rows_said(world: Path) -> None:
     rows = pa.concat_tables([table.slice(0, 1)] * 200_000).combine_chunks()
     pq.write_table(rows, path, compression="zstd")
     sign(world)
+
+
+def _same_rows(world: Path) -> None:
+    """A table of 300,000 rows that are all the same, under a manifest that agrees."""
+    n, path = 300_000, world / "set" / TABLE
+    row = pq.read_table(path).select(range(6)).slice(0, 1)
+    pq.write_table(row.take(pa.array([0] * n)), path, compression="zstd")
+
+    def change(value: dict[str, Any]) -> None:
+        value["shards"][0]["n"] = value["shards"][1]["first_index"] = n
+        value["n"] = n + 4
+
+    sign(world, change)
 
 
 def _overlap(world: Path) -> None:
@@ -113,6 +141,7 @@ CASES = (
     Case(
         name="table: size and offset that overflow", make=_with("size", _first(2**63 - 1)), entrances=READ, said="pat"
     ),
+    Case(name="table: 300,000 rows that are one", make=_same_rows, entrances=("verify",), said="more faults"),
     Case(name="table: rows that overlap", make=_overlap, entrances=("verify",), said="its row says"),
     Case(
         name="table: rows in another order",
@@ -195,6 +224,12 @@ CASES = (
         make=in_table(_long_keys, compression="zstd", use_dictionary=False),
         entrances=READ,
         said=TABLE,
+    ),
+    Case(
+        name="table: two columns' names exchanged in its row groups",
+        make=_swapped,
+        entrances=("verify", "open", "fast"),
+        said="not those of the schema",
     ),
     Case(name="table: footer of 4 GB", make=_footer(2**32 - 1), entrances=(*READ, "fast"), said=TABLE),
     Case(name="table: footer of 2 GB", make=_footer(2**31 - 1), entrances=(*READ, "fast"), said=TABLE),

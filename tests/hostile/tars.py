@@ -92,6 +92,12 @@ def _sum_off(data: bytes) -> bytes:
     return data[:148] + b"000000\x00 " + data[156:]
 
 
+def _padded(data: bytes) -> bytes:
+    """Something in the padding behind the first member."""
+    end = BLOCK + int(data[124:135], 8)
+    return data[:end] + b"\1" + data[end + 1 :]
+
+
 def _pickle_shard(world: Path) -> None:
     (world / "set" / "patches-000000.tar").write_bytes(pickle.dumps({"a": 1}))
     sign(world)
@@ -151,6 +157,7 @@ CHANGED: dict[str, Make] = {
     "member twice": in_shard(_twice),
     **{f"pickle called .{suffix}": _pickled(suffix) for suffix in ("pyd", "pth", "pkl", "pickle", "json", "cls")},
     "compressed tar": _compressed,
+    "padding that is not zero": in_shard(_padded),
     "pickle for a tar": _pickle_shard,
     "empty tar": in_shard(lambda data: tar.END),
     "no bytes": in_shard(lambda data: b""),

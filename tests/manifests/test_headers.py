@@ -3,14 +3,16 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from manifests.errors import PatchSetError
-from manifests.headers import MAX_SCANS, declared_size
-from manifests.images import check_patch, decode_patch
+from manifests.headers import declared_size
+from manifests.images import as_a_set_holds_it, decode_image, decode_patch
+from manifests.jpeg import MAX_SCANS, read_jpeg
 
 FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -28,7 +30,6 @@ def encoded(image_format: str, width: int = 40, height: int = 24, mode: str = "R
 def test_what_an_image_declares_is_what_it_is(image_format: str) -> None:
     assert declared_size(encoded(image_format), image_format, "x") == (40, 24)
     square = encoded(image_format, 24)
-    check_patch(square, "x", 24, image_format)
     assert decode_patch(square, "x", 24, image_format).shape == (24, 24, 3)
 
 
@@ -43,11 +44,45 @@ def test_a_header_that_is_cut_off_or_another_formats(image_format: str) -> None:
             declared_size(whole, other, "x")
 
 
+JPEGS: list[dict[str, object]] = [
+    {},
+    {"progressive": True},
+    {"optimize": True},
+    {"exif": b"Exif\x00\x00" + bytes(99)},
+    {"restart_marker_rows": 1},
+    {"subsampling": 0, "quality": 100},
+    {"subsampling": 1, "quality": 30},
+]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("size", [8, 17, 32, 33, 64, 224])
+def test_a_jpeg_holds_all_its_pixels(options: dict[str, object], size: int) -> None:
+    data = encoded("jpg", size, size, **options)
+    assert declared_size(data, "jpg", "x") == (size, size)
+    assert np.array_equal(decode_patch(data, "x", size, "jpg"), decode_image(data, "x"))
+    ends = read_jpeg(data).ends
+    start = data.index(b"\xff\xda") + 14
+    for end in (ends[0], ends[-1]) if size > 8 else ends[:1]:  # the last scan of so few pixels may change none
+        start = max(start, data.rfind(b"\xff\xda", 0, end) + 10)
+        for left in (0, (end - start) // 2) if size > 8 else (0,):
+            with pytest.raises(PatchSetError, match="not a whole image"):
+                decode_patch(data[: start + left] + data[end:], "x", size, "jpg")
+
+
 @pytest.mark.parametrize(
-    ("options"), [{"progressive": True}, {"optimize": True}, {"exif": b"Exif\x00\x00" + bytes(99)}]
+    ("change", "part"),
+    [
+        (lambda data: data[:-2], "no end"),
+        (lambda data: data + b"\0", "1 bytes behind its end"),
+        (lambda data: data + data, "bytes behind its end"),
+        (lambda data: data[:-40] + b"\xff\xd0" + data[-40:], "lacks a part"),
+        (lambda data: data.replace(b"\xff\xc0", b"\xff\xc9"), "a frame of kind 9"),
+    ],
 )
-def test_jpeg_of_every_kind(options: dict[str, object]) -> None:
-    assert declared_size(encoded("jpg", **options), "jpg", "x") == (40, 24)
+def test_a_jpeg_that_decoders_read_each_in_its_own_way(change: Callable[[bytes], bytes], part: str) -> None:
+    with pytest.raises(PatchSetError, match=part):
+        decode_patch(change(encoded("jpg", 32, 32)), "x", 32, "jpg")
 
 
 def packed_png(rows: bytes, size: int, interlaced: int = 0) -> bytes:
@@ -99,7 +134,21 @@ def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
     ],
 )
 def test_what_no_set_holds(data: bytes, image_format: str, part: str) -> None:
-    for look in (check_patch, decode_patch):
-        with pytest.raises(PatchSetError, match=part) as caught:
-            look(data, "here", 32, image_format)
-        assert str(caught.value).startswith("here: ") and "\n" not in str(caught.value)
+    with pytest.raises(PatchSetError, match=part) as caught:
+        decode_patch(data, "here", 32, image_format)
+    assert str(caught.value).startswith("here: ") and "\n" not in str(caught.value)
+
+
+def test_a_tiffs_pictures_are_not_counted() -> None:
+    """Each is looked for behind the one before, which takes the square of their number."""
+    out = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(out, "TIFF")
+    data = bytearray(out.getvalue())
+    first = int.from_bytes(data[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[end : end + 4] = first.to_bytes(4, "little")  # its second picture is the first
+    assert as_a_set_holds_it(bytes(data), "x") == ((9, 7), None)
+    image = Image.open(io.BytesIO(data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(image), "n_frames", property(lambda self: pytest.fail("counted")))
+        as_a_set_holds_it(bytes(data), "x")

@@ -10,6 +10,7 @@ import pytest
 from manifests import rows
 from manifests.errors import PatchSetError
 from manifests.pages import MAX_FIELDS, read_footer, require_modest
+from manifests.thrift import I32, I64, CompactReader
 
 N = 300
 
@@ -114,6 +115,20 @@ def test_footers_that_are_none(tmp_path: Path, change: Any, part: str) -> None:
     path = write(tmp_path / "t.parquet")
     path.write_bytes(change(path.read_bytes()))
     refuse(path, part)
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"\x25\x02\x00", "of type 5, expected 6"),  # field 2 as i32: Arrow passes over it
+        (b"\x15\x80\x80\x80\x80\x20\x00", "more than 32 bits"),  # Arrow keeps the lower bits
+        (b"\x39\x18\x01\x02\x00", "of type 8, expected 5"),  # a list said to be of texts: Arrow reads numbers
+        (b"\x06\x82\x80\x08\x00\x00", "more than 16 bits"),  # field 65,537, which Arrow takes for field 1
+    ],
+)
+def test_what_readers_of_thrift_take_in_two_ways(data: bytes, part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        CompactReader(data, budget=10).struct({1: I32, 2: I64, 3: [I32]})
 
 
 def test_every_flipped_byte_of_a_footer_is_survived(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path,
         result = run_patchgen("info", place)
         assert result.status == 0 and "200 of 32×32 px" in result.out and "no licence named" in result.out
     assert json.loads(run_patchgen("info", patchset_path, "--json").out)["n"] == 200
+    texts = {"name": "a\u009b2Jb\u202ec"}
+    strange = sign(edited(manifest_path, {"environment": texts}))
+    result = run_patchgen("info", strange, "--json")
+    assert result.out.isascii() and json.loads(result.out)["environment"] == texts
     assert_one_line(run_patchgen("info", tmp_path / "none.json"), "none.json: cannot be read")
 
 

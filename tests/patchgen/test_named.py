@@ -1,5 +1,6 @@
 """Albumentations transforms named in a recipe, several photos in one set, and mirrored patches."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from manifests import open_patchset
 from manifests.reader import read_patches
 from patchgen.errors import PatchgenError
-from patchgen.named import PORTABLE
+from patchgen.named import NOT_TAKEN, PORTABLE
 from patchgen.recipe import load_recipe, parse_recipe
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 
@@ -52,6 +53,28 @@ def test_any_transform_with_its_parameters(run_patchgen: Program, tmp_path: Path
         assert (row["augment0_GaussianBlur_params"] is None) != row["augment0_GaussianBlur_applied"]
     drawn = [json.loads(row["augment0_GaussianBlur_params"]) for row in rows if row["augment0_GaussianBlur_applied"]]
     assert len({str(params) for params in drawn}) > 3
+
+
+@pytest.mark.parametrize("name", sorted(NOT_TAKEN))
+def test_transforms_that_read_files_are_not_taken(name: str) -> None:
+    with pytest.raises(PatchgenError, match=f"{name} reads files besides the photos") as caught:
+        parse_recipe(recipe_text(f"{{name: {name}, reference_images: [/etc/passwd]}}"), "r.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_other_transform_reads_nothing() -> None:
+    """A new one of Albumentations' that takes paths or metadata belongs into the list."""
+    import albumentations
+
+    kinds = (albumentations.ImageOnlyTransform, albumentations.DualTransform)
+    words = ("path", "read_fn", "reference", "metadata", "font")
+    found = {
+        name
+        for name, kind in vars(albumentations).items()
+        if isinstance(kind, type) and issubclass(kind, kinds)
+        if any(word in key for key in inspect.signature(kind.__init__).parameters for word in words)
+    }
+    assert found == NOT_TAKEN
 
 
 def test_the_user_is_told_once_that_a_recipe_is_fast(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:

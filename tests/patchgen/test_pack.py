@@ -184,7 +184,7 @@ def test_tars_and_only_those_for_training(
     (tmp_path / "split" / "test").rename(tmp_path / "split" / "Validation")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "again")
     assert result.err == f"{tmp_path / 'split'}: train is packed, not Validation\n"
-    (tmp_path / "split" / "car").symlink_to(folder / "b")  # three classes, then, of which one is called "train"
+    shutil.copytree(folder / "b", tmp_path / "split" / "car")  # three classes, then, of which one is called "train"
     assert run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "classes").status == 0
     assert len(packed(tmp_path / "classes")[1]) == 51
 
@@ -204,6 +204,22 @@ def test_cifar_without_its_test_images(form: str, tmp_path: Path, run_patchgen: 
     assert len(patches) == 20 and files[5] == f"data_batch_2{'.bin' if form == 'binary' else ''}/00001"
     assert np.array_equal(patches[5], pixels[1, 1].transpose(1, 2, 0))
     assert run_patchgen("verify", tmp_path / "out").status == 0
+
+
+def test_links_that_lead_out_are_not_followed(tmp_path: Path, run_patchgen: Program) -> None:
+    given, private = tmp_path / "given", tmp_path / "private"
+    for number, path in enumerate((given / "a" / "0.png", given / "1.png", private / "2.png")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image(number)))
+    (given / "in.png").symlink_to(given / "1.png")
+    (given / "again").symlink_to(given / "a")  # the same folder, packed once
+    assert run_patchgen("pack", given, "--out", tmp_path / "one").err == ""
+    assert sorted(name.rpartition("/")[2] for name in packed(tmp_path / "one")[1]) == ["0.png", "1.png", "in.png"]
+    (given / "out").symlink_to(private)
+    (given / "out.png").symlink_to(private / "2.png")
+    result = run_patchgen("pack", given, "--out", tmp_path / "two")
+    assert_one_line(result._replace(status=1), "2 links lead out of it and are not followed, such as out")
+    assert packed(tmp_path / "two")[1] == packed(tmp_path / "one")[1]
 
 
 def test_bad_images_are_named(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
