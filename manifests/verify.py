@@ -14,7 +14,7 @@ from pathlib import Path
 from manifests.digest import file_digest, pixel_root
 from manifests.errors import PatchSetError
 from manifests.files import PART_PREFIX, is_plain
-from manifests.finish import derived_faults, file_digests
+from manifests.finish import derived_faults, file_digests, longest_exports
 from manifests.indexes import dali_name
 from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.processes import die_with_parent, start_server, starting_processes
