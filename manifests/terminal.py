@@ -6,6 +6,7 @@ It is no part of the format, and lives here because the programs meet nowhere el
 import contextlib
 import functools
 import io
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -105,6 +106,8 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
     except errors as error:
         _fail(name, str(error), FAILED)
     except InterruptedProgram as stop:
+        # A thread may still be sending; that its connection ends with the program is no news.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         _fail(name, str(stop), INTERRUPTED)
     except OSError as error:  # what the program itself writes to a file is handled there; this is stdout
         _fail(name, f"cannot write its output: {error.strerror or error}", FAILED)
