@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.archive import require_sums
 from distill.errors import DamagedError, DistillError
 from distill.tensors import load_tensors
 from manifests.files import write_atomically
@@ -47,6 +48,7 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str],
     for path in paths:
         try:
             state = load_tensors(path)
+            require_sums(path)
         except DamagedError as error:
             if path == paths[-1]:
                 raise

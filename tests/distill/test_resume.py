@@ -11,6 +11,7 @@ import torch
 
 import distill.loop
 import distill.run
+import distill.tensors
 from distill.engine import Engine
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
@@ -137,11 +138,11 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
         assert run_distill(*arguments, tmp_path / "run").status == 130
     before = sorted(path.name for path in (tmp_path / "run").iterdir())
 
-    def deny(path: Path, **options: Any) -> None:
+    def deny(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", deny)
+        patch.setattr(distill.tensors, "is_archive", deny)
         refused = run_distill(*arguments, tmp_path / "run", "--resume")
     assert_one_line(refused, "checkpoint.pt: cannot be read: Permission denied")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
