@@ -1,10 +1,10 @@
 """All cases, theme by theme. Importing them imports torch; ``case`` does not."""
 
-from tests.hostile import configs, images, inputs, labels, manifests, names, tables, tars, weights
+from tests.hostile import checkpoints, configs, images, inputs, labels, manifests, names, tables, tars, weights
 from tests.hostile.case import Case
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for theme in (manifests, names, tars, tables, images, weights, labels, configs, inputs)
+    for theme in (manifests, names, tars, tables, images, weights, checkpoints, labels, configs, inputs)
     for case in theme.CASES
 )
