@@ -1,22 +1,20 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped; never the teacher."""
 
 import io
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from distill.archive import is_archive, require_sums
 from distill.errors import DamagedError, DistillError
-from distill.tensors import load_tensors
+from distill.tensors import load_tensors, require_file
 from manifests.files import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.pt"
 PREVIOUS_NAME = "checkpoint.previous.pt"
 DAMAGED_NAME = "checkpoint.damaged.pt"
-_OTHER_OUT = "choose another --out"
 KEYS = frozenset(
     {"identity", "arithmetic", "student", "optimizer", "scaler", "scheduler", "average", "step", "seconds", "losses"}
 )
@@ -37,8 +35,12 @@ def holds_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME))
 
 
-def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The last good state saved in a run directory, or None; loaded weights-only.
+def load_checkpoint(
+    folder: Path, identity: dict[str, Any], most: int, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The last good state saved in a run directory, in at most ``most`` bytes, or None; loaded weights-only.
+
+    Its tensors are mapped: whoever keeps them copies them.
 
     Raises:
         DistillError: all there is is damaged, or belongs to a run whose ``identity`` differs.
@@ -46,7 +48,7 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str],
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
     for path in paths:
         try:
-            state = load_tensors(path)
+            state = _load(path, most)
         except DamagedError as error:
             if path == paths[-1]:
                 raise
@@ -58,58 +60,13 @@ def load_checkpoint(folder: Path, identity: dict[str, Any], say: Callable[[str],
     return None
 
 
-def require_like(held: Any, own: Any, where: str) -> None:
-    """Refuse a part of a run's state that is built otherwise than the run's ``own``: keys, lengths, kinds and shapes.
-
-    Nothing may replace an attribute that is no number, and no tensor may be of another size than what it is put into.
-
-    Raises:
-        DamagedError: ``held`` is; ``where`` names it.
-    """
-    if isinstance(own, dict) and isinstance(held, dict):
-        if strange := [key for key in (*held, *own) if (key in held) != (key in own)]:
-            raise DamagedError(f"{where}: the key {str(strange[0])[:100]!r} is missing or too many; {_OTHER_OUT}")
-        for key, value in own.items():
-            require_like(held[key], value, f"{where}.{key}")
-    elif isinstance(own, list | tuple) and isinstance(held, list | tuple):
-        if len(held) != len(own):
-            raise DamagedError(f"{where}: {len(held)} values, expected {len(own)}; {_OTHER_OUT}")
-        for number, (inner, value) in enumerate(zip(held, own, strict=True)):
-            require_like(inner, value, f"{where}[{number}]")
-    elif isinstance(own, Tensor) and isinstance(held, Tensor):
-        if (held.shape, held.dtype) != (own.shape, own.dtype):
-            found, wanted = (f"{value.dtype} {tuple(value.shape)}" for value in (held, own))
-            raise DamagedError(f"{where}: {found}, expected {wanted}; {_OTHER_OUT}")
-        if not bool(torch.isfinite(held).all()):
-            raise DamagedError(f"{where}: holds what is no finite number; {_OTHER_OUT}")
-    elif _are_numbers(own) or type(held) is not type(own):
-        if _are_numbers(held, own):
-            return
-        raise DamagedError(f"{where}: {type(held).__name__}, expected {type(own).__name__}; {_OTHER_OUT}")
-
-
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-
-
-def require_optimizer(held: Any, optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Refuse an optimiser's state whose groups are not this one's, or whose tensors do not fit its parameters.
-
-    Raises:
-        DamagedError: it is none of this optimiser; ``where`` names it.
-    """
-    own = optimizer.state_dict()
-    if not isinstance(held, dict) or not isinstance(held.get("state"), dict):
-        raise DamagedError(f"{where}: holds no state; {_OTHER_OUT}")
-    require_like(held.get("param_groups"), own["param_groups"], f"{where}.param_groups")
-    parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    for number, entry in held["state"].items():
-        if number not in range(len(parameters)) or not isinstance(entry, dict):
-            raise DamagedError(f"{where}.state: has no such parameter as {str(number)[:100]!r}; {_OTHER_OUT}")
-        for key, value in entry.items():
-            fits = isinstance(value, Tensor) and value.shape in (torch.Size(()), parameters[number].shape)
-            if not fits and value is not None:
-                raise DamagedError(f"{where}.state[{number}].{str(key)[:100]}: does not fit; {_OTHER_OUT}")
+def _load(path: Path, most: int) -> Any:
+    require_file(path, most)
+    state = load_tensors(path)
+    if not is_archive(path):
+        raise DamagedError(f"{path}: damaged: of a format that no run writes")
+    require_sums(path)
+    return state
 
 
 def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:

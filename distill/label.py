@@ -213,7 +213,6 @@ def verify(
             differs by more than rounding can explain.
     """
     labels = read_labels(folder)
-    stored = open_logits(folder, labels)
     patchset = open_patchset(shards)
     require_same(folder, "the set", labels.set_id, patchset.manifest.set_id)
     teacher = load_teacher(config.teacher, device)
@@ -221,6 +220,7 @@ def verify(
     held_seed = labels.view.get("seed")
     precision = choose_precision(config.train.precision, device, say)
     require_same(folder, "the precision", labels.precision, precision)
+    stored = open_logits(folder, labels, labels.steps)
     steps = sorted(Stream(seed, "verify", 0).permutation(labels.steps)[:sample].tolist())
     with open_view(config, patchset, held_seed if isinstance(held_seed, int) else 0, device, say) as opened:
         require_same_view(folder, labels.view, opened.describe())

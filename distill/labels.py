@@ -132,51 +132,61 @@ class StoredLogits:
         return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
 
     def require_unchanged(self) -> None:
-        """Hash the files again.
+        """Hash the files that were opened again.
 
         Raises:
             DistillError: one is not what it was.
         """
-        for file in self.manifest.files:
+        for file in self.manifest.files[: len(self.arrays)]:
             _require_digest(self.folder / file.name, file)
 
 
-def open_logits(folder: Path, manifest: LabelsManifest) -> StoredLogits:
-    """Verify every file of stored logits and map it into memory.
+def open_logits(folder: Path, manifest: LabelsManifest, steps: int) -> StoredLogits:
+    """Verify the files that hold the logits of the first ``steps`` steps, and map them into memory.
 
     Raises:
         DistillError: a file is missing, is none of the promised shape, or has another digest.
     """
-    steps = [file.steps for file in manifest.files]
+    lengths = [file.steps for file in manifest.files]
     if (
-        len(set(steps[:-1])) > 1
-        or steps[-1] > steps[0]
+        len(set(lengths[:-1])) > 1
+        or lengths[-1] > lengths[0]
+        or lengths[0] > steps_per_file(manifest.batch_size, manifest.teacher.num_classes)
         or [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]
     ):
-        raise DistillError(f"{folder / MANIFEST_NAME}: its files are not in order or uneven; get it again")
+        raise DistillError(f"{folder / MANIFEST_NAME}: its files are not in order, uneven or too long; get it again")
+    needed = manifest.files[: -(-steps // lengths[0])]
     return StoredLogits(
-        folder=folder, manifest=manifest, arrays=tuple(_open(folder, file, manifest) for file in manifest.files)
+        folder=folder, manifest=manifest, arrays=tuple(_open(folder, file, manifest) for file in needed)
     )
 
 
 def _open(folder: Path, file: LabelFile, manifest: LabelsManifest) -> np.ndarray:
     path = folder / file.name
-    _require_digest(path, file)
+    _require_plain(path)
     shape = (file.steps * manifest.batch_size, manifest.teacher.num_classes)
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise DistillError(f"{path}: no array file: {error}") from error
     if array.dtype != np.float16 or array.shape != shape:
         raise DistillError(f"{path}: holds {array.dtype} {array.shape}, expected float16 {shape}")
-    if not bool(np.isfinite(array).all()):
+    if (length := path.stat().st_size) != array.offset + array.nbytes:
+        raise DistillError(f"{path}: {length} bytes, expected {array.offset + array.nbytes}; get the labels again")
+    _require_digest(path, file)
+    rows = max(1, (1 << 20) // shape[1])
+    if not all(bool(np.isfinite(array[first : first + rows]).all()) for first in range(0, len(array), rows)):
         raise DistillError(f"{path}: holds a logit that is no finite number; get the labels again")
     return array
 
 
-def _require_digest(path: Path, file: LabelFile) -> None:
+def _require_plain(path: Path) -> None:
     if not is_plain(path):
         raise DistillError(f"{path}: is missing or no regular file; get the labels again")
+
+
+def _require_digest(path: Path, file: LabelFile) -> None:
+    _require_plain(path)
     try:
         digest = file_digest(path)
     except OSError as error:

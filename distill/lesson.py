@@ -148,7 +148,7 @@ class StoredLesson:
                 f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, "
                 f"this run has {view.period}; label with this run's length, or shorten the run with train.samples"
             )
-        return StoredTeacher(logits=open_logits(self.folder, self.labels), device=engine.device)
+        return StoredTeacher(logits=open_logits(self.folder, self.labels, view.period), device=engine.device)
 
 
 def open_lesson(config: Config, set_id: str, device: torch.device) -> Lesson:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.evaluate import agreement, kl_to, logits_of, per_class_top1, top_k
-from distill.models import build_model, require_size
+from distill.fit import build_filled
+from distill.models import require_size
 from distill.teacher import normalisation
-from distill.weights import Triple, count_classes, fill_model, load_weights
+from distill.weights import Triple, count_classes, load_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,7 @@ def load_network(
     if arch is None:
         raise DistillError(f"{path}: does not say which network it is; give --arch")
     num_classes = weights.num_classes or count_classes(weights)
-    model = build_model(arch, num_classes)
-    fill_model(model, weights, arch=arch, num_classes=num_classes)
+    model = build_filled(weights, arch=arch, num_classes=num_classes)
     mean, std = normalisation(weights, mean, std, prefix="--")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(model=model, arch=arch, num_classes=num_classes, mean=mean, std=std)

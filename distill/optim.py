@@ -67,6 +67,13 @@ def make_optimizer(
             )
 
 
+def state_keys(optimizer: torch.optim.Optimizer) -> frozenset[str]:
+    """What a step of an optimiser of ``make_optimizer`` keeps of each parameter."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return frozenset({"momentum_buffer"} if optimizer.defaults["momentum"] else ())
+    return frozenset({"step", "exp_avg", "exp_avg_sq"})
+
+
 def make_scheduler(
     config: AdamConfig | AdamWConfig | SgdConfig, optimizer: torch.optim.Optimizer, steps: int
 ) -> LRScheduler:

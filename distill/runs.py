@@ -18,12 +18,14 @@ from distill.config import Config, SupervisedConfig, TrainConfig
 from distill.data.view import View
 from distill.engine import Engine
 from distill.errors import DistillError, Say
+from distill.fit import largest_file
 from distill.judge import Measure, Verdict
 from distill.loop import Loop, Progress
 from distill.models import build_model
 from distill.precision import choose_precision
 from distill.randomness import Stream
-from distill.session import CONFIG_NAME, SUMMARY_NAME, Session, check_folder, finished_summary, open_board, restore
+from distill.restore import restore
+from distill.session import CONFIG_NAME, SUMMARY_NAME, Session, check_folder, finished_summary, open_board
 from distill.weights import save_weights
 from manifests.canonical import canonical_json
 from manifests.digest import file_digest
@@ -77,16 +79,19 @@ def own_folder(out: Path, again: str) -> Iterator[None]:
 
 
 def begin(
-    out: Path, name: str, identity: dict[str, Any], say: Say
+    out: Path, name: str, identity: dict[str, Any], network: nn.Module, say: Say
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The state to go on from, and the summary of a run that has ended with ``name``; each None where there is none.
+
+    ``network``, of which only the size is looked at, says how long their files may be.
 
     Raises:
         DistillError: what is there is damaged, or of another run.
     """
-    state = load_checkpoint(out, identity, say)
+    most = largest_file(network)
+    state = load_checkpoint(out, identity, most, say)
     done = finished_summary(out)
-    if done is not None and not _is_result(out / name, done["sha256"]):
+    if done is not None and not _is_result(out / name, done["sha256"], most):
         say(f"{out / name}: missing or damaged; it is made again")
         done = None
     if done is not None:
@@ -94,8 +99,8 @@ def begin(
     return state, done
 
 
-def _is_result(path: Path, sha256: str) -> bool:
-    return is_plain(path) and file_digest(path) == sha256
+def _is_result(path: Path, sha256: str, most: int) -> bool:
+    return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One session of a run in its directory: where it starts, its log and checkpoints, and how it is stopped."""
+"""One session of a run in its directory: its log and checkpoints, and how it is stopped."""
 
 import dataclasses
 import json
@@ -10,10 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from distill.checkpoint import CHECKPOINT_NAME, holds_checkpoint, require_like, require_optimizer, save_checkpoint
-from distill.errors import DamagedError, DistillError, NonFiniteLossError
+from distill.checkpoint import CHECKPOINT_NAME, holds_checkpoint, save_checkpoint
+from distill.errors import DistillError, NonFiniteLossError
 from distill.judge import Measure
 from distill.loop import Loop, Progress, require_finite, run_loop
 from manifests.canonical import parse_json
@@ -79,53 +77,6 @@ def open_board(out: Path, samples: int) -> "SummaryWriter":
     except ImportError as error:
         raise DistillError("train.tensorboard: it is not installed; run pip install tensorboard") from error
     return SummaryWriter(str(out / BOARD_NAME), purge_step=samples)
-
-
-def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
-    """Put a checkpoint's ``state`` into ``loop``, cut the log back to it, and return how far it was.
-
-    Raises:
-        DamagedError: it does not fit the loop.
-    """
-    metrics = out / METRICS_NAME
-    if state is None:
-        metrics.unlink(missing_ok=True)
-        return Progress()
-    _require_fit(loop, state, str(out / CHECKPOINT_NAME))
-    loop.student.load_state_dict(state["student"])
-    loop.optimizer.load_state_dict(state["optimizer"])
-    loop.scaler.load_state_dict(state["scaler"])
-    loop.scheduler.load_state_dict(state["scheduler"])
-    if loop.average is not None:
-        loop.average.load_state_dict(state["average"])
-    progress = Progress(
-        step=state["step"], seconds=state["seconds"], losses=[loss.to(loop.device) for loss in state["losses"]]
-    )
-    if metrics.exists():  # lines written after the checkpoint belong to steps that will be done again
-        rows = [line for line in metrics.read_text(errors="replace").splitlines() if _row_step(line) <= progress.step]
-        write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
-    return progress
-
-
-def _require_fit(loop: Loop, state: dict[str, Any], where: str) -> None:
-    """Before anything of a checkpoint, which may come with somebody else's folder, is put to use."""
-    parts: list[tuple[str, Any]] = [("student", loop.student), ("scaler", loop.scaler), ("scheduler", loop.scheduler)]
-    for name, part in [*parts, *([("average", loop.average)] if loop.average is not None else [])]:
-        require_like(state[name], part.state_dict(), f"{where}: {name}")
-    require_optimizer(state["optimizer"], loop.optimizer, f"{where}: optimizer")
-    require_like([state["step"], state["seconds"]], [0, 0.0], f"{where}: step and seconds")
-    losses = state["losses"]
-    if not isinstance(losses, list) or not all(isinstance(loss, Tensor) and loss.ndim == 0 for loss in losses):
-        raise DamagedError(f"{where}: losses: no list of single numbers; choose another --out")
-    if not isinstance(state["step"], int) or not 0 <= state["step"] <= loop.steps or state["seconds"] < 0:
-        raise DamagedError(f"{where}: step {state['step']} of {loop.steps}; choose another --out")
-
-
-def _row_step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut short by a crash
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -12,6 +12,7 @@ from distill.data.order import Order
 from distill.data.view import Resident, View, fits_gpu
 from distill.errors import DistillError, Say, ignore
 from distill.estimate import WORTH_STEPS, Cost, estimate
+from distill.fit import outline_of
 from distill.judge import Judge, Verdict
 from distill.loop import Loop
 from distill.losses import cross_entropy
@@ -53,7 +54,8 @@ def teach(
         require_size(config.network.arch, config.network.num_classes, config.augment.output_size(images.size))
         digest = images.digest()
         identity = identity_of(config, data=digest)
-        state, done = begin(out, TEACHER_NAME, identity, say)
+        outline = outline_of(config.network.arch, config.network.num_classes)
+        state, done = begin(out, TEACHER_NAME, identity, outline, say)
         if done is not None:
             return done
         if state is None and config.train.steps(len(images.labels), config.data.batch_size) >= WORTH_STEPS:

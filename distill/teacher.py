@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from distill.errors import DistillError
-from distill.models import build_model
-from distill.weights import Triple, Weights, fill_model, load_weights
+from distill.fit import build_filled
+from distill.weights import Triple, Weights, load_weights
 from manifests.digest import file_digest
 
 
@@ -50,8 +50,7 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     if config.weights is None:
         raise DistillError("teacher.weights is not set; give the teacher's weight file with --teacher FILE")
     weights = load_weights(config.weights)
-    model = build_model(config.arch, config.num_classes)
-    fill_model(model, weights, arch=config.arch, num_classes=config.num_classes)
+    model = build_filled(weights, arch=config.arch, num_classes=config.num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = normalisation(weights, config.mean, config.std, prefix="teacher.")
     return Teacher(model=model, mean=mean, std=std, sha256=file_digest(config.weights))

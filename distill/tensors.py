@@ -1,26 +1,32 @@
-"""What ``torch.save`` wrote, read weights-only and no larger than its file: no code, no bomb, no made-up tensor."""
+"""What ``torch.save`` wrote, mapped from its file: no code, no bomb, and no tensor that the file does not hold.
 
+torch itself reads none of it, for it believes a file what it says of lengths, and finds its parts in another way than
+whoever checked them. Tensors here are the file's own bytes, which take memory when they are looked at: compare names
+and shapes first.
+"""
+
+import io
+import math
 import pickle
-import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distill.archive import Place, is_archive, read_parts
 from distill.errors import DamagedError, DistillError
+from distill.pickles import MAX_PICKLE_BYTES, Claim, Storage, Unpickler
 from manifests.errors import TORN
 
 MAX_FILE_BYTES = 16 << 30
 """Of a weight file or a checkpoint: the largest networks here have 2 GB, and an optimiser keeps two more of each."""
-MAX_PARTS = 50_000
-"""Of a zip file: a tensor each, and ResNet-1202 has 7,000."""
-_LOCAL_HEADER = 30
+_MAGIC = (0x1950A86A20F9469CFC6C, 1001)
+"""Of the format before torch 1.6, and its version."""
+_BLOCK = 1 << 20
 
 
-def require_file(path: Path) -> None:
+def require_file(path: Path, most: int = MAX_FILE_BYTES) -> None:
     """Refuse what is no regular file, or a larger one than any network has.
 
     Raises:
@@ -28,12 +34,15 @@ def require_file(path: Path) -> None:
     """
     if not path.is_file():
         raise DamagedError(f"{path}: is no regular file; give a file of weights")
-    if (length := path.stat().st_size) > MAX_FILE_BYTES:
-        raise DamagedError(f"{path}: {length} bytes, expected at most {MAX_FILE_BYTES}")
+    if (length := path.stat().st_size) > most:
+        raise DamagedError(f"{path}: {length} bytes, expected at most {most}")
 
 
 def load_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote to a file, built of tensors and plain values, on the CPU; no code is run.
+    """What ``torch.save`` wrote to a file: plain values, and tensors in dicts and lists, mapped, on the CPU.
+
+    Tensors of the format before torch 1.6 may lie at odd addresses: ``owned`` copies them. Nobody has compared the
+    sums of others: ``archive.require_sums`` does.
 
     Raises:
         DamagedError: the file is damaged, is none of torch's, or holds anything else.
@@ -41,68 +50,99 @@ def load_tensors(path: Path) -> Any:
     """
     try:
         require_file(path)
-        _require_plain_zip(path)
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        value, storages, places = (_read_archive if is_archive(path) else _read_legacy)(path)
+        if strange := sorted(
+            key for key in storages if key not in places or storages[key].nbytes > places[key].length
+        ):
+            raise DamagedError(f"{path}: does not hold the numbers of {strange[0][:100]!r}; get it again")
+        mapped = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
+        return _with_tensors(path, value, mapped, places)
     except PermissionError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
     except TORN as error:
-        if isinstance(error, pickle.UnpicklingError) and (match := re.search(r"GLOBAL ([\w.]+)", str(error))):
-            raise DamagedError(
-                f"{path}: asks for {match[1]}, which is no tensor and might run code, so it is not read; where you "
-                "trust it, save its state dict alone: torch.save(model.state_dict(), FILE)"
-            ) from error
         raise DamagedError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
-    for name, tensor in _tensors_in(value):
-        _require_whole(path, name, tensor)
-    return value
 
 
-def _require_plain_zip(path: Path) -> None:
-    """Look at a zip file, which torch writes, before it is unpacked: its parts lie one behind another, as they are.
-
-    Then compare the sums it holds of them; torch itself does not.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        parts = sorted(archive.infolist(), key=lambda part: part.header_offset)
-        if len(parts) > MAX_PARTS:
-            raise DamagedError(f"{path}: {len(parts)} parts, expected at most {MAX_PARTS}")
-        ends = [*(part.header_offset for part in parts[1:]), path.stat().st_size]
-        for part, end in zip(parts, ends, strict=True):
-            if part.compress_type != zipfile.ZIP_STORED:
-                raise DamagedError(f"{path}: its parts are compressed; save it again with torch.save")
-            if part.header_offset + _LOCAL_HEADER + part.file_size > end:
-                raise DamagedError(f"{path}: its parts overlap, or are longer than the file; get it again")
-        broken = archive.testzip()
-    if broken is not None:
-        raise zipfile.BadZipFile(broken)
+def _read_archive(path: Path) -> tuple[Any, dict[str, Storage], dict[str, Place]]:
+    parts = read_parts(path)
+    unpickler = Unpickler(io.BytesIO(parts.pickle), str(path))
+    value = unpickler.load()
+    for key, storage in unpickler.storages.items():
+        if key in parts.storages and parts.storages[key].start % storage.dtype.itemsize:
+            raise DamagedError(f"{path}: {key[:100]!r} lies at an odd place; save it again with torch.save")
+    return value, unpickler.storages, parts.storages
 
 
-def _tensors_in(value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in plain containers, each once however often it is referred to, with the last key before it."""
+def _read_legacy(path: Path) -> tuple[Any, dict[str, Storage], dict[str, Place]]:
+    """Five pickles, the last of them the keys of the storages, which follow, each behind its count of numbers."""
+    with path.open("rb") as file:
+        stream = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+        *magic, system = (Unpickler(stream, str(path)).load() for _ in range(3))
+        if tuple(magic) != _MAGIC or system["little_endian"] is not True:
+            raise pickle.UnpicklingError("no file of torch's")
+        unpickler = Unpickler(stream, str(path))
+        value, storages = unpickler.load(), unpickler.storages
+        keys, at = Unpickler(stream, str(path)).load(), stream.tell()
+        if not isinstance(keys, list) or sorted(keys) != sorted(storages):
+            raise DamagedError(f"{path}: does not hold the numbers of its tensors; get it again")
+        places = {}
+        for key in keys:
+            file.seek(at)
+            count = int.from_bytes(file.read(8), "little")
+            places[key] = Place(at + 8, count * storages[key].dtype.itemsize)
+            at += 8 + places[key].length
+    if at != path.stat().st_size:
+        raise DamagedError(f"{path}: {path.stat().st_size} bytes, its tensors end at {at}; get it again")
+    return value, storages, places
+
+
+def _with_tensors(path: Path, value: Any, mapped: Any, places: dict[str, Place]) -> Any:
+    """``value`` with a tensor for each claim in its dicts and lists; in tuples, which nobody uses, claims stay."""
+    whole = [value]
+    waiting: list[Any] = [whole]
     seen: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
-        name, item = waiting.pop()
-        if id(item) in seen:
+        holder = waiting.pop()
+        if id(holder) in seen:
             continue
-        if isinstance(item, Tensor):
-            seen.add(id(item))
-            yield name, item
-        elif isinstance(item, dict):
-            seen.add(id(item))
-            waiting += [(str(key)[:100], inner) for key, inner in item.items()]
-        elif isinstance(item, list | tuple | set):
-            seen.add(id(item))
-            waiting += [(name, inner) for inner in item]
+        seen.add(id(holder))
+        for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+            if isinstance(item, Claim):
+                holder[key] = _tensor(f"{path}: {str(key)[:100]!r}", item, mapped, places[item.storage.key])
+            elif isinstance(item, dict | list):
+                waiting.append(item)
+    return whole[0]
 
 
-def _require_whole(path: Path, name: str, tensor: Tensor) -> None:
-    """Refuse a tensor that is not there, number by number: one that is repeated takes memory only when it is used."""
-    plain = tensor.layout == torch.strided and not tensor.is_meta
-    if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+def _tensor(where: str, claim: Claim, mapped: Any, place: Place) -> Tensor:
+    """A tensor whose numbers all lie in its storage, each its own: one that is repeated takes memory when it is used.
+
+    In a storage at an odd place, they lie side by side, so that their bytes can be copied.
+    """
+    size, count = claim.dtype.itemsize, math.prod(claim.shape)
+    last = claim.offset + sum((n - 1) * step for n, step in zip(claim.shape, claim.stride, strict=True))
+    held = claim.storage.nbytes // size
+    scattered = place.start % size and last - claim.offset != count - 1
+    if count and (last >= held or count > held or scattered):
         raise DamagedError(
-            f"{path}: {name!r} is no plain tensor: of {tuple(tensor.shape)} numbers it does not hold each; "
-            "save it again, contiguous"
+            f"{where} is no plain tensor: of {claim.shape} numbers it does not hold each; save it again, contiguous"
         )
+    part = mapped[place.start : place.start + claim.storage.nbytes]
+    return torch.empty(0, dtype=claim.dtype).set_(part, claim.offset, claim.shape, claim.stride)
+
+
+def owned(tensor: Tensor) -> Tensor:
+    """A copy in memory, aligned as torch wants its tensors, of one that lies anywhere."""
+    size = tensor.element_size()
+    if tensor.numel() == 0 or tensor.data_ptr() % size == 0:
+        return tensor.clone()
+    start = tensor.storage_offset() * size
+    numbers = tensor.untyped_storage()[start : start + tensor.numel() * size].clone()
+    return torch.empty(0, dtype=tensor.dtype).set_(numbers, 0, tensor.shape, tensor.stride())
+
+
+def are_finite(tensor: Tensor) -> bool:
+    """Whether it holds no infinity and nothing that is no number; of a million numbers at a time."""
+    if not tensor.is_floating_point():
+        return True
+    return all(bool(torch.isfinite(block.float()).all()) for block in tensor.reshape(-1).split(_BLOCK))

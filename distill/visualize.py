@@ -70,13 +70,15 @@ def _networks(
     if path is None or (teacher is None and not path.exists()):
         say("the teacher's file is not where the run's config says; --teacher FILE shows it too")
         return
+    network = load_network(path, part.arch, student.mean, student.std, device)
     _require_digest(path, record.figure("teacher_sha256"))
-    yield "teacher", load_network(path, part.arch, student.mean, student.std, device)
+    yield "teacher", network
 
 
 def _load(path: Path, sha256: str | None, device: torch.device) -> Network:
-    _require_digest(path, sha256)
-    return load_network(path, None, None, None, device)
+    network = load_network(path, None, None, None, device)
+    _require_digest(path, sha256)  # of a file that is as long as a network's now
+    return network
 
 
 def _require_digest(path: Path, sha256: str | None) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import DistillError
-from distill.published import WRAPPERS, other_variant, to_our_names, unwrap
+from distill.published import WRAPPERS, unwrap
 from distill.tensors import load_tensors, require_file
 from manifests.files import write_atomically
 
@@ -28,7 +27,8 @@ MAX_ARCH_LETTERS = 200
 class Weights:
     """A state dict, and what its file says of it: each is None where the file does not say.
 
-    ``mean`` and ``std`` normalise RGB values in [0, 1].
+    The tensors are mapped: they take memory when they are looked at, and nobody has looked yet. ``mean`` and ``std``
+    normalise RGB values in [0, 1].
     """
 
     path: Path
@@ -142,61 +142,6 @@ def _sorted_header(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-def fill_model(model: nn.Module, weights: Weights, *, arch: str, num_classes: int) -> None:
-    """Load ``weights`` into ``model``, which is a fresh ``arch`` with ``num_classes`` outputs.
-
-    Where the file does not say what network it holds, its parameters may have the names of ``distill.published``.
-
-    Raises:
-        DistillError: the file is damaged, of another network, or of another number of classes.
-    """
-    expected, state, held_arch = model.state_dict(), weights.state, weights.arch
-    if held_arch is None:
-        state = to_our_names(state, arch, expected)
-        if state.keys() != expected.keys():
-            held_arch = other_variant(weights.state, arch)
-    if held_arch is not None and held_arch != arch:
-        raise DistillError(
-            f"{weights.path}: holds a {held_arch}, but the config or --arch says {arch}; say {held_arch} there"
-        )
-    held = weights.num_classes or _outputs(state, expected)
-    if held is not None and held != num_classes:
-        raise DistillError(
-            f"{weights.path}: has {held} classes, but num_classes is {num_classes}; "
-            "use weights trained on the same classes, or set num_classes"
-        )
-    _require_fit(state, expected, weights.path, arch)
-    with torch.no_grad():
-        for name, value in expected.items():  # these are the model's own tensors; load_state_dict asks some models
-            value.copy_(state[name])  # for versions, which state dicts of plain tensors do not have
-
-
-def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, arch: str) -> None:
-    unusable = sorted(name for name, value in state.items() if not _is_usable(value))
-    if unusable:
-        raise DistillError(f"{path}: {unusable[0]} is no plain tensor of finite numbers; it is damaged")
-    problems = [
-        _problem("lacks", sorted(expected.keys() - state.keys())),
-        _problem("has the unknown", sorted(state.keys() - expected.keys())),
-        _problem("has another shape of", _reshaped(state, expected)),
-        _problem("has numbers of another kind in", _other_kinds(state, expected)),
-    ]
-    if any(problems):
-        faults = "; ".join(problem for problem in problems if problem)
-        raise DistillError(f"{path}: is not a {arch}: {faults}")
-
-
-def _is_usable(value: Tensor) -> bool:
-    plain = value.layout == torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
-    return plain and bool(torch.isfinite(value).all())
-
-
-def _other_kinds(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
-    """Names of whole numbers where others belong, and the other way round."""
-    common = sorted(state.keys() & expected.keys())
-    return [name for name in common if state[name].is_floating_point() != expected[name].is_floating_point()]
-
-
 def count_classes(weights: Weights) -> int:
     """Number of outputs of a state dict: the rows of its last matrix, the linear layer that ends a network.
 
@@ -207,24 +152,6 @@ def count_classes(weights: Weights) -> int:
     if not matrices:
         raise DistillError(f"{weights.path}: holds no linear layer, so it is no classification network")
     return matrices[-1].shape[0]
-
-
-def _outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
-    """Number of classes a state dict was made for, when it fits but for its last layer."""
-    last = [name for name, value in expected.items() if value.ndim == 2][-1:]
-    if not last or last[0] not in state or state[last[0]].ndim != 2:
-        return None
-    return state[last[0]].shape[0]
-
-
-def _reshaped(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
-    common = sorted(state.keys() & expected.keys())
-    return [name for name in common if state[name].shape != expected[name].shape]
-
-
-def _problem(what: str, names: Iterable[str]) -> str:
-    listed = list(names)
-    return f"{what} {listed[0]} (and {len(listed) - 1} more)" if listed else ""
 
 
 def state_digest(model: nn.Module) -> str:

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 import distill.loop
+import distill.restore
 import distill.run
+import distill.runs
+import distill.tensors
 from distill.engine import Engine
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
@@ -137,11 +140,11 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
         assert run_distill(*arguments, tmp_path / "run").status == 130
     before = sorted(path.name for path in (tmp_path / "run").iterdir())
 
-    def deny(path: Path, **options: Any) -> None:
+    def deny(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", deny)
+        patch.setattr(distill.tensors, "is_archive", deny)
         refused = run_distill(*arguments, tmp_path / "run", "--resume")
     assert_one_line(refused, "checkpoint.pt: cannot be read: Permission denied")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
@@ -171,3 +174,15 @@ def test_another_number_of_threads_is_told(run_distill: Program, arguments: list
     finally:
         torch.set_num_threads(threads)
     assert result.status == 0 and "weights will differ in rounding" in result.out
+
+
+def test_a_result_longer_than_its_network_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill.runs, "file_digest", lambda path: "same")
+    (tmp_path / "student.safetensors").write_bytes(bytes(100))
+    assert distill.runs._is_result(tmp_path / "student.safetensors", "same", 100)
+    assert not distill.runs._is_result(tmp_path / "student.safetensors", "same", 99)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1%s}' % ("0" * 400), '{"step": null}', '{"step"', "", "1"])
+def test_lines_of_a_log_that_say_no_step(line: str) -> None:
+    assert distill.restore._row_step(line) == float("inf")

@@ -1,10 +1,22 @@
 """All cases, theme by theme. Importing them imports torch; ``case`` does not."""
 
-from tests.hostile import cifar, configs, images, inputs, labels, manifests, names, tables, tars, weights
+from tests.hostile import (
+    checkpoints,
+    cifar,
+    configs,
+    images,
+    inputs,
+    labels,
+    manifests,
+    names,
+    tables,
+    tars,
+    weights,
+)
 from tests.hostile.case import Case
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for theme in (manifests, names, tars, tables, images, weights, labels, configs, inputs, cifar)
+    for theme in (manifests, names, tars, tables, images, weights, checkpoints, labels, configs, inputs, cifar)
     for case in theme.CASES
 )

@@ -78,6 +78,21 @@ def _instead(how: str, name: str) -> Make:
     return make
 
 
+def _long(steps: int, more: int = 0) -> Make:
+    """A first file of zeros of ``steps`` steps that takes no room, and of ``more`` bytes behind them; all signed."""
+
+    def make(world: Path) -> None:
+        path = world / "labels" / "logits-000000.npy"
+        path.unlink()
+        manifest = json.loads((world / "labels" / "labels.json").read_bytes())
+        rows = steps * manifest["batch_size"]
+        np.lib.format.open_memmap(path, "w+", np.float16, (rows, manifest["teacher"]["num_classes"]))
+        os.truncate(path, path.stat().st_size + more)
+        _signed(lambda value: value["files"][0].update(steps=steps))(world)
+
+    return make
+
+
 def _objects(array: np.ndarray) -> np.ndarray:
     return np.array([[os.system, "touch hacked"]], dtype=object)
 
@@ -193,8 +208,10 @@ CASES = (
         name="labels: 2^53 steps",
         make=_signed(lambda v: v["files"][0].update(steps=2**53 - 1)),
         entrances=USE,
-        said="logits-000000.npy",
+        said="too long",
     ),
+    Case(name="labels: array of 1.2 GB", make=_long(40_000_000), entrances=USE, said="too long"),
+    Case(name="labels: 4 GB behind an array", make=_long(2, 4 << 30), entrances=USE, said="bytes, expected"),
     Case(name="labels: 10^9 classes", make=_teacher("num_classes", 10**9), entrances=USE, said="num_classes"),
     Case(name="labels: deviation of 0", make=_teacher("std", [0.0, 0.0, 0.0]), entrances=USE, said="std"),
     Case(name="labels: deviation of 1e-300", make=_teacher("std", [1e-300] * 3), entrances=USE, said="labels"),

@@ -1,11 +1,8 @@
-"""Weight files and checkpoints: code, bombs, tensors that lie about their size, numbers that are none."""
+"""Weight files: code, bombs, tensors that lie about their size, numbers that are none."""
 
-import io
 import json
 import os
-import pickle
 import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import torch
 
 from distill.weights import load_weights
+from tests.hostile.archives import ARCHIVES, zipped
 from tests.hostile.case import Case
 from tests.hostile.forge import Make, sparse
 
@@ -51,53 +49,20 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Make:
-    """A file of torch's whose members were changed."""
-
-    def make(world: Path) -> None:
-        old = (world / "weights.pt").read_bytes()
-        with (
-            zipfile.ZipFile(io.BytesIO(old)) as source,
-            zipfile.ZipFile(world / "weights.pt", "w", compression) as out,
-        ):
-            for name in source.namelist():
-                out.writestr(name, change(name, source.read(name)))
-
-    return make
-
-
-def _bomb(world: Path) -> None:
-    """A zip of 600 KB of which one part unpacks to 600 MB."""
-    with zipfile.ZipFile(world / "weights.pt", "w", zipfile.ZIP_DEFLATED) as out:
-        out.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
-        out.writestr("archive/version", "3\n")
-        with out.open("archive/data/0", "w", force_zip64=True) as part:
-            for _ in range(600):
-                part.write(bytes(MEGA))
-
-
-def _overlapping(world: Path) -> None:
-    """A zip whose directory names one stored part 5,000 times."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("archive/data/0", bytes(MEGA))
-        info = archive.infolist()[0]
-        for number in range(1, 5000):
-            other = zipfile.ZipInfo(f"archive/data/{number}")
-            other.file_size, other.compress_size, other.CRC = info.file_size, info.compress_size, info.CRC
-            other.header_offset = info.header_offset
-            archive.filelist.append(other)
-    (world / "weights.pt").write_bytes(out.getvalue())
-
-
-def _many_parts(world: Path) -> None:
-    with zipfile.ZipFile(world / "weights.pt", "w") as out:
-        for number in range(60_000):
-            out.writestr(f"archive/data/{number}", b"")
-
-
 def _expanded(state: dict[str, Any]) -> dict[str, Any]:
     return state | {"linear.weight": torch.zeros(1).expand(10**6, 10**6)}
+
+
+def _with_attribute(**attributes: Any) -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    vars(parameter).update(attributes)
+    return parameter
+
+
+def _many_names(state: dict[str, Any]) -> dict[str, Any]:
+    """8 MB that, looked at name by name, would be 24 GB."""
+    tensor = torch.zeros(2_000_000)
+    return state | {f"t{number}": tensor for number in range(3000)}
 
 
 def _global(module: str, name: str) -> bytes:
@@ -106,7 +71,7 @@ def _global(module: str, name: str) -> bytes:
 
 def _wide_rebuild(world: Path) -> None:
     """A storage of a few bytes that a tensor of 10^12 elements is said to lie in."""
-    _zipped(lambda name, data: data.replace(b"K\x04K\x40\x86", b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86"))(world)
+    zipped(lambda name, data: data.replace(b"K\x04K\x40\x86", b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86"))(world)
 
 
 def _safetensors(header: bytes | dict[str, Any], body: bytes = b"", length: int | None = None) -> Make:
@@ -152,6 +117,15 @@ def _entry(dtype: str, shape: list[int], offsets: list[int]) -> dict[str, Any]:
     return {"a": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
 
 
+def _wide(world: Path) -> None:
+    """A tensor of 15 GB, which takes no room, beside the good ones."""
+    path = world / "teacher.safetensors"
+    length = path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
+    entry = {"dtype": "F32", "shape": [15 << 28], "data_offsets": [length, length + (15 << 30)]}
+    _in_header(lambda header: header.update(x=entry))(world)
+    os.truncate(path, path.stat().st_size + (15 << 30))
+
+
 def _large(name: str, length: int) -> Make:
     return lambda world: sparse(world / name, length)
 
@@ -186,6 +160,7 @@ CODE = {
     "numpy.load": ("numpy", "load"),
 }
 FILES: dict[str, tuple[Make, str]] = {
+    **ARCHIVES,
     **{f"pickle that calls {name}": (_opcodes(_global(*of)), "") for name, of in CODE.items()},
     "pickle in a zip that calls a command": (
         _saved(lambda s: s | {"x": _Code((os.system, ("touch hacked",)))}),
@@ -196,25 +171,20 @@ FILES: dict[str, tuple[Make, str]] = {
         "might run code",
     ),
     "whole model": (_saved(lambda s: torch.nn.Linear(2, 2)), "might run code"),
-    "zip bomb": (_bomb, "weights.pt"),
-    "zip of compressed parts": (_zipped(lambda name, data: data, zipfile.ZIP_DEFLATED), "weights.pt"),
-    "zip of parts that overlap": (_overlapping, "weights.pt"),
-    "zip of 60,000 parts": (_many_parts, "weights.pt"),
-    "zip whose tensors are shorter than they say": (
-        _zipped(lambda name, data: data[: len(data) // 2] if "/data/" in name else data),
-        "weights.pt",
-    ),
     "tensor of 10^12 elements in 4 bytes": (_saved(_expanded), "linear.weight"),
     "tensors beyond their storage": (_wide_rebuild, "weights.pt"),
     "sparse tensor": (
         _saved(lambda s: s | {"linear.weight": torch.sparse_coo_tensor(size=(10**6, 10**6))}),
-        "linear.weight",
+        "_rebuild_sparse_tensor",
     ),
     "tensor on no device": (
         _saved(lambda s: s | {"linear.weight": torch.zeros(10**6, 10**6, device="meta")}),
-        "linear.weight",
+        "_rebuild_meta_tensor",
     ),
     "complex tensor": (_saved(lambda s: s | {"linear.weight": s["linear.weight"] * 1j}), "linear.weight"),
+    "tensor with an attribute": (_saved(lambda s: s | {"x": _with_attribute(numel=5)}), "asks for"),
+    "3,000 names for one tensor": (_saved(_many_names), "has the unknown t0"),
+    "numbers beyond float32": (_saved(lambda s: s | {"linear.bias": s["linear.bias"].double() + 1e300}), "finite"),
     "text for a tensor": (_saved(lambda s: s | {"linear.weight": "x"}), "no state dict"),
     "list for a state dict": (_saved(lambda s: [s]), "no state dict"),
     "nested 5,000 dicts": (_opcodes(b"\x80\x02" + b"}" * 5000 + b"."), "weights.pt"),
@@ -285,87 +255,16 @@ TENSORS: dict[str, tuple[Make, str]] = {
     "network called by a command": (_meta(arch="__import__('os').system('touch hacked')"), OTHER_NETWORK),
     "network called by terminal escapes": (_meta(arch="\x1b[2J\x1b]0;x\x07"), OTHER_NETWORK),
     "network of 60,002 layers": (_meta(arch="resnet60002"), OTHER_NETWORK),
+    "network of 20 GB": (_meta(arch="wrn-1198-20"), "is not a wrn-1198-20|the config or --arch says"),
+    "tensor of 15 GB": (_wide, "has the unknown x"),
     "network as wide as 10^9": (_meta(arch="wrn-40-1000000000"), OTHER_NETWORK),
 }
 
 
-def _checkpoint(make: Make) -> Make:
-    """What is hostile as a weight file, as both of a run's checkpoints."""
-
-    def both(world: Path) -> None:
-        make(world)
-        (world / "run" / "checkpoint.pt").unlink()
-        (world / "weights.pt").rename(world / "run" / "checkpoint.pt")
-        (world / "run" / "checkpoint.previous.pt").unlink(missing_ok=True)
-
-    return both
-
-
-def _in_run(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """A run that did not end, with its checkpoint changed."""
-
-    def make(world: Path) -> None:
-        path = world / "run" / "checkpoint.pt"
-        state = torch.load(path, weights_only=True)
-        change(state)
-        torch.save(state, path)
-        (world / "run" / "checkpoint.previous.pt").unlink(missing_ok=True)
-        (world / "run" / "summary.json").unlink()
-
-    return make
-
-
-AS_CHECKPOINT = (
-    *("pickle that calls os.system", "pickle in a zip that calls a command", "zip bomb"),
-    *(
-        "zip of compressed parts",
-        "zip of parts that overlap",
-        "file of 1 TB",
-        "pipe",
-        "list for a state dict",
-        "no bytes",
-    ),
-    *("pickle that doubles a list 60 times", "tensor of 10^12 elements in 4 bytes"),
-)
-STATES: dict[str, Make] = {
-    "step of 10^18": _in_run(lambda s: s.update(step=10**18)),
-    "step of -1": _in_run(lambda s: s.update(step=-1)),
-    "step that is a text": _in_run(lambda s: s.update(step="1")),
-    "seconds that are no number": _in_run(lambda s: s.update(seconds=float("nan"))),
-    "losses of 10^12 elements": _in_run(lambda s: s.update(losses=[torch.zeros(1).expand(10**6, 10**6)])),
-    "losses that are no tensors": _in_run(lambda s: s.update(losses="abc")),
-    "student of another network": _in_run(lambda s: s.update(student={"x": torch.zeros(1)})),
-    "student of 10^12 elements": _in_run(
-        lambda s: s["student"].update({"linear.weight": torch.zeros(1).expand(10**6, 10**6)})
-    ),
-    "student of no numbers": _in_run(
-        lambda s: s["student"].update({"linear.weight": s["student"]["linear.weight"] * float("nan")})
-    ),
-    "optimizer that is a list": _in_run(lambda s: s.update(optimizer=[])),
-    "optimizer of other tensors": _in_run(
-        lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1).expand(10**6, 10**6))
-    ),
-    "optimizer with other groups": _in_run(lambda s: s["optimizer"].update(param_groups=[])),
-    "optimizer with a rate of text": _in_run(lambda s: s["optimizer"]["param_groups"][0].update(lr="1")),
-    "scheduler that is a text": _in_run(lambda s: s.update(scheduler="x")),
-    "scheduler that replaces methods": _in_run(lambda s: s["scheduler"].update(step=1, get_lr=1)),
-    "scaler of other keys": _in_run(lambda s: s.update(scaler={"x": 1})),
-    "arithmetic that is a text": _in_run(lambda s: s.update(arithmetic="\x1b[2J")),
-}
 CASES = (
     *(Case(name=f"weights: {name}", make=make, entrances=PT, said=said) for name, (make, said) in FILES.items()),
     *(
         Case(name=f"safetensors: {name}", make=make, entrances=ST, said=said)
         for name, (make, said) in TENSORS.items()
-    ),
-    *(
-        Case(
-            name=f"checkpoint: {name}", make=_checkpoint(FILES[name][0]), entrances=("resume",), said="checkpoint.pt"
-        )
-        for name in AS_CHECKPOINT
-    ),
-    *(
-        Case(name=f"checkpoint: {name}", make=make, entrances=("resume",), said="run")
-        for name, make in STATES.items()
     ),
 )

@@ -1,0 +1,119 @@
+"""A weight file's tensors put into the network they are of: names, shapes and kinds first, memory only then."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distill.archive import require_sums
+from distill.errors import DistillError
+from distill.models import build_model
+from distill.published import other_variant, to_our_names
+from distill.tensors import are_finite, owned, require_file
+from distill.weights import Weights
+
+BESIDE_BYTES = 64 << 20
+"""What a file may hold beside networks."""
+
+
+def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
+    """The network ``arch`` with ``num_classes`` outputs and the parameters of ``weights``.
+
+    Where the file does not say what network it holds, its parameters may have the names of ``distill.published``.
+
+    Raises:
+        DistillError: the file is damaged, of another network, or of another number of classes.
+    """
+    outline = outline_of(arch, num_classes)
+    state = _fitting(weights, outline.state_dict(), arch, num_classes)
+    require_file(weights.path, largest_file(outline))
+    require_sums(weights.path)
+    if unusable := sorted(name for name, value in state.items() if not are_finite(owned(value))):
+        raise DistillError(f"{weights.path}: {unusable[0]} is no plain tensor of finite numbers; it is damaged")
+    model = build_model(arch, num_classes)
+    put_state(model, state)
+    return model
+
+
+def outline_of(arch: str, num_classes: int) -> nn.Module:
+    """A network of names and shapes alone, which takes no memory.
+
+    Raises:
+        DistillError: no network has this name.
+    """
+    with torch.device("meta"):
+        return build_model(arch, num_classes)
+
+
+def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy tensors of a model's names and shapes into it.
+
+    ``load_state_dict`` asks some models for versions, which state dicts of plain tensors do not have.
+    """
+    with torch.no_grad():
+        for name, value in model.state_dict().items():  # these are the model's own tensors
+            value.copy_(owned(state[name]))
+
+
+def largest_file(network: nn.Module) -> int:
+    """Bytes of the largest file in which a network, on any device, may come: with an average and two moments of an
+    optimiser, in twice the precision."""
+    return 8 * sum(value.nbytes for value in network.state_dict().values()) + BESIDE_BYTES
+
+
+def _fitting(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes: int) -> dict[str, Tensor]:
+    """The file's tensors by the names of ``expected``, which needs no memory."""
+    state, held_arch = weights.state, weights.arch
+    if held_arch is None:
+        state = to_our_names(state, arch, expected)
+        if state.keys() != expected.keys():
+            held_arch = other_variant(weights.state, arch)
+    if held_arch is not None and held_arch != arch:
+        raise DistillError(
+            f"{weights.path}: holds a {held_arch}, but the config or --arch says {arch}; say {held_arch} there"
+        )
+    held = weights.num_classes or _outputs(state, expected)
+    if held is not None and held != num_classes:
+        raise DistillError(
+            f"{weights.path}: has {held} classes, but num_classes is {num_classes}; "
+            "use weights trained on the same classes, or set num_classes"
+        )
+    _require_fit(state, expected, weights.path, arch)
+    return state
+
+
+def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, arch: str) -> None:
+    problems = [
+        _problem("lacks", sorted(expected.keys() - state.keys())),
+        _problem("has the unknown", sorted(state.keys() - expected.keys())),
+        _problem("has another shape of", _reshaped(state, expected)),
+        _problem("has numbers of another kind in", _other_kinds(state, expected)),
+    ]
+    if any(problems):
+        faults = "; ".join(problem for problem in problems if problem)
+        raise DistillError(f"{path}: is not a {arch}: {faults}")
+
+
+def _other_kinds(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+    """Names of whole numbers where others belong, and the other way round."""
+    common = sorted(state.keys() & expected.keys())
+    return [name for name in common if state[name].is_floating_point() != expected[name].is_floating_point()]
+
+
+def _outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
+    """Number of classes a state dict was made for, when it fits but for its last layer."""
+    last = [name for name, value in expected.items() if value.ndim == 2][-1:]
+    if not last or last[0] not in state or state[last[0]].ndim != 2:
+        return None
+    return state[last[0]].shape[0]
+
+
+def _reshaped(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+    common = sorted(state.keys() & expected.keys())
+    return [name for name in common if state[name].shape != expected[name].shape]
+
+
+def _problem(what: str, names: Iterable[str]) -> str:
+    listed = list(names)
+    return f"{what} {listed[0][:100]} (and {len(listed) - 1} more)" if listed else ""
