@@ -104,7 +104,10 @@ def _training_part(names: set[str], where: str) -> set[str]:
 
 
 def _names_below(folder: Path) -> Iterator[str]:
-    """The images below a folder, also behind links, each folder once; but behind no link that leads out of it."""
+    """The images below a folder, also behind links, each folder once; but in no folder outside it.
+
+    Links to files are followed wherever they lead: DVC and the hubs' caches keep data sets as such.
+    """
 
     def fail(error: OSError) -> None:
         raise error
@@ -117,10 +120,10 @@ def _names_below(folder: Path) -> Iterator[str]:
             continue
         seen.add(real)
         below = Path(root).relative_to(folder)
-        out = {name for name in (*folders, *names) if not _is_inside(os.path.join(root, name), top)}  # noqa: PTH118
-        left_out += [(below / name).as_posix() for name in sorted(out) if name in folders or _is_image(name)]
+        out = {name for name in folders if not _is_inside(os.path.join(root, name), top)}  # noqa: PTH118
+        left_out += [(below / name).as_posix() for name in sorted(out)]
         folders[:] = [name for name in folders if not name.startswith(".") and name not in out]
-        for name in sorted(set(names) - out):
+        for name in sorted(names):
             if name.startswith("."):
                 continue
             if name.lower().endswith(NOT_READ):
@@ -128,7 +131,8 @@ def _names_below(folder: Path) -> Iterator[str]:
             if _is_image(name):
                 yield (below / name).as_posix()
     if left_out:
-        note(f"{folder}: {len(left_out)} links lead out of it and are not followed, such as {left_out[0]}")
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        note(f"{folder}: {left_out[0]}{more} left out: a link to a folder outside is not followed; copy that folder")
 
 
 def _is_inside(path: str, top: str) -> bool:
