@@ -47,9 +47,8 @@ def read_labelled(path: Path, suffixes: Sequence[str], max_bytes: int) -> Iterat
         for sample in group_by_keys(named):
             wanted = [suffix for suffix in suffixes if suffix in sample][:1] + [key for key in sample if key == "cls"]
             found = {key: None if isinstance(value, tarfile.TarInfo) else value for key, value in sample.items()}
-            for key in sorted(
-                wanted, key=lambda key: sample[key].offset_data
-            ):  # going back in gzip is to begin again
+            # In the file's order: going back in gzip is to begin again.
+            for key in sorted(wanted, key=lambda key: sample[key].offset_data):
                 member = sample[key]
                 if member.size > max_bytes:
                     raise tarfile.ReadError(f"{member.name!a} has {member.size} bytes, expected at most {max_bytes}")
