@@ -1,6 +1,7 @@
 """What a run would cost here: time, memory and disk, from a few steps on images made up for it.
 
-Nothing is compiled for it, and each view is new: a run that compiles or has several passes is faster than it says.
+Nothing is compiled for it, and each view is new: a run that compiles, as all do on a GPU, or has several passes is
+faster than it says.
 """
 
 import dataclasses

@@ -66,13 +66,14 @@ class Loop:
     def train_step(self, step: int) -> Tensor:
         """One update of the student; returns the loss, on the device, without waiting for it."""
         torch.manual_seed(Stream(self.seed, "step", step).word() >> 1)  # for dropout, should a network have it
+        torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the last step may be overwritten
+        self.optimizer.zero_grad(set_to_none=True)
         batch = self.view.batch(step)
         x = normalise(batch.images, self.mean, self.std)
         target = self.targets(batch, x)
         with autocast(self.device, self.precision):
             logits = self.forward(x)
         loss = self.loss(logits, target)
-        self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import click
 import numpy as np
 import torch
-from machine_limit import MATRIX, flops_per_image, matrix_flops_per_second, time_of
+from machine_limit import MATRIX, flops_per_image, idle_share, matrix_flops_per_second, time_of
 from plain_loop import MEAN, STD, WARM_UP, folder_of_jpegs, now, plain
 from torch import Tensor
 
@@ -81,6 +81,7 @@ def ours(
         "images_per_second": batch / seconds,
         "loader": loader / seconds,
         "teacher": teacher / seconds,
+        "idle": idle_share(lambda step: loop.train_step(WARM_UP + step % (steps - WARM_UP)), device),
         "flops_per_second": matrix_flops_per_second(device, DTYPES[engine.precision]),
         "flops_per_image": flops_per_image(arch, {"live": 1.0, "twice": 0.5, "stored": 0.0}[way]),
     }
@@ -223,8 +224,12 @@ def _report(
     loaders = ", ".join(f"{name} {100 * of(name, 'loader'):.1f} %" for name in mine)
     lines += [
         f"share of a step: teacher {100 * of('live', 'teacher'):.0f} % when live; loader and augmentation: {loaders}",
+        "a run of 50 million samples: " + ", ".join(f"{name} {5e7 / middle[name] / 3600:.2f} h" for name in TITLES),
         "ratio to the plain loop: " + ", ".join(f"{name} {middle[name] / middle['plain']:.2f}" for name in mine),
     ]
+    if where.type == "cuda":
+        idle = ", ".join(f"{name} {100 * of(name, 'idle'):.0f} %" for name in mine)
+        lines.append(f"share of the time in which the GPU runs no kernel: {idle}")
     peak = statistics.median(of(name, "flops_per_second") for name in mine)
     for name in mine:
         each, most = of(name, "flops_per_image"), peak / of(name, "flops_per_image")

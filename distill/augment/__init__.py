@@ -36,7 +36,7 @@ def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
     out = config.output_size(size)
     crop: Shift | ResizedCrop
     if config.resized_crop is None:
-        crop = draw_shift(config.pad_crop, config.flip, batch, size, stream)
+        crop = draw_shift(config.pad_crop, config.flip, batch, stream)
     else:
         crop = draw_resized_crop(config.resized_crop, config.flip, batch, size, out, stream)
     return Draws(

@@ -15,32 +15,38 @@ _ATTEMPTS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shift:
-    """Pixels to take of padded images: ``rows`` (B, H) and ``columns`` (B, W), int64."""
+    """Windows of padded images: ``corners`` are their tops and lefts, int64 (B, 2); ``flipped`` (B,) mirrors them.
+
+    No more than that travels to a GPU: copies of whole index tables would make each step wait for the one before.
+    """
 
     padding: int
-    rows: Tensor
-    columns: Tensor
+    corners: Tensor
+    flipped: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) to the same."""
+        """uint8 (B, size, size, 3) to the same."""
         pad, device = self.padding, images.device
         padded = F.pad(images, (0, 0, pad, pad, pad, pad)) if pad else images
         _, height, width, _ = padded.shape
-        rows = self.rows.to(device, non_blocking=True)[:, :, None]
-        columns = self.columns.to(device, non_blocking=True)[:, None, :]
+        rows, columns = self.pixels(images.shape[1], device)
         first = torch.arange(len(images), device=device)[:, None, None] * height
-        pixels = padded.reshape(-1, 3)
-        return pixels[(first + rows) * width + columns]
+        return padded.reshape(-1, 3)[(first + rows[:, :, None]) * width + columns[:, None, :]]
+
+    def pixels(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the padded images to take, int64 (B, size) each, on ``device``."""
+        positions = torch.arange(size, device=device)
+        tops, lefts = self.corners.to(device, non_blocking=True).T[:, :, None]
+        flipped = self.flipped.to(device, non_blocking=True)[:, None]
+        return positions + tops, torch.where(flipped, positions.flip(0), positions) + lefts
 
 
-def draw_shift(padding: int, flip: bool, batch: int, size: int, stream: Stream) -> Shift:
-    """A crop of ``size`` pixels out of images padded with ``padding`` black ones, mirrored or not."""
-    positions = torch.arange(size)
-    tops = stream.integers(2 * padding + 1, batch, 1)
-    lefts = stream.integers(2 * padding + 1, batch, 1)
-    flipped = stream.uniform(batch, 1) < 0.5
-    columns = torch.where(flipped & flip, positions.flip(0), positions)
-    return Shift(padding=padding, rows=positions + tops, columns=columns + lefts)
+def draw_shift(padding: int, flip: bool, batch: int, stream: Stream) -> Shift:
+    """Windows as large as the images, which are padded with ``padding`` black pixels; mirrored or not."""
+    tops = stream.integers(2 * padding + 1, batch)
+    lefts = stream.integers(2 * padding + 1, batch)
+    flipped = (stream.uniform(batch) < 0.5) & flip
+    return Shift(padding=padding, corners=torch.stack([tops, lefts], dim=1), flipped=flipped)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -41,12 +41,13 @@ def slow(images: torch.Tensor, config: AugmentConfig, seed: int) -> torch.Tensor
     """The same, pixel by pixel, in the order flip (as columns), crop, mix."""
     draws = draw(config, len(images), 16, stream(seed))
     assert isinstance(draws.crop, Shift)
+    rows, columns = draws.crop.pixels(16, images.device)
     out = torch.zeros_like(images)
     for b, image in enumerate(images):
         for y in range(16):
             for x in range(16):
-                row = int(draws.crop.rows[b, y]) - config.pad_crop
-                column = int(draws.crop.columns[b, x]) - config.pad_crop
+                row = int(rows[b, y]) - config.pad_crop
+                column = int(columns[b, x]) - config.pad_crop
                 if 0 <= row < 16 and 0 <= column < 16:
                     out[b, y, x] = image[row, column]
     if draws.mix is None:
@@ -192,15 +193,19 @@ def test_the_imagenet_recipe_changes_the_size() -> None:
 
 def test_draws_are_a_function_of_the_step() -> None:
     first, again, other = (draw(config_of(), 4, 16, Stream(0, "augment", step)) for step in (3, 3, 4))
-    assert torch.equal(first.crop.rows, again.crop.rows) and torch.equal(first.crop.columns, again.crop.columns)
+    assert torch.equal(first.crop.corners, again.crop.corners)
+    assert torch.equal(first.crop.flipped, again.crop.flipped)
     assert torch.equal(first.mix.boxes, again.mix.boxes)
-    assert not torch.equal(first.crop.columns, other.crop.columns)
+    assert not torch.equal(first.crop.corners, other.crop.corners)
 
 
 def numbers(draws: Draws) -> list[float]:
-    """Every number of a draw, to six digits."""
-    parts = [draws.crop, draws.colour, draws.mix]
-    held = [v for part in parts if part is not None for v in dataclasses.asdict(part).values()]
+    """Every number of a draw, to six digits; of windows, the pixels of images of 32 px that they take."""
+    crop, held = draws.crop, []
+    if isinstance(crop, Shift):
+        held = [crop.padding, *crop.pixels(32, torch.device("cpu"))]
+    parts = [None if held else crop, draws.colour, draws.mix]
+    held += [v for part in parts if part is not None for v in dataclasses.asdict(part).values()]
     flat = [torch.as_tensor(value, dtype=torch.float64).flatten() for value in held]
     return [round(float(value), 6) for value in torch.cat(flat)]
 

@@ -1,5 +1,7 @@
 """Faster networks are the same ones, up to rounding: folded, compiled and in half precision; and they fall back."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -92,6 +94,18 @@ def test_compiled_networks_have_the_same_logits() -> None:
     for mine, theirs in zip(student.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-3)
     assert said == [] and forward is not student
+
+
+def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda model, options: calls.append(options) or model)
+    on = engine(device=torch.device("cuda"), compile="auto")
+    on.student(trained("resnet8"), X)
+    buffer = torch.zeros(8, 10)  # as a graph gives the same memory each time
+    frozen = dataclasses.replace(on.frozen(trained("resnet8"), X), network=lambda x: buffer.add_(1))
+    first, second = frozen(X), frozen(X)
+    assert calls == [{"triton.cudagraphs": True}, {"freezing": True, "triton.cudagraphs": True}]
+    assert first.unique().tolist() == [1.0] and second.unique().tolist() == [2.0]
 
 
 def test_what_cannot_be_compiled_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
