@@ -162,8 +162,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             "another version of the package may read it"
         )
     _require_modest(value, where)
+    try:
+        computed = set_id(value)
+    except PatchSetError as error:
+        raise PatchSetError(f"{where}: {error}") from error
+    del value  # as much memory as what follows: hundreds of megabytes where shards are many
     manifest = _validate(data, where)
-    computed = set_id(value)
     if computed != manifest.set_id:
         raise PatchSetError(
             f"{where}: set_id is {manifest.set_id}, but its content gives {computed}: the manifest was edited "

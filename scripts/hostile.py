@@ -1,6 +1,6 @@
 """Try every case of ``tests/hostile`` in a process of its own, and measure what each takes.
 
-    python scripts/hostile.py [--only TEXT]
+    python scripts/hostile.py [--only TEXT] [--jobs N]
 
 Prints a line a case and entrance: exit status, seconds, peak memory, and what was said. Ends with status 1 if one was
 accepted, took longer than 10 s or more than 500 MB, or said anything else than one line.
@@ -17,6 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,15 +77,25 @@ def run(arguments: list[str], folder: Path) -> Ended:
         return Ended(child.returncode, seconds, used.ru_maxrss / 1024, texts[0], texts[1])
 
 
+class Tried(NamedTuple):
+    """A case at an entrance: what is printed of it, what was wrong, MiB and seconds."""
+
+    line: str
+    faults: list[str]
+    memory: float
+    seconds: float
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose names hold this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time; one a core")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hostile-") as scratch:
-        return _try_all(Path(scratch), options.only)
+        return _try_all(Path(scratch), options.only, options.jobs)
 
 
-def _try_all(scratch: Path, only: str) -> int:
+def _try_all(scratch: Path, only: str, jobs: int) -> int:
     world = scratch / "world"
     world.mkdir()
     made = run(["-m", "tests.hostile.world", str(world)], world)
@@ -92,33 +105,61 @@ def _try_all(scratch: Path, only: str) -> int:
     shutil.rmtree(world / ".cache", ignore_errors=True)
     idle = {program: run(["-c", code], scratch).memory for program, code in IDLE.items()}
     print("loaded, before anything is read:", ", ".join(f"{name} {mib:.0f} MiB" for name, mib in idle.items()))
-    listed = run(["-m", "tests.hostile", "list"], scratch).out.splitlines()
-    wrong, tried, most, longest = [], 0, 0.0, 0.0
-    for line in listed:
-        name, said, *entrances = line.split("\t")
-        if only not in name:
-            continue
-        tried += 1
-        for entrance in entrances:
-            here = Path(shutil.copytree(world, scratch / "here"))
-            made = run(["-m", "tests.hostile", "make", name], here)
-            program, *arguments = ENTRANCES[entrance]
-            ended = run([*MAIN[program], *arguments], here)
-            shutil.rmtree(here)
-            memory = max(0.0, ended.memory - idle[program])
-            most, longest = max(most, memory), max(longest, ended.seconds)
-            faults = [made.err] if made.status else _faults(ended, memory, said)
-            last = (ended.err.strip().splitlines() or [""])[-1]
-            print(
-                f"{name} | {entrance} | {ended.status} | {ended.seconds:.1f} s | {memory:.0f} MiB | {last[:160]}",
-                flush=True,
-            )
-            for fault in faults:
-                wrong.append(f"{name} | {entrance}: {fault}")
-                print(f"    WRONG: {fault}", flush=True)
-    print(f"{tried} cases, at most {most:.0f} MiB and {longest:.1f} s; {len(wrong)} wrong")
+    cases = [
+        line for line in run(["-m", "tests.hostile", "list"], scratch).out.splitlines() if only in line.split("\t")[0]
+    ]
+    wrong, most, longest = [], 0.0, 0.0
+    with ThreadPoolExecutor(jobs) as pool:
+        lanes = [pool.submit(_lane, scratch, f"here-{lane}", cases[lane::jobs], idle) for lane in range(jobs)]
+        for lane in lanes:
+            for tried in lane.result():
+                wrong += tried.faults
+                most, longest = max(most, tried.memory), max(longest, tried.seconds)
+    print(f"{len(cases)} cases, at most {most:.0f} MiB and {longest:.1f} s; {len(wrong)} wrong")
     print(*wrong, sep="\n")
     return int(bool(wrong))
+
+
+def _lane(scratch: Path, name: str, cases: list[str], idle: dict[str, float]) -> list[Tried]:
+    """Try cases one after another, each entrance in a fresh copy of the good things."""
+    tried = []
+    with _maker(scratch / name) as maker:
+        for line in cases:
+            case, said, *entrances = line.split("\t")
+            for entrance in entrances:
+                here = Path(shutil.copytree(scratch / "world", scratch / name))
+                fault = maker(case)
+                result = _try(here, case, said, entrance, idle) if not fault else Tried(case, [fault], 0, 0)
+                shutil.rmtree(here)
+                print("\n    WRONG: ".join([result.line, *result.faults]), flush=True)
+                tried.append(result)
+    return tried
+
+
+@contextmanager
+def _maker(here: Path) -> Iterator[Callable[[str], str]]:
+    """A process that makes cases in ``here``; calling it gives what went wrong."""
+    command = [sys.executable, "-m", "tests.hostile", "serve", str(here)]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=here.parent, env=os.environ | ENVIRONMENT, **streams) as process:
+
+        def make(case: str) -> str:
+            print(case, file=process.stdin, flush=True)
+            return process.stdout.readline().strip()
+
+        yield make
+        process.stdin.close()
+
+
+def _try(here: Path, case: str, said: str, entrance: str, idle: dict[str, float]) -> Tried:
+    program, *arguments = ENTRANCES[entrance]
+    ended = run([*MAIN[program], *arguments], here)
+    memory = max(0.0, ended.memory - idle[program])
+    last = (ended.err.strip().splitlines() or [""])[-1]
+    line = f"{case} | {entrance} | {ended.status} | {ended.seconds:.1f} s | {memory:.0f} MiB | {last[:160]}"
+    return Tried(
+        line, [f"{case} | {entrance}: {fault}" for fault in _faults(ended, memory, said)], memory, ended.seconds
+    )
 
 
 def _faults(ended: Ended, memory: float, said: str) -> list[str]:
