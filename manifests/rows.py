@@ -4,6 +4,7 @@ The six columns here are the contract. Columns after them are the writer's: the 
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -194,7 +195,7 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     Raises:
         PatchSetError: instead of whatever the block raises over a damaged file.
     """
-    if path.exists() and not is_plain(path):
+    if os.path.lexists(path) and not is_plain(path):
         raise PatchSetError(f"{path}: is no regular file, expected one, and no link")
     try:
         with path.open("rb") as file:

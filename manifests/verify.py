@@ -5,9 +5,9 @@ the manifest names, a patch the digests its row names. All that is wrong is repo
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from manifests.verify_shard import Faults, ShardReport, first_faults, verify_sha
 BUILD_MARKER = ".patchgen-build"
 MAX_TOLD = 1000
 """Faults of all shards together."""
+AHEAD = 4
+"""Shards a process that may be verified before the first of them is looked at."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,10 +75,12 @@ def verify(
     ]
     patches = 0
     if not fast:
-        reports = _verify_shards(folder, manifest, workers, on_patches or (lambda count: None))
-        found += itertools.islice((fault for report in reports for fault in report.faults), MAX_TOLD)
-        patches = sum(report.patches for report in reports)
-        found += _root_faults(manifest, reports)
+        tally = _Tally()
+        root = pixel_root(tally.digests(_verify_shards(folder, manifest, workers), on_patches))
+        patches = tally.patches
+        found += tally.faults
+        if tally.complete and root != manifest.pixel_root:
+            found.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables give {root}"))
     faults = [Fault(file=file, what=what) for file, what in dict.fromkeys(found)]
     faults.sort(key=lambda fault: fault.file)
     return Report(folder=folder, manifest=manifest, faults=tuple(faults), patches=patches)
@@ -152,28 +156,48 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
                 yield name, f"{rows} rows, the manifest says {shard.n} patches"
 
 
-def _verify_shards(folder: Path, manifest: Manifest, workers: int, heard: Callable[[int], None]) -> list[ShardReport]:
-    """Reports in the order of the shards."""
+@dataclasses.dataclass(kw_only=True)
+class _Tally:
+    """What is kept of shards' reports, which hold 32 bytes a patch: ``complete`` if every table could be read."""
+
+    faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    patches: int = 0
+    complete: bool = True
+
+    def digests(
+        self, reports: Iterable[tuple[Shard, ShardReport]], on_patches: Callable[[int], None] | None
+    ) -> Iterator[bytes]:
+        """The pixel digests of each report, which is then forgotten."""
+        for shard, report in reports:
+            self.faults += report.faults[: MAX_TOLD - len(self.faults)]
+            self.patches += report.patches
+            self.complete = self.complete and bool(report.pixel_digests)
+            if on_patches is not None:
+                on_patches(shard.n)
+            yield report.pixel_digests
+
+
+def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[tuple[Shard, ShardReport]]:
+    """A report of each shard, in their order; in several processes a few are under way or waiting at a time."""
     shards = manifest.shards
     arguments = (manifest.encoding.format, manifest.size)
-    if min(workers, len(shards)) <= 1:
-        reports = []
+    workers = min(workers, len(shards))
+    if workers <= 1:
         for shard in shards:
-            reports.append(verify_shard(folder, shard, *arguments))
-            heard(shard.n)
-        return reports
+            yield shard, verify_shard(folder, shard, *arguments)
+        return
     pool = ProcessPoolExecutor(
-        min(workers, len(shards)), mp_context=start_server("manifests.verify_shard"), initializer=die_with_parent
+        workers, mp_context=start_server("manifests.verify_shard"), initializer=die_with_parent
     )
+    waiting: deque[tuple[Shard, Future[ShardReport]]] = deque()
     try:
-        with starting_processes():
-            futures: dict[Future[ShardReport], Shard] = {
-                pool.submit(verify_shard, folder, shard, *arguments): shard for shard in shards
-            }
-        for future in as_completed(futures):
-            future.result()
-            heard(futures[future].n)
-        return [future.result() for future in futures]
+        for shard in shards:
+            with starting_processes():
+                waiting.append((shard, pool.submit(verify_shard, folder, shard, *arguments)))
+            if len(waiting) == AHEAD * workers:
+                yield _ended(waiting)
+        while waiting:
+            yield _ended(waiting)
     except BrokenProcessPool as error:
         raise PatchSetError(
             f"{folder}: a verifying process was killed, perhaps for memory; verify it again"
@@ -182,10 +206,6 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int, heard: Callab
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _root_faults(manifest: Manifest, reports: list[ShardReport]) -> Faults:
-    """The digest over all pixel digests, where every table could be read."""
-    digests = [report.pixel_digests for report in reports]
-    if len(digests) == len(manifest.shards) and all(digests):
-        root = pixel_root(digests)
-        if root != manifest.pixel_root:
-            yield MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables give {root}"
+def _ended(waiting: deque[tuple[Shard, Future[ShardReport]]]) -> tuple[Shard, ShardReport]:
+    shard, future = waiting.popleft()
+    return shard, future.result()

@@ -19,7 +19,10 @@ import atheris
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 with atheris.instrument_imports(
-    include=["manifests", "patchgen", "distill.config", "distill.data", "webdataset", "tarfile"]
+    include=[
+        *("manifests", "patchgen", "webdataset", "tarfile", "pickle", "zipfile"),
+        *("distill.config", "distill.data", "distill.tensors", "distill.archive", "distill.pickles"),
+    ]
 ):
     from tests.fuzz.targets import MOST, TARGETS
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from distill.config import Config, parse_config
 from distill.data.tars import read_labelled
 from distill.errors import DistillError
+from distill.tensors import load_tensors
 from manifests import rows, tar
 from manifests.digest import set_id
 from manifests.errors import PatchSetError
@@ -121,6 +123,12 @@ def image(data: bytes) -> bool:
     return not all(refusals)
 
 
+def weights(data: bytes) -> bool:
+    """The bytes of a file of ``torch.save``."""
+    path = _scratch(data, "w.pt")
+    return not _refused(lambda: load_tensors(path), DistillError)
+
+
 def sums(data: bytes) -> bool:
     """The bytes of ``SHA256SUMS``."""
     path = _scratch(data, "SHA256SUMS")
@@ -186,6 +194,14 @@ def _labelled() -> Iterable[bytes]:
         yield out.getvalue()
 
 
+def _weights() -> Iterable[bytes]:
+    state = {"a.weight": torch.ones(2, 3), "b": [torch.zeros(2, dtype=torch.int64), 0.5, "text"]}
+    for zipped in (True, False):
+        out = io.BytesIO()
+        torch.save(state, out, _use_new_zipfile_serialization=zipped)
+        yield out.getvalue()
+
+
 def _texts(folder: str, names: Iterable[str]) -> Iterable[bytes]:
     return [(ROOT / folder / f"{name}.yaml").read_bytes() for name in names]
 
@@ -197,6 +213,7 @@ TARGETS: dict[str, Target] = {
     "archive": Target(archive, _archives),
     "labelled": Target(labelled, _labelled),
     "image": Target(image, _images),
+    "weights": Target(weights, _weights),
     "sums": Target(sums, lambda: [format_sums({"manifest.json": "0" * 64, "patches-000000.tar": "1" * 64})]),
     "config": Target(config, lambda: _texts("distill/configs", ["fast-cifar", "resnet20"])),
     "recipe": Target(recipe, lambda: _texts("patchgen/recipes", packaged_recipes())),

@@ -18,7 +18,7 @@ else:
     for line in sys.stdin:
         os.chdir(sys.argv[2])
         try:
-            makers[line.strip("\n")](Path())
+            makers[line.strip("\n")](Path.cwd())
             print(flush=True)
         except Exception as error:  # noqa: BLE001 - whatever a case's own code does
             print(repr(error), flush=True)
