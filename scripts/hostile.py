@@ -3,7 +3,8 @@
     python scripts/hostile.py [--only TEXT] [--jobs N]
 
 Prints a line a case and entrance: exit status, seconds, peak memory, and what was said. Ends with status 1 if one was
-accepted, took longer than 10 s or more than 500 MB, or said anything else than one line.
+accepted, took longer than 10 s or more than 500 MB, or said anything else than one line. One that took longer is
+tried once more, alone.
 
 Memory is resident memory as the kernel counts it, without what Python with the program's libraries takes before it
 does anything: torch's libraries alone, mapped, are several hundred megabytes, and as many whatever is read.
@@ -11,6 +12,7 @@ does anything: torch's libraries alone, mapped, are several hundred megabytes, a
 
 import argparse
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -78,17 +80,18 @@ def run(arguments: list[str], folder: Path) -> Ended:
 
 
 class Tried(NamedTuple):
-    """A case at an entrance: what is printed of it, what was wrong, MiB and seconds."""
+    """A case at an entrance: what is printed of it, what was wrong, MiB and seconds; how to try it ``again``."""
 
     line: str
     faults: list[str]
     memory: float
     seconds: float
+    again: str
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose names hold this")
+    parser.add_argument("--only", default="", help="cases in whose names this regular expression is found")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time; one a core")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hostile-") as scratch:
@@ -105,17 +108,20 @@ def _try_all(scratch: Path, only: str, jobs: int) -> int:
     shutil.rmtree(world / ".cache", ignore_errors=True)
     idle = {program: run(["-c", code], scratch).memory for program, code in IDLE.items()}
     print("loaded, before anything is read:", ", ".join(f"{name} {mib:.0f} MiB" for name, mib in idle.items()))
-    cases = [
-        line for line in run(["-m", "tests.hostile", "list"], scratch).out.splitlines() if only in line.split("\t")[0]
-    ]
-    wrong, most, longest = [], 0.0, 0.0
+    listed = run(["-m", "tests.hostile", "list"], scratch).out.splitlines()
+    cases = [line for line in listed if re.search(only, line.split("\t")[0])]
     with ThreadPoolExecutor(jobs) as pool:
         lanes = [pool.submit(_lane, scratch, f"here-{lane}", cases[lane::jobs], idle) for lane in range(jobs)]
-        for lane in lanes:
-            for tried in lane.result():
-                wrong += tried.faults
-                most, longest = max(most, tried.memory), max(longest, tried.seconds)
-    print(f"{len(cases)} cases, at most {most:.0f} MiB and {longest:.1f} s; {len(wrong)} wrong")
+        tried = [each for lane in lanes for each in lane.result()]
+    late = [each.again for each in tried if each.seconds > SECONDS]
+    tried = [each for each in tried if each.seconds <= SECONDS] + _lane(scratch, "alone", late, idle)
+    wrong = [fault for each in tried for fault in each.faults]
+    most, longest = max(each.memory for each in tried), max(each.seconds for each in tried)
+    again = f", {len(late)} of them at the second try" if late else ""
+    print(
+        f"{len(cases)} cases at {len(tried)} entrances{again}, at most {most:.0f} MiB and {longest:.1f} s; "
+        f"{len(wrong)} wrong"
+    )
     print(*wrong, sep="\n")
     return int(bool(wrong))
 
@@ -129,7 +135,8 @@ def _lane(scratch: Path, name: str, cases: list[str], idle: dict[str, float]) ->
             for entrance in entrances:
                 here = Path(shutil.copytree(scratch / "world", scratch / name))
                 fault = maker(case)
-                result = _try(here, case, said, entrance, idle) if not fault else Tried(case, [fault], 0, 0)
+                again = f"{case}\t{said}\t{entrance}"
+                result = Tried(case, [fault], 0, 0, again) if fault else _try(here, again, idle)
                 shutil.rmtree(here)
                 print("\n    WRONG: ".join([result.line, *result.faults]), flush=True)
                 tried.append(result)
@@ -151,15 +158,15 @@ def _maker(here: Path) -> Iterator[Callable[[str], str]]:
         process.stdin.close()
 
 
-def _try(here: Path, case: str, said: str, entrance: str, idle: dict[str, float]) -> Tried:
+def _try(here: Path, again: str, idle: dict[str, float]) -> Tried:
+    case, said, entrance = again.split("\t")
     program, *arguments = ENTRANCES[entrance]
     ended = run([*MAIN[program], *arguments], here)
     memory = max(0.0, ended.memory - idle[program])
     last = (ended.err.strip().splitlines() or [""])[-1]
     line = f"{case} | {entrance} | {ended.status} | {ended.seconds:.1f} s | {memory:.0f} MiB | {last[:160]}"
-    return Tried(
-        line, [f"{case} | {entrance}: {fault}" for fault in _faults(ended, memory, said)], memory, ended.seconds
-    )
+    faults = [f"{case} | {entrance}: {fault}" for fault in _faults(ended, memory, said)]
+    return Tried(line, faults, memory, ended.seconds, again)
 
 
 def _faults(ended: Ended, memory: float, said: str) -> list[str]:
