@@ -166,6 +166,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         computed = set_id(value)
     except PatchSetError as error:
         raise PatchSetError(f"{where}: {error}") from error
+    except (LookupError, TypeError, AttributeError):
+        computed = "none"  # it lacks a part, which is told next
     del value  # as much memory as what follows: hundreds of megabytes where shards are many
     manifest = _validate(data, where)
     if computed != manifest.set_id:
