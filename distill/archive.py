@@ -7,10 +7,11 @@ from typing import IO, NamedTuple
 
 from distill.errors import DamagedError
 from distill.pickles import MAX_PICKLE_BYTES
+from manifests.errors import TORN
 
 MAX_PARTS = 50_000
 """Of a zip file: a tensor each, and a checkpoint of ResNet-1202 has 18,000."""
-_MAX_DIRECTORY_BYTES = 400 * MAX_PARTS
+_MAX_DIRECTORY_BYTES = 200 * MAX_PARTS
 _LOCAL_HEADER, _END, _LOCATOR, _END_64 = 30, 22, 20, 56
 _OTHER = "get it again, or save it with torch.save"
 
@@ -65,16 +66,18 @@ def _directory(path: Path, file: IO[bytes]) -> int:
     size = file.seek(0, 2)
     file.seek(max(0, size - _END_64 - _LOCATOR - _END))
     tail = file.read()
-    length, start = struct.unpack("<II", tail[-10:-2])
+    count, length, start = struct.unpack("<HII", tail[-12:-2])
     records = _END
     if tail[-42:-38] == b"PK\x06\x07":
         records = _END_64 + _LOCATOR + _END
-        length, start = struct.unpack("<QQ", tail[40:56])
+        count, length, start = struct.unpack("<QQQ", tail[32:56])
         (found,) = struct.unpack("<Q", tail[-34:-26])
         if len(tail) != records or tail[:4] != b"PK\x06\x06" or found != size - records:
             raise DamagedError(f"{path}: its directory is told of twice; {_OTHER}")
     if tail[-22:-18] != b"PK\x05\x06" or start + length != size - records:
         raise DamagedError(f"{path}: its directory is not where it says, so it may hold two; {_OTHER}")
+    if count > MAX_PARTS:
+        raise DamagedError(f"{path}: {count} parts, expected at most {MAX_PARTS}; {_OTHER}")
     if length > _MAX_DIRECTORY_BYTES:
         raise DamagedError(
             f"{path}: a directory of {length} bytes, expected at most {_MAX_DIRECTORY_BYTES}; {_OTHER}"
@@ -113,7 +116,7 @@ def require_sums(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         try:
             broken = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        except TORN as error:
             raise DamagedError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
     if broken is not None:
         raise DamagedError(f"{path}: damaged: {broken[:100]!r} is not what was written; get it again")

@@ -98,7 +98,13 @@ def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Pa
 def _other_kinds(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
     """Names of whole numbers where others belong, and the other way round."""
     common = sorted(state.keys() & expected.keys())
-    return [name for name in common if state[name].is_floating_point() != expected[name].is_floating_point()]
+    return [name for name in common if _kind(state[name]) != _kind(expected[name])]
+
+
+def _kind(value: Tensor) -> str:
+    if value.is_floating_point():
+        return "float"
+    return str(value.dtype) if value.is_complex() or value.dtype == torch.bool else "integer"
 
 
 def _outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:

@@ -13,6 +13,8 @@ from distill.errors import DamagedError
 MAX_PICKLE_BYTES = 5 << 20
 """Of names, shapes and plain values, of which each byte may ask for 70: a checkpoint of ResNet-1202 has 3 MB."""
 
+MAX_KEY_LETTERS, MAX_KEY = 1000, 1 << 20
+
 
 class _Sealed:
     """What no pickle may give attributes to: they would stand before methods."""
@@ -67,9 +69,9 @@ class _Named(dict[Any, Any]):
 
 
 def _named(pairs: Any = ()) -> _Named:
-    named = _Named(pairs)
-    _require_keys(named)
-    return named
+    pairs = [(key, value) for key, value in (pairs.items() if isinstance(pairs, dict) else pairs)]
+    _require_keys(key for key, _ in pairs)
+    return _Named(pairs)
 
 
 def _claim(storage: Any, offset: Any, shape: Any, stride: Any, *more: Any, dtype: torch.dtype | None = None) -> Claim:
@@ -94,7 +96,15 @@ def _parameter(data: Any, grad: Any, hooks: Any) -> Any:
 
 
 def _text_as_bytes(text: Any, encoding: Any) -> bytes:
-    return str(text).encode("latin-1")
+    if not isinstance(text, str):
+        raise pickle.UnpicklingError("a text that is none")
+    return text.encode("latin-1")
+
+
+def _device(*parts: Any) -> str:
+    if not all(isinstance(part, str | int) for part in parts):
+        raise pickle.UnpicklingError("a device that is none")
+    return ":".join(map(str, parts))
 
 
 _DTYPES = {
@@ -102,20 +112,22 @@ _DTYPES = {
     **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
     **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
 }
+_NEWER = (torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16, torch.uint32, torch.uint64)
+"""Without a storage type of their own. Of the others that torch has, it cannot even make copies everywhere."""
 _KNOWN: dict[str, Any] = {
     **{
         f"{place}.{name}Storage": _StorageType(of)
         for name, of in _DTYPES.items()
         for place in ("torch", "torch.cuda")
     },
-    **{f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+    **{str(dtype): dtype for dtype in (*_DTYPES.values(), *_NEWER)},
     "torch.storage.UntypedStorage": _StorageType(torch.uint8),
     "torch._utils._rebuild_tensor": _Maker(_claim),
     "torch._utils._rebuild_tensor_v2": _Maker(_claim),
     "torch._utils._rebuild_tensor_v3": _Maker(_claim_untyped),
     "torch._utils._rebuild_parameter": _Maker(_parameter),
     "torch.Size": _Maker(tuple),
-    "torch.device": _Maker(lambda *parts: ":".join(map(str, parts))),
+    "torch.device": _Maker(_device),
     "collections.OrderedDict": _Maker(_named),
     "collections.Counter": _Maker(_named),
     "_codecs.encode": _Maker(_text_as_bytes),
@@ -133,10 +145,11 @@ _OPCODES = (
 
 
 def _require_keys(keys: Iterable[Any]) -> None:
-    """Texts, whose hashes are salted, and small numbers, of which few have the same."""
+    """Texts, whose hashes are salted, and small numbers, none of which have the same."""
     for key in keys:
-        if not (key is None or isinstance(key, str | float) or (isinstance(key, int) and abs(key) < 1 << 63)):
-            raise pickle.UnpicklingError("a key that is neither a text nor a number")
+        named = key is None or (isinstance(key, str) and len(key) <= MAX_KEY_LETTERS)
+        if not named and not (isinstance(key, int) and abs(key) <= MAX_KEY):
+            raise pickle.UnpicklingError("a key that is neither a short text nor a small number")
 
 
 def _checking(opcode: bytes, keys: slice) -> Callable[[Any], None]:

@@ -175,13 +175,8 @@ def _is_kept(key: str, value: Any, parameter: Tensor) -> bool:
 
     The count stays 0 where float16 had no range for a first step.
     """
-    shape = torch.Size(()) if key == "step" else parameter.shape
-    if (
-        not isinstance(value, Tensor)
-        or value.shape != shape
-        or not value.is_floating_point()
-        or not are_finite(value)
-    ):
+    shape, dtype = (torch.Size(()), torch.float32) if key == "step" else (parameter.shape, parameter.dtype)
+    if not isinstance(value, Tensor) or (value.shape, value.dtype) != (shape, dtype) or not are_finite(value):
         return False
     least = {"step": 0.0, "exp_avg_sq": 0.0}.get(key, -math.inf)
     return value.numel() == 0 or float(value.min()) >= least

@@ -24,6 +24,8 @@ MAX_FILE_BYTES = 16 << 30
 _MAGIC = (0x1950A86A20F9469CFC6C, 1001)
 """Of the format before torch 1.6, and its version."""
 _BLOCK = 1 << 20
+MAX_DEPTH, MAX_VALUES = 32, 2_000_000
+"""Of values in each other, and in all, each as often as it is held."""
 
 
 def require_file(path: Path, most: int = MAX_FILE_BYTES) -> None:
@@ -51,6 +53,7 @@ def load_tensors(path: Path) -> Any:
     try:
         require_file(path)
         value, storages, places = (_read_archive if is_archive(path) else _read_legacy)(path)
+        _require_plain(value)
         if strange := sorted(
             key for key in storages if key not in places or storages[key].nbytes > places[key].length
         ):
@@ -83,7 +86,9 @@ def _read_legacy(path: Path) -> tuple[Any, dict[str, Storage], dict[str, Place]]
         unpickler = Unpickler(stream, str(path))
         value, storages = unpickler.load(), unpickler.storages
         keys, at = Unpickler(stream, str(path)).load(), stream.tell()
-        if not isinstance(keys, list) or sorted(keys) != sorted(storages):
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise pickle.UnpicklingError("names of storages that are none")
+        if sorted(keys) != sorted(storages):
             raise DamagedError(f"{path}: does not hold the numbers of its tensors; get it again")
         places = {}
         for key in keys:
@@ -94,6 +99,29 @@ def _read_legacy(path: Path) -> tuple[Any, dict[str, Storage], dict[str, Place]]
     if at != path.stat().st_size:
         raise DamagedError(f"{path}: {path.stat().st_size} bytes, its tensors end at {at}; get it again")
     return value, storages, places
+
+
+def _require_plain(root: Any) -> None:
+    """Refuse a value that is nested deeply, or holds itself, or would be huge if all it holds twice were written out.
+
+    Raises:
+        UnpicklingError: it is.
+    """
+    sizes: dict[int, int] = {}
+
+    def measure(value: Any, depth: int) -> int:
+        if not isinstance(value, dict | list | tuple):
+            return 1
+        if depth > MAX_DEPTH:
+            raise pickle.UnpicklingError("values nested too deeply")
+        if id(value) not in sizes:
+            parts = value.values() if isinstance(value, dict) else value
+            sizes[id(value)] = 1 + sum(measure(part, depth + 1) for part in parts)
+            if sizes[id(value)] > MAX_VALUES:
+                raise pickle.UnpicklingError("too many values")
+        return sizes[id(value)]
+
+    measure(root, 0)
 
 
 def _with_tensors(path: Path, value: Any, mapped: Any, places: dict[str, Place]) -> Any:

@@ -13,6 +13,7 @@ _MAX_YAML_LETTERS = 1 << 17
 _MAX_YAML_NODES = 20_000
 _MAX_NUMBER_LETTERS = 4000
 _MAX_YAML_KEYS = 1000
+_OTHER_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("binary", "set", "omap", "pairs"))
 _REPR = reprlib.Repr()  # a value may be huge: YAML can repeat itself exponentially
 _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
 
@@ -49,6 +50,10 @@ def _require_plain(root: yaml.Node) -> None:
             return known
         sizes[id(node)] = None
         children = node.value if isinstance(node, yaml.CollectionNode) else []
+        if node.tag in _OTHER_TAGS:
+            raise ValueError(f"a value tagged !!{node.tag.rpartition(':')[2]}; write it as a text, list or map")
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            raise ValueError("a text holds NUL")
         if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MAX_NUMBER_LETTERS:
             raise ValueError(f"a number of {len(node.value)} letters")  # one of base 60 is no text Python could print
         if isinstance(node, yaml.MappingNode):

@@ -19,6 +19,10 @@ MAX_SHARD = 10**6
 """Patches a shard: its table is read whole."""
 MAX_SIZE = 4096
 MAX_SOURCES = 10_000
+MAX_SHARDS = 90_000
+"""Of which a manifest takes 500 MB of memory to be checked."""
+MAX_KEYS = 16
+"""Of an entry of sources or shards, right or wrong: each wrong one is a fault of its own, which takes memory."""
 PACKED: Literal["packed"] = "packed"
 """Name that a manifest has in place of a recipe's where images were packed as they are."""
 MAX_OWN_VALUES = 10_000
@@ -162,12 +166,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             "another version of the package may read it"
         )
     _require_modest(value, where)
-    try:
-        computed = set_id(value)
-    except PatchSetError as error:
-        raise PatchSetError(f"{where}: {error}") from error
-    except (LookupError, TypeError, AttributeError):
-        computed = "none"  # it lacks a part, which is told next
+    computed = _computed_set_id(value, where)
     del value  # as much memory as what follows: hundreds of megabytes where shards are many
     manifest = _validate(data, where)
     if computed != manifest.set_id:
@@ -178,8 +177,39 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
+def _computed_set_id(value: dict[str, Any], where: str) -> str:
+    """The identity of a manifest's value, or of one that is none: what it lacks is told by its types."""
+    try:
+        return set_id(value)
+    except PatchSetError as error:
+        raise PatchSetError(f"{where}: {error}") from error
+    except (LookupError, TypeError, AttributeError):
+        return "none"
+
+
+def _require_entries(value: dict[str, Any], where: str) -> None:
+    """Bound sources and shards, whose entries hold texts and numbers alone."""
+    for name, most in (("sources", MAX_SOURCES), ("shards", MAX_SHARDS)):
+        entries = value.get(name)
+        if not isinstance(entries, list):
+            continue  # its type is told later
+        if len(entries) > most:
+            raise PatchSetError(f"{where}: {len(entries)} {name}, expected at most {most}")
+        for number, entry in enumerate(entries):
+            table = entry.get("parquet") if isinstance(entry, dict) else None
+            for part in (part for part in (entry, table) if isinstance(part, dict | list)):
+                if isinstance(part, list) or len(part) > MAX_KEYS:
+                    raise PatchSetError(
+                        f"{where}: {name}[{number}] holds {len(part)} values, expected at most {MAX_KEYS} keys"
+                    )
+                nested = next((key for key in part if isinstance(part[key], dict | list) and key != "parquet"), None)
+                if nested is not None:
+                    raise PatchSetError(f"{where}: {name}[{number}].{nested[:40]}: expected a text or a number")
+
+
 def _require_modest(value: dict[str, Any], where: str) -> None:
     """Bound what is the writer's own, and all texts but those of shards, which have one form."""
+    _require_entries(value, where)
     own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
     _, letters = measure([item for key, item in value.items() if key != "shards"])
     if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
