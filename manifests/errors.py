@@ -23,5 +23,6 @@ class PassingError(PatchSetError):
 TORN = (
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
+    SyntaxError,  # of Pillow, over a PNG
 )
 """What an unpickler, or code handed its result, raises: as many ways as bytes can mislead."""
