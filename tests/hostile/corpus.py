@@ -9,6 +9,7 @@ from tests.hostile import (
     labels,
     manifests,
     names,
+    pickles,
     tables,
     tars,
     weights,
@@ -17,6 +18,19 @@ from tests.hostile.case import Case
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for theme in (manifests, names, tars, tables, images, weights, checkpoints, labels, configs, inputs, cifar)
+    for theme in (
+        manifests,
+        names,
+        tars,
+        tables,
+        images,
+        weights,
+        checkpoints,
+        pickles,
+        labels,
+        configs,
+        inputs,
+        cifar,
+    )
     for case in theme.CASES
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile.case import READERS, Case
-from tests.hostile.forge import put, sign, signed, sparse, text
+from tests.hostile.forge import put, signed, sparse, text
 
 LOOKS = ("info", "verify", "train")
 
@@ -41,11 +41,8 @@ def _members(world: Path) -> None:
     put(world, f'{{"format":"patchset/1","recipe":{{{many}}}}}'.encode())
 
 
-def _shards(world: Path) -> None:
-    def repeat(value: dict[str, Any]) -> None:
-        value["shards"] = value["shards"][:1] * 90_000
-
-    sign(world, repeat)
+def _repeated(count: int) -> Any:
+    return signed(lambda value: value.update(shards=value["shards"][:1] * count))
 
 
 def _letters(world: Path) -> None:
@@ -111,7 +108,30 @@ CASES = (
     Case(name="manifest of 100 MB of one text", make=_hundred, entrances=LOOKS, said="at most"),
     Case(name="manifest with a text of 40 MB", make=_letters, entrances=LOOKS, said="letters, expected at most"),
     Case(name="manifest with three million keys", make=_members, entrances=LOOKS, said="values, expected at most"),
-    Case(name="manifest with 90,000 times one shard", make=_shards, entrances=("info",), said="shards[1].name is"),
+    Case(
+        name="manifest with 90,000 times one shard",
+        make=_repeated(90_000),
+        entrances=("info",),
+        said="shards[1].name is",
+    ),
+    Case(name="150,000 times one shard", make=_repeated(150_000), entrances=LOOKS, said="shards, expected at most"),
+    *(
+        Case(name=f"{key} that are {name}", make=signed(change), entrances=LOOKS, said=key)
+        for key in ("sources", "shards")
+        for name, change in (
+            ("none", lambda value, key=key: value.pop(key)),
+            ("null", lambda value, key=key: value.update({key: None})),
+            ("a text", lambda value, key=key: value.update({key: "abc"})),
+            ("a map", lambda value, key=key: value.update({key: {"a": 1}})),
+            ("numbers", lambda value, key=key: value.update({key: [5]})),
+            ("lists", lambda value, key=key: value.update({key: [[1]]})),
+            (
+                "400,000 keys",
+                lambda value, key=key: value.update({key: [dict.fromkeys(map(str, range(400_000)), 1)]}),
+            ),
+            ("1,900,000 numbers", lambda value, key=key: value.update({key: [{"name": [1.5] * 1_900_000}]})),
+        )
+    ),
     Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values beside sources"),
     Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="letters beside shards"),
     Case(name="600,000 shards of nothing", make=_empty_shards, entrances=LOOKS, said="shards[0]"),

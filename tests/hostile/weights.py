@@ -32,7 +32,7 @@ def _state(world: Path) -> dict[str, torch.Tensor]:
     return load_weights(world / "teacher.safetensors").state
 
 
-def _saved(change: Callable[[dict[str, Any]], Any], legacy: bool = False) -> Make:
+def saved(change: Callable[[dict[str, Any]], Any], legacy: bool = False) -> Make:
     """A file of ``torch.save`` of what ``change`` makes of a good state dict."""
 
     def make(world: Path) -> None:
@@ -163,30 +163,30 @@ FILES: dict[str, tuple[Make, str]] = {
     **ARCHIVES,
     **{f"pickle that calls {name}": (_opcodes(_global(*of)), "") for name, of in CODE.items()},
     "pickle in a zip that calls a command": (
-        _saved(lambda s: s | {"x": _Code((os.system, ("touch hacked",)))}),
+        saved(lambda s: s | {"x": _Code((os.system, ("touch hacked",)))}),
         "might run code",
     ),
     "pickle of the old format that calls a command": (
-        _saved(lambda s: s | {"x": _Code((os.system, ("touch hacked",)))}, legacy=True),
+        saved(lambda s: s | {"x": _Code((os.system, ("touch hacked",)))}, legacy=True),
         "might run code",
     ),
-    "whole model": (_saved(lambda s: torch.nn.Linear(2, 2)), "might run code"),
-    "tensor of 10^12 elements in 4 bytes": (_saved(_expanded), "linear.weight"),
+    "whole model": (saved(lambda s: torch.nn.Linear(2, 2)), "might run code"),
+    "tensor of 10^12 elements in 4 bytes": (saved(_expanded), "linear.weight"),
     "tensors beyond their storage": (_wide_rebuild, "weights.pt"),
     "sparse tensor": (
-        _saved(lambda s: s | {"linear.weight": torch.sparse_coo_tensor(size=(10**6, 10**6))}),
+        saved(lambda s: s | {"linear.weight": torch.sparse_coo_tensor(size=(10**6, 10**6))}),
         "_rebuild_sparse_tensor",
     ),
     "tensor on no device": (
-        _saved(lambda s: s | {"linear.weight": torch.zeros(10**6, 10**6, device="meta")}),
+        saved(lambda s: s | {"linear.weight": torch.zeros(10**6, 10**6, device="meta")}),
         "_rebuild_meta_tensor",
     ),
-    "complex tensor": (_saved(lambda s: s | {"linear.weight": s["linear.weight"] * 1j}), "linear.weight"),
-    "tensor with an attribute": (_saved(lambda s: s | {"x": _with_attribute(numel=5)}), "asks for"),
-    "3,000 names for one tensor": (_saved(_many_names), "has the unknown t0"),
-    "numbers beyond float32": (_saved(lambda s: s | {"linear.bias": s["linear.bias"].double() + 1e300}), "finite"),
-    "text for a tensor": (_saved(lambda s: s | {"linear.weight": "x"}), "no state dict"),
-    "list for a state dict": (_saved(lambda s: [s]), "no state dict"),
+    "complex tensor": (saved(lambda s: s | {"linear.weight": s["linear.weight"] * 1j}), "linear.weight"),
+    "tensor with an attribute": (saved(lambda s: s | {"x": _with_attribute(numel=5)}), "asks for"),
+    "3,000 names for one tensor": (saved(_many_names), "has the unknown t0"),
+    "numbers beyond float32": (saved(lambda s: s | {"linear.bias": s["linear.bias"].double() + 1e300}), "finite"),
+    "text for a tensor": (saved(lambda s: s | {"linear.weight": "x"}), "no state dict"),
+    "list for a state dict": (saved(lambda s: [s]), "no state dict"),
     "nested 5,000 dicts": (_opcodes(b"\x80\x02" + b"}" * 5000 + b"."), "weights.pt"),
     "pickle that asks for 2^31 bytes": (_opcodes(b"\x80\x02B\xff\xff\xff\x7f."), "weights.pt"),
     "pickle that asks for 2^62 bytes": (_opcodes(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"."), "weights.pt"),
@@ -199,7 +199,7 @@ FILES: dict[str, tuple[Make, str]] = {
     "pipe": (_pipe("weights.pt"), "weights.pt"),
     "device": (_device("weights.pt"), "weights.pt"),
     "no bytes": (_opcodes(b""), "weights.pt"),
-    "not a number": (_saved(lambda s: s | {"linear.bias": s["linear.bias"] * float("nan")}), "finite"),
+    "not a number": (saved(lambda s: s | {"linear.bias": s["linear.bias"] * float("nan")}), "finite"),
 }
 TENSORS: dict[str, tuple[Make, str]] = {
     "header of 2^63": (_safetensors(b"{}", length=2**63), "teacher.safetensors"),
