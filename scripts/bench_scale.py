@@ -128,7 +128,7 @@ def main(counts: tuple[int, ...], folder: Path, out: Path | None, batch: str | N
                 f"{used.together:8.0f} MiB all"
             )
             print(lines[-1], flush=True)
-        files = [path for path in (place / "set").iterdir()]
+        files = list((place / "set").iterdir())
         manifest = (place / "set" / "manifest.json").stat().st_size
         size = sum(path.stat().st_size for path in files)
         lines.append(f"{n:>12,} {len(files)} files, {size / 1e9:.2f} GB, manifest {manifest:,} bytes")
