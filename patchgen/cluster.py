@@ -52,7 +52,7 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
     if scheduler.startswith(LOCAL):
         count = int(scheduler.removeprefix(LOCAL))
         with (
-            distributed.LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as here,
+            distributed.LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0") as here,
             distributed.Client(here) as client,
         ):
             yield client

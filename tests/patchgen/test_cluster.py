@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Any]:
     """A cluster of four worker processes."""
-    with distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=None) as here:
+    with distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=":0") as here:
         yield here
 
 
