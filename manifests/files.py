@@ -3,7 +3,10 @@
 import contextlib
 import errno
 import fcntl
+import functools
+import hashlib
 import os
+import platform
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +23,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     The bytes reach the disk before the name does, so a crash leaves the old file or the new one. On any
     error the temporary file is removed and the error goes on.
     """
-    part = path.with_name(f"{PART_PREFIX}{os.getpid()}-{path.name}")
+    part = path.with_name(f"{part_prefix()}{path.name}")
     try:
         with part.open("wb") as file:
             yield file
@@ -32,6 +35,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def part_prefix() -> str:
+    """What this process's temporary files begin with: processes of other machines may write into the same folder."""
+    return f"{PART_PREFIX}{_machine()}-{os.getpid()}-"
+
+
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -78,8 +91,10 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 
 @contextlib.contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep every other holder out of an existing folder for as long as the block, or this process, lives.
+
+    Holders that are ``shared`` keep only the others out.
 
     Raises:
         BlockingIOError: somebody else holds it.
@@ -90,7 +105,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     _held.add(handle)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:  # some network file systems cannot lock a folder
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF):
                 raise

@@ -1,8 +1,9 @@
 """Wiring of a build: claim the folder, build what is missing in several processes, write the manifest last."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from patchgen.errors import PatchgenError
 from patchgen.folder import claim_folder, mark_finished, mark_unfinished
 from patchgen.geometry import build_pyramids
 from patchgen.plan import PhotoPlan, Plan
-from patchgen.pool import Entries, OnShard, build_shards
+from patchgen.pool import Crew, Entries, OnShard, build_shards
 from patchgen.pyramid import Pyramid
 from patchgen.shard import Job, Task, finished_shard, tasks_for
 from patchgen.source import Photo
@@ -28,25 +29,44 @@ def build(
     photos: Sequence[Photo],
     folder: Path,
     *,
-    workers: int,
+    workers: int | Crew,
     extend: bool = False,
     expected: Manifest | None = None,
 ) -> Manifest:
     """Write the set that ``plan`` describes into ``folder``, or finish one that an earlier run began.
 
-    Shards that are already there and whole are kept. The result does not depend on ``workers``. With ``extend``
-    the folder may hold a shorter set of the same plan. With ``expected`` every shard must be the one that manifest
-    names, and the set gets that manifest, byte for byte if its tables are the same too.
+    Shards that are already there and whole are kept. The result does not depend on ``workers``, processes of this
+    machine or a crew elsewhere. With ``extend`` the folder may hold a shorter set of the same plan. With ``expected``
+    every shard must be the one that manifest names, and the set gets that manifest, byte for byte if its tables are
+    the same too.
 
     Raises:
         PatchgenError: as ``write_set``.
     """
-
-    def pyramids() -> tuple[Pyramid, ...]:
-        return build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
-
     tasks = list(tasks_for(plan.n, plan.shard_size))
+    pyramids = partial(_pyramids, plan, photos)
     return write_set(plan, tasks, folder, workers=workers, pyramids=pyramids, extend=extend, expected=expected)
+
+
+def build_part(plan: PhotoPlan, photos: Sequence[Photo], folder: Path, numbers: range, *, workers: int) -> None:
+    """Build only the shards ``numbers`` of a set, beside other processes, here or elsewhere, that build others.
+
+    ``build`` finishes the set when all are there.
+
+    Raises:
+        PatchgenError: as ``write_set``.
+    """
+    tasks = [task for task in tasks_for(plan.n, plan.shard_size) if task.number in numbers]
+    with _explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with hold_folder(folder, shared=True):
+            manifest = claim_folder(folder, plan, extend=False)
+            job = _job(plan, folder, partial(_pyramids, plan, photos))
+            _build_missing(job, tasks, _finished_shards(job, tasks, manifest), workers, lambda number, entry: None)
+
+
+def _pyramids(plan: PhotoPlan, photos: Sequence[Photo]) -> tuple[Pyramid, ...]:
+    return build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
 
 
 def write_set(
@@ -54,7 +74,7 @@ def write_set(
     tasks: Sequence[Task],
     folder: Path,
     *,
-    workers: int,
+    workers: int | Crew,
     pyramids: Callable[[], tuple[Pyramid, ...]] = tuple,
     extend: bool = False,
     expected: Manifest | None = None,
@@ -66,25 +86,24 @@ def write_set(
             process died, or a shard is not as expected. Finished shards stay, and the same build run again goes
             on from them.
     """
-    try:
+    with _explaining(folder):
         # The marker of an unfinished build is written here, so a full disk can show here first.
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder):
             try:
                 manifest = claim_folder(folder, plan, extend=extend)
                 remove_parts(folder)
-                job = Job(
-                    recipe=plan.recipe,
-                    pyramids=pyramids(),
-                    size=plan.size,
-                    seed=plan.seed,
-                    plan_id=plan.plan_id,
-                    folder=folder,
-                )
-                return _finish(plan, job, tasks, workers, manifest, expected)
+                return _finish(plan, _job(plan, folder, pyramids), tasks, workers, manifest, expected)
             finally:
                 with contextlib.suppress(OSError):
                     remove_parts(folder)
+
+
+@contextlib.contextmanager
+def _explaining(folder: Path) -> Iterator[None]:
+    """Turn what may go wrong while shards are written into ``folder`` into a line that says how to go on."""
+    try:
+        yield
     except BlockingIOError as error:
         raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
     except OSError as error:
@@ -96,8 +115,24 @@ def write_set(
         ) from error
 
 
+def _job(plan: Plan, folder: Path, pyramids: Callable[[], tuple[Pyramid, ...]]) -> Job:
+    return Job(
+        recipe=plan.recipe,
+        pyramids=pyramids(),
+        size=plan.size,
+        seed=plan.seed,
+        plan_id=plan.plan_id,
+        folder=folder,
+    )
+
+
 def _finish(
-    plan: Plan, job: Job, tasks: Sequence[Task], workers: int, manifest: Manifest | None, expected: Manifest | None
+    plan: Plan,
+    job: Job,
+    tasks: Sequence[Task],
+    workers: int | Crew,
+    manifest: Manifest | None,
+    expected: Manifest | None,
 ) -> Manifest:
     """Write what is missing beside ``manifest``, the one that is there."""
     folder = job.folder
@@ -166,18 +201,19 @@ def _entry(manifest: Manifest | None, number: int) -> dict[str, Any] | None:
 
 
 def _build_missing(
-    job: Job, tasks: Sequence[Task], entries: Entries, workers: int, on_shard: OnShard
+    job: Job, tasks: Sequence[Task], entries: Entries, workers: int | Crew, on_shard: OnShard
 ) -> list[dict[str, Any]]:
     """Every shard's entry, in order, once those that ``entries`` lacks are built; ``on_shard`` hears of each."""
     for number, entry in entries.items():
         on_shard(number, entry)
-    detail(f"{len(entries)} of {len(tasks)} shards are there; {workers} workers; plan {job.plan_id}")
+    detail(f"{len(entries)} of {len(tasks)} shards are there; plan {job.plan_id}")
     missing = [task for task in tasks if task.number not in entries]
     n = sum(task.n for task in tasks)
     done = n - sum(task.n for task in missing)
     with progress_bar("patches", n) as update:
         update(done)
-        built = build_shards(job, missing, workers, lambda count: update(done + count), on_shard)
+        crew = workers if callable(workers) else partial(build_shards, workers)
+        built = crew(job, missing, lambda count: update(done + count), on_shard)
     return [(entries | built)[task.number] for task in tasks]
 
 

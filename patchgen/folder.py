@@ -71,6 +71,8 @@ def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
         _refuse_other(folder, plan, _read_marker(marker), "holds an unfinished build")
         return None
     foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART_PREFIX))
+    if foreign and marker.exists():
+        return claim_folder(folder, plan, extend=extend)  # another process has just begun the same build
     if foreign:
         listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         what = f"holds files that no build wrote ({listed}), expected an empty or new folder"

@@ -6,7 +6,6 @@ on, so nothing here imports it at the top.
 
 import ctypes
 import dataclasses
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,7 +14,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
-from manifests.files import PART_PREFIX
+from manifests.files import part_prefix
 from manifests.processes import die_with_parent, handling, start_server, starting_processes
 from manifests.terminal import counting
 from patchgen.pyramid import StoredPyramid, map_pyramids, store_pyramids
@@ -28,13 +27,15 @@ Entries = dict[int, dict[str, Any]]
 
 OnCount = Callable[[int], None]
 OnShard = Callable[[int, dict[str, Any]], None]
+Crew = Callable[[Job, list[Task], OnCount, OnShard], Entries]
+"""Who builds shards elsewhere: as ``build_shards`` does in processes of this machine."""
 
 
 class StoppedError(Exception):
     """Raised inside a worker when the build was asked to stop."""
 
 
-def build_shards(job: Job, tasks: list[Task], workers: int, on_count: OnCount, on_shard: OnShard) -> Entries:
+def build_shards(workers: int, job: Job, tasks: list[Task], on_count: OnCount, on_shard: OnShard) -> Entries:
     """Build every task's shard in up to ``workers`` processes; ``on_count`` hears the patches made so far.
 
     ``on_shard`` hears the number and the entry of each finished shard, and may raise to stop the build.
@@ -63,7 +64,7 @@ def _in_this_process(job: Job, tasks: list[Task], on_count: OnCount, on_shard: O
 def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, on_shard: OnShard) -> Entries:
     context = start_server("patchgen.write")
     counter, stop = context.Value("q", 0), context.RawValue("b", 0)  # read without a lock
-    spill = job.folder / f"{PART_PREFIX}{os.getpid()}-pyramids"
+    spill = job.folder / f"{part_prefix()}pyramids"
     try:
         stored = store_pyramids(spill, job.pyramids)
         shared = _Shared(job=dataclasses.replace(job, pyramids=()), spill=spill, stored=stored)

@@ -20,6 +20,7 @@ from patchgen.folder import ASIDE_NAME, PLAN_NAME, unfinished_plan
 from patchgen.geometry import build_pyramids
 from patchgen.patches import PatchMaker
 from patchgen.plan import plan_of
+from patchgen.pool import Crew
 from patchgen.source import Photo
 
 
@@ -45,7 +46,7 @@ def read_manifest(path: Path | str) -> Manifest:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}; give a {MANIFEST_NAME}") from error
 
 
-def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, workers: int) -> Manifest:
+def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, workers: int | Crew) -> Manifest:
     """Write the set that ``manifest`` describes into ``folder``, every shard compared with it as it is made.
 
     Returns the manifest written, which is ``manifest`` unless another version of PyArrow wrote other tables.
@@ -57,7 +58,7 @@ def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, worker
     return build(plan, photos, folder, workers=workers, expected=manifest)
 
 
-def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int) -> Manifest:
+def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int | Crew) -> Manifest:
     """Make the set in ``folder`` ``n`` patches long; or finish doing so, if that was interrupted.
 
     Raises:

@@ -12,12 +12,15 @@ from manifests.processes import start_server
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
 from manifests.terminal import say
 from patchgen.cli.options import (
+    Span,
     cores,
     counted_shards,
+    crew,
     images,
     json_option,
     out_folder,
     resumable,
+    scheduler_option,
     shards_argument,
     workers_option,
 )
@@ -26,6 +29,8 @@ from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 if TYPE_CHECKING:
     from manifests import Manifest
+    from patchgen.plan import PhotoPlan
+    from patchgen.source import Photo
 
 
 @click.command()
@@ -40,6 +45,13 @@ if TYPE_CHECKING:
 )
 @click.option("--shard-size", type=click.IntRange(1, MAX_SHARD_PATCHES), help="Patches a shard [default: by --size].")
 @workers_option
+@scheduler_option
+@click.option(
+    "--shards",
+    "span",
+    type=Span(),
+    help="Only these shards, A-B, counted from 0, beside other processes that build others; then once without.",
+)
 @click.option("--licence", multiple=True, help="Licence of the photo, for the manifest; once, or for each --image.")
 @click.option("--url", multiple=True, help="Where the photo is published; likewise.")
 @click.option("--attribution", multiple=True, help="Whom to name for the photo; likewise.")
@@ -54,6 +66,8 @@ def build(
     image_format: str | None,
     shard_size: int | None,
     workers: int | None,
+    scheduler: str | None,
+    span: range | None,
     as_json: bool,
     **cards: tuple[str, ...],
 ) -> None:
@@ -64,7 +78,9 @@ def build(
 
     Example: patchgen build --image photo.jpg --n 50000 --out shards/
     """
-    workers = workers_for(workers)
+    if span is not None and scheduler is not None:
+        raise click.UsageError("--shards and --scheduler are two ways to share a build; give one.")
+    prepare_workers(workers, out, scheduler)
     from patchgen.build import build as run_build  # noqa: PLC0415
     from patchgen.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
@@ -80,8 +96,11 @@ def build(
         shard_size=shard_size,
         cards=_cards(cards, len(photos)),
     )
-    with resumable(), destination(out) as folder:
-        manifest = run_build(plan, photos, folder, workers=workers)
+    if span is not None:
+        build_span(plan, photos, out, span, cores(workers), as_json)
+        return
+    with resumable(), destination(out) as folder, crew(workers, scheduler) as builders:
+        manifest = run_build(plan, photos, folder, workers=builders)
     report_set(manifest, out, as_json)
     if plan.recipe.inexact:
         click.echo(
@@ -96,9 +115,15 @@ def build(
 @images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
 @out_folder
 @workers_option
+@scheduler_option
 @json_option
 def rebuild(
-    manifest: Path | str, images: tuple[Path, ...], out: Path | str, workers: int | None, as_json: bool
+    manifest: Path | str,
+    images: tuple[Path, ...],
+    out: Path | str,
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
 ) -> None:
     """Make the set that a manifest describes, byte for byte.
 
@@ -107,15 +132,15 @@ def rebuild(
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
-    workers = workers_for(workers)
+    prepare_workers(workers, out, scheduler)
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
     wanted = read_manifest(manifest)
     photos = [read_photo(image) for image in images]
-    with resumable(), destination(out, wanted.set_id) as folder:
-        made = run_rebuild(wanted, photos, folder, workers=workers)
+    with resumable(), destination(out, wanted.set_id) as folder, crew(workers, scheduler) as builders:
+        made = run_rebuild(wanted, photos, folder, workers=builders)
     report_set(made, out, as_json)
     if made != wanted:
         click.echo(
@@ -130,8 +155,16 @@ def rebuild(
 @click.option("--n", required=True, type=click.IntRange(1, MAX_PATCHES), help="How many patches in all.")
 @images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
 @workers_option
+@scheduler_option
 @json_option
-def extend(shards: Path | str, n: int, images: tuple[Path, ...], workers: int | None, as_json: bool) -> None:
+def extend(
+    shards: Path | str,
+    n: int,
+    images: tuple[Path, ...],
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
     """Make a set longer: the one that a build of N patches makes.
 
     No patch changes. A set of a single shard is taken to have the default shard size.
@@ -141,13 +174,13 @@ def extend(shards: Path | str, n: int, images: tuple[Path, ...], workers: int | 
     folder = require_local(
         shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
     )
-    workers = workers_for(workers)
+    prepare_workers(workers, folder, scheduler)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
     photos = [read_photo(image) for image in images]
-    with resumable():
-        manifest = run_extend(folder, n, photos, workers=workers)
+    with resumable(), crew(workers, scheduler) as builders:
+        manifest = run_extend(folder, n, photos, workers=builders)
     report_set(manifest, folder, as_json)
 
 
@@ -164,12 +197,37 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
     ]
 
 
-def workers_for(workers: int | None) -> int:
-    """How many processes to use; if several, the server they come from starts now, beside this one's imports."""
-    workers = cores(workers)
-    if workers > 1:
+def prepare_workers(workers: int | None, out: Path | str, scheduler: str | None = None) -> None:
+    """If there will be several processes, the server they come from starts now, beside this one's imports.
+
+    Raises:
+        UsageError: workers of a cluster cannot write where the set is to lie.
+    """
+    if scheduler is not None and not isinstance(out, Path):
+        raise click.UsageError(
+            "--scheduler: its workers write into a folder that all of them see; build there, then send the folder."
+        )
+    if scheduler is None and cores(workers) > 1:
         start_server("patchgen.write")
-    return workers
+
+
+def build_span(
+    plan: "PhotoPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int, as_json: bool
+) -> None:
+    """Build some of a set's shards, and say which."""
+    from patchgen.build import build_part  # noqa: PLC0415
+
+    folder = require_local(out, "--shards: the processes meet in a folder; build there, then send the folder")
+    if span.start >= plan.shards:
+        raise click.UsageError(f"--shards {span.start}-{span.stop - 1}: the set has {plan.shards}, counted from 0.")
+    span = range(span.start, min(span.stop, plan.shards))
+    with resumable():
+        build_part(plan, photos, folder, span, workers=workers)
+    if as_json:
+        click.echo(json.dumps({"shards": list(span), "of": plan.shards}))
+        return
+    click.echo(f"shards {span.start} to {span.stop - 1} of {plan.shards} are there")
+    say("next: when all are, the same command without --shards")
 
 
 def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:

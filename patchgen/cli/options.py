@@ -12,8 +12,39 @@ from manifests.terminal import InterruptedProgram
 
 if TYPE_CHECKING:
     from manifests import Manifest
+    from patchgen.pool import Crew
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Scheduler(click.ParamType):
+    """Where a Dask cluster is: an address, or ``local:N``."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text, if it is one of these."""
+        kind, _, rest = str(value).partition(":")
+        if kind == "local" and rest.isdecimal() and 1 <= int(rest) <= 1024:
+            return str(value)
+        if kind in ("tcp", "tls", "ucx", "ws", "wss") and rest.startswith("//") and len(rest) > 2:
+            return str(value)
+        self.fail(f"{value!r} is no scheduler, expected tcp://host:8786 or local:4.", param, ctx)
+
+
+class Span(click.ParamType):
+    """Numbers of shards: ``A-B`` with both, or one."""
+
+    name = "A-B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> range:
+        """A range."""
+        if isinstance(value, range):
+            return value
+        first, dash, last = str(value).partition("-")
+        if not first.isdecimal() or not (last.isdecimal() if dash else not last) or int(last or first) < int(first):
+            self.fail(f"{value!r} is no span of shards, expected one such as 0-15 or 7.", param, ctx)
+        return range(int(first), int(last or first) + 1)
 
 
 def images(*, required: bool, help_text: str) -> Callable[[F], F]:
@@ -29,6 +60,9 @@ def images(*, required: bool, help_text: str) -> Callable[[F], F]:
 
 
 workers_option = click.option("--workers", type=click.IntRange(1, 1024), help="Processes [default: one a core].")
+scheduler_option = click.option(
+    "--scheduler", type=Scheduler(), help="Build on a Dask cluster: its tcp:// address, or local:N for N processes."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 out_folder = click.option(
     "--out",
@@ -47,6 +81,18 @@ def cores(workers: int | None) -> int:
 def counted_shards(manifest: "Manifest") -> str:
     """How many shards, in words."""
     return "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards)} shards"
+
+
+@contextlib.contextmanager
+def crew(workers: int | None, scheduler: str | None) -> Iterator["int | Crew"]:
+    """Who builds: processes of this machine, or a cluster's."""
+    if scheduler is None:
+        yield cores(workers)
+        return
+    from patchgen.cluster import cluster  # noqa: PLC0415 - most builds need none
+
+    with cluster(scheduler) as found:
+        yield found
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import click
 from manifests.locations import LocalPath
 from manifests.schema import IMAGE_FORMATS, ImageFormat
 from manifests.terminal import say
-from patchgen.cli.building import report_set, workers_for
-from patchgen.cli.options import json_option, out_folder, resumable, workers_option
+from patchgen.cli.building import prepare_workers, report_set
+from patchgen.cli.options import cores, json_option, out_folder, resumable, workers_option
 from patchgen.cli.placing import destination
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
@@ -48,7 +48,7 @@ def pack(
 
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """
-    workers = workers_for(workers)
+    prepare_workers(workers, out)
     from patchgen.pack import pack as run_pack  # noqa: PLC0415
 
     with resumable(), destination(out) as folder:
@@ -58,7 +58,7 @@ def pack(
             size=size,
             image_format=image_format,
             shard_size=shard_size,
-            workers=workers,
+            workers=cores(workers),
             card=card,
         )
     if manifest.recipe["fit"] == "centre" and not as_json:

@@ -105,8 +105,8 @@ def test_shards_workers_and_their_order_change_no_patch(
     plan = dataclasses.replace(whole, shard_size=shard_size)
     build_shards = patchgen.build.build_shards
 
-    def shuffled(job: Any, tasks: list[Any], *rest: Any) -> Any:
-        return build_shards(job, random.Random(3).sample(tasks, len(tasks)), *rest)
+    def shuffled(workers: int, job: Any, tasks: list[Any], *rest: Any) -> Any:
+        return build_shards(workers, job, random.Random(3).sample(tasks, len(tasks)), *rest)
 
     found = [build(plan, photos, tmp_path / str(workers), workers=workers) for workers in (1, 2, 4)]
     monkeypatch.setattr(patchgen.build, "build_shards", shuffled)
