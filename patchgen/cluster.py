@@ -74,7 +74,7 @@ def _build(client: "Client", job: Job, tasks: list[Task], on_count: OnCount, on_
     entries: Entries = {}
     if not tasks:
         return entries
-    note(f"{len(client.nthreads())} workers of {client.scheduler.address} build {len(tasks)} shards")
+    note(f"{len(client.nthreads())} workers build {len(tasks)} shards")
     shared = client.scatter(job, broadcast=True, hash=False)
     by_key = {f"{task.tar_name}-{job.plan_id[:16]}": task for task in tasks}
     futures = client.map(_work, tasks, key=list(by_key), job=shared, versions=_versions(), pure=False)

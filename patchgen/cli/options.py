@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Scheduler(click.ParamType):
+class Scheduler(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
     """Where a Dask cluster is: an address, or ``local:N``."""
 
     name = "address"
@@ -32,7 +32,7 @@ class Scheduler(click.ParamType):
         self.fail(f"{value!r} is no scheduler, expected tcp://host:8786 or local:4.", param, ctx)
 
 
-class Span(click.ParamType):
+class Span(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
     """Numbers of shards: ``A-B`` with both, or one."""
 
     name = "A-B"
