@@ -37,6 +37,8 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise DistillError(f"--device {name}: not supported; use auto, cpu or cuda")
+        if device.type == "cuda" and ranks.here > 1:
+            torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DistillError(

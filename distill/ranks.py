@@ -4,6 +4,8 @@ What a batch holds does not depend on their number. The first rank writes and sp
 """
 
 import dataclasses
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,8 +18,10 @@ from torch import Tensor
 from distill.errors import DistillError
 from distill.launch import launched
 
+JOINING = timedelta(minutes=10)
+"""Longest that a rank waits for another to begin."""
 PATIENCE = timedelta(hours=2)
-"""Longest that a rank waits for another, which may be decoding a large set. One that dies is noticed at once."""
+"""And later, for the other may be decoding a large set. One that dies is noticed at once."""
 
 T = TypeVar("T")
 
@@ -138,11 +142,11 @@ def joined() -> Iterator[Ranks]:
     if ranks.world == 1:
         yield ranks
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        _connect(ranks)
     except (RuntimeError, ValueError) as error:
-        raise DistillError(f"the ranks do not find each other: {_first_line(error)}; start with torchrun") from error
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise DistillError(f"the ranks do not find each other: {reason[0][:160]}; start with torchrun") from error
     try:
         yield ranks
     except RuntimeError as error:
@@ -151,15 +155,46 @@ def joined() -> Iterator[Ranks]:
         if not ranks.first:
             raise SystemExit(1) from error
         raise DistillError(
-            f"a rank is gone: {_first_line(error)}; start again with --resume to go on from the last checkpoint"
+            "another rank has ended, torchrun says how; start again with --resume to go on from the last checkpoint"
         ) from error
     dist.destroy_process_group()
+
+
+def _connect(ranks: Ranks) -> None:
+    store, _, _ = next(dist.rendezvous("env://", timeout=JOINING))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=dist.PrefixStore(_name_of_start(store, ranks), store),
+        rank=ranks.rank,
+        world_size=ranks.world,
+        timeout=PATIENCE,
+    )
+
+
+def _name_of_start(store: dist.Store, ranks: Ranks) -> str:
+    """A name that all ranks have agreed on, and no ranks before them.
+
+    ``torchrun`` keeps its store over a restart, with the addresses of ranks that are no more; who read one waited for
+    it for ever. So the first rank answers only who asks by a name of its own.
+    """
+    mine = secrets.token_hex(8)
+    if not ranks.first:
+        store.set(f"ask/{ranks.rank}", mine)
+        name = store.get(f"answer/{mine}").decode()
+        store.set(f"heard/{name}/{ranks.rank}", "")
+        return name
+    silent, end = set(range(1, ranks.world)), time.monotonic() + JOINING.total_seconds()
+    while silent:
+        for rank in silent:
+            if store.check([f"ask/{rank}"]):
+                store.set(f"answer/{store.get(f'ask/{rank}').decode()}", mine)
+        time.sleep(0.02)
+        silent = {rank for rank in silent if not store.check([f"heard/{mine}/{rank}"])}
+        if time.monotonic() > end:
+            raise ValueError(f"nothing is heard of rank {min(silent)}")
+    return mine
 
 
 def _is_loss(error: RuntimeError) -> bool:
     """Whether a collective failed: gloo has no type for it."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -190,7 +190,7 @@ def conduct(
         InterruptedRun: a signal came; a checkpoint was written.
     """
     view = {"view": json.dumps(loop.view.describe(), sort_keys=True)}
-    loop.ranks.require_same(view)
+    loop.ranks.require_same(view | {"precision": loop.precision})
     arithmetic = loop.arithmetic
     if state is not None:
         require_identity(state, view, out)
