@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from distill.errors import DistillError
 from distill.launch import launched
@@ -161,17 +162,17 @@ def joined() -> Iterator[Ranks]:
 
 
 def _connect(ranks: Ranks) -> None:
-    store, _, _ = next(dist.rendezvous("env://", timeout=JOINING))
+    store, _, _ = next(rendezvous("env://", timeout=JOINING))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-        store=dist.PrefixStore(_name_of_start(store, ranks), store),
+        store=dist.PrefixStore(_name_of_start(store, ranks), store),  # type: ignore[attr-defined]
         rank=ranks.rank,
         world_size=ranks.world,
         timeout=PATIENCE,
     )
 
 
-def _name_of_start(store: dist.Store, ranks: Ranks) -> str:
+def _name_of_start(store: Any, ranks: Ranks) -> str:
     """A name that all ranks have agreed on, and no ranks before them.
 
     ``torchrun`` keeps its store over a restart, with the addresses of ranks that are no more; who read one waited for

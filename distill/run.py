@@ -94,7 +94,8 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
     )
-    state, done = begin(out, STUDENT_NAME, identity, student, say, ranks)
+    ranks.require_same(identity)
+    state, done = ranks.from_first(lambda: begin(out, STUDENT_NAME, identity, student, say))
     if done is not None:
         if config.eval.data is not None and done.get("student_top1") is None:
             say(f"it was not evaluated: distill eval --weights {out / STUDENT_NAME} --data {config.eval.data}")

@@ -97,22 +97,15 @@ def in_words(out: Path, again: str) -> Iterator[None]:
 
 
 def begin(
-    out: Path, name: str, identity: dict[str, Any], network: nn.Module, say: Say, ranks: Ranks
+    out: Path, name: str, identity: dict[str, Any], network: nn.Module, say: Say
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The state to go on from, and the summary of a run that has ended with ``name``; each None where there is none.
 
-    ``network``, of which only the size is looked at, says how long their files may be. The first rank reads them.
+    ``network``, of which only the size is looked at, says how long their files may be.
 
     Raises:
-        DistillError: what is there is damaged, or of another run, or the ranks are not of one run.
+        DistillError: what is there is damaged, or of another run.
     """
-    ranks.require_same(identity)
-    return ranks.from_first(lambda: _begin(out, name, identity, network, say))
-
-
-def _begin(
-    out: Path, name: str, identity: dict[str, Any], network: nn.Module, say: Say
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, say)
     done = finished_summary(out)

@@ -64,7 +64,8 @@ def teach(
         digest = images.digest()
         identity = identity_of(config, data=digest)
         outline = outline_of(config.network.arch, config.network.num_classes)
-        state, done = begin(out, TEACHER_NAME, identity, outline, say, ranks)
+        ranks.require_same(identity)
+        state, done = ranks.from_first(lambda: begin(out, TEACHER_NAME, identity, outline, say))
         if done is not None:
             return done
         steps = config.train.steps(len(images.labels), config.data.batch_size)
