@@ -136,6 +136,7 @@ class Together:
         value.copy_(total)
 
     def run(self, *works: Callable[[], None]) -> None:
+        self._values.clear()  # a thread's number may be that of an earlier one, or another
         threads = [threading.Thread(target=work) for work in works]
         for thread in threads:
             thread.start()
