@@ -72,7 +72,7 @@ def _source(
         windows = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
         return Streamed(patchset, windows, config.workers, device, ranks)
     with ranks.in_turn():
-        if cached is None and ranks.local and config.cache != "none":
+        if cached is None and ranks.local:
             cached = _cached(patchset, cache_folder(config), say)
         if cached is None:
             _verify(patchset, config, say)

@@ -265,7 +265,7 @@ def launches(
     config = CONFIG | {
         "augment": {"pad_crop": 0, "resized_crop": [0.3, 1], "size": 8, "cutmix_alpha": 1, "cutmix_box": "sample"},
         "data": {"batch_size": 9, "workers": 2, "cache_dir": str(folder / "cache")},
-        "train": {"samples": 1800, "precision": "fp32", "log_steps": 1},
+        "train": {"samples": 1800, "precision": "fp32", "log_steps": 1, "ema": 0.9},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(config))
     base = ["train", "--shards", patchset_path, "--config", folder / "small.yaml", "--teacher", teacher_path]
