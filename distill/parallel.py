@@ -45,14 +45,15 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
-        own = wide.new_full((1,), x.numel() // x.shape[1])
-        total = _AllReduce.apply(torch.cat([wide.sum(dims), own]))
-        count = total[-1].detach()
-        mean = total[:-1] / count
-        centred = wide - mean.view(shape)
-        variance = _AllReduce.apply(centred.square().sum(dims)) / count
+        spread, centre = (value.double() for value in torch.var_mean(wide, dims, correction=0))
+        own = torch.full_like(centre, x.numel() // x.shape[1])
+        total = _AllReduce.apply(torch.stack([own, own * centre, own * (spread + centre.square())]))
+        count = total[0].detach()
+        mean = total[1] / count
+        variance = (total[2] / count - mean.square()).clamp(min=0)  # float64 has the digits for it
         self._remember(mean.detach(), variance.detach() * count / (count - 1))
-        scale = (variance + self.eps).rsqrt()
+        centred = wide - mean.to(wide.dtype).view(shape)
+        scale = (variance + self.eps).rsqrt().to(wide.dtype)
         if self.affine:
             return torch.addcmul(self.bias.view(shape), centred, (scale * self.weight).view(shape)).to(x.dtype)
         return (centred * scale.view(shape)).to(x.dtype)
