@@ -7,7 +7,8 @@
 - ``teacher``: the frozen network that labels. ``labels``: logits it gave before. ``lesson``: which of the two.
 - ``targets``: what a batch's logits are compared with. ``losses``: logits and target in, a number out.
 - ``engine``: networks in, the same ones faster out. ``optim``: optimisers and schedules.
-- ``loop``: one step after another.
+- ``loop``: one step after another. ``ranks``: the processes that take it together; ``parallel``: their network;
+  ``launch``: what says who they are.
 - ``evaluate``, ``judge``: labelled images and networks in, what these are worth out.
 - ``checkpoint``: a run's state to disk and back. ``session``: log, checkpoints and signals around the steps.
 - ``run``, ``teach``, ``label``, ``measure``, ``convert``: the wiring of a command each; ``runs`` is what they share.

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from distill.errors import DistillError
+from distill.ranks import ALONE, Ranks
 
 
 def processor(device: torch.device) -> str:
@@ -20,18 +21,24 @@ def processor(device: torch.device) -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def pick_device(name: str) -> torch.device:
-    """The device ``name``; ``auto`` is the GPU where there is one.
+def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """The device ``name``; ``auto`` is the GPU where there is one. Each of several ranks here has a GPU of its own.
 
     Raises:
-        DistillError: there is no such device on this machine.
+        DistillError: there is no such device on this machine, or all ranks here would share it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.here > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise DistillError(f"--device {name}: is one GPU for {ranks.here} ranks; use cuda, or start one here")
+        name = f"cuda:{ranks.local}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise DistillError(f"--device {name}: not supported; use auto, cpu or cuda")
+        if device.type == "cuda" and ranks.here > 1:
+            torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DistillError(

@@ -15,7 +15,9 @@ from torch.fx.experimental.optimization import fuse
 
 from distill.device import processor
 from distill.errors import DistillError, Say
+from distill.parallel import parallel
 from distill.precision import DTYPES, Precision, autocast
+from distill.ranks import ALONE, Ranks
 from distill.weights import state_digest
 from manifests.processes import keep_freed_memory
 
@@ -63,6 +65,7 @@ class Engine:
     compile: Compile
     steps: int
     say: Say
+    ranks: Ranks = ALONE
     compiled: list[str] = dataclasses.field(default_factory=list)
 
     def prepare_process(self) -> None:
@@ -79,7 +82,7 @@ class Engine:
             "processor": processor(self.device),
             "precision": self.precision,
             "compiled": sorted(self.compiled),
-        }
+        } | ({"ranks": self.ranks.world} if self.ranks.world > 1 else {})
 
     def frozen(self, model: nn.Module, example: Tensor) -> "Frozen":
         """A frozen network made fast: batch norms folded into convolutions, weights in ``precision``, compiled.
@@ -94,7 +97,11 @@ class Engine:
         return Frozen(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """``model`` as a function that trains it, and shares its weights."""
+        """``model`` as a function that trains it, and shares its weights; on several ranks with all of them."""
+        if self.ranks.world > 1:
+            if self._compiles():
+                self.say("the student is not compiled: several ranks train it")
+            return parallel(model, self.device)
         return self._compiled(model, example, "student", self._options()) if self._compiles() else model
 
     def scaler(self) -> torch.amp.GradScaler:

@@ -7,28 +7,32 @@ from torch import Tensor, nn
 from distill.augment import normalise
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
+from distill.ranks import ALONE, Ranks
 from distill.weights import Triple
 
 BATCH = 500
 
 
 @torch.inference_mode()
-def logits_of(model: nn.Module, data: LabelledImages, mean: Triple, std: Triple, device: torch.device) -> Tensor:
+def logits_of(
+    model: nn.Module, data: LabelledImages, mean: Triple, std: Triple, device: torch.device, ranks: Ranks = ALONE
+) -> Tensor:
     """Logits of ``model`` in eval mode, in float32, for every image: (N, classes) on the CPU.
 
-    The model is left in the mode it was in.
+    The model is left in the mode it was in. ``ranks`` share the work, in the batches that one process would make.
 
     Raises:
         DistillError: a logit is not finite.
     """
     was_training = model.training
     model.eval()
-    outputs = []
-    for images in data.images.split(BATCH):
-        x = normalise(images.to(device), mean, std)
-        outputs.append(model(x).float().cpu())
+    outputs = {}
+    for number, images in enumerate(data.images.split(BATCH)):
+        if number % ranks.world == ranks.rank:
+            x = normalise(images.to(device), mean, std)
+            outputs[number] = model(x).float().cpu()
     model.train(was_training)
-    logits = torch.cat(outputs)
+    logits = ranks.gather(outputs, -(-len(data.images) // BATCH))
     if not bool(torch.isfinite(logits).all()):
         raise DistillError("a network's logits on the evaluation data are not finite: its weights are damaged")
     return logits

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
 from distill.evaluate import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
+from distill.ranks import ALONE, Ranks
 from distill.teacher import TeacherConfig
 from distill.weights import Triple
 
@@ -46,6 +47,7 @@ class Judge:
     std: Triple
     teacher_logits: Tensor | None
     device: torch.device
+    ranks: Ranks = ALONE
     prefix: str = "student_"
 
     @property
@@ -85,7 +87,7 @@ class Judge:
         return result
 
     def _logits(self, network: nn.Module) -> Tensor:
-        return logits_of(network, self.data, self.mean, self.std, self.device)
+        return logits_of(network, self.data, self.mean, self.std, self.device, self.ranks)
 
     def _compare(self, logits: Tensor) -> dict[str, float]:
         result = {

@@ -55,10 +55,10 @@ def live_targets(teacher: Teacher, view: View, engine: Engine) -> LiveTeacher:
 
 def _remembered(live: LiveTeacher, view: View, engine: Engine, num_classes: int) -> Targets:
     """``live``, asked once about each view where views come again and there is room for what it said."""
-    size = view.period * view.batch_size * num_classes * live.network.dtype.itemsize
+    size = view.period * view.rows * num_classes * live.network.dtype.itemsize
     if view.period >= engine.steps:
         return live
-    if fits_gpu(size, engine.device) or (engine.device.type == "cpu" and size < free_memory() // 2):
+    if fits_gpu(size, engine.device) or (engine.device.type == "cpu" and view.ranks.here * size < free_memory() // 2):
         return RememberedTeacher(live=live)
     engine.say(f"too little memory for {size / 1e9:.1f} GB of logits: the teacher looks at every batch of every pass")
     return live
@@ -148,7 +148,8 @@ class StoredLesson:
                 f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, "
                 f"this run has {view.period}; label with this run's length, or shorten the run with train.samples"
             )
-        return StoredTeacher(logits=open_logits(self.folder, self.labels, view.period), device=engine.device)
+        logits = open_logits(self.folder, self.labels, view.period)
+        return StoredTeacher(logits=logits, device=engine.device, ranks=view.ranks)
 
 
 def open_lesson(config: Config, set_id: str, device: torch.device) -> Lesson:

@@ -17,6 +17,7 @@ from distill.errors import NonFiniteLossError
 from distill.losses import Loss
 from distill.precision import Precision, autocast
 from distill.randomness import Stream
+from distill.ranks import Ranks
 from distill.targets import Targets
 from distill.weights import Triple
 from manifests.schema import patch_key
@@ -63,9 +64,15 @@ class Loop:
         """The network that a run reports and saves: the average where there is one."""
         return self.student if self.average is None else self.average.module
 
+    @property
+    def ranks(self) -> Ranks:
+        """Among which each batch is shared out."""
+        return self.view.ranks
+
     def train_step(self, step: int) -> Tensor:
-        """One update of the student; returns the loss, on the device, without waiting for it."""
-        torch.manual_seed(Stream(self.seed, "step", step).word() >> 1)  # for dropout, should a network have it
+        """One update of the student; returns the batch's loss, on the device, without waiting for it."""
+        purpose = "step" if self.ranks.first else f"step of rank {self.ranks.rank}"
+        torch.manual_seed(Stream(self.seed, purpose, step).word() >> 1)  # for dropout, should a network have it
         torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the last step may be overwritten
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.view.batch(step)
@@ -73,14 +80,14 @@ class Loop:
         target = self.targets(batch, x)
         with autocast(self.device, self.precision):
             logits = self.forward(x)
-        loss = self.loss(logits, target)
+        loss = self.ranks.weigh(self.loss(logits, target), self.view.batch_size)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
         if self.average is not None:
             self.average.update_parameters(self.student)
-        return loss.detach()
+        return self.ranks.mean(loss.detach())
 
 
 Hook = Callable[[Progress], None]

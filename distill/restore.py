@@ -34,13 +34,16 @@ _OTHER_OUT = "choose another --out"
 def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
     """Put a checkpoint's ``state`` into ``loop``, cut the log back to it, and return how far it was.
 
+    The log is the first rank's.
+
     Raises:
         DamagedError: it does not fit the loop.
         OSError: the log is longer than the run's can be, or no file.
     """
     metrics = out / METRICS_NAME
     if state is None:
-        metrics.unlink(missing_ok=True)
+        if loop.ranks.first:
+            metrics.unlink(missing_ok=True)
         return Progress()
     require_fit(loop, state, str(out / CHECKPOINT_NAME))
     put_state(loop.student, state["student"])
@@ -53,7 +56,9 @@ def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
         put_state(loop.average, state["average"])
     losses = [loss.to(loop.device, copy=True) for loss in state["losses"]]
     progress = Progress(step=state["step"], seconds=state["seconds"], losses=losses)
-    if os.path.lexists(metrics):  # lines written after the checkpoint belong to steps that will be done again
+    if loop.ranks.first and os.path.lexists(
+        metrics
+    ):  # lines written after the checkpoint belong to steps that will be done again
         text = read_regular_file(metrics, (1 << 20) + ROW_BYTES * loop.steps).decode(errors="replace")
         rows = [line for line in text.splitlines() if _row_step(line) <= progress.step]
         write_atomically(metrics, "".join(row + "\n" for row in rows).encode())

@@ -25,6 +25,7 @@ from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
+from distill.ranks import ALONE, Ranks
 from distill.runs import (
     STUDENT_NAME,
     average_of,
@@ -42,20 +43,29 @@ from distill.teacher import Teacher, load_teacher
 from manifests import PatchSet, open_patchset
 
 
-def train(config: Config, shards: Path, out: Path, *, resume: bool, device: torch.device, say: Say) -> dict[str, Any]:
+def train(
+    config: Config,
+    shards: Path,
+    out: Path,
+    *,
+    resume: bool,
+    device: torch.device,
+    say: Say,
+    ranks: Ranks = ALONE,
+) -> dict[str, Any]:
     """Distil a student as ``config`` says from the set in ``shards`` into the run directory ``out``.
 
-    Returns the summary. ``say`` hears a line whenever something worth telling is known.
+    Returns the summary; all ``ranks`` call it. ``say`` hears a line whenever something worth telling is known.
 
     Raises:
         DistillError, PatchSetError: anything is wrong with the config, teacher, data or run directory.
         InterruptedRun: a signal came; the same call with ``resume`` goes on.
     """
-    with run_directory(out, resume):
-        return _train(config, shards, out, device, say)
+    with run_directory(out, resume, ranks):
+        return _train(config, shards, out, device, say, ranks)
 
 
-def check_inputs(config: Config, out: Path | None, *, resume: bool) -> None:
+def check_inputs(config: Config, out: Path | None, *, resume: bool, ranks: Ranks) -> None:
     """Look at what a run needs beside its set, as long as that is not yet there; ``out`` if it is known.
 
     Raises:
@@ -68,11 +78,12 @@ def check_inputs(config: Config, out: Path | None, *, resume: bool) -> None:
     if config.eval.data is not None:
         require_data(config.eval.data)
     if out is not None:
-        with run_directory(out, resume):
+        with run_directory(out, resume, ranks):
             pass
 
 
-def _train(config: Config, shards: Path, out: Path, device: torch.device, say: Say) -> dict[str, Any]:
+def _train(config: Config, shards: Path, out: Path, device: torch.device, say: Say, ranks: Ranks) -> dict[str, Any]:
+    ranks.require_rows(config.data.batch_size)
     patchset = open_patchset(shards)
     size = config.augment.output_size(patchset.manifest.size)
     for arch in (config.teacher.arch, config.student.arch):
@@ -83,17 +94,18 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
     )
-    state, done = begin(out, STUDENT_NAME, identity, student, say)
+    ranks.require_same(identity)
+    state, done = ranks.from_first(lambda: begin(out, STUDENT_NAME, identity, student, say))
     if done is not None:
         if config.eval.data is not None and done.get("student_top1") is None:
             say(f"it was not evaluated: distill eval --weights {out / STUDENT_NAME} --data {config.eval.data}")
         return done
-    judge = open_judge(config, lesson, size, device, say)
+    judge = open_judge(config, lesson, size, device, say, ranks)
     seed = config.data.view_seed
-    with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say) as view:
-        if state is None and steps >= WORTH_STEPS:
+    with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say, ranks) as view:
+        if state is None and steps >= WORTH_STEPS and ranks.world == 1:
             say(f"estimated: {estimate_run(config, patchset.manifest.n, patchset.manifest.size, device)}")
-        engine = make_engine(config.train, device, steps, say)
+        engine = make_engine(config.train, device, steps, say, ranks)
         loop = _make_loop(config, student, lesson, view, engine)
         measure = judge.measure if judge else None
         progress = conduct(loop, config, out, identity, state, measure, say, lambda: keep_sample(patchset, out, say))
@@ -109,19 +121,23 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
     verdict = judge.judge(loop.result) if judge else Verdict(summary={}, classes={})
     verdict = dataclasses.replace(verdict, summary=nothing | verdict.summary)
-    return finish(loop, progress, out, STUDENT_NAME, network, verdict, origin)
+    return ranks.from_first(lambda: finish(loop, progress, out, STUDENT_NAME, network, verdict, origin))
 
 
 @contextmanager
-def open_view(config: Config, patchset: PatchSet, seed: int, device: torch.device, say: Say) -> Iterator[View]:
+def open_view(
+    config: Config, patchset: PatchSet, seed: int, device: torch.device, say: Say, ranks: Ranks = ALONE
+) -> Iterator[View]:
     """Verify and decode the set, and lay the config's order and augmentation over it."""
-    with open_source(patchset, config.data, seed, device, say) as source:
+    with open_source(patchset, config.data, seed, device, say, ranks) as source:
         steps = config.train.steps(source.order.n, source.order.batch_size)
         period = -(-steps // config.data.passes)
         yield View(source=source, augment=config.augment, seed=seed, period=period)
 
 
-def open_judge(config: Config, lesson: Lesson, size: int, device: torch.device, say: Say) -> Judge | None:
+def open_judge(
+    config: Config, lesson: Lesson, size: int, device: torch.device, say: Say, ranks: Ranks = ALONE
+) -> Judge | None:
     """The evaluation data, with the teacher measured on it first; None without data.
 
     Raises:
@@ -135,8 +151,8 @@ def open_judge(config: Config, lesson: Lesson, size: int, device: torch.device, 
     data = load_labelled(config.eval.data, size)
     data.require_classes(config.teacher.num_classes, config.eval.data)
     teacher = lesson.teacher
-    logits = None if teacher is None else logits_of(teacher.model, data, lesson.mean, lesson.std, device)
-    judge = Judge(data=data, mean=lesson.mean, std=lesson.std, teacher_logits=logits, device=device)
+    logits = None if teacher is None else logits_of(teacher.model, data, lesson.mean, lesson.std, device, ranks)
+    judge = Judge(data=data, mean=lesson.mean, std=lesson.std, teacher_logits=logits, device=device, ranks=ranks)
     if logits is None:
         say("no teacher (--teacher) beside its stored logits, so it is not evaluated")
     else:

@@ -24,6 +24,7 @@ from distill.loop import Loop, Progress
 from distill.models import build_model
 from distill.precision import choose_precision
 from distill.randomness import Stream
+from distill.ranks import ALONE, Ranks
 from distill.restore import restore
 from distill.session import CONFIG_NAME, SUMMARY_NAME, Session, check_folder, finished_summary, open_board
 from distill.weights import save_weights
@@ -38,14 +39,19 @@ TEACHER_NAME = "teacher.safetensors"
 
 
 @contextmanager
-def run_directory(out: Path, resume: bool) -> Iterator[None]:
-    """A folder for a run; see ``own_folder``.
+def run_directory(out: Path, resume: bool, ranks: Ranks = ALONE) -> Iterator[None]:
+    """A folder for a run, which its first rank holds; see ``own_folder``.
 
     Raises:
         DistillError: it is not free, or cannot be written.
     """
+    again = "go on with --resume"
+    if not ranks.first:
+        with in_words(out, again):
+            yield
+        return
     check_folder(out, resume)
-    with own_folder(out, "go on with --resume"):
+    with own_folder(out, again):
         yield
 
 
@@ -58,10 +64,25 @@ def own_folder(out: Path, again: str) -> Iterator[None]:
     """
     existed = out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with hold_folder(out):
-            remove_parts(out)
-            yield
+        with in_words(out, again):
+            out.mkdir(parents=True, exist_ok=True)
+            with hold_folder(out):
+                remove_parts(out)
+                yield
+    finally:
+        if not existed and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()  # nothing came of it
+
+
+@contextmanager
+def in_words(out: Path, again: str) -> Iterator[None]:
+    """Say of what fails for a reason outside of the program where, why, and how to go on.
+
+    Raises:
+        DistillError: it did.
+    """
+    try:
+        yield
     except BlockingIOError as error:
         raise DistillError(f"{out}: another program is writing here; choose another --out") from error
     except BrokenPipeError:
@@ -73,9 +94,6 @@ def own_folder(out: Path, again: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)} and {again}") from error
-    finally:
-        if not existed and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()  # nothing came of it
 
 
 def begin(
@@ -123,10 +141,10 @@ def config_digest(config: Config | SupervisedConfig, view: View) -> str:
     return hashlib.sha256(canonical_json(identity_of(config, view=view.describe()))).hexdigest()
 
 
-def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say) -> Engine:
+def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say, ranks: Ranks = ALONE) -> Engine:
     """How the networks of a run of ``steps`` steps are computed on ``device``; prepares this process for it."""
     precision = choose_precision(config.precision, device, say)
-    engine = Engine(device=device, precision=precision, compile=config.compile, steps=steps, say=say)
+    engine = Engine(device=device, precision=precision, compile=config.compile, steps=steps, say=say, ranks=ranks)
     engine.prepare_process()
     return engine
 
@@ -165,6 +183,7 @@ def conduct(
         InterruptedRun: a signal came; a checkpoint was written.
     """
     view = {"view": json.dumps(loop.view.describe(), sort_keys=True)}
+    loop.ranks.require_same(view | {"precision": loop.precision})
     arithmetic = loop.arithmetic
     if state is not None:
         require_identity(state, view, out)
@@ -173,6 +192,7 @@ def conduct(
     detail(config.to_yaml().rstrip())
     detail(f"{loop.steps} steps of {loop.view.batch_size}; arithmetic {arithmetic}")
     progress = restore(loop, out, state)
+    board = config.train.tensorboard and loop.ranks.first
     session = Session(
         loop=loop,
         progress=progress,
@@ -183,11 +203,12 @@ def conduct(
         every=config.eval.every,
         checkpoint_seconds=config.train.checkpoint_seconds,
         log_steps=config.train.log_steps,
-        board=open_board(out, progress.step * loop.view.batch_size + 1) if config.train.tensorboard else None,
+        board=open_board(out, progress.step * loop.view.batch_size + 1) if board else None,
     )
     session.save()
-    write_atomically(out / CONFIG_NAME, config.to_yaml().encode())
-    begun()
+    if loop.ranks.first:
+        write_atomically(out / CONFIG_NAME, config.to_yaml().encode())
+        begun()
     session.train()
     return progress
 

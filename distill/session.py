@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -81,7 +82,10 @@ def open_board(out: Path, samples: int) -> "SummaryWriter":
 
 @dataclasses.dataclass(kw_only=True)
 class Session:
-    """What happens around the steps: logging, evaluation every ``every`` samples, checkpoints, signals."""
+    """What happens around the steps: logging, evaluation every ``every`` samples, checkpoints, signals.
+
+    Only the first rank writes.
+    """
 
     loop: Loop
     progress: Progress
@@ -105,7 +109,8 @@ class Session:
             self._train()
         except NonFiniteLossError as error:
             where = self.out / BAD_BATCH_NAME
-            write_atomically(where, (json.dumps(error.details, indent=1) + "\n").encode())
+            if self.loop.ranks.first:
+                write_atomically(where, (json.dumps(error.details, indent=1) + "\n").encode())
             raise DistillError(f"{error}; all of them are in {where}") from error
 
     def _train(self) -> None:
@@ -113,7 +118,7 @@ class Session:
         self._saved_at = time.monotonic()
         with (
             progress_bar("samples", self.loop.steps * self._batch) as update,
-            (self.out / METRICS_NAME).open("a") as log,
+            (self.out / METRICS_NAME if self.loop.ranks.first else Path(os.devnull)).open("a") as log,
             _signals() as received,
         ):
             run_loop(
@@ -144,13 +149,17 @@ class Session:
         samples = self.progress.step * self._batch
         if self.measure is not None and self.every and samples % self.every < self._batch:
             self._write(log, self.measure(self.loop.result))
-        if received or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+        stopped = self.loop.ranks.any(bool(received))
+        if stopped or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self.save()
-        if received:
+        if stopped:
+            self.loop.ranks.any(False)  # a rank that ends has the others ended, and the first may still be writing
             raise InterruptedRun(f"stopped at step {self.progress.step} of {self.loop.steps}")
 
     def save(self) -> None:
         """Write a checkpoint. The first one is what makes a folder this run's."""
+        if not self.loop.ranks.first:
+            return
         require_finite(self.loop, self.progress)  # a checkpoint is always a good one
         state = {
             "identity": self.identity,

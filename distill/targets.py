@@ -11,10 +11,11 @@ from distill.data.order import Ordering
 from distill.data.view import Batch
 from distill.engine import Frozen
 from distill.labels import StoredLogits
+from distill.ranks import ALONE, Ranks
 
 
 class Targets(Protocol):
-    """Gives each batch its target, (B, classes), for the loss to compare the student's logits with."""
+    """Gives this rank's rows of each batch their target, (B, classes), to compare the student's logits with."""
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
         """The target of ``batch``, whose normalised images are ``x``, float32 (B, 3, H, W)."""
@@ -62,10 +63,11 @@ class StoredTeacher:
 
     logits: StoredLogits
     device: torch.device
+    ranks: Ranks = ALONE
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
         """Logits (B, classes), float16."""
-        return self.logits.of_step(batch.step).to(self.device, non_blocking=True)
+        return self.ranks.part(self.logits.of_step(batch.step)).to(self.device, non_blocking=True)
 
     def require_unchanged(self) -> None:
         """As ``StoredLogits.require_unchanged``."""
@@ -80,10 +82,12 @@ class Labels:
     order: Ordering
     num_classes: int
     smoothing: float
+    ranks: Ranks = ALONE
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
         """Probabilities float32 (B, classes): 1 - s on the label, s / classes on every class."""
-        own = F.one_hot(self.labels[self.order.batch(batch.step)], self.num_classes).float()
+        rows = self.ranks.part(self.order.batch(batch.step))
+        own = F.one_hot(self.labels[rows], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes
         mix = batch.draws.mix
         if mix is not None:

@@ -18,6 +18,7 @@ from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
 from distill.optim import make_optimizer, make_scheduler
+from distill.ranks import ALONE, Ranks
 from distill.runs import (
     TEACHER_NAME,
     average_of,
@@ -35,17 +36,25 @@ from distill.weights import Triple
 
 
 def teach(
-    config: SupervisedConfig, data: Path, out: Path, *, resume: bool, device: torch.device, say: Say
+    config: SupervisedConfig,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool,
+    device: torch.device,
+    say: Say,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train a network as ``config`` says on the training images of ``data`` into the run directory ``out``.
 
-    Returns the summary. ``say`` hears a line whenever something worth telling is known.
+    Returns the summary; all ``ranks`` call it. ``say`` hears a line whenever something worth telling is known.
 
     Raises:
         DistillError: anything is wrong with the config, data or run directory.
         InterruptedRun: a signal came; the same call with ``resume`` goes on.
     """
-    with run_directory(out, resume):
+    with run_directory(out, resume, ranks):
+        ranks.require_rows(config.data.batch_size)
         images = load_labelled(data, config.data.size, "train")
         images.require_classes(config.network.num_classes, data)
         if images.images.shape[1] != images.images.shape[2]:
@@ -55,19 +64,21 @@ def teach(
         digest = images.digest()
         identity = identity_of(config, data=digest)
         outline = outline_of(config.network.arch, config.network.num_classes)
-        state, done = begin(out, TEACHER_NAME, identity, outline, say)
+        ranks.require_same(identity)
+        state, done = ranks.from_first(lambda: begin(out, TEACHER_NAME, identity, outline, say))
         if done is not None:
             return done
-        if state is None and config.train.steps(len(images.labels), config.data.batch_size) >= WORTH_STEPS:
+        steps = config.train.steps(len(images.labels), config.data.batch_size)
+        if state is None and steps >= WORTH_STEPS and ranks.world == 1:
             say(f"estimated: {estimate_teaching(config, len(images.labels), images.size, device)}")
-        loop = _make_loop(config, images, device, say)
+        loop = _make_loop(config, images, device, say, ranks)
         say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
         judge = _judge(config, loop, device)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
         network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
         origin = {"data_sha256": digest, "config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
-        return finish(loop, progress, out, TEACHER_NAME, network, verdict, origin)
+        return ranks.from_first(lambda: finish(loop, progress, out, TEACHER_NAME, network, verdict, origin))
 
 
 def estimate_teaching(config: SupervisedConfig, n: int, size: int, device: torch.device) -> Cost:
@@ -79,7 +90,7 @@ def estimate_teaching(config: SupervisedConfig, n: int, size: int, device: torch
 
     def make(short: SupervisedConfig, images: Tensor) -> Loop:
         labels = torch.arange(len(images)) % short.network.num_classes
-        return _make_loop(short, LabelledImages(images=images, labels=labels), device, ignore)
+        return _make_loop(short, LabelledImages(images=images, labels=labels), device, ignore, ALONE)
 
     return estimate(config, make, n=n, size=size, device=device)
 
@@ -102,19 +113,21 @@ def _triple(values: Tensor) -> Triple:
     return red, green, blue
 
 
-def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.device, say: Say) -> Loop:
+def _make_loop(
+    config: SupervisedConfig, images: LabelledImages, device: torch.device, say: Say, ranks: Ranks
+) -> Loop:
     network = new_network(config.network.arch, config.network.num_classes, config.train.seed)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     order = Order(len(images.labels), config.data.batch_size, seed)
     samples = images.images.to(device) if fits_gpu(images.images.nbytes, device) else images.images
     steps = config.train.steps(order.n, order.batch_size)
-    source = Resident(samples=samples, order=order, device=device)
+    source = Resident(samples=samples, order=order, device=device, ranks=ranks)
     view = View(source=source, augment=config.augment, seed=seed, period=steps)
     optimizer = make_optimizer(config.optim, network.parameters())
     mean, std = statistics(images.images)
     mean, std = config.network.mean or mean, config.network.std or std
-    engine = make_engine(config.train, device, steps, say)
+    engine = make_engine(config.train, device, steps, say, ranks)
     return Loop(
         student=network,
         forward=engine.student(network, view.example()),
@@ -124,6 +137,7 @@ def _make_loop(config: SupervisedConfig, images: LabelledImages, device: torch.d
             order=order,
             num_classes=config.network.num_classes,
             smoothing=config.labels.smoothing,
+            ranks=ranks,
         ),
         loss=cross_entropy,
         view=view,
@@ -145,4 +159,12 @@ def _judge(config: SupervisedConfig, loop: Loop, device: torch.device) -> Judge 
         return None
     data = load_labelled(config.eval.data, loop.view.size)
     data.require_classes(config.network.num_classes, config.eval.data)
-    return Judge(data=data, mean=loop.mean, std=loop.std, teacher_logits=None, device=device, prefix="")
+    return Judge(
+        data=data,
+        mean=loop.mean,
+        std=loop.std,
+        teacher_logits=None,
+        device=device,
+        ranks=loop.ranks,
+        prefix="",
+    )

@@ -26,8 +26,9 @@ from tests.conftest import Program, make_photo, write_image
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-ELSEWHERE = ("scripts/", "source ", "cp ", "pip ", "eval ", "sha256sum ")
-"""CI runs ``scripts/test``, which installs; ``test_terminal`` completes; ``test_making`` and others sum."""
+ELSEWHERE = ("scripts/", "source ", "cp ", "pip ", "eval ", "sha256sum ", "torchrun ")
+"""CI runs ``scripts/test``, which installs; ``test_terminal`` completes; ``test_making`` and others sum;
+``test_ranks`` launches."""
 
 
 def commands() -> list[str]:

@@ -6,6 +6,8 @@ uint8 until something needs more.
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop, draw
 from distill.augment.mix import Mix, draw_mix
 from distill.randomness import Stream
 
-__all__ = ["VIEW_VERSION", "AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalise"]
+__all__ = ["VIEW_VERSION", "AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalise", "part_of"]
 
 VIEW_VERSION = 1
 """Changes whenever a config and a seed would give other pixels: stored logits belong to one version."""
@@ -44,6 +46,23 @@ def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
         colour=draw_colour(config.jitter, config.grayscale, config.solarize, batch, stream),
         mix=draw_mix(config.cutmix_alpha, config.cutmix_box == "sample", config.mixup_alpha, batch, out, stream),
     )
+
+
+def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws:
+    """``draws`` of ``batch`` images for some of them, which ``part`` takes out of (batch, …).
+
+    Mixing asks that they are the same in reverse. What serves the whole batch stays.
+    """
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return part(value) if len(value) == batch else value
+        if not dataclasses.is_dataclass(value) or isinstance(value, type):
+            return value
+        return dataclasses.replace(value, **{f.name: of(getattr(value, f.name)) for f in dataclasses.fields(value)})
+
+    parts: Draws = of(draws)
+    return parts
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:

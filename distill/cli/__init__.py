@@ -8,6 +8,7 @@ import click
 
 from distill.cli.checking import configs, convert, evaluate, tables
 from distill.cli.labelling import label, verify
+from distill.cli.launching import one_voice, require_alone
 from distill.cli.reporting import report, visualize
 from distill.cli.reproducing import reproduce
 from distill.cli.training import teacher, train
@@ -18,8 +19,11 @@ from manifests.terminal import ProgramGroup, run_program
 
 @click.group(cls=ProgramGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="single-image-distillation", prog_name="distill")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Train students on frozen patch sets against a teacher."""
+    if context.invoked_subcommand not in (train.name, teacher.name):
+        require_alone(str(context.invoked_subcommand))
 
 
 for command in (train, teacher, label, verify, evaluate, convert, visualize, report, reproduce, configs, tables):
@@ -33,4 +37,5 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Entry point; see ``run_program`` for exit statuses."""
     signal.signal(signal.SIGTERM, _terminate)
-    run_program(cli, "distill", (DistillError, PatchSetError))
+    with one_voice():
+        run_program(cli, "distill", (DistillError, PatchSetError))

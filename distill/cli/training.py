@@ -3,11 +3,12 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from distill import packaged
+from distill.cli.launching import on_ranks
 from distill.cli.options import (
     FILE,
     config_option,
@@ -24,6 +25,9 @@ from distill.cli.options import (
 )
 from manifests.terminal import InterruptedProgram, printable, say
 
+if TYPE_CHECKING:
+    from distill.ranks import Ranks
+
 FOLLOWS_TRAIN = "distill visualize {0} && distill report {0} --image PHOTO"
 FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
 
@@ -39,7 +43,9 @@ FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/t
 @set_option
 @resume_option
 @device_option
+@on_ranks
 def train(
+    ranks: "Ranks",
     shards: Path | str,
     config_name: str,
     teacher: Path | None,
@@ -69,18 +75,21 @@ def train(
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, Config)
-        return run_train(config, patches, folder, resume=resume, device=pick_device(device), say=say)
+        picked = pick_device(device, ranks)
+        return run_train(config, patches, folder, resume=resume, device=picked, say=say, ranks=ranks)
 
     def check() -> None:
-        pick_device(device)
-        if seeds is not None and out is not None:
+        pick_device(device, ranks)
+        if seeds is not None and out is not None and ranks.first:
             check_seeds_folder(out, resume)
-        check_inputs(first, None if seeds is not None else out, resume=resume)
+        check_inputs(first, None if seeds is not None else out, resume=resume, ranks=ranks)
 
     first = parse_config(text, name, settings, Config)
-    patches = fetched(shards, check)
+    with ranks.in_turn():
+        patches = fetched(shards, check)
     stem = f"{name}-{_short_id(patches)}" if out is None else ""
     _run_all(
+        ranks,
         run,
         out,
         stem,
@@ -102,7 +111,9 @@ def train(
 @set_option
 @resume_option
 @device_option
+@on_ranks
 def teacher(
+    ranks: "Ranks",
     data: Path,
     config_name: str,
     eval_data: Path | None,
@@ -127,13 +138,15 @@ def teacher(
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, SupervisedConfig)
-        return teach(config, data, folder, resume=resume, device=pick_device(device), say=say)
+        picked = pick_device(device, ranks)
+        return teach(config, data, folder, resume=resume, device=picked, say=say, ranks=ranks)
 
     first = parse_config(text, name, settings, SupervisedConfig)
-    _run_all(run, out, name, seeds, first.train.seed, first.network.arch, "", FOLLOWS_TEACHER, resume=resume)
+    _run_all(ranks, run, out, name, seeds, first.train.seed, first.network.arch, "", FOLLOWS_TEACHER, resume=resume)
 
 
 def _run_all(
+    ranks: "Ranks",
     run: Callable[[dict[str, Any], Path], dict[str, Any]],
     out: Path | None,
     stem: str,
@@ -145,7 +158,7 @@ def _run_all(
     *,
     resume: bool,
 ) -> None:
-    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print results.
+    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; the first rank prints results.
 
     ``following`` is the command that may follow, with a place for the run directory.
     """
@@ -157,20 +170,24 @@ def _run_all(
     try:
         if seeds is None:
             _print_summary(what, prefix, run({}, out), out)
-            _write_page(out)
+            if ranks.first:
+                _write_page(out)
             say(f"next: {following.format(shlex.quote(str(out)))}")
             return
-        check_seeds_folder(out, resume)
+        if ranks.first:
+            check_seeds_folder(out, resume)
         summaries = []
         for each in seeds:
             folder = out / f"seed{each}"
             summaries.append(run({"train.seed": each}, folder))
             _print_summary(f"seed {each}: {what}", prefix, summaries[-1], folder)
-            _write_page(folder)
+            if ranks.first:
+                _write_page(folder)
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
-    click.echo(summarise(out, summaries, prefix))
-    _write_page(out)
+    if ranks.first:
+        click.echo(summarise(out, summaries, prefix))
+        _write_page(out)
 
 
 def _write_page(out: Path) -> None:

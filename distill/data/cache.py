@@ -24,6 +24,7 @@ from distill.data.patches import Pixels, bytes_of, decode_into, file_memory, sha
 from distill.data.stream import Streamed
 from distill.data.view import Resident, Source, fits_gpu
 from distill.errors import DistillError, Say
+from distill.ranks import ALONE, Ranks
 from manifests import PatchSet, verify_shards
 from manifests.digest import file_digest
 from manifests.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
@@ -36,16 +37,18 @@ _WINDOWS = 3
 
 @contextmanager
 def open_source(
-    patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say
+    patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say, ranks: Ranks = ALONE
 ) -> Iterator[Source]:
     """A verified set in the order of ``seed``: its patches held where ``config.cache`` says, or streamed.
+
+    One process of each machine verifies and decodes it; what that one keeps on disk, the others hash and map.
 
     Raises:
         DistillError: it does not fit there, a member is not the image the manifest promises, or a process that
             reads was killed.
         PatchSetError: a shard is not what the manifest says.
     """
-    source = _source(patchset, config, seed, device, say)
+    source = _source(patchset, config, seed, device, say, ranks)
     try:
         yield source
     except RuntimeError as error:  # torch raises it wherever this process is when one of its own dies
@@ -56,27 +59,38 @@ def open_source(
         source.close()
 
 
-def _source(patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say) -> Source:
+def _source(
+    patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say, ranks: Ranks
+) -> Source:
     cached = None if config.cache == "none" else _cached(patchset, cache_folder(config), say)
-    place = _place(patchset, config, device, cached is not None)
-    if place == "none":
-        _require_window(patchset, config.window)
-        _verify(patchset, config, say)
-        order = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
-        return Streamed(patchset, order, config.workers, device)
-    samples = _resident(patchset, config, place, cached, device, say)
-    return Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), device=device)
+    place = _place(patchset, config, device, cached is not None, ranks.here)
+    if ranks.any(place == "none"):  # then for all, for its order is another
+        _require_window(patchset, config.window, ranks.here)
+        with ranks.in_turn():
+            if not ranks.local:
+                _verify(patchset, config, say)
+        windows = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
+        return Streamed(patchset, windows, config.workers, device, ranks)
+    with ranks.in_turn():
+        if cached is None and ranks.local:
+            cached = _cached(patchset, cache_folder(config), say)
+        if cached is None:
+            _verify(patchset, config, say)
+            cached = _decoded(patchset, config, cache_folder(config), place, say)
+    samples = _resident(cached, "disk" if place == "ram" and ranks.here > 1 else place, device)
+    order = Order(len(samples), config.batch_size, seed)
+    return Resident(samples=samples, order=order, device=device, ranks=ranks)
 
 
-def _require_window(patchset: PatchSet, window: int) -> None:
-    """Check that the window in use, the one that is ready and the one being filled have room.
+def _require_window(patchset: PatchSet, window: int, here: int) -> None:
+    """Check that the window in use, the one that is ready and the one being filled have room in each of ``here``.
 
     Raises:
         DistillError: they do not.
     """
     manifest = patchset.manifest
     most = sum(sorted((shard.n for shard in manifest.shards), reverse=True)[:window])
-    needed, free = _WINDOWS * most * 3 * manifest.size**2, free_memory()
+    needed, free = here * _WINDOWS * most * 3 * manifest.size**2, free_memory()
     if needed > free:
         raise DistillError(
             f"data.window {window}: patches of so many shards take {needed / 1e9:.1f} GB, decoded, "
@@ -84,12 +98,7 @@ def _require_window(patchset: PatchSet, window: int) -> None:
         )
 
 
-def _resident(
-    patchset: PatchSet, config: DataConfig, place: str, pixels: Pixels | None, device: torch.device, say: Say
-) -> Tensor:
-    if pixels is None:
-        _verify(patchset, config, say)
-        pixels = _decoded(patchset, config, cache_folder(config), place, say)
+def _resident(pixels: Pixels, place: str, device: torch.device) -> Tensor:
     tensor = torch.from_numpy(np.array(pixels) if place == "ram" and isinstance(pixels, np.memmap) else pixels)
     return tensor.to(device) if place == "gpu" else tensor
 
@@ -111,8 +120,8 @@ def cache_folder(config: DataConfig) -> Path:
     return Path(home) / "single-image-distillation"
 
 
-def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached: bool) -> str:
-    """Which of ``gpu``, ``ram``, ``disk`` and ``none`` has the pixels.
+def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached: bool, here: int) -> str:
+    """Which of ``gpu``, ``ram``, ``disk`` and ``none`` has the pixels, for each of ``here`` processes.
 
     Raises:
         DistillError: the place asked for is not there or too small.
@@ -120,7 +129,7 @@ def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached:
     needed = bytes_of(patchset)
     problems: dict[str, Callable[[], str | None]] = {
         "gpu": lambda: None if fits_gpu(needed, device) else "no GPU, or too little memory on it,",
-        "ram": lambda: None if needed + MARGIN < free_memory() else "too little memory",
+        "ram": lambda: None if here * needed + MARGIN < free_memory() else "too little memory",
         "disk": lambda: None if cached else _no_room(cache_folder(config), needed),
         "none": lambda: None,
     }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distill.randomness import Stream
+from distill.ranks import ALONE, Ranks
 
 
 class Ordering(Protocol):
@@ -86,18 +87,29 @@ class WindowOrder:
         """As ``Ordering.describe``."""
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed, "window": self._window}
 
-    def pieces(self, step: int) -> list[tuple[Place, Tensor]]:
-        """The windows that batch ``step`` is made of, in order, with the rows it takes of each: int64."""
+    def pieces(self, step: int, ranks: Ranks = ALONE) -> list[tuple[Place, Tensor]]:
+        """The windows that batch ``step`` is made of, in order, with the rows that this rank takes of each: int64."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
+        mine = ranks.mask(self.batch_size)
         pieces = []
         for epoch in range(start // self.n, (stop - 1) // self.n + 1):
             end = epoch * self.n
             for window, shards in enumerate(self._shards(epoch)):
                 first, end = end, end + int(self._sizes[shards].sum())
                 if first < stop and start < end:
-                    rows = self._rows((epoch, window))
-                    pieces.append(((epoch, window), rows[max(start - first, 0) : stop - first]))
+                    rows = self._rows((epoch, window))[max(start - first, 0) : stop - first]
+                    here = mine[max(first - start, 0) :][: len(rows)]
+                    pieces.append(((epoch, window), rows[here]))
         return pieces
+
+    def wanted(self, place: Place, ranks: Ranks) -> Tensor:
+        """Which rows of a window are this rank's in any batch: bool (rows)."""
+        rows = self._rows(place)
+        before = self._shards(place[0])[: place[1]]
+        first = place[0] * self.n + sum(int(self._sizes[shards].sum()) for shards in before)
+        wanted = torch.empty(len(rows), dtype=torch.bool)
+        wanted[rows] = ranks.mask(self.batch_size)[(first + torch.arange(len(rows))) % self.batch_size]
+        return wanted
 
     def shards(self, place: Place) -> list[int]:
         """Numbers of the shards in a window."""

@@ -20,6 +20,7 @@ from distill.data.order import Place, WindowOrder
 from distill.data.patches import Pixels, chunk_of, decode_sample, ended, ignore_signals, tar_errors
 from distill.data.tars import read_samples
 from distill.errors import DistillError
+from distill.ranks import ALONE, Ranks
 from manifests import PatchSet
 from manifests.processes import usable_cores
 
@@ -28,10 +29,20 @@ Chunk = tuple[Place, int, Tensor, Tensor]
 
 
 class Streamed:
-    """A source that reads a verified set again in every epoch. Steps are fast in their order, slow in any other."""
+    """A source that reads a verified set again in every epoch. Steps are fast in their order, slow in any other.
 
-    def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, device: torch.device) -> None:
-        self._patchset, self._workers, self.device = patchset, workers, device
+    Every rank reads all shards, and decodes of them the patches that it needs.
+    """
+
+    def __init__(
+        self,
+        patchset: PatchSet,
+        order: WindowOrder,
+        workers: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._patchset, self._workers, self.device, self.ranks = patchset, workers, device, ranks
         self.order = order
         self._windows: dict[Place, Tensor] = {}
         self._reader: _Reader | None = None
@@ -47,7 +58,7 @@ class Streamed:
         Raises:
             DistillError: a member is not the image the manifest promises.
         """
-        pieces = self.order.pieces(step)
+        pieces = self.order.pieces(step, self.ranks)
         wanted = [place for place, _ in pieces]
         self._windows = {place: pixels for place, pixels in self._windows.items() if place in wanted}
         for place in wanted:
@@ -65,21 +76,21 @@ class Streamed:
     def _read(self, place: Place) -> Tensor:
         if self._reader is None or self._reader.next != place:
             self.close()
-            self._reader = _Reader(self._patchset, self.order, self._workers, place)
+            self._reader = _Reader(self._patchset, self.order, self._workers, self.ranks, place)
         return self._reader.take()
 
 
 class _Reader:
     """Windows from ``first`` on, one ahead of what was taken."""
 
-    def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, first: Place) -> None:
+    def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, ranks: Ranks, first: Place) -> None:
         self.next = first
-        self._patchset, self._order = patchset, order
+        self._patchset, self._order, self._ranks = patchset, order, ranks
         self._ready: queue.Queue[Tensor | BaseException] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
         count = min(workers, len(patchset.manifest.shards), usable_cores())
         loader = DataLoader(
-            _Shards(patchset, order, first),
+            _Shards(patchset, order, ranks, first),
             batch_size=None,
             num_workers=count,
             worker_init_fn=ignore_signals,
@@ -91,7 +102,7 @@ class _Reader:
         self._thread.start()
 
     def take(self) -> Tensor:
-        """The next window: uint8 (rows, size, size, 3)."""
+        """The next window: uint8 (rows, size, size, 3), of which this rank's rows are set."""
         with tar_errors(self._patchset):  # torch raises in the main thread, wherever it is, when a process dies
             window = self._ready.get()
         if isinstance(window, BaseException):
@@ -126,7 +137,7 @@ class _Reader:
         sizes = [manifest.shards[number].n for number in self._order.shards(place)]
         firsts = np.cumsum([0, *sizes])
         pixels = torch.empty((int(firsts[-1]), manifest.size, manifest.size, 3), dtype=torch.uint8)
-        seen = torch.zeros(len(pixels), dtype=torch.bool)
+        seen = ~self._order.wanted(place, self._ranks)
         later: list[Chunk] = []
         pending = iter(chunks)
         while not bool(seen.all()) and not self._closed.is_set():
@@ -156,8 +167,8 @@ def _as_it_is(chunk: Any) -> Any:
 class _Shards(IterableDataset[Any]):
     """Chunks of the shards of window after window, without end; each process has its share of the shards."""
 
-    def __init__(self, patchset: PatchSet, order: WindowOrder, first: Place) -> None:
-        self._patchset, self._order, self._first = patchset, order, first
+    def __init__(self, patchset: PatchSet, order: WindowOrder, ranks: Ranks, first: Place) -> None:
+        self._patchset, self._order, self._ranks, self._first = patchset, order, ranks, first
 
     def __iter__(self) -> Iterator[Chunk | str]:
         info = get_worker_info()
@@ -166,11 +177,16 @@ class _Shards(IterableDataset[Any]):
         while True:
             for part, number in enumerate(self._order.shards(place)):
                 if turn % workers == worker:
-                    yield from self._shard(place, part, number)
+                    yield from self._shard(place, part, number, self._wanted(place, part))
                 turn += 1
             place = self._order.after(place)
 
-    def _shard(self, place: Place, part: int, number: int) -> Iterator[Chunk | str]:
+    def _wanted(self, place: Place, part: int) -> Tensor:
+        """Which patches of a shard this rank needs: bool (patches)."""
+        sizes = [self._patchset.manifest.shards[number].n for number in self._order.shards(place)]
+        return self._order.wanted(place, self._ranks).split(sizes)[part]
+
+    def _shard(self, place: Place, part: int, number: int, wanted: Tensor) -> Iterator[Chunk | str]:
         manifest = self._patchset.manifest
         shard = manifest.shards[number]
         span = range(shard.first_index, shard.first_index + shard.n)
@@ -180,6 +196,10 @@ class _Shards(IterableDataset[Any]):
         images: list[Pixels] = []
         count = 0
         for sample in read_samples([path], split=False):
+            key = str(sample["__key__"])
+            if key.isdecimal() and int(key) in span and not wanted[int(key) - shard.first_index]:
+                count += 1
+                continue
             decoded = decode(sample)
             if isinstance(decoded, str):
                 yield decoded

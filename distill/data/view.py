@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from distill.augment import VIEW_VERSION, AugmentConfig, Draws, augment, draw
+from distill.augment import VIEW_VERSION, AugmentConfig, Draws, augment, draw, part_of
 from distill.data.order import Ordering
 from distill.randomness import Stream
+from distill.ranks import ALONE, Ranks
 
 
 class Source(Protocol):
@@ -26,8 +27,12 @@ class Source(Protocol):
     def device(self) -> torch.device:
         """Where its images come."""
 
+    @property
+    def ranks(self) -> Ranks:
+        """Whose rows of each batch it gives."""
+
     def images(self, step: int) -> Tensor:
-        """The images of the samples ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
+        """Images of this rank's samples of ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
 
     def close(self) -> None:
         """End whatever reads for it."""
@@ -40,6 +45,7 @@ class Resident:
     samples: Tensor
     order: Ordering
     device: torch.device
+    ranks: Ranks = ALONE
 
     @property
     def size(self) -> int:
@@ -48,7 +54,7 @@ class Resident:
 
     def images(self, step: int) -> Tensor:
         """As ``Source.images``."""
-        indices = self.order.batch(step).to(self.samples.device, non_blocking=True)
+        indices = self.ranks.part(self.order.batch(step)).to(self.samples.device, non_blocking=True)
         return self.samples[indices].to(self.device, non_blocking=True)
 
     def close(self) -> None:
@@ -62,7 +68,7 @@ def fits_gpu(size: int, device: torch.device) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A step's augmentation and the ``images`` (B, H, W, 3) it gave.
+    """A step's augmentation and the ``images`` (B, H, W, 3) it gave, of this rank's rows.
 
     Images are uint8, or float32 in [0, 255] where the augmentation needs it.
     """
@@ -83,8 +89,18 @@ class View:
 
     @property
     def batch_size(self) -> int:
-        """Samples a step."""
+        """Samples a step, on all ranks."""
         return self.source.order.batch_size
+
+    @property
+    def ranks(self) -> Ranks:
+        """Among which each batch is shared out."""
+        return self.source.ranks
+
+    @property
+    def rows(self) -> int:
+        """Samples a step on this rank."""
+        return int(self.ranks.mask(self.batch_size).sum())
 
     @property
     def size(self) -> int:
@@ -95,16 +111,17 @@ class View:
         """The batch of ``step``, counted from 0; its own ``step`` is below ``period``."""
         step %= self.period
         draws = draw(self.augment, self.batch_size, self.source.size, Stream(self.seed, "augment", step))
+        draws = part_of(draws, self.batch_size, self.ranks.part)
         images = augment(self.source.images(step), draws)
         return Batch(step=step, draws=draws, images=images)
 
     def indices(self, step: int) -> Tensor:
-        """Of the samples in the batch of ``step``: int64 (B)."""
+        """Of the samples in the batch of ``step``, on all ranks: int64 (B)."""
         return self.source.order.batch(step % self.period)
 
     def example(self) -> Tensor:
-        """Zeros as networks get their images: float32 (B, 3, H, W) in channels-last memory."""
-        shape = (self.batch_size, 3, self.size, self.size)
+        """Zeros as networks get this rank's images: float32 (B, 3, H, W) in channels-last memory."""
+        shape = (self.rows, 3, self.size, self.size)
         return torch.zeros(shape, device=self.source.device).contiguous(memory_format=torch.channels_last)
 
     def describe(self) -> dict[str, Any]:

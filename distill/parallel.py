@@ -1,0 +1,86 @@
+"""A network on several ranks: its batch norms see the whole batch, and its gradients are averaged over the ranks."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def parallel(network: nn.Module, device: torch.device) -> nn.Module:
+    """``network``, which lies on ``device``, as a module that trains it with all ranks, and shares its weights.
+
+    Its batch norms are replaced; the names of its parameters and buffers stay.
+    """
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    else:
+        synchronise(network)
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=devices)
+
+
+def synchronise(network: nn.Module) -> None:
+    """Put a ``SyncedBatchNorm`` with the same parameters and buffers in the place of each batch norm below."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(parent, name, SyncedBatchNorm(child))
+
+
+class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm (Ioffe & Szegedy 2015, arXiv 1502.03167) with the statistics of all ranks' rows.
+
+    ``nn.SyncBatchNorm`` is the same on GPUs, and refuses CPUs.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self._parameters, self._buffers, self.training = norm._parameters, norm._buffers, norm.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, …) to the same, in float32 inside; also a rank's part of a batch may be of one row."""
+        if not self.training:
+            return super().forward(x)
+        wide = x if x.dtype == torch.float64 else x.float()
+        dims, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
+        spread, centre = (value.double() for value in torch.var_mean(wide, dims, correction=0))
+        own = torch.full_like(centre, x.numel() // x.shape[1])
+        total = _AllReduce.apply(torch.stack([own, own * centre, own * (spread + centre.square())]))
+        count = total[0].detach()
+        mean = total[1] / count
+        variance = (total[2] / count - mean.square()).clamp(min=0)  # float64 has the digits for it
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        centred = wide - mean.to(wide.dtype).view(shape)
+        scale = (variance + self.eps).rsqrt().to(wide.dtype)
+        if self.affine:
+            return torch.addcmul(self.bias.view(shape), centred, (scale * self.weight).view(shape)).to(x.dtype)
+        return (centred * scale.view(shape)).to(x.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), factor)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions behind the channels."""
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over the ranks, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        summed = value.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.clone()
+        dist.all_reduce(summed)
+        return summed

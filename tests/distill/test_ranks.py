@@ -1,0 +1,327 @@
+"""Several ranks train as one process does: the same batches, statistics, losses, figures; whoever stops or dies."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import distill.cli.launching
+import distill.data.stream
+import distill.parallel
+from distill.augment import AugmentConfig, JitterConfig
+from distill.data.cache import open_source
+from distill.data.config import DataConfig
+from distill.data.order import Order, WindowOrder
+from distill.data.stream import Streamed
+from distill.data.view import Resident, View
+from distill.device import pick_device
+from distill.errors import DistillError
+from distill.parallel import synchronise
+from distill.ranks import Ranks
+from distill.targets import Labels
+from manifests import open_patchset
+from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import CONFIG
+from tests.distill.running import rows
+
+CPU = torch.device("cpu")
+WORLD = 3
+RANKS = [Ranks(rank=rank, world=WORLD, local=rank, here=WORLD) for rank in range(WORLD)]
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 9), st.data())
+def test_rows_are_shared_out_and_are_the_same_in_reverse(world: int, data: st.DataObject) -> None:
+    batch = data.draw(st.integers(2 * world, 200))
+    masks = torch.stack([Ranks(rank=rank, world=world).mask(batch) for rank in range(world)])
+    assert torch.equal(masks.sum(dim=0), torch.ones(batch, dtype=torch.int64))
+    assert torch.equal(masks, masks.flip(1))
+    counts = masks.sum(dim=1)
+    assert int(counts.min()) >= 1 and int(counts.max() - counts.min()) <= 3
+
+
+def test_a_batch_too_small_for_its_ranks_is_refused() -> None:
+    Ranks(world=4).require_rows(8)
+    with pytest.raises(DistillError, match=r"data\.batch_size 7: too small for 4 ranks, expected at least 8"):
+        Ranks(world=4).require_rows(7)
+
+
+def test_the_mean_over_ranks_is_that_over_the_batch() -> None:
+    losses = torch.rand(13, dtype=torch.float64)
+    parts = [ranks.weigh(ranks.part(losses).mean(), 13) for ranks in RANKS]
+    assert torch.isclose(sum(parts) / WORLD, losses.mean())
+
+
+AUGMENTS = {
+    "cutmix": AugmentConfig(cutmix_alpha=1),
+    "boxes": AugmentConfig(cutmix_alpha=1, cutmix_box="sample", jitter=JitterConfig(brightness=0.5, hue=0.1)),
+    "mixup": AugmentConfig(
+        pad_crop=0, resized_crop=(0.3, 1), size=16, cutmix_alpha=0, mixup_alpha=1, grayscale=0.5, solarize=0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+@pytest.mark.parametrize("batch", [12, 13])
+def test_each_rank_has_its_rows_of_the_batch_and_its_labels(augment: AugmentConfig, batch: int) -> None:
+    samples = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8)
+    labels = torch.arange(40) % 4
+
+    def view(ranks: Ranks) -> tuple[View, Labels]:
+        order = Order(40, batch, 0)
+        source = Resident(samples=samples, order=order, device=CPU, ranks=ranks)
+        targets = Labels(labels=labels, order=order, num_classes=4, smoothing=0.1, ranks=ranks)
+        return View(source=source, augment=augment, seed=1, period=99), targets
+
+    whole, all_labels = view(Ranks())
+    for step in range(4):
+        expected = whole.batch(step)
+        for ranks in RANKS:
+            mine, targets = view(ranks)
+            got = mine.batch(step)
+            assert torch.equal(got.images, ranks.part(expected.images))
+            assert len(got.images) == mine.rows == len(mine.example())
+            wanted = ranks.part(all_labels(expected, torch.empty(0)))
+            assert torch.equal(targets(got, torch.empty(0)), wanted)
+
+
+def test_a_streamed_rank_decodes_only_its_rows(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    original = distill.data.stream.decode_sample
+
+    def decode(sample: dict[str, Any], **options: Any) -> Any:
+        decoded.append(sample["__key__"])
+        return original(sample, **options)
+
+    patchset = open_patchset(patchset_path)
+    with open_source(patchset, DataConfig(workers=0), 3, CPU, lambda line: None) as source:
+        assert isinstance(source, Resident)
+        pixels = source.samples
+    monkeypatch.setattr(distill.data.stream, "decode_sample", decode)
+    order = WindowOrder([shard.n for shard in patchset.manifest.shards], 13, 3, 2)
+    for ranks in RANKS:
+        decoded.clear()
+        wanted = [int(order.wanted((epoch, window), ranks).sum()) for epoch in range(4) for window in range(2)]
+        with contextlib.closing(Streamed(patchset, order, 0, CPU, ranks)) as source:
+            for step in range(31):  # two epochs
+                assert torch.equal(source.images(step), pixels[ranks.part(order.batch(step))])
+        assert 100 < sum(wanted[:4]) < 170 and len(decoded) <= sum(wanted)
+
+
+class Together:
+    """``all_reduce`` among threads, each of which is a rank."""
+
+    def __init__(self, world: int) -> None:
+        self._barrier, self._values = threading.Barrier(world), {}
+
+    def all_reduce(self, value: torch.Tensor) -> None:
+        self._values[threading.get_ident()] = value.clone()
+        self._barrier.wait()
+        total = sum(self._values.values())
+        self._barrier.wait()
+        value.copy_(total)
+
+    def run(self, *works: Callable[[], None]) -> None:
+        self._values.clear()  # a thread's number may be that of an earlier one, or another
+        threads = [threading.Thread(target=work) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}])
+def test_synced_batch_norm_is_batch_norm_of_the_whole_batch(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    together = Together(WORLD)
+    monkeypatch.setattr(distill.parallel.dist, "all_reduce", together.all_reduce)
+    whole = nn.Sequential(nn.BatchNorm2d(5, **options)).double()
+    for value in whole.parameters():
+        nn.init.uniform_(value)
+    copies = [nn.Sequential(nn.BatchNorm2d(5, **options)).double() for _ in RANKS]
+    for copy in copies:
+        copy.load_state_dict(whole.state_dict())
+        synchronise(copy)
+        assert copy.state_dict().keys() == whole.state_dict().keys()
+    for _ in range(2):
+        x = (3 + 2 * torch.randn(13, 5, 4, 4, dtype=torch.float64)).requires_grad_()
+        gradient = torch.randn(13, 5, 4, 4, dtype=torch.float64)
+        parts = [ranks.part(x.detach()).requires_grad_() for ranks in RANKS]
+        y = whole(x)
+        y.backward(gradient)
+        got: dict[int, torch.Tensor] = {}
+
+        def work(rank: int, parts: Any = parts, gradient: Any = gradient, got: Any = got) -> None:
+            got[rank] = copies[rank](parts[rank])
+            got[rank].backward(RANKS[rank].part(gradient))
+
+        together.run(*(lambda rank=rank: work(rank) for rank in range(WORLD)))
+        for rank, ranks in enumerate(RANKS):
+            torch.testing.assert_close(got[rank], ranks.part(y))
+            torch.testing.assert_close(parts[rank].grad, ranks.part(x.grad))
+    for expected, *summed in zip(whole.parameters(), *(copy.parameters() for copy in copies), strict=True):
+        torch.testing.assert_close(sum(value.grad for value in summed), expected.grad)
+    for copy in copies:
+        torch.testing.assert_close(copy.state_dict(), whole.state_dict())
+        torch.testing.assert_close(copy.eval()(x), whole.eval()(x))
+
+
+def test_each_rank_has_a_gpu_of_its_own() -> None:
+    ranks = Ranks(rank=1, world=2, local=1, here=2)
+    assert pick_device("cpu", ranks) == CPU
+    with pytest.raises(DistillError, match="--device cuda:0: is one GPU for 2 ranks"):
+        pick_device("cuda:0", ranks)
+
+
+@pytest.fixture
+def as_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def be(rank: str) -> None:
+        for name, value in {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}.items():
+            monkeypatch.setenv(name, value)
+
+    return be
+
+
+def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str], None]) -> None:
+    as_rank("0")
+    assert_one_line(run_distill("configs"), "configs: is the work of one process; start it without torchrun")
+    as_rank("2")
+    assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "is no place among ranks")
+    as_rank("first")
+    assert_one_line(run_distill("configs"), "RANK is 'first' in the environment, expected a number")
+
+
+def test_a_rank_speaks_only_when_it_alone_fails(
+    run_distill: Program, as_rank: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(distill.cli.launching.time, "sleep", waited.append)
+    before = signal.getsignal(signal.SIGTERM)
+    as_rank("1")
+    result = run_distill("configs")
+    signal.signal(signal.SIGTERM, before)
+    assert_one_line(result, "rank 1: distill: configs: is the work of one process")
+    assert waited == [10.0] and result.out == ""
+
+
+class Launch:
+    """``distill train`` by ``torchrun`` on CPUs, or as one process, in float64 or as it is."""
+
+    def __init__(self, arguments: list[Any], out: Path) -> None:
+        self._arguments, self.out = arguments, out
+
+    def start(self, world: int, *more: str, module: str = "tests.distill.doubled", restarts: int = 0) -> Any:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+        launcher += ["--max-restarts", str(restarts)]
+        command = [sys.executable, *(launcher if world > 1 else []), "-m", module, *map(str, self._arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [*command, str(self.out), *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def wait_for(self, steps: int) -> None:
+        """Until the log has so many lines."""
+        deadline = time.monotonic() + 300
+        log = self.out / "metrics.jsonl"
+        while time.monotonic() < deadline and not (log.exists() and len(log.read_bytes().splitlines()) >= steps):
+            time.sleep(0.05)
+
+
+def said(process: Any) -> tuple[int, list[str]]:
+    """Exit status of a launch, and what ``distill`` itself wrote to stderr."""
+    try:
+        _, err = process.communicate(timeout=300)
+    finally:
+        process.terminate()
+    return process.returncode, [line for line in err.splitlines() if "distill: " in line]
+
+
+@pytest.fixture(scope="module")
+def launches(
+    patchset_path: Path, teacher_path: Path, eval_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Launch]:
+    """Launches of one config into folders: two hundred steps of nine small samples, each with its own CutMix box."""
+    folder = tmp_path_factory.mktemp("ranks")
+    config = CONFIG | {
+        "augment": {"pad_crop": 0, "resized_crop": [0.3, 1], "size": 8, "cutmix_alpha": 1, "cutmix_box": "sample"},
+        "data": {"batch_size": 9, "workers": 2, "cache_dir": str(folder / "cache")},
+        "train": {"samples": 1800, "precision": "fp32", "log_steps": 1, "ema": 0.9},
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    base = ["train", "--shards", patchset_path, "--config", folder / "small.yaml", "--teacher", teacher_path]
+    return lambda name: Launch([*base, "--eval", eval_path, "--device", "cpu", "--out"], folder / name)
+
+
+@pytest.fixture(scope="module")
+def whole(launches: Callable[[str], Launch]) -> Path:
+    """The run of one process."""
+    launch = launches("whole")
+    assert said(launch.start(1)) == (0, [])
+    return launch.out
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Every loss, and what the student is worth."""
+    losses, others = ([row["loss"] for row in rows(run)] for run in (first, second))
+    assert len(losses) == len(others) == 200
+    assert losses == pytest.approx(others, rel=1e-8)
+    summary, other = (json.loads((run / "summary.json").read_text()) for run in (first, second))
+    assert summary["samples_seen"] == other["samples_seen"] == 1800
+    for key in ("student_top1", "student_per_class", "teacher_top1", "teacher_per_class", "agreement"):
+        assert summary[key] == other[key]
+    assert summary["kl_to_teacher"] == pytest.approx(other["kl_to_teacher"], rel=1e-6)
+
+
+def test_two_ranks_train_as_one_process(launches: Callable[[str], Launch], whole: Path) -> None:
+    launch = launches("two")
+    assert said(launch.start(2)) == (0, [])
+    assert_same_run(whole, launch.out)
+    assert json.loads((launch.out / "summary.json").read_text())["environment"]["ranks"] == 2
+
+
+def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
+    launches: Callable[[str], Launch], whole: Path
+) -> None:
+    """``torchrun`` starts all ranks again when one dies; stopped later, the run is ended by a single process."""
+    launch = launches("cut")
+    run = launch.start(2, "--resume", "--set", "train.checkpoint_seconds=0.1", restarts=1)
+    launch.wait_for(20)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    launch.wait_for(60)
+    run.terminate()
+    status, (died, stopped) = said(run)
+    assert status and "another rank has ended" in died
+    assert "of 200; run the same command with --resume" in stopped
+    assert not (launch.out / "summary.json").exists()
+    again = launch.start(1, "--resume")
+    out, _ = again.communicate(timeout=300)
+    assert again.returncode == 0 and "'ranks': 2}: weights will differ in rounding" in out
+    assert_same_run(whole, launch.out)
+
+
+def test_what_is_wrong_is_said_once(launches: Callable[[str], Launch]) -> None:
+    launch = launches("wrong")
+    status, lines = said(launch.start(2, "--set", "data.batch_size=3", module="distill"))
+    assert status and len(lines) == 1 and "data.batch_size 3: too small for 2 ranks" in lines[0], lines
+    assert not launch.out.exists()
