@@ -13,9 +13,9 @@ from PIL import Image
 from distill.data.labelled import count_images
 from distill.errors import DistillError
 from distill.table.jobs import Job, jobs_of, make_jobs, missing
+from distill.table.pins import pin
 from distill.table.schema import PHOTO, Table
 from distill.table.wish import Wish
-from manifests.digest import file_digest
 
 SEED = "train.seed"
 
@@ -41,8 +41,7 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
         DistillError: something was named that is not there, a config is wrong, or nothing is left to run.
     """
     _check(table, wish)
-    files = [path for _, path in wish.given() if path.is_file()]
-    wish = dataclasses.replace(wish, digests={path: file_digest(path) for path in files})
+    wish = dataclasses.replace(wish, digests={path: pin(name, path) for name, path in wish.given()})
     rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
     if not rows:
         names = ", ".join(sorted({row.of for row in table.rows}))

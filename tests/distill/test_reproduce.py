@@ -151,6 +151,14 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     photo.write_bytes(pixels + b" ")
     assert_one_line(run_distill(*words, out), "sets/photo was begun otherwise: sha256 of $PHOTO was")
     photo.write_bytes(pixels)
+    four = Path(str(words[3]).removeprefix("four="))
+    for part in ("test", "train"):  # with nothing left to do
+        image = four / part / "class1" / "0.png"
+        pixels = image.read_bytes()
+        image.write_bytes((four / part / "class1" / "1.png").read_bytes())
+        refused = run_distill(*words, out, "--only", "net")
+        assert_one_line(refused, "was begun otherwise: sha256 of $FOUR was", "is now", "choose another --out")
+        image.write_bytes(pixels)
     assert (out / "table.md").read_bytes() == before
     four = Path(str(words[3]).removeprefix("four="))
     four.rename(four.with_name("moved"))
@@ -158,6 +166,30 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     result = run_distill(*fewer, "--out", out)
     assert result.status == 0 and re.search(r"one image: paper 80.00, ours \d+\.\d+ ± ", result.out), result
     four.with_name("moved").rename(four)
+
+
+def test_a_seed_on_other_data_joins_no_row(
+    words: list[Any], four: Path, teacher_path: Path, run_distill: Program, tmp_path: Path
+) -> None:
+    """Also where the job itself was never begun, and where files alone do not tell."""
+    out, record = tmp_path / "out", tmp_path / "out/jobs/runs/photo/seed0.json"
+    given = ["--teacher", f"net={teacher_path}", "--only", "photo", "--seeds"]
+    assert run_distill(*words, out, *given, "0").status == 0
+    summary = json.loads((out / "runs/photo/seed0/summary.json").read_text())
+    assert f"evaluation images and labels {summary['eval_sha256']}" in (out / "table.md").read_text()
+    assert summary["eval_sha256"] in (out / "table.html").read_text()
+    (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
+    assert_one_line(
+        run_distill(*words, out, *given, "1"), "runs/photo/seed0 was begun otherwise: sha256 of $FOUR was"
+    )
+    value = json.loads(record.read_text())
+    del value["made_from"]["sha256 of $FOUR"]
+    record.write_text(json.dumps(value))
+    result = run_distill(*words, out, *given, "1")
+    assert result.status == 0
+    assert (
+        "one image: paper 80.00, seeds were measured on different evaluation data, so they have no mean" in result.out
+    )
 
 
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:
