@@ -115,7 +115,7 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
     page = Page(
         table=plan.table,
         lines=lines,
-        command=portable.whole_command(plan.wish),
+        command=portable.whole_command(plan.wish, plan.only),
         facts=_facts(plan.wish, devices),
         commands=done_commands(plan.table, out),
     )

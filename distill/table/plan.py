@@ -22,7 +22,7 @@ SEED = "train.seed"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A table, what was wished of it, all ``jobs`` this allows, and the ``chosen`` ones.
+    """A table, what was wished of it, all ``jobs`` this allows, and the ``chosen`` ones, of rows that ``only`` names.
 
     ``skipped`` says how many rows lack which options.
     """
@@ -32,6 +32,7 @@ class Plan:
     jobs: dict[str, Job]
     chosen: dict[str, Job]
     skipped: dict[str, int]
+    only: tuple[str, ...] = ()
 
 
 def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
@@ -57,7 +58,8 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
         inputs = ", ".join(f"{name} ({what})" for name, what in sorted(table.inputs().items()))
         raise DistillError(f"no row can be run: give --input NAME=PATH for {inputs}")
     skipped = Counter(" ".join(lacks[row.of]) for row in rows if lacks[row.of])
-    return Plan(table=table, wish=wish, jobs=jobs, chosen=_with_needs(jobs, able), skipped=dict(skipped))
+    chosen = _with_needs(jobs, able)
+    return Plan(table=table, wish=wish, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
 
 
 def _check(table: Table, wish: Wish) -> None:

@@ -199,6 +199,8 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
     assert result.status == 0 and not (out / "networks").exists(), result
     summary = json.loads((out / "runs/photo/seed0/summary.json").read_text())
     assert summary["samples_seen"] == 48
+    made_by = ' --teacher net="$TEACHER_NET" --only net --only photo --scale 0.5\n'
+    assert made_by in (out / "table.md").read_text()
     assert f"four classes, teacher: paper 90.00, ours {summary['teacher_top1']:.2f}" in result.out
     assert summary["teacher_sha256"] in (out / "table.md").read_text()
 

@@ -204,6 +204,9 @@ def test_commands_for_any_machine() -> None:
         'distill reproduce \'my $(x) table.yaml\' --input 4x="$_4X" --input a-b="$A_B" --teacher 4x="$TEACHER_4X" '
         "--scale 0.1234567 --seeds 1,2 --set 'data.cache_dir=\"cache😀\"'"
     )
+    assert portable.whole_command(Wish(name="main", inputs={}, scale=0.5), ("cifar10-*", "net")) == (
+        "distill reproduce main --only 'cifar10-*' --only net --scale 0.5 --teacher-scale 1.0"
+    )
 
 
 def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
