@@ -10,12 +10,15 @@ from pathlib import Path
 
 from PIL import Image
 
+from distill.config import Config
 from distill.data.labelled import count_images
 from distill.errors import DistillError
+from distill.fit import require_network
 from distill.table.jobs import Job, jobs_of, make_jobs, missing
 from distill.table.pins import pin
-from distill.table.schema import PHOTO, Table
+from distill.table.schema import PHOTO, Row, Table
 from distill.table.wish import Wish
+from distill.weights import load_weights
 
 SEED = "train.seed"
 
@@ -59,6 +62,7 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
         raise DistillError(f"no row can be run: give --input NAME=PATH for {inputs}")
     skipped = Counter(" ".join(lacks[row.of]) for row in rows if lacks[row.of])
     chosen = _with_needs(jobs, able)
+    _require_teachers(table, wish, rows, chosen)
     return Plan(table=table, wish=wish, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
 
 
@@ -95,6 +99,31 @@ def _require_readable(inputs: Mapping[str, Path], kinds: Mapping[str, str]) -> N
             raise DistillError(f"--input {name}: {error}; expected {kinds[name]}") from error
         except (OSError, Image.DecompressionBombError) as error:
             raise DistillError(f"--input {name}={path}: cannot be read, expected {kinds[name]}: {error}") from error
+
+
+def _require_teachers(table: Table, wish: Wish, rows: Iterable[Row], chosen: Mapping[str, Job]) -> None:
+    """Make sure, from names and shapes alone, that given weight files are of the networks that are to teach.
+
+    Raises:
+        DistillError: one is of another network, or cannot be read.
+    """
+    wanted = {
+        (table.runs[row.of].teacher, config.teacher.arch, config.teacher.num_classes)
+        for row in rows
+        if row.of in table.runs and table.runs[row.of].teacher in wish.teachers
+        for name in jobs_of(table, wish, row)
+        if name in chosen and isinstance(config := chosen[name].config, Config)
+    }
+    for name, arch, num_classes in sorted(wanted):
+        try:
+            weights = load_weights(wish.teachers[name])
+            if weights.arch not in (None, arch):
+                raise DistillError(f"{weights.path}: holds a {weights.arch}")
+            require_network(weights, arch=arch, num_classes=num_classes)
+        except DistillError as error:
+            raise DistillError(
+                f"--teacher {name}: {error}; expected a {arch} of {num_classes} classes, as the table's configs say"
+            ) from error
 
 
 def _nearest(name: str, names: Collection[str]) -> str:

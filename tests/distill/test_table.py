@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -15,6 +16,7 @@ from distill import packaged
 from distill.cli.checking import TABLES
 from distill.config import CONFIGS, Config, parse_config
 from distill.errors import DistillError
+from distill.models import build_model
 from distill.table import portable
 from distill.table.jobs import jobs_of, make_jobs, missing
 from distill.table.page import Page, cells, html, markdown, text
@@ -229,7 +231,9 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
     none.mkdir()
     (none / "a.txt").write_text("no image")
     Image.new("RGB", (8, 8)).save(photo)
-    wish = Wish(inputs={"photo": photo, "data": data}, teachers={"given": photo})
+    file = tmp_path / "given.pth"
+    torch.save(build_model("resnet56", 10).state_dict(), file)
+    wish = Wish(inputs={"photo": photo, "data": data}, teachers={"given": file})
     assert make_plan(parsed, wish, ("two",)).chosen.keys() == {"sets/real", "runs/two/seed0"}
     assert make_plan(parsed, wish, ("bi*",)).chosen.keys() == {"networks/big"}
     assert make_plan(parsed, wish, ()).chosen.keys() == make_plan(parsed, wish, ()).jobs.keys()
