@@ -36,6 +36,15 @@ def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
     return model
 
 
+def require_network(weights: Weights, *, arch: str, num_classes: int) -> None:
+    """Make sure, from names and shapes alone, that a file holds ``arch`` with ``num_classes`` outputs.
+
+    Raises:
+        DistillError: it is of another network, or of another number of classes.
+    """
+    _fitting(weights, outline_of(arch, num_classes).state_dict(), arch, num_classes)
+
+
 def outline_of(arch: str, num_classes: int) -> nn.Module:
     """A network of names and shapes alone, which takes no memory.
 

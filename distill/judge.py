@@ -1,14 +1,16 @@
 """Evaluation data as a judge of networks, and of how a student differs from its teacher."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.data.labelled import LabelledImages
-from distill.errors import DistillError
+from distill.data.labelled import LabelledImages, load_labelled
+from distill.errors import DistillError, Say
 from distill.evaluate import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
 from distill.ranks import ALONE, Ranks
 from distill.teacher import TeacherConfig
@@ -64,6 +66,7 @@ class Judge:
         logits, labels = self._logits(network), self.data.labels
         result: dict[str, Any] = self._compare(logits)
         result["eval_images"] = len(labels)
+        result["eval_sha256"] = self.data.digest()
         result[f"{self.prefix}per_class"] = per_class_top1(logits, labels)
         if self.teacher_logits is not None:
             result["teacher_top1"] = self.teacher_top1
@@ -112,3 +115,20 @@ def require_top1(judge: Judge, config: TeacherConfig) -> None:
             f"{config.weights}: top-1 is {measured:.2f} %, teacher.min_top1 is {config.min_top1} %; "
             "check teacher.mean, teacher.std and that the evaluation data has the teacher's classes"
         )
+
+
+def tell_unmeasured(
+    summary: dict[str, Any], prefix: str, weights: Path, data: Path | None, size: int, say: Say
+) -> None:
+    """Say where the figures of a run that has ended are not of ``data``, read at ``size`` px as it would read it.
+
+    Raises:
+        DistillError: the data cannot be read.
+    """
+    if data is None:
+        return
+    command = shlex.join(["distill", "eval", "--weights", str(weights), "--data", str(data)])
+    if summary.get(f"{prefix}top1") is None:
+        say(f"it was not evaluated: {command}")
+    elif summary.get("eval_sha256") not in (None, load_labelled(data, size).digest()):
+        say(f"its figures are of other evaluation data than {data}; of this: {command}")

@@ -115,7 +115,7 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
     page = Page(
         table=plan.table,
         lines=lines,
-        command=portable.whole_command(plan.wish),
+        command=portable.whole_command(plan.wish, plan.only),
         facts=_facts(plan.wish, devices),
         commands=done_commands(plan.table, out),
     )
@@ -135,6 +135,6 @@ def _facts(wish: Wish, devices: list[str]) -> list[tuple[str, str]]:
 
 
 def _describe_input(path: Path, wish: Wish) -> str:
-    """A file's name and SHA-256, or a folder's name: a page is mailed, and paths tell of its writer's machine."""
+    """An input's name and SHA-256: a page is mailed, and paths tell of its writer's machine."""
     digest = wish.digests.get(path)
     return path.name if digest is None else f"{path.name}, SHA-256 {digest}"

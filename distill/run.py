@@ -18,7 +18,7 @@ from distill.engine import Engine
 from distill.errors import Say, ignore
 from distill.estimate import WORTH_STEPS, Cost, estimate
 from distill.evaluate import logits_of
-from distill.judge import Judge, Verdict, require_top1
+from distill.judge import Judge, Verdict, require_top1, tell_unmeasured
 from distill.labels import read_labels
 from distill.lesson import Lesson, LiveLesson, open_lesson
 from distill.loop import Loop
@@ -97,8 +97,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     ranks.require_same(identity)
     state, done = ranks.from_first(lambda: begin(out, STUDENT_NAME, identity, student, say))
     if done is not None:
-        if config.eval.data is not None and done.get("student_top1") is None:
-            say(f"it was not evaluated: distill eval --weights {out / STUDENT_NAME} --data {config.eval.data}")
+        tell_unmeasured(done, "student_", out / STUDENT_NAME, config.eval.data, size, say)
         return done
     judge = open_judge(config, lesson, size, device, say, ranks)
     seed = config.data.view_seed

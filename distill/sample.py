@@ -14,7 +14,7 @@ from manifests.errors import PatchSetError
 from manifests.files import write_atomically
 from manifests.outline import read_outlines
 from manifests.reader import evenly_spaced, read_patches
-from manifests.schema import patch_key
+from manifests.schema import PACKED, Manifest, patch_key
 
 MANIFEST_NAME = "patchset.json"
 SHEET_NAME = "patches.png"
@@ -56,3 +56,8 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def photo_option(manifest: Manifest | None) -> str:
+    """What ``distill report`` may be given beside a run of this set: nothing where no photo made it."""
+    return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

@@ -30,7 +30,15 @@ def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
     """Write ``out/summary.json`` over runs' summaries, and return its top-1 as a line.
 
     ``mean`` and ``deviation`` (of the sample, n - 1; null for one run) are given for every figure all runs have.
+
+    Raises:
+        DistillError: they were measured on different evaluation data.
     """
+    if len({summary.get("eval_sha256") for summary in summaries} - {None}) > 1:
+        raise DistillError(
+            f"{out}: its runs were measured on different evaluation data, so they have no mean; "
+            "measure each with distill eval, or choose another --out"
+        )
     names = [*(prefix + figure for figure in FIGURES), *SHARED]
     held = [name for name in names if all(summary.get(name) is not None for summary in summaries)]
     seeds = [summary["seed"] for summary in summaries]

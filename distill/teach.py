@@ -13,7 +13,7 @@ from distill.data.view import Resident, View, fits_gpu
 from distill.errors import DistillError, Say, ignore
 from distill.estimate import WORTH_STEPS, Cost, estimate
 from distill.fit import outline_of
-from distill.judge import Judge, Verdict
+from distill.judge import Judge, Verdict, tell_unmeasured
 from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
@@ -60,13 +60,15 @@ def teach(
         if images.images.shape[1] != images.images.shape[2]:
             height, width = images.images.shape[1:3]
             raise DistillError(f"{data}: images are {width}×{height}, expected square ones; set data.size")
-        require_size(config.network.arch, config.network.num_classes, config.augment.output_size(images.size))
+        size = config.augment.output_size(images.size)
+        require_size(config.network.arch, config.network.num_classes, size)
         digest = images.digest()
         identity = identity_of(config, data=digest)
         outline = outline_of(config.network.arch, config.network.num_classes)
         ranks.require_same(identity)
         state, done = ranks.from_first(lambda: begin(out, TEACHER_NAME, identity, outline, say))
         if done is not None:
+            tell_unmeasured(done, "", out / TEACHER_NAME, config.eval.data, size, say)
             return done
         steps = config.train.steps(len(images.labels), config.data.batch_size)
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:

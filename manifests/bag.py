@@ -13,7 +13,7 @@ from pathlib import Path
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.files import describe_os_error, write_atomically
-from manifests.patchset import PatchSet
+from manifests.patchset import MANIFEST_NAME, PatchSet
 
 _LARGE = frozenset({".tar", ".parquet"})
 _TAGS = ("bag-info.txt", "manifest-sha256.txt", "bagit.txt", "tagmanifest-sha256.txt")
@@ -46,6 +46,13 @@ def write_bag(
         with contextlib.suppress(OSError):
             bag.rmdir()
         raise
+
+
+def set_in_bag(folder: Path) -> Path | None:
+    """The folder of the set, where ``folder`` is a bag of one and no set itself."""
+    inner = folder / "data"
+    bagged = (folder / "bagit.txt").is_file() and (inner / MANIFEST_NAME).is_file()
+    return inner if bagged and not (folder / MANIFEST_NAME).exists() else None
 
 
 def _write(

@@ -86,7 +86,7 @@ Recipe {recipe}, seed {manifest.seed}. The bytes are fixed for good:
 
 ## Source
 
-{"".join(_source(source, digest) for source in manifest.sources)}
+{"".join(_source(source, what_of(manifest, source), digest) for source in manifest.sources)}
 ## Use
 
 ```sh
@@ -122,9 +122,16 @@ _PACKED = ("Images, packed as patches,", "Packed from files, which no photo make
 """What the patches are, and how the same bytes are had elsewhere."""
 
 
-def _source(source: Source, digest: str) -> str:
+def what_of(manifest: Manifest, source: Source) -> str:
+    """How large a source is: a photo in pixels, a folder of images by their number."""
+    if manifest.recipe.get("name") == PACKED:
+        return "1 image" if manifest.n == 1 else f"{manifest.n:,} images"
+    return f"{source.width}×{source.height} pixels"
+
+
+def _source(source: Source, what: str, digest: str) -> str:
     lines = [
-        f"- **{plain(source.name)}**, {source.width}×{source.height} pixels, {digest} `{source.sha256}`",
+        f"- **{plain(source.name)}**, {what}, {digest} `{source.sha256}`",
         f"  - Licence: {plain(source.licence)}"
         if source.licence
         else "  - Licence: **none is known.** Without one"

@@ -17,6 +17,8 @@ from manifests.schema import Manifest
 from manifests.sums import SUMS_NAME, format_sums, read_sums
 
 MAX_CARD_BYTES = 16 << 20
+BY_EXPORT = "'patchgen export' writes it anew"
+"""What mends a file that follows from the manifest."""
 _WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})
 _WORDS_BYTES = 1 << 16
 """That other wording may add to a file."""
@@ -99,13 +101,13 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
     for name, data in derived_files(manifest).items():
         try:
             if not is_plain(folder / name):
-                yield name, "is missing or no regular file; 'patchgen export' writes it anew"
+                yield name, f"is missing or no regular file; {BY_EXPORT}"
             elif not agree(read_regular_file(folder / name, _longest(data)), data):
-                yield name, "is not what the manifest gives; 'patchgen export' writes it anew"
+                yield name, f"is not what the manifest gives; {BY_EXPORT}"
         except OSError as error:
             yield (
                 name,
-                f"is not what the manifest gives: {error.strerror}; 'patchgen export' writes it anew",
+                f"is not what the manifest gives: {error.strerror}; {BY_EXPORT}",
             )
 
 

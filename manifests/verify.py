@@ -14,7 +14,7 @@ from pathlib import Path
 from manifests.digest import file_digest, pixel_root
 from manifests.errors import PatchSetError
 from manifests.files import PART_PREFIX, is_plain
-from manifests.finish import derived_faults, file_digests, longest_exports
+from manifests.finish import BY_EXPORT, derived_faults, file_digests, longest_exports
 from manifests.indexes import dali_name
 from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.processes import die_with_parent, start_server, starting_processes
@@ -36,6 +36,11 @@ class Fault:
 
     file: str
     what: str
+
+    @property
+    def mended_by_export(self) -> bool:
+        """Whether ``patchgen export`` makes it good."""
+        return self.what.endswith(BY_EXPORT)
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}"
@@ -101,16 +106,16 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
     for name, most in exports.items():
         if is_plain(folder / name):
             if (size := (folder / name).stat().st_size) > most:
-                yield name, f"{size} bytes, expected at most {most}; 'patchgen export' writes it anew"
+                yield name, f"{size} bytes, expected at most {most}; {BY_EXPORT}"
                 return
             expected[name] = file_digest(folder / name)
     for name in sorted(expected.keys() | sums.keys()):
         if name in exports and name not in expected:
-            yield name, f"is missing, {SUMS_NAME} names it; 'patchgen export' writes it anew"
+            yield name, f"is missing, {SUMS_NAME} names it; {BY_EXPORT}"
         elif sums.get(name) != expected.get(name):
             origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest says"
             said = f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
-            yield SUMS_NAME, said
+            yield SUMS_NAME, f"{said}; {BY_EXPORT}" if name in exports else said
 
 
 def _export_faults(folder: Path, manifest: Manifest) -> Faults:
@@ -128,7 +133,8 @@ def _name_faults(folder: Path, manifest: Manifest) -> Faults:
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in folder.iterdir()}
     for name in sorted(expected - found):
-        yield name, "is missing; rebuild it or copy it again from a good set"
+        again = BY_EXPORT if name == SUMS_NAME else "rebuild it or copy it again from a good set"
+        yield name, f"is missing; {again}"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
             yield ascii(name)[1:-1], "belongs to a build that is under way or was killed"

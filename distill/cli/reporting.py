@@ -82,6 +82,8 @@ def visualize(
     """
     from distill.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
     from distill.measure import load_network  # noqa: PLC0415
+    from distill.report.collect import read_run  # noqa: PLC0415
+    from distill.sample import photo_option  # noqa: PLC0415
     from distill.visualize import Wish, visualize_run, visualize_weights  # noqa: PLC0415
 
     wish = Wish(classes=classes, steps=steps, seed=seed, device=pick_device(device))
@@ -91,7 +93,7 @@ def visualize(
             raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
         for path in visualize_run(target, teacher, wish, say):
             click.echo(f"picture: {path}")
-        say(f"next: distill report {shlex.quote(str(target))} --image PHOTO")
+        say(f"next: distill report {shlex.quote(str(target))}{photo_option(read_run(target).manifest)}")
         return
     if teacher is not None:
         raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")

@@ -28,7 +28,7 @@ from manifests.terminal import InterruptedProgram, printable, say
 if TYPE_CHECKING:
     from distill.ranks import Ranks
 
-FOLLOWS_TRAIN = "distill visualize {0} && distill report {0} --image PHOTO"
+FOLLOWS_TRAIN = "distill visualize {0} && distill report {0}"
 FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
 
 
@@ -68,7 +68,9 @@ def train(
     from distill.device import pick_device  # noqa: PLC0415
     from distill.run import check_inputs  # noqa: PLC0415
     from distill.run import train as run_train  # noqa: PLC0415
+    from distill.sample import photo_option  # noqa: PLC0415
     from distill.seeds import check_seeds_folder  # noqa: PLC0415
+    from manifests import open_patchset  # noqa: PLC0415
 
     name, text = packaged.read(CONFIGS, config_name)
     settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
@@ -97,7 +99,7 @@ def train(
         first.train.seed,
         f"student {first.student.arch}",
         "student_",
-        FOLLOWS_TRAIN,
+        FOLLOWS_TRAIN + photo_option(open_patchset(patches).manifest),
         resume=resume,
     )
 

@@ -58,7 +58,9 @@ def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
             config = record.config.model_dump(mode="json")
             config["train"].pop("seed")
             (config.get("data") or {}).pop("view_seed", None)
-            key = json.dumps([config, record.figure("set_id")], sort_keys=True, default=str)
+            key = json.dumps(
+                [config, record.figure("set_id"), record.figure("eval_sha256")], sort_keys=True, default=str
+            )
             groups.setdefault(key, []).append(record)
     spreads = []
     for runs in groups.values():

@@ -34,6 +34,7 @@ class Summary(_File):
     seconds: Figure | None = None
     images_per_second: Figure | None = None
     eval_images: Count | None = None
+    eval_sha256: str | None = None
     size: Count | None = None
     seed: Count | None = None
     weights: str | None = None

@@ -19,6 +19,9 @@ from distill.table.wish import Wish
 from manifests.canonical import canonical_json
 from manifests.digest import file_digest
 
+DIGEST_OF = "sha256 of "
+"""Stands before a file's name, or an input's variable, in what a job is made from."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
@@ -73,9 +76,9 @@ def _identity(job: Job, wish: Wish) -> dict[str, Any]:
     for word in job.argv:
         path = Path(word)
         if path.is_absolute() and (digest := wish.digests.get(path)):
-            value[f"sha256 of {portable.text(word, wish)}"] = digest
+            value[f"{DIGEST_OF}{portable.text(word, wish)}"] = digest
         elif path.is_absolute() and path.suffix in (".yaml", ".yml") and job.config is None:
-            value[f"sha256 of {path.name}"] = file_digest(path)
+            value[f"{DIGEST_OF}{path.name}"] = file_digest(path)
     return value
 
 

@@ -17,6 +17,7 @@ LEGEND = "Top-1 in percent at the last step; ± is the deviation over seeds. Tim
 NAMES = {
     "set_id": "patch set (set_id)",
     "data_sha256": "training images",
+    "eval_sha256": "evaluation images and labels",
     "teacher_sha256": "teacher's file",
     "config_sha256": "config, with the order it gives",
     "sha256": "result's file",

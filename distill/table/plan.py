@@ -10,19 +10,22 @@ from pathlib import Path
 
 from PIL import Image
 
+from distill.config import Config
 from distill.data.labelled import count_images
 from distill.errors import DistillError
+from distill.fit import require_network
 from distill.table.jobs import Job, jobs_of, make_jobs, missing
-from distill.table.schema import PHOTO, Table
+from distill.table.pins import pin
+from distill.table.schema import PHOTO, Row, Table
 from distill.table.wish import Wish
-from manifests.digest import file_digest
+from distill.weights import load_weights
 
 SEED = "train.seed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A table, what was wished of it, all ``jobs`` this allows, and the ``chosen`` ones.
+    """A table, what was wished of it, all ``jobs`` this allows, and the ``chosen`` ones, of rows that ``only`` names.
 
     ``skipped`` says how many rows lack which options.
     """
@@ -32,6 +35,7 @@ class Plan:
     jobs: dict[str, Job]
     chosen: dict[str, Job]
     skipped: dict[str, int]
+    only: tuple[str, ...] = ()
 
 
 def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
@@ -41,8 +45,7 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
         DistillError: something was named that is not there, a config is wrong, or nothing is left to run.
     """
     _check(table, wish)
-    files = [path for _, path in wish.given() if path.is_file()]
-    wish = dataclasses.replace(wish, digests={path: file_digest(path) for path in files})
+    wish = dataclasses.replace(wish, digests={path: pin(name, path) for name, path in wish.given()})
     rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
     if not rows:
         names = ", ".join(sorted({row.of for row in table.rows}))
@@ -58,7 +61,9 @@ def make_plan(table: Table, wish: Wish, only: tuple[str, ...]) -> Plan:
         inputs = ", ".join(f"{name} ({what})" for name, what in sorted(table.inputs().items()))
         raise DistillError(f"no row can be run: give --input NAME=PATH for {inputs}")
     skipped = Counter(" ".join(lacks[row.of]) for row in rows if lacks[row.of])
-    return Plan(table=table, wish=wish, jobs=jobs, chosen=_with_needs(jobs, able), skipped=dict(skipped))
+    chosen = _with_needs(jobs, able)
+    _require_teachers(table, wish, rows, chosen)
+    return Plan(table=table, wish=wish, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
 
 
 def _check(table: Table, wish: Wish) -> None:
@@ -94,6 +99,31 @@ def _require_readable(inputs: Mapping[str, Path], kinds: Mapping[str, str]) -> N
             raise DistillError(f"--input {name}: {error}; expected {kinds[name]}") from error
         except (OSError, Image.DecompressionBombError) as error:
             raise DistillError(f"--input {name}={path}: cannot be read, expected {kinds[name]}: {error}") from error
+
+
+def _require_teachers(table: Table, wish: Wish, rows: Iterable[Row], chosen: Mapping[str, Job]) -> None:
+    """Make sure, from names and shapes alone, that given weight files are of the networks that are to teach.
+
+    Raises:
+        DistillError: one is of another network, or cannot be read.
+    """
+    wanted = {
+        (table.runs[row.of].teacher, config.teacher.arch, config.teacher.num_classes)
+        for row in rows
+        if row.of in table.runs and table.runs[row.of].teacher in wish.teachers
+        for name in jobs_of(table, wish, row)
+        if name in chosen and isinstance(config := chosen[name].config, Config)
+    }
+    for name, arch, num_classes in sorted(wanted):
+        try:
+            weights = load_weights(wish.teachers[name])
+            if weights.arch not in (None, arch):
+                raise DistillError(f"{weights.path}: holds a {weights.arch}")
+            require_network(weights, arch=arch, num_classes=num_classes)
+        except DistillError as error:
+            raise DistillError(
+                f"--teacher {name}: {error}; expected a {arch} of {num_classes} classes, as the table's configs say"
+            ) from error
 
 
 def _nearest(name: str, names: Collection[str]) -> str:

@@ -41,12 +41,13 @@ def setting(key: str, value: Any) -> str:
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
-def whole_command(wish: Wish) -> str:
-    """The command that makes the whole table."""
+def whole_command(wish: Wish, only: Iterable[str] = ()) -> str:
+    """The command that makes a table's rows that ``only`` chooses; without, the whole table."""
     words = ["distill", "reproduce", wish.name]
     parts = []
     for option, paths, prefix in (("--input", wish.inputs, ""), ("--teacher", wish.teachers, TEACHER)):
         parts += [f'{option} {name}="${variable(prefix + name)}"' for name in paths]
+    words += [word for pattern in only for word in ("--only", pattern)]
     if wish.scale != 1:
         words += ["--scale", repr(wish.scale)]
     if wish.teacher_scale != wish.scale:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
-from distill.table.jobs import Job
+from distill.table import portable
+from distill.table.jobs import DIGEST_OF, Job
 from distill.table.wish import Wish
 from manifests.canonical import parse_json
 from manifests.diff import differences
@@ -52,6 +53,18 @@ def require_own(out: Path, wish: Wish, jobs: Iterable[Job]) -> None:
         record = read_record(out, job.name)
         if record is not None and _begun(out, job):
             _require_same(out, job.name, record["made_from"], dict(job.identity))
+    _require_same_inputs(out, wish)
+
+
+def _require_same_inputs(out: Path, wish: Wish) -> None:
+    """Hold the inputs against those of every row, also of rows and seeds that are not asked for now."""
+    now = {f"{DIGEST_OF}{portable.text(str(path), wish)}": digest for path, digest in wish.digests.items()}
+    for path in sorted((out / RECORDS).rglob("*.json")):
+        name = path.relative_to(out / RECORDS).with_suffix("").as_posix()
+        record = read_record(out, name)
+        if record is not None and (out / name).exists():
+            held = {key: record["made_from"][key] for key in sorted(now.keys() & record["made_from"].keys())}
+            _require_same(out, name, held, {key: now[key] for key in held})
 
 
 def _begun(out: Path, job: Job) -> bool:

@@ -48,7 +48,8 @@ class Line:
         return None if self.mean is None or self.paper is None else self.mean - self.paper
 
 
-DIGESTS = ("set_id", "data_sha256", "teacher_sha256", "config_sha256", "sha256")
+DIGESTS = ("set_id", "data_sha256", "eval_sha256", "teacher_sha256", "config_sha256", "sha256")
+OTHER_DATA = "seeds were measured on different evaluation data, so they have no mean"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,8 @@ def _with_figures(line: Line, held: list[RunRecord], after: float, states: list[
     for key in DIGESTS if after == 1 else DIGESTS[:-1]:  # the last one is of the weights at the end
         values = [value for record in held if (value := record.figure(key))]
         digests |= {key: ", ".join(dict.fromkeys(values))} if values else {}
+    if ", " in digests.get("eval_sha256", ""):
+        return dataclasses.replace(line, digests=digests, state="; ".join([*states, OTHER_DATA]))
     points = [(record, point) for record in held if (point := _point(record, after)) is not None]
     if not points:
         return dataclasses.replace(line, digests=digests, state="; ".join([*states, "not evaluated then"]))
@@ -159,5 +162,6 @@ def _given(line: Line, table: Table, row: Row, out: Path) -> Line:
         ended = _ended(out, name)
         record = None if ended is None else ended.record
         if record is not None and (top1 := record.figure("teacher_top1")) is not None:
-            return dataclasses.replace(line, top1=(top1,), digests={"sha256": record.figure("teacher_sha256") or ""})
+            held = {"eval_sha256": record.figure("eval_sha256"), "sha256": record.figure("teacher_sha256")}
+            return dataclasses.replace(line, top1=(top1,), digests={key: text for key, text in held.items() if text})
     return dataclasses.replace(line, state="given; measured with the first run that it teaches")

@@ -13,7 +13,7 @@ TEACHER = "teacher-"
 class Wish:
     """What a user says of the table called ``name``. ``inputs`` and ``teachers`` are absolute paths by its names.
 
-    ``digests`` are the SHA-256 of those that are files, by path. ``scale`` and ``teacher_scale`` multiply the length
+    ``digests`` are ``pins.pin`` of each path. ``scale`` and ``teacher_scale`` multiply the length
     of runs and of networks. ``settings`` and ``teacher_settings`` override keys of their configs, and what the table
     sets in a row; those of the table's ``variant`` give way to a row's. ``folder`` is where paths in the table start.
     """

@@ -50,6 +50,7 @@ def verify(
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
+    from manifests.bag import set_in_bag  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
 
     if fast and regenerate:
@@ -63,6 +64,8 @@ def verify(
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise PatchgenError(f"{folder}: {what}; give the folder of a set")
+    if (inner := set_in_bag(folder)) is not None:
+        raise PatchgenError(f"{folder}: is a BagIt bag, whose set is in its data folder; verify {inner}")
     with progress_bar("verifying patches", _announced(folder)) as update:
         report = run_verify(folder, fast=fast, workers=cores(workers), on_patches=counting(update))
     faults, again = list(report.faults), 0
@@ -76,9 +79,9 @@ def verify(
             click.echo(printable(str(line)))
     if faults:
         many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise PatchgenError(
-            f"{location_name(shards)}: {many}; rebuild the set, or copy what is named from a good one"
-        )
+        small = all(fault.mended_by_export for fault in faults)
+        advice = "run patchgen export" if small else "rebuild the set, or copy what is named from a good one"
+        raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
 def _verdict(report: "Report", faults: "list[Fault]", *, fast: bool, again: int) -> dict[str, Any]:
@@ -195,6 +198,8 @@ def info(shards: Path | str, as_json: bool) -> None:
 
 
 def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
+    from manifests.card import what_of  # noqa: PLC0415
+
     encoding = manifest.encoding.model_dump(mode="json")
     options = ", ".join(f"{key} {value}" for key, value in encoding.items() if key != "format")
     recipe = dict(manifest.recipe)
@@ -209,7 +214,7 @@ def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
     ]
     for source in manifest.sources:
         card = [source.licence or "no licence named", source.attribution, source.url]
-        lines.append(("source", f"{source.name}, {source.width}×{source.height}, sha256 {source.sha256}"))
+        lines.append(("source", f"{source.name}, {what_of(manifest, source)}, sha256 {source.sha256}"))
         lines.append(("", "; ".join(text for text in card if text)))
     lines.append(("made with", ", ".join(f"{key} {value}" for key, value in manifest.environment.items())))
     return lines

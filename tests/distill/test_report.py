@@ -267,3 +267,20 @@ def test_the_page_in_a_browser(run: Path, photo_path: Path, run_distill: Program
     assert run_distill("report", run).status == 0
     for width in (390, 1200):
         assert width_needed(run / "report.html", width, tmp_path) <= width
+
+
+def test_no_photo_is_asked_for_where_none_made_the_set(
+    run_patchgen: Program, run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    out, images = tmp_path / "run", tmp_path / "images"
+    images.mkdir()
+    for seed in range(20):
+        write_image(images / f"{seed}.png", make_photo(32, 32, seed))
+    assert f"report {out} --image PHOTO\n" in run_distill(*arguments, out).out
+    assert run_patchgen("pack", images, "--out", tmp_path / "packed").status == 0
+    arguments[arguments.index("--shards") + 1] = tmp_path / "packed"
+    trained = run_distill(*arguments, tmp_path / "of-packed")
+    report = f"distill report {tmp_path / 'of-packed'}"
+    assert f"next: distill visualize {tmp_path / 'of-packed'} && {report}\n" in trained.out
+    seen = run_distill("visualize", tmp_path / "of-packed", "--steps", 1, "--classes", "0")
+    assert seen.out.endswith(f"next: {report}\n")

@@ -21,14 +21,16 @@ import distill.teach
 from distill.config import Config, SupervisedConfig
 from distill.errors import DistillError
 from distill.estimate import duration, size_of
+from distill.models import build_model
 from distill.run import estimate_run
 from distill.table.jobs import Job
 from distill.table.records import is_done, read_record
 from distill.table.runner import Events, run_jobs, samples_seen
 from distill.teach import estimate_teaching
+from distill.weights import save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.browser import needs_chromium, visit
-from tests.distill.conftest import CONFIG
+from tests.distill.conftest import CONFIG, MEAN, STD
 from tests.distill.running import same
 
 CPU = torch.device("cpu")
@@ -151,6 +153,14 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     photo.write_bytes(pixels + b" ")
     assert_one_line(run_distill(*words, out), "sets/photo was begun otherwise: sha256 of $PHOTO was")
     photo.write_bytes(pixels)
+    four = Path(str(words[3]).removeprefix("four="))
+    for part in ("test", "train"):  # with nothing left to do
+        image = four / part / "class1" / "0.png"
+        pixels = image.read_bytes()
+        image.write_bytes((four / part / "class1" / "1.png").read_bytes())
+        refused = run_distill(*words, out, "--only", "net")
+        assert_one_line(refused, "was begun otherwise: sha256 of $FOUR was", "is now", "choose another --out")
+        image.write_bytes(pixels)
     assert (out / "table.md").read_bytes() == before
     four = Path(str(words[3]).removeprefix("four="))
     four.rename(four.with_name("moved"))
@@ -160,6 +170,30 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     four.with_name("moved").rename(four)
 
 
+def test_a_seed_on_other_data_joins_no_row(
+    words: list[Any], four: Path, teacher_path: Path, run_distill: Program, tmp_path: Path
+) -> None:
+    """Also where the job itself was never begun, and where files alone do not tell."""
+    out, record = tmp_path / "out", tmp_path / "out/jobs/runs/photo/seed0.json"
+    given = ["--teacher", f"net={teacher_path}", "--only", "photo", "--seeds"]
+    assert run_distill(*words, out, *given, "0").status == 0
+    summary = json.loads((out / "runs/photo/seed0/summary.json").read_text())
+    assert f"evaluation images and labels {summary['eval_sha256']}" in (out / "table.md").read_text()
+    assert summary["eval_sha256"] in (out / "table.html").read_text()
+    (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
+    assert_one_line(
+        run_distill(*words, out, *given, "1"), "runs/photo/seed0 was begun otherwise: sha256 of $FOUR was"
+    )
+    value = json.loads(record.read_text())
+    del value["made_from"]["sha256 of $FOUR"]
+    record.write_text(json.dumps(value))
+    result = run_distill(*words, out, *given, "1")
+    assert result.status == 0
+    assert (
+        "one image: paper 80.00, seeds were measured on different evaluation data, so they have no mean" in result.out
+    )
+
+
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ["--teacher", f"net={teacher_path}", "--only", "net", "--only", "photo", "--scale", "0.5"]
@@ -167,8 +201,31 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
     assert result.status == 0 and not (out / "networks").exists(), result
     summary = json.loads((out / "runs/photo/seed0/summary.json").read_text())
     assert summary["samples_seen"] == 48
+    made_by = ' --teacher net="$TEACHER_NET" --only net --only photo --scale 0.5\n'
+    assert made_by in (out / "table.md").read_text()
     assert f"four classes, teacher: paper 90.00, ours {summary['teacher_top1']:.2f}" in result.out
     assert summary["teacher_sha256"] in (out / "table.md").read_text()
+
+
+def test_a_teacher_of_another_network_is_refused_first(
+    words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path
+) -> None:
+    out, silent = tmp_path / "out", tmp_path / "silent.pth"
+    other, five = build_model("resnet14", 4), build_model("resnet8", 5)
+    save_weights(tmp_path / "other.safetensors", other, arch="resnet14", num_classes=4, mean=MEAN, std=STD)
+    save_weights(tmp_path / "five.safetensors", five, arch="resnet8", num_classes=5, mean=MEAN, std=STD)
+    torch.save(other.state_dict(), silent)
+    (tmp_path / "photo.pth").write_bytes(b"no weights")
+    expected = "expected a resnet8 of 4 classes, as the table's configs say"
+    for name, part in (
+        ("other.safetensors", "holds a resnet14; "),
+        ("five.safetensors", "has 5 classes, but num_classes is 4"),
+        ("silent.pth", "is not a resnet8: has the unknown "),
+        ("photo.pth", "photo.pth: "),
+    ):
+        result = run_distill(*words, out, "--teacher", f"net={tmp_path / name}", "--only", "photo")
+        assert_one_line(result, f"--teacher net: {tmp_path / name}: ", part, expected)
+        assert not out.exists()
 
 
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Runs that stop and go on: at a signal, a kill, a crash; and which run may go on where."""
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ import distill.runs
 import distill.tensors
 from distill.engine import Engine
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import Stopping
+from tests.distill.conftest import Stopping, png, write_tar
 from tests.distill.running import same, timeless
 
 
@@ -85,6 +87,46 @@ def test_resume_refuses_another_run(
     for name in ("checkpoint.pt", "checkpoint.previous.pt"):
         (out / name).write_bytes(b"torn")
     assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.pt: damaged")
+
+
+@pytest.fixture
+def other_path(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
+    """The evaluation data with one label changed."""
+    members = []
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
+        members += [(f"{i:04d}.cls", str(0 if i == 3 else label).encode()), (f"{i:04d}.png", png(image))]
+    return write_tar(tmp_path / "other.tar", members)
+
+
+def test_figures_of_a_finished_run_are_not_taken_for_those_of_other_data(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert run_distill(*arguments, out).status == 0
+    same_data = run_distill(*arguments, out, "--resume")
+    assert same_data.status == 0 and "evaluation data" not in same_data.out
+    arguments[arguments.index("--eval") + 1] = other_path
+    result = run_distill(*arguments, out, "--resume")
+    command = f"distill eval --weights {out / 'student.safetensors'} --data {other_path}"
+    assert result.status == 0
+    assert f"its figures are of other evaluation data than {other_path}; of this: {command}\n" in result.out
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps(summary | {"student_top1": None}))
+    assert f"it was not evaluated: {command}\n" in run_distill(*arguments, out, "--resume").out
+
+
+def test_seeds_on_different_data_have_no_mean(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
+) -> None:
+    out = tmp_path / "seeds"
+    assert run_distill(*arguments, out, "--seeds", "0").status == 0
+    arguments[arguments.index("--eval") + 1] = other_path
+    result = run_distill(*arguments, out, "--seeds", "0,1", "--resume")
+    assert result.status == 1 and result.err.endswith(
+        f"{out}: its runs were measured on different evaluation data, so they have no mean; "
+        "measure each with distill eval, or choose another --out\n"
+    )
+    assert (out / "seed1" / "summary.json").exists()
 
 
 def test_resume_leaves_a_folder_that_is_no_run_alone(

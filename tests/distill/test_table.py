@@ -1,12 +1,14 @@
 """Tables: what their YAML may say, the commands they become, and the page of their results."""
 
 import dataclasses
+import hashlib
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -14,9 +16,11 @@ from distill import packaged
 from distill.cli.checking import TABLES
 from distill.config import CONFIGS, Config, parse_config
 from distill.errors import DistillError
+from distill.models import build_model
 from distill.table import portable
 from distill.table.jobs import jobs_of, make_jobs, missing
 from distill.table.page import Page, cells, html, markdown, text
+from distill.table.pins import pin
 from distill.table.plan import make_plan
 from distill.table.results import Line
 from distill.table.schema import Table, parse_table
@@ -202,6 +206,9 @@ def test_commands_for_any_machine() -> None:
         'distill reproduce \'my $(x) table.yaml\' --input 4x="$_4X" --input a-b="$A_B" --teacher 4x="$TEACHER_4X" '
         "--scale 0.1234567 --seeds 1,2 --set 'data.cache_dir=\"cache😀\"'"
     )
+    assert portable.whole_command(Wish(name="main", inputs={}, scale=0.5), ("cifar10-*", "net")) == (
+        "distill reproduce main --only 'cifar10-*' --only net --scale 0.5 --teacher-scale 1.0"
+    )
 
 
 def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
@@ -224,7 +231,9 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
     none.mkdir()
     (none / "a.txt").write_text("no image")
     Image.new("RGB", (8, 8)).save(photo)
-    wish = Wish(inputs={"photo": photo, "data": data}, teachers={"given": photo})
+    file = tmp_path / "given.pth"
+    torch.save(build_model("resnet56", 10).state_dict(), file)
+    wish = Wish(inputs={"photo": photo, "data": data}, teachers={"given": file})
     assert make_plan(parsed, wish, ("two",)).chosen.keys() == {"sets/real", "runs/two/seed0"}
     assert make_plan(parsed, wish, ("bi*",)).chosen.keys() == {"networks/big"}
     assert make_plan(parsed, wish, ()).chosen.keys() == make_plan(parsed, wish, ()).jobs.keys()
@@ -254,6 +263,26 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         make_plan(parsed, Wish(inputs={"data": data}, teachers={"big": photo}), ("big",))
     with pytest.raises(DistillError, match="--only x\\*: matches no row; rows are of big, one, two"):
         make_plan(parsed, wish, ("x*",))
+
+
+def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    (folder / "b").mkdir(parents=True)
+    (folder / "a").write_bytes(b"1")
+    (folder / "b" / "c").write_bytes(b"22")
+    one, two = (hashlib.sha256(content).hexdigest() for content in (b"1", b"22"))
+    lines = f"{one}  a\n{two}  b/c\n".encode()
+    assert pin("data", folder / "a") == one
+    assert pin("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
+    (folder / "b" / "again").symlink_to(folder)
+    (folder / "tables").mkdir()
+    (folder / "tables" / "table.json").write_text("{}")
+    assert pin("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
+    monkeypatch.setattr("distill.table.pins.MOST_HASHED", 2)
+    sizes = hashlib.sha256(b"1  a\n2  b/c\n").hexdigest()
+    assert pin("data", folder) == f"{sizes} over names and sizes of its files"
+    with pytest.raises(DistillError, match=r"data: .*none: cannot be read: No such file"):
+        pin("data", tmp_path / "none")
 
 
 def test_a_config_and_a_recipe_beside_the_table(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from manifests import open_patchset
 from manifests.schema import parse_manifest
 from tests.conftest import Program, assert_one_line, make_photo, write_image
@@ -43,6 +45,22 @@ def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_pa
     assert_one_line(run_patchgen("verify", tmp_path / "none"), "no such folder")
     assert run_patchgen("verify", copy, "--regenerate", 3).status == 2
     assert run_patchgen("verify", copy, "--fast", "--regenerate", 3, "--image", "x.png").status == 2
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "index.json", "croissant.json"])
+def test_what_export_writes_anew_asks_for_no_new_set(
+    name: str, patchset_path: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+    (copy / name).write_text("{}")
+    (copy / name).unlink() if name != "index.json" else None
+    found = run_patchgen("verify", copy)
+    assert_one_line(found, "run patchgen export")
+    assert "rebuild" not in found.err + found.out and "'patchgen export' writes it anew" in found.out
+    (copy / "patches-000001.tar").unlink()
+    assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy what is named")
+    shutil.copy(patchset_path / "patches-000001.tar", copy)
+    assert run_patchgen("export", copy).status == 0 and run_patchgen("verify", copy).status == 0
 
 
 def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path, run_patchgen: Program) -> None:

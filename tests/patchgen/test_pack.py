@@ -141,6 +141,20 @@ def test_other_formats_are_copied_too(
     assert open_patchset(tmp_path / "webp").manifest.encoding.format == "webp"
 
 
+def test_a_folder_has_no_size_in_pixels(tmp_path: Path, run_patchgen: Program) -> None:
+    (tmp_path / "mixed").mkdir()
+    for k, size in enumerate((40, 64, 90)):
+        write_image(tmp_path / "mixed" / f"{k}.png", make_photo(2 * size, size, k))
+    out = tmp_path / "out"
+    assert run_patchgen("pack", tmp_path / "mixed", "--size", 32, "--out", out).status == 0
+    digest = open_patchset(out).manifest.sources[0].sha256
+    assert f"- **mixed**, 3 images, SHA-256 of its files `{digest}`" in (out / "README.md").read_text()
+    told = run_patchgen("info", out)
+    assert (
+        f"mixed, 3 images, sha256 {digest}" in told.out and "180×90" not in told.out + (out / "README.md").read_text()
+    )
+
+
 def test_other_sizes_are_cut_and_scaled(tmp_path: Path, run_patchgen: Program) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
