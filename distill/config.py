@@ -75,7 +75,8 @@ class TrainConfig(_Group):
         samples = self.samples if self.samples is not None else round(float(self.epochs or 0) * n)
         if samples < batch_size:
             raise DistillError(
-                f"{samples} samples are under one batch of {batch_size}; raise train.samples or lower data.batch_size"
+                f"{samples} sample{'s are' if samples != 1 else ' is'} under one batch of {batch_size}; "
+                "raise train.samples or lower data.batch_size"
             )
         return samples // batch_size
 
