@@ -204,7 +204,7 @@ def _require_entries(value: dict[str, Any], where: str) -> None:
                     )
                 nested = next((key for key in part if isinstance(part[key], dict | list) and key != "parquet"), None)
                 if nested is not None:
-                    raise PatchSetError(f"{where}: {name}[{number}].{nested[:40]}: expected a text or a number")
+                    raise PatchSetError(f"{where}: {name}[{number}]: {nested[:40]!a} is no text and no number")
 
 
 def _require_modest(value: dict[str, Any], where: str) -> None:
