@@ -6,8 +6,5 @@ MIN_SIZE, MAX_SIZE = 8, 1024
 MAX_SHARD_PATCHES = 100_000
 """A shard's parameters and digests are held in memory while it is built: about 1 KB a patch."""
 
-MAX_SHARDS = 90_000
-"""A manifest names every shard, in about 400 bytes; one of more is refused (``manifests.schema.MAX_SHARDS``)."""
-
 MAX_IMAGE_BYTES = 256 << 20
 """Of one image among those that are packed."""

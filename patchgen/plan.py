@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from manifests.canonical import canonical_json
 from manifests.digest import NOT_IN_SET_ID_SOURCE
-from manifests.schema import FORMAT, Manifest
+from manifests.schema import FORMAT, MAX_SHARDS, Manifest
 from patchgen.environment import opencv_major
 from patchgen.errors import PatchgenError
-from patchgen.limits import MAX_SHARD_PATCHES, MAX_SHARDS, MAX_SIZE, MIN_SIZE
+from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 from patchgen.recipe import Recipe, Recorded, recorded_recipe
 from patchgen.source import Photo
 
