@@ -1,9 +1,13 @@
 """``distill`` in float64: in float32 two runs of which one adds in another order part within some dozen steps.
 
-Evaluation data comes in batches of six, so that several ranks have some.
+Evaluation data comes in batches of six, so that several ranks have some. Where ``CUT`` is set, the second rank dies in
+step 20, and once ``torchrun`` has started all again it has that stopped in step 60.
 """
 
 import dataclasses
+import os
+import signal
+import time
 from typing import Any
 
 import torch
@@ -16,6 +20,21 @@ import distill.loop
 import distill.run
 from distill.precision import DTYPES
 from distill.teacher import Teacher
+
+
+def die_or_stop(step: int) -> None:
+    """What happens to the second rank before a step."""
+    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if (attempt, step) == (0, 20):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (attempt, step) == (1, 60):
+        heard: list[int] = []
+        usual = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+        os.kill(os.getppid(), signal.SIGTERM)
+        while not heard:  # torchrun's, after which this rank hears it as any other would
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, usual)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
@@ -36,6 +55,14 @@ def main() -> None:
     distill.lesson.load_teacher = wide_teacher
     distill.run.new_network = lambda *arguments: new_network(*arguments).double()
     distill.evaluate.BATCH = 6
+    if "CUT" in os.environ and os.environ.get("RANK") == "1":
+        train_step = distill.loop.Loop.train_step
+
+        def cut(loop: distill.loop.Loop, step: int) -> Tensor:
+            die_or_stop(step)
+            return train_step(loop, step)
+
+        distill.loop.Loop.train_step = cut
     DTYPES["fp32"] = torch.float64
     distill.cli.main()
 
