@@ -25,7 +25,7 @@ from manifests.verify_shard import Faults, ShardReport, first_faults, verify_sha
 
 BUILD_MARKER = ".patchgen-build"
 MAX_TOLD = 1000
-"""Faults of all shards together."""
+"""Faults of all shards together that are kept; of the rest only their number is."""
 AHEAD = 4
 """Shards a process that may be verified before the first of them is looked at."""
 
@@ -83,7 +83,7 @@ def verify(
         tally = _Tally()
         root = pixel_root(tally.digests(_verify_shards(folder, manifest, workers), on_patches))
         patches = tally.patches
-        found += tally.faults
+        found += tally.told()
         if tally.complete and root != manifest.pixel_root:
             found.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables give {root}"))
     faults = [Fault(file=file, what=what) for file, what in dict.fromkeys(found)]
@@ -167,15 +167,25 @@ class _Tally:
     """What is kept of shards' reports, which hold 32 bytes a patch: ``complete`` if every table could be read."""
 
     faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    more: int = 0
+    last: str = ""
     patches: int = 0
     complete: bool = True
+
+    def told(self) -> list[tuple[str, str]]:
+        """The faults that are kept, and how many are not, in whose last file they were found."""
+        rest = [(self.last, f"and {self.more} more faults in the shards before it and in it")] if self.more else []
+        return self.faults + rest
 
     def digests(
         self, reports: Iterable[tuple[Shard, ShardReport]], on_patches: Callable[[int], None] | None
     ) -> Iterator[bytes]:
         """The pixel digests of each report, which is then forgotten."""
         for shard, report in reports:
-            self.faults += report.faults[: MAX_TOLD - len(self.faults)]
+            room = MAX_TOLD - len(self.faults)
+            self.faults += report.faults[:room]
+            if left := report.faults[room:]:
+                self.more, self.last = self.more + len(left), left[-1][0]
             self.patches += report.patches
             self.complete = self.complete and bool(report.pixel_digests)
             if on_patches is not None:

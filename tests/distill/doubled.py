@@ -1,7 +1,7 @@
 """``distill`` in float64: in float32 two runs of which one adds in another order part within some dozen steps.
 
-Evaluation data comes in batches of six, so that several ranks have some. Where ``CUT`` is set, the second rank dies in
-step 20, and once ``torchrun`` has started all again it has that stopped in step 60.
+Evaluation data comes in batches of six, so that several ranks have some. Where ``CUT`` is set, the second rank dies
+in step 20, and once ``torchrun`` has started all again it has that stopped in step 60.
 """
 
 import dataclasses

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import manifests.verify
 from manifests import open_patchset, tar
 from manifests.digest import set_id
 from manifests.finish import write_manifest
@@ -53,6 +54,16 @@ def test_every_flipped_bit_is_found(copy: Path) -> None:
             assert verify(copy).faults, (path.name, position)
         path.write_bytes(data)
     assert verify(copy).faults == ()
+
+
+def test_faults_that_are_not_listed_are_counted(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in copy.glob("*.tar"):
+        path.write_bytes(bytes(path.stat().st_size))
+    every = verify(copy).faults
+    monkeypatch.setattr(manifests.verify, "MAX_TOLD", 2)
+    faults = verify(copy).faults
+    assert set(faults[:2]) == set(every[:2]) and len(faults) == 3 < len(every)
+    assert f"and {len(every) - 2} more faults in the shards before it" in str(faults[2])
 
 
 def test_a_fault_names_its_member(copy: Path) -> None:
