@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from manifests.urls import Place
 ATTEMPTS = 5
 """Times in a row that a file is asked for in vain."""
 PAUSE = 0.5
-"""Seconds before the second of them; twice as long before each that follows."""
+"""Seconds before the second of them, and up to twice as many; twice as long before each that follows."""
 ENOUGH = 1 << 14
 """Bytes that make an attempt one that was not in vain, if none came as far before."""
 WHOLE_SECONDS = 900.0
@@ -65,7 +66,9 @@ def _read_once(place: Place, name: str, limit: int, end: float) -> bytes:
 
 
 def wait_again(failures: int, error: PassingError, channel: Channel) -> None:
-    """Pause before the next attempt, as long as a server told at least.
+    """Pause before the next attempt, as long as a server told at least, and by chance longer.
+
+    A server that turns many readers away at once must not have all of them back at once.
 
     Raises:
         PassingError: there were enough of them.
@@ -76,7 +79,8 @@ def wait_again(failures: int, error: PassingError, channel: Channel) -> None:
         soon = f" in {error.after:g} s" if error.after else ""
         told = str(error).removesuffix(AGAIN)
         channel.note(f"{told}{':' if told == str(error) else ';'} trying again{soon}")
-    channel.pause(max(error.after, PAUSE * 2 ** (failures - 1) if failures else 0.0))
+    pause = PAUSE * 2 ** (failures - 1) if failures else 0.0
+    channel.pause(max(error.after, pause) + random.uniform(0, pause))  # noqa: S311 - hides nothing
 
 
 def part_of(folder: Path, name: str) -> Path:

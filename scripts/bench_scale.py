@@ -5,6 +5,8 @@ remembers it) and the most that all of them had together (their proportional set
 The first batch is one of ``distill``'s: of the whole set, decoded once and kept, and of one that is streamed.
 
     python scripts/bench_scale.py --n 100000 --n 1000000 --n 10000000 --folder FOLDER --out benchmarks/scale.txt
+
+With ``--shard-size 1`` it shows what the number of shards costs, for then patches cost next to nothing.
 """
 
 import os
@@ -73,10 +75,11 @@ def _memory(pid: int) -> tuple[float, float]:
     return int(peak.split()[1]) / 1024, int(share.split()[1]) / 1024
 
 
-def steps(n: int, photo: Path) -> dict[str, list[str]]:
+def steps(n: int, photo: Path, shard_size: int | None) -> dict[str, list[str]]:
     """What is measured, in its order."""
     patchgen = [sys.executable, "-m", "patchgen"]
     build = [*patchgen, "build", "--image", str(photo), "--n", str(n), "--size", str(SIZE), "--out", "set", "-q"]
+    build += ["--shard-size", str(shard_size)] if shard_size else []
     return {
         "build": build,
         "build, all there": build,
@@ -103,10 +106,11 @@ def first_batch(cache: str) -> None:
 
 @click.command()
 @click.option("--n", "counts", multiple=True, type=int, default=(100_000, 1_000_000), show_default=True)
+@click.option("--shard-size", type=click.IntRange(1), help="Patches a shard.  [default: as a build has it]")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("scale"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
 @click.option("--batch", hidden=True)
-def main(counts: tuple[int, ...], folder: Path, out: Path | None, batch: str | None) -> None:
+def main(counts: tuple[int, ...], shard_size: int | None, folder: Path, out: Path | None, batch: str | None) -> None:
     """Measure sets of so many patches of 8 px, one after another; FOLDER needs 1.5 KB a patch."""
     if batch is not None:
         first_batch(batch)
@@ -121,7 +125,7 @@ def main(counts: tuple[int, ...], folder: Path, out: Path | None, batch: str | N
     for n in counts:
         place = folder.resolve() / str(n)
         place.mkdir()
-        for name, command in steps(n, photo).items():
+        for name, command in steps(n, photo, shard_size).items():
             used = measured(command, place)
             lines.append(
                 f"{n:>12,} {name:24s} {used.seconds:9.1f} s {used.largest:8.0f} MiB the largest process, "

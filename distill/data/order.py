@@ -76,7 +76,7 @@ class WindowOrder:
         self._sizes = np.array(sizes)
         self._firsts = np.cumsum(self._sizes) - self._sizes
         self._windows = -(-len(sizes) // window)
-        self._shards = functools.lru_cache(2)(self._shuffle_shards)
+        self._epoch = functools.lru_cache(2)(self._shuffle_shards)
         self._rows = functools.lru_cache(4)(self._shuffle_rows)
 
     def batch(self, step: int) -> Tensor:
@@ -93,27 +93,28 @@ class WindowOrder:
         mine = ranks.mask(self.batch_size)
         pieces = []
         for epoch in range(start // self.n, (stop - 1) // self.n + 1):
-            end = epoch * self.n
-            for window, shards in enumerate(self._shards(epoch)):
-                first, end = end, end + int(self._sizes[shards].sum())
-                if first < stop and start < end:
-                    rows = self._rows((epoch, window))[max(start - first, 0) : stop - first]
-                    here = mine[max(first - start, 0) :][: len(rows)]
-                    pieces.append(((epoch, window), rows[here]))
+            _, edges = self._epoch(epoch)
+            begin, end = max(start - epoch * self.n, 0), min(stop - epoch * self.n, self.n)
+            first = int(np.searchsorted(edges, begin, side="right")) - 1
+            last = int(np.searchsorted(edges, end, side="left"))
+            for window in range(first, last):
+                edge = int(edges[window])
+                rows = self._rows((epoch, window))[max(begin - edge, 0) : end - edge]
+                here = mine[epoch * self.n + max(begin, edge) - start :][: len(rows)]
+                pieces.append(((epoch, window), rows[here]))
         return pieces
 
     def wanted(self, place: Place, ranks: Ranks) -> Tensor:
         """Which rows of a window are this rank's in any batch: bool (rows)."""
         rows = self._rows(place)
-        before = self._shards(place[0])[: place[1]]
-        first = place[0] * self.n + sum(int(self._sizes[shards].sum()) for shards in before)
+        first = place[0] * self.n + int(self._epoch(place[0])[1][place[1]])
         wanted = torch.empty(len(rows), dtype=torch.bool)
         wanted[rows] = ranks.mask(self.batch_size)[(first + torch.arange(len(rows))) % self.batch_size]
         return wanted
 
     def shards(self, place: Place) -> list[int]:
         """Numbers of the shards in a window."""
-        return [int(shard) for shard in self._shards(place[0])[place[1]]]
+        return [int(shard) for shard in self._epoch(place[0])[0][place[1]]]
 
     def after(self, place: Place) -> Place:
         """The window behind ``place``."""
@@ -124,9 +125,11 @@ class WindowOrder:
         spans = [np.arange(self._sizes[shard]) + self._firsts[shard] for shard in self.shards(place)]
         return torch.from_numpy(np.concatenate(spans))
 
-    def _shuffle_shards(self, epoch: int) -> list[np.ndarray]:
+    def _shuffle_shards(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """An epoch's windows, shards each, and how many samples come before each of them and in all of them."""
         order = Stream(self._seed, "shards", epoch).permutation(len(self._sizes)).numpy()
-        return [order[first : first + self._window] for first in range(0, len(order), self._window)]
+        windows = [order[first : first + self._window] for first in range(0, len(order), self._window)]
+        return windows, np.cumsum([0, *(self._sizes[shards].sum() for shards in windows)])
 
     def _shuffle_rows(self, place: Place) -> Tensor:
         count = int(self._sizes[self.shards(place)].sum())
