@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import numpy as np
-from PIL import Image
 
 from manifests.errors import PatchSetError
 from manifests.remote import fetch_set, find_set
 from manifests.verify import verify
+from patchgen.synthetic import make_source, write_source
 
 PATCHES, SHARD = 10_000, 1_000
 
@@ -134,8 +133,8 @@ def read_one(url: str, folder: Path) -> Read:
 @contextlib.contextmanager
 def published(folder: Path, at_once: int, cut_every: int) -> Iterator[Server]:
     """A set of tiny patches, served."""
-    photo = folder / "photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)).save(photo)
+    photo = folder / "leaves.png"
+    write_source(photo, make_source("dead-leaves", 640, 480, 0))
     build = ["build", "--image", str(photo), "--n", str(PATCHES), "--size", "8", "--shard-size", str(SHARD)]
     subprocess.run([sys.executable, "-m", "patchgen", *build, "--out", str(folder / "set"), "-q"], check=True)
     server = Server(folder / "set", at_once, cut_every)

@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of patches: tiny ones are built, verified, opened, and trained on.
+"""How time and memory grow with the number of patches: they are built, verified, opened, and trained on.
 
 Each step is a program of its own. Memory is the largest resident set of any of its processes (as the kernel
 remembers it) and the most that all of them had together (their proportional sets, looked at several times a second).
@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import numpy as np
-from PIL import Image
 
-SIZE = 8
+from patchgen.synthetic import make_source, write_source
+
 OPEN = "from manifests import open_patchset; p = open_patchset('set'); p[len(p) // 2]; p.row(len(p) - 1)"
 EVERY = 0.2
 
@@ -75,10 +74,10 @@ def _memory(pid: int) -> tuple[float, float]:
     return int(peak.split()[1]) / 1024, int(share.split()[1]) / 1024
 
 
-def steps(n: int, photo: Path, shard_size: int | None) -> dict[str, list[str]]:
+def steps(n: int, photo: Path, size: int, shard_size: int | None) -> dict[str, list[str]]:
     """What is measured, in its order."""
     patchgen = [sys.executable, "-m", "patchgen"]
-    build = [*patchgen, "build", "--image", str(photo), "--n", str(n), "--size", str(SIZE), "--out", "set", "-q"]
+    build = [*patchgen, "build", "--image", str(photo), "--n", str(n), "--size", str(size), "--out", "set", "-q"]
     build += ["--shard-size", str(shard_size)] if shard_size else []
     return {
         "build": build,
@@ -106,26 +105,29 @@ def first_batch(cache: str) -> None:
 
 @click.command()
 @click.option("--n", "counts", multiple=True, type=int, default=(100_000, 1_000_000), show_default=True)
+@click.option("--size", default=8, show_default=True, type=click.IntRange(8), help="Pixels a side.")
 @click.option("--shard-size", type=click.IntRange(1), help="Patches a shard.  [default: as a build has it]")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("scale"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
 @click.option("--batch", hidden=True)
-def main(counts: tuple[int, ...], shard_size: int | None, folder: Path, out: Path | None, batch: str | None) -> None:
-    """Measure sets of so many patches of 8 px, one after another; FOLDER needs 1.5 KB a patch."""
+def main(
+    counts: tuple[int, ...], size: int, shard_size: int | None, folder: Path, out: Path | None, batch: str | None
+) -> None:
+    """Measure sets of so many patches, one after another; FOLDER needs 1.8 KB for a patch of 8 px."""
     if batch is not None:
         first_batch(batch)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    photo = folder.resolve() / "photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)).save(photo)
+    photo = folder.resolve() / "leaves.png"
+    write_source(photo, make_source("dead-leaves", 2560, 1920, 0))
     lines = [
-        f"patches of {SIZE} px, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+        f"patches of {size} px, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     ]
     print(lines[0])
     for n in counts:
         place = folder.resolve() / str(n)
         place.mkdir()
-        for name, command in steps(n, photo, shard_size).items():
+        for name, command in steps(n, photo, size, shard_size).items():
             used = measured(command, place)
             lines.append(
                 f"{n:>12,} {name:24s} {used.seconds:9.1f} s {used.largest:8.0f} MiB the largest process, "
@@ -134,8 +136,12 @@ def main(counts: tuple[int, ...], shard_size: int | None, folder: Path, out: Pat
             print(lines[-1], flush=True)
         files = list((place / "set").iterdir())
         manifest = (place / "set" / "manifest.json").stat().st_size
-        size = sum(path.stat().st_size for path in files)
-        lines.append(f"{n:>12,} {len(files)} files, {size / 1e9:.2f} GB, manifest {manifest:,} bytes")
+        total = sum(path.stat().st_size for path in files)
+        tables = sum(path.stat().st_size for path in files if path.suffix == ".parquet")
+        lines.append(
+            f"{n:>12,} {len(files)} files, {total / 1e9:.2f} GB, of which tables {tables / 1e9:.2f} GB, manifest "
+            f"{manifest:,} bytes"
+        )
         print(lines[-1], flush=True)
         shutil.rmtree(place)
     if out is not None:
