@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text()
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 ELSEWHERE = ("scripts/", "source ", "cp ", "pip ", "eval ", "sha256sum ", "torchrun ")
 """CI runs ``scripts/test``, which installs; ``test_terminal`` completes; ``test_making`` and others sum;
-``test_ranks`` launches."""
+``test_torchrun`` launches."""
 
 
 def commands() -> list[str]:

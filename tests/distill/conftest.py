@@ -85,6 +85,12 @@ CONFIG = {
     "data": {"batch_size": 16, "workers": 2},
     "train": {"epochs": 1, "precision": "fp32", "log_steps": 4},
 }
+TEACHER = {
+    "network": {"arch": "resnet8", "num_classes": 4},
+    "optim": {"name": "sgd", "lr": 0.05},
+    "data": {"batch_size": 16},
+    "train": {"samples": 96, "precision": "fp32"},
+}
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """``distill reproduce``: tables run, stopped, run again, and what they cost."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,30 +15,13 @@ import torch
 import yaml
 from PIL import Image
 
-import distill.run
-import distill.teach
-from distill.config import Config, SupervisedConfig
-from distill.errors import DistillError
-from distill.estimate import duration, size_of
 from distill.models import build_model
-from distill.run import estimate_run
-from distill.table.jobs import Job
-from distill.table.records import is_done, read_record
-from distill.table.runner import Events, run_jobs, samples_seen
-from distill.teach import estimate_teaching
 from distill.weights import save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.browser import needs_chromium, visit
-from tests.distill.conftest import CONFIG, MEAN, STD
+from tests.distill.conftest import MEAN, STD, TEACHER
 from tests.distill.running import same
 
-CPU = torch.device("cpu")
-TEACHER = {
-    "network": {"arch": "resnet8", "num_classes": 4},
-    "optim": {"name": "sgd", "lr": 0.05},
-    "data": {"batch_size": 16},
-    "train": {"samples": 96, "precision": "fp32"},
-}
 TABLE: dict[str, Any] = {
     "title": "A small table",
     "source": "nobody",
@@ -291,65 +273,6 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
     assert same(out / "runs/photo/seed0", whole / "runs/photo/seed0")
 
 
-def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
-    words = ("patchgen", "source", "noise", *argv)
-    return Job(name=name, argv=words, result=f"{name}.png", needs=needs, identity={"command": list(words)})
-
-
-def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
-    made = {
-        each.name: each
-        for each in (
-            job("i/a", "--size", "8x8", "--out", "i/a.png"),
-            job("i/b", "--size", "wrong", "--out", "i/b.png"),
-            job("i/c", "--size", "8x8", "--out", "i/c.png", needs=("i/a",)),
-            job("i/d", "--size", "8x8", "--out", "i/d.png", needs=("i/b",)),
-            job("i/e", "--size", "8x8", "--out", "elsewhere.png"),
-        )
-    }
-    seen: list[str] = []
-    most = 0
-
-    def passed(running: list[Job]) -> None:
-        nonlocal most
-        most = max(most, len(running))
-
-    events = Events(
-        began=lambda each: seen.append(f"began {each.name}"),
-        ended=lambda each, wrong: seen.append(f"{'lost' if wrong else 'ended'} {each.name}"),
-        passed=passed,
-    )
-    failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], events)
-    assert failed.keys() == {"i/b", "i/d", "i/e"} and most == 2
-    assert "'wrong'" in failed["i/b"] and "(all it said: jobs/i/b.log)" in failed["i/b"]
-    assert failed["i/d"] == f"needs i/b: {failed['i/b']}" and "began i/d" not in seen
-    assert failed["i/e"].startswith("ended with status 0; elsewhere.png: 8×8 px")
-    assert seen.index("ended i/a") < seen.index("began i/c")
-    assert [name for name in made if is_done(tmp_path, made[name])] == ["i/a", "i/c"]
-    seen.clear()
-    assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], events) == {} and seen == []
-    (tmp_path / "jobs/i/a.json").write_text("{")
-    with pytest.raises(DistillError, match=r"a\.json: damaged; delete it"):
-        read_record(tmp_path, "i/a")
-
-
-def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
-    long = job("i/a", "--size", "16000x16000", "--out", "i/a.png")
-    killed = False
-
-    def passed(running: list[Job]) -> None:
-        nonlocal killed
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        for child in children if running and not killed else []:  # a test before may have left others
-            if b"i/a.png" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGKILL)
-                killed = True
-
-    events = Events(began=lambda each: None, ended=lambda each, wrong: None, passed=passed)
-    failed = run_jobs({"i/a": long}, tmp_path, ["cpu"], events)
-    assert killed and failed == {"i/a": "killed by SIGKILL, perhaps for want of memory (all it said: jobs/i/a.log)"}
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program that its parent is gone")
 def test_jobs_end_with_the_program_that_began_them(words: list[Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -376,47 +299,6 @@ def _processes(folder: Path) -> list[str]:
         except OSError:
             continue
     return found
-
-
-def test_how_far_a_training_is(tmp_path: Path) -> None:
-    each = Job(name="run", argv=("distill",), result="x")
-    assert samples_seen(tmp_path, each) == 0
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.jsonl").write_text('{"samples": 5}\n{"samples": 9, "loss": 1}\n{"sam')
-    assert samples_seen(tmp_path, each) == 9
-
-
-def config(**train: Any) -> Config:
-    return Config.model_validate(CONFIG | {"train": {"precision": "fp32"} | train})
-
-
-def test_what_a_run_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill.estimate._step_seconds", lambda loop: [loop.train_step(0), 0.5][1])
-    cost = estimate_run(config(epochs=10), 1000, 32, CPU)
-    assert cost.seconds == 625 * 0.5 and cost.images_per_second == 32
-    assert cost.decoded == 1000 * 32 * 32 * 3 and cost.memory > cost.decoded
-    numbers = 78_042 + 5 * 2 * 16  # about a ResNet-8; Adam has two more of each parameter
-    assert 7 * 3.5 * numbers < cost.disk < 7 * 4.5 * numbers
-    assert str(cost).startswith("about 5 min, ")
-    labelled = estimate_teaching(SupervisedConfig.model_validate(TEACHER), 60, 32, CPU)
-    assert labelled.seconds == 6 * 0.5 and labelled.decoded == 0 and labelled.disk < cost.disk
-
-
-def test_an_estimate_changes_no_run(
-    arguments: list[Any], run_distill: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "estimated" not in run_distill(*arguments, tmp_path / "without").out
-    monkeypatch.setattr(distill.run, "WORTH_STEPS", 1)
-    result = run_distill(*arguments, tmp_path / "with")
-    assert re.search(r"^estimated: about \d+ s, .* of memory, \d+ MB of disk$", result.out, re.MULTILINE)
-    assert same(tmp_path / "with", tmp_path / "without")
-
-
-def test_amounts_as_people_say_them() -> None:
-    assert [duration(t) for t in (0.4, 99.4, 100, 5900, 6000, 360_000)] == [
-        *("0 s", "99 s", "2 min", "98 min", "1 h 40 min", "100 h 00 min")
-    ]
-    assert [size_of(n) for n in (0, 5_000_000, 999_000_000, 1_500_000_000)] == ["0 MB", "5 MB", "999 MB", "1.5 GB"]
 
 
 @needs_chromium
