@@ -1,7 +1,8 @@
 """A set written elsewhere: built in a folder of the cache, then sent, its manifest last of all.
 
 While files are sent, a marker lies beside them. What was sent is noted in the cache, so that the same command goes on
-where it was interrupted; the folder there is removed only when every size was read back.
+where it was interrupted; the folder there is removed only when every size was read back. Tars may also be sent by
+whoever built them, once ``begin`` has left the marker.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,10 +20,11 @@ from manifests.digest import file_digest
 from manifests.errors import PassingError, PatchSetError
 from manifests.files import describe_os_error, hold_folder, is_plain, write_atomically
 from manifests.finish import file_digests
+from manifests.marker import MARKER_NAME, Marker, is_taken, read_marker, send_marker, try_to_write
 from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.remote import read_remote_manifest
 from manifests.schema import Manifest
-from manifests.sending import MARKER_NAME, Sending, read_marker, send_marker
+from manifests.sending import Sending
 from manifests.store import StorePlace
 from manifests.terminal import note
 
@@ -35,9 +37,14 @@ class Publication:
     """A folder to build a set in, and the place that it is sent to then."""
 
     place: StorePlace
+    url: str = field(repr=False)
     home: Path
+    owner: Marker
+    """What was known of the set, or of its build, before it was built."""
+    theirs: Manifest | None
+    """Of the finished set in the place, if there is one."""
     known: bool
-    """Whether ``folder`` has, but for what is built, the manifest of a set in the place, and nothing else."""
+    """Whether ``folder`` has, but for what is built, the manifest of that set, and nothing else."""
 
     @property
     def folder(self) -> Path:
@@ -47,7 +54,20 @@ class Publication:
     @property
     def bytes(self) -> int:
         """Bytes of the finished set."""
-        return sum(path.stat().st_size for path in _plain_files(self.folder))
+        return sum(file.bytes for file in self._files(open_patchset(self.folder).manifest).values())
+
+    @property
+    def sending(self) -> Sending:
+        """What sends the folder's files."""
+        return Sending(place=self.place, folder=self.folder, home=self.home)
+
+    def begin(self) -> None:
+        """Leave the marker of ``owner`` in the place, before anything is sent there that no manifest names yet.
+
+        Raises:
+            PatchSetError: it is another upload's, or cannot be written.
+        """
+        self._mark(self.owner, self.place.names())
 
     def send(self, on_bytes: Callable[[int], None]) -> None:
         """Send what the place lacks of the finished set in ``folder``, which is then removed.
@@ -61,21 +81,19 @@ class Publication:
         """
         manifest = open_patchset(self.folder).manifest
         names = self.place.names()
-        ours = file_digests(manifest)
-        ours |= {path.name: file_digest(path) for path in _plain_files(self.folder) if path.name not in ours}
-        sending = Sending(place=self.place, folder=self.folder, home=self.home)
-        files = {name: sending.local(name, digest) for name, digest in ours.items()}
+        files = self._files(manifest)
+        ours = {name: file.sha256 for name, file in files.items()}
         theirs = _finished(self.place, names)
         if theirs is None:
-            self._mark(manifest, names)
+            self._mark(Marker(set_id=manifest.set_id, build=self.owner.build), names)
         else:
             files = self._held(manifest, theirs, names, files)
         last = {MANIFEST_NAME: files.pop(MANIFEST_NAME)} if MANIFEST_NAME in files else {}
         for some in (files, last):
             if theirs is None:
-                sending.send(some, names, on_bytes)
+                self.sending.send(some, names, on_bytes)
             else:
-                sending.mend(some, ours, names, on_bytes)
+                self.sending.mend(some, ours, names, on_bytes)
         if MARKER_NAME in self.place.names():
             try:
                 self.place.remove(MARKER_NAME)
@@ -107,30 +125,36 @@ class Publication:
         held = beside | {file.name: file for file in set_files(theirs)}
         return {name: file for name, file in held.items() if name != CARD_NAME or name not in names}
 
-    def _mark(self, manifest: Manifest, names: dict[str, int | None]) -> None:
-        """Leave the marker of this set, where there is none of another."""
-        found = read_marker(self.place) if MARKER_NAME in names else None
-        if found not in (None, manifest.set_id):
-            raise PatchSetError(
-                f"{self.place.shown(MARKER_NAME)}: belongs to an unfinished upload of the set {found}, this build "
-                f"made {manifest.set_id}; choose another --out, or remove what lies there and run the same command "
-                f"again: what was built is kept in {self.folder}"
-            )
-        if found is None:
-            send_marker(self.place, self.home, manifest.set_id)
+    def _files(self, manifest: Manifest) -> dict[str, SetFile]:
+        """The finished set as it shall be in the place: its shards and tables, and what else lies in the folder."""
+        files, digests = {file.name: file for file in set_files(manifest)}, file_digests(manifest)
+        for path in _plain_files(self.folder):
+            if path.name not in files:
+                digest = digests.get(path.name) or file_digest(path)
+                files[path.name] = SetFile(name=path.name, bytes=path.stat().st_size, sha256=digest)
+        return files
+
+    def _mark(self, mine: Marker, names: dict[str, int | None]) -> None:
+        """Leave a marker, where there is none of another upload."""
+        found = read_marker(self.place) if MARKER_NAME in names else Marker()
+        if found.free:
+            send_marker(self.place, self.home, mine)
+        elif not found.matches(mine):
+            again = f" and run the same command again: what was built is kept in {self.folder}"
+            raise PatchSetError(is_taken(self.place, found, mine) + again)
 
 
 @contextlib.contextmanager
-def staged(url: str, set_id: str | None = None) -> Iterator[Publication]:
+def staged(url: str, owner: Marker | None = None) -> Iterator[Publication]:
     """A publication at ``url``, which was looked at; nobody else on this machine sends there meanwhile.
 
     Where a finished set lies there, its manifest is put into an empty folder, so that another build is refused as it
-    would be in a local folder. ``set_id`` is the set's that will be built, if it is known.
+    would be in a local folder. ``owner`` says what is known of the set that will be built.
 
     Raises:
         PatchSetError: something else lies there, it cannot be looked at or written, or the cache cannot be written.
     """
-    place = StorePlace(url)
+    place, owner = StorePlace(url), owner or Marker()
     home = cache_home() / "out" / _key(url, place)
     folder = home / _FOLDER
     try:
@@ -138,7 +162,13 @@ def staged(url: str, set_id: str | None = None) -> Iterator[Publication]:
         with hold_folder(home):
             _remove_known(folder)
             try:
-                yield Publication(place=place, home=home, known=_look(place, home, set_id))
+                theirs = _look(place, home, owner)
+                known = theirs is not None and not any(folder.iterdir())
+                if theirs is not None:
+                    owner = replace(owner, set_id=theirs.set_id)
+                if theirs is not None and known:
+                    write_atomically(folder / MANIFEST_NAME, theirs.to_json())
+                yield Publication(place=place, url=url, home=home, owner=owner, theirs=theirs, known=known)
             finally:
                 _remove_known(folder)
                 with contextlib.suppress(OSError):  # they hold what an interrupted command goes on from
@@ -158,24 +188,20 @@ def _key(url: str, place: StorePlace) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
 
 
-def _look(place: StorePlace, home: Path, set_id: str | None) -> bool:
-    """Whether the manifest of a set there now lies in the folder to build in, alone."""
-    names, folder = place.names(), home / _FOLDER
+def _look(place: StorePlace, home: Path, owner: Marker) -> Manifest | None:
+    """The manifest of a finished set there, if it holds one; it may hold nothing but that or what was begun."""
+    names = place.names()
     theirs = _finished(place, names)
     if theirs is not None:
-        if any(folder.iterdir()):
-            return False
-        write_atomically(folder / MANIFEST_NAME, theirs.to_json())
-        return True
+        return theirs
     if MARKER_NAME in names:
         found = read_marker(place)
-        if set_id is not None and found not in (None, set_id):
-            raise PatchSetError(
-                f"{place.shown(MARKER_NAME)}: belongs to an unfinished upload of the set {found}, this build makes "
-                f"{set_id}; choose another --out, or remove what lies there"
-            )
-        if found is not None and not (home / MARKER_NAME).exists():
-            note(f"{place.shown()}: holds an unfinished upload of the set {found}; only that set can be sent there")
+        begun_here = (home / MARKER_NAME).exists()
+        told_here = begun_here and any((home / _FOLDER).iterdir())  # what lies there says more than an id
+        if found.differs(owner) and not told_here:
+            raise PatchSetError(is_taken(place, found, owner))
+        if not (found.free or found.matches(owner) or begun_here):
+            note(f"{place.shown()}: holds an unfinished upload of {found}; nothing else can be sent there")
     elif names:
         listed = ", ".join(sorted(names)[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
         raise PatchSetError(
@@ -183,18 +209,8 @@ def _look(place: StorePlace, home: Path, set_id: str | None) -> bool:
             "choose another --out"
         )
     else:
-        _try_to_write(place, home)
-    return False
-
-
-def _try_to_write(place: StorePlace, home: Path) -> None:
-    """Write a marker of no set and remove it: what cannot be written is better known before a build than after it."""
-    try:
-        send_marker(place, home, None)
-    finally:
-        (home / MARKER_NAME).unlink(missing_ok=True)
-    with contextlib.suppress(PatchSetError):  # the build's own marker will take its place
-        place.remove(MARKER_NAME)
+        try_to_write(place, home)
+    return None
 
 
 def _finished(place: StorePlace, names: dict[str, int | None]) -> Manifest | None:

@@ -1,39 +1,35 @@
 """Files of a built set on their way into a store: sent, noted, and looked at again."""
 
-import json
 import re
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from manifests.cached import SetFile
-from manifests.download import WrongFileError, prove, read_whole, wait_again
+from manifests.download import WrongFileError, download, prove, wait_again
 from manifests.errors import PassingError, PatchSetError
-from manifests.files import write_atomically
+from manifests.files import is_plain
+from manifests.schema import Shard
 from manifests.store import StorePlace
-from manifests.transfers import Channel, Job, alone, run_jobs
-from manifests.verify import BUILD_MARKER
+from manifests.transfers import Channel, Job, run_jobs
 
-MARKER_NAME = f"{BUILD_MARKER}-upload.json"
-"""Lies in the place while a set is sent there; readers ignore it."""
 _SENT = "sent.txt"
-_MAX_MARKER_BYTES = 1 << 16
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sending:
-    """A folder with a set, the place that its files go to, and where it is noted which of them are there."""
+    """A folder with a set, the place that its files go to, and where it is noted which of them are there.
+
+    Tars that others sent are noted there too, and need not be in the folder.
+    """
 
     place: StorePlace
     folder: Path
     home: Path
-
-    def local(self, name: str, sha256: str) -> SetFile:
-        """A file of the folder, as it shall be in the place."""
-        return SetFile(name=name, bytes=(self.folder / name).stat().st_size, sha256=sha256)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def send(
         self, files: Mapping[str, SetFile], names: Mapping[str, int | None], on_bytes: Callable[[int], None]
@@ -43,13 +39,13 @@ class Sending:
         Raises:
             PatchSetError: a file cannot be sent.
         """
-        sent, lock = self._sent(), threading.Lock()
+        sent = self.sent()
         jobs: list[Job] = []
         for name, file in files.items():
             if sent.get(name) == file.sha256 and names.get(name) == file.bytes:
                 on_bytes(file.bytes)
             else:
-                jobs.append(partial(self._send_one, file, lock))
+                jobs.append(partial(self._send_one, file))
         run_jobs(jobs, on_bytes)
         self._require_sizes(files)
 
@@ -62,21 +58,52 @@ class Sending:
     ) -> None:
         """Read ``files`` in the place, and send again those that are missing there or have other bytes.
 
-        ``ours`` are the digests of the folder's files.
+        ``ours`` are the digests of the set that was built. What is not in the folder is in the place, as noted.
 
         Raises:
             PatchSetError: a file cannot be read or sent, or is damaged there and another one here.
         """
-        lock = threading.Lock()
-        run_jobs([partial(self._mend_one, file, ours, names, lock) for file in files.values()], on_bytes)
+        sent = self.sent()
+        jobs: list[Job] = []
+        for name, file in files.items():
+            noted = sent.get(name) == file.sha256 and names.get(name) == file.bytes
+            if noted and not is_plain(self.folder / name):
+                on_bytes(file.bytes)
+            else:
+                jobs.append(partial(self._mend_one, file, ours, names))
+        run_jobs(jobs, on_bytes)
         self._require_sizes(files)
+
+    def recover(self, shards: Sequence[Shard], on_bytes: Callable[[int], None]) -> None:
+        """Read ``shards`` of a finished set in the place; of those that are whole the tables come into the folder.
+
+        Only these are noted as being there.
+
+        Raises:
+            PatchSetError: one cannot be read.
+        """
+        names = self.place.names()
+        run_jobs([partial(self._recover_one, shard, names) for shard in shards], on_bytes)
+
+    def _recover_one(self, shard: Shard, names: Mapping[str, int | None], channel: Channel) -> None:
+        table = shard.parquet
+        try:
+            for part in (table, shard):
+                if names.get(part.name) != part.bytes:
+                    raise WrongFileError(part.name)
+            download(self.place, table.name, table.bytes, table.sha256, self.folder, channel)
+            prove(self.place, shard.name, shard.bytes, shard.sha256, channel)
+        except WrongFileError:
+            channel.note(f"{self.place.shown(shard.name)}: it or its table is missing or damaged; building it again")
+            return
+        for part in (table, shard):
+            self.note(part.name, part.sha256)
 
     def _mend_one(
         self,
         file: SetFile,
         ours: Mapping[str, str],
         names: Mapping[str, int | None],
-        lock: threading.Lock,
         channel: Channel,
     ) -> None:
         where = self.place.shown(file.name)
@@ -91,16 +118,29 @@ class Sending:
                 "that one, or choose another --out"
             )
         channel.note(f"{where}: missing or damaged; sending it again")
-        self._send_one(file, lock, channel)
+        self._send_one(file, channel)
         return None
 
-    def _send_one(self, file: SetFile, lock: threading.Lock, channel: Channel) -> None:
+    def _send_one(self, file: SetFile, channel: Channel) -> None:
+        if not is_plain(self.folder / file.name):
+            raise PatchSetError(
+                f"{self.place.shown(file.name)}: was there and is missing or damaged now; run the same command again "
+                "to build it again"
+            )
         send_file(self.place, self.folder / file.name, file.name, channel)
-        with lock, (self.home / _SENT).open("a") as notes:
-            notes.write(f"{file.sha256}  {file.name}\n")
+        self.note(file.name, file.sha256)
         channel.count(file.bytes)
 
-    def _sent(self) -> dict[str, str]:
+    def note(self, name: str, sha256: str) -> None:
+        """Note that a file is in the place, with these bytes.
+
+        Raises:
+            OSError: the note cannot be written.
+        """
+        with self._lock, (self.home / _SENT).open("a") as notes:
+            notes.write(f"{sha256}  {name}\n")
+
+    def sent(self) -> dict[str, str]:
         """Names with the digests of what was sent under them; a torn line is none."""
         try:
             lines = (self.home / _SENT).read_text().split("\n")[:-1]
@@ -116,32 +156,6 @@ class Sending:
                     f"{self.place.shown(name)}: {names.get(name)} bytes after sending, expected {file.bytes}; run "
                     "the same command again"
                 )
-
-
-def send_marker(place: StorePlace, home: Path, set_id: str | None) -> None:
-    """Leave a marker in the place, of a set or of none; a copy of it in ``home``.
-
-    Raises:
-        PatchSetError: it cannot be written.
-    """
-    write_atomically(home / MARKER_NAME, json.dumps({"set_id": set_id}).encode())
-    place.make()
-    send_file(place, home / MARKER_NAME, MARKER_NAME, alone())
-
-
-def read_marker(place: StorePlace) -> str | None:
-    """Which set is being sent to the place, as its marker says; ``?`` where that says nothing.
-
-    Raises:
-        PatchSetError: it cannot be read.
-    """
-    data = read_whole(place, MARKER_NAME, _MAX_MARKER_BYTES, alone())
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return "?"
-    found = value.get("set_id", "?") if isinstance(value, dict) else "?"
-    return None if found is None else str(found)
 
 
 def send_file(place: StorePlace, source: Path, name: str, channel: Channel) -> None:

@@ -18,9 +18,10 @@ from patchgen.errors import PatchgenError
 from patchgen.folder import claim_folder, mark_finished, mark_unfinished
 from patchgen.geometry import build_pyramids
 from patchgen.plan import PhotoPlan, Plan
-from patchgen.pool import Crew, Entries, OnShard, build_shards
+from patchgen.pool import Crew, OnShard, build_shards
 from patchgen.pyramid import Pyramid
-from patchgen.shard import Job, Task, finished_shard, tasks_for
+from patchgen.shard import Job, Task, tasks_for
+from patchgen.shelf import Entries, FolderShelf
 from patchgen.source import Photo
 
 
@@ -61,8 +62,9 @@ def build_part(plan: PhotoPlan, photos: Sequence[Photo], folder: Path, numbers: 
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder, shared=True):
             manifest = claim_folder(folder, plan, extend=False)
-            job = _job(plan, folder, partial(_pyramids, plan, photos))
-            _build_missing(job, tasks, _finished_shards(job, tasks, manifest), workers, lambda number, entry: None)
+            job, crew = _job(plan, folder, partial(_pyramids, plan, photos)), _crew(workers)
+            finished = _finished_shards(job, tasks, crew, manifest)
+            _build_missing(job, tasks, finished, crew, lambda number, entry: None)
 
 
 def _pyramids(plan: PhotoPlan, photos: Sequence[Photo]) -> tuple[Pyramid, ...]:
@@ -93,7 +95,7 @@ def write_set(
             try:
                 manifest = claim_folder(folder, plan, extend=extend)
                 remove_parts(folder)
-                return _finish(plan, _job(plan, folder, pyramids), tasks, workers, manifest, expected)
+                return _finish(plan, _job(plan, folder, pyramids), tasks, _crew(workers), manifest, expected)
             finally:
                 with contextlib.suppress(OSError):
                     remove_parts(folder)
@@ -115,6 +117,12 @@ def _explaining(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _crew(workers: int | Crew) -> Crew:
+    if isinstance(workers, Crew):
+        return workers
+    return Crew(build=partial(build_shards, workers), shelf=FolderShelf())
+
+
 def _job(plan: Plan, folder: Path, pyramids: Callable[[], tuple[Pyramid, ...]]) -> Job:
     return Job(
         recipe=plan.recipe,
@@ -130,20 +138,20 @@ def _finish(
     plan: Plan,
     job: Job,
     tasks: Sequence[Task],
-    workers: int | Crew,
+    crew: Crew,
     manifest: Manifest | None,
     expected: Manifest | None,
 ) -> Manifest:
     """Write what is missing beside ``manifest``, the one that is there."""
     folder = job.folder
-    entries = _finished_shards(job, tasks, manifest)
+    entries = _finished_shards(job, tasks, crew, manifest)
     if manifest is not None:
         plan = plan.with_card_of(manifest)
         if len(entries) == plan.shards == len(manifest.shards) and _is_complete(folder, manifest, plan):
             mark_finished(folder)  # a build killed in its last moment leaves its marker beside the manifest
             return manifest
         mark_unfinished(folder, plan)
-    shards = _build_missing(job, tasks, entries, workers, _comparison(folder, expected))
+    shards = _build_missing(job, tasks, entries, crew, _comparison(folder, expected))
     manifest = _manifest(plan, folder, shards)
     if expected is not None and _shards(expected) == shards:
         manifest = expected
@@ -180,17 +188,10 @@ def _comparison(folder: Path, expected: Manifest | None) -> OnShard:
     return compare
 
 
-def _finished_shards(job: Job, tasks: Sequence[Task], manifest: Manifest | None) -> Entries:
+def _finished_shards(job: Job, tasks: Sequence[Task], crew: Crew, manifest: Manifest | None) -> Entries:
     """The shards that need not be built; where there is a manifest, only those that are what it says."""
-    entries: Entries = {}
-    with progress_bar("checking shards", len(tasks)) as update:
-        for task in tasks:
-            entry = finished_shard(job.folder, job.plan_id, task)
-            known = _entry(manifest, task.number)
-            if entry is not None and known in (None, entry):
-                entries[task.number] = entry
-            update(task.number + 1)
-    return entries
+    finished = crew.shelf.finished(job, tasks)
+    return {number: entry for number, entry in finished.items() if _entry(manifest, number) in (None, entry)}
 
 
 def _entry(manifest: Manifest | None, number: int) -> dict[str, Any] | None:
@@ -201,7 +202,7 @@ def _entry(manifest: Manifest | None, number: int) -> dict[str, Any] | None:
 
 
 def _build_missing(
-    job: Job, tasks: Sequence[Task], entries: Entries, workers: int | Crew, on_shard: OnShard
+    job: Job, tasks: Sequence[Task], entries: Entries, crew: Crew, on_shard: OnShard
 ) -> list[dict[str, Any]]:
     """Every shard's entry, in order, once those that ``entries`` lacks are built; ``on_shard`` hears of each."""
     for number, entry in entries.items():
@@ -212,8 +213,7 @@ def _build_missing(
     done = n - sum(task.n for task in missing)
     with progress_bar("patches", n) as update:
         update(done)
-        crew = workers if callable(workers) else partial(build_shards, workers)
-        built = crew(job, missing, lambda count: update(done + count), on_shard)
+        built = crew.build(job, missing, lambda count: update(done + count), on_shard)
     return [(entries | built)[task.number] for task in tasks]
 
 

@@ -1,35 +1,35 @@
-"""Shards built by the workers of a Dask cluster, a shard a task; they write into the build's folder, which all see.
+"""Shards built by the workers of a Dask cluster, a shard a task; they put them on the build's shelf themselves.
 
 A worker that dies loses its shard, which another one builds again.
 """
 
 import functools
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from manifests.errors import PatchSetError
 from manifests.terminal import note
 from patchgen.errors import PatchgenError
-from patchgen.folder import PLAN_NAME
-from patchgen.pool import Crew, Entries, OnCount, OnShard
+from patchgen.pool import Crew, OnCount, OnShard
 from patchgen.shard import Job, Task
+from patchgen.shelf import Builder, Entries, Made, Shelf
 
 if TYPE_CHECKING:
     from distributed import Client
 
 LOCAL = "local:"
 CONNECT_SECONDS = 30
-RETRIES = 3
-"""Deaths of workers, one after another, that a shard may see; then it is taken to be what kills them."""
 
 
 @contextmanager
-def cluster(scheduler: str) -> Iterator[Crew]:
+def cluster(scheduler: str, shelf: Shelf) -> Iterator[Crew]:
     """The workers of the scheduler at an address such as ``tcp://host:8786``; ``local:N`` starts N on this machine.
 
     Raises:
-        PatchgenError: Dask is not installed, the scheduler does not answer, or a worker has another version or does
-            not see the folder.
+        PatchgenError: Dask is not installed, the scheduler does not answer, or a worker has another version or cannot
+            put anything on the shelf.
     """
     try:
         import distributed  # noqa: PLC0415 - an extra
@@ -39,7 +39,7 @@ def cluster(scheduler: str) -> Iterator[Crew]:
         ) from error
     try:
         with _client(distributed, scheduler) as client:
-            yield functools.partial(_build, client)
+            yield Crew(build=functools.partial(_build, client, shelf), shelf=shelf)
     except distributed.scheduler.KilledWorker as error:
         raise PatchgenError(
             f"--scheduler {scheduler}: {error.allowed_failures + 1} workers died one after another over "
@@ -67,7 +67,9 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
         yield client
 
 
-def _build(client: "Client", job: Job, tasks: list[Task], on_count: OnCount, on_shard: OnShard) -> Entries:
+def _build(
+    client: "Client", shelf: Shelf, job: Job, tasks: list[Task], on_count: OnCount, on_shard: OnShard
+) -> Entries:
     """As ``pool.build_shards``."""
     from distributed import as_completed  # noqa: PLC0415 - an extra
 
@@ -75,15 +77,19 @@ def _build(client: "Client", job: Job, tasks: list[Task], on_count: OnCount, on_
     if not tasks:
         return entries
     note(f"{len(client.nthreads())} workers build {len(tasks)} shards")
-    shared = client.scatter(job, broadcast=True, hash=False)
-    by_key = {f"{task.tar_name}-{job.plan_id[:16]}": task for task in tasks}
-    futures = client.map(_work, tasks, key=list(by_key), job=shared, versions=_versions(), pure=False)
+    shared, builder = client.scatter([job, shelf.begin()], broadcast=True, hash=False)
+    run = uuid.uuid4().hex[:16]  # Dask would hand a task the result of another build's of the same name
+    by_key = {f"{task.tar_name}-{run}": task for task in tasks}
+    futures = client.map(
+        _work, tasks, key=list(by_key), job=shared, builder=builder, versions=_versions(), pure=False
+    )
     done = 0
     try:
-        for future, entry in as_completed(futures, with_results=True):
+        for future, made in as_completed(futures, with_results=True):
             task = by_key[future.key]
-            entries[task.number] = entry
-            on_shard(task.number, entry)
+            shelf.keep(job, task, made)
+            entries[task.number] = made.entry
+            on_shard(task.number, made.entry)
             done += task.n
             on_count(done)
             future.release()  # the scheduler need not keep what is on the disk
@@ -92,18 +98,32 @@ def _build(client: "Client", job: Job, tasks: list[Task], on_count: OnCount, on_
     return entries
 
 
-def _work(task: Task, job: Job, versions: dict[str, str]) -> dict[str, Any]:
+def _work(task: Task, job: Job, builder: Builder, versions: dict[str, str]) -> Made:
     """In a worker: build a shard, if this is a place that can."""
-    from patchgen.write import build_shard, configure_process  # noqa: PLC0415 - see ``pool``
+    from patchgen.write import configure_process  # noqa: PLC0415 - see ``pool``
 
-    where = f"Dask's worker {_address()}"
-    if (mine := _versions()) != versions:
-        name = next(name for name in versions if mine.get(name) != versions[name])
-        raise PatchgenError(f"{where}: has {name} {mine.get(name)}, the build {versions[name]}; install that there")
-    if not (job.folder / PLAN_NAME).exists():
-        raise PatchgenError(f"{where}: does not see {job.folder}; give an --out that every worker sees")
-    configure_process()
-    return build_shard(job, task, lambda count: None)
+    try:
+        if (mine := _versions()) != versions:
+            name = next(name for name in versions if mine.get(name) != versions[name])
+            raise PatchgenError(f"has {name} {mine.get(name)}, the build {versions[name]}; install that there")
+        configure_process()
+        return builder(job, task, _stop_if_cancelled)
+    except (PatchgenError, PatchSetError) as error:
+        raise PatchgenError(f"Dask's worker {_address()}: {error}") from None  # Dask logs causes, which may be secret
+
+
+def _stop_if_cancelled(count: int) -> None:
+    """Dask lets a task that nobody wants any more run to its end, unless it gives up.
+
+    Raises:
+        Reschedule: nobody does.
+    """
+    from distributed import Reschedule, get_worker  # noqa: PLC0415 - an extra
+
+    worker = get_worker()
+    state = worker.state.tasks.get(worker.get_current_task())
+    if state is not None and state.state == "cancelled":
+        raise Reschedule
 
 
 @functools.cache

@@ -44,6 +44,11 @@ class Plan:
             "sources": [identity_of_source(source) for source in self.sources],
         }
 
+    @property
+    def build_id(self) -> str:
+        """SHA-256, as hex, of ``identity``: equal builds have the same, before anything of them is built."""
+        return hashlib.sha256(canonical_json(self.identity())).hexdigest()
+
     def with_card_of(self, manifest: Manifest) -> Self:
         """This plan with the names and card texts of a finished set, where it has none of its own."""
         kept = (source.model_dump(mode="json") for source in manifest.sources)

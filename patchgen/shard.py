@@ -52,22 +52,35 @@ class Task:
 def finished_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | None:
     """The manifest entry of a shard that an earlier run of this build completed, else None.
 
-    Both files must be there and no links, the table must belong to this build, the tar must hash to what the
-    table says, and the table's pixel digests to what it said of them when it was written.
+    Both files must be there and no links, the table be as ``recorded_shard`` says, and the tar hash to what it says.
     """
-    path, table_path = folder / task.tar_name, folder / task.table_name
-    if not path.is_file() or path.is_symlink() or table_path.is_symlink():
+    path = folder / task.tar_name
+    if not path.is_file() or path.is_symlink():
         return None
-    data = rows.read_metadata(table_path)
+    entry = recorded_shard(folder, plan_id, task)
+    return entry if entry is not None and tar_entry(task, path).items() <= entry.items() else None
+
+
+def recorded_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | None:
+    """The manifest entry of a shard, as its table tells it, wherever the tar is; None without a whole table.
+
+    It must belong to this build, be no link, and its pixel digests be what it said of them when it was written.
+    """
+    path = folder / task.table_name
+    data = None if path.is_symlink() else rows.read_metadata(path)
     if data is None:
         return None
     try:
-        value = parse_json(data, str(table_path))
-        if value != shard_record(plan_id, tar_entry(task, path), rows.read_pixel_digests(table_path, task.n)):
+        value = parse_json(data, str(path))
+        entry = value.get("shard") if isinstance(value, dict) else None
+        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+            return None
+        ours = _entry(task, entry["bytes"], entry["sha256"])
+        if value != shard_record(plan_id, ours, rows.read_pixel_digests(path, task.n)):
             return None
     except PatchSetError:
         return None  # a damaged table: the shard is built again
-    return value["shard"] | {"parquet": table_entry(table_path)}
+    return ours | {"parquet": table_entry(path)}
 
 
 def shard_record(plan_id: str, entry: dict[str, Any], pixel_digests: bytes) -> dict[str, Any]:
@@ -77,12 +90,16 @@ def shard_record(plan_id: str, entry: dict[str, Any], pixel_digests: bytes) -> d
 
 def tar_entry(task: Task, path: Path) -> dict[str, Any]:
     """A tar's manifest entry, hashed from the file: what counts is what a reader will read."""
+    return _entry(task, path.stat().st_size, file_digest(path))
+
+
+def _entry(task: Task, size: int, sha256: str) -> dict[str, Any]:
     return {
         "name": task.tar_name,
         "n": task.n,
         "first_index": task.first_index,
-        "bytes": path.stat().st_size,
-        "sha256": file_digest(path),
+        "bytes": size,
+        "sha256": sha256,
     }
 
 

@@ -80,7 +80,7 @@ def build(
     """
     if span is not None and scheduler is not None:
         raise click.UsageError("--shards and --scheduler are two ways to share a build; give one.")
-    prepare_workers(workers, out, scheduler)
+    prepare_workers(workers, scheduler)
     from patchgen.build import build as run_build  # noqa: PLC0415
     from patchgen.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
@@ -99,8 +99,12 @@ def build(
     if span is not None:
         build_span(plan, photos, out, span, cores(workers), as_json)
         return
-    with resumable(), destination(out) as folder, crew(workers, scheduler) as builders:
-        manifest = run_build(plan, photos, folder, workers=builders)
+    with (
+        resumable(),
+        destination(out, build_id=plan.build_id) as place,
+        crew(workers, scheduler, place.shelf) as builders,
+    ):
+        manifest = run_build(plan, photos, place.folder, workers=builders)
     report_set(manifest, out, as_json)
     if plan.recipe.inexact:
         click.echo(
@@ -132,15 +136,19 @@ def rebuild(
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
-    prepare_workers(workers, out, scheduler)
+    prepare_workers(workers, scheduler)
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
     wanted = read_manifest(manifest)
     photos = [read_photo(image) for image in images]
-    with resumable(), destination(out, wanted.set_id) as folder, crew(workers, scheduler) as builders:
-        made = run_rebuild(wanted, photos, folder, workers=builders)
+    with (
+        resumable(),
+        destination(out, set_id=wanted.set_id) as place,
+        crew(workers, scheduler, place.shelf) as builders,
+    ):
+        made = run_rebuild(wanted, photos, place.folder, workers=builders)
     report_set(made, out, as_json)
     if made != wanted:
         click.echo(
@@ -174,7 +182,7 @@ def extend(
     folder = require_local(
         shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
     )
-    prepare_workers(workers, folder, scheduler)
+    prepare_workers(workers, scheduler)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
@@ -197,16 +205,8 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
     ]
 
 
-def prepare_workers(workers: int | None, out: Path | str, scheduler: str | None = None) -> None:
-    """If there will be several processes, the server they come from starts now, beside this one's imports.
-
-    Raises:
-        UsageError: workers of a cluster cannot write where the set is to lie.
-    """
-    if scheduler is not None and not isinstance(out, Path):
-        raise click.UsageError(
-            "--scheduler: its workers write into a folder that all of them see; build there, then send the folder."
-        )
+def prepare_workers(workers: int | None, scheduler: str | None = None) -> None:
+    """If there will be several processes, the server they come from starts now, beside this one's imports."""
     if scheduler is None and cores(workers) > 1:
         start_server("patchgen.write")
 

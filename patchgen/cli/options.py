@@ -13,6 +13,7 @@ from manifests.terminal import InterruptedProgram
 if TYPE_CHECKING:
     from manifests import Manifest
     from patchgen.pool import Crew
+    from patchgen.shelf import Shelf
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,14 +85,15 @@ def counted_shards(manifest: "Manifest") -> str:
 
 
 @contextlib.contextmanager
-def crew(workers: int | None, scheduler: str | None) -> Iterator["int | Crew"]:
-    """Who builds: processes of this machine, or a cluster's."""
+def crew(workers: int | None, scheduler: str | None, shelf: "Shelf | None" = None) -> Iterator["int | Crew"]:
+    """Who builds: processes of this machine, or a cluster's, which put tars on ``shelf``, else into the folder."""
     if scheduler is None:
         yield cores(workers)
         return
     from patchgen.cluster import cluster  # noqa: PLC0415 - most builds need none
+    from patchgen.shelf import FolderShelf  # noqa: PLC0415
 
-    with cluster(scheduler) as found:
+    with cluster(scheduler, shelf or FolderShelf()) as found:
         yield found
 
 

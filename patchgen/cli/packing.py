@@ -48,13 +48,13 @@ def pack(
 
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """
-    prepare_workers(workers, out)
+    prepare_workers(workers)
     from patchgen.pack import pack as run_pack  # noqa: PLC0415
 
-    with resumable(), destination(out) as folder:
+    with resumable(), destination(out) as place:
         manifest = run_pack(
             data,
-            folder,
+            place.folder,
             size=size,
             image_format=image_format,
             shard_size=shard_size,

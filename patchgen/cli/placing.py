@@ -1,32 +1,47 @@
 """Where a command writes its set: a local folder, or one that is sent to a URL when the set is whole."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manifests.locations import location_name
 from manifests.terminal import counting, progress_bar
 from patchgen.errors import PatchgenError, TakenError
 
+if TYPE_CHECKING:
+    from patchgen.shelf import Shelf
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Destination:
+    """A folder to build in, and where tars go that are built elsewhere: None if into that folder, too."""
+
+    folder: Path
+    shelf: "Shelf | None" = None
+
 
 @contextlib.contextmanager
-def destination(out: str | Path, set_id: str | None = None) -> Iterator[Path]:
-    """The folder to build in for ``--out``; when the block ends without error, what was built is sent there.
+def destination(out: str | Path, *, set_id: str | None = None, build_id: str | None = None) -> Iterator[Destination]:
+    """Where to build for ``--out``; when the block ends without error, what was built is sent there.
 
-    ``set_id`` is the set's that will be built, if it is known.
+    ``set_id`` is the set's that will be built, ``build_id`` its plan's; as far as they are known.
 
     Raises:
         PatchSetError: as ``publish.staged`` and its ``send``.
         PatchgenError: another build lies there, or was begun for it.
     """
     if isinstance(out, Path):
-        yield out
+        yield Destination(folder=out)
         return
-    from manifests.publish import staged  # noqa: PLC0415 - most sets are local
+    from manifests.marker import Marker  # noqa: PLC0415 - most sets are local
+    from manifests.publish import staged  # noqa: PLC0415
+    from patchgen.stored import StoreShelf  # noqa: PLC0415
 
-    with staged(out, set_id) as publication:
+    with staged(out, Marker(set_id=set_id, build=build_id)) as publication:
         try:
-            yield publication.folder
+            yield Destination(folder=publication.folder, shelf=StoreShelf(publication=publication))
         except TakenError as error:
             folder = None if publication.known else publication.folder
             raise PatchgenError(_retold(error, location_name(out), folder)) from error

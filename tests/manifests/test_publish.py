@@ -13,8 +13,8 @@ import pytest
 
 from manifests import PatchSetError, download, open_patchset
 from manifests.errors import PassingError
+from manifests.marker import MARKER_NAME
 from manifests.publish import staged
-from manifests.sending import MARKER_NAME
 from manifests.store import StorePlace
 from tests.conftest import Program, Result, assert_one_line
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_sent_is_refused_before_it_is_built(
             assert_one_line(run_patchgen(*arguments, "memory://lab/a"), "you may not write here")
         memory.pipe_file(f"/lab/a/{MARKER_NAME}", json.dumps({"set_id": "0" * 64}).encode())
         words = ("--manifest", patchset_path, "--image", photo_path, "--out", "memory://lab/a", "--workers", 1)
-        assert_one_line(run_patchgen("rebuild", *words), "this build makes 261ab56b")
+        assert_one_line(run_patchgen("rebuild", *words), "this is one of the set 261ab56b")
     refused = run_patchgen(*arguments, "memory://lab/a")
     assert "memory://lab/a: holds an unfinished upload of the set 0000" in refused.err.splitlines()[0]
     kept = Path(refused.err.strip().rpartition("what was built is kept in ")[2])

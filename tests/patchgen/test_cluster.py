@@ -19,6 +19,7 @@ from patchgen import cluster
 from patchgen.errors import PatchgenError
 from patchgen.folder import PLAN_NAME
 from patchgen.shard import Job, Task
+from patchgen.shelf import FolderShelf
 from tests.conftest import Program, assert_one_line
 
 distributed = pytest.importorskip("distributed")
@@ -85,7 +86,7 @@ def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_pa
         distributed.Client(workers) as client,
         pytest.raises(PatchgenError, match=r"worker tcp://.*: does not see .*; give an --out that every worker sees"),
     ):
-        cluster._build(client, job, [task], lambda count: None, lambda number, entry: None)
+        cluster._build(client, FolderShelf(), job, [task], lambda count: None, lambda number, entry: None)
 
 
 def test_a_worker_with_other_versions_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +96,7 @@ def test_a_worker_with_other_versions_builds_nothing(tmp_path: Path, monkeypatch
     task = Task(number=0, first_index=0, n=1)
     other = cluster._versions() | {"opencv-python-headless": "4.99.0"}
     with pytest.raises(PatchgenError, match=r"tcp://node7:1: has opencv-python-headless 4\.\S+, the build 4\.99\.0"):
-        cluster._work(task, job, other)
+        cluster._work(task, job, FolderShelf().begin(), other)
 
 
 def test_a_scheduler_that_does_not_answer(
@@ -113,11 +114,11 @@ def test_a_scheduler_that_does_not_answer(
     )
 
 
-def test_a_cluster_writes_into_no_store(photo_path: Path, run_patchgen: Program) -> None:
-    build = options(photo_path, Path("x"))[:-1]
-    for option, value in (("--scheduler", "local:1"), ("--shards", "0-1")):
-        result = run_patchgen(*build, "s3://lab/set", option, value)
-        assert option in result.err and "send the folder" in result.err and result.status in (1, 2)
+def test_jobs_write_into_no_store_and_nothing_there_is_made_longer(photo_path: Path, run_patchgen: Program) -> None:
+    result = run_patchgen(*options(photo_path, Path("x"))[:-1], "s3://lab/set", "--shards", "0-1")
+    assert_one_line(result, "s3://lab/set: --shards: the processes meet in a folder; build there, then send")
+    words = ("extend", "s3://lab/set", "--n", N, "--image", photo_path, "--scheduler", "local:1")
+    assert_one_line(run_patchgen(*words), "s3://lab/set: extend changes a folder")
 
 
 def test_jobs_that_build_some_shards_each(

@@ -1,0 +1,67 @@
+"""Where the tars of a build go. Its tables come into its folder in any case: the manifest is made of them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from manifests.terminal import progress_bar
+from patchgen.errors import PatchgenError
+from patchgen.folder import PLAN_NAME
+from patchgen.shard import Job, Task, finished_shard
+
+Entries = dict[int, dict[str, Any]]
+"""Shard number → its entry in the manifest."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """A shard that was built: its manifest entry, and its table's bytes unless that lies in the folder already."""
+
+    entry: dict[str, Any]
+    table: bytes | None = None
+
+
+Builder = Callable[[Job, Task, Callable[[int], None]], Made]
+"""As ``write.build_shard``; may be pickled, and be called on another machine."""
+
+
+class Shelf(Protocol):
+    """Where tars go: the build's folder, or a store."""
+
+    def finished(self, job: Job, tasks: Sequence[Task]) -> Entries:
+        """The shards of this build that are there and whole."""
+
+    def begin(self) -> Builder:
+        """Make ready for shards; what builds one and puts its tar there."""
+
+    def keep(self, job: Job, task: Task, made: Made) -> None:
+        """See to it, where the build runs, that a shard is among the finished ones from now on."""
+
+
+class FolderShelf:
+    """The build's own folder, which everybody who builds sees."""
+
+    def finished(self, job: Job, tasks: Sequence[Task]) -> Entries:
+        """See ``Shelf``."""
+        entries: Entries = {}
+        with progress_bar("checking shards", len(tasks)) as update:
+            for done, task in enumerate(tasks, 1):
+                if (entry := finished_shard(job.folder, job.plan_id, task)) is not None:
+                    entries[task.number] = entry
+                update(done)
+        return entries
+
+    def begin(self) -> Builder:
+        """See ``Shelf``."""
+        return _build_in_folder
+
+    def keep(self, job: Job, task: Task, made: Made) -> None:
+        """See ``Shelf``: both files are there."""
+
+
+def _build_in_folder(job: Job, task: Task, on_patches: Callable[[int], None]) -> Made:
+    from patchgen.write import build_shard  # noqa: PLC0415 - see ``pool``
+
+    if not (job.folder / PLAN_NAME).exists():
+        raise PatchgenError(f"does not see {job.folder}; give an --out that every worker sees")
+    return Made(entry=build_shard(job, task, on_patches))

@@ -1,0 +1,302 @@
+"""Builds whose workers send their shards to a store: the set there is the local build's, file for file."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from manifests import PatchSetError, open_patchset
+from manifests.files import PART_PREFIX
+from manifests.marker import MARKER_NAME, Marker, read_marker, send_marker
+from manifests.publish import staged
+from manifests.store import StorePlace
+from patchgen import cluster
+from patchgen.errors import PatchgenError
+from patchgen.shard import Job, Task
+from patchgen.stored import StoreShelf, _Sender
+from tests.conftest import Program, assert_one_line
+
+distributed = pytest.importorskip("distributed")
+N, SHARD = 6_000, 250
+SHARDS = N // SHARD
+URL = "s3://lab/sets/one"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATCHSET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def options(photo: Path, out: str | Path, *more: object) -> list[str]:
+    words = ("build", "--image", photo, "--n", N, "--shard-size", SHARD, "--out", out, *more)
+    return [str(word) for word in words]
+
+
+@pytest.fixture(scope="module")
+def local(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set as this machine builds it alone."""
+    folder = tmp_path_factory.mktemp("local") / "set"
+    subprocess.run([sys.executable, "-m", "patchgen", *options(photo_path, folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """Where the workers keep what is temporary."""
+    return tmp_path / "scratch"
+
+
+@pytest.fixture
+def workers(s3: Any, scratch: Path) -> Iterator[Any]:
+    """A cluster of four worker processes, whose environment has the store's keys."""
+    with distributed.LocalCluster(
+        n_workers=4, threads_per_worker=1, dashboard_address=":0", local_directory=str(scratch)
+    ) as here:
+        yield here
+
+
+@contextlib.contextmanager
+def building(photo: Path, workers: Any, *more: object) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        sys.executable,
+        "-m",
+        "patchgen",
+        *options(photo, URL, "--scheduler", workers.scheduler_address, *more),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as build:
+        try:
+            yield build
+        finally:
+            build.kill()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def stored(s3: Any) -> dict[str, bytes]:
+    listed = s3.list_objects_v2(Bucket="lab", Prefix="sets/one/").get("Contents", [])
+    keys = [entry["Key"] for entry in listed]
+    return {key.rpartition("/")[2]: s3.get_object(Bucket="lab", Key=key)["Body"].read() for key in keys}
+
+
+def put(s3: Any, name: str, data: bytes) -> None:
+    s3.put_object(Bucket="lab", Key=f"sets/one/{name}", Body=data)
+
+
+def parts(scratch: Path) -> list[Path]:
+    return [path for path in scratch.rglob(f"{PART_PREFIX}*") if path.is_dir()]
+
+
+def wait_until(found: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    return value
+
+
+def sent(cache: Path) -> list[str]:
+    return [line for notes in cache.glob("out/*/sent.txt") for line in notes.read_text().splitlines()]
+
+
+def test_a_worker_that_is_killed_costs_its_shard_and_the_set_is_the_local_one(
+    s3: Any, workers: Any, photo_path: Path, own_cache: Path, scratch: Path, local: Path, run_patchgen: Program
+) -> None:
+    with building(photo_path, workers) as build:
+        part = wait_until(lambda: next(scratch.rglob(f"{PART_PREFIX}*.tar"), None))
+        os.kill(int(part.name.removeprefix(PART_PREFIX).split("-")[1]), signal.SIGKILL)
+        while build.poll() is None:
+            assert not list(own_cache.rglob("*.tar"))
+            time.sleep(0.01)
+        said = build.communicate()[1]
+    assert build.returncode == 0, said
+    assert stored(s3) == files(local)
+    assert not list((own_cache / "out").iterdir())
+    wait_until(lambda: not parts(scratch))
+    again = run_patchgen("verify", URL, "--workers", 1)
+    assert again.status == 0 and open_patchset(local).manifest.set_id in again.out
+
+
+def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
+    s3: Any, workers: Any, photo_path: Path, own_cache: Path, scratch: Path, local: Path
+) -> None:
+    there = 0
+    for by, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+        with building(photo_path, workers) as build:
+            wait_until(lambda more=there + 3: len(sent(own_cache)) >= more)
+            build.send_signal(by)
+            said = build.communicate(timeout=60)[1]
+        assert build.returncode == status, said
+        assert f"build {SHARDS - there} shards" in said
+        there = len(sent(own_cache))
+        assert 3 <= there < SHARDS and "manifest.json" not in stored(s3)
+        assert MARKER_NAME in stored(s3)
+        wait_until(lambda: not parts(scratch))
+    assert said.splitlines()[-1] == "patchgen: interrupted; run the same command again to go on"
+    with building(photo_path, workers, "--seed", 1) as other:
+        told = other.communicate(timeout=60)[1]
+    assert other.returncode == 1 and "an interrupted build for it lies in" in told
+    (own_cache / "out").rename(own_cache / "aside")  # as on another machine
+    with building(photo_path, workers, "--seed", 1) as other:
+        told = other.communicate(timeout=60)[1]
+    assert other.returncode == 1 and len(told.splitlines()) == 1
+    assert f"{URL}/{MARKER_NAME}: belongs to an unfinished upload of the build " in told
+    (own_cache / "aside").rename(own_cache / "out")
+    lost = next(line.split()[1] for line in sent(own_cache))
+    s3.delete_object(Bucket="lab", Key=f"sets/one/{lost}")
+    with building(photo_path, workers) as build:
+        said = build.communicate(timeout=120)[1]
+    assert build.returncode == 0 and f"build {SHARDS - there + 1} shards" in said, said
+    assert stored(s3) == files(local)
+
+
+def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
+    s3: Any, photo_path: Path, local: Path, run_patchgen: Program
+) -> None:
+    for name, data in files(local).items():
+        put(s3, name, data)
+    command = options(photo_path, URL, "--scheduler", "local:2")
+    whole = run_patchgen(*command)
+    assert whole.status == 0 and "workers build" not in whole.err
+    tar, table, index = "patches-000003.tar", "patches-000005.parquet", "index.json"
+    for name in (tar, table, index):
+        put(s3, name, files(local)[name][:-1] + b"x")
+    s3.delete_object(Bucket="lab", Key="sets/one/patches-000007.tar")
+    mended = run_patchgen(*command)
+    assert mended.status == 0 and "2 workers build 3 shards" in mended.err, mended.err
+    assert stored(s3) == files(local)
+    other = run_patchgen(*command, "--seed", 1)
+    assert_one_line(other, f"{URL}: holds a finished set with seed 0, this build has seed 1")
+
+
+def test_a_rebuild_and_a_build_that_began_without_a_cluster(
+    s3: Any, photo_path: Path, local: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("rebuild", "--manifest", local, "--image", photo_path, "--out", URL, "--scheduler", "local:2")
+    assert run_patchgen(*words).status == 0
+    assert stored(s3) == files(local)
+    for name in stored(s3):
+        s3.delete_object(Bucket="lab", Key=f"sets/one/{name}")
+
+    def refuse(self: StorePlace, source: Path, name: str) -> None:
+        if name == "patches-000004.tar":
+            raise PatchSetError("no more today")
+        send(self, source, name)
+
+    send = StorePlace.send
+    with monkeypatch.context() as patch:
+        patch.setattr(StorePlace, "send", refuse)
+        assert_one_line(run_patchgen(*options(photo_path, URL, "--workers", 1)), "no more today")
+    done = run_patchgen(*options(photo_path, URL, "--scheduler", "local:2"))
+    assert done.status == 0 and "workers build" not in done.err
+    assert stored(s3) == files(local)
+
+
+def test_buckets_that_are_not_there_are_found_before_anything_is_built(
+    s3: Any, photo_path: Path, run_patchgen: Program
+) -> None:
+    missing = options(photo_path, "s3://nobody-has-this/set", "--scheduler", "local:1")
+    assert_one_line(run_patchgen(*missing, "-q"), "s3://nobody-has-this/set/", "no such file or bucket")
+    assert {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]} == {"lab"}
+
+
+def work(sender: _Sender, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker does, without Dask."""
+    monkeypatch.setattr(cluster, "_address", lambda: "tcp://node7:1")
+    monkeypatch.setattr(cluster, "_stop_if_cancelled", lambda count: None)
+    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=folder)  # type: ignore[arg-type]
+    cluster._work(Task(number=0, first_index=0, n=1), job, sender, cluster._versions())
+
+
+def built(job: Job, task: Task, on_patches: Callable[[int], None]) -> dict[str, Any]:
+    for name in (task.tar_name, task.table_name):
+        (job.folder / name).write_bytes(b"x")
+    return {"sha256": "1" * 64}
+
+
+def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchgen.write.build_shard", built)
+    monkeypatch.setattr("patchgen.stored._scratch", lambda: tmp_path)
+    owner = Marker(build="b")
+    nowhere = _Sender(url="s3://nobody-has-this/set", owner=owner, wanted=None)
+    told = "Dask's worker tcp://node7:1: s3://nobody-has-this/set/.*no such file or bucket"
+    with pytest.raises(PatchgenError, match=told):
+        work(nowhere, tmp_path, monkeypatch)
+    here = _Sender(url=URL, owner=owner, wanted=None)
+    send_marker(StorePlace(URL), tmp_path, Marker(build="another"))
+    with pytest.raises(PatchgenError, match=f"tcp://node7:1: {URL}/{MARKER_NAME}: is of the build another by now"):
+        work(here, tmp_path, monkeypatch)
+    send_marker(StorePlace(URL), tmp_path, owner)
+    other = _Sender(url=URL, owner=owner, wanted={"patches-000000.tar": "2" * 64})
+    with pytest.raises(PatchgenError, match=f"{URL}/patches-000000.tar: made here its sha256 is 1111"):
+        work(other, tmp_path, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("patchgen.stored._scratch", lambda: tmp_path / "none")
+        with pytest.raises(
+            PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"
+        ):
+            work(here, tmp_path, monkeypatch)
+    assert set(stored(s3)) == {MARKER_NAME}
+    work(here, tmp_path, monkeypatch)
+    assert set(stored(s3)) == {MARKER_NAME, "patches-000000.tar"}
+    assert not parts(tmp_path)
+
+
+def test_no_password_stands_in_what_dask_logs(tmp_path: Path) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem()
+    memory.store.clear()
+    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
+    here = distributed.LocalCluster(
+        n_workers=1, processes=False, dashboard_address=":0", local_directory=str(tmp_path)
+    )
+    with (
+        staged("memory://lab:secret@host/set", Marker(build="b")) as publication,
+        here,
+        distributed.Client(here) as client,
+    ):
+        shelf = StoreShelf(publication=publication)
+        with pytest.raises(PatchgenError, match=r"worker inproc://.*: memory://host/set: this job is none") as error:
+            cluster._build(client, Broken(shelf), job, [Task(number=0, first_index=0, n=1)], print, print)
+        logs = str(client.get_worker_logs()) + str(client.get_scheduler_logs()) + repr((error.value, error.value.__cause__))
+    assert "Compute Failed" in logs and "secret" not in logs and "secret" not in repr(shelf)
+    memory.store.clear()
+
+
+class Broken(StoreShelf):
+    """A shelf whose builder is as a store's, and fails."""
+
+    def __init__(self, shelf: StoreShelf) -> None:
+        super().__init__(publication=shelf.publication)
+
+    def begin(self) -> "Failing":
+        sender = super().begin()
+        assert isinstance(sender, _Sender) and sender.url == "memory://lab:secret@host/set"
+        return Failing(url=sender.url, owner=sender.owner, wanted=None)
+
+
+class Failing(_Sender):
+    def __call__(self, job: Job, task: Task, on_patches: Callable[[int], None]) -> NoReturn:
+        raise PatchSetError(f"{StorePlace(self.url).shown()}: this job is none")
+
+
+def test_markers_say_whose_upload_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    place = StorePlace("memory://lab/markers")
+    for marker in (Marker(), Marker(set_id="s"), Marker(build="b"), Marker(set_id="s", build="b")):
+        send_marker(place, tmp_path, marker)
+        assert read_marker(place) == marker and marker.free == (marker == Marker())
+    both = Marker(set_id="s", build="b")
+    assert both.matches(Marker(build="b")) and both.matches(Marker(set_id="s")) and not both.matches(Marker())
+    assert not Marker(set_id="s").matches(Marker(build="b")) and not Marker(set_id="s").differs(Marker(build="b"))
+    assert both.differs(Marker(set_id="t", build="b")) and not both.matches(Marker(set_id="t", build="b"))
