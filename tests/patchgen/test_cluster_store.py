@@ -261,15 +261,15 @@ def test_no_password_stands_in_what_dask_logs(tmp_path: Path) -> None:
         n_workers=1, processes=False, dashboard_address=":0", local_directory=str(tmp_path)
     )
     with (
-        staged("memory://lab:secret@host/set", Marker(build="b")) as publication,
+        staged("memory://lab:hunter2@host/set", Marker(build="b")) as publication,
         here,
         distributed.Client(here) as client,
     ):
         shelf = StoreShelf(publication=publication)
         with pytest.raises(PatchgenError, match=r"worker inproc://.*: memory://host/set: this job is none") as error:
             cluster._build(client, Broken(shelf), job, [Task(number=0, first_index=0, n=1)], print, print)
-        logs = str(client.get_worker_logs()) + str(client.get_scheduler_logs()) + repr((error.value, error.value.__cause__))
-    assert "Compute Failed" in logs and "secret" not in logs and "secret" not in repr(shelf)
+        logs = f"{client.get_worker_logs()} {client.get_scheduler_logs()} {error.value!r} {error.value.__cause__!r}"
+    assert "Compute Failed" in logs and "hunter2" not in logs and "hunter2" not in repr(shelf)
     memory.store.clear()
 
 
@@ -281,7 +281,7 @@ class Broken(StoreShelf):
 
     def begin(self) -> "Failing":
         sender = super().begin()
-        assert isinstance(sender, _Sender) and sender.url == "memory://lab:secret@host/set"
+        assert isinstance(sender, _Sender) and sender.url == "memory://lab:hunter2@host/set"
         return Failing(url=sender.url, owner=sender.owner, wanted=None)
 
 
