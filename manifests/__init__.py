@@ -15,7 +15,8 @@ Rooms, and what flows through them:
 - ``diff``: two sets in, what they have in common out.
 - ``reader``, ``images``: a set and indices in, pixels out; ``headers``: what an encoded image declares.
 - ``urls``, ``web``, ``store``: a URL in, bytes of its files out; ``download``: those bytes in, a proven file out.
-- ``remote``, ``cached``, ``publish``: a set at a URL in, a folder out, and the other way; ``transfers`` runs both.
+- ``remote``, ``cached``, ``publish``: a set at a URL in, a folder out, and the other way; ``transfers`` runs both,
+  ``sending`` sends files, and ``marker`` says whose they are.
 - ``locations``: a path or URL from the command line in, a folder out.
 - ``terminal``, ``processes``: how both programs report errors and progress, and start workers.
 

@@ -12,6 +12,7 @@
 - ``write``: a range of indices in, a tar and its table out; ``shard`` says which are still to be written.
 - ``recipe``: YAML in, the parameters of all of these out.
 - ``plan``: what a build will write; ``folder``: whether a folder may take it.
+- ``shelf``: where finished tars go, a folder; ``stored``: or a store, to which ``cluster``'s workers send them.
 - ``build``: the wiring: processes, resume, manifest. ``rebuild`` and ``doctor`` build again what is known.
 - ``preview``: a set in, a picture of it out.
 - ``cli``: the command line.

@@ -46,8 +46,9 @@ class Plan:
 
     @property
     def build_id(self) -> str:
-        """SHA-256, as hex, of ``identity``: equal builds have the same, before anything of them is built."""
-        return hashlib.sha256(canonical_json(self.identity())).hexdigest()
+        """SHA-256, as hex, of what decides the bytes of every file of a set: known before anything is built."""
+        identity = self.identity() | {"shard_size": min(self.shard_size, self.n)}  # one shard tells no more of it
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def with_card_of(self, manifest: Manifest) -> Self:
         """This plan with the names and card texts of a finished set, where it has none of its own."""

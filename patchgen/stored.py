@@ -60,6 +60,7 @@ class StoreShelf:
         """See ``Shelf``: the table comes into the folder, and then it is noted that the tar was sent."""
         if made.table is None:
             raise TypeError(f"{task.tar_name}: was built without the bytes of its table")
+        (job.folder / task.tar_name).unlink(missing_ok=True)  # a damaged one of an earlier build here
         write_atomically(job.folder / task.table_name, made.table)
         self.publication.sending.note(task.tar_name, made.entry["sha256"])
 

@@ -137,15 +137,17 @@ def rebuild(
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
     prepare_workers(workers, scheduler)
+    from patchgen.plan import plan_of  # noqa: PLC0415
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
     from patchgen.source import read_photo  # noqa: PLC0415
 
     wanted = read_manifest(manifest)
     photos = [read_photo(image) for image in images]
+    build_id = plan_of(wanted, photos, n=wanted.n).build_id
     with (
         resumable(),
-        destination(out, set_id=wanted.set_id) as place,
+        destination(out, set_id=wanted.set_id, build_id=build_id) as place,
         crew(workers, scheduler, place.shelf) as builders,
     ):
         made = run_rebuild(wanted, photos, place.folder, workers=builders)

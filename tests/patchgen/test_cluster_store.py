@@ -6,27 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from manifests import PatchSetError, open_patchset
 from manifests.files import PART_PREFIX
-from manifests.marker import MARKER_NAME, Marker, read_marker, send_marker
-from manifests.publish import staged
+from manifests.marker import MARKER_NAME
 from manifests.store import StorePlace
-from patchgen import cluster
-from patchgen.errors import PatchgenError
-from patchgen.shard import Job, Task
-from patchgen.stored import StoreShelf, _Sender
 from tests.conftest import Program, assert_one_line
+from tests.patchgen.stores import URL, parts, put, stored, wait_until
 
 distributed = pytest.importorskip("distributed")
 N, SHARD = 6_000, 250
 SHARDS = N // SHARD
-URL = "s3://lab/sets/one"
 
 
 @pytest.fixture(autouse=True)
@@ -80,28 +75,6 @@ def building(photo: Path, workers: Any, *more: object) -> Iterator[subprocess.Po
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def stored(s3: Any) -> dict[str, bytes]:
-    listed = s3.list_objects_v2(Bucket="lab", Prefix="sets/one/").get("Contents", [])
-    keys = [entry["Key"] for entry in listed]
-    return {key.rpartition("/")[2]: s3.get_object(Bucket="lab", Key=key)["Body"].read() for key in keys}
-
-
-def put(s3: Any, name: str, data: bytes) -> None:
-    s3.put_object(Bucket="lab", Key=f"sets/one/{name}", Body=data)
-
-
-def parts(scratch: Path) -> list[Path]:
-    return [path for path in scratch.rglob(f"{PART_PREFIX}*") if path.is_dir()]
-
-
-def wait_until(found: Callable[[], Any], seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    return value
 
 
 def sent(cache: Path) -> list[str]:
@@ -207,96 +180,3 @@ def test_buckets_that_are_not_there_are_found_before_anything_is_built(
     missing = options(photo_path, "s3://nobody-has-this/set", "--scheduler", "local:1")
     assert_one_line(run_patchgen(*missing, "-q"), "s3://nobody-has-this/set/", "no such file or bucket")
     assert {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]} == {"lab"}
-
-
-def work(sender: _Sender, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a worker does, without Dask."""
-    monkeypatch.setattr(cluster, "_address", lambda: "tcp://node7:1")
-    monkeypatch.setattr(cluster, "_stop_if_cancelled", lambda count: None)
-    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=folder)  # type: ignore[arg-type]
-    cluster._work(Task(number=0, first_index=0, n=1), job, sender, cluster._versions())
-
-
-def built(job: Job, task: Task, on_patches: Callable[[int], None]) -> dict[str, Any]:
-    for name in (task.tar_name, task.table_name):
-        (job.folder / name).write_bytes(b"x")
-    return {"sha256": "1" * 64}
-
-
-def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
-    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("patchgen.write.build_shard", built)
-    monkeypatch.setattr("patchgen.stored._scratch", lambda: tmp_path)
-    owner = Marker(build="b")
-    nowhere = _Sender(url="s3://nobody-has-this/set", owner=owner, wanted=None)
-    told = "Dask's worker tcp://node7:1: s3://nobody-has-this/set/.*no such file or bucket"
-    with pytest.raises(PatchgenError, match=told):
-        work(nowhere, tmp_path, monkeypatch)
-    here = _Sender(url=URL, owner=owner, wanted=None)
-    send_marker(StorePlace(URL), tmp_path, Marker(build="another"))
-    with pytest.raises(PatchgenError, match=f"tcp://node7:1: {URL}/{MARKER_NAME}: is of the build another by now"):
-        work(here, tmp_path, monkeypatch)
-    send_marker(StorePlace(URL), tmp_path, owner)
-    other = _Sender(url=URL, owner=owner, wanted={"patches-000000.tar": "2" * 64})
-    with pytest.raises(PatchgenError, match=f"{URL}/patches-000000.tar: made here its sha256 is 1111"):
-        work(other, tmp_path, monkeypatch)
-    with monkeypatch.context() as patch:
-        patch.setattr("patchgen.stored._scratch", lambda: tmp_path / "none")
-        with pytest.raises(
-            PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"
-        ):
-            work(here, tmp_path, monkeypatch)
-    assert set(stored(s3)) == {MARKER_NAME}
-    work(here, tmp_path, monkeypatch)
-    assert set(stored(s3)) == {MARKER_NAME, "patches-000000.tar"}
-    assert not parts(tmp_path)
-
-
-def test_no_password_stands_in_what_dask_logs(tmp_path: Path) -> None:
-    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem()
-    memory.store.clear()
-    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
-    here = distributed.LocalCluster(
-        n_workers=1, processes=False, dashboard_address=":0", local_directory=str(tmp_path)
-    )
-    with (
-        staged("memory://lab:hunter2@host/set", Marker(build="b")) as publication,
-        here,
-        distributed.Client(here) as client,
-    ):
-        shelf = StoreShelf(publication=publication)
-        with pytest.raises(PatchgenError, match=r"worker inproc://.*: memory://host/set: this job is none") as error:
-            cluster._build(client, Broken(shelf), job, [Task(number=0, first_index=0, n=1)], print, print)
-        logs = f"{client.get_worker_logs()} {client.get_scheduler_logs()} {error.value!r} {error.value.__cause__!r}"
-    assert "Compute Failed" in logs and "hunter2" not in logs and "hunter2" not in repr(shelf)
-    memory.store.clear()
-
-
-class Broken(StoreShelf):
-    """A shelf whose builder is as a store's, and fails."""
-
-    def __init__(self, shelf: StoreShelf) -> None:
-        super().__init__(publication=shelf.publication)
-
-    def begin(self) -> "Failing":
-        sender = super().begin()
-        assert isinstance(sender, _Sender) and sender.url == "memory://lab:hunter2@host/set"
-        return Failing(url=sender.url, owner=sender.owner, wanted=None)
-
-
-class Failing(_Sender):
-    def __call__(self, job: Job, task: Task, on_patches: Callable[[int], None]) -> NoReturn:
-        raise PatchSetError(f"{StorePlace(self.url).shown()}: this job is none")
-
-
-def test_markers_say_whose_upload_it_is(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec")
-    place = StorePlace("memory://lab/markers")
-    for marker in (Marker(), Marker(set_id="s"), Marker(build="b"), Marker(set_id="s", build="b")):
-        send_marker(place, tmp_path, marker)
-        assert read_marker(place) == marker and marker.free == (marker == Marker())
-    both = Marker(set_id="s", build="b")
-    assert both.matches(Marker(build="b")) and both.matches(Marker(set_id="s")) and not both.matches(Marker())
-    assert not Marker(set_id="s").matches(Marker(build="b")) and not Marker(set_id="s").differs(Marker(build="b"))
-    assert both.differs(Marker(set_id="t", build="b")) and not both.matches(Marker(set_id="t", build="b"))
