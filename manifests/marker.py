@@ -31,6 +31,8 @@ class Marker:
     build: str | None = None
 
     def __str__(self) -> str:
+        if self.free:
+            return "no set"
         return f"the build {self.build}" if self.set_id is None else f"the set {self.set_id}"
 
     @property

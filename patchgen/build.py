@@ -18,10 +18,10 @@ from patchgen.errors import PatchgenError
 from patchgen.folder import claim_folder, mark_finished, mark_unfinished
 from patchgen.geometry import build_pyramids
 from patchgen.plan import PhotoPlan, Plan
-from patchgen.pool import Crew, OnShard, build_shards
+from patchgen.pool import Entries, OnShard, build_shards
 from patchgen.pyramid import Pyramid
 from patchgen.shard import Job, Task, tasks_for
-from patchgen.shelf import Entries, FolderShelf
+from patchgen.shelf import Crew, FolderShelf
 from patchgen.source import Photo
 
 

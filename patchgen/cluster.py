@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from manifests.errors import PatchSetError
 from manifests.terminal import note
 from patchgen.errors import PatchgenError
-from patchgen.pool import Crew, OnCount, OnShard
+from patchgen.pool import Entries, OnCount, OnShard
 from patchgen.shard import Job, Task
-from patchgen.shelf import Builder, Entries, Made, Shelf
+from patchgen.shelf import Builder, Crew, Made, Shelf
 
 if TYPE_CHECKING:
     from distributed import Client

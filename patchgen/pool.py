@@ -19,22 +19,14 @@ from manifests.processes import die_with_parent, handling, start_server, startin
 from manifests.terminal import counting
 from patchgen.pyramid import StoredPyramid, map_pyramids, store_pyramids
 from patchgen.shard import Job, Task
-from patchgen.shelf import Entries, Shelf
 
 POLL_SECONDS = 0.2
 
+Entries = dict[int, dict[str, Any]]
+"""Shard number → its entry in the manifest."""
+
 OnCount = Callable[[int], None]
 OnShard = Callable[[int, dict[str, Any]], None]
-Build = Callable[[Job, list[Task], OnCount, OnShard], Entries]
-"""As ``build_shards``, but for its first argument."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Crew:
-    """Who builds shards, and where these go."""
-
-    build: Build
-    shelf: Shelf
 
 
 class StoppedError(Exception):

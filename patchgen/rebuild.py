@@ -20,7 +20,7 @@ from patchgen.folder import ASIDE_NAME, PLAN_NAME, unfinished_plan
 from patchgen.geometry import build_pyramids
 from patchgen.patches import PatchMaker
 from patchgen.plan import plan_of
-from patchgen.pool import Crew
+from patchgen.shelf import Crew
 from patchgen.source import Photo
 
 

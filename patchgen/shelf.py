@@ -7,10 +7,8 @@ from typing import Any, Protocol
 from manifests.terminal import progress_bar
 from patchgen.errors import PatchgenError
 from patchgen.folder import PLAN_NAME
+from patchgen.pool import Entries, OnCount, OnShard
 from patchgen.shard import Job, Task, finished_shard
-
-Entries = dict[int, dict[str, Any]]
-"""Shard number → its entry in the manifest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,14 @@ class Shelf(Protocol):
 
     def keep(self, job: Job, task: Task, made: Made) -> None:
         """See to it, where the build runs, that a shard is among the finished ones from now on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crew:
+    """Who builds shards, as ``pool.build_shards`` does, and where their tars go."""
+
+    build: Callable[[Job, list[Task], OnCount, OnShard], Entries]
+    shelf: Shelf
 
 
 class FolderShelf:

@@ -13,8 +13,9 @@ from manifests.store import StorePlace
 from manifests.terminal import counting, progress_bar
 from manifests.transfers import alone
 from patchgen.errors import PatchgenError
+from patchgen.pool import Entries
 from patchgen.shard import Job, Task, finished_shard, recorded_shard
-from patchgen.shelf import Builder, Entries, Made
+from patchgen.shelf import Builder, Made
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from manifests.terminal import InterruptedProgram
 
 if TYPE_CHECKING:
     from manifests import Manifest
-    from patchgen.pool import Crew
-    from patchgen.shelf import Shelf
+    from patchgen.shelf import Crew, Shelf
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -163,6 +163,7 @@ def test_markers_say_whose_upload_it_is(tmp_path: Path) -> None:
         send_marker(place, tmp_path, marker)
         assert read_marker(place) == marker and marker.free == (marker == Marker())
     both = Marker(set_id="s", build="b")
+    assert [str(marker) for marker in (Marker(), Marker(build="b"), both)] == ["no set", "the build b", "the set s"]
     assert both.matches(Marker(build="b")) and both.matches(Marker(set_id="s")) and not both.matches(Marker())
     assert not Marker(set_id="s").matches(Marker(build="b")) and not Marker(set_id="s").differs(Marker(build="b"))
     assert both.differs(Marker(set_id="t", build="b")) and not both.matches(Marker(set_id="t", build="b"))
