@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from manifests import PatchSetError, open_patchset
+from manifests import PatchSetError, open_patchset, sending
+from manifests.download import prove
 from manifests.files import PART_PREFIX
 from manifests.marker import MARKER_NAME
 from manifests.store import StorePlace
@@ -133,7 +134,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
 
 
 def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
-    s3: Any, photo_path: Path, local: Path, run_patchgen: Program
+    s3: Any, photo_path: Path, local: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, data in files(local).items():
         put(s3, name, data)
@@ -144,6 +145,15 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
     for name in (tar, table, index):
         put(s3, name, files(local)[name][:-1] + b"x")
     s3.delete_object(Bucket="lab", Key="sets/one/patches-000007.tar")
+
+    def silent(place: StorePlace, name: str, *more: Any) -> None:
+        if name == "patches-000009.tar":
+            raise PatchSetError("no answer")
+        prove(place, name, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sending, "prove", silent)
+        assert_one_line(run_patchgen(*command, "-q"), "no answer")
     mended = run_patchgen(*command)
     assert mended.status == 0 and "2 workers build 3 shards" in mended.err, mended.err
     assert stored(s3) == files(local)
