@@ -59,6 +59,8 @@ class _Array:
         self.data: Any = None
 
     def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:  # version, shape, dtype, order, data
+            raise ValueError("an array that is none of NumPy's")
         _, self.shape, _, _, self.data = state
 
     def decoded(self) -> npt.NDArray[Any]:

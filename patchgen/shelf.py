@@ -2,13 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
+from manifests.processes import usable_cores
 from manifests.terminal import progress_bar
 from patchgen.errors import PatchgenError
 from patchgen.folder import PLAN_NAME
 from patchgen.pool import Entries, OnCount, OnShard
 from patchgen.shard import Job, Task, finished_shard
+
+MAX_THREADS = 8
+"""That hash shards; more than a disk gives bytes for are of no use."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,11 +56,16 @@ class FolderShelf:
     def finished(self, job: Job, tasks: Sequence[Task]) -> Entries:
         """See ``Shelf``."""
         entries: Entries = {}
-        with progress_bar("checking shards", len(tasks)) as update:
-            for done, task in enumerate(tasks, 1):
-                if (entry := finished_shard(job.folder, job.plan_id, task)) is not None:
-                    entries[task.number] = entry
-                update(done)
+        pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))  # hashing releases the interpreter lock
+        try:
+            found = pool.map(partial(finished_shard, job.folder, job.plan_id), tasks)
+            with progress_bar("checking shards", len(tasks)) as update:
+                for done, (task, entry) in enumerate(zip(tasks, found, strict=True), 1):
+                    if entry is not None:
+                        entries[task.number] = entry
+                    update(done)
+        finally:
+            pool.shutdown(cancel_futures=True)
         return entries
 
     def begin(self) -> Builder:
