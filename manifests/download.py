@@ -15,8 +15,11 @@ from manifests.urls import Place
 
 ATTEMPTS = 5
 """Times in a row that a file is asked for in vain."""
+BUSY_ATTEMPTS = 10
+"""The same, of a server that says it is busy: a thousand readers may have begun at once, and each gets its turn."""
 PAUSE = 0.5
 """Seconds before the second of them, and up to twice as many; twice as long before each that follows."""
+LONGEST_PAUSE = 30.0
 ENOUGH = 1 << 14
 """Bytes that make an attempt one that was not in vain, if none came as far before."""
 WHOLE_SECONDS = 900.0
@@ -73,13 +76,13 @@ def wait_again(failures: int, error: PassingError, channel: Channel) -> None:
     Raises:
         PassingError: there were enough of them.
     """
-    if failures >= ATTEMPTS:
+    if failures >= (BUSY_ATTEMPTS if error.busy else ATTEMPTS):
         raise error
     if failures == 1:
         soon = f" in {error.after:g} s" if error.after else ""
         told = str(error).removesuffix(AGAIN)
         channel.note(f"{told}{':' if told == str(error) else ';'} trying again{soon}")
-    pause = PAUSE * 2 ** (failures - 1) if failures else 0.0
+    pause = min(PAUSE * 2 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
     channel.pause(max(error.after, pause) + random.uniform(0, pause))  # noqa: S311 - hides nothing
 
 

@@ -13,11 +13,14 @@ class PatchSetError(ValueError):
 
 
 class PassingError(PatchSetError):
-    """A file elsewhere could not be had now; asked again it may be, but not before ``after`` seconds."""
+    """A file elsewhere could not be had now; asked again it may be, but not before ``after`` seconds.
 
-    def __init__(self, message: str, after: float = 0.0) -> None:
+    ``busy`` says that a server is there and has too much to do.
+    """
+
+    def __init__(self, message: str, after: float = 0.0, *, busy: bool = False) -> None:
         super().__init__(message)
-        self.after = after
+        self.after, self.busy = after, busy
 
 
 TORN = (

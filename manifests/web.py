@@ -23,6 +23,7 @@ _BLOCK = 1 << 17
 _KEPT = "/:@!$&'()*+,;=~"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NOT_NOW = (408, 425, 429, 500, 502, 503, 504)
+_BUSY = (429, 503)
 _NO_SUCH_RANGE = 416
 _PLAIN = ("", "identity", "aws-chunked")  # the last is a mark that some uploads to S3 leave on plain bytes
 _WAYS: tuple[type[Exception], ...] = (OSError, http.client.HTTPException, ValueError)
@@ -135,7 +136,8 @@ def _refusal(where: str, response: Any) -> PatchSetError:
     said = f"{where}: the server answers {status} {response.reason[:60]}".rstrip()
     if status in _NOT_NOW:
         told = response.headers.get("Retry-After", "").strip()
-        return PassingError(f"{said}; try again later", min(float(told), MAX_AFTER) if _number(told) else 0.0)
+        after = min(float(told), MAX_AFTER) if _number(told) else 0.0
+        return PassingError(f"{said}; try again later", after, busy=status in _BUSY)
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
         return PatchSetError(f"{said}; you may not read it, or a signature has expired: get its URL anew")
     return PatchSetError(f"{said}; check the URL, or ask whoever published the set")

@@ -4,7 +4,7 @@ Every reader is a thread with a cache of its own, and fetches as ``--shards URL`
 thousand Pythons take more memory than most machines have. The server turns away (503) what comes while it is busy
 with ``--at-once`` requests, and may cut every so many answers in the middle.
 
-    python scripts/bench_readers.py --readers 1000 --at-once 64 --cut-every 50 --out benchmarks/readers.txt
+    python scripts/bench_readers.py --readers 1000 --at-once 64 --seconds 0.1 --out benchmarks/readers.txt
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -48,9 +48,9 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 4096
     daemon_threads = True
 
-    def __init__(self, folder: Path, at_once: int, cut_every: int) -> None:
+    def __init__(self, folder: Path, at_once: int, seconds: float, cut_every: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.cut_every = folder, cut_every
+        self.folder, self.seconds, self.cut_every = folder, seconds, cut_every
         self.room, self.lock = threading.Semaphore(at_once), threading.Lock()
         self.count: Counter[str] = Counter()
 
@@ -97,6 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         self.send_header("Content-Length", str(size - start))
         self.end_headers()
+        time.sleep(self.server.seconds)
         with path.open("rb") as file:
             file.seek(start)
             data = file.read((size - start) // 2 if cut else size)
@@ -131,13 +132,13 @@ def read_one(url: str, folder: Path) -> Read:
 
 
 @contextlib.contextmanager
-def published(folder: Path, at_once: int, cut_every: int) -> Iterator[Server]:
+def published(folder: Path, *manners: Any) -> Iterator[Server]:
     """A set of tiny patches, served."""
     photo = folder / "leaves.png"
     write_source(photo, make_source("dead-leaves", 640, 480, 0))
     build = ["build", "--image", str(photo), "--n", str(PATCHES), "--size", "8", "--shard-size", str(SHARD)]
     subprocess.run([sys.executable, "-m", "patchgen", *build, "--out", str(folder / "set"), "-q"], check=True)
-    server = Server(folder / "set", at_once, cut_every)
+    server = Server(folder / "set", *manners)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -151,13 +152,14 @@ def published(folder: Path, at_once: int, cut_every: int) -> Iterator[Server]:
 @click.option("--readers", default=1000, show_default=True, type=click.IntRange(1))
 @click.option("--processes", default=8, show_default=True, type=click.IntRange(1), help="That the readers share.")
 @click.option("--at-once", default=64, show_default=True, type=click.IntRange(1), help="Requests the server takes.")
+@click.option("--seconds", default=0.0, show_default=True, type=click.FloatRange(0), help="An answer takes, more.")
 @click.option("--cut-every", default=50, show_default=True, type=click.IntRange(0), help="Answers; 0 cuts none.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
-def main(readers: int, processes: int, at_once: int, cut_every: int, out: Path | None) -> None:
+def main(readers: int, processes: int, at_once: int, seconds: float, cut_every: int, out: Path | None) -> None:
     """Have many readers fetch one set at the same time, and say how they fared."""
     with (
         tempfile.TemporaryDirectory() as name,
-        published(Path(name), at_once, cut_every) as server,
+        published(Path(name), at_once, seconds, cut_every) as server,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
     ):
         url = f"http://127.0.0.1:{server.server_address[1]}/set"
@@ -167,15 +169,16 @@ def main(readers: int, processes: int, at_once: int, cut_every: int, out: Path |
         shares = [list(range(process, readers, processes)) for process in range(processes)]
         futures = [pool.submit(read_all, url, Path(name), share) for share in shares if share]
         reads = [read for future in futures for read in future.result()]
-        seconds = time.monotonic() - start
+        took = time.monotonic() - start
     good = sorted(read.seconds for read in reads if not read.fault)
     faults = Counter(read.fault.rpartition("/")[2] for read in reads if read.fault)
     count = server.count
     lines = [
         f"a set of {files} files, {size / 1e6:.1f} MB; {os.cpu_count()} cores for server and readers together",
-        f"{readers} readers at once; {at_once} requests served at a time, one answer of {cut_every} cut",
+        f"{readers} readers at once; {at_once} requests served at a time, {seconds:g} s each and what sending takes, "
+        f"one of {cut_every} cut",
         f"{len(good)} read the set whole; {len(reads) - len(good)} gave up",
-        f"{seconds:.1f} s, {count['bytes'] / 1e9:.2f} GB sent, {count['bytes'] / seconds / 1e6:.0f} MB/s",
+        f"{took:.1f} s, {count['bytes'] / 1e9:.2f} GB sent, {count['bytes'] / took / 1e6:.0f} MB/s",
         f"{count['requests']:,} requests, {count['turned away']:,} of them turned away, {count['cut']:,} cut",
         *([f"a reader: median {statistics.median(good):.1f} s, the last {good[-1]:.1f} s"] if good else []),
         *(f"{many} × {fault}" for fault, many in faults.most_common(5)),

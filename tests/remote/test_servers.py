@@ -123,7 +123,11 @@ def test_busy_servers_are_asked_again_and_missing_files_are_not(
     assert len(rough.asked) == 2
     rough.statuses = {"manifest.json": [503] * 100}
     assert "503 Service Unavailable; try again later" in fault(rough.url)
-    assert len(rough.asked) == 2 + download.ATTEMPTS
+    assert len(rough.asked) == 2 + download.BUSY_ATTEMPTS
+    rough.asked.clear()
+    rough.statuses = {"manifest.json": [500] * 100}
+    assert "500 Internal Server Error; try again later" in fault(rough.url)
+    assert len(rough.asked) == download.ATTEMPTS < download.BUSY_ATTEMPTS
 
 
 def test_a_busy_server_says_when_to_come_again(
