@@ -23,7 +23,7 @@ from manifests.urls import is_url
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 48 << 20
-"""``MAX_SHARDS`` shards take 32 MB of it."""
+"""``MAX_SHARDS`` shards take about 31 MB of it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
