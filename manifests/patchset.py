@@ -129,7 +129,7 @@ def open_patchset(folder: str | Path) -> PatchSet:
     except FileNotFoundError as error:
         raise PatchSetError(
             f"{folder}: holds no {MANIFEST_NAME}, so it is no finished patch set; "
-            "run the 'patchgen build' that wrote it again to finish it"
+            "run the command that was writing it again to finish it"
         ) from error
     except OSError as error:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error

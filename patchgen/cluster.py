@@ -3,6 +3,7 @@
 A worker that dies loses its shard, which another one builds again.
 """
 
+import dataclasses
 import functools
 import uuid
 from collections.abc import Iterator
@@ -59,12 +60,27 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
         return
     try:
         client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # the last, of tls:// without certificates
         raise PatchgenError(
             f"--scheduler {scheduler}: does not answer: {str(error).splitlines()[0]}; start one with 'dask scheduler'"
         ) from error
     with client:
+        _await_workers(client, scheduler)
         yield client
+
+
+def _await_workers(client: "Client", scheduler: str) -> None:
+    """Dask would wait for them in silence."""
+    if client.nthreads():
+        return
+    note(f"{scheduler} has no workers yet; start some with 'dask worker {scheduler}'")
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except TimeoutError as error:
+        raise PatchgenError(
+            f"--scheduler {scheduler}: has no workers; start some with 'dask worker {scheduler}', then run the same "
+            "command again"
+        ) from error
 
 
 def _build(
@@ -76,7 +92,8 @@ def _build(
     entries: Entries = {}
     if not tasks:
         return entries
-    note(f"{len(client.nthreads())} workers build {len(tasks)} shards")
+    note(f"building {_counted(len(tasks), 'shard')} with {_counted(len(client.nthreads()), 'worker')}")
+    job = dataclasses.replace(job, folder=job.folder.absolute())  # workers were started in other places
     shared, builder = client.scatter([job, shelf.begin()], broadcast=True, hash=False)
     run = uuid.uuid4().hex[:16]  # Dask would hand a task the result of another build's of the same name
     by_key = {f"{task.tar_name}-{run}": task for task in tasks}
@@ -96,6 +113,10 @@ def _build(
     finally:
         client.cancel(futures)
     return entries
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _work(task: Task, job: Job, builder: Builder, versions: dict[str, str]) -> Made:

@@ -74,8 +74,28 @@ def test_a_cluster_of_its_own_and_a_build_that_is_finished_there(
     (folder / "patches-000003.tar").unlink()
     result = run_patchgen(*options(photo_path, folder), "--scheduler", "local:2")
     assert result.status == 0, result.err
-    assert "2 workers" in result.err and "build 1 shards" in result.err
+    assert "building 1 shard with 2 workers" in result.err
     assert files(folder) == files(local)
+
+
+def test_workers_that_were_started_elsewhere_find_a_relative_folder(
+    workers: Any, photo_path: Path, tmp_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_patchgen(*options(photo_path, Path("set"), n=SHARD), "--scheduler", workers.scheduler_address)
+    assert result.status == 0, result.err
+    assert verify(tmp_path / "set").faults == ()
+
+
+def test_a_cluster_without_workers(
+    photo_path: Path, tmp_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as here:
+        address = here.scheduler_address
+        result = run_patchgen(*options(photo_path, tmp_path / "set"), "--scheduler", address)
+    assert result.status == 1 and f"{address} has no workers yet; start some with 'dask worker" in result.err
+    assert f"--scheduler {address}: has no workers; start some" in result.err
 
 
 def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_path: Path) -> None:
@@ -106,6 +126,9 @@ def test_a_scheduler_that_does_not_answer(
     build = options(photo_path, tmp_path / "set")
     result = run_patchgen(*build, "--scheduler", "tcp://127.0.0.1:9")
     assert_one_line(result, "--scheduler tcp://127.0.0.1:9: does not answer", "dask scheduler")
+    bare = run_patchgen(*build, "--scheduler", "tls://127.0.0.1:9")  # without certificates
+    assert bare.status == 1 and "Traceback" not in bare.err
+    assert "--scheduler tls://127.0.0.1:9: does not answer: TLS expects" in bare.err
     for wrong in ("local:", "local:0", "local:x", "tcp:x", "http://host", ""):
         assert_one_line(run_patchgen(*build, "--scheduler", wrong), "is no scheduler", status=2)
     monkeypatch.setitem(sys.modules, "distributed", None)

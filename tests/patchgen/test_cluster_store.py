@@ -110,7 +110,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
             build.send_signal(by)
             said = build.communicate(timeout=60)[1]
         assert build.returncode == status, said
-        assert f"build {SHARDS - there} shards" in said
+        assert f"building {SHARDS - there} shard" in said
         there = len(sent(own_cache))
         assert 3 <= there < SHARDS and "manifest.json" not in stored(s3)
         assert MARKER_NAME in stored(s3)
@@ -129,7 +129,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
     s3.delete_object(Bucket="lab", Key=f"sets/one/{lost}")
     with building(photo_path, workers) as build:
         said = build.communicate(timeout=120)[1]
-    assert build.returncode == 0 and f"build {SHARDS - there + 1} shards" in said, said
+    assert build.returncode == 0 and f"building {SHARDS - there + 1} shard" in said, said
     assert stored(s3) == files(local)
 
 
@@ -140,7 +140,7 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
         put(s3, name, data)
     command = options(photo_path, URL, "--scheduler", "local:2")
     whole = run_patchgen(*command)
-    assert whole.status == 0 and "workers build" not in whole.err
+    assert whole.status == 0 and "building" not in whole.err
     tar, table, index = "patches-000003.tar", "patches-000005.parquet", "index.json"
     for name in (tar, table, index):
         put(s3, name, files(local)[name][:-1] + b"x")
@@ -155,7 +155,7 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
         patch.setattr(sending, "prove", silent)
         assert_one_line(run_patchgen(*command, "-q"), "no answer")
     mended = run_patchgen(*command)
-    assert mended.status == 0 and "2 workers build 3 shards" in mended.err, mended.err
+    assert mended.status == 0 and "building 3 shards with 2 workers" in mended.err, mended.err
     assert stored(s3) == files(local)
     other = run_patchgen(*command, "--seed", 1)
     assert_one_line(other, f"{URL}: holds a finished set with seed 0, this build has seed 1")
@@ -180,7 +180,7 @@ def test_a_rebuild_and_a_build_that_began_without_a_cluster(
         patch.setattr(StorePlace, "send", refuse)
         assert_one_line(run_patchgen(*options(photo_path, URL, "--workers", 1)), "no more today")
     done = run_patchgen(*options(photo_path, URL, "--scheduler", "local:2"))
-    assert done.status == 0 and "workers build" not in done.err
+    assert done.status == 0 and "building" not in done.err
     assert stored(s3) == files(local)
 
 
