@@ -4,7 +4,10 @@ What a batch holds does not depend on their number. The first rank writes and sp
 """
 
 import dataclasses
+import os
 import secrets
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from distill.errors import DistillError
 from distill.launch import launched
+from manifests.processes import handling
 
 JOINING = timedelta(minutes=10)
 """Longest that a rank waits for another to begin."""
@@ -143,8 +147,10 @@ def joined() -> Iterator[Ranks]:
     if ranks.world == 1:
         yield ranks
         return
+    _require_address()
     try:
-        _connect(ranks)
+        with handling(signal.SIG_DFL):  # while it waits for others, nothing of Python's hears a signal
+            _connect(ranks)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise DistillError(f"the ranks do not find each other: {reason[0][:160]}; start with torchrun") from error
@@ -159,6 +165,19 @@ def joined() -> Iterator[Ranks]:
             "another rank has ended, torchrun says how; start again with --resume to go on from the last checkpoint"
         ) from error
     dist.destroy_process_group()
+
+
+def _require_address() -> None:
+    """Check that the first rank's machine is known here, which torch would try for ``JOINING``.
+
+    Raises:
+        DistillError: it is not.
+    """
+    if host := os.environ.get("MASTER_ADDR"):
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            raise DistillError(f"MASTER_ADDR {host!r}: no such machine is known here; start with torchrun") from error
 
 
 def _connect(ranks: Ranks) -> None:

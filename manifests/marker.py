@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ MARKER_NAME = f"{BUILD_MARKER}-upload.json"
 """Readers ignore it."""
 _MAX_MARKER_BYTES = 1 << 16
 _SAYS_NOTHING = "?"
+_ID = re.compile(r"[0-9a-z]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class Marker:
 
     def differs(self, other: "Marker") -> bool:
         """Whether the two cannot be of one upload."""
-        return any(None not in pair and pair[0] != pair[1] for pair in self._pairs(other))
+        pairs = self._pairs(other)
+        return any(_SAYS_NOTHING in pair or (None not in pair and pair[0] != pair[1]) for pair in pairs)
 
     def matches(self, other: "Marker") -> bool:
         """Whether the two are of one upload for sure."""
@@ -103,4 +106,7 @@ def try_to_write(place: StorePlace, home: Path) -> None:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """An id, or that there is none; anything else says nothing."""
+    if value is None or (isinstance(value, str) and _ID.fullmatch(value)):
+        return value
+    return _SAYS_NOTHING

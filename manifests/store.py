@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from manifests.errors import PassingError, PatchSetError
@@ -10,8 +11,10 @@ from manifests.urls import BUCKET_SCHEMES, Answer, shown, trimmed
 
 INSTALL = "pip install 'single-image-distillation[remote]'"
 _PIECE = 4 << 20
-_OPTIONS = {scheme: {"max_concurrency": 2} for scheme in ("s3", "s3a")}
-"""Parts of a file that s3fs holds in memory at once, 50 MB each; several files are sent at a time."""
+_ATTEMPTS: dict[str, Any] = {"retries": {"max_attempts": 2, "mode": "standard"}, "connect_timeout": 15}
+_OPTIONS = {scheme: {"max_concurrency": 2, "config_kwargs": _ATTEMPTS} for scheme in ("s3", "s3a")}
+"""Parts of a file that s3fs holds in memory at once, 50 MB each; several files are sent at a time. And how long
+botocore tries: s3fs tries again by itself, and so does whoever asks here, who says so."""
 
 _FINAL = (
     *(FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError, ImportError),

@@ -3,10 +3,14 @@
 A worker that dies loses its shard, which another one builds again.
 """
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
+import logging
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 LOCAL = "local:"
+PACKAGE = "single-image-distillation"
 CONNECT_SECONDS = 30
 
 
@@ -38,6 +43,7 @@ def cluster(scheduler: str, shelf: Shelf) -> Iterator[Crew]:
         raise PatchgenError(
             "--scheduler: Dask is not installed; run pip install 'single-image-distillation[cluster]'"
         ) from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what ends a build is told in one line
     try:
         with _client(distributed, scheduler) as client:
             yield Crew(build=functools.partial(_build, client, shelf), shelf=shelf)
@@ -46,6 +52,14 @@ def cluster(scheduler: str, shelf: Shelf) -> Iterator[Crew]:
             f"--scheduler {scheduler}: {error.allowed_failures + 1} workers died one after another over "
             f"{error.task}, perhaps for memory; run the same command again to go on"
         ) from error
+    except _LostError as error:
+        raise PatchgenError(
+            f"--scheduler {scheduler}: is gone, or gave up the build; run the same command again to go on"
+        ) from error
+
+
+class _LostError(Exception):
+    """The scheduler is gone, or has no more of the build."""
 
 
 @contextmanager
@@ -60,7 +74,13 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
         return
     try:
         client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:  # the last, of tls:// without certificates
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        ImportError,
+        RuntimeError,
+    ) as error:  # tls:// without certificates, ucx://
         raise PatchgenError(
             f"--scheduler {scheduler}: does not answer: {str(error).splitlines()[0]}; start one with 'dask scheduler'"
         ) from error
@@ -88,11 +108,13 @@ def _build(
 ) -> Entries:
     """As ``pool.build_shards``."""
     from distributed import as_completed  # noqa: PLC0415 - an extra
+    from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
     entries: Entries = {}
     if not tasks:
         return entries
     note(f"building {_counted(len(tasks), 'shard')} with {_counted(len(client.nthreads()), 'worker')}")
+    _require_package(client)
     job = dataclasses.replace(job, folder=job.folder.absolute())  # workers were started in other places
     shared, builder = client.scatter([job, shelf.begin()], broadcast=True, hash=False)
     run = uuid.uuid4().hex[:16]  # Dask would hand a task the result of another build's of the same name
@@ -103,6 +125,8 @@ def _build(
     done = 0
     try:
         for future, made in as_completed(futures, with_results=True):
+            if not isinstance(made, Made):  # Dask hands out as a result that there will be none
+                raise _LostError(str(made))
             task = by_key[future.key]
             shelf.keep(job, task, made)
             entries[task.number] = made.entry
@@ -110,9 +134,24 @@ def _build(
             done += task.n
             on_count(done)
             future.release()  # the scheduler need not keep what is on the disk
+    except (CommClosedError, CancelledError) as error:
+        raise _LostError from error
     finally:
-        client.cancel(futures)
+        with contextlib.suppress(CommClosedError, CancelledError):  # the scheduler may be gone
+            client.cancel(futures)
     return entries
+
+
+def _require_package(client: "Client") -> None:
+    """What is sent to workers cannot be told apart by one that lacks this package.
+
+    Raises:
+        PatchgenError: one does.
+    """
+    found = client.run(importlib.util.find_spec, "patchgen.cluster", on_error="return")
+    for address, spec in found.items():
+        if spec is None or isinstance(spec, Exception):
+            raise PatchgenError(f"Dask's worker {address}: has no package {PACKAGE}; install it there")
 
 
 def _counted(count: int, what: str) -> str:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from manifests.errors import PatchSetError
 from manifests.files import PART_PREFIX, describe_os_error, write_atomically
 from manifests.marker import MARKER_NAME, Marker, read_marker
 from manifests.publish import Publication
@@ -109,7 +110,15 @@ class _Sender:
 
     def _require_place(self, place: StorePlace) -> None:
         """A build that was stopped must not go on sending where another one may have begun."""
-        if not (found := read_marker(place)).matches(self.owner):
+        try:
+            found = read_marker(place)
+        except PatchSetError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise PatchgenError(
+                f"{error}; or another build of this set was finished there: run the same command again"
+            ) from error
+        if not found.matches(self.owner):
             raise PatchgenError(f"{place.shown(MARKER_NAME)}: is of {found} by now; choose another --out")
 
 

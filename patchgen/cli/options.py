@@ -25,9 +25,9 @@ class Scheduler(click.ParamType):  # type: ignore[type-arg]  # generic in new ve
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text, if it is one of these."""
         kind, _, rest = str(value).partition(":")
-        if kind == "local" and rest.isdecimal() and 1 <= int(rest) <= 1024:
+        if kind == "local" and rest.isascii() and rest.isdecimal() and 1 <= int(rest) <= 1024:
             return str(value)
-        if kind in ("tcp", "tls", "ucx", "ws", "wss") and rest.startswith("//") and len(rest) > 2:
+        if kind in ("tcp", "tls", "ucx", "ws", "wss") and rest.startswith("//") and len(rest) > 2 and "@" not in rest:
             return str(value)
         self.fail(f"{value!r} is no scheduler, expected tcp://host:8786 or local:4.", param, ctx)
 

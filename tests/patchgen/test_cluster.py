@@ -1,5 +1,6 @@
 """Builds shared by many: a Dask cluster's workers, or the jobs of a batch system. The set is the local build's."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,52 @@ def test_a_cluster_without_workers(
     assert f"--scheduler {address}: has no workers; start some" in result.err
 
 
+class Stub:
+    """A client whose one worker has ``spec`` of the package."""
+
+    def __init__(self, spec: Any) -> None:
+        self.spec, self.cancelled = spec, False
+
+    def nthreads(self) -> dict[str, int]:
+        return {"tcp://node7:1": 1}
+
+    def run(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        return {"tcp://node7:1": self.spec}
+
+    def scatter(self, values: Any, **options: Any) -> Any:
+        return values
+
+    def map(self, *arguments: Any, **options: Any) -> list[None]:
+        return [None]
+
+    def cancel(self, futures: Any) -> None:
+        self.cancelled = True
+
+
+def test_workers_without_the_package_and_a_scheduler_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
+    tasks = [Task(number=0, first_index=0, n=1)]
+    for spec in (None, ModuleNotFoundError("No module named 'patchgen'")):
+        with pytest.raises(PatchgenError, match="worker tcp://node7:1: has no package single-image-distillation"):
+            cluster._build(Stub(spec), FolderShelf(), job, tasks, print, print)  # type: ignore[arg-type]
+    client = Stub("a spec")
+
+    @contextlib.contextmanager
+    def connected(*arguments: Any) -> Iterator[Stub]:
+        yield client
+
+    monkeypatch.setattr(cluster, "_client", connected)
+    monkeypatch.setattr(distributed, "as_completed", lambda *_, **__: [(None, CancelledError())])
+    with (
+        pytest.raises(PatchgenError, match="--scheduler tcp://x:1: is gone, or gave up the build; run the same"),
+        cluster.cluster("tcp://x:1", FolderShelf()) as crew,
+    ):
+        crew.build(job, tasks, print, print)
+    assert client.cancelled
+
+
 def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_path: Path) -> None:
     """A folder that a worker does not see: here, one that another build has just finished and taken away."""
     task = Task(number=0, first_index=0, n=1)
@@ -129,7 +177,7 @@ def test_a_scheduler_that_does_not_answer(
     bare = run_patchgen(*build, "--scheduler", "tls://127.0.0.1:9")  # without certificates
     assert bare.status == 1 and "Traceback" not in bare.err
     assert "--scheduler tls://127.0.0.1:9: does not answer: TLS expects" in bare.err
-    for wrong in ("local:", "local:0", "local:x", "tcp:x", "http://host", ""):
+    for wrong in ("local:", "local:0", "local:x", "tcp:x", "http://host", "local:٣", "tcp://user:word@host:1", ""):
         assert_one_line(run_patchgen(*build, "--scheduler", wrong), "is no scheduler", status=2)
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert_one_line(
