@@ -22,7 +22,7 @@ from distill.table.plan import Plan
 from distill.table.records import is_done
 from distill.table.schema import DATA
 from distill.teach import estimate_teaching
-from manifests.terminal import progress_bar
+from manifests.terminal import counted, progress_bar
 
 USUAL_SIZE = 32
 FEW_PATCHES = 1000
@@ -156,7 +156,7 @@ def describe_cost(plan: Plan, found: Prices, making: Making, out: Path, devices:
     costs = found.costs
     done = sum(is_done(out, job) for job in plan.chosen.values())
     if done == len(plan.chosen):
-        return [f"all {_counted(done, 'job')} are done"]
+        return [f"all {counted(done, 'job')} are done"]
     seconds = making.seconds + sum(cost.seconds for cost in costs.values()) / len(devices)
     decoded = {set_of(plan.jobs[name]): cost.decoded for name, cost in costs.items()}
     disk = making.disk + sum(cost.disk for cost in costs.values()) + sum(decoded.values())
@@ -166,14 +166,10 @@ def describe_cost(plan: Plan, found: Prices, making: Making, out: Path, devices:
     lines += [f"{name}: not measured: {why}" for name, why in found.unknown.items()]
     trainings, unknown = len(costs) + len(found.unknown), len(found.unknown) + making.unknown
     lines.append(
-        f"{_counted(len(plan.chosen) - done, 'job')}, {trainings} of them training, on {', '.join(devices)}: about "
+        f"{counted(len(plan.chosen) - done, 'job')}, {trainings} of them training, on {', '.join(devices)}: about "
         f"{duration(seconds)} and what programs take to start and to evaluate, up to {size_of(memory)} of memory, "
         f"{size_of(disk)} of disk ({size_of(free)} are free{': too little' if disk > free else ''})"
-        + (f"; {_counted(unknown, 'job')} not measured" if unknown else "")
-        + (f"; {_counted(done, 'job')} done" if done else "")
+        + (f"; {counted(unknown, 'job')} not measured" if unknown else "")
+        + (f"; {counted(done, 'job')} done" if done else "")
     )
     return lines
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

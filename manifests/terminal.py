@@ -63,6 +63,11 @@ def _level() -> int:
     return 0 if context is None else context.meta.get(_LEVEL, 0)
 
 
+def counted(count: int, what: str) -> str:
+    """So many of a thing, by its name in the singular: ``1 shard``, ``2 shards``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def say(line: str) -> None:
     """A note on stdout, unless the user wants none."""
     if _level() >= 0:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from manifests.errors import PatchSetError
-from manifests.terminal import note
+from manifests.terminal import counted, note
 from patchgen.errors import PatchgenError
 from patchgen.pool import Entries, OnCount, OnShard
 from patchgen.shard import Job, Task
@@ -74,15 +74,10 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
         return
     try:
         client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        ImportError,
-        RuntimeError,
-    ) as error:  # tls:// without certificates, ucx://
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:  # by kinds of addresses
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PatchgenError(
-            f"--scheduler {scheduler}: does not answer: {str(error).splitlines()[0]}; start one with 'dask scheduler'"
+            f"--scheduler {scheduler}: does not answer: {reason}; start one with 'dask scheduler'"
         ) from error
     with client:
         _await_workers(client, scheduler)
@@ -113,7 +108,7 @@ def _build(
     entries: Entries = {}
     if not tasks:
         return entries
-    note(f"building {_counted(len(tasks), 'shard')} with {_counted(len(client.nthreads()), 'worker')}")
+    note(f"building {counted(len(tasks), 'shard')} with {counted(len(client.nthreads()), 'worker')}")
     _require_package(client)
     job = dataclasses.replace(job, folder=job.folder.absolute())  # workers were started in other places
     shared, builder = client.scatter([job, shelf.begin()], broadcast=True, hash=False)
@@ -152,10 +147,6 @@ def _require_package(client: "Client") -> None:
     for address, spec in found.items():
         if spec is None or isinstance(spec, Exception):
             raise PatchgenError(f"Dask's worker {address}: has no package {PACKAGE}; install it there")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _work(task: Task, job: Job, builder: Builder, versions: dict[str, str]) -> Made:

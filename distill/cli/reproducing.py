@@ -2,14 +2,18 @@
 
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from distill import packaged
 from distill.cli.checking import TABLES
 from distill.cli.options import FILE, parse_seeds, parse_sets
-from manifests.terminal import FAILED, InterruptedProgram, printable, say
+from manifests.terminal import FAILED, InterruptedProgram, counted, printable, say
+
+if TYPE_CHECKING:
+    from distill.estimate import Cost
+    from distill.table.plan import Plan
 
 
 def _parse_named(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -79,7 +83,6 @@ def reproduce(
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
     from distill.prices import describe_cost, price_of_sets, prices  # noqa: PLC0415
     from distill.reproduce import check_folder, list_devices  # noqa: PLC0415
-    from distill.reproduce import reproduce as run_table  # noqa: PLC0415
     from distill.table.plan import make_plan  # noqa: PLC0415
     from distill.table.schema import parse_table  # noqa: PLC0415
     from distill.table.wish import Wish  # noqa: PLC0415
@@ -102,16 +105,22 @@ def reproduce(
     devices = list_devices(device)
     plan = make_plan(parsed, wish, only)
     for options, rows in plan.skipped.items():
-        say(f"left out: {rows} {'rows' if rows > 1 else 'row'}, for want of {options}")
+        say(f"left out: {counted(rows, 'row')}, for want of {options}")
     check_folder(plan, out)
     found = prices(plan, out, devices[0])
     for line in describe_cost(plan, found, price_of_sets(plan, out), out, devices):
         (click.echo if only_estimate else say)(printable(line))
-    if only_estimate:
-        return
+    if not only_estimate:
+        _run(plan, out, devices, found.costs)
+
+
+def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost]") -> None:
+    """Run a table's jobs, and print what came of them."""
+    from distill.reproduce import reproduce as run_table  # noqa: PLC0415 - it loads torch
+
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
     try:
-        done = run_table(plan, out, devices, found.costs, say)
+        done = run_table(plan, out, devices, costs, say)
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("stopped; run the same command again to go on") from stop
     for line in done.lines:

@@ -10,7 +10,7 @@ import click
 
 from manifests.errors import PatchSetError
 from manifests.locations import Location, local_folder, location_name
-from manifests.terminal import counting, printable, progress_bar
+from manifests.terminal import counted, counting, printable, progress_bar
 from manifests.urls import names_manifest
 from patchgen.cli.options import (
     cores,
@@ -78,7 +78,7 @@ def verify(
         for line in faults or _praise(report, fast=fast, again=again):
             click.echo(printable(str(line)))
     if faults:
-        many = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        many = counted(len(faults), "fault")
         small = all(fault.mended_by_export for fault in faults)
         advice = "run patchgen export" if small else "rebuild the set, or copy what is named from a good one"
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")

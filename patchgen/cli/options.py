@@ -8,7 +8,7 @@ import click
 
 from manifests.locations import LocalPath, Location
 from manifests.processes import usable_cores
-from manifests.terminal import InterruptedProgram
+from manifests.terminal import InterruptedProgram, counted
 
 if TYPE_CHECKING:
     from manifests import Manifest
@@ -80,7 +80,7 @@ def cores(workers: int | None) -> int:
 
 def counted_shards(manifest: "Manifest") -> str:
     """How many shards, in words."""
-    return "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards)} shards"
+    return counted(len(manifest.shards), "shard")
 
 
 @contextlib.contextmanager
