@@ -1,0 +1,45 @@
+"""Names of files and folders that operating systems, file servers and notebooks leave in any folder by themselves.
+
+No user chose to put them there, so they neither occupy a folder nor belong to a set, and no image is looked for in
+them.
+"""
+
+import re
+
+_NAMES = frozenset(
+    {
+        # macOS, and the zip archives it makes
+        ".ds_store", ".localized", "icon\r", "__macosx", ".spotlight-v100", ".trashes", ".fseventsd",
+        ".temporaryitems", ".documentrevisions-v100", ".appledouble", ".appledb", ".appledesktop", ".apdisk",
+        ".volumeicon.icns", ".metadata_never_index", ".com.apple.timemachine.donotpresent",
+        "network trash folder",
+        # Windows
+        "thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin",
+        "system volume information",
+        # Linux desktops and file systems
+        ".directory", "lost+found", ".gvfs", ".xdg-volume-info",
+        # file servers: Synology, QNAP, NetApp
+        "@eadir", "#recycle", "@recycle", ".@__thumb", "#snapshot", ".snapshot", ".snapshots",
+        # notebooks
+        ".ipynb_checkpoints",
+    }
+)  # fmt: skip
+"""In lower case, as Windows and macOS compare names."""
+_PATTERN = re.compile(
+    r"\._.*"  # a file's attributes, which macOS stores beside it on foreign file systems
+    r"|\.nfs[0-9a-f]{8,}"  # a deleted file that a process still has open, on NFS
+    r"|\.fuse_hidden[0-9a-f]+"  # the same, on FUSE
+    r"|\.trash(-\d+)?",
+    re.DOTALL,
+)
+
+
+def is_system_file(name: str) -> bool:
+    """Return whether a file or folder of this name (no path) is one that a system makes by itself.
+
+    Upper and lower case do not matter.
+    True for ``.DS_Store``, ``._photo.jpg``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``, ``.nfs00a1…``, ``__MACOSX``,
+    ``.ipynb_checkpoints`` and their like. False for other hidden names, such as ``.git``.
+    """
+    lower = name.lower()
+    return lower in _NAMES or _PATTERN.fullmatch(lower) is not None
