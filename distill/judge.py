@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
-from distill.errors import DistillError, Say
+from distill.errors import DistillError, Say, ignore
 from distill.evaluate import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
 from distill.ranks import ALONE, Ranks
 from distill.teacher import TeacherConfig
@@ -130,5 +131,12 @@ def tell_unmeasured(
     command = shlex.join(["distill", "eval", "--weights", str(weights), "--data", str(data)])
     if summary.get(f"{prefix}top1") is None:
         say(f"it was not evaluated: {command}")
-    elif summary.get("eval_sha256") not in (None, load_labelled(data, size).digest()):
+    elif summary.get("eval_sha256") not in (None, _digest_as_read(data, size, summary)):
         say(f"its figures are of other evaluation data than {data}; of this: {command}")
+
+
+def _digest_as_read(data: Path, size: int, summary: dict[str, Any]) -> str:
+    """Return the digest of evaluation data with its labels matched to the classes of a run that has ended."""
+    found = load_labelled(data, size, say=ignore)
+    num_classes, names = int(summary["num_classes"]), summary.get("classes") or ()
+    return match_classes(found, num_classes, names, data, ignore).digest()

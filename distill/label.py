@@ -134,6 +134,7 @@ def _labeller(config: Config, teacher: Teacher) -> Labeller:
         num_classes=config.teacher.num_classes,
         mean=list(teacher.mean),
         std=list(teacher.std),
+        classes=list(teacher.classes),
     )
 
 

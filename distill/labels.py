@@ -51,6 +51,7 @@ class Labeller(_Part):
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[list[Real], Field(min_length=3, max_length=3)]
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=100_000)] = []
 
 
 class LabelsManifest(_Part):
@@ -67,7 +68,7 @@ class LabelsManifest(_Part):
 
     def to_json(self) -> bytes:
         """The bytes of ``labels.json``."""
-        return canonical_json(self.model_dump(mode="json")) + b"\n"
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True)) + b"\n"
 
     @property
     def steps(self) -> int:

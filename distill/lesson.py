@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,10 @@ class Lesson(Protocol):
     @property
     def std(self) -> Triple:
         """Of RGB in [0, 1]."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The teacher's class names, empty where they are unknown."""
 
     def view_seed(self, config: Config) -> int:
         """The seed of order and augmentation where the config names none."""
@@ -91,6 +96,11 @@ class LiveLesson:
         """As ``Lesson``."""
         return self.teacher.std
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """As ``Lesson``."""
+        return self.teacher.classes
+
     def view_seed(self, config: Config) -> int:
         """As ``Lesson``."""
         return config.train.seed
@@ -130,6 +140,11 @@ class StoredLesson:
         """As ``Lesson``."""
         red, green, blue = self.labels.teacher.std
         return red, green, blue
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """As ``Lesson``."""
+        return self.labels.teacher.classes
 
     def view_seed(self, config: Config) -> int:
         """As ``Lesson``: the stored view's, so that students of several seeds share it."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.evaluate import agreement, kl_to, logits_of, per_class_top1, top_k
@@ -14,17 +15,24 @@ from distill.fit import build_filled
 from distill.models import require_size
 from distill.teacher import normalisation
 from distill.weights import Triple, count_classes, load_weights
+from manifests.terminal import note
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network from a weight file, and how its input is normalised."""
+    """A network from a weight file, and how its input is normalised.
+
+    ``classes`` are its class names and ``data_sha256`` is the digest of the labelled images it was trained on, both
+    where the file says so.
+    """
 
     model: nn.Module
     arch: str
     num_classes: int
     mean: Triple
     std: Triple
+    classes: tuple[str, ...] = ()
+    data_sha256: str | None = None
 
     def logits(self, data: LabelledImages, device: torch.device) -> Tensor:
         """Logits (N, classes), float32 on the CPU."""
@@ -47,7 +55,15 @@ def load_network(
     model = build_filled(weights, arch=arch, num_classes=num_classes)
     mean, std = normalisation(weights, mean, std, prefix="--")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Network(model=model, arch=arch, num_classes=num_classes, mean=mean, std=std)
+    return Network(
+        model=model,
+        arch=arch,
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        classes=weights.classes,
+        data_sha256=weights.data_sha256,
+    )
 
 
 def evaluate_weights(
@@ -61,7 +77,8 @@ def evaluate_weights(
     teacher: Path | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Top-1, top-5 and per-class top-1 in percent of the network in a weight file, and the classes' names if known.
+    """Top-1, top-5 and per-class top-1 in percent of the network in a weight file, the classes' names if known, and
+    what was found in ``data``.
 
     With the weight file of a ``teacher`` that says what it is, also its top-1, the agreement of both in percent and
     the KL divergence from it in nats.
@@ -70,13 +87,16 @@ def evaluate_weights(
         DistillError: a file, the network's name or the data is wrong.
     """
     network = load_network(path, arch, mean, std, device)
-    labelled = load_labelled(data, size)
-    labelled.require_classes(network.num_classes, data)
+    found = load_labelled(data, size)
+    labelled = match_classes(found, network.num_classes, network.classes, data, note)
+    if network.data_sha256 in (labelled.digest(), found.digest()):
+        note(f"{found.where}: these are the images that {path} was trained on: its figures say nothing of others")
     require_size(network.arch, network.num_classes, labelled.size)
     logits, labels = network.logits(labelled, device), labelled.labels
     result = {
         "arch": network.arch,
         "images": len(labels),
+        "found": str(labelled),
         "classes": list(labelled.names),
         "top1": top_k(logits, labels, 1),
         "top5": top_k(logits, labels, 5),

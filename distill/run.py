@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from distill.config import Config
 from distill.data.cache import open_source
+from distill.data.classes import match_classes
 from distill.data.labelled import load_labelled, require_data
 from distill.data.order import Order
+from distill.data.overlap import packed_digests, require_unseen
 from distill.data.view import Resident, View
 from distill.engine import Engine
 from distill.errors import Say, ignore
@@ -100,6 +102,8 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         tell_unmeasured(done, "student_", out / STUDENT_NAME, config.eval.data, size, say)
         return done
     judge = open_judge(config, lesson, size, device, say, ranks)
+    if judge is not None:
+        require_unseen(packed_digests(patchset), judge.data, f"the set {shards}", say)
     seed = config.data.view_seed
     with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say, ranks) as view:
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:
@@ -109,7 +113,11 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         measure = judge.measure if judge else None
         progress = conduct(loop, config, out, identity, state, measure, say, lambda: keep_sample(patchset, out, say))
     loop.targets.require_unchanged()
-    network = {"arch": config.student.arch, "num_classes": config.teacher.num_classes}
+    network = {
+        "arch": config.student.arch,
+        "num_classes": config.teacher.num_classes,
+        "classes": list(lesson.classes),
+    }
     origin = {
         "set_id": patchset.manifest.set_id,
         "teacher_arch": config.teacher.arch,
@@ -147,8 +155,9 @@ def open_judge(
         if least is not None:
             say(f"no evaluation data (--eval), so teacher.min_top1 {least} is not checked")
         return None
-    data = load_labelled(config.eval.data, size)
-    data.require_classes(config.teacher.num_classes, config.eval.data)
+    found = load_labelled(config.eval.data, size, say=say)
+    data = match_classes(found, config.teacher.num_classes, lesson.classes, config.eval.data, say)
+    say(f"evaluation data: {data}")
     teacher = lesson.teacher
     logits = None if teacher is None else logits_of(teacher.model, data, lesson.mean, lesson.std, device, ranks)
     judge = Judge(data=data, mean=lesson.mean, std=lesson.std, teacher_logits=logits, device=device, ranks=ranks)

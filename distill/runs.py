@@ -224,7 +224,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write the result as ``name`` and, last of all, the summary, which says that the run has ended.
 
-    ``network`` says what the result is: its ``arch`` and ``num_classes``; ``origin``, what it was made from. Returns
+    ``network`` says what the result is, as ``encode_weights`` takes it; ``origin``, what it was made from. Returns
     the summary: what the ``verdict`` says, the origin, and how long it took on what.
     """
     if not all(bool(torch.isfinite(value).all()) for value in loop.result.state_dict().values()):

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from distill.config import SupervisedConfig
+from distill.data.classes import complete_names, match_classes
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.data.order import Order
+from distill.data.overlap import require_unseen
 from distill.data.view import Resident, View, fits_gpu
 from distill.errors import DistillError, Say, ignore
 from distill.estimate import WORTH_STEPS, Cost, estimate
@@ -55,8 +57,9 @@ def teach(
     """
     with run_directory(out, resume, ranks):
         ranks.require_rows(config.data.batch_size)
-        images = load_labelled(data, config.data.size, "train")
-        images.require_classes(config.network.num_classes, data)
+        found = load_labelled(data, config.data.size, "train", say)
+        images = match_classes(found, config.network.num_classes, (), data, say)
+        classes = complete_names(images)
         if images.images.shape[1] != images.images.shape[2]:
             height, width = images.images.shape[1:3]
             raise DistillError(f"{data}: images are {width}×{height}, expected square ones; set data.size")
@@ -73,13 +76,20 @@ def teach(
         steps = config.train.steps(len(images.labels), config.data.batch_size)
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:
             say(f"estimated: {estimate_teaching(config, len(images.labels), images.size, device)}")
+        say(f"training data: {images}")
         loop = _make_loop(config, images, device, say, ranks)
-        say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
-        judge = _judge(config, loop, device)
+        judge = _judge(config, loop, classes, device, say)
+        if judge is not None:
+            require_unseen(frozenset(images.digests), judge.data, images.where, say)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
-        network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
+        network = {
+            "arch": config.network.arch,
+            "num_classes": config.network.num_classes,
+            "classes": list(classes),
+            "data_sha256": digest,
+        }
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
-        origin = {"data_sha256": digest, "config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
+        origin = {"config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
         return ranks.from_first(lambda: finish(loop, progress, out, TEACHER_NAME, network, verdict, origin))
 
 
@@ -156,11 +166,14 @@ def _make_loop(
     )
 
 
-def _judge(config: SupervisedConfig, loop: Loop, device: torch.device) -> Judge | None:
+def _judge(
+    config: SupervisedConfig, loop: Loop, classes: tuple[str, ...], device: torch.device, say: Say
+) -> Judge | None:
     if config.eval.data is None:
         return None
-    data = load_labelled(config.eval.data, loop.view.size)
-    data.require_classes(config.network.num_classes, config.eval.data)
+    found = load_labelled(config.eval.data, loop.view.size, say=say)
+    data = match_classes(found, config.network.num_classes, classes, config.eval.data, say)
+    say(f"evaluation data: {data}")
     return Judge(
         data=data,
         mean=loop.mean,

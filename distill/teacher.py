@@ -32,12 +32,16 @@ class TeacherConfig(BaseModel):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A loaded teacher. ``mean`` and ``std`` normalise the input of teacher and student alike."""
+    """A loaded teacher. ``mean`` and ``std`` normalise the input of teacher and student alike.
+
+    ``classes`` are its class names, empty where its file has none.
+    """
 
     model: nn.Module
     mean: Triple
     std: Triple
     sha256: str
+    classes: tuple[str, ...] = ()
 
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
@@ -53,7 +57,7 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     model = build_filled(weights, arch=config.arch, num_classes=config.num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = normalisation(weights, config.mean, config.std, prefix="teacher.")
-    return Teacher(model=model, mean=mean, std=std, sha256=file_digest(config.weights))
+    return Teacher(model=model, mean=mean, std=std, sha256=file_digest(config.weights), classes=weights.classes)
 
 
 def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ MAX_CLASSES = 100_000
 MAX_HEADER_BYTES = 8 << 20
 """Of a safetensors file: its tensors' names and places, 100 bytes each."""
 MAX_ARCH_LETTERS = 200
+MAX_NAME_LETTERS = 1000
+"""Of a class, which may be a folder's name with each byte written out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,8 @@ class Weights:
     """A state dict, and what its file says of it: each is None where the file does not say.
 
     The tensors are mapped: they take memory when they are looked at, and nobody has looked yet. ``mean`` and ``std``
-    normalise RGB values in [0, 1].
+    normalise RGB values in [0, 1]. ``classes`` are the class names, and ``data_sha256`` is the digest of the labelled
+    images that the network was trained on.
     """
 
     path: Path
@@ -37,6 +41,8 @@ class Weights:
     num_classes: int | None = None
     mean: Triple | None = None
     std: Triple | None = None
+    classes: tuple[str, ...] = ()
+    data_sha256: str | None = None
 
 
 def load_weights(path: Path) -> Weights:
@@ -102,11 +108,15 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
             num_classes=int(metadata["num_classes"]) if "num_classes" in metadata else None,
             mean=triple("mean"),
             std=triple("std"),
+            classes=_class_names(metadata.get("classes")),
+            data_sha256=metadata.get("data_sha256"),
         )
         if weights.num_classes is not None and not 1 <= weights.num_classes <= MAX_CLASSES:
             raise ValueError(f"num_classes is {weights.num_classes}")
         if len(weights.arch or "") > MAX_ARCH_LETTERS:
             raise ValueError(f"arch has {len(weights.arch or '')} letters")
+        if weights.classes and len(weights.classes) != weights.num_classes:
+            raise ValueError(f"classes has {len(weights.classes)} names, num_classes is {weights.num_classes}")
         return weights
     except ValueError as error:
         raise DistillError(
@@ -115,19 +125,39 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
         ) from error
 
 
-def save_weights(path: Path, model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> None:
-    """Write a state dict as safetensors, with what ``load_weights`` gives back, whole or not at all."""
-    write_atomically(path, encode_weights(model, arch=arch, num_classes=num_classes, mean=mean, std=std))
+def _class_names(text: str | None) -> tuple[str, ...]:
+    names = [] if text is None else json.loads(text)
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and len(name) <= MAX_NAME_LETTERS for name in names
+    ):
+        raise ValueError(f"classes is no list of names of at most {MAX_NAME_LETTERS} letters")
+    return tuple(names)
 
 
-def encode_weights(model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> bytes:
-    """What ``save_weights`` writes: the same bytes for the same network."""
+def save_weights(path: Path, model: nn.Module, **about: Any) -> None:
+    """Write a state dict as safetensors, whole or not at all; ``about`` is as for ``encode_weights``."""
+    write_atomically(path, encode_weights(model, **about))
+
+
+def encode_weights(
+    model: nn.Module,
+    *,
+    arch: str,
+    num_classes: int,
+    mean: Triple,
+    std: Triple,
+    classes: Sequence[str] = (),
+    data_sha256: str | None = None,
+) -> bytes:
+    """Return a state dict as safetensors, with what ``load_weights`` gives back: equal bytes for equal networks."""
     metadata = {
         "arch": arch,
         "num_classes": str(num_classes),
         "mean": ",".join(repr(float(value)) for value in mean),
         "std": ",".join(repr(float(value)) for value in std),
     }
+    metadata |= {"classes": json.dumps(list(classes))} if classes else {}
+    metadata |= {"data_sha256": data_sha256} if data_sha256 else {}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return _sorted_header(safetensors.torch.save(state, metadata))
 

@@ -1,31 +1,19 @@
-"""Encoded images to pixels: a set's patches, and the test images they are compared with."""
+"""Encoded images to pixels: the patches of a set, and which images a set may hold as they are."""
 
-import contextlib
-import io
-import logging
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from manifests.errors import TORN, PatchSetError
+from manifests.errors import PatchSetError
+from manifests.foreign.decode import image_formats, open_image, orientation
 from manifests.headers import declared_size
-from manifests.jpeg import MAX_SCANS, variants
+from manifests.jpeg import variants
 from manifests.schema import IMAGE_FORMATS, max_patch_bytes
 
-# Else Pillow's warnings, of large images and of metadata that nobody reads, are lines of their own on stderr.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-MAX_PIXELS = 1 << 25
-"""Of an image of any format: decoded and converted it takes up to 8 bytes for each."""
-
-ANY = ("PNG", "JPEG", "WEBP", "PPM", "BMP")
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
-_ORIENTATION = 0x0112
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row of each pass of an interlaced PNG, and steps to the next (PNG specification, section 8.2)."""
 _PLAIN: dict[str, Callable[[bytes], bool]] = {
@@ -35,19 +23,6 @@ _PLAIN: dict[str, Callable[[bytes], bool]] = {
     "ppm": lambda data: data[:2] == b"P6" and data.split(maxsplit=4)[3:4] == [b"255"],
 }
 """By format, whether bytes that Pillow opens as RGB are what a set may hold: PNG of 8 bits, nothing but colours."""
-
-
-def decode_image(data: bytes, where: str) -> npt.NDArray[np.uint8]:
-    """RGB uint8 pixels (H, W, 3) of an image in any of the formats of ``ANY``, converted if need be.
-
-    Raises:
-        PatchSetError: no whole image, or one of more than ``MAX_PIXELS``; ``where`` names it.
-    """
-    with _opened(data, where, ANY) as image:
-        if image.width * image.height > MAX_PIXELS:
-            size = f"{image.width}×{image.height} pixels"
-            raise PatchSetError(f"{where}: too large: {size}, expected at most {MAX_PIXELS}; scale it down")
-        return np.asarray(image.convert("RGB"))
 
 
 def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
@@ -68,29 +43,30 @@ def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.N
 
 
 def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
-    with _opened(data, where, (_PILLOW[image_format],)) as image:
+    with open_image(data, where, (_PILLOW[image_format],)) as image:
         _require_patch(image, where, size)
         return np.asarray(image)
 
 
 def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
-    """Width and height of an image, and its format if a set may hold these very bytes, of whatever size.
+    """Return width and height of an image as ``decode_image`` gives it, and its format if a set may hold its bytes.
 
-    That is PNG or PPM in RGB of 8 bits, JPEG in RGB with no orientation to apply and no bytes behind it, or lossless
-    WebP; one picture alone. Headers are looked at, no pixel.
+    A set may hold one picture of any size: PNG or PPM in RGB of 8 bits, JPEG in RGB without an orientation to apply
+    and without bytes behind its end, or lossless WebP. Headers are read, no pixel.
 
     Raises:
-        PatchSetError: no image in any of the formats of ``ANY``, nor TIFF, or a PNG with a damaged part, which
-            Pillow does not mind; ``where`` names it.
+        PatchSetError: the bytes are no image that Pillow reads, or a PNG with a damaged chunk, which Pillow accepts;
+            ``where`` names the image.
     """
-    with _opened(data, where, (*ANY, "TIFF")) as image:
+    with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _whole_png(data):
             raise PatchSetError(f"{where}: not a whole image: a part of the PNG is missing or its checksum is wrong")
-        upright = image.format != "JPEG" or image.getexif().get(_ORIENTATION, 1) == 1
+        turned = orientation(image)
+        size = image.size[::-1] if turned >= 5 and image.format != "TIFF" else image.size  # Pillow turns TIFF itself
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
-        # A TIFF's pictures are not counted: each is looked for behind the one before.
-        plain = found and image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and upright
-        return image.size, found if plain and found and _PLAIN[found](data) else None
+        # Pillow counts a TIFF's pictures by searching for each of them, so the format is compared first.
+        plain = found and image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and turned == 1
+        return size, found if plain and found and _PLAIN[found](data) else None
 
 
 def _has_all_rows(data: bytes, size: int) -> bool:
@@ -141,21 +117,3 @@ def _require_patch(image: Image.Image, where: str, size: int) -> None:
         raise PatchSetError(f"{where}: the image is {width}×{height}, expected {size}×{size}")
     if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
         raise PatchSetError(f"{where}: the image is {image.mode}, expected one picture in RGB of 8 bits a channel")
-
-
-@contextlib.contextmanager
-def _opened(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-                raise PatchSetError(f"{where}: {scans} scans, expected at most {MAX_SCANS}; save it again")
-            yield image
-    except UnidentifiedImageError as error:
-        names = " or ".join(", ".join(formats).rsplit(", ", 1))
-        raise PatchSetError(f"{where}: not a whole image: no {names}") from error
-    except Image.DecompressionBombError as error:
-        raise PatchSetError(f"{where}: too large: {error}".rstrip(".")) from error
-    except PatchSetError:
-        raise
-    except TORN as error:
-        raise PatchSetError(f"{where}: not a whole image: {error}") from error

@@ -65,7 +65,8 @@ def _level() -> int:
 
 def counted(count: int, what: str) -> str:
     """So many of a thing, by its name in the singular: ``1 shard``, ``2 shards``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    plural = f"{what}es" if what.endswith(("s", "ch", "x")) else f"{what}s"
+    return f"{count} {what if count == 1 else plural}"
 
 
 def say(line: str) -> None:

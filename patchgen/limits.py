@@ -5,6 +5,3 @@ MIN_SIZE, MAX_SIZE = 8, 1024
 
 MAX_SHARD_PATCHES = 100_000
 """A shard's parameters and digests are held in memory while it is built: about 1 KB a patch."""
-
-MAX_IMAGE_BYTES = 256 << 20
-"""Of one image among those that are packed."""

@@ -2,18 +2,23 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from manifests.digest import pixel_root
+from manifests.errors import PatchSetError
+from manifests.foreign.image_data import ImageData, find_images
+from manifests.foreign.image_files import StoredImage, read_stored
 from manifests.schema import ImageFormat, Manifest
-from manifests.terminal import counting, progress_bar
+from manifests.terminal import counting, note, progress_bar
 from patchgen.build import write_set
 from patchgen.errors import PatchgenError
-from patchgen.items import Item, find_items, item_digest, read_item
-from patchgen.packed import Form, PackTask, choose, form_of
+from patchgen.packed import Form, PackTask, choose, content_digest, form_of
 from patchgen.plan import Plan, default_shard_size, is_unicode, require_limits, require_texts
 from patchgen.shard import tasks_for
+
+EXPECTED = "a folder of images, WebDataset tars, or CIFAR's binary or Python files"
 
 
 def pack(
@@ -28,12 +33,15 @@ def pack(
 ) -> Manifest:
     """Write the images in ``data`` into ``folder`` as a set, in the order of their names; or finish doing so.
 
+    At the end, notes say what was left out.
+
     Raises:
         PatchgenError: there is no image, one is damaged, or they have several sizes and none was asked for; and as
             ``write_set``.
     """
     require_texts([card])
-    items = find_items(data)
+    found = _found(data)
+    items = found.images
     digests, forms = _counted(items)
     recipe, chosen = choose(forms, size, image_format, str(data))
     plan = _PackPlan(
@@ -49,12 +57,17 @@ def pack(
     tasks = [
         PackTask(
             **dataclasses.asdict(task),
-            items=tuple(items[task.first_index : task.first_index + task.n]),
+            items=items[task.first_index : task.first_index + task.n],
             digests=tuple(digests[task.first_index : task.first_index + task.n]),
         )
         for task in tasks_for(plan.n, plan.shard_size)
     ]
-    return write_set(plan, tasks, folder, workers=workers)
+    manifest = write_set(plan, tasks, folder, workers=workers)
+    for line in found.notes:
+        note(line)
+    if found.unread:
+        note(f"{found.where} is packed, not {', '.join(found.unread[:3])}")
+    return manifest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,14 +83,33 @@ class _PackPlan(Plan):
         return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 
 
-def _counted(items: list[Item]) -> tuple[list[bytes], set[Form]]:
+def _found(data: Path) -> ImageData:
+    """Return the images that are to be packed; of data with splits, the training images.
+
+    Raises:
+        PatchgenError: there are none, or they cannot be read.
+    """
+    try:
+        if not data.exists():
+            raise PatchgenError(f"{data}: does not exist; expected {EXPECTED}")
+        found = find_images(data)
+    except PatchSetError as error:
+        raise PatchgenError(str(error)) from error
+    except OSError as error:
+        raise PatchgenError(f"{error.filename or data}: cannot be read: {error.strerror or error}") from error
+    if not found.images:
+        raise PatchgenError(f"{data}: holds no image; expected {EXPECTED}")
+    return found
+
+
+def _counted(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
     """The raw digest of every image, and what forms there are."""
     digests, forms = [], set()
     with progress_bar("reading images", len(items)) as update:
         add = counting(update)
         for item in items:
-            content = read_item(item)
-            digests.append(item_digest(content))
+            content = read_stored(item)
+            digests.append(content_digest(content))
             forms.add(form_of(content, item.where))
             add(1)
     return digests, forms

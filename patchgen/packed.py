@@ -1,5 +1,6 @@
 """Images packed into a set: as they are where a set may hold them so, else fitted into squares of one size."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,16 +11,17 @@ from pydantic import BaseModel, ConfigDict
 
 from manifests.digest import pixel_digest
 from manifests.errors import PatchSetError
+from manifests.foreign.decode import Pixels
+from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
 from manifests.images import as_a_set_holds_it, decode_patch
 from manifests.schema import PACKED, ImageFormat
 from patchgen.encode import EncodingConfig, default_encoding, make_encoder
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry, build_pyramids, place
-from patchgen.items import Item, Pixels, item_digest, read_item
 from patchgen.limits import MAX_SIZE, MIN_SIZE
 from patchgen.randomness import DRAWS
 from patchgen.shard import Task
-from patchgen.source import decode_photo
+from patchgen.source import MAX_SIDE
 from patchgen.warp import Warp
 
 _CHUNK = 64
@@ -111,7 +113,7 @@ def choose(
 class PackTask(Task):
     """One shard to pack: its images, and the raw digest each had when they were counted."""
 
-    items: tuple[Item, ...]
+    items: tuple[StoredImage, ...]
     digests: tuple[bytes, ...]
 
 
@@ -137,24 +139,34 @@ class PackMaker:
         names = (item.name.encode("utf-8", "backslashreplace") for item, _ in self._items)
         return {"file": [name.decode("utf-8") for name in names]}
 
-    def _packed(self, item: Item, digest: bytes) -> tuple[bytes, bytes]:
-        content = read_item(item)
-        if item_digest(content) != digest:
+    def _packed(self, item: StoredImage, digest: bytes) -> tuple[bytes, bytes]:
+        content = read_stored(item)
+        if content_digest(content) != digest:
             raise PatchgenError(f"{item.where}: changed while it was packed; pack into a new folder")
         if self._encode is None:
             return _copied(content, item, self._size, self._recipe.encoding.format)
-        pixels = fit(_decoded(content, item) if isinstance(content, bytes) else content, self._size)
+        pixels = fit(_decoded(content, item), self._size)
         return self._encode(pixels), pixel_digest(pixels)
 
 
-def _decoded(content: bytes, item: Item) -> Pixels:
+def content_digest(content: bytes | Pixels) -> bytes:
+    """SHA-256, raw, of a file's bytes, or of a record's pixels."""
+    data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
+    return hashlib.sha256(data).digest()
+
+
+def _decoded(content: bytes | Pixels, item: StoredImage) -> Pixels:
     try:
-        return decode_photo(content, item.where)
-    except PatchgenError as error:
-        raise PatchgenError(f"{error}, or take it out; then pack into a new folder") from error
+        pixels = pixels_of(content, item.where)
+    except PatchSetError as error:
+        raise PatchgenError(f"{error}; or take it out, then pack into a new folder") from error
+    if max(pixels.shape) > MAX_SIDE:
+        height, width = pixels.shape[:2]
+        raise PatchgenError(f"{item.where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
+    return pixels
 
 
-def _copied(content: bytes | Pixels, item: Item, size: int, image_format: ImageFormat) -> tuple[bytes, bytes]:
+def _copied(content: bytes | Pixels, item: StoredImage, size: int, image_format: ImageFormat) -> tuple[bytes, bytes]:
     if not isinstance(content, bytes):
         raise TypeError(f"{item.where}: pixels are in no file that could be copied")
     try:

@@ -62,7 +62,9 @@ def evaluate(
 
 def _print_result(result: dict[str, Any]) -> None:
     click.echo(
-        f"{result['arch']}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['images']} images"
+        printable(
+            f"{result['arch']}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['found']}"
+        )
     )
     if "agreement" in result:
         click.echo(

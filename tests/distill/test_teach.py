@@ -67,7 +67,7 @@ def test_it_learns_and_may_teach(
 ) -> None:
     out = tmp_path / "run"
     result = run_distill(*arguments, out, "--set", "eval.every=480")
-    assert result.status == 0 and "160 training images of 32 px" in result.out, result
+    assert result.status == 0 and "training data: 160 images of 4 classes in " in result.out, result
     assert sorted(path.name for path in out.iterdir()) == [
         *("checkpoint.previous.pt", "checkpoint.pt", "classes.json", "config.yaml", "metrics.jsonl"),
         *("report.html", "summary.json", "teacher.safetensors"),

@@ -17,13 +17,15 @@ import torch
 from PIL import Image
 
 from distill.config import Config, parse_config
-from distill.data.tars import read_labelled
 from distill.errors import DistillError
 from distill.tensors import load_tensors
 from manifests import rows, tar
 from manifests.digest import set_id
 from manifests.errors import PatchSetError
-from manifests.images import decode_image, decode_patch
+from manifests.foreign.decode import decode_image
+from manifests.foreign.listing import LeftOut
+from manifests.foreign.tar_samples import read_samples
+from manifests.images import decode_patch
 from manifests.schema import IMAGE_FORMATS, parse_manifest
 from manifests.sums import format_sums, read_sums
 from patchgen.errors import PatchgenError
@@ -111,8 +113,7 @@ def archive(data: bytes) -> bool:
 def labelled(data: bytes) -> bool:
     """The bytes of a tar of labelled images, which has no such check, by the reader."""
     path = _scratch(data, "l.tar")
-    errors = (tarfile.TarError, ValueError, OSError, EOFError)
-    return not _refused(lambda: list(read_labelled(path, ("png",), MOST)), *errors)
+    return not _refused(lambda: read_samples(path, LeftOut(), with_labels=True), PatchSetError)
 
 
 def image(data: bytes) -> bool:

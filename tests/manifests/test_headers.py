@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from manifests.errors import PatchSetError
+from manifests.foreign.decode import decode_image
 from manifests.headers import declared_size
-from manifests.images import as_a_set_holds_it, decode_image, decode_patch
+from manifests.images import as_a_set_holds_it, decode_patch
 from manifests.jpeg import MAX_SCANS, read_jpeg
 
 FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}

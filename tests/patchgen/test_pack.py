@@ -197,10 +197,14 @@ def test_tars_and_only_those_for_training(
     assert packed(tmp_path / "parts")[1] == ["train/01.png"]
     (tmp_path / "split" / "test").rename(tmp_path / "split" / "Validation")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "again")
-    assert result.err == f"{tmp_path / 'split'}: train is packed, not Validation\n"
-    shutil.copytree(folder / "b", tmp_path / "split" / "car")  # three classes, then, of which one is called "train"
+    assert result.err == f"{tmp_path / 'split' / 'train'} is packed, not Validation\n"
+    shutil.copytree(folder / "b", tmp_path / "split" / "extra")
+    result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "third")
+    assert "1 left out (beside the splits), such as extra" in result.err
+    assert packed(tmp_path / "third")[1] == ["train/01.png"]
+    (tmp_path / "split" / "Validation").rename(tmp_path / "split" / "bus")
     assert run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "classes").status == 0
-    assert len(packed(tmp_path / "classes")[1]) == 51
+    assert len(packed(tmp_path / "classes")[1]) == 51  # "train" is a class beside "bus" and "extra"
 
 
 @pytest.mark.parametrize("form", ["binary", "python"])
@@ -231,7 +235,9 @@ def test_links_to_folders_outside_are_not_followed(tmp_path: Path, run_patchgen:
     assert sorted(name.rpartition("/")[2] for name in packed(tmp_path / "one")[1]) == ["0.png", "1.png", "in.png"]
     (given / "out").symlink_to(private)
     result = run_patchgen("pack", given, "--out", tmp_path / "two")
-    assert_one_line(result._replace(status=1), "given: out left out: a link to a folder outside")
+    assert_one_line(
+        result._replace(status=1), "given: 1 left out (links to folders outside are not followed", "such as out"
+    )
     assert packed(tmp_path / "two")[1] == packed(tmp_path / "one")[1]
     (given / "out").unlink()
     (given / "kept elsewhere.png").symlink_to(private / "2.png")  # as DVC and the hubs' caches have all files
@@ -255,7 +261,8 @@ def test_bad_images_are_named(folder: Path, tmp_path: Path, run_patchgen: Progra
     result = run_patchgen("pack", tmp_path / "jpegs", "--out", tmp_path / "c", "--workers", 1)
     assert_one_line(result, "cut.jpg: not a whole image", "new folder")
     (tmp_path / "jpegs" / "one.gif").write_bytes(b"")
-    assert_one_line(run_patchgen("pack", tmp_path / "jpegs", "--out", out), "one.gif", "convert it to PNG")
+    (tmp_path / "jpegs" / "cut.jpg").unlink()
+    assert_one_line(run_patchgen("pack", tmp_path / "jpegs", "--out", out), "one.gif: not a whole image")
 
 
 def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -292,7 +299,7 @@ def test_names_that_are_no_text(tmp_path: Path, run_patchgen: Program) -> None:
 def test_an_image_that_changes_meanwhile(
     folder: Path, tmp_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patchgen.packed, "item_digest", lambda content: bytes(32))
+    monkeypatch.setattr(patchgen.packed, "content_digest", lambda content: bytes(32))
     result = run_patchgen("pack", folder, "--out", tmp_path / "out", "--workers", 1)
     assert_one_line(result, "20.png: changed while it was packed")
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from manifests.errors import TORN, PatchSetError
 from manifests.files import read_regular_file
-from manifests.pickles import numbers, unpickle
+from manifests.foreign.pickles import numbers, unpickle
 
 PIXELS = 3 * 32 * 32
 MAX_FILE_BYTES = 1 << 28
@@ -80,37 +80,52 @@ _FORMS: dict[str, tuple[_Binary | _Pickled, ...]] = {
 }
 
 
-def cifar_files(path: Path, split: str) -> list[Path] | None:
-    """The files of the ``split``, ``train`` or ``test``, in a folder; or ``path`` itself if it is such a file.
+ROOTS = {
+    "CIFAR-10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
+    "CIFAR-100": ("cifar-100-python", "cifar-100-binary"),
+}
+"""Folders in which the two data sets are published; torchvision's ``root`` is the folder above them."""
+ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz")
 
-    None where ``path`` is neither a folder with such files nor one of them.
+
+def cifar_files(path: Path, split: str) -> list[Path] | None:
+    """Return the files of the ``split``, ``train`` or ``test``, in a folder; or ``path`` itself if it is such a file.
+
+    The folder may also be the one above one of ``ROOTS``, as torchvision's ``root`` is.
+    None where ``path`` holds no file of CIFAR's.
 
     Raises:
-        PatchSetError: one of several files is missing.
+        PatchSetError: one of several files is missing, CIFAR-10 and CIFAR-100 lie side by side, or only the archive
+            is there.
     """
     if path.is_file():
+        if path.name in ARCHIVES:
+            raise PatchSetError(f"{path}: is CIFAR's archive; unpack it (tar -xf) and give the folder it holds")
         return [path] if _form(path) else None
+    files = _files_in(path, split)
+    if files is not None or not path.is_dir():
+        return files
+    found = {
+        name: folder for name, roots in ROOTS.items() for root in reversed(roots) if (folder := path / root).is_dir()
+    }
+    if len(found) > 1:
+        raise PatchSetError(f"{path}: holds {' and '.join(f.name for f in found.values())}; give one of them")
+    for folder in found.values():
+        return _files_in(folder, split)
+    if archive := next((name for name in ARCHIVES if (path / name).is_file()), None):
+        raise PatchSetError(f"{path}: holds {archive} alone; unpack it (tar -xf) and give the folder it holds")
+    return None
+
+
+def _files_in(folder: Path, split: str) -> list[Path] | None:
     for form in _FORMS[split]:
-        files = [path / name for name in form.names]
+        files = [folder / name for name in form.names]
         there = [file.is_file() for file in files]
         if any(there) and not all(there):
             raise PatchSetError(f"{files[there.index(False)]}: is missing beside {files[there.index(True)].name}")
         if all(there):
             return files
     return None
-
-
-def read_cifar(path: Path, split: str) -> tuple[Pixels, Labels] | None:
-    """Images (N, 32, 32, 3) and labels (N,) of ``cifar_files``; None where there are none.
-
-    Raises:
-        PatchSetError: a file is damaged, or one of several is missing.
-    """
-    files = cifar_files(path, split)
-    if files is None:
-        return None
-    parts = [read_cifar_file(file) for file in files]
-    return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
 def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:

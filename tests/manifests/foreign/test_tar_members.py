@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from manifests import archives
-from manifests.archives import members_of, open_tar
+from manifests.foreign import tar_members
+from manifests.foreign.tar_members import members_of, open_tar
 
 FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 MEMBERS = {"a.png": b"a" * 700, "b/" * 90 + "c.png": b"", "d.cls": b"3"}
@@ -50,9 +50,9 @@ def test_members_are_those_of_tarfile(tmp_path: Path, form: int, name: str) -> N
 )
 def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, part: str) -> None:
     path = write(tmp_path / "x.tar.gz")
-    monkeypatch.setattr(archives, "MAX_RATIO", 0)
+    monkeypatch.setattr(tar_members, "MAX_RATIO", 0)
     members_of(path)
-    monkeypatch.setattr(archives, limit, value)
+    monkeypatch.setattr(tar_members, limit, value)
     with pytest.raises(tarfile.ReadError, match=part):
         members_of(path)
 

@@ -1,0 +1,48 @@
+"""Training images among the evaluation images: a figure measured on them says nothing."""
+
+from collections.abc import Collection, Iterator
+
+from distill.data.labelled import LabelledImages
+from distill.errors import DistillError, Say
+from manifests import PatchSet
+from manifests.digest import DIGEST_BYTES
+from manifests.rows import read_pixel_digests
+from manifests.schema import PACKED
+from manifests.terminal import counted
+
+
+def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str, say: Say) -> None:
+    """Compare evaluation images with training images by ``seen``, the SHA-256 of the latter's pixels.
+
+    ``say`` is called with a line if some are the same.
+
+    Raises:
+        DistillError: all of them are; ``where`` names the training data.
+    """
+    common = sum(digest in seen for digest in data.digests)
+    if not common:
+        return
+    found = f"{data.where}: {common} of {counted(len(data.digests), 'evaluation image')}"
+    if common == len(data.digests):
+        raise DistillError(
+            f"{found} are training images of {where}, so that the figures would say nothing; "
+            "give images that the network does not learn from"
+        )
+    say(f"{found} are also training images of {where}: figures are too good by what the network remembers of them")
+
+
+def packed_digests(patchset: PatchSet) -> frozenset[bytes]:
+    """Return the SHA-256 of the pixels of each patch of a set that was packed from images; none of other sets.
+
+    Raises:
+        PatchSetError: a table cannot be read.
+    """
+    if patchset.manifest.recipe.get("name") != PACKED:
+        return frozenset()
+    return frozenset(_digests(patchset))
+
+
+def _digests(patchset: PatchSet) -> Iterator[bytes]:
+    for shard in patchset.manifest.shards:
+        raw = read_pixel_digests(patchset.folder / shard.parquet.name, shard.n)
+        yield from (raw[at : at + DIGEST_BYTES] for at in range(0, len(raw), DIGEST_BYTES))

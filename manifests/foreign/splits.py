@@ -1,0 +1,70 @@
+"""Which split a folder, a tar or a file belongs to, by its name: training, evaluation, or one of neither use."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from manifests.errors import PatchSetError
+
+Split = Literal["train", "test"]
+Kind = Literal["train", "test", "val", "other"]
+
+_WORDS: dict[Kind, str] = {
+    "train": "train|training|trainval|trn",
+    "test": "test|testing|tst",
+    "val": "val|valid|validation|dev|eval|evaluation|holdout",
+    "other": "extra|unlabel(?:l)?ed|unsup|unsupervised",
+}
+_REST = r"(?:[-_. ]?(?:sets?|splits?|data|images?|imgs?|jpe?gs?|pngs?|\d+(?:x\d+|px)?))*"
+"""What may follow the word in a folder's name: ``val2017``, ``Train_images``, ``test_32x32``."""
+_FOLDERS = {
+    kind: re.compile(rf"(?:.*[-_. ])?(?:{words}){_REST}", re.IGNORECASE | re.DOTALL) for kind, words in _WORDS.items()
+}
+_FILES = {
+    kind: re.compile(rf"(?:^|[-_. ])(?:{words})(?:set)?(?:[-_. ]|\d|$)", re.IGNORECASE)
+    for kind, words in _WORDS.items()
+}
+EVALUATION: tuple[Kind, ...] = ("test", "val")
+"""Of several evaluation splits the first that is there is read."""
+
+
+def folder_kind(name: str) -> Kind | None:
+    """Return the split that a folder's whole name stands for, such as ``Training`` or ``ILSVRC2012_img_val``."""
+    return next((kind for kind, pattern in _FOLDERS.items() if pattern.fullmatch(name)), None)
+
+
+def file_kind(name: str) -> Kind | None:
+    """Return the split that a word in a file's name stands for, such as ``cifar10-train-000000.tar``."""
+    return next((kind for kind, pattern in _FILES.items() if pattern.search(name)), None)
+
+
+def choose(
+    names: Iterable[str], kind_of: Callable[[str], Kind | None], split: Split, where: object
+) -> tuple[list[str], list[str]]:
+    """Divide names into those of ``split`` and the rest, both sorted.
+
+    For training these are the training names. For evaluation these are the test names, or else the validation names.
+    Without any name of a split, all names are of every split; and without a training name, names of no split are
+    training names.
+
+    Raises:
+        PatchSetError: there are splits, but not this one; ``where`` names their folder.
+    """
+    ordered = sorted(names)
+    kinds = {name: kind_of(name) for name in ordered}
+    present = set(kinds.values()) - {None}
+    if not present & {"train", "test", "val"}:
+        return ordered, []
+    wanted: Kind | None
+    if split == "train":
+        wanted = "train" if "train" in present else None
+    else:
+        wanted = next((kind for kind in EVALUATION if kind in present), "test")
+    chosen = [name for name in ordered if kinds[name] == wanted]
+    if not chosen:
+        what = "training" if split == "train" else "evaluation"
+        raise PatchSetError(
+            f"{where}: holds {', '.join(ordered[:5])}, expected {what} data among them; "
+            "give the folder or file that is to be read, not the one above it"
+        )
+    return chosen, [name for name in ordered if kinds[name] != wanted]

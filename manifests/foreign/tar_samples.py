@@ -1,0 +1,86 @@
+"""Tars of images: members that share a name up to its first dot are one sample, as in WebDataset."""
+
+import re
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import PatchSetError
+from manifests.foreign.decode import image_suffixes, is_image_name
+from manifests.foreign.image_files import StoredImage, read_member
+from manifests.foreign.listing import LeftOut, is_visible
+from manifests.foreign.tar_members import members_of
+
+MAX_LABEL_BYTES = 1000
+_META = re.compile(r"__[^/]*__($|/)")
+"""WebDataset's names of what is no sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The members of one sample: its ``images``, the bytes of its ``cls`` member, and every suffix it has."""
+
+    key: str
+    images: tuple[StoredImage, ...]
+    cls: bytes | None
+    suffixes: tuple[str, ...]
+
+
+def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
+    """Return the samples of a tar in the order of their first members; contents are read of ``cls`` members only.
+
+    Of a sample with several images, those named ``KEY.png`` or the like are taken before ``KEY.mask.png``.
+
+    Raises:
+        PatchSetError: it is no whole tar of the kind its name says, or has a name twice.
+    """
+    try:
+        return _samples(path, left_out, with_labels=with_labels)
+    except PatchSetError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+        what = "not a whole tar" if isinstance(error, EOFError) else "not a whole tar of the kind its name says"
+        raise PatchSetError(f"{path}: {what}: {str(error) or type(error).__name__}; get it again") from error
+
+
+def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
+    groups: dict[str, dict[str, StoredImage]] = {}
+    for name, member in _regular_members(path).items():
+        folder, slash, base = name.rpartition("/")
+        stem, _, suffix = base.partition(".")
+        if all(map(is_visible, name.split("/"))):
+            place = {"offset": member.offset_data, "length": member.size}
+            stored = StoredImage(name=f"{path.name}/{name}", path=str(path), kind="member", **place)
+            groups.setdefault(f"{folder}{slash}{stem}", {})[suffix.lower()] = stored
+        elif is_image_name(name):
+            left_out.add("hidden images", name)
+    return [_sample(key, group, with_labels=with_labels) for key, group in groups.items()]
+
+
+def _regular_members(path: Path) -> dict[str, tarfile.TarInfo]:
+    """Return the members with contents by name; a hard link is the member it leads to, a sparse file is none."""
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in members_of(path):
+        name = member.name.removeprefix("./")
+        held = found.get(member.linkname.removeprefix("./")) if member.islnk() else member
+        if held is None or not held.isreg() or held.issparse() or _META.match(name):
+            continue
+        if name in found:
+            raise ValueError(f"the name {name[:100]} stands in it twice")
+        found[name] = held
+    return found
+
+
+def _sample(key: str, group: dict[str, StoredImage], *, with_labels: bool) -> Sample:
+    exact = [suffix for suffix in group if f".{suffix}" in image_suffixes()]
+    images = exact or [suffix for suffix in group if is_image_name(f".{suffix}")]
+    cls = group.get("cls") if with_labels else None
+    if cls is not None and cls.length > MAX_LABEL_BYTES:
+        raise tarfile.ReadError(f"{key[:100]}.cls has {cls.length} bytes, expected at most {MAX_LABEL_BYTES}")
+    return Sample(
+        key=key,
+        images=tuple(group[suffix] for suffix in images),
+        cls=None if cls is None else read_member(cls.path, cls.offset, cls.length),
+        suffixes=tuple(group),
+    )
