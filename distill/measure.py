@@ -109,6 +109,10 @@ def evaluate_weights(
         raise DistillError(
             f"{teacher}: has {other.num_classes} classes, {path} has {network.num_classes}; they cannot be compared"
         )
+    if other.classes and network.classes and other.classes != network.classes:
+        raise DistillError(
+            f"{teacher}: its classes ({other.classes[0]}, …) are not those of {path}, or in another order"
+        )
     reference = other.logits(labelled, device)
     return result | {
         "teacher_top1": top_k(reference, labels, 1),

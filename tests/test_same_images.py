@@ -245,6 +245,9 @@ def test_of_test_and_validation_images_the_test_images_are_read(tmp_path: Path) 
             write(tmp_path / "data" / split / "cd"[label] / "0.png", 2 * number + label)
             write_tar(tmp_path / f"{split}.tar", [("0.png", encoded(noise(number))), ("0.cls", b"0")])
     assert evaluated(tmp_path / "data") == digests(4, 5)
+    shutil.rmtree(tmp_path / "data" / "test")
+    write(tmp_path / "data" / "test" / "0.png", 9)  # without labels, as ImageNet's
+    assert evaluated(tmp_path / "data") == digests(2, 3)
     shutil.rmtree(tmp_path / "data")
     assert evaluated(tmp_path) == digests(2)
 

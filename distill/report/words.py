@@ -6,6 +6,7 @@ from pathlib import PurePath
 from distill.report.collect import RunRecord
 from distill.report.files import AugmentPart
 from manifests.schema import Manifest
+from manifests.terminal import counted
 
 
 def story(record: RunRecord) -> str:
@@ -22,7 +23,9 @@ def story(record: RunRecord) -> str:
         return f"{learnt} It was not evaluated."
     data = record.config.eval.data if record.config.eval else None
     where = f" ({PurePath(data).name})" if data else ""
-    return f"{learnt} It was judged on {images:,} images of {record.num_classes} classes{where}."
+    per_class = record.figure("per_class") or [None]
+    classes = counted(sum(top1 is not None for top1 in per_class), "class")
+    return f"{learnt} It was judged on {images:,} images of {classes}{where}."
 
 
 def _photos(manifest: Manifest) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manifests.errors import PatchSetError
 from manifests.foreign.decode import is_image_name
-from manifests.foreign.splits import Split, choose, file_kind, folder_kind
+from manifests.foreign.splits import Kind, Split, choose, file_kind, folder_kind
 from manifests.foreign.tar_members import TAR_SUFFIXES
 from manifests.system_files import is_system_file
 
@@ -63,7 +63,7 @@ def find_place(data: Path, split: Split, left_out: LeftOut) -> Place:
         return Place(tars=(data,))
     folders, tars = _entries(data)
     if names := split_names(data, folders):
-        chosen, rest = choose(names, folder_kind, split, data)
+        chosen, rest = choose(names, _kinds(data, names, split).get, split, data)
         inner = [_inside(data / name) for name in chosen]
         found = Place(
             folders=sum((place.folders for place in inner), ()),
@@ -77,6 +77,15 @@ def find_place(data: Path, split: Split, left_out: LeftOut) -> Place:
         return _inside(data)
     chosen, rest = choose([path.name for path in tars], file_kind, split, data)
     return dataclasses.replace(_inside(data, tuple(data / name for name in chosen)), unread=tuple(rest))
+
+
+def _kinds(data: Path, names: Sequence[str], split: Split) -> dict[str, Kind | None]:
+    """Return the kinds of splits; for evaluation only of those with sub-folders or tars (ImageNet's has none)."""
+    kinds = {name: folder_kind(name) for name in names}
+    labelled = [name for name in names if any(_entries(data / name))]
+    if split == "train" or not labelled:
+        return kinds
+    return {name: kind if name in labelled else None for name, kind in kinds.items()}
 
 
 def _inside(folder: Path, tars: tuple[Path, ...] | None = None) -> Place:
