@@ -14,7 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from manifests.errors import TORN, PatchSetError
 from manifests.headers import declared_size
 from manifests.jpeg import MAX_SCANS, variants
-from manifests.schema import IMAGE_FORMATS, max_patch_bytes
+from manifests.limits import IMAGE_FORMATS
+from manifests.schema import max_patch_bytes
 
 # Else Pillow's warnings, of large images and of metadata that nobody reads, are lines of their own on stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())

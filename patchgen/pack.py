@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from manifests.digest import pixel_root
-from manifests.schema import ImageFormat, Manifest
+from manifests.limits import ImageFormat
+from manifests.schema import Manifest
 from manifests.terminal import counting, progress_bar
 from patchgen.build import write_set
 from patchgen.errors import PatchgenError

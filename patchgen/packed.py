@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from manifests.digest import pixel_digest
 from manifests.errors import PatchSetError
 from manifests.images import as_a_set_holds_it, decode_patch
-from manifests.schema import PACKED, ImageFormat
+from manifests.limits import ImageFormat
+from manifests.schema import PACKED
 from patchgen.encode import EncodingConfig, default_encoding, make_encoder
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry, build_pyramids, place
