@@ -15,6 +15,7 @@ from distill.engine import Compile
 SPINS = (0, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 """Values of ``GOMP_SPINCOUNT``: 0 is ``OMP_WAIT_POLICY=PASSIVE``, the last is what libgomp does unless told."""
 UNTOLD = f"GOMP_SPINCOUNT {SPINS[-1]}"
+UNTOLD_ENVIRONMENT = {"GOMP_SPINCOUNT": str(SPINS[-1])}
 WARM_UP_SECONDS = 2.0
 TURNS = 2
 
@@ -62,7 +63,7 @@ def compare_waiting(measure: Callable[[dict[str, str]], dict[str, float]], round
     settings = {f"GOMP_SPINCOUNT {spin}": {"GOMP_SPINCOUNT": str(spin)} for spin in SPINS}
     threads = torch.get_num_threads()
     if threads > 1:
-        settings["one thread fewer"] = settings[UNTOLD] | {"OMP_NUM_THREADS": str(threads - 1)}
+        settings["one thread fewer"] = UNTOLD_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads - 1)}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in settings}
     for number in range(rounds):
         for name in list(settings)[:: -1 if number % 2 else 1]:
