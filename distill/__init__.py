@@ -17,4 +17,9 @@
 - ``cli``: the command line.
 
 ``randomness`` turns (seed, purpose, position) into draws, so that resuming is exact.
+``openmp`` says how torch's threads wait, before torch is loaded.
 """
+
+from distill.openmp import limit_spinning
+
+limit_spinning()

@@ -14,6 +14,8 @@ MAX_PARTS = 50_000
 _MAX_DIRECTORY_BYTES = 200 * MAX_PARTS
 _LOCAL_HEADER, _END, _LOCATOR, _END_64 = 30, 22, 20, 56
 _OTHER = "get it again, or save it with torch.save"
+UNREADABLE = (*TORN, zipfile.BadZipFile)
+"""What reading a damaged file of torch's raises."""
 
 
 class Place(NamedTuple):
@@ -116,7 +118,7 @@ def require_sums(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         try:
             broken = archive.testzip()
-        except TORN as error:
+        except UNREADABLE as error:
             raise DamagedError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
     if broken is not None:
         raise DamagedError(f"{path}: damaged: {broken[:100]!r} is not what was written; get it again")

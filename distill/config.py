@@ -17,9 +17,6 @@ from distill.teacher import TeacherConfig
 from distill.weights import Triple
 from manifests.faults import describe, parse_yaml
 
-CONFIGS = "configs"
-"""Where the packaged ones lie."""
-
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

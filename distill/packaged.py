@@ -2,19 +2,20 @@
 
 import difflib
 import os
-from importlib import resources
 from pathlib import Path
 
 from distill.errors import DistillError
 from manifests.files import read_regular_file
 
+CONFIGS, TABLES = "configs", "tables"
+"""Folders of the package."""
 MAX_BYTES = 1 << 20
+_PACKAGE = Path(__file__).parent
 
 
 def names(folder: str) -> list[str]:
     """Names of the YAML files in ``folder`` of the package."""
-    files = (resources.files("distill") / folder).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    return sorted(file.stem for file in (_PACKAGE / folder).glob("*.yaml"))
 
 
 def text(folder: str, name: str) -> str:
@@ -28,7 +29,7 @@ def text(folder: str, name: str) -> str:
         near = difflib.get_close_matches(bare, held, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(held)}"
         raise DistillError(f"{what} {name!r}: no such file and no packaged {what}; {hint}")
-    return (resources.files("distill") / folder / f"{bare}.yaml").read_text(encoding="utf-8")
+    return (_PACKAGE / folder / f"{bare}.yaml").read_text(encoding="utf-8")
 
 
 def headline(folder: str, name: str) -> str:

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.archive import Place, is_archive, read_parts
+from distill.archive import UNREADABLE, Place, is_archive, read_parts
 from distill.errors import DamagedError, DistillError
 from distill.pickles import MAX_PICKLE_BYTES, Claim, Storage, Unpickler
-from manifests.errors import TORN
 
 MAX_FILE_BYTES = 16 << 30
 """Of a weight file or a checkpoint: the largest networks here have 2 GB, and an optimiser keeps two more of each."""
@@ -62,7 +61,7 @@ def load_tensors(path: Path) -> Any:
         return _with_tensors(path, value, mapped, places)
     except PermissionError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
-    except TORN as error:
+    except UNREADABLE as error:
         raise DamagedError(f"{path}: damaged, or no PyTorch file of tensors alone") from error
 
 

@@ -9,6 +9,7 @@ Rooms, and what flows through them:
 - ``tar``: names and sizes in, canonical USTAR headers out.
 - ``rows``: the Parquet file beside each shard; ``pages`` and ``thrift`` bound what it claims before Arrow reads it.
 - ``schema``: the manifest, parsed once into frozen types; ``faults`` says in one line what is wrong with one.
+- ``limits``: bounds and names that the command line states.
 - ``patchset``: a folder in, a set out; ``sums``: its ``SHA256SUMS``.
 - ``card``, ``croissant``, ``indexes``, ``bag``: a manifest in, files for other tools out; ``finish`` writes them.
 - ``verify``, ``verify_shard``: a folder in, everything that is wrong with it out.
@@ -23,8 +24,26 @@ Rooms, and what flows through them:
 ``FORMAT.md`` beside this file specifies the format for other languages, ``READING.md`` shows how sets are used.
 """
 
-from manifests.errors import PatchSetError
-from manifests.patchset import PatchSet, open_patchset, verify_shards
-from manifests.schema import Manifest, Shard, Source
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from manifests.errors import PatchSetError
+    from manifests.patchset import PatchSet, open_patchset, verify_shards
+    from manifests.schema import Manifest, Shard, Source
+else:
+    _MODULES = {
+        "errors": ["PatchSetError"],
+        "patchset": ["PatchSet", "open_patchset", "verify_shards"],
+        "schema": ["Manifest", "Shard", "Source"],
+    }
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: NumPy, PyArrow and pydantic would slow down every --help."""
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(f"manifests.{module}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = ["Manifest", "PatchSet", "PatchSetError", "Shard", "Source", "open_patchset", "verify_shards"]

@@ -2,7 +2,6 @@
 
 import pickle
 import struct
-import zipfile
 
 
 class PatchSetError(ValueError):
@@ -25,7 +24,7 @@ class PassingError(PatchSetError):
 
 TORN = (
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
-    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, zipfile.BadZipFile),
+    *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
     SyntaxError,  # of Pillow, over a PNG
 )
 """What an unpickler, or code handed its result, raises: as many ways as bytes can mislead."""

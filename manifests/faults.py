@@ -1,13 +1,17 @@
 """YAML from a file, and what is wrong with its value in one line: key, fault, what was observed."""
 
+from __future__ import annotations
+
 import difflib
 import reprlib
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, Tag, ValidationError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 _MAX_YAML_LETTERS = 1 << 17
 _MAX_YAML_NODES = 20_000
@@ -144,6 +148,8 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
 
 def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[type[BaseModel], frozenset[Any]]]:
     """The models among what an annotation allows, each with the tags that choose it in a union."""
+    from pydantic import BaseModel, Tag  # noqa: PLC0415 - who parses YAML alone, as --set does, needs no pydantic
+
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = (field.annotation for field in annotation.model_fields.values())
         literals = (f for f in fields if typing.get_origin(f) is typing.Literal)

@@ -11,7 +11,8 @@ from manifests.errors import PatchSetError
 from manifests.foreign.decode import image_formats, open_image, orientation
 from manifests.headers import declared_size
 from manifests.jpeg import variants
-from manifests.schema import IMAGE_FORMATS, max_patch_bytes
+from manifests.limits import IMAGE_FORMATS
+from manifests.schema import max_patch_bytes
 
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -10,11 +10,10 @@ from manifests.canonical import MAX_SAFE_INTEGER, measure, parse_json
 from manifests.digest import set_id
 from manifests.errors import PatchSetError
 from manifests.faults import describe
+from manifests.limits import KEY_DIGITS, MAX_PATCHES, ImageFormat
 from manifests.tar import BLOCK, END
 
 FORMAT = "patchset/1"
-KEY_DIGITS = 9
-MAX_PATCHES = 10**KEY_DIGITS
 MAX_SHARD = 10**6
 """Patches a shard: its table is read whole."""
 MAX_SIZE = 4096
@@ -27,8 +26,6 @@ PACKED: Literal["packed"] = "packed"
 """Name that a manifest has in place of a recipe's where images were packed as they are."""
 MAX_OWN_VALUES = 10_000
 MAX_LETTERS = 10_000_000
-ImageFormat = Literal["png", "jpg", "webp", "ppm"]
-IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]

@@ -6,15 +6,12 @@ It is no part of the format, and lives here because the programs meet nowhere el
 import contextlib
 import functools
 import io
-import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 MAX_LETTERS = 1500
@@ -112,6 +109,8 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
     except errors as error:
         _fail(name, str(error), FAILED)
     except InterruptedProgram as stop:
+        import logging  # noqa: PLC0415 - it takes a tenth of the time of --help
+
         # A thread may still be sending; that its connection ends with the program is no news.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         _fail(name, str(stop), INTERRUPTED)
@@ -143,26 +142,29 @@ class Update(Protocol):
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Update]:
-    """Show a bar on stderr while the block runs; yields ``update(done, note)``.
+    """Show a bar on stderr while the block runs, if stderr is a terminal; yields ``update(done, note)``.
 
     ``done`` is how much is done in all, and ``note`` a few words shown behind the rate.
     """
-    console = Console(stderr=True)
+    if _level() < 0 or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done, note="": None
+        return
+    from rich import console, progress  # noqa: PLC0415 - only a bar that is shown needs it
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TextColumn("{task.fields[note]}"),
+        progress.TimeRemainingColumn(),
     )
-    silent = not console.is_terminal or _level() < 0
-    with Progress(*columns, console=console, disable=silent, transient=True) as progress:
-        task = progress.add_task(what, total=total, rate="", note="")
+    with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(what, total=total, rate="", note="")
 
         def update(done: int, note: str = "") -> None:
-            speed = progress.tasks[0].speed
-            progress.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "", note=note)
+            speed = shown.tasks[0].speed
+            shown.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "", note=note)
 
         yield update
 

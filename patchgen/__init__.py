@@ -10,7 +10,7 @@
 - ``patches``: all of these together: a range of indices in, patches and their parameters out.
 - ``encode``: a patch in, PNG, JPEG, WebP or PPM bytes out.
 - ``write``: a range of indices in, a tar and its table out; ``shard`` says which are still to be written.
-- ``recipe``: YAML in, the parameters of all of these out.
+- ``recipe``: YAML in, the parameters of all of these out; ``packaged``: the recipes that come with the package.
 - ``plan``: what a build will write; ``folder``: whether a folder may take it.
 - ``shelf``: where finished tars go, a folder; ``stored``: or a store, to which ``cluster``'s workers send them.
 - ``build``: the wiring: processes, resume, manifest. ``rebuild`` and ``doctor`` build again what is known.

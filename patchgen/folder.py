@@ -13,8 +13,9 @@ from manifests.diff import differences
 from manifests.errors import PatchSetError
 from manifests.faults import describe
 from manifests.files import PART_PREFIX, read_regular_file, write_atomically
+from manifests.limits import MAX_PATCHES
 from manifests.patchset import MANIFEST_NAME, open_patchset
-from manifests.schema import MAX_PATCHES, Manifest
+from manifests.schema import Manifest
 from manifests.sums import SUMS_NAME
 from patchgen.errors import PatchgenError, TakenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE

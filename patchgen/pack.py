@@ -10,7 +10,8 @@ from manifests.digest import pixel_root
 from manifests.errors import PatchSetError
 from manifests.foreign.image_data import ImageData, find_images
 from manifests.foreign.image_files import StoredImage, read_stored
-from manifests.schema import ImageFormat, Manifest
+from manifests.limits import ImageFormat
+from manifests.schema import Manifest
 from manifests.terminal import counting, note, progress_bar
 from patchgen.build import write_set
 from patchgen.errors import PatchgenError

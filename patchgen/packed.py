@@ -14,7 +14,8 @@ from manifests.errors import PatchSetError
 from manifests.foreign.decode import Pixels
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
 from manifests.images import as_a_set_holds_it, decode_patch
-from manifests.schema import PACKED, ImageFormat
+from manifests.limits import ImageFormat
+from manifests.schema import PACKED
 from patchgen.encode import EncodingConfig, default_encoding, make_encoder
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry, build_pyramids, place

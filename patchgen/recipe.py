@@ -2,7 +2,6 @@
 
 import json
 from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -16,6 +15,7 @@ from patchgen.encode import EncodingConfig, default_encoding
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry
 from patchgen.named import PORTABLE, NamedConfig
+from patchgen.packaged import packaged_recipes, recipe_text
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
@@ -113,12 +113,6 @@ class Recipe(BaseModel):
         return self.encoding.model_dump(mode="json")
 
 
-def packaged_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("patchgen") / "recipes"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
 def load_recipe(name_or_path: str) -> Recipe:
     """A packaged recipe by name, or one from a YAML file.
 
@@ -127,8 +121,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     """
     names = packaged_recipes()
     if name_or_path in names:
-        text = (resources.files("patchgen") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-        return parse_recipe(text, name_or_path)
+        return parse_recipe(recipe_text(name_or_path), name_or_path)
     path = Path(name_or_path)
     try:
         text = read_regular_file(path, MAX_RECIPE_BYTES).decode("utf-8")

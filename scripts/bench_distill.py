@@ -9,39 +9,37 @@ The last lines say how much is left to gain: how fast steps would be that did no
 products, at the rate at which this machine multiplies large matrices.
 
     scripts/bench_distill --out benchmarks/distill.txt
+
+With ``--busy`` it measures instead what one busy process beside it costs on a CPU, by how long OpenMP's threads spin
+before they sleep (``distill/openmp.py`` sets that). The demo's training, about 8 minutes:
+
+    scripts/bench_distill --busy --teacher resnet8 --student resnet8 --batch 64 --compile off
 """
 
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
-import numpy as np
 import torch
+from bench_loop import Way, noise_loop, patches, precision_of
+from busy import UNTOLD_ENVIRONMENT, compare_waiting, rates_beside
 from machine_limit import MATRIX, flops_per_image, idle_share, matrix_flops_per_second, time_of
 from plain_loop import MEAN, STD, WARM_UP, folder_of_jpegs, now, plain
 from torch import Tensor
 
-from distill.augment import AugmentConfig, normalise
-from distill.data.order import Order
-from distill.data.view import Resident, View
+from distill.augment import normalise
+from distill.data.view import View
 from distill.device import pick_device
-from distill.engine import Compile, Engine
-from distill.labels import LabelFile, Labeller, LabelsManifest, StoredLogits
-from distill.loop import Loop
-from distill.losses import TemperedLossConfig, make_loss
-from distill.models import build_model
-from distill.optim import AdamConfig, make_optimizer, make_scheduler
-from distill.precision import DTYPES, Precision, choose_precision
-from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
+from distill.engine import Compile
+from distill.precision import DTYPES
 
-PATCHES = 20_000
-Way = Literal["live", "twice", "stored"]
 TITLES = {
     "plain": "plain loop, float32, eager",
     "live": "ours, live teacher",
@@ -50,54 +48,29 @@ TITLES = {
 }
 
 
-def patches() -> Tensor:
-    """Noise: uint8 (20,000, 32, 32, 3)."""
-    return torch.randint(0, 256, (PATCHES, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
 def ours(
     arch: tuple[str, str], batch: int, steps: int, device: torch.device, compiling: Compile, way: Way
 ) -> dict[str, float]:
     """Images a second of ``distill train``'s loop, the loader's and the teacher's share of a step, and rates."""
-    engine = Engine(device=device, precision=_precision(device), compile=compiling, steps=10**6, say=print)
-    engine.prepare_process()
-    source = Resident(samples=patches().to(device), order=Order(PATCHES, batch, 0), device=device)
-    half = WARM_UP + (steps - WARM_UP + 1) // 2  # of the measured steps, as many new as seen before
-    view = View(source=source, augment=AugmentConfig(), seed=0, period=half if way == "twice" else steps)
-    example = normalise(view.batch(0).images, MEAN, STD)
-    with tempfile.TemporaryDirectory() as folder:
-        targets = _targets(arch[0], way, engine, example, (Path(folder), batch, steps))
-        loop = _loop(arch[1], view, targets, engine, steps)
+    with noise_loop(arch, batch, steps, device, compiling, way) as loop:
         for step in range(WARM_UP):
             loop.train_step(step)
         started = now(device)
         for step in range(WARM_UP, steps):
             loop.train_step(step)
         seconds = (now(device) - started) / (steps - WARM_UP)
-        loader = time_of(lambda: _load(view), device)
-        batch_1 = view.batch(1)
-        teacher = time_of(lambda: targets(batch_1, example), device)
+        loader = time_of(lambda: _load(loop.view), device)
+        batch_1 = loop.view.batch(1)
+        example = normalise(batch_1.images, MEAN, STD)
+        teacher = time_of(lambda: loop.targets(batch_1, example), device)
     return {
         "images_per_second": batch / seconds,
         "loader": loader / seconds,
         "teacher": teacher / seconds,
         "idle": idle_share(lambda step: loop.train_step(WARM_UP + step % (steps - WARM_UP)), device),
-        "flops_per_second": matrix_flops_per_second(device, DTYPES[engine.precision]),
+        "flops_per_second": matrix_flops_per_second(device, DTYPES[loop.precision]),
         "flops_per_image": flops_per_image(arch, {"live": 1.0, "twice": 0.5, "stored": 0.0}[way]),
     }
-
-
-def _precision(device: torch.device) -> Precision:
-    return choose_precision("auto", device, lambda line: None)
-
-
-def _targets(arch: str, way: Way, engine: Engine, example: Tensor, labels: tuple[Path, int, int]) -> Targets:
-    if way == "stored":
-        return StoredTeacher(logits=_noise_logits(*labels), device=engine.device)
-    teacher = build_model(arch, 10).eval().requires_grad_(False)
-    teacher.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    live = LiveTeacher(network=engine.frozen(teacher, example))
-    return RememberedTeacher(live=live) if way == "twice" else live
 
 
 def _load(view: View) -> Tensor:
@@ -108,51 +81,10 @@ def _load(view: View) -> Tensor:
 _load.step = 0  # type: ignore[attr-defined]
 
 
-def _noise_logits(folder: Path, batch: int, steps: int) -> StoredLogits:
-    path = folder / "logits-000000.npy"
-    np.save(path, np.random.default_rng(0).normal(0, 3, (steps * batch, 10)).astype(np.float16))
-    digest = "0" * 64
-    manifest = LabelsManifest(
-        format="labels/1",
-        set_id=digest,
-        teacher=Labeller(arch="resnet56", sha256=digest, num_classes=10, mean=list(MEAN), std=list(STD)),
-        view={},
-        batch_size=batch,
-        precision="bf16",
-        files=[LabelFile(name=path.name, steps=steps, sha256=digest)],
-        environment={},
-    )
-    return StoredLogits(folder=folder, manifest=manifest, arrays=(np.load(path, mmap_mode="r"),))
-
-
-def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -> Loop:
-    student = build_model(arch, 10).train()
-    student.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optim = AdamConfig(name="adam", lr=1e-3)
-    optimizer = make_optimizer(optim, student.parameters())
-    return Loop(
-        student=student,
-        forward=engine.student(student, normalise(view.batch(0).images, MEAN, STD)),
-        average=None,
-        targets=targets,
-        loss=make_loss(TemperedLossConfig(name="kl")),
-        view=view,
-        mean=MEAN,
-        std=STD,
-        optimizer=optimizer,
-        scheduler=make_scheduler(optim, optimizer, steps),
-        steps=steps,
-        seed=0,
-        precision=engine.precision,
-        scaler=engine.scaler(),
-        device=engine.device,
-        arithmetic=engine.describe(),
-    )
-
-
-def _measure(variant: str, *arguments: str) -> dict[str, float]:
+def _measure(variant: str, arguments: list[str], environment: dict[str, str]) -> dict[str, float]:
     command = [sys.executable, __file__, "--variant", variant, *arguments]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    told = os.environ | environment
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=told).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result
 
@@ -166,7 +98,9 @@ def _measure(variant: str, *arguments: str) -> dict[str, float]:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", "compiling", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
-@click.option("--variant", type=click.Choice(list(TITLES)), hidden=True)
+@click.option("--busy", is_flag=True, help="Measure what a busy process beside it costs, on the CPU.")
+@click.option("--seconds", default=3.0, show_default=True, help="Of each measurement with --busy.")
+@click.option("--variant", type=click.Choice([*TITLES, "busy"]), hidden=True)
 def main(
     teacher: str,
     student: str,
@@ -176,30 +110,51 @@ def main(
     device: str,
     compiling: Compile,
     out: Path | None,
+    busy: bool,
+    seconds: float,
     variant: Any,
 ) -> None:
     """Measure steps a second, each way in a process of its own, in turn."""
+    device = "cpu" if busy else device
     if variant is not None:
-        where = pick_device(device)
-        torch.manual_seed(0)
-        if variant == "plain":
-            with tempfile.TemporaryDirectory() as folder:
-                files = folder_of_jpegs(Path(folder), patches())
-                print(json.dumps(plain(files, (teacher, student), batch, steps, where)))
-        else:
-            print(json.dumps(ours((teacher, student), batch, steps, where, compiling, variant)))
+        _print_variant(variant, (teacher, student), batch, steps, pick_device(device), compiling, seconds)
         return
     arguments = ["--teacher", teacher, "--student", student, "--batch", str(batch), "--steps", str(steps)]
-    arguments += ["--device", device, "--compile", compiling]
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in TITLES}
-    for _ in range(rounds):
-        for name, measured in results.items():
-            measured.append(_measure(name, *arguments))
-    lines = _report(results, teacher, student, batch, steps, device)
+    arguments += ["--device", device, "--compile", compiling, "--seconds", str(seconds)]
+    if busy:
+        lines = [f"{teacher} -> {student}, batch {batch}, {rounds} rounds, torch {torch.__version__}"]
+        lines += compare_waiting(lambda environment: _measure("busy", arguments, environment), rounds)
+    else:
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in TITLES}
+        for _ in range(rounds):
+            for name, measured in results.items():
+                # The usual script leaves OpenMP as it is; ours has what importing distill put into os.environ.
+                measured.append(_measure(name, arguments, UNTOLD_ENVIRONMENT if name == "plain" else {}))
+        lines = _report(results, teacher, student, batch, steps, device)
     print("\n".join(lines))
     if out is not None:
         command = " ".join(["scripts/bench_distill", *sys.argv[1:]])
         out.write_text("\n".join([f"$ {command}", *lines]) + "\n")
+
+
+def _print_variant(
+    variant: Any,
+    arch: tuple[str, str],
+    batch: int,
+    steps: int,
+    device: torch.device,
+    compiling: Compile,
+    seconds: float,
+) -> None:
+    torch.manual_seed(0)
+    if variant == "plain":
+        with tempfile.TemporaryDirectory() as folder:
+            found = plain(folder_of_jpegs(Path(folder), patches()), arch, batch, steps, device)
+    elif variant == "busy":
+        found = rates_beside(arch, batch, device, compiling, seconds)
+    else:
+        found = ours(arch, batch, steps, device, compiling, variant)
+    print(json.dumps(found))
 
 
 def _report(
@@ -216,7 +171,7 @@ def _report(
 
     lines = [
         f"{teacher} -> {student}, batch {batch}, 32 px, {steps} steps x {len(rates['plain'])} rounds on {machine}, "
-        f"{platform.machine()}, {_precision(where)}, torch {torch.__version__}"
+        f"{platform.machine()}, {precision_of(where)}, torch {torch.__version__}"
     ]
     for name, title in TITLES.items():
         rounds = ", ".join(f"{value:.0f}" for value in rates[name])

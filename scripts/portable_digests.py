@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from manifests.schema import IMAGE_FORMATS
+from manifests.limits import IMAGE_FORMATS
 from patchgen.build import build
 from patchgen.doctor import examine, goldens
 from patchgen.environment import environment
+from patchgen.packaged import packaged_recipes
 from patchgen.plan import make_plan
-from patchgen.recipe import Recipe, load_recipe, packaged_recipes
+from patchgen.recipe import Recipe, load_recipe
 from patchgen.source import read_photo
 from patchgen.synthetic import make_source, write_source
 

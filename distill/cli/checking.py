@@ -11,8 +11,6 @@ from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
 from manifests.terminal import printable, say
 
-TABLES = "tables"
-
 
 @click.command("eval")
 @click.option("--weights", "path", required=True, type=FILE, help="A weight file.")
@@ -109,13 +107,13 @@ def configs(name: str | None, keys: str | None) -> None:
 
     Example: distill configs fast-cifar > mine.yaml
     """
-    from distill.config import CONFIGS, Config, SupervisedConfig  # noqa: PLC0415
+    if keys is None:
+        _list_or_print(packaged.CONFIGS, name)
+        return
+    from distill.config import Config, SupervisedConfig  # noqa: PLC0415
     from distill.reference import describe_keys  # noqa: PLC0415
 
-    if keys is not None:
-        click.echo(describe_keys(Config if keys == "train" else SupervisedConfig))
-    else:
-        _list_or_print(CONFIGS, name)
+    click.echo(describe_keys(Config if keys == "train" else SupervisedConfig))
 
 
 @click.command()
@@ -125,7 +123,7 @@ def tables(name: str | None) -> None:
 
     Example: distill tables main > mine.yaml
     """
-    _list_or_print(TABLES, name)
+    _list_or_print(packaged.TABLES, name)
 
 
 def _list_or_print(folder: str, name: str | None) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distill import packaged
-from manifests.faults import parse_yaml
 from manifests.locations import LocalPath, Location, local_folder
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple
         key, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"{value!r}: expected KEY=VALUE, such as optim.lr=0.001")
+        from manifests.faults import parse_yaml  # noqa: PLC0415 - --help needs no YAML parser
+
         try:
             settings[key.strip()] = parse_yaml(text)
         except ValueError as error:
@@ -46,9 +47,9 @@ labels_option = click.option(
 
 def run_config(config_name: str, settings: dict[str, Any], **files: Path | None) -> "Config":
     """The config of a run, with what options say of it; ``files`` are named as ``named`` takes them."""
-    from distill.config import CONFIGS, Config, parse_config  # noqa: PLC0415
+    from distill.config import Config, parse_config  # noqa: PLC0415
 
-    name, text = packaged.read(CONFIGS, config_name)
+    name, text = packaged.read(packaged.CONFIGS, config_name)
     return parse_config(text, name, settings | named(**files), Config)
 
 

@@ -80,6 +80,12 @@ def visualize(
 
     Example: distill visualize run/ && distill report run/
     """
+    is_run = target.is_dir()
+    given = {"--out": out, "--arch": arch, "--mean": mean, "--std": std} if is_run else {}
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
+    if teacher is not None and not is_run:
+        raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")
     from distill.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
     from distill.measure import load_network  # noqa: PLC0415
     from distill.report.collect import read_run  # noqa: PLC0415
@@ -87,16 +93,11 @@ def visualize(
     from distill.visualize import Wish, visualize_run, visualize_weights  # noqa: PLC0415
 
     wish = Wish(classes=classes, steps=steps, seed=seed, device=pick_device(device))
-    if target.is_dir():
-        given = {"--out": out, "--arch": arch, "--mean": mean, "--std": std}
-        if wrong := [name for name, value in given.items() if value is not None]:
-            raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
+    if is_run:
         for path in visualize_run(target, teacher, wish, say):
             click.echo(f"picture: {path}")
         say(f"next: distill report {shlex.quote(str(target))}{photo_option(read_run(target).manifest)}")
         return
-    if teacher is not None:
-        raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")
     out = out or Path("neurons.png")
     visualize_weights(load_network(target, arch, mean, std, wish.device), size, out, wish)
     click.echo(f"picture: {out}")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distill import packaged
-from distill.cli.checking import TABLES
 from distill.cli.options import FILE, parse_seeds, parse_sets
 from manifests.terminal import FAILED, InterruptedProgram, counted, printable, say
 
@@ -87,7 +86,7 @@ def reproduce(
     from distill.table.schema import parse_table  # noqa: PLC0415
     from distill.table.wish import Wish  # noqa: PLC0415
 
-    name, text = packaged.read(TABLES, table)
+    name, text = packaged.read(packaged.TABLES, table)
     out = out or Path("tables") / name
     parsed = parse_table(text, name)
     wish = Wish(

@@ -64,7 +64,7 @@ def train(
     Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.config import CONFIGS, Config, parse_config  # noqa: PLC0415
+    from distill.config import Config, parse_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
     from distill.run import check_inputs  # noqa: PLC0415
     from distill.run import train as run_train  # noqa: PLC0415
@@ -72,7 +72,7 @@ def train(
     from distill.seeds import check_seeds_folder  # noqa: PLC0415
     from manifests import open_patchset  # noqa: PLC0415
 
-    name, text = packaged.read(CONFIGS, config_name)
+    name, text = packaged.read(packaged.CONFIGS, config_name)
     settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -131,11 +131,11 @@ def teacher(
 
     Example: distill teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """
-    from distill.config import CONFIGS, SupervisedConfig, parse_config  # noqa: PLC0415
+    from distill.config import SupervisedConfig, parse_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
     from distill.teach import teach  # noqa: PLC0415
 
-    name, text = packaged.read(CONFIGS, config_name)
+    name, text = packaged.read(packaged.CONFIGS, config_name)
     settings |= named(eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import packaged
-from distill.config import CONFIGS, Config, SupervisedConfig, parse_config
+from distill.config import Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
 from distill.runs import TEACHER_NAME, identity_of
 from distill.session import SUMMARY_NAME
@@ -198,7 +198,7 @@ def _settings(table: Table, run: Run, wish: Wish) -> dict[str, Any]:
 
 
 def _parse(where: str, name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
-    short, text = packaged.read(CONFIGS, _config(name, wish))
+    short, text = packaged.read(packaged.CONFIGS, _config(name, wish))
     try:
         return parse_config(text, short, dict(settings), model)
     except DistillError as error:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manifests.limits import IMAGE_FORMATS, MAX_PATCHES
 from manifests.locations import Location, location_name, require_local
-from manifests.processes import start_server
-from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
 from manifests.terminal import say
 from patchgen.cli.options import (
     Span,
@@ -80,6 +79,7 @@ def build(
     """
     if span is not None and scheduler is not None:
         raise click.UsageError("--shards and --scheduler are two ways to share a build; give one.")
+    said = _cards(cards, len(images))
     prepare_workers(workers, scheduler)
     from patchgen.build import build as run_build  # noqa: PLC0415
     from patchgen.plan import make_plan  # noqa: PLC0415
@@ -94,7 +94,7 @@ def build(
         size=size,
         seed=seed,
         shard_size=shard_size,
-        cards=_cards(cards, len(photos)),
+        cards=said,
     )
     if span is not None:
         build_span(plan, photos, out, span, cores(workers), as_json)
@@ -210,6 +210,8 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
 def prepare_workers(workers: int | None, scheduler: str | None = None) -> None:
     """If there will be several processes, the server they come from starts now, beside this one's imports."""
     if scheduler is None and cores(workers) > 1:
+        from manifests.processes import start_server  # noqa: PLC0415 - it loads multiprocessing
+
         start_server("patchgen.write")
 
 

@@ -50,15 +50,15 @@ def verify(
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
-    from manifests.bag import set_in_bag  # noqa: PLC0415
-    from manifests.verify import verify as run_verify  # noqa: PLC0415
-
     if fast and regenerate:
         raise click.UsageError("--fast reads no shard, so it cannot go with --regenerate.")
     if fast and isinstance(shards, str):
         raise click.UsageError("--fast looks at a folder; of a URL 'patchgen info' reads the manifest alone.")
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image belong together.")
+    from manifests.bag import set_in_bag  # noqa: PLC0415
+    from manifests.verify import verify as run_verify  # noqa: PLC0415
+
     photos = _read_photos(images)
     folder = local_folder(shards, anew=True)
     if not folder.is_dir():

@@ -1,13 +1,13 @@
 """Commands that make pictures: ``preview``, ``source``; and ``recipes``, which lists what ``build`` can follow."""
 
 import re
-from importlib import resources
 from pathlib import Path
 
 import click
 
 from manifests.locations import LocalPath, local_folder
 from patchgen.cli.options import images, shards_argument
+from patchgen.packaged import packaged_recipes, recipe_text
 
 SIDE = click.IntRange(8, 32_766)
 MAX_PIXELS = 1 << 28
@@ -78,15 +78,12 @@ def recipes(name: str | None) -> None:
 
     Example: patchgen recipes asano2023 > mine.yaml
     """
-    from patchgen.recipe import packaged_recipes  # noqa: PLC0415
-
     names = packaged_recipes()
     if name is None:
         for known in names:
-            first = (resources.files("patchgen") / "recipes" / f"{known}.yaml").read_text("utf-8").splitlines()[0]
+            first = recipe_text(known).splitlines()[0]
             click.echo(f"{known:<18} {first.removeprefix('# ')}")
     elif name in names:
-        text = (resources.files("patchgen") / "recipes" / f"{name}.yaml").read_text("utf-8")
-        click.echo(text, nl=False)
+        click.echo(recipe_text(name), nl=False)
     else:
         raise click.UsageError(f"No packaged recipe {name!r}; there are {', '.join(names)}.")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from manifests.locations import LocalPath, Location
-from manifests.processes import usable_cores
 from manifests.terminal import InterruptedProgram, counted
 
 if TYPE_CHECKING:
@@ -75,7 +74,11 @@ shards_argument = click.argument("shards", type=Location())
 
 def cores(workers: int | None) -> int:
     """``workers``, or one for each core that this process may use."""
-    return usable_cores() if workers is None else workers
+    if workers is not None:
+        return workers
+    from manifests.processes import usable_cores  # noqa: PLC0415 - it loads multiprocessing
+
+    return usable_cores()
 
 
 def counted_shards(manifest: "Manifest") -> str:

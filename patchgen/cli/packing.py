@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from manifests.limits import IMAGE_FORMATS, ImageFormat
 from manifests.locations import LocalPath
-from manifests.schema import IMAGE_FORMATS, ImageFormat
 from manifests.terminal import say
 from patchgen.cli.building import prepare_workers, report_set
 from patchgen.cli.options import cores, json_option, out_folder, resumable, workers_option

@@ -6,23 +6,23 @@ import pytest
 import yaml
 
 from distill import packaged
-from distill.config import CONFIGS, Config, SupervisedConfig, parse_config
+from distill.config import Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
 from distill.models import build_model
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG
 
-ROWS = [name for name in packaged.names(CONFIGS) if name.startswith("cifar")]
-TEACHERS = [name for name in packaged.names(CONFIGS) if name.startswith("teacher-")]
+ROWS = [name for name in packaged.names(packaged.CONFIGS) if name.startswith("cifar")]
+TEACHERS = [name for name in packaged.names(packaged.CONFIGS) if name.startswith("teacher-")]
 
 
 def parse(text: str = yaml.safe_dump(CONFIG), **overrides: object):
     return parse_config(text, "c.yaml", {key.replace("__", "."): value for key, value in overrides.items()}, Config)
 
 
-@pytest.mark.parametrize("name", packaged.names(CONFIGS))
+@pytest.mark.parametrize("name", packaged.names(packaged.CONFIGS))
 def test_packaged_configs_are_whole_and_headed(name: str) -> None:
-    text = packaged.text(CONFIGS, name)
+    text = packaged.text(packaged.CONFIGS, name)
     header = [line for line in text.splitlines() if line.startswith("#")]
     if name.startswith("teacher-"):
         taught = parse_config(text, name, {}, SupervisedConfig)
@@ -37,16 +37,18 @@ def test_packaged_configs_are_whole_and_headed(name: str) -> None:
 
 
 def test_every_row_of_the_table_has_its_teacher() -> None:
-    teachers = {name: parse_config(packaged.text(CONFIGS, name), name, {}, SupervisedConfig) for name in TEACHERS}
+    teachers = {
+        name: parse_config(packaged.text(packaged.CONFIGS, name), name, {}, SupervisedConfig) for name in TEACHERS
+    }
     archs = {(config.network.arch, config.network.num_classes) for config in teachers.values()}
-    rows = [parse_config(packaged.text(CONFIGS, name), name, {}, Config) for name in ROWS]
+    rows = [parse_config(packaged.text(packaged.CONFIGS, name), name, {}, Config) for name in ROWS]
     assert {(row.teacher.arch, row.teacher.num_classes) for row in rows} <= archs
 
 
 def test_a_config_for_each_row_of_the_papers_table() -> None:
     assert len(ROWS) == 10
     for name in ROWS:
-        config = parse_config(packaged.text(CONFIGS, name), name, {}, Config)
+        config = parse_config(packaged.text(packaged.CONFIGS, name), name, {}, Config)
         assert (config.optim.name, config.optim.lr, config.optim.schedule) == ("adam", 1e-3, "constant")
         assert (config.data.batch_size, config.train.epochs, config.loss.temperature) == (512, 1000, 8)
         assert config.augment.cutmix_alpha == 0.25
@@ -54,12 +56,12 @@ def test_a_config_for_each_row_of_the_papers_table() -> None:
 
 
 def test_names_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert packaged.read(CONFIGS, "wrn.yaml") == packaged.read(CONFIGS, "wrn")
-    assert packaged.read(CONFIGS, "resnet20")[0] == "resnet20"
+    assert packaged.read(packaged.CONFIGS, "wrn.yaml") == packaged.read(packaged.CONFIGS, "wrn")
+    assert packaged.read(packaged.CONFIGS, "resnet20")[0] == "resnet20"
     monkeypatch.chdir(tmp_path)
     Path("wrn.yaml").write_text("mine: 1")
-    assert packaged.read(CONFIGS, "wrn.yaml") == ("wrn", "mine: 1")
-    assert packaged.read(CONFIGS, "wrn") == ("wrn", packaged.text(CONFIGS, "wrn"))
+    assert packaged.read(packaged.CONFIGS, "wrn.yaml") == ("wrn", "mine: 1")
+    assert packaged.read(packaged.CONFIGS, "wrn") == ("wrn", packaged.text(packaged.CONFIGS, "wrn"))
 
 
 def test_round_trip() -> None:
@@ -78,9 +80,9 @@ def test_yaml_reads_off_as_false(run_distill: Program) -> None:
 
 def test_a_config_of_the_other_command() -> None:
     with pytest.raises(DistillError, match="is a config of distill teacher; this is distill train"):
-        parse_config(packaged.text(CONFIGS, "teacher-cifar10-resnet56"), "c", {}, Config)
+        parse_config(packaged.text(packaged.CONFIGS, "teacher-cifar10-resnet56"), "c", {}, Config)
     with pytest.raises(DistillError, match="is a config of distill train; this is distill teacher"):
-        parse_config(packaged.text(CONFIGS, "resnet20"), "c", {}, SupervisedConfig)
+        parse_config(packaged.text(packaged.CONFIGS, "resnet20"), "c", {}, SupervisedConfig)
 
 
 def test_overrides() -> None:
@@ -163,12 +165,12 @@ def test_every_key_is_listed(run_distill: Program) -> None:
 
 def test_the_configs_command(run_distill: Program) -> None:
     listed = run_distill("configs").out.splitlines()
-    assert [line.split()[0] for line in listed] == packaged.names(CONFIGS)
+    assert [line.split()[0] for line in listed] == packaged.names(packaged.CONFIGS)
     assert "CIFAR-10, ResNet-56 → ResNet-20, for a laptop" in next(
         line for line in listed if line.startswith("resnet20")
     )
     assert all(len(line) < 120 for line in listed)
-    assert run_distill("configs", "resnet20").out == packaged.text(CONFIGS, "resnet20")
+    assert run_distill("configs", "resnet20").out == packaged.text(packaged.CONFIGS, "resnet20")
     assert_one_line(run_distill("configs", "resnet21"), "did you mean 'resnet20'")
     assert_one_line(
         run_distill("train", "--shards", "s", "--config", "nothing.yaml"), "no such file and no packaged config"

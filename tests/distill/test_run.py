@@ -10,7 +10,7 @@ import torch
 import distill.loop
 from distill import packaged
 from distill.checkpoint import KEYS
-from distill.config import CONFIGS, Config, parse_config
+from distill.config import Config, parse_config
 from distill.data.labelled import load_labelled
 from distill.data.view import Batch
 from distill.evaluate import logits_of, top_k
@@ -100,6 +100,6 @@ def test_bf16_runs_too(run_distill: Program, arguments: list[Any], tmp_path: Pat
 
 
 def test_an_untempered_loss_needs_no_surgery(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
-    config = parse_config(packaged.text(CONFIGS, "resnet20"), "resnet20", {"loss.name": "mse"}, Config)
+    config = parse_config(packaged.text(packaged.CONFIGS, "resnet20"), "resnet20", {"loss.name": "mse"}, Config)
     assert config.loss.name == "mse"
     assert run_distill(*arguments, tmp_path / "run", "--set", "loss.name=hard").status == 0

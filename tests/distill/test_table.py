@@ -13,8 +13,7 @@ import yaml
 from PIL import Image
 
 from distill import packaged
-from distill.cli.checking import TABLES
-from distill.config import CONFIGS, Config, parse_config
+from distill.config import Config, parse_config
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.table import portable
@@ -27,11 +26,11 @@ from distill.table.schema import Table, parse_table
 from distill.table.wish import Wish
 from tests.conftest import Program, assert_one_line
 
-NAMES = packaged.names(TABLES)
+NAMES = packaged.names(packaged.TABLES)
 
 
 def table(name: str) -> Table:
-    return parse_table(packaged.text(TABLES, name), name)
+    return parse_table(packaged.text(packaged.TABLES, name), name)
 
 
 def everything(parsed: Table, **more: Any) -> Wish:
@@ -66,8 +65,8 @@ def changed(**parts: Any) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_packaged_tables_become_commands_that_exist(name: str) -> None:
     parsed = table(name)
-    assert packaged.text(TABLES, name).startswith("# ")
-    assert f"# Command: distill reproduce {name} --input " in packaged.text(TABLES, name)
+    assert packaged.text(packaged.TABLES, name).startswith("# ")
+    assert f"# Command: distill reproduce {name} --input " in packaged.text(packaged.TABLES, name)
     jobs = make_jobs(parsed, everything(parsed))
     assert {job for row in parsed.rows for job in jobs_of(parsed, everything(parsed), row)} <= jobs.keys()
     for job in jobs.values():
@@ -88,7 +87,7 @@ def test_the_main_tables_figures_are_its_configs() -> None:
     for row in parsed.rows:
         if row.name == "one image":
             run = parsed.runs[row.of]
-            config = parse_config(packaged.text(CONFIGS, run.config), run.config, {}, Config)
+            config = parse_config(packaged.text(packaged.CONFIGS, run.config), run.config, {}, Config)
             assert config.paper is not None
             assert config.paper.one_image_top1 == row.paper
             for name, key in keys.items():
@@ -101,7 +100,7 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
     run = jobs["runs/cifar10-resnet56-resnet20-photo/seed0"]
     own = ("--set", "train.seed=0", "--out", "runs/cifar10-resnet56-resnet20-photo/seed0", "--resume")
     assert run.argv[-5:] == own and run.argv.count("--set") == 1
-    assert run.config == parse_config(packaged.text(CONFIGS, "cifar10-resnet56-resnet20"), "c", {}, Config)
+    assert run.config == parse_config(packaged.text(packaged.CONFIGS, "cifar10-resnet56-resnet20"), "c", {}, Config)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +285,7 @@ def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_config_and_a_recipe_beside_the_table(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(packaged.text(CONFIGS, "cifar10-resnet56-resnet20"))
+    (tmp_path / "mine.yaml").write_text(packaged.text(packaged.CONFIGS, "cifar10-resnet56-resnet20"))
     (tmp_path / "own.yaml").write_text("name: own")
     run = {**SMALL["runs"]["one"], "config": "mine.yaml", "evaluations": 0}
     parsed = parse_table(
@@ -372,5 +371,5 @@ def test_groups_that_cannot_be_run_are_a_sentence() -> None:
 def test_listing_and_printing_tables(run_distill: Program) -> None:
     listed = run_distill("tables").out.splitlines()
     assert [line.split()[0] for line in listed] == NAMES
-    assert run_distill("tables", "main").out == packaged.text(TABLES, "main")
+    assert run_distill("tables", "main").out == packaged.text(packaged.TABLES, "main")
     assert_one_line(run_distill("tables", "mian"), "table 'mian': no such file", "did you mean 'main'?")

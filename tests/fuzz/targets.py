@@ -26,10 +26,12 @@ from manifests.foreign.decode import decode_image
 from manifests.foreign.listing import LeftOut
 from manifests.foreign.tar_samples import read_samples
 from manifests.images import decode_patch
-from manifests.schema import IMAGE_FORMATS, parse_manifest
+from manifests.limits import IMAGE_FORMATS
+from manifests.schema import parse_manifest
 from manifests.sums import format_sums, read_sums
 from patchgen.errors import PatchgenError
-from patchgen.recipe import packaged_recipes, parse_recipe, recorded_recipe
+from patchgen.packaged import packaged_recipes
+from patchgen.recipe import parse_recipe, recorded_recipe
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = sorted((ROOT / "manifests" / "golden").glob("*.json"))

@@ -17,8 +17,9 @@ from distill.models import build_model
 from distill.run import train
 from distill.weights import load_weights, save_weights
 from patchgen.build import build
+from patchgen.packaged import packaged_recipes
 from patchgen.plan import make_plan
-from patchgen.recipe import load_recipe, packaged_recipes
+from patchgen.recipe import load_recipe
 from patchgen.source import read_photo
 
 N, SHARD, SIZE = 8, 4, 32

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.schema import IMAGE_FORMATS
+from manifests.limits import IMAGE_FORMATS
 from patchgen.build import build
 from patchgen.doctor import golden_photos, goldens
+from patchgen.packaged import packaged_recipes
 from patchgen.plan import make_plan, plan_of
-from patchgen.recipe import load_recipe, packaged_recipes, parse_recipe
+from patchgen.recipe import load_recipe, parse_recipe
 from patchgen.source import read_photo
 from patchgen.synthetic import make_source, write_source
 from tests.conftest import Program

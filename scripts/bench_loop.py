@@ -1,0 +1,104 @@
+"""A training loop of ours for the benches: patches are noise, the teacher has random weights."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from plain_loop import MEAN, STD, WARM_UP
+from torch import Tensor
+
+from distill.augment import AugmentConfig, normalise
+from distill.data.order import Order
+from distill.data.view import Resident, View
+from distill.engine import Compile, Engine
+from distill.labels import LabelFile, Labeller, LabelsManifest, StoredLogits
+from distill.loop import Loop
+from distill.losses import TemperedLossConfig, make_loss
+from distill.models import build_model
+from distill.optim import AdamConfig, make_optimizer, make_scheduler
+from distill.precision import Precision, choose_precision
+from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
+
+PATCHES = 20_000
+Way = Literal["live", "twice", "stored"]
+
+
+def patches() -> Tensor:
+    """Return noise: uint8 (20,000, 32, 32, 3)."""
+    return torch.randint(0, 256, (PATCHES, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@contextlib.contextmanager
+def noise_loop(
+    arch: tuple[str, str], batch: int, steps: int, device: torch.device, compiling: Compile, way: Way
+) -> Iterator[Loop]:
+    """Yield the loop of ``distill train`` for ``steps`` steps, with networks ``arch``: teacher, student."""
+    engine = Engine(device=device, precision=precision_of(device), compile=compiling, steps=10**6, say=print)
+    engine.prepare_process()
+    source = Resident(samples=patches().to(device), order=Order(PATCHES, batch, 0), device=device)
+    half = WARM_UP + (steps - WARM_UP + 1) // 2  # of the measured steps, as many new as seen before
+    view = View(source=source, augment=AugmentConfig(), seed=0, period=half if way == "twice" else steps)
+    example = normalise(view.batch(0).images, MEAN, STD)
+    with tempfile.TemporaryDirectory() as folder:
+        targets = _targets(arch[0], way, engine, example, (Path(folder), batch, steps))
+        yield _loop(arch[1], view, targets, engine, steps)
+
+
+def precision_of(device: torch.device) -> Precision:
+    """Return the arithmetic that ``distill`` would choose on a device."""
+    return choose_precision("auto", device, lambda line: None)
+
+
+def _targets(arch: str, way: Way, engine: Engine, example: Tensor, labels: tuple[Path, int, int]) -> Targets:
+    if way == "stored":
+        return StoredTeacher(logits=_noise_logits(*labels), device=engine.device)
+    teacher = build_model(arch, 10).eval().requires_grad_(False)
+    teacher.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    live = LiveTeacher(network=engine.frozen(teacher, example))
+    return RememberedTeacher(live=live) if way == "twice" else live
+
+
+def _noise_logits(folder: Path, batch: int, steps: int) -> StoredLogits:
+    path = folder / "logits-000000.npy"
+    np.save(path, np.random.default_rng(0).normal(0, 3, (steps * batch, 10)).astype(np.float16))
+    digest = "0" * 64
+    manifest = LabelsManifest(
+        format="labels/1",
+        set_id=digest,
+        teacher=Labeller(arch="resnet56", sha256=digest, num_classes=10, mean=list(MEAN), std=list(STD)),
+        view={},
+        batch_size=batch,
+        precision="bf16",
+        files=[LabelFile(name=path.name, steps=steps, sha256=digest)],
+        environment={},
+    )
+    return StoredLogits(folder=folder, manifest=manifest, arrays=(np.load(path, mmap_mode="r"),))
+
+
+def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -> Loop:
+    student = build_model(arch, 10).train()
+    student.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optim = AdamConfig(name="adam", lr=1e-3)
+    optimizer = make_optimizer(optim, student.parameters())
+    return Loop(
+        student=student,
+        forward=engine.student(student, normalise(view.batch(0).images, MEAN, STD)),
+        average=None,
+        targets=targets,
+        loss=make_loss(TemperedLossConfig(name="kl")),
+        view=view,
+        mean=MEAN,
+        std=STD,
+        optimizer=optimizer,
+        scheduler=make_scheduler(optim, optimizer, steps),
+        steps=steps,
+        seed=0,
+        precision=engine.precision,
+        scaler=engine.scaler(),
+        device=engine.device,
+        arithmetic=engine.describe(),
+    )

@@ -1,0 +1,149 @@
+"""Help, completion and wrong usage are answered before any library but click is loaded.
+
+``scripts/bench_startup.py`` measures how long they take.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+import distill.cli
+import manifests
+import patchgen.cli
+
+GROUPS = {"patchgen": patchgen.cli.cli, "distill": distill.cli.cli}
+HEAVY = (
+    *("numpy", "pyarrow", "pydantic", "torch", "torchvision", "cv2", "albumentations", "yaml", "PIL", "rich"),
+    *("webdataset", "fsspec", "matplotlib", "safetensors", "distributed", "jinja2", "scipy", "sklearn"),
+)
+CALLS = """
+import contextlib, importlib, io, json, os, sys
+program, calls, heavy = json.load(sys.stdin)
+main = importlib.import_module(f"{program}.__main__").main
+answers = []
+for line, environment in calls:
+    sys.argv, status = [program, *line], 0
+    os.environ.update(environment)
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())), contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code
+    answers.append([line, environment, err.getvalue(), status, sorted(set(heavy) & set(sys.modules))])
+print(json.dumps(answers))
+"""
+"""Calls a program with several command lines, one after the other; prints status and loaded modules after each."""
+
+Call = tuple[list[str], dict[str, str]]
+
+
+def require_light(program: str, calls: list[Call], status: int, allowed: frozenset[str] = frozenset()) -> None:
+    """Each call ends with ``status``, and has loaded no heavy module but those ``allowed``."""
+    question = json.dumps([program, calls, HEAVY])
+    run = subprocess.run([sys.executable, "-c", CALLS], input=question, stdout=subprocess.PIPE, text=True, check=True)
+    answers = json.loads(run.stdout)
+    assert len(answers) == len(calls)
+    for *call, ended, loaded in answers:
+        assert ended == status and set(loaded) <= allowed, (call, ended, loaded)
+
+
+def valued_options(command: click.Command) -> Iterator[str]:
+    """Its options that take a value."""
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.is_flag:
+            yield parameter.opts[0]
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_help_loads_nothing_heavy(program: str) -> None:
+    lines = [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in GROUPS[program].commands)]
+    require_light(program, [(line, {}) for line in lines], 0)
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_completion_loads_nothing_heavy(program: str) -> None:
+    variable = f"_{program.upper()}_COMPLETE"
+    calls: list[Call] = [([], {variable: "bash_source"})]
+    for name, command in GROUPS[program].commands.items():
+        for words in ([""], ["-"], *([option, ""] for option in valued_options(command))):
+            typed = {"COMP_WORDS": " ".join([program, name, *words]), "COMP_CWORD": str(1 + len(words))}
+            calls.append(([], typed | {variable: "bash_complete"}))
+    require_light(program, calls, 0)
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_what_click_finds_wrong_loads_nothing_heavy(program: str) -> None:
+    lines = [[], ["nonsense"], ["--nonsense"]]
+    for name, command in GROUPS[program].commands.items():
+        lines.append([name, "--nonsense"])
+        if any(parameter.required for parameter in command.params):
+            lines += [[name], *([name, option, "x"] for option in valued_options(command))]
+        else:
+            lines += [[name, "one", "two"]]
+    require_light(program, [(line, {}) for line in lines], 2)
+
+
+BUILD = ["build", "--image", "a.jpg", "--out", "b", "--n"]
+WRONG = {
+    "patchgen": [
+        [*BUILD, "0"],
+        [*BUILD, "x"],
+        [*BUILD, "9", "--size", "5"],
+        [*BUILD, "9", "--shards", "3-1"],
+        [*BUILD, "9", "--shards", "0-1", "--scheduler", "local:2"],
+        [*BUILD, "9", "--scheduler", "nonsense"],
+        [*BUILD, "9", "--format", "gif"],
+        [*BUILD, "9", "--licence", "x", "--licence", "y"],
+        ["build", "--image", "https://host/a.jpg", "--out", "b", "--n", "9"],
+        ["build", "--image", "a.jpg", "--out", "https://host/set", "--n", "9"],
+        ["verify", "set", "--fast", "--regenerate", "3"],
+        ["verify", "set", "--regenerate", "3"],
+        ["verify", "set", "--image", "a.jpg"],
+        ["verify", "s3://bucket/set", "--fast"],
+        ["source", "noise", "--size", "9", "--out", "b.png"],
+        ["recipes", "nonsense"],
+    ],
+    "distill": [
+        ["eval", "--weights", "a", "--data", "b", "--mean", "1,2"],
+        ["eval", "--weights", "a", "--data", "b", "--size", "x"],
+        ["convert", "a", "--out", "s3://bucket/b"],
+        ["train", "--set", "optim.lr"],
+        ["train", "--seeds", "1,1"],
+        ["reproduce", "main", "--input", "x"],
+        ["reproduce", "main", "--scale", "-1"],
+        ["visualize", ".", "--arch", "resnet20"],
+        ["visualize", "nonsense", "--teacher", "a"],
+        ["visualize", ".", "--classes", "-1"],
+        ["configs", "--keys", "x"],
+    ],
+}
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_what_a_command_finds_wrong_loads_nothing_heavy(program: str) -> None:
+    require_light(program, [(line, {}) for line in WRONG[program]], 2)
+
+
+def test_a_setting_loads_the_yaml_parser_alone() -> None:
+    lines = [["train", "--set", "optim.lr=[1"], ["train", "--set", "optim.lr=1"]]
+    require_light("distill", [(line, {}) for line in lines], 2, frozenset({"yaml"}))
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_lists_of_packaged_files_load_nothing_heavy(program: str) -> None:
+    lines = {"patchgen": [["recipes"], ["recipes", "crop"]], "distill": [["configs"], ["configs", "wrn"], ["tables"]]}
+    require_light(program, [(line, {}) for line in lines[program]], 0)
+
+
+def test_manifests_imports_its_names_when_they_are_used() -> None:
+    code = (
+        "import sys, manifests; assert 'numpy' not in sys.modules; from manifests import *; open_patchset, Manifest"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert all(getattr(manifests, name).__name__ == name for name in manifests.__all__)
+    with pytest.raises(AttributeError, match="module 'manifests' has no attribute 'nonsense'"):
+        manifests.nonsense  # noqa: B018
