@@ -22,7 +22,7 @@ from distill.errors import DistillError
 from manifests.processes import die_with_parent, starting_processes
 
 POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 120.0
 """Longest that processes with work to do may all be silent: a disk that does not answer may keep one for ever."""
 GRACE_SECONDS = 5.0
 """Longest wait for the end of a process that was killed, or of a thread that was told to stop."""
