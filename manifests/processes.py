@@ -6,15 +6,26 @@ the format: building and verifying both need it.
 
 import contextlib
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from manifests.errors import PatchSetError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+
+GRACE_SECONDS = 10.0
+"""Longest wait for a pool's processes to end by themselves."""
+
+_FILE_ERRORS = (errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOSYS, errno.ENOTDIR)
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _OLD_LIMIT = 32 << 20  # of glibc before 2.35
@@ -31,13 +42,48 @@ def start_server(preload: str) -> ForkServerContext:
     """The context whose fork server imports module ``preload`` once, and forks clean, single-threaded workers.
 
     Called early, it imports them while this process is busy with its own.
+
+    Raises:
+        PatchSetError: the server cannot start.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    resource_tracker.ensure_running()  # it lets SIGINT through again when it starts, so it must start first
-    with starting_processes():
-        forkserver.ensure_running()
+    try:
+        resource_tracker.ensure_running()  # it lets SIGINT through again when it starts, so it must start first
+        with starting_processes():
+            forkserver.ensure_running()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PatchSetError(f"worker processes cannot start: {reason}; put that right, or use --workers 1") from error
     return context
+
+
+@contextlib.contextmanager
+def explaining_start() -> Iterator[None]:
+    """Tell why a pool's locks, values or processes cannot be made; on Linux, locks and values are files in /dev/shm.
+
+    Raises:
+        PatchSetError: they cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason, remedy = error.strerror or str(error), "put that right,"
+        if error.errno in _FILE_ERRORS:
+            reason = f"/dev/shm: {reason}"  # noqa: S108 - it is named, not used
+            remedy = "make it writable and leave some room there,"
+        raise PatchSetError(f"worker processes cannot start: {reason}; {remedy} or use --workers 1") from error
+
+
+def end_pool(pool: "ProcessPoolExecutor") -> None:
+    """Start nothing more in a pool, wait for its processes to end, and kill those that have not after a while."""
+    processes = list((pool._processes or {}).values())  # Python 3.14 has kill_workers for it
+    pool.shutdown(wait=False, cancel_futures=True)
+    end = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+        if process.is_alive():
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ the manifest names, a patch the digests its row names. All that is wrong is repo
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from manifests.files import PART_PREFIX, is_plain
 from manifests.finish import BY_EXPORT, derived_faults, file_digests, longest_exports
 from manifests.indexes import dali_name
 from manifests.patchset import MANIFEST_NAME, open_patchset
-from manifests.processes import die_with_parent, start_server, starting_processes
+from manifests.processes import die_with_parent, end_pool, explaining_start, start_server, starting_processes
 from manifests.rows import count_rows
 from manifests.schema import Manifest, Shard
 from manifests.sums import SUMS_NAME, read_sums
@@ -28,6 +28,8 @@ MAX_TOLD = 1000
 """Faults of all shards together that are kept; of the rest only their number is."""
 AHEAD = 4
 """Shards a process that may be verified before the first of them is looked at."""
+PATIENCE_SECONDS, SLOWEST_BYTES_PER_SECOND = 600.0, 1e6
+"""Longest that the verifying of a shard may take: so long, and the time that its bytes take at this rate."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,26 +204,32 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[t
         for shard in shards:
             yield shard, verify_shard(folder, shard, *arguments)
         return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=start_server("manifests.verify_shard"), initializer=die_with_parent
-    )
+    context = start_server("manifests.verify_shard")
+    with explaining_start():
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent)
     waiting: deque[tuple[Shard, Future[ShardReport]]] = deque()
     try:
         for shard in shards:
-            with starting_processes():
+            with explaining_start(), starting_processes():
                 waiting.append((shard, pool.submit(verify_shard, folder, shard, *arguments)))
             if len(waiting) == AHEAD * workers:
-                yield _ended(waiting)
+                yield _ended(folder, waiting)
         while waiting:
-            yield _ended(waiting)
+            yield _ended(folder, waiting)
     except BrokenProcessPool as error:
         raise PatchSetError(
             f"{folder}: a verifying process was killed, perhaps for memory; verify it again"
         ) from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        end_pool(pool)
 
 
-def _ended(waiting: deque[tuple[Shard, Future[ShardReport]]]) -> tuple[Shard, ShardReport]:
+def _ended(folder: Path, waiting: deque[tuple[Shard, Future[ShardReport]]]) -> tuple[Shard, ShardReport]:
     shard, future = waiting.popleft()
-    return shard, future.result()
+    seconds = int(PATIENCE_SECONDS + shard.bytes / SLOWEST_BYTES_PER_SECOND)
+    for _ in range(seconds):  # counted, for this program may be suspended
+        if wait([future], timeout=1).done:
+            return shard, future.result()
+    raise PatchSetError(
+        f"{folder / shard.name}: was not verified in {seconds} s; see whether the disk answers, and verify it again"
+    )

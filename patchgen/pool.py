@@ -15,18 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from manifests.files import part_prefix
-from manifests.processes import die_with_parent, handling, start_server, starting_processes
+from manifests.processes import (
+    die_with_parent,
+    end_pool,
+    explaining_start,
+    handling,
+    start_server,
+    starting_processes,
+)
 from manifests.terminal import counting
+from patchgen.errors import PatchgenError
 from patchgen.pyramid import StoredPyramid, map_pyramids, store_pyramids
 from patchgen.shard import Job, Task
 
 POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 600.0
+"""Longest that all workers may make no patch and finish no shard: a disk may keep them for ever."""
 
 Entries = dict[int, dict[str, Any]]
 """Shard number → its entry in the manifest."""
 
 OnCount = Callable[[int], None]
 OnShard = Callable[[int, dict[str, Any]], None]
+_Futures = dict[Future[dict[str, Any]], Task]
 
 
 class StoppedError(Exception):
@@ -40,6 +51,8 @@ def build_shards(workers: int, job: Job, tasks: list[Task], on_count: OnCount, o
 
     Raises:
         OSError: a file could not be written.
+        PatchSetError: worker processes cannot start.
+        PatchgenError: none of them gets on.
         BrokenProcessPool: a worker was killed.
     """
     if min(workers, len(tasks)) > 1:
@@ -61,7 +74,8 @@ def _in_this_process(job: Job, tasks: list[Task], on_count: OnCount, on_shard: O
 
 def _in_processes(job: Job, tasks: list[Task], workers: int, on_count: OnCount, on_shard: OnShard) -> Entries:
     context = start_server("patchgen.write")
-    counter, stop = context.Value("q", 0), context.RawValue("b", 0)  # read without a lock
+    with explaining_start():
+        counter, stop = context.Value("q", 0), context.RawValue("b", 0)  # read without a lock
     spill = job.folder / f"{part_prefix()}pyramids"
     try:
         stored = store_pyramids(spill, job.pyramids)
@@ -88,30 +102,41 @@ def _run_pool(
     on_count: OnCount,
     on_shard: OnShard,
 ) -> Entries:
-    _, counter, stop = initargs
-    pool = ProcessPoolExecutor(
-        max_workers=min(workers, len(tasks)),
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=initargs,
-    )
-    entries: Entries = {}
+    shared, counter, stop = initargs
+    count = min(workers, len(tasks))
+    with explaining_start():
+        pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=initargs)
     try:
-        with starting_processes():
-            futures: dict[Future[dict[str, Any]], Task] = {pool.submit(_work, task): task for task in tasks}
-        pending = set(futures)
-        while pending:
-            finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            on_count(counter.get_obj().value)
-            for future in finished:
-                number = futures[future].number
-                entries[number] = future.result()
-                on_shard(number, entries[number])
-        return entries
+        with explaining_start(), starting_processes():
+            futures: _Futures = {pool.submit(_work, task): task for task in tasks}
+        return _collect(futures, counter, shared.job.folder, on_count, on_shard)
     finally:
         with handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
             stop.value = 1  # they look at it every few patches, so that an error or Ctrl-C ends in milliseconds
-            pool.shutdown(wait=True, cancel_futures=True)
+            end_pool(pool)
+
+
+def _collect(
+    futures: _Futures, counter: "Synchronized[int]", folder: Path, on_count: OnCount, on_shard: OnShard
+) -> Entries:
+    entries: Entries = {}
+    pending, last, silent = set(futures), (-1, -1), 0
+    while pending:
+        finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        count = counter.get_obj().value
+        on_count(count)
+        for future in finished:
+            number = futures[future].number
+            entries[number] = future.result()
+            on_shard(number, entries[number])
+        last, before = (count, len(pending)), last
+        silent = silent + 1 if last == before else 0  # polls, not seconds, for this program may be suspended
+        if silent * POLL_SECONDS >= PATIENCE_SECONDS:
+            raise PatchgenError(
+                f"{folder}: the worker processes have made nothing for {PATIENCE_SECONDS:.0f} s; see whether the "
+                "disk answers, and run the same command again to go on"
+            )
+    return entries
 
 
 _worker_state: tuple[Job, "Synchronized[int]", ctypes.c_byte] | None = None

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from distill.data.config import DataConfig
 from distill.data.order import Order, WindowOrder
-from distill.data.patches import Pixels, bytes_of, decode_into, file_memory, shape_of, shared_memory
+from distill.data.patches import bytes_of, decode_into, file_memory, shape_of, shared_memory
 from distill.data.stream import Streamed
 from distill.data.view import Resident, Source, fits_gpu
+from distill.data.workers import Pixels
 from distill.errors import DistillError, Say
 from distill.ranks import ALONE, Ranks
 from manifests import PatchSet, verify_shards
@@ -51,10 +52,6 @@ def open_source(
     source = _source(patchset, config, seed, device, say, ranks)
     try:
         yield source
-    except RuntimeError as error:  # torch raises it wherever this process is when one of its own dies
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DistillError(f"{str(error).splitlines()[0]} Go on with fewer data.workers") from error
     finally:
         source.close()
 

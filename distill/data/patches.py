@@ -4,21 +4,16 @@ import contextlib
 import mmap
 import os
 import re
-import signal
 import tarfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import webdataset as wds
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from distill.data.tars import read_samples
+from distill.data.workers import Pixels, Workers
 from distill.errors import DistillError
 from manifests import PatchSet
 from manifests.errors import PatchSetError
@@ -27,13 +22,7 @@ from manifests.processes import usable_cores
 
 _CHUNK, _CHUNK_BYTES = 512, 32 << 20
 
-Pixels = npt.NDArray[np.uint8]
-
-
-def ignore_signals(worker: int) -> None:
-    """For a decoding process: Ctrl-C and SIGTERM are heard by the process that started it, which ends it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+Rows = npt.NDArray[np.int64]
 
 
 def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
@@ -72,95 +61,118 @@ def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.ui
     return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape_of(patchset))
 
 
+def useful_workers(patchset: PatchSet, workers: int) -> int:
+    """How many of ``workers`` processes have a shard and a core to work with."""
+    return min(workers, len(patchset.manifest.shards), usable_cores())
+
+
 def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Callable[[int], None]) -> None:
     """Decode every patch of a verified set: row i of ``images``, from one of the two functions above, gets patch i.
 
     ``on_patches`` hears how many patches each step added.
 
     Raises:
-        DistillError: a member is not the image the manifest promises, or a patch is missing or there twice.
+        DistillError: a member is not the image the manifest promises, a patch is missing or there twice, or a process
+            that decodes has ended.
     """
-    manifest = patchset.manifest
-    seen = torch.zeros(manifest.n, dtype=torch.bool)
-    for indices in _chunks(patchset, images, min(workers, len(manifest.shards), usable_cores())):
-        if len(indices.unique()) < len(indices) or bool(seen[indices].any()):
-            raise DistillError(f"{patchset.folder}: a member's key stands twice; get the set again")
-        seen[indices] = True
-        on_patches(len(indices))
-    if not bool(seen.all()):
-        missing = int((~seen).nonzero()[0])
-        raise DistillError(f"{patchset.folder}: patch {missing} is in no shard; get the set again")
+    shards = patchset.manifest.shards
+    numbers = iter(range(len(shards)))
+
+    def decode(number: int) -> Iterator[tuple[int, list[Pixels]]]:
+        for rows, patches in decode_shard(patchset, number):
+            for row, patch in zip(rows, patches, strict=True):
+                images[shards[number].first_index + row] = patch
+            yield len(rows), []
+
+    crew = Workers(useful_workers(patchset, workers), decode, (0,))
+    with contextlib.closing(crew):
+        for count, _ in crew.answers(lambda: next(numbers, None)):
+            on_patches(count)
 
 
-def _chunks(patchset: PatchSet, images: Pixels, workers: int) -> Iterator[Tensor]:
-    """Indices (≤ 512,) of the patches that a process has just written into ``images``."""
-    manifest = patchset.manifest
-    paths = [patchset.shard_path(shard) for shard in manifest.shards]
-    decode = partial(decode_sample, span=range(manifest.n), image_format=manifest.encoding.format, size=manifest.size)
-    store = partial(_store, images=images)
-    pipeline = wds.DataPipeline(
-        partial(read_samples, paths), wds.map(decode), wds.batched(chunk_of(manifest.size), collation_fn=store)
-    )
-    loader = DataLoader(
-        pipeline,
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=ignore_signals,
-        multiprocessing_context="fork" if workers else None,  # forked ones share the array
-    )
-    with tar_errors(patchset), ended(iter(loader)) as chunks:
-        for chunk in chunks:
-            if isinstance(chunk, str):
-                raise DistillError(f"{chunk}; get the set again")
-            yield chunk
+def decode_shard(
+    patchset: PatchSet, number: int, wanted: npt.NDArray[np.bool_] | None = None
+) -> Iterator[tuple[Rows, list[Pixels]]]:
+    """Rows of a verified set's shard, as many as ``chunk_of`` says at a time, and their pixels.
 
-
-@contextlib.contextmanager
-def ended(chunks: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    """A data loader's iterator; its processes end with the block, for an error keeps it and they ignore SIGTERM."""
-    try:
-        yield chunks
-    finally:
-        getattr(chunks, "_shutdown_workers", lambda: None)()  # there is none without processes
-
-
-@contextlib.contextmanager
-def tar_errors(patchset: PatchSet) -> Iterator[None]:
-    """Turn what reading a set's tars may raise into one line.
+    ``wanted``, bool (patches of the shard), says which rows; without it, all.
 
     Raises:
-        DistillError: verified bytes are yet no good tar, or a process that read one was killed.
+        DistillError: the shard cannot be read, a member is not the image the manifest promises, or a patch is missing
+            or there twice.
+    """
+    manifest = patchset.manifest
+    shard = manifest.shards[number]
+    span = range(shard.first_index, shard.first_index + shard.n)
+    path = patchset.shard_path(shard)
+    seen = np.zeros(shard.n, np.bool_)
+    rows: list[int] = []
+    images: list[Pixels] = []
+    with _tar_errors(path):
+        for sample in read_samples(path):
+            row = index_of(sample, span) - shard.first_index
+            if seen[row]:
+                raise DistillError(f"{path}: the key {sample['__key__']} stands twice; get the set again")
+            seen[row] = True
+            if wanted is not None and not wanted[row]:
+                continue
+            rows.append(row)
+            images.append(decode_sample(sample, manifest.encoding.format, manifest.size))
+            if len(rows) == chunk_of(manifest.size):
+                yield np.array(rows), images
+                rows, images = [], []
+    if rows:
+        yield np.array(rows), images
+    if not seen.all():
+        raise DistillError(f"{path}: holds {seen.sum()} patches, the manifest says {shard.n}; get the set again")
+
+
+@contextlib.contextmanager
+def _tar_errors(path: Path) -> Iterator[None]:
+    """Turn what reading a shard may raise into one line.
+
+    Raises:
+        DistillError: verified bytes are yet no good tar, cannot be read any more, or do not fit into memory.
     """
     try:
         yield
-    except (tarfile.TarError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise DistillError(f"{patchset.folder}: a shard is no good tar: {reason[0]}") from error
-    except RuntimeError as error:  # torch's word for it
-        raise DistillError(f"{patchset.folder}: a decoding process ended: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise DistillError(f"{path}: cannot be read: {reason}; get the set again") from error
+    except (tarfile.TarError, ValueError) as error:
+        reason = str(next(iter(error.args), type(error).__name__)).split(" @ ")[0]  # WebDataset adds the open file
+        raise DistillError(f"{path}: is no good tar: {reason}; get the set again") from error
+    except MemoryError as error:
+        raise DistillError(f"{path}: too little memory to decode it; use fewer data.workers") from error
 
 
-def decode_sample(sample: dict[str, Any], span: range, image_format: str, size: int) -> tuple[int, Pixels] | str:
-    """One patch and its index, which must be in ``span``, or what is wrong with it.
+def index_of(sample: dict[str, Any], span: range) -> int:
+    """The index of a sample's patch, which must be in ``span``.
 
-    It is returned, for an error raised in another process would lose its one line.
+    Raises:
+        DistillError: it is not.
     """
-    where = f"{sample.get('__url__')}: member {sample.get('__key__')}"
+    key = str(sample["__key__"])
+    if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
+        raise DistillError(
+            f"{sample['__url__']}: member {key}: the key is no index of a patch in this shard; get the set again"
+        )
+    return int(key)
+
+
+def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:
+    """The pixels of a sample: uint8 (size, size, 3).
+
+    Raises:
+        DistillError: it is not the image that the manifest promises.
+    """
+    where = f"{sample['__url__']}: member {sample['__key__']}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:
-        return f"{where}: is .{' and .'.join(fields)}, the manifest promises one .{image_format}"
-    if not re.fullmatch(r"[0-9]{9,10}", str(sample["__key__"])) or int(sample["__key__"]) not in span:
-        return f"{where}: the key is no index of this set"
+        raise DistillError(
+            f"{where}: is .{' and .'.join(fields)}, the manifest promises one .{image_format}; get the set again"
+        )
     try:
-        return int(sample["__key__"]), decode_patch(sample[image_format], where, size, image_format)
+        return decode_patch(sample[image_format], where, size, image_format)
     except PatchSetError as error:
-        return str(error)
-
-
-def _store(samples: list[tuple[int, Pixels] | str], images: Pixels) -> Tensor | str:
-    good = [sample for sample in samples if not isinstance(sample, str)]
-    if len(good) < len(samples):
-        return next(sample for sample in samples if isinstance(sample, str))
-    for index, image in good:
-        images[index] = image
-    return torch.tensor([index for index, _ in good])
+        raise DistillError(f"{error}; get the set again") from error

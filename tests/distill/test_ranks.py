@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import distill.cli.launching
-import distill.data.stream
+import distill.data.patches
 import distill.parallel
 from distill.augment import AugmentConfig, JitterConfig
 from distill.data.cache import open_source
@@ -93,17 +93,17 @@ def test_each_rank_has_its_rows_of_the_batch_and_its_labels(augment: AugmentConf
 
 def test_a_streamed_rank_decodes_only_its_rows(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
-    original = distill.data.stream.decode_sample
+    original = distill.data.patches.decode_sample
 
-    def decode(sample: dict[str, Any], **options: Any) -> Any:
+    def decode(sample: dict[str, Any], *options: Any) -> Any:
         decoded.append(sample["__key__"])
-        return original(sample, **options)
+        return original(sample, *options)
 
     patchset = open_patchset(patchset_path)
     with open_source(patchset, DataConfig(workers=0), 3, CPU, lambda line: None) as source:
         assert isinstance(source, Resident)
         pixels = source.samples
-    monkeypatch.setattr(distill.data.stream, "decode_sample", decode)
+    monkeypatch.setattr(distill.data.patches, "decode_sample", decode)
     order = WindowOrder([shard.n for shard in patchset.manifest.shards], 13, 3, 2)
     for ranks in RANKS:
         decoded.clear()

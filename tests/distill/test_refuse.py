@@ -236,4 +236,6 @@ main()
     result = subprocess.run(
         [sys.executable, "-c", spoil, str(shards), *command], capture_output=True, text=True, timeout=120, check=False
     )
-    assert result.returncode == 1 and "a shard is no good tar: FileNotFoundError" in result.stderr, result.stderr
+    assert result.returncode == 1 and ".tar: cannot be read: No such file or directory" in result.stderr, (
+        result.stderr
+    )
