@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +15,10 @@ import numpy.typing as npt
 from manifests.digest import pixel_digest
 from manifests.files import read_regular_file
 from patchgen.errors import PatchgenError
+from patchgen.limits import MAX_SIDE
 
 MAX_FILE_BYTES = 2 << 30
-MAX_SIDE = 32_766
-"""OpenCV's warp addresses its source with signed 16-bit coordinates."""
+_TOO_LITTLE_MEMORY = "too little memory for its pixels; scale it down or use a machine with more"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,14 +76,20 @@ def decode_photo(data: bytes, where: str) -> npt.NDArray[np.uint8]:
         with _quiet():
             # IMREAD_COLOR_RGB would leave 16-bit colour TIFFs undefined (OpenCV 4.14).
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if decoded is None:
+            raise PatchgenError(
+                f"{where}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
+                "PPM file; open it in a viewer and save it again"
+            )
+        return _eight_bits(decoded, where)
     except cv2.error as error:
-        reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
-        raise PatchgenError(f"{where}: not readable as an image: {reason}") from error
-    if decoded is None:
-        raise PatchgenError(
-            f"{where}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
-            "PPM file; open it in a viewer and save it again"
-        )
+        raise PatchgenError(f"{where}: {_reason(error)}") from error
+    except MemoryError as error:
+        raise PatchgenError(f"{where}: {_TOO_LITTLE_MEMORY}") from error
+
+
+def _eight_bits(decoded: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+    """RGB uint8 pixels (H, W, 3) of BGR ones."""
     if max(decoded.shape) > MAX_SIDE:
         height, width = decoded.shape[:2]
         raise PatchgenError(f"{where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
@@ -94,6 +101,16 @@ def decode_photo(data: bytes, where: str) -> npt.NDArray[np.uint8]:
             f"{where}: pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG"
         )
     return decoded
+
+
+def _reason(error: cv2.error) -> str:
+    """What OpenCV has against an image, and what to do."""
+    if error.code == cv2.Error.StsNoMem:
+        return _TOO_LITTLE_MEMORY
+    reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
+    if "validateInputImageSize" in reason:
+        return f"too many pixels, expected at most {MAX_SIDE} a side; scale it down"
+    return f"not readable as an image: {reason}"
 
 
 @contextlib.contextmanager

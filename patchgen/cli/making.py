@@ -8,8 +8,9 @@ import click
 
 from manifests.locations import LocalPath, local_folder
 from patchgen.cli.options import images, shards_argument
+from patchgen.limits import MAX_SIDE
 
-SIDE = click.IntRange(8, 32_766)
+SIDE = click.IntRange(8, MAX_SIDE)
 MAX_PIXELS = 1 << 28
 
 
