@@ -7,11 +7,12 @@ from typing import Any
 
 from manifests.digest import pixel_root
 from manifests.schema import ImageFormat, Manifest
-from manifests.terminal import counting, progress_bar
+from manifests.terminal import counting, note, progress_bar
 from patchgen.build import write_set
 from patchgen.errors import PatchgenError
 from patchgen.items import Item, find_items, item_digest, read_item
 from patchgen.packed import Form, PackTask, choose, form_of
+from patchgen.photo_checks import Tally, header_findings
 from patchgen.plan import Plan, default_shard_size, is_unicode, require_limits, require_texts
 from patchgen.shard import tasks_for
 
@@ -72,14 +73,18 @@ class _PackPlan(Plan):
 
 def _counted(items: list[Item]) -> tuple[list[bytes], set[Form]]:
     """The raw digest of every image, and what forms there are."""
-    digests, forms = [], set()
+    digests, forms, tally = [], set(), Tally()
     with progress_bar("reading images", len(items)) as update:
         add = counting(update)
         for item in items:
             content = read_item(item)
             digests.append(item_digest(content))
             forms.add(form_of(content, item.where))
+            if isinstance(content, bytes):
+                tally.add(item.where, header_findings(content))
             add(1)
+    for line in tally.lines():
+        note(line)
     return digests, forms
 
 

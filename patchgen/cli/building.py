@@ -84,9 +84,9 @@ def build(
     from patchgen.build import build as run_build  # noqa: PLC0415
     from patchgen.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
-    photos = [read_photo(image) for image in images]
+    photos = read_photos(images)
     plan = make_plan(
         photos=photos,
         recipe=load_recipe(recipe).with_format(image_format),
@@ -140,10 +140,10 @@ def rebuild(
     from patchgen.plan import plan_of  # noqa: PLC0415
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
     wanted = read_manifest(manifest)
-    photos = [read_photo(image) for image in images]
+    photos = read_photos(images)
     build_id = plan_of(wanted, photos, n=wanted.n).build_id
     with (
         resumable(),
@@ -186,9 +186,9 @@ def extend(
     )
     prepare_workers(workers, scheduler)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
-    photos = [read_photo(image) for image in images]
+    photos = read_photos(images)
     with resumable(), crew(workers, scheduler) as builders:
         manifest = run_extend(folder, n, photos, workers=builders)
     report_set(manifest, folder, as_json)
