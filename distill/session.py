@@ -17,6 +17,7 @@ from distill.judge import Measure
 from distill.loop import Loop, Progress, require_finite, run_loop
 from manifests.canonical import parse_json
 from manifests.files import PART_PREFIX, read_regular_file, write_atomically
+from manifests.system_files import entries
 from manifests.terminal import Update, progress_bar
 
 CONFIG_NAME = "config.yaml"
@@ -41,7 +42,7 @@ def check_folder(out: Path, resume: bool) -> None:
         DistillError: it is no folder, or holds something and ``resume`` was not asked for.
     """
     try:
-        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in out.iterdir())
+        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in entries(out))
     except OSError as error:
         raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
     if occupied and not resume:
