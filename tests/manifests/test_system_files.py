@@ -117,7 +117,7 @@ def test_a_set_with_system_files_is_good_and_none_is_passed_on(
 def test_a_store_takes_no_system_files_and_is_empty_with_them(
     tmp_path: Path, patchset_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATCHSET_CACHE", str(tmp_path / "cache"))
     pytest.importorskip("fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
 
