@@ -1,12 +1,11 @@
 """Commands that show what runs reached."""
 
-import shlex
 from pathlib import Path
 
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
-from manifests.terminal import printable, say
+from manifests.terminal import printable, say, shell_word
 
 
 @click.command()
@@ -93,7 +92,7 @@ def visualize(
             raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
         for path in visualize_run(target, teacher, wish, say):
             click.echo(f"picture: {path}")
-        say(f"next: distill report {shlex.quote(str(target))}{photo_option(read_run(target).manifest)}")
+        say(f"next: distill report {shell_word(str(target))}{photo_option(read_run(target).manifest)}")
         return
     if teacher is not None:
         raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")

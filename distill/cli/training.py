@@ -1,6 +1,5 @@
 """Commands that train: ``train`` and ``teacher``, with one seed or several."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
-from manifests.terminal import InterruptedProgram, printable, say
+from manifests.terminal import InterruptedProgram, printable, say, shell_word
 
 if TYPE_CHECKING:
     from distill.ranks import Ranks
@@ -174,7 +173,7 @@ def _run_all(
             _print_summary(what, prefix, run({}, out), out)
             if ranks.first:
                 _write_page(out)
-            say(f"next: {following.format(shlex.quote(str(out)))}")
+            say(f"next: {following.format(shell_word(str(out)))}")
             return
         if ranks.first:
             check_seeds_folder(out, resume)
@@ -207,7 +206,7 @@ def _write_page(out: Path) -> None:
             write_report([out], None, [])
         say(f"report: {page}")
     except (DistillError, OSError) as error:
-        say(f"no report: {printable(str(error))}; distill report {shlex.quote(str(out))} makes it")
+        say(f"no report: {printable(str(error))}; once that is put right: distill report {shell_word(str(out))}")
 
 
 def _short_id(shards: Path) -> str:

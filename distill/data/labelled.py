@@ -22,7 +22,7 @@ from distill.errors import DistillError
 from manifests.archives import TAR_SUFFIXES, members_of
 from manifests.cifar import class_names, read_cifar
 from manifests.errors import PatchSetError
-from manifests.files import read_regular_file
+from manifests.files import name_as_text, read_regular_file
 from manifests.images import decode_image
 
 Split = Literal["train", "test"]
@@ -44,6 +44,10 @@ class LabelledImages:
     images: Tensor
     labels: Tensor
     names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Names of folders may hold bytes that are no text, and these enter JSON and HTML.
+        object.__setattr__(self, "names", tuple(map(name_as_text, self.names)))
 
     @property
     def size(self) -> int:

@@ -1,7 +1,6 @@
 """Commands that write a set: ``build``, ``rebuild``, ``extend``."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import click
 from manifests.locations import Location, location_name, require_local
 from manifests.processes import start_server
 from manifests.schema import IMAGE_FORMATS, MAX_PATCHES
-from manifests.terminal import say
+from manifests.terminal import say, shell_word
 from patchgen.cli.options import (
     Span,
     cores,
@@ -241,4 +240,4 @@ def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
-    say(f"next: distill train --shards {shlex.quote(location_name(out))} --config CONFIG --teacher FILE --eval DATA")
+    say(f"next: distill train --shards {shell_word(location_name(out))} --config CONFIG --teacher FILE --eval DATA")
