@@ -75,7 +75,7 @@ def train(
     settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
-        config = parse_config(text, name, settings | seed, Config)
+        config = parse_config(text, config_name, settings | seed, Config)
         picked = pick_device(device, ranks)
         return run_train(config, patches, folder, resume=resume, device=picked, say=say, ranks=ranks)
 
@@ -85,7 +85,7 @@ def train(
             check_seeds_folder(out, resume)
         check_inputs(first, None if seeds is not None else out, resume=resume, ranks=ranks)
 
-    first = parse_config(text, name, settings, Config)
+    first = parse_config(text, config_name, settings, Config)
     with ranks.in_turn():
         patches = fetched(shards, check)
     stem = f"{name}-{_short_id(patches)}" if out is None else ""
@@ -138,11 +138,11 @@ def teacher(
     settings |= named(eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
-        config = parse_config(text, name, settings | seed, SupervisedConfig)
+        config = parse_config(text, config_name, settings | seed, SupervisedConfig)
         picked = pick_device(device, ranks)
         return teach(config, data, folder, resume=resume, device=picked, say=say, ranks=ranks)
 
-    first = parse_config(text, name, settings, SupervisedConfig)
+    first = parse_config(text, config_name, settings, SupervisedConfig)
     _run_all(ranks, run, out, name, seeds, first.train.seed, first.network.arch, "", FOLLOWS_TEACHER, resume=resume)
 
 

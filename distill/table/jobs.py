@@ -198,9 +198,9 @@ def _settings(table: Table, run: Run, wish: Wish) -> dict[str, Any]:
 
 
 def _parse(where: str, name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
-    short, text = packaged.read(CONFIGS, _config(name, wish))
+    _, text = packaged.read(CONFIGS, _config(name, wish))
     try:
-        return parse_config(text, short, dict(settings), model)
+        return parse_config(text, name, dict(settings), model)
     except DistillError as error:
         raise DistillError(f"{where}: {error}") from error
 
