@@ -168,7 +168,9 @@ C = TypeVar("C", bound=_Run)
 
 
 def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C]) -> C:
-    """A config of type ``model`` from YAML text, with ``overrides`` from dotted keys such as ``optim.lr``.
+    """Parse YAML text as a config of type ``model``, with ``overrides`` of dotted keys such as ``optim.lr``.
+
+    ``where`` is what errors call it: its packaged name, or its file as the user gave it.
 
     Raises:
         DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known.

@@ -1,7 +1,6 @@
 """Evaluation data as a judge of networks, and of how a student differs from its teacher."""
 
 import dataclasses
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from distill.evaluate import agreement, confusion, kl_to, logits_of, per_class_t
 from distill.ranks import ALONE, Ranks
 from distill.teacher import TeacherConfig
 from distill.weights import Triple
+from manifests.terminal import shell_word
 
 Measure = Callable[[nn.Module], dict[str, float]]
 """A network in, what it is worth out, by name."""
@@ -128,7 +128,7 @@ def tell_unmeasured(
     """
     if data is None:
         return
-    command = shlex.join(["distill", "eval", "--weights", str(weights), "--data", str(data)])
+    command = f"distill eval --weights {shell_word(str(weights))} --data {shell_word(str(data))}"
     if summary.get(f"{prefix}top1") is None:
         say(f"it was not evaluated: {command}")
     elif summary.get("eval_sha256") not in (None, _digest_as_read(data, size, summary)):

@@ -39,6 +39,7 @@ from distill.teacher import Teacher, load_teacher
 from manifests import open_patchset
 from manifests.digest import file_digest
 from manifests.files import write_atomically
+from manifests.system_files import entries
 from manifests.terminal import progress_bar
 
 PART_NAME = "labels.part.json"
@@ -139,7 +140,7 @@ def _labeller(config: Config, teacher: Teacher) -> Labeller:
 
 
 def _require_free(out: Path) -> None:
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in entries(out)}
     if MANIFEST_NAME in names:
         raise DistillError(f"{out}: holds stored logits already; choose another --out")
     if names and PART_NAME not in names:

@@ -9,6 +9,7 @@ from distill.checkpoint import holds_checkpoint
 from distill.errors import DistillError
 from distill.session import SUMMARY_NAME
 from manifests.files import write_atomically
+from manifests.system_files import entries
 
 FIGURES = ("top1", "top5")
 SHARED = ("agreement", "kl_to_teacher")
@@ -22,7 +23,7 @@ def check_seeds_folder(out: Path, resume: bool) -> None:
     """
     if holds_checkpoint(out):
         raise DistillError(f"{out}: holds a run of one seed; choose another --out for several")
-    if not resume and out.is_dir() and any(out.iterdir()):
+    if not resume and out.is_dir() and entries(out):
         raise DistillError(f"{out}: is not empty; add --resume to go on with its runs, or choose another --out")
 
 

@@ -16,7 +16,8 @@ from distill.errors import DistillError, NonFiniteLossError
 from distill.judge import Measure
 from distill.loop import Loop, Progress, require_finite, run_loop
 from manifests.canonical import parse_json
-from manifests.files import PART_PREFIX, read_regular_file, write_atomically
+from manifests.files import PART_PREFIX, name_as_text, read_regular_file, write_atomically
+from manifests.system_files import entries
 from manifests.terminal import Update, progress_bar
 
 CONFIG_NAME = "config.yaml"
@@ -38,10 +39,14 @@ def check_folder(out: Path, resume: bool) -> None:
     """Make sure a run may begin, or go on, in ``out``.
 
     Raises:
-        DistillError: it is no folder, or holds something and ``resume`` was not asked for.
+        DistillError: its path is no text, it is no folder, or it holds something and ``resume`` was not asked for.
     """
+    if name_as_text(str(out)) != str(out):
+        raise DistillError(
+            f"{out}: its path is not UTF-8 text, and weights could not be read from there; choose another --out"
+        )
     try:
-        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in out.iterdir())
+        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in entries(out))
     except OSError as error:
         raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
     if occupied and not resume:

@@ -14,6 +14,7 @@ from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.files import describe_os_error, write_atomically
 from manifests.patchset import MANIFEST_NAME, PatchSet
+from manifests.system_files import entries
 
 _LARGE = frozenset({".tar", ".parquet"})
 _TAGS = ("bag-info.txt", "manifest-sha256.txt", "bagit.txt", "tagmanifest-sha256.txt")
@@ -36,7 +37,7 @@ def write_bag(
         PatchSetError: ``bag`` is there and not empty, a file is not as expected, or it cannot be written. Nothing is
             left in ``bag`` then.
     """
-    if bag.exists() and (not bag.is_dir() or any(bag.iterdir())):
+    if bag.exists() and (not bag.is_dir() or entries(bag)):
         raise PatchSetError(f"{bag}: is there already, expected a new or empty folder; choose another --bagit")
     try:
         _write(patchset, names, expected, bag, on_bytes)

@@ -69,6 +69,11 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def name_as_text(name: str) -> str:
+    """Return a file's name as text; bytes in it that are not UTF-8 are written out, such as ``\\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def is_plain(path: Path) -> bool:
     """Whether a path is a regular file and no link."""
     return path.is_file() and not path.is_symlink()

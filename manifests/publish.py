@@ -26,6 +26,7 @@ from manifests.remote import read_remote_manifest
 from manifests.schema import Manifest
 from manifests.sending import Sending
 from manifests.store import StorePlace
+from manifests.system_files import entries
 from manifests.terminal import note
 
 _FOLDER = "set"
@@ -163,7 +164,7 @@ def staged(url: str, owner: Marker | None = None) -> Iterator[Publication]:
             _remove_known(folder)
             try:
                 theirs = _look(place, home, owner)
-                known = theirs is not None and not any(folder.iterdir())
+                known = theirs is not None and not entries(folder)
                 if theirs is not None:
                     owner = replace(owner, set_id=theirs.set_id)
                 if theirs is not None and known:
@@ -197,7 +198,7 @@ def _look(place: StorePlace, home: Path, owner: Marker) -> Manifest | None:
     if MARKER_NAME in names:
         found = read_marker(place)
         begun_here = (home / MARKER_NAME).exists()
-        told_here = begun_here and any((home / _FOLDER).iterdir())  # what lies there says more than an id
+        told_here = begun_here and bool(entries(home / _FOLDER))  # what lies there says more than an id
         if found.differs(owner) and not told_here:
             raise PatchSetError(is_taken(place, found, owner))
         if not (found.free or found.matches(owner) or begun_here):
@@ -233,9 +234,9 @@ def _finished(place: StorePlace, names: dict[str, int | None]) -> Manifest | Non
 
 def _remove_known(folder: Path) -> None:
     """Remove a manifest that lies alone: that of a set in the place, put there to be compared with."""
-    if folder.is_dir() and [path.name for path in folder.iterdir()] == [MANIFEST_NAME]:
+    if folder.is_dir() and [path.name for path in entries(folder)] == [MANIFEST_NAME]:
         (folder / MANIFEST_NAME).unlink()
 
 
 def _plain_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_plain(path) and not path.name.startswith("."))
+    return sorted(path for path in entries(folder) if is_plain(path) and not path.name.startswith("."))

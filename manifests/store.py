@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from manifests.errors import PassingError, PatchSetError
+from manifests.system_files import is_system_file
 from manifests.urls import BUCKET_SCHEMES, Answer, shown, trimmed
 
 INSTALL = "pip install 'single-image-distillation[remote]'"
@@ -64,7 +65,9 @@ class StorePlace:
             start += len(piece)
 
     def names(self) -> dict[str, int | None]:
-        """What lies in the place: names with sizes in bytes, None of what is no file; empty where nothing does.
+        """Return the names of what lies in the place, with sizes in bytes, None of what is no file.
+
+        Empty where nothing does. System files are left out.
 
         Raises:
             PatchSetError: it cannot be looked at.
@@ -74,7 +77,8 @@ class StorePlace:
             self.fs.invalidate_cache()
             for entry in self.fs.ls(self.root, detail=True):
                 name = str(entry["name"]).rstrip("/").rpartition("/")[2]
-                if str(entry["name"]).strip("/") != self.root.strip("/"):  # a store may list the folder itself
+                itself = str(entry["name"]).strip("/") == self.root.strip("/")  # some stores list the folder too
+                if not itself and not is_system_file(name):
                     found[name] = int(entry["size"] or 0) if entry["type"] == "file" else None
         return found
 

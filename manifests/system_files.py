@@ -5,6 +5,7 @@ them.
 """
 
 import re
+from pathlib import Path
 
 _NAMES = frozenset(
     {
@@ -43,3 +44,12 @@ def is_system_file(name: str) -> bool:
     """
     lower = name.lower()
     return lower in _NAMES or _PATTERN.fullmatch(lower) is not None
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, in no order, but for system files.
+
+    Raises:
+        OSError: it cannot be read, or is no folder.
+    """
+    return [path for path in folder.iterdir() if not is_system_file(path.name)]

@@ -6,6 +6,7 @@ It is no part of the format, and lives here because the programs meet nowhere el
 import contextlib
 import functools
 import io
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -64,6 +65,23 @@ def counted(count: int, what: str) -> str:
     """So many of a thing, by its name in the singular: ``1 shard``, ``2 shards``."""
     plural = f"{what}es" if what.endswith(("s", "ch", "x")) else f"{what}s"
     return f"{count} {what if count == 1 else plural}"
+
+
+def shell_word(text: str) -> str:
+    """Return a text as a shell reads it back, for a command that a user may copy.
+
+    Bytes that are no text, and characters that a terminal does not show, become escapes: ``$'caf\\351'``, which bash,
+    zsh and POSIX shells since 2024 read.
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(_shell_letter(character) for character in text) + "'"
+
+
+def _shell_letter(character: str) -> str:
+    if character.isprintable() and character not in "\\'":
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def say(line: str) -> None:

@@ -21,6 +21,7 @@ from manifests.processes import die_with_parent, end_pool, explaining_start, sta
 from manifests.rows import count_rows
 from manifests.schema import Manifest, Shard
 from manifests.sums import SUMS_NAME, read_sums
+from manifests.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
@@ -133,7 +134,7 @@ def _name_faults(folder: Path, manifest: Manifest) -> Faults:
     for shard in manifest.shards:
         expected |= {shard.name, shard.parquet.name}
     indexes = {dali_name(shard) for shard in manifest.shards}
-    found = {path.name for path in folder.iterdir()}
+    found = {path.name for path in entries(folder)}
     for name in sorted(expected - found):
         again = BY_EXPORT if name == SUMS_NAME else "rebuild it or copy it again from a good set"
         yield name, f"is missing; {again}"

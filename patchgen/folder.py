@@ -17,6 +17,7 @@ from manifests.limits import MAX_PATCHES
 from manifests.patchset import MANIFEST_NAME, open_patchset
 from manifests.schema import Manifest
 from manifests.sums import SUMS_NAME
+from manifests.system_files import entries
 from patchgen.errors import PatchgenError, TakenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 from patchgen.plan import PhotoPlan, Plan, identity_of_source, make_plan
@@ -71,7 +72,7 @@ def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
     if marker.exists():
         _refuse_other(folder, plan, _read_marker(marker), "holds an unfinished build")
         return None
-    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(PART_PREFIX))
+    foreign = sorted(path.name for path in entries(folder) if not path.name.startswith(PART_PREFIX))
     if foreign and marker.exists():
         return claim_folder(folder, plan, extend=extend)  # another process has just begun the same build
     if foreign:

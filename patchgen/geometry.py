@@ -11,10 +11,12 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from patchgen.errors import PatchgenError
 from patchgen.exactmath import cos_degrees, exp, floor_log2, quantise, sin_degrees
 from patchgen.pyramid import Pyramid, build_pyramid
 from patchgen.randomness import between
@@ -27,6 +29,9 @@ _DRAW_SOURCE, _DRAW_HFLIP, _DRAW_VFLIP = 26, 27, 28
 
 _ENLARGES_BELOW = 0.66
 """Scale under which a patch may want the enlarged level: its number, 4 · log2(scale) rounded, is below -2."""
+
+_BYTES_A_PIXEL = 16
+"""Of a photo, in memory: three each for the levels (3.4 × the photo), two copies while the first is made."""
 
 POSITION_BITS = 10
 MATRIX_BITS = 24
@@ -100,12 +105,25 @@ class Placements:
 
 
 def build_pyramids(geometry: Geometry, size: int, photos: Sequence[npt.NDArray[np.uint8]]) -> tuple[Pyramid, ...]:
-    """The pyramids of ``photos`` with the levels that patches of ``size`` px may read."""
+    """The pyramids of ``photos`` with the levels that patches of ``size`` px may read.
+
+    Raises:
+        PatchgenError: there is too little memory for them.
+    """
     pyramids = []
     for photo in photos:
         outer = geometry.crop * min(photo.shape[:2])
         smallest = math.sqrt(geometry.area[0]) * outer / math.floor(geometry.oversize * size)
-        pyramids.append(build_pyramid(photo, enlarge=smallest < _ENLARGES_BELOW))
+        try:
+            pyramids.append(build_pyramid(photo, enlarge=smallest < _ENLARGES_BELOW))
+        except (MemoryError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+                raise
+            pixels, gigabytes = f"{photo.shape[1]}×{photo.shape[0]}", _BYTES_A_PIXEL * photo.size / 3 / 1e9
+            raise PatchgenError(
+                f"too little memory for a photo of {pixels} pixels and smaller copies of it, "
+                f"about {gigabytes:.1f} GB; scale it down or use a machine with more"
+            ) from error
     return tuple(pyramids)
 
 

@@ -16,6 +16,7 @@ from manifests.terminal import counting, note, progress_bar
 from patchgen.build import write_set
 from patchgen.errors import PatchgenError
 from patchgen.packed import Form, PackTask, choose, content_digest, form_of
+from patchgen.photo_checks import Tally, header_findings
 from patchgen.plan import Plan, default_shard_size, is_unicode, require_limits, require_texts
 from patchgen.shard import tasks_for
 
@@ -105,14 +106,18 @@ def _found(data: Path) -> ImageData:
 
 def _counted(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
     """The raw digest of every image, and what forms there are."""
-    digests, forms = [], set()
+    digests, forms, tally = [], set(), Tally()
     with progress_bar("reading images", len(items)) as update:
         add = counting(update)
         for item in items:
             content = read_stored(item)
             digests.append(content_digest(content))
             forms.add(form_of(content, item.where))
+            if isinstance(content, bytes):
+                tally.add(item.where, header_findings(content))
             add(1)
+    for line in tally.lines():
+        note(line)
     return digests, forms
 
 

@@ -19,10 +19,9 @@ from manifests.schema import PACKED
 from patchgen.encode import EncodingConfig, default_encoding, make_encoder
 from patchgen.errors import PatchgenError
 from patchgen.geometry import Geometry, build_pyramids, place
-from patchgen.limits import MAX_SIZE, MIN_SIZE
+from patchgen.limits import MAX_SIDE, MAX_SIZE, MIN_SIZE
 from patchgen.randomness import DRAWS
 from patchgen.shard import Task
-from patchgen.source import MAX_SIDE
 from patchgen.warp import Warp
 
 _CHUNK = 64

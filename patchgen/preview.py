@@ -21,6 +21,8 @@ _PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
 _TILE = 96
 """Pixels a side that a tile has at least."""
 _GAP, _MARGIN, _FRAME = 8, 32, 3
+_TALLEST = 4
+"""Height of the photo in a sheet, × its width, at most: a strip of 30,000 px would be drawn larger than any file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,15 +115,15 @@ def _grid(
 
 def _photo(photo: Photo, outlines: list[tuple[Outline, tuple[int, int, int]]], width: int) -> Image.Image:
     # Lines are drawn at twice the size and shrunk with the photo, which makes them smooth.
-    scale = 2 * width / photo.width
-    size = (2 * width, max(2, round(photo.height * scale)))
+    scale = min(2 * width / photo.width, 2 * _TALLEST * width / photo.height)
+    size = max(2, round(photo.width * scale)), max(2, round(photo.height * scale))
     image = Image.fromarray(photo.pixels).resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)
     for outline, colour in outlines:
         points = [(x * scale, y * scale) for x, y in outline.corners]
         for ink, thickness in ((_PAPER, 2 * _FRAME + 2), (colour, 2 * _FRAME - 2)):
             draw.line([*points, *points[:2]], fill=ink, width=thickness, joint="curve")
-    return image.resize((width, size[1] // 2), Image.Resampling.BOX)
+    return image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BOX)
 
 
 def _stack(parts: list[Image.Image]) -> Image.Image:

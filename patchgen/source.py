@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -13,21 +15,28 @@ import numpy.typing as npt
 
 from manifests.digest import pixel_digest
 from manifests.files import read_regular_file
+from manifests.terminal import note
 from patchgen.errors import PatchgenError
+from patchgen.limits import MAX_SIDE
+from patchgen.photo_checks import Finding, header_findings, heard_damage
 
 MAX_FILE_BYTES = 2 << 30
-MAX_SIDE = 32_766
-"""OpenCV's warp addresses its source with signed 16-bit coordinates."""
+_HEARD_BYTES = 1 << 16
+_TOO_LITTLE_MEMORY = "too little memory for its pixels; scale it down or use a machine with more"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Photo:
-    """A decoded photo: ``pixels`` RGB uint8 of shape (height, width, 3); digests are SHA-256 as hex."""
+    """A decoded photo: ``pixels`` RGB uint8 of shape (height, width, 3); digests are SHA-256 as hex.
+
+    ``findings`` say what its pixels lack of what a viewer would show.
+    """
 
     path: Path
     pixels: npt.NDArray[np.uint8]
     sha256: str
     pixels_sha256: str
+    findings: tuple[Finding, ...] = ()
 
     @property
     def width(self) -> int:
@@ -40,11 +49,23 @@ class Photo:
         return int(self.pixels.shape[0])
 
 
+def read_photos(paths: Iterable[Path]) -> list[Photo]:
+    """Read photos for a command, and note on stderr, a line each, what their pixels lack of what a viewer shows.
+
+    Raises:
+        PatchgenError: as ``read_photo``.
+    """
+    photos = [read_photo(path) for path in paths]
+    for line in dict.fromkeys(f"{photo.path}: {found.text}" for photo in photos for found in photo.findings):
+        note(line)
+    return photos
+
+
 def read_photo(path: Path) -> Photo:
     """Read a JPEG, PNG, WebP, TIFF, BMP or PPM file.
 
     EXIF orientation is applied, grayscale becomes RGB, CMYK is converted, an alpha channel is dropped, and
-    16 bits a channel are scaled to 8 with exact rounding.
+    16 bits a channel are scaled to 8 with exact rounding. Colour profiles are ignored.
 
     Raises:
         PatchgenError: the file is missing, unreadable, empty, truncated, no image, in floating point, or
@@ -54,12 +75,16 @@ def read_photo(path: Path) -> Photo:
         data = read_regular_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise PatchgenError(f"{path}: cannot be read: {error.strerror}; give the path of an image") from error
-    pixels = decode_photo(data, str(path))
+    pixels, said = _decode(data, str(path))
+    found = header_findings(data, decode=True)
+    if (damage := heard_damage(said)) is not None:
+        found = [damage, *(finding for finding in found if finding.kind != "damage")]
     return Photo(
         path=path,
         pixels=pixels,
         sha256=hashlib.sha256(data).hexdigest(),
         pixels_sha256=pixel_digest(pixels).hex(),
+        findings=tuple(found),
     )
 
 
@@ -69,20 +94,32 @@ def decode_photo(data: bytes, where: str) -> npt.NDArray[np.uint8]:
     Raises:
         PatchgenError: as there; ``where`` names it.
     """
+    return _decode(data, where)[0]
+
+
+def _decode(data: bytes, where: str) -> tuple[npt.NDArray[np.uint8], str]:
+    """Pixels as ``decode_photo``'s, and what decoders said meanwhile."""
     if not data:
         raise PatchgenError(f"{where}: the file is empty, expected an image")
+    said = [""]
     try:
-        with _quiet():
+        with _listening(said):
             # IMREAD_COLOR_RGB would leave 16-bit colour TIFFs undefined (OpenCV 4.14).
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if decoded is None:
+            raise PatchgenError(
+                f"{where}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
+                "PPM file; open it in a viewer and save it again"
+            )
+        return _eight_bits(decoded, where), said[0]
     except cv2.error as error:
-        reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
-        raise PatchgenError(f"{where}: not readable as an image: {reason}") from error
-    if decoded is None:
-        raise PatchgenError(
-            f"{where}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
-            "PPM file; open it in a viewer and save it again"
-        )
+        raise PatchgenError(f"{where}: {_reason(error)}") from error
+    except MemoryError as error:
+        raise PatchgenError(f"{where}: {_TOO_LITTLE_MEMORY}") from error
+
+
+def _eight_bits(decoded: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+    """RGB uint8 pixels (H, W, 3) of BGR ones."""
     if max(decoded.shape) > MAX_SIDE:
         height, width = decoded.shape[:2]
         raise PatchgenError(f"{where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
@@ -96,21 +133,36 @@ def decode_photo(data: bytes, where: str) -> npt.NDArray[np.uint8]:
     return decoded
 
 
+def _reason(error: cv2.error) -> str:
+    """What OpenCV has against an image, and what to do."""
+    if error.code == cv2.Error.StsNoMem:
+        return _TOO_LITTLE_MEMORY
+    reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
+    if "validateInputImageSize" in reason:
+        return f"too many pixels, expected at most {MAX_SIDE} a side; scale it down"
+    return f"not readable as an image: {reason}"
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep OpenCV and the C libraries below it from writing lines of their own to stderr."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+def _listening(said: list[str]) -> Iterator[None]:
+    """Keep what OpenCV and the C libraries below it write to stderr off it; ``said[0]`` then is what they wrote."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)
     try:
         saved = os.dup(2)
     except OSError:  # stderr is closed
         yield
         return
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
+    try:
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    except OSError:  # there is no place for it
+        file = Path(os.devnull).open("r+b")  # noqa: SIM115
+    os.dup2(file.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nothing)
+        with file:
+            file.seek(0)
+            said[0] = file.read(_HEARD_BYTES).decode("utf-8", "replace")
         cv2.utils.logging.setLogLevel(level)

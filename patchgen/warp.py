@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchgen.geometry import Floats, Geometry, Placements
+from patchgen.limits import MAX_SIDE
 from patchgen.pyramid import Pyramid
 
 Patch = npt.NDArray[np.uint8]
@@ -16,6 +17,13 @@ _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _POLYGON_BITS = 8
 _MARGIN = 1
 """Pixels around a patch that must lie in the photo for its border never to be read; bilinear reading needs 1."""
+_WINDOW = 1 << 14
+"""Pixels that are handed to OpenCV of a level's side of more than ``MAX_SIDE``. Only enlarged levels have such sides.
+
+Those have at most 2**25 pixels, so that the other side is at most 1,024 px. No pixel of a patch reads farther than
+4,173 px from its centre: half the crop's side, which is at most the other side, times the largest shear and rotation
+(1 / cos 80° · √2). A window around the centre therefore holds all that is read, reflections included.
+"""
 
 
 class Warp:
@@ -37,8 +45,8 @@ class Warp:
             matrices[:, :, 2] -= shift
             self._borders = [cv2.BORDER_REPLICATE] * len(matrices)
         else:
-            matrices = places.matrix
-            inside = _inside(matrices, size, extent)
+            inside = _inside(places.matrix, size, extent)
+            matrices = self._windowed(places.matrix, size, extent)
             self._borders = np.where(inside, cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101).tolist()
         self._matrices = list(matrices)
 
@@ -52,6 +60,24 @@ class Warp:
         spans = zip(self._levels, *(edge.tolist() for edge in (top, bottom, left, right)), strict=True)
         self._levels = [level[t:b, le:ri] for level, t, b, le, ri in spans]
         return np.stack([left, top], axis=1)
+
+    def _windowed(self, matrices: Floats, size: int, extent: Ints) -> Floats:
+        """Reduce every level that is too long for OpenCV to a window, and return the matrices for the windows.
+
+        A window is moved by whole pixels, which shifts OpenCV's fixed-point coordinates and changes no patch.
+        """
+        long = extent > MAX_SIDE
+        if not long.any():
+            return matrices
+        middle = (size - 1) / 2
+        centre = np.floor(matrices[:, :, 2] + (matrices[:, :, 0] + matrices[:, :, 1]) * middle).astype(np.int64)
+        first = np.where(long, np.clip(centre - _WINDOW // 2, 0, np.maximum(extent - _WINDOW, 0)), 0)
+        end = np.where(long, first + _WINDOW, extent)
+        corners = zip(self._levels, first.tolist(), end.tolist(), strict=True)
+        self._levels = [level[top:bottom, left:right] for level, (left, top), (right, bottom) in corners]
+        moved = matrices.copy()
+        moved[:, :, 2] -= first
+        return moved
 
     def __getitem__(self, i: int) -> Patch:
         """Patch ``i``: RGB uint8 of shape (size, size, 3)."""

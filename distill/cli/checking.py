@@ -1,7 +1,6 @@
 """Commands that look: ``eval``, ``configs`` and ``tables``; and ``convert``, which says what a file holds."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import click
 
 from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
-from manifests.terminal import printable, say
+from manifests.terminal import printable, say, shell_word
 
 
 @click.command("eval")
@@ -96,7 +95,7 @@ def convert(
     network = run_convert(path, out, arch, mean, std)
     mean_text, std_text = (",".join(map(str, triple)) for triple in (network.mean, network.std))
     click.echo(f"{out}: {network.arch}, {network.num_classes} classes, mean {mean_text}, std {std_text}")
-    say(f"next: distill eval --weights {shlex.quote(str(out))} --data DATA")
+    say(f"next: distill eval --weights {shell_word(str(out))} --data DATA")
 
 
 @click.command()

@@ -49,8 +49,8 @@ def run_config(config_name: str, settings: dict[str, Any], **files: Path | None)
     """The config of a run, with what options say of it; ``files`` are named as ``named`` takes them."""
     from distill.config import Config, parse_config  # noqa: PLC0415
 
-    name, text = packaged.read(packaged.CONFIGS, config_name)
-    return parse_config(text, name, settings | named(**files), Config)
+    _, text = packaged.read(packaged.CONFIGS, config_name)
+    return parse_config(text, config_name, settings | named(**files), Config)
 
 
 def fetched(shards: Path | str, check: Callable[[], None]) -> Path:

@@ -1,12 +1,11 @@
 """Commands that show what runs reached."""
 
-import shlex
 from pathlib import Path
 
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
-from manifests.terminal import printable, say
+from manifests.terminal import printable, say, shell_word
 
 
 @click.command()
@@ -96,7 +95,7 @@ def visualize(
     if is_run:
         for path in visualize_run(target, teacher, wish, say):
             click.echo(f"picture: {path}")
-        say(f"next: distill report {shlex.quote(str(target))}{photo_option(read_run(target).manifest)}")
+        say(f"next: distill report {shell_word(str(target))}{photo_option(read_run(target).manifest)}")
         return
     out = out or Path("neurons.png")
     visualize_weights(load_network(target, arch, mean, std, wish.device), size, out, wish)

@@ -88,7 +88,7 @@ def reproduce(
 
     name, text = packaged.read(packaged.TABLES, table)
     out = out or Path("tables") / name
-    parsed = parse_table(text, name)
+    parsed = parse_table(text, table)
     wish = Wish(
         name=Path(table).name,
         inputs=inputs,

@@ -1,6 +1,5 @@
 """Commands that train: ``train`` and ``teacher``, with one seed or several."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
-from manifests.terminal import InterruptedProgram, printable, say
+from manifests.terminal import InterruptedProgram, printable, say, shell_word
 
 if TYPE_CHECKING:
     from distill.ranks import Ranks
@@ -76,7 +75,7 @@ def train(
     settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
-        config = parse_config(text, name, settings | seed, Config)
+        config = parse_config(text, config_name, settings | seed, Config)
         picked = pick_device(device, ranks)
         return run_train(config, patches, folder, resume=resume, device=picked, say=say, ranks=ranks)
 
@@ -86,7 +85,7 @@ def train(
             check_seeds_folder(out, resume)
         check_inputs(first, None if seeds is not None else out, resume=resume, ranks=ranks)
 
-    first = parse_config(text, name, settings, Config)
+    first = parse_config(text, config_name, settings, Config)
     with ranks.in_turn():
         patches = fetched(shards, check)
     stem = f"{name}-{_short_id(patches)}" if out is None else ""
@@ -139,11 +138,11 @@ def teacher(
     settings |= named(eval_data=eval_data)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
-        config = parse_config(text, name, settings | seed, SupervisedConfig)
+        config = parse_config(text, config_name, settings | seed, SupervisedConfig)
         picked = pick_device(device, ranks)
         return teach(config, data, folder, resume=resume, device=picked, say=say, ranks=ranks)
 
-    first = parse_config(text, name, settings, SupervisedConfig)
+    first = parse_config(text, config_name, settings, SupervisedConfig)
     _run_all(ranks, run, out, name, seeds, first.train.seed, first.network.arch, "", FOLLOWS_TEACHER, resume=resume)
 
 
@@ -174,7 +173,7 @@ def _run_all(
             _print_summary(what, prefix, run({}, out), out)
             if ranks.first:
                 _write_page(out)
-            say(f"next: {following.format(shlex.quote(str(out)))}")
+            say(f"next: {following.format(shell_word(str(out)))}")
             return
         if ranks.first:
             check_seeds_folder(out, resume)
@@ -207,7 +206,7 @@ def _write_page(out: Path) -> None:
             write_report([out], None, [])
         say(f"report: {page}")
     except (DistillError, OSError) as error:
-        say(f"no report: {printable(str(error))}; distill report {shlex.quote(str(out))} makes it")
+        say(f"no report: {printable(str(error))}; once that is put right: distill report {shell_word(str(out))}")
 
 
 def _short_id(shards: Path) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from distill.errors import DistillError, Say
 from manifests.digest import pixel_digest
 from manifests.errors import PatchSetError
+from manifests.files import name_as_text
 from manifests.foreign.decode import Pixels
 from manifests.foreign.image_data import ImageData, find_images, find_labelled
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
@@ -44,6 +45,10 @@ class LabelledImages:
     numbered: bool = True
     digests: tuple[bytes, ...] = ()
     where: str = ""
+
+    def __post_init__(self) -> None:
+        # Names of folders may hold bytes that are no text, and these enter JSON and HTML.
+        object.__setattr__(self, "names", tuple(map(name_as_text, self.names)))
 
     @property
     def size(self) -> int:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from distill.table.schema import BuiltSet, Row, Run, Table
 from distill.table.wish import Wish
 from manifests.canonical import canonical_json
 from manifests.digest import file_digest
+from manifests.terminal import shell_word
 
 DIGEST_OF = "sha256 of "
 """Stands before a file's name, or an input's variable, in what a job is made from."""
@@ -45,7 +45,7 @@ class Job:
     @property
     def command(self) -> str:
         """As a shell takes it."""
-        return shlex.join(self.argv)
+        return " ".join(map(shell_word, self.argv))
 
 
 def missing(table: Table, wish: Wish, of: str) -> list[str]:
@@ -198,9 +198,9 @@ def _settings(table: Table, run: Run, wish: Wish) -> dict[str, Any]:
 
 
 def _parse(where: str, name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
-    short, text = packaged.read(packaged.CONFIGS, _config(name, wish))
+    _, text = packaged.read(packaged.CONFIGS, _config(name, wish))
     try:
-        return parse_config(text, short, dict(settings), model)
+        return parse_config(text, name, dict(settings), model)
     except DistillError as error:
         raise DistillError(f"{where}: {error}") from error
 

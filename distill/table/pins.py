@@ -7,6 +7,7 @@ from pathlib import Path
 from distill.errors import DistillError
 from distill.table.records import MARKER
 from manifests.digest import file_digest
+from manifests.system_files import is_system_file
 
 MOST_HASHED = 1 << 30
 """Bytes of a folder whose files are read at every call; of larger ones names and sizes are compared alone."""
@@ -17,7 +18,7 @@ def pin(name: str, path: Path) -> str:
 
     A folder's is over the lines that ``sha256sum`` prints of all files below it, in the order of their paths' bytes,
     or, where they are more than ``MOST_HASHED`` bytes together, over their sizes in place of their SHA-256. Links to
-    folders are followed, and a table's own folder is left out.
+    folders are followed; a table's own folder and system files are left out.
 
     Raises:
         DistillError: it cannot be read.
@@ -41,7 +42,7 @@ def _pin_folder(folder: Path) -> str:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Regular files below ``folder``; one that is linked into itself is entered once."""
+    """Regular files below ``folder``, but for system files; one that is linked into itself is entered once."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -53,6 +54,6 @@ def _files_below(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add((held.st_dev, held.st_ino))
-        folders.sort()
-        found += [path for name in names if (path := Path(root) / name).is_file()]
+        folders[:] = sorted(name for name in folders if not is_system_file(name))
+        found += [path for name in names if not is_system_file(name) and (path := Path(root) / name).is_file()]
     return found

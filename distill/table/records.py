@@ -16,6 +16,7 @@ from manifests.canonical import parse_json
 from manifests.diff import differences
 from manifests.errors import PatchSetError
 from manifests.files import read_regular_file, write_atomically
+from manifests.system_files import entries
 
 RECORDS = "jobs"
 MARKER = "table.json"
@@ -43,7 +44,7 @@ def require_own(out: Path, wish: Wish, jobs: Iterable[Job]) -> None:
     """
     if out.exists() and not out.is_dir():
         raise DistillError(f"{out}: is no folder; choose another --out")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or not entries(out):
         return
     held = _read(out / MARKER)
     if held is None:

@@ -155,7 +155,7 @@ def _class_folders(place: Place, left_out: LeftOut, data: Path) -> ImageData | N
         notes=tuple(left_out.notes(data)),
         unread=place.unread,
         labels=tuple(label for _, label in pairs),
-        classes=tuple(name.encode("utf-8", "backslashreplace").decode() for name in classes),
+        classes=classes,
         numbered=False,
     )
 

@@ -1,7 +1,6 @@
 """Commands that write a set: ``build``, ``rebuild``, ``extend``."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 
 from manifests.limits import IMAGE_FORMATS, MAX_PATCHES
 from manifests.locations import Location, location_name, require_local
-from manifests.terminal import say
+from manifests.terminal import say, shell_word
 from patchgen.cli.options import (
     Span,
     cores,
@@ -84,9 +83,9 @@ def build(
     from patchgen.build import build as run_build  # noqa: PLC0415
     from patchgen.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
-    photos = [read_photo(image) for image in images]
+    photos = read_photos(images)
     plan = make_plan(
         photos=photos,
         recipe=load_recipe(recipe).with_format(image_format),
@@ -140,10 +139,10 @@ def rebuild(
     from patchgen.plan import plan_of  # noqa: PLC0415
     from patchgen.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
     wanted = read_manifest(manifest)
-    photos = [read_photo(image) for image in images]
+    photos = read_photos(images)
     build_id = plan_of(wanted, photos, n=wanted.n).build_id
     with (
         resumable(),
@@ -186,9 +185,9 @@ def extend(
     )
     prepare_workers(workers, scheduler)
     from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
-    photos = [read_photo(image) for image in images]
+    photos = read_photos(images)
     with resumable(), crew(workers, scheduler) as builders:
         manifest = run_extend(folder, n, photos, workers=builders)
     report_set(manifest, folder, as_json)
@@ -243,4 +242,4 @@ def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
     click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
-    say(f"next: distill train --shards {shlex.quote(location_name(out))} --config CONFIG --teacher FILE --eval DATA")
+    say(f"next: distill train --shards {shell_word(location_name(out))} --config CONFIG --teacher FILE --eval DATA")

@@ -118,9 +118,9 @@ def _announced(shards: Path) -> int:
 def _read_photos(paths: tuple[Path, ...]) -> "list[Photo]":
     if not paths:
         return []  # and no image library is loaded
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
-    return [read_photo(path) for path in paths]
+    return read_photos(paths)
 
 
 def _regenerate(shards: Path, photos: "list[Photo]", count: int) -> "list[Fault]":

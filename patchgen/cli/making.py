@@ -7,9 +7,10 @@ import click
 
 from manifests.locations import LocalPath, local_folder
 from patchgen.cli.options import images, shards_argument
+from patchgen.limits import MAX_SIDE
 from patchgen.packaged import packaged_recipes, recipe_text
 
-SIDE = click.IntRange(8, 32_766)
+SIDE = click.IntRange(8, MAX_SIDE)
 MAX_PIXELS = 1 << 28
 
 
@@ -45,9 +46,9 @@ def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int 
     """
     from manifests.patchset import open_patchset  # noqa: PLC0415
     from patchgen.preview import contact_sheet, write_sheet  # noqa: PLC0415
-    from patchgen.source import read_photo  # noqa: PLC0415
+    from patchgen.source import read_photos  # noqa: PLC0415
 
-    photos = [read_photo(image) for image in images]
+    photos = read_photos(images)
     sheet = contact_sheet(open_patchset(local_folder(shards)), photos, count=count or (30 if photos else 60))
     write_sheet(out, sheet)
     click.echo(f"{out}: {sheet.width}×{sheet.height} px")
