@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distill import packaged
-from manifests.faults import parse_yaml
-from manifests.locations import LocalPath, Location, local_folder
+from distill.normalisation import check_mean, check_std
+from manifests.locations import LocalPath, Location, NameOrPath, local_folder
+from manifests.yaml_core import parse_yaml
 
 if TYPE_CHECKING:
     from distill.config import Config
@@ -32,7 +33,9 @@ def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 shards_option = click.option("--shards", required=True, type=Location(), help="A patch set: its folder or URL.")
-config_option = click.option("--config", "config_name", required=True, help="A YAML file or a packaged config.")
+config_option = click.option(
+    "--config", "config_name", required=True, type=NameOrPath(), help="A YAML file or a packaged config."
+)
 set_option = click.option(
     "--set", "settings", multiple=True, callback=parse_sets, help="Override a key: optim.lr=0.001."
 )
@@ -91,7 +94,10 @@ def _parse_triple(
         red, green, blue = (float(part) for part in value.split(","))
     except ValueError as error:
         raise click.BadParameter("expected three numbers with commas, such as 0.485,0.456,0.406") from error
-    return red, green, blue
+    try:
+        return (check_mean if parameter.name == "mean" else check_std)((red, green, blue))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
 
 
 arch_option = click.option("--arch", help="Network name [default: the weight file's].")
