@@ -1,9 +1,7 @@
 """A run's configuration: YAML in, one frozen value out; unknown keys are refused with the nearest known one."""
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from distill.augment import AugmentConfig
@@ -14,8 +12,10 @@ from distill.losses import UNTEMPERED, LossConfig, TemperedLossConfig
 from distill.optim import OptimConfig
 from distill.precision import PrecisionChoice
 from distill.teacher import TeacherConfig
-from distill.weights import Triple
-from manifests.faults import describe, parse_yaml
+from distill.weights import MeanTriple, StdTriple
+from manifests.faults import describe
+from manifests.field_values import HomePath, read_counts
+from manifests.yaml_core import dump_yaml, parse_yaml
 
 
 class _Group(BaseModel):
@@ -81,7 +81,7 @@ class TrainConfig(_Group):
 class EvalConfig(_Group):
     """Labelled data that judges the networks; it never trains them."""
 
-    data: Annotated[Path | None, Field(description="--eval sets it")] = None
+    data: Annotated[HomePath | None, Field(description="--eval sets it")] = None
     every: Annotated[int, Field(ge=0, description="samples between evaluations; 0: at the end only")] = 0
 
 
@@ -103,7 +103,7 @@ class _Run(_Group):
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``parse_config`` reads back to an equal value."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json", exclude_none=True))
 
 
 class Config(_Run):
@@ -126,14 +126,8 @@ class NetworkConfig(_Group):
 
     arch: str
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
-    mean: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
-    std: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
-
-    @model_validator(mode="after")
-    def _std_divides(self) -> Self:
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std is {list(self.std)}, expected numbers above 0")
-        return self
+    mean: Annotated[MeanTriple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
+    std: Annotated[StdTriple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
 
 
 class LabelConfig(_Group):
@@ -187,7 +181,7 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     for key, item in overrides.items():
         _override(value, key, item)
     try:
-        return model.model_validate(value)
+        return model.model_validate(read_counts(value, model))
     except ValidationError as error:
         raise DistillError(f"config {where}: {describe(error, model)}") from error
 

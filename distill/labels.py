@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
+from distill.normalisation import check_mean, check_std
 from manifests.canonical import canonical_json, parse_json
 from manifests.digest import file_digest
 from manifests.faults import describe
@@ -27,8 +28,7 @@ MAX_MANIFEST_BYTES = 1 << 24
 FILE_BYTES = 32 << 20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Real = Annotated[float, Field(ge=-1e6, le=1e6)]
-Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+Three = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 class _Part(BaseModel):
@@ -49,8 +49,8 @@ class Labeller(_Part):
     arch: Annotated[str, Field(max_length=200)]
     sha256: Digest
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
-    mean: Annotated[list[Real], Field(min_length=3, max_length=3)]
-    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    mean: Annotated[Three, AfterValidator(check_mean)]
+    std: Annotated[Three, AfterValidator(check_std)]
     classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=100_000)] = []
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distill.errors import DistillError
 from distill.models import build_model
+from distill.models.from_torchvision import is_auxiliary
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "model_state")
 """Keys under which state dicts are saved; beside them stand epochs, accuracies and optimisers."""
@@ -116,13 +117,14 @@ def unwrap(loaded: Any) -> Any:
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict under the names of ``arch``, which ``expected`` has; as they are where no scheme leads there.
 
-    Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here reads them.
+    Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here reads them. Auxiliary
+    heads, which our networks do not have, are left out.
     """
-    candidates = [dict(state)]
+    candidates = [{name: value for name, value in state.items() if not is_auxiliary(name, arch)}]
     for scheme in SCHEMES:
         if re.fullmatch(scheme.archs, arch):
-            renamed = {scheme.rename(name): value for name, value in state.items()}
-            if len(renamed) == len(state):  # else two parameters met under one name
+            renamed = {scheme.rename(name): value for name, value in candidates[0].items()}
+            if len(renamed) == len(candidates[0]):  # else two parameters met under one name
                 candidates.append(renamed)
     for candidate in candidates:
         complete = _with_counters(candidate, expected)

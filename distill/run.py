@@ -91,7 +91,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     for arch in (config.teacher.arch, config.student.arch):
         require_size(arch, config.teacher.num_classes, size)
     steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
-    student = new_network(config.student.arch, config.teacher.num_classes, config.train.seed)
+    student = new_network(config.student.arch, config.teacher.num_classes, config.train.seed, "init")
     lesson = open_lesson(config, patchset.manifest.set_id, device)
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
@@ -178,13 +178,13 @@ def estimate_run(config: Config, n: int, size: int, device: torch.device) -> Cos
 
     def make(short: Config, images: Tensor) -> Loop:
         num_classes, steps = short.teacher.num_classes, short.train.steps(n, short.data.batch_size)
-        network = new_network(short.teacher.arch, num_classes, 0).eval().requires_grad_(False)
+        network = new_network(short.teacher.arch, num_classes, 0, "init from labels").eval().requires_grad_(False)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         teacher = Teacher(model=network, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), sha256="")
         source = Resident(samples=images, order=Order(len(images), short.data.batch_size, 0), device=device)
         view = View(source=source, augment=short.augment, seed=0, period=steps)
         lesson = LiveLesson(teacher=teacher, num_classes=num_classes)
-        student = new_network(short.student.arch, num_classes, 1)
+        student = new_network(short.student.arch, num_classes, 1, "init")
         return _make_loop(short, student, lesson, view, make_engine(short.train, device, steps, ignore))
 
     return estimate(config, make, n=n, size=size, device=device)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -34,6 +34,9 @@ from manifests.files import describe_os_error, hold_folder, is_plain, remove_par
 from manifests.terminal import detail
 
 CLASSES_NAME = "classes.json"
+Purpose = Literal["init", "init from labels"]
+"""Of a network's first weights: a student's, or those of a network that is trained from labels."""
+
 STUDENT_NAME = "student.safetensors"
 TEACHER_NAME = "teacher.safetensors"
 
@@ -149,9 +152,13 @@ def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say,
     return engine
 
 
-def new_network(arch: str, num_classes: int, seed: int) -> nn.Module:
-    """A freshly initialised network. Initialisation reads torch's global generator; nothing else in a run does."""
-    torch.manual_seed(Stream(seed, "init", 0).word() >> 1)
+def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose) -> nn.Module:
+    """Initialise a network from the draws of ``seed`` and ``purpose``.
+
+    A student and its teacher often have one architecture and one seed; their purposes differ, so that a student does
+    not begin where its teacher began. Initialisation reads torch's global generator; nothing else in a run does.
+    """
+    torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
     return build_model(arch, num_classes)
 
 

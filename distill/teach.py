@@ -128,7 +128,7 @@ def _triple(values: Tensor) -> Triple:
 def _make_loop(
     config: SupervisedConfig, images: LabelledImages, device: torch.device, say: Say, ranks: Ranks
 ) -> Loop:
-    network = new_network(config.network.arch, config.network.num_classes, config.train.seed)
+    network = new_network(config.network.arch, config.network.num_classes, config.train.seed, "init from labels")
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     order = Order(len(images.labels), config.data.batch_size, seed)

@@ -1,8 +1,7 @@
 """The frozen teacher: loaded weights-only, hashed, in eval mode for good."""
 
 import dataclasses
-import math
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -11,8 +10,10 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.fit import build_filled
-from distill.weights import Triple, Weights, load_weights
+from distill.normalisation import check_mean, check_std
+from distill.weights import MeanTriple, StdTriple, Triple, Weights, load_weights
 from manifests.digest import file_digest
+from manifests.field_values import HomePath
 
 
 class TeacherConfig(BaseModel):
@@ -20,11 +21,11 @@ class TeacherConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     arch: Annotated[str, Field(description="network name, see distill.models")]
-    weights: Annotated[Path | None, Field(description="its file; --teacher sets it")] = None
-    labels: Annotated[Path | None, Field(description="folder of its stored logits; --labels sets it")] = None
+    weights: Annotated[HomePath | None, Field(description="its file; --teacher sets it")] = None
+    labels: Annotated[HomePath | None, Field(description="folder of its stored logits; --labels sets it")] = None
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
-    mean: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
-    std: Annotated[Triple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
+    mean: Annotated[MeanTriple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
+    std: Annotated[StdTriple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
     min_top1: Annotated[float | None, Field(ge=0, le=100, description="percent it must reach on evaluation data")] = (
         None
     )
@@ -64,10 +65,15 @@ def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, 
     """Mean and standard deviation of a network's input: the file's, or the given ones, which must agree.
 
     Raises:
-        DistillError: they differ, or neither says; ``prefix`` comes before the setting's name.
+        DistillError: they differ, neither says, or a value is none of RGB in [0, 1]; ``prefix`` comes before the
+            setting's name.
     """
     chosen = []
-    for name, held, given in (("mean", weights.mean, mean), ("std", weights.std, std)):
+    checks: tuple[tuple[str, Triple | None, Triple | None, Callable[[Triple], Triple]], ...] = (
+        ("mean", weights.mean, mean, check_mean),
+        ("std", weights.std, std, check_std),
+    )
+    for name, held, given, check in checks:
         if held is not None and given is not None and held != given:
             raise DistillError(f"{weights.path}: says its {name} is {held}, but {prefix}{name} is {given}")
         value = given if given is not None else held
@@ -76,8 +82,8 @@ def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, 
                 f"{weights.path}: does not say how its input was normalised; "
                 f"set {prefix}{name} to the values it was trained with"
             )
-        if not all(math.isfinite(part) for part in value) or (name == "std" and min(value) <= 0):
-            expected = "numbers above 0" if name == "std" else "finite numbers"
-            raise DistillError(f"{weights.path}: {prefix}{name} is {value}, expected {expected}")
-        chosen.append(value)
+        try:
+            chosen.append(check(value))
+        except ValueError as error:
+            raise DistillError(f"{weights.path}: {prefix if held is None else 'its '}{error}") from error
     return chosen[0], chosen[1]

@@ -5,19 +5,23 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from distill.errors import DistillError
+from distill.normalisation import check_mean, check_std
 from distill.published import WRAPPERS, unwrap
 from distill.tensors import load_tensors, require_file
 from manifests.files import write_atomically
 
 Triple = tuple[float, float, float]
+MeanTriple = Annotated[Triple, AfterValidator(check_mean)]
+StdTriple = Annotated[Triple, AfterValidator(check_std)]
 MAX_CLASSES = 100_000
 MAX_HEADER_BYTES = 8 << 20
 """Of a safetensors file: its tensors' names and places, 100 bytes each."""

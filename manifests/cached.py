@@ -14,6 +14,7 @@ from manifests.digest import file_digest
 from manifests.download import part_of
 from manifests.errors import PatchSetError
 from manifests.files import PART_PREFIX, hold_folder, is_plain, read_regular_file, write_atomically
+from manifests.home import expand_home, user_cache
 from manifests.schema import Manifest
 from manifests.terminal import note
 
@@ -43,11 +44,14 @@ def cache_home() -> Path:
         PatchSetError: nothing says where.
     """
     if chosen := os.environ.get("PATCHSET_CACHE"):
-        return Path(chosen)
+        try:
+            return Path(expand_home(chosen))
+        except ValueError as error:
+            raise PatchSetError(f"PATCHSET_CACHE: {error}") from error
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "patchset"
-    except RuntimeError as error:
-        raise PatchSetError("this user has no home directory to keep sets in; set PATCHSET_CACHE") from error
+        return user_cache() / "patchset"
+    except ValueError as error:
+        raise PatchSetError(f"{error}, so there is no place to keep sets in; set PATCHSET_CACHE") from error
 
 
 @contextlib.contextmanager

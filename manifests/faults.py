@@ -1,4 +1,4 @@
-"""YAML from a file, and what is wrong with its value in one line: key, fault, what was observed."""
+"""What is wrong with a value of a file, in one line: key, fault, what was observed."""
 
 from __future__ import annotations
 
@@ -8,71 +8,11 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-_MAX_YAML_LETTERS = 1 << 17
-_MAX_YAML_NODES = 20_000
-_MAX_NUMBER_LETTERS = 4000
-_MAX_YAML_KEYS = 1000
-_OTHER_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("binary", "set", "omap", "pairs"))
 _REPR = reprlib.Repr()  # a value may be huge: YAML can repeat itself exponentially
 _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
-
-
-def parse_yaml(text: str) -> Any:
-    """The value of a YAML text, plain types alone.
-
-    Raises:
-        ValueError: it is no YAML, or holds a scalar that its own tag refuses; the message is one line.
-    """
-    if len(text) > _MAX_YAML_LETTERS or text.count("[") + text.count("{") > _MAX_YAML_NODES:
-        raise ValueError(f"not YAML: more than {_MAX_YAML_LETTERS} letters, or nested too deeply")
-    try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        if node is not None:
-            _require_plain(node)
-        return yaml.safe_load(text)
-    except RecursionError as error:
-        raise ValueError("not YAML: nested too deeply") from error
-    # PyYAML's constructors let the errors of int(), datetime() and dict look-ups through.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"not YAML: {' '.join(str(error).split())[:200]}") from error
-
-
-def _require_plain(root: yaml.Node) -> None:
-    """Refuse a key that appears twice, and aliases that refer to themselves or repeat without end."""
-    sizes: dict[int, int | None] = {}
-
-    def measure(node: yaml.Node) -> int:
-        if id(node) in sizes:
-            known = sizes[id(node)]
-            if known is None:
-                raise ValueError("an alias refers to what it is part of")
-            return known
-        sizes[id(node)] = None
-        children = node.value if isinstance(node, yaml.CollectionNode) else []
-        if node.tag in _OTHER_TAGS:
-            raise ValueError(f"a value tagged !!{node.tag.rpartition(':')[2]}; write it as a text, list or map")
-        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
-            raise ValueError("a text holds NUL")
-        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MAX_NUMBER_LETTERS:
-            raise ValueError(f"a number of {len(node.value)} letters")  # one of base 60 is no text Python could print
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in children if isinstance(key, yaml.ScalarNode)]
-            twice = next((key for key in keys if keys.count(key) > 1), None) if len(keys) <= _MAX_YAML_KEYS else ""
-            if twice is not None:
-                raise ValueError(f"the key {twice!r} appears twice" if twice else f"more than {_MAX_YAML_KEYS} keys")
-            children = [part for pair in children for part in pair]
-        total = 1 + sum(measure(child) for child in children)
-        if total > _MAX_YAML_NODES:
-            raise ValueError(f"more than {_MAX_YAML_NODES} values, its aliases written out")
-        sizes[id(node)] = total
-        return total
-
-    measure(root)
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from manifests.errors import PatchSetError
+from manifests.home import expand_home
 from manifests.terminal import InterruptedProgram, counting, progress_bar
 from manifests.urls import WEB_SCHEMES, is_url, parse_url, shown
 
 
 class LocalPath(click.Path):
-    """A path, and no URL: a folder that was made for one would be called ``s3:``."""
+    """A path, and no URL: a folder that was made for one would be called ``s3:``. ``~`` is a home folder in it."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -20,7 +21,7 @@ class LocalPath(click.Path):
         """A ``Path``."""
         if isinstance(value, str) and is_url(value):
             self.fail(f"{shown(value)}: is a URL, expected a path; only sets are taken from elsewhere.", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(_expanded(self, value, param, ctx), param, ctx)
 
 
 class Location(click.Path):
@@ -33,7 +34,7 @@ class Location(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A ``Path``, or a URL of which ``parse_url`` thinks well."""
         if not isinstance(value, str) or not is_url(value):
-            return super().convert(value, param, ctx)
+            return super().convert(_expanded(self, value, param, ctx), param, ctx)
         try:
             url = parse_url(value)
         except PatchSetError as error:
@@ -48,6 +49,26 @@ class Location(click.Path):
                 ctx,
             )
         return url
+
+
+class NameOrPath(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
+    """The name of a file that comes with a program, or a path."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text, with the home folder in place of ``~``."""
+        return _expanded(self, value, param, ctx)
+
+
+def _expanded(
+    kind: "click.ParamType[Any]", value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> Any:
+    """Replace ``~``, which no shell replaces in quotes or behind ``=``."""
+    try:
+        return expand_home(value) if isinstance(value, str) else value
+    except ValueError as error:
+        kind.fail(f"{error}.", param, ctx)
 
 
 def local_folder(location: str | Path, *, anew: bool = False) -> Path:

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from manifests.faults import describe, parse_yaml
+from manifests.faults import describe
+from manifests.field_values import read_counts
 from manifests.files import read_regular_file
 from manifests.schema import PACKED
+from manifests.yaml_core import parse_yaml
 from patchgen.colour import ColorJitterConfig
 from patchgen.encode import EncodingConfig, default_encoding
 from patchgen.errors import PatchgenError
@@ -159,8 +161,8 @@ def parse_recipe(text: str, where: str) -> Recipe:
 
 
 def _validated(value: dict[str, Any]) -> Recipe:
-    """A recipe from plain values, none of them coerced, but that YAML and JSON have one kind of list."""
-    return Recipe.model_validate_json(json.dumps(value, default=str), strict=True)
+    """A recipe from plain values, not coerced, but that YAML and JSON have one kind of list and of number."""
+    return Recipe.model_validate_json(json.dumps(read_counts(value, Recipe), default=str), strict=True)
 
 
 def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:

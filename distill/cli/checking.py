@@ -8,6 +8,7 @@ import click
 
 from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
+from manifests.numbers import Count
 from manifests.terminal import printable, say, shell_word
 
 
@@ -18,7 +19,7 @@ from manifests.terminal import printable, say, shell_word
 @click.option("--teacher", type=FILE, help="A teacher's weight file, to be compared with.")
 @mean_option
 @std_option
-@click.option("--size", type=click.IntRange(8, 1024), help="Resize and centre-crop images to this.")
+@click.option("--size", type=Count(8, 1024), help="Resize and centre-crop images to this.")
 @click.option("--per-class", is_flag=True, help="Print a line a class.")
 @json_option
 @device_option

@@ -18,6 +18,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
+from manifests.numbers import Count
 from manifests.terminal import say
 
 
@@ -63,8 +64,8 @@ def label(
 @shards_option
 @config_option
 @teacher_option
-@click.option("--sample", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Steps to recompute.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which steps.")
+@click.option("--sample", type=Count(1, 10_000), default=20, show_default=True, help="Steps to recompute.")
+@click.option("--seed", type=Count(0), default=0, show_default=True, help="Which steps.")
 @set_option
 @json_option
 @device_option

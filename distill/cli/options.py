@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distill import packaged
-from manifests.locations import LocalPath, Location, local_folder
+from distill.normalisation import check_mean, check_std
+from manifests.locations import LocalPath, Location, NameOrPath, local_folder
 
 if TYPE_CHECKING:
     from distill.config import Config
@@ -21,7 +22,7 @@ def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple
         key, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"{value!r}: expected KEY=VALUE, such as optim.lr=0.001")
-        from manifests.faults import parse_yaml  # noqa: PLC0415 - --help needs no YAML parser
+        from manifests.yaml_core import parse_yaml  # noqa: PLC0415 - --help needs no YAML parser
 
         try:
             settings[key.strip()] = parse_yaml(text)
@@ -33,7 +34,9 @@ def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 shards_option = click.option("--shards", required=True, type=Location(), help="A patch set: its folder or URL.")
-config_option = click.option("--config", "config_name", required=True, help="A YAML file or a packaged config.")
+config_option = click.option(
+    "--config", "config_name", required=True, type=NameOrPath(), help="A YAML file or a packaged config."
+)
 set_option = click.option(
     "--set", "settings", multiple=True, callback=parse_sets, help="Override a key: optim.lr=0.001."
 )
@@ -92,7 +95,10 @@ def _parse_triple(
         red, green, blue = (float(part) for part in value.split(","))
     except ValueError as error:
         raise click.BadParameter("expected three numbers with commas, such as 0.485,0.456,0.406") from error
-    return red, green, blue
+    try:
+        return (check_mean if parameter.name == "mean" else check_std)((red, green, blue))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
 
 
 arch_option = click.option("--arch", help="Network name [default: the weight file's].")

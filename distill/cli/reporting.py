@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
+from manifests.numbers import Count
 from manifests.terminal import printable, say, shell_word
 
 
@@ -49,15 +50,13 @@ def _parse_classes(context: click.Context, parameter: click.Parameter, value: st
 @click.argument("target", type=FILE, metavar="RUN|FILE")
 @click.option("--teacher", type=FILE, help="With a run: its teacher's file [default: where its config says].")
 @click.option("--out", type=FILE, help="With a weight file: the picture, a PNG [default: neurons.png].")
-@click.option(
-    "--size", type=click.IntRange(8, 1024), default=32, show_default=True, help="With a weight file: pixels."
-)
+@click.option("--size", type=Count(8, 1024), default=32, show_default=True, help="With a weight file: pixels.")
 @arch_option
 @mean_option
 @std_option
 @click.option("--classes", callback=_parse_classes, help="Class numbers: 0,3,7 [default: the first 20].")
-@click.option("--steps", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Steps of each image.")
-@click.option("--seed", type=click.IntRange(0, 2**53 - 1), default=0, show_default=True, help="Of the first noise.")
+@click.option("--steps", type=Count(1, 100_000), default=256, show_default=True, help="Steps of each image.")
+@click.option("--seed", type=Count(0, 2**53 - 1), default=0, show_default=True, help="Of the first noise.")
 @device_option
 def visualize(
     target: Path,

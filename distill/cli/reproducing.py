@@ -8,6 +8,7 @@ import click
 
 from distill import packaged
 from distill.cli.options import FILE, parse_seeds, parse_sets
+from manifests.locations import NameOrPath
 from manifests.terminal import FAILED, InterruptedProgram, counted, printable, say
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _parse_scale(context: click.Context, parameter: click.Parameter, value: floa
 
 
 @click.command()
-@click.argument("table", metavar="TABLE")
+@click.argument("table", metavar="TABLE", type=NameOrPath())
 @click.option("--input", "inputs", multiple=True, callback=_parse_named, help="What the table needs: NAME=PATH.")
 @click.option("--teacher", "teachers", multiple=True, callback=_parse_named, help="A weight file: NETWORK=FILE.")
 @click.option("--out", type=FILE, help="Folder of the table [default: tables/TABLE].")

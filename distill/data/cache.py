@@ -6,7 +6,6 @@ file is believed only after it was hashed again, and was decoded from shards tha
 
 import fcntl
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from distill.ranks import ALONE, Ranks
 from manifests import PatchSet, verify_shards
 from manifests.digest import file_digest
 from manifests.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
+from manifests.home import user_cache
 from manifests.terminal import counting, progress_bar
 
 MARGIN = 1 << 30
@@ -109,12 +109,9 @@ def cache_folder(config: DataConfig) -> Path:
     if config.cache_dir is not None:
         return config.cache_dir
     try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:
-        raise DistillError(
-            "this user has no home directory to keep decoded patches in; set data.cache_dir"
-        ) from error
-    return Path(home) / "single-image-distillation"
+        return user_cache() / "single-image-distillation"
+    except ValueError as error:
+        raise DistillError(f"{error}, so there is no place to keep decoded patches in; set data.cache_dir") from error
 
 
 def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached: bool, here: int) -> str:

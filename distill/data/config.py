@@ -1,9 +1,10 @@
 """How samples are read and batched: the ``data`` group of a config."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from manifests.field_values import HomePath
 
 
 class BatchConfig(BaseModel):
@@ -30,7 +31,7 @@ class DataConfig(BatchConfig):
     ] = "auto"
     window: Annotated[int, Field(ge=1, description="shards whose patches are shuffled together when streamed")] = 16
     cache_dir: Annotated[
-        Path | None,
+        HomePath | None,
         Field(description="folder that keeps decoded sets; default: single-image-distillation in ~/.cache"),
     ] = None
     workers: Annotated[int, Field(ge=0, le=256, description="decoding processes; 0: in this one")] = 2

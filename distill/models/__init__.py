@@ -3,20 +3,18 @@
 import difflib
 import functools
 import re
-import warnings
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import nn
 
 from distill.errors import DistillError
+from distill.models.from_torchvision import PREFIX, torchvision_model
 from distill.models.resnet import CifarResNet, resnet_x4
 from distill.models.resnet8x import ResNet8x
 from distill.models.vgg import CifarVgg, vgg_with_hidden
 from distill.models.wrn import WideResNet
 
-TORCHVISION = "torchvision/"
 EXAMPLES = (
     *("resnet20", "resnet32", "resnet44", "resnet56", "wrn-16-4", "wrn-40-4", "vgg16-bn", "vgg19-bn"),
     *("resnet56-b", "resnet32x4", "resnet18-8x", "wrn-40-4-raw", "vgg13-bn-avg", "vgg16-bn-512"),
@@ -45,13 +43,14 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
     ``arch`` is ``resnetN``, ``wrn-D-K`` or ``vggN-bn`` for the CIFAR networks of the paper; a variant of one that
     checkpoints are published of: ``resnetN-b`` and ``resnetNx4`` (shortcuts with parameters), ``resnetN-8x``
     (ImageNet's, for small images), ``wrn-D-K-raw``, ``vggN-bn-avg``, ``vggN-bn-H`` (three linear layers, H wide); or
-    ``torchvision/NAME`` for a classification model of torchvision, such as ``torchvision/resnet50``.
+    ``torchvision/NAME`` for a classification model of torchvision, such as ``torchvision/resnet50``, without the
+    auxiliary heads that ``googlenet`` and ``inception_v3`` can train with.
 
     Raises:
         DistillError: no network has this name.
     """
-    if arch.startswith(TORCHVISION):
-        return _torchvision_model(arch, num_classes)
+    if arch.startswith(PREFIX):
+        return torchvision_model(arch, num_classes)
     for pattern, factory in _PATTERNS:
         if match := pattern.fullmatch(arch):
             numbers = [int(number) for number in match.groups()]
@@ -65,7 +64,7 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
                 raise DistillError(f"arch {arch!r}: {error}") from error
     near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXAMPLES)}"
-    raise DistillError(f"arch {arch[:100]!r}: no such network; {hint}; torchvision's go by '{TORCHVISION}NAME'")
+    raise DistillError(f"arch {arch[:100]!r}: no such network; {hint}; torchvision's go by '{PREFIX}NAME'")
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:
@@ -82,16 +81,3 @@ def require_size(arch: str, num_classes: int, size: int) -> None:
         raise DistillError(f"arch {arch!r}: does not take images of {size} px: {reason}") from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         raise DistillError(f"arch {arch!r}: returns more than logits while it trains, so it cannot be used here")
-
-
-def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
-    name = arch.removeprefix(TORCHVISION)
-    names = torchvision.models.list_models(module=torchvision.models)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean '{TORCHVISION}{near[0]}'?" if near else "see torchvision.models.list_models()"
-        raise DistillError(f"arch {arch!r}: torchvision has no classification model {name!r}; {hint}")
-    with warnings.catch_warnings():  # some announce, whatever the arguments, how they will be initialised one day
-        warnings.simplefilter("ignore", FutureWarning)
-        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-    return model

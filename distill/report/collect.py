@@ -16,9 +16,10 @@ from distill.sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
 from distill.session import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from manifests.canonical import parse_json
 from manifests.errors import PatchSetError
-from manifests.faults import describe, parse_yaml
+from manifests.faults import describe
 from manifests.files import read_regular_file
 from manifests.schema import Manifest, parse_manifest
+from manifests.yaml_core import parse_yaml
 
 NEURONS_PREFIX = "neurons-"
 MAX_BYTES = 64 << 20

@@ -3,15 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from distill.errors import DistillError
-from manifests.faults import describe, parse_yaml
+from manifests.faults import describe
+from manifests.field_values import read_counts
+from manifests.home import expand_home
+from manifests.yaml_core import parse_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
 """Of a part of a table: a folder's name too."""
 
-File = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+File = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$"), AfterValidator(expand_home)]
 """A packaged file's name, or a path beside the table."""
 
 PHOTO, DATA, IMAGES = "a photo", "labelled data", "a folder of images"
@@ -153,7 +156,7 @@ def parse_table(text: str, where: str) -> Table:
         DistillError: not YAML, or a key missing, unknown or ill-typed, or a name that nothing has.
     """
     try:
-        return Table.model_validate(parse_yaml(text))
+        return Table.model_validate(read_counts(parse_yaml(text), Table))
     except ValidationError as error:
         raise DistillError(f"table {where}: {describe(error, Table)}") from error
     except ValueError as error:

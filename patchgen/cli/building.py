@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from manifests.limits import IMAGE_FORMATS, MAX_PATCHES
-from manifests.locations import Location, location_name, require_local
+from manifests.locations import Location, NameOrPath, location_name, require_local
+from manifests.numbers import Count
 from manifests.terminal import say, shell_word
 from patchgen.cli.options import (
     Span,
@@ -33,15 +34,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @images(required=True, help_text="The photo. Given several times, patches come from all of them alike.")
-@click.option("--n", required=True, type=click.IntRange(1, MAX_PATCHES), help="How many patches.")
+@click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches.")
 @out_folder
-@click.option("--size", default=32, show_default=True, type=click.IntRange(MIN_SIZE, MAX_SIZE), help="Pixels a side.")
-@click.option("--recipe", default="asano2023", show_default=True, help="A packaged recipe or a YAML file.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**53 - 1))
+@click.option("--size", default=32, show_default=True, type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side.")
+@click.option(
+    "--recipe", default="asano2023", show_default=True, type=NameOrPath(), help="A packaged recipe or a YAML file."
+)
+@click.option("--seed", default=0, show_default=True, type=Count(0, 2**53 - 1))
 @click.option(
     "--format", "image_format", type=click.Choice(IMAGE_FORMATS), help="Image format [default: the recipe's]."
 )
-@click.option("--shard-size", type=click.IntRange(1, MAX_SHARD_PATCHES), help="Patches a shard [default: by --size].")
+@click.option("--shard-size", type=Count(1, MAX_SHARD_PATCHES), help="Patches a shard [default: by --size].")
 @workers_option
 @scheduler_option
 @click.option(
@@ -161,7 +164,7 @@ def rebuild(
 
 @click.command()
 @shards_argument
-@click.option("--n", required=True, type=click.IntRange(1, MAX_PATCHES), help="How many patches in all.")
+@click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches in all.")
 @images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
 @workers_option
 @scheduler_option

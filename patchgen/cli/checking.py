@@ -10,6 +10,7 @@ import click
 
 from manifests.errors import PatchSetError
 from manifests.locations import Location, local_folder, location_name
+from manifests.numbers import Count
 from manifests.terminal import counted, counting, printable, progress_bar
 from manifests.urls import names_manifest
 from patchgen.cli.options import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @click.command()
 @shards_argument
 @click.option("--fast", is_flag=True, help="Names, sizes and counts only; no shard is read.")
-@click.option("--regenerate", type=click.IntRange(1), metavar="K", help="Build K random patches again from --image.")
+@click.option("--regenerate", type=Count(1), metavar="K", help="Build K random patches again from --image.")
 @images(required=False, help_text="The photo of the set, for --regenerate.")
 @workers_option
 @json_option

@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from manifests.locations import LocalPath, local_folder
+from manifests.numbers import Count
 from patchgen.cli.options import images, shards_argument
 from patchgen.limits import MAX_SIDE
 from patchgen.packaged import packaged_recipes, recipe_text
 
-SIDE = click.IntRange(8, MAX_SIDE)
+SIDE = Count(8, MAX_SIDE)
 MAX_PIXELS = 1 << 28
 
 
@@ -36,7 +37,7 @@ class Extent(click.ParamType[tuple[int, int]]):
 @shards_argument
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png or .jpg file.")
 @images(required=False, help_text="The photo of the set: show it too, with the outline of every patch.")
-@click.option("--count", type=click.IntRange(1, 1000), help="Patches shown [default: 60, with --image 30].")
+@click.option("--count", type=Count(1, 1000), help="Patches shown [default: 60, with --image 30].")
 def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int | None) -> None:
     """Draw a contact sheet of a set.
 
@@ -57,7 +58,7 @@ def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int 
 @click.command()
 @click.argument("kind", type=click.Choice(["noise", "fractal", "dead-leaves"]))
 @click.option("--size", "extent", default="2560x1920", show_default=True, type=Extent(), help="In pixels.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**53 - 1))
+@click.option("--seed", default=0, show_default=True, type=Count(0, 2**53 - 1))
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png file.")
 def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
     """Make a source image of numbers alone, the same on every machine.

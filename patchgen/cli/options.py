@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from manifests.locations import LocalPath, Location
+from manifests.numbers import Count
 from manifests.terminal import InterruptedProgram, counted
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def images(*, required: bool, help_text: str) -> Callable[[F], F]:
     )
 
 
-workers_option = click.option("--workers", type=click.IntRange(1, 1024), help="Processes [default: one a core].")
+workers_option = click.option("--workers", type=Count(1, 1024), help="Processes [default: one a core].")
 scheduler_option = click.option(
     "--scheduler", type=Scheduler(), help="Build on a Dask cluster: its tcp:// address, or local:N for N processes."
 )

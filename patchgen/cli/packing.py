@@ -6,6 +6,7 @@ import click
 
 from manifests.limits import IMAGE_FORMATS, ImageFormat
 from manifests.locations import LocalPath
+from manifests.numbers import Count
 from manifests.terminal import say
 from patchgen.cli.building import prepare_workers, report_set
 from patchgen.cli.options import cores, json_option, out_folder, resumable, workers_option
@@ -16,14 +17,14 @@ from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 @click.command()
 @click.argument("data", type=LocalPath())
 @out_folder
-@click.option("--size", type=click.IntRange(MIN_SIZE, MAX_SIZE), help="Pixels a side [default: the images' own].")
+@click.option("--size", type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side [default: the images' own].")
 @click.option(
     "--format",
     "image_format",
     type=click.Choice(IMAGE_FORMATS),
     help="Image format [default: the images' own, or png].",
 )
-@click.option("--shard-size", type=click.IntRange(1, MAX_SHARD_PATCHES), help="Images a shard [default: by --size].")
+@click.option("--shard-size", type=Count(1, MAX_SHARD_PATCHES), help="Images a shard [default: by --size].")
 @workers_option
 @click.option("--licence", help="Licence of the images, for the manifest.")
 @click.option("--url", help="Where they are published; likewise.")

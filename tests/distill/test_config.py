@@ -7,8 +7,12 @@ import yaml
 
 from distill import packaged
 from distill.config import Config, SupervisedConfig, parse_config
+from distill.data.cache import cache_folder
+from distill.data.config import DataConfig
 from distill.errors import DistillError
 from distill.models import build_model
+from manifests.cached import cache_home
+from manifests.yaml_core import parse_yaml
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG
 
@@ -69,6 +73,96 @@ def test_round_trip() -> None:
     assert parse_config(config.to_yaml(), "again", {}, Config) == config
 
 
+@pytest.mark.parametrize(
+    ("group", "line", "value"),
+    [
+        ("train", "samples: 1e6", 1_000_000),
+        ("train", "samples: 1000000.0", 1_000_000),
+        ("train", "samples: 1.5e3", 1500),
+        ("train", "samples: 010", 10),
+        ("train", "samples: 1_000", 1000),
+        ("train", "epochs: 1e1", 10.0),
+        ("optim", "lr: 1e-3", 1e-3),
+        ("optim", "weight_decay: 5e-4", 5e-4),
+        ("data", "batch_size: 5.12e2", 512),
+        ("data", "window: 0x10", 16),
+        ("augment", "flip: off", False),
+        ("train", "compile: off", "off"),
+        ("train", "tensorboard: true", True),
+    ],
+)
+def test_numbers_as_people_write_them(group: str, line: str, value: object) -> None:
+    """The same in a file and behind ``--set``."""
+    key, _, text = line.partition(": ")
+    good = {"name": "adamw", "lr": 0.1} if group == "optim" else {"samples": 8} if group == "train" else {}
+    good = {name: item for name, item in good.items() if name != key and (name, key) != ("samples", "epochs")}
+    whole = yaml.safe_dump(CONFIG | {group: good} if good else {k: v for k, v in CONFIG.items() if k != group})
+    whole = whole.replace(f"{group}:\n", f"{group}:\n  {line}\n") if good else f"{whole}{group}:\n  {line}\n"
+    for config in (parse(whole), parse(**{f"{group}__{key}": parse_yaml(text)})):
+        found = getattr(getattr(config, group), key)
+        assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "train.samples=1.5e0",
+            "train.samples: Input should be a valid integer, got a number with a frac",
+        ),
+        ("train.samples=1:30", "train.samples: Input should be a valid integer, unable to parse"),
+        ("train.samples=1e400", "train.samples: Input should be a finite number, got inf"),
+        ("train.samples=true", "train.samples: Input should be a valid integer, unable to parse"),
+        ("train.seed=yes", "train.seed: Input should be a valid integer, unable to parse"),
+        ("optim.lr=true", "optim.lr: Input should be a valid number, unable to parse"),
+        ("augment.resized_crop=[0.1, true]", "augment.resized_crop[1]: Input should be a valid number"),
+        ("student.arch=true", "student.arch: Input should be a valid string, got True"),
+        ("data.cache_dir=~nobody-of-this-name/c", "data.cache_dir: ~nobody-of-this-name/c: no home folder"),
+    ],
+)
+def test_what_is_no_number(run_distill: Program, tmp_path: Path, setting: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG))
+    told = run_distill("train", "--shards", tmp_path, "--config", tmp_path / "c.yaml", "--set", setting)
+    assert_one_line(told, f"config c: {message}")
+
+
+def test_home_folders_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    keys = ("teacher.weights", "teacher.labels", "eval.data", "data.cache_dir")
+    config = parse_config(yaml.safe_dump(CONFIG), "c", dict.fromkeys(keys, "~/a/b"), Config)
+    found = (config.teacher.weights, config.teacher.labels, config.eval.data, config.data.cache_dir)
+    assert found == (Path("/home/me/a/b"),) * 4
+    assert parse(data__cache_dir="~root/c").data.cache_dir == Path("~root/c").expanduser()
+    for kept in ("a/~/b", "./~", "$HOME/c", "/a~"):
+        assert parse(data__cache_dir=kept).data.cache_dir == Path(kept)
+
+
+def test_home_folders_on_the_command_line(
+    run_distill: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell replaces no ``~`` behind ``=`` or in quotes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text("teacher: 3")
+    assert_one_line(run_distill("train", "--shards=~/s", "--config=~/c.yaml"), "config c: ")
+    assert_one_line(run_distill("eval", "--weights=~/w.pt", "--data=~/d"), f"{tmp_path}/w.pt: no such weight file")
+    assert_one_line(run_distill("reproduce", "~/t.yaml"), f"table '{tmp_path}/t.yaml': no such file")
+    assert_one_line(
+        run_distill("eval", "--weights", "~nobody-of-this-name/w.pt", "--data", "d"),
+        "no home folder ~nobody-of-this-name is known here; a file of this name is ./~nobody-of-this-name/w.pt",
+        status=2,
+    )
+
+
+def test_the_cache_in_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/caches")
+    monkeypatch.setenv("PATCHSET_CACHE", "~/sets")
+    assert cache_folder(DataConfig()) == Path("/home/me/caches/single-image-distillation")
+    assert cache_home() == Path("/home/me/sets")
+    monkeypatch.delenv("PATCHSET_CACHE")
+    assert cache_home() == Path("/home/me/caches/patchset")
+
+
 def test_yaml_reads_off_as_false(run_distill: Program) -> None:
     assert parse(train__compile=False).train.compile == "off" and parse(train__compile=True).train.compile == "on"
     assert_one_line(
@@ -127,7 +221,7 @@ def test_faults(overrides: dict[str, object], message: str) -> None:
     ("text", "part"),
     [
         ("a: [", "not YAML"),
-        ("a: 2024-13-45", "not YAML"),
+        ("a: 2024-13-45", "unknown key 'a'"),
         ("a: !!int ''", "not YAML"),
         ("[" * 5000, "not YAML"),
         ("- 1", "holds list"),

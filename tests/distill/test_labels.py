@@ -164,7 +164,10 @@ def _flip(path: Path) -> None:
         (lambda f: (f / "labels.json").write_text("{"), "labels.json"),
         (lambda f: _edit(f, files=[]), "has no files"),
         (lambda f: _edit(f, batch_size=8), "a batch_size that is not its view's"),
-        (lambda f: _edit(f, teacher=lambda held: held | {"std": [0.2, 0, 0.3]}), "std[1]: Input should be greater"),
+        (
+            lambda f: _edit(f, teacher=lambda held: held | {"std": [0.2, 0, 0.3]}),
+            "std is 0.2, 0, 0.3, expected",
+        ),
         (lambda f: _edit(f, view=lambda held: held | {"augment": 3}), "view.augment"),
         (lambda f: _replace(f, lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100))), "no array file"),
         (

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torchvision
 
 from distill.errors import DistillError
-from distill.models import build_model
+from distill.models import build_model, require_size
 
 ALL = (
     *(
@@ -19,14 +20,16 @@ ALL = (
         "vgg19-bn",
     ),
     *("resnet20-b", "resnet8x4", "resnet18-8x", "resnet50-8x", "wrn-16-2-raw", "vgg13-bn-avg", "vgg11-bn-512"),
-    *("torchvision/resnet18", "torchvision/mobilenet_v3_small"),
+    *("torchvision/resnet18", "torchvision/mobilenet_v3_small", "torchvision/googlenet", "torchvision/inception_v3"),
+    *("torchvision/regnet_y_400mf", "torchvision/squeezenet1_1"),
 )
 
 
 @pytest.mark.parametrize("arch", ALL)
 def test_conformance(arch: str) -> None:
     model = build_model(arch, 7).to(memory_format=torch.channels_last).eval()
-    x = torch.randn(2, 3, 32, 32)
+    size = 75 if arch.endswith("inception_v3") else 32
+    x = torch.randn(2, 3, size, size)
     with torch.inference_mode():
         logits = model(x)
         assert logits.shape == (2, 7) and logits.dtype == torch.float32
@@ -66,6 +69,18 @@ def test_conformance(arch: str) -> None:
 )
 def test_number_of_parameters(arch: str, classes: int, parameters: int) -> None:
     assert sum(p.numel() for p in build_model(arch, classes).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
+def test_every_classification_model_of_torchvision(name: str) -> None:
+    require_size(f"torchvision/{name}", 7, 224)
+
+
+@pytest.mark.parametrize(("name", "least"), [("googlenet", 15), ("inception_v3", 75)])
+def test_the_smallest_images(name: str, least: int) -> None:
+    require_size(f"torchvision/{name}", 7, least)
+    with pytest.raises(DistillError, match=f"{name}': does not take images of {least - 1} px: "):
+        require_size(f"torchvision/{name}", 7, least - 1)
 
 
 def test_names_are_those_of_published_checkpoints() -> None:

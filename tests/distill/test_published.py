@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from distill.errors import DistillError
+from distill.measure import load_network
 from distill.models import build_model
 from distill.published import to_our_names
 from distill.teacher import TeacherConfig, load_teacher
@@ -139,6 +140,30 @@ def test_old_torchvision_files(tmp_path: Path, name: str) -> None:
     with torch.inference_mode():
         expected = foreign(x)
         torch.testing.assert_close(load(tmp_path / "t.pth", f"torchvision/{name}")(x), expected)
+
+
+@pytest.mark.parametrize("heads", [True, False])
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 80)])
+def test_networks_with_auxiliary_heads(tmp_path: Path, name: str, size: int, heads: bool) -> None:
+    """As ``weights=`` of torchvision makes them: its files have the heads, and input is normalised a second time."""
+    options = {"aux_logits": heads, "transform_input": True, "init_weights": False}
+    foreign = alive(torchvision.models.get_model(name, weights=None, num_classes=10, **options))
+    state = foreign.state_dict()
+    assert any("aux" in key.lower() for key in state) == heads
+    torch.save(before_counters(state), tmp_path / "t.pth")
+    ours = load(tmp_path / "t.pth", f"torchvision/{name}")
+    x = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), foreign(x))
+    assert load_network(tmp_path / "t.pth", f"torchvision/{name}", MEAN, STD, CPU).num_classes == 10
+
+
+def test_auxiliary_heads_of_other_networks_are_unknown(tmp_path: Path) -> None:
+    """A head is left out of the networks that have one, and of no other."""
+    state = build_model("torchvision/resnet18", 10).state_dict()
+    torch.save(state | {"aux1.weight": torch.zeros(1), "AuxLogits.weight": torch.zeros(1)}, tmp_path / "t.pth")
+    with pytest.raises(DistillError, match=r"has the unknown AuxLogits\.weight \(and 1 more\)"):
+        load(tmp_path / "t.pth", "torchvision/resnet18")
 
 
 def test_old_names_of_vision_transformers() -> None:

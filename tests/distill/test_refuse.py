@@ -31,9 +31,9 @@ from tests.distill.running import resign, same
         (["--set", "train.samples=10"], ["10 samples are under one batch of 16"]),
         (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),
         (["--set", "student.arch=torchvision/vit_b_16"], ["does not take images of 32 px"]),
-        (["--set", "student.arch=torchvision/googlenet"], ["googlenet"]),
+        (["--set", "student.arch=torchvision/inception_v3"], ["inception_v3': does not take images of 32 px"]),
         (["--set", "augment.cutmix_alpha=.inf"], ["augment.cutmix_alpha: Input should be a finite number"]),
-        (["--set", "teacher.std=[0,0,0]"], ["says its std is"]),
+        (["--set", "teacher.std=[0,0,0]"], ["teacher.std: std is 0, 0, 0, expected numbers from"]),
         (["--device", "meta"], ["not supported"]),
         (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
         (

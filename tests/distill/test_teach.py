@@ -1,5 +1,6 @@
 """Networks taught from labels: what a run leaves, how targets are mixed, that it learns and resumes."""
 
+import copy
 import json
 import os
 import pickle
@@ -13,10 +14,13 @@ import torch
 import yaml
 
 import distill.loop
+import distill.run
+import distill.teach
 from distill.augment import AugmentConfig
 from distill.data.labelled import load_labelled
 from distill.data.order import Order
 from distill.data.view import Resident, View
+from distill.runs import new_network
 from distill.targets import Labels
 from distill.teach import statistics
 from tests.conftest import Program, assert_one_line
@@ -60,6 +64,49 @@ def arguments(cifar: Path, tmp_path: Path) -> list[Any]:
     path.write_text(yaml.safe_dump(CONFIG))
     sets = ["--set", "augment.flip=false", "--set", "augment.pad_crop=2"]
     return ["teacher", "--data", cifar, "--config", path, "--eval", cifar, "--device", "cpu", *sets, "--out"]
+
+
+def test_a_student_does_not_begin_where_its_teacher_began(
+    run_distill: Program,
+    arguments: list[Any],
+    tmp_path: Path,
+    patchset_path: Path,
+    config_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One architecture, one seed, two runs: no tensor that is drawn has a number in common."""
+    first: dict[str, torch.nn.Module] = {}
+    for name, module in (("teacher", distill.teach), ("student", distill.run)):
+
+        def watched(*given: Any, name: str = name) -> torch.nn.Module:
+            network = new_network(*given)
+            first[name] = copy.deepcopy(network)
+            return network
+
+        monkeypatch.setattr(module, "new_network", watched)
+    assert run_distill(*arguments, tmp_path / "t", "--set", "train.seed=3").status == 0
+    given = ["--config", config_path, "--teacher", tmp_path / "t" / "teacher.safetensors", "--set", "train.seed=3"]
+    assert run_distill("train", "--shards", patchset_path, *given, "--out", tmp_path / "s").status == 0
+    teacher, student = (first[name].state_dict() for name in ("teacher", "student"))
+    drawn = [name for name, value in teacher.items() if value.is_floating_point() and len(value.unique()) > 1]
+    assert len(drawn) == 9  # seven convolutions, and the linear layer's weight and bias
+    for name in drawn:
+        assert float((teacher[name] == student[name]).float().mean()) < 0.01, name
+
+
+@pytest.mark.parametrize(
+    ("seed", "purpose", "weights"),
+    [
+        (0, "init", [0.2391488, 0.0107132, 0.2852725, -0.4953937]),
+        (0, "init from labels", [-0.2880092, 0.4246953, -0.0843306, -0.0758547]),
+        (1, "init", [-0.0645898, -0.0544498, -0.0886467, -0.1398438]),
+        (1, "init from labels", [0.27847, -0.1264548, 0.0768707, -0.0023436]),
+    ],
+)
+def test_first_weights_stay(seed: int, purpose: Any, weights: list[float]) -> None:
+    """A seed gives these in every version; from CPU to CPU they differ by rounding alone."""
+    found = new_network("resnet8", 10, seed, purpose).state_dict()["conv1.weight"].flatten()[:4]
+    torch.testing.assert_close(found, torch.tensor(weights), rtol=1e-4, atol=1e-6)
 
 
 def test_it_learns_and_may_teach(

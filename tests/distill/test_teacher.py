@@ -2,14 +2,17 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from distill.config import NetworkConfig
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.teacher import TeacherConfig, load_teacher, normalisation
 from distill.weights import count_classes, load_weights, save_weights, state_digest
+from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import MEAN, STD
 
 CPU = torch.device("cpu")
@@ -105,13 +108,65 @@ def test_bfloat16_weights_load_and_have_a_digest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("mean", (0.1, float("nan"), 0)), ("std", (0.2, 0.0, 0.2)), ("std", (-1, 1, 1))]
+    ("name", "value"),
+    [
+        ("mean", (0.1, float("nan"), 0)),
+        ("mean", (-0.1, 0.5, 0.5)),
+        ("mean", (125.3, 123.0, 113.9)),
+        ("std", (0.2, 0.0, 0.2)),
+        ("std", (-1, 1, 1)),
+        ("std", (63, 62, 66.7)),
+        ("std", (float("inf"), 1, 1)),
+    ],
 )
 def test_normalisation_must_make_sense(teacher_path: Path, tmp_path: Path, name: str, value: tuple) -> None:
     torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
     values = {"mean": MEAN, "std": STD} | {name: value}
     with pytest.raises(DistillError, match=f"--{name} is "):
         normalisation(load_weights(tmp_path / "t.pt"), values["mean"], values["std"], prefix="--")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ((0, 0, 0), (1, 1, 1)),
+        ((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)),  # a network that takes values of 0 to 255
+        ((127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)),  # EfficientNet-Lite
+        ((0.485, 0.456, 0.406), (1 / 255, 1 / 255, 1 / 255)),  # Caffe's: the mean subtracted from 0 to 255
+    ],
+)
+def test_normalisations_that_people_use(teacher_path: Path, tmp_path: Path, mean: Any, std: Any) -> None:
+    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    assert normalisation(load_weights(tmp_path / "t.pt"), mean, std, prefix="--") == (mean, std)
+    assert NetworkConfig(arch="resnet8", num_classes=4, mean=mean, std=std).mean == mean
+
+
+BIG_MEAN = "expected numbers from 0 to 1, of RGB in [0, 1]; divide values of RGB in 0 to 255 by 255"
+
+
+def test_a_mean_of_0_to_255_is_refused_wherever_one_is_given(
+    run_distill: Program, teacher_path: Path, tmp_path: Path
+) -> None:
+    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    given = ["--arch", "resnet8", "--mean", "125.3,123.0,113.9", "--std", "63,62,66.7"]
+    for command in (
+        ["eval", "--weights", tmp_path / "t.pt", "--data", tmp_path],
+        ["convert", tmp_path / "t.pt", "--out", tmp_path / "o.safetensors"],
+        ["visualize", tmp_path / "t.pt"],
+    ):
+        assert_one_line(run_distill(*command, *given), "mean is 125.3, 123, 113.9, " + BIG_MEAN, status=2)
+    settings = ["--set", "teacher.mean=[125.3,123.0,113.9]", "--set", "network.mean=[125.3,123.0,113.9]"]
+    for command, setting in (("train", settings[:2]), ("teacher", settings[2:])):
+        name = "fast-cifar" if command == "train" else "teacher-cifar10-resnet56"
+        where = ["--shards" if command == "train" else "--data", tmp_path]
+        assert_one_line(run_distill(command, *where, "--config", name, *setting), BIG_MEAN)
+    model = build_model("resnet8", 4)
+    save_weights(
+        tmp_path / "big.safetensors", model, arch="resnet8", num_classes=4, mean=(125.3, 123, 113.9), std=STD
+    )
+    with pytest.raises(DistillError, match=r"big\.safetensors: its mean is 125\.3, 123, 113\.9, expected"):
+        load_teacher(config(tmp_path / "big.safetensors"), CPU)
 
 
 def test_weights_that_are_not_finite(teacher_path: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests import open_patchset
+from manifests.canonical import canonical_json
 from manifests.reader import read_patches
 from patchgen.errors import PatchgenError
 from patchgen.named import NOT_TAKEN, PORTABLE
@@ -53,6 +54,42 @@ def test_any_transform_with_its_parameters(run_patchgen: Program, tmp_path: Path
         assert (row["augment0_GaussianBlur_params"] is None) != row["augment0_GaussianBlur_applied"]
     drawn = [json.loads(row["augment0_GaussianBlur_params"]) for row in rows if row["augment0_GaussianBlur_applied"]]
     assert len({str(params) for params in drawn}) > 3
+
+
+def test_numbers_of_recipes_as_people_write_them() -> None:
+    """In the notation of YAML 1.2: the recipe is the same, whatever its numbers look like."""
+    plain = recipe_text("{name: ColorJitter, p: 0.5, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}")
+    other = recipe_text("{name: ColorJitter, p: 5e-1, brightness: 4e-1, contrast: .4, saturation: +0.40, hue: 1e-1}")
+    other = other.replace("rotation: 0", "rotation: 0e0").replace("version: 1", "version: 1.0")
+    jpg = "{format: jpg, quality: %s, subsampling: 4:2:0}"
+    texts = [text.replace("{format: ppm}", jpg % quality) for text, quality in ((plain, 75), (other, "7.5e1"))]
+    recipes = [parse_recipe(text, "r") for text in (*texts, other.replace("{format: ppm}", jpg % "075"))]
+    assert recipes[0] == recipes[1] == recipes[2]
+    assert canonical_json(recipes[0].pixels_json()) == canonical_json(recipes[1].pixels_json())
+
+
+@pytest.mark.parametrize("value", ["1:30", "yes", "true", "75.5", "1_0", "0b11", "'75'"])
+def test_what_is_no_number_in_a_recipe(value: str) -> None:
+    text = recipe_text("").replace("{format: ppm}", f"{{format: jpg, quality: {value}}}")
+    with pytest.raises(
+        PatchgenError, match=r"^recipe r: encoding\.quality: Input should be a valid integer"
+    ) as caught:
+        parse_recipe(text, "r")
+    assert "\n" not in str(caught.value)
+
+
+def test_counts_and_home_folders_of_options(
+    run_patchgen: Program, photo_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.yaml").write_text(recipe_text(""))
+    (tmp_path / "photo.png").write_bytes(photo_path.read_bytes())
+    options = ["--n", "2e1", "--seed", "007", "--size", "8", "--workers", "1"]
+    result = run_patchgen("build", "--image=~/photo.png", "--recipe=~/r.yaml", "--out=~/out", *options)
+    assert result.status == 0, result
+    manifest = open_patchset(tmp_path / "out").manifest
+    assert (manifest.n, manifest.seed) == (20, 7)
+    assert_one_line(run_patchgen("build", "--image", photo_path, "--out", "o", "--n", "1.5"), "--n", status=2)
 
 
 @pytest.mark.parametrize("name", sorted(NOT_TAKEN))
