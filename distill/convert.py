@@ -21,7 +21,12 @@ def convert(path: Path, out: Path, arch: str | None, mean: Triple | None, std: T
         raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")
     network = load_network(path, arch, mean, std, torch.device("cpu"))
     data = encode_weights(
-        network.model, arch=network.arch, num_classes=network.num_classes, mean=network.mean, std=network.std
+        network.model,
+        arch=network.arch,
+        num_classes=network.num_classes,
+        mean=network.mean,
+        std=network.std,
+        bn_eps=network.bn_eps,
     )
     try:
         if not out.exists():

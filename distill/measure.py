@@ -18,13 +18,14 @@ from distill.weights import Triple, count_classes, load_weights
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network from a weight file, and how its input is normalised."""
+    """A network from a weight file, how its input is normalised, and its file's ``bn_eps`` if it says one."""
 
     model: nn.Module
     arch: str
     num_classes: int
     mean: Triple
     std: Triple
+    bn_eps: float | None
 
     def logits(self, data: LabelledImages, device: torch.device) -> Tensor:
         """Logits (N, classes), float32 on the CPU."""
@@ -47,7 +48,7 @@ def load_network(
     model = build_filled(weights, arch=arch, num_classes=num_classes)
     mean, std = normalisation(weights, mean, std, prefix="--")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Network(model=model, arch=arch, num_classes=num_classes, mean=mean, std=std)
+    return Network(model=model, arch=arch, num_classes=num_classes, mean=mean, std=std, bn_eps=weights.bn_eps)
 
 
 def evaluate_weights(

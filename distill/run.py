@@ -89,7 +89,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     for arch in (config.teacher.arch, config.student.arch):
         require_size(arch, config.teacher.num_classes, size)
     steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
-    student = new_network(config.student.arch, config.teacher.num_classes, config.train.seed)
+    student = _new_student(config, config.train.seed)
     lesson = open_lesson(config, patchset.manifest.set_id, device)
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
@@ -109,7 +109,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         measure = judge.measure if judge else None
         progress = conduct(loop, config, out, identity, state, measure, say, lambda: keep_sample(patchset, out, say))
     loop.targets.require_unchanged()
-    network = {"arch": config.student.arch, "num_classes": config.teacher.num_classes}
+    network = config.student.described() | {"num_classes": config.teacher.num_classes}
     origin = {
         "set_id": patchset.manifest.set_id,
         "teacher_arch": config.teacher.arch,
@@ -175,10 +175,17 @@ def estimate_run(config: Config, n: int, size: int, device: torch.device) -> Cos
         source = Resident(samples=images, order=Order(len(images), short.data.batch_size, 0), device=device)
         view = View(source=source, augment=short.augment, seed=0, period=steps)
         lesson = LiveLesson(teacher=teacher, num_classes=num_classes)
-        student = new_network(short.student.arch, num_classes, 1)
+        student = _new_student(short, 1)
         return _make_loop(short, student, lesson, view, make_engine(short.train, device, steps, ignore))
 
     return estimate(config, make, n=n, size=size, device=device)
+
+
+def _new_student(config: Config, seed: int) -> nn.Module:
+    student = config.student
+    return new_network(
+        *(student.arch, config.teacher.num_classes, seed), bn_momentum=student.bn_momentum, bn_eps=student.bn_eps
+    )
 
 
 def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, engine: Engine) -> Loop:

@@ -22,6 +22,7 @@ from distill.fit import largest_file
 from distill.judge import Measure, Verdict
 from distill.loop import Loop, Progress
 from distill.models import build_model
+from distill.models.norms import set_batch_norms
 from distill.precision import choose_precision
 from distill.randomness import Stream
 from distill.ranks import ALONE, Ranks
@@ -121,6 +122,10 @@ def _is_result(path: Path, sha256: str, most: int) -> bool:
     return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
+_NEWER_KEYS = ("milestones", "gamma", "warmup", "betas", "eps", "bn_momentum", "bn_eps")
+"""Came after the first checkpoints, whose digests and identities do not have them: at their default, none has."""
+
+
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
     """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
     value = config.model_dump(mode="json")
@@ -130,6 +135,10 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
         value["train"].pop(name)
     for name in ("weights", "labels"):
         value.get("teacher", {}).pop(name, None)
+    for group, key in ((group, key) for group in ("optim", "student", "network") for key in _NEWER_KEYS):
+        part = getattr(config, group, None)
+        if part is not None and key in value[group] and getattr(part, key) == type(part).model_fields[key].default:
+            del value[group][key]
     return {group: json.dumps(value[group]) for group in value if group not in ("eval", "paper")} | more
 
 
@@ -149,10 +158,18 @@ def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say,
     return engine
 
 
-def new_network(arch: str, num_classes: int, seed: int) -> nn.Module:
-    """A freshly initialised network. Initialisation reads torch's global generator; nothing else in a run does."""
+def new_network(
+    arch: str, num_classes: int, seed: int, *, bn_momentum: float | None = None, bn_eps: float | None = None
+) -> nn.Module:
+    """A freshly initialised network. Initialisation reads torch's global generator; nothing else in a run does.
+
+    Raises:
+        DistillError: no network has this name, or it has no batch norm to set.
+    """
     torch.manual_seed(Stream(seed, "init", 0).word() >> 1)
-    return build_model(arch, num_classes)
+    network = build_model(arch, num_classes)
+    set_batch_norms(network, momentum=bn_momentum, eps=bn_eps)
+    return network
 
 
 def average_of(network: nn.Module, decay: float | None) -> AveragedModel | None:
@@ -224,8 +241,8 @@ def finish(
 ) -> dict[str, Any]:
     """Write the result as ``name`` and, last of all, the summary, which says that the run has ended.
 
-    ``network`` says what the result is: its ``arch`` and ``num_classes``; ``origin``, what it was made from. Returns
-    the summary: what the ``verdict`` says, the origin, and how long it took on what.
+    ``network`` says what the result is: ``arch``, ``num_classes``, and ``bn_eps`` if it was set; ``origin``, what it
+    was made from. Returns the summary: what the ``verdict`` says, the origin, and how long it took on what.
     """
     if not all(bool(torch.isfinite(value).all()) for value in loop.result.state_dict().values()):
         raise DistillError("the result holds weights that are no finite numbers; lower optim.lr and start again")

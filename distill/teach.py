@@ -17,6 +17,7 @@ from distill.judge import Judge, Verdict, tell_unmeasured
 from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
+from distill.models.norms import set_batch_norms
 from distill.optim import make_optimizer, make_scheduler
 from distill.ranks import ALONE, Ranks
 from distill.runs import (
@@ -65,6 +66,7 @@ def teach(
         digest = images.digest()
         identity = identity_of(config, data=digest)
         outline = outline_of(config.network.arch, config.network.num_classes)
+        set_batch_norms(outline, momentum=config.network.bn_momentum, eps=config.network.bn_eps)
         ranks.require_same(identity)
         state, done = ranks.from_first(lambda: begin(out, TEACHER_NAME, identity, outline, say))
         if done is not None:
@@ -77,7 +79,7 @@ def teach(
         say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
         judge = _judge(config, loop, device)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
-        network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
+        network = config.network.described() | {"num_classes": config.network.num_classes}
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
         origin = {"data_sha256": digest, "config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
         return ranks.from_first(lambda: finish(loop, progress, out, TEACHER_NAME, network, verdict, origin))
@@ -118,7 +120,10 @@ def _triple(values: Tensor) -> Triple:
 def _make_loop(
     config: SupervisedConfig, images: LabelledImages, device: torch.device, say: Say, ranks: Ranks
 ) -> Loop:
-    network = new_network(config.network.arch, config.network.num_classes, config.train.seed)
+    wanted = config.network
+    network = new_network(
+        *(wanted.arch, wanted.num_classes, config.train.seed), bn_momentum=wanted.bn_momentum, bn_eps=wanted.bn_eps
+    )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     order = Order(len(images.labels), config.data.batch_size, seed)

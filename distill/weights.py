@@ -28,7 +28,7 @@ class Weights:
     """A state dict, and what its file says of it: each is None where the file does not say.
 
     The tensors are mapped: they take memory when they are looked at, and nobody has looked yet. ``mean`` and ``std``
-    normalise RGB values in [0, 1].
+    normalise RGB values in [0, 1]. ``bn_eps`` is that of the batch norms where it is not the network's usual one.
     """
 
     path: Path
@@ -37,6 +37,7 @@ class Weights:
     num_classes: int | None = None
     mean: Triple | None = None
     std: Triple | None = None
+    bn_eps: float | None = None
 
 
 def load_weights(path: Path) -> Weights:
@@ -102,32 +103,37 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
             num_classes=int(metadata["num_classes"]) if "num_classes" in metadata else None,
             mean=triple("mean"),
             std=triple("std"),
+            bn_eps=float(metadata["bn_eps"]) if "bn_eps" in metadata else None,
         )
         if weights.num_classes is not None and not 1 <= weights.num_classes <= MAX_CLASSES:
             raise ValueError(f"num_classes is {weights.num_classes}")
+        if weights.bn_eps is not None and not 0 < weights.bn_eps <= 1:
+            raise ValueError(f"bn_eps is {weights.bn_eps}")
         if len(weights.arch or "") > MAX_ARCH_LETTERS:
             raise ValueError(f"arch has {len(weights.arch or '')} letters")
         return weights
     except ValueError as error:
         raise DistillError(
             f"{path}: its metadata is damaged: {error}; expected 'num_classes' as an integer, "
-            "'mean' and 'std' as three numbers with commas"
+            "'mean' and 'std' as three numbers with commas, 'bn_eps' as a number above 0 up to 1"
         ) from error
 
 
-def save_weights(path: Path, model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> None:
-    """Write a state dict as safetensors, with what ``load_weights`` gives back, whole or not at all."""
-    write_atomically(path, encode_weights(model, arch=arch, num_classes=num_classes, mean=mean, std=std))
+def save_weights(path: Path, model: nn.Module, **described: Any) -> None:
+    """Write ``encode_weights`` of ``model``, whole or not at all."""
+    write_atomically(path, encode_weights(model, **described))
 
 
-def encode_weights(model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple) -> bytes:
-    """What ``save_weights`` writes: the same bytes for the same network."""
+def encode_weights(
+    model: nn.Module, *, arch: str, num_classes: int, mean: Triple, std: Triple, bn_eps: float | None = None
+) -> bytes:
+    """A state dict as safetensors, with what ``load_weights`` gives back: the same bytes for the same network."""
     metadata = {
         "arch": arch,
         "num_classes": str(num_classes),
         "mean": ",".join(repr(float(value)) for value in mean),
         "std": ",".join(repr(float(value)) for value in std),
-    }
+    } | ({} if bn_eps is None else {"bn_eps": repr(float(bn_eps))})
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return _sorted_header(safetensors.torch.save(state, metadata))
 
