@@ -24,6 +24,7 @@ from distill.lesson import Lesson, LiveLesson, open_lesson
 from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
+from distill.models.norms import warn_of_stale
 from distill.optim import make_optimizer, make_scheduler
 from distill.ranks import ALONE, Ranks
 from distill.runs import (
@@ -90,6 +91,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         require_size(arch, config.teacher.num_classes, size)
     steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
     student = _new_student(config, config.train.seed)
+    warn_of_stale(config.student.bn_momentum, steps, say)
     lesson = open_lesson(config, patchset.manifest.set_id, device)
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity

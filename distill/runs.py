@@ -122,8 +122,11 @@ def _is_result(path: Path, sha256: str, most: int) -> bool:
     return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
-_NEWER_KEYS = ("milestones", "gamma", "warmup", "betas", "eps", "bn_momentum", "bn_eps")
-"""Came after the first checkpoints, whose digests and identities do not have them: at their default, none has."""
+_NEWER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {
+    "bn_momentum": None,
+    "bn_eps": None,
+}
+"""Keys that came after the first checkpoints, with their defaults: at these, no identity has them."""
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
@@ -135,10 +138,10 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
         value["train"].pop(name)
     for name in ("weights", "labels"):
         value.get("teacher", {}).pop(name, None)
-    for group, key in ((group, key) for group in ("optim", "student", "network") for key in _NEWER_KEYS):
-        part = getattr(config, group, None)
-        if part is not None and key in value[group] and getattr(part, key) == type(part).model_fields[key].default:
-            del value[group][key]
+    for name in ("optim", "student", "network"):
+        part = value.get(name, {})
+        for key in [key for key, default in _NEWER_KEYS.items() if key in part and part[key] == default]:
+            del part[key]
     return {group: json.dumps(value[group]) for group in value if group not in ("eval", "paper")} | more
 
 

@@ -17,7 +17,7 @@ from distill.judge import Judge, Verdict, tell_unmeasured
 from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
-from distill.models.norms import set_batch_norms
+from distill.models.norms import set_batch_norms, warn_of_stale
 from distill.optim import make_optimizer, make_scheduler
 from distill.ranks import ALONE, Ranks
 from distill.runs import (
@@ -73,6 +73,7 @@ def teach(
             tell_unmeasured(done, "", out / TEACHER_NAME, config.eval.data, size, say)
             return done
         steps = config.train.steps(len(images.labels), config.data.batch_size)
+        warn_of_stale(config.network.bn_momentum, steps, say)
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:
             say(f"estimated: {estimate_teaching(config, len(images.labels), images.size, device)}")
         loop = _make_loop(config, images, device, say, ranks)

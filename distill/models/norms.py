@@ -3,7 +3,10 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distill.errors import DistillError
+from distill.errors import DistillError, Say
+
+STALE = 0.01
+"""Share of their first values from which on the statistics of batch norms are said to be too old."""
 
 
 def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
@@ -23,3 +26,12 @@ def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: f
     for norm in norms:
         norm.momentum = norm.momentum if momentum is None else momentum
         norm.eps = norm.eps if eps is None else eps
+
+
+def warn_of_stale(momentum: float | None, steps: int, say: Say) -> None:
+    """Say, where a config sets ``momentum``, that statistics which follow so slowly need more ``steps``."""
+    if momentum is not None and (left := (1 - momentum) ** steps) > STALE:
+        say(
+            f"the batch norms' statistics keep {left:.0%} of their first values after {steps} steps, which spoils "
+            f"the result: raise bn_momentum {momentum} or the number of steps"
+        )

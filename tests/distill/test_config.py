@@ -27,6 +27,7 @@ def parse(text: str = yaml.safe_dump(CONFIG), **overrides: object):
 def test_packaged_configs_are_whole_and_headed(name: str) -> None:
     text = packaged.text(CONFIGS, name)
     header = [line for line in text.splitlines() if line.startswith("#")]
+    assert any("Differs from the authors' code (yukimasano/single-img-extrapolating" in line for line in header)
     if name.startswith("teacher-"):
         taught = parse_config(text, name, {}, SupervisedConfig)
         build_model(taught.network.arch, taught.network.num_classes)
@@ -34,6 +35,8 @@ def test_packaged_configs_are_whole_and_headed(name: str) -> None:
         assert any(f"Command: distill teacher --data cifar{taught.network.num_classes}/" in line for line in header)
         return
     config = parse_config(text, name, {}, Config)
+    if config.loss.name == "kl" and config.optim.name != "sgd":  # Adam's steps are the authors' in spite of T²
+        assert config.optim.eps == pytest.approx(64 * (1e-8 if name.startswith("imagenet") else 1e-7))
     for arch in (config.teacher.arch, config.student.arch):
         build_model(arch, config.teacher.num_classes)
     assert any("Command: distill train --shards shards/ --config " + name in line for line in header)
@@ -53,7 +56,16 @@ def test_a_config_for_each_row_of_the_papers_table() -> None:
         assert (config.optim.name, config.optim.lr, config.optim.schedule) == ("adam", 1e-3, "constant")
         assert (config.data.batch_size, config.train.epochs, config.loss.temperature) == (512, 1000, 8)
         assert config.augment.cutmix_alpha == 0.25
+        assert (config.student.bn_momentum, config.student.bn_eps) == (0.01, 0.001)  # Keras's
         assert config.teacher.num_classes == int(name.split("-")[0].removeprefix("cifar"))
+
+
+def test_imagenet_is_augmented_as_the_authors_do() -> None:
+    name = "imagenet-resnet18-resnet50"
+    augment = parse_config(packaged.text(CONFIGS, name), name, {}, Config).augment
+    assert augment.jitter is not None and set(augment.jitter.model_dump().values()) == {0.8, 0.4}
+    assert (augment.resized_crop, augment.size, augment.flip) == ((0.08, 1), 224, True)
+    assert (augment.grayscale, augment.solarize, augment.cutmix_alpha, augment.mixup_alpha) == (0.2, 0.2, 1, 0)
 
 
 def test_names_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,12 @@ def test_a_run_without_it_leaves_the_file_as_it_was(
 
 
 def test_momentum_and_eps_move_the_student(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
-    for name, key in (("plain", "bn_eps=1e-5"), ("eps", "bn_eps=0.3"), ("slow", "bn_momentum=0.01")):
-        assert run_distill(*arguments, tmp_path / name, "--set", f"student.{key}").status == 0
+    results = {
+        name: run_distill(*arguments, tmp_path / name, "--set", f"student.{key}")
+        for name, key in (("plain", "bn_eps=1e-5"), ("eps", "bn_eps=0.3"), ("slow", "bn_momentum=0.01"))
+    }
+    stale = "the batch norms' statistics keep 89% of their first values after 12 steps"
+    assert [stale in result.out for result in results.values()] == [False, False, True]
     plain, eps, slow = (load_weights(tmp_path / n / "student.safetensors").state for n in ("plain", "eps", "slow"))
     assert torch.equal(plain["conv1.weight"], slow["conv1.weight"])  # training looks at each batch's own statistics
     assert not torch.equal(plain["conv1.weight"], eps["conv1.weight"])
