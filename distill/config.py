@@ -9,7 +9,7 @@ from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.engine import Compile
 from distill.errors import DistillError
 from distill.losses import UNTEMPERED, LossConfig, TemperedLossConfig
-from distill.optim import OptimConfig
+from distill.optim import OPTIMISERS, OptimConfig
 from distill.precision import PrecisionChoice
 from distill.teacher import TeacherConfig
 from distill.weights import MeanTriple, StdTriple
@@ -22,10 +22,23 @@ class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class StudentConfig(_Group):
-    """The network that learns; classes and normalisation are its teacher's."""
+class _NetworkGroup(_Group):
+    arch: Annotated[str, Field(description="network name, see distill.models")]
+    bn_momentum: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="share of each batch in the batch norms' statistics; default: the network's"),
+    ] = None
+    bn_eps: Annotated[
+        float | None, Field(gt=0, le=1, description="added to the batch norms' variance; default: the network's")
+    ] = None
 
-    arch: str
+    def described(self) -> dict[str, Any]:
+        """What a weight file says of such a network: ``arch``, and ``bn_eps`` where it is set."""
+        return {"arch": self.arch} | ({} if self.bn_eps is None else {"bn_eps": self.bn_eps})
+
+
+class StudentConfig(_NetworkGroup):
+    """The network that learns; classes and normalisation are its teacher's."""
 
 
 def _on_or_off(value: Any) -> Any:
@@ -121,10 +134,9 @@ class Config(_Run):
     paper: PaperConfig | None = None
 
 
-class NetworkConfig(_Group):
+class NetworkConfig(_NetworkGroup):
     """The network that is taught from labels."""
 
-    arch: str
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[MeanTriple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
     std: Annotated[StdTriple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
@@ -178,12 +190,28 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
     if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
         raise DistillError(f"config {where}: is a config of {other.command}; this is {model.command}")
+    _drop_unused(value, overrides)
     for key, item in overrides.items():
         _override(value, key, item)
     try:
         return model.model_validate(read_counts(value, model))
     except ValidationError as error:
         raise DistillError(f"config {where}: {describe(error, model)}") from error
+
+
+def _drop_unused(value: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Drop the file's keys of an optimiser or schedule that ``overrides`` replace by one that does not have them."""
+    held = value.get("optim")
+    if not isinstance(held, dict):
+        return
+    name, schedule = overrides.get("optim.name"), overrides.get("optim.schedule")
+    if isinstance(name, str) and name in OPTIMISERS:
+        known = {key for model in OPTIMISERS.values() for key in model.model_fields}
+        for key in known - OPTIMISERS[name].model_fields.keys():
+            held.pop(key, None)
+    if schedule is not None and schedule != "milestones":
+        for key in ("milestones", "gamma", *(("warmup",) if schedule == "onecycle" else ())):
+            held.pop(key, None)
 
 
 def _override(value: dict[str, Any], key: str, item: Any) -> None:

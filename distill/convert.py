@@ -28,6 +28,7 @@ def convert(path: Path, out: Path, arch: str | None, mean: Triple | None, std: T
         std=network.std,
         classes=network.classes,
         data_sha256=network.data_sha256,
+        bn_eps=network.bn_eps,
     )
     try:
         if not out.exists():

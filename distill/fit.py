@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distill.archive import require_sums
 from distill.errors import DistillError
 from distill.models import build_model
+from distill.models.norms import set_batch_norms
 from distill.published import other_variant, to_our_names
 from distill.tensors import are_finite, owned, require_file
 from distill.weights import Weights
@@ -18,7 +19,7 @@ BESIDE_BYTES = 64 << 20
 
 
 def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
-    """The network ``arch`` with ``num_classes`` outputs and the parameters of ``weights``.
+    """The network ``arch`` with ``num_classes`` outputs, the parameters of ``weights`` and the ``bn_eps`` they say.
 
     Where the file does not say what network it holds, its parameters may have the names of ``distill.published``.
 
@@ -32,6 +33,10 @@ def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
     if unusable := sorted(name for name, value in state.items() if not are_finite(owned(value))):
         raise DistillError(f"{weights.path}: {unusable[0]} is no plain tensor of finite numbers; it is damaged")
     model = build_model(arch, num_classes)
+    try:
+        set_batch_norms(model, eps=weights.bn_eps)
+    except DistillError as error:
+        raise DistillError(f"{weights.path}: says bn_eps {weights.bn_eps}, but {error}") from error
     put_state(model, state)
     return model
 

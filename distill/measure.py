@@ -23,7 +23,7 @@ class Network:
     """A network from a weight file, and how its input is normalised.
 
     ``classes`` are its class names and ``data_sha256`` is the digest of the labelled images it was trained on, both
-    where the file says so.
+    where the file says so, and ``bn_eps`` is that of its batch norms where it is not the network's usual one.
     """
 
     model: nn.Module
@@ -33,6 +33,7 @@ class Network:
     std: Triple
     classes: tuple[str, ...] = ()
     data_sha256: str | None = None
+    bn_eps: float | None = None
 
     def logits(self, data: LabelledImages, device: torch.device) -> Tensor:
         """Logits (N, classes), float32 on the CPU."""
@@ -63,6 +64,7 @@ def load_network(
         std=std,
         classes=weights.classes,
         data_sha256=weights.data_sha256,
+        bn_eps=weights.bn_eps,
     )
 
 

@@ -26,6 +26,7 @@ from distill.lesson import Lesson, LiveLesson, open_lesson
 from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
+from distill.models.norms import warn_of_stale
 from distill.optim import make_optimizer, make_scheduler
 from distill.ranks import ALONE, Ranks
 from distill.runs import (
@@ -91,7 +92,8 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     for arch in (config.teacher.arch, config.student.arch):
         require_size(arch, config.teacher.num_classes, size)
     steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
-    student = new_network(config.student.arch, config.teacher.num_classes, config.train.seed, "init")
+    student = _new_student(config, config.train.seed)
+    warn_of_stale(config.student.bn_momentum, steps, say)
     lesson = open_lesson(config, patchset.manifest.set_id, device)
     identity = identity_of(
         config, set_id=patchset.manifest.set_id, teacher_sha256=lesson.sha256, logits=lesson.identity
@@ -113,8 +115,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         measure = judge.measure if judge else None
         progress = conduct(loop, config, out, identity, state, measure, say, lambda: keep_sample(patchset, out, say))
     loop.targets.require_unchanged()
-    network = {
-        "arch": config.student.arch,
+    network = config.student.described() | {
         "num_classes": config.teacher.num_classes,
         "classes": list(lesson.classes),
     }
@@ -184,10 +185,19 @@ def estimate_run(config: Config, n: int, size: int, device: torch.device) -> Cos
         source = Resident(samples=images, order=Order(len(images), short.data.batch_size, 0), device=device)
         view = View(source=source, augment=short.augment, seed=0, period=steps)
         lesson = LiveLesson(teacher=teacher, num_classes=num_classes)
-        student = new_network(short.student.arch, num_classes, 1, "init")
+        student = _new_student(short, 1)
         return _make_loop(short, student, lesson, view, make_engine(short.train, device, steps, ignore))
 
     return estimate(config, make, n=n, size=size, device=device)
+
+
+def _new_student(config: Config, seed: int) -> nn.Module:
+    student = config.student
+    return new_network(
+        *(student.arch, config.teacher.num_classes, seed, "init"),
+        bn_momentum=student.bn_momentum,
+        bn_eps=student.bn_eps,
+    )
 
 
 def _make_loop(config: Config, student: nn.Module, lesson: Lesson, view: View, engine: Engine) -> Loop:

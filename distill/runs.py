@@ -22,6 +22,7 @@ from distill.fit import largest_file
 from distill.judge import Measure, Verdict
 from distill.loop import Loop, Progress
 from distill.models import build_model
+from distill.models.norms import set_batch_norms
 from distill.precision import choose_precision
 from distill.randomness import Stream
 from distill.ranks import ALONE, Ranks
@@ -124,6 +125,13 @@ def _is_result(path: Path, sha256: str, most: int) -> bool:
     return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
+_NEWER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {
+    "bn_momentum": None,
+    "bn_eps": None,
+}
+"""Keys that came after the first checkpoints, with their defaults: at these, no identity has them."""
+
+
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
     """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
     value = config.model_dump(mode="json")
@@ -133,6 +141,10 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
         value["train"].pop(name)
     for name in ("weights", "labels"):
         value.get("teacher", {}).pop(name, None)
+    for name in ("optim", "student", "network"):
+        part = value.get(name, {})
+        for key in [key for key, default in _NEWER_KEYS.items() if key in part and part[key] == default]:
+            del part[key]
     return {group: json.dumps(value[group]) for group in value if group not in ("eval", "paper")} | more
 
 
@@ -152,14 +164,27 @@ def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say,
     return engine
 
 
-def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose) -> nn.Module:
+def new_network(
+    arch: str,
+    num_classes: int,
+    seed: int,
+    purpose: Purpose,
+    *,
+    bn_momentum: float | None = None,
+    bn_eps: float | None = None,
+) -> nn.Module:
     """Initialise a network from the draws of ``seed`` and ``purpose``.
 
     A student and its teacher often have one architecture and one seed; their purposes differ, so that a student does
     not begin where its teacher began. Initialisation reads torch's global generator; nothing else in a run does.
+
+    Raises:
+        DistillError: no network has this name, or it has no batch norm to set.
     """
     torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
-    return build_model(arch, num_classes)
+    network = build_model(arch, num_classes)
+    set_batch_norms(network, momentum=bn_momentum, eps=bn_eps)
+    return network
 
 
 def average_of(network: nn.Module, decay: float | None) -> AveragedModel | None:

@@ -19,6 +19,7 @@ from distill.judge import Judge, Verdict, tell_unmeasured
 from distill.loop import Loop
 from distill.losses import cross_entropy
 from distill.models import require_size
+from distill.models.norms import set_batch_norms, warn_of_stale
 from distill.optim import make_optimizer, make_scheduler
 from distill.ranks import ALONE, Ranks
 from distill.runs import (
@@ -68,12 +69,14 @@ def teach(
         digest = images.digest()
         identity = identity_of(config, data=digest)
         outline = outline_of(config.network.arch, config.network.num_classes)
+        set_batch_norms(outline, momentum=config.network.bn_momentum, eps=config.network.bn_eps)
         ranks.require_same(identity)
         state, done = ranks.from_first(lambda: begin(out, TEACHER_NAME, identity, outline, say))
         if done is not None:
             tell_unmeasured(done, "", out / TEACHER_NAME, config.eval.data, size, say)
             return done
         steps = config.train.steps(len(images.labels), config.data.batch_size)
+        warn_of_stale(config.network.bn_momentum, steps, say)
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:
             say(f"estimated: {estimate_teaching(config, len(images.labels), images.size, device)}")
         say(f"training data: {images}")
@@ -82,8 +85,7 @@ def teach(
         if judge is not None:
             require_unseen(frozenset(images.digests), judge.data, images.where, say)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
-        network = {
-            "arch": config.network.arch,
+        network = config.network.described() | {
             "num_classes": config.network.num_classes,
             "classes": list(classes),
             "data_sha256": digest,
@@ -128,7 +130,12 @@ def _triple(values: Tensor) -> Triple:
 def _make_loop(
     config: SupervisedConfig, images: LabelledImages, device: torch.device, say: Say, ranks: Ranks
 ) -> Loop:
-    network = new_network(config.network.arch, config.network.num_classes, config.train.seed, "init from labels")
+    wanted = config.network
+    network = new_network(
+        *(wanted.arch, wanted.num_classes, config.train.seed, "init from labels"),
+        bn_momentum=wanted.bn_momentum,
+        bn_eps=wanted.bn_eps,
+    )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     order = Order(len(images.labels), config.data.batch_size, seed)

@@ -36,7 +36,8 @@ class Weights:
 
     The tensors are mapped: they take memory when they are looked at, and nobody has looked yet. ``mean`` and ``std``
     normalise RGB values in [0, 1]. ``classes`` are the class names, and ``data_sha256`` is the digest of the labelled
-    images that the network was trained on.
+    images that the network was trained on. ``bn_eps`` is that of the batch norms where it is not the network's
+    usual one.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Weights:
     std: Triple | None = None
     classes: tuple[str, ...] = ()
     data_sha256: str | None = None
+    bn_eps: float | None = None
 
 
 def load_weights(path: Path) -> Weights:
@@ -114,9 +116,12 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
             std=triple("std"),
             classes=_class_names(metadata.get("classes")),
             data_sha256=metadata.get("data_sha256"),
+            bn_eps=float(metadata["bn_eps"]) if "bn_eps" in metadata else None,
         )
         if weights.num_classes is not None and not 1 <= weights.num_classes <= MAX_CLASSES:
             raise ValueError(f"num_classes is {weights.num_classes}")
+        if weights.bn_eps is not None and not 0 < weights.bn_eps <= 1:
+            raise ValueError(f"bn_eps is {weights.bn_eps}")
         if len(weights.arch or "") > MAX_ARCH_LETTERS:
             raise ValueError(f"arch has {len(weights.arch or '')} letters")
         if weights.classes and len(weights.classes) != weights.num_classes:
@@ -125,7 +130,7 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
     except ValueError as error:
         raise DistillError(
             f"{path}: its metadata is damaged: {error}; expected 'num_classes' as an integer, "
-            "'mean' and 'std' as three numbers with commas"
+            "'mean' and 'std' as three numbers with commas, 'bn_eps' as a number above 0 up to 1"
         ) from error
 
 
@@ -152,6 +157,7 @@ def encode_weights(
     std: Triple,
     classes: Sequence[str] = (),
     data_sha256: str | None = None,
+    bn_eps: float | None = None,
 ) -> bytes:
     """Return a state dict as safetensors, with what ``load_weights`` gives back: equal bytes for equal networks."""
     metadata = {
@@ -162,6 +168,7 @@ def encode_weights(
     }
     metadata |= {"classes": json.dumps(list(classes))} if classes else {}
     metadata |= {"data_sha256": data_sha256} if data_sha256 else {}
+    metadata |= {} if bn_eps is None else {"bn_eps": repr(float(bn_eps))}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return _sorted_header(safetensors.torch.save(state, metadata))
 

@@ -18,10 +18,16 @@ from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop, draw
 from distill.augment.mix import Mix, draw_mix
 from distill.randomness import Stream
 
-__all__ = ["VIEW_VERSION", "AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalise", "part_of"]
+__all__ = ["AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalise", "part_of", "view_version"]
 
-VIEW_VERSION = 1
-"""Changes whenever a config and a seed would give other pixels: stored logits belong to one version."""
+
+def view_version(config: AugmentConfig) -> int:
+    """The version of the pixels that ``config`` and a seed give: stored logits and checkpoints belong to one.
+
+    It goes up, for the configs concerned alone, whenever they would give other pixels. 2: resized crops are bicubic
+    and antialiased, and each sample is jittered in an order of its own.
+    """
+    return 1 if config.resized_crop is None and config.jitter is None else 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,7 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
     """
     out = draws.crop(images)
     if draws.colour is not None:
-        out = draws.colour(out.float())
+        out = draws.colour(out)
     return out if draws.mix is None else draws.mix(out)
 
 

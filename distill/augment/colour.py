@@ -18,12 +18,13 @@ _TOP = 255.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Colour:
-    """One batch's colours. Each tensor is (B,): factors around 1, ``hue`` in turns, the last two bool.
+    """One batch's colours. Each tensor but ``order`` is (B,): factors around 1, ``hue`` in turns, the last two bool.
 
-    ``order`` holds the places of brightness, contrast, saturation and hue; it is empty without jitter.
+    ``order`` (B, 4) holds each sample's operations in the order they act, as 0 brightness, 1 contrast, 2 saturation,
+    3 hue; a sample that is not jittered has -1. Without jitter it is (B, 0).
     """
 
-    order: tuple[int, ...]
+    order: Tensor
     brightness: Tensor
     contrast: Tensor
     saturation: Tensor
@@ -32,19 +33,31 @@ class Colour:
     solarize: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 (B, H, W, 3) in [0, 255] to the same."""
+        """uint8 or float32 (B, H, W, 3) in [0, 255] to float32 of that shape."""
+        images = self._jittered(images.to(torch.float32, copy=True))
+        images = torch.where(_column(self.grayscale, images), _gray(images), images)
+        inverted = torch.where(images >= 128, _TOP - images, images)
+        return torch.where(_column(self.solarize, images), inverted, images)
+
+    def _jittered(self, images: Tensor) -> Tensor:
+        """Jitter ``images``, float32 (B, H, W, 3), in place.
+
+        The samples that share an operation at one place of the order are taken out, changed together and put back, so
+        that each operation is computed once a sample, whatever the orders.
+        """
         operations: tuple[tuple[Callable[[Tensor, Tensor], Tensor], Tensor], ...] = (
             (_brightness, self.brightness),
             (_contrast, self.contrast),
             (_saturation, self.saturation),
             (_hue, self.hue),
         )
-        for place in self.order:
-            operation, strength = operations[place]
-            images = operation(images, _column(strength, images))
-        images = torch.where(_column(self.grayscale, images), _gray(images), images)
-        inverted = torch.where(images >= 128, _TOP - images, images)
-        return torch.where(_column(self.solarize, images), inverted, images)
+        for at_place in self.order.T:
+            for number, (operation, strength) in enumerate(operations):
+                here = (at_place == number).nonzero()[:, 0]
+                if len(here):
+                    rows = here.to(images.device, non_blocking=True)
+                    images[rows] = operation(images[rows], _column(strength[here], images))
+        return images
 
 
 def draw_colour(
@@ -61,7 +74,7 @@ def draw_colour(
         return torch.where(touched, low + (high - low) * stream.uniform(batch), 1.0)
 
     return Colour(
-        order=tuple(stream.permutation(4).tolist()) if config else (),
+        order=_orders(touched, stream) if config else torch.empty(batch, 0, dtype=torch.int64),
         brightness=factor(jitter.brightness),
         contrast=factor(jitter.contrast),
         saturation=factor(jitter.saturation),
@@ -69,6 +82,11 @@ def draw_colour(
         grayscale=stream.uniform(batch) < grayscale,
         solarize=stream.uniform(batch) < solarize,
     )
+
+
+def _orders(touched: Tensor, stream: Stream) -> Tensor:
+    """A permutation of the four operations for each ``touched`` sample, -1 for the others: int64 (B, 4)."""
+    return torch.where(touched[:, None], stream.uniform(len(touched), 4).argsort(dim=1), -1)
 
 
 def _column(values: Tensor, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Strength = Annotated[float, Field(ge=0, le=10)]
 class JitterConfig(BaseModel):
     """Colour jitter: factors uniform in [max(0, 1 - s), 1 + s], hue turned by up to ± ``hue`` of the circle.
 
-    The four operations come in an order drawn for each batch.
+    As torchvision's ColorJitter: strengths and the order of the four operations are drawn for each sample.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -28,11 +28,15 @@ class AugmentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     pad_crop: Annotated[int, Field(ge=0, le=64, description="pixels of black padding before a crop")] = 4
     resized_crop: Annotated[
-        tuple[float, float] | None, Field(description="crop of this share of the area, resized; replaces pad_crop")
+        tuple[float, float] | None,
+        Field(description="crop of this share of the area, resized (bicubic, antialiased); replaces pad_crop"),
     ] = None
     size: Annotated[int | None, Field(ge=8, le=1024, description="pixels a side after resized_crop")] = None
     flip: Annotated[bool, Field(description="mirror each patch with probability 1/2")] = True
-    jitter: Annotated[JitterConfig | None, Field(description="of brightness, contrast, saturation, hue")] = None
+    jitter: Annotated[
+        JitterConfig | None,
+        Field(description="of brightness, contrast, saturation, hue, in an order drawn for each sample"),
+    ] = None
     grayscale: Annotated[Share, Field(description="share of images turned gray")] = 0.0
     solarize: Annotated[Share, Field(description="share of images whose values from 128 up are inverted")] = 0.0
     cutmix_alpha: Annotated[

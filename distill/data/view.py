@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from distill.augment import VIEW_VERSION, AugmentConfig, Draws, augment, draw, part_of
+from distill.augment import AugmentConfig, Draws, augment, draw, part_of, view_version
 from distill.data.order import Ordering
 from distill.randomness import Stream
 from distill.ranks import ALONE, Ranks
@@ -127,7 +127,7 @@ class View:
     def describe(self) -> dict[str, Any]:
         """All that decides a batch but the samples themselves, as plain JSON values."""
         return {
-            "version": VIEW_VERSION,
+            "version": view_version(self.augment),
             "seed": self.seed,
             "order": self.source.order.describe(),
             "augment": self.augment.model_dump(mode="json"),

@@ -53,7 +53,7 @@ def main() -> None:
 
     distill.loop.normalise = distill.evaluate.normalise = wide
     distill.lesson.load_teacher = wide_teacher
-    distill.run.new_network = lambda *arguments: new_network(*arguments).double()
+    distill.run.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
     distill.evaluate.BATCH = 6
     if "CUT" in os.environ and os.environ.get("RANK") == "1":
         train_step = distill.loop.Loop.train_step

@@ -10,7 +10,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from pydantic import ValidationError
 
-from distill.augment import AugmentConfig, Draws, augment, draw, normalise
+from distill.augment import AugmentConfig, Draws, augment, draw, normalise, view_version
 from distill.augment.colour import draw_colour
 from distill.augment.config import JitterConfig
 from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop
@@ -22,7 +22,7 @@ PLAIN = {"flip": False, "pad_crop": 0, "cutmix_alpha": 0}
 IMAGENET = {
     "pad_crop": 0,
     "resized_crop": [0.08, 1],
-    "jitter": {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "jitter": {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4},
     "grayscale": 0.2,
     "solarize": 0.2,
     "cutmix_alpha": 1,
@@ -152,35 +152,77 @@ def test_grayscale_and_solarize() -> None:
     assert 0 < colour.solarize.sum() < 6
 
 
-def test_jitter_touches_its_share_in_every_order() -> None:
+def test_jitter_touches_its_share_and_every_sample_has_its_own_order() -> None:
     config = JitterConfig(p=0.25, brightness=0.4, hue=0.1)
-    draws = [draw_colour(config, 0, 0, 500, stream(seed)) for seed in range(20)]
-    touched = torch.stack([colour.brightness != 1 for colour in draws]).double().mean()
-    assert 0.2 < touched < 0.3 and len({colour.order for colour in draws}) > 10
-    assert all(torch.equal(colour.brightness != 1, colour.hue != 0) for colour in draws)
+    colour = draw_colour(config, 0, 0, 10_000, stream(0))
+    touched = colour.brightness != 1
+    assert 0.23 < touched.double().mean() < 0.27 and torch.equal(touched, colour.hue != 0)
+    assert (colour.order[~touched] == -1).all()
+    orders, counts = colour.order[touched].unique(dim=0, return_counts=True)
+    assert len(orders) == 24 and counts.min() > 60 and counts.max() < 160
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders.tolist())
 
 
-def test_resized_crops_are_torchvisions() -> None:
-    """Boxes have the asked share and aspect; each crop is what torchvision's resized_crop makes of its box."""
-    images = torch.randint(0, 256, (64, 40, 40, 3), dtype=torch.uint8)
-    crop = draw_resized_crop((0.2, 0.9), True, 64, 40, 40, stream(0))
-    h, w = crop.boxes[:, 2], crop.boxes[:, 3]
+def test_jitter_is_torchvisions_in_each_samples_order() -> None:
+    images = IMAGES.repeat(8, 1, 1, 1)
+    config = JitterConfig(p=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
+    colour = draw_colour(config, 0, 0, 48, stream(2))
+    before, out = images.clone(), colour(images)
+    names = ("brightness", "contrast", "saturation", "hue")
+    for row, (image, mine) in enumerate(zip(images, out, strict=True)):
+        planes = image.permute(2, 0, 1).float() / 255
+        for number in colour.order[row].tolist():
+            if number >= 0:
+                factor = float(getattr(colour, names[number])[row])
+                planes = getattr(TF, f"adjust_{names[number]}")(planes, factor)
+        assert torch.allclose(mine, planes.permute(1, 2, 0) * 255, atol=0.05)
+    assert len(colour.order.unique(dim=0)) > 15 and torch.equal(images, before)
+
+
+@pytest.mark.parametrize(
+    ("size", "out", "area"),
+    [(256, 224, (0.08, 1)), (256, 32, (0.5, 1)), (256, 32, (1, 1)), (40, 40, (0.2, 0.9)), (32, 224, (0.1, 1))],
+)
+@pytest.mark.parametrize("smooth", [False, True])
+def test_resized_crops_are_torchvisions(size: int, out: int, area: tuple[float, float], smooth: bool) -> None:
+    """Each crop is what torchvision makes of its box, bicubic and antialiased, to a level and to its sharpness."""
+    images = torch.randint(0, 256, (8, size, size, 3), dtype=torch.uint8)
+    if smooth:
+        images = TF.gaussian_blur(images.permute(0, 3, 1, 2), 9).permute(0, 2, 3, 1).contiguous()
+    crop = draw_resized_crop(area, True, 8, size, out, stream(0))
+    crops = crop(images)
+    assert crops.dtype == torch.uint8 and crops.shape == (8, out, out, 3) and 0 < crop.flipped.sum() < 8
+    for image, mine, box, flipped in zip(images, crops, crop.boxes.int().tolist(), crop.flipped, strict=True):
+        planes = image.permute(2, 0, 1)
+        theirs = TF.resized_crop(planes, *box, [out, out], TF.InterpolationMode.BICUBIC, antialias=True)
+        expected = (theirs.flip(2) if flipped else theirs).permute(1, 2, 0).float()
+        difference = (mine.float() - expected).abs()
+        assert difference.mean() < 0.05 and difference.max() <= 2
+        sharpness = [values.diff(dim=1).abs().mean() for values in (mine.float(), expected)]
+        assert float(sharpness[0] / sharpness[1]) == pytest.approx(1, abs=0.01)
+
+
+def test_boxes_have_the_asked_share_and_aspect() -> None:
+    boxes = draw_resized_crop((0.2, 0.9), True, 500, 40, 40, stream(0)).boxes
+    top, left, h, w = boxes.T
     assert ((h * w / 1600 > 0.17) & (h * w / 1600 < 0.95)).all() and (w / h > 0.7).all() and (w / h < 1.4).all()
-    assert (
-        (crop.boxes[:, :2] >= 0).all() and (crop.boxes[:, 0] + h <= 40).all() and (crop.boxes[:, 1] + w <= 40).all()
-    )
-    for image, mine, box, flipped in zip(images, crop(images), crop.boxes.int().tolist(), crop.flipped, strict=True):
-        theirs = TF.resized_crop(image.permute(2, 0, 1).float(), *box, [40, 40], antialias=False)
-        theirs = theirs.flip(2) if flipped else theirs
-        inner = slice(3, -3)  # torchvision repeats the crop's border, ours looks at the image beyond it
-        assert torch.allclose(mine[inner, inner], theirs.permute(1, 2, 0)[inner, inner], atol=0.05)
+    assert (boxes[:, :2] >= 0).all() and (top + h <= 40).all() and (left + w <= 40).all()
+    assert torch.equal(boxes, boxes.round())
+
+
+def test_nothing_outside_of_its_box_is_in_a_crop() -> None:
+    images = torch.full((50, 40, 40, 3), 255, dtype=torch.uint8)
+    crop = draw_resized_crop((0.1, 0.5), True, 50, 40, 24, stream(0))
+    for image, (top, left, h, w) in zip(images, crop.boxes.int().tolist(), strict=True):
+        image[top : top + h, left : left + w] = 7
+    assert (crop(images) == 7).all()
 
 
 def test_a_crop_that_cannot_fit_is_the_whole_image() -> None:
     crop = draw_resized_crop((1, 1), False, 50, 16, 16, stream(0))
     whole = (crop.boxes == torch.tensor([0.0, 0, 16, 16])).all(dim=1)
     assert whole.all()
-    assert torch.allclose(crop(IMAGES[:1].expand(50, -1, -1, -1)), IMAGES[:1].float(), atol=1e-3)
+    assert torch.equal(crop(IMAGES[:1].expand(50, -1, -1, -1)), IMAGES[:1].expand(50, -1, -1, -1))
 
 
 def test_the_imagenet_recipe_changes_the_size() -> None:
@@ -215,14 +257,20 @@ def numbers(draws: Draws) -> list[float]:
     [
         ({}, "5764e08c781247a0"),
         ({"cutmix_alpha": 1, "cutmix_box": "sample"}, "cd8888c40848beac"),
-        (IMAGENET, "d6c21e2ece0d8f5d"),
+        (IMAGENET, "cc55807219cdfd9e"),
         ({"cutmix_alpha": 0, "mixup_alpha": 2.5}, "11c30d9a996429e9"),
     ],
 )
 def test_views_are_pinned(values: dict[str, object], golden: str) -> None:
-    """Stored logits belong to these draws: whoever changes them raises VIEW_VERSION."""
+    """Stored logits belong to these draws: whoever changes them raises the ``view_version`` of such a config."""
     told = [numbers(draw(config_of(**values), 4, 32, Stream(7, "augment", step))) for step in range(20)]
     assert hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16] == golden
+
+
+def test_only_views_whose_pixels_changed_have_a_new_version() -> None:
+    crop = {"pad_crop": 0, "resized_crop": [0.08, 1]}
+    assert [view_version(config_of(**values)) for values in (crop, {"jitter": {"hue": 0.1}}, IMAGENET)] == [2] * 3
+    assert view_version(config_of()) == view_version(config_of(grayscale=1, solarize=0.1, mixup_alpha=1)) == 1
 
 
 @pytest.mark.parametrize("alpha", [0.25, 1.0, 3.0])

@@ -1,5 +1,7 @@
 """Configs: packaged ones are whole, faults are named by their key, the nearest key is suggested."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from distill.data.cache import cache_folder
 from distill.data.config import DataConfig
 from distill.errors import DistillError
 from distill.models import build_model
+from distill.runs import identity_of
 from manifests.cached import cache_home
 from manifests.yaml_core import parse_yaml
 from tests.conftest import Program, assert_one_line
@@ -28,6 +31,7 @@ def parse(text: str = yaml.safe_dump(CONFIG), **overrides: object):
 def test_packaged_configs_are_whole_and_headed(name: str) -> None:
     text = packaged.text(packaged.CONFIGS, name)
     header = [line for line in text.splitlines() if line.startswith("#")]
+    assert any("Differs from the authors' code (yukimasano/single-img-extrapolating" in line for line in header)
     if name.startswith("teacher-"):
         taught = parse_config(text, name, {}, SupervisedConfig)
         build_model(taught.network.arch, taught.network.num_classes)
@@ -35,6 +39,8 @@ def test_packaged_configs_are_whole_and_headed(name: str) -> None:
         assert any(f"Command: distill teacher --data cifar{taught.network.num_classes}/" in line for line in header)
         return
     config = parse_config(text, name, {}, Config)
+    if config.loss.name == "kl" and config.optim.name != "sgd":  # Adam's steps are the authors' in spite of T²
+        assert config.optim.eps == pytest.approx(64 * (1e-8 if name.startswith("imagenet") else 1e-7))
     for arch in (config.teacher.arch, config.student.arch):
         build_model(arch, config.teacher.num_classes)
     assert any("Command: distill train --shards shards/ --config " + name in line for line in header)
@@ -56,7 +62,16 @@ def test_a_config_for_each_row_of_the_papers_table() -> None:
         assert (config.optim.name, config.optim.lr, config.optim.schedule) == ("adam", 1e-3, "constant")
         assert (config.data.batch_size, config.train.epochs, config.loss.temperature) == (512, 1000, 8)
         assert config.augment.cutmix_alpha == 0.25
+        assert (config.student.bn_momentum, config.student.bn_eps) == (0.01, 0.001)  # Keras's
         assert config.teacher.num_classes == int(name.split("-")[0].removeprefix("cifar"))
+
+
+def test_imagenet_is_augmented_as_the_authors_do() -> None:
+    name = "imagenet-resnet18-resnet50"
+    augment = parse_config(packaged.text(packaged.CONFIGS, name), name, {}, Config).augment
+    assert augment.jitter is not None and set(augment.jitter.model_dump().values()) == {0.8, 0.4}
+    assert (augment.resized_crop, augment.size, augment.flip) == ((0.08, 1), 224, True)
+    assert (augment.grayscale, augment.solarize, augment.cutmix_alpha, augment.mixup_alpha) == (0.2, 0.2, 1, 0)
 
 
 def test_names_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,15 +201,69 @@ def test_overrides() -> None:
 
 
 @pytest.mark.parametrize(
+    ("held", "overrides", "left"),
+    [
+        ({"name": "adam", "eps": 1e-3, "betas": [0.8, 0.9]}, {"optim.name": "sgd"}, {"momentum": 0.9}),
+        ({"name": "adam", "eps": 1e-3}, {"optim.name": "adamw"}, {"eps": 1e-3}),
+        ({"name": "sgd", "nesterov": True, "momentum": 0.8}, {"optim.name": "adam"}, {"betas": (0.9, 0.999)}),
+        (
+            {"name": "adam", "schedule": "milestones", "milestones": [0.5], "gamma": 0.2, "warmup": 0.1},
+            {"optim.schedule": "cosine"},
+            {"milestones": (), "warmup": 0.1},
+        ),
+        ({"name": "adam", "warmup": 0.1}, {"optim.schedule": "onecycle"}, {"warmup": 0}),
+    ],
+)
+def test_another_optimiser_or_schedule_leaves_the_files_keys_without_a_use(
+    held: dict[str, object], overrides: dict[str, object], left: dict[str, object]
+) -> None:
+    text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1, **held}})
+    optim = parse_config(text, "c.yaml", overrides, Config).optim
+    assert {key: getattr(optim, key) for key in left} == left
+
+
+def test_a_key_that_is_asked_for_is_not_dropped() -> None:
+    with pytest.raises(DistillError, match=r"unknown key 'optim\.eps'"):
+        parse(optim__eps=1e-3, optim__name="sgd")
+    with pytest.raises(DistillError, match="warmup is not used by schedule onecycle"):
+        parse(optim__warmup=0.1, optim__schedule="onecycle")
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "digest"),
+    [
+        ("fast-cifar", Config, "6137a0aabcaab1fe"),
+        ("wrn", Config, "c814e76a097825b1"),
+        ("teacher-cifar10-resnet56", SupervisedConfig, "6b9c9bc504e65388"),
+    ],
+)
+def test_runs_begun_before_a_key_came_can_go_on(
+    name: str, model: type[Config] | type[SupervisedConfig], digest: str
+) -> None:
+    """An identity is compared with a checkpoint's: keys at their defaults must not be in it."""
+    config: Config | SupervisedConfig = parse_config(packaged.text(packaged.CONFIGS, name), name, {}, model)
+    held = json.dumps(identity_of(config), sort_keys=True)
+    assert hashlib.sha256(held.encode()).hexdigest()[:16] == digest
+    part = "network" if isinstance(config, SupervisedConfig) else "student"
+    for key in ("optim.warmup", f"{part}.bn_eps", f"{part}.bn_momentum"):
+        other = parse_config(
+            packaged.text(packaged.CONFIGS, name), name, {key: 0.1, "optim.schedule": "cosine"}, model
+        )
+        assert f'"{key.split(".")[1]}": 0.1' in identity_of(other)[key.split(".")[0]]
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (
             {"optim__learning_rate": 1},
-            "config c.yaml: unknown key 'optim.learning_rate'; known keys are lr, name, schedule, weight_decay",
+            "config c.yaml: unknown key 'optim.learning_rate'; known keys are betas, eps, gamma, lr, "
+            "milestones, name, schedule, warmup, weight_decay",
         ),
         (
             {"optim__momentum": 0.9},
-            "config c.yaml: unknown key 'optim.momentum'; known keys are lr, name, schedule, weight_decay",
+            "config c.yaml: unknown key 'optim.momentum'; known keys are betas, eps, gamma, lr, "
+            "milestones, name, schedule, warmup, weight_decay",
         ),
         ({"loss__temprature": 4}, "config c.yaml: unknown key 'loss.temprature'; did you mean 'loss.temperature'?"),
         ({"trian__seed": 4}, "config c.yaml: unknown key 'trian'; did you mean 'train'?"),

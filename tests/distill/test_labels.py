@@ -114,6 +114,20 @@ def test_logits_of_something_else_are_refused(
     assert_one_line(result, str(labels), part)
 
 
+def test_logits_of_an_earlier_augmentation_are_refused(
+    run_distill: Program, base: list[Any], teacher_path: Path, tmp_path: Path
+) -> None:
+    labels, sets = tmp_path / "labels", ["--set", "augment.jitter={hue: 0.1}"]
+    command = ["label", *base, *sets, "--teacher", teacher_path, "--out", labels]
+    assert run_distill(*command).status == 0
+    value = json.loads((labels / "labels.json").read_text())
+    assert value["view"]["version"] == 2
+    value["view"]["version"] = 1
+    (labels / "labels.json").write_text(json.dumps(value))
+    result = run_distill("train", *base, *sets, "--labels", labels, "--out", tmp_path / "run")
+    assert_one_line(result, "a view with version 1, this run has 2; label again")
+
+
 def test_logits_of_another_set_or_teacher_are_refused(
     run_distill: Program, base: list[Any], labels: Path, teacher_path: Path, tmp_path: Path
 ) -> None:

@@ -30,12 +30,20 @@ def test_two_runs_of_one_seed_are_equal(run_distill: Program, arguments: list[An
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+SCHEDULES = {
+    "constant": [],
+    "cosine": [],
+    "onecycle": [],
+    "milestones": ["--set", "optim.milestones=[0.3, 0.7]", "--set", "optim.warmup=0.2"],
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_stopped_run_resumes_exactly(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, schedule: str
 ) -> None:
     """SIGTERM in the middle of a log interval saves; the resumed run ends as the uninterrupted one does."""
-    sets = ["--set", f"optim.schedule={schedule}", "--set", "train.epochs=2"]
+    sets = ["--set", f"optim.schedule={schedule}", *SCHEDULES[schedule], "--set", "train.epochs=2"]
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
     with stopping(7):
         stopped = run_distill(*arguments, tmp_path / "cut", *sets)

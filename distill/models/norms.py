@@ -1,0 +1,37 @@
+"""The constants of a network's batch norms."""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from distill.errors import DistillError, Say
+
+STALE = 0.01
+"""Share of their first values from which on the statistics of batch norms are said to be too old."""
+
+
+def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
+    """Set what all batch norms of ``network`` use; None leaves what they have.
+
+    ``momentum`` is the share of a batch in the running statistics, as in torch; Keras has 1 minus it. ``eps`` is
+    added to the variance.
+
+    Raises:
+        DistillError: one is given, and the network has no batch norm.
+    """
+    if momentum is None and eps is None:
+        return
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        raise DistillError("the network has no batch norm, so bn_momentum and bn_eps have no use; leave them out")
+    for norm in norms:
+        norm.momentum = norm.momentum if momentum is None else momentum
+        norm.eps = norm.eps if eps is None else eps
+
+
+def warn_of_stale(momentum: float | None, steps: int, say: Say) -> None:
+    """Say, where a config sets ``momentum``, that statistics which follow so slowly need more ``steps``."""
+    if momentum is not None and (left := (1 - momentum) ** steps) > STALE:
+        say(
+            f"the batch norms' statistics keep {left:.0%} of their first values after {steps} steps, which spoils "
+            f"the result: raise bn_momentum {momentum} or the number of steps"
+        )
