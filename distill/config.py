@@ -10,9 +10,10 @@ from distill.augment import AugmentConfig
 from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.engine import Compile
 from distill.errors import DistillError
-from distill.losses import UNTEMPERED, LossConfig, TemperedLossConfig
+from distill.losses import LossConfig, TemperedLossConfig
 from distill.optim import OptimConfig
 from distill.precision import PrecisionChoice
+from distill.settings import lay_over
 from distill.teacher import TeacherConfig
 from distill.weights import Triple
 from manifests.faults import describe, parse_yaml
@@ -174,7 +175,8 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     """A config of type ``model`` from YAML text, with ``overrides`` from dotted keys such as ``optim.lr``.
 
     Raises:
-        DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known.
+        DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known. Or the
+            overrides contradict themselves.
     """
     try:
         value = parse_yaml(text)
@@ -185,25 +187,8 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
     if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
         raise DistillError(f"config {where}: is a config of {other.command}; this is {model.command}")
-    for key, item in overrides.items():
-        _override(value, key, item)
+    lay_over(value, overrides)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise DistillError(f"config {where}: {describe(error, model)}") from error
-
-
-def _override(value: dict[str, Any], key: str, item: Any) -> None:
-    group, _, name = key.partition(".")
-    if not name or "." in name:
-        raise DistillError(f"--set {key}: expected GROUP.KEY=VALUE, such as optim.lr=0.001")
-    inner = value.setdefault(group, {})
-    if not isinstance(inner, dict):
-        raise DistillError(f"--set {key}: {group!r} is no group of keys")
-    if key in ("train.samples", "train.epochs"):  # one replaces the other
-        inner.pop("epochs" if name == "samples" else "samples", None)
-    if (
-        key == "loss.name" and isinstance(item, str) and item in UNTEMPERED
-    ):  # which leave the config's temperature without a use
-        inner.pop("temperature", None)
-    inner[name] = item

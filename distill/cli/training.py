@@ -16,12 +16,13 @@ from distill.cli.options import (
     eval_option,
     fetched,
     labels_option,
-    named,
+    require_one_seed,
     resume_option,
     seeds_option,
     set_option,
     shards_option,
     teacher_option,
+    with_files,
 )
 from manifests.terminal import InterruptedProgram, printable, say
 
@@ -73,7 +74,8 @@ def train(
     from manifests import open_patchset  # noqa: PLC0415
 
     name, text = packaged.read(CONFIGS, config_name)
-    settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
+    settings = with_files(settings, teacher=teacher, labels=labels, eval_data=eval_data)
+    require_one_seed(settings, seeds)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, Config)
@@ -136,7 +138,8 @@ def teacher(
     from distill.teach import teach  # noqa: PLC0415
 
     name, text = packaged.read(CONFIGS, config_name)
-    settings |= named(eval_data=eval_data)
+    settings = with_files(settings, eval_data=eval_data)
+    require_one_seed(settings, seeds)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, name, settings | seed, SupervisedConfig)

@@ -13,11 +13,14 @@ from distill.config import CONFIGS, Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
 from distill.runs import TEACHER_NAME, identity_of
 from distill.session import SUMMARY_NAME
+from distill.settings import merge
 from distill.table import portable
-from distill.table.schema import BuiltSet, Row, Run, Table
+from distill.table.schema import BuiltSet, Row, Table
 from distill.table.wish import Wish
 from manifests.canonical import canonical_json
 from manifests.digest import file_digest
+
+EVERY = "eval.every"
 
 DIGEST_OF = "sha256 of "
 """Stands before a file's name, or an input's variable, in what a job is made from."""
@@ -127,7 +130,7 @@ def _patches(table: Table, wish: Wish, name: str, built: BuiltSet) -> int:
     if wish.scale >= 1:
         return built.n
     seen = (
-        _samples(_parse(f"runs.{key}", run.config, _settings(table, run, wish), wish, Config), built.n, wish)
+        _samples(_parse(f"runs.{key}", run.config, _settings(table, key, wish), wish, Config), built.n, wish)
         for key, run in table.runs.items()
         if run.shards == name
     )
@@ -143,9 +146,9 @@ def _networks(table: Table, wish: Wish) -> Iterable[Job]:
     for name, network in table.networks.items():
         if network.config is None or name in wish.teachers or network.data not in wish.inputs:
             continue
-        settings = {**network.set, **wish.teacher_settings}
+        settings = _merge(f"networks.{name}", network.set, wish.teacher_settings)
         config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
-        settings |= _shortened(config.train.samples, config.train.epochs, wish.teacher_scale)
+        settings = merge(settings, _shortened(config.train.samples, config.train.epochs, wish.teacher_scale))
         config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
         data = str(wish.inputs[network.data])
         argv = ("distill", "teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
@@ -157,18 +160,18 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
     for name, run in table.runs.items():
         if missing(table, wish, name):
             continue
-        settings = _settings(table, run, wish)
+        settings = _settings(table, name, wish)
         config = _parse(f"runs.{name}", run.config, settings, wish, Config)
         packed = table.packs.get(run.shards)
         n = table.sets[run.shards].n if packed is None else None
         if wish.scale != 1 and n is not None:
-            settings["train.samples"] = _samples(config, n, wish)
+            settings = merge(settings, {"train.samples": _samples(config, n, wish)})
         elif wish.scale != 1:
-            settings |= _shortened(config.train.samples, config.train.epochs, wish.scale)
+            settings = merge(settings, _shortened(config.train.samples, config.train.epochs, wish.scale))
         if run.evaluations:
             if n is None and config.train.samples is None:
                 raise DistillError(f"runs.{name}.evaluations: of a pack in epochs; set train.samples")
-            settings["eval.every"] = max(_samples(config, n or 0, wish) // run.evaluations, 1)
+            settings[EVERY] = max(_samples(config, n or 0, wish) // run.evaluations, 1)
         given = wish.teachers.get(run.teacher)
         needs = (f"sets/{run.shards}", *(() if given else (f"networks/{run.teacher}",)))
         teacher = str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"
@@ -193,8 +196,15 @@ def _training(path: str, argv: tuple[str, ...], settings: Mapping[str, Any], **m
     return Job(name=path, argv=argv, result=f"{path}/{SUMMARY_NAME}", **more)
 
 
-def _settings(table: Table, run: Run, wish: Wish) -> dict[str, Any]:
-    return {**table.variant(wish.variant), **run.set, **wish.settings}
+def _settings(table: Table, name: str, wish: Wish) -> dict[str, Any]:
+    return _merge(f"runs.{name}", table.variant(wish.variant), table.runs[name].set, wish.settings)
+
+
+def _merge(where: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return merge(*layers)
+    except DistillError as error:
+        raise DistillError(f"{where}: {error}") from error
 
 
 def _parse(where: str, name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
