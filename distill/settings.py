@@ -67,7 +67,7 @@ def _require_one_length(layer: Mapping[str, Any]) -> None:
 def _is_void(key: str, names: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
     """Whether ``layer`` leaves an earlier setting of ``key`` without a meaning.
 
-    ``names`` are the earlier values of ``name`` by group. A weight belongs to its loss: another loss does not inherit it.
+    ``names`` are the earlier values of ``name`` by group. A weight belongs to one loss: another does not inherit it.
     """
     if key in LENGTHS:
         return any(layer.get(other) is not None for other in LENGTHS - {key})

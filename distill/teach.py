@@ -24,13 +24,14 @@ from distill.runs import (
     average_of,
     begin,
     conduct,
-    config_digest,
+    config_digests,
     finish,
     identity_of,
     make_engine,
     new_network,
     run_directory,
 )
+from distill.seeds import Known
 from distill.targets import Labels
 from distill.weights import Triple
 
@@ -79,8 +80,23 @@ def teach(
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
         network = {"arch": config.network.arch, "num_classes": config.network.num_classes}
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
-        origin = {"data_sha256": digest, "config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
+        origin = {"data_sha256": digest, "seed": config.train.seed} | config_digests(config, loop.view)
         return ranks.from_first(lambda: finish(loop, progress, out, TEACHER_NAME, network, verdict, origin))
+
+
+def known_digests(config: SupervisedConfig, data: Path) -> Known:
+    """Digests of what a run of ``config`` on ``data`` is made from and judged on."""
+
+    def evaluation() -> str | None:
+        if config.eval.data is None:
+            return None
+        size = load_labelled(data, config.data.size, "train").size
+        return load_labelled(config.eval.data, config.augment.output_size(size)).digest()
+
+    return {
+        "data_sha256": lambda: load_labelled(data, config.data.size, "train").digest(),
+        "eval_sha256": evaluation,
+    }
 
 
 def estimate_teaching(config: SupervisedConfig, n: int, size: int, device: torch.device) -> Cost:

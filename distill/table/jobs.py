@@ -1,23 +1,21 @@
 """A table as jobs: commands of the two programs, what each needs, and the file that each ends with."""
 
 import dataclasses
-import hashlib
 import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill import packaged
+from distill import origin, packaged
 from distill.config import CONFIGS, Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
-from distill.runs import TEACHER_NAME, identity_of
+from distill.runs import TEACHER_NAME
 from distill.session import SUMMARY_NAME
 from distill.settings import merge
 from distill.table import portable
 from distill.table.schema import BuiltSet, Row, Table
 from distill.table.wish import Wish
-from manifests.canonical import canonical_json
 from manifests.digest import file_digest
 
 EVERY = "eval.every"
@@ -33,6 +31,7 @@ class Job:
     ``name`` is the path of what it makes, ``also`` are further files that others need of it, and ``identity`` is
     what it is made from, as plain values without paths. A training has a ``config``, and in an epoch either ``n``
     samples, or all images of the input ``epoch_of``; a set has ``n`` patches, if they are known, and no config.
+    ``run`` is the table's run that it does for one seed.
     """
 
     name: str
@@ -44,6 +43,7 @@ class Job:
     config: Config | SupervisedConfig | None = None
     n: int | None = None
     epoch_of: str | None = None
+    run: str | None = None
 
     @property
     def command(self) -> str:
@@ -74,8 +74,8 @@ def _identity(job: Job, wish: Wish) -> dict[str, Any]:
     """What decides the results of a job, but for those of the jobs it needs."""
     value: dict[str, Any] = {"command": portable.command(job.argv, wish)}
     if job.config is not None:
-        config = identity_of(job.config, every=job.config.eval.every)
-        value["config"] = hashlib.sha256(canonical_json(config)).hexdigest()
+        config = origin.moving(job.config.model_dump(mode="json"))
+        value["config"] = config | {"eval": {"every": job.config.eval.every}}
     for word in job.argv:
         path = Path(word)
         if path.is_absolute() and (digest := wish.digests.get(path)):
@@ -83,6 +83,14 @@ def _identity(job: Job, wish: Wish) -> dict[str, Any]:
         elif path.is_absolute() and path.suffix in (".yaml", ".yml") and job.config is None:
             value[f"{DIGEST_OF}{path.name}"] = file_digest(path)
     return value
+
+
+def without_seed(made_from: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a run called ``name`` is made from, but for its seed: the same for all of which the table gives a mean."""
+    seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
+    value = dict(made_from) | {"command": str(made_from.get("command")).replace(seed, "")}
+    config = value.get("config")
+    return value | ({"config": origin.without_seed(config)} if isinstance(config, dict) else {})
 
 
 def jobs_of(table: Table, wish: Wish, row: Row) -> list[str]:
@@ -187,6 +195,7 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
                 config=_parse(f"runs.{name}", run.config, own, wish, Config),
                 n=n,
                 epoch_of=packed.pack if packed else None,
+                run=name,
             )
 
 
