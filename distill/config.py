@@ -8,9 +8,10 @@ from distill.augment import AugmentConfig
 from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.engine import Compile
 from distill.errors import DistillError
-from distill.losses import UNTEMPERED, LossConfig, TemperedLossConfig
-from distill.optim import OPTIMISERS, OptimConfig
+from distill.losses import LossConfig, TemperedLossConfig
+from distill.optim import OptimConfig
 from distill.precision import PrecisionChoice
+from distill.settings import lay_over
 from distill.teacher import TeacherConfig
 from distill.weights import MeanTriple, StdTriple
 from manifests.faults import describe
@@ -179,7 +180,8 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     ``where`` is what errors call it: its packaged name, or its file as the user gave it.
 
     Raises:
-        DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known.
+        DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known. Or the
+            overrides contradict themselves.
     """
     try:
         value = parse_yaml(text)
@@ -190,41 +192,8 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
     if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
         raise DistillError(f"config {where}: is a config of {other.command}; this is {model.command}")
-    _drop_unused(value, overrides)
-    for key, item in overrides.items():
-        _override(value, key, item)
+    lay_over(value, overrides)
     try:
         return model.model_validate(read_counts(value, model))
     except ValidationError as error:
         raise DistillError(f"config {where}: {describe(error, model)}") from error
-
-
-def _drop_unused(value: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """Drop the file's keys of an optimiser or schedule that ``overrides`` replace by one that does not have them."""
-    held = value.get("optim")
-    if not isinstance(held, dict):
-        return
-    name, schedule = overrides.get("optim.name"), overrides.get("optim.schedule")
-    if isinstance(name, str) and name in OPTIMISERS:
-        known = {key for model in OPTIMISERS.values() for key in model.model_fields}
-        for key in known - OPTIMISERS[name].model_fields.keys():
-            held.pop(key, None)
-    if schedule is not None and schedule != "milestones":
-        for key in ("milestones", "gamma", *(("warmup",) if schedule == "onecycle" else ())):
-            held.pop(key, None)
-
-
-def _override(value: dict[str, Any], key: str, item: Any) -> None:
-    group, _, name = key.partition(".")
-    if not name or "." in name:
-        raise DistillError(f"--set {key}: expected GROUP.KEY=VALUE, such as optim.lr=0.001")
-    inner = value.setdefault(group, {})
-    if not isinstance(inner, dict):
-        raise DistillError(f"--set {key}: {group!r} is no group of keys")
-    if key in ("train.samples", "train.epochs"):  # one replaces the other
-        inner.pop("epochs" if name == "samples" else "samples", None)
-    if (
-        key == "loss.name" and isinstance(item, str) and item in UNTEMPERED
-    ):  # which leave the config's temperature without a use
-        inner.pop("temperature", None)
-    inner[name] = item

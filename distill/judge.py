@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError, Say, ignore
 from distill.evaluate import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
@@ -67,7 +66,7 @@ class Judge:
         logits, labels = self._logits(network), self.data.labels
         result: dict[str, Any] = self._compare(logits)
         result["eval_images"] = len(labels)
-        result["eval_sha256"] = self.data.digest()
+        result["eval_sha256"] = self.data.sha256
         result[f"{self.prefix}per_class"] = per_class_top1(logits, labels)
         if self.teacher_logits is not None:
             result["teacher_top1"] = self.teacher_top1
@@ -131,12 +130,5 @@ def tell_unmeasured(
     command = f"distill eval --weights {shell_word(str(weights))} --data {shell_word(str(data))}"
     if summary.get(f"{prefix}top1") is None:
         say(f"it was not evaluated: {command}")
-    elif summary.get("eval_sha256") not in (None, _digest_as_read(data, size, summary)):
+    elif summary.get("eval_sha256") not in (None, load_labelled(data, size, say=ignore).sha256):
         say(f"its figures are of other evaluation data than {data}; of this: {command}")
-
-
-def _digest_as_read(data: Path, size: int, summary: dict[str, Any]) -> str:
-    """Return the digest of evaluation data with its labels matched to the classes of a run that has ended."""
-    found = load_labelled(data, size, say=ignore)
-    num_classes, names = int(summary["num_classes"]), summary.get("classes") or ()
-    return match_classes(found, num_classes, names, data, ignore).digest()

@@ -15,8 +15,9 @@ from distill.engine import Engine
 from distill.errors import DistillError
 from distill.labels import LabelsManifest, open_logits, read_labels, require_same, require_same_view
 from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
-from distill.teacher import Teacher, load_teacher
+from distill.teacher import Teacher, TeacherConfig, load_teacher
 from distill.weights import Triple
+from manifests.digest import file_digest
 
 
 class Lesson(Protocol):
@@ -165,6 +166,17 @@ class StoredLesson:
             )
         logits = open_logits(self.folder, self.labels, view.period)
         return StoredTeacher(logits=logits, device=engine.device, ranks=view.ranks)
+
+
+def teacher_digest(config: TeacherConfig) -> str | None:
+    """SHA-256, as hex, of the file of the teacher that ``config`` names, or that its stored logits name.
+
+    Raises:
+        DistillError: the stored logits cannot be read.
+    """
+    if config.labels is not None:
+        return read_labels(config.labels).teacher.sha256
+    return None if config.weights is None else file_digest(config.weights)
 
 
 def open_lesson(config: Config, set_id: str, device: torch.device) -> Lesson:

@@ -75,7 +75,7 @@ def cross_entropy(student: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(_wide(student), _wide(target))
 
 
-_TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "kl": kl_loss,
     "reverse-kl": reverse_kl_loss,
     "js": jensen_shannon_loss,
@@ -114,7 +114,7 @@ def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
     """The loss that ``config`` names, as a function of student and teacher logits, both (B, classes)."""
     if isinstance(config, UntemperedLossConfig):
         return UNTEMPERED[config.name]
-    tempered, temperature = _TEMPERED[config.name], config.temperature
+    tempered, temperature = TEMPERED[config.name], config.temperature
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         return tempered(student, teacher.detach(), temperature)

@@ -22,7 +22,7 @@ from distill.estimate import WORTH_STEPS, Cost, estimate
 from distill.evaluate import logits_of
 from distill.judge import Judge, Verdict, require_top1, tell_unmeasured
 from distill.labels import read_labels
-from distill.lesson import Lesson, LiveLesson, open_lesson
+from distill.lesson import Lesson, LiveLesson, open_lesson, teacher_digest
 from distill.loop import Loop
 from distill.losses import make_loss
 from distill.models import require_size
@@ -34,7 +34,7 @@ from distill.runs import (
     average_of,
     begin,
     conduct,
-    config_digest,
+    config_digests,
     finish,
     identity_of,
     make_engine,
@@ -42,6 +42,7 @@ from distill.runs import (
     run_directory,
 )
 from distill.sample import keep_sample
+from distill.seeds import Known
 from distill.teacher import Teacher, load_teacher
 from manifests import PatchSet, open_patchset
 
@@ -123,13 +124,27 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         "set_id": patchset.manifest.set_id,
         "teacher_arch": config.teacher.arch,
         "teacher_sha256": lesson.sha256,
-        "config_sha256": config_digest(config, loop.view),
         "seed": config.train.seed,
-    }
+    } | config_digests(config, loop.view, logits=lesson.identity)
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
     verdict = judge.judge(loop.result) if judge else Verdict(summary={}, classes={})
     verdict = dataclasses.replace(verdict, summary=nothing | verdict.summary)
     return ranks.from_first(lambda: finish(loop, progress, out, STUDENT_NAME, network, verdict, origin))
+
+
+def known_digests(config: Config, shards: Path) -> Known:
+    """Digests of what a run of ``config`` on the set in ``shards`` is made from and judged on."""
+    manifest = open_patchset(shards).manifest
+
+    def evaluation() -> str | None:
+        size = config.augment.output_size(manifest.size)
+        return None if config.eval.data is None else load_labelled(config.eval.data, size, say=ignore).sha256
+
+    return {
+        "set_id": lambda: manifest.set_id,
+        "teacher_sha256": lambda: teacher_digest(config.teacher),
+        "eval_sha256": evaluation,
+    }
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from distill.judge import Measure, Verdict
 from distill.loop import Loop, Progress
 from distill.models import build_model
 from distill.models.norms import set_batch_norms
+from distill.origin import moving, without_seed
 from distill.precision import choose_precision
 from distill.randomness import Stream
 from distill.ranks import ALONE, Ranks
@@ -125,35 +126,22 @@ def _is_result(path: Path, sha256: str, most: int) -> bool:
     return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
-_NEWER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {
-    "bn_momentum": None,
-    "bn_eps": None,
-}
-"""Keys that came after the first checkpoints, with their defaults: at these, no identity has them."""
-
-
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
     """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
-    value = config.model_dump(mode="json")
-    for name in ("workers", "cache", "cache_dir", "window"):
-        value["data"].pop(name, None)
-    for name in ("checkpoint_seconds", "log_steps", "tensorboard"):
-        value["train"].pop(name)
-    for name in ("weights", "labels"):
-        value.get("teacher", {}).pop(name, None)
-    for name in ("optim", "student", "network"):
-        part = value.get(name, {})
-        for key in [key for key, default in _NEWER_KEYS.items() if key in part and part[key] == default]:
-            del part[key]
-    return {group: json.dumps(value[group]) for group in value if group not in ("eval", "paper")} | more
+    return {group: json.dumps(value) for group, value in moving(config.model_dump(mode="json")).items()} | more
 
 
-def config_digest(config: Config | SupervisedConfig, view: View) -> str:
-    """SHA-256, as hex, of all in ``config`` that moves a weight, with the order it gave ``view``.
+def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -> dict[str, str]:
+    """SHA-256, as hex, of all in ``config`` that moves a weight, with the order it gave ``view``; and without seeds.
 
-    It is the same wherever files and caches lie.
+    They are the same wherever files and caches lie. The second is of ``more`` too.
     """
-    return hashlib.sha256(canonical_json(identity_of(config, view=view.describe()))).hexdigest()
+    described = view.describe()
+    seedless = {"config": without_seed(moving(config.model_dump(mode="json"))), "view": without_seed(described)}
+    return {
+        "config_sha256": hashlib.sha256(canonical_json(identity_of(config, view=described))).hexdigest(),
+        "config_sha256_without_seed": hashlib.sha256(canonical_json(seedless | more)).hexdigest(),
+    }
 
 
 def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say, ranks: Ranks = ALONE) -> Engine:

@@ -1,16 +1,24 @@
 """Several runs that differ in their seed: mean and deviation of what they reached."""
 
 import json
+import re
 import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill import origin
 from distill.checkpoint import holds_checkpoint
+from distill.config import Config, SupervisedConfig
 from distill.errors import DistillError
-from distill.session import SUMMARY_NAME
-from manifests.files import write_atomically
+from distill.session import CONFIG_NAME, SUMMARY_NAME, finished_summary
+from manifests.errors import PatchSetError
+from manifests.files import read_regular_file, write_atomically
 from manifests.system_files import entries
+from manifests.yaml_core import parse_yaml
 
+_SEED_FOLDER = re.compile(r"seed\d+")
+_MOST_BYTES = 1 << 20
 FIGURES = ("top1", "top5")
 SHARED = ("agreement", "kl_to_teacher")
 
@@ -27,22 +35,61 @@ def check_seeds_folder(out: Path, resume: bool) -> None:
         raise DistillError(f"{out}: is not empty; add --resume to go on with its runs, or choose another --out")
 
 
+Known = Mapping[str, Callable[[], str | None]]
+"""Digests that a run's summary will have, by their keys in ``origin.DIGESTS``; computed where they are needed."""
+
+
+def require_same_origin(out: Path, config: Config | SupervisedConfig, known: Known) -> None:
+    """Make sure that runs of ``config`` may have a mean with the seeds that ``out`` holds; nothing is run for that.
+
+    Raises:
+        DistillError: a seed there is of another config, set, teacher or other data, or is damaged.
+    """
+    digests: dict[str, str | None] = {}
+    for folder in sorted(out.glob("seed*")):
+        if not (_SEED_FOLDER.fullmatch(folder.name) and (folder / CONFIG_NAME).is_file()):
+            continue
+        held = _origin_of(folder)
+        for key in known:
+            if held[key] is not None and key not in digests:
+                digests[key] = known[key]()
+        wanted = origin.origin(parse_yaml(config.to_yaml()), {})
+        wanted |= {
+            key: digests.get(key) or held[key] for key in origin.DIGESTS
+        }  # what is not known yet is no difference
+        if different := origin.difference(held, wanted):
+            label, old, new = different
+            raise DistillError(
+                f"{folder}: {label} was {old}, is now {new}, and a mean is over seeds that share it; "
+                "choose another --out"
+            )
+
+
+def _origin_of(folder: Path) -> dict[str, Any]:
+    try:
+        config = parse_yaml(read_regular_file(folder / CONFIG_NAME, _MOST_BYTES).decode())
+        summary = finished_summary(folder) or {}
+    except (OSError, ValueError, PatchSetError) as error:
+        raise DistillError(f"{folder}: damaged: {error}; choose another --out") from error
+    if not isinstance(config, dict):
+        raise DistillError(f"{folder / CONFIG_NAME}: damaged: expected groups of keys; choose another --out")
+    return origin.origin(config, summary)
+
+
 def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
     """Write ``out/summary.json`` over runs' summaries, and return its top-1 as a line.
 
     ``mean`` and ``deviation`` (of the sample, n - 1; null for one run) are given for every figure all runs have.
 
     Raises:
-        DistillError: they were measured on different evaluation data.
+        DistillError: the runs differ in more than their seeds.
     """
-    if len({summary.get("eval_sha256") for summary in summaries} - {None}) > 1:
-        raise DistillError(
-            f"{out}: its runs were measured on different evaluation data, so they have no mean; "
-            "measure each with distill eval, or choose another --out"
-        )
     names = [*(prefix + figure for figure in FIGURES), *SHARED]
     held = [name for name in names if all(summary.get(name) is not None for summary in summaries)]
     seeds = [summary["seed"] for summary in summaries]
+    origins = {f"seed{seed}": origin.origin({}, summary) for seed, summary in zip(seeds, summaries, strict=True)}
+    if held and (reason := origin.no_mean(origins, supervised=not prefix)):
+        raise DistillError(f"{out}: its seeds have no mean; {reason}; choose another --out")
     figures = {name: _spread([summary[name] for summary in summaries]) for name in held}
     write_atomically(out / SUMMARY_NAME, (json.dumps({"seeds": seeds, **figures}, indent=1) + "\n").encode())
     top1 = figures.get(f"{prefix}top1")

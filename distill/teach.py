@@ -27,13 +27,14 @@ from distill.runs import (
     average_of,
     begin,
     conduct,
-    config_digest,
+    config_digests,
     finish,
     identity_of,
     make_engine,
     new_network,
     run_directory,
 )
+from distill.seeds import Known
 from distill.targets import Labels
 from distill.weights import Triple
 
@@ -66,7 +67,7 @@ def teach(
             raise DistillError(f"{data}: images are {width}×{height}, expected square ones; set data.size")
         size = config.augment.output_size(images.size)
         require_size(config.network.arch, config.network.num_classes, size)
-        digest = images.digest()
+        digest = images.sha256
         identity = identity_of(config, data=digest)
         outline = outline_of(config.network.arch, config.network.num_classes)
         set_batch_norms(outline, momentum=config.network.bn_momentum, eps=config.network.bn_eps)
@@ -91,8 +92,23 @@ def teach(
             "data_sha256": digest,
         }
         verdict = judge.judge(loop.result) if judge else Verdict(summary={"top1": None}, classes={})
-        origin = {"config_sha256": config_digest(config, loop.view), "seed": config.train.seed}
+        origin = {"seed": config.train.seed} | config_digests(config, loop.view)
         return ranks.from_first(lambda: finish(loop, progress, out, TEACHER_NAME, network, verdict, origin))
+
+
+def known_digests(config: SupervisedConfig, data: Path) -> Known:
+    """Digests of what a run of ``config`` on ``data`` is made from and judged on."""
+
+    def evaluation() -> str | None:
+        if config.eval.data is None:
+            return None
+        size = load_labelled(data, config.data.size, "train", ignore).size
+        return load_labelled(config.eval.data, config.augment.output_size(size), say=ignore).sha256
+
+    return {
+        "data_sha256": lambda: load_labelled(data, config.data.size, "train", ignore).sha256,
+        "eval_sha256": evaluation,
+    }
 
 
 def estimate_teaching(config: SupervisedConfig, n: int, size: int, device: torch.device) -> Cost:

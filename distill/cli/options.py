@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 FILE = LocalPath()
 
+OPTIONS = {"teacher.weights": "teacher", "teacher.labels": "labels", "eval.data": "eval"}
+"""Config keys that an option sets."""
+
 
 def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     settings = {}
@@ -49,11 +52,11 @@ labels_option = click.option(
 
 
 def run_config(config_name: str, settings: dict[str, Any], **files: Path | None) -> "Config":
-    """The config of a run, with what options say of it; ``files`` are named as ``named`` takes them."""
+    """The config of a run, with what options say of it; ``files`` are as ``with_files`` takes them."""
     from distill.config import Config, parse_config  # noqa: PLC0415
 
     _, text = packaged.read(packaged.CONFIGS, config_name)
-    return parse_config(text, config_name, settings | named(**files), Config)
+    return parse_config(text, config_name, with_files(settings, **files), Config)
 
 
 def fetched(shards: Path | str, check: Callable[[], None]) -> Path:
@@ -63,12 +66,23 @@ def fetched(shards: Path | str, check: Callable[[], None]) -> Path:
     return local_folder(shards)
 
 
-def named(
-    *, teacher: Path | None = None, labels: Path | None = None, eval_data: Path | None = None
-) -> dict[str, Path]:
-    """The config keys that options naming files set."""
+def with_files(
+    settings: dict[str, Any],
+    *,
+    teacher: Path | None = None,
+    labels: Path | None = None,
+    eval_data: Path | None = None,
+) -> dict[str, Any]:
+    """``settings`` with the config keys that options naming files set.
+
+    Raises:
+        UsageError: ``settings`` have such a key already.
+    """
     keys = {"teacher.weights": teacher, "teacher.labels": labels, "eval.data": eval_data}
-    return {key: value for key, value in keys.items() if value is not None}
+    given = {key: value for key, value in keys.items() if value is not None}
+    for key in given.keys() & settings.keys():
+        raise click.UsageError(f"--set {key} and --{OPTIONS[key]} are both given; give one of them.")
+    return settings | given
 
 
 def parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -81,6 +95,16 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str |
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise click.BadParameter(f"{value!r}: expected different numbers from 0 up")
     return seeds
+
+
+def require_one_seed(settings: dict[str, Any], seeds: tuple[int, ...] | None) -> None:
+    """Refuse a seed that is said in two ways.
+
+    Raises:
+        UsageError: it is.
+    """
+    if seeds is not None and "train.seed" in settings:
+        raise click.UsageError("--set train.seed and --seeds are both given; give one of them.")
 
 
 seeds_option = click.option("--seeds", callback=parse_seeds, help="A run for each: 0,1,2; sets train.seed.")

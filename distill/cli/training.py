@@ -15,12 +15,13 @@ from distill.cli.options import (
     eval_option,
     fetched,
     labels_option,
-    named,
+    require_one_seed,
     resume_option,
     seeds_option,
     set_option,
     shards_option,
     teacher_option,
+    with_files,
 )
 from manifests.terminal import InterruptedProgram, printable, say, shell_word
 
@@ -65,14 +66,15 @@ def train(
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
     from distill.config import Config, parse_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
-    from distill.run import check_inputs  # noqa: PLC0415
+    from distill.run import check_inputs, known_digests  # noqa: PLC0415
     from distill.run import train as run_train  # noqa: PLC0415
     from distill.sample import photo_option  # noqa: PLC0415
-    from distill.seeds import check_seeds_folder  # noqa: PLC0415
+    from distill.seeds import check_seeds_folder, require_same_origin  # noqa: PLC0415
     from manifests import open_patchset  # noqa: PLC0415
 
     name, text = packaged.read(packaged.CONFIGS, config_name)
-    settings |= named(teacher=teacher, labels=labels, eval_data=eval_data)
+    settings = with_files(settings, teacher=teacher, labels=labels, eval_data=eval_data)
+    require_one_seed(settings, seeds)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, config_name, settings | seed, Config)
@@ -99,6 +101,7 @@ def train(
         f"student {first.student.arch}",
         "student_",
         FOLLOWS_TRAIN + photo_option(open_patchset(patches).manifest),
+        lambda folder: require_same_origin(folder, first, known_digests(first, patches)),
         resume=resume,
     )
 
@@ -132,10 +135,12 @@ def teacher(
     """
     from distill.config import SupervisedConfig, parse_config  # noqa: PLC0415
     from distill.device import pick_device  # noqa: PLC0415
-    from distill.teach import teach  # noqa: PLC0415
+    from distill.seeds import require_same_origin  # noqa: PLC0415
+    from distill.teach import known_digests, teach  # noqa: PLC0415
 
     name, text = packaged.read(packaged.CONFIGS, config_name)
-    settings |= named(eval_data=eval_data)
+    settings = with_files(settings, eval_data=eval_data)
+    require_one_seed(settings, seeds)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, config_name, settings | seed, SupervisedConfig)
@@ -143,7 +148,19 @@ def teacher(
         return teach(config, data, folder, resume=resume, device=picked, say=say, ranks=ranks)
 
     first = parse_config(text, config_name, settings, SupervisedConfig)
-    _run_all(ranks, run, out, name, seeds, first.train.seed, first.network.arch, "", FOLLOWS_TEACHER, resume=resume)
+    _run_all(
+        ranks,
+        run,
+        out,
+        name,
+        seeds,
+        first.train.seed,
+        first.network.arch,
+        "",
+        FOLLOWS_TEACHER,
+        lambda folder: require_same_origin(folder, first, known_digests(first, data)),
+        resume=resume,
+    )
 
 
 def _run_all(
@@ -156,12 +173,14 @@ def _run_all(
     what: str,
     prefix: str,
     following: str,
+    check_origin: Callable[[Path], None],
     *,
     resume: bool,
 ) -> None:
     """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; the first rank prints results.
 
-    ``following`` is the command that may follow, with a place for the run directory.
+    ``following`` is the command that may follow, with a place for the run directory; ``check_origin`` refuses a
+    folder whose seeds have no mean with those to come.
     """
     from distill.seeds import check_seeds_folder, summarise  # noqa: PLC0415
     from distill.session import InterruptedRun  # noqa: PLC0415
@@ -177,6 +196,7 @@ def _run_all(
             return
         if ranks.first:
             check_seeds_folder(out, resume)
+            check_origin(out)
         summaries = []
         for each in seeds:
             folder = out / f"seed{each}"

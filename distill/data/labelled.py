@@ -36,7 +36,8 @@ class LabelledImages:
 
     ``names`` are those of the classes, by number, as far as they are known. ``numbered`` tells whether the data
     itself gives each image a class number; else a label is the place of a class folder among the others.
-    ``digests`` has the SHA-256 of each image's pixels before it was resized, and ``where`` what was read.
+    ``digests`` has the SHA-256 of each image's pixels before it was resized; ``sha256``, in hex, is over all pixels
+    and labels as they were read. ``where`` says what was read.
     """
 
     images: Tensor
@@ -44,6 +45,7 @@ class LabelledImages:
     names: tuple[str, ...] = ()
     numbered: bool = True
     digests: tuple[bytes, ...] = ()
+    sha256: str = ""
     where: str = ""
 
     def __post_init__(self) -> None:
@@ -54,12 +56,6 @@ class LabelledImages:
     def size(self) -> int:
         """Pixels a side; images are square."""
         return self.images.shape[1]
-
-    def digest(self) -> str:
-        """SHA-256 over pixels and labels, as hex."""
-        state = hashlib.sha256(self.images.contiguous().numpy().data)
-        state.update(self.labels.contiguous().numpy().data)
-        return state.hexdigest()
 
     def __str__(self) -> str:
         """Return how many images of how many classes were found, and where."""
@@ -147,9 +143,13 @@ def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes]], path: Path) ->
         raise DistillError(
             f"{path}: images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; give --size or data.size"
         )
+    images, labels = np.stack([image for image, _ in decoded]), np.array(found.labels, dtype=np.int64)
+    state = hashlib.sha256(images.data)
+    state.update(labels.data)
     return LabelledImages(
-        images=torch.from_numpy(np.stack([image for image, _ in decoded])),
-        labels=torch.tensor(found.labels),
+        images=torch.from_numpy(images),
+        labels=torch.from_numpy(labels),
+        sha256=state.hexdigest(),
         names=found.classes,
         numbered=found.numbered,
         digests=tuple(digest for _, digest in decoded),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import DistillError
+from distill.origin import origin
 from distill.report.files import Classes, NetworkPart, Place, Places, RunConfig, Summary
 from distill.runs import CLASSES_NAME
 from distill.sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
@@ -75,6 +76,11 @@ class RunRecord:
     def seed(self) -> int:
         """Of its config."""
         return self.config.train.seed
+
+    def origin(self) -> dict[str, Any]:
+        """What it shares with runs of which it may be one of a mean."""
+        summary = {} if self.summary is None else self.summary.model_dump()
+        return origin(self.config.model_dump(mode="json", exclude_unset=True), summary)
 
     def figure(self, name: str) -> Any:
         """A figure of the summary by its bare name, such as ``top1``; None where there is none."""

@@ -5,8 +5,10 @@ import json
 import re
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from distill.origin import no_mean
 from distill.report.collect import RunRecord
 
 _SEED_FOLDER = re.compile(r"seed\d+")
@@ -48,30 +50,50 @@ def overview(records: list[RunRecord]) -> dict[str, Any]:
         }
         for number, (name, record) in enumerate(zip(names_of(records), records, strict=True))
     ]
-    return {"rows": rows, "spreads": _spreads(records), "bars": _bars(rows)}
+    notes = [*other_data(records), *without_mean(records)]
+    return {"rows": rows, "spreads": _spreads(records), "bars": _bars(rows), "notes": notes}
 
 
 def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         if record.figure("top1") is not None:
-            config = record.config.model_dump(mode="json")
-            config["train"].pop("seed")
-            (config.get("data") or {}).pop("view_seed", None)
-            key = json.dumps(
-                [config, record.figure("set_id"), record.figure("eval_sha256")], sort_keys=True, default=str
-            )
-            groups.setdefault(key, []).append(record)
+            groups.setdefault(json.dumps(record.origin(), sort_keys=True), []).append(record)
     spreads = []
     for runs in groups.values():
-        copies_once = {(run.seed, run.figure("sha256") or run.folder): run for run in runs}
-        group = list(copies_once.values())
-        if len(group) > 1:
+        group = _once(runs)
+        if len(group) > 1 and no_mean(_origins(group), supervised=group[0].supervised) is None:
             top1 = [record.figure("top1") for record in group]
             seeds = ", ".join(str(record.seed) for record in group)
             spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1)}
             spreads.append({"title": group[0].title, "set": set_name(group[0]), "seeds": seeds, **spread})
     return spreads
+
+
+def _once(runs: list[RunRecord]) -> list[RunRecord]:
+    """Runs without copies."""
+    return list({(run.seed, run.figure("sha256") or run.folder): run for run in runs}.values())
+
+
+def _origins(runs: list[RunRecord]) -> dict[str, dict[str, Any]]:
+    return dict(zip(names_of(runs), (run.origin() for run in runs), strict=True))
+
+
+def without_mean(records: list[RunRecord]) -> list[str]:
+    """Of seeds that lie in one folder and have no mean, why; a sentence for each folder."""
+    folders: dict[Path, list[RunRecord]] = {}
+    for record in records:
+        path = record.folder.resolve()
+        if _SEED_FOLDER.fullmatch(path.name) and record.figure("top1") is not None:
+            folders.setdefault(path.parent, []).append(record)
+    reasons = {folder: no_mean(_origins(runs), supervised=runs[0].supervised) for folder, runs in folders.items()}
+    return [f"The seeds of {folder.name} have no mean. {reason}" for folder, reason in reasons.items() if reason]
+
+
+def other_data(records: list[RunRecord]) -> list[str]:
+    """A sentence where runs were measured on different evaluation data, so that their figures do not compare."""
+    measured = {record.figure("eval_sha256") for record in records if record.figure("top1") is not None} - {None}
+    return ["The runs were measured on different evaluation data: do not compare them."] if len(measured) > 1 else []
 
 
 def _bars(rows: list[dict[str, Any]]) -> list[Bar]:
@@ -101,14 +123,14 @@ def shared_teacher(records: list[RunRecord]) -> float | None:
 
 
 def lines(records: list[RunRecord]) -> list[str]:
-    """What each run reached, as a line of text."""
+    """What each run reached, as a line of text; and what keeps them from being compared."""
     found = []
     for name, record in zip(names_of(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")
         reached = "not evaluated" if top1 is None else f"top-1 {top1:.2f} %"
         state = "unfinished" if record.summary is None else reached + (f" after {seen:,} samples" if seen else "")
         found.append(f"{name}: {record.title}, {set_name(record) or 'no set'}: {state}")
-    return found
+    return [*found, *other_data(records), *without_mean(records)]
 
 
 def set_name(record: RunRecord) -> str:

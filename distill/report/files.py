@@ -42,6 +42,7 @@ class Summary(_File):
     data_sha256: str | None = None
     teacher_sha256: str | None = None
     config_sha256: str | None = None
+    config_sha256_without_seed: str | None = None
     sha256: str | None = None
     environment: dict[str, Any] = {}
 

@@ -1,23 +1,24 @@
 """A table as jobs: commands of the two programs, what each needs, and the file that each ends with."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill import packaged
+from distill import origin, packaged
 from distill.config import Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
-from distill.runs import TEACHER_NAME, identity_of
+from distill.runs import TEACHER_NAME
 from distill.session import SUMMARY_NAME
+from distill.settings import merge
 from distill.table import portable
-from distill.table.schema import BuiltSet, Row, Run, Table
+from distill.table.schema import BuiltSet, Row, Table
 from distill.table.wish import Wish
-from manifests.canonical import canonical_json
 from manifests.digest import file_digest
 from manifests.terminal import shell_word
+
+EVERY = "eval.every"
 
 DIGEST_OF = "sha256 of "
 """Stands before a file's name, or an input's variable, in what a job is made from."""
@@ -30,6 +31,7 @@ class Job:
     ``name`` is the path of what it makes, ``also`` are further files that others need of it, and ``identity`` is
     what it is made from, as plain values without paths. A training has a ``config``, and in an epoch either ``n``
     samples, or all images of the input ``epoch_of``; a set has ``n`` patches, if they are known, and no config.
+    ``run`` is the table's run that it does for one seed.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Job:
     config: Config | SupervisedConfig | None = None
     n: int | None = None
     epoch_of: str | None = None
+    run: str | None = None
 
     @property
     def command(self) -> str:
@@ -71,8 +74,8 @@ def _identity(job: Job, wish: Wish) -> dict[str, Any]:
     """What decides the results of a job, but for those of the jobs it needs."""
     value: dict[str, Any] = {"command": portable.command(job.argv, wish)}
     if job.config is not None:
-        config = identity_of(job.config, every=job.config.eval.every)
-        value["config"] = hashlib.sha256(canonical_json(config)).hexdigest()
+        config = origin.moving(job.config.model_dump(mode="json"))
+        value["config"] = config | {"eval": {"every": job.config.eval.every}}
     for word in job.argv:
         path = Path(word)
         if path.is_absolute() and (digest := wish.digests.get(path)):
@@ -80,6 +83,14 @@ def _identity(job: Job, wish: Wish) -> dict[str, Any]:
         elif path.is_absolute() and path.suffix in (".yaml", ".yml") and job.config is None:
             value[f"{DIGEST_OF}{path.name}"] = file_digest(path)
     return value
+
+
+def without_seed(made_from: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a run called ``name`` is made from, but for its seed: the same for all of which the table gives a mean."""
+    seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
+    value = dict(made_from) | {"command": str(made_from.get("command")).replace(seed, "")}
+    config = value.get("config")
+    return value | ({"config": origin.without_seed(config)} if isinstance(config, dict) else {})
 
 
 def jobs_of(table: Table, wish: Wish, row: Row) -> list[str]:
@@ -127,7 +138,7 @@ def _patches(table: Table, wish: Wish, name: str, built: BuiltSet) -> int:
     if wish.scale >= 1:
         return built.n
     seen = (
-        _samples(_parse(f"runs.{key}", run.config, _settings(table, run, wish), wish, Config), built.n, wish)
+        _samples(_parse(f"runs.{key}", run.config, _settings(table, key, wish), wish, Config), built.n, wish)
         for key, run in table.runs.items()
         if run.shards == name
     )
@@ -143,9 +154,9 @@ def _networks(table: Table, wish: Wish) -> Iterable[Job]:
     for name, network in table.networks.items():
         if network.config is None or name in wish.teachers or network.data not in wish.inputs:
             continue
-        settings = {**network.set, **wish.teacher_settings}
+        settings = _merge(f"networks.{name}", network.set, wish.teacher_settings)
         config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
-        settings |= _shortened(config.train.samples, config.train.epochs, wish.teacher_scale)
+        settings = merge(settings, _shortened(config.train.samples, config.train.epochs, wish.teacher_scale))
         config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
         data = str(wish.inputs[network.data])
         argv = ("distill", "teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
@@ -157,18 +168,18 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
     for name, run in table.runs.items():
         if missing(table, wish, name):
             continue
-        settings = _settings(table, run, wish)
+        settings = _settings(table, name, wish)
         config = _parse(f"runs.{name}", run.config, settings, wish, Config)
         packed = table.packs.get(run.shards)
         n = table.sets[run.shards].n if packed is None else None
         if wish.scale != 1 and n is not None:
-            settings["train.samples"] = _samples(config, n, wish)
+            settings = merge(settings, {"train.samples": _samples(config, n, wish)})
         elif wish.scale != 1:
-            settings |= _shortened(config.train.samples, config.train.epochs, wish.scale)
+            settings = merge(settings, _shortened(config.train.samples, config.train.epochs, wish.scale))
         if run.evaluations:
             if n is None and config.train.samples is None:
                 raise DistillError(f"runs.{name}.evaluations: of a pack in epochs; set train.samples")
-            settings["eval.every"] = max(_samples(config, n or 0, wish) // run.evaluations, 1)
+            settings[EVERY] = max(_samples(config, n or 0, wish) // run.evaluations, 1)
         given = wish.teachers.get(run.teacher)
         needs = (f"sets/{run.shards}", *(() if given else (f"networks/{run.teacher}",)))
         teacher = str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"
@@ -184,6 +195,7 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
                 config=_parse(f"runs.{name}", run.config, own, wish, Config),
                 n=n,
                 epoch_of=packed.pack if packed else None,
+                run=name,
             )
 
 
@@ -193,8 +205,15 @@ def _training(path: str, argv: tuple[str, ...], settings: Mapping[str, Any], **m
     return Job(name=path, argv=argv, result=f"{path}/{SUMMARY_NAME}", **more)
 
 
-def _settings(table: Table, run: Run, wish: Wish) -> dict[str, Any]:
-    return {**table.variant(wish.variant), **run.set, **wish.settings}
+def _settings(table: Table, name: str, wish: Wish) -> dict[str, Any]:
+    return _merge(f"runs.{name}", table.variant(wish.variant), table.runs[name].set, wish.settings)
+
+
+def _merge(where: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return merge(*layers)
+    except DistillError as error:
+        raise DistillError(f"{where}: {error}") from error
 
 
 def _parse(where: str, name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:

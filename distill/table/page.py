@@ -8,6 +8,7 @@ from html import escape as html_escape
 import jinja2
 
 from distill.estimate import duration
+from distill.origin import DIGESTS
 from distill.table.results import Line
 from distill.table.schema import Table
 
@@ -15,10 +16,7 @@ HEADINGS = ("", "paper", "ours", "difference", "samples", "time", "set", "teache
 SHORT = 8
 LEGEND = "Top-1 in percent at the last step; ± is the deviation over seeds. Times are of training alone."
 NAMES = {
-    "set_id": "patch set (set_id)",
-    "data_sha256": "training images",
-    "eval_sha256": "evaluation images and labels",
-    "teacher_sha256": "teacher's file",
+    **DIGESTS,
     "config_sha256": "config, with the order it gives",
     "sha256": "result's file",
 }

@@ -14,13 +14,18 @@ from distill.config import Config
 from distill.data.labelled import count_images
 from distill.errors import DistillError
 from distill.fit import require_network
-from distill.table.jobs import Job, jobs_of, make_jobs, missing
+from distill.table.jobs import EVERY, Job, jobs_of, make_jobs, missing
 from distill.table.pins import pin
 from distill.table.schema import PHOTO, Row, Table
 from distill.table.wish import Wish
 from distill.weights import load_weights
 
-SEED = "train.seed"
+OPTIONS = {
+    "train.seed": "say --seeds, which gives each run its own",
+    "teacher.weights": "say --teacher NETWORK=FILE",
+    "eval.data": "say --input, whose test images judge every row",
+}
+"""Keys that are not for ``--set``, because an option of ``distill reproduce`` sets them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,8 +77,13 @@ def _check(table: Table, wish: Wish) -> None:
     Raises:
         DistillError: it has no such input or network, or a file is not there.
     """
-    if SEED in {**wish.settings, **wish.teacher_settings}:
-        raise DistillError(f"--set {SEED}: say --seeds, which gives each run its own")
+    for option, settings in (("--set", wish.settings), ("--teacher-set", wish.teacher_settings)):
+        for key in settings:
+            if key in OPTIONS:
+                raise DistillError(f"{option} {key}: {OPTIONS[key]}")
+    evaluated = sorted(name for name, run in table.runs.items() if run.evaluations)
+    if evaluated and EVERY in wish.settings:
+        raise DistillError(f"--set {EVERY}: the table says how often {evaluated[0]} is evaluated; leave it out")
     known = table.inputs()
     for option, given, names in (("--input", wish.inputs, known), ("--teacher", wish.teachers, table.networks)):
         for name, path in given.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.errors import DistillError
 from distill.table import portable
-from distill.table.jobs import DIGEST_OF, Job
+from distill.table.jobs import DIGEST_OF, Job, without_seed
 from distill.table.wish import Wish
 from manifests.canonical import parse_json
 from manifests.diff import differences
@@ -54,7 +54,25 @@ def require_own(out: Path, wish: Wish, jobs: Iterable[Job]) -> None:
         record = read_record(out, job.name)
         if record is not None and _begun(out, job):
             _require_same(out, job.name, record["made_from"], dict(job.identity))
+        if job.run is not None:
+            for name in seeds_of(out, job.run):
+                _require_same_but_seed(out, name, job)
     _require_same_inputs(out, wish)
+
+
+def seeds_of(out: Path, run: str) -> list[str]:
+    """The jobs of a run that were begun, by seed."""
+    paths = (out / RECORDS / "runs" / run).glob("seed*.json")
+    numbers = sorted(int(path.stem[4:]) for path in paths if path.stem[4:].isdigit())
+    return [f"runs/{run}/seed{number}" for number in numbers]
+
+
+def _require_same_but_seed(out: Path, name: str, job: Job) -> None:
+    """Hold what the run ``name`` was made from against a ``job`` of the same run, with which it is to have a mean."""
+    record = read_record(out, name)
+    if record is not None and (out / name).exists():
+        held, wanted = without_seed(record["made_from"], name), without_seed(job.identity, job.name)
+        _require_same(out, f"{name}, which {job.name} is to have a mean with,", held, wanted)
 
 
 def _require_same_inputs(out: Path, wish: Wish) -> None:
@@ -73,10 +91,21 @@ def _begun(out: Path, job: Job) -> bool:
 
 
 def _require_same(out: Path, what: str, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    found = [f"{path} was {old}, is now {new}" for path, old, new in differences(held, _plain(wanted))]
+    wanted = _plain(wanted)
+    found = [f"{path} was {old}, is now {new}" for path, old, new in differences(held, wanted) if path != "command"]
+    found += _different_words(held.get("command"), wanted.get("command"))
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise DistillError(f"{out}: {what} was begun otherwise: {found[0][:400]}{more}; choose another --out")
+
+
+def _different_words(held: Any, wanted: Any) -> list[str]:
+    """The words in which two commands differ, as a sentence; none where they do not."""
+    if held == wanted:
+        return []
+    before, after = str(held).split(), str(wanted).split()
+    old, new = ([word for word in a if word not in b] for a, b in ((before, after), (after, before)))
+    return [f"command had {' '.join(old) or 'less'}, has now {' '.join(new) or 'less'}"]
 
 
 def _plain(value: Any) -> Any:

@@ -5,11 +5,12 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
+from distill import origin
 from distill.errors import DistillError
 from distill.report.collect import RunRecord, read_run
 from distill.session import SUMMARY_NAME
 from distill.table.jobs import jobs_of, missing
-from distill.table.records import RECORDS, read_record
+from distill.table.records import read_record, seeds_of
 from distill.table.schema import Row, Table
 from distill.table.wish import Wish
 
@@ -48,8 +49,7 @@ class Line:
         return None if self.mean is None or self.paper is None else self.mean - self.paper
 
 
-DIGESTS = ("set_id", "data_sha256", "eval_sha256", "teacher_sha256", "config_sha256", "sha256")
-OTHER_DATA = "seeds were measured on different evaluation data, so they have no mean"
+DIGESTS = (*origin.DIGESTS, "config_sha256", "sha256")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,20 +70,13 @@ def done_commands(table: Table, out: Path) -> list[str]:
     names = [f"images/{name}" for name in table.images]
     names += [f"sets/{name}" for name in (*table.sets, *table.packs)]
     names += [f"networks/{name}" for name in table.networks]
-    names += [name for run in table.runs for name in _seeds(out, run)]
+    names += [name for run in table.runs for name in seeds_of(out, run)]
     commands = []
     for name in names:
         record = read_record(out, name)
         if record is not None and record["failed"] is None and record["done"]:
             commands.append(str(record["made_from"].get("command")))
     return commands
-
-
-def _seeds(out: Path, run: str) -> list[str]:
-    """The jobs of a run that were begun, by seed."""
-    paths = (out / RECORDS / "runs" / run).glob("seed*.json")
-    numbers = sorted(int(path.stem[4:]) for path in paths if path.stem[4:].isdigit())
-    return [f"runs/{run}/seed{number}" for number in numbers]
 
 
 def _ended(out: Path, name: str) -> Ended | None:
@@ -117,7 +110,7 @@ def _line(table: Table, wish: Wish, row: Row, out: Path) -> Line:
 
 
 def _begun(out: Path, table: Table, row: Row) -> list[str]:
-    return [f"networks/{row.of}"] if row.of in table.networks else _seeds(out, row.of)
+    return [f"networks/{row.of}"] if row.of in table.networks else seeds_of(out, row.of)
 
 
 def _with_figures(line: Line, held: list[RunRecord], after: float, states: list[str]) -> Line:
@@ -125,11 +118,13 @@ def _with_figures(line: Line, held: list[RunRecord], after: float, states: list[
     for key in DIGESTS if after == 1 else DIGESTS[:-1]:  # the last one is of the weights at the end
         values = [value for record in held if (value := record.figure(key))]
         digests |= {key: ", ".join(dict.fromkeys(values))} if values else {}
-    if ", " in digests.get("eval_sha256", ""):
-        return dataclasses.replace(line, digests=digests, state="; ".join([*states, OTHER_DATA]))
     points = [(record, point) for record in held if (point := _point(record, after)) is not None]
     if not points:
         return dataclasses.replace(line, digests=digests, state="; ".join([*states, "not evaluated then"]))
+    if len(points) < len(held):
+        states = [*states, f"{len(held) - len(points)} not evaluated then"]
+    if reason := _no_mean(points):
+        return dataclasses.replace(line, digests=digests, state="; ".join([*states, f"no mean: {reason}"]))
     return dataclasses.replace(
         line,
         top1=tuple(top1 for _, (_, top1) in points),
@@ -138,6 +133,16 @@ def _with_figures(line: Line, held: list[RunRecord], after: float, states: list[
         digests=digests,
         state="; ".join(states),
     )
+
+
+def _no_mean(points: list[tuple[RunRecord, tuple[float, float]]]) -> str | None:
+    """Why runs with figures have no mean; None where they have one."""
+    origins = {record.folder.name: record.origin() for record, _ in points}
+    if reason := origin.no_mean(origins, supervised=points[0][0].supervised):
+        return reason
+    (first, (samples, _)), *others = points
+    other = next((f"{seen:,.0f} in {record.folder.name}" for record, (seen, _) in others if seen != samples), None)
+    return None if other is None else f"samples: {samples:,.0f} in {first.folder.name}, {other}"
 
 
 def _seconds(record: RunRecord, samples: float) -> float:
@@ -157,7 +162,7 @@ def _point(record: RunRecord, after: float) -> tuple[float, float] | None:
 
 def _given(line: Line, table: Table, row: Row, out: Path) -> Line:
     """A teacher that the user gave, as measured before the runs that it taught."""
-    taught = [name for run in table.runs if table.runs[run].teacher == row.of for name in _seeds(out, run)]
+    taught = [name for run in table.runs if table.runs[run].teacher == row.of for name in seeds_of(out, run)]
     for name in taught:
         ended = _ended(out, name)
         record = None if ended is None else ended.record

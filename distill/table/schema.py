@@ -17,6 +17,14 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
 File = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$"), AfterValidator(expand_home)]
 """A packaged file's name, or a path beside the table."""
 
+SET_BY = {
+    "train.seed": "--seeds",
+    "teacher.weights": "--teacher",
+    "eval.data": "--input",
+    "eval.every": "evaluations",
+}
+"""Keys of a run's config that something else sets."""
+
 PHOTO, DATA, IMAGES = "a photo", "labelled data", "a folder of images"
 
 
@@ -102,13 +110,19 @@ class Table(_Part):
         for name, run in self.runs.items():
             _require(run.shards, self.sets | self.packs, f"runs.{name}.shards", "set or pack")
             _require(run.teacher, self.networks, f"runs.{name}.teacher", "network")
-            if "train.seed" in run.set:
-                raise ValueError(f"runs.{name}.set: train.seed is --seeds's")
+        for where, settings in self._all_settings():
+            if key := next((key for key in settings if key in SET_BY), None):
+                raise ValueError(f"{where}: {key} is not for a table; {SET_BY[key]} sets it")
         for number, row in enumerate(self.rows):
             _require(row.of, self.networks | self.runs, f"rows[{number}].of", "network or run")
             if row.after < 1 and not (row.of in self.runs and self.runs[row.of].evaluations):
                 raise ValueError(f"rows[{number}].after: {row.of} is no run with evaluations")
         return self
+
+    def _all_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What is set of runs, each with its place."""
+        yield from ((f"runs.{name}.set", run.set) for name, run in self.runs.items())
+        yield from ((f"variants.{name}", settings) for name, settings in self.variants.items())
 
     def variant(self, name: str | None) -> dict[str, Any]:
         """The settings of a variant; none without a name.

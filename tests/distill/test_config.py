@@ -200,6 +200,43 @@ def test_overrides() -> None:
     assert parse(loss__temperature=2).loss.temperature == 2
 
 
+FAST = packaged.text(packaged.CONFIGS, "fast-cifar")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"train.epochs": 2}, ("train", {"samples": None, "epochs": 2})),
+        ({"train.samples": None, "train.epochs": 2}, ("train", {"samples": None, "epochs": 2})),
+        ({"loss.name": "mse"}, ("loss", {"name": "mse"})),
+        ({"loss.name": "kl"}, ("loss", {"name": "kl", "temperature": 8})),
+        ({"optim.name": "adam", "optim.lr": 0.1}, ("optim", {"name": "adam", "lr": 0.1, "weight_decay": 0.0005})),
+        ({"optim.name": "sgd"}, ("optim", {"name": "sgd", "nesterov": True})),
+    ],
+)
+def test_a_setting_removes_what_it_makes_void(settings: dict[str, object], expected: tuple[str, dict]) -> None:
+    """In whichever order the settings come."""
+    for items in (list(settings.items()), list(settings.items())[::-1]):
+        config = parse_config(FAST, "fast-cifar", dict(items), Config)
+        group, values = expected
+        assert values.items() <= getattr(config, group).model_dump().items()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train.samples": 64, "train.epochs": 1}, "train.epochs 1 and train.samples 64 are both set; "),
+        ({"loss.temperature": 4, "loss.name": "mse"}, "config fast-cifar: unknown key 'loss.temperature'"),
+        ({"optim.nesterov": True, "optim.name": "adam"}, "config fast-cifar: unknown key 'optim.nesterov'"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings: dict[str, object], message: str) -> None:
+    for items in (list(settings.items()), list(settings.items())[::-1]):
+        with pytest.raises(DistillError) as error:
+            parse_config(FAST, "fast-cifar", dict(items), Config)
+        assert str(error.value).startswith(message)
+
+
 @pytest.mark.parametrize(
     ("held", "overrides", "left"),
     [

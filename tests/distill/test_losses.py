@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 
-from distill.losses import _TEMPERED, UNTEMPERED, Loss, LossConfig, kl_loss, make_loss, mse_loss
+from distill.losses import TEMPERED, UNTEMPERED, Loss, LossConfig, kl_loss, make_loss, mse_loss
 
 LN2 = math.log(2)
 # Softmax at T = 1: student (1/2, 1/4, 1/4), teacher (1/4, 1/2, 1/4); at 1/2: (2/3, 1/6, 1/6), (1/6, 2/3, 1/6).
@@ -41,7 +41,7 @@ def loss_of(name: str, temperature: float | None = None) -> Loss:
 
 
 def test_every_loss_has_golden_values() -> None:
-    assert sorted({**_TEMPERED, **UNTEMPERED}) == NAMES
+    assert sorted({**TEMPERED, **UNTEMPERED}) == NAMES
 
 
 @pytest.mark.parametrize(("name", "temperature", "golden"), GOLDEN)
@@ -60,7 +60,7 @@ def test_averaged_over_the_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "temperature"), [*((n, None) for n in UNTEMPERED), *((n, t) for n in _TEMPERED for t in (1.0, 8.0))]
+    ("name", "temperature"), [*((n, None) for n in UNTEMPERED), *((n, t) for n in TEMPERED for t in (1.0, 8.0))]
 )
 def test_gradient_against_finite_differences(name: str, temperature: float | None) -> None:
     loss = loss_of(name, temperature)

@@ -52,6 +52,21 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("extra", "part"),
+    [
+        (["--set", "teacher.weights=x.pt"], "--set teacher.weights and --teacher are both given"),
+        (["--set", "eval.data=x"], "--set eval.data and --eval are both given"),
+        (["--set", "train.seed=3", "--seeds", "0,1"], "--set train.seed and --seeds are both given"),
+    ],
+)
+def test_a_key_that_is_said_twice(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, extra: list[str], part: str
+) -> None:
+    assert_one_line(run_distill(*arguments, tmp_path / "run", *extra), part, "give one of them", status=2)
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_space_left_and_another_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

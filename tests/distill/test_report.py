@@ -1,6 +1,7 @@
 """Reports: the page of a run or of several shows what their files say, and needs nothing but itself."""
 
 import errno
+import html
 import json
 import re
 import shutil
@@ -11,9 +12,11 @@ import pytest
 import yaml
 
 import distill.report
+from distill.origin import DIGESTS
 from distill.report.chart import line_chart, short, thin
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.distill.browser import figures, needs_chromium, visit, width_needed
+from tests.distill.conftest import TEACHER
 
 
 @pytest.fixture
@@ -70,6 +73,52 @@ def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], t
     assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "say with --out where")
     assert run_distill("report", out / "seed0", out / "seed1", "--out", tmp_path / "both.html").status == 0
     assert (tmp_path / "both.html").read_text().count("<article") == 2
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
+    supervised: bool, run_distill: Program, arguments: list[Any], tmp_path: Path, eval_path: Path
+) -> None:
+    out = tmp_path / "seeds"
+    if supervised:
+        (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(TEACHER))
+        arguments = [
+            "teacher",
+            "--data",
+            eval_path,
+            "--config",
+            tmp_path / "teacher.yaml",
+            "--eval",
+            eval_path,
+            "--out",
+        ]
+    assert run_distill(*arguments, out, "--seeds", "0,1").status == 0
+    page, path, config = out / "report.html", out / "seed1/summary.json", out / "seed1/config.yaml"
+    assert "mean and deviation of seeds 0, 1" in page.read_text()
+    summary, text = path.read_text(), config.read_text()
+    keys = [key for key in DIGESTS if json.loads(summary).get(key)]
+    assert len(keys) == 3 + (not supervised)
+    for key in keys:
+        for value in ("0" * 64, None):
+            path.write_text(json.dumps(json.loads(summary) | {key: value}))
+            result = run_distill("report", out)
+            held = json.loads(summary)[key][:16]
+            told = f"The seeds of seeds have no mean. {DIGESTS[key]} ({key}): {held}… in seeds/seed0, "
+            assert result.status == 0 and told in result.out
+            shown = html.unescape(page.read_text())
+            assert told in shown and "mean and deviation" not in shown
+            different = key == "eval_sha256" and value is not None
+            assert ("measured on different evaluation data: do not compare them" in shown) == different
+    for both in ("eval_sha256", "data_sha256" if supervised else "set_id"):
+        for each in (path, out / "seed0/summary.json"):
+            each.write_text(json.dumps(json.loads(summary) | {both: None}))
+        assert f"({both}): not said by the summary of seeds/seed0" in run_distill("report", out).out
+    (out / "seed0/summary.json").write_text(summary)
+    path.write_text(summary)
+    config.write_text(text.replace("weight_decay: 0.0", "weight_decay: 0.1"))
+    assert "no mean. optim.weight_decay: 0.0 in seeds/seed0, 0.1 in seeds/seed1" in run_distill("report", out).out
+    config.write_text(text.replace("log_steps: ", "log_steps: 1"))
+    assert "no mean" not in run_distill("report", out).out
 
 
 def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: Program, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from distill.models import build_model
+from distill.origin import DIGESTS
 from distill.weights import save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.browser import needs_chromium, visit
@@ -130,7 +131,9 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     config, photo = Path(words[1]).with_name("tiny.yaml"), Path(str(words[5]).removeprefix("photo="))
     text, pixels = config.read_text(), photo.read_bytes()
     config.write_text(text.replace("0.004", "0.4"))
-    assert_one_line(run_distill(*words, out), "seed0 was begun otherwise: config was", "choose another --out")
+    assert_one_line(
+        run_distill(*words, out), "seed0 was begun otherwise: config.optim.lr was 0.004, is now 0.4", "--out"
+    )
     config.write_text(text)
     photo.write_bytes(pixels + b" ")
     assert_one_line(run_distill(*words, out), "sets/photo was begun otherwise: sha256 of $PHOTO was")
@@ -152,28 +155,76 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     four.with_name("moved").rename(four)
 
 
-def test_a_seed_on_other_data_joins_no_row(
-    words: list[Any], four: Path, teacher_path: Path, run_distill: Program, tmp_path: Path
+OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
+    "set": ({"set": {"optim.lr": 0.01}}, "config.optim.lr was 0.004, is now 0.01"),
+    "view": ({"set": {"data.view_seed": 5}}, "config.data.view_seed was null, is now 5"),
+    "student": ({"set": {"student.arch": "resnet14"}}, 'config.student.arch was "resnet8", is now "resnet14"'),
+    "evaluations": ({"evaluations": 3}, "config.eval.every was 50, is now 33"),
+    "shards": ({"shards": "other"}, "command had sets/photo, has now sets/other"),
+}
+
+
+@pytest.fixture
+def one_seed(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> list[Any]:
+    """The command for further seeds of a run whose seed 0 is there."""
+    command = [*words, tmp_path / "out", "--teacher", f"net={teacher_path}", "--only", "photo", "--seeds"]
+    assert run_distill(*command, "0").status == 0
+    return command
+
+
+def test_a_seed_of_another_config_or_set_is_refused_first(
+    one_seed: list[Any], table_path: Path, run_distill: Program, tmp_path: Path
 ) -> None:
-    """Also where the job itself was never begun, and where files alone do not tell."""
-    out, record = tmp_path / "out", tmp_path / "out/jobs/runs/photo/seed0.json"
-    given = ["--teacher", f"net={teacher_path}", "--only", "photo", "--seeds"]
-    assert run_distill(*words, out, *given, "0").status == 0
-    summary = json.loads((out / "runs/photo/seed0/summary.json").read_text())
-    assert f"evaluation images and labels {summary['eval_sha256']}" in (out / "table.md").read_text()
-    assert summary["eval_sha256"] in (out / "table.html").read_text()
+    out = tmp_path / "out"
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    for changes, part in OTHERWISE.values():
+        runs = {**TABLE["runs"], "photo": {**TABLE["runs"]["photo"], **changes}}
+        sets = {**TABLE["sets"], "other": {"images": ["photo"], "n": 100, "seed": 1}}
+        table_path.write_text(yaml.safe_dump({**TABLE, "runs": runs, "sets": sets}))
+        result = run_distill(*one_seed, "1")
+        assert_one_line(
+            result, "runs/photo/seed0, which runs/photo/seed1 is to have a mean with, was begun otherwise: ", part
+        )
+    table_path.write_text(yaml.safe_dump(TABLE))
+    config = table_path.with_name("tiny.yaml")
+    config.write_text(config.read_text().replace("0.004", "0.02"))
+    assert_one_line(run_distill(*one_seed, "1"), "config.optim.lr was 0.004, is now 0.02")
+    assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
+
+
+def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, run_distill: Program) -> None:
     (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
-    assert_one_line(
-        run_distill(*words, out, *given, "1"), "runs/photo/seed0 was begun otherwise: sha256 of $FOUR was"
+    expected = (
+        "runs/photo/seed0, which runs/photo/seed1 is to have a mean with, was begun otherwise: sha256 of $FOUR was"
     )
-    value = json.loads(record.read_text())
-    del value["made_from"]["sha256 of $FOUR"]
-    record.write_text(json.dumps(value))
-    result = run_distill(*words, out, *given, "1")
-    assert result.status == 0
-    assert (
-        "one image: paper 80.00, seeds were measured on different evaluation data, so they have no mean" in result.out
-    )
+    assert_one_line(run_distill(*one_seed, "1"), expected)
+
+
+def test_seeds_that_differ_in_more_have_no_mean_on_the_page(
+    one_seed: list[Any], run_distill: Program, tmp_path: Path
+) -> None:
+    """Whatever the records of the jobs say."""
+    out = tmp_path / "out"
+    whole = run_distill(*one_seed, "0,1")
+    assert re.search(r"one image: paper 80\.00, ours \d+\.\d+ ± .*, difference ", whole.out)
+    path, config = out / "runs/photo/seed1/summary.json", out / "runs/photo/seed1/config.yaml"
+    summary, text = path.read_text(), config.read_text()
+    shown = (out / "table.md").read_text()
+    for key, label in DIGESTS.items():
+        if key == "data_sha256":
+            continue
+        held = json.loads(summary)[key]
+        assert f"{label} {held}" in shown
+        for value, part in (("0" * 64, "0000000000000000… in seed1"), (None, "nothing in seed1")):
+            path.write_text(json.dumps(json.loads(summary) | {key: value}))
+            result = run_distill(*one_seed, "0,1")
+            expected = f"no mean: {label} ({key}): {held[:16]}… in seed0, {part}"
+            assert f"one image: paper 80.00, {expected}" in result.out and f"half: {expected}" in result.out
+            for page in ("table.md", "table.html"):
+                assert "±" not in (out / page).read_text().replace("± is the deviation", "")
+    path.write_text(summary)
+    config.write_text(text.replace("lr: 0.004", "lr: 0.005"))
+    assert "no mean: optim.lr: 0.004 in seed0, 0.005 in seed1" in run_distill(*one_seed, "0,1").out
 
 
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ import distill.run
 import distill.runs
 import distill.tensors
 from distill.engine import Engine
+from distill.models import build_model
+from distill.weights import save_weights
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import Stopping, png, write_tar
+from tests.distill.conftest import MEAN, STD, Stopping, png, write_tar
 from tests.distill.running import same, timeless
 
 
@@ -123,18 +125,34 @@ def test_figures_of_a_finished_run_are_not_taken_for_those_of_other_data(
     assert f"it was not evaluated: {command}\n" in run_distill(*arguments, out, "--resume").out
 
 
-def test_seeds_on_different_data_have_no_mean(
+def test_seeds_that_differ_in_more_are_refused_before_they_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
 ) -> None:
     out = tmp_path / "seeds"
-    assert run_distill(*arguments, out, "--seeds", "0").status == 0
-    arguments[arguments.index("--eval") + 1] = other_path
-    result = run_distill(*arguments, out, "--seeds", "0,1", "--resume")
-    assert result.status == 1 and result.err.endswith(
-        f"{out}: its runs were measured on different evaluation data, so they have no mean; "
-        "measure each with distill eval, or choose another --out\n"
-    )
-    assert (out / "seed1" / "summary.json").exists()
+    given = [*arguments, out, "--resume", "--seeds"]
+    assert run_distill(*given, "0").status == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    longer = tmp_path / "longer.safetensors"
+    torch.manual_seed(4)
+    save_weights(longer, build_model("resnet8", 4), arch="resnet8", num_classes=4, mean=MEAN, std=STD)
+    for seeds in ("1", "1,0"):
+        for more, part in (
+            (["--set", "optim.lr=0.01"], "optim.lr was 0.004, is now 0.01"),
+            (["--set", "data.view_seed=0"], "data.view_seed was nothing, is now 0"),
+            (["--eval", other_path], "evaluation images and labels (eval_sha256) was "),
+            (["--teacher", longer], "teacher's file (teacher_sha256) was "),
+        ):
+            result = run_distill(*given, seeds, *more)
+            assert_one_line(result, f"{out / 'seed0'}: {part}", "a mean is over seeds that share it; choose")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert run_distill(*given, "0,1", "--set", "train.log_steps=2", "--set", "eval.every=32").status == 0
+    for folder in ("seed0", "seed1"):
+        path = out / folder / "summary.json"
+        text = path.read_text()
+        path.write_text(json.dumps(json.loads(text) | {"eval_sha256": "0" * 64}))
+        result = run_distill(*given, "0,1")
+        assert result.status == 1 and "eval_sha256" in result.err and "choose another --out" in result.err
+        path.write_text(text)
 
 
 def test_resume_leaves_a_folder_that_is_no_run_alone(

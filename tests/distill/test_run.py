@@ -41,7 +41,7 @@ def test_a_run_and_its_directory(
     assert set(summary) >= {"set_id", "teacher_sha256", "agreement", "seconds", "student_top1", "teacher_top1"}
 
     data = load_labelled(eval_path, None)
-    assert summary["eval_sha256"] == data.digest()
+    assert summary["eval_sha256"] == data.sha256
     assert summary["eval_sha256"] in (out / "report.html").read_text()
     teacher = load_teacher(TeacherConfig(arch="resnet8", num_classes=4, weights=teacher_path), CPU)
     expected = logits_of(teacher.model, data, teacher.mean, teacher.std, CPU)

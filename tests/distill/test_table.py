@@ -117,8 +117,13 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
         ({"rows": []}, "rows"),
         (
             {"runs": {"one": {**SMALL["runs"]["one"], "set": {"train.seed": 3}}}},
-            "runs.one.set: train.seed is --seeds's",
+            "runs.one.set: train.seed is not for a table; --seeds sets it",
         ),
+        (
+            {"runs": {"one": {**SMALL["runs"]["one"], "set": {"eval.every": 3}}}},
+            "runs.one.set: eval.every is not for a table; evaluations sets it",
+        ),
+        ({"variants": {"v": {"train.seed": 3}}}, "variants.v: train.seed is not for a table; --seeds sets it"),
         ({"sets": {"photo": {**SMALL["sets"]["photo"], "recipe": "\0"}}}, "holds NUL"),
     ],
 )
@@ -222,6 +227,62 @@ def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
         make_jobs(parsed, everything(parsed, variant="slow"))
 
 
+LENGTHS = [{"train.epochs": 3}, {"train.samples": 4000}]
+
+
+@pytest.mark.parametrize("variant", LENGTHS)
+@pytest.mark.parametrize("own", [{}, *LENGTHS])
+@pytest.mark.parametrize("wished", [{}, *LENGTHS])
+@pytest.mark.parametrize("base", ["cifar10-resnet56-resnet20", "fast-cifar"])
+@pytest.mark.parametrize("scale", [0.5, 1, 2])
+@pytest.mark.parametrize("shards", ["photo", "real"])
+def test_the_last_length_said_is_the_one_that_is_scaled(
+    base: str, variant: dict[str, Any], own: dict[str, Any], wished: dict[str, Any], scale: float, shards: str
+) -> None:
+    """Of a user, else of the row, else of the variant; in samples or epochs; of a set of known size or a pack."""
+    run = {"config": base, "shards": shards, "teacher": "big", "set": own}
+    parsed = parse_table(
+        changed(runs={"one": run}, variants={"v": variant}, rows=[{"group": "g", "name": "n", "of": "one"}]), "t"
+    )
+    small = {"data.batch_size": 2}
+    job = make_jobs(parsed, everything(parsed, variant="v", settings=wished | small, scale=scale))["runs/one/seed0"]
+    assert isinstance(job.config, Config)
+    last = wished or own or variant
+    samples = last.get("train.samples", last.get("train.epochs", 0) * 1000) * scale
+    if shards == "real" and "train.epochs" in last:
+        assert (job.config.train.epochs, job.config.train.samples) == (3 * scale, None)
+    else:
+        assert (job.config.train.samples or (job.config.train.epochs or 0) * 1000) == samples
+    assert sum(word.startswith(("train.samples=", "train.epochs=")) for word in job.argv) == 1
+
+
+@pytest.mark.parametrize("own", [{}, *LENGTHS])
+@pytest.mark.parametrize("wished", [{}, *LENGTHS])
+@pytest.mark.parametrize("scale", [0.5, 1])
+def test_the_last_length_of_a_network_is_the_one_that_is_scaled(
+    own: dict[str, Any], wished: dict[str, Any], scale: float
+) -> None:
+    networks = {**SMALL["networks"], "big": {**SMALL["networks"]["big"], "set": own}}
+    parsed = parse_table(changed(networks=networks), "t")
+    job = make_jobs(parsed, everything(parsed, teacher_settings=wished, teacher_scale=scale))["networks/big"]
+    assert job.config is not None
+    last = wished or own or {"train.epochs": 200}
+    found = {"train.samples": job.config.train.samples, "train.epochs": job.config.train.epochs}
+    assert found == dict.fromkeys(found) | {key: value * scale for key, value in last.items()}
+
+
+def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its_own() -> None:
+    sgd = {"optim.name": "sgd", "optim.lr": 0.1, "optim.nesterov": True, "loss.temperature": 2}
+    runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.name": "mse"}}}
+    parsed = parse_table(changed(runs=runs, variants={"v": sgd}, rows=SMALL["rows"][:2]), "t")
+    wish = everything(parsed, variant="v", settings={"optim.name": "adamw"})
+    job = make_jobs(parsed, wish)["runs/one/seed0"]
+    assert isinstance(job.config, Config)
+    assert (job.config.optim.name, job.config.optim.lr, job.config.loss.name) == ("adamw", 0.1, "mse")
+    with pytest.raises(DistillError, match=r"^runs\.one: train\.epochs 1 and train\.samples 2 are both set"):
+        make_jobs(parsed, everything(parsed, settings={"train.samples": 2, "train.epochs": 1}))
+
+
 def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
     parsed = parse_table(changed(), "t")
     photo, data = tmp_path / "data" / "a.png", tmp_path / "data"
@@ -244,6 +305,10 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         (Wish(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
         (Wish(inputs={}, teachers={"zzz": photo}), "--teacher zzz: the table has big, given"),
         (Wish(inputs={}, settings={"train.seed": 1}), "--set train.seed: say --seeds"),
+        (Wish(inputs={}, settings={"teacher.weights": "x"}), "--set teacher.weights: say --teacher NETWORK=FILE"),
+        (Wish(inputs={}, settings={"eval.data": "x"}), "--set eval.data: say --input"),
+        (Wish(inputs={}, teacher_settings={"eval.data": "x"}), "--teacher-set eval.data: say --input"),
+        (Wish(inputs={}, settings={"eval.every": 5}), "--set eval.every: the table says how often one is evaluated"),
         (Wish(inputs={"data": Path("/" + "n" * 5000)}), "no such file or folder"),
         (Wish(inputs={}), "no row can be run: give --input NAME=PATH for data (labelled data), photo (a photo)"),
         (

@@ -121,7 +121,7 @@ def test_it_learns_and_may_teach(
     ]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["top1"] > 90 and len(summary["per_class"]) == 4 and summary["samples_seen"] == 960
-    assert summary["eval_sha256"] == load_labelled(cifar, None).digest()
+    assert summary["eval_sha256"] == load_labelled(cifar, None).sha256
     other = ["--eval", tmp_path / "other", "--out", out, "--resume"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "test_batch").write_bytes((cifar / "data_batch_1").read_bytes())
