@@ -158,7 +158,7 @@ def test_home_folders_on_the_command_line(
     """A shell replaces no ``~`` behind ``=`` or in quotes."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c.yaml").write_text("teacher: 3")
-    assert_one_line(run_distill("train", "--shards=~/s", "--config=~/c.yaml"), "config c: ")
+    assert_one_line(run_distill("train", "--shards=~/s", "--config=~/c.yaml"), "c.yaml: ")
     assert_one_line(run_distill("eval", "--weights=~/w.pt", "--data=~/d"), f"{tmp_path}/w.pt: no such weight file")
     assert_one_line(run_distill("reproduce", "~/t.yaml"), f"table '{tmp_path}/t.yaml': no such file")
     assert_one_line(
