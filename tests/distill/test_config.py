@@ -138,7 +138,7 @@ def test_numbers_as_people_write_them(group: str, line: str, value: object) -> N
 def test_what_is_no_number(run_distill: Program, tmp_path: Path, setting: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG))
     told = run_distill("train", "--shards", tmp_path, "--config", tmp_path / "c.yaml", "--set", setting)
-    assert_one_line(told, f"config c: {message}")
+    assert_one_line(told, f"c.yaml: {message}")
 
 
 def test_home_folders_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
