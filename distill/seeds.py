@@ -8,6 +8,7 @@ from typing import Any
 from distill.checkpoint import holds_checkpoint
 from distill.errors import DistillError
 from distill.session import SUMMARY_NAME
+from manifests.counts import counted
 from manifests.files import write_atomically
 from manifests.system_files import entries
 
@@ -47,9 +48,9 @@ def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
     write_atomically(out / SUMMARY_NAME, (json.dumps({"seeds": seeds, **figures}, indent=1) + "\n").encode())
     top1 = figures.get(f"{prefix}top1")
     if top1 is None:
-        return f"{len(seeds)} seeds; {out / SUMMARY_NAME}"
+        return f"{counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
     deviation = "" if top1["deviation"] is None else f" ± {top1['deviation']:.2f}"
-    return f"top-1 {top1['mean']:.2f}{deviation} % over {len(seeds)} seeds; {out / SUMMARY_NAME}"
+    return f"top-1 {top1['mean']:.2f}{deviation} % over {counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

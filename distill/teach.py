@@ -33,6 +33,7 @@ from distill.runs import (
 )
 from distill.targets import Labels
 from distill.weights import Triple
+from manifests.counts import counted
 
 
 def teach(
@@ -74,7 +75,8 @@ def teach(
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:
             say(f"estimated: {estimate_teaching(config, len(images.labels), images.size, device)}")
         loop = _make_loop(config, images, device, say, ranks)
-        say(f"{len(images.labels)} training images of {images.size} px, {config.network.num_classes} classes")
+        classes = counted(config.network.num_classes, "class")
+        say(f"{counted(len(images.labels), 'training image')} of {images.size} px, {classes}")
         judge = _judge(config, loop, device)
         progress = conduct(loop, config, out, identity, state, judge.measure if judge else None, say)
         network = {"arch": config.network.arch, "num_classes": config.network.num_classes}

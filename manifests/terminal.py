@@ -17,6 +17,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from manifests.counts import counted as counted  # noqa: PLC0414 - who prints a note counts in it
+
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 MAX_LETTERS = 1500
 """Of an error's line."""
@@ -62,11 +64,6 @@ def _level() -> int:
     """1 with ``-v``, -1 with ``-q``, else 0."""
     context = click.get_current_context(silent=True)
     return 0 if context is None else context.meta.get(_LEVEL, 0)
-
-
-def counted(count: int, what: str) -> str:
-    """So many of a thing, by its name in the singular: ``1 shard``, ``2 shards``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def shell_word(text: str) -> str:

@@ -8,6 +8,7 @@ import click
 
 from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
+from manifests.counts import counted
 from manifests.terminal import printable, say, shell_word
 
 TABLES = "tables"
@@ -60,9 +61,8 @@ def evaluate(
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    click.echo(
-        f"{result['arch']}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['images']} images"
-    )
+    images = counted(result["images"], "image")
+    click.echo(f"{result['arch']}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {images}")
     if "agreement" in result:
         click.echo(
             f"teacher: top-1 {result['teacher_top1']:.2f} %, agreement {result['agreement']:.2f} %, "
@@ -94,7 +94,7 @@ def convert(
 
     network = run_convert(path, out, arch, mean, std)
     mean_text, std_text = (",".join(map(str, triple)) for triple in (network.mean, network.std))
-    click.echo(f"{out}: {network.arch}, {network.num_classes} classes, mean {mean_text}, std {std_text}")
+    click.echo(f"{out}: {network.arch}, {counted(network.num_classes, 'class')}, mean {mean_text}, std {std_text}")
     say(f"next: distill eval --weights {shell_word(str(out))} --data DATA")
 
 

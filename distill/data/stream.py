@@ -22,6 +22,7 @@ from distill.data.tars import read_samples
 from distill.errors import DistillError
 from distill.ranks import ALONE, Ranks
 from manifests import PatchSet
+from manifests.counts import counted
 from manifests.processes import usable_cores
 
 Chunk = tuple[Place, int, Tensor, Tensor]
@@ -213,4 +214,4 @@ class _Shards(IterableDataset[Any]):
         if rows:
             yield place, part, torch.tensor(rows), torch.from_numpy(np.stack(images))
         if count != shard.n:
-            yield f"{path}: holds {count} patches, the manifest says {shard.n}"
+            yield f"{path}: holds {counted(count, 'patch')}, the manifest says {shard.n}"
