@@ -13,6 +13,7 @@ from distill.models.norms import set_batch_norms
 from distill.published import other_variant, to_our_names
 from distill.tensors import are_finite, owned, require_file
 from distill.weights import Weights
+from manifests.counts import counted
 
 BESIDE_BYTES = 64 << 20
 """What a file may hold beside networks."""
@@ -90,7 +91,7 @@ def _fitting(weights: Weights, expected: dict[str, Tensor], arch: str, num_class
     held = weights.num_classes or _outputs(state, expected)
     if held is not None and held != num_classes:
         raise DistillError(
-            f"{weights.path}: has {held} classes, but num_classes is {num_classes}; "
+            f"{weights.path}: has {counted(held, 'class')}, but num_classes is {num_classes}; "
             "use weights trained on the same classes, or set num_classes"
         )
     _require_fit(state, expected, weights.path, arch)

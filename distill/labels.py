@@ -19,6 +19,7 @@ from distill.augment import AugmentConfig
 from distill.errors import DistillError
 from distill.normalisation import check_mean, check_std
 from manifests.canonical import canonical_json, parse_json
+from manifests.counts import counted
 from manifests.digest import file_digest
 from manifests.faults import describe
 from manifests.files import is_plain, read_regular_file, write_atomically
@@ -173,7 +174,9 @@ def _open(folder: Path, file: LabelFile, manifest: LabelsManifest) -> np.ndarray
     if array.dtype != np.float16 or array.shape != shape:
         raise DistillError(f"{path}: holds {array.dtype} {array.shape}, expected float16 {shape}")
     if (length := path.stat().st_size) != array.offset + array.nbytes:
-        raise DistillError(f"{path}: {length} bytes, expected {array.offset + array.nbytes}; get the labels again")
+        raise DistillError(
+            f"{path}: {counted(length, 'byte')}, expected {array.offset + array.nbytes}; get the labels again"
+        )
     _require_digest(path, file)
     rows = max(1, (1 << 20) // shape[1])
     if not all(bool(np.isfinite(array[first : first + rows]).all()) for first in range(0, len(array), rows)):

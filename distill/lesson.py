@@ -17,6 +17,7 @@ from distill.labels import LabelsManifest, open_logits, read_labels, require_sam
 from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
 from distill.teacher import Teacher, TeacherConfig, load_teacher
 from distill.weights import Triple
+from manifests.counts import counted
 from manifests.digest import file_digest
 
 
@@ -161,7 +162,7 @@ class StoredLesson:
         require_same_view(self.folder, self.labels.view, view.describe())
         if self.labels.steps < view.period:
             raise DistillError(
-                f"{self.folder}: has logits of {self.labels.steps} steps of {view.batch_size}, "
+                f"{self.folder}: has logits of {counted(self.labels.steps, 'step')} of {view.batch_size}, "
                 f"this run has {view.period}; label with this run's length, or shorten the run with train.samples"
             )
         logits = open_logits(self.folder, self.labels, view.period)

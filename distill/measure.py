@@ -15,6 +15,7 @@ from distill.fit import build_filled
 from distill.models import require_size
 from distill.teacher import normalisation
 from distill.weights import Triple, count_classes, load_weights
+from manifests.counts import counted
 from manifests.terminal import note
 
 
@@ -109,7 +110,8 @@ def evaluate_weights(
     other = load_network(teacher, None, None, None, device)
     if other.num_classes != network.num_classes:
         raise DistillError(
-            f"{teacher}: has {other.num_classes} classes, {path} has {network.num_classes}; they cannot be compared"
+            f"{teacher}: has {counted(other.num_classes, 'class')}, {path} has {network.num_classes}; "
+            "they cannot be compared"
         )
     if other.classes and network.classes and other.classes != network.classes:
         raise DistillError(

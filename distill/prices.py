@@ -22,7 +22,8 @@ from distill.table.plan import Plan
 from distill.table.records import is_done
 from distill.table.schema import DATA
 from distill.teach import estimate_teaching
-from manifests.terminal import counted, progress_bar
+from manifests.counts import counted
+from manifests.terminal import progress_bar
 
 USUAL_SIZE = 32
 FEW_PATCHES = 1000
@@ -156,7 +157,7 @@ def describe_cost(plan: Plan, found: Prices, making: Making, out: Path, devices:
     costs = found.costs
     done = sum(is_done(out, job) for job in plan.chosen.values())
     if done == len(plan.chosen):
-        return [f"all {counted(done, 'job')} are done"]
+        return ["the job is done" if done == 1 else f"all {done} jobs are done"]
     seconds = making.seconds + sum(cost.seconds for cost in costs.values()) / len(devices)
     decoded = {set_of(plan.jobs[name]): cost.decoded for name, cost in costs.items()}
     disk = making.disk + sum(cost.disk for cost in costs.values()) + sum(decoded.values())

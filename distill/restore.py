@@ -18,6 +18,7 @@ from distill.loop import Loop, Progress
 from distill.optim import state_keys
 from distill.session import METRICS_NAME
 from distill.tensors import are_finite
+from manifests.counts import counted
 from manifests.files import read_regular_file, write_atomically
 
 ROW_BYTES = 400
@@ -93,7 +94,7 @@ def require_fit(loop: Loop, state: dict[str, Any], where: str) -> None:
         raise DamagedError(f"{where}: scheduler.last_epoch is not the step, {step}; {_OTHER_OUT}")
     scale, tracker = (state["scaler"].get(key, 1) for key in ("scale", "_growth_tracker"))
     if not 0 < scale < 3e38 or not 0 <= tracker <= state["scaler"].get("growth_interval", 1):
-        raise DamagedError(f"{where}: scaler.scale is {scale}, after {tracker} steps; {_OTHER_OUT}")
+        raise DamagedError(f"{where}: scaler.scale is {scale}, after {counted(tracker, 'step')}; {_OTHER_OUT}")
     if not isinstance(losses, list) or len(losses) > step or not all(map(_is_loss, losses)):
         raise DamagedError(f"{where}: losses: no list of single numbers, one a step; {_OTHER_OUT}")
 
@@ -117,7 +118,7 @@ def require_like(held: Any, own: Any, where: str) -> None:
             require_like(held[key], value, f"{where}.{key}")
     elif isinstance(own, list | tuple) and isinstance(held, list | tuple):
         if len(held) != len(own):
-            raise DamagedError(f"{where}: {len(held)} values, expected {len(own)}; {_OTHER_OUT}")
+            raise DamagedError(f"{where}: {counted(len(held), 'value')}, expected {len(own)}; {_OTHER_OUT}")
         for number, (inner, value) in enumerate(zip(held, own, strict=True)):
             require_like(inner, value, f"{where}[{number}]")
     elif isinstance(own, Tensor) and isinstance(held, Tensor):
@@ -168,7 +169,8 @@ def require_optimizer(held: Any, optimizer: torch.optim.Optimizer, where: str) -
             raise DamagedError(f"{where}.state: has no such parameter as {str(number)[:100]!r}; {_OTHER_OUT}")
         if entry.keys() != keys:
             raise DamagedError(
-                f"{where}.state[{number}]: holds {len(entry)} values, expected {sorted(keys)}; {_OTHER_OUT}"
+                f"{where}.state[{number}]: holds {counted(len(entry), 'value')}, expected {sorted(keys)}; "
+                f"{_OTHER_OUT}"
             )
         for key, value in entry.items():
             if not _is_kept(key, value, parameters[number]):

@@ -45,6 +45,7 @@ from distill.sample import keep_sample
 from distill.seeds import Known
 from distill.teacher import Teacher, load_teacher
 from manifests import PatchSet, open_patchset
+from manifests.counts import counted
 
 
 def train(
@@ -180,7 +181,9 @@ def open_judge(
     if logits is None:
         say("no teacher (--teacher) beside its stored logits, so it is not evaluated")
     else:
-        say(f"teacher {config.teacher.arch}: top-1 {judge.teacher_top1:.2f} % on {len(data.labels)} images")
+        say(
+            f"teacher {config.teacher.arch}: top-1 {judge.teacher_top1:.2f} % on {counted(len(data.labels), 'image')}"
+        )
     require_top1(judge, config.teacher)
     return judge
 

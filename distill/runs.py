@@ -31,6 +31,7 @@ from distill.restore import restore
 from distill.session import CONFIG_NAME, SUMMARY_NAME, Session, check_folder, finished_summary, open_board
 from distill.weights import save_weights
 from manifests.canonical import canonical_json
+from manifests.counts import counted
 from manifests.digest import file_digest
 from manifests.files import describe_os_error, hold_folder, is_plain, remove_parts, write_atomically
 from manifests.terminal import detail
@@ -210,7 +211,7 @@ def conduct(
         if state["arithmetic"] != arithmetic:
             say(f"going on with {arithmetic} after {state['arithmetic']}: weights will differ in rounding")
     detail(config.to_yaml().rstrip())
-    detail(f"{loop.steps} steps of {loop.view.batch_size}; arithmetic {arithmetic}")
+    detail(f"{counted(loop.steps, 'step')} of {loop.view.batch_size}; arithmetic {arithmetic}")
     progress = restore(loop, out, state)
     board = config.train.tensorboard and loop.ranks.first
     session = Session(

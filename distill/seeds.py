@@ -12,6 +12,7 @@ from distill.checkpoint import holds_checkpoint
 from distill.config import Config, SupervisedConfig
 from distill.errors import DistillError
 from distill.session import CONFIG_NAME, SUMMARY_NAME, finished_summary
+from manifests.counts import counted
 from manifests.errors import PatchSetError
 from manifests.files import read_regular_file, write_atomically
 from manifests.system_files import entries
@@ -94,9 +95,9 @@ def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
     write_atomically(out / SUMMARY_NAME, (json.dumps({"seeds": seeds, **figures}, indent=1) + "\n").encode())
     top1 = figures.get(f"{prefix}top1")
     if top1 is None:
-        return f"{len(seeds)} seeds; {out / SUMMARY_NAME}"
+        return f"{counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
     deviation = "" if top1["deviation"] is None else f" ± {top1['deviation']:.2f}"
-    return f"top-1 {top1['mean']:.2f}{deviation} % over {len(seeds)} seeds; {out / SUMMARY_NAME}"
+    return f"top-1 {top1['mean']:.2f}{deviation} % over {counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from manifests.counts import counted
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.files import describe_os_error, write_atomically
@@ -102,7 +103,7 @@ def _info(patchset: PatchSet, octets: int, files: int) -> bytes:
     manifest = patchset.manifest
     lines = [
         "Bag-Software-Agent: patchgen",
-        f"External-Description: {manifest.n} patches of {manifest.size} px",
+        f"External-Description: {counted(manifest.n, 'patch')} of {manifest.size} px",
         f"External-Identifier: {manifest.set_id}",
         f"Payload-Oxum: {octets}.{files}",
     ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from manifests.counts import counted
 from manifests.licences import hub_licence, link_of
 from manifests.schema import PACKED, Manifest, Source
 
@@ -47,7 +48,7 @@ def one_line(text: str) -> str:
 
 def _metadata(manifest: Manifest) -> dict[str, Any]:
     count = next((name for limit, name in _SIZES if manifest.n < limit), "n>10M")
-    name = f"{manifest.n} patches of {manifest.size} px, {manifest.set_id[:8]}"
+    name = f"{counted(manifest.n, 'patch')} of {manifest.size} px, {manifest.set_id[:8]}"
     return {
         "pretty_name": name,
         **hub_licence(manifest),
@@ -73,11 +74,12 @@ def _body(manifest: Manifest) -> str:
     of = "" if packed else f" of {photos}"
     digest = "SHA-256 of its files" if packed else "SHA-256 of the file"
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    shards = "1 shard" if len(manifest.shards) == 1 else f"{len(manifest.shards):,} shards"
+    images = counted(manifest.n, "RGB image", ",")
+    shards = counted(len(manifest.shards), "shard", ",")
     recipe = plain(str(manifest.recipe.get("name", "unnamed")))
-    return f"""# {manifest.n:,} patches{of}
+    return f"""# {counted(manifest.n, "patch", ",")}{of}
 
-{what} in WebDataset shards, for distilling knowledge{paper}: {manifest.n:,} RGB images of {image} pixels
+{what} in WebDataset shards, for distilling knowledge{paper}: {images} of {image} pixels
 ({manifest.encoding.format}, {megabytes:,.1f} MB in {shards}), without labels; a teacher gives those.
 Recipe {recipe}, seed {manifest.seed}. The bytes are fixed for good:
 
@@ -125,7 +127,7 @@ _PACKED = ("Images, packed as patches,", "Packed from files, which no photo make
 def what_of(manifest: Manifest, source: Source) -> str:
     """How large a source is: a photo in pixels, a folder of images by their number."""
     if manifest.recipe.get("name") == PACKED:
-        return "1 image" if manifest.n == 1 else f"{manifest.n:,} images"
+        return counted(manifest.n, "image", ",")
     return f"{source.width}×{source.height} pixels"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests import rows
+from manifests.counts import counted
 from manifests.digest import DIGEST_BYTES
 from manifests.patchset import PatchSet
 from manifests.schema import Manifest
@@ -49,12 +50,13 @@ class Difference:
         both, p = self.patches.compared, self.patches
         longer = f"; {'B' if self.only_in_b else 'A'} goes on" if self.only_in_a or self.only_in_b else ""
         if both and p.same_bytes == both:
-            return f"the same {both} patches{longer or ', in other shards or of another record'}"
+            return f"the same {counted(both, 'patch')}{longer or ', in other shards or of another record'}"
         if both and p.same_pixels == both:
-            return f"the same pixels in {both} patches, in other bytes{longer}"
+            return f"the same pixels in {counted(both, 'patch')}, in other bytes{longer}"
         if not p.same_pixels:
             return "different sets: no patch has the same pixels"
-        return f"different sets: {both - p.same_pixels} of {both} patches have other pixels"
+        other = both - p.same_pixels
+        return f"different sets: {other} of {counted(both, 'patch')} {'has' if other == 1 else 'have'} other pixels"
 
 
 def diff_manifests(a: Manifest, b: Manifest) -> Difference:

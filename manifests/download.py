@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from manifests.counts import counted
 from manifests.errors import PassingError, PatchSetError
 from manifests.files import PART_PREFIX, is_plain
 from manifests.transfers import Channel
@@ -64,7 +65,9 @@ def _read_once(place: Place, name: str, limit: int, end: float) -> bytes:
             break
         data += piece
     if answer.total not in (None, len(data)):
-        raise PassingError(f"{place.shown(name)}: cut off after {len(data)} of {answer.total} bytes; try again later")
+        raise PassingError(
+            f"{place.shown(name)}: cut off after {len(data)} of {counted(answer.total, 'byte')}; try again later"
+        )
     return bytes(data)
 
 
@@ -117,7 +120,7 @@ class _Taken:
             self.channel.count(-self.have)
             self.state, self.have = hashlib.sha256(), 0
         if self.have + len(piece) > self.size:
-            raise _OtherBytesError(f"more than the {self.size} bytes that the manifest says")
+            raise _OtherBytesError(f"more than the {counted(self.size, 'byte')} that the manifest says")
         if self.file is not None:
             self.file.write(piece)
         self.state.update(piece)
@@ -195,8 +198,8 @@ def _receive(place: Place, name: str, taken: _Taken) -> str:
             answer = place.open(name, taken.have)
             if answer.total not in (None, taken.size):  # what has come stays: this may be a busy server's page
                 raise PassingError(
-                    f"{place.shown(name)}: {answer.total} bytes, the manifest says {taken.size}; tell whoever "
-                    "published it, or try again later"
+                    f"{place.shown(name)}: {counted(answer.total, 'byte')}, the manifest says {taken.size}; tell "
+                    "whoever published it, or try again later"
                 )
             at = answer.start
             for piece in answer.pieces:
@@ -204,7 +207,8 @@ def _receive(place: Place, name: str, taken: _Taken) -> str:
                 at = taken.have
             if taken.have < taken.size:
                 raise PassingError(
-                    f"{place.shown(name)}: cut off after {taken.have} of {taken.size} bytes; try again later"
+                    f"{place.shown(name)}: cut off after {taken.have} of {counted(taken.size, 'byte')}; try "
+                    "again later"
                 )
         except PassingError as error:
             failures = 0 if taken.have - most >= ENOUGH else failures + 1

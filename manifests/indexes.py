@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from manifests.counts import counted
 from manifests.errors import PatchSetError
 from manifests.patchset import PatchSet
 from manifests.rows import read_places
@@ -46,6 +47,8 @@ def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
     yield f"v1.2 {shard.n}\n".encode()
     for row, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
         if not BLOCK <= offset <= offset + size <= shard.bytes:
-            raise PatchSetError(f"{path}: row {row} says {size} bytes at {offset}, which its tar does not hold")
+            raise PatchSetError(
+                f"{path}: row {row} says {counted(size, 'byte')} at {offset}, which its tar does not hold"
+            )
         name = f"{patch_key(shard.first_index + row)}.{suffix}"
         yield f"{suffix} {offset} {size} {name}\n".encode()

@@ -11,6 +11,8 @@ import functools
 import re
 import struct
 
+from manifests.counts import counted
+
 MAX_SCANS = 100
 """Of a progressive JPEG. Each is a pass over all its pixels, and encoders write about ten."""
 
@@ -64,7 +66,7 @@ def read_jpeg(data: bytes) -> Jpeg:
             at = _end_of_run(data, at)
             ends.append(at)
     if at != len(data):
-        raise ValueError(f"{len(data) - at} bytes behind its end")
+        raise ValueError(f"{counted(len(data) - at, 'byte')} behind its end")
     if len(frames) != 1 or not ends:
         raise ValueError("no frame before its pixels, or several")
     marker, width, height = frames[0]
@@ -77,14 +79,14 @@ def _frame(marker: int, data: bytes, at: int) -> tuple[int, int, int]:
         raise ValueError(f"a frame of kind {marker - 0xC0}, expected baseline, extended or progressive")
     bits, height, width, channels = struct.unpack(">BHHB", data[at + 2 : at + 8])
     if (bits, channels) != (8, 3):
-        raise ValueError(f"{channels} channels of {bits} bits, expected 3 of 8")
+        raise ValueError(f"{counted(channels, 'channel')} of {bits} bits, expected 3 of 8")
     return marker, width, height
 
 
 def _length(data: bytes, at: int) -> int:
     length: int = struct.unpack(">H", data[at : at + 2])[0]
     if length < 2:
-        raise ValueError(f"a segment of {length} bytes at byte {at}")
+        raise ValueError(f"a segment of {counted(length, 'byte')} at byte {at}")
     return length
 
 

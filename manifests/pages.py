@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
+from manifests.counts import counted
 from manifests.thrift import BINARY, I32, I64, CompactReader, Form, Struct
 
 MAX_FOOTER_BYTES = 8 << 20
@@ -108,10 +109,11 @@ def _footer(value: Struct, end: int) -> Footer:
                 chunks[path[0].decode("utf-8")].append(_chunk(column[3], end))
         rows += _count(group[3])
     if rows != _count(value[3]):
-        raise ValueError(f"{value[3]} rows, and {rows} in its row groups")
+        raise ValueError(f"{counted(value[3], 'row')}, and {rows} in its row groups")
     for name, found in chunks.items():
         if sum(chunk.values for chunk in found) != rows:
-            raise ValueError(f"the column {name!a} has {sum(chunk.values for chunk in found)} values of {rows} rows")
+            values = counted(sum(chunk.values for chunk in found), "value")
+            raise ValueError(f"the column {name!a} has {values} of {counted(rows, 'row')}")
     metadata = {pair[1]: pair.get(2, b"") for pair in value.get(5, [])}
     return Footer(rows=rows, columns=columns, flat={k: tuple(v) for k, v in chunks.items()}, metadata=metadata)
 
@@ -138,7 +140,7 @@ def _chunk(said: Struct, end: int) -> Chunk:
     start = min(said[9], said.get(11) or said[9])
     length = _count(said[7])
     if not len(_MAGIC) <= start <= start + length <= end:
-        raise ValueError(f"a column of {length} bytes at {start}, which the file does not hold")
+        raise ValueError(f"a column of {counted(length, 'byte')} at {start}, which the file does not hold")
     return Chunk(start=start, length=length, values=_count(said[5]))
 
 
@@ -171,7 +173,7 @@ def _require_column(file: BinaryIO, chunks: tuple[Chunk, ...]) -> None:
         room += 64  # of a small page for each row group
         while values < chunk.values:
             if at >= end:
-                raise ValueError(f"pages of {values} values, its footer says {chunk.values}")
+                raise ValueError(f"pages of {counted(values, 'value')}, its footer says {chunk.values}")
             file.seek(at)
             head = file.read(min(MAX_HEADER_BYTES, end - at))
             reader = CompactReader(head, budget=1000)
@@ -185,7 +187,8 @@ def _require_column(file: BinaryIO, chunks: tuple[Chunk, ...]) -> None:
             values += count if page[1] != _DICTIONARY else 0
             at += reader.at + _count(page[3])
         if values != chunk.values or at > end:
-            raise ValueError(f"pages of {values} values in {at - chunk.start} bytes, not what its footer says")
+            size = counted(at - chunk.start, "byte")
+            raise ValueError(f"pages of {counted(values, 'value')} in {size}, not what its footer says")
 
 
 def _values(page: Struct) -> int:

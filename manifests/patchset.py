@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from manifests.counts import counted
 from manifests.digest import file_digest
 from manifests.errors import PatchSetError
 from manifests.files import is_plain, read_regular_file
@@ -162,7 +163,7 @@ def _shard_fault(patchset: PatchSet, on_bytes: Callable[[int], None] | None, sha
             return f"{path}: the shard is missing or no regular file; {remedy}"
         size = path.stat().st_size
         if size != shard.bytes:
-            return f"{path}: {size} bytes, the manifest says {shard.bytes}; {remedy}"
+            return f"{path}: {counted(size, 'byte')}, the manifest says {shard.bytes}; {remedy}"
         digest = file_digest(path, on_bytes)
         if digest != shard.sha256:
             return f"{path}: sha256 is {digest}, the manifest says {shard.sha256}; {remedy}"
@@ -188,7 +189,9 @@ def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
         raise PatchSetError(f"{path}: is missing or no regular file")
     try:
         if not 0 <= offset <= offset + length <= path.stat().st_size or length > max_bytes:
-            raise PatchSetError(f"{path}: its table says {length} bytes at {offset}, which it does not hold")
+            raise PatchSetError(
+                f"{path}: its table says {counted(length, 'byte')} at {offset}, which it does not hold"
+            )
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)

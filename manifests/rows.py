@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.counts import counted
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import PatchSetError
 from manifests.files import is_plain
@@ -130,7 +131,7 @@ def read_metadata(path: Path) -> bytes | None:
 def _footer_of(path: Path, file: BinaryIO, n: int) -> Footer:
     footer = read_footer(file)
     if footer.rows != n:  # before anything is decoded: a footer may promise billions
-        raise PatchSetError(f"{path}: {footer.rows} rows, expected {n}")
+        raise PatchSetError(f"{path}: {counted(footer.rows, 'row')}, expected {n}")
     return footer
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from manifests.canonical import MAX_SAFE_INTEGER, measure, parse_json
+from manifests.counts import counted
 from manifests.digest import set_id
 from manifests.errors import PatchSetError
 from manifests.faults import describe
@@ -111,7 +112,7 @@ class Manifest(_Frozen):
                 if found > limit:
                     raise ValueError(f"shards[{number}].{key} is {found}, more than {shard.n} images have ({limit})")
         if expected != self.n:
-            raise ValueError(f"n is {self.n}, but the shards hold {expected} patches")
+            raise ValueError(f"n is {self.n}, but the shards hold {counted(expected, 'patch')}")
         return self
 
     def to_json(self) -> bytes:

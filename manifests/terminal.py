@@ -61,12 +61,6 @@ def _level() -> int:
     return 0 if context is None else context.meta.get(_LEVEL, 0)
 
 
-def counted(count: int, what: str) -> str:
-    """So many of a thing, by its name in the singular: ``1 shard``, ``2 shards``."""
-    plural = f"{what}es" if what.endswith(("s", "ch", "x")) else f"{what}s"
-    return f"{count} {what if count == 1 else plural}"
-
-
 def shell_word(text: str) -> str:
     """Return a text as a shell reads it back, for a command that a user may copy.
 

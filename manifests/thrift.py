@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from manifests.counts import counted
+
 MAX_DEPTH = 16
 I32, I64, BINARY = 5, 6, 8
 _STOP, _TRUE, _FALSE, _I16, _LIST, _STRUCT = 0, 1, 2, 4, 9, 12
@@ -115,7 +117,7 @@ class CompactReader:
     def _binary(self) -> bytes:
         length = self._varint()
         if length > len(self._data) - self.at:
-            raise ValueError(f"{length} bytes where fewer are left")
+            raise ValueError(f"{counted(length, 'byte')} where fewer are left")
         value = bytes(self._data[self.at : self.at + length])
         self.at += length
         return value

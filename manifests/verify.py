@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from manifests.counts import counted
 from manifests.digest import file_digest, pixel_root
 from manifests.errors import PatchSetError
 from manifests.files import PART_PREFIX, is_plain
@@ -154,7 +155,7 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
         if not is_plain(path):
             continue  # reported as a name
         if (size := path.stat().st_size) != expected:
-            yield name, f"{size} bytes, the manifest says {expected}"
+            yield name, f"{counted(size, 'byte')}, the manifest says {expected}"
         elif name == shard.parquet.name:
             try:
                 rows = count_rows(path)
@@ -162,7 +163,7 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
                 yield name, str(error).removeprefix(f"{path}: ")
                 continue
             if rows != shard.n:
-                yield name, f"{rows} rows, the manifest says {shard.n} patches"
+                yield name, f"{counted(rows, 'row')}, the manifest says {counted(shard.n, 'patch')}"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -177,7 +178,11 @@ class _Tally:
 
     def told(self) -> list[tuple[str, str]]:
         """The faults that are kept, and how many are not, in whose last file they were found."""
-        rest = [(self.last, f"and {self.more} more faults in the shards before it and in it")] if self.more else []
+        rest = (
+            [(self.last, f"and {counted(self.more, 'more fault')} in the shards before it and in it")]
+            if self.more
+            else []
+        )
         return self.faults + rest
 
     def digests(

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from manifests import rows, tar
+from manifests.counts import counted
 from manifests.digest import file_digest, pixel_digest
 from manifests.errors import PatchSetError
 from manifests.files import is_plain
@@ -108,7 +109,10 @@ def _member_faults(
     for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
         member = f"{patch_key(index)}.{image_format}"
         if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
-            yield name, f"member {member}: its row says {length} bytes at {offset}, the tar has {end} in all"
+            yield (
+                name,
+                f"member {member}: its row says {counted(length, 'byte')} at {offset}, the tar has {end} in all",
+            )
             return
         if length > (most := max_patch_bytes(size)):
             yield name, f"member {member}: {length} bytes, expected at most {most} for {size} px"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests import rows
+from manifests.counts import counted
 from manifests.digest import pixel_root
 from manifests.files import describe_os_error, hold_folder, remove_parts
 from manifests.finish import has_exports, write_manifest
@@ -207,7 +208,7 @@ def _build_missing(
     """Every shard's entry, in order, once those that ``entries`` lacks are built; ``on_shard`` hears of each."""
     for number, entry in entries.items():
         on_shard(number, entry)
-    detail(f"{len(entries)} of {len(tasks)} shards are there; plan {job.plan_id}")
+    detail(f"{len(entries)} of {counted(len(tasks), 'shard')} found; plan {job.plan_id}")
     missing = [task for task in tasks if task.number not in entries]
     n = sum(task.n for task in tasks)
     done = n - sum(task.n for task in missing)

@@ -14,8 +14,9 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from manifests.counts import counted
 from manifests.errors import PatchSetError
-from manifests.terminal import counted, note
+from manifests.terminal import note
 from patchgen.errors import PatchgenError
 from patchgen.pool import Entries, OnCount, OnShard
 from patchgen.shard import Job, Task

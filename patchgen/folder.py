@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.canonical import MAX_SAFE_INTEGER, parse_json
+from manifests.counts import counted
 from manifests.diff import differences
 from manifests.errors import PatchSetError
 from manifests.faults import describe
@@ -149,7 +150,7 @@ def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) ->
         shorter = what == "holds a finished set" and found["n"] < plan.n
         raise TakenError(
             folder,
-            f"{what} of {found['n']} patches, this build has {plan.n}",
+            f"{what} of {counted(found['n'], 'patch')}, this build has {plan.n}",
             "make it longer with 'patchgen extend', or choose another --out"
             if shorter
             else f"choose another --out, or give --n {found['n']}",

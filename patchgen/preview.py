@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from manifests import Manifest, PatchSet
+from manifests.counts import counted
 from manifests.files import write_atomically
 from manifests.outline import Outline, read_outlines
 from manifests.reader import evenly_spaced, read_patches
@@ -89,7 +90,7 @@ def write_sheet(path: Path, sheet: Image.Image) -> None:
 
 def _heading(manifest: Manifest, width: int) -> Image.Image:
     names = ", ".join(source.name for source in manifest.sources)
-    title = f"{manifest.n:,} patches of {manifest.size} px from {names}"
+    title = f"{counted(manifest.n, 'patch', ',')} of {manifest.size} px from {names}"
     details = f"{manifest.recipe.get('name', 'recipe')} · seed {manifest.seed} · set {manifest.set_id[:16]}"
     image = Image.new("RGB", (width, 56), _PAPER)
     draw = ImageDraw.Draw(image)

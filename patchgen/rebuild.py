@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from manifests import Manifest, PatchSet
+from manifests.counts import counted
 from manifests.digest import pixel_digest
 from manifests.errors import PatchSetError
 from manifests.files import read_regular_file
@@ -68,7 +69,7 @@ def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int | Crew
         return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
     manifest = open_patchset(folder).manifest
     if n < manifest.n:
-        raise PatchgenError(f"{folder}: holds {manifest.n} patches already, expected --n of at least that")
+        raise PatchgenError(f"{folder}: holds {counted(manifest.n, 'patch')} already, expected --n of at least that")
     return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
 
 

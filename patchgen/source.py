@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from manifests.counts import counted
 from manifests.digest import pixel_digest
 from manifests.files import read_regular_file
 from manifests.terminal import note
@@ -108,8 +109,8 @@ def _decode(data: bytes, where: str) -> tuple[npt.NDArray[np.uint8], str]:
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if decoded is None:
             raise PatchgenError(
-                f"{where}: not a whole image ({len(data)} bytes): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
-                "PPM file; open it in a viewer and save it again"
+                f"{where}: not a whole image ({counted(len(data), 'byte')}): expected a complete JPEG, PNG, WebP, "
+                "TIFF, BMP or PPM file; open it in a viewer and save it again"
             )
         return _eight_bits(decoded, where), said[0]
     except cv2.error as error:

@@ -18,9 +18,9 @@ def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_pa
     quiet = run_patchgen(*command, tmp_path / "b", "-q")
     assert quiet.out.splitlines() == loud.out.splitlines()[:-1] and quiet.err == ""
     told = run_patchgen(*command, tmp_path / "b", "--verbose")
-    assert "1 of 1 shards are there" not in told.err  # the set was whole: nothing was left to do
+    assert "1 of 1 shard found" not in told.err  # the set was whole: nothing was left to do
     told = run_patchgen(*command, tmp_path / "c", "--verbose")
-    assert "0 of 1 shards are there; plan" in told.err
+    assert "0 of 1 shard found; plan" in told.err
 
 
 def test_verbose_tells_where_an_error_arose(run_patchgen: Program, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import click
 
 from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
+from manifests.counts import counted
 from manifests.numbers import Count
 from manifests.terminal import printable, say, shell_word
 
@@ -95,7 +96,7 @@ def convert(
 
     network = run_convert(path, out, arch, mean, std)
     mean_text, std_text = (",".join(map(str, triple)) for triple in (network.mean, network.std))
-    click.echo(f"{out}: {network.arch}, {network.num_classes} classes, mean {mean_text}, std {std_text}")
+    click.echo(f"{out}: {network.arch}, {counted(network.num_classes, 'class')}, mean {mean_text}, std {std_text}")
     say(f"next: distill eval --weights {shell_word(str(out))} --data DATA")
 
 

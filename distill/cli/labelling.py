@@ -18,6 +18,7 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
+from manifests.counts import counted
 from manifests.numbers import Count
 from manifests.terminal import say
 
@@ -54,7 +55,7 @@ def label(
     folder = fetched(shards, lambda: check_inputs(config, out))
     manifest = run_label(config, folder, out, device=picked, say=say)
     click.echo(
-        f"{manifest.steps} steps of {manifest.batch_size} samples "
+        f"{counted(manifest.steps, 'step')} of {counted(manifest.batch_size, 'sample')} "
         f"in {len(manifest.files)} {'file' if len(manifest.files) == 1 else 'files'}; train with --labels {out}"
     )
 
@@ -99,7 +100,7 @@ def verify(
         click.echo(json.dumps(check.to_dict()))
         return
     click.echo(
-        f"{labels}: every digest as promised; over {check.steps} steps computed again, a logit differs by at most "
-        f"{check.largest_difference:.5f} (their deviation is {check.deviation:.3f}), {check.same_class:.2f} % of "
-        "the likeliest classes are the same"
+        f"{labels}: every digest as promised; over {counted(check.steps, 'step')} computed again, a logit "
+        f"differs by at most {check.largest_difference:.5f} (their deviation is {check.deviation:.3f}), "
+        f"{check.same_class:.2f} % of the likeliest classes are the same"
     )

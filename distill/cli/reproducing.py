@@ -8,8 +8,9 @@ import click
 
 from distill import packaged
 from distill.cli.options import FILE, parse_seeds, parse_sets
+from manifests.counts import counted
 from manifests.locations import NameOrPath
-from manifests.terminal import FAILED, InterruptedProgram, counted, printable, say
+from manifests.terminal import FAILED, InterruptedProgram, printable, say
 
 if TYPE_CHECKING:
     from distill.estimate import Cost
@@ -127,5 +128,5 @@ def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost]") 
         click.echo(printable(line))
     click.echo(f"table: {done.page}")
     if done.failed:
-        click.echo(f"distill: {len(done.failed)} of {len(plan.chosen)} jobs failed", err=True)
+        click.echo(f"distill: {len(done.failed)} of {counted(len(plan.chosen), 'job')} failed", err=True)
         raise click.exceptions.Exit(FAILED)

@@ -23,6 +23,7 @@ from distill.cli.options import (
     teacher_option,
     with_files,
 )
+from manifests.counts import counted
 from manifests.terminal import InterruptedProgram, printable, say, shell_word
 
 if TYPE_CHECKING:
@@ -242,6 +243,6 @@ def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -
             parts += [f"teacher {summary['teacher_top1']:.2f} %", f"agreement {summary['agreement']:.2f} %"]
         click.echo(f"{what}: {', '.join(parts)} ({summary.get('weights', 'last step')})")
     click.echo(
-        f"{summary['samples_seen']} samples in {summary['seconds']:.0f} s, "
+        f"{counted(summary['samples_seen'], 'sample')} in {summary['seconds']:.0f} s, "
         f"{summary['images_per_second']:.0f} images/s; run directory {out}"
     )

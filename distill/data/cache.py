@@ -26,6 +26,7 @@ from distill.data.workers import Pixels
 from distill.errors import DistillError, Say
 from distill.ranks import ALONE, Ranks
 from manifests import PatchSet, verify_shards
+from manifests.counts import counted
 from manifests.digest import file_digest
 from manifests.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
 from manifests.home import user_cache
@@ -172,7 +173,7 @@ def _cached(patchset: PatchSet, folder: Path, say: Say) -> Pixels | None:
                 return None
     except (OSError, ValueError):
         return None
-    say(f"set {patchset.manifest.set_id[:16]}: {patchset.manifest.n} patches, decoded before: {path}")
+    say(f"set {patchset.manifest.set_id[:16]}: {counted(patchset.manifest.n, 'patch')}, decoded before: {path}")
     return np.memmap(path, dtype=np.uint8, mode="c", shape=shape_of(patchset))
 
 
@@ -246,6 +247,6 @@ def _verify(patchset: PatchSet, config: DataConfig, say: Say) -> None:
     with progress_bar("verifying (bytes)", sum(shard.bytes for shard in manifest.shards)) as update:
         verify_shards(patchset, threads=max(config.workers, 1), on_bytes=counting(update))
     say(
-        f"set {manifest.set_id[:16]}: {manifest.n} patches of {manifest.size} px "
+        f"set {manifest.set_id[:16]}: {counted(manifest.n, 'patch')} of {manifest.size} px "
         f"in {len(manifest.shards)} verified shards"
     )

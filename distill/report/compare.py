@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.origin import no_mean
 from distill.report.collect import RunRecord
+from manifests.counts import counted
 
 _SEED_FOLDER = re.compile(r"seed\d+")
 
@@ -128,7 +129,11 @@ def lines(records: list[RunRecord]) -> list[str]:
     for name, record in zip(names_of(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")
         reached = "not evaluated" if top1 is None else f"top-1 {top1:.2f} %"
-        state = "unfinished" if record.summary is None else reached + (f" after {seen:,} samples" if seen else "")
+        state = (
+            "unfinished"
+            if record.summary is None
+            else reached + (f" after {counted(seen, 'sample', ',')}" if seen else "")
+        )
         found.append(f"{name}: {record.title}, {set_name(record) or 'no set'}: {state}")
     return [*found, *other_data(records), *without_mean(records)]
 

@@ -58,7 +58,7 @@ class Classes(_File):
     def _square(self) -> Self:
         for table in (self.label_network, self.teacher_network):
             if table is not None and [len(row) for row in table] != [len(self.names)] * len(self.names):
-                raise ValueError(f"a table is not of {len(self.names)} rows and columns")
+                raise ValueError(f"a table is not {len(self.names)} × {len(self.names)}")
         return self
 
 

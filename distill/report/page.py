@@ -11,6 +11,7 @@ from distill.report.collect import RunRecord
 from distill.report.compare import Bar, overview, shared, shared_teacher
 from distill.report.pictures import heatmap, png_uri, traced
 from distill.report.words import augmented, story, without_folders
+from manifests.counts import counted
 
 PAPER = (
     ("one_image_top1", "the paper's student of one image"),
@@ -45,9 +46,10 @@ def render(records: list[RunRecord], photos: dict[str, bytes], unread: list[str]
         loader=jinja2.PackageLoader("distill", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["short"] = short
+    environment.filters["counted"] = counted
     several = len(records) > 1
     return environment.get_template("page.html.j2").render(
-        title=f"{len(records)} runs" if several else records[0].title,
+        title=counted(len(records), "run") if several else records[0].title,
         runs=[_run(record, photos, first) for record, first in zip(records, _first_of_set(records), strict=True)],
         overview=overview(records) if several else None,
         accuracy=_accuracy(records) if 1 < len(records) <= STYLES else None,
@@ -94,7 +96,7 @@ def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict
 
 def _unfinished(record: RunRecord) -> str:
     seen = max((row["samples"] for row in record.rows), default=0)
-    return f"This run has not ended: {seen:,.0f} samples so far."
+    return f"This run has not ended: {counted(round(seen), 'sample', ',')} so far."
 
 
 def _bars(record: RunRecord) -> list[Bar]:

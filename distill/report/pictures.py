@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from distill.errors import DistillError
 from distill.report.files import Place
+from manifests.counts import counted
 from manifests.digest import file_digest
 from manifests.schema import Manifest, Source
 
@@ -73,7 +74,7 @@ def traced(manifest: Manifest, photos: dict[str, bytes], places: list[Place]) ->
 
 
 def _svg(source: Source, jpeg: bytes, outlines: list[list[list[float]]]) -> Markup:
-    title = escape(f"{source.name} with the outlines of {len(outlines)} patches")
+    title = escape(f"{source.name} with the outlines of {counted(len(outlines), 'patch')}")
     uri = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
     stroke = max(source.width, source.height) / 400
     parts = [

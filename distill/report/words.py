@@ -5,19 +5,23 @@ from pathlib import PurePath
 
 from distill.report.collect import RunRecord
 from distill.report.files import AugmentPart
+from manifests.counts import counted
 from manifests.schema import Manifest
-from manifests.terminal import counted
 
 
 def story(record: RunRecord) -> str:
     """A run in a sentence or two."""
     seen, images = record.figure("samples_seen"), record.figure("eval_images")
-    samples = f"{seen:,} samples" if seen else "samples"
+    samples = counted(seen, "sample", ",") if seen else "samples"
     if record.supervised:
         learnt = f"A {record.learner.arch} learnt from {samples} of labelled images."
     else:
         teacher = record.config.teacher.arch if record.config.teacher else "teacher"
-        what = f"{record.manifest.n:,} patches of {_photos(record.manifest)}" if record.manifest else "a patch set"
+        what = (
+            f"{counted(record.manifest.n, 'patch', ',')} of {_photos(record.manifest)}"
+            if record.manifest
+            else "a patch set"
+        )
         learnt = f"A {record.learner.arch} saw {samples} of {what}, and what a {teacher} said of them, but no label."
     if not images:
         return f"{learnt} It was not evaluated."
@@ -25,7 +29,7 @@ def story(record: RunRecord) -> str:
     where = f" ({PurePath(data).name})" if data else ""
     per_class = record.figure("per_class") or [None]
     classes = counted(sum(top1 is not None for top1 in per_class), "class")
-    return f"{learnt} It was judged on {images:,} images of {classes}{where}."
+    return f"{learnt} It was judged on {counted(images, 'image', ',')} of {classes}{where}."
 
 
 def _photos(manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ from distill.estimate import duration
 from distill.origin import DIGESTS
 from distill.table.results import Line
 from distill.table.schema import Table
+from manifests.counts import counted
 
 HEADINGS = ("", "paper", "ours", "difference", "samples", "time", "set", "teacher", "result")
 SHORT = 8
@@ -99,11 +100,11 @@ def text(lines: Iterable[Line]) -> list[str]:
     """For a terminal: what each row reached."""
     found = []
     for line in lines:
-        _, paper, ours, difference, samples, time, *_ = cells(line)
+        _, paper, ours, difference, _, time, *_ = cells(line)
         parts = [f"paper {paper}"] if paper else []
         parts += [line.state if line.mean is None else f"ours {ours}"]
         parts += [f"difference {difference}"] if difference else []
-        parts += [f"{samples} samples in {time}"] if samples else []
+        parts += [f"{counted(line.samples, 'sample', ',')} in {time}"] if line.samples else []
         found.append(f"{line.group}, {line.name}: {', '.join(parts)}")
     return found
 

@@ -19,6 +19,7 @@ from distill.table.pins import pin
 from distill.table.schema import PHOTO, Row, Table
 from distill.table.wish import Wish
 from distill.weights import load_weights
+from manifests.counts import counted
 
 OPTIONS = {
     "train.seed": "say --seeds, which gives each run its own",
@@ -132,7 +133,8 @@ def _require_teachers(table: Table, wish: Wish, rows: Iterable[Row], chosen: Map
             require_network(weights, arch=arch, num_classes=num_classes)
         except DistillError as error:
             raise DistillError(
-                f"--teacher {name}: {error}; expected a {arch} of {num_classes} classes, as the table's configs say"
+                f"--teacher {name}: {error}; expected a {arch} of {counted(num_classes, 'class')}, as the "
+                "table's configs say"
             ) from error
 
 

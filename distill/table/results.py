@@ -13,6 +13,7 @@ from distill.table.jobs import jobs_of, missing
 from distill.table.records import read_record, seeds_of
 from distill.table.schema import Row, Table
 from distill.table.wish import Wish
+from manifests.counts import counted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ def _line(table: Table, wish: Wish, row: Row, out: Path) -> Line:
         lacks = " ".join(missing(table, wish, row.of))
         state = wrong[0] if wrong else f"needs {lacks}" if lacks else "not run"
         return dataclasses.replace(line, state=state, lacks="" if wrong else lacks)
-    states = wrong[:1] or ([f"{len(held)} of {len(found)} seeds"] if len(held) < len(found) else [])
+    states = wrong[:1] or ([f"{len(held)} of {counted(len(found), 'seed')}"] if len(held) < len(found) else [])
     return _with_figures(line, held, row.after, states)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from manifests.counts import counted
 from manifests.errors import TORN, PatchSetError
 from manifests.files import read_regular_file
 from manifests.foreign.pickles import numbers, unpickle
@@ -38,7 +39,9 @@ class _Binary:
         data = np.frombuffer(_read(file), dtype=np.uint8)
         record = self.label_bytes + PIXELS
         if not len(data) or len(data) % record:
-            raise PatchSetError(f"{file}: {len(data)} bytes, expected a multiple of {record}; download it again")
+            raise PatchSetError(
+                f"{file}: {counted(len(data), 'byte')}, expected a multiple of {record}; download it again"
+            )
         rows = data.reshape(-1, record)
         return rows[:, self.label_bytes :], rows[:, self.label_bytes - 1].astype(np.int64)
 

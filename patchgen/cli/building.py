@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manifests.counts import counted
 from manifests.limits import IMAGE_FORMATS, MAX_PATCHES
 from manifests.locations import Location, NameOrPath, location_name, require_local
 from manifests.numbers import Count
@@ -201,7 +202,8 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
             raise click.UsageError(
-                f"--{option} given {len(texts)} times for {photos} images; give it once or for each."
+                f"--{option} given {counted(len(texts), 'time')} for {counted(photos, 'image')}; "
+                "give it once or for each."
             )
     return [
         {option: (texts[k] if len(texts) > 1 else texts[0]) if texts else None for option, texts in cards.items()}
@@ -232,7 +234,8 @@ def build_span(
     if as_json:
         click.echo(json.dumps({"shards": list(span), "of": plan.shards}))
         return
-    click.echo(f"shards {span.start} to {span.stop - 1} of {plan.shards} are there")
+    built = f"shard {span.start}" if len(span) == 1 else f"shards {span.start} to {span.stop - 1}"
+    click.echo(f"{built} of {plan.shards} {'is' if len(span) == 1 else 'are'} there")
     say("next: when all are, the same command without --shards")
 
 
@@ -243,6 +246,8 @@ def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
         click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))
         return
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    click.echo(f"{manifest.n} patches of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB")
+    click.echo(
+        f"{counted(manifest.n, 'patch')} of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB"
+    )
     click.echo(f"set_id {manifest.set_id}")
     say(f"next: distill train --shards {shell_word(location_name(out))} --config CONFIG --teacher FILE --eval DATA")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from manifests.counts import counted
 from manifests.errors import PatchSetError
 from manifests.locations import Location, local_folder, location_name
 from manifests.numbers import Count
-from manifests.terminal import counted, counting, printable, progress_bar
+from manifests.terminal import counting, printable, progress_bar
 from manifests.urls import names_manifest
 from patchgen.cli.options import (
     cores,
@@ -100,9 +101,9 @@ def _verdict(report: "Report", faults: "list[Fault]", *, fast: bool, again: int)
 def _praise(report: "Report", *, fast: bool, again: int) -> Iterator[str]:
     if report.manifest is not None:
         what = "names, sizes and counts, contents unread," if fast else "every file, member, row and digest"
-        yield f"good: {what} of {report.manifest.n} patches in {counted_shards(report.manifest)}"
+        yield f"good: {what} of {counted(report.manifest.n, 'patch')} in {counted_shards(report.manifest)}"
         if again:
-            yield f"good: {again} of {report.manifest.n} patches built again from the photo"
+            yield f"good: {again} of {counted(report.manifest.n, 'patch')} built again from the photo"
         yield f"set_id {report.manifest.set_id}"
 
 
@@ -247,7 +248,8 @@ def doctor(as_json: bool) -> None:
         sets = {f.name: {"good": f.good, "set_id": f.set_id, "pixel_root": f.pixel_root} for f in findings}
         click.echo(json.dumps({"good": not wrong, "environment": found, "sets": sets}))
     if wrong:
+        come = "comes" if len(wrong) == 1 else "come"
         raise PatchgenError(
-            f"{len(wrong)} of {len(findings)} reference sets come out otherwise here, so sets built here are not "
+            f"{len(wrong)} of {len(findings)} reference sets {come} out otherwise here, so sets built here are not "
             "those of other machines; report it with this output"
         )

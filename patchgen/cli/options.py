@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from manifests.counts import counted
 from manifests.locations import LocalPath, Location
 from manifests.numbers import Count
-from manifests.terminal import InterruptedProgram, counted
+from manifests.terminal import InterruptedProgram
 
 if TYPE_CHECKING:
     from manifests import Manifest

@@ -149,7 +149,7 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
     ("name", "text", "part"),
     [
         ("classes.json", '{"names": ["a"]}', "has other classes than summary.json"),
-        ("classes.json", '{"names": ["a"], "teacher_network": [[1, 2]]}', "a table is not of 1 rows"),
+        ("classes.json", '{"names": ["a"], "teacher_network": [[1, 2]]}', "a table is not 1 × 1"),
         ("classes.json", "[]x", "not JSON"),
         ("patches.json", '{"patches": [{"key": "0", "corners": [[1]]}]}', "patches[0].corners[0]"),
         ("summary.json", "{", "not JSON"),

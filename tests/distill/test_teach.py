@@ -78,8 +78,8 @@ def test_a_student_does_not_begin_where_its_teacher_began(
     first: dict[str, torch.nn.Module] = {}
     for name, module in (("teacher", distill.teach), ("student", distill.run)):
 
-        def watched(*given: Any, name: str = name) -> torch.nn.Module:
-            network = new_network(*given)
+        def watched(*given: Any, name: str = name, **more: Any) -> torch.nn.Module:
+            network = new_network(*given, **more)
             first[name] = copy.deepcopy(network)
             return network
 

@@ -75,7 +75,7 @@ def test_a_jpeg_holds_all_its_pixels(options: dict[str, object], size: int) -> N
     ("change", "part"),
     [
         (lambda data: data[:-2], "no end"),
-        (lambda data: data + b"\0", "1 bytes behind its end"),
+        (lambda data: data + b"\0", "1 byte behind its end"),
         (lambda data: data + data, "bytes behind its end"),
         (lambda data: data[:-40] + b"\xff\xd0" + data[-40:], "lacks a part"),
         (lambda data: data.replace(b"\xff\xc0", b"\xff\xc9"), "a frame of kind 9"),
@@ -126,7 +126,7 @@ def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
         (png(32, 32, depth=16), "png", "16 bits"),
         (png(32, 32, colours=6), "png", "type 6"),
         (encoded("jpg", 32, 32, "CMYK"), "jpg", "4 channels"),
-        (encoded("jpg", 32, 32, "L"), "jpg", "1 channels"),
+        (encoded("jpg", 32, 32, "L"), "jpg", "1 channel"),
         (encoded("webp", 32, 32, lossless=False), "webp", "one lossless picture"),
         (b"P6\n32 32\n65535\n" + bytes(6 * 32 * 32), "ppm", "255"),
         (b"P6\n99999 99999\n255\n", "ppm", "99999×99999"),

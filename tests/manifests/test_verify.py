@@ -238,7 +238,7 @@ def encoded(mode: str, image_format: str, side: int = 32) -> bytes:
         ("jpg", b"", "not a whole image"),
         ("jpg", encoded("RGB", "PNG"), "not a whole image: no jpg"),
         ("jpg", encoded("RGB", "JPEG", 64), "the image is 64×64, expected 32×32"),
-        ("jpg", encoded("L", "JPEG"), "1 channels of 8 bits, expected 3"),
+        ("jpg", encoded("L", "JPEG"), "1 channel of 8 bits, expected 3"),
         ("png", encoded("RGB", "JPEG"), "not a whole image: no png"),
         ("png", encoded("RGBA", "PNG"), "8 bits of colour type 6, expected 8 of type 2"),
         ("png", encoded("P", "PNG"), "colour type 3"),
