@@ -86,12 +86,16 @@ TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 UNTEMPERED: dict[str, Loss] = {"mse": mse_loss, "hard": hard_loss}
 
 
+Weight = Annotated[float, Field(gt=0, le=10**6, description="factor of the loss, and of its gradient")]
+
+
 class TemperedLossConfig(BaseModel):
     """A loss between the two softmax distributions, each of logits divided by ``temperature``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["kl", "reverse-kl", "js", "standardised-kl", "l1", "l2"]
     temperature: Annotated[float, Field(gt=0, le=1000)] = 8.0
+    weight: Weight = 1.0
 
 
 class UntemperedLossConfig(BaseModel):
@@ -99,6 +103,7 @@ class UntemperedLossConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["mse", "hard"]
+    weight: Weight = 1.0
 
 
 def _kl_unless_named(value: Any) -> Any:
@@ -111,13 +116,12 @@ LossConfig = Annotated[
 
 
 def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
-    """The loss that ``config`` names, as a function of student and teacher logits, both (B, classes)."""
-    if isinstance(config, UntemperedLossConfig):
-        return UNTEMPERED[config.name]
-    tempered, temperature = TEMPERED[config.name], config.temperature
+    """The loss that ``config`` names, times its weight, of student and teacher logits, both (B, classes)."""
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
-        return tempered(student, teacher.detach(), temperature)
+        if isinstance(config, UntemperedLossConfig):
+            return config.weight * UNTEMPERED[config.name](student, teacher)
+        return config.weight * TEMPERED[config.name](student, teacher.detach(), config.temperature)
 
     return loss
 

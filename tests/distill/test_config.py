@@ -209,6 +209,7 @@ FAST = packaged.text(packaged.CONFIGS, "fast-cifar")
         ({"train.epochs": 2}, ("train", {"samples": None, "epochs": 2})),
         ({"train.samples": None, "train.epochs": 2}, ("train", {"samples": None, "epochs": 2})),
         ({"loss.name": "mse"}, ("loss", {"name": "mse"})),
+        ({"loss.name": "mse", "loss.weight": 2}, ("loss", {"name": "mse", "weight": 2})),
         ({"loss.name": "kl"}, ("loss", {"name": "kl", "temperature": 8})),
         ({"optim.name": "adam", "optim.lr": 0.1}, ("optim", {"name": "adam", "lr": 0.1, "weight_decay": 0.0005})),
         ({"optim.name": "sgd"}, ("optim", {"name": "sgd", "nesterov": True})),

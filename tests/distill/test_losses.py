@@ -133,6 +133,22 @@ def test_kl_at_a_high_temperature_is_half_the_mse_of_centred_logits() -> None:
     assert float(kl_loss(student, teacher, 1e3)) == pytest.approx(0.5 * float(mse_loss(*centred)), rel=1e-2)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_multiplies_loss_and_gradient(name: str) -> None:
+    values, gradients = [], []
+    for weight in ({}, {"weight": 1}, {"weight": 0.25}):
+        loss = make_loss(TypeAdapter(LossConfig).validate_python({"name": name} | weight))
+        student = torch.tensor(TWO_STUDENTS, requires_grad=True)
+        value = loss(student, torch.tensor(TWO_TEACHERS))
+        values.append(float(value.detach()))
+        gradients.append(torch.autograd.grad(value, student)[0])
+    assert values[0] == values[1] == 4 * values[2]
+    assert torch.equal(gradients[0], gradients[1]) and torch.equal(gradients[0], 4 * gradients[2])
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ValidationError, match="weight"):
+            TypeAdapter(LossConfig).validate_python({"name": name, "weight": wrong})
+
+
 @pytest.mark.parametrize("name", ["mse", "hard"])
 def test_a_temperature_that_does_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="temperature"):

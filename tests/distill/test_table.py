@@ -15,6 +15,7 @@ from PIL import Image
 from distill import packaged
 from distill.config import Config, parse_config
 from distill.errors import DistillError
+from distill.losses import make_loss
 from distill.models import build_model
 from distill.table import portable
 from distill.table.jobs import jobs_of, make_jobs, missing
@@ -281,6 +282,36 @@ def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its
     assert (job.config.optim.name, job.config.optim.lr, job.config.loss.name) == ("adamw", 0.1, "mse")
     with pytest.raises(DistillError, match=r"^runs\.one: train\.epochs 1 and train\.samples 2 are both set"):
         make_jobs(parsed, everything(parsed, settings={"train.samples": 2, "train.epochs": 1}))
+
+
+@pytest.mark.parametrize("variant", [None, "fast"])
+def test_rows_of_losses_and_temperatures_have_gradients_of_one_size(variant: str | None) -> None:
+    """On logits that deviate and correlate as those of the run that scripts/loss_weights.py measures."""
+    parsed = table("ablations")
+    jobs = make_jobs(parsed, everything(parsed, variant=variant))
+    draws = torch.Generator().manual_seed(0)
+    teacher = 4.4 * torch.randn(64, 10, generator=draws)
+    student = (0.5 * teacher + 2.3 * torch.randn(64, 10, generator=draws)).requires_grad_()
+
+    def norm(row: str) -> float:
+        config = jobs[f"runs/{row}/seed0"].config
+        assert isinstance(config, Config)
+        (gradient,) = torch.autograd.grad(make_loss(config.loss)(student, teacher), student)
+        return float(gradient.norm())
+
+    rows = [row.of for row in parsed.rows if row.group in ("Loss", "Temperature")]
+    assert len(rows) == 11
+    found = {row: norm(row) / norm("as-it-is") for row in rows}
+    assert all(1 / 1.5 < ratio < 1.5 for ratio in found.values()), found
+    assert "loss.weight" in parsed.note
+
+
+def test_another_loss_does_not_inherit_a_rows_weight() -> None:
+    parsed = table("ablations")
+    for name, weight in (("kl", 1), ("l2", None)):
+        job = make_jobs(parsed, everything(parsed, settings={"loss.name": name}))["runs/loss-l2/seed0"]
+        assert isinstance(job.config, Config)
+        assert job.config.loss.weight == (weight or parsed.runs["loss-l2"].set["loss.weight"])
 
 
 def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:

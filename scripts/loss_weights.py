@@ -1,0 +1,82 @@
+"""Measure the gradient of every loss beside that of ``kl``: the source of ``loss.weight`` in the table ``ablations``.
+
+A student learns by ``kl`` as ``distill reproduce ablations --variant fast`` has it. Every 10 steps each loss is
+differentiated with respect to the same logits of the student. Printed is the norm of the gradient of ``kl`` at T = 8
+over that of each loss (geometric mean, smallest and largest of the run): the weight that makes them equal.
+
+    patchgen build --image photo.jpg --n 50000 --out shards/
+    python scripts/loss_weights.py --teacher resnet56.safetensors --shards shards/
+"""
+
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import click
+import torch
+from torch import Tensor
+
+from distill import packaged, run
+from distill.cli.checking import TABLES
+from distill.config import CONFIGS, Config, parse_config
+from distill.losses import TEMPERED, UNTEMPERED, Loss, TemperedLossConfig, UntemperedLossConfig, make_loss
+from distill.table.schema import parse_table
+
+ROW = "cifar10-resnet56-resnet20"
+EVERY = 10
+REFERENCE = "kl at T = 8"
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def losses() -> dict[str, Loss]:
+    """All losses at T = 8 without a weight, and ``kl`` at other temperatures."""
+    found = {f"{name} at T = 8": make_loss(TemperedLossConfig(name=name, temperature=8)) for name in TEMPERED}  # type: ignore[arg-type]
+    found |= {name: make_loss(UntemperedLossConfig(name=name)) for name in UNTEMPERED}  # type: ignore[arg-type]
+    return found | {f"kl at T = {t:g}": make_loss(TemperedLossConfig(name="kl", temperature=t)) for t in TEMPERATURES}
+
+
+def gradient_norm(loss: Loss, student: Tensor, teacher: Tensor) -> float:
+    """Of ``loss`` with respect to the student's logits; both are (B, classes)."""
+    logits = student.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(logits, teacher.detach()), logits)
+    return float(gradient.norm())
+
+
+@click.command()
+@click.option("--teacher", type=click.Path(path_type=Path), required=True, help="A ResNet-56 of ten classes.")
+@click.option("--shards", type=click.Path(path_type=Path), required=True, help="A patch set of 32 px.")
+@click.option("--samples", default=64_000, show_default=True, help="Length of the run.")
+def main(teacher: Path, shards: Path, samples: int) -> None:
+    """Print the weight that gives each loss the gradient of kl at T = 8."""
+    settings = parse_table(packaged.text(TABLES, "ablations"), "ablations").variant("fast")
+    settings |= {"train.samples": samples, "teacher.weights": teacher, "train.compile": "off"}
+    config = parse_config(packaged.text(CONFIGS, ROW), ROW, settings, Config)
+    ratios: dict[str, list[float]] = {name: [] for name in losses()}
+    spread: list[tuple[float, float]] = []
+    steps = 0
+
+    def measured(student: Tensor, target: Tensor) -> Tensor:
+        nonlocal steps
+        if steps % EVERY == 0:
+            norms = {name: gradient_norm(loss, student, target) for name, loss in losses().items()}
+            for name, norm in norms.items():
+                ratios[name].append(norms[REFERENCE] / norm)
+            spread.append((float(student.detach().std()), float(target.std())))
+        steps += 1
+        return make_loss(config.loss)(student, target)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(run, "make_loss", lambda _: measured),
+        patch.object(run, "WORTH_STEPS", samples),  # without the warm-up of an estimate, whose teacher is random
+    ):
+        run.train(config, shards, Path(folder) / "run", resume=False, device=torch.device("cpu"), say=click.echo)
+    for name, values in ratios.items():
+        found = torch.tensor(values)
+        click.echo(f"{name}: {found.log().mean().exp():.3g} ({found.min():.3g} to {found.max():.3g})")
+    for when, (student, target) in (("first", spread[0]), ("last", spread[-1])):
+        click.echo(f"deviation of logits at the {when} step: student {student:.2f}, teacher {target:.2f}")
+
+
+if __name__ == "__main__":
+    main()
