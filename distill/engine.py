@@ -57,7 +57,7 @@ class Frozen:
 class Engine:
     """How the networks of a run are computed; ``steps`` is its whole length, so that resuming changes nothing.
 
-    ``compiled`` tells which networks were.
+    ``compiled`` tells which networks were; ``copies`` are what ``folded`` made, by model and precision.
     """
 
     device: torch.device
@@ -67,6 +67,7 @@ class Engine:
     say: Say
     ranks: Ranks = ALONE
     compiled: list[str] = dataclasses.field(default_factory=list)
+    copies: dict[tuple[nn.Module, Precision], nn.Module] = dataclasses.field(default_factory=dict)
 
     def prepare_process(self) -> None:
         """Let this process keep memory between steps: a third of the time of large batches on a CPU."""
@@ -84,14 +85,24 @@ class Engine:
             "compiled": sorted(self.compiled),
         } | ({"ranks": self.ranks.world} if self.ranks.world > 1 else {})
 
+    def folded(self, model: nn.Module) -> nn.Module:
+        """Copy a network in eval mode: batch norms folded into convolutions, weights in ``precision``, not compiled.
+
+        The copy is made once, and is what ``frozen`` compiles.
+        """
+        key = (model, self.precision)
+        if key not in self.copies:
+            copied = self._fold(model).to(memory_format=torch.channels_last)
+            _convert(copied, DTYPES[self.precision])
+            self.copies[key] = copied
+        return self.copies[key]
+
     def frozen(self, model: nn.Module, example: Tensor) -> "Frozen":
         """A frozen network made fast: batch norms folded into convolutions, weights in ``precision``, compiled.
 
         ``model`` in eval mode is left as it is. ``example`` is normalised images (B, 3, H, W) as they will come.
         """
-        dtype = DTYPES[self.precision]
-        folded = self._fold(model).to(memory_format=torch.channels_last)
-        _convert(folded, dtype)
+        dtype, folded = DTYPES[self.precision], self.folded(model)
         options = {"freezing": True} | self._options()
         network = self._compiled(folded, example.to(dtype), "teacher", options) if self._compiles() else folded
         return Frozen(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))

@@ -15,11 +15,18 @@ BATCH = 500
 
 @torch.inference_mode()
 def logits_of(
-    model: nn.Module, data: LabelledImages, mean: Triple, std: Triple, device: torch.device, ranks: Ranks = ALONE
+    model: nn.Module,
+    data: LabelledImages,
+    mean: Triple,
+    std: Triple,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Logits of ``model`` in eval mode, in float32, for every image: (N, classes) on the CPU.
+    """Logits of ``model`` in eval mode for every image: float32 (N, classes) on the CPU.
 
-    The model is left in the mode it was in. ``ranks`` share the work, in the batches that one process would make.
+    ``dtype`` is that of the model's weights, which its input is given. The model is left in the mode it was in.
+    ``ranks`` share the work, in the batches that one process would make.
 
     Raises:
         DistillError: a logit is not finite.
@@ -29,12 +36,15 @@ def logits_of(
     outputs = {}
     for number, images in enumerate(data.images.split(BATCH)):
         if number % ranks.world == ranks.rank:
-            x = normalise(images.to(device), mean, std)
+            x = normalise(images.to(device), mean, std).to(dtype)
             outputs[number] = model(x).float().cpu()
     model.train(was_training)
     logits = ranks.gather(outputs, -(-len(data.images) // BATCH))
     if not bool(torch.isfinite(logits).all()):
-        raise DistillError("a network's logits on the evaluation data are not finite: its weights are damaged")
+        why = (
+            "its weights are damaged" if dtype == torch.float32 else f"{dtype} is too small; set train.precision fp32"
+        )
+        raise DistillError(f"a network's logits on the evaluation data are not finite: {why}")
     return logits
 
 

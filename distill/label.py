@@ -14,6 +14,7 @@ from distill.augment import normalise
 from distill.config import Config
 from distill.data.labelled import require_data
 from distill.data.view import View
+from distill.engine import Engine
 from distill.errors import DistillError, Say
 from distill.labels import (
     MANIFEST_NAME,
@@ -85,18 +86,19 @@ def _label(config: Config, shards: Path, out: Path, device: torch.device, say: S
     teacher = load_teacher(config.teacher, device)
     seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
     _require_free(out)
-    open_judge(config, LiveLesson(teacher=teacher, num_classes=config.teacher.num_classes), size, device, say)
+    engine = make_engine(config.train, device, config.train.steps(patchset.manifest.n, config.data.batch_size), say)
+    open_judge(config, LiveLesson(teacher=teacher, num_classes=config.teacher.num_classes), engine, size)
     with open_view(config, patchset, seed, device, say) as view:
-        return _write(config, patchset.manifest.set_id, teacher, view, out, say)
+        return _write(engine, patchset.manifest.set_id, _labeller(config, teacher), teacher, view, out)
 
 
-def _write(config: Config, set_id: str, teacher: Teacher, view: View, out: Path, say: Say) -> LabelsManifest:
-    steps = config.train.steps(view.source.order.n, view.batch_size)
-    engine = make_engine(config.train, view.source.device, steps, say)
+def _write(
+    engine: Engine, set_id: str, labeller: Labeller, teacher: Teacher, view: View, out: Path
+) -> LabelsManifest:
     manifest = LabelsManifest(
         format="labels/1",
         set_id=set_id,
-        teacher=_labeller(config, teacher),
+        teacher=labeller,
         view=view.describe(),
         batch_size=view.batch_size,
         precision=engine.precision,
@@ -110,7 +112,7 @@ def _write(config: Config, set_id: str, teacher: Teacher, view: View, out: Path,
     targets = live_targets(teacher, view, engine)
     views = view.period
     files = _finished_files(out, manifest)
-    per_file = steps_per_file(view.batch_size, config.teacher.num_classes)
+    per_file = steps_per_file(view.batch_size, labeller.num_classes)
     with progress_bar("labelling (samples)", views * view.batch_size) as update:
         for number in range(-(-views // per_file)):
             first, last = number * per_file, min((number + 1) * per_file, views)

@@ -18,6 +18,7 @@ from torch import Tensor
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
 from distill.normalisation import check_mean, check_std
+from distill.precision import Precision
 from manifests.canonical import canonical_json, parse_json
 from manifests.counts import counted
 from manifests.digest import file_digest
@@ -63,7 +64,7 @@ class LabelsManifest(_Part):
     teacher: Labeller
     view: dict[str, Any]
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
-    precision: Annotated[str, Field(max_length=10)]
+    precision: Precision
     files: Annotated[list[LabelFile], Field(max_length=50_000)]
     environment: dict[str, str]
 

@@ -14,6 +14,7 @@ from distill.data.view import View, fits_gpu
 from distill.engine import Engine
 from distill.errors import DistillError
 from distill.labels import LabelsManifest, open_logits, read_labels, require_same, require_same_view
+from distill.precision import Precision
 from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
 from distill.teacher import Teacher, TeacherConfig, load_teacher
 from distill.weights import Triple
@@ -31,6 +32,10 @@ class Lesson(Protocol):
     @property
     def teacher(self) -> Teacher | None:
         """The network itself."""
+
+    @property
+    def precision(self) -> Precision | None:
+        """In which the teacher gave its logits; None where it gives them in this run, in the run's own."""
 
     @property
     def sha256(self) -> str:
@@ -84,6 +89,11 @@ class LiveLesson:
         return "live teacher"
 
     @property
+    def precision(self) -> None:
+        """As ``Lesson``."""
+        return None
+
+    @property
     def sha256(self) -> str:
         """As ``Lesson``."""
         return self.teacher.sha256
@@ -125,6 +135,11 @@ class StoredLesson:
     def identity(self) -> str:
         """As ``Lesson``."""
         return f"stored logits {hashlib.sha256(self.labels.to_json()).hexdigest()}"
+
+    @property
+    def precision(self) -> Precision:
+        """As ``Lesson``."""
+        return self.labels.precision
 
     @property
     def sha256(self) -> str:

@@ -28,6 +28,7 @@ from distill.losses import make_loss
 from distill.models import require_size
 from distill.models.norms import warn_of_stale
 from distill.optim import make_optimizer, make_scheduler
+from distill.precision import DTYPES
 from distill.ranks import ALONE, Ranks
 from distill.runs import (
     STUDENT_NAME,
@@ -105,14 +106,14 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     if done is not None:
         tell_unmeasured(done, "student_", out / STUDENT_NAME, config.eval.data, size, say)
         return done
-    judge = open_judge(config, lesson, size, device, say, ranks)
+    engine = make_engine(config.train, device, steps, say, ranks)
+    judge = open_judge(config, lesson, engine, size)
     if judge is not None:
         require_unseen(packed_digests(patchset), judge.data, f"the set {shards}", say)
     seed = config.data.view_seed
     with open_view(config, patchset, lesson.view_seed(config) if seed is None else seed, device, say, ranks) as view:
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:
             say(f"estimated: {estimate_run(config, patchset.manifest.n, patchset.manifest.size, device)}")
-        engine = make_engine(config.train, device, steps, say, ranks)
         loop = _make_loop(config, student, lesson, view, engine)
         measure = judge.measure if judge else None
         progress = conduct(loop, config, out, identity, state, measure, say, lambda: keep_sample(patchset, out, say))
@@ -125,6 +126,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
         "set_id": patchset.manifest.set_id,
         "teacher_arch": config.teacher.arch,
         "teacher_sha256": lesson.sha256,
+        "teacher_precision": lesson.precision or engine.precision,
         "seed": config.train.seed,
     } | config_digests(config, loop.view, logits=lesson.identity)
     nothing = dict.fromkeys(("student_top1", "teacher_top1", "agreement"))
@@ -159,14 +161,15 @@ def open_view(
         yield View(source=source, augment=config.augment, seed=seed, period=period)
 
 
-def open_judge(
-    config: Config, lesson: Lesson, size: int, device: torch.device, say: Say, ranks: Ranks = ALONE
-) -> Judge | None:
-    """The evaluation data, with the teacher measured on it first; None without data.
+def open_judge(config: Config, lesson: Lesson, engine: Engine, size: int) -> Judge | None:
+    """Read the evaluation data, and measure the teacher on it as it teaches; None without data.
+
+    Measured is the copy whose logits teach, folded and in their precision, but not compiled.
 
     Raises:
         DistillError: the data cannot be read or has too many classes, or the teacher is worse than it should be.
     """
+    device, say, ranks = engine.device, engine.say, engine.ranks
     least = config.teacher.min_top1
     if config.eval.data is None:
         if least is not None:
@@ -176,13 +179,18 @@ def open_judge(
     data = match_classes(found, config.teacher.num_classes, lesson.classes, config.eval.data, say)
     say(f"evaluation data: {data}")
     teacher = lesson.teacher
-    logits = None if teacher is None else logits_of(teacher.model, data, lesson.mean, lesson.std, device, ranks)
+    precision = lesson.precision or engine.precision
+    logits = None
+    if teacher is not None:
+        copied = dataclasses.replace(engine, precision=precision).folded(teacher.model)
+        logits = logits_of(copied, data, lesson.mean, lesson.std, device, ranks, DTYPES[precision])
     judge = Judge(data=data, mean=lesson.mean, std=lesson.std, teacher_logits=logits, device=device, ranks=ranks)
     if logits is None:
         say("no teacher (--teacher) beside its stored logits, so it is not evaluated")
     else:
         say(
-            f"teacher {config.teacher.arch}: top-1 {judge.teacher_top1:.2f} % on {counted(len(data.labels), 'image')}"
+            f"teacher {config.teacher.arch}: top-1 {judge.teacher_top1:.2f} % on "
+            f"{counted(len(data.labels), 'image')}, computed in {precision} as it teaches"
         )
     require_top1(judge, config.teacher)
     return judge

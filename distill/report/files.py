@@ -41,6 +41,7 @@ class Summary(_File):
     set_id: str | None = None
     data_sha256: str | None = None
     teacher_sha256: str | None = None
+    teacher_precision: str | None = None
     config_sha256: str | None = None
     config_sha256_without_seed: str | None = None
     sha256: str | None = None

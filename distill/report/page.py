@@ -33,6 +33,7 @@ FACTS = (
     ("data_sha256", "training images (SHA-256)", "{}"),
     ("eval_sha256", "evaluation images and labels (SHA-256)", "{}"),
     ("teacher_sha256", "teacher's file (SHA-256)", "{}"),
+    ("teacher_precision", "teacher computed in", "{}"),
     ("config_sha256", "config, with the order it gives (SHA-256)", "{}"),
     ("config_sha256_without_seed", "the same without seeds (SHA-256)", "{}"),
     ("sha256", "result's file (SHA-256)", "{}"),
