@@ -34,7 +34,7 @@ _SEVERAL: dict[Kind, str] = {
 }
 
 _HEARD = re.compile(r"(Corrupt JPEG data: .*|Premature end of JPEG.*)|TIFF_Error (.*)")
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)  # fill bytes are passed over, restarts too
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1, 0xC5, 0xC9, 0xCD), (0xC2, 0xC6, 0xCA, 0xCE)
 _SOS, _EOI = 0xDA, 0xD9
 _GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496", b"HDRGainMapVersion")
