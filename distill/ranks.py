@@ -28,6 +28,7 @@ JOINING = timedelta(minutes=10)
 PATIENCE = timedelta(hours=2)
 """And later, for the other may be decoding a large set. One that dies is noticed at once."""
 
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - NCCL's, when ranks share a machine
 T = TypeVar("T")
 
 
@@ -140,7 +141,8 @@ def joined() -> Iterator[Ranks]:
     """The ranks that ``torchrun`` started this process among, connected; ``ALONE`` without it.
 
     Raises:
-        DistillError: they do not find each other; or, on the first rank, another one is gone.
+        DistillError: they do not find each other, or have no memory to share; or, on the first rank, another one is
+            gone.
         SystemExit: on the others, when a rank is gone, for the first tells so.
     """
     ranks = Ranks(**launched())
@@ -159,6 +161,10 @@ def joined() -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _is_loss(error):
             raise
+        if cause := next((line.strip() for line in str(error).splitlines() if _SHARED_MEMORY in line), None):
+            raise DistillError(
+                f"rank {ranks.rank}: {cause[:300]}; give {_SHARED_MEMORY} more room, or set NCCL_SHM_DISABLE=1"
+            ) from error
         if not ranks.first:
             raise SystemExit(1) from error
         raise DistillError(

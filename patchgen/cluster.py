@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib.util
 import logging
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -18,7 +19,7 @@ from manifests.counts import counted
 from manifests.errors import PatchSetError
 from manifests.terminal import note
 from patchgen.errors import PatchgenError
-from patchgen.pool import Entries, OnCount, OnShard
+from patchgen.pool import POLL_SECONDS, Entries, OnCount, OnShard
 from patchgen.shard import Job, Task
 from patchgen.shelf import Builder, Crew, Made, Shelf
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 LOCAL = "local:"
 PACKAGE = "single-image-distillation"
 CONNECT_SECONDS = 30
+LOOK_SECONDS, ALONE_SECONDS = 5.0, 600.0
+"""How often to look, in the middle of a build, whether there are workers, and how long to wait for new ones."""
 
 
 @contextmanager
@@ -103,7 +106,6 @@ def _build(
     client: "Client", shelf: Shelf, job: Job, tasks: list[Task], on_count: OnCount, on_shard: OnShard
 ) -> Entries:
     """As ``pool.build_shards``."""
-    from distributed import as_completed  # noqa: PLC0415 - an extra
     from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
     entries: Entries = {}
@@ -120,7 +122,7 @@ def _build(
     )
     done = 0
     try:
-        for future, made in as_completed(futures, with_results=True):
+        for future, made in _arriving(client, futures):
             if not isinstance(made, Made):  # Dask hands out as a result that there will be none
                 raise _LostError(str(made))
             task = by_key[future.key]
@@ -136,6 +138,39 @@ def _build(
         with contextlib.suppress(CommClosedError, CancelledError):  # the scheduler may be gone
             client.cancel(futures)
     return entries
+
+
+def _arriving(client: "Client", futures: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Futures and their results as they come. Dask would wait for ever, in silence, for workers that are all gone.
+
+    Raises:
+        PatchgenError: there are none, and none come.
+    """
+    from distributed import as_completed  # noqa: PLC0415 - an extra
+
+    completed = as_completed(futures, with_results=True)
+    last, alone = time.monotonic(), 0.0
+    while not completed.is_empty():
+        if completed.has_ready():
+            yield next(completed)
+            continue
+        time.sleep(POLL_SECONDS)
+        if time.monotonic() - last >= LOOK_SECONDS:
+            alone = 0.0 if _has_workers(client) else alone + LOOK_SECONDS
+            last = time.monotonic()
+            if alone == LOOK_SECONDS:
+                note("no worker is left; waiting for new ones")
+            if alone >= ALONE_SECONDS:
+                raise PatchgenError(
+                    f"no worker was left for {alone:.0f} s; start some, then run the same command again to go on"
+                )
+
+
+def _has_workers(client: "Client") -> bool:
+    try:
+        return bool(client.nthreads())
+    except OSError as error:
+        raise _LostError from error
 
 
 def _require_package(client: "Client") -> None:

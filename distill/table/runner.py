@@ -20,6 +20,8 @@ from distill.table.records import RECORDS, is_done, write_record
 
 POLL_SECONDS = 0.2
 TAIL_BYTES = 4096
+STOP_SECONDS = 600.0
+"""Longest that a job that was told to stop may take: to finish a step or an evaluation, and to save itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,16 +136,18 @@ def _outcome(out: Path, job: Job, status: int) -> str | None:
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End what runs as if the user had asked it to; a second interruption kills it."""
+    """End what runs as if the user had asked it to; a second interruption kills it, and so does a long wait."""
     for process in processes:
         process.terminate()
+    end = time.monotonic() + STOP_SECONDS
     try:
         for process in processes:
-            process.wait()
-    except KeyboardInterrupt:
+            process.wait(max(0.0, end - time.monotonic()))
+    except (KeyboardInterrupt, subprocess.TimeoutExpired) as stop:
         for process in processes:
             process.kill()
-        raise
+        if isinstance(stop, KeyboardInterrupt):
+            raise
 
 
 def samples_seen(out: Path, job: Job) -> int:

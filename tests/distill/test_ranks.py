@@ -16,6 +16,7 @@ from torch import nn
 import distill.cli.launching
 import distill.data.patches
 import distill.parallel
+import distill.ranks
 from distill.augment import AugmentConfig, JitterConfig
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
@@ -215,3 +216,20 @@ def test_a_rank_speaks_only_when_it_alone_fails(
     signal.signal(signal.SIGTERM, before)
     assert_one_line(result, "rank 1: distill: configs: is the work of one process")
     assert waited == [10.0] and result.out == ""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_nccl_without_shared_memory_is_not_taken_for_a_lost_rank(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"rank": rank, "world": 2, "local": rank, "here": 2}
+    monkeypatch.setattr(distill.ranks, "launched", lambda: here)
+    monkeypatch.setattr(distill.ranks, "_connect", lambda ranks: None)
+    said = (
+        "NCCL error, unhandled system error\nLast error:\nError while creating shared memory segment /dev/shm/nccl-x"
+    )
+    with (
+        pytest.raises(
+            DistillError, match=rf"rank {rank}: Error while creating .* /dev/shm/nccl-x; give /dev/shm more"
+        ),
+        distill.ranks.joined(),
+    ):
+        raise torch.distributed.DistBackendError(said)

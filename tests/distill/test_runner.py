@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from distill.errors import DistillError
+from distill.table import runner
 from distill.table.jobs import Job
 from distill.table.records import is_done, read_record
 from distill.table.runner import Events, run_jobs, samples_seen
@@ -77,3 +80,13 @@ def test_how_far_a_training_is(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"samples": 5}\n{"samples": 9, "loss": 1}\n{"sam')
     assert samples_seen(tmp_path, each) == 9
+
+
+def test_a_job_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "STOP_SECONDS", 0.3)
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        runner._stop([process])
+        assert process.wait(60) == -signal.SIGKILL
