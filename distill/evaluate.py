@@ -21,12 +21,12 @@ def logits_of(
     std: Triple,
     device: torch.device,
     ranks: Ranks = ALONE,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Logits of ``model`` in eval mode for every image: float32 (N, classes) on the CPU.
 
-    ``dtype`` is that of the model's weights, which its input is given. The model is left in the mode it was in.
-    ``ranks`` share the work, in the batches that one process would make.
+    The normalised images are given ``dtype``, that of the weights, or left in float32. The model is left
+    in the mode it was in. ``ranks`` share the work, in the batches that one process would make.
 
     Raises:
         DistillError: a logit is not finite.
@@ -36,14 +36,14 @@ def logits_of(
     outputs = {}
     for number, images in enumerate(data.images.split(BATCH)):
         if number % ranks.world == ranks.rank:
-            x = normalise(images.to(device), mean, std).to(dtype)
+            x = normalise(images.to(device), mean, std)
+            x = x if dtype is None else x.to(dtype)
             outputs[number] = model(x).float().cpu()
     model.train(was_training)
     logits = ranks.gather(outputs, -(-len(data.images) // BATCH))
     if not bool(torch.isfinite(logits).all()):
-        why = (
-            "its weights are damaged" if dtype == torch.float32 else f"{dtype} is too small; set train.precision fp32"
-        )
+        small = "they are beyond float16; set train.precision fp32"
+        why = small if dtype == torch.float16 else "its weights are damaged"
         raise DistillError(f"a network's logits on the evaluation data are not finite: {why}")
     return logits
 
