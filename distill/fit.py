@@ -107,7 +107,7 @@ def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Pa
     ]
     if any(problems):
         faults = "; ".join(problem for problem in problems if problem)
-        raise DistillError(f"{path}: is not a {arch}: {faults}; save the state dict of the network alone")
+        raise DistillError(f"{path}: is not a {arch}: {faults}")
 
 
 def _other_kinds(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
@@ -137,5 +137,4 @@ def _reshaped(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str
 
 def _problem(what: str, names: Iterable[str]) -> str:
     listed = list(names)
-    more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
-    return f"{what} {listed[0][:100]}{more}" if listed else ""
+    return f"{what} {listed[0][:100]} (and {len(listed) - 1} more)" if listed else ""

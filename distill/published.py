@@ -15,6 +15,7 @@ stem and torchvision's names may pool behind the stem (huyvnphan/PyTorch_CIFAR10
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,12 @@ from torch import Tensor
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.models.from_torchvision import is_auxiliary
-from distill.wrappers import KEYS, is_counter, parts, peeled
-from manifests.terminal import note_once
+
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "model_state")
+"""Keys under which state dicts are saved; beside them stand epochs, accuracies and optimisers."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
 
 _COUNTER = "num_batches_tracked"
 
@@ -95,55 +100,42 @@ _VARIANTS = (
 """Networks that are taken for one another: a pattern, and what may follow what it captures."""
 
 
+def unwrap(loaded: Any) -> Any:
+    """What a checkpoint holds under one of ``WRAPPERS``, or itself; without the prefix that all its names share."""
+    for key in WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        return loaded
+    for prefix in PREFIXES:
+        while loaded and all(name.startswith(prefix) for name in loaded):
+            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
+    return loaded
+
+
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict under the names of ``arch``, which ``expected`` has, without wrappers and counters.
+    """A state dict under the names of ``arch``, which ``expected`` has; as they are where no scheme leads there.
 
-    Where no scheme leads to these names, as few wrappers as possible are left. Counters of batches, which torch
-    before 0.4.1 did not keep, are added as 0: nothing here reads them. Auxiliary heads, which our networks do not
-    have, are left out.
-
-    Raises:
-        DistillError: several networks with these names are in it.
+    Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here reads them. Auxiliary
+    heads, which our networks do not have, are left out.
     """
-    for candidate in peeled(state):
-        if (found := _renamed(candidate, arch, expected)) is not None:
-            return found
-        last = candidate
-    inside = {
-        first: found
-        for first, part in parts(last).items()
-        if (found := next((f for c in peeled(part) if (f := _renamed(c, arch, expected)) is not None), None))
-    }
-    if not inside:
-        return _completed(last, arch, expected)
-    chosen, *others = inside
-    if others and chosen not in KEYS:
-        raise DistillError(f"several networks {arch}: {', '.join(inside)}; save the state dict of one of them alone")
-    more = [name for name in last if not name.startswith(f"{chosen}.") and not is_counter(name, last[name])]
-    note_once(f"the network under {chosen}. is read; {len(more)} other tensors, such as {min(more)}, are left out")
-    return inside[chosen]
+    candidates = [{name: value for name, value in state.items() if not is_auxiliary(name, arch)}]
+    for scheme in SCHEMES:
+        if re.fullmatch(scheme.archs, arch):
+            renamed = {scheme.rename(name): value for name, value in candidates[0].items()}
+            if len(renamed) == len(candidates[0]):  # else two parameters met under one name
+                candidates.append(renamed)
+    for candidate in candidates:
+        complete = _with_counters(candidate, expected)
+        if complete.keys() == expected.keys():
+            return complete
+    return _with_counters(candidates[0], expected)
 
 
-def _renamed(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return a state dict whose names are, as they are or by a scheme, those of ``arch``; None if they are not."""
-    for scheme in (None, *SCHEMES):
-        if scheme is None or re.fullmatch(scheme.archs, arch):
-            renamed = {name if scheme is None else scheme.rename(name): value for name, value in state.items()}
-            complete = _completed(renamed, arch, expected)
-            if len(renamed) == len(state) and complete.keys() == expected.keys():  # else two names became one
-                return complete
-    return None
-
-
-def _completed(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with the counters that are expected, and without others and auxiliary heads."""
-    kept = {
-        name: value
-        for name, value in state.items()
-        if name in expected or not (is_counter(name, value) or is_auxiliary(name, arch))
-    }
-    missing = (name for name in expected.keys() - kept.keys() if name.endswith(_COUNTER))
-    return kept | {name: torch.zeros((), dtype=torch.long) for name in missing}
+def _with_counters(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    missing = (name for name in expected.keys() - state.keys() if name.endswith(_COUNTER))
+    return state | {name: torch.zeros((), dtype=torch.long) for name in missing}
 
 
 def other_variant(state: Mapping[str, Tensor], arch: str) -> str | None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from distill.errors import DistillError
 from distill.normalisation import check_mean, check_std
+from distill.published import WRAPPERS, unwrap
 from distill.tensors import load_tensors, require_file
-from distill.wrappers import find_state
 from manifests.files import write_atomically
 
 Triple = tuple[float, float, float]
@@ -69,7 +69,7 @@ def load_weights(path: Path) -> Weights:
             return _with_metadata(path, safetensors.torch.load_file(path), metadata)
     except (safetensors.SafetensorError, OSError) as error:
         raise DistillError(f"{path}: not readable as weights: {error}; expected a .safetensors file") from error
-    return Weights(path=path, state=find_state(load_tensors(path), path))
+    return Weights(path=path, state=_state_dict(load_tensors(path), path))
 
 
 def _require_header(path: Path) -> None:
@@ -83,6 +83,18 @@ def _require_header(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
     if length > min(MAX_HEADER_BYTES, path.stat().st_size):
         raise DistillError(f"{path}: a header of {length} bytes, expected at most {MAX_HEADER_BYTES}; get it again")
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what published checkpoints hold."""
+    state = unwrap(loaded)
+    pairs = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
+        raise DistillError(
+            f"{path}: holds no state dict, expected a dict of parameter names to tensors, by itself or under "
+            f"one of {', '.join(WRAPPERS)}"
+        )
+    return state
 
 
 def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:

@@ -90,12 +90,6 @@ def note(line: str) -> None:
         click.echo(printable(line), err=True)
 
 
-@functools.cache
-def note_once(line: str) -> None:
-    """A note on stderr, the first time that it is to be made."""
-    note(line)
-
-
 def detail(line: str) -> None:
     """A note on stderr for a user who wants all of them."""
     if _level() > 0:
