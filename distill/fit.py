@@ -1,5 +1,6 @@
 """A weight file's tensors put into the network they are of: names, shapes and kinds first, memory only then."""
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from distill.archive import require_sums
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.models.norms import set_batch_norms
-from distill.published import other_variant, to_our_names
+from distill.published import variants, without_counters
 from distill.tensors import are_finite, owned, require_file
 from distill.weights import Weights
+from distill.wrapped import Found, closest, find_networks
 from manifests.counts import counted
+from manifests.terminal import note
 
 BESIDE_BYTES = 64 << 20
 """What a file may hold beside networks."""
@@ -77,17 +80,76 @@ def largest_file(network: nn.Module) -> int:
     return 8 * sum(value.nbytes for value in network.state_dict().values()) + BESIDE_BYTES
 
 
-def _fitting(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes: int) -> dict[str, Tensor]:
-    """The file's tensors by the names of ``expected``, which needs no memory."""
-    state, held_arch = weights.state, weights.arch
+def count_classes(weights: Weights, arch: str) -> int:
+    """Number of outputs of the ``arch`` in a file: the rows of its last matrix, the linear layer that ends a network.
+
+    Raises:
+        DistillError: the file holds another network, or this one ends with no matrix.
+    """
+    expected = outline_of(arch, 2).state_dict()
+    state = _state_of(weights, arch, expected)
+    if (count := _outputs(state, expected)) is None:
+        _require_fit(state, expected, weights.path, arch)
+        raise DistillError(f"{weights.path}: holds no linear layer, so it is no classification network")
+    return count
+
+
+def _state_of(weights: Weights, arch: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The file's tensors by the names of ``expected``, or what comes closest; which needs no memory.
+
+    Raises:
+        DistillError: the file says or shows that it holds another network, or holds several.
+    """
+    held_arch = weights.arch
     if held_arch is None:
-        state = to_our_names(state, arch, expected)
-        if state.keys() != expected.keys():
-            held_arch = other_variant(weights.state, arch)
+        if found := find_networks(weights.held, arch, expected):
+            return _meant(found, weights.path).state
+        held_arch = _variant(weights, arch)
     if held_arch is not None and held_arch != arch:
         raise DistillError(
             f"{weights.path}: holds a {held_arch}, but the config or --arch says {arch}; say {held_arch} there"
         )
+    return closest(weights.held, arch, expected) if weights.arch is None else weights.held
+
+
+def _meant(found: list[Found], path: Path) -> Found:
+    """The one of several networks that is meant, as ``wrapped.PREFERRED`` says; the user is told.
+
+    Raises:
+        DistillError: nothing says which.
+    """
+    first, *others = found
+    if not others:
+        return first
+    places = [each.where for each in found[:5]]
+    what = f"{path}: holds {len(found)} such networks, under {', '.join(places[:-1])} and {places[-1]}"
+    if not all(first.is_before(other) for other in others):
+        raise DistillError(f"{what}; save the state dict of one of them alone")
+    _tell(f"{what}; that under {first.where} is read, for another save its state dict alone")
+    return first
+
+
+_tell = functools.cache(note)
+"""Once, though a file is read more than once."""
+
+
+def _variant(weights: Weights, arch: str) -> str | None:
+    """The variant of ``arch`` that a file holds, if any. Names and shapes of all but the classes decide."""
+    for name in variants(arch):
+        try:
+            expected = outline_of(name, 2).state_dict()
+        except DistillError:  # ResNet-56 has no variant -8x, for one
+            continue
+        *inner, _, _ = without_counters(expected)  # weight and bias of the classes
+        for found in find_networks(weights.held, name, expected):
+            if all(found.state[key].shape == expected[key].shape for key in inner):
+                return name
+    return None
+
+
+def _fitting(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes: int) -> dict[str, Tensor]:
+    """The file's tensors by the names of ``expected``, which needs no memory."""
+    state = _state_of(weights, arch, expected)
     held = weights.num_classes or _outputs(state, expected)
     if held is not None and held != num_classes:
         raise DistillError(
@@ -107,7 +169,8 @@ def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Pa
     ]
     if any(problems):
         faults = "; ".join(problem for problem in problems if problem)
-        raise DistillError(f"{path}: is not a {arch}: {faults}")
+        remedy = "; give the --arch that it is, or save the network's state dict alone" if any(problems[:2]) else ""
+        raise DistillError(f"{path}: is not a {arch}: {faults}{remedy}")
 
 
 def _other_kinds(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
@@ -137,4 +200,5 @@ def _reshaped(state: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str
 
 def _problem(what: str, names: Iterable[str]) -> str:
     listed = list(names)
-    return f"{what} {listed[0][:100]} (and {len(listed) - 1} more)" if listed else ""
+    more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
+    return f"{what} {listed[0][:100]}{more}" if listed else ""

@@ -11,10 +11,10 @@ from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.evaluate import agreement, kl_to, logits_of, per_class_top1, top_k
-from distill.fit import build_filled
+from distill.fit import build_filled, count_classes
 from distill.models import require_size
 from distill.teacher import normalisation
-from distill.weights import Triple, count_classes, load_weights
+from distill.weights import Triple, load_weights
 from manifests.counts import counted
 from manifests.terminal import note
 
@@ -53,7 +53,7 @@ def load_network(
     arch = arch or weights.arch
     if arch is None:
         raise DistillError(f"{path}: does not say which network it is; give --arch")
-    num_classes = weights.num_classes or count_classes(weights)
+    num_classes = weights.num_classes or count_classes(weights, arch)
     model = build_filled(weights, arch=arch, num_classes=num_classes)
     mean, std = normalisation(weights, mean, std, prefix="--")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -107,6 +107,38 @@ def _device(*parts: Any) -> str:
     return ":".join(map(str, parts))
 
 
+class _Passed:
+    """In place of a value that is no tensor, and of all that the file says of it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_BUILTINS = ("set", "frozenset", "list", "dict", "int")
+_PASSED = (
+    *(
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        "pathlib.PosixPath",
+        "pathlib.WindowsPath",
+        "pathlib.PurePosixPath",
+    ),
+    *(f"{builtins}.{name}" for builtins in ("builtins", "__builtin__") for name in _BUILTINS),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.dtype", "numpy.ndarray"),
+)
+"""What stands beside networks in usual checkpoints: arguments, paths, figures."""
+_PASSED_DICTS = (
+    "collections.defaultdict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+)
+
 _DTYPES = {
     **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
     **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
@@ -131,6 +163,8 @@ _KNOWN: dict[str, Any] = {
     "collections.OrderedDict": _Maker(_named),
     "collections.Counter": _Maker(_named),
     "_codecs.encode": _Maker(_text_as_bytes),
+    **{name: _Maker(_Passed) for name in _PASSED},
+    **{name: _Maker(lambda *arguments: _Named()) for name in _PASSED_DICTS},
 }
 
 _OPCODES = (
@@ -139,7 +173,7 @@ _OPCODES = (
     *(pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET),
     *(pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.APPEND, pickle.APPENDS),
     *(pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.SETITEM, pickle.SETITEMS),
-    *(pickle.GLOBAL, pickle.REDUCE, pickle.BUILD, pickle.BINPERSID),
+    *(pickle.GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD, pickle.BINPERSID),
 )
 """What pickles of ``torch.save`` are made of; another is a KeyError."""
 
@@ -163,11 +197,21 @@ def _checking(opcode: bytes, keys: slice) -> Callable[[Any], None]:
     return load
 
 
+def _new_object(unpickler: Any) -> None:
+    """As a call, for no class is known here."""
+    arguments = unpickler.stack.pop()
+    maker = unpickler.stack.pop()
+    if not isinstance(maker, _Maker):
+        raise pickle.UnpicklingError("an object of no class")
+    unpickler.append(maker(*arguments))
+
+
 class Unpickler(pickle._Unpickler):  # the one in C takes as much memory as a memo's number says
     """Reads pickles one after another; ``storages`` are those that were named, by key."""
 
     dispatch: ClassVar[dict[int, Any]] = {
         **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES},
+        pickle.NEWOBJ[0]: _new_object,
         pickle.SETITEM[0]: _checking(pickle.SETITEM, slice(-2, -1)),
         pickle.SETITEMS[0]: _checking(pickle.SETITEMS, slice(None, None, 2)),
     }

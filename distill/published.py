@@ -1,4 +1,4 @@
-"""Checkpoints as others publish them: the names of their parameters turned into ours, and what they are wrapped in.
+"""Checkpoints as others publish them: the names of their parameters turned into ours.
 
 A scheme stands here only for networks that compute the same function as one of ours: each was read in the
 repository it names, and ``tests/distill/test_published.py`` builds it anew and compares logits. Names that are ours
@@ -15,22 +15,15 @@ stem and torchvision's names may pool behind the stem (huyvnphan/PyTorch_CIFAR10
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill.errors import DistillError
-from distill.models import build_model
 from distill.models.from_torchvision import is_auxiliary
 
-WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "model_state")
-"""Keys under which state dicts are saved; beside them stand epochs, accuracies and optimisers."""
-
-PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
-
 _COUNTER = "num_batches_tracked"
+_PROFILED = ("total_ops", "total_params", "decay")
+"""Single numbers of floating point: what thop leaves in every module, and averages of weights keep."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,27 +93,15 @@ _VARIANTS = (
 """Networks that are taken for one another: a pattern, and what may follow what it captures."""
 
 
-def unwrap(loaded: Any) -> Any:
-    """What a checkpoint holds under one of ``WRAPPERS``, or itself; without the prefix that all its names share."""
-    for key in WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
-        return loaded
-    for prefix in PREFIXES:
-        while loaded and all(name.startswith(prefix) for name in loaded):
-            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
-    return loaded
-
-
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict under the names of ``arch``, which ``expected`` has; as they are where no scheme leads there.
 
-    Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here reads them. Auxiliary
-    heads, which our networks do not have, are left out.
+    Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here reads them. Other
+    counters, and auxiliary heads, which our networks do not have, are left out.
     """
-    candidates = [{name: value for name, value in state.items() if not is_auxiliary(name, arch)}]
+    counters = state.keys() - without_counters(state).keys() - expected.keys()
+    state = {name: value for name, value in state.items() if name not in counters and not is_auxiliary(name, arch)}
+    candidates = [state]
     for scheme in SCHEMES:
         if re.fullmatch(scheme.archs, arch):
             renamed = {scheme.rename(name): value for name, value in candidates[0].items()}
@@ -133,31 +114,24 @@ def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, 
     return _with_counters(candidates[0], expected)
 
 
+def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without what no network computes with: single whole numbers, and what profilers leave."""
+    return {name: value for name, value in state.items() if not _is_counter(name, value)}
+
+
+def _is_counter(name: str, value: Tensor) -> bool:
+    whole = not (value.is_floating_point() or value.is_complex()) and value.dtype != torch.bool
+    return value.numel() == 1 and (whole or name.rpartition(".")[2] in _PROFILED)
+
+
 def _with_counters(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     missing = (name for name in expected.keys() - state.keys() if name.endswith(_COUNTER))
     return state | {name: torch.zeros((), dtype=torch.long) for name in missing}
 
 
-def other_variant(state: Mapping[str, Tensor], arch: str) -> str | None:
-    """The network that a state dict is of, if it is a variant of ``arch`` and not that itself.
-
-    Two are taken for one another easily, ``resnet56`` and ``resnet56-b``, say. Names and shapes of all but the
-    classes decide.
-    """
+def variants(arch: str) -> list[str]:
+    """Networks that are taken for ``arch`` easily, as ``resnet56-b`` for ``resnet56``."""
     for pattern, endings in _VARIANTS:
         if match := pattern.fullmatch(arch):
-            for name in (match[1] + ending for ending in endings):
-                if name != arch and _fits(state, name):
-                    return name
-    return None
-
-
-def _fits(state: Mapping[str, Tensor], arch: str) -> bool:
-    try:
-        with torch.device("meta"):
-            expected = build_model(arch, 2).state_dict()
-    except DistillError:  # ResNet-56 has no variant -8x, for one
-        return False
-    ours = to_our_names(state, arch, expected)
-    *inner, _, _ = (name for name in expected if not name.endswith(_COUNTER))  # weight and bias of the classes
-    return ours.keys() == expected.keys() and all(ours[name].shape == expected[name].shape for name in inner)
+            return [name for name in (match[1] + ending for ending in endings) if name != arch]
+    return []

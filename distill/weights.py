@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from distill.errors import DistillError
 from distill.normalisation import check_mean, check_std
-from distill.published import WRAPPERS, unwrap
 from distill.tensors import load_tensors, require_file
+from distill.wrapped import state_dicts
 from manifests.files import write_atomically
 
 Triple = tuple[float, float, float]
@@ -32,16 +32,17 @@ MAX_NAME_LETTERS = 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A state dict, and what its file says of it: each is None where the file does not say.
+    """What a weight file holds, and what it says of its network: each is None where the file does not say.
 
-    The tensors are mapped: they take memory when they are looked at, and nobody has looked yet. ``mean`` and ``std``
-    normalise RGB values in [0, 1]. ``classes`` are the class names, and ``data_sha256`` is the digest of the labelled
-    images that the network was trained on. ``bn_eps`` is that of the batch norms where it is not the network's
-    usual one.
+    ``held`` is a state dict where the file says its network, else dicts and lists in each other with tensors in them,
+    among which ``distill.fit`` finds the network. The tensors are mapped: they take memory when they are looked at,
+    and nobody has looked yet. ``mean`` and ``std`` normalise RGB values in [0, 1]. ``classes`` are the class names,
+    and ``data_sha256`` is the digest of the labelled images that the network was trained on. ``bn_eps`` is that of
+    the batch norms where it is not the network's usual one.
     """
 
     path: Path
-    state: dict[str, Tensor]
+    held: Any
     arch: str | None = None
     num_classes: int | None = None
     mean: Triple | None = None
@@ -69,7 +70,12 @@ def load_weights(path: Path) -> Weights:
             return _with_metadata(path, safetensors.torch.load_file(path), metadata)
     except (safetensors.SafetensorError, OSError) as error:
         raise DistillError(f"{path}: not readable as weights: {error}; expected a .safetensors file") from error
-    return Weights(path=path, state=_state_dict(load_tensors(path), path))
+    held = load_tensors(path)
+    if not any(state_dicts(held)):
+        raise DistillError(
+            f"{path}: holds no state dict, expected a dict of parameter names to tensors, by itself or in other dicts"
+        )
+    return Weights(path=path, held=held)
 
 
 def _require_header(path: Path) -> None:
@@ -85,18 +91,6 @@ def _require_header(path: Path) -> None:
         raise DistillError(f"{path}: a header of {length} bytes, expected at most {MAX_HEADER_BYTES}; get it again")
 
 
-def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what published checkpoints hold."""
-    state = unwrap(loaded)
-    pairs = state.items() if isinstance(state, dict) else [(None, None)]
-    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
-        raise DistillError(
-            f"{path}: holds no state dict, expected a dict of parameter names to tensors, by itself or under "
-            f"one of {', '.join(WRAPPERS)}"
-        )
-    return state
-
-
 def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:
     def triple(name: str) -> Triple | None:
         if name not in metadata:
@@ -109,7 +103,7 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
     try:
         weights = Weights(
             path=path,
-            state=state,
+            held=state,
             arch=metadata.get("arch"),
             num_classes=int(metadata["num_classes"]) if "num_classes" in metadata else None,
             mean=triple("mean"),
@@ -181,18 +175,6 @@ def _sorted_header(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
-def count_classes(weights: Weights) -> int:
-    """Number of outputs of a state dict: the rows of its last matrix, the linear layer that ends a network.
-
-    Raises:
-        DistillError: it has no matrix.
-    """
-    matrices = [value for value in weights.state.values() if value.ndim == 2]
-    if not matrices:
-        raise DistillError(f"{weights.path}: holds no linear layer, so it is no classification network")
-    return matrices[-1].shape[0]
 
 
 def state_digest(model: nn.Module) -> str:

@@ -145,7 +145,7 @@ def test_eval_needs_to_know_the_network(
 ) -> None:
     from distill.weights import load_weights
 
-    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
     base = ["eval", "--weights", tmp_path / "t.pt", "--data", eval_path]
     assert_one_line(run_distill(*base), "give --arch")
     assert_one_line(run_distill(*base, "--arch", "resnet8"), "set --mean")

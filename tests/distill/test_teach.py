@@ -194,7 +194,7 @@ def test_the_average_is_the_result(run_distill: Program, arguments: list[Any], t
 
     from distill.weights import load_weights
 
-    saved = load_weights(tmp_path / "ema" / "teacher.safetensors").state
+    saved = load_weights(tmp_path / "ema" / "teacher.safetensors").held
     assert all(torch.equal(saved[name], state["average"][f"module.{name}"]) for name in saved)
     assert not torch.equal(saved["conv1.weight"], last["conv1.weight"])
 

@@ -9,9 +9,10 @@ import torch
 
 from distill.config import NetworkConfig
 from distill.errors import DistillError
+from distill.fit import count_classes
 from distill.models import build_model
 from distill.teacher import TeacherConfig, load_teacher, normalisation
-from distill.weights import count_classes, load_weights, save_weights, state_digest
+from distill.weights import load_weights, save_weights, state_digest
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import MEAN, STD
 
@@ -25,16 +26,16 @@ def config(path: Path | None, **changes: object) -> TeacherConfig:
 def test_round_trip(teacher_path: Path) -> None:
     weights = load_weights(teacher_path)
     assert (weights.arch, weights.num_classes, weights.mean, weights.std) == ("resnet8", 4, MEAN, STD)
-    assert count_classes(weights) == 4
+    assert count_classes(weights, "resnet8") == 4
     teacher = load_teacher(config(teacher_path), CPU)
-    assert all(torch.equal(teacher.model.state_dict()[k], v) for k, v in weights.state.items())
+    assert all(torch.equal(teacher.model.state_dict()[k], v) for k, v in weights.held.items())
     assert not teacher.model.training
     assert not any(p.requires_grad for p in teacher.model.parameters())
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
 def test_published_pytorch_files(teacher_path: Path, tmp_path: Path, wrap) -> None:
-    state = load_weights(teacher_path).state
+    state = load_weights(teacher_path).held
     torch.save(wrap(state), tmp_path / "t.th")
     teacher = load_teacher(config(tmp_path / "t.th", mean=MEAN, std=STD), CPU)
     assert torch.equal(teacher.model.conv1.weight, state["conv1.weight"])
@@ -83,7 +84,7 @@ def test_a_teacher_that_does_not_fit(teacher_path: Path, changes: dict[str, obje
 
 
 def test_plain_files_that_do_not_fit(teacher_path: Path, tmp_path: Path) -> None:
-    state = load_weights(teacher_path).state
+    state = load_weights(teacher_path).held
     torch.save(state, tmp_path / "t.pt")
     with pytest.raises(DistillError, match="has 4 classes, but num_classes is 5"):
         load_teacher(config(tmp_path / "t.pt", num_classes=5), CPU)
@@ -120,7 +121,7 @@ def test_bfloat16_weights_load_and_have_a_digest(tmp_path: Path) -> None:
     ],
 )
 def test_normalisation_must_make_sense(teacher_path: Path, tmp_path: Path, name: str, value: tuple) -> None:
-    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
     values = {"mean": MEAN, "std": STD} | {name: value}
     with pytest.raises(DistillError, match=f"--{name} is "):
         normalisation(load_weights(tmp_path / "t.pt"), values["mean"], values["std"], prefix="--")
@@ -137,7 +138,7 @@ def test_normalisation_must_make_sense(teacher_path: Path, tmp_path: Path, name:
     ],
 )
 def test_normalisations_that_people_use(teacher_path: Path, tmp_path: Path, mean: Any, std: Any) -> None:
-    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
     assert normalisation(load_weights(tmp_path / "t.pt"), mean, std, prefix="--") == (mean, std)
     assert NetworkConfig(arch="resnet8", num_classes=4, mean=mean, std=std).mean == mean
 
@@ -148,7 +149,7 @@ BIG_MEAN = "expected numbers from 0 to 1, of RGB in [0, 1]; divide values of RGB
 def test_a_mean_of_0_to_255_is_refused_wherever_one_is_given(
     run_distill: Program, teacher_path: Path, tmp_path: Path
 ) -> None:
-    torch.save(load_weights(teacher_path).state, tmp_path / "t.pt")
+    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
     given = ["--arch", "resnet8", "--mean", "125.3,123.0,113.9", "--std", "63,62,66.7"]
     for command in (
         ["eval", "--weights", tmp_path / "t.pt", "--data", tmp_path],
@@ -170,7 +171,7 @@ def test_a_mean_of_0_to_255_is_refused_wherever_one_is_given(
 
 
 def test_weights_that_are_not_finite(teacher_path: Path, tmp_path: Path) -> None:
-    state = load_weights(teacher_path).state
+    state = load_weights(teacher_path).held
     state["linear.bias"][1] = float("nan")
     torch.save(state, tmp_path / "t.pt")
     with pytest.raises(DistillError, match=r"linear\.bias is no plain tensor of finite numbers"):

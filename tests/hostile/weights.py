@@ -29,7 +29,7 @@ class _Code:
 
 
 def _state(world: Path) -> dict[str, torch.Tensor]:
-    return load_weights(world / "teacher.safetensors").state
+    return load_weights(world / "teacher.safetensors").held
 
 
 def saved(change: Callable[[dict[str, Any]], Any], legacy: bool = False) -> Make:
