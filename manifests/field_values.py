@@ -29,6 +29,8 @@ def read_counts(value: Any, annotation: Any) -> Any:
         return {key: read_counts(item, _of_key(key, allowed)) for key, item in value.items()}
     if isinstance(value, list):
         return [read_counts(item, _of_items(allowed)) for item in value]
+    if Any in allowed:
+        return value
     kinds = {type(choice) for each in allowed for choice in typing.get_args(each)} | set(allowed)
     if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
         return str(value).lower()
@@ -49,12 +51,10 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 def _of_key(key: Any, allowed: tuple[Any, ...]) -> Any:
     """Return the annotation of a dict's value: of a model's field, or of the values of a dict by free names."""
-    found = [
-        each.model_fields[key].annotation
-        for each in allowed
-        if isinstance(each, type) and issubclass(each, BaseModel) and key in each.model_fields
-    ]
-    return _union([*found, *(typing.get_args(each)[1] for each in allowed if typing.get_origin(each) is dict)])
+    models = [each for each in allowed if isinstance(each, type) and issubclass(each, BaseModel)]
+    found = [each.model_fields[key].annotation for each in models if key in each.model_fields]
+    free = [Any for each in models if key not in each.model_fields and each.model_config.get("extra") == "allow"]
+    return _union([*found, *free, *(typing.get_args(each)[1] for each in allowed if typing.get_origin(each) is dict)])
 
 
 def _of_items(allowed: tuple[Any, ...]) -> Any:

@@ -1,14 +1,18 @@
 """Scalars of YAML files: the core schema of YAML 1.2, in configs, recipes, tables, ``--set`` and options alike."""
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import click
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field
 
+from manifests.field_values import read_counts
 from manifests.numbers import Count, whole_number
 from manifests.yaml_core import dump_yaml, parse_yaml
 
@@ -113,3 +117,40 @@ def test_counts_of_options(text: str, count: int) -> None:
 def test_options_that_are_no_count(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Count(1, 1000).convert(text, None, None)
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    count: int | None = None
+
+
+class Outer(BaseModel):
+    count: int
+    share: float | None = None
+    on: bool = False
+    level: Literal[1, 2] = 1
+    pairs: tuple[int, float] = (0, 0.0)
+    named: dict[str, Inner] = {}
+    one: Annotated[Inner | Outer | None, Field(description="either")] = None
+    any: Any = None
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ({"count": 1e6}, {"count": 10**6}),
+        ({"count": 1.5}, {"count": 1.5}),
+        ({"share": 2.0}, {"share": 2.0}),
+        ({"count": True, "share": False}, {"count": "true", "share": "false"}),
+        ({"on": True, "any": [True, 1.0]}, {"on": True, "any": [True, 1.0]}),
+        ({"level": 2.0}, {"level": 2}),
+        ({"pairs": [3.0, True]}, {"pairs": [3.0, "true"]}),
+        ({"named": {"count": {"count": 4.0, "free": 4.0}}}, {"named": {"count": {"count": 4, "free": 4.0}}}),
+        ({"one": {"count": 4.0, "on": True}}, {"one": {"count": 4, "on": True}}),
+        ({"unknown": True}, {"unknown": True}),
+        ([1.0], [1.0]),
+        (None, None),
+    ],
+)
+def test_counts_by_their_model(value: Any, read: Any) -> None:
+    assert repr(read_counts(value, Outer)) == repr(read)
