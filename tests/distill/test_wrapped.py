@@ -215,13 +215,13 @@ def test_shapes_tell_two_networks_apart(tmp_path: Path, network: nn.Module) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda state: state | {"scale": torch.ones(())}, "has the unknown scale "),
-        (lambda state: prefixed("model.")(state | {"scale": torch.ones(1)}), "has the unknown scale "),
+        (lambda state: state | {"scale": torch.ones(())}, "has the unknown scale;"),
+        (lambda state: prefixed("model.")(state | {"scale": torch.ones(1)}), "has the unknown scale;"),
         (
             lambda state: state | {"layer4.0.conv1.weight": torch.ones(3, 3)},
             r"has the unknown layer4\.0\.conv1\.weight",
         ),
-        (lambda state: prefixed("net.")({k: v for k, v in state.items() if k != "bn1.bias"}), r"lacks bn1\.bias "),
+        (lambda state: prefixed("net.")({k: v for k, v in state.items() if k != "bn1.bias"}), r"lacks bn1\.bias;"),
         (lambda state: {"optimizer": {"momentum": torch.ones(3)}}, "lacks .* has the unknown momentum"),
     ],
 )
