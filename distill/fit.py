@@ -89,7 +89,8 @@ def count_classes(weights: Weights, arch: str) -> int:
     expected = outline_of(arch, 2).state_dict()
     state = _state_of(weights, arch, expected)
     if (count := _outputs(state, expected)) is None:
-        _require_fit(state, expected, weights.path, arch)
+        named = {name: expected.get(name, value) for name, value in state.items()}  # shapes depend on the classes
+        _require_fit(named, expected, weights.path, arch)
         raise DistillError(f"{weights.path}: holds no linear layer, so it is no classification network")
     return count
 

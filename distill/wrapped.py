@@ -9,6 +9,7 @@ is taken off, is that network.
 import dataclasses
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -20,8 +21,8 @@ PREFERRED = ("state_dict", "model", "net", "model_state_dict", "model_state", "n
 """Of several networks, such as one and its average, that which stands under the first of these is meant."""
 INNER = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What stands inside of names where single modules are parallel, compiled, sharded or recomputed."""
-_MAX_WORDS = 40
-"""Keys and prefixes that are taken off."""
+_MAX_WORDS, _MAX_TRIED = 16, 1000
+"""Prefixes that are taken off, and state dicts that are compared: a file may be made to hold millions."""
 
 State = dict[str, Tensor]
 Keys = tuple[str, ...]
@@ -73,14 +74,14 @@ def find_networks(held: Any, arch: str, expected: Mapping[str, Tensor]) -> list[
     Of several, those of most of its shapes; the one that is meant, if any, comes first.
     """
     need = len(without_counters(expected))
-    found = []
-    for keys, state in state_dicts(held):
-        for more, part in _peeled(state, need):
-            if sum(not is_auxiliary(name, arch) for name in without_counters(part)) != need:
-                continue
-            ours = to_our_names(_without_inner_wrappers(part, expected), arch, expected)
-            if ours.keys() == expected.keys():
-                found.append(Found(keys=(*keys, *more), state=ours))
+    parts = (
+        ((*keys, *more), _without_inner_wrappers(part, expected))
+        for keys, state in state_dicts(held)
+        for more, part in _peeled(state, need)
+        if sum(not is_auxiliary(name, arch) for name in without_counters(part)) == need
+    )
+    ours = ((keys, to_our_names(part, arch, expected)) for keys, part in islice(parts, _MAX_TRIED))
+    found = [Found(keys=keys, state=state) for keys, state in ours if state.keys() == expected.keys()]
     found = list({_identity(each.state): each for each in reversed(found)}.values())[::-1]
     fewest = min((_misfits(each.state, expected) for each in found), default=0)
     return sorted((each for each in found if _misfits(each.state, expected) == fewest), key=lambda each: each.rank)
@@ -108,7 +109,7 @@ def closest(held: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
         if 2 * len(state) >= largest
         for _, part in _peeled(state, len(state) // 2 + 1)
     )
-    return max(parts, key=common)
+    return max(islice(parts, _MAX_TRIED), key=common)
 
 
 def _peeled(state: State, need: int) -> Iterator[tuple[Keys, State]]:
