@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from distill.data.classes import match_classes
 from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from manifests import open_patchset
@@ -352,3 +353,25 @@ def test_what_is_said_where_cifar_cannot_be_read(tmp_path: Path, run_patchgen: P
     (tmp_path / "root" / "cifar-100-python").mkdir()
     with pytest.raises(DistillError, match="holds cifar-10-batches-py and cifar-100-python; give one of them"):
         load_labelled(tmp_path / "root", None)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        ([str(k) for k in range(12)], range(12)),
+        ([f"{k:02d}" for k in range(12)], range(12)),
+        ([str(k) for k in range(1, 13)], range(12)),
+        (["b", "A", "a"], (2, 0, 1)),
+        (["dog", "cat", "ant"], (2, 1, 0)),
+        (["n01440764", "n01443537"], (0, 1)),
+    ],
+)
+def test_class_orders(names: list[str], labels: Any, tmp_path: Path, pack: Callable[[Path], list[bytes]]) -> None:
+    for number, name in enumerate(names):
+        write(tmp_path / "data" / name / "0.png", number)
+    found = load_labelled(tmp_path / "data", None)
+    data = match_classes(found, len(names), (), tmp_path / "data", lambda line: None)
+    assert dict(zip(data.digests, data.labels.tolist(), strict=True)) == {
+        pixel_digest(noise(number)): label for number, label in enumerate(labels)
+    }
+    assert sorted(data.digests) == pack(tmp_path / "data")
