@@ -24,6 +24,7 @@ _MOST_LETTERS = 16
 _NEWER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {
     "bn_momentum": None,
     "bn_eps": None,
+    "weight": 1.0,
 }
 """Keys that came after the first checkpoints, with their defaults: at these, no identity has them."""
 
@@ -40,7 +41,7 @@ def moving(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_still(group: str, key: str, item: Any) -> bool:
-    newer = group in ("optim", "student", "network") and key in _NEWER_KEYS
+    newer = group in ("loss", "optim", "student", "network") and key in _NEWER_KEYS
     return key in _STILL.get(group, ()) or (newer and item == _NEWER_KEYS[key])
 
 

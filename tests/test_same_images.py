@@ -286,7 +286,7 @@ def test_splits_one_level_too_deep_are_refused(
         (["data2/0.png"], "holds one sub-folder (data2)"),
         (["0.png", "1.png"], "no sub-folders, expected one sub-folder of images a class"),
         (["train/0.png", "test/1.png"], "no sub-folders, expected one sub-folder of images a class"),
-        (["a/0.png", "b/0.png", "docs/readme.md"], "docs: holds no image, but every sub-folder"),
+        (["a/0.png", "b/0.png", "docs/readme.md"], "docs: holds files and no image, but every sub-folder"),
         (["train/a/0.png", "train/b/0.png"], "expected evaluation data among them"),
     ],
 )
@@ -375,3 +375,12 @@ def test_class_orders(names: list[str], labels: Any, tmp_path: Path, pack: Calla
         pixel_digest(noise(number)): label for number, label in enumerate(labels)
     }
     assert sorted(data.digests) == pack(tmp_path / "data")
+
+
+def test_an_empty_folder_keeps_its_place_among_the_classes(tmp_path: Path) -> None:
+    for number, name in enumerate(("ant", "cat")):
+        write(tmp_path / "data" / name / "0.png", number)
+    (tmp_path / "data" / "bee").mkdir()
+    (tmp_path / "data" / "bee" / ".gitkeep").write_bytes(b"")
+    data = load_labelled(tmp_path / "data", None)
+    assert data.names == ("ant", "bee", "cat") and data.labels.tolist() == [0, 2]

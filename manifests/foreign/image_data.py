@@ -1,5 +1,6 @@
 """Data sets of images as people have them: folders, WebDataset tars, CIFAR's files; with labels or without."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -165,10 +166,10 @@ def _require_classes(folder: Path, of_class: dict[str, list[str]], loose: list[s
         raise PatchSetError(
             f"{folder}: holds images ({loose[0]}) and no sub-folders, expected one sub-folder of images a class"
         )
-    if empty := sorted(name for name, images in of_class.items() if not images):
+    strange = (name for name, images in of_class.items() if not images and _holds_files(folder / name))
+    if name := min(strange, default=None):  # an empty folder is a class without images
         raise PatchSetError(
-            f"{folder / empty[0]}: holds no image, but every sub-folder of {folder} is a class; "
-            "move it away, or put its images back"
+            f"{folder / name}: holds files and no image, but every sub-folder of {folder} is a class; move it away"
         )
     if len(of_class) == 1:
         (only,) = of_class
@@ -176,6 +177,10 @@ def _require_classes(folder: Path, of_class: dict[str, list[str]], loose: list[s
             f"{folder}: holds one sub-folder ({only}), expected one a class and at least two; "
             f"if the classes are in it, give {folder / only}"
         )
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(is_visible(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def order_classes(names: Sequence[str] | dict[str, list[str]]) -> tuple[str, ...]:

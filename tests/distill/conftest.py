@@ -78,6 +78,16 @@ def eval_path(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.Te
     return write_tar(tmp_path_factory.mktemp("eval") / "test.tar", members)
 
 
+@pytest.fixture(scope="session")
+def train_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty other labelled images, to learn from, as a WebDataset tar."""
+    images = np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    members = []
+    for i, image in enumerate(images):
+        members += [(f"{i:04d}.cls", str(i % 4).encode()), (f"{i:04d}.png", png(image))]
+    return write_tar(tmp_path_factory.mktemp("train") / "train.tar", members)
+
+
 CONFIG = {
     "teacher": {"arch": "resnet8", "num_classes": 4},
     "student": {"arch": "resnet8"},

@@ -1,5 +1,6 @@
 """Names of folders that are no text, or that a shell would take apart."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -20,11 +21,11 @@ CLASS = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two classes of eight images, one of whose folders has a name that is not UTF-8."""
+    """Two classes of eight images in each split, one of whose folders has a name that is not UTF-8."""
     rng = np.random.default_rng(0)
-    for name in (CLASS, "dog"):
+    for split, name in itertools.product(("train", "test"), (CLASS, "dog")):
         for number in range(8):
-            path = tmp_path / "data" / name / f"{number}.png"
+            path = tmp_path / "data" / split / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             with path.open("wb") as file:

@@ -73,7 +73,7 @@ def test_momentum_and_eps_move_the_student(run_distill: Program, arguments: list
     }
     stale = "the batch norms' statistics keep 89% of their first values after 12 steps"
     assert [stale in result.out for result in results.values()] == [False, False, True]
-    plain, eps, slow = (load_weights(tmp_path / n / "student.safetensors").state for n in ("plain", "eps", "slow"))
+    plain, eps, slow = (load_weights(tmp_path / n / "student.safetensors").held for n in ("plain", "eps", "slow"))
     assert torch.equal(plain["conv1.weight"], slow["conv1.weight"])  # training looks at each batch's own statistics
     assert not torch.equal(plain["conv1.weight"], eps["conv1.weight"])
     moved, less = (state["bn1.running_mean"].abs().mean() for state in (plain, slow))

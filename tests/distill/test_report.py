@@ -77,7 +77,7 @@ def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], t
 
 @pytest.mark.parametrize("supervised", [False, True])
 def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
-    supervised: bool, run_distill: Program, arguments: list[Any], tmp_path: Path, eval_path: Path
+    supervised: bool, run_distill: Program, arguments: list[Any], tmp_path: Path, eval_path: Path, train_path: Path
 ) -> None:
     out = tmp_path / "seeds"
     if supervised:
@@ -85,7 +85,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
         arguments = [
             "teacher",
             "--data",
-            eval_path,
+            train_path,
             "--config",
             tmp_path / "teacher.yaml",
             "--eval",
@@ -271,12 +271,12 @@ def test_the_papers_figure_stands_beside_ours(run: Path, run_distill: Program) -
 
 
 def test_a_supervised_run_has_a_page(
-    run_distill: Program, images: tuple[Any, Any], tmp_path: Path, eval_path: Path
+    run_distill: Program, images: tuple[Any, Any], tmp_path: Path, eval_path: Path, train_path: Path
 ) -> None:
     config = {"network": {"arch": "resnet8", "num_classes": 4}, "optim": {"name": "adam", "lr": 0.004}}
     config |= {"data": {"batch_size": 10}, "train": {"epochs": 2, "precision": "fp32"}}
     (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(config))
-    command = ["teacher", "--data", eval_path, "--config", tmp_path / "teacher.yaml", "--eval", eval_path]
+    command = ["teacher", "--data", train_path, "--config", tmp_path / "teacher.yaml", "--eval", eval_path]
     assert run_distill(*command, "--out", tmp_path / "run").status == 0
     page = (tmp_path / "run" / "report.html").read_text()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -225,7 +225,7 @@ def test_spans_that_are_none_and_a_build_that_would_finish_too_early(
     assert_one_line(run_patchgen(*build, "--shards", "2-3"), "the set has 2, counted from 0", status=2)
     both = run_patchgen(*build, "--shards", "0", "--scheduler", "local:1")
     assert_one_line(both, "give one", status=2)
-    assert run_patchgen(*build, "--shards", "1-7").out == "shards 1 to 1 of 2 are there\n" + NEXT
+    assert run_patchgen(*build, "--shards", "1-7").out == "shard 1 of 2 is there\n" + NEXT
     other = options(photo_path, folder, n=3 * SHARD)
     assert_one_line(run_patchgen(*other, "--shards", "0"), "holds an unfinished build")
     with hold_folder(folder, shared=True):
