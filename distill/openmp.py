@@ -2,7 +2,7 @@
 
 import os
 
-SPIN_COUNT = 10_000
+SPIN_COUNT = 3_000
 """Turns that a waiting thread spins before it sleeps. libgomp's own 300,000 take milliseconds, for which it holds a
 core that the thread it waits for may need; ``scripts/bench_distill --busy`` measures several values."""
 _CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")

@@ -45,6 +45,7 @@ from distill.runs import (
 from distill.sample import keep_sample
 from distill.seeds import Known
 from distill.teacher import Teacher, load_teacher
+from distill.threads import settle_threads
 from manifests import PatchSet, open_patchset
 from manifests.counts import counted
 
@@ -106,6 +107,8 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     if done is not None:
         tell_unmeasured(done, "student_", out / STUDENT_NAME, config.eval.data, size, say)
         return done
+    if device.type == "cpu" and ranks.world == 1:
+        settle_threads(state, say)
     engine = make_engine(config.train, device, steps, say, ranks)
     judge = open_judge(config, lesson, engine, size)
     if judge is not None:

@@ -36,6 +36,7 @@ from distill.runs import (
 )
 from distill.seeds import Known
 from distill.targets import Labels
+from distill.threads import settle_threads
 from distill.weights import Triple
 
 
@@ -76,6 +77,8 @@ def teach(
         if done is not None:
             tell_unmeasured(done, "", out / TEACHER_NAME, config.eval.data, size, say)
             return done
+        if device.type == "cpu" and ranks.world == 1:
+            settle_threads(state, say)
         steps = config.train.steps(len(images.labels), config.data.batch_size)
         warn_of_stale(config.network.bn_momentum, steps, say)
         if state is None and steps >= WORTH_STEPS and ranks.world == 1:

@@ -11,6 +11,7 @@ import torch
 from bench_loop import noise_loop
 
 from distill.engine import Compile
+from distill.openmp import SPIN_COUNT
 
 SPINS = (0, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 """Values of ``GOMP_SPINCOUNT``: 0 is ``OMP_WAIT_POLICY=PASSIVE``, the last is what libgomp does unless told."""
@@ -72,7 +73,18 @@ def compare_waiting(measure: Callable[[dict[str, str]], dict[str, float]], round
     for name, measured in found.items():
         row = f"{name:24s}"
         for state in ("quiet", "busy"):
-            shares = [each[state] / untold["quiet"] for each, untold in zip(measured, found[UNTOLD], strict=True)]
-            row += f" {statistics.median(each[state] for each in measured):8.0f} {statistics.median(shares):6.2f}"
+            share = _share(measured, found[UNTOLD], state)
+            row += f" {statistics.median(each[state] for each in measured):8.0f} {share:6.2f}"
         lines.append(row)
+    quiet = _share(found[f"GOMP_SPINCOUNT {SPIN_COUNT}"], found[UNTOLD], "quiet")
+    lines.append(f"distill, by default: {quiet:.2f} of the speed on a quiet machine")
+    if threads > 1:
+        busy = _share(found["one thread fewer"], found[UNTOLD], "busy")
+        later = _share(found[f"GOMP_SPINCOUNT {SPIN_COUNT}"], found[UNTOLD], "busy")
+        lines.append(f"{busy:.2f} beside a process that was busy when the run began, {later:.2f} if it came later")
     return lines
+
+
+def _share(measured: list[dict[str, float]], untold: list[dict[str, float]], state: str) -> float:
+    """Return the median over the rounds of a rate as a share of the same round's quiet rate as OpenMP is untold."""
+    return statistics.median(each[state] / other["quiet"] for each, other in zip(measured, untold, strict=True))
