@@ -10,8 +10,17 @@ from distill.weights import Triple, encode_weights
 from manifests.files import describe_os_error, is_plain, write_atomically
 
 
-def convert(path: Path, out: Path, arch: str | None, mean: Triple | None, std: Triple | None) -> Network:
+def convert(
+    path: Path,
+    out: Path,
+    arch: str | None,
+    mean: Triple | None,
+    std: Triple | None,
+    bn_eps: float | None = None,
+) -> Network:
     """Write the network in a weight file to ``out``, with its name, its classes and its input's normalisation.
+
+    ``bn_eps`` is that of its batch norms, if it was trained with another than the network's usual one.
 
     Raises:
         DistillError: the file is missing, damaged or another network than ``arch``; neither it nor the arguments say
@@ -19,7 +28,7 @@ def convert(path: Path, out: Path, arch: str | None, mean: Triple | None, std: T
     """
     if out.suffix != ".safetensors":
         raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")
-    network = load_network(path, arch, mean, std, torch.device("cpu"))
+    network = load_network(path, arch, mean, std, torch.device("cpu"), bn_eps)
     data = encode_weights(
         network.model,
         arch=network.arch,

@@ -42,7 +42,12 @@ class Network:
 
 
 def load_network(
-    path: Path, arch: str | None, mean: Triple | None, std: Triple | None, device: torch.device
+    path: Path,
+    arch: str | None,
+    mean: Triple | None,
+    std: Triple | None,
+    device: torch.device,
+    bn_eps: float | None = None,
 ) -> Network:
     """The network in a weight file, ready for use; what the file says of itself need not be given.
 
@@ -50,6 +55,10 @@ def load_network(
         DistillError: the file is missing, damaged or silent on what is not given, or contradicts it.
     """
     weights = load_weights(path)
+    if bn_eps is not None:
+        if weights.bn_eps not in (None, bn_eps):
+            raise DistillError(f"{path}: says its bn_eps is {weights.bn_eps}, but --bn-eps is {bn_eps}; leave it out")
+        weights = dataclasses.replace(weights, bn_eps=bn_eps)
     arch = arch or weights.arch
     if arch is None:
         raise DistillError(f"{path}: does not say which network it is; give --arch")

@@ -22,8 +22,8 @@ from torch import Tensor
 from distill.models.from_torchvision import is_auxiliary
 
 _COUNTER = "num_batches_tracked"
-_PROFILED = ("total_ops", "total_params", "decay")
-"""Single numbers of floating point: what thop leaves in every module, and averages of weights keep."""
+_BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
+"""Single numbers of any kind: batches counted, what thop leaves in every module, what averages of weights keep."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,12 +121,18 @@ def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_counter(name: str, value: Tensor) -> bool:
     whole = not (value.is_floating_point() or value.is_complex()) and value.dtype != torch.bool
-    return value.numel() == 1 and (whole or name.rpartition(".")[2] in _PROFILED)
+    return value.numel() == 1 and (whole or name.rpartition(".")[2] in _BESIDE)
 
 
 def _with_counters(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    missing = (name for name in expected.keys() - state.keys() if name.endswith(_COUNTER))
-    return state | {name: torch.zeros((), dtype=torch.long) for name in missing}
+    """A state dict with whole numbers in the place of counters that are missing, cast or of another shape."""
+    counters = (name for name in expected if name.endswith(_COUNTER))
+    strange = {name for name in counters if name not in state or _is_cast(state[name], expected[name])}
+    return state | {name: torch.zeros((), dtype=torch.long) for name in strange}
+
+
+def _is_cast(counter: Tensor, expected: Tensor) -> bool:
+    return counter.numel() == 1 and (counter.is_floating_point() or counter.shape != expected.shape)
 
 
 def variants(arch: str) -> list[str]:

@@ -74,12 +74,15 @@ def _require_one_length(layer: Mapping[str, Any]) -> None:
 def _is_void(key: str, names: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
     """Whether ``layer`` leaves an earlier setting of ``key`` without a meaning.
 
-    ``names`` are the earlier values of ``name`` by group. A weight belongs to one loss: another does not inherit it.
+    ``names`` are the earlier values of ``name`` by group. A weight belongs to one loss at one temperature: another
+    does not inherit it.
     """
     if key in LENGTHS:
         return any(layer.get(other) is not None for other in LENGTHS - {key})
     schedule = layer.get("optim.schedule")
     if schedule is not None and schedule in _VOID_WITH.get(key, ()):
+        return True
+    if key == "loss.weight" and "loss.temperature" in layer:  # it was measured at another temperature
         return True
     group, _, field = key.partition(".")
     if f"{group}.name" not in layer or group not in _NAMED:

@@ -75,7 +75,9 @@ def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, 
     )
     for name, held, given, check in checks:
         if held is not None and given is not None and held != given:
-            raise DistillError(f"{weights.path}: says its {name} is {held}, but {prefix}{name} is {given}")
+            raise DistillError(
+                f"{weights.path}: says its {name} is {held}, but {prefix}{name} is {given}; leave it out"
+            )
         value = given if given is not None else held
         if value is None:
             raise DistillError(

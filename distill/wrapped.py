@@ -7,6 +7,7 @@ is taken off, is that network.
 """
 
 import dataclasses
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -19,6 +20,8 @@ from distill.published import to_our_names, without_counters
 
 PREFERRED = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "module", "_orig_mod")
 """Of several networks, such as one and its average, that which stands under the first of these is meant."""
+_AVERAGE = re.compile(r"(^|_)(ema|swa|avg|averaged?|shadow)(_|$)", re.IGNORECASE)
+"""Keys of an average of weights, as in ``params_ema`` beside ``params``."""
 INNER = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What stands inside of names where single modules are parallel, compiled, sharded or recomputed."""
 _MAX_WORDS, _MAX_TRIED = 16, 1000
@@ -42,8 +45,11 @@ class Found:
 
     @property
     def rank(self) -> tuple[int, ...]:
-        """For each key its place in ``PREFERRED``, or one behind that."""
-        return tuple(PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) for key in self.keys)
+        """For each key its place in ``PREFERRED``, or one behind that, or two where it names an average."""
+        return tuple(
+            PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
+            for key in self.keys
+        )
 
     def is_before(self, other: "Found") -> bool:
         """Whether this one is meant, and not ``other``: the first key in which they differ says so."""

@@ -77,12 +77,16 @@ def _print_result(result: dict[str, Any]) -> None:
 @arch_option
 @mean_option
 @std_option
+@click.option(
+    "--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Of its batch norms, if not the usual one."
+)
 @click.option("--out", required=True, type=FILE, help="The new file, .safetensors.")
 def convert(
     path: Path,
     arch: str | None,
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
+    bn_eps: float | None,
     out: Path,
 ) -> None:
     """Make a weight file say what it holds.
@@ -94,7 +98,7 @@ def convert(
     """
     from distill.convert import convert as run_convert  # noqa: PLC0415 - torch takes seconds to import
 
-    network = run_convert(path, out, arch, mean, std)
+    network = run_convert(path, out, arch, mean, std, bn_eps)
     mean_text, std_text = (",".join(map(str, triple)) for triple in (network.mean, network.std))
     click.echo(f"{out}: {network.arch}, {counted(network.num_classes, 'class')}, mean {mean_text}, std {std_text}")
     say(f"next: distill eval --weights {shell_word(str(out))} --data DATA")

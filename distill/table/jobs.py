@@ -156,7 +156,7 @@ def _networks(table: Table, wish: Wish) -> Iterable[Job]:
             continue
         settings = _merge(f"networks.{name}", network.set, wish.teacher_settings)
         config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
-        settings = merge(settings, _shortened(config.train.samples, config.train.epochs, wish.teacher_scale))
+        settings = merge(settings, _shortened(config, wish.teacher_scale))
         config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
         data = str(wish.inputs[network.data])
         argv = ("distill", "teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
@@ -175,7 +175,7 @@ def _runs(table: Table, wish: Wish) -> Iterable[Job]:
         if wish.scale != 1 and n is not None:
             settings = merge(settings, {"train.samples": _samples(config, n, wish)})
         elif wish.scale != 1:
-            settings = merge(settings, _shortened(config.train.samples, config.train.epochs, wish.scale))
+            settings = merge(settings, _shortened(config, wish.scale))
         if run.evaluations:
             if n is None and config.train.samples is None:
                 raise DistillError(f"runs.{name}.evaluations: of a pack in epochs; set train.samples")
@@ -233,9 +233,10 @@ def _file_or_name(name: str, folder: Path) -> str:
     return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - Path.is_file raises for long names
 
 
-def _shortened(samples: int | None, epochs: float | None, scale: float) -> dict[str, Any]:
+def _shortened(config: Config | SupervisedConfig, scale: float) -> dict[str, Any]:
+    """Return the length of a run at a scale, at least a batch where it is said in samples."""
     if scale == 1:
         return {}
-    if samples is not None:
-        return {"train.samples": max(round(samples * scale), 1)}
-    return {"train.epochs": float(f"{(epochs or 0) * scale:.6g}")}
+    if config.train.samples is not None:
+        return {"train.samples": max(round(config.train.samples * scale), config.data.batch_size)}
+    return {"train.epochs": float(f"{(config.train.epochs or 0) * scale:.6g}")}

@@ -97,6 +97,12 @@ def chained(*wraps: Wrap) -> Wrap:
 WORDS = ("module.", "_orig_mod.", "model.", "net.", "student.", "backbone.", "encoder.", "ema_model.", "a.b.c.")
 WRAPPINGS: dict[str, Wrap] = {
     "inside of names": inside,
+    "counters of half precision": lambda state: {
+        name: value.half() if "num_batches" in name else value for name, value in state.items()
+    },
+    "counters in arrays": lambda state: {
+        name: value.reshape(1) if "num_batches" in name else value for name, value in state.items()
+    },
     **{word: prefixed(word) for word in WORDS},
     **{f"{a}{b}": prefixed(a, b) for a, b in itertools.permutations(("module.", "_orig_mod.", "model."), 2)},
     **{"".join(order): prefixed(*order) for order in itertools.permutations(("module.", "_orig_mod.", "network."))},
