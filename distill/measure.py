@@ -117,6 +117,8 @@ def evaluate_weights(
     if teacher is None:
         return result
     other = load_network(teacher, None, None, None, device)
+    if other.data_sha256 == found.sha256:
+        note(f"{found.where}: these are the images that {teacher} was trained on: its figures say nothing of others")
     if other.num_classes != network.num_classes:
         raise DistillError(
             f"{teacher}: has {counted(other.num_classes, 'class')}, {path} has {network.num_classes}; "

@@ -182,6 +182,8 @@ def open_judge(config: Config, lesson: Lesson, engine: Engine, size: int) -> Jud
     data = match_classes(found, config.teacher.num_classes, lesson.classes, config.eval.data, say)
     say(f"evaluation data: {data}")
     teacher = lesson.teacher
+    if teacher is not None and teacher.data_sha256 == found.sha256:
+        say(f"{found.where}: these are the images that the teacher was trained on: its figures say nothing of others")
     precision = lesson.precision or engine.precision
     logits = None
     if teacher is not None:

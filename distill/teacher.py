@@ -35,7 +35,8 @@ class TeacherConfig(BaseModel):
 class Teacher:
     """A loaded teacher. ``mean`` and ``std`` normalise the input of teacher and student alike.
 
-    ``classes`` are its class names, empty where its file has none.
+    ``classes`` are its class names, empty where its file has none, and ``data_sha256`` is the digest of the images it
+    was trained on, if the file says it.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Teacher:
     std: Triple
     sha256: str
     classes: tuple[str, ...] = ()
+    data_sha256: str | None = None
 
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
@@ -58,7 +60,14 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     model = build_filled(weights, arch=config.arch, num_classes=config.num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = normalisation(weights, config.mean, config.std, prefix="teacher.")
-    return Teacher(model=model, mean=mean, std=std, sha256=file_digest(config.weights), classes=weights.classes)
+    return Teacher(
+        model=model,
+        mean=mean,
+        std=std,
+        sha256=file_digest(config.weights),
+        classes=weights.classes,
+        data_sha256=weights.data_sha256,
+    )
 
 
 def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:

@@ -198,16 +198,32 @@ def test_what_is_not_read_is_counted(tmp_path: Path, run_patchgen: Program) -> N
         write(tmp_path / "data" / name, 0)
     notes: list[str] = []
     assert len(load_labelled(tmp_path / "data", None, "test", notes.append).labels) == 2
-    wanted = f"{tmp_path / 'data'}: 3 left out (no format that is read: 2 .heic, 1 .txt), such as a/1.heic"
+    data = tmp_path / "data"
+    wanted = f"{data}: 3 left out (no format that is read: 2 .heic, 1 .txt), such as {data / 'a' / '1.heic'}"
     assert notes == [wanted]
     assert wanted in run_patchgen("pack", tmp_path / "data", "--out", tmp_path / "out").err
 
 
 SPLITS = [
-    ("train", "test"), ("training", "testing"), ("Train", "Test"), ("TRAINING", "VALIDATION"), ("train", "val"),
-    ("train2017", "val2017"), ("ILSVRC2012_img_train", "ILSVRC2012_img_val"), ("train_images", "test_images"),
-    ("train", "valid"), ("train", "dev"), ("trainset", "testset"), ("train", "eval"), ("train_32x32", "test_32x32"),
-]  # fmt: skip
+    ("train", "test"),
+    ("training", "testing"),
+    ("Train", "Test"),
+    ("TRAINING", "VALIDATION"),
+    ("train", "val"),
+    ("train2017", "val2017"),
+    ("ILSVRC2012_img_train", "ILSVRC2012_img_val"),
+    ("train_images", "test_images"),
+    ("training_v2", "testing_v2"),
+    ("train_blurred", "val_blurred"),
+    ("train (1)", "test (1)"),
+    ("trainA", "testA"),
+    ("train_and_val", "test"),
+    ("train", "valid"),
+    ("train", "dev"),
+    ("trainset", "testset"),
+    ("train", "eval"),
+    ("train_32x32", "test_32x32"),
+]
 
 
 @pytest.mark.parametrize(("train", "test"), SPLITS)
@@ -253,6 +269,13 @@ def test_of_test_and_validation_images_the_test_images_are_read(tmp_path: Path) 
     assert evaluated(tmp_path) == digests(2)
 
 
+@pytest.mark.parametrize("name", ["extra", "unlabeled"])
+def test_extra_images_alone_are_no_split(name: str, tmp_path: Path, pack: Callable[[Path], list[bytes]]) -> None:
+    for number, folder in enumerate(("cat", "dog", f"{name}/a", f"{name}/b")):
+        write(tmp_path / "data" / folder / "0.png", number)
+    assert evaluated(tmp_path / "data", "train") == pack(tmp_path / "data") == digests(0, 1, 2, 3)
+
+
 def test_a_class_may_be_called_train(tmp_path: Path, pack: Callable[[Path], list[bytes]]) -> None:
     for number, name in enumerate(("bus", "car", "train")):
         write(tmp_path / "data" / name / "0.png", number)
@@ -288,6 +311,11 @@ def test_splits_one_level_too_deep_are_refused(
         (["train/0.png", "test/1.png"], "no sub-folders, expected one sub-folder of images a class"),
         (["a/0.png", "b/0.png", "docs/readme.md"], "docs: holds files and no image, but every sub-folder"),
         (["train/a/0.png", "train/b/0.png"], "expected evaluation data among them"),
+        (["gallery/a/0.png", "gallery/b/0.png", "probe/a/0.png", "probe/b/0.png"], "all hold a, b, as splits hold"),
+        (
+            ["labeled/a/0.png", "labeled/b/0.png", "unlabeled/a/0.png", "unlabeled/b/0.png"],
+            "all hold a, b, as splits",
+        ),
     ],
 )
 def test_folders_without_labels_are_refused(names: list[str], part: str, tmp_path: Path) -> None:
@@ -384,3 +412,10 @@ def test_an_empty_folder_keeps_its_place_among_the_classes(tmp_path: Path) -> No
     (tmp_path / "data" / "bee" / ".gitkeep").write_bytes(b"")
     data = load_labelled(tmp_path / "data", None)
     assert data.names == ("ant", "bee", "cat") and data.labels.tolist() == [0, 2]
+
+
+def test_cifars_files_further_down_are_named(tmp_path: Path, run_patchgen: Program) -> None:
+    write_cifar(tmp_path / "root" / "cifar10" / "cifar-10-batches-py")
+    with pytest.raises(DistillError, match=r"give .*cifar10/cifar-10-batches-py"):
+        load_labelled(tmp_path / "root", None)
+    assert_one_line(run_patchgen("pack", tmp_path / "root", "--out", tmp_path / "out"), "cifar-10-batches-py")

@@ -248,5 +248,5 @@ def _verify(patchset: PatchSet, config: DataConfig, say: Say) -> None:
         verify_shards(patchset, threads=max(config.workers, 1), on_bytes=counting(update))
     say(
         f"set {manifest.set_id[:16]}: {counted(manifest.n, 'patch')} of {manifest.size} px "
-        f"in {len(manifest.shards)} verified shards"
+        f"in {counted(len(manifest.shards), 'verified shard')}"
     )

@@ -57,10 +57,10 @@ def match_classes(
 def complete_names(data: LabelledImages) -> tuple[str, ...]:
     """Return the class names of matched training data if every class has one, else none.
 
-    Numbers that are the classes' own are no names.
+    Numbers that are all the classes' own are no names.
     """
-    plain = any(name in (str(number), _UNNAMED.format(number)) for number, name in enumerate(data.names))
-    return () if plain else data.names
+    unnamed = any(name == _UNNAMED.format(number) for number, name in enumerate(data.names))
+    return () if unnamed or data.names == tuple(map(str, range(len(data.names)))) else data.names
 
 
 def _by_name(data: LabelledImages, names: Sequence[str]) -> bool:
@@ -80,7 +80,7 @@ def _named(data: LabelledImages, present: list[int], names: Sequence[str], where
     if unknown := [label for label, numbers in found.items() if len(numbers) != 1]:
         listed = ", ".join(data.names[k] if k < len(data.names) else str(k) for k in unknown[:3])
         raise DistillError(
-            f"{where}: {len(unknown)} of its {len(present)} classes ({listed}) are not among the network's "
+            f"{where}: {len(unknown)} of its {len(present)} classes ({listed}) have no name of the network's "
             f"({', '.join(names[:3])}, …); rename the classes as the network's, or to its class numbers"
         )
     numbers = {label: matches[0] for label, matches in found.items()}

@@ -37,8 +37,8 @@ class LabelledImages:
 
     ``names`` are those of the classes, by number, as far as they are known. ``numbered`` tells whether the data
     itself gives each image a class number; else a label is the place of a class folder among the others.
-    ``digests`` has the SHA-256 of each image's pixels before it was resized; ``sha256``, in hex, is over all pixels
-    and labels as they were read. ``where`` says what was read.
+    ``digests`` has the SHA-256 of each image's pixels before it was resized; ``sha256``, in hex, is over these
+    and the labels as they were read. ``where`` says what was read.
     """
 
     images: Tensor
@@ -47,6 +47,7 @@ class LabelledImages:
     numbered: bool = True
     digests: tuple[bytes, ...] = ()
     sha256: str = ""
+    resized: bool = False
     where: str = ""
 
     def __post_init__(self) -> None:
@@ -61,7 +62,8 @@ class LabelledImages:
     def __str__(self) -> str:
         """Return how many images of how many classes were found, and where."""
         classes = len(self.labels.unique())
-        return f"{counted(len(self.labels), 'image')} of {counted(classes, 'class')} in {self.where}"
+        resized = f", resized to {self.size} px" if self.resized else ""
+        return f"{counted(len(self.labels), 'image')} of {counted(classes, 'class')} in {self.where}{resized}"
 
 
 def require_data(path: Path, split: Split = "test") -> None:
@@ -115,12 +117,16 @@ def count_images(path: Path) -> int:
     return len(found.images)
 
 
-def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[Pixels, bytes]]:
-    """Yield each image at ``size`` and the digest of its own pixels; threads decode some hundred at a time."""
+def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[Pixels, bytes, bool]]:
+    """Yield each image at ``size``, the digest of its own pixels and whether it was resized.
 
-    def decode(item: tuple[StoredImage, bytes | Pixels]) -> tuple[Pixels, bytes]:
+    Threads decode some hundred at a time.
+    """
+
+    def decode(item: tuple[StoredImage, bytes | Pixels]) -> tuple[Pixels, bytes, bool]:
         pixels = pixels_of(item[1], item[0].where)
-        return _fit(pixels, size), pixel_digest(pixels)
+        fitted = _fit(pixels, size)
+        return fitted, pixel_digest(pixels), fitted is not pixels
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(images), _CHUNK):
@@ -138,21 +144,22 @@ def _fit(image: Pixels, size: int | None) -> Pixels:
     return fitted
 
 
-def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes]], path: Path) -> LabelledImages:
-    shapes = sorted({image.shape for image, _ in decoded})
+def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes, bool]], path: Path) -> LabelledImages:
+    shapes = sorted({image.shape for image, *_ in decoded})
     if len(shapes) > 1:
         raise DistillError(
             f"{path}: images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; give --size or data.size"
         )
-    images, labels = np.stack([image for image, _ in decoded]), np.array(found.labels, dtype=np.int64)
-    state = hashlib.sha256(images.data)
+    images, labels = np.stack([image for image, *_ in decoded]), np.array(found.labels, dtype=np.int64)
+    state = hashlib.sha256(b"".join(digest for _, digest, _ in decoded))
     state.update(labels.data)
     return LabelledImages(
         images=torch.from_numpy(images),
         labels=torch.from_numpy(labels),
         sha256=state.hexdigest(),
+        resized=any(resized for *_, resized in decoded),
         names=found.classes,
         numbered=found.numbered,
-        digests=tuple(digest for _, digest in decoded),
+        digests=tuple(digest for _, digest, _ in decoded),
         where=found.where,
     )

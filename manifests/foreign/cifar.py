@@ -115,6 +115,9 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
         raise PatchSetError(f"{path}: holds {' and '.join(f.name for f in found.values())}; give one of them")
     for folder in found.values():
         return _files_in(folder, split)
+    names = [root for roots in ROOTS.values() for root in roots]
+    if deeper := [folder for name in names for folder in path.glob(f"*/{name}")]:
+        raise PatchSetError(f"{path}: holds CIFAR's files further down; give {deeper[0]}")
     if archive := next((name for name in ARCHIVES if (path / name).is_file()), None):
         raise PatchSetError(f"{path}: holds {archive} alone; unpack it (tar -xf) and give the folder it holds")
     return None

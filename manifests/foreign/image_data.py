@@ -62,7 +62,7 @@ def find_images(data: Path) -> ImageData:
         for sample in read_samples(tar, left_out, with_labels=False):
             images += sample.images
             if not sample.images:
-                left_out.add("samples without an image", sample.key)
+                left_out.add("samples without an image", f"{tar}: {sample.key}")
     return ImageData(images=tuple(images), where=str(place), notes=tuple(left_out.notes(data)), unread=place.unread)
 
 
@@ -97,12 +97,12 @@ def _labelled_tars(place: Place, left_out: LeftOut, data: Path) -> ImageData:
     for tar in place.tars:
         for sample in read_samples(tar, left_out, with_labels=True):
             if sample.cls is None and not sample.images:
-                left_out.add("samples with neither an image nor .cls", sample.key)
+                left_out.add("samples with neither an image nor .cls", f"{tar}: {sample.key}")
                 continue
             labels.append(_label(sample, f"{tar}: sample {sample.key}"))
             images.append(sample.images[0])
             for other in sample.images[1:]:
-                left_out.add("further images of a sample", other.name)
+                left_out.add("further images of a sample", other.where)
     return ImageData(
         images=tuple(images),
         where=str(place),
@@ -147,7 +147,7 @@ def _class_folders(place: Place, left_out: LeftOut, data: Path) -> ImageData | N
         return None
     _require_classes(folder, of_class, loose)
     for name in loose:
-        left_out.add("images beside the class folders", name)
+        left_out.add("images beside the class folders", str(folder / name))
     classes = order_classes(of_class)
     pairs = [(name, label) for label, each in enumerate(classes) for name in of_class[each]]
     return ImageData(
@@ -171,12 +171,29 @@ def _require_classes(folder: Path, of_class: dict[str, list[str]], loose: list[s
         raise PatchSetError(
             f"{folder / name}: holds files and no image, but every sub-folder of {folder} is a class; move it away"
         )
+    if shared := _shared_folders(of_class):
+        raise PatchSetError(
+            f"{folder}: its sub-folders {', '.join(sorted(of_class)[:3])} all hold {', '.join(shared[:3])}, as "
+            f"splits hold classes; give one of them, such as {folder / min(of_class)}"
+        )
     if len(of_class) == 1:
         (only,) = of_class
         raise PatchSetError(
             f"{folder}: holds one sub-folder ({only}), expected one a class and at least two; "
             f"if the classes are in it, give {folder / only}"
         )
+
+
+def _shared_folders(of_class: dict[str, list[str]]) -> list[str]:
+    """Return the folders that all class folders hold, if these hold nothing but folders and share several.
+
+    Only one that is shared, such as ``images``, is usual.
+    """
+    parts = [[name.split("/") for name in images] for images in of_class.values()]
+    if len(parts) < 2 or any(len(part) == 2 for each in parts for part in each):
+        return []
+    shared = set.intersection(*({part[1] for part in each} for each in parts))
+    return sorted(shared) if len(shared) > 1 else []
 
 
 def _holds_files(folder: Path) -> bool:

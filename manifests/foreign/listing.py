@@ -8,9 +8,11 @@ from pathlib import Path
 
 from manifests.errors import PatchSetError
 from manifests.foreign.decode import is_image_name
-from manifests.foreign.splits import Kind, Split, choose, file_kind, folder_kind
+from manifests.foreign.splits import EVALUATION, Kind, Split, choose, file_kind, folder_kind, holder_kind
 from manifests.foreign.tar_members import TAR_SUFFIXES
 from manifests.system_files import is_system_file
+
+NO_FORMAT = "no format that is read"
 
 
 @dataclasses.dataclass
@@ -27,9 +29,9 @@ class LeftOut:
         """Return a line a reason, with a count and the first name."""
         lines = []
         for reason, names in self.names.items():
-            kinds = Counter(Path(name).suffix.lower() for name in names if not is_image_name(name))
-            listed = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(5) if suffix)
-            of = f": {listed}" if listed else ""
+            kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+            listed = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(12))
+            of = f": {listed}" if reason == NO_FORMAT else ""
             lines.append(f"{where}: {len(names)} left out ({reason}{of}), such as {min(names)}")
         return lines
 
@@ -62,16 +64,16 @@ def find_place(data: Path, split: Split, left_out: LeftOut) -> Place:
     if not data.is_dir():
         return Place(tars=(data,))
     folders, tars = _entries(data)
-    if names := split_names(data, folders):
-        chosen, rest = choose(names, _kinds(data, names, split).get, split, data)
+    if kinds := split_kinds(data, folders):
+        chosen, rest = choose(folders, _for_reading(data, kinds, split).get, split, data)
         inner = [_inside(data / name) for name in chosen]
         found = Place(
             folders=sum((place.folders for place in inner), ()),
             tars=sum((place.tars for place in inner), ()),
-            unread=tuple(name for name in rest if folder_kind(name) != "other"),
+            unread=tuple(name for name in rest if kinds.get(name, "other") != "other"),
         )
-        for name in [*sorted(set(folders) - {*chosen, *found.unread}), *sorted(path.name for path in tars)]:
-            left_out.add("beside the splits", name)
+        for name in [*sorted(set(rest) - set(found.unread)), *sorted(path.name for path in tars)]:
+            left_out.add("beside the splits", str(data / name))
         return found
     if not tars:
         return _inside(data)
@@ -79,13 +81,15 @@ def find_place(data: Path, split: Split, left_out: LeftOut) -> Place:
     return dataclasses.replace(_inside(data, tuple(data / name for name in chosen)), unread=tuple(rest))
 
 
-def _kinds(data: Path, names: Sequence[str], split: Split) -> dict[str, Kind | None]:
-    """Return the kinds of splits; for evaluation only of those with sub-folders or tars (ImageNet's has none)."""
-    kinds = {name: folder_kind(name) for name in names}
-    labelled = [name for name in names if any(_entries(data / name))]
+def _for_reading(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str, Kind]:
+    """Return the kinds of splits; for evaluation without those that hold neither folders nor tars, if others do.
+
+    ImageNet's test images have no labels, so that they lie in no folders.
+    """
+    labelled = {name for name, kind in kinds.items() if kind in EVALUATION and any(_entries(data / name))}
     if split == "train" or not labelled:
         return kinds
-    return {name: kind if name in labelled else None for name, kind in kinds.items()}
+    return {name: kind if kind not in EVALUATION or name in labelled else "other" for name, kind in kinds.items()}
 
 
 def _inside(folder: Path, tars: tuple[Path, ...] | None = None) -> Place:
@@ -105,17 +109,22 @@ def _entries(folder: Path) -> tuple[list[str], list[Path]]:
     return [path.name for path in visible if path.is_dir()], tars
 
 
-def split_names(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return those of a folder's sub-folders that are splits; none where their names are those of classes.
+def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
+    """Return which of a folder's sub-folders are splits, and of which kind; none where they are classes.
 
     A class may be called "train" or "test". So a sub-folder with the name of a split is one only if it holds folders
-    or tars, or if there are names of a training and of an evaluation split, or no other names at all.
+    or tars, or if there are names of a training and of an evaluation split, or no other names at all. Folders called
+    "extra" or "unlabeled" alone make no splits.
     """
-    kinds = {name: kind for name in names if (kind := folder_kind(name))}
-    evaluated = {"test", "val"} & set(kinds.values())
-    if ("train" in kinds.values() and evaluated) or (len(kinds) == len(names) and set(kinds.values()) - {"other"}):
-        return sorted(kinds)
-    return sorted(kinds) if any(any(_entries(folder / name)) for name in kinds) else []
+    named: dict[str, Kind] = {name: kind for name in names if (kind := folder_kind(name))}
+    holders: dict[str, Kind] = {
+        name: kind
+        for name in names
+        if (kind := holder_kind(name)) and kind != "other" and any(_entries(folder / name))
+    }
+    present = set(named.values()) - {"other"}
+    both = "train" in present and bool(present - {"train"})
+    return named | holders if holders or both or (present and len(named) == len(names)) else {}
 
 
 def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
@@ -136,30 +145,28 @@ def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
     for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         below = Path(root).relative_to(folder)
         real = os.path.realpath(root)
-        entered = [] if real in seen else list(_entered(Path(root), below, folders, top, left_out, follow=follow))
+        entered = [] if real in seen else list(_entered(Path(root), folders, top, left_out, follow=follow))
         if real in seen:
             names.clear()
         seen.add(real)
-        if below.parts and (splits := split_names(Path(root), entered)):
+        if below.parts and (splits := sorted(split_kinds(Path(root), entered))):
             raise PatchSetError(
                 f"{root}: holds the splits {', '.join(splits[:4])}; give this folder instead of {folder}"
             )
         folders[:] = sorted(entered)
-        found += [name for name in map((below / "_").with_name, names) if _is_read(name, left_out)]
+        found += [below / name for name in names if _is_read(Path(root) / name, left_out)]
     return sorted(path.as_posix() for path in found)
 
 
-def _entered(
-    root: Path, below: Path, names: list[str], top: str, left_out: LeftOut, *, follow: bool
-) -> Iterator[str]:
+def _entered(root: Path, names: list[str], top: str, left_out: LeftOut, *, follow: bool) -> Iterator[str]:
     for name in names:
         path = root / name
         if not is_visible(name):
             with os.scandir(path) as entries:
                 if any(is_image_name(entry.name) for entry in entries):
-                    left_out.add("hidden folders", (below / name).as_posix())
+                    left_out.add("hidden folders", str(path))
         elif not follow and path.is_symlink() and not _is_inside(path, top):
-            left_out.add("links to folders outside are not followed; copy such a folder", (below / name).as_posix())
+            left_out.add("links to folders outside are not followed; copy such a folder", str(path))
         else:
             yield name
 
@@ -172,7 +179,7 @@ def _is_read(path: Path, left_out: LeftOut) -> bool:
     if is_image_name(path.name):
         if is_visible(path.name):
             return True
-        left_out.add("hidden images", path.as_posix())
+        left_out.add("hidden images", str(path))
     elif is_visible(path.name):
-        left_out.add("no format that is read", path.as_posix())
+        left_out.add(NO_FORMAT, str(path))
     return False

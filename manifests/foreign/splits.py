@@ -15,10 +15,16 @@ _WORDS: dict[Kind, str] = {
     "val": "val|valid|validation|dev|eval|evaluation|holdout",
     "other": "extra|unlabel(?:l)?ed|unsup|unsupervised",
 }
-_REST = r"(?:[-_. ]?(?:sets?|splits?|data|images?|imgs?|jpe?gs?|pngs?|\d+(?:x\d+|px)?))*"
-"""What may follow the word in a folder's name: ``val2017``, ``Train_images``, ``test_32x32``."""
+_REST = r"(?:[-_. ]?(?:sets?|splits?|data|images?|imgs?|jpe?gs?|pngs?|\d+(?:x\d+|px)?|[a-d]))*"
+"""What may follow the word in a folder's name: ``val2017``, ``Train_images``, ``test_32x32``, ``trainA``."""
+_ANY_REST = r"(?:[-_. (\d].*)?"
+"""What may follow it where the folder holds folders, as a split does: ``train_blurred``, ``training_v2``."""
 _FOLDERS = {
     kind: re.compile(rf"(?:.*[-_. ])?(?:{words}){_REST}", re.IGNORECASE | re.DOTALL) for kind, words in _WORDS.items()
+}
+_HOLDERS = {
+    kind: re.compile(rf"(?:.*[-_. ])?(?:{words}){_ANY_REST}", re.IGNORECASE | re.DOTALL)
+    for kind, words in _WORDS.items()
 }
 _FILES = {
     kind: re.compile(rf"(?:^|[-_. ])(?:{words})(?:set)?(?:[-_. ]|\d|$)", re.IGNORECASE)
@@ -31,6 +37,11 @@ EVALUATION: tuple[Kind, ...] = ("test", "val")
 def folder_kind(name: str) -> Kind | None:
     """Return the split that a folder's whole name stands for, such as ``Training`` or ``ILSVRC2012_img_val``."""
     return next((kind for kind, pattern in _FOLDERS.items() if pattern.fullmatch(name)), None)
+
+
+def holder_kind(name: str) -> Kind | None:
+    """Return the split that the name of a folder of folders stands for, also with other words behind it."""
+    return next((kind for kind, pattern in _HOLDERS.items() if pattern.fullmatch(name)), None)
 
 
 def file_kind(name: str) -> Kind | None:

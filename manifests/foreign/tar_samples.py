@@ -54,7 +54,7 @@ def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample
             stored = StoredImage(name=f"{path.name}/{name}", path=str(path), kind="member", **place)
             groups.setdefault(f"{folder}{slash}{stem}", {})[suffix.lower()] = stored
         elif is_image_name(name):
-            left_out.add("hidden images", name)
+            left_out.add("hidden images", f"{path}: {name}")
     return [_sample(key, group, with_labels=with_labels) for key, group in groups.items()]
 
 

@@ -80,7 +80,7 @@ def test_names_decide_and_not_the_order(tmp_path: Path) -> None:
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DistillError, match=r"1 of its 2 classes \(cow\) are not among the network's \(ant, bee"):
+    with pytest.raises(DistillError, match=r"1 of its 2 classes \(cow\) have no name of the network's \(ant, bee"):
         matched(folders(tmp_path, "ant", "cow"), 3, "ant", "bee", "cat")
     with pytest.raises(DistillError, match="labels run from 0 to 1, expected 0 to 0"):
         matched(folders(tmp_path / "more", "ant", "cow"), 1)
@@ -107,6 +107,7 @@ def test_tars_have_the_names_beside_them(tmp_path: Path) -> None:
         (("ant", "bee"), 3, ()),
         (("0", "1"), 2, ()),
         (("3", "7"), 2, ("3", "7")),
+        (("0", "1", "10"), 3, ("0", "1", "10")),
         (("0", "1", "2", "4"), 5, ()),
     ],
 )

@@ -68,3 +68,11 @@ def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreig
 def test_a_file_of_ours_is_copied(run_distill: Program, teacher_path: Path, tmp_path: Path) -> None:
     assert run_distill("convert", teacher_path, "--out", tmp_path / "t.safetensors").status == 0
     assert (tmp_path / "t.safetensors").read_bytes() == teacher_path.read_bytes()
+
+
+def test_the_eps_of_batch_norms_is_recorded(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "new file.safetensors"
+    assert run_distill(*arguments, "--bn-eps", "0.001").status == 0
+    assert load_weights(out).bn_eps == 0.001
+    other = run_distill("convert", out, "--bn-eps", "0.1", "--out", tmp_path / "other.safetensors")
+    assert_one_line(other, "says its bn_eps is 0.001, but --bn-eps is 0.1; leave it out")

@@ -90,3 +90,18 @@ def test_a_student_has_its_teachers_class_names(
     assert run_distill("label", *base, "--teacher", weights, "--out", tmp_path / "labels").status == 0
     run_distill("train", *base, "--labels", tmp_path / "labels", "--out", tmp_path / "stored")
     assert json.loads((tmp_path / "stored" / "summary.json").read_text())["classes"] == list("abcd")
+
+
+def test_a_teacher_on_its_own_training_images_is_said(
+    teach: list[Any], patchset_path: Path, config_path: Path, tmp_path: Path, run_distill: Program
+) -> None:
+    data = write(tmp_path / "data", range(32), size=40)
+    assert run_distill(*teach, "--data", data).status == 0
+    weights = tmp_path / "teacher" / "teacher.safetensors"
+    base = ["--shards", patchset_path, "--config", config_path, "--device", "cpu", "--teacher", weights]
+    result = run_distill("train", *base, "--eval", data, "--out", tmp_path / "run")
+    assert result.status == 0 and "these are the images that the teacher was trained on" in result.out
+    assert f"evaluation data: 32 images of 4 classes in {data}, resized to 32 px" in result.out
+    student = tmp_path / "run" / "student.safetensors"
+    told = run_distill("eval", "--weights", student, "--teacher", weights, "--data", data, "--size", "32")
+    assert told.status == 0 and f"these are the images that {weights} was trained on" in told.err

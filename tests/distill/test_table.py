@@ -312,6 +312,8 @@ def test_another_loss_does_not_inherit_a_rows_weight() -> None:
         job = make_jobs(parsed, everything(parsed, settings={"loss.name": name}))["runs/loss-l2/seed0"]
         assert isinstance(job.config, Config)
         assert job.config.loss.weight == (weight or parsed.runs["loss-l2"].set["loss.weight"])
+    cooler = make_jobs(parsed, everything(parsed, settings={"loss.temperature": 2.0}))["runs/loss-l2/seed0"].config
+    assert isinstance(cooler, Config) and cooler.loss.weight == 1  # it was measured at another temperature
 
 
 def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:

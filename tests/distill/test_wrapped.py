@@ -177,6 +177,9 @@ MEANT: dict[str, Callable[[State, State], Any]] = {
     "state_dict_ema": lambda state, more: {"state_dict_ema": more, "state_dict": state},
     "model_ema": lambda state, more: {"model_ema": averaged(more), "model": state},
     "teacher.": lambda state, more: prefixed("teacher.")(more) | prefixed("model.")(state),
+    "params_ema": lambda state, more: {"params": state, "params_ema": more},
+    "ema": lambda state, more: {"state": state, "ema": more},
+    "ema_model.": lambda state, more: prefixed("online_model.")(state) | prefixed("ema_model.")(more),
     "best": lambda state, more: {"best": {"state_dict": more}, "net": state},
 }
 
