@@ -22,8 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first, so that with several processes no one waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    """The files with the longest tests first, so that with several processes none waits for another at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_reproduce.py", "test_torchrun.py"))
 
 
 @pytest.fixture
