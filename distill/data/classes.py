@@ -25,7 +25,7 @@ def match_classes(
     ``where`` names the data in messages; ``say`` is called with a line where something is not as usual.
 
     Raises:
-        DistillError: a class of the data is none of the network's.
+        DistillError: the data has a class that the network does not have.
     """
     present = data.labels.unique().tolist()
     numbers = dict(zip(present, present, strict=True))
