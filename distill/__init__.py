@@ -20,6 +20,6 @@
 ``openmp`` says how torch's threads wait, before torch is loaded.
 """
 
-from distill.openmp import limit_spinning
+from distill.runtime.openmp import limit_spinning
 
 limit_spinning()

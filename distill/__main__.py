@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point; see ``manifests.terminal.run_program`` for exit statuses."""
+    """Entry point; see ``manifests.support.console.run_program`` for exit statuses."""
     try:
         from distill.cli import main as run  # noqa: PLC0415 - importing takes long enough to be interrupted
     except KeyboardInterrupt:

@@ -29,13 +29,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from manifests.errors import PatchSetError
-    from manifests.patchset import PatchSet, open_patchset, verify_shards
-    from manifests.schema import Manifest, Shard, Source
+    from manifests.format.schema import Manifest, Shard, Source
+    from manifests.patchset import PatchSet, verify_shards
+    from manifests.remote.fetch import open_patchset
 else:
     _MODULES = {
         "errors": ["PatchSetError"],
-        "patchset": ["PatchSet", "open_patchset", "verify_shards"],
-        "schema": ["Manifest", "Shard", "Source"],
+        "patchset": ["PatchSet", "verify_shards"],
+        "remote.fetch": ["open_patchset"],
+        "format.schema": ["Manifest", "Shard", "Source"],
     }
 
     def __getattr__(name: str) -> Any:

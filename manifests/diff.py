@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests import rows
-from manifests.counts import counted
-from manifests.digest import DIGEST_BYTES
+from manifests.format import shard_table
+from manifests.format.digest import DIGEST_BYTES
+from manifests.format.schema import Manifest
 from manifests.patchset import PatchSet
-from manifests.schema import Manifest
+from manifests.support.counts import counted
 
 _STEP = 100_000
 MAX_LISTED = 20
@@ -122,7 +122,8 @@ class _Rows:
 
     def __init__(self, patchset: PatchSet) -> None:
         self._tables = (
-            rows.read_digests(patchset.folder / shard.parquet.name, shard.n) for shard in patchset.manifest.shards
+            shard_table.read_digests(patchset.folder / shard.parquet.name, shard.n)
+            for shard in patchset.manifest.shards
         )
         self._left = (_as_digests(b""), _as_digests(b""))
 

@@ -1,9 +1,16 @@
-"""Bounds and names of the format ``patchset/1`` that the command line states, importable without any library."""
+"""Bounds and names of the format ``patchset/1`` that need no library to be imported."""
 
 from typing import Literal, get_args
 
 KEY_DIGITS = 9
-"""Of a patch's number in a member's name."""
+"""Digits of a patch's number in the name of its file inside a shard."""
 MAX_PATCHES = 10**KEY_DIGITS
+"""Patches in a set, at most."""
 ImageFormat = Literal["png", "jpg", "webp", "ppm"]
 IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
+"""Suffixes of the image formats that a shard may hold."""
+
+
+def max_patch_bytes(size: int) -> int:
+    """Return the maximum length in bytes of one encoded patch of ``size`` × ``size`` pixels."""
+    return 6 * size**2 + (1 << 20)  # twice the raw pixels, and 1 MiB of metadata

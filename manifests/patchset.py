@@ -12,19 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.counts import counted
-from manifests.digest import file_digest
 from manifests.errors import PatchSetError
-from manifests.files import is_plain, read_regular_file
-from manifests.images import decode_patch
-from manifests.rows import read_columns, read_contract, read_places
-from manifests.schema import Manifest, Shard, max_patch_bytes, parse_manifest, patch_key
-from manifests.tar import require_canonical
-from manifests.urls import is_url
-
-MANIFEST_NAME = "manifest.json"
-MAX_MANIFEST_BYTES = 48 << 20
-"""``MAX_SHARDS`` shards take about 31 MB of it."""
+from manifests.format.digest import file_digest
+from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, parse_manifest, patch_key
+from manifests.format.shard_table import read_columns, read_contract, read_places
+from manifests.format.tar import require_canonical
+from manifests.limits import max_patch_bytes
+from manifests.support.counts import counted
+from manifests.support.files import is_plain, read_regular_file
+from manifests.untrusted.images import decode_patch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,16 +107,12 @@ class PatchSet:
             yield self.shard_path(shard)
 
 
-def open_patchset(folder: str | Path) -> PatchSet:
-    """Read and check ``manifest.json`` in a folder; a set at a URL is first fetched into the cache.
+def open_folder(folder: str | Path) -> PatchSet:
+    """Read and validate ``manifest.json`` of a folder.
 
     Raises:
-        PatchSetError: no such folder, no manifest in it, or a manifest that breaks the format; as ``remote.fetch``.
+        PatchSetError: no such folder, no manifest in it, or a manifest that breaks the format.
     """
-    if isinstance(folder, str) and is_url(folder):
-        from manifests.remote import fetch  # noqa: PLC0415 - most sets are local
-
-        folder = fetch(folder)
     folder = Path(folder)
     if not folder.is_dir():
         raise PatchSetError(f"{folder}: no such folder; a patch set is made by 'patchgen build'")

@@ -11,18 +11,18 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from manifests.counts import counted
-from manifests.digest import file_digest, pixel_root
 from manifests.errors import PatchSetError
-from manifests.files import PART_PREFIX, is_plain
-from manifests.finish import BY_EXPORT, derived_faults, file_digests, longest_exports
-from manifests.indexes import dali_name
-from manifests.patchset import MANIFEST_NAME, open_patchset
-from manifests.processes import die_with_parent, end_pool, explaining_start, start_server, starting_processes
-from manifests.rows import count_rows
-from manifests.schema import Manifest, Shard
-from manifests.sums import SUMS_NAME, read_sums
-from manifests.system_files import entries
+from manifests.export.finalize import BY_EXPORT, derived_faults, file_digests, longest_exports
+from manifests.export.shard_index import dali_name
+from manifests.format.checksums import SUMS_NAME, read_sums
+from manifests.format.digest import file_digest, pixel_root
+from manifests.format.schema import MANIFEST_NAME, Manifest, Shard
+from manifests.format.shard_table import count_rows
+from manifests.patchset import open_folder
+from manifests.support.counts import counted
+from manifests.support.files import PART_PREFIX, is_plain
+from manifests.support.processes import die_with_parent, end_pool, explaining_start, start_server, starting_processes
+from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
@@ -72,7 +72,7 @@ def verify(
         PatchSetError: a worker process was killed.
     """
     try:
-        manifest = open_patchset(folder).manifest
+        manifest = open_folder(folder).manifest
     except PatchSetError as error:
         what = str(error).removeprefix(f"{folder / MANIFEST_NAME}: ").removeprefix(f"{folder}: ")
         return Report(folder=folder, manifest=None, faults=(Fault(file=MANIFEST_NAME, what=what),), patches=0)

@@ -10,13 +10,14 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from manifests import rows, tar
-from manifests.counts import counted
-from manifests.digest import file_digest, pixel_digest
 from manifests.errors import PatchSetError
-from manifests.files import is_plain
-from manifests.images import decode_patch
-from manifests.schema import Shard, max_patch_bytes, patch_key
+from manifests.format import shard_table, tar
+from manifests.format.digest import file_digest, pixel_digest
+from manifests.format.schema import Shard, patch_key
+from manifests.limits import max_patch_bytes
+from manifests.support.counts import counted
+from manifests.support.files import is_plain
+from manifests.untrusted.images import decode_patch
 
 LOSSLESS = frozenset({"png", "webp", "ppm"})
 MAX_FAULTS = 20
@@ -47,12 +48,12 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
     if not is_plain(table_path):
         return ShardReport(faults=tuple(faults), patches=0, pixel_digests=b"")
     try:
-        columns = rows.read_columns(table_path, shard.n)
+        columns = shard_table.read_columns(table_path, shard.n)
     except PatchSetError as error:
         faults.append((table_path.name, str(error).removeprefix(f"{table_path}: ")))
         return ShardReport(faults=tuple(faults), patches=0, pixel_digests=b"")
     faults += first_faults(_row_faults(table_path.name, columns, shard))
-    digests = rows.raw_digests(columns["pixels"])
+    digests = shard_table.raw_digests(columns["pixels"])
     if not is_plain(path):
         return ShardReport(faults=tuple(faults), patches=0, pixel_digests=digests)
     faults += first_faults(_tar_faults(path, columns, shard, image_format, size))
@@ -82,7 +83,7 @@ def _file_faults(path: Path, size: int, expected: str) -> Faults:
 
 
 def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults:
-    found = rows.in_turn([columns["key"], columns["index"]])
+    found = shard_table.in_turn([columns["key"], columns["index"]])
     for row, (key, number) in enumerate(found):
         index = shard.first_index + row
         if number != index:
@@ -103,7 +104,7 @@ def _member_faults(
     file: BinaryIO, name: str, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int
 ) -> Faults:
     """Walk through the tar as a canonical one must be; a lost member is found where the next one stands."""
-    contract = rows.in_turn([columns[name] for name in ("offset", "size", "sha256", "pixels")])
+    contract = shard_table.in_turn([columns[name] for name in ("offset", "size", "sha256", "pixels")])
     end = os.fstat(file.fileno()).st_size
     position = 0
     for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from manifests.schema import Manifest, parse_manifest
-from patchgen.build import build
+from manifests.format.schema import Manifest, parse_manifest
 from patchgen.errors import PatchgenError
-from patchgen.plan import plan_of
-from patchgen.source import Photo, read_photo
-from patchgen.synthetic import make_source, write_source
+from patchgen.pipeline.build import build
+from patchgen.pipeline.plan import plan_of
+from patchgen.sources.photo import Photo, read_photo
+from patchgen.sources.synthetic import make_source, write_source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

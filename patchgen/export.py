@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from manifests.bag import write_bag
-from manifests.card import CARD_NAME, make_card
-from manifests.digest import file_digest
-from manifests.files import atomic_file, describe_os_error, hold_folder, is_plain, write_atomically
-from manifests.finish import derived_files, file_digests, may_replace_card, write_sums
-from manifests.indexes import dali_name, make_dali_index
-from manifests.patchset import MANIFEST_NAME, PatchSet, open_patchset
-from manifests.schema import Shard
-from manifests.sums import SUMS_NAME, read_sums
+from manifests.export.bagit import write_bag
+from manifests.export.dataset_card import CARD_NAME, make_card
+from manifests.export.finalize import derived_files, file_digests, may_replace_card, write_sums
+from manifests.export.shard_index import dali_name, make_dali_index
+from manifests.format.checksums import SUMS_NAME, read_sums
+from manifests.format.digest import file_digest
+from manifests.format.schema import MANIFEST_NAME, Shard
+from manifests.patchset import PatchSet, open_folder
+from manifests.support.files import atomic_file, describe_os_error, hold_folder, is_plain, write_atomically
 from manifests.verify import verify
 from patchgen.errors import PatchgenError
 
@@ -48,7 +48,7 @@ def export(folder: Path, *, dali: bool, new_card: bool, on_bytes: Callable[[int]
         PatchgenError: a shard or table of it is missing or of another size, the ``SHA256SUMS`` there are those of
             another manifest, somebody writes there, or it cannot be written.
     """
-    patchset = open_patchset(folder)
+    patchset = open_folder(folder)
     try:
         with hold_folder(folder):
             _require_good(patchset)

@@ -10,13 +10,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from manifests import Manifest, PatchSet
-from manifests.counts import counted
-from manifests.files import write_atomically
-from manifests.outline import Outline, read_outlines
+from manifests.crop_outlines import Outline, read_outlines
 from manifests.reader import evenly_spaced, read_patches
+from manifests.support.counts import counted
+from manifests.support.files import write_atomically
 from patchgen.errors import PatchgenError
-from patchgen.plan import plan_of
-from patchgen.source import Photo
+from patchgen.pipeline.plan import plan_of
+from patchgen.sources.photo import Photo
 
 _PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
 _TILE = 96

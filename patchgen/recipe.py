@@ -7,17 +7,17 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from manifests.faults import describe
-from manifests.field_values import read_counts
-from manifests.files import read_regular_file
-from manifests.schema import PACKED
-from manifests.yaml_core import parse_yaml
-from patchgen.colour import ColorJitterConfig
-from patchgen.encode import EncodingConfig, default_encoding
+from manifests.format.schema import PACKED
+from manifests.support.field_values import read_counts
+from manifests.support.files import read_regular_file
+from manifests.support.validation import describe
+from manifests.support.yaml_core import parse_yaml
 from patchgen.errors import PatchgenError
-from patchgen.geometry import Geometry
-from patchgen.named import PORTABLE, NamedConfig
-from patchgen.packaged import packaged_recipes, recipe_text
+from patchgen.pixels.color_jitter import ColorJitterConfig
+from patchgen.pixels.encode import EncodingConfig, default_encoding
+from patchgen.pixels.geometry import Geometry
+from patchgen.pixels.portable_transforms import PORTABLE, NamedConfig
+from patchgen.recipes import packaged_recipes, recipe_text
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
@@ -86,7 +86,7 @@ class Recipe(BaseModel):
         """
         for i, config in enumerate(self.augment):
             if isinstance(config, NamedConfig):
-                from patchgen.transforms import probe  # noqa: PLC0415 - it imports Albumentations
+                from patchgen.pixels.albumentations_steps import probe  # noqa: PLC0415 - it imports Albumentations
 
                 probe(config, size, f"recipe {self.name}: augment[{i}]")
 
@@ -98,7 +98,7 @@ class Recipe(BaseModel):
         """
         if not any(isinstance(config, NamedConfig) for config in self.augment):
             return self
-        from patchgen.transforms import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
+        from patchgen.pixels.albumentations_steps import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
 
         steps = (
             resolve(config, f"augment[{i}]") if isinstance(config, NamedConfig) else config

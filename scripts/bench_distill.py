@@ -35,10 +35,10 @@ from plain_loop import MEAN, STD, WARM_UP, folder_of_jpegs, now, plain
 from torch import Tensor
 
 from distill.augment import normalise
-from distill.data.view import View
-from distill.device import pick_device
-from distill.engine import Compile
-from distill.precision import DTYPES
+from distill.data.batches import View
+from distill.runtime.compile import Compile
+from distill.runtime.device import pick_device
+from distill.runtime.precision import DTYPES
 
 TITLES = {
     "plain": "plain loop, float32, eager",

@@ -12,16 +12,16 @@ from plain_loop import MEAN, STD, WARM_UP
 from torch import Tensor
 
 from distill.augment import AugmentConfig, normalise
-from distill.data.order import Order
-from distill.data.view import Resident, View
-from distill.engine import Compile, Engine
-from distill.labels import LabelFile, Labeller, LabelsManifest, StoredLogits
-from distill.loop import Loop
-from distill.losses import TemperedLossConfig, make_loss
+from distill.data.batches import Resident, View
+from distill.data.sampler import Order
 from distill.models import build_model
 from distill.optim import AdamConfig, make_optimizer, make_scheduler
-from distill.precision import Precision, choose_precision
-from distill.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
+from distill.runtime.compile import Compile, Engine
+from distill.runtime.precision import Precision, choose_precision
+from distill.targets.losses import TemperedLossConfig, make_loss
+from distill.targets.stored_logits import LabelFile, Labeller, LabelsManifest, StoredLogits
+from distill.targets.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
+from distill.training.trainer import Loop
 
 PATCHES = 20_000
 Way = Literal["live", "twice", "stored"]

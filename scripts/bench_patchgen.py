@@ -24,15 +24,15 @@ import cv2
 import numpy as np
 from reference import reference_patches
 
-from patchgen.encode import make_encoder
 from patchgen.environment import environment
-from patchgen.geometry import build_pyramids
-from patchgen.patches import PatchMaker
+from patchgen.pipeline.patch_maker import PatchMaker
+from patchgen.pipeline.shard import Job, Task
+from patchgen.pipeline.shard_writer import build_shard, configure_process
+from patchgen.pixels.encode import make_encoder
+from patchgen.pixels.geometry import build_pyramids
 from patchgen.recipe import load_recipe
-from patchgen.shard import Job, Task
-from patchgen.source import read_photo
-from patchgen.synthetic import make_source, write_source
-from patchgen.write import build_shard, configure_process
+from patchgen.sources.photo import read_photo
+from patchgen.sources.synthetic import make_source, write_source
 
 MICRO = 1e6
 

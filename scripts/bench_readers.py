@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import click
 
 from manifests.errors import PatchSetError
-from manifests.remote import fetch_set, find_set
+from manifests.remote.fetch import fetch_set, find_set
 from manifests.verify import verify
-from patchgen.synthetic import make_source, write_source
+from patchgen.sources.synthetic import make_source, write_source
 
 PATCHES, SHARD = 10_000, 1_000
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import click
 
-from patchgen.synthetic import make_source, write_source
+from patchgen.sources.synthetic import make_source, write_source
 
 OPEN = "from manifests import open_patchset; p = open_patchset('set'); p[len(p) // 2]; p.row(len(p) - 1)"
 EVERY = 0.2

@@ -21,7 +21,13 @@ sys.path.insert(0, str(ROOT))
 with atheris.instrument_imports(
     include=[
         *("manifests", "patchgen", "webdataset", "tarfile", "pickle", "zipfile"),
-        *("distill.config", "distill.data", "distill.tensors", "distill.archive", "distill.pickles"),
+        *(
+            "distill.config.schema",
+            "distill.data",
+            "distill.weights.torch_files",
+            "distill.weights.archive",
+            "distill.weights.pickles",
+        ),
     ]
 ):
     from tests.fuzz.targets import MOST, TARGETS

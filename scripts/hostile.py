@@ -31,9 +31,10 @@ STOPPED_AT = 60
 ADDRESSES = 64 << 30
 """Bytes of address space that a case may take at most, so that the machine survives it; torch takes some itself."""
 IDLE = {
-    "python": "import manifests.images, manifests.patchset, numpy",
+    "python": "import manifests.untrusted.images, manifests.patchset, numpy",
     "patchgen": "import cv2, numpy, PIL.Image, pyarrow.parquet, patchgen.cli",
-    "distill": "import distill.run, distill.label, distill.measure, distill.convert, webdataset, pyarrow.parquet",
+    "distill": "import distill.commands.train, distill.commands.make_logits, distill.commands.evaluate, "
+    "distill.commands.convert, webdataset, pyarrow.parquet",
 }
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 MAIN = {"patchgen": ("-m", "patchgen"), "distill": ("-m", "distill"), "python": ()}

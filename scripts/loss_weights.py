@@ -16,11 +16,12 @@ import click
 import torch
 from torch import Tensor
 
-from distill import packaged, run
 from distill.cli.checking import TABLES
-from distill.config import CONFIGS, Config, parse_config
-from distill.losses import TEMPERED, UNTEMPERED, Loss, TemperedLossConfig, UntemperedLossConfig, make_loss
-from distill.table.schema import parse_table
+from distill.commands import train
+from distill.config import presets
+from distill.config.schema import CONFIGS, Config, parse_config
+from distill.tables.schema import parse_table
+from distill.targets.losses import TEMPERED, UNTEMPERED, Loss, TemperedLossConfig, UntemperedLossConfig, make_loss
 
 ROW = "cifar10-resnet56-resnet20"
 EVERY = 10
@@ -48,9 +49,9 @@ def gradient_norm(loss: Loss, student: Tensor, teacher: Tensor) -> float:
 @click.option("--samples", default=64_000, show_default=True, help="Length of the run.")
 def main(teacher: Path, shards: Path, samples: int) -> None:
     """Print the weight that gives each loss the gradient of kl at T = 8."""
-    settings = parse_table(packaged.text(TABLES, "ablations"), "ablations").variant("fast")
+    settings = parse_table(presets.text(TABLES, "ablations"), "ablations").variant("fast")
     settings |= {"train.samples": samples, "teacher.weights": teacher, "train.compile": "off"}
-    config = parse_config(packaged.text(CONFIGS, ROW), ROW, settings, Config)
+    config = parse_config(presets.text(CONFIGS, ROW), ROW, settings, Config)
     ratios: dict[str, list[float]] = {name: [] for name in losses()}
     spread: list[tuple[float, float]] = []
     steps = 0
@@ -67,10 +68,10 @@ def main(teacher: Path, shards: Path, samples: int) -> None:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(run, "make_loss", lambda _: measured),
-        patch.object(run, "WORTH_STEPS", samples),  # without the warm-up of an estimate, whose teacher is random
+        patch.object(train, "make_loss", lambda _: measured),
+        patch.object(train, "WORTH_STEPS", samples),  # without the warm-up of an estimate, whose teacher is random
     ):
-        run.train(config, shards, Path(folder) / "run", resume=False, device=torch.device("cpu"), say=click.echo)
+        train.train(config, shards, Path(folder) / "run", resume=False, device=torch.device("cpu"), say=click.echo)
     for name, values in ratios.items():
         found = torch.tensor(values)
         click.echo(f"{name}: {found.log().mean().exp():.3g} ({found.min():.3g} to {found.max():.3g})")

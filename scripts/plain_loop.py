@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from distill.losses import kl_loss
 from distill.models import build_model
+from distill.targets.losses import kl_loss
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 WARM_UP = 3

@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 
 from manifests.limits import IMAGE_FORMATS
-from patchgen.build import build
 from patchgen.doctor import examine, goldens
 from patchgen.environment import environment
-from patchgen.packaged import packaged_recipes
-from patchgen.plan import make_plan
+from patchgen.pipeline.build import build
+from patchgen.pipeline.plan import make_plan
 from patchgen.recipe import Recipe, load_recipe
-from patchgen.source import read_photo
-from patchgen.synthetic import make_source, write_source
+from patchgen.recipes import packaged_recipes
+from patchgen.sources.photo import read_photo
+from patchgen.sources.synthetic import make_source, write_source
 
 SLOW = {"webp": 20, "png": 4}
 """How many times fewer patches of formats that take an emulated machine long."""

@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 
 from distill.models import build_model
-from distill.weights import save_weights
-from patchgen.synthetic import make_source, write_source
+from distill.weights.files import save_weights
+from patchgen.sources.synthetic import make_source, write_source
 
 CONFIG = """
 teacher: {arch: resnet20, num_classes: 10, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}

@@ -15,9 +15,10 @@ from pathlib import Path
 import click
 import pyarrow.parquet as pq
 
-from manifests import open_patchset, tar
+from manifests import open_patchset
+from manifests.format import tar
 from manifests.verify import verify
-from patchgen.synthetic import make_source, write_source
+from patchgen.sources.synthetic import make_source, write_source
 
 KEPT_SHARDS = 4
 

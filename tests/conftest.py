@@ -89,10 +89,10 @@ def run_distill(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[st
 @pytest.fixture(scope="session")
 def patchset_path(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished set of 200 patches of 32 px in three shards. Tests must not change it."""
-    from patchgen.build import build
-    from patchgen.plan import make_plan
+    from patchgen.pipeline.build import build
+    from patchgen.pipeline.plan import make_plan
     from patchgen.recipe import load_recipe
-    from patchgen.source import read_photo
+    from patchgen.sources.photo import read_photo
 
     folder = tmp_path_factory.mktemp("set") / "shards"
     photo = read_photo(photo_path)

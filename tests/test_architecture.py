@@ -1,6 +1,8 @@
-"""Design rules as tests: who imports whom, what importing costs, and that the docs name every command."""
+"""Design rules as tests: imports, sizes of files and functions, and that the docs name every command."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import click
@@ -15,46 +17,100 @@ FORBIDDEN = {
     "patchgen": {"distill", "torch", "torchvision", "webdataset"},
     "distill": {"patchgen", "cv2", "albumentations"},
 }
-FILES = [path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+LAYERS = {
+    "manifests": (
+        *("remote", "verify", "verify_shard", "diff", "export", "crop_outlines", "reader", "patchset"),
+        *("foreign", "format", "untrusted", "limits", "support", "errors"),
+    ),
+    "patchgen": (
+        *("__main__", "cli", "doctor", "preview", "pipeline", "recipe", "recipes", "sources", "pixels"),
+        *("export", "limits", "environment", "errors"),
+    ),
+    "distill": (
+        *("__main__", "cli", "commands", "tables", "report", "training", "config", "evaluation", "targets"),
+        *("optim", "data", "augment", "runtime", "weights", "models", "errors"),
+    ),
+}
+"""Folders and files of a package, from top to bottom: each imports only what stands after it."""
+UPWARD = {
+    ("distill.tables.costs", "distill.commands.train"),
+    ("distill.tables.costs", "distill.commands.train_teacher"),
+    ("distill.targets.lesson", "distill.config.schema"),
+}
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in FORBIDDEN
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS, MAX_FOLDER_FILES = 350, 60, 7, 14
+LONG_SIGNATURES = {"excite", "conduct", "encode_weights", "evaluate_weights"}
 
 
 def imports(path: Path) -> set[str]:
-    """Every module a file imports, at any depth, by its full name."""
+    """Return the full names of all modules that a file imports, at any depth."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_import_rules(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    roots = {name.split(".", maxsplit=1)[0] for name in imports(path)}
-    assert not roots & FORBIDDEN[package]
-    if not {"__main__", "cli"} & {path.stem, path.parent.name}:
-        assert not {name for name in imports(path) if "cli" in name.split(".")}
+def project_imports(module: str) -> set[str]:
+    """Return the modules of this project that a module imports."""
+    found = imports(FILES[module])
+    return {name if name in FILES else name.rpartition(".")[0] for name in found} & FILES.keys()
 
 
-def test_rooms_do_not_import_their_wiring() -> None:
-    wiring = {
-        "manifests": set(),
-        "patchgen": {"build", "pack", "rebuild", "export", "doctor"},
-        "distill": {"run", "teach", "label", "measure", "convert", "visualize", "prices", "reproduce"},
-    }
-    for path in FILES:
-        package, *inner = path.relative_to(ROOT).with_suffix("").parts
-        if inner[0] in wiring[package] | {"cli", "__main__"}:
-            continue
-        found = {name for name in imports(path) if name in {f"{package}.{room}" for room in wiring[package]}}
-        assert not found, path
+@pytest.mark.parametrize("module", FILES)
+def test_packages_import_only_what_they_may(module: str) -> None:
+    package = module.partition(".")[0]
+    assert not {name.partition(".")[0] for name in imports(FILES[module])} & FORBIDDEN[package]
 
 
-def test_files_are_small() -> None:
-    assert {str(path): n for path in FILES if (n := len(path.read_text().splitlines())) > 350} == {}
+@pytest.mark.parametrize("module", [name for name in FILES if "." in name])
+def test_imports_go_downward(module: str) -> None:
+    package, layer = module.split(".")[:2]
+    layers = LAYERS[package]
+    for imported in project_imports(module):
+        other, _, rest = imported.partition(".")
+        if other == package and rest and (module, imported) not in UPWARD:
+            assert layers.index(layer) <= layers.index(rest.partition(".")[0]), f"{module} imports {imported}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    try:
+        TopologicalSorter({module: project_imports(module) for module in FILES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports go in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_folders_and_files_are_small() -> None:
+    assert [name for name, path in FILES.items() if len(path.read_text().splitlines()) > MAX_FILE_LINES] == []
+    folders = {path for package in FORBIDDEN for path in (ROOT / package).rglob("*") if path.is_dir()}
+    for folder in [ROOT / "manifests", ROOT / "patchgen", ROOT / "distill", *folders]:
+        if folder.name != "__pycache__":
+            files = [path.name for path in folder.iterdir() if path.suffix == ".py"]
+            assert len(files) <= MAX_FOLDER_FILES, f"{folder}: {len(files)} files"
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_functions_are_small() -> None:
+    for module, path in FILES.items():
+        for function in functions(path):
+            length = (function.end_lineno or 0) - function.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{module}.{function.name}: {length} lines"
+            arguments = function.args
+            count = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs])
+            allowed = count <= MAX_PARAMETERS or ".cli." in module or function.name in LONG_SIGNATURES
+            assert allowed, f"{module}.{function.name}: {count} parameters"
 
 
 @pytest.mark.parametrize("group", [patchgen.cli.cli, distill.cli.cli])
@@ -69,9 +125,9 @@ def test_the_readme_names_every_command_and_option(group: click.Group) -> None:
                 assert parameter.opts[0] in readme, f"{program} {name} {parameter.opts[0]}"
 
 
-def test_the_docs_name_every_room() -> None:
+def test_the_architecture_page_names_every_folder() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
-    for package in FORBIDDEN:
-        for path in (ROOT / package).glob("*.py"):
-            if not path.stem.startswith("__"):
-                assert f"`{path.stem}`" in page, path
+    for package, layers in LAYERS.items():
+        for layer in layers:
+            if (ROOT / package / layer).is_dir():
+                assert f"`{package}/{layer}/`" in page, f"{package}/{layer}/"

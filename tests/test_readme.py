@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-import distill.visualize
+import distill.commands.visualize
 from distill.augment import normalise
-from distill.config import TrainConfig
+from distill.config.schema import TrainConfig
 from distill.models import build_model
-from distill.weights import save_weights
+from distill.weights.files import save_weights
 from tests.conftest import Program, make_photo, write_image
 
 ROOT = Path(__file__).parent.parent
@@ -76,12 +76,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_command_of_the_readme(folder: Path, run_distill: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = distill.visualize.excite
+    original = distill.commands.visualize.excite
 
     def briefly(*arguments: Any, **options: Any) -> torch.Tensor:
         return original(*arguments, **options | {"steps": 2})
 
-    monkeypatch.setattr(distill.visualize, "excite", briefly)
+    monkeypatch.setattr(distill.commands.visualize, "excite", briefly)
     monkeypatch.setattr(TrainConfig, "steps", lambda self, n, batch_size: 3)
     names = set()
     for command in commands():

@@ -17,9 +17,9 @@ from distill.data.classes import match_classes
 from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from manifests import open_patchset
-from manifests.digest import pixel_digest
-from manifests.foreign.decode import image_formats, image_suffixes
+from manifests.format.digest import pixel_digest
 from manifests.reader import read_patches
+from manifests.untrusted.decode import image_formats, image_suffixes
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import write_tar
 

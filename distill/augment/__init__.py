@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.augment.colour import Colour, draw_colour
+from distill.augment.color import Colour, draw_colour
 from distill.augment.config import AugmentConfig, JitterConfig
 from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop, draw_shift
 from distill.augment.mix import Mix, draw_mix
-from distill.randomness import Stream
+from distill.runtime.randomness import Stream
 
 __all__ = ["AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalise", "part_of", "view_version"]
 

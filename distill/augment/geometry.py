@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.randomness import Stream
+from distill.runtime.randomness import Stream
 
 _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10

@@ -6,7 +6,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from distill.randomness import Stream
+from distill.runtime.randomness import Stream
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

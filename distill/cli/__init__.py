@@ -14,7 +14,7 @@ from distill.cli.reproducing import reproduce
 from distill.cli.training import teacher, train
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
-from manifests.terminal import ProgramGroup, run_program
+from manifests.support.console import ProgramGroup, run_program
 
 
 @click.group(cls=ProgramGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

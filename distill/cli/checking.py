@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from distill import packaged
 from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
-from manifests.counts import counted
-from manifests.numbers import Count
-from manifests.terminal import printable, say, shell_word
+from distill.config import presets
+from manifests.support.console import printable, say, shell_word
+from manifests.support.counts import counted
+from manifests.support.numbers import Count
 
 
 @click.command("eval")
@@ -43,8 +43,8 @@ def evaluate(
     Example: distill eval --weights runs/r/student.safetensors --data cifar10/ --teacher resnet56.safetensors
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.device import pick_device  # noqa: PLC0415
-    from distill.measure import evaluate_weights  # noqa: PLC0415
+    from distill.commands.evaluate import evaluate_weights  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415
 
     result = evaluate_weights(
         path, arch, data, mean=mean, std=std, size=size, teacher=teacher, device=pick_device(device)
@@ -96,7 +96,7 @@ def convert(
 
     Example: distill convert wrn.pth --arch wrn-40-2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out wrn.safetensors
     """
-    from distill.convert import convert as run_convert  # noqa: PLC0415 - torch takes seconds to import
+    from distill.commands.convert import convert as run_convert  # noqa: PLC0415 - torch takes seconds to import
 
     network = run_convert(path, out, arch, mean, std, bn_eps)
     mean_text, std_text = (",".join(map(str, triple)) for triple in (network.mean, network.std))
@@ -113,10 +113,10 @@ def configs(name: str | None, keys: str | None) -> None:
     Example: distill configs fast-cifar > mine.yaml
     """
     if keys is None:
-        _list_or_print(packaged.CONFIGS, name)
+        _list_or_print(presets.CONFIGS, name)
         return
-    from distill.config import Config, SupervisedConfig  # noqa: PLC0415
-    from distill.reference import describe_keys  # noqa: PLC0415
+    from distill.config.reference import describe_keys  # noqa: PLC0415
+    from distill.config.schema import Config, SupervisedConfig  # noqa: PLC0415
 
     click.echo(describe_keys(Config if keys == "train" else SupervisedConfig))
 
@@ -128,12 +128,12 @@ def tables(name: str | None) -> None:
 
     Example: distill tables main > mine.yaml
     """
-    _list_or_print(packaged.TABLES, name)
+    _list_or_print(presets.TABLES, name)
 
 
 def _list_or_print(folder: str, name: str | None) -> None:
     if name is not None:
-        click.echo(packaged.text(folder, name), nl=False)
+        click.echo(presets.text(folder, name), nl=False)
         return
-    for each in packaged.names(folder):
-        click.echo(f"{each:28}{packaged.headline(folder, each)}")
+    for each in presets.names(folder):
+        click.echo(f"{each:28}{presets.headline(folder, each)}")

@@ -18,9 +18,9 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
-from manifests.counts import counted
-from manifests.numbers import Count
-from manifests.terminal import say
+from manifests.support.console import say
+from manifests.support.counts import counted
+from manifests.support.numbers import Count
 
 
 @click.command()
@@ -46,9 +46,9 @@ def label(
 
     Example: distill label --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out labels/
     """
-    from distill.device import pick_device  # noqa: PLC0415
-    from distill.label import check_inputs  # noqa: PLC0415
-    from distill.label import label as run_label  # noqa: PLC0415
+    from distill.commands.make_logits import check_inputs  # noqa: PLC0415
+    from distill.commands.make_logits import label as run_label  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher, eval_data=eval_data)
     picked = pick_device(device)
@@ -87,9 +87,9 @@ def verify(
 
     Example: distill verify labels/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
-    from distill.device import pick_device  # noqa: PLC0415
-    from distill.label import check_stored  # noqa: PLC0415
-    from distill.label import verify as run_verify  # noqa: PLC0415
+    from distill.commands.make_logits import check_stored  # noqa: PLC0415
+    from distill.commands.make_logits import verify as run_verify  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher)
     picked = pick_device(device)

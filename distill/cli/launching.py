@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
-from distill.launch import launched
-from manifests.terminal import FAILED, INTERRUPTED, WRONG_USAGE
+from distill.runtime.torchrun_env import launched
+from manifests.support.console import FAILED, INTERRUPTED, WRONG_USAGE
 
 GRACE = {FAILED: 10.0, WRONG_USAGE: 10.0, INTERRUPTED: 1.0}
 """Seconds that another rank than the first stays after it failed: ``torchrun`` ends all as soon as one has ended, and
@@ -25,7 +25,7 @@ def on_ranks(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def connected(*arguments: Any, **options: Any) -> None:
-        from distill.ranks import joined  # noqa: PLC0415 - torch comes after parsing
+        from distill.runtime.distributed import joined  # noqa: PLC0415 - torch comes after parsing
 
         with joined() as ranks:
             command(ranks, *arguments, **options)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill import packaged
-from distill.normalisation import check_mean, check_std
-from manifests.locations import LocalPath, Location, NameOrPath, local_folder
+from distill.config import presets
+from distill.weights.normalization import check_mean, check_std
+from manifests.remote.cli_location import LocalPath, Location, NameOrPath, local_folder
 
 if TYPE_CHECKING:
-    from distill.config import Config
+    from distill.config.schema import Config
 
 FILE = LocalPath()
 
@@ -25,7 +25,7 @@ def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple
         key, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"{value!r}: expected KEY=VALUE, such as optim.lr=0.001")
-        from manifests.yaml_core import parse_yaml  # noqa: PLC0415 - --help needs no YAML parser
+        from manifests.support.yaml_core import parse_yaml  # noqa: PLC0415 - --help needs no YAML parser
 
         try:
             settings[key.strip()] = parse_yaml(text)
@@ -53,9 +53,9 @@ labels_option = click.option(
 
 def run_config(config_name: str, settings: dict[str, Any], **files: Path | None) -> "Config":
     """The config of a run, with what options say of it; ``files`` are as ``with_files`` takes them."""
-    from distill.config import Config, parse_config  # noqa: PLC0415
+    from distill.config.schema import Config, parse_config  # noqa: PLC0415
 
-    _, text = packaged.read(packaged.CONFIGS, config_name)
+    _, text = presets.read(presets.CONFIGS, config_name)
     return parse_config(text, config_name, with_files(settings, **files), Config)
 
 

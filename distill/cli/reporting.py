@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
-from manifests.numbers import Count
-from manifests.terminal import printable, say, shell_word
+from manifests.support.console import printable, say, shell_word
+from manifests.support.numbers import Count
 
 
 @click.command()
@@ -84,11 +84,11 @@ def visualize(
         raise click.UsageError(f"{wrong[0]} goes with a weight file, {target} is a folder.")
     if teacher is not None and not is_run:
         raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")
-    from distill.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
-    from distill.measure import load_network  # noqa: PLC0415
+    from distill.commands.evaluate import load_network  # noqa: PLC0415
+    from distill.commands.visualize import Wish, visualize_run, visualize_weights  # noqa: PLC0415
     from distill.report.collect import read_run  # noqa: PLC0415
-    from distill.sample import photo_option  # noqa: PLC0415
-    from distill.visualize import Wish, visualize_run, visualize_weights  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
+    from distill.training.patch_sample import photo_option  # noqa: PLC0415
 
     wish = Wish(classes=classes, steps=steps, seed=seed, device=pick_device(device))
     if is_run:

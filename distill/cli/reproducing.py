@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill import packaged
 from distill.cli.options import FILE, parse_seeds, parse_sets
-from manifests.counts import counted
-from manifests.locations import NameOrPath
-from manifests.terminal import FAILED, InterruptedProgram, printable, say
+from distill.config import presets
+from manifests.remote.cli_location import NameOrPath
+from manifests.support.console import FAILED, InterruptedProgram, printable, say
+from manifests.support.counts import counted
 
 if TYPE_CHECKING:
-    from distill.estimate import Cost
-    from distill.table.plan import Plan
+    from distill.tables.plan import Plan
+    from distill.training.cost_estimate import Cost
 
 
 def _parse_named(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -82,13 +82,13 @@ def reproduce(
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.prices import describe_cost, price_of_sets, prices  # noqa: PLC0415
-    from distill.reproduce import check_folder, list_devices  # noqa: PLC0415
-    from distill.table.plan import make_plan  # noqa: PLC0415
-    from distill.table.schema import parse_table  # noqa: PLC0415
-    from distill.table.wish import Wish  # noqa: PLC0415
+    from distill.commands.reproduce import check_folder, list_devices  # noqa: PLC0415
+    from distill.tables.costs import describe_cost, price_of_sets, prices  # noqa: PLC0415
+    from distill.tables.options import Wish  # noqa: PLC0415
+    from distill.tables.plan import make_plan  # noqa: PLC0415
+    from distill.tables.schema import parse_table  # noqa: PLC0415
 
-    name, text = packaged.read(packaged.TABLES, table)
+    name, text = presets.read(presets.TABLES, table)
     out = out or Path("tables") / name
     parsed = parse_table(text, table)
     wish = Wish(
@@ -117,7 +117,7 @@ def reproduce(
 
 def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost]") -> None:
     """Run a table's jobs, and print what came of them."""
-    from distill.reproduce import reproduce as run_table  # noqa: PLC0415 - it loads torch
+    from distill.commands.reproduce import reproduce as run_table  # noqa: PLC0415 - it loads torch
 
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
     try:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill import packaged
 from distill.cli.launching import on_ranks
 from distill.cli.options import (
     FILE,
@@ -23,11 +22,12 @@ from distill.cli.options import (
     teacher_option,
     with_files,
 )
-from manifests.counts import counted
-from manifests.terminal import InterruptedProgram, printable, say, shell_word
+from distill.config import presets
+from manifests.support.console import InterruptedProgram, printable, say, shell_word
+from manifests.support.counts import counted
 
 if TYPE_CHECKING:
-    from distill.ranks import Ranks
+    from distill.runtime.distributed import Ranks
 
 FOLLOWS_TRAIN = "distill visualize {0} && distill report {0}"
 FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
@@ -65,15 +65,15 @@ def train(
     Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.config import Config, parse_config  # noqa: PLC0415
-    from distill.device import pick_device  # noqa: PLC0415
-    from distill.run import check_inputs, known_digests  # noqa: PLC0415
-    from distill.run import train as run_train  # noqa: PLC0415
-    from distill.sample import photo_option  # noqa: PLC0415
-    from distill.seeds import check_seeds_folder, require_same_origin  # noqa: PLC0415
-    from manifests import open_patchset  # noqa: PLC0415
+    from distill.commands.train import check_inputs, known_digests  # noqa: PLC0415
+    from distill.commands.train import train as run_train  # noqa: PLC0415
+    from distill.config.schema import Config, parse_config  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415
+    from distill.training.patch_sample import photo_option  # noqa: PLC0415
+    from distill.training.seeds import check_seeds_folder, require_same_origin  # noqa: PLC0415
+    from manifests.patchset import open_folder  # noqa: PLC0415
 
-    name, text = packaged.read(packaged.CONFIGS, config_name)
+    name, text = presets.read(presets.CONFIGS, config_name)
     settings = with_files(settings, teacher=teacher, labels=labels, eval_data=eval_data)
     require_one_seed(settings, seeds)
 
@@ -101,7 +101,7 @@ def train(
         first.train.seed,
         f"student {first.student.arch}",
         "student_",
-        FOLLOWS_TRAIN + photo_option(open_patchset(patches).manifest),
+        FOLLOWS_TRAIN + photo_option(open_folder(patches).manifest),
         lambda folder: require_same_origin(folder, first, known_digests(first, patches)),
         resume=resume,
     )
@@ -134,12 +134,12 @@ def teacher(
 
     Example: distill teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """
-    from distill.config import SupervisedConfig, parse_config  # noqa: PLC0415
-    from distill.device import pick_device  # noqa: PLC0415
-    from distill.seeds import require_same_origin  # noqa: PLC0415
-    from distill.teach import known_digests, teach  # noqa: PLC0415
+    from distill.commands.train_teacher import known_digests, teach  # noqa: PLC0415
+    from distill.config.schema import SupervisedConfig, parse_config  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415
+    from distill.training.seeds import require_same_origin  # noqa: PLC0415
 
-    name, text = packaged.read(packaged.CONFIGS, config_name)
+    name, text = presets.read(presets.CONFIGS, config_name)
     settings = with_files(settings, eval_data=eval_data)
     require_one_seed(settings, seeds)
 
@@ -183,8 +183,8 @@ def _run_all(
     ``following`` is the command that may follow, with a place for the run directory; ``check_origin`` refuses a
     folder whose seeds have no mean with those to come.
     """
-    from distill.seeds import check_seeds_folder, summarise  # noqa: PLC0415
-    from distill.session import InterruptedRun  # noqa: PLC0415
+    from distill.training.seeds import check_seeds_folder, summarise  # noqa: PLC0415
+    from distill.training.session import InterruptedRun  # noqa: PLC0415
 
     if out is None:
         out = Path("runs") / (stem if seeds else f"{stem}-seed{seed}")
@@ -219,7 +219,7 @@ def _write_page(out: Path) -> None:
     """
     from distill.errors import DistillError  # noqa: PLC0415
     from distill.report import REPORT_NAME, write_report  # noqa: PLC0415
-    from distill.session import SUMMARY_NAME  # noqa: PLC0415
+    from distill.training.session import SUMMARY_NAME  # noqa: PLC0415
 
     page = out / REPORT_NAME
     try:
@@ -231,9 +231,9 @@ def _write_page(out: Path) -> None:
 
 
 def _short_id(shards: Path) -> str:
-    from manifests import open_patchset  # noqa: PLC0415
+    from manifests.patchset import open_folder  # noqa: PLC0415
 
-    return open_patchset(shards).manifest.set_id[:8]
+    return open_folder(shards).manifest.set_id[:8]
 
 
 def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -> None:

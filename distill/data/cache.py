@@ -17,20 +17,20 @@ import PIL
 import torch
 from torch import Tensor
 
+from distill.data.batches import Resident, Source, fits_gpu
 from distill.data.config import DataConfig
-from distill.data.order import Order, WindowOrder
-from distill.data.patches import bytes_of, decode_into, file_memory, shape_of, shared_memory
+from distill.data.decode import bytes_of, decode_into, file_memory, shape_of, shared_memory
+from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import Streamed
-from distill.data.view import Resident, Source, fits_gpu
 from distill.data.workers import Pixels
 from distill.errors import DistillError, Say
-from distill.ranks import ALONE, Ranks
+from distill.runtime.distributed import ALONE, Ranks
 from manifests import PatchSet, verify_shards
-from manifests.counts import counted
-from manifests.digest import file_digest
-from manifests.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
-from manifests.home import user_cache
-from manifests.terminal import counting, progress_bar
+from manifests.format.digest import file_digest
+from manifests.support.console import counting, progress_bar
+from manifests.support.counts import counted
+from manifests.support.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
+from manifests.support.home import user_cache
 
 MARGIN = 1 << 30
 """Bytes of disk and of memory that stay free."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from manifests.field_values import HomePath
+from manifests.support.field_values import HomePath
 
 
 class BatchConfig(BaseModel):

@@ -13,15 +13,15 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from distill.errors import DistillError, Say
-from manifests.counts import counted
-from manifests.digest import pixel_digest
 from manifests.errors import PatchSetError
-from manifests.files import name_as_text
-from manifests.foreign.decode import Pixels
 from manifests.foreign.image_data import ImageData, find_images, find_labelled
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
 from manifests.foreign.splits import Split
-from manifests.terminal import note
+from manifests.format.digest import pixel_digest
+from manifests.support.console import note
+from manifests.support.counts import counted
+from manifests.support.files import name_as_text
+from manifests.untrusted.decode import Pixels
 
 FORMS = (
     "CIFAR's binary or Python files, a folder with one sub-folder of images a class, "

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError, Say
 from manifests import PatchSet
-from manifests.counts import counted
-from manifests.digest import DIGEST_BYTES
-from manifests.rows import read_pixel_digests
-from manifests.schema import PACKED
+from manifests.format.digest import DIGEST_BYTES
+from manifests.format.schema import PACKED
+from manifests.format.shard_table import read_pixel_digests
+from manifests.support.counts import counted
 
 
 def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str, say: Say) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.order import Place, WindowOrder
-from distill.data.patches import Rows, chunk_of, decode_shard, useful_workers
+from distill.data.decode import Rows, chunk_of, decode_shard, useful_workers
+from distill.data.sampler import Place, WindowOrder
 from distill.data.workers import GRACE_SECONDS, POLL_SECONDS, Pixels, Workers
-from distill.ranks import ALONE, Ranks
+from distill.runtime.distributed import ALONE, Ranks
 from manifests import PatchSet
 
 Job = tuple[Place, int]

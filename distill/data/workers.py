@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from distill.errors import DistillError
-from manifests.processes import die_with_parent, starting_processes
+from manifests.support.processes import die_with_parent, starting_processes
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 120.0

@@ -2,7 +2,7 @@
 
 Source: Simonyan & Zisserman 2015, arXiv 1409.1556, configurations A, B, D and E, with the one linear layer that the
 CIFAR literature uses in place of three large ones (https://github.com/kuangliu/pytorch-cifar, whose names these are:
-``features``, ``classifier``). The variants are those of published checkpoints, see ``distill.published``.
+``features``, ``classifier``). The variants are those of published checkpoints, see ``distill.weights.foreign_names``.
 """
 
 import torch

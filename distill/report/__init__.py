@@ -12,7 +12,7 @@ from distill.report.collect import RunRecord, find_runs, read_run
 from distill.report.compare import lines
 from distill.report.page import render
 from distill.report.pictures import read_photos
-from manifests.files import describe_os_error, write_atomically
+from manifests.support.files import describe_os_error, write_atomically
 
 REPORT_NAME = "report.html"
 

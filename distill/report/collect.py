@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import DistillError
-from distill.origin import origin
-from distill.report.files import Classes, NetworkPart, Place, Places, RunConfig, Summary
-from distill.runs import CLASSES_NAME
-from distill.sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
-from distill.session import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
-from manifests.canonical import parse_json
+from distill.report.run_files import Classes, NetworkPart, Place, Places, RunConfig, Summary
+from distill.training.patch_sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
+from distill.training.provenance import origin
+from distill.training.run_dir import CLASSES_NAME
+from distill.training.session import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from manifests.errors import PatchSetError
-from manifests.faults import describe
-from manifests.files import read_regular_file
-from manifests.schema import Manifest, parse_manifest
-from manifests.yaml_core import parse_yaml
+from manifests.format.canonical_json import parse_json
+from manifests.format.schema import Manifest, parse_manifest
+from manifests.support.files import read_regular_file
+from manifests.support.validation import describe
+from manifests.support.yaml_core import parse_yaml
 
 NEURONS_PREFIX = "neurons-"
 MAX_BYTES = 64 << 20

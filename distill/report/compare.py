@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from distill.origin import no_mean
 from distill.report.collect import RunRecord
-from manifests.counts import counted
+from distill.training.provenance import no_mean
+from manifests.support.counts import counted
 
 _SEED_FOLDER = re.compile(r"seed\d+")
 

@@ -10,8 +10,8 @@ from distill.report.chart import STYLES, line_chart, short
 from distill.report.collect import RunRecord
 from distill.report.compare import Bar, overview, shared, shared_teacher
 from distill.report.pictures import heatmap, png_uri, traced
-from distill.report.words import augmented, story, without_folders
-from manifests.counts import counted
+from distill.report.summary_text import augmented, story, without_folders
+from manifests.support.counts import counted
 
 PAPER = (
     ("one_image_top1", "the paper's student of one image"),

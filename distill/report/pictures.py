@@ -9,10 +9,10 @@ from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
 from distill.errors import DistillError
-from distill.report.files import Place
-from manifests.counts import counted
-from manifests.digest import file_digest
-from manifests.schema import Manifest, Source
+from distill.report.run_files import Place
+from manifests.format.digest import file_digest
+from manifests.format.schema import Manifest, Source
+from manifests.support.counts import counted
 
 MOST_PIXELS = 960
 """Of a photo's longer side in a page."""

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from manifests.counts import counted
 from manifests.errors import TORN, PatchSetError
-from manifests.files import read_regular_file
 from manifests.foreign.pickles import numbers, unpickle
+from manifests.support.counts import counted
+from manifests.support.files import read_regular_file
 
 PIXELS = 3 * 32 * 32
 MAX_FILE_BYTES = 1 << 28

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.errors import PatchSetError
-from manifests.files import read_regular_file
 from manifests.foreign.cifar import cifar_files, class_names, read_cifar_file
 from manifests.foreign.image_files import StoredImage, cifar_images, file_image
 from manifests.foreign.listing import LeftOut, Place, find_place, is_visible, list_images
 from manifests.foreign.splits import Split
 from manifests.foreign.tar_members import TAR_SUFFIXES
 from manifests.foreign.tar_samples import Sample, read_samples
+from manifests.support.files import read_regular_file
 
 NAME_FILES = ("classes.txt", "classnames.txt")
 """Beside tars: the names of their classes, one a line, from class 0 on."""

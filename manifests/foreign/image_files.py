@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from manifests.errors import PatchSetError
-from manifests.files import read_regular_file
 from manifests.foreign.cifar import read_cifar_file
-from manifests.foreign.decode import Pixels, decode_image
 from manifests.foreign.tar_members import is_gzip, open_tar
+from manifests.support.files import read_regular_file
+from manifests.untrusted.decode import Pixels, decode_image
 
 MAX_IMAGE_BYTES = 256 << 20
 """Of one encoded image."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from manifests.errors import PatchSetError
-from manifests.foreign.decode import is_image_name
 from manifests.foreign.splits import EVALUATION, Kind, Split, choose, file_kind, folder_kind, holder_kind
 from manifests.foreign.tar_members import TAR_SUFFIXES
-from manifests.system_files import is_system_file
+from manifests.support.system_files import is_system_file
+from manifests.untrusted.decode import is_image_name
 
 NO_FORMAT = "no format that is read"
 

@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from manifests.tar import BLOCK
+from manifests.format.tar import BLOCK
 
 GZIP_SUFFIXES = (".tar.gz", ".tgz")
 TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.errors import PatchSetError
-from manifests.foreign.decode import image_suffixes, is_image_name
 from manifests.foreign.image_files import StoredImage, read_member
 from manifests.foreign.listing import LeftOut, is_visible
 from manifests.foreign.tar_members import members_of
+from manifests.untrusted.decode import image_suffixes, is_image_name
 
 MAX_LABEL_BYTES = 1000
 _META = re.compile(r"__[^/]*__($|/)")

@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from manifests.errors import PatchSetError
-from manifests.terminal import ProgramGroup, run_program
+from manifests.support.console import ProgramGroup, run_program
 from patchgen.cli.building import build, extend, rebuild
 from patchgen.cli.checking import diff, doctor, info, verify
 from patchgen.cli.exporting import export

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manifests.counts import counted
 from manifests.limits import IMAGE_FORMATS, MAX_PATCHES
-from manifests.locations import Location, NameOrPath, location_name, require_local
-from manifests.numbers import Count
-from manifests.terminal import say, shell_word
+from manifests.remote.cli_location import Location, NameOrPath, location_name, require_local
+from manifests.support.console import say, shell_word
+from manifests.support.counts import counted
+from manifests.support.numbers import Count
 from patchgen.cli.options import (
     Span,
     cores,
@@ -29,8 +29,8 @@ from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 if TYPE_CHECKING:
     from manifests import Manifest
-    from patchgen.plan import PhotoPlan
-    from patchgen.source import Photo
+    from patchgen.pipeline.plan import PhotoPlan
+    from patchgen.sources.photo import Photo
 
 
 @click.command()
@@ -84,10 +84,10 @@ def build(
         raise click.UsageError("--shards and --scheduler are two ways to share a build; give one.")
     said = _cards(cards, len(images))
     prepare_workers(workers, scheduler)
-    from patchgen.build import build as run_build  # noqa: PLC0415
-    from patchgen.plan import make_plan  # noqa: PLC0415
+    from patchgen.pipeline.build import build as run_build  # noqa: PLC0415
+    from patchgen.pipeline.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
-    from patchgen.source import read_photos  # noqa: PLC0415
+    from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos = read_photos(images)
     plan = make_plan(
@@ -140,10 +140,10 @@ def rebuild(
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
     prepare_workers(workers, scheduler)
-    from patchgen.plan import plan_of  # noqa: PLC0415
-    from patchgen.rebuild import read_manifest  # noqa: PLC0415
-    from patchgen.rebuild import rebuild as run_rebuild  # noqa: PLC0415
-    from patchgen.source import read_photos  # noqa: PLC0415
+    from patchgen.pipeline.plan import plan_of  # noqa: PLC0415
+    from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
+    from patchgen.pipeline.rebuild import rebuild as run_rebuild  # noqa: PLC0415
+    from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     wanted = read_manifest(manifest)
     photos = read_photos(images)
@@ -188,8 +188,8 @@ def extend(
         shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
     )
     prepare_workers(workers, scheduler)
-    from patchgen.rebuild import extend as run_extend  # noqa: PLC0415
-    from patchgen.source import read_photos  # noqa: PLC0415
+    from patchgen.pipeline.rebuild import extend as run_extend  # noqa: PLC0415
+    from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos = read_photos(images)
     with resumable(), crew(workers, scheduler) as builders:
@@ -214,16 +214,16 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
 def prepare_workers(workers: int | None, scheduler: str | None = None) -> None:
     """If there will be several processes, the server they come from starts now, beside this one's imports."""
     if scheduler is None and cores(workers) > 1:
-        from manifests.processes import start_server  # noqa: PLC0415 - it loads multiprocessing
+        from manifests.support.processes import start_server  # noqa: PLC0415 - it loads multiprocessing
 
-        start_server("patchgen.write")
+        start_server("patchgen.pipeline.shard_writer")
 
 
 def build_span(
     plan: "PhotoPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int, as_json: bool
 ) -> None:
     """Build some of a set's shards, and say which."""
-    from patchgen.build import build_part  # noqa: PLC0415
+    from patchgen.pipeline.build import build_part  # noqa: PLC0415
 
     folder = require_local(out, "--shards: the processes meet in a folder; build there, then send the folder")
     if span.start >= plan.shards:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manifests.counts import counted
 from manifests.errors import PatchSetError
-from manifests.locations import Location, local_folder, location_name
-from manifests.numbers import Count
-from manifests.terminal import counting, printable, progress_bar
-from manifests.urls import names_manifest
+from manifests.remote.cli_location import Location, local_folder, location_name
+from manifests.remote.urls import names_manifest
+from manifests.support.console import counting, printable, progress_bar
+from manifests.support.counts import counted
+from manifests.support.numbers import Count
 from patchgen.cli.options import (
     cores,
     counted_shards,
@@ -27,7 +27,7 @@ from patchgen.errors import PatchgenError
 if TYPE_CHECKING:
     from manifests import Manifest
     from manifests.verify import Fault, Report
-    from patchgen.source import Photo
+    from patchgen.sources.photo import Photo
 
 
 @click.command()
@@ -58,7 +58,7 @@ def verify(
         raise click.UsageError("--fast looks at a folder; of a URL 'patchgen info' reads the manifest alone.")
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image belong together.")
-    from manifests.bag import set_in_bag  # noqa: PLC0415
+    from manifests.export.bagit import set_in_bag  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
 
     photos = _read_photos(images)
@@ -109,10 +109,10 @@ def _praise(report: "Report", *, fast: bool, again: int) -> Iterator[str]:
 
 def _announced(shards: Path) -> int:
     """How many patches a set says it has, for the progress bar; what is wrong with it is verify's to say."""
-    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from manifests.patchset import open_folder  # noqa: PLC0415
 
     try:
-        return open_patchset(shards).manifest.n
+        return open_folder(shards).manifest.n
     except PatchSetError:
         return 0
 
@@ -120,17 +120,17 @@ def _announced(shards: Path) -> int:
 def _read_photos(paths: tuple[Path, ...]) -> "list[Photo]":
     if not paths:
         return []  # and no image library is loaded
-    from patchgen.source import read_photos  # noqa: PLC0415
+    from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     return read_photos(paths)
 
 
 def _regenerate(shards: Path, photos: "list[Photo]", count: int) -> "list[Fault]":
-    from manifests.patchset import open_patchset  # noqa: PLC0415
-    from patchgen.rebuild import regenerate  # noqa: PLC0415
+    from manifests.patchset import open_folder  # noqa: PLC0415
+    from patchgen.pipeline.rebuild import regenerate  # noqa: PLC0415
 
     with progress_bar("building again", count) as update:
-        return regenerate(open_patchset(shards), photos, count, counting(update))
+        return regenerate(open_folder(shards), photos, count, counting(update))
 
 
 @click.command()
@@ -146,13 +146,13 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     Example: patchgen diff shards/ other-shards/
     """
     from manifests.diff import diff_manifests, diff_sets  # noqa: PLC0415
-    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from manifests.patchset import open_folder  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
-    from patchgen.rebuild import read_manifest  # noqa: PLC0415
+    from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
 
     if _is_set(a) and _is_set(b):
         folders = local_folder(a), local_folder(b)
-        first, second = map(open_patchset, folders)
+        first, second = map(open_folder, folders)
         for folder in folders:
             if faults := run_verify(folder, fast=True).faults:
                 raise PatchgenError(f"{folder}: {faults[0]}; 'patchgen verify' tells more")
@@ -187,7 +187,7 @@ def info(shards: Path | str, as_json: bool) -> None:
 
     Example: patchgen info shards/
     """
-    from patchgen.rebuild import read_manifest  # noqa: PLC0415
+    from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
 
     manifest = read_manifest(shards)
     size = sum(shard.bytes + shard.parquet.bytes for shard in manifest.shards)
@@ -200,7 +200,7 @@ def info(shards: Path | str, as_json: bool) -> None:
 
 
 def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
-    from manifests.card import what_of  # noqa: PLC0415
+    from manifests.export.dataset_card import what_of  # noqa: PLC0415
 
     encoding = manifest.encoding.model_dump(mode="json")
     options = ", ".join(f"{key} {value}" for key, value in encoding.items() if key != "format")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from manifests.locations import LocalPath, require_local
-from manifests.terminal import counting, progress_bar, say
+from manifests.remote.cli_location import LocalPath, require_local
+from manifests.support.console import counting, progress_bar, say
 from patchgen.cli.options import json_option, shards_argument
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from manifests.locations import LocalPath, local_folder
-from manifests.numbers import Count
+from manifests.remote.cli_location import LocalPath, local_folder
+from manifests.support.numbers import Count
 from patchgen.cli.options import images, shards_argument
 from patchgen.limits import MAX_SIDE
-from patchgen.packaged import packaged_recipes, recipe_text
+from patchgen.recipes import packaged_recipes, recipe_text
 
 SIDE = Count(8, MAX_SIDE)
 MAX_PIXELS = 1 << 28
@@ -45,12 +45,12 @@ def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int 
 
     Example: patchgen preview shards/ --out sheet.png --image photo.jpg
     """
-    from manifests.patchset import open_patchset  # noqa: PLC0415
+    from manifests.patchset import open_folder  # noqa: PLC0415
     from patchgen.preview import contact_sheet, write_sheet  # noqa: PLC0415
-    from patchgen.source import read_photos  # noqa: PLC0415
+    from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos = read_photos(images)
-    sheet = contact_sheet(open_patchset(local_folder(shards)), photos, count=count or (30 if photos else 60))
+    sheet = contact_sheet(open_folder(local_folder(shards)), photos, count=count or (30 if photos else 60))
     write_sheet(out, sheet)
     click.echo(f"{out}: {sheet.width}×{sheet.height} px")
 
@@ -65,8 +65,8 @@ def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
 
     Example: patchgen source noise --size 2560x1920 --seed 0 --out noise.png
     """
-    from manifests.digest import pixel_digest  # noqa: PLC0415
-    from patchgen.synthetic import make_source, write_source  # noqa: PLC0415
+    from manifests.format.digest import pixel_digest  # noqa: PLC0415
+    from patchgen.sources.synthetic import make_source, write_source  # noqa: PLC0415
 
     pixels = make_source(kind, *extent, seed)
     write_source(out, pixels)

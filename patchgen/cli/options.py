@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from manifests.counts import counted
-from manifests.locations import LocalPath, Location
-from manifests.numbers import Count
-from manifests.terminal import InterruptedProgram
+from manifests.remote.cli_location import LocalPath, Location
+from manifests.support.console import InterruptedProgram
+from manifests.support.counts import counted
+from manifests.support.numbers import Count
 
 if TYPE_CHECKING:
     from manifests import Manifest
-    from patchgen.shelf import Crew, Shelf
+    from patchgen.pipeline.shard_store import Crew, Shelf
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,7 +78,7 @@ def cores(workers: int | None) -> int:
     """``workers``, or one for each core that this process may use."""
     if workers is not None:
         return workers
-    from manifests.processes import usable_cores  # noqa: PLC0415 - it loads multiprocessing
+    from manifests.support.processes import usable_cores  # noqa: PLC0415 - it loads multiprocessing
 
     return usable_cores()
 
@@ -94,8 +94,8 @@ def crew(workers: int | None, scheduler: str | None, shelf: "Shelf | None" = Non
     if scheduler is None:
         yield cores(workers)
         return
-    from patchgen.cluster import cluster  # noqa: PLC0415 - most builds need none
-    from patchgen.shelf import FolderShelf  # noqa: PLC0415
+    from patchgen.pipeline.dask_backend import cluster  # noqa: PLC0415 - most builds need none
+    from patchgen.pipeline.shard_store import FolderShelf  # noqa: PLC0415
 
     with cluster(scheduler, shelf or FolderShelf()) as found:
         yield found

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from manifests.limits import IMAGE_FORMATS, ImageFormat
-from manifests.locations import LocalPath
-from manifests.numbers import Count
-from manifests.terminal import say
+from manifests.remote.cli_location import LocalPath
+from manifests.support.console import say
+from manifests.support.numbers import Count
 from patchgen.cli.building import prepare_workers, report_set
 from patchgen.cli.options import cores, json_option, out_folder, resumable, workers_option
 from patchgen.cli.placing import destination
@@ -50,7 +50,7 @@ def pack(
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """
     prepare_workers(workers)
-    from patchgen.pack import pack as run_pack  # noqa: PLC0415
+    from patchgen.pipeline.pack import pack as run_pack  # noqa: PLC0415
 
     with resumable(), destination(out) as place:
         manifest = run_pack(

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manifests.locations import location_name
-from manifests.terminal import counting, progress_bar
+from manifests.remote.cli_location import location_name
+from manifests.support.console import counting, progress_bar
 from patchgen.errors import PatchgenError, TakenError
 
 if TYPE_CHECKING:
-    from patchgen.shelf import Shelf
+    from patchgen.pipeline.shard_store import Shelf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ def destination(out: str | Path, *, set_id: str | None = None, build_id: str | N
     if isinstance(out, Path):
         yield Destination(folder=out)
         return
-    from manifests.marker import Marker  # noqa: PLC0415 - most sets are local
-    from manifests.publish import staged  # noqa: PLC0415
-    from patchgen.stored import StoreShelf  # noqa: PLC0415
+    from manifests.remote.marker import Marker  # noqa: PLC0415 - most sets are local
+    from manifests.remote.upload import staged  # noqa: PLC0415
+    from patchgen.pipeline.remote_store import StoreShelf  # noqa: PLC0415
 
     with staged(out, Marker(set_id=set_id, build=build_id)) as publication:
         try:

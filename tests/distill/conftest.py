@@ -15,9 +15,9 @@ import torch
 import yaml
 from PIL import Image
 
-from distill.loop import Loop
 from distill.models import build_model
-from distill.weights import save_weights
+from distill.training.trainer import Loop
+from distill.weights.files import save_weights
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

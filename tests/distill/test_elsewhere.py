@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from manifests import download
-from manifests.digest import file_digest
+from manifests.format.digest import file_digest
+from manifests.remote import download
 from tests.conftest import Program, assert_one_line
-from tests.distill.running import same
-from tests.servers import serving
+from tests.helpers.running import same
+from tests.helpers.servers import serving
 
 
 @pytest.fixture(autouse=True)

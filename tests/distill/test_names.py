@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from distill.data.labelled import load_labelled
-from manifests.terminal import shell_word
+from manifests.support.console import shell_word
 from tests.conftest import Program, assert_one_line
-from tests.distill.test_teach import CONFIG
+from tests.distill.commands.test_train_teacher import CONFIG
 
 CLASS = os.fsdecode(b"caf\xe9")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manifests.counts import counted
+from manifests.support.counts import counted
 from tests.conftest import Program, assert_one_line, make_photo, write_image
-from tests.distill.test_teach import CONFIG
+from tests.distill.commands.test_train_teacher import CONFIG
 
 
 @pytest.mark.parametrize("command", ["train", "teacher", "label"])

@@ -16,22 +16,22 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from distill.config import Config, parse_config
+from distill.config.schema import Config, parse_config
 from distill.errors import DistillError
-from distill.tensors import load_tensors
-from manifests import rows, tar
-from manifests.digest import set_id
+from distill.weights.torch_files import load_tensors
 from manifests.errors import PatchSetError
-from manifests.foreign.decode import decode_image
 from manifests.foreign.listing import LeftOut
 from manifests.foreign.tar_samples import read_samples
-from manifests.images import decode_patch
+from manifests.format import shard_table, tar
+from manifests.format.checksums import format_sums, read_sums
+from manifests.format.digest import set_id
+from manifests.format.schema import parse_manifest
 from manifests.limits import IMAGE_FORMATS
-from manifests.schema import parse_manifest
-from manifests.sums import format_sums, read_sums
+from manifests.untrusted.decode import decode_image
+from manifests.untrusted.images import decode_patch
 from patchgen.errors import PatchgenError
-from patchgen.packaged import packaged_recipes
 from patchgen.recipe import parse_recipe, recorded_recipe
+from patchgen.recipes import packaged_recipes
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = sorted((ROOT / "manifests" / "golden").glob("*.json"))
@@ -93,13 +93,13 @@ def signed(data: bytes) -> bool:
 def table(data: bytes) -> bool:
     """A table's bytes, read in every way that there is."""
     path = _scratch(data, "t.parquet")
-    rows.read_metadata(path)
+    shard_table.read_metadata(path)
     ways: tuple[Callable[[], object], ...] = (
-        lambda: rows.count_rows(path),
-        lambda: rows.read_contract(path, ROWS),
-        lambda: rows.read_digests(path, ROWS),
-        lambda: rows.read_places(path, ROWS),
-        lambda: rows.read_parameters(path, ROWS, ("angle", "flip")),
+        lambda: shard_table.count_rows(path),
+        lambda: shard_table.read_contract(path, ROWS),
+        lambda: shard_table.read_digests(path, ROWS),
+        lambda: shard_table.read_places(path, ROWS),
+        lambda: shard_table.read_parameters(path, ROWS, ("angle", "flip")),
     )
     refusals = [_refused(way, PatchSetError) for way in ways]  # each way is tried, whatever came before
     return not any(refusals)
@@ -154,7 +154,7 @@ def _tables() -> Iterable[bytes]:
     numbers = {name: list(range(ROWS)) for name in ("index", "offset", "size")}
     digests = [bytes([row]) * 32 for row in range(ROWS)]
     contract = {"key": [f"{row:09d}" for row in range(ROWS)], **numbers, "sha256": digests, "pixels": digests}
-    made = rows.table(contract, {"angle": [0.5] * ROWS, "flip": [True] * ROWS}, b"{}")
+    made = shard_table.table(contract, {"angle": [0.5] * ROWS, "flip": [True] * ROWS}, b"{}")
     for options in (
         {},
         {"compression": "none", "use_dictionary": False},

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import tar
-from manifests.digest import file_digest, set_id
 from manifests.errors import PatchSetError
-from manifests.sums import format_sums
+from manifests.format import tar
+from manifests.format.checksums import format_sums
+from manifests.format.digest import file_digest, set_id
 
 Change = Callable[[dict[str, Any]], Any]
 Make = Callable[[Path], None]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from manifests.digest import file_digest
+from manifests.format.digest import file_digest
 from tests.hostile.case import Case
 from tests.hostile.forge import Make, sparse
 

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from manifests import tar
+from manifests.format import tar
 from tests.hostile.case import Case
 from tests.hostile.forge import Make, in_shard, members, reheader, sign
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distill.weights import load_weights
+from distill.weights.files import load_weights
 from tests.hostile.archives import ARCHIVES, zipped
 from tests.hostile.case import Case
 from tests.hostile.forge import Make, sparse

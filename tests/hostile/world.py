@@ -11,16 +11,16 @@ import torch
 import yaml
 from PIL import Image
 
-from distill.config import Config, parse_config
-from distill.label import label
+from distill.commands.make_logits import label
+from distill.commands.train import train
+from distill.config.schema import Config, parse_config
 from distill.models import build_model
-from distill.run import train
-from distill.weights import load_weights, save_weights
-from patchgen.build import build
-from patchgen.packaged import packaged_recipes
-from patchgen.plan import make_plan
+from distill.weights.files import load_weights, save_weights
+from patchgen.pipeline.build import build
+from patchgen.pipeline.plan import make_plan
 from patchgen.recipe import load_recipe
-from patchgen.source import read_photo
+from patchgen.recipes import packaged_recipes
+from patchgen.sources.photo import read_photo
 
 N, SHARD, SIZE = 8, 4, 32
 CONFIG = {

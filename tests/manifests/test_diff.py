@@ -11,10 +11,10 @@ from manifests.reader import read_patches
 
 @pytest.fixture(scope="module")
 def make_set(photo_path: Path, tmp_path_factory: pytest.TempPathFactory):
-    from patchgen.build import build
-    from patchgen.plan import make_plan
+    from patchgen.pipeline.build import build
+    from patchgen.pipeline.plan import make_plan
     from patchgen.recipe import load_recipe
-    from patchgen.source import read_photo
+    from patchgen.sources.photo import read_photo
 
     def make(n: int = 120, shard_size: int = 50, image_format: str = "png", seed: int = 0) -> PatchSet:
         folder = tmp_path_factory.mktemp("diff") / "set"

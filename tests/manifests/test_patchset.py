@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests import PatchSetError, open_patchset, verify_shards
-from manifests.digest import file_digest, pixel_digest, pixel_root
-from manifests.files import PART_PREFIX, atomic_file, remove_parts, write_atomically
-from manifests.rows import read_pixel_digests
+from manifests.format.digest import file_digest, pixel_digest, pixel_root
+from manifests.format.shard_table import read_pixel_digests
+from manifests.support.files import PART_PREFIX, atomic_file, remove_parts, write_atomically
 
 
 @pytest.fixture

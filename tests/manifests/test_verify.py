@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import manifests.verify
-from manifests import open_patchset, tar
-from manifests.digest import set_id
-from manifests.finish import write_manifest
-from manifests.schema import parse_manifest
-from manifests.sums import read_sums
+from manifests import open_patchset
+from manifests.export.finalize import write_manifest
+from manifests.format import tar
+from manifests.format.checksums import read_sums
+from manifests.format.digest import set_id
+from manifests.format.schema import parse_manifest
 from manifests.verify import verify
 
 SHARD, TABLE = "patches-000001.tar", "patches-000001.parquet"
@@ -248,10 +249,10 @@ def encoded(mode: str, image_format: str, side: int = 32) -> bytes:
 def test_a_consistent_forgery_is_no_patch(
     photo_path: Path, tmp_path: Path, image_format: str, replacement: bytes, part: str
 ) -> None:
-    from patchgen.build import build
-    from patchgen.plan import make_plan
+    from patchgen.pipeline.build import build
+    from patchgen.pipeline.plan import make_plan
     from patchgen.recipe import load_recipe
-    from patchgen.source import read_photo
+    from patchgen.sources.photo import read_photo
 
     photo, recipe = read_photo(photo_path), load_recipe("asano2023").with_format(image_format)
     plan = make_plan(photos=[photo], recipe=recipe, n=100, size=32, seed=0, shard_size=80)

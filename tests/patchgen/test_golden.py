@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.limits import IMAGE_FORMATS
-from patchgen.build import build
 from patchgen.doctor import golden_photos, goldens
-from patchgen.packaged import packaged_recipes
-from patchgen.plan import make_plan, plan_of
+from patchgen.pipeline.build import build
+from patchgen.pipeline.plan import make_plan, plan_of
 from patchgen.recipe import load_recipe, parse_recipe
-from patchgen.source import read_photo
-from patchgen.synthetic import make_source, write_source
+from patchgen.recipes import packaged_recipes
+from patchgen.sources.photo import read_photo
+from patchgen.sources.synthetic import make_source, write_source
 from tests.conftest import Program
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "golden"
@@ -98,19 +98,19 @@ def test_formats_change_bytes_and_no_pixels() -> None:
 def test_shards_workers_and_their_order_change_no_patch(
     shard_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import patchgen.build
+    import patchgen.pipeline.build
 
     expected = goldens()["asano2023-32-png"]
     photos = golden_photos(expected, tmp_path)
     whole = plan_of(expected, photos, n=expected.n)
     plan = dataclasses.replace(whole, shard_size=shard_size)
-    build_shards = patchgen.build.build_shards
+    build_shards = patchgen.pipeline.build.build_shards
 
     def shuffled(workers: int, job: Any, tasks: list[Any], *rest: Any) -> Any:
         return build_shards(workers, job, random.Random(3).sample(tasks, len(tasks)), *rest)
 
     found = [build(plan, photos, tmp_path / str(workers), workers=workers) for workers in (1, 2, 4)]
-    monkeypatch.setattr(patchgen.build, "build_shards", shuffled)
+    monkeypatch.setattr(patchgen.pipeline.build, "build_shards", shuffled)
     found += [build(plan, photos, tmp_path / f"shuffled-{workers}", workers=workers) for workers in (1, 2)]
     assert len({made.set_id for made in found}) == 1 and found[0].set_id != expected.set_id
     assert {made.pixel_root for made in found} == {expected.pixel_root}
@@ -135,12 +135,12 @@ def test_doctor(run_patchgen: Program) -> None:
 
 def test_doctor_notices_other_pixels() -> None:
     code = """
-import sys, numpy, patchgen.warp, patchgen.cli
-class Other(patchgen.warp.Warp):
+import sys, numpy, patchgen.pixels.warp, patchgen.cli
+class Other(patchgen.pixels.warp.Warp):
     def __getitem__(self, i):
         return super().__getitem__(i) ^ numpy.uint8(1)
-import patchgen.patches
-patchgen.patches.Warp = Other
+import patchgen.pipeline.patch_maker
+patchgen.pipeline.patch_maker.Warp = Other
 sys.argv = ["patchgen", "doctor"]
 patchgen.cli.main()
 """

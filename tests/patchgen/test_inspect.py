@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from manifests import open_patchset
-from manifests.schema import parse_manifest
+from manifests.format.schema import parse_manifest
 from tests.conftest import Program, assert_one_line, make_photo, write_image
-from tests.patchgen.editing import edited, sign
+from tests.helpers.editing import edited, sign
 
 
 def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -20,7 +20,7 @@ def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Pa
     # A set that agrees with itself, but was made with another seed than it says, is caught by this alone.
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
     forged = parse_manifest(sign(edited(copy / "manifest.json", {"seed": 3})).read_bytes(), "m")
-    from manifests.finish import write_manifest
+    from manifests.export.finalize import write_manifest
 
     write_manifest(copy, forged)
     assert run_patchgen("verify", copy).status == 0

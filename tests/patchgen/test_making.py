@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manifests.digest import pixel_digest
-from patchgen.source import read_photo
-from patchgen.synthetic import KINDS, make_source
+from manifests.format.digest import pixel_digest
+from patchgen.sources.photo import read_photo
+from patchgen.sources.synthetic import KINDS, make_source
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 
 
@@ -72,7 +72,7 @@ def test_a_contact_sheet(patchset_path: Path, photo_path: Path, tmp_path: Path, 
 
 def test_outlines_lie_where_the_patch_was_read(photo_path: Path, patchset_path: Path) -> None:
     from manifests import open_patchset
-    from manifests.outline import read_outlines
+    from manifests.crop_outlines import read_outlines
     from manifests.reader import read_patches
 
     patchset, photo = open_patchset(patchset_path), read_photo(photo_path)

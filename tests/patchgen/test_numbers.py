@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchgen.exactmath import cos_degrees, exp, floor_log2, quantise, sin_degrees
-from patchgen.randomness import DRAWS, between, uniforms
+from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantise, sin_degrees
+from patchgen.pixels.randomness import DRAWS, between, uniforms
 
 
 def test_functions_are_close_to_the_true_ones() -> None:

@@ -1,0 +1,49 @@
+"""Wiring of ``distill convert``: a weight file from anywhere, made one that says what it holds."""
+
+from pathlib import Path
+
+import torch
+
+from distill.commands.evaluate import Network, load_network
+from distill.errors import DistillError
+from distill.weights.files import Triple, encode_weights
+from manifests.support.files import describe_os_error, is_plain, write_atomically
+
+
+def convert(
+    path: Path,
+    out: Path,
+    arch: str | None,
+    mean: Triple | None,
+    std: Triple | None,
+    bn_eps: float | None = None,
+) -> Network:
+    """Write the network in a weight file to ``out``, with its name, its classes and its input's normalisation.
+
+    ``bn_eps`` is that of its batch norms, if it was trained with another than the network's usual one.
+
+    Raises:
+        DistillError: the file is missing, damaged or another network than ``arch``; neither it nor the arguments say
+            what is to be written; or ``out`` is something else already, or cannot be written.
+    """
+    if out.suffix != ".safetensors":
+        raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")
+    network = load_network(path, arch, mean, std, torch.device("cpu"), bn_eps)
+    data = encode_weights(
+        network.model,
+        arch=network.arch,
+        num_classes=network.num_classes,
+        mean=network.mean,
+        std=network.std,
+        classes=network.classes,
+        data_sha256=network.data_sha256,
+        bn_eps=network.bn_eps,
+    )
+    try:
+        if not out.exists():
+            write_atomically(out, data)
+        elif not is_plain(out) or out.read_bytes() != data:
+            raise DistillError(f"{out}: exists and is something else; remove it, or choose another --out")
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
+    return network

@@ -1,0 +1,140 @@
+"""Wiring of ``distill reproduce``: a table's jobs are made, priced and run, and the page is written as they end."""
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from distill.errors import DistillError, Say
+from distill.runtime.device import pick_device, processor
+from distill.tables import redaction
+from distill.tables.jobs import Job
+from distill.tables.options import Wish
+from distill.tables.page import Page, html, markdown, text
+from distill.tables.plan import Plan
+from distill.tables.records import require_own, write_marker
+from distill.tables.results import collect, done_commands
+from distill.tables.runner import Events, run_jobs, samples_seen
+from distill.training.cost_estimate import Cost
+from manifests.support.console import printable, progress_bar
+from manifests.support.files import describe_os_error, hold_folder, remove_parts, write_atomically
+
+MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduced:
+    """What came of a table: what each row reached, a line each; what went wrong, by job; and where the page is."""
+
+    lines: list[str]
+    failed: dict[str, str]
+    page: Path
+
+
+def list_devices(device: str) -> list[str]:
+    """The devices that share the work: those named with commas; for ``auto`` every GPU, or the CPU.
+
+    Raises:
+        DistillError: one is not there.
+    """
+    if device == "auto":
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+    named = device.split(",")
+    for each in named:
+        pick_device(each)
+    if len(set(named)) < len(named):
+        raise DistillError(f"--device {device}: names one twice")
+    return named
+
+
+def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> Reproduced:
+    """Run the chosen jobs of ``plan`` in ``out``; the page is written anew whenever a job ends.
+
+    Raises:
+        DistillError: ``out`` is something else's or cannot be written.
+        KeyboardInterrupt: the user stopped it; the same call goes on.
+    """
+    try:
+        check_folder(plan, out)
+        out.mkdir(parents=True, exist_ok=True)
+        with hold_folder(out):
+            remove_parts(out)
+            write_marker(out, plan.wish)
+            failed = _run(plan, out, devices, costs, say)
+            lines = _write_page(plan, out, devices)
+    except BlockingIOError as error:
+        raise DistillError(f"{out}: another program is writing here; choose another --out") from error
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)} and run the same command again") from error
+    return Reproduced(lines=lines, failed=failed, page=out / HTML_NAME)
+
+
+def check_folder(plan: Plan, out: Path) -> None:
+    """Make sure that ``out`` is free, or has this table; nothing is written.
+
+    Raises:
+        DistillError: it is something else's, or cannot be read.
+    """
+    try:
+        require_own(out, plan.wish, plan.jobs.values())
+    except OSError as error:
+        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
+
+
+def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> dict[str, str]:
+    ended_seconds = 0.0
+    whole = max(round(sum(cost.seconds for cost in costs.values())), 1)
+    with progress_bar("seconds of training, as estimated", whole) as update:
+
+        def ended(job: Job, wrong: str | None) -> None:
+            nonlocal ended_seconds
+            ended_seconds += costs[job.name].seconds if job.name in costs else 0
+            if wrong is not None:
+                say(printable(f"{job.name}: {wrong}"))
+            _write_page(plan, out, devices)
+
+        def passed(running: list[Job]) -> None:
+            parts = [_seconds_done(job, costs[job.name], out) for job in running if job.name in costs]
+            update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
+
+        events = Events(began=lambda job: say(printable(f"$ {job.command}")), ended=ended, passed=passed)
+        return run_jobs(plan.chosen, out, devices, events)
+
+
+def _seconds_done(job: Job, cost: Cost, out: Path) -> float:
+    """Of a training's estimated time, that for the samples it has seen."""
+    return min(samples_seen(out, job) / cost.images_per_second, cost.seconds)
+
+
+def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
+    lines = collect(plan.table, plan.wish, out)
+    lines = [dataclasses.replace(line, state=redaction.text(line.state, plan.wish)) for line in lines]
+    page = Page(
+        table=plan.table,
+        lines=lines,
+        command=redaction.whole_command(plan.wish, plan.only),
+        facts=_facts(plan.wish, devices),
+        commands=done_commands(plan.table, out),
+    )
+    write_atomically(out / MARKDOWN_NAME, markdown(page).encode("utf-8", "backslashreplace"))
+    write_atomically(out / HTML_NAME, html(page).encode("utf-8", "backslashreplace"))
+    return text(lines)
+
+
+def _facts(wish: Wish, devices: list[str]) -> list[tuple[str, str]]:
+    versions = [f"distill {metadata.version('single-image-distillation')}", f"torch {torch.__version__}"]
+    inputs = [(redaction.variable(name), _describe_input(path, wish)) for name, path in sorted(wish.given())]
+    return [
+        *inputs,
+        ("versions", ", ".join([*versions, f"Python {platform.python_version()}"])),
+        ("machine", ", ".join(dict.fromkeys(processor(torch.device(device)) for device in devices))),
+    ]
+
+
+def _describe_input(path: Path, wish: Wish) -> str:
+    """An input's name and SHA-256: a page is mailed, and paths tell of its writer's machine."""
+    digest = wish.digests.get(path)
+    return path.name if digest is None else f"{path.name}, SHA-256 {digest}"

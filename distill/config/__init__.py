@@ -1,0 +1,1 @@
+"""Configuration: its schema, packaged presets, overrides and reference."""

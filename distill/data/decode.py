@@ -1,0 +1,178 @@
+"""Patches: verified shards in, one uint8 array out, decoded once by several processes that all write into it."""
+
+import contextlib
+import mmap
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.data.webdataset_reader import read_samples
+from distill.data.workers import Pixels, Workers
+from distill.errors import DistillError
+from manifests import PatchSet
+from manifests.errors import PatchSetError
+from manifests.support.processes import usable_cores
+from manifests.untrusted.images import decode_patch
+
+_CHUNK, _CHUNK_BYTES = 512, 32 << 20
+
+Rows = npt.NDArray[np.int64]
+
+
+def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
+    """(n, size, size, 3)."""
+    manifest = patchset.manifest
+    return manifest.n, manifest.size, manifest.size, 3
+
+
+def chunk_of(size: int) -> int:
+    """How many patches of ``size`` px a process decodes before it hands them on: 512, or 32 MB of them."""
+    return max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size**2)))
+
+
+def bytes_of(patchset: PatchSet) -> int:
+    """Bytes of all patches, decoded."""
+    n, height, width, channels = shape_of(patchset)
+    return n * height * width * channels
+
+
+def shared_memory(patchset: PatchSet) -> Pixels:
+    """An empty array for a set, in memory that processes forked from this one share."""
+    return np.frombuffer(mmap.mmap(-1, bytes_of(patchset)), dtype=np.uint8).reshape(shape_of(patchset))
+
+
+def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """An empty array for a set, mapped to a new file that processes forked from this one share.
+
+    Raises:
+        OSError: the disk has no room for it. It is taken now: a full disk under a mapping would kill the process.
+    """
+    with path.open("xb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, bytes_of(patchset))
+        else:  # macOS
+            file.truncate(bytes_of(patchset))
+    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape_of(patchset))
+
+
+def useful_workers(patchset: PatchSet, workers: int) -> int:
+    """How many of ``workers`` processes have a shard and a core to work with."""
+    return min(workers, len(patchset.manifest.shards), usable_cores())
+
+
+def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Callable[[int], None]) -> None:
+    """Decode every patch of a verified set: row i of ``images``, from one of the two functions above, gets patch i.
+
+    ``on_patches`` hears how many patches each step added.
+
+    Raises:
+        DistillError: a member is not the image the manifest promises, a patch is missing or there twice, or a process
+            that decodes has ended.
+    """
+    shards = patchset.manifest.shards
+    numbers = iter(range(len(shards)))
+
+    def decode(number: int) -> Iterator[tuple[int, list[Pixels]]]:
+        for rows, patches in decode_shard(patchset, number):
+            for row, patch in zip(rows, patches, strict=True):
+                images[shards[number].first_index + row] = patch
+            yield len(rows), []
+
+    crew = Workers(useful_workers(patchset, workers), decode, (0,))
+    with contextlib.closing(crew):
+        for count, _ in crew.answers(lambda: next(numbers, None)):
+            on_patches(count)
+
+
+def decode_shard(
+    patchset: PatchSet, number: int, wanted: npt.NDArray[np.bool_] | None = None
+) -> Iterator[tuple[Rows, list[Pixels]]]:
+    """Rows of a verified set's shard, as many as ``chunk_of`` says at a time, and their pixels.
+
+    ``wanted``, bool (patches of the shard), says which rows; without it, all.
+
+    Raises:
+        DistillError: the shard cannot be read, a member is not the image the manifest promises, or a patch is missing
+            or there twice.
+    """
+    manifest = patchset.manifest
+    shard = manifest.shards[number]
+    span = range(shard.first_index, shard.first_index + shard.n)
+    path = patchset.shard_path(shard)
+    seen = np.zeros(shard.n, np.bool_)
+    rows: list[int] = []
+    images: list[Pixels] = []
+    with _tar_errors(path):
+        for sample in read_samples(path):
+            row = index_of(sample, span) - shard.first_index
+            if seen[row]:
+                raise DistillError(f"{path}: the key {sample['__key__']} stands twice; get the set again")
+            seen[row] = True
+            if wanted is not None and not wanted[row]:
+                continue
+            rows.append(row)
+            images.append(decode_sample(sample, manifest.encoding.format, manifest.size))
+            if len(rows) == chunk_of(manifest.size):
+                yield np.array(rows), images
+                rows, images = [], []
+    if rows:
+        yield np.array(rows), images
+    if not seen.all():
+        raise DistillError(f"{path}: holds {seen.sum()} patches, the manifest says {shard.n}; get the set again")
+
+
+@contextlib.contextmanager
+def _tar_errors(path: Path) -> Iterator[None]:
+    """Turn what reading a shard may raise into one line.
+
+    Raises:
+        DistillError: verified bytes are yet no good tar, cannot be read any more, or do not fit into memory.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise DistillError(f"{path}: cannot be read: {reason}; get the set again") from error
+    except (tarfile.TarError, ValueError) as error:
+        reason = str(next(iter(error.args), type(error).__name__)).split(" @ ")[0]  # WebDataset adds the open file
+        raise DistillError(f"{path}: is no good tar: {reason}; get the set again") from error
+    except MemoryError as error:
+        raise DistillError(f"{path}: too little memory to decode it; use fewer data.workers") from error
+
+
+def index_of(sample: dict[str, Any], span: range) -> int:
+    """The index of a sample's patch, which must be in ``span``.
+
+    Raises:
+        DistillError: it is not.
+    """
+    key = str(sample["__key__"])
+    if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
+        raise DistillError(
+            f"{sample['__url__']}: member {key}: the key is no index of a patch in this shard; get the set again"
+        )
+    return int(key)
+
+
+def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:
+    """The pixels of a sample: uint8 (size, size, 3).
+
+    Raises:
+        DistillError: it is not the image that the manifest promises.
+    """
+    where = f"{sample['__url__']}: member {sample['__key__']}"
+    fields = [name for name in sample if not name.startswith("__")]
+    if fields != [image_format]:
+        raise DistillError(
+            f"{where}: is .{' and .'.join(fields)}, the manifest promises one .{image_format}; get the set again"
+        )
+    try:
+        return decode_patch(sample[image_format], where, size, image_format)
+    except PatchSetError as error:
+        raise DistillError(f"{error}; get the set again") from error

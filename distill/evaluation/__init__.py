@@ -1,0 +1,1 @@
+"""Measure networks on labelled images."""

@@ -1,0 +1,1 @@
+"""Device, precision, compilation, randomness, threads and distributed processes."""

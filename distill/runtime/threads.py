@@ -1,0 +1,48 @@
+"""How many threads torch computes with on a CPU: as many as there are cores that other programs leave free."""
+
+import os
+from typing import Any
+
+import psutil
+import torch
+
+from distill.errors import Say
+from manifests.support.counts import counted
+from manifests.support.processes import usable_cores
+
+SAMPLE_SECONDS = 0.5
+TAKEN = 0.75
+"""Share of a core from which on it counts as taken."""
+_CHOICES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
+
+
+def settle_threads(state: dict[str, Any] | None, say: Say) -> None:
+    """Set the number of torch's threads for a run on the CPU, unless the user has set it in the environment.
+
+    Threads wait for one another at every layer, so that two threads on a core and a half are slower than one. A run
+    that goes on from a checkpoint, ``state``, keeps the number it began with, because rounding depends on it.
+    """
+    if any(name in os.environ for name in _CHOICES):
+        return
+    cores = usable_cores()
+    if state is not None:
+        begun = state["arithmetic"].get("threads") if isinstance(state["arithmetic"], dict) else None
+        if isinstance(begun, int) and 1 <= begun <= cores:
+            torch.set_num_threads(begun)
+        return
+    present, taken = torch.get_num_threads(), busy_cores()
+    wanted = max(min(present, cores - taken), 1)
+    if wanted < present:
+        torch.set_num_threads(wanted)
+        say(
+            f"other programs keep {taken} of {counted(cores, 'core')} busy: {counted(wanted, 'thread')} instead of "
+            f"{present}, which moves rounding; OMP_NUM_THREADS={present} keeps {present}"
+        )
+
+
+def busy_cores() -> int:
+    """Return how many of the cores that this process may use are busy while it sleeps for ``SAMPLE_SECONDS``."""
+    shares = psutil.cpu_percent(interval=SAMPLE_SECONDS, percpu=True)
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(len(shares)))
+    busy = sum(share for core, share in enumerate(shares) if core in usable) / 100
+    return int(busy + 1 - TAKEN)

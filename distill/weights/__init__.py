@@ -1,0 +1,1 @@
+"""Weight files: read, write, and load into a network."""

@@ -1,0 +1,111 @@
+"""A set as a BagIt bag: its files below ``data/``, and what a library or archive checks them by.
+
+Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". The dates it leaves free are left out.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from manifests.errors import PatchSetError
+from manifests.format.digest import file_digest
+from manifests.format.schema import MANIFEST_NAME
+from manifests.patchset import PatchSet
+from manifests.support.counts import counted
+from manifests.support.files import describe_os_error, write_atomically
+from manifests.support.system_files import entries
+
+_LARGE = frozenset({".tar", ".parquet"})
+_TAGS = ("bag-info.txt", "manifest-sha256.txt", "bagit.txt", "tagmanifest-sha256.txt")
+
+
+def write_bag(
+    patchset: PatchSet,
+    names: list[str],
+    expected: Mapping[str, str],
+    bag: Path,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Make the new folder ``bag`` of the set's files ``names``: shards and tables linked where
+    the disk allows it, all else copied.
+
+    Every file is hashed as it lies in the bag, and must have the SHA-256 that ``expected`` has for it, if any.
+    ``on_bytes`` hears how many bytes were. ``bagit.txt``, without which it is no bag, is written last.
+
+    Raises:
+        PatchSetError: ``bag`` is there and not empty, a file is not as expected, or it cannot be written. Nothing is
+            left in ``bag`` then.
+    """
+    if bag.exists() and (not bag.is_dir() or entries(bag)):
+        raise PatchSetError(f"{bag}: is there already, expected a new or empty folder; choose another --bagit")
+    try:
+        _write(patchset, names, expected, bag, on_bytes)
+    except BaseException:
+        for left in (bag / "data", *(bag / name for name in _TAGS)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            bag.rmdir()
+        raise
+
+
+def set_in_bag(folder: Path) -> Path | None:
+    """The folder of the set, where ``folder`` is a bag of one and no set itself."""
+    inner = folder / "data"
+    bagged = (folder / "bagit.txt").is_file() and (inner / MANIFEST_NAME).is_file()
+    return inner if bagged and not (folder / MANIFEST_NAME).exists() else None
+
+
+def _write(
+    patchset: PatchSet, names: list[str], expected: Mapping[str, str], bag: Path, on_bytes: Callable[[int], None]
+) -> None:
+    data = bag / "data"
+    try:
+        data.mkdir(parents=True)
+        digests = {}
+        for name in names:
+            _place(patchset.folder / name, data / name)
+            digests[name] = file_digest(data / name, on_bytes)
+            if digests[name] != expected.get(name, digests[name]):
+                raise PatchSetError(
+                    f"{patchset.folder / name}: sha256 is {digests[name]}, expected {expected[name]}; "
+                    "rebuild the set, or copy this file from a good one"
+                )
+        octets = sum((data / name).stat().st_size for name in names)
+        tags = {
+            "bag-info.txt": _info(patchset, octets, len(names)),
+            "manifest-sha256.txt": _listed({f"data/{name}": digest for name, digest in digests.items()}),
+            "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
+        }
+        sums = {name: hashlib.sha256(text).hexdigest() for name, text in tags.items()}
+        write_atomically(bag / "tagmanifest-sha256.txt", _listed(sums))
+        for name, text in tags.items():
+            write_atomically(bag / name, text)
+    except OSError as error:
+        raise PatchSetError(f"{describe_os_error(error, bag)} and choose a new --bagit") from error
+
+
+def _place(source: Path, target: Path) -> None:
+    """Shards and tables are linked; the small files are copied, for people edit a set's card where it lies."""
+    if source.suffix in _LARGE:
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def _listed(digests: dict[str, str]) -> bytes:
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode("ascii")
+
+
+def _info(patchset: PatchSet, octets: int, files: int) -> bytes:
+    manifest = patchset.manifest
+    lines = [
+        "Bag-Software-Agent: patchgen",
+        f"External-Description: {counted(manifest.n, 'patch')} of {manifest.size} px",
+        f"External-Identifier: {manifest.set_id}",
+        f"Payload-Oxum: {octets}.{files}",
+    ]
+    return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,54 @@
+"""Indexes of shards for other readers: ``index.json`` of wids, and DALI's, a file beside each shard.
+
+Sources: the package ``wids`` ("wids-shard-index-v1"); NVIDIA DALI's ``wds2idx`` ("v1.2").
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from manifests.errors import PatchSetError
+from manifests.format.schema import Manifest, Shard, patch_key
+from manifests.format.shard_table import read_places
+from manifests.format.tar import BLOCK
+from manifests.patchset import PatchSet
+from manifests.support.counts import counted
+
+INDEX_NAME = "index.json"
+MAX_DALI_LINE = 80
+"""Bytes of a line of DALI's index: an extension, two numbers of up to 16 digits, and a name."""
+
+
+def make_index(manifest: Manifest) -> bytes:
+    """The bytes of ``index.json``: names relative to it, patches and bytes of every shard."""
+    value = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": f"patchset-{manifest.set_id[:16]}",
+        "shardlist": [{"url": shard.name, "nsamples": shard.n, "filesize": shard.bytes} for shard in manifest.shards],
+    }
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def dali_name(shard: Shard) -> str:
+    """File name of DALI's index of a shard."""
+    return str(Path(shard.name).with_suffix(".idx"))
+
+
+def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
+    """DALI's index of a shard, line by line, out of its table.
+
+    Raises:
+        PatchSetError: the table cannot be read, or says that a patch lies where none can.
+    """
+    path = patchset.folder / shard.parquet.name
+    suffix = patchset.manifest.encoding.format
+    offsets, sizes = read_places(path, shard.n)
+    yield f"v1.2 {shard.n}\n".encode()
+    for row, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
+        if not BLOCK <= offset <= offset + size <= shard.bytes:
+            raise PatchSetError(
+                f"{path}: row {row} says {counted(size, 'byte')} at {offset}, which its tar does not hold"
+            )
+        name = f"{patch_key(shard.first_index + row)}.{suffix}"
+        yield f"{suffix} {offset} {size} {name}\n".encode()

@@ -1,0 +1,223 @@
+"""The manifest of a patch set, format ``patchset/1``: frozen types, parsed once at the door."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from manifests.errors import PatchSetError
+from manifests.format.canonical_json import MAX_SAFE_INTEGER, measure, parse_json
+from manifests.format.digest import set_id
+from manifests.format.tar import BLOCK, END
+from manifests.limits import KEY_DIGITS, MAX_PATCHES, ImageFormat, max_patch_bytes
+from manifests.support.counts import counted
+from manifests.support.validation import describe
+
+FORMAT = "patchset/1"
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 48 << 20
+"""``MAX_SHARDS`` shards take about 31 MB of it."""
+MAX_SHARD = 10**6
+"""Patches a shard: its table is read whole."""
+MAX_SIZE = 4096
+MAX_SOURCES = 10_000
+MAX_SHARDS = 90_000
+"""Of which a manifest takes 500 MB of memory to be checked."""
+MAX_KEYS = 16
+"""Of an entry of sources or shards, right or wrong: each wrong one is a fault of its own, which takes memory."""
+PACKED: Literal["packed"] = "packed"
+"""Name that a manifest has in place of a recipe's where images were packed as they are."""
+MAX_OWN_VALUES = 10_000
+MAX_LETTERS = 10_000_000
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Bytes = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Encoding(_Frozen):
+    """How a patch became bytes. ``format`` is all a reader needs; the rest are the encoder's parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    format: ImageFormat
+
+
+class Source(_Frozen):
+    """One photo. ``width`` and ``height`` in pixels, after its orientation tag was applied."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    sha256: Sha256
+    pixels: Sha256
+    width: Pixels
+    height: Pixels
+    licence: str | None = None
+    url: str | None = None
+    attribution: str | None = None
+
+
+class ParquetFile(_Frozen):
+    """The table beside a shard. Its bytes carry their writer's version, so no identity rests on them."""
+
+    name: str
+    bytes: Bytes
+    sha256: Sha256
+
+
+class Shard(_Frozen):
+    """One tar file: patches ``first_index`` to ``first_index + n - 1``; ``bytes`` is the file's length."""
+
+    name: str
+    n: Annotated[int, Field(ge=1, le=MAX_SHARD)]
+    first_index: Annotated[int, Field(ge=0, le=MAX_PATCHES)]
+    bytes: Bytes
+    sha256: Sha256
+    parquet: ParquetFile
+
+
+class Manifest(_Frozen):
+    """What a patch set is. ``n`` patches of ``size`` × ``size`` pixels, in the order of their index."""
+
+    format: Literal["patchset/1"]
+    set_id: Sha256
+    n: Annotated[int, Field(ge=1, le=MAX_PATCHES)]
+    size: Annotated[int, Field(ge=1, le=MAX_SIZE)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+    encoding: Encoding
+    recipe: dict[str, Any]
+    # A list of a million wrong items has one fault that is told, and room for no more.
+    sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES, fail_fast=True)]
+    shards: Annotated[tuple[Shard, ...], Field(min_length=1, fail_fast=True)]
+    pixel_root: Sha256
+    environment: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        expected = 0
+        for number, shard in enumerate(self.shards):
+            name = shard_name(number)
+            if shard.name != name:
+                raise ValueError(f"shards[{number}].name is {shard.name!r}, expected {name!r}")
+            table = str(PurePosixPath(name).with_suffix(".parquet"))
+            if shard.parquet.name != table:
+                raise ValueError(f"shards[{number}].parquet.name is {shard.parquet.name!r}, expected {table!r}")
+            if shard.first_index != expected:
+                raise ValueError(f"shards[{number}].first_index is {shard.first_index}, expected {expected}")
+            expected += shard.n
+            for key, found, limit in (
+                ("bytes", shard.bytes, shard.n * (2 * BLOCK + max_patch_bytes(self.size)) + len(END)),
+                ("parquet.bytes", shard.parquet.bytes, max_table_bytes(shard.n)),
+            ):
+                if found > limit:
+                    raise ValueError(f"shards[{number}].{key} is {found}, more than {shard.n} images have ({limit})")
+        if expected != self.n:
+            raise ValueError(f"n is {self.n}, but the shards hold {counted(expected, 'patch')}")
+        return self
+
+    def to_json(self) -> bytes:
+        """The bytes of ``manifest.json``: sorted keys, one-space indent, UTF-8, a final newline."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        return (text + "\n").encode("utf-8")
+
+
+def shard_name(number: int) -> str:
+    """File name of shard ``number``, counted from 0."""
+    return f"patches-{number:06d}.tar"
+
+
+def patch_key(index: int) -> str:
+    """Key of a patch: its index in nine digits, so that names sort as indices do."""
+    return f"{index:0{KEY_DIGITS}d}"
+
+
+def max_table_bytes(n: int) -> int:
+    """Most bytes that a table of ``n`` rows may take: 32 KiB a row, and what every file has."""
+    return (n << 15) + (16 << 20)
+
+
+def make_manifest(**fields: Any) -> Manifest:
+    """A manifest from all its fields but ``format`` and ``set_id``, which are filled in."""
+    unsigned = {**fields, "format": FORMAT, "set_id": "0" * 64}
+    dumped = _validate(json.dumps(unsigned, ensure_ascii=False), "new manifest").model_dump(mode="json")
+    return _validate(json.dumps({**dumped, "set_id": set_id(dumped)}, ensure_ascii=False), "new manifest")
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in the bytes of a ``manifest.json``.
+
+    Raises:
+        PatchSetError: not strict JSON, a key missing, unknown or ill-typed (named by its path), shards that
+            are not contiguous, another format version, or a ``set_id`` that is not the one of its content.
+    """
+    value = parse_json(data, where)
+    if not isinstance(value, dict):
+        raise PatchSetError(f"{where}: holds a JSON {type(value).__name__}, expected an object")
+    if value.get("format") != FORMAT:
+        raise PatchSetError(
+            f"{where}: format is {value.get('format')!r}, this version reads {FORMAT!r}; "
+            "another version of the package may read it"
+        )
+    _require_modest(value, where)
+    computed = _computed_set_id(value, where)
+    del value  # as much memory as what follows: hundreds of megabytes where shards are many
+    manifest = _validate(data, where)
+    if computed != manifest.set_id:
+        raise PatchSetError(
+            f"{where}: set_id is {manifest.set_id}, but its content gives {computed}: the manifest was edited "
+            "or damaged; get it again from where the set was published"
+        )
+    return manifest
+
+
+def _computed_set_id(value: dict[str, Any], where: str) -> str:
+    """The identity of a manifest's value, or of one that is none: what it lacks is told by its types."""
+    try:
+        return set_id(value)
+    except PatchSetError as error:
+        raise PatchSetError(f"{where}: {error}") from error
+    except (LookupError, TypeError, AttributeError):
+        return "none"
+
+
+def _require_entries(value: dict[str, Any], where: str) -> None:
+    """Bound sources and shards, whose entries hold texts and numbers alone."""
+    for name, most in (("sources", MAX_SOURCES), ("shards", MAX_SHARDS)):
+        entries = value.get(name)
+        if not isinstance(entries, list):
+            continue  # its type is told later
+        if len(entries) > most:
+            raise PatchSetError(f"{where}: {len(entries)} {name}, expected at most {most}")
+        for number, entry in enumerate(entries):
+            table = entry.get("parquet") if isinstance(entry, dict) else None
+            for part in (part for part in (entry, table) if isinstance(part, dict | list)):
+                if isinstance(part, list) or len(part) > MAX_KEYS:
+                    raise PatchSetError(
+                        f"{where}: {name}[{number}] holds {len(part)} values, expected at most {MAX_KEYS} keys"
+                    )
+                nested = next((key for key in part if isinstance(part[key], dict | list) and key != "parquet"), None)
+                if nested is not None:
+                    raise PatchSetError(f"{where}: {name}[{number}]: {nested[:40]!a} is no text and no number")
+
+
+def _require_modest(value: dict[str, Any], where: str) -> None:
+    """Bound what is the writer's own, and all texts but those of shards, which have one form."""
+    _require_entries(value, where)
+    own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
+    _, letters = measure([item for key, item in value.items() if key != "shards"])
+    if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
+        raise PatchSetError(
+            f"{where}: {own} values beside sources and shards, and {letters} letters beside shards, expected at most "
+            f"{MAX_OWN_VALUES} and {MAX_LETTERS}"
+        )
+
+
+def _validate(data: bytes | str, where: str) -> Manifest:
+    try:
+        # JSON mode: a JSON array is a tuple here, and nothing else is coerced.
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise PatchSetError(f"{where}: {describe(error, Manifest)}") from error

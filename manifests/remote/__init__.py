@@ -1,0 +1,1 @@
+"""Patch sets at URLs: fetch one, resumed and verified, or upload one."""

@@ -1,0 +1,125 @@
+"""YAML as version 1.2 reads it (its core schema, https://yaml.org/spec/1.2.2/#103-core-schema), bounded in size.
+
+PyYAML reads version 1.1, where ``010`` is 8, ``1:30`` is 90, ``yes`` is true and ``1e6`` is a text. Here ``010`` is
+10, ``0o10`` is 8, ``1e6`` is a number, ``true`` and ``false`` are the only truth values, and dates are texts.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from manifests.support.numbers import DECIMAL, INTEGER, MAX_LETTERS, to_int
+
+_MAX_TEXT = 1 << 17
+_MAX_NODES = 20_000
+_MAX_KEYS = 1000
+_TAG = "tag:yaml.org,2002:"
+_OTHER_TAGS = frozenset(_TAG + name for name in ("binary", "set", "omap", "pairs", "timestamp"))
+
+_SCALARS = (  # the pattern of a whole scalar, and the letters it may begin with
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", INTEGER, "-+0123456789"),
+    ("float", rf"{DECIMAL}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
+    ("merge", r"<<", "<"),  # of version 1.1; groups may share keys by it
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads scalars by ``_SCALARS`` alone."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes each text that a reader of version 1.1 or 1.2 would take for something else."""
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse a YAML text and return its value, made of dict, list, str, int, float, bool and None alone.
+
+    Raises:
+        ValueError: it is no YAML, or holds a scalar that its own tag refuses; the message is one line.
+    """
+    if len(text) > _MAX_TEXT or text.count("[") + text.count("{") > _MAX_NODES:
+        raise ValueError(f"not YAML: more than {_MAX_TEXT} letters, or nested too deeply")
+    try:
+        node = yaml.compose(text, _Loader)
+        if node is not None:
+            _require_plain(node)
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError as error:
+        raise ValueError("not YAML: nested too deeply") from error
+    # PyYAML's constructors let the errors of int() and dict look-ups through.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(f"not YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def dump_yaml(value: Any) -> str:
+    """Write plain values as YAML that ``parse_yaml``, and a reader of YAML 1.1, reads back to equal values."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+
+
+def _require_plain(root: yaml.Node) -> None:
+    """Refuse a key that appears twice, and aliases that refer to themselves or repeat without end."""
+    sizes: dict[int, int | None] = {}
+
+    def measure(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            known = sizes[id(node)]
+            if known is None:
+                raise ValueError("an alias refers to what it is part of")
+            return known
+        sizes[id(node)] = None
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        if node.tag in _OTHER_TAGS:
+            raise ValueError(f"a value tagged !!{node.tag.rpartition(':')[2]}; write it as a text, list or map")
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            raise ValueError("a text holds NUL")
+        if node.tag in (_TAG + "int", _TAG + "float") and len(node.value) > MAX_LETTERS:
+            raise ValueError(f"a number of {len(node.value)} letters")  # Python prints none of 4300 digits
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in children if isinstance(key, yaml.ScalarNode)]
+            twice = next((key for key in keys if keys.count(key) > 1), None) if len(keys) <= _MAX_KEYS else ""
+            if twice is not None:
+                raise ValueError(f"the key {twice!r} appears twice" if twice else f"more than {_MAX_KEYS} keys")
+            children = [part for pair in children for part in pair]
+        total = 1 + sum(measure(child) for child in children)
+        if total > _MAX_NODES:
+            raise ValueError(f"more than {_MAX_NODES} values, its aliases written out")
+        sizes[id(node)] = total
+        return total
+
+    measure(root)
+
+
+def _to_float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _constructor(name: str, pattern: str, convert: Callable[[str], Any]) -> Callable[[yaml.SafeLoader, Any], Any]:
+    """Return a constructor of scalars, which also refuses those that a tag such as ``!!int`` forces on a text."""
+
+    def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+        text = str(loader.construct_scalar(node))
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text[:60]!r} is no {name}")
+        return convert(text)
+
+    return construct
+
+
+_CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "bool": lambda text: text.lower() == "true",
+    "int": to_int,
+    "float": _to_float,
+}
+
+for _name, _pattern, _first in _SCALARS:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
+    if _name in _CONVERTERS:
+        _Loader.add_constructor(_TAG + _name, _constructor(_name, _pattern, _CONVERTERS[_name]))

@@ -1,0 +1,1 @@
+"""Bounds on untrusted bytes, checked before a library decodes them."""

@@ -1,0 +1,120 @@
+"""Encoded images from anywhere to RGB pixels: one rule for every format that Pillow reads."""
+
+import contextlib
+import functools
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from manifests.errors import TORN, PatchSetError
+from manifests.untrusted.jpeg import MAX_SCANS
+
+# Without these lines Pillow prints warnings about large images and damaged metadata on stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 1 << 25
+"""Width × height of an image. Decoding and converting takes up to 8 bytes a pixel."""
+
+_NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+"""Pillow runs Ghostscript for EPS, reads WMF on Windows only, and cannot decode the others."""
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation (Exif 2.32, tag 0x0112), the change that turns an image upright."""
+
+
+@functools.cache
+def image_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are read."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - _NOT_READ))
+
+
+@functools.cache
+def image_suffixes() -> tuple[str, ...]:
+    """Return the file name suffixes of these formats, in lower case with their dots."""
+    formats = {*image_formats(), "MPO"}  # Pillow opens MPO as a kind of JPEG
+    return tuple(sorted(suffix for suffix, name in Image.registered_extensions().items() if name in formats))
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has the suffix of a format that is read."""
+    return name.lower().endswith(image_suffixes())
+
+
+def decode_image(data: bytes, where: str) -> Pixels:
+    """Return the RGB pixels, uint8 (H, W, 3), of an image in any format that Pillow reads.
+
+    EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``; of 16-bit colour
+    Pillow keeps the high byte. Gray, palette and CMYK images are converted, alpha is dropped, and of several pictures
+    the first is taken.
+
+    Raises:
+        PatchSetError: the bytes are no whole image, more than ``MAX_PIXELS``, or have no 8 or 16 bits a channel.
+            ``where`` names the image in the message.
+    """
+    with open_image(data, where, image_formats()) as image:
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width}×{image.height} pixels"
+            raise PatchSetError(f"{where}: too large: {size}, expected at most {MAX_PIXELS}; scale it down")
+        image.load()  # for TIFF this already applies the orientation and removes the tag
+        turn = _UPRIGHT.get(orientation(image))
+        return _rgb(image if turn is None else image.transpose(turn), image.format or "", where)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an open image, 1 to 8; 1 where it has none that can be read."""
+    with contextlib.suppress(*TORN):  # a damaged EXIF block does not damage the pixels
+        value = image.getexif().get(_ORIENTATION, 1)
+        return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return 1
+
+
+def _rgb(image: Image.Image, image_format: str, where: str) -> Pixels:
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image_format in ("PNG", "PPM")):
+        gray = np.asarray(image).astype(np.uint32)
+        return np.repeat(((gray * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
+    if kind := {"I": "32-bit integers", "F": "floating point", "LAB": "CIE Lab"}.get(mode):
+        raise PatchSetError(
+            f"{where}: its pixels are {kind}, expected 8 or 16 bits a channel of gray, RGB or CMYK; convert it to PNG"
+        )
+    return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """Open an image in one of Pillow's ``formats``; its header is read, its pixels when the block asks for them.
+
+    Raises:
+        PatchSetError: the bytes are no such image or a damaged one; also in place of what the block raises over it.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+                raise PatchSetError(f"{where}: {scans} scans, expected at most {MAX_SCANS}; save it again")
+            yield image
+    except UnidentifiedImageError as error:
+        expected = " or ".join(", ".join(formats).rsplit(", ", 1)) if len(formats) < 8 else "format that Pillow reads"
+        raise PatchSetError(f"{where}: not a whole image: no {expected}") from error
+    except Image.DecompressionBombError as error:
+        raise PatchSetError(f"{where}: too large: {error}".rstrip(".")) from error
+    except PatchSetError:
+        raise
+    except TORN as error:
+        raise PatchSetError(f"{where}: not a whole image: {str(error) or type(error).__name__}") from error

@@ -1,0 +1,107 @@
+"""Sets made again: the same bytes from a manifest, a longer set from a shorter one, single patches to compare."""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from manifests import Manifest, PatchSet
+from manifests.errors import PatchSetError
+from manifests.format.digest import pixel_digest
+from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, parse_manifest
+from manifests.format.shard_table import read_contract
+from manifests.patchset import open_folder
+from manifests.support.counts import counted
+from manifests.support.files import read_regular_file
+from manifests.verify import Fault
+from patchgen.errors import PatchgenError
+from patchgen.pipeline.build import build
+from patchgen.pipeline.output_dir import ASIDE_NAME, PLAN_NAME, unfinished_plan
+from patchgen.pipeline.patch_maker import PatchMaker
+from patchgen.pipeline.plan import plan_of
+from patchgen.pipeline.shard_store import Crew
+from patchgen.pixels.encode import make_encoder
+from patchgen.pixels.geometry import build_pyramids
+from patchgen.sources.photo import Photo
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """The manifest in a file, or in a set's folder; also the one that an interrupted repair there put aside.
+
+    A text is the URL of either.
+
+    Raises:
+        PatchSetError: it cannot be read, or breaks the format.
+    """
+    if isinstance(path, str):
+        from manifests.remote.fetch import open_place, read_remote_manifest  # noqa: PLC0415 - most are local
+
+        return read_remote_manifest(open_place(path))
+    if path.is_dir():
+        if (path / MANIFEST_NAME).exists() or not (path / ASIDE_NAME).exists():
+            return open_folder(path).manifest
+        path = path / ASIDE_NAME
+    try:
+        return parse_manifest(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
+    except OSError as error:
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; give a {MANIFEST_NAME}") from error
+
+
+def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, workers: int | Crew) -> Manifest:
+    """Write the set that ``manifest`` describes into ``folder``, every shard compared with it as it is made.
+
+    Returns the manifest written, which is ``manifest`` unless another version of PyArrow wrote other tables.
+
+    Raises:
+        PatchgenError: a shard comes out otherwise; and as ``plan_of`` and ``build``.
+    """
+    plan = plan_of(manifest, photos, n=manifest.n)
+    return build(plan, photos, folder, workers=workers, expected=manifest)
+
+
+def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int | Crew) -> Manifest:
+    """Make the set in ``folder`` ``n`` patches long; or finish doing so, if that was interrupted.
+
+    Raises:
+        PatchgenError: it has more already; and as ``plan_of`` and ``build``.
+    """
+    if (folder / PLAN_NAME).exists() and not (folder / MANIFEST_NAME).exists():
+        return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
+    manifest = open_folder(folder).manifest
+    if n < manifest.n:
+        raise PatchgenError(f"{folder}: holds {counted(manifest.n, 'patch')} already, expected --n of at least that")
+    return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
+
+
+def regenerate(
+    patchset: PatchSet, photos: Sequence[Photo], count: int, on_patch: Callable[[int], None]
+) -> list[Fault]:
+    """Build ``count`` patches again, chosen at random, and compare them with their rows; ``on_patch`` hears of each.
+
+    Together with ``verify`` this proves that a set was made of its photo as its recipe says.
+
+    Raises:
+        PatchgenError: as ``plan_of``.
+        PatchSetError: a table cannot be read.
+    """
+    manifest = patchset.manifest
+    plan = plan_of(manifest, photos, n=manifest.n)
+    encode = make_encoder(plan.recipe.encoding)
+    pyramids = build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
+    chosen = sorted(random.SystemRandom().sample(range(manifest.n), min(count, manifest.n)))
+    faults, name, columns = [], "", {}
+    for index in chosen:
+        shard = patchset.shard_of(index)
+        if shard.parquet.name != name:
+            name = shard.parquet.name
+            columns = read_contract(patchset.folder / name, shard.n, ("sha256", "pixels"))
+        maker = PatchMaker(plan.recipe, pyramids, size=plan.size, seed=plan.seed, first_index=index, n=1)
+        patch = next(maker.chunks())[0]
+        row = index - shard.first_index
+        made = {"pixels": pixel_digest(patch), "sha256": hashlib.sha256(encode(patch)).digest()}
+        for digest, value in made.items():
+            if value != columns[digest][row]:
+                what = f"patch {index}: built again, its {digest} are {value.hex()}, its row says "
+                faults.append(Fault(file=name, what=what + columns[digest][row].hex()))
+        on_patch(1)
+    return faults

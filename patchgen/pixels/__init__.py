@@ -1,0 +1,1 @@
+"""Pixel arithmetic, bit-exact on every CPU: geometry, warp, color jitter, encoding."""

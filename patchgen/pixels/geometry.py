@@ -1,0 +1,245 @@
+"""Where in the photo a patch lies: crop, resize, rotation, shear and centre crop as one affine warp.
+
+The reference (Asano & Saeed 2023, arXiv 2112.00725, and its code) crops a square of half the short side,
+takes a random resized crop of that at √2 × size, applies a random affine map and crops the centre. All are
+affine, so one map leads from a pixel of the patch to a place in the photo, read once from an image pyramid.
+``warp`` does the reading.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from patchgen.errors import PatchgenError
+from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantise, sin_degrees
+from patchgen.pixels.pyramid import Pyramid, build_pyramid
+from patchgen.pixels.randomness import between
+
+Floats = npt.NDArray[np.float64]
+
+_ATTEMPTS = 10
+_DRAW_CROP, _DRAW_ANGLE, _DRAW_SHEAR, _DRAW_INNER, _DRAW_SHAPE = 0, 2, 3, 4, 6
+_DRAW_SOURCE, _DRAW_HFLIP, _DRAW_VFLIP = 26, 27, 28
+
+_ENLARGES_BELOW = 0.66
+"""Scale under which a patch may want the enlarged level: its number, 4 · log2(scale) rounded, is below -2."""
+
+_BYTES_A_PIXEL = 16
+"""Of a photo, in memory: three each for the levels (3.4 × the photo), two copies while the first is made."""
+
+POSITION_BITS = 10
+MATRIX_BITS = 24
+OFFSET_BITS = 12
+
+
+class Geometry(BaseModel):
+    """Ranges from which each patch's place is drawn, uniformly unless said otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    crop: Annotated[float, Field(gt=0, le=1, description="side of the first square, × the short side")]
+    area: Annotated[tuple[float, float], Field(description="area of the second crop, × the first")]
+    aspect: Annotated[tuple[float, float], Field(description="its width / height, uniform in logarithm")]
+    oversize: Annotated[float, Field(ge=1, le=4, description="pixels it is resized to, × size, rounded down")]
+    rotation: Annotated[float, Field(ge=0, le=180, description="± degrees")]
+    shear: Annotated[float, Field(ge=0, le=80, description="± degrees, along x")]
+    corners: Annotated[Literal["black", "photo"], Field(description="what lies beyond the second crop")]
+    hflip: Annotated[float, Field(ge=0, le=1, description="share of patches mirrored left to right")] = 0.0
+    vflip: Annotated[float, Field(ge=0, le=1, description="share of patches mirrored top to bottom")] = 0.0
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "Geometry":
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area is {list(self.area)}, expected 0 < low ≤ high ≤ 1")
+        if not 0.01 <= self.aspect[0] <= self.aspect[1] <= 100:
+            raise ValueError(f"aspect is {list(self.aspect)}, expected 0.01 ≤ low ≤ high ≤ 100")
+        return self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placements:
+    """The places of n patches. Lengths in photo pixels, angles in degrees, each array of shape (n,).
+
+    ``source`` is the photo's number. ``x``, ``y`` are the left and top edge of the crop; pixel i covers
+    [i, i + 1). ``level`` is the position in the pyramid's levels that is read, ``number`` that level's number.
+    ``matrix`` (n, 2, 3) maps a patch's pixel (column, row, 1) to pixel indices of the level; ``ratio`` (n, 2) is
+    a level's size / the photo's, across and down. ``polygon`` (n, 4, 2) is the crop's outline in the patch, in
+    pixel indices; ``clipped`` says whether a part of the patch lies outside it.
+    """
+
+    source: npt.NDArray[np.int64]
+    x: Floats
+    y: Floats
+    width: Floats
+    height: Floats
+    rotation: Floats
+    shear: Floats
+    hflip: npt.NDArray[np.bool_]
+    vflip: npt.NDArray[np.bool_]
+    level: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
+    ratio: Floats
+    matrix: Floats
+    polygon: Floats
+    clipped: npt.NDArray[np.bool_]
+
+    def columns(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The applied parameters, by the names they have in a shard's table."""
+        return {
+            "source": self.source,
+            "crop_x": self.x,
+            "crop_y": self.y,
+            "crop_width": self.width,
+            "crop_height": self.height,
+            "rotation": self.rotation,
+            "shear": self.shear,
+            "hflip": self.hflip,
+            "vflip": self.vflip,
+            "level": self.number,
+        }
+
+
+def build_pyramids(geometry: Geometry, size: int, photos: Sequence[npt.NDArray[np.uint8]]) -> tuple[Pyramid, ...]:
+    """The pyramids of ``photos`` with the levels that patches of ``size`` px may read.
+
+    Raises:
+        PatchgenError: there is too little memory for them.
+    """
+    pyramids = []
+    for photo in photos:
+        outer = geometry.crop * min(photo.shape[:2])
+        smallest = math.sqrt(geometry.area[0]) * outer / math.floor(geometry.oversize * size)
+        try:
+            pyramids.append(build_pyramid(photo, enlarge=smallest < _ENLARGES_BELOW))
+        except (MemoryError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+                raise
+            pixels, gigabytes = f"{photo.shape[1]}×{photo.shape[0]}", _BYTES_A_PIXEL * photo.size / 3 / 1e9
+            raise PatchgenError(
+                f"too little memory for a photo of {pixels} pixels and smaller copies of it, "
+                f"about {gigabytes:.1f} GB; scale it down or use a machine with more"
+            ) from error
+    return tuple(pyramids)
+
+
+def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Floats) -> Placements:
+    """Places for patches of ``size`` px from their draws, shape (n, ≥ 29) in [0, 1).
+
+    With several photos each patch comes from one of them, all equally likely.
+    """
+    source = np.floor(draws[:, _DRAW_SOURCE] * len(pyramids)).astype(np.int64)
+    photo_width, photo_height = np.array([(p.width, p.height) for p in pyramids])[source].T
+    outer = np.maximum(1.0, np.floor(geometry.crop * np.minimum(photo_width, photo_height)))
+    left = np.floor(draws[:, _DRAW_CROP] * (photo_width - outer + 1))
+    top = np.floor(draws[:, _DRAW_CROP + 1] * (photo_height - outer + 1))
+    width, height = _shapes(geometry, outer, draws)
+    x = quantise(left + draws[:, _DRAW_INNER] * (outer - width), POSITION_BITS)
+    y = quantise(top + draws[:, _DRAW_INNER + 1] * (outer - height), POSITION_BITS)
+    rotation = quantise(between(draws[:, _DRAW_ANGLE], -geometry.rotation, geometry.rotation), POSITION_BITS)
+    shear = quantise(between(draws[:, _DRAW_SHEAR], -geometry.shear, geometry.shear), POSITION_BITS)
+    hflip, vflip = draws[:, _DRAW_HFLIP] < geometry.hflip, draws[:, _DRAW_VFLIP] < geometry.vflip
+
+    side = math.floor(geometry.oversize * size)
+    level, number, ratio = _levels(pyramids, source, width * height / (side * side))
+    forward = _affine(rotation, shear, hflip, vflip)
+    # A warp reads backwards, so it needs the inverse; the determinant is 1 or, mirrored once, -1.
+    determinant = np.where(hflip ^ vflip, -1.0, 1.0)[:, None]
+    inverse = np.stack([forward[:, 3], -forward[:, 1], -forward[:, 2], forward[:, 0]], axis=1) * determinant
+    polygon, clipped = _outlines(forward, inverse, size, side)
+    return Placements(
+        source=source,
+        x=x,
+        y=y,
+        width=width,
+        height=height,
+        rotation=rotation,
+        shear=shear,
+        hflip=hflip,
+        vflip=vflip,
+        level=level,
+        number=number,
+        ratio=ratio,
+        matrix=_matrices(inverse, np.stack([x, y, width, height], axis=1), size, side, ratio),
+        polygon=polygon,
+        clipped=clipped,
+    )
+
+
+def _levels(
+    pyramids: Sequence[Pyramid], source: npt.NDArray[np.int64], area: Floats
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    """Position, number and ratios of the level nearest to each patch's scale, the square root of ``area``."""
+    # The level's number is 4 · log2(scale), rounded: the whole part of log2(area² · √2), with no rounded logarithm.
+    wanted = floor_log2(area * area * math.sqrt(2.0))
+    level, number, ratio = np.empty_like(source), np.empty_like(source), np.empty((len(source), 2))
+    for k, pyramid in enumerate(pyramids):
+        here = source == k
+        level[here] = pyramid.nearest(wanted[here])
+        number[here] = np.array(pyramid.numbers)[level[here]]
+        sizes = np.array([image.shape[1::-1] for image in pyramid.levels], dtype=np.float64)
+        ratio[here] = (sizes / (pyramid.width, pyramid.height))[level[here]]
+    return level, number, ratio
+
+
+def _affine(rotation: Floats, shear: Floats, hflip: npt.NDArray[np.bool_], vflip: npt.NDArray[np.bool_]) -> Floats:
+    """The map (n, 4), row by row, that shears, turns and then mirrors the resized crop about its centre.
+
+    M = diag(±1, ±1) · R(rotation) · [[1, -tan(shear)], [0, 1]].
+    """
+    sine, cosine = sin_degrees(rotation), cos_degrees(rotation)
+    slope = sin_degrees(shear) / cos_degrees(shear)
+    across, down = np.where(hflip, -1.0, 1.0), np.where(vflip, -1.0, 1.0)
+    rows = [across * cosine, across * (-cosine * slope - sine), down * sine, down * (-sine * slope + cosine)]
+    return np.stack(rows, axis=1)
+
+
+def _shapes(geometry: Geometry, outer: Floats, draws: Floats) -> tuple[Floats, Floats]:
+    """Width and height of the second crop: the first of ten tries that fits, else the tenth, cut to fit."""
+    shapes = draws[:, _DRAW_SHAPE : _DRAW_SHAPE + 2 * _ATTEMPTS]
+    area = between(shapes[:, :_ATTEMPTS], *geometry.area) * (outer * outer)[:, None]
+    log_low, log_high = math.log(geometry.aspect[0]), math.log(geometry.aspect[1])
+    # math.log may differ by an ulp between C libraries; 2**-40 is far above that, far below a pixel.
+    low, high = (round(value * 2**40) / 2**40 for value in (log_low, log_high))
+    aspect = exp(between(shapes[:, _ATTEMPTS:], low, high))
+    widths, heights = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    fits = (widths <= outer[:, None]) & (heights <= outer[:, None])
+    fits[:, -1] = True
+    chosen = np.argmax(fits, axis=1)
+    rows = np.arange(len(chosen))
+    smallest = 2.0**-POSITION_BITS
+    return (
+        np.clip(quantise(widths[rows, chosen], POSITION_BITS), smallest, outer),
+        np.clip(quantise(heights[rows, chosen], POSITION_BITS), smallest, outer),
+    )
+
+
+def _matrices(inverse: Floats, crop: Floats, size: int, side: int, ratio: Floats) -> Floats:
+    """Maps (n, 2, 3) from patch pixel indices to pixel indices of each patch's pyramid level.
+
+    Pixel i covers [i, i + 1) in every level, so its centre is at i + 0.5. The entries are short binary fractions:
+    their products with pixel indices are exact, fused or not.
+    """
+    scale = crop[:, 2:] / side * ratio
+    linear = quantise(inverse * np.repeat(scale, 2, axis=1), MATRIX_BITS)
+    middle = (size - 1) / 2
+    centre = (crop[:, :2] + crop[:, 2:] / 2) * ratio - 0.5
+    offset_x = quantise(centre[:, 0] - (linear[:, 0] + linear[:, 1]) * middle, OFFSET_BITS)
+    offset_y = quantise(centre[:, 1] - (linear[:, 2] + linear[:, 3]) * middle, OFFSET_BITS)
+    rows = [linear[:, 0], linear[:, 1], offset_x, linear[:, 2], linear[:, 3], offset_y]
+    return np.stack(rows, axis=1).reshape(-1, 2, 3)
+
+
+def _outlines(forward: Floats, inverse: Floats, size: int, side: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The resized crop's outline in patch pixel indices (n, 4, 2), and whether a patch reaches beyond it."""
+    middle = (size - 1) / 2
+    reach = (np.abs(inverse[:, 0::2]) + np.abs(inverse[:, 1::2])) * middle
+    clipped: npt.NDArray[np.bool_] = np.any(reach > side / 2 - 0.5, axis=1)
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=np.float64) * (side / 2)
+    across = forward[:, None, 0] * corners[:, 0] + forward[:, None, 1] * corners[:, 1]
+    down = forward[:, None, 2] * corners[:, 0] + forward[:, None, 3] * corners[:, 1]
+    return np.stack([across, down], axis=2) + middle, clipped

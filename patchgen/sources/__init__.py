@@ -1,0 +1,1 @@
+"""Where pixels come from: photos, synthetic images, packed images."""

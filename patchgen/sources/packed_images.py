@@ -1,0 +1,175 @@
+"""Images packed into a set: as they are where a set may hold them so, else fitted into squares of one size."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from manifests.errors import PatchSetError
+from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
+from manifests.format.digest import pixel_digest
+from manifests.format.schema import PACKED
+from manifests.limits import ImageFormat
+from manifests.untrusted.decode import Pixels
+from manifests.untrusted.images import as_a_set_holds_it, decode_patch
+from patchgen.errors import PatchgenError
+from patchgen.limits import MAX_SIDE, MAX_SIZE, MIN_SIZE
+from patchgen.pixels.encode import EncodingConfig, default_encoding, make_encoder
+from patchgen.pixels.geometry import Geometry, build_pyramids, place
+from patchgen.pixels.randomness import DRAWS
+from patchgen.pixels.warp import Warp
+
+_CHUNK = 64
+_LARGEST_SQUARE = Geometry(
+    crop=1, area=(1, 1), aspect=(1, 1), oversize=1, rotation=0, shear=0, corners="photo"
+)  # and draws of one half put it in the middle
+
+
+class AsFound(BaseModel):
+    """The encoding of files that somebody else encoded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: ImageFormat
+
+
+class PackRecipe(BaseModel):
+    """How a set was packed. ``fit``: ``none`` if files were copied, ``centre`` if squares were cut and scaled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Literal["packed"] = PACKED
+    version: Literal[1] = 1
+    fit: Literal["none", "centre"]
+    encoding: AsFound | EncodingConfig
+    profile: Literal["portable"] = "portable"
+
+    def pixels_json(self) -> dict[str, Any]:
+        """The part that decides pixels, as a manifest records it."""
+        return self.model_dump(mode="json", exclude={"encoding"})
+
+    def encoding_json(self) -> dict[str, Any]:
+        """The part that decides bytes, as a manifest records it."""
+        return self.encoding.model_dump(mode="json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What an image's header says: pixels, and its format if a set may hold those very bytes."""
+
+    width: int
+    height: int
+    format: str | None
+
+
+def form_of(content: bytes | Pixels, where: str) -> Form:
+    """The form of an image.
+
+    Raises:
+        PatchgenError: it is none.
+    """
+    if isinstance(content, bytes):
+        try:
+            (width, height), image_format = as_a_set_holds_it(content, where)
+        except PatchSetError as error:
+            raise PatchgenError(f"{error}; take it out or get it again, then pack into a new folder") from error
+        return Form(width=width, height=height, format=image_format)
+    return Form(width=content.shape[1], height=content.shape[0], format=None)
+
+
+def choose(
+    forms: set[Form], size: int | None, image_format: ImageFormat | None, where: str
+) -> tuple[PackRecipe, int]:
+    """How images of these forms are packed, and the pixels a side of the patches.
+
+    Files are copied where all have one format that a set may hold and are squares of one size, and nothing else
+    was asked for.
+
+    Raises:
+        PatchgenError: they have several sizes and none was asked for, or one that no set has.
+    """
+    sides = {(form.width, form.height) for form in forms}
+    square = next(iter(sides))[0] if len(sides) == 1 and next(iter(sides))[0] == next(iter(sides))[1] else None
+    if size is None and square is None:
+        width, height = min(sides)
+        of = f"of {len(sides)} sizes, such as" if len(sides) > 1 else "of"
+        raise PatchgenError(
+            f"{where}: images are {of} {width}×{height} px, expected squares of one size; give --size"
+        )
+    chosen = size or square or 0
+    if not MIN_SIZE <= chosen <= MAX_SIZE:
+        raise PatchgenError(f"{where}: images of {chosen} px, expected {MIN_SIZE} to {MAX_SIZE}; give --size")
+    formats = {form.format for form in forms}
+    found = next(iter(formats))
+    if chosen == square and len(formats) == 1 and found is not None and image_format in (None, found):
+        return PackRecipe(fit="none", encoding=AsFound.model_validate({"format": found})), chosen
+    return PackRecipe(fit="centre", encoding=default_encoding(image_format or "png")), chosen
+
+
+class PackMaker:
+    """Makes the patches of one shard from ``items``: images, and the SHA-256 each had when they were counted."""
+
+    def __init__(self, recipe: PackRecipe, size: int, items: Iterable[tuple[StoredImage, bytes]]) -> None:
+        self._recipe, self._size = recipe, size
+        self._items = list(items)
+        self._encode = None if isinstance(recipe.encoding, AsFound) else make_encoder(recipe.encoding)
+
+    def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Encoded bytes and raw pixel digest of each patch, in order, some at a time.
+
+        Raises:
+            PatchgenError: an image is damaged, or another than when the pack began.
+        """
+        for start in range(0, len(self._items), _CHUNK):
+            yield [self._packed(item, digest) for item, digest in self._items[start : start + _CHUNK]]
+
+    def columns(self) -> dict[str, Any]:
+        """The name of each image below the folder that was packed; bytes in it that are no text are escaped."""
+        names = (item.name.encode("utf-8", "backslashreplace") for item, _ in self._items)
+        return {"file": [name.decode("utf-8") for name in names]}
+
+    def _packed(self, item: StoredImage, digest: bytes) -> tuple[bytes, bytes]:
+        content = read_stored(item)
+        if content_digest(content) != digest:
+            raise PatchgenError(f"{item.where}: changed while it was packed; pack into a new folder")
+        if self._encode is None:
+            return _copied(content, item, self._size, self._recipe.encoding.format)
+        pixels = fit(_decoded(content, item), self._size)
+        return self._encode(pixels), pixel_digest(pixels)
+
+
+def content_digest(content: bytes | Pixels) -> bytes:
+    """SHA-256, raw, of a file's bytes, or of a record's pixels."""
+    data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
+    return hashlib.sha256(data).digest()
+
+
+def _decoded(content: bytes | Pixels, item: StoredImage) -> Pixels:
+    try:
+        pixels = pixels_of(content, item.where)
+    except PatchSetError as error:
+        raise PatchgenError(f"{error}; or take it out, then pack into a new folder") from error
+    if max(pixels.shape) > MAX_SIDE:
+        height, width = pixels.shape[:2]
+        raise PatchgenError(f"{item.where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
+    return pixels
+
+
+def _copied(content: bytes | Pixels, item: StoredImage, size: int, image_format: ImageFormat) -> tuple[bytes, bytes]:
+    if not isinstance(content, bytes):
+        raise TypeError(f"{item.where}: pixels are in no file that could be copied")
+    try:
+        return content, pixel_digest(decode_patch(content, item.where, size, image_format))
+    except PatchSetError as error:
+        raise PatchgenError(f"{error}; take it out or get it again, then pack into a new folder") from error
+
+
+def fit(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """The largest square in the middle of an image, scaled as a patch of a photo is: uint8 (size, size, 3)."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    pyramids = build_pyramids(_LARGEST_SQUARE, size, [pixels])
+    places = place(_LARGEST_SQUARE, size, pyramids, np.full((1, DRAWS), 0.5))
+    return Warp(_LARGEST_SQUARE, size, pyramids, places)[0]

@@ -1,0 +1,130 @@
+"""Source images made of numbers alone: noise, fractals, dead leaves. The same pixels on every machine.
+
+Only integer arithmetic and correctly rounded float64 operations touch a pixel, so such an image needs no download
+to be the same in two labs: its kind, size and seed are enough.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from manifests.support.files import write_atomically
+from patchgen.errors import PatchgenError
+from patchgen.pixels.randomness import to_unit
+
+Pixels = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+_STREAM = 2**32
+"""Far from the streams of recipes."""
+_SMALLEST_LEAF = 3.0
+_LAYERS = 5
+_FRACTALS = 240
+_POINTS = 4096
+_STEPS = 48
+_BURN_IN = 16
+_FIXED = 16
+"""Bits behind the point of a fractal's coordinates."""
+
+
+def make_source(kind: str, width: int, height: int, seed: int) -> Pixels:
+    """An RGB uint8 image of shape (height, width, 3)."""
+    return KINDS[kind](width, height, np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64)))
+
+
+def write_source(path: Path, pixels: Pixels) -> None:
+    """Write pixels as a PNG file, whole or not at all.
+
+    Raises:
+        PatchgenError: the name does not end in .png, or the file cannot be written.
+    """
+    if path.suffix.lower() != ".png":
+        raise PatchgenError(f"{path}: expected a name that ends in .png, which stores every pixel as it is")
+    good, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    if not good:
+        raise RuntimeError("OpenCV could not encode a PNG")
+    try:
+        write_atomically(path, data.tobytes())
+    except OSError as error:
+        raise PatchgenError(f"{path}: cannot be written: {error.strerror}; choose another --out") from error
+
+
+def _noise(width: int, height: int, philox: np.random.Philox) -> Pixels:
+    """Every byte uniform and independent, as the paper's "Noise" image."""
+    size = width * height * 3
+    words = philox.random_raw(-(-size // 8)).astype("<u8")
+    return words.view(np.uint8)[:size].reshape(height, width, 3).copy()
+
+
+def _dead_leaves(width: int, height: int, philox: np.random.Philox) -> Pixels:
+    """Discs that hide one another, radii by an inverse cube law: the occlusion model of natural images.
+
+    Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 2001.
+    """
+    largest = max(min(width, height) / 4, 2 * _SMALLEST_LEAF)
+    # A logarithm may differ by an ulp between machines; the count of leaves must not.
+    mean_area = round(2 * math.pi * _SMALLEST_LEAF**2 * math.log(largest / _SMALLEST_LEAF))
+    count = _LAYERS * width * height // mean_area + 1
+    words = philox.random_raw(4 * count)
+    draws = to_unit(words).reshape(count, 4)
+    radii = _SMALLEST_LEAF / np.sqrt(1 - draws[:, 0] * (1 - (_SMALLEST_LEAF / largest) ** 2))
+    xs, ys = np.floor(draws[:, 1] * width), np.floor(draws[:, 2] * height)
+    colours = words.reshape(count, 4)[:, 3].astype("<u8").view(np.uint8).reshape(count, 8)[:, :3]
+    image = np.full((height, width, 3), 128, dtype=np.uint8)
+    for radius, x, y, colour in zip(radii.tolist(), xs.tolist(), ys.tolist(), colours, strict=True):
+        left, right = max(int(x - radius), 0), min(int(x + radius) + 1, width)
+        top, bottom = max(int(y - radius), 0), min(int(y + radius) + 1, height)
+        across, down = np.arange(left, right) - x, np.arange(top, bottom) - y
+        image[top:bottom, left:right][down[:, None] ** 2 + across**2 <= radius**2] = colour
+    return image
+
+
+def _fractal(width: int, height: int, philox: np.random.Philox) -> Pixels:
+    """Attractors of random iterated function systems, scattered in random sizes and colours on black.
+
+    The chaos game of Barnsley (1988), with the kind of maps that FractalDB (Kataoka et al., ACCV 2020) draws.
+    """
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    for _ in range(_FRACTALS):
+        points = _attractor(philox)
+        place = philox.random_raw(4)
+        span = 16 + int(place[0] % max(min(width, height) * 3 // 4, 1))
+        low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+        scaled = (points - low) * span // np.maximum(high - low, 1)
+        xs = scaled[0] + int(place[1] % width) - span // 2
+        ys = scaled[1] + int(place[2] % height) - span // 2
+        seen = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
+        colour = place[3:].astype("<u8").view(np.uint8)[:3] | 64
+        image[ys[seen], xs[seen]] = colour
+    return image
+
+
+def _attractor(philox: np.random.Philox) -> Ints:
+    """Points (2, n) of the attractor of 2 to 8 random affine contractions, in steps of 2**-16."""
+    one = 1 << _FIXED
+    count = 2 + int(philox.random_raw(1)[0] % 7)
+    raw = (philox.random_raw(6 * count) >> np.uint64(64 - _FIXED - 1)).astype(np.int64).reshape(count, 6) - one
+    linear, shift = raw[:, :4].reshape(count, 2, 2), raw[:, 4:]
+    # Rows whose absolute sum is below one make a contraction; 7/8 keeps it from standing still.
+    sums = np.maximum(np.abs(linear).sum(axis=2, keepdims=True), one)
+    linear = linear * (one * 7 // 8) // sums
+    points = np.zeros((2, _POINTS), dtype=np.int64)
+    kept = []
+    for step in range(_STEPS):
+        chosen = (philox.random_raw(_POINTS) % np.uint64(count)).astype(np.int64)
+        points = ((linear[chosen] * points.T[:, None, :]).sum(axis=2) >> _FIXED).T + shift[chosen].T
+        if step >= _BURN_IN:
+            kept.append(points)
+    return np.concatenate(kept, axis=1)
+
+
+KINDS: dict[str, Callable[[int, int, Any], Pixels]] = {
+    "noise": _noise,
+    "fractal": _fractal,
+    "dead-leaves": _dead_leaves,
+}

@@ -1,0 +1,181 @@
+"""Decoded sets: the set's pixels wherever they are held, decoded once, believed only while they hash as they did."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import PIL
+import pytest
+import torch
+
+from distill.data import cache
+from distill.data.batches import Resident
+from distill.data.cache import open_source
+from distill.data.config import DataConfig
+from distill.data.decode import chunk_of
+from distill.data.stream import Streamed
+from distill.errors import DistillError
+from manifests import open_patchset
+from manifests.errors import PatchSetError
+from manifests.format.digest import pixel_digest, pixel_root
+
+CPU = torch.device("cpu")
+
+
+def load(shards: Path, **values: object) -> tuple[torch.Tensor, list[str]]:
+    said: list[str] = []
+    with open_source(open_patchset(shards), DataConfig.model_validate(values), 0, CPU, said.append) as source:
+        assert isinstance(source, Resident)
+        return source.samples, said
+
+
+def require_pixels(tensor: torch.Tensor, shards: Path) -> None:
+    manifest = open_patchset(shards).manifest
+    assert tensor.shape == (200, 32, 32, 3) and tensor.dtype == torch.uint8
+    assert pixel_root(pixel_digest(image.numpy()) for image in tensor) == manifest.pixel_root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "single-image-distillation"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("place", ["auto", "ram", "disk"])
+def test_the_pixels_are_the_sets(patchset_path: Path, folder: Path, place: str, workers: int) -> None:
+    first, said = load(patchset_path, cache=place, workers=workers)
+    require_pixels(first, patchset_path)
+    assert "3 verified shards" in said[0]
+    set_id = open_patchset(patchset_path).manifest.set_id
+    assert sorted(path.name for path in folder.iterdir()) == [f"{set_id}.json", f"{set_id}.rgb"]
+    again, said = load(patchset_path, cache=place, workers=workers)
+    require_pixels(again, patchset_path)
+    assert "decoded before" in said[0]
+    again.zero_()  # what a run does to its pixels must not reach the file
+    require_pixels(load(patchset_path, cache=place)[0], patchset_path)
+
+
+def test_a_set_decoded_before_needs_no_shard(patchset_path: Path, tmp_path: Path) -> None:
+    load(patchset_path)
+    (tmp_path / "only").mkdir()
+    shutil.copy(patchset_path / "manifest.json", tmp_path / "only")
+    require_pixels(load(tmp_path / "only")[0], patchset_path)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "note", "no note"])
+def test_a_damaged_file_is_decoded_again(patchset_path: Path, folder: Path, damage: str) -> None:
+    load(patchset_path)
+    path, note = (next(folder.glob(f"*.{suffix}")) for suffix in ("rgb", "json"))
+    if damage == "flip":
+        data = bytearray(path.read_bytes())
+        data[5000] ^= 1
+        path.write_bytes(data)
+    elif damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "note":
+        note.write_text("[")
+    else:
+        note.unlink()
+    tensor, said = load(patchset_path)
+    assert "verified shards" in said[0]
+    require_pixels(tensor, patchset_path)
+    assert "decoded before" in load(patchset_path)[1][0]
+
+
+def test_a_damaged_shard_is_refused_and_nothing_is_kept(patchset_path: Path, tmp_path: Path, folder: Path) -> None:
+    shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
+    data = bytearray((shards / "patches-000001.tar").read_bytes())
+    data[3000] ^= 1
+    (shards / "patches-000001.tar").write_bytes(data)
+    with pytest.raises(PatchSetError, match="sha256 is"):
+        load(shards)
+    assert not folder.exists()
+
+
+def test_no_room_on_the_disk(patchset_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(cache, "MARGIN", 1 << 60)
+    monkeypatch.setattr(cache, "free_memory", lambda: 1 << 62)
+    tensor, said = load(patchset_path)
+    require_pixels(tensor, patchset_path)
+    assert "not kept for the next run" in said[1] and not list(folder.iterdir())
+    with pytest.raises(DistillError, match=r"data\.cache disk: .*GB free.*another folder with data\.cache_dir"):
+        load(patchset_path, cache="disk")
+
+
+def test_what_does_not_fit_anywhere_is_streamed(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MARGIN", 1 << 62)
+    with open_source(open_patchset(patchset_path), DataConfig(), 0, CPU, print) as source:
+        assert isinstance(source, Streamed)
+
+
+def test_a_window_has_room(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = max(shard.n for shard in open_patchset(patchset_path).manifest.shards)
+    needed = 3 * largest * 32 * 32 * 3
+    for free, message in ((needed, None), (needed - 1, r"data\.window 1: patches of so many shards take .*lower it")):
+        monkeypatch.setattr(cache, "free_memory", lambda free=free: free)
+        config = DataConfig(cache="none", window=1)
+        if message is None:
+            with open_source(open_patchset(patchset_path), config, 0, CPU, print) as source:
+                assert isinstance(source, Streamed)
+        else:
+            with (
+                pytest.raises(DistillError, match=message),
+                open_source(open_patchset(patchset_path), config, 0, CPU, print),
+            ):
+                pass
+
+
+def test_chunks_have_a_size_in_bytes() -> None:
+    assert [chunk_of(size) for size in (1, 32, 64, 224, 1024, 4096)] == [512, 512, 512, 222, 10, 1]
+
+
+def test_a_disk_that_fills_while_the_file_is_made(
+    patchset_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    def full(handle: int, offset: int, length: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    tensor, said = load(patchset_path)
+    require_pixels(tensor, patchset_path)
+    assert "no space left" in said[1] and not list(folder.iterdir())
+
+
+def test_too_little_memory(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "free_memory", lambda: 0)
+    with pytest.raises(DistillError, match=r"data\.cache ram: too little memory"):
+        load(patchset_path, cache="ram")
+    with pytest.raises(DistillError, match=r"data\.cache gpu: no GPU"):
+        load(patchset_path, cache="gpu")
+    require_pixels(load(patchset_path)[0], patchset_path)  # on the disk
+
+
+def test_leftovers_of_killed_runs_go(patchset_path: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    dead, alive = folder / ".patchset-part-1-x.rgb", folder / ".patchset-part-2-x.rgb"
+    dead.touch()
+    with alive.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        load(patchset_path)
+        assert not dead.exists() and alive.exists()
+
+
+def test_another_decoder_decodes_again(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(patchset_path)
+    monkeypatch.setattr(PIL, "__version__", "99.0")
+    assert "verified shards" in load(patchset_path)[1][0]
+
+
+def test_the_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/sys/fs/cgroup/memory.max": "3000\n", "/sys/fs/cgroup/memory.current": "1000\n"}
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self: files.get(str(self)) or original(self))
+    assert cache.free_memory() == 2000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert cache.free_memory() > 2000
+
+
+def test_a_folder_of_ones_own(patchset_path: Path, tmp_path: Path, folder: Path) -> None:
+    load(patchset_path, cache_dir=str(tmp_path / "mine"))
+    assert len(list((tmp_path / "mine").iterdir())) == 2 and not folder.exists()

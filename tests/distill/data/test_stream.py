@@ -1,0 +1,191 @@
+"""Streamed sets: each step's patches are those its order names, from any step on, and a run resumes as exactly."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distill.data.workers as workers_module
+from distill.data.batches import Resident
+from distill.data.cache import open_source
+from distill.data.config import DataConfig
+from distill.data.stream import Streamed
+from distill.errors import DistillError
+from manifests import open_patchset
+from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import Stopping
+from tests.helpers.running import same
+
+CPU = torch.device("cpu")
+
+
+@contextmanager
+def stream(shards: Path, workers: int = 2, **values: Any) -> Iterator[Streamed]:
+    config = DataConfig.model_validate({"cache": "none", "batch_size": 30, "workers": workers} | values)
+    with open_source(open_patchset(shards), config, 3, CPU, lambda line: None) as source:
+        assert isinstance(source, Streamed)
+        yield source
+
+
+@pytest.fixture
+def pixels(patchset_path: Path) -> torch.Tensor:
+    with open_source(open_patchset(patchset_path), DataConfig(workers=0), 0, CPU, lambda line: None) as source:
+        assert isinstance(source, Resident)
+        return source.samples
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_each_step_has_the_pixels_its_order_names(
+    patchset_path: Path, pixels: torch.Tensor, workers: int, window: int
+) -> None:
+    with stream(patchset_path, workers, window=window) as source:
+        for step in [*range(15), 3, 4, 40]:  # two epochs, back to the middle, and far ahead
+            assert torch.equal(source.images(step), pixels[source.order.batch(step)])
+
+
+def test_a_batch_larger_than_the_set(patchset_path: Path, pixels: torch.Tensor) -> None:
+    with stream(patchset_path, 1, batch_size=700, window=1) as source:
+        for step in range(3):
+            assert torch.equal(source.images(step), pixels[source.order.batch(step)])
+
+
+def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> None:
+    shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
+    path = shards / "patches-000001.tar"
+    data = path.read_bytes()
+    with pytest.raises(DistillError, match=r"patches-000001\.tar: .*get the set again"), stream(shards) as source:
+        path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # after it was verified, the members end early
+        for step in range(8):
+            source.images(step)
+
+
+def processes(source: Streamed) -> list[Any]:
+    assert source._reader is not None
+    return [member.process for member in source._reader._workers._members]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_decoding_process_that_is_killed(patchset_path: Path, workers: int, number: signal.Signals) -> None:
+    message = f"a decoding process was killed by {number.name}, "
+    with pytest.raises(DistillError, match=message), stream(patchset_path, workers, window=1) as source:
+        source.images(0)
+        os.kill(processes(source)[-1].pid, number)
+        for step in range(1000):
+            source.images(step)
+
+
+def test_a_killed_process_ends_the_run_before_the_window_that_is_ready(patchset_path: Path) -> None:
+    with pytest.raises(DistillError, match="killed by SIGKILL"), stream(patchset_path, window=1) as source:
+        source.images(0)
+        while not source._reader._ready.full():
+            time.sleep(0.01)
+        os.kill(processes(source)[0].pid, signal.SIGKILL)
+        while True:
+            source.images(0)  # of the window in use
+
+
+def test_a_process_that_is_stuck(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "PATIENCE_SECONDS", 0.4)
+    with pytest.raises(DistillError, match="sent nothing for"), stream(patchset_path, window=1) as source:
+        source.images(0)
+        for process in (stuck := processes(source)):
+            os.kill(process.pid, signal.SIGSTOP)
+        for step in range(1000):
+            source.images(step)
+    assert all(process.exitcode == -signal.SIGKILL for process in stuck)
+
+
+def test_a_process_that_cannot_start(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with (
+        pytest.raises(DistillError, match=r"data\.workers 2: .* cannot start: .*; lower it"),
+        stream(patchset_path) as source,
+    ):
+        source.images(0)
+
+
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_decoding_takes_nothing_of_shared_memory(
+    patchset_path: Path, pixels: torch.Tensor, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's /dev/shm may be small, read-only or missing."""
+
+    def refuse(*values: Any, **options: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    monkeypatch.setattr(torch.UntypedStorage, "_new_using_fd_cpu", refuse)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)
+    config = DataConfig(cache=cache, cache_dir=tmp_path / "new", batch_size=30)
+    with open_source(open_patchset(patchset_path), config, 3, CPU, lambda line: None) as source:
+        assert torch.equal(source.images(2), pixels[source.order.batch(2)])
+
+
+STREAM = """
+import sys, torch
+import distill.data.workers as workers_module
+from distill.data.cache import open_source
+from distill.data.config import DataConfig
+from manifests import open_patchset
+config = DataConfig(cache="none", batch_size=100)
+with open_source(open_patchset(sys.argv[1]), config, 3, torch.device("cpu"), print) as source:
+    source.images(0)
+    print("reading", flush=True)
+    while len(sys.argv) > 2:
+        source.images(0)
+"""
+
+
+def test_a_small_shared_memory(patchset_path: Path) -> None:
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    try:
+        subprocess.run([*alone, mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine lets nobody mount a small /dev/shm")
+    command = [*alone, f'{mount} && exec "$@"', "sh", sys.executable, "-c", STREAM, str(patchset_path)]
+    assert "reading" in subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_no_process_outlives_the_program(patchset_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", STREAM, str(patchset_path), "forever"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
+        assert program.stdout is not None
+        while not program.stdout.readline().startswith("reading"):
+            pass
+        program.send_signal(number)
+        assert program.communicate(timeout=60) == ("", None)  # the end, when no process holds the pipe any more
+
+
+def test_a_streamed_run_resumes_exactly(
+    run_distill: Program,
+    arguments: list[Any],
+    tmp_path: Path,
+    stopping: Stopping,
+) -> None:
+    sets = ["--set", "data.cache=none", "--set", "data.window=2", "--set", "train.epochs=2"]
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    assert not (tmp_path / "cache").exists()
+    cut = tmp_path / "cut"
+    with stopping(17):
+        assert_one_line(run_distill(*arguments, cut, *sets), "stopped at step 18", status=130)
+    resident = run_distill(*arguments, cut, *sets, "--set", "data.cache=ram", "--resume")
+    assert_one_line(resident, "belongs to a run with view")
+    assert run_distill(*arguments, cut, *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", cut)

@@ -1,0 +1,48 @@
+"""How torch's threads wait: OpenMP itself, as it is loaded with torch, tells what it was told."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill.runtime.openmp import SPIN_COUNT
+
+NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+PROGRAM = ["-m", "distill", "configs", "--keys", "train"]  # which loads torch
+LIBRARY = ["-c", "import distill.models"]
+
+
+def spin_count(call: list[str], chosen: dict[str, str]) -> int:
+    """The spin count of the OpenMP that a Python process loads, for a user whose environment has ``chosen``."""
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
+    run = subprocess.run([sys.executable, *call], env=environment, capture_output=True, text=True, check=True)
+    found = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", run.stderr)
+    if not found:
+        pytest.skip("torch comes with another OpenMP than libgomp here")
+    assert len(found) == 1, run.stderr
+    return int(found[0])
+
+
+@pytest.mark.parametrize("call", [PROGRAM, LIBRARY], ids=["program", "library"])
+def test_threads_spin_for_a_short_time(call: list[str]) -> None:
+    assert spin_count(call, {}) == SPIN_COUNT
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"GOMP_SPINCOUNT": "77"}, 77),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, 0),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, 30_000_000_000),
+    ],
+)
+def test_what_the_user_chose_stays(chosen: dict[str, str], expected: int) -> None:
+    assert spin_count(LIBRARY, chosen) == expected
+
+
+def test_the_readme_says_it() -> None:
+    assert f"`GOMP_SPINCOUNT={SPIN_COUNT}`" in (Path(__file__).parents[3] / "README.md").read_text()

@@ -1,0 +1,44 @@
+"""Half precision where the hardware has it."""
+
+import pytest
+import torch
+
+import distill.runtime.precision
+from distill.runtime.precision import autocast, choose_precision, cpu_has
+
+CPU = torch.device("cpu")
+X86 = "processor\t: 0\nflags\t\t: fpu avx512f {}\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
+
+
+@pytest.mark.parametrize(
+    ("info", "bf16", "fp16"),
+    [
+        (X86.format("avx512_bf16"), True, False),
+        (X86.format("amx_bf16 avx512_fp16"), True, True),
+        (X86.format(""), False, False),
+        (ARM.format("asimdhp bf16"), True, True),
+        (ARM.format(""), False, False),
+        ("", False, False),
+    ],
+)
+def test_what_the_system_says(monkeypatch: pytest.MonkeyPatch, info: str, bf16: bool, fp16: bool) -> None:
+    monkeypatch.setattr(distill.runtime.precision, "_cpuinfo", lambda: info)
+    assert (cpu_has("bf16"), cpu_has("fp16")) == (bf16, fp16)
+    said: list[str] = []
+    assert choose_precision("auto", CPU, said.append) == ("bf16" if bf16 else "fp32") and not said
+    assert choose_precision("fp16", CPU, said.append) == "fp16" and len(said) == (not fp16)
+    assert choose_precision("fp32", CPU, said.append) == "fp32" and len(said) == (not fp16)
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_an_older_gpu_takes_fp16(monkeypatch: pytest.MonkeyPatch, has: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    assert choose_precision("auto", torch.device("cuda"), [].append) == expected
+
+
+def test_autocast_is_of_the_precision() -> None:
+    linear = torch.nn.Linear(2, 2)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)):
+        with autocast(CPU, precision):
+            assert linear(torch.ones(1, 2)).dtype == dtype

@@ -1,0 +1,111 @@
+"""``distill train`` under ``torchrun``, as processes: the run of one, whoever is killed or stopped in between."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.distill.conftest import CONFIG
+from tests.helpers.running import rows
+
+
+class Launch:
+    """``distill train`` by ``torchrun`` on CPUs, or as one process, in float64 or as it is."""
+
+    def __init__(self, arguments: list[Any], out: Path) -> None:
+        self._arguments, self.out = arguments, out
+
+    def start(self, world: int, *more: str, module: str = "tests.helpers.doubled", cut: bool = False) -> Any:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+        launcher += ["--max-restarts", str(int(cut))]
+        command = [sys.executable, *(launcher if world > 1 else []), "-m", module, *map(str, self._arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"CUT": "1"} if cut else {})
+        return subprocess.Popen(
+            [*command, str(self.out), *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def said(process: Any) -> tuple[int, list[str]]:
+    """Exit status of a launch, and what ``distill`` itself wrote to stderr."""
+    try:
+        _, err = process.communicate(timeout=300)
+    finally:
+        process.terminate()
+    return process.returncode, [line for line in err.splitlines() if "distill: " in line]
+
+
+@pytest.fixture(scope="module")
+def launches(
+    patchset_path: Path, teacher_path: Path, eval_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Launch]:
+    """Launches of one config into folders: two hundred steps of nine small samples, each with its own CutMix box."""
+    folder = tmp_path_factory.mktemp("ranks")
+    config = CONFIG | {
+        "augment": {"pad_crop": 0, "resized_crop": [0.3, 1], "size": 8, "cutmix_alpha": 1, "cutmix_box": "sample"},
+        "data": {"batch_size": 9, "workers": 2, "cache_dir": str(folder / "cache")},
+        "train": {"samples": 1800, "precision": "fp32", "log_steps": 1, "ema": 0.9},
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    base = ["train", "--shards", patchset_path, "--config", folder / "small.yaml", "--teacher", teacher_path]
+    return lambda name: Launch([*base, "--eval", eval_path, "--device", "cpu", "--out"], folder / name)
+
+
+@pytest.fixture(scope="module")
+def whole(launches: Callable[[str], Launch]) -> Path:
+    """The run of one process."""
+    launch = launches("whole")
+    assert said(launch.start(1)) == (0, [])
+    return launch.out
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Every loss, and what the student is worth."""
+    losses, others = ([row["loss"] for row in rows(run)] for run in (first, second))
+    assert len(losses) == len(others) == 200
+    assert losses == pytest.approx(others, rel=1e-8)
+    summary, other = (json.loads((run / "summary.json").read_text()) for run in (first, second))
+    assert summary["samples_seen"] == other["samples_seen"] == 1800
+    for key in ("student_top1", "student_per_class", "teacher_top1", "teacher_per_class", "agreement"):
+        assert summary[key] == other[key]
+    assert summary["kl_to_teacher"] == pytest.approx(other["kl_to_teacher"], rel=1e-6)
+
+
+def test_two_ranks_train_as_one_process(launches: Callable[[str], Launch], whole: Path) -> None:
+    launch = launches("two")
+    assert said(launch.start(2)) == (0, [])
+    assert_same_run(whole, launch.out)
+    assert json.loads((launch.out / "summary.json").read_text())["environment"]["ranks"] == 2
+
+
+def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
+    launches: Callable[[str], Launch], whole: Path
+) -> None:
+    """``torchrun`` starts all ranks again when one dies; stopped later, the run is ended by a single process."""
+    launch = launches("cut")
+    status, lines = said(launch.start(2, "--resume", "--set", "train.checkpoint_seconds=0.1", cut=True))
+    assert status and len(lines) == 2, lines
+    assert "another rank has ended" in lines[0]
+    assert "stopped at step 61 of 200; run the same command with --resume" in lines[1]
+    assert not (launch.out / "summary.json").exists()
+    again = launch.start(1, "--resume")
+    out, _ = again.communicate(timeout=300)
+    assert again.returncode == 0 and "'ranks': 2}: weights will differ in rounding" in out
+    assert_same_run(whole, launch.out)
+
+
+def test_what_is_wrong_is_said_once(launches: Callable[[str], Launch]) -> None:
+    launch = launches("wrong")
+    status, lines = said(launch.start(2, "--set", "data.batch_size=3", module="distill"))
+    assert status and len(lines) == 1 and "data.batch_size 3: too small for 2 ranks" in lines[0], lines
+    assert not launch.out.exists()

@@ -1,0 +1,178 @@
+"""Weight files and teachers: round trip, published forms, and one line for each thing that can be wrong."""
+
+import fractions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill.config.schema import NetworkConfig
+from distill.errors import DistillError
+from distill.models import build_model
+from distill.targets.teacher import TeacherConfig, load_teacher, normalisation
+from distill.weights.files import load_weights, save_weights, state_digest
+from distill.weights.load import count_classes
+from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import MEAN, STD
+
+CPU = torch.device("cpu")
+
+
+def config(path: Path | None, **changes: object) -> TeacherConfig:
+    return TeacherConfig(**({"arch": "resnet8", "num_classes": 4, "weights": path} | changes))
+
+
+def test_round_trip(teacher_path: Path) -> None:
+    weights = load_weights(teacher_path)
+    assert (weights.arch, weights.num_classes, weights.mean, weights.std) == ("resnet8", 4, MEAN, STD)
+    assert count_classes(weights, "resnet8") == 4
+    teacher = load_teacher(config(teacher_path), CPU)
+    assert all(torch.equal(teacher.model.state_dict()[k], v) for k, v in weights.held.items())
+    assert not teacher.model.training
+    assert not any(p.requires_grad for p in teacher.model.parameters())
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
+def test_published_pytorch_files(teacher_path: Path, tmp_path: Path, wrap) -> None:
+    state = load_weights(teacher_path).held
+    torch.save(wrap(state), tmp_path / "t.th")
+    teacher = load_teacher(config(tmp_path / "t.th", mean=MEAN, std=STD), CPU)
+    assert torch.equal(teacher.model.conv1.weight, state["conv1.weight"])
+    with pytest.raises(DistillError, match=r"set teacher\.mean"):
+        load_teacher(config(tmp_path / "t.th"), CPU)
+
+
+class Code:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("ran code",)
+
+
+def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": Code()}, tmp_path / "evil.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "junk.safetensors").write_bytes(b"\xff" * 100)
+    for name in ("evil.pt", "list.pt", "junk.pt", "empty.pt", "junk.safetensors"):
+        with pytest.raises(DistillError) as caught:
+            load_weights(tmp_path / name)
+        assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)
+    assert "ran code" not in capsys.readouterr().out
+    torch.save({"model": {}, "opt": fractions.Fraction(1, 2)}, tmp_path / "options.pt")
+    with pytest.raises(
+        DistillError, match=r"options\.pt: asks for fractions\.Fraction, which is no tensor and might"
+    ):
+        load_weights(tmp_path / "options.pt")
+    with pytest.raises(DistillError, match="no such weight file"):
+        load_weights(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"weights": None}, "give the teacher's weight file with --teacher"),
+        ({"num_classes": 10}, "has 4 classes, but num_classes is 10"),
+        ({"arch": "resnet20"}, "holds a resnet8, but the config or --arch says resnet20"),
+        ({"mean": (0.1, 0.1, 0.1)}, "says its mean is (0.5, 0.4, 0.3), but teacher.mean is (0.1, 0.1, 0.1)"),
+    ],
+)
+def test_a_teacher_that_does_not_fit(teacher_path: Path, changes: dict[str, object], part: str) -> None:
+    with pytest.raises(DistillError) as caught:
+        load_teacher(config(teacher_path, **changes), CPU)
+    assert part in str(caught.value)
+
+
+def test_plain_files_that_do_not_fit(teacher_path: Path, tmp_path: Path) -> None:
+    state = load_weights(teacher_path).held
+    torch.save(state, tmp_path / "t.pt")
+    with pytest.raises(DistillError, match="has 4 classes, but num_classes is 5"):
+        load_teacher(config(tmp_path / "t.pt", num_classes=5), CPU)
+    with pytest.raises(DistillError, match=r"is not a resnet14: lacks layer1\.1\.bn1\.bias \(and \d+ more\)"):
+        load_teacher(config(tmp_path / "t.pt", arch="resnet14"), CPU)
+
+
+def test_metadata_that_is_damaged(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    tensors = build_model("resnet8", 2).state_dict()
+    safetensors.torch.save_file(tensors, tmp_path / "t.safetensors", {"mean": "0.1,0.2"})
+    with pytest.raises(DistillError, match="metadata is damaged"):
+        load_weights(tmp_path / "t.safetensors")
+
+
+def test_bfloat16_weights_load_and_have_a_digest(tmp_path: Path) -> None:
+    model = build_model("resnet8", 2).bfloat16()
+    save_weights(tmp_path / "b.safetensors", model, arch="resnet8", num_classes=2, mean=MEAN, std=STD)
+    loaded = load_teacher(config(tmp_path / "b.safetensors", num_classes=2), CPU).model
+    assert state_digest(loaded) == state_digest(model.float()) != state_digest(build_model("resnet8", 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean", (0.1, float("nan"), 0)),
+        ("mean", (-0.1, 0.5, 0.5)),
+        ("mean", (125.3, 123.0, 113.9)),
+        ("std", (0.2, 0.0, 0.2)),
+        ("std", (-1, 1, 1)),
+        ("std", (63, 62, 66.7)),
+        ("std", (float("inf"), 1, 1)),
+    ],
+)
+def test_normalisation_must_make_sense(teacher_path: Path, tmp_path: Path, name: str, value: tuple) -> None:
+    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
+    values = {"mean": MEAN, "std": STD} | {name: value}
+    with pytest.raises(DistillError, match=f"--{name} is "):
+        normalisation(load_weights(tmp_path / "t.pt"), values["mean"], values["std"], prefix="--")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ((0, 0, 0), (1, 1, 1)),
+        ((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)),  # a network that takes values of 0 to 255
+        ((127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)),  # EfficientNet-Lite
+        ((0.485, 0.456, 0.406), (1 / 255, 1 / 255, 1 / 255)),  # Caffe's: the mean subtracted from 0 to 255
+    ],
+)
+def test_normalisations_that_people_use(teacher_path: Path, tmp_path: Path, mean: Any, std: Any) -> None:
+    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
+    assert normalisation(load_weights(tmp_path / "t.pt"), mean, std, prefix="--") == (mean, std)
+    assert NetworkConfig(arch="resnet8", num_classes=4, mean=mean, std=std).mean == mean
+
+
+BIG_MEAN = "expected numbers from 0 to 1, of RGB in [0, 1]; divide values of RGB in 0 to 255 by 255"
+
+
+def test_a_mean_of_0_to_255_is_refused_wherever_one_is_given(
+    run_distill: Program, teacher_path: Path, tmp_path: Path
+) -> None:
+    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
+    given = ["--arch", "resnet8", "--mean", "125.3,123.0,113.9", "--std", "63,62,66.7"]
+    for command in (
+        ["eval", "--weights", tmp_path / "t.pt", "--data", tmp_path],
+        ["convert", tmp_path / "t.pt", "--out", tmp_path / "o.safetensors"],
+        ["visualize", tmp_path / "t.pt"],
+    ):
+        assert_one_line(run_distill(*command, *given), "mean is 125.3, 123, 113.9, " + BIG_MEAN, status=2)
+    settings = ["--set", "teacher.mean=[125.3,123.0,113.9]", "--set", "network.mean=[125.3,123.0,113.9]"]
+    for command, setting in (("train", settings[:2]), ("teacher", settings[2:])):
+        name = "fast-cifar" if command == "train" else "teacher-cifar10-resnet56"
+        where = ["--shards" if command == "train" else "--data", tmp_path]
+        assert_one_line(run_distill(command, *where, "--config", name, *setting), BIG_MEAN)
+    model = build_model("resnet8", 4)
+    save_weights(
+        tmp_path / "big.safetensors", model, arch="resnet8", num_classes=4, mean=(125.3, 123, 113.9), std=STD
+    )
+    with pytest.raises(DistillError, match=r"big\.safetensors: its mean is 125\.3, 123, 113\.9, expected"):
+        load_teacher(config(tmp_path / "big.safetensors"), CPU)
+
+
+def test_weights_that_are_not_finite(teacher_path: Path, tmp_path: Path) -> None:
+    state = load_weights(teacher_path).held
+    state["linear.bias"][1] = float("nan")
+    torch.save(state, tmp_path / "t.pt")
+    with pytest.raises(DistillError, match=r"linear\.bias is no plain tensor of finite numbers"):
+        load_teacher(config(tmp_path / "t.pt", mean=MEAN, std=STD), CPU)

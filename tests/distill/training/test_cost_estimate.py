@@ -1,0 +1,52 @@
+"""What a run costs, told before it starts."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distill.commands.train
+from distill.commands.train import estimate_run
+from distill.commands.train_teacher import estimate_teaching
+from distill.config.schema import Config, SupervisedConfig
+from distill.training.cost_estimate import duration, size_of
+from tests.conftest import Program
+from tests.distill.conftest import CONFIG, TEACHER
+from tests.helpers.running import same
+
+CPU = torch.device("cpu")
+
+
+def config(**train: Any) -> Config:
+    return Config.model_validate(CONFIG | {"train": {"precision": "fp32"} | train})
+
+
+def test_what_a_run_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.training.cost_estimate._step_seconds", lambda loop: [loop.train_step(0), 0.5][1])
+    cost = estimate_run(config(epochs=10), 1000, 32, CPU)
+    assert cost.seconds == 625 * 0.5 and cost.images_per_second == 32
+    assert cost.decoded == 1000 * 32 * 32 * 3 and cost.memory > cost.decoded
+    numbers = 78_042 + 5 * 2 * 16  # about a ResNet-8; Adam has two more of each parameter
+    assert 7 * 3.5 * numbers < cost.disk < 7 * 4.5 * numbers
+    assert str(cost).startswith("about 5 min, ")
+    labelled = estimate_teaching(SupervisedConfig.model_validate(TEACHER), 60, 32, CPU)
+    assert labelled.seconds == 6 * 0.5 and labelled.decoded == 0 and labelled.disk < cost.disk
+
+
+def test_an_estimate_changes_no_run(
+    arguments: list[Any], run_distill: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "estimated" not in run_distill(*arguments, tmp_path / "without").out
+    monkeypatch.setattr(distill.commands.train, "WORTH_STEPS", 1)
+    result = run_distill(*arguments, tmp_path / "with")
+    assert re.search(r"^estimated: about \d+ s, .* of memory, \d+ MB of disk$", result.out, re.MULTILINE)
+    assert same(tmp_path / "with", tmp_path / "without")
+
+
+def test_amounts_as_people_say_them() -> None:
+    assert [duration(t) for t in (0.4, 99.4, 100, 5900, 6000, 360_000)] == [
+        *("0 s", "99 s", "2 min", "98 min", "1 h 40 min", "100 h 00 min")
+    ]
+    assert [size_of(n) for n in (0, 5_000_000, 999_000_000, 1_500_000_000)] == ["0 MB", "5 MB", "999 MB", "1.5 GB"]

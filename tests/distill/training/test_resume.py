@@ -1,0 +1,256 @@
+"""Runs that stop and go on: at a signal, a kill, a crash; and which run may go on where."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import distill.commands.train
+import distill.training.resume
+import distill.training.run_dir
+import distill.training.trainer
+import distill.weights.torch_files
+from distill.models import build_model
+from distill.runtime.compile import Engine
+from distill.weights.files import save_weights
+from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import MEAN, STD, Stopping, png, write_tar
+from tests.helpers.running import same, timeless
+
+
+def test_two_runs_of_one_seed_are_equal(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run_distill(*arguments, tmp_path / name, "--set", f"train.seed={seed}").status == 0
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+SCHEDULES = {
+    "constant": [],
+    "cosine": [],
+    "onecycle": [],
+    "milestones": ["--set", "optim.milestones=[0.3, 0.7]", "--set", "optim.warmup=0.2"],
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_stopped_run_resumes_exactly(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, schedule: str
+) -> None:
+    """SIGTERM in the middle of a log interval saves; the resumed run ends as the uninterrupted one does."""
+    sets = ["--set", f"optim.schedule={schedule}", *SCHEDULES[schedule], "--set", "train.epochs=2"]
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    with stopping(7):
+        stopped = run_distill(*arguments, tmp_path / "cut", *sets)
+    assert_one_line(stopped, "stopped at step 8 of 25", "--resume", status=130)
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+def test_a_killed_run_resumes_exactly(arguments: list[Any], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "distill", *map(str, arguments)]
+    sets = ["--set", "train.epochs=4", "--set", "train.checkpoint_seconds=0.001", "--resume"]
+    subprocess.run([*command, tmp_path / "whole", *sets], check=True, capture_output=True)
+    run = subprocess.Popen([*command, tmp_path / "cut", *sets], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    run.kill()
+    run.wait()
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    subprocess.run([*command, tmp_path / "cut", *sets], check=True, capture_output=True)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+def test_resume_refuses_another_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert run_distill(*arguments, out).status == 0
+    assert_one_line(run_distill(*arguments, out), "is not empty", "--resume")
+    finished = run_distill(*arguments, out, "--resume")
+    assert finished.status == 0 and "already finished" in finished.out
+    (out / "summary.json").unlink()
+    assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
+    student = (out / "student.safetensors").read_bytes()
+    damaged = bytearray((out / "checkpoint.pt").read_bytes())
+    damaged[len(damaged) // 2] ^= 16  # in the middle of a weight, where torch does not look
+    (out / "checkpoint.pt").write_bytes(damaged)
+    resumed = run_distill(*arguments, out, "--resume")
+    assert resumed.status == 0 and "checkpoint.pt: damaged" in resumed.out and "going on from" in resumed.out
+    assert (out / "student.safetensors").read_bytes() == student
+    (out / "student.safetensors").write_bytes(student[:-1])
+    again = run_distill(*arguments, out, "--resume")
+    assert again.status == 0 and "student.safetensors: missing or damaged; it is made again" in again.out
+    assert (out / "student.safetensors").read_bytes() == student
+    (out / "summary.json").unlink()
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (out / name).write_bytes(b"torn")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.pt: damaged")
+
+
+@pytest.fixture
+def other_path(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
+    """The evaluation data with one label changed."""
+    members = []
+    for i, (image, label) in enumerate(zip(*images, strict=True)):
+        members += [(f"{i:04d}.cls", str(0 if i == 3 else label).encode()), (f"{i:04d}.png", png(image))]
+    return write_tar(tmp_path / "other.tar", members)
+
+
+def test_figures_of_a_finished_run_are_not_taken_for_those_of_other_data(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert run_distill(*arguments, out).status == 0
+    same_data = run_distill(*arguments, out, "--resume")
+    assert same_data.status == 0 and "evaluation data" not in same_data.out
+    arguments[arguments.index("--eval") + 1] = other_path
+    result = run_distill(*arguments, out, "--resume")
+    command = f"distill eval --weights {out / 'student.safetensors'} --data {other_path}"
+    assert result.status == 0
+    assert f"its figures are of other evaluation data than {other_path}; of this: {command}\n" in result.out
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps(summary | {"student_top1": None}))
+    assert f"it was not evaluated: {command}\n" in run_distill(*arguments, out, "--resume").out
+
+
+def test_seeds_that_differ_in_more_are_refused_before_they_run(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
+) -> None:
+    out = tmp_path / "seeds"
+    given = [*arguments, out, "--resume", "--seeds"]
+    assert run_distill(*given, "0").status == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    longer = tmp_path / "longer.safetensors"
+    torch.manual_seed(4)
+    save_weights(longer, build_model("resnet8", 4), arch="resnet8", num_classes=4, mean=MEAN, std=STD)
+    for seeds in ("1", "1,0"):
+        for more, part in (
+            (["--set", "optim.lr=0.01"], "optim.lr was 0.004, is now 0.01"),
+            (["--set", "data.view_seed=0"], "data.view_seed was nothing, is now 0"),
+            (["--eval", other_path], "evaluation images and labels (eval_sha256) was "),
+            (["--teacher", longer], "teacher's file (teacher_sha256) was "),
+        ):
+            result = run_distill(*given, seeds, *more)
+            assert_one_line(result, f"{out / 'seed0'}: {part}", "a mean is over seeds that share it; choose")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert run_distill(*given, "0,1", "--set", "train.log_steps=2", "--set", "eval.every=32").status == 0
+    for folder in ("seed0", "seed1"):
+        path = out / folder / "summary.json"
+        text = path.read_text()
+        path.write_text(json.dumps(json.loads(text) | {"eval_sha256": "0" * 64}))
+        result = run_distill(*given, "0,1")
+        assert result.status == 1 and "eval_sha256" in result.err and "choose another --out" in result.err
+        path.write_text(text)
+
+
+def test_resume_leaves_a_folder_that_is_no_run_alone(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "config.yaml").write_text("precious")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "no run to go on with")
+    assert [(p.name, p.read_text()) for p in out.iterdir()] == [("config.yaml", "precious")]
+
+
+def test_a_network_with_dropout_resumes_exactly(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping
+) -> None:
+    sets = ["--set", "student.arch=torchvision/mobilenet_v2", "--set", "train.samples=96"]
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    with stopping(2):
+        assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_fp16_resumes_with_its_loss_scale(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss far above float16's range: without a scale that fell, and was kept, no step would move a weight."""
+    sets = ["--set", "train.precision=fp16", "--set", "train.samples=112"]
+    make_loss = distill.commands.train.make_loss
+    monkeypatch.setattr(distill.commands.train, "make_loss", lambda config: lambda s, t: 64 * make_loss(config)(s, t))
+    assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
+    with stopping(3):
+        assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
+    scaler = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["scaler"]
+    assert scaler["scale"] < 2**16
+    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_killed_in_its_first_checkpoint_begins_again(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".patchset-part-77-checkpoint.pt").write_bytes(b"half")
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    assert not list((tmp_path / "run").glob(".patchset-part-*"))
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stopping(5):
+        assert run_distill(*arguments, tmp_path / "run").status == 130
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+
+    def deny(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill.weights.torch_files, "is_archive", deny)
+        refused = run_distill(*arguments, tmp_path / "run", "--resume")
+    assert_one_line(refused, "checkpoint.pt: cannot be read: Permission denied")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+def test_a_compiler_that_went_is_told(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(self: Engine, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
+        self.compiled.append("student")
+        return model
+
+    with monkeypatch.context() as patch, stopping(5):
+        patch.setattr(Engine, "student", compiled)
+        assert run_distill(*arguments, tmp_path / "run").status == 130
+    resumed = run_distill(*arguments, tmp_path / "run", "--resume")
+    assert resumed.status == 0 and "'compiled': ['student']}: weights will differ in rounding" in resumed.out
+
+
+def test_another_number_of_threads_is_told(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    assert run_distill(*arguments, tmp_path / "run").status == 0
+    (tmp_path / "run" / "summary.json").unlink()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        result = run_distill(*arguments, tmp_path / "run", "--resume")
+    finally:
+        torch.set_num_threads(threads)
+    assert result.status == 0 and "weights will differ in rounding" in result.out
+
+
+def test_a_result_longer_than_its_network_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill.training.run_dir, "file_digest", lambda path: "same")
+    (tmp_path / "student.safetensors").write_bytes(bytes(100))
+    assert distill.training.run_dir._is_result(tmp_path / "student.safetensors", "same", 100)
+    assert not distill.training.run_dir._is_result(tmp_path / "student.safetensors", "same", 99)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1%s}' % ("0" * 400), '{"step": null}', '{"step"', "", "1"])
+def test_lines_of_a_log_that_say_no_step(line: str) -> None:
+    assert distill.training.resume._row_step(line) == float("inf")

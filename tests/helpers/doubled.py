@@ -1,0 +1,71 @@
+"""``distill`` in float64: in float32 two runs of which one adds in another order part within some dozen steps.
+
+Evaluation data comes in batches of six, so that several ranks have some. Where ``CUT`` is set, the second rank dies
+in step 20, and once ``torchrun`` has started all again it has that stopped in step 60.
+"""
+
+import dataclasses
+import os
+import signal
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import distill.cli
+import distill.commands.train
+import distill.evaluation.metrics
+import distill.targets.lesson
+import distill.training.trainer
+from distill.runtime.precision import DTYPES
+from distill.targets.teacher import Teacher
+
+
+def die_or_stop(step: int) -> None:
+    """What happens to the second rank before a step."""
+    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if (attempt, step) == (0, 20):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (attempt, step) == (1, 60):
+        heard: list[int] = []
+        usual = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+        os.kill(os.getppid(), signal.SIGTERM)
+        while not heard:  # torchrun's, after which this rank hears it as any other would
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, usual)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    normalise, new_network, load_teacher = (
+        distill.training.trainer.normalise,
+        distill.commands.train.new_network,
+        distill.targets.lesson.load_teacher,
+    )
+
+    def wide(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+        return normalise(images, mean, std).double()
+
+    def wide_teacher(*arguments: Any) -> Teacher:
+        teacher = load_teacher(*arguments)
+        return dataclasses.replace(teacher, model=teacher.model.double())
+
+    distill.training.trainer.normalise = distill.evaluation.metrics.normalise = wide
+    distill.targets.lesson.load_teacher = wide_teacher
+    distill.commands.train.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
+    distill.evaluation.metrics.BATCH = 6
+    if "CUT" in os.environ and os.environ.get("RANK") == "1":
+        train_step = distill.training.trainer.Loop.train_step
+
+        def cut(loop: distill.training.trainer.Loop, step: int) -> Tensor:
+            die_or_stop(step)
+            return train_step(loop, step)
+
+        distill.training.trainer.Loop.train_step = cut
+    DTYPES["fp32"] = torch.float64
+    distill.cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""What tests of sets from elsewhere look at."""
+
+from pathlib import Path
+
+import pytest
+
+from manifests import PatchSetError
+from manifests.remote.cache import SEEN_NAME
+from manifests.remote.fetch import fetch
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != SEEN_NAME}
+
+
+def sizes_sent(folder: Path) -> dict[str, int]:
+    """Of the files that are fetched; those beside follow from the manifest."""
+    names = [path.name for path in folder.iterdir() if path.name.startswith("patches-")]
+    return {name: (folder / name).stat().st_size for name in (*names, "manifest.json", "SHA256SUMS")}
+
+
+def fault(url: str) -> str:
+    with pytest.raises(PatchSetError) as caught:
+        fetch(url)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

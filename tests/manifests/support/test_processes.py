@@ -1,0 +1,122 @@
+"""Pools of processes that cannot start, or that do not end: one line, in a bounded time."""
+
+import concurrent.futures
+import contextlib
+import errno
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import manifests.support.processes
+import manifests.verify
+import patchgen.pipeline.process_pool
+from manifests.support.processes import end_pool, start_server
+from tests.conftest import Program, assert_one_line
+
+
+@pytest.fixture(params=["build", "verify"])
+def command(request: pytest.FixtureRequest, photo_path: Path, patchset_path: Path, tmp_path: Path) -> list[Any]:
+    if request.param == "verify":
+        return ["verify", patchset_path, "--workers", 2]
+    return [
+        "build",
+        "--image",
+        photo_path,
+        "--n",
+        400,
+        "--shard-size",
+        100,
+        "--out",
+        tmp_path / "set",
+        "--workers",
+        2,
+    ]
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EACCES])
+def test_no_shared_memory(
+    command: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A container's /dev/shm may be small, read-only or missing: then no lock can be made."""
+
+    def refuse(*values: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    reason = f"worker processes cannot start: /dev/shm: {os.strerror(number)}; make it writable"
+    assert_one_line(run_patchgen(*command), reason, "or use --workers 1")
+    assert run_patchgen(*command[:-1], 1).status == 0
+
+
+def test_no_server(command: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refuse)
+    assert_one_line(run_patchgen(*command), f"cannot start: {os.strerror(errno.EAGAIN)}", "use --workers 1")
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Every process that is waited for stands still; they are listed here."""
+    processes: list[Any] = []
+    original = concurrent.futures.wait
+
+    def wait(*values: Any, **options: Any) -> Any:
+        if not processes:
+            processes.extend(multiprocessing.active_children())
+            for process in processes:
+                os.kill(process.pid, signal.SIGSTOP)
+        return original(*values, **options)
+
+    monkeypatch.setattr(manifests.verify, "wait", wait)
+    monkeypatch.setattr(patchgen.pipeline.process_pool, "wait", wait)
+    monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(patchgen.pipeline.process_pool, "PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr(manifests.verify, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(manifests.verify, "SLOWEST_BYTES_PER_SECOND", 1e12)
+    yield processes
+    for process in processes:
+        process.join(60)
+        assert process.exitcode is not None
+
+
+def test_processes_that_stand_still(command: list[Any], run_patchgen: Program, stuck: list[Any]) -> None:
+    said = "the worker processes have made nothing for" if command[0] == "build" else "was not verified in 1 s"
+    assert_one_line(run_patchgen(*command), said, "see whether the disk answers")
+    assert len(stuck) == 2
+
+
+def test_processes_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
+    pool = ProcessPoolExecutor(2, mp_context=start_server("time"))
+    assert list(pool.map(abs, [-1, -2])) == [1, 2]
+    pool.submit(time.sleep, 1000)
+    processes = multiprocessing.active_children()
+    end_pool(pool)
+    for process in processes:
+        process.join(60)
+    assert processes and not any(process.is_alive() for process in processes)
+
+
+def test_a_process_that_is_killed_while_the_others_stand_still(
+    command: list[Any], run_patchgen: Program, stuck: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping: Callable[..., Any] = patchgen.pipeline.process_pool.wait
+
+    def wait(*values: Any, **options: Any) -> Any:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stuck[0].pid, signal.SIGKILL) if stuck else None
+        return stopping(*values, **options)
+
+    for module in (patchgen.pipeline.process_pool, manifests.verify):
+        monkeypatch.setattr(module, "wait", wait)
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 60)
+    assert_one_line(run_patchgen(*command), "process was killed, perhaps for memory")

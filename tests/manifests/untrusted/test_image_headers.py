@@ -1,0 +1,156 @@
+"""Image headers: what every encoder's files declare, and what no set holds."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from manifests.errors import PatchSetError
+from manifests.untrusted.decode import decode_image
+from manifests.untrusted.image_headers import declared_size
+from manifests.untrusted.images import as_a_set_holds_it, decode_patch
+from manifests.untrusted.jpeg import MAX_SCANS, read_jpeg
+
+FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced PNG: first column and row, and steps to the next."""
+
+
+def encoded(image_format: str, width: int = 40, height: int = 24, mode: str = "RGB", **options: object) -> bytes:
+    out = io.BytesIO()
+    name, always = FORMATS[image_format]
+    noise = np.random.default_rng(width).normal(128, 90, (height, width)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).convert(mode).save(out, name, **{**always, **options})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_what_an_image_declares_is_what_it_is(image_format: str) -> None:
+    assert declared_size(encoded(image_format), image_format, "x") == (40, 24)
+    square = encoded(image_format, 24)
+    assert decode_patch(square, "x", 24, image_format).shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_a_header_that_is_cut_off_or_another_formats(image_format: str) -> None:
+    whole = encoded(image_format)
+    for length in range(0, 12, 3):
+        with pytest.raises(PatchSetError, match="not a whole image"):
+            declared_size(whole[:length], image_format, "x")
+    for other in FORMATS.keys() - {image_format}:
+        with pytest.raises(PatchSetError, match=f"no {other} as a set holds it"):
+            declared_size(whole, other, "x")
+
+
+JPEGS: list[dict[str, object]] = [
+    {},
+    {"progressive": True},
+    {"optimize": True},
+    {"exif": b"Exif\x00\x00" + bytes(99)},
+    {"restart_marker_rows": 1},
+    {"subsampling": 0, "quality": 100},
+    {"subsampling": 1, "quality": 30},
+]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("size", [8, 17, 32, 33, 64, 224])
+def test_a_jpeg_holds_all_its_pixels(options: dict[str, object], size: int) -> None:
+    data = encoded("jpg", size, size, **options)
+    assert declared_size(data, "jpg", "x") == (size, size)
+    assert np.array_equal(decode_patch(data, "x", size, "jpg"), decode_image(data, "x"))
+    ends = read_jpeg(data).ends
+    start = data.index(b"\xff\xda") + 14
+    for end in (ends[0], ends[-1]) if size > 8 else ends[:1]:  # the last scan of so few pixels may change none
+        start = max(start, data.rfind(b"\xff\xda", 0, end) + 10)
+        for left in (0, (end - start) // 2) if size > 8 else (0,):
+            with pytest.raises(PatchSetError, match="not a whole image"):
+                decode_patch(data[: start + left] + data[end:], "x", size, "jpg")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda data: data[:-2], "no end"),
+        (lambda data: data + b"\0", "1 byte behind its end"),
+        (lambda data: data + data, "bytes behind its end"),
+        (lambda data: data[:-40] + b"\xff\xd0" + data[-40:], "lacks a part"),
+        (lambda data: data.replace(b"\xff\xc0", b"\xff\xc9"), "a frame of kind 9"),
+    ],
+)
+def test_a_jpeg_that_decoders_read_each_in_its_own_way(change: Callable[[bytes], bytes], part: str) -> None:
+    with pytest.raises(PatchSetError, match=part):
+        decode_patch(change(encoded("jpg", 32, 32)), "x", 32, "jpg")
+
+
+def packed_png(rows: bytes, size: int, interlaced: int = 0) -> bytes:
+    """A PNG in RGB of 8 bits, of rows that begin with their filter's byte."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, interlaced)
+    body = zlib.compress(rows)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", body[:20]), (b"IDAT", body[20:]), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 32, 33])
+def test_a_png_holds_as_many_rows_as_it_declares(size: int) -> None:
+    pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    passes = [pixels[y::dy, x::dx] for x, y, dx, dy in PASSES]
+    plain, interlaced = (
+        b"".join(b"\0" + row.tobytes() for part in parts if part.shape[1] for row in part)
+        for parts in ([pixels], passes)
+    )
+    for rows, kind in ((plain, 0), (interlaced, 1)):
+        assert np.array_equal(decode_patch(packed_png(rows, size, kind), "x", size, "png"), pixels)
+        for wrong in (rows[:-1], rows + b"\0", b""):
+            with pytest.raises(PatchSetError, match=f"does not hold {size} rows"):
+                decode_patch(packed_png(wrong, size, kind), "x", size, "png")
+
+
+def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+@pytest.mark.parametrize(
+    ("data", "image_format", "part"),
+    [
+        (png(100_000, 100_000), "png", "100000×100000"),
+        (png(32, 32, depth=16), "png", "16 bits"),
+        (png(32, 32, colours=6), "png", "type 6"),
+        (encoded("jpg", 32, 32, "CMYK"), "jpg", "4 channels"),
+        (encoded("jpg", 32, 32, "L"), "jpg", "1 channel"),
+        (encoded("webp", 32, 32, lossless=False), "webp", "one lossless picture"),
+        (b"P6\n32 32\n65535\n" + bytes(6 * 32 * 32), "ppm", "255"),
+        (b"P6\n99999 99999\n255\n", "ppm", "99999×99999"),
+        (encoded("jpg", 32, 32) + b"\xff\xda" * MAX_SCANS, "jpg", "scans"),
+        (encoded("png", 32, 32) + bytes(2 << 20), "png", "expected at most"),
+    ],
+)
+def test_what_no_set_holds(data: bytes, image_format: str, part: str) -> None:
+    with pytest.raises(PatchSetError, match=part) as caught:
+        decode_patch(data, "here", 32, image_format)
+    assert str(caught.value).startswith("here: ") and "\n" not in str(caught.value)
+
+
+def test_a_tiffs_pictures_are_not_counted() -> None:
+    """Each is looked for behind the one before, which takes the square of their number."""
+    out = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(out, "TIFF")
+    data = bytearray(out.getvalue())
+    first = int.from_bytes(data[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[end : end + 4] = first.to_bytes(4, "little")  # its second picture is the first
+    assert as_a_set_holds_it(bytes(data), "x") == ((9, 7), None)
+    image = Image.open(io.BytesIO(data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(image), "n_frames", property(lambda self: pytest.fail("counted")))
+        as_a_set_holds_it(bytes(data), "x")
