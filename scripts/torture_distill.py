@@ -92,9 +92,9 @@ def kill_runs(folder: Path, kills: int, chance: random.Random) -> None:
 def compare_stored(folder: Path) -> None:
     """Train from stored logits and say how far the student is from the live teacher's."""
     base = ["--shards", folder / "shards", "--config", folder / "config.yaml", "--device", "cpu"]
-    label = ["label", *base, "--teacher", folder / "teacher.safetensors", "--out", folder / "labels"]
+    label = ["make-logits", *base, "--teacher", folder / "teacher.safetensors", "--out", folder / "labels"]
     subprocess.run([sys.executable, "-m", "distill", *map(str, label)], check=True, stdout=subprocess.DEVNULL)
-    train(folder, "stored", "--labels", str(folder / "labels"))
+    train(folder, "stored", "--teacher-logits", str(folder / "labels"))
     live, stored = (
         safetensors.torch.load_file(folder / name / "student.safetensors") for name in ("whole", "stored")
     )

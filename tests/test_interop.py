@@ -18,7 +18,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     photo = write_image(folder / "photo.png", make_photo())
     out = folder / "shards"
-    card = ("--licence", "CC-BY-4.0", "--url", "https://example.org/photo", "--attribution", "A. Person")
+    card = ("--license", "CC-BY-4.0", "--url", "https://example.org/photo", "--attribution", "A. Person")
     options = ("--n", str(N), "--size", "8", "--out", str(out), *card)
     for command in (("build", "--image", str(photo), *options), ("export", str(out), "--bagit", str(folder / "bag"))):
         subprocess.run([sys.executable, "-m", "patchgen", *command], check=True, capture_output=True)

@@ -97,7 +97,7 @@ WRONG = {
         [*BUILD, "9", "--shards", "0-1", "--scheduler", "local:2"],
         [*BUILD, "9", "--scheduler", "nonsense"],
         [*BUILD, "9", "--format", "gif"],
-        [*BUILD, "9", "--licence", "x", "--licence", "y"],
+        [*BUILD, "9", "--license", "x", "--license", "y"],
         ["build", "--image", "https://host/a.jpg", "--out", "b", "--n", "9"],
         ["build", "--image", "a.jpg", "--out", "https://host/set", "--n", "9"],
         ["verify", "set", "--fast", "--regenerate", "3"],

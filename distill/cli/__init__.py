@@ -7,11 +7,11 @@ from typing import NoReturn
 import click
 
 from distill.cli.checking import configs, convert, evaluate, tables
-from distill.cli.labelling import label, verify
 from distill.cli.launching import one_voice, require_alone
 from distill.cli.reporting import report, visualize
 from distill.cli.reproducing import reproduce
-from distill.cli.training import teacher, train
+from distill.cli.stored_logits import make_logits, verify_logits
+from distill.cli.training import train, train_teacher
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
 from manifests.support.console import ProgramGroup, run_program
@@ -22,11 +22,23 @@ from manifests.support.console import ProgramGroup, run_program
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train students on frozen patch sets against a teacher."""
-    if context.invoked_subcommand not in (train.name, teacher.name):
+    if context.invoked_subcommand not in (train.name, train_teacher.name):
         require_alone(str(context.invoked_subcommand))
 
 
-for command in (train, teacher, label, verify, evaluate, convert, visualize, report, reproduce, configs, tables):
+for command in (
+    train,
+    train_teacher,
+    make_logits,
+    verify_logits,
+    evaluate,
+    convert,
+    visualize,
+    report,
+    reproduce,
+    configs,
+    tables,
+):
     cli.add_command(command)
 
 

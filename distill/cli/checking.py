@@ -106,7 +106,9 @@ def convert(
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--keys", type=click.Choice(["train", "teacher"]), help="List the keys of this command's configs.")
+@click.option(
+    "--keys", type=click.Choice(["train", "train-teacher"]), help="List the keys of this command's configs."
+)
 def configs(name: str | None, keys: str | None) -> None:
     """List the packaged configs, or print the one called NAME.
 

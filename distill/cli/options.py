@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FILE = LocalPath()
 
-OPTIONS = {"teacher.weights": "teacher", "teacher.labels": "labels", "eval.data": "eval"}
+OPTIONS = {"teacher.weights": "teacher", "teacher.logits": "teacher-logits", "eval.data": "eval"}
 """Config keys that an option sets."""
 
 
@@ -46,8 +46,8 @@ set_option = click.option(
 eval_option = click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
 resume_option = click.option("--resume", is_flag=True, help="Go on with the run in --out, if it has begun.")
 teacher_option = click.option("--teacher", type=FILE, help="The teacher's weight file; sets teacher.weights.")
-labels_option = click.option(
-    "--labels", type=FILE, help="The teacher's stored logits, see distill label; sets teacher.labels."
+logits_option = click.option(
+    "--teacher-logits", type=FILE, help="The teacher's stored logits, see distill make-logits; sets teacher.logits."
 )
 
 
@@ -70,7 +70,7 @@ def with_files(
     settings: dict[str, Any],
     *,
     teacher: Path | None = None,
-    labels: Path | None = None,
+    logits: Path | None = None,
     eval_data: Path | None = None,
 ) -> dict[str, Any]:
     """``settings`` with the config keys that options naming files set.
@@ -78,7 +78,7 @@ def with_files(
     Raises:
         UsageError: ``settings`` have such a key already.
     """
-    keys = {"teacher.weights": teacher, "teacher.labels": labels, "eval.data": eval_data}
+    keys = {"teacher.weights": teacher, "teacher.logits": logits, "eval.data": eval_data}
     given = {key: value for key, value in keys.items() if value is not None}
     for key in given.keys() & settings.keys():
         raise click.UsageError(f"--set {key} and --{OPTIONS[key]} are both given; give one of them.")

@@ -13,7 +13,7 @@ from distill.cli.options import (
     device_option,
     eval_option,
     fetched,
-    labels_option,
+    logits_option,
     require_one_seed,
     resume_option,
     seeds_option,
@@ -37,7 +37,7 @@ FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/t
 @shards_option
 @config_option
 @teacher_option
-@labels_option
+@logits_option
 @eval_option
 @click.option("--out", type=FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
 @seeds_option
@@ -50,7 +50,7 @@ def train(
     shards: Path | str,
     config_name: str,
     teacher: Path | None,
-    labels: Path | None,
+    teacher_logits: Path | None,
     eval_data: Path | None,
     out: Path | None,
     seeds: tuple[int, ...] | None,
@@ -74,7 +74,7 @@ def train(
     from manifests.patchset import open_folder  # noqa: PLC0415
 
     name, text = presets.read(presets.CONFIGS, config_name)
-    settings = with_files(settings, teacher=teacher, labels=labels, eval_data=eval_data)
+    settings = with_files(settings, teacher=teacher, logits=teacher_logits, eval_data=eval_data)
     require_one_seed(settings, seeds)
 
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def train(
 @resume_option
 @device_option
 @on_ranks
-def teacher(
+def train_teacher(
     ranks: "Ranks",
     data: Path,
     config_name: str,
@@ -132,7 +132,7 @@ def teacher(
 
     It can teach students then, or be compared with them.
 
-    Example: distill teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
+    Example: distill train-teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """
     from distill.commands.train_teacher import known_digests, teach  # noqa: PLC0415
     from distill.config.schema import SupervisedConfig, parse_config  # noqa: PLC0415

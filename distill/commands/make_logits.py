@@ -1,4 +1,4 @@
-"""Wiring of ``distill label`` and ``distill verify``: a teacher's logits of a view, computed once and checked."""
+"""``distill make-logits`` and ``distill verify-logits``: store a teacher's logits for a run, and check them."""
 
 import dataclasses
 import io

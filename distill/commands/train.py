@@ -79,9 +79,9 @@ def check_inputs(config: Config, out: Path | None, *, resume: bool, ranks: Ranks
     Raises:
         DistillError: the teacher, its logits, the evaluation data or the run directory are missing or wrong.
     """
-    if config.teacher.labels is not None:
-        read_labels(config.teacher.labels)
-    if config.teacher.labels is None or config.teacher.weights is not None:
+    if config.teacher.logits is not None:
+        read_labels(config.teacher.logits)
+    if config.teacher.logits is None or config.teacher.weights is not None:
         load_teacher(config.teacher, torch.device("cpu"))
     if config.eval.data is not None:
         require_data(config.eval.data)

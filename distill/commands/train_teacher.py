@@ -1,4 +1,4 @@
-"""Wiring of ``distill teacher``: a network trained on labelled images by the same loop that trains students."""
+"""Wiring of ``distill train-teacher``: a network trained on labelled images by the same loop that trains students."""
 
 from pathlib import Path
 from typing import Any

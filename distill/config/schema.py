@@ -158,9 +158,9 @@ class SupervisedAugmentConfig(AugmentConfig):
 
 
 class SupervisedConfig(_Run):
-    """Everything ``distill teacher`` needs."""
+    """Everything ``distill train-teacher`` needs."""
 
-    command = "distill teacher"
+    command = "distill train-teacher"
     network: NetworkConfig
     labels: LabelConfig = LabelConfig()
     augment: SupervisedAugmentConfig = SupervisedAugmentConfig()

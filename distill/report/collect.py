@@ -48,7 +48,7 @@ class RunRecord:
 
     @property
     def supervised(self) -> bool:
-        """Whether it is one of ``distill teacher``."""
+        """Whether it is one of ``distill train-teacher``."""
         return self.config.network is not None
 
     @property

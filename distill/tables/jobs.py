@@ -160,7 +160,7 @@ def _networks(table: Table, wish: Wish) -> Iterable[Job]:
         settings = merge(settings, _shortened(config, wish.teacher_scale))
         config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
         data = str(wish.inputs[network.data])
-        argv = ("distill", "teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
+        argv = ("distill", "train-teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
         also = (f"networks/{name}/{TEACHER_NAME}",)
         yield _training(f"networks/{name}", argv, settings, also=also, config=config, epoch_of=network.data)
 

@@ -58,7 +58,7 @@ class PackedSet(_Part):
 
 
 class Network(_Part):
-    """A network that ``distill teacher`` trains; one without a ``config`` must be given as a file."""
+    """A network that ``distill train-teacher`` trains; one without a ``config`` must be given as a file."""
 
     data: Name
     config: File | None = None

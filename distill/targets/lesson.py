@@ -190,8 +190,8 @@ def teacher_digest(config: TeacherConfig) -> str | None:
     Raises:
         DistillError: the stored logits cannot be read.
     """
-    if config.labels is not None:
-        return read_labels(config.labels).teacher.sha256
+    if config.logits is not None:
+        return read_labels(config.logits).teacher.sha256
     return None if config.weights is None else file_digest(config.weights)
 
 
@@ -201,7 +201,7 @@ def open_lesson(config: Config, set_id: str, device: torch.device) -> Lesson:
     Raises:
         DistillError: neither is named, one is wrong, or they are not of each other, of the set or of the config.
     """
-    folder = config.teacher.labels
+    folder = config.teacher.logits
     if folder is None:
         return LiveLesson(teacher=load_teacher(config.teacher, device), num_classes=config.teacher.num_classes)
     labels = read_labels(folder)

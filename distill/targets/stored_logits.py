@@ -97,7 +97,7 @@ def read_labels(folder: Path) -> LabelsManifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise DistillError(
-            f"{folder}: no stored logits here: {MANIFEST_NAME} is missing; run distill label to its end"
+            f"{folder}: no stored logits here: {MANIFEST_NAME} is missing; run distill make-logits to its end"
         )
     try:
         value = parse_json(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))

@@ -22,7 +22,9 @@ class TeacherConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     arch: Annotated[str, Field(description="network name, see distill.models")]
     weights: Annotated[HomePath | None, Field(description="its file; --teacher sets it")] = None
-    labels: Annotated[HomePath | None, Field(description="folder of its stored logits; --labels sets it")] = None
+    logits: Annotated[HomePath | None, Field(description="folder of its stored logits; --teacher-logits sets it")] = (
+        None
+    )
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[MeanTriple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
     std: Annotated[StdTriple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None

@@ -18,7 +18,7 @@ DIGESTS = {
 _STILL = {
     "data": ("workers", "cache", "cache_dir", "window"),
     "train": ("checkpoint_seconds", "log_steps", "tensorboard"),
-    "teacher": ("weights", "labels"),
+    "teacher": ("weights", "logits", "labels"),
 }
 _MOST_LETTERS = 16
 _NEWER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {

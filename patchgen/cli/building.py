@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     type=Span(),
     help="Only these shards, A-B, counted from 0, beside other processes that build others; then once without.",
 )
-@click.option("--licence", multiple=True, help="Licence of the photo, for the manifest; once, or for each --image.")
+@click.option(
+    "--license", "licence", multiple=True, help="License of the photo, for the manifest; once, or for each --image."
+)
 @click.option("--url", multiple=True, help="Where the photo is published; likewise.")
 @click.option("--attribution", multiple=True, help="Whom to name for the photo; likewise.")
 @json_option

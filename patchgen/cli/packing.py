@@ -26,7 +26,7 @@ from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 )
 @click.option("--shard-size", type=Count(1, MAX_SHARD_PATCHES), help="Images a shard [default: by --size].")
 @workers_option
-@click.option("--licence", help="Licence of the images, for the manifest.")
+@click.option("--license", "licence", help="License of the images, for the manifest.")
 @click.option("--url", help="Where they are published; likewise.")
 @click.option("--attribution", help="Whom to name for them; likewise.")
 @json_option

@@ -60,23 +60,23 @@ def test_what_is_wrong_with_other_options_is_told_before_a_set_is_fetched(
     nothing = tmp_path / "nothing"
     with serving(patchset_path) as rough:
         words = elsewhere(arguments, rough.url)[1:-1]
-        train, label = ["train", *words, "--out"], ["label", *words, "--out"]
+        train, label = ["train", *words, "--out"], ["make-logits", *words, "--out"]
         for command, told in (
             ([*train, tmp_path / "run", "--teacher", nothing], "nothing: no such weight file"),
-            ([*train, tmp_path / "run", "--labels", nothing], "nothing: no stored logits here"),
+            ([*train, tmp_path / "run", "--teacher-logits", nothing], "nothing: no stored logits here"),
             ([*train, tmp_path / "run", "--eval", nothing], "nothing: no such evaluation data"),
             ([*train, tmp_path / "taken"], "taken: is not empty"),
             ([*train, tmp_path / "taken", "--seeds", "0,1"], "taken: is not empty"),
             ([*label, tmp_path / "labels", "--teacher", nothing], "nothing: no such weight file"),
             ([*label, tmp_path / "taken"], "taken: is not empty"),
-            (["verify", nothing, *words[:6]], "nothing: no stored logits here"),
+            (["verify-logits", nothing, *words[:6]], "nothing: no stored logits here"),
         ):
             assert_one_line(run_distill(*command), told)
         assert not rough.asked
     assert not (tmp_path / "run").exists() and not (tmp_path / "labels").exists()
 
 
-@pytest.mark.parametrize("option", ["--out", "--teacher", "--labels", "--eval"])
+@pytest.mark.parametrize("option", ["--out", "--teacher", "--teacher-logits", "--eval"])
 def test_options_that_take_paths_take_no_urls(
     option: str, arguments: list[Any], tmp_path: Path, run_distill: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,11 +94,11 @@ def test_labels_of_a_set_elsewhere(
 ) -> None:
     words = arguments[1:-1]
     words = words[: words.index("--eval")] + words[words.index("--device") :]
-    assert run_distill("label", *words, "--out", tmp_path / "local").status == 0
+    assert run_distill("make-logits", *words, "--out", tmp_path / "local").status == 0
     with serving(patchset_path, cut=50_000) as rough:
         words[1] = rough.url
-        assert run_distill("label", *words, "--out", tmp_path / "web").status == 0
-        checked = run_distill("verify", tmp_path / "web", *words, "--sample", 2)
+        assert run_distill("make-logits", *words, "--out", tmp_path / "web").status == 0
+        checked = run_distill("verify-logits", tmp_path / "web", *words, "--sample", 2)
     assert checked.status == 0, checked.err
     names = sorted(path.name for path in (tmp_path / "local").iterdir())
     assert [file_digest(tmp_path / "local" / n) for n in names] == [file_digest(tmp_path / "web" / n) for n in names]

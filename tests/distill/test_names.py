@@ -45,7 +45,7 @@ def test_a_class_whose_name_is_no_text_has_a_report(
     tmp_path: Path, data: Path, config: Path, run_distill: Program
 ) -> None:
     run = tmp_path / "run"
-    command = ("teacher", "--data", data, "--eval", data, "--config", config, "--out", run)
+    command = ("train-teacher", "--data", data, "--eval", data, "--config", config, "--out", run)
     result = run_distill(*command)
     assert result.status == 0, result.err
     assert f"report: {run / 'report.html'}" in result.out and "no report" not in result.out
@@ -70,7 +70,7 @@ def test_a_run_directory_whose_weights_could_not_be_read_is_refused(
 ) -> None:
     out = tmp_path / CLASS
     for more in ((), ("--seeds", "0,1")):
-        result = run_distill("teacher", "--data", data, "--config", config, "--out", out, *more)
+        result = run_distill("train-teacher", "--data", data, "--config", config, "--out", out, *more)
         assert_one_line(result, "its path is not UTF-8 text", "choose another --out")
     assert not list(tmp_path.glob("caf*/*.pt"))
 

@@ -100,7 +100,7 @@ def test_a_run_of_one_step_is_told_in_the_singular(tmp_path: Path, run_distill: 
     config = tmp_path / "one.yaml"
     config.write_text(yaml.safe_dump(value | {"train": {"samples": 2, "precision": "fp32"}}))
     run = tmp_path / "run"
-    told = [run_distill("teacher", "--data", data, "--eval", data, "--config", config, "--out", run, "-v")]
+    told = [run_distill("train-teacher", "--data", data, "--eval", data, "--config", config, "--out", run, "-v")]
     assert told[0].status == 0, told[0].err
     told.append(run_distill("eval", "--weights", run / "teacher.safetensors", "--data", data))
     assert "on 1 image of 1 class in " in told[-1].out

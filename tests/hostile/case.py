@@ -30,10 +30,10 @@ ENTRANCES: dict[str, tuple[str, ...]] = {
     "train": (*_TRAIN, *_TEACHER, "--out", "out"),
     "stream": (*_TRAIN, *_TEACHER, "--out", "out", "--set", "data.cache=none"),
     "teach-pt": (*_TRAIN, "--teacher", "weights.pt", *("--set", "teacher.mean=[0.5,0.4,0.3]"), "--out", "out"),
-    "stored": (*_TRAIN, "--labels", "labels", "--out", "out"),
+    "stored": (*_TRAIN, "--teacher-logits", "labels", "--out", "out"),
     "resume": (*_TRAIN, *_TEACHER, "--resume", "--out", "run"),
-    "label": ("distill", "label", "--shards", "set", *_RUN, *_TEACHER, "--out", "out"),
-    "recheck": ("distill", "verify", "labels", "--shards", "set", *_RUN, *_TEACHER),
+    "label": ("distill", "make-logits", "--shards", "set", *_RUN, *_TEACHER, "--out", "out"),
+    "recheck": ("distill", "verify-logits", "labels", "--shards", "set", *_RUN, *_TEACHER),
     "eval": (*_EVAL, "--weights", "teacher.safetensors"),
     "eval-pt": (*_EVAL, "--weights", "weights.pt", "--arch", "resnet8", *NORM),
     "eval-cifar": (

@@ -108,12 +108,12 @@ def test_a_terminal_is_safe_from_what_a_manifest_says(manifest_path: Path, run_p
 def test_cards_of_several_photos(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
     command = ["build", "--image", photo_path, "--image", other, "--n", 10, "--out", tmp_path / "out"]
-    result = run_patchgen(*command, "--licence", "CC0-1.0", "--licence", "CC-BY-4.0", "--url", "https://example.org")
+    result = run_patchgen(*command, "--license", "CC0-1.0", "--license", "CC-BY-4.0", "--url", "https://example.org")
     assert result.status == 0
     cards = [(s.licence, s.url) for s in open_patchset(tmp_path / "out").manifest.sources]
     assert cards == [("CC0-1.0", "https://example.org"), ("CC-BY-4.0", "https://example.org")]
-    result = run_patchgen(*command, *["--licence", "CC0-1.0"] * 3)
-    assert_one_line(result, "--licence given 3 times for 2 images", status=2)
+    result = run_patchgen(*command, *["--license", "CC0-1.0"] * 3)
+    assert_one_line(result, "--license given 3 times for 2 images", status=2)
 
 
 def test_json_of_what_was_built(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:

@@ -63,7 +63,7 @@ def arguments(cifar: Path, tmp_path: Path) -> list[Any]:
     path = tmp_path / "supervised.yaml"
     path.write_text(yaml.safe_dump(CONFIG))
     sets = ["--set", "augment.flip=false", "--set", "augment.pad_crop=2"]
-    return ["teacher", "--data", cifar, "--config", path, "--eval", cifar, "--device", "cpu", *sets, "--out"]
+    return ["train-teacher", "--data", cifar, "--config", path, "--eval", cifar, "--device", "cpu", *sets, "--out"]
 
 
 def test_a_student_does_not_begin_where_its_teacher_began(

@@ -36,7 +36,9 @@ def test_packaged_configs_are_whole_and_headed(name: str) -> None:
         taught = parse_config(text, name, {}, SupervisedConfig)
         build_model(taught.network.arch, taught.network.num_classes)
         assert taught.augment.cutmix_alpha == 0
-        assert any(f"Command: distill teacher --data cifar{taught.network.num_classes}/" in line for line in header)
+        assert any(
+            f"Command: distill train-teacher --data cifar{taught.network.num_classes}/" in line for line in header
+        )
         return
     config = parse_config(text, name, {}, Config)
     if config.loss.name == "kl" and config.optim.name != "sgd":  # Adam's steps are the authors' in spite of T²
@@ -143,9 +145,9 @@ def test_what_is_no_number(run_distill: Program, tmp_path: Path, setting: str, m
 
 def test_home_folders_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    keys = ("teacher.weights", "teacher.labels", "eval.data", "data.cache_dir")
+    keys = ("teacher.weights", "teacher.logits", "eval.data", "data.cache_dir")
     config = parse_config(yaml.safe_dump(CONFIG), "c", dict.fromkeys(keys, "~/a/b"), Config)
-    found = (config.teacher.weights, config.teacher.labels, config.eval.data, config.data.cache_dir)
+    found = (config.teacher.weights, config.teacher.logits, config.eval.data, config.data.cache_dir)
     assert found == (Path("/home/me/a/b"),) * 4
     assert parse(data__cache_dir="~root/c").data.cache_dir == Path("~root/c").expanduser()
     for kept in ("a/~/b", "./~", "$HOME/c", "/a~"):
@@ -188,9 +190,9 @@ def test_yaml_reads_off_as_false(run_distill: Program) -> None:
 
 
 def test_a_config_of_the_other_command() -> None:
-    with pytest.raises(DistillError, match="is a config of distill teacher; this is distill train"):
+    with pytest.raises(DistillError, match="is a config of distill train-teacher; this is distill train"):
         parse_config(presets.text(presets.CONFIGS, "teacher-cifar10-resnet56"), "c", {}, Config)
-    with pytest.raises(DistillError, match="is a config of distill train; this is distill teacher"):
+    with pytest.raises(DistillError, match="is a config of distill train; this is distill train-teacher"):
         parse_config(presets.text(presets.CONFIGS, "resnet20"), "c", {}, SupervisedConfig)
 
 
@@ -358,7 +360,7 @@ def test_every_key_is_listed(run_distill: Program) -> None:
         assert f"{group}: " in told
         for key in getattr(field.annotation, "model_fields", {}):
             assert f"\n  {key} " in told
-    other = run_distill("configs", "--keys", "teacher").out
+    other = run_distill("configs", "--keys", "train-teacher").out
     assert "  smoothing            number from 0 below 1, default 0.0: spread evenly over all classes" in other
 
 

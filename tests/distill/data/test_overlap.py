@@ -27,7 +27,7 @@ def write(root: Path, numbers: range, size: int = 32) -> Path:
 @pytest.fixture
 def teach(tmp_path: Path) -> list[Any]:
     (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(TEACHER))
-    return ["teacher", "--config", tmp_path / "teacher.yaml", "--device", "cpu", "--out", tmp_path / "teacher"]
+    return ["train-teacher", "--config", tmp_path / "teacher.yaml", "--device", "cpu", "--out", tmp_path / "teacher"]
 
 
 @pytest.mark.parametrize("evaluation", ["the same folder", "a copy", "a part", "a copy of another size"])
@@ -87,8 +87,8 @@ def test_a_student_has_its_teachers_class_names(
     (other / "e").rename(other / "A")
     before = json.loads(run_distill(*command, weights).out)
     assert before["top1"] == json.loads((tmp_path / "teacher" / "summary.json").read_text())["top1"]
-    assert run_distill("label", *base, "--teacher", weights, "--out", tmp_path / "labels").status == 0
-    run_distill("train", *base, "--labels", tmp_path / "labels", "--out", tmp_path / "stored")
+    assert run_distill("make-logits", *base, "--teacher", weights, "--out", tmp_path / "labels").status == 0
+    run_distill("train", *base, "--teacher-logits", tmp_path / "labels", "--out", tmp_path / "stored")
     assert json.loads((tmp_path / "stored" / "summary.json").read_text())["classes"] == list("abcd")
 
 

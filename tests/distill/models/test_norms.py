@@ -96,7 +96,7 @@ def test_a_stopped_run_with_them_resumes_exactly(
 def test_a_taught_network_has_them_too(run_distill: Program, eval_path: Path, tmp_path: Path) -> None:
     config = tmp_path / "teacher.json"
     config.write_text(json.dumps(TEACHER | {"train": {"samples": 32}}))
-    command = ["teacher", "--data", eval_path, "--config", config, "--device", "cpu", "--out"]
+    command = ["train-teacher", "--data", eval_path, "--config", config, "--device", "cpu", "--out"]
     assert run_distill(*command, tmp_path / "run", "--set", "network.bn_eps=0.01").status == 0
     assert load_weights(tmp_path / "run" / "teacher.safetensors").bn_eps == 0.01
     bare = ["--set", "network.arch=torchvision/squeezenet1_1", "--set", "network.bn_momentum=0.1"]

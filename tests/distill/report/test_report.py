@@ -276,7 +276,7 @@ def test_a_supervised_run_has_a_page(
     config = {"network": {"arch": "resnet8", "num_classes": 4}, "optim": {"name": "adam", "lr": 0.004}}
     config |= {"data": {"batch_size": 10}, "train": {"epochs": 2, "precision": "fp32"}}
     (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(config))
-    command = ["teacher", "--data", train_path, "--config", tmp_path / "teacher.yaml", "--eval", eval_path]
+    command = ["train-teacher", "--data", train_path, "--config", tmp_path / "teacher.yaml", "--eval", eval_path]
     assert run_distill(*command, "--out", tmp_path / "run").status == 0
     page = (tmp_path / "run" / "report.html").read_text()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

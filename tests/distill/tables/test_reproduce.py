@@ -99,7 +99,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     for summary in summaries:
         assert summary["set_id"] in shown and summary["sha256"] in shown
     assert str(tmp_path) not in shown
-    own = 'distill teacher --data "$FOUR" --config teacher.yaml --eval "$FOUR" --out networks/net --resume'
+    own = 'distill train-teacher --data "$FOUR" --config teacher.yaml --eval "$FOUR" --out networks/net --resume'
     assert f"    {own}\n" in shown
     assert '    distill reproduce small.yaml --input four="$FOUR" --input photo="$PHOTO" --seeds 0,1\n' in shown
     _again(words, run_distill, out)
@@ -117,7 +117,7 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
     (out / "networks/net/teacher.safetensors").write_bytes(b"damaged")
     more = run_distill(*words, out, "--only", "photo")
     assert more.status == 0 and more.out.count("$ distill train") == 1
-    assert more.out.count("$ distill teacher") == 1, "what a row needs is looked at, and mended"
+    assert more.out.count("$ distill train-teacher") == 1, "what a row needs is looked at, and mended"
     (out / "runs/real/seed0/summary.json").write_text("{")
     spoilt = run_distill(*words, out, "--only", "photo")
     assert spoilt.status == 0 and re.search(r"all images: .*damaged: runs/real/seed0/summary", spoilt.out), spoilt

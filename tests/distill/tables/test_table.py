@@ -156,7 +156,7 @@ def test_commands_of_a_shortened_table() -> None:
         "sets/photo": "patchgen build --image /in/photo --image images/noise.png --n 500 --size 40 --seed 3 "
         "--out sets/photo",
         "sets/real": "patchgen pack /in/data --out sets/real",
-        "networks/big": "distill teacher --data /in/data --config teacher-cifar10-resnet56 --eval /in/data "
+        "networks/big": "distill train-teacher --data /in/data --config teacher-cifar10-resnet56 --eval /in/data "
         "--set train.epochs=2.0 --out networks/big --resume",
         "runs/one/seed5": "distill train --shards sets/photo --config cifar10-resnet56-resnet20 "
         "--teacher networks/big/teacher.safetensors --eval /in/data --set data.batch_size=64 "

@@ -61,7 +61,7 @@ def test_the_teacher_is_measured_as_it_teaches(
         rows = json.loads((out / "classes.json").read_text())["teacher_network"]
         assert [sum(row) for row in rows] == ([0, 20, 0, 0] if precision == "fp32" else [20, 0, 0, 0])
         least = ["--set", "teacher.min_top1=50"]
-        told = run_distill("label", *base, *only, *least, "--out", tmp_path / f"{precision}-least")
+        told = run_distill("make-logits", *base, *only, *least, "--out", tmp_path / f"{precision}-least")
         assert (told.status == 0) == (top1 > 50) and (told.status == 0 or "top-1 is 25.00 %" in told.err)
 
 
@@ -71,10 +71,10 @@ def test_stored_logits_were_computed_in_a_precision(
     """Beside them the teacher is measured in it, whatever the run's is."""
     teacher, data = coarse
     base = ["--shards", patchset_path, "--config", config_path, "--teacher", teacher]
-    told = run_distill("label", *base, "--set", "train.precision=bf16", "--out", tmp_path / "labels")
+    told = run_distill("make-logits", *base, "--set", "train.precision=bf16", "--out", tmp_path / "labels")
     assert told.status == 0, told
     told = run_distill(
-        *("train", *base, "--labels", tmp_path / "labels", "--eval", data, "--out", tmp_path / "run"),
+        *("train", *base, "--teacher-logits", tmp_path / "labels", "--eval", data, "--out", tmp_path / "run"),
         *("--set", "train.precision=fp32"),
     )
     assert told.status == 0 and "top-1 25.00 % on 20 images, computed in bf16 as it teaches" in told.out, told

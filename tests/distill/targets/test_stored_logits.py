@@ -27,8 +27,8 @@ def base(patchset_path: Path, config_path: Path) -> list[Any]:
 @pytest.fixture
 def labels(run_distill: Program, base: list[Any], teacher_path: Path, tmp_path: Path) -> Path:
     out = tmp_path / "labels"
-    result = run_distill("label", *base, "--teacher", teacher_path, "--out", out)
-    assert result.status == 0 and f"train with --labels {out}" in result.out, result
+    result = run_distill("make-logits", *base, "--teacher", teacher_path, "--out", out)
+    assert result.status == 0 and f"train with --teacher-logits {out}" in result.out, result
     return out
 
 
@@ -53,7 +53,7 @@ def test_training_from_them_is_training_with_the_teacher(
     """Bit for bit where the live teacher's logits are rounded to float16 too, at a temperature chosen afterwards."""
     sets = ["--set", "loss.temperature=3", "--set", "train.log_steps=1", "--eval", eval_path]
     live, rounded, stored = (tmp_path / name for name in ("live", "rounded", "stored"))
-    result = run_distill("train", *base, *sets, "--labels", labels, "--out", stored)
+    result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", stored)
     assert result.status == 0 and "not evaluated" in result.out
     assert run_distill("train", *base, *sets, "--teacher", teacher_path, "--out", live).status == 0
     original = LiveTeacher.__call__
@@ -73,7 +73,7 @@ def test_the_teacher_may_judge_beside_its_logits(
     run_distill: Program, base: list[Any], labels: Path, teacher_path: Path, eval_path: Path, tmp_path: Path
 ) -> None:
     extra = ["--teacher", teacher_path, "--eval", eval_path]
-    result = run_distill("train", *base, "--labels", labels, *extra, "--out", tmp_path / "run")
+    result = run_distill("train", *base, "--teacher-logits", labels, *extra, "--out", tmp_path / "run")
     assert result.status == 0 and "agreement" in result.out
 
 
@@ -81,7 +81,7 @@ def test_students_of_several_seeds_share_one_view(
     run_distill: Program, base: list[Any], labels: Path, eval_path: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs"
-    extra = ["--labels", labels, "--eval", eval_path, "--seeds", "3,5", "--out", out]
+    extra = ["--teacher-logits", labels, "--eval", eval_path, "--seeds", "3,5", "--out", out]
     result = run_distill("train", *base, *extra)
     assert result.status == 0 and "over 2 seeds" in result.out
     summary = json.loads((out / "summary.json").read_text())
@@ -110,7 +110,7 @@ def test_logits_of_something_else_are_refused(
     run_distill: Program, base: list[Any], labels: Path, tmp_path: Path, sets: list[str], part: str
 ) -> None:
     extra = [item for each in sets for item in ("--set", each)]
-    result = run_distill("train", *base, *extra, "--labels", labels, "--out", tmp_path / "run")
+    result = run_distill("train", *base, *extra, "--teacher-logits", labels, "--out", tmp_path / "run")
     assert_one_line(result, str(labels), part)
 
 
@@ -118,13 +118,13 @@ def test_logits_of_an_earlier_augmentation_are_refused(
     run_distill: Program, base: list[Any], teacher_path: Path, tmp_path: Path
 ) -> None:
     labels, sets = tmp_path / "labels", ["--set", "augment.jitter={hue: 0.1}"]
-    command = ["label", *base, *sets, "--teacher", teacher_path, "--out", labels]
+    command = ["make-logits", *base, *sets, "--teacher", teacher_path, "--out", labels]
     assert run_distill(*command).status == 0
     value = json.loads((labels / "labels.json").read_text())
     assert value["view"]["version"] == 2
     value["view"]["version"] = 1
     (labels / "labels.json").write_text(json.dumps(value))
-    result = run_distill("train", *base, *sets, "--labels", labels, "--out", tmp_path / "run")
+    result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", tmp_path / "run")
     assert_one_line(result, "a view with version 1, this run has 2; label again")
 
 
@@ -137,9 +137,9 @@ def test_logits_of_another_set_or_teacher_are_refused(
 
     other = tmp_path / "other.safetensors"
     save_weights(other, build_model("resnet8", 4), arch="resnet8", num_classes=4, mean=MEAN, std=STD)
-    run = ["train", *base, "--labels", labels, "--out", tmp_path / "run"]
+    run = ["train", *base, "--teacher-logits", labels, "--out", tmp_path / "run"]
     assert_one_line(run_distill(*run, "--teacher", other), "a teacher with sha256")
-    verify = ["verify", labels, *base, "--teacher"]
+    verify = ["verify-logits", labels, *base, "--teacher"]
     assert_one_line(run_distill(*verify, other), "a teacher with sha256")
     value = json.loads((labels / "labels.json").read_text())
     (labels / "labels.json").write_text(json.dumps(value | {"set_id": "0" * 64}))
@@ -198,8 +198,8 @@ def test_damage(
     run_distill: Program, base: list[Any], labels: Path, teacher_path: Path, tmp_path: Path, damage: Any, part: str
 ) -> None:
     damage(labels)
-    assert_one_line(run_distill("train", *base, "--labels", labels, "--out", tmp_path / "run"), part)
-    assert_one_line(run_distill("verify", labels, *base, "--teacher", teacher_path), part)
+    assert_one_line(run_distill("train", *base, "--teacher-logits", labels, "--out", tmp_path / "run"), part)
+    assert_one_line(run_distill("verify-logits", labels, *base, "--teacher", teacher_path), part)
 
 
 def test_logits_that_change_spoil_the_run(
@@ -215,7 +215,7 @@ def test_logits_that_change_spoil_the_run(
         return original(self, step)
 
     monkeypatch.setattr(Loop, "train_step", change)
-    result = run_distill("train", *base, "--labels", labels, "--out", tmp_path / "run")
+    result = run_distill("train", *base, "--teacher-logits", labels, "--out", tmp_path / "run")
     assert_one_line(result, "logits-000000.npy: sha256 is")
     assert not (tmp_path / "run" / "summary.json").exists()
 
@@ -229,7 +229,9 @@ def test_an_object_array_is_not_unpickled(
     value = json.loads((labels / "labels.json").read_text())
     value["files"][0]["sha256"] = file_digest(labels / "logits-000000.npy")
     (labels / "labels.json").write_text(json.dumps(value))
-    assert_one_line(run_distill("train", *base, "--labels", labels, "--out", tmp_path / "run"), "no array file")
+    assert_one_line(
+        run_distill("train", *base, "--teacher-logits", labels, "--out", tmp_path / "run"), "no array file"
+    )
 
 
 def test_verify_computes_a_sample_again(
@@ -237,7 +239,7 @@ def test_verify_computes_a_sample_again(
 ) -> None:
     from manifests.format.digest import file_digest
 
-    command = ["verify", labels, *base, "--teacher", teacher_path, "--sample", 50]
+    command = ["verify-logits", labels, *base, "--teacher", teacher_path, "--sample", 50]
     assert "every digest as promised" in run_distill(*command).out
     check = json.loads(run_distill(*command, "--json").out)
     assert check["same_class"] > 95 and 0 < check["largest_difference"] < 0.01 and check["steps"] == 12
@@ -291,9 +293,11 @@ def test_labelling_goes_on_where_it_stopped(
 
     monkeypatch.setattr(LiveTeacher, "__call__", stop_at_7)
     out = tmp_path / "cut"
-    command = ["label", *base, "--teacher", teacher_path, "--out", out]
+    command = ["make-logits", *base, "--teacher", teacher_path, "--out", out]
     assert_one_line(run_distill(*command), "no space left", "run it again")
-    assert_one_line(run_distill("train", *base, "--labels", out, "--out", tmp_path / "run"), "labels.json is missing")
+    assert_one_line(
+        run_distill("train", *base, "--teacher-logits", out, "--out", tmp_path / "run"), "labels.json is missing"
+    )
     assert_one_line(run_distill(*command, "--set", "augment.flip=false"), "view augment flip")
     (out / "logits-000003.npy").write_bytes(b"of a longer labelling")
     assert run_distill(*command).status == 0
@@ -305,7 +309,9 @@ def test_labelling_goes_on_where_it_stopped(
     parts = [np.load(path) for path in sorted(out.glob("*.npy"))]
     assert np.array_equal(np.concatenate(parts), np.load(labels / "logits-000000.npy"))
     for name in ("a", "b"):
-        result = run_distill("train", *base, "--labels", out if name == "a" else labels, "--out", tmp_path / name)
+        result = run_distill(
+            "train", *base, "--teacher-logits", out if name == "a" else labels, "--out", tmp_path / name
+        )
         assert result.status == 0
     first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -314,14 +320,14 @@ def test_labelling_goes_on_where_it_stopped(
 def test_label_leaves_other_folders_alone(
     run_distill: Program, base: list[Any], labels: Path, teacher_path: Path, tmp_path: Path
 ) -> None:
-    command = ["label", *base, "--teacher", teacher_path, "--out"]
+    command = ["make-logits", *base, "--teacher", teacher_path, "--out"]
     assert_one_line(run_distill(*command, labels), "holds stored logits already")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x").write_text("precious")
     assert_one_line(run_distill(*command, tmp_path / "mine"), "is not empty")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["x"]
     shutil.rmtree(labels)
-    assert_one_line(run_distill("label", *base, "--out", labels), "teacher.weights is not set")
+    assert_one_line(run_distill("make-logits", *base, "--out", labels), "teacher.weights is not set")
 
 
 def test_files_hold_whole_steps() -> None:

@@ -87,9 +87,9 @@ def test_stored_logits_are_those_of_one_pass(
 ) -> None:
     base = ["--shards", patchset_path, "--config", config_path, "--device", "cpu"]
     labels = tmp_path / "labels"
-    assert run_distill("label", *base, "--teacher", teacher_path, *PASSES, "--out", labels).status == 0
+    assert run_distill("make-logits", *base, "--teacher", teacher_path, *PASSES, "--out", labels).status == 0
     assert [file["steps"] for file in json.loads((labels / "labels.json").read_text())["files"]] == [7]
-    stored = ["train", *base, "--labels", labels]
+    stored = ["train", *base, "--teacher-logits", labels]
     assert run_distill(*stored, *PASSES, "--out", tmp_path / "run").status == 0
     refused = run_distill(*stored, *PASSES, "--set", "data.passes=2", "--out", tmp_path / "more")
     assert_one_line(refused, "has logits of 7 steps of 16, this run has 10")

@@ -238,7 +238,7 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     assert run_patchgen("extend", out, "--n", 30, "--image", photo_path).status == 0
     assert b"30 patches" in (out / "README.md").read_bytes() != first  # nobody edited it, so it is renewed
     (out / "README.md").write_text("# My own words\n")
-    assert run_patchgen(*build, 30, "--licence", "CC0-1.0").status == 0
+    assert run_patchgen(*build, 30, "--license", "CC0-1.0").status == 0
     assert (out / "README.md").read_text() == "# My own words\n"
     assert json.loads((out / "croissant.json").read_bytes())["license"].endswith("/zero/1.0/")
     bag = tmp_path / "bag"

@@ -288,7 +288,7 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     before = stored(memory, "/lab")
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1)
     assert_one_line(other, "memory://lab/a: holds a finished set with seed 0, this build has seed 1")
-    card = run_patchgen(*arguments, "memory://lab/a", "--licence", "CC0")
+    card = run_patchgen(*arguments, "memory://lab/a", "--license", "CC0")
     assert_one_line(card, "memory://lab/a: holds this set with another licence")
     assert_one_line(run_patchgen(*arguments, "memory://lab"), "holds files that no build wrote (a)")
     memory.pipe_file("/lab/b/notes.txt", b"mine")

@@ -227,7 +227,7 @@ def test_card_texts_are_added_and_kept(
     def source() -> Any:
         return open_patchset(out).manifest.sources[0]
 
-    assert run_patchgen(*arguments, out, "--licence", "CC0-1.0").status == 0
+    assert run_patchgen(*arguments, out, "--license", "CC0-1.0").status == 0
     assert (source().licence, source().url) == ("CC0-1.0", None)
     (out / "patches-000000.tar").unlink()
     assert run_patchgen(*arguments, out, "--url", "https://example.org/photo").status == 0

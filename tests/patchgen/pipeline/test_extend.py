@@ -16,7 +16,7 @@ from tests.helpers.editing import contents, edited
 def test_a_longer_set_is_the_one_built_at_once(
     photo_path: Path, tmp_path: Path, run_patchgen: Program, n: int, shard_size: int
 ) -> None:
-    base = ["build", "--image", photo_path, "--shard-size", shard_size, "--workers", 1, "--licence", "CC0-1.0"]
+    base = ["build", "--image", photo_path, "--shard-size", shard_size, "--workers", 1, "--license", "CC0-1.0"]
     short, whole = tmp_path / "short", tmp_path / "whole"
     assert run_patchgen(*base, "--n", n, "--out", short).status == 0
     kept = (short / "patches-000000.tar").stat().st_mtime_ns

@@ -58,7 +58,7 @@ def packed(out: Path) -> tuple[list[Pixels], list[str]]:
 
 
 def test_squares_of_one_format_are_copied(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
-    command = ["pack", folder, "--shard-size", 20, "--licence", "CC0-1.0"]
+    command = ["pack", folder, "--shard-size", 20, "--license", "CC0-1.0"]
     result = run_patchgen(*command, "--out", tmp_path / "one", "--workers", 1)
     assert result.status == 0, result.err
     assert "stored anew" not in result.out

@@ -1,4 +1,4 @@
-"""Commands about stored logits: ``label`` and ``verify``."""
+"""Commands about stored logits: ``make-logits`` and ``verify-logits``."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ from manifests.support.numbers import Count
 @click.option("--out", required=True, type=FILE, help="Folder of the logits; run again to go on.")
 @set_option
 @device_option
-def label(
+def make_logits(
     shards: Path | str,
     config_name: str,
     teacher: Path | None,
@@ -44,24 +44,23 @@ def label(
 
     Students then learn from them, and no teacher is run again.
 
-    Example: distill label --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out labels/
+    Example: distill make-logits --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out logits/
     """
-    from distill.commands.make_logits import check_inputs  # noqa: PLC0415
-    from distill.commands.make_logits import label as run_label  # noqa: PLC0415
+    from distill.commands.make_logits import check_inputs, label  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher, eval_data=eval_data)
     picked = pick_device(device)
     folder = fetched(shards, lambda: check_inputs(config, out))
-    manifest = run_label(config, folder, out, device=picked, say=say)
+    manifest = label(config, folder, out, device=picked, say=say)
     click.echo(
         f"{counted(manifest.steps, 'step')} of {counted(manifest.batch_size, 'sample')} "
-        f"in {len(manifest.files)} {'file' if len(manifest.files) == 1 else 'files'}; train with --labels {out}"
+        f"in {counted(len(manifest.files), 'file')}; train with --teacher-logits {out}"
     )
 
 
 @click.command()
-@click.argument("labels", type=FILE)
+@click.argument("logits", type=FILE)
 @shards_option
 @config_option
 @teacher_option
@@ -70,8 +69,8 @@ def label(
 @set_option
 @json_option
 @device_option
-def verify(
-    labels: Path,
+def verify_logits(
+    logits: Path,
     shards: Path | str,
     config_name: str,
     teacher: Path | None,
@@ -85,22 +84,21 @@ def verify(
 
     That is every digest, and random steps computed again by the teacher.
 
-    Example: distill verify labels/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
+    Example: distill verify-logits logits/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
-    from distill.commands.make_logits import check_stored  # noqa: PLC0415
-    from distill.commands.make_logits import verify as run_verify  # noqa: PLC0415
+    from distill.commands.make_logits import check_stored, verify  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher)
     picked = pick_device(device)
-    folder = fetched(shards, lambda: check_stored(config, labels))
+    folder = fetched(shards, lambda: check_stored(config, logits))
     note = (lambda line: None) if as_json else say
-    check = run_verify(config, labels, folder, sample=sample, seed=seed, device=picked, say=note)
+    check = verify(config, logits, folder, sample=sample, seed=seed, device=picked, say=note)
     if as_json:
         click.echo(json.dumps(check.to_dict()))
         return
     click.echo(
-        f"{labels}: every digest as promised; over {counted(check.steps, 'step')} computed again, a logit "
+        f"{logits}: every digest as promised; over {counted(check.steps, 'step')} computed again, a logit "
         f"differs by at most {check.largest_difference:.5f} (their deviation is {check.deviation:.3f}), "
         f"{check.same_class:.2f} % of the likeliest classes are the same"
     )
