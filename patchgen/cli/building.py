@@ -204,8 +204,8 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
             raise click.UsageError(
-                f"--{option} given {counted(len(texts), 'time')} for {counted(photos, 'image')}; "
-                "give it once or for each."
+                f"--{option.replace('licence', 'license')} given {counted(len(texts), 'time')} "
+                f"for {counted(photos, 'image')}; give it once or for each."
             )
     return [
         {option: (texts[k] if len(texts) > 1 else texts[0]) if texts else None for option, texts in cards.items()}

@@ -259,7 +259,7 @@ def test_the_teacher_is_measured_before_it_labels(
     run_distill: Program, base: list[Any], teacher_path: Path, eval_path: Path, tmp_path: Path
 ) -> None:
     command = [
-        "label",
+        "make-logits",
         *base,
         "--teacher",
         teacher_path,

@@ -158,7 +158,7 @@ def test_a_mean_of_0_to_255_is_refused_wherever_one_is_given(
     ):
         assert_one_line(run_distill(*command, *given), "mean is 125.3, 123, 113.9, " + BIG_MEAN, status=2)
     settings = ["--set", "teacher.mean=[125.3,123.0,113.9]", "--set", "network.mean=[125.3,123.0,113.9]"]
-    for command, setting in (("train", settings[:2]), ("teacher", settings[2:])):
+    for command, setting in (("train", settings[:2]), ("train-teacher", settings[2:])):
         name = "fast-cifar" if command == "train" else "teacher-cifar10-resnet56"
         where = ["--shards" if command == "train" else "--data", tmp_path]
         assert_one_line(run_distill(command, *where, "--config", name, *setting), BIG_MEAN)
