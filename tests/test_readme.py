@@ -108,6 +108,6 @@ def test_the_commands_are_found() -> None:
     found = commands()
     assert len(found) >= 20
     assert "patchgen build --image photo.jpg --n 1000000 --out shards/" in found
-    assert "python scripts/demo_world.py --out world/" in found
+    assert "python scripts/demo_files/make_crops.py --out crops/" in found
     assert "patchgen preview shards/ --out sheet.png --image photo.jpg" in found
     assert not [command for command in found if "DATA" in command]
