@@ -1,27 +1,15 @@
-"""The patch-set format ``patchset/1``: the only bridge between ``patchgen`` and ``distill``.
+"""The patch-set format ``patchset/1``, which ``patchgen`` writes and ``distill`` reads.
 
-Rooms, and what flows through them:
+- ``remote``: sets at URLs: fetch into a cache, download, upload.
+- ``verify``, ``verify_shard``, ``diff``: find the faults of a set; compare two sets.
+- ``export``: files for other tools (card, Croissant, indexes, BagIt), and the last step of a build.
+- ``patchset``, ``reader``, ``crop_outlines``: open a set; read patches; where a patch lies in its photo.
+- ``foreign``: image data of others: folders, tars, CIFAR's files.
+- ``format``: manifest schema, canonical JSON, digests, ``SHA256SUMS``, tar headers, Parquet tables.
+- ``untrusted``: limits on untrusted bytes before a library decodes them.
+- ``limits``, ``support``, ``errors``: bounds of the format, code that both programs share, and ``PatchSetError``.
 
-- ``errors``: ``PatchSetError``, the one error.
-- ``canonical``: a JSON value in, its canonical bytes out; strict parsing the other way.
-- ``digest``: pixels, encoded bytes, files and manifests in, SHA-256 out.
-- ``files``: bytes in, whole files out, or none.
-- ``tar``: names and sizes in, canonical USTAR headers out.
-- ``rows``: the Parquet file beside each shard; ``pages`` and ``thrift`` bound what it claims before Arrow reads it.
-- ``schema``: the manifest, parsed once into frozen types; ``faults`` says in one line what is wrong with one.
-- ``limits``: bounds and names that the command line states.
-- ``patchset``: a folder in, a set out; ``sums``: its ``SHA256SUMS``.
-- ``card``, ``croissant``, ``indexes``, ``bag``: a manifest in, files for other tools out; ``finish`` writes them.
-- ``verify``, ``verify_shard``: a folder in, everything that is wrong with it out.
-- ``diff``: two sets in, what they have in common out.
-- ``reader``, ``images``: a set and indices in, pixels out; ``headers``: what an encoded image declares.
-- ``urls``, ``web``, ``store``: a URL in, bytes of its files out; ``download``: those bytes in, a proven file out.
-- ``remote``, ``cached``, ``publish``: a set at a URL in, a folder out, and the other way; ``transfers`` runs both,
-  ``sending`` sends files, and ``marker`` says whose they are.
-- ``locations``: a path or URL from the command line in, a folder out.
-- ``terminal``, ``processes``: how both programs report errors and progress, and start workers.
-
-``FORMAT.md`` beside this file specifies the format for other languages, ``READING.md`` shows how sets are used.
+``FORMAT.md`` specifies the format for other languages. ``READING.md`` shows how to read a set.
 """
 
 from importlib import import_module

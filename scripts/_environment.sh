@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes .venv in the checkout if there is none, and installs into it what is missing.
-# Afterwards the working directory is the checkout, and its programs come first on PATH.
+# Sourced by the other scripts. Creates .venv in the checkout if there is none and installs what is missing.
+# Afterwards the working directory is the checkout, and the programs of .venv come first on PATH.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 find_python() {

@@ -1,17 +1,17 @@
-"""How fast distillation steps are on this machine: a plain loop, and ours in three ways, in one run.
+"""Measure the speed of distillation steps: a plain PyTorch loop and three variants of ours, in one run.
 
-The plain loop is the usual script (``plain_loop.py``). Ours has a live teacher; a live teacher that is asked once
-about each augmented batch, which the student sees twice (``data.passes: 2``); or stored logits. Each is measured in a
-process of its own, in turn, several rounds; the ratios are of the medians. Nothing is learnt here: patches are noise,
-the teacher has random weights. Measure on an idle machine.
+The plain loop is ``measure/plain_loop.py``. Our variants are a live teacher, a live teacher whose logits are used
+twice (``data.passes: 2``), and stored logits. Each variant runs in its own process. The variants alternate for
+several rounds, and the ratios compare medians. Patches are noise and the teacher has random weights. Measure on an
+idle machine.
 
-The last lines say how much is left to gain: how fast steps would be that did nothing but their convolutions and
-products, at the rate at which this machine multiplies large matrices.
+The last lines print an upper bound: the speed of a step that only computes its convolutions and matrix products, at
+the rate at which this machine multiplies large matrices.
 
-    scripts/bench_distill --out benchmarks/distill.txt
+    scripts/bench_distill --out benchmarks/output/distill.txt
 
-With ``--busy`` it measures instead what one busy process beside it costs on a CPU, by how long OpenMP's threads spin
-before they sleep (``distill/openmp.py`` sets that). The demo's training, about 8 minutes:
+``--busy`` measures how much one busy process slows training on a CPU, for several OpenMP spin counts
+(``distill/runtime/openmp.py`` sets the default). With the demo's networks this takes about 8 minutes:
 
     scripts/bench_distill --busy --teacher resnet8 --student resnet8 --batch 64 --compile off
 """
@@ -29,9 +29,9 @@ from typing import Any
 import click
 import torch
 from bench_loop import Way, noise_loop, patches, precision_of
-from busy import UNTOLD_ENVIRONMENT, compare_waiting, rates_beside
-from machine_limit import MATRIX, flops_per_image, idle_share, matrix_flops_per_second, time_of
-from plain_loop import MEAN, STD, WARM_UP, folder_of_jpegs, now, plain
+from measure.busy_cores import DEFAULT_ENVIRONMENT, compare_spin_counts, training_rates
+from measure.machine_limit import MATRIX, flops_per_image, idle_share, matrix_flops_per_second, time_of
+from measure.plain_loop import MEAN, STD, WARM_UP, folder_of_jpegs, now, plain
 from torch import Tensor
 
 from distill.augment import normalise
@@ -51,7 +51,7 @@ TITLES = {
 def ours(
     arch: tuple[str, str], batch: int, steps: int, device: torch.device, compiling: Compile, way: Way
 ) -> dict[str, float]:
-    """Images a second of ``distill train``'s loop, the loader's and the teacher's share of a step, and rates."""
+    """Return images per second of the loop of ``distill train``, the shares of loader and teacher, and peak rates."""
     with noise_loop(arch, batch, steps, device, compiling, way) as loop:
         for step in range(WARM_UP):
             loop.train_step(step)
@@ -92,14 +92,14 @@ def _measure(variant: str, arguments: list[str], environment: dict[str, str]) ->
 @click.command()
 @click.option("--teacher", default="resnet56", show_default=True)
 @click.option("--student", default="resnet20", show_default=True)
-@click.option("--batch", default=512, show_default=True, help="Samples a step; the paper's is 512.")
-@click.option("--steps", default=15, show_default=True, help="Steps a measurement, three of them to warm up.")
+@click.option("--batch", default=512, show_default=True, help="Samples per step; the paper uses 512.")
+@click.option("--steps", default=15, show_default=True, help="Steps per measurement; three of them are warm-up.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", "compiling", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
-@click.option("--busy", is_flag=True, help="Measure what a busy process beside it costs, on the CPU.")
-@click.option("--seconds", default=3.0, show_default=True, help="Of each measurement with --busy.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the report to this file.")
+@click.option("--busy", is_flag=True, help="Measure the slowdown by a busy process, on the CPU.")
+@click.option("--seconds", default=3.0, show_default=True, help="Duration of each measurement with --busy.")
 @click.option("--variant", type=click.Choice([*TITLES, "busy"]), hidden=True)
 def main(
     teacher: str,
@@ -114,7 +114,7 @@ def main(
     seconds: float,
     variant: Any,
 ) -> None:
-    """Measure steps a second, each way in a process of its own, in turn."""
+    """Measure steps per second of each variant, each in its own process."""
     device = "cpu" if busy else device
     if variant is not None:
         _print_variant(variant, (teacher, student), batch, steps, pick_device(device), compiling, seconds)
@@ -123,13 +123,13 @@ def main(
     arguments += ["--device", device, "--compile", compiling, "--seconds", str(seconds)]
     if busy:
         lines = [f"{teacher} -> {student}, batch {batch}, {rounds} rounds, torch {torch.__version__}"]
-        lines += compare_waiting(lambda environment: _measure("busy", arguments, environment), rounds)
+        lines += compare_spin_counts(lambda environment: _measure("busy", arguments, environment), rounds)
     else:
         results: dict[str, list[dict[str, float]]] = {name: [] for name in TITLES}
         for _ in range(rounds):
             for name, measured in results.items():
-                # The usual script leaves OpenMP as it is; ours has what importing distill put into os.environ.
-                measured.append(_measure(name, arguments, UNTOLD_ENVIRONMENT if name == "plain" else {}))
+                # The plain loop runs with OpenMP's default; ours with what importing distill puts into os.environ.
+                measured.append(_measure(name, arguments, DEFAULT_ENVIRONMENT if name == "plain" else {}))
         lines = _report(results, teacher, student, batch, steps, device)
     print("\n".join(lines))
     if out is not None:
@@ -151,7 +151,7 @@ def _print_variant(
         with tempfile.TemporaryDirectory() as folder:
             found = plain(folder_of_jpegs(Path(folder), patches()), arch, batch, steps, device)
     elif variant == "busy":
-        found = rates_beside(arch, batch, device, compiling, seconds)
+        found = training_rates(arch, batch, device, compiling, seconds)
     else:
         found = ours(arch, batch, steps, device, compiling, variant)
     print(json.dumps(found))

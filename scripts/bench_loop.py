@@ -1,4 +1,4 @@
-"""A training loop of ours for the benches: patches are noise, the teacher has random weights."""
+"""Make a training loop for the benchmarks: patches are noise, the teacher has random weights."""
 
 import contextlib
 import tempfile
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from plain_loop import MEAN, STD, WARM_UP
+from measure.plain_loop import MEAN, STD, WARM_UP
 from torch import Tensor
 
 from distill.augment import AugmentConfig, normalise
@@ -40,7 +40,9 @@ def noise_loop(
     engine = Engine(device=device, precision=precision_of(device), compile=compiling, steps=10**6, say=print)
     engine.prepare_process()
     source = Resident(samples=patches().to(device), order=Order(PATCHES, batch, 0), device=device)
-    half = WARM_UP + (steps - WARM_UP + 1) // 2  # of the measured steps, as many new as seen before
+    half = (
+        WARM_UP + (steps - WARM_UP + 1) // 2
+    )  # half of the measured steps see a new batch, half a batch seen before
     view = View(source=source, augment=AugmentConfig(), seed=0, period=half if way == "twice" else steps)
     example = normalise(view.batch(0).images, MEAN, STD)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +51,7 @@ def noise_loop(
 
 
 def precision_of(device: torch.device) -> Precision:
-    """Return the arithmetic that ``distill`` would choose on a device."""
+    """Return the precision that ``distill`` chooses on a device."""
     return choose_precision("auto", device, lambda line: None)
 
 

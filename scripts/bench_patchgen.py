@@ -1,8 +1,8 @@
-"""How fast patchgen is, on this machine, in one run: whole commands, stages, bare calls, memory, and the reference.
+"""Measure the speed of patchgen in one run: whole commands, stages, bare OpenCV calls, memory, and PIL + torchvision.
 
 Each ratio compares two figures of the same run. Measure on an idle machine.
 
-    scripts/bench_patchgen --out benchmarks/patchgen.txt
+    scripts/bench_patchgen --out benchmarks/output/patchgen.txt
 """
 
 import functools
@@ -22,7 +22,7 @@ from typing import Any
 import click
 import cv2
 import numpy as np
-from reference import reference_patches
+from measure.authors_recipe import reference_patches
 
 from patchgen.environment import environment
 from patchgen.pipeline.patch_maker import PatchMaker
@@ -102,7 +102,7 @@ def stages(image: Path, folder: Path, n: int, size: int) -> dict[str, float]:
 
 
 def bare_calls(image: Path, folder: Path, n: int, size: int) -> dict[str, float]:
-    """Microseconds of the OpenCV calls alone that a patch of the recipe needs, of its hashes, and of its write."""
+    """Return microseconds per patch of the OpenCV calls, the hashes and the write that the recipe needs."""
     recipe, photo = load_recipe("asano2023"), read_photo(image)
     pyramids = build_pyramids(recipe.geometry, size, [photo.pixels])
     maker = PatchMaker(recipe, pyramids, size=size, seed=0, first_index=0, n=n)
@@ -144,7 +144,7 @@ def bare_calls(image: Path, folder: Path, n: int, size: int) -> dict[str, float]
 
 
 def reference_rate(image: Path, n: int, size: int, workers: int) -> float:
-    """Patches a second of PIL and torchvision in as many processes, start-up excluded."""
+    """Return patches per second of PIL and torchvision in ``workers`` processes, without start-up."""
     make = functools.partial(reference_patches, image, size, 0, "jpg")
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         pool.map(make, [range(workers)] * workers, chunksize=1)  # start-up: imports, the photo
@@ -154,7 +154,7 @@ def reference_rate(image: Path, n: int, size: int, workers: int) -> float:
 
 
 def bench_size(image: Path, folder: Path, size: int, counts: list[int], workers: int, scale: float) -> list[str]:
-    """Everything of one patch size, as lines."""
+    """Return all measurements of one patch size as lines of text."""
     shard = 20_000 if size <= 32 else 1000
     lines = [f"## {size} px, {workers} processes", ""]
     rates = []
@@ -183,9 +183,9 @@ def bench_size(image: Path, folder: Path, size: int, counts: list[int], workers:
 @click.command()
 @click.option("--image", type=click.Path(path_type=Path, exists=True), help="A photo [default: dead leaves].")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
-@click.option("--scale", default=1.0, show_default=True, help="Run everything this much shorter.")
-@click.option("--long", is_flag=True, help="Build 2,000,000 patches too, to see whether the rate stays.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the lines here too.")
+@click.option("--scale", default=1.0, show_default=True, help="Multiply all lengths by this.")
+@click.option("--long", is_flag=True, help="Also build 2,000,000 patches, to check that the rate is constant.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also append the report to this file.")
 def main(image: Path | None, workers: int, scale: float, long: bool, out: Path | None) -> None:
     """Measure patchgen in one run."""
     configure_process()

@@ -1,10 +1,10 @@
-"""Many readers of one published set at the same time, and a server that can serve few of them at once.
+"""Measure many readers that fetch one set at the same time from a server that serves only a few requests at once.
 
-Every reader is a thread with a cache of its own, and fetches as ``--shards URL`` does; readers share processes, for a
-thousand Pythons take more memory than most machines have. The server turns away (503) what comes while it is busy
-with ``--at-once`` requests, and may cut every so many answers in the middle.
+Every reader is a thread with its own cache and fetches as ``--shards URL`` does. Readers share processes, because a
+thousand Python processes need more memory than most machines have. The server answers 503 while it is busy with
+``--at-once`` requests, and cuts every ``--cut-every``-th answer in the middle.
 
-    python scripts/bench_readers.py --readers 1000 --at-once 64 --seconds 0.1 --out benchmarks/readers.txt
+    python scripts/bench_readers.py --readers 1000 --at-once 64 --seconds 0.1 --out benchmarks/output/readers.txt
 """
 
 import contextlib
@@ -36,7 +36,7 @@ PATCHES, SHARD = 10_000, 1_000
 
 
 class Read(NamedTuple):
-    """How one reader fared: seconds, and what went wrong, if anything did."""
+    """The result of one reader: seconds, and an error message or an empty text."""
 
     seconds: float
     fault: str
@@ -51,31 +51,31 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path, at_once: int, seconds: float, cut_every: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.seconds, self.cut_every = folder, seconds, cut_every
-        self.room, self.lock = threading.Semaphore(at_once), threading.Lock()
+        self.slots, self.lock = threading.Semaphore(at_once), threading.Lock()
         self.count: Counter[str] = Counter()
 
     def note(self, what: str, count: int = 1) -> int:
-        """Count what happened; how often it did."""
+        """Count an event and return how often it has happened."""
         with self.lock:
             self.count[what] += count
             return self.count[what]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reader that leaves is no news."""
+        """Ignore readers that close the connection."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Handle one request."""
 
     server: Server
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
-        """A file, or the part of it that a ``Range`` asks for; 503 while there is no room."""
+        """Send a file or the range asked for; answer 503 while ``at_once`` requests are being served."""
         number = self.server.note("requests")
-        if not self.server.room.acquire(blocking=False):
+        if not self.server.slots.acquire(blocking=False):
             self.server.note("turned away")
             self.send_response(503)
             self.send_header("Retry-After", "1")
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._send(cut=bool(self.server.cut_every) and number % self.server.cut_every == 0)
         finally:
-            self.server.room.release()
+            self.server.slots.release()
         return None
 
     def _send(self, *, cut: bool) -> None:
@@ -109,10 +109,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def read_all(url: str, home: Path, names: list[int]) -> list[Read]:
-    """In a process: so many readers, all at once, whose notes nobody reads."""
+    """Run readers in this process, all at the same time, and discard what they print."""
     with (
-        Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stderr(nowhere),
+        Path(os.devnull).open("w") as devnull,
+        contextlib.redirect_stderr(devnull),
         ThreadPoolExecutor(len(names)) as pool,
     ):
         return list(pool.map(lambda name: read_one(url, home / str(name)), names))
@@ -132,13 +132,13 @@ def read_one(url: str, folder: Path) -> Read:
 
 
 @contextlib.contextmanager
-def published(folder: Path, *manners: Any) -> Iterator[Server]:
-    """A set of tiny patches, served."""
+def served_set(folder: Path, *options: Any) -> Iterator[Server]:
+    """Build a set of small patches and serve it over HTTP while the block runs."""
     photo = folder / "leaves.png"
     write_source(photo, make_source("dead-leaves", 640, 480, 0))
     build = ["build", "--image", str(photo), "--n", str(PATCHES), "--size", "8", "--shard-size", str(SHARD)]
     subprocess.run([sys.executable, "-m", "patchgen", *build, "--out", str(folder / "set"), "-q"], check=True)
-    server = Server(folder / "set", *manners)
+    server = Server(folder / "set", *options)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -150,16 +150,26 @@ def published(folder: Path, *manners: Any) -> Iterator[Server]:
 
 @click.command()
 @click.option("--readers", default=1000, show_default=True, type=click.IntRange(1))
-@click.option("--processes", default=8, show_default=True, type=click.IntRange(1), help="That the readers share.")
-@click.option("--at-once", default=64, show_default=True, type=click.IntRange(1), help="Requests the server takes.")
-@click.option("--seconds", default=0.0, show_default=True, type=click.FloatRange(0), help="An answer takes, more.")
-@click.option("--cut-every", default=50, show_default=True, type=click.IntRange(0), help="Answers; 0 cuts none.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the report here.")
+@click.option(
+    "--processes", default=8, show_default=True, type=click.IntRange(1), help="Processes shared by the readers."
+)
+@click.option(
+    "--at-once",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Requests that the server serves at once.",
+)
+@click.option("--seconds", default=0.0, show_default=True, type=click.FloatRange(0), help="Delay of each answer.")
+@click.option(
+    "--cut-every", default=50, show_default=True, type=click.IntRange(0), help="Cut every Nth answer; 0: none."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the report to this file.")
 def main(readers: int, processes: int, at_once: int, seconds: float, cut_every: int, out: Path | None) -> None:
-    """Have many readers fetch one set at the same time, and say how they fared."""
+    """Let many readers fetch one set at the same time and print the results."""
     with (
         tempfile.TemporaryDirectory() as name,
-        published(Path(name), at_once, seconds, cut_every) as server,
+        served_set(Path(name), at_once, seconds, cut_every) as server,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
     ):
         url = f"http://127.0.0.1:{server.server_address[1]}/set"

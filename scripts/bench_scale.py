@@ -1,12 +1,12 @@
-"""How time and memory grow with the number of patches: they are built, verified, opened, and trained on.
+"""Measure how time and memory of building, verifying, opening and training grow with the number of patches.
 
-Each step is a program of its own. Memory is the largest resident set of any of its processes (as the kernel
-remembers it) and the most that all of them had together (their proportional sets, looked at several times a second).
-The first batch is one of ``distill``'s: of the whole set, decoded once and kept, and of one that is streamed.
+Each step is a separate program. Memory is the largest resident set of any of its processes (as the kernel reports it)
+and the maximum of all its processes together (sum of proportional sets, sampled several times a second). The first
+batch is measured for a set that is decoded once and cached, and for a set that is streamed.
 
-    python scripts/bench_scale.py --n 100000 --n 1000000 --n 10000000 --folder FOLDER --out benchmarks/scale.txt
+    python scripts/bench_scale.py --n 100000 --n 1000000 --n 10000000 --folder DIR --out benchmarks/output/scale.txt
 
-With ``--shard-size 1`` it shows what the number of shards costs, for then patches cost next to nothing.
+``--shard-size 1`` measures the cost per shard, because the cost of the patches is then negligible.
 """
 
 import os
@@ -28,7 +28,7 @@ EVERY = 0.2
 
 
 class Used(NamedTuple):
-    """Seconds; MiB of the largest process, and of all together."""
+    """Seconds, MiB of the largest process, and MiB of all processes together."""
 
     seconds: float
     largest: float
@@ -36,7 +36,7 @@ class Used(NamedTuple):
 
 
 def measured(command: list[str], folder: Path) -> Used:
-    """Run ``command`` in ``folder``, in a session of its own, and watch its processes."""
+    """Run ``command`` in ``folder`` in a new session and measure its processes."""
     started = time.monotonic()
     largest = together = 0.0
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}

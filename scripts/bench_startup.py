@@ -1,7 +1,7 @@
-"""How much CPU time both programs take for help, completion and usage errors: user and system seconds of a process.
+"""Measure the CPU time (user and system) of both programs for help, completion and usage errors.
 
-Each figure is the smallest of several processes, so that other work on the machine changes it little. The first lines
-are what Python, and Python with click, take without us.
+Each figure is the minimum over several processes, so that other work on the machine changes it little. The first
+lines are Python alone, and Python with click.
 
     python scripts/bench_startup.py
 """
@@ -20,11 +20,11 @@ import patchgen.cli
 
 PROGRAMS = {"patchgen": patchgen.cli.cli, "distill": distill.cli.cli}
 LIMIT = 0.25
-"""Seconds that help and usage errors may take."""
+"""Maximum CPU seconds of help and usage errors."""
 
 
 def cpu_seconds(command: list[str], rounds: int, environment: dict[str, str]) -> float:
-    """Return the CPU seconds of a command, user and system: the smallest of ``rounds`` processes."""
+    """Return the CPU seconds (user and system) of a command, the minimum over ``rounds`` processes."""
     found = []
     for _ in range(rounds):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -35,7 +35,7 @@ def cpu_seconds(command: list[str], rounds: int, environment: dict[str, str]) ->
 
 
 def calls(program: str) -> list[tuple[str, dict[str, str]]]:
-    """Return command lines of a program, without its name, and what each needs in the environment."""
+    """Return command lines of a program without its name, each with its environment variables."""
     commands = PROGRAMS[program].commands
     lines = ["", "--help", "--version", "nonsense", "--nonsense"]
     for name in commands:
@@ -51,9 +51,9 @@ def calls(program: str) -> list[tuple[str, dict[str, str]]]:
 
 
 @click.command()
-@click.option("--rounds", default=7, show_default=True, type=click.IntRange(1), help="Processes of each kind.")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(1), help="Processes per command.")
 def main(rounds: int) -> None:
-    """Print a table of CPU seconds; ends with status 1 if one is above the limit."""
+    """Print a table of CPU seconds; the exit status is 1 if one is above the limit."""
     for code in ("pass", "import click"):
         print(f"{cpu_seconds([sys.executable, '-c', code], rounds, {}):.3f} s  python -c '{code}'")
     slow = 0

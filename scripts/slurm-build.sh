@@ -3,10 +3,10 @@
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=4G
 #SBATCH --time=04:00:00
-# A patch set built by a job array, each job some of its shards; run once more without --array, it finishes the set:
+# Build a patch set with a job array: each job builds some shards. A last job without --array finishes the set:
 #   sbatch --array=0-15 scripts/slurm-build.sh PHOTO N FOLDER
 #   sbatch --dependency=afterany:JOB scripts/slurm-build.sh PHOTO N FOLDER
-# FOLDER is seen by all nodes. Jobs that died are run again, or their shards are left to the last command.
+# All nodes must see FOLDER under this path. Run failed jobs again, or let the last job build their shards.
 set -euo pipefail
 photo=$1 n=$2 folder=$3
 shard_size=20000 # the default for patches of 32 px

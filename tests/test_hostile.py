@@ -62,7 +62,7 @@ def test_good_things_are_accepted(
 
 
 IN_TURN = [(case, case.entrances[number % len(case.entrances)]) for number, case in enumerate(CASES)]
-"""Each case by one of its entrances: ``scripts/hostile.py`` tries all of them, which takes minutes."""
+"""Each case with one of its commands: ``scripts/stress/hostile.py`` runs all of them, which takes minutes."""
 
 
 @pytest.mark.parametrize(("case", "entrance"), IN_TURN, ids=[f"{case.name}, {by}" for case, by in IN_TURN])

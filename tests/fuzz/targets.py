@@ -1,6 +1,6 @@
 """What is fuzzed: each entrance takes any bytes, and accepts them or refuses them with one line of its own error.
 
-Anything else that leaves is a defect. ``tests/test_fuzz.py`` feeds them by Hypothesis, ``scripts/fuzz.py`` by
+Anything else that leaves is a defect. ``tests/test_fuzz.py`` feeds them by Hypothesis, ``scripts/stress/fuzz.py`` by
 coverage.
 """
 

@@ -5,6 +5,6 @@ in ``corpus``, kept by what is hostile: ``manifests``, ``names`` (and texts), ``
 ``weights``, ``checkpoints``, ``labels``, ``configs`` (and recipes) and ``inputs`` (what is packed or judged by).
 ``forge`` signs a set as whoever publishes it can: every digest fits, so that no check may rest on one.
 
-``tests/test_hostile.py`` runs them in one process, each by one of its entrances; ``scripts/hostile.py`` by all of
-them, each in a process of its own, with memory and time.
+``tests/test_hostile.py`` runs them in one process, each with one of its commands. ``scripts/stress/hostile.py``
+runs all of their commands, each in its own process, and measures memory and time.
 """

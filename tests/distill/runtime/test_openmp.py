@@ -44,5 +44,5 @@ def test_what_the_user_chose_stays(chosen: dict[str, str], expected: int) -> Non
     assert spin_count(LIBRARY, chosen) == expected
 
 
-def test_the_readme_says_it() -> None:
-    assert f"`GOMP_SPINCOUNT={SPIN_COUNT}`" in (Path(__file__).parents[3] / "README.md").read_text()
+def test_the_manual_says_it() -> None:
+    assert f"`GOMP_SPINCOUNT={SPIN_COUNT}`" in (Path(__file__).parents[3] / "docs" / "limits.md").read_text()

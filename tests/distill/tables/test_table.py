@@ -287,7 +287,7 @@ def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its
 
 @pytest.mark.parametrize("variant", [None, "fast"])
 def test_rows_of_losses_and_temperatures_have_gradients_of_one_size(variant: str | None) -> None:
-    """On logits that deviate and correlate as those of the run that scripts/loss_weights.py measures."""
+    """On logits that deviate and correlate as those of the run that scripts/measure/loss_weights.py measures."""
     parsed = table("ablations")
     jobs = make_jobs(parsed, everything(parsed, variant=variant))
     draws = torch.Generator().manual_seed(0)

@@ -1,13 +1,13 @@
-"""Try every case of ``tests/hostile`` in a process of its own, and measure what each takes.
+"""Run every case of ``tests/hostile`` in its own process and measure its time and memory.
 
-    python scripts/hostile.py [--only TEXT] [--jobs N]
+    python scripts/stress/hostile.py [--only TEXT] [--jobs N]
 
-Prints a line a case and entrance: exit status, seconds, peak memory, and what was said. Ends with status 1 if one was
-accepted, took longer than 10 s or more than 500 MB, or said anything else than one line. One that took longer is
-tried once more, alone.
+Prints a line for each case and command: exit status, seconds, peak memory and the last line of stderr. The exit
+status is 1 if a case was accepted, took longer than 10 s or more than 500 MB, or printed more than one line. A case
+that took longer is run once more, without other cases beside it.
 
-Memory is resident memory as the kernel counts it, without what Python with the program's libraries takes before it
-does anything: torch's libraries alone, mapped, are several hundred megabytes, and as many whatever is read.
+Memory is resident memory as the kernel counts it, minus that of Python with the program's libraries loaded: torch's
+libraries take several hundred megabytes whatever is read.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECONDS, MEMORY = 10, 500
 STOPPED_AT = 60
 ADDRESSES = 64 << 30
-"""Bytes of address space that a case may take at most, so that the machine survives it; torch takes some itself."""
+"""Maximum address space of a case in bytes, so that the machine survives it; torch itself needs a part of it."""
 IDLE = {
     "python": "import manifests.untrusted.images, manifests.patchset, numpy",
     "patchgen": "import cv2, numpy, PIL.Image, pyarrow.parquet, patchgen.cli",
@@ -41,7 +41,7 @@ MAIN = {"patchgen": ("-m", "patchgen"), "distill": ("-m", "distill"), "python": 
 
 
 class Ended(NamedTuple):
-    """How a process ended: its status, seconds, peak resident memory in MiB, and both streams."""
+    """The result of a process: exit status, seconds, peak resident memory in MiB, stdout and stderr."""
 
     status: int
     seconds: float
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 def run(arguments: list[str], folder: Path) -> Ended:
-    """Run Python in ``folder``. This process imports next to nothing: a child begins with its parent's peak."""
+    """Run Python in ``folder``. This process imports little, because a child starts with its parent's peak memory."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.monotonic()
         child = subprocess.Popen(
@@ -81,7 +81,7 @@ def run(arguments: list[str], folder: Path) -> Ended:
 
 
 class Tried(NamedTuple):
-    """A case at an entrance: what is printed of it, what was wrong, MiB and seconds; how to try it ``again``."""
+    """The result of a case and command: printed line, faults, MiB, seconds, and the line to run it ``again``."""
 
     line: str
     faults: list[str]
@@ -128,7 +128,7 @@ def _try_all(scratch: Path, only: str, jobs: int) -> int:
 
 
 def _lane(scratch: Path, name: str, cases: list[str], idle: dict[str, float]) -> list[Tried]:
-    """Try cases one after another, each entrance in a fresh copy of the good things."""
+    """Run cases one after another, each command in a new copy of the valid files."""
     tried = []
     with _maker(scratch / name) as maker:
         for line in cases:
@@ -146,7 +146,7 @@ def _lane(scratch: Path, name: str, cases: list[str], idle: dict[str, float]) ->
 
 @contextmanager
 def _maker(here: Path) -> Iterator[Callable[[str], str]]:
-    """A process that makes cases in ``here``; calling it gives what went wrong."""
+    """Start a process that prepares cases in ``here``; yield a function that returns its error message."""
     command = [sys.executable, "-m", "tests.hostile", "serve", str(here)]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=here.parent, env=os.environ | ENVIRONMENT, **streams) as process:

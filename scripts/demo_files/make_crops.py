@@ -1,6 +1,6 @@
-"""The demo's small world: ten photographs that ship with scikit-image are ten classes of grayscale 32-px crops.
+"""Write the data of the demo: grayscale 32-px crops of ten photographs of scikit-image, a class for each photograph.
 
-Crops of the left halves are the training images, crops of the right halves the test images: an image folder each.
+Training images are crops of the left halves, test images crops of the right halves. Each split is an image folder.
 """
 
 import shutil
@@ -25,14 +25,14 @@ Gray = npt.NDArray[np.uint8]
 
 
 def photograph(name: str) -> Gray:
-    """A photograph in grayscale, 140 px high: uint8 (140, W)."""
+    """Return a photograph in grayscale, 140 px high: uint8 (140, W)."""
     pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
     image = Image.fromarray(pixels).convert("L")
     return np.asarray(image.resize((round(image.width * HEIGHT / image.height), HEIGHT), Image.Resampling.LANCZOS))
 
 
 def write_crops(half: Gray, folder: Path, count: int, rng: np.random.Generator) -> None:
-    """Random crops of half a photograph, as PNG files."""
+    """Write ``count`` random crops of half a photograph as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     tops = rng.integers(0, half.shape[0] - SIZE + 1, count)
     lefts = rng.integers(0, half.shape[1] - SIZE + 1, count)
@@ -43,7 +43,7 @@ def write_crops(half: Gray, folder: Path, count: int, rng: np.random.Generator) 
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(out: Path) -> None:
-    """Write OUT/train and OUT/test, a folder a class."""
+    """Write OUT/train and OUT/test, each with a folder for every class."""
     rng = np.random.default_rng(0)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -52,8 +52,8 @@ def main(out: Path) -> None:
         middle = photo.shape[1] // 2
         for split, half in (("train", photo[:, :middle]), ("test", photo[:, middle:])):
             write_crops(half, part / split / name, CROPS[split], rng)
-    part.rename(out)  # whole or absent
-    print(f"{out}: {len(CLASSES)} classes, {CROPS['train']} training and {CROPS['test']} test crops of each")
+    part.rename(out)  # so that OUT is complete or absent
+    print(f"{out}: {len(CLASSES)} classes, {CROPS['train']} training and {CROPS['test']} test crops per class")
 
 
 if __name__ == "__main__":

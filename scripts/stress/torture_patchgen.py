@@ -1,6 +1,6 @@
-"""What must never go wrong, tried many times: builds killed at random moments, and damage that verify must find.
+"""Kill builds at random moments and compare the results; damage sets and check that verify finds it.
 
-python scripts/torture_patchgen.py --kills 20 --flips 1000
+python scripts/stress/torture_patchgen.py --kills 20 --flips 1000
 """
 
 import random
@@ -24,13 +24,13 @@ KEPT_SHARDS = 4
 
 
 def build(image: Path, out: Path, n: int, *extra: str) -> list[str]:
-    """The command that builds ``n`` patches in shards of 5000."""
+    """Return the command that builds ``n`` patches in shards of 5000."""
     shared = ["--image", str(image), "--n", str(n), "--shard-size", "5000", "--out", str(out)]
     return [sys.executable, "-m", "patchgen", "build", *shared, *extra]
 
 
 def kill_builds(image: Path, folder: Path, kills: int, chance: random.Random) -> None:
-    """Kill ``kills`` builds with -9 at random moments, each once; run each again; compare every file."""
+    """Kill ``kills`` builds with SIGKILL at random moments, run each again, and compare every file."""
     good = folder / "good"
     started = time.monotonic()
     subprocess.run(build(image, good, 60_000), check=True, stdout=subprocess.DEVNULL)
@@ -66,12 +66,12 @@ def kill_builds(image: Path, folder: Path, kills: int, chance: random.Random) ->
 
 
 def flip_bits(folder: Path, flips: int, chance: random.Random) -> None:
-    """Flip one random bit at a time over all files of a set, each byte equally likely; verify must see each."""
+    """Flip one random bit at a time in the files of a set; verify must find each."""
     files = sorted(folder.iterdir())
     sizes = [path.stat().st_size for path in files]
     missed = 0
     for number in range(flips):
-        # Half over all bytes, half over all files: else the small ones would hardly be hit.
+        # Half of the flips choose a byte of the set, half a file: otherwise small files would rarely be hit.
         path = chance.choices(files, sizes)[0] if number % 2 else chance.choice(files)
         with path.open("r+b") as file:
             position, bit = chance.randrange(path.stat().st_size), chance.randrange(8)
@@ -92,7 +92,7 @@ def flip_bits(folder: Path, flips: int, chance: random.Random) -> None:
 
 
 def cut_and_shuffle(folder: Path, chance: random.Random) -> None:
-    """Truncations at and between members; shards missing, extra, renamed, doubled, exchanged."""
+    """Truncate shards; remove, add, rename and duplicate files; verify must find each fault."""
     shards = sorted(folder.glob("*.tar"))
     caught = tried = 0
 
@@ -134,7 +134,7 @@ def cut_and_shuffle(folder: Path, chance: random.Random) -> None:
 
 
 def good_sets(image: Path, folder: Path, chance: random.Random) -> None:
-    """Verify twenty good sets of all kinds; nothing may be found."""
+    """Verify twenty good sets of different formats; verify must find no fault."""
     alarms = 0
     for number in range(20):
         out = folder / f"good-{number}"
@@ -151,7 +151,7 @@ def good_sets(image: Path, folder: Path, chance: random.Random) -> None:
 @click.option("--flips", default=1000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(kills: int, flips: int, seed: int) -> None:
-    """Torture patchgen; status 1 at the first wrong byte."""
+    """Run the tests; the exit status is 1 at the first wrong byte."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         folder = Path(name)

@@ -1,6 +1,6 @@
-"""The loop that distillation is compared with: the usual script, as short as such scripts are.
+"""The plain PyTorch loop that ``distill train`` is compared with.
 
-A DataLoader over a folder of JPEG files with torchvision's transforms for each, CutMix, both networks in float32,
+It has a DataLoader over a folder of JPEG files with torchvision's transforms, CutMix, both networks in float32, and
 Adam.
 """
 
@@ -24,7 +24,7 @@ WARM_UP = 3
 
 
 def folder_of_jpegs(folder: Path, patches: Tensor) -> ImageFolder:
-    """Patches, uint8 (n, 32, 32, 3), as files, each through the usual transforms."""
+    """Write patches, uint8 (n, 32, 32, 3), as JPEG files; return a data set with the usual transforms."""
     (folder / "patches").mkdir()
     for index, patch in enumerate(patches.numpy()):
         Image.fromarray(patch).save(folder / "patches" / f"{index:05d}.jpg")
@@ -33,7 +33,7 @@ def folder_of_jpegs(folder: Path, patches: Tensor) -> ImageFolder:
 
 
 def plain(data: ImageFolder, arch: tuple[str, str], batch: int, steps: int, device: torch.device) -> dict[str, float]:
-    """Images a second of the usual loop."""
+    """Return images per second of the plain loop."""
     workers = min(8, os.cpu_count() or 1)
     teacher = build_model(arch[0], 10).eval().requires_grad_(False).to(device)
     student = build_model(arch[1], 10).train().to(device)
@@ -54,7 +54,7 @@ def plain(data: ImageFolder, arch: tuple[str, str], batch: int, steps: int, devi
             optimizer.step()
             done += 1
             if done == steps:
-                seconds = now(device) - started  # before the loader's processes end, which takes its time
+                seconds = now(device) - started  # before the loader's processes end, which takes seconds
                 break
     return {"images_per_second": (steps - WARM_UP) * batch / seconds}
 
@@ -71,7 +71,7 @@ def _cutmix(x: Tensor) -> Tensor:
 
 
 def now(device: torch.device) -> float:
-    """Seconds, when all that was asked of ``device`` is done."""
+    """Wait for ``device`` and return the clock in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

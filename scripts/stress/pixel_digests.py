@@ -1,6 +1,6 @@
-"""Digests of sets from every packaged portable recipe, as JSON, for comparison with another machine's.
+"""Print digests of sets of every packaged exact recipe as JSON, for comparison with another machine.
 
-python scripts/portable_digests.py --n 2000
+python scripts/stress/pixel_digests.py --n 2000
 """
 
 import json
@@ -20,7 +20,7 @@ from patchgen.sources.photo import read_photo
 from patchgen.sources.synthetic import make_source, write_source
 
 SLOW = {"webp": 20, "png": 4}
-"""How many times fewer patches of formats that take an emulated machine long."""
+"""Divisor of the number of patches for formats that are slow on an emulated machine."""
 
 
 @click.command()

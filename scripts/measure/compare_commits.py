@@ -7,7 +7,7 @@ does not spread, and files of COMMIT must still open. The last lines are ratios 
 the median of the rounds'; below 1 the working tree is faster. Measure on an idle machine, and with more ``--steps``
 if training itself is in question: most of the time of so few is Python's for its imports.
 
-    python scripts/compare_commits.py COMMIT [--rounds 3] [--steps 50]
+    python scripts/measure/compare_commits.py COMMIT [--rounds 3] [--steps 50]
 
 It takes about three minutes: rounds after the first train a teacher and the first two students alone. The status is 1
 if anything differs, 2 if a command fails. Whoever renames a command or an option adds its name to ``NAMES``.

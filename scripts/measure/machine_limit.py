@@ -1,10 +1,10 @@
-"""What bounds a step on a machine: how much a step computes, and how fast large matrices are multiplied here."""
+"""Compute the operations of a training step, and measure how fast this machine multiplies large matrices."""
 
 import statistics
 from collections.abc import Callable
 
 import torch
-from plain_loop import now
+from measure.plain_loop import now
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.models import build_model
@@ -13,7 +13,7 @@ MATRIX = 4096
 
 
 def time_of(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Median seconds of ``call``."""
+    """Return the median seconds of ``call``."""
     call()
     times = []
     for _ in range(repeats):
@@ -24,7 +24,7 @@ def time_of(call: Callable[[], object], device: torch.device, repeats: int = 5) 
 
 
 def flops_per_image(arch: tuple[str, str], teacher_passes: float) -> float:
-    """Operations (a multiplication and an addition are two) of the student's step and of so many teacher's passes."""
+    """Return the operations per image (a multiply-add is two) of a student step and ``teacher_passes`` passes."""
     images = torch.zeros(2, 3, 32, 32)
     counts = []
     for name, training in ((arch[0], False), (arch[1], True)):
@@ -38,15 +38,15 @@ def flops_per_image(arch: tuple[str, str], teacher_passes: float) -> float:
 
 
 def matrix_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Of a large matrix product, the most that convolutions can hope for."""
+    """Return the rate of a large matrix product: an upper bound for convolutions."""
     a = torch.randn(MATRIX, MATRIX, device=device).to(dtype)
     return 2 * MATRIX**3 / time_of(lambda: a @ a, device)
 
 
 def idle_share(step: Callable[[int], object], device: torch.device, steps: int = 50) -> float:
-    """Share of the time of ``step``, called with 0, 1, …, in which a GPU runs none of its kernels; 0 on a CPU.
+    """Return the share of the time of ``step`` (called with 0, 1, …) in which the GPU runs no kernel; 0 on a CPU.
 
-    The time is measured without the profiler, which slows the starting of kernels and leaves them as they are.
+    The time is measured without the profiler, because the profiler delays kernel launches.
     """
     if device.type != "cuda":
         return 0.0

@@ -1,10 +1,10 @@
-"""The authors' recipe, made the straightforward way: PIL and torchvision, one patch after the other.
+"""Make patches by the authors' recipe with PIL and torchvision, one patch at a time.
 
-What it follows is the published script of "The Augmented Image Prior" (arXiv 2112.00725). It is what patchgen
-measures itself against, in speed (``scripts/bench_patchgen``) and in the students its patches train. Run as a
-program it writes those patches as image files, which ``patchgen pack`` makes a set of:
+It follows the script of "The Augmented Image Prior" (arXiv 2112.00725). patchgen is compared with it in speed
+(``scripts/bench_patchgen``) and in the accuracy of students (``benchmarks/students.md``). As a program it writes the
+patches as image files, which ``patchgen pack`` turns into a set:
 
-    python scripts/reference.py --image animals.jpg --n 50000 --out reference/
+    python scripts/measure/authors_recipe.py --image animals.jpg --n 50000 --out reference/
     patchgen pack reference/ --out reference-set/
 """
 
@@ -27,7 +27,7 @@ QUALITY = 75
 
 
 def reference_transform(photo: Image.Image, size: int) -> Callable[[Image.Image], Image.Image]:
-    """The recipe as a torchvision transform from the photo to a patch of ``size`` px, both RGB PIL images."""
+    """Return the recipe as a torchvision transform from the photo to a patch of ``size`` px, both RGB PIL images."""
     side = math.floor(math.sqrt(2) * size)
     jitter = T.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     return T.Compose(
@@ -44,7 +44,7 @@ def reference_transform(photo: Image.Image, size: int) -> Callable[[Image.Image]
 
 
 def encode(patch: Image.Image, image_format: str) -> bytes:
-    """A patch as PIL writes it: JPEG of quality 75 with 4:2:0 chroma, or PNG."""
+    """Encode a patch with PIL: JPEG of quality 75 with 4:2:0 chroma, or PNG."""
     buffer = io.BytesIO()
     if image_format == "jpg":
         patch.save(buffer, "JPEG", quality=QUALITY)
@@ -54,7 +54,7 @@ def encode(patch: Image.Image, image_format: str) -> bytes:
 
 
 def reference_patches(image: Path, size: int, seed: int, image_format: str, indices: range) -> list[bytes]:
-    """Encoded patches; each index seeds its own draws."""
+    """Return encoded patches; each index seeds its own random draws."""
     torch.set_num_threads(1)
     with Image.open(image) as file:
         photo = file.convert("RGB")

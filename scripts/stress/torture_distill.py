@@ -1,6 +1,6 @@
-"""What must never go wrong: runs killed at random moments end alike, and stored logits teach as a live teacher does.
+"""Kill runs at random moments and compare the results; compare stored logits with a live teacher.
 
-python scripts/torture_distill.py --kills 5
+python scripts/stress/torture_distill.py --kills 5
 """
 
 import os
@@ -31,7 +31,7 @@ train: {samples: 25600, precision: bf16, checkpoint_seconds: 1, ema: 0.99}
 
 
 def prepare(folder: Path) -> None:
-    """A set of 5000 patches of dead leaves, a teacher with random weights and statistics, and a config."""
+    """Make a set of 5000 patches of dead leaves, a teacher with random weights and statistics, and a config."""
     image = folder / "leaves.png"
     write_source(image, make_source("dead-leaves", 640, 480, 0))
     build = ["build", "--image", str(image), "--n", "5000", "--shard-size", "1000", "--out", str(folder / "shards")]
@@ -48,20 +48,20 @@ def prepare(folder: Path) -> None:
 
 
 def command(folder: Path, name: str, *extra: str) -> list[str]:
-    """The command that trains into ``name``, or goes on there."""
+    """Return the command that trains into ``name`` or resumes there."""
     base = ["train", "--shards", folder / "shards", "--config", folder / "config.yaml", "--device", "cpu"]
     return [sys.executable, "-m", "distill", *map(str, base), "--out", str(folder / name), "--resume", *extra]
 
 
 def train(folder: Path, name: str, *extra: str) -> bytes:
-    """Train to the end; the bytes of the student's file."""
+    """Train to the end and return the bytes of the student's file."""
     extra = extra or ("--teacher", str(folder / "teacher.safetensors"))
     subprocess.run(command(folder, name, *extra), check=True, stdout=subprocess.DEVNULL)
     return (folder / name / "student.safetensors").read_bytes()
 
 
 def kill_runs(folder: Path, kills: int, chance: random.Random) -> None:
-    """Stop a run ``kills`` times, by turns with -9 and SIGTERM, in one run and in as many; compare each student."""
+    """Kill ``kills`` runs, alternating SIGKILL and SIGTERM, once or twice each; resume and compare each student."""
     started = time.monotonic()
     expected = train(folder, "whole")
     seconds = time.monotonic() - started
@@ -90,7 +90,7 @@ def kill_runs(folder: Path, kills: int, chance: random.Random) -> None:
 
 
 def compare_stored(folder: Path) -> None:
-    """Train from stored logits and say how far the student is from the live teacher's."""
+    """Train from stored logits and print how much the weights differ from those with the live teacher."""
     base = ["--shards", folder / "shards", "--config", folder / "config.yaml", "--device", "cpu"]
     label = ["make-logits", *base, "--teacher", folder / "teacher.safetensors", "--out", folder / "labels"]
     subprocess.run([sys.executable, "-m", "distill", *map(str, label)], check=True, stdout=subprocess.DEVNULL)
@@ -107,7 +107,7 @@ def compare_stored(folder: Path) -> None:
 @click.option("--kills", default=5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(kills: int, seed: int) -> None:
-    """Torture distill; any failure ends with a message and status 1."""
+    """Run the tests; a failure ends with a message and status 1."""
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     try:

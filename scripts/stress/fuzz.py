@@ -1,10 +1,11 @@
-"""Fuzz an entrance by coverage, with atheris: feed it bytes, keep those that reach new code, until it breaks.
+"""Fuzz one target by coverage with atheris.
 
     pip install atheris
-    python scripts/fuzz.py manifest --seconds 600 [--corpus DIR]
+    python scripts/stress/fuzz.py manifest --seconds 600 [--corpus DIR]
 
-Ends with status 0 and the number of executions if nothing but refusals of one line came out. A finding is written
-beside the corpus; made small, it belongs into ``tests/seeds/TARGET``, where the tests run it ever after.
+The exit status is 0 if every input was accepted or refused with one line; the number of executions is printed. An
+input that breaks the target is written beside the corpus. Minimize it and add it to ``tests/seeds/TARGET``: the
+tests run it.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import atheris
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 with atheris.instrument_imports(
     include=[

@@ -1,11 +1,11 @@
-"""Measure the gradient of every loss beside that of ``kl``: the source of ``loss.weight`` in the table ``ablations``.
+"""Measure the gradient norm of every loss relative to ``kl``; gives ``loss.weight`` in the table ``ablations``.
 
-A student learns by ``kl`` as ``distill reproduce ablations --variant fast`` has it. Every 10 steps each loss is
-differentiated with respect to the same logits of the student. Printed is the norm of the gradient of ``kl`` at T = 8
-over that of each loss (geometric mean, smallest and largest of the run): the weight that makes them equal.
+A student is trained with ``kl`` as in ``distill reproduce ablations --variant fast``. Every 10 steps each loss is
+differentiated with respect to the same student logits. The output is the gradient norm of ``kl`` at T = 8 divided by
+that of each loss (geometric mean, minimum and maximum of the run). This is the weight that makes the norms equal.
 
     patchgen build --image photo.jpg --n 50000 --out shards/
-    python scripts/loss_weights.py --teacher resnet56.safetensors --shards shards/
+    python scripts/measure/loss_weights.py --teacher resnet56.safetensors --shards shards/
 """
 
 import tempfile
@@ -16,10 +16,9 @@ import click
 import torch
 from torch import Tensor
 
-from distill.cli.checking import TABLES
 from distill.commands import train
 from distill.config import presets
-from distill.config.schema import CONFIGS, Config, parse_config
+from distill.config.schema import Config, parse_config
 from distill.tables.schema import parse_table
 from distill.targets.losses import TEMPERED, UNTEMPERED, Loss, TemperedLossConfig, UntemperedLossConfig, make_loss
 
@@ -30,14 +29,14 @@ TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def losses() -> dict[str, Loss]:
-    """All losses at T = 8 without a weight, and ``kl`` at other temperatures."""
+    """Return all losses at T = 8 without a weight, and ``kl`` at other temperatures."""
     found = {f"{name} at T = 8": make_loss(TemperedLossConfig(name=name, temperature=8)) for name in TEMPERED}  # type: ignore[arg-type]
     found |= {name: make_loss(UntemperedLossConfig(name=name)) for name in UNTEMPERED}  # type: ignore[arg-type]
     return found | {f"kl at T = {t:g}": make_loss(TemperedLossConfig(name="kl", temperature=t)) for t in TEMPERATURES}
 
 
 def gradient_norm(loss: Loss, student: Tensor, teacher: Tensor) -> float:
-    """Of ``loss`` with respect to the student's logits; both are (B, classes)."""
+    """Return the gradient norm of ``loss`` with respect to the student's logits; both are (B, classes)."""
     logits = student.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(logits, teacher.detach()), logits)
     return float(gradient.norm())
@@ -49,9 +48,9 @@ def gradient_norm(loss: Loss, student: Tensor, teacher: Tensor) -> float:
 @click.option("--samples", default=64_000, show_default=True, help="Length of the run.")
 def main(teacher: Path, shards: Path, samples: int) -> None:
     """Print the weight that gives each loss the gradient of kl at T = 8."""
-    settings = parse_table(presets.text(TABLES, "ablations"), "ablations").variant("fast")
+    settings = parse_table(presets.text(presets.TABLES, "ablations"), "ablations").variant("fast")
     settings |= {"train.samples": samples, "teacher.weights": teacher, "train.compile": "off"}
-    config = parse_config(presets.text(CONFIGS, ROW), ROW, settings, Config)
+    config = parse_config(presets.text(presets.CONFIGS, ROW), ROW, settings, Config)
     ratios: dict[str, list[float]] = {name: [] for name in losses()}
     spread: list[tuple[float, float]] = []
     steps = 0

@@ -1,0 +1,175 @@
+"""Run every command and Python block of README.md and docs/; check the links, and that reference.md is current.
+
+Commands run in the order of ``PAGES``, each as it is written, in a folder that holds what a reader brings. Only four
+things are changed: runs have a few steps, sets a hundredth of their patches, ``visualize`` makes two steps, and
+``reproduce`` only estimates (``test_reproduce`` runs a table).
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import torch
+
+import distill.cli
+import distill.commands.visualize
+import patchgen.cli
+from distill.augment import normalise
+from distill.config.schema import TrainConfig
+from distill.models import build_model
+from distill.weights.files import save_weights
+from scripts.make_reference import reference
+from tests.conftest import Program, make_photo, write_image
+
+ROOT = Path(__file__).parent.parent
+PAGES = (
+    *("README.md", "docs/patchgen.md", "docs/recipes.md", "docs/image-data.md", "docs/publishing.md"),
+    *("docs/distill.md", "docs/losses-and-augmentation.md", "docs/teacher-logits.md", "docs/foreign-checkpoints.md"),
+    *("docs/distributed.md", "docs/reproduce.md", "docs/python.md", "docs/limits.md"),
+)
+"""In this order: a page may use files that the commands of earlier pages wrote."""
+TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
+REFERENCE = "docs/reference.md"
+GROUPS = {"patchgen": patchgen.cli.cli, "distill": distill.cli.cli}
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+NOT_RUN = ("scripts/", "source ", "cp ", "pip ", "sha256sum ", "torchrun ")
+"""CI runs ``scripts/test``, which installs. Other tests run ``torchrun`` and ``sha256sum``."""
+
+
+def commands() -> list[str]:
+    """Return the commands of shell blocks and inline code, without comments, duplicates and PLACEHOLDERS.
+
+    Inline code is a command if it names a program, a command and an argument.
+    """
+    found: dict[str, None] = {}
+    for text in TEXTS.values():
+        for block, line in re.findall(
+            r"^```sh\n(.*?)^```|`((?:patchgen|distill) [^`]+)`", text, re.MULTILINE | re.DOTALL
+        ):
+            for each in (block or " ".join(line.split())).replace("\\\n", " ").splitlines():
+                command = " ".join(each.split(" #")[0].split())
+                words = command.split()
+                placeholders = [word for word in words[1:] if word.isupper() or "…" in word]
+                if len(words) > (1 if block else 2) and not placeholders and not command.startswith(NOT_RUN):
+                    found[command] = None
+    return list(found)
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    """Return pairs of page and Python code."""
+    return [
+        (page, block)
+        for page, text in TEXTS.items()
+        for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make photos, a teacher, a foreign checkpoint, and a small CIFAR-10 labelled by the teacher."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    for name in ("photo.jpg", "animals.jpg"):
+        write_image(tmp_path / name, make_photo(400, 300))
+    torch.manual_seed(0)
+    model = build_model("resnet56", 10)
+    model.train()
+    model(torch.randn(64, 3, 32, 32))  # sets the statistics of the batch norms
+    model.eval()
+    save_weights(tmp_path / "resnet56.safetensors", model, arch="resnet56", num_classes=10, mean=MEAN, std=STD)
+    foreign = build_model("resnet56-b", 10).state_dict()
+    names = {name: name.replace("shortcut", "downsample").replace("linear", "fc") for name in foreign}
+    torch.save({names[name]: value for name, value in foreign.items()}, tmp_path / "cifar10_resnet56.pt")
+    data = tmp_path / "cifar-10-batches-bin"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        pixels = rng.integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)
+        x = normalise(torch.from_numpy(pixels).permute(0, 2, 3, 1), MEAN, STD)
+        with torch.no_grad():
+            labels = model(x).argmax(dim=1).numpy().astype(np.uint8)
+        (data / f"{name}.bin").write_bytes(np.column_stack([labels, pixels.reshape(60, -1)]).tobytes())
+    return tmp_path
+
+
+def test_every_command_and_python_block(folder: Path, run_distill: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = distill.commands.visualize.excite
+
+    def two_steps(*arguments: Any, **options: Any) -> torch.Tensor:
+        return original(*arguments, **options | {"steps": 2})
+
+    monkeypatch.setattr(distill.commands.visualize, "excite", two_steps)
+    monkeypatch.setattr(TrainConfig, "steps", lambda self, n, batch_size: 3)
+    names = set()
+    for command in commands():
+        program, *words = shlex.split(re.sub(r"(--n \d+)00\b", r"\1", command))
+        names.add((program, words[0]))
+        words += ["--estimate"] if words[0] == "reproduce" and "--estimate" not in words else []
+        if program == "distill":
+            ran = run_distill(*words)
+            status, said = ran.status, ran.err
+        else:
+            module = ["-m", "patchgen"] if program == "patchgen" else []
+            result = subprocess.run([sys.executable, *module, *words], capture_output=True, check=False)
+            status, said = result.returncode, result.stderr.decode()
+        assert status == 0, (command, said)
+        if words[0] == "build" and "shards/" in words:
+            shutil.copy("shards/manifest.json", "manifest.json")
+        if "run/" in words and words[0] == "train":
+            shutil.copytree("run", "runs/one")
+            shutil.copytree("run", "runs/two")
+    assert len(names) >= 15 and (folder / "all.html").exists(), names
+    for page, block in python_blocks():
+        exec(compile(block, page, "exec"), {})  # noqa: S102 - our own pages
+
+
+def test_the_commands_are_found() -> None:
+    found = commands()
+    assert len(found) >= 20 and len(python_blocks()) == 4
+    assert "patchgen build --image photo.jpg --n 1000000 --out shards/" in found
+    assert "python scripts/demo_files/make_crops.py --out crops/" in found
+    assert "patchgen preview shards/ --out sheet.png --image photo.jpg" in found
+    assert not [command for command in found if "DATA" in command]
+
+
+def test_the_manual_is_complete_and_small() -> None:
+    files = sorted(f"docs/{path.name}" for path in (ROOT / "docs").iterdir())
+    assert files == sorted([*(page for page in PAGES if page.startswith("docs/")), REFERENCE]) and len(files) <= 13
+    assert (ROOT / "README.md").stat().st_size <= 10_240
+    assert not [page for page in files if f"({page})" not in TEXTS["README.md"]]
+
+
+def test_the_reference_is_current() -> None:
+    assert (ROOT / REFERENCE).read_text() == reference(), "run: python scripts/make_reference.py"
+
+
+@pytest.mark.parametrize("program", GROUPS)
+def test_the_manual_names_every_command_and_option(program: str) -> None:
+    manual, page = "\n".join(TEXTS.values()), (ROOT / REFERENCE).read_text()
+    for name, command in GROUPS[program].commands.items():
+        assert f"{program} {name}" in manual
+        section = page.split(f"### {program} {name}\n")[1].split("\n#")[0]
+        assert command.help
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.expose_value:
+                assert f"`{parameter.opts[0]}`" in section, f"{program} {name} {parameter.opts[0]}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, REFERENCE, "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files_and_headings(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        name, _, heading = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, target
