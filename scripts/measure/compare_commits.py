@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"synthesize": "source", "train-teacher": "teacher", "make-logits": "label", "--teacher-logits": "--labels"}
 """Commands and options as they are written here, and what they are called in trees that have no such name."""
 BATCH = 16
