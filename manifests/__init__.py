@@ -15,10 +15,9 @@ Rooms, and what flows through them:
 - ``verify``, ``verify_shard``: a folder in, everything that is wrong with it out.
 - ``diff``: two sets in, what they have in common out.
 - ``reader``, ``images``: a set and indices in, pixels out; ``headers``: what an encoded image declares.
-- ``urls``, ``web``, ``store``: a URL in, bytes of its files out; ``download``: those bytes in, a proven file out.
-- ``remote``, ``cached``, ``publish``: a set at a URL in, a folder out, and the other way; ``transfers`` runs both,
-  ``sending`` sends files, and ``marker`` says whose they are.
-- ``locations``: a path or URL from the command line in, a folder out.
+- ``remote.store``: a URL in, bytes of its files out; ``download``: those bytes in, a verified file out.
+- ``remote.fetch``, ``upload``: a set at a URL in, a folder out, and the other way; ``transfers`` runs them.
+- ``remote.cli_location``: a path or URL from the command line in, a folder out.
 - ``terminal``, ``processes``: how both programs report errors and progress, and start workers.
 
 ``FORMAT.md`` beside this file specifies the format for other languages, ``READING.md`` shows how sets are used.
