@@ -1,4 +1,4 @@
-"""Does this machine make the bytes that others make? Small reference sets, rebuilt and compared."""
+"""Rebuild small reference sets and compare them: does this machine make the same bytes as others?"""
 
 import dataclasses
 import tempfile
@@ -16,7 +16,7 @@ from patchgen.sources.synthetic import make_source, write_source
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One reference set, and what this machine made of it."""
+    """A reference set, and the digests of the set that this machine built."""
 
     name: str
     expected: Manifest
@@ -25,19 +25,19 @@ class Finding:
 
     @property
     def good(self) -> bool:
-        """Whether the bytes are the same."""
+        """Whether all bytes are the same."""
         return self.set_id == self.expected.set_id
 
 
 def goldens() -> dict[str, Manifest]:
-    """The manifests of the reference sets, by name. Their sources are images of ``patchgen source``."""
+    """Return the manifests of the reference sets, by name. Their sources are images of ``patchgen source``."""
     folder = resources.files("manifests") / "golden"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
     return {file.name.removesuffix(".json"): parse_manifest(file.read_bytes(), file.name) for file in files}
 
 
 def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
-    """The sources of a reference set, made in ``folder`` from their names: KIND-WIDTHxHEIGHT-SEED.png."""
+    """Make the sources of a reference set in ``folder`` from their names: KIND-WIDTHxHEIGHT-SEED.png."""
     photos = []
     for source in manifest.sources:
         kind, extent, seed = source.name.removesuffix(".png").rsplit("-", 2)
@@ -50,10 +50,10 @@ def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
 
 
 def examine(names: list[str]) -> Iterator[Finding]:
-    """Rebuild reference sets and say of each what came out.
+    """Rebuild reference sets, and yield what was found of each.
 
     Raises:
-        PatchgenError: a source image itself comes out otherwise, or a set cannot be built at all.
+        PatchgenError: a source image has other pixels, or a set cannot be built.
     """
     known = goldens()
     with tempfile.TemporaryDirectory(prefix="patchgen-doctor-") as temporary:
@@ -64,5 +64,5 @@ def examine(names: list[str]) -> Iterator[Finding]:
                 plan = plan_of(expected, photos, n=expected.n)
             except PatchgenError as error:
                 raise PatchgenError(f"{name}: {error}") from error
-            made = build(plan, photos, Path(temporary) / name, workers=1)
-            yield Finding(name=name, expected=expected, set_id=made.set_id, pixel_root=made.pixel_root)
+            built = build(plan, photos, Path(temporary) / name, workers=1)
+            yield Finding(name=name, expected=expected, set_id=built.set_id, pixel_root=built.pixel_root)

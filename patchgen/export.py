@@ -1,4 +1,4 @@
-"""Wiring of an export: a finished set in, the files that other tools read beside it out."""
+"""Export a finished set: write the files that other tools read beside it."""
 
 import dataclasses
 import os
@@ -23,8 +23,7 @@ ASIDE_CARD = f"{CARD_NAME}.edited"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
-    """``files`` were written. ``edited_card`` is the name of a card that somebody had edited: as it was, or its new
-    one if the card was to be written anew."""
+    """Names of the ``files`` that were written, and of the card that a user had edited, if there is one."""
 
     patchset: PatchSet
     files: tuple[str, ...]
@@ -32,7 +31,7 @@ class Exported:
 
     @property
     def total_bytes(self) -> int:
-        """Of the whole set."""
+        """Size of all shards and tables."""
         shards = self.patchset.manifest.shards
         return sum(shard.bytes + shard.parquet.bytes for shard in shards)
 
@@ -40,13 +39,13 @@ class Exported:
 def export(folder: Path, *, dali: bool, new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
     """Write card, ``croissant.json``, ``index.json``, ``SHA256SUMS`` and, with ``dali``, an index beside each shard.
 
-    A card that somebody edited stays, unless a ``new_card`` is wanted; then it is put aside. Indexes that are there
-    are written anew without ``dali`` too. ``on_bytes`` hears how many bytes of tables were looked at for them.
+    A card that a user edited stays, unless ``new_card`` is set; then it is renamed. Existing indexes are written
+    again without ``dali`` too. ``on_bytes`` is called with the bytes of tables that were read for them.
 
     Raises:
         PatchSetError: there is no such set.
-        PatchgenError: a shard or table of it is missing or of another size, the ``SHA256SUMS`` there are those of
-            another manifest, somebody writes there, or it cannot be written.
+        PatchgenError: a shard or table is missing or of another size, ``SHA256SUMS`` is that of another manifest,
+            another program writes there, or a file cannot be written.
     """
     patchset = open_folder(folder)
     try:
@@ -60,7 +59,7 @@ def export(folder: Path, *, dali: bool, new_card: bool, on_bytes: Callable[[int]
 
 
 def _require_good(patchset: PatchSet) -> None:
-    """Refuse what would be signed anew although something is wrong with it."""
+    """Refuse a damaged set: new digests would hide the damage."""
     folder, manifest = patchset.folder, patchset.manifest
     own = {CARD_NAME, SUMS_NAME, *derived_files(manifest), *map(dali_name, manifest.shards)}
     for fault in verify(folder, fast=True).faults:
@@ -73,12 +72,12 @@ def _require_good(patchset: PatchSet) -> None:
         if digest != expected.get(name, digest):
             raise PatchgenError(
                 f"{folder / SUMS_NAME}: names {name} with {digest}, the set has {expected[name]}; one of the two was "
-                f"changed: copy both from a good set, or remove {SUMS_NAME} if you are sure of the manifest"
+                f"changed: copy both from a good set, or remove {SUMS_NAME} if the manifest is the right one"
             )
 
 
 def _indexed(patchset: PatchSet, dali: bool) -> list[Shard]:
-    """The shards that get an index for DALI: all, or those that have one, which may be damaged."""
+    """Return the shards that get an index for DALI: all, or those that have one."""
     shards = patchset.manifest.shards
     return [shard for shard in shards if dali or os.path.lexists(patchset.folder / dali_name(shard))]
 
@@ -120,7 +119,7 @@ def export_bag(exported: Exported, bag: Path, on_bytes: Callable[[int], None]) -
     """Make a BagIt bag of a set that was just exported.
 
     Raises:
-        PatchSetError: ``bag`` is there already or cannot be written, or a file of the set has not its digest.
+        PatchSetError: ``bag`` exists or cannot be written, or a file of the set has a wrong digest.
     """
     folder, manifest = exported.patchset.folder, exported.patchset.manifest
     listed = read_sums(folder / SUMS_NAME)

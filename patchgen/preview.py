@@ -1,4 +1,4 @@
-"""A contact sheet: patches of a set side by side and, with its photo, where in it they lie."""
+"""Draw a contact sheet: patches of a set side by side, and where they are in the photo."""
 
 import colorsys
 import dataclasses
@@ -20,10 +20,10 @@ from patchgen.sources.photo import Photo
 
 _PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
 _TILE = 96
-"""Pixels a side that a tile has at least."""
+"""Smallest side of a tile in pixels."""
 _GAP, _MARGIN, _FRAME = 8, 32, 3
 _TALLEST = 4
-"""Height of the photo in a sheet, × its width, at most: a strip of 30,000 px would be drawn larger than any file."""
+"""Largest height of the photo in a sheet, × its width: a strip of 30,000 px would become a huge image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,40 +42,40 @@ class _Layout:
 
 
 def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) -> Image.Image:
-    """An RGB image of ``count`` patches, evenly spaced over the set.
+    """Return an RGB image of ``count`` patches, evenly spaced over the set.
 
-    With the set's ``photos`` it shows these too, with the outline of every patch in the colour of its frame.
+    With the set's ``photos`` it also shows these, with the outline of every patch in the color of its frame.
 
     Raises:
         PatchSetError: a patch cannot be read.
-        PatchgenError: the photos are not the set's, or the recipe is unknown.
+        PatchgenError: the photos are not those of the set, or the recipe is unknown.
     """
     manifest = patchset.manifest
     indices = evenly_spaced(patchset, count)
     count = len(indices)
     about = math.ceil(math.sqrt(count * 1.6))
-    # Full rows look best: the number of columns nearest to the wanted one that divides the count.
+    # The number of columns nearest to ``about`` that divides the count, so that all rows are full.
     columns = min(
         range(1, count + 1), key=lambda c: (count % c > 0 or not about / 2 <= c <= 2 * about, abs(c - about))
     )
     scale = max(1, math.ceil(_TILE / manifest.size))
     layout = _Layout(columns=columns, rows=math.ceil(count / columns), tile=manifest.size * scale)
-    colours = [_colour(i) for i in range(count)] if photos else []
-    parts = [_heading(manifest, layout.width), _grid(patchset, indices, layout, colours)]
+    colors = [_color(i) for i in range(count)] if photos else []
+    parts = [_heading(manifest, layout.width), _grid(patchset, indices, layout, colors)]
     if photos:
-        plan_of(manifest, photos, n=manifest.n)  # are these the set's photos?
+        plan_of(manifest, photos, n=manifest.n)  # checks that these are the photos of the set
         outlines = read_outlines(patchset, indices) or []
         for number, photo in enumerate(photos):
-            here = [(o, c) for o, c in zip(outlines, colours, strict=False) if o.source == number]
-            parts.append(_photo(photo, here, layout.width))
+            own = [(o, c) for o, c in zip(outlines, colors, strict=False) if o.source == number]
+            parts.append(_photo(photo, own, layout.width))
     return _stack(parts)
 
 
 def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write a sheet as PNG or JPEG, by the ending of its name.
+    """Write a sheet as PNG or JPEG, as the suffix of its name says.
 
     Raises:
-        PatchgenError: another ending, or the file cannot be written.
+        PatchgenError: the name has another suffix, or the file cannot be written.
     """
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     if path.suffix.lower() not in formats:
@@ -99,18 +99,16 @@ def _heading(manifest: Manifest, width: int) -> Image.Image:
     return image
 
 
-def _grid(
-    patchset: PatchSet, indices: list[int], layout: _Layout, colours: list[tuple[int, int, int]]
-) -> Image.Image:
+def _grid(patchset: PatchSet, indices: list[int], layout: _Layout, colors: list[tuple[int, int, int]]) -> Image.Image:
     image = Image.new("RGB", (layout.width, layout.height), _PAPER)
     draw = ImageDraw.Draw(image)
     for i, patch in enumerate(read_patches(patchset, indices)):
         x, y = (i % layout.columns) * (layout.tile + _GAP), (i // layout.columns) * (layout.tile + _GAP)
         tile = Image.fromarray(patch).resize((layout.tile, layout.tile), Image.Resampling.NEAREST)
         image.paste(tile, (x, y))
-        if colours:
+        if colors:
             box = (x - 1, y - 1, x + layout.tile, y + layout.tile)
-            draw.rectangle(box, outline=colours[i], width=_FRAME)
+            draw.rectangle(box, outline=colors[i], width=_FRAME)
     return image
 
 
@@ -120,9 +118,9 @@ def _photo(photo: Photo, outlines: list[tuple[Outline, tuple[int, int, int]]], w
     size = max(2, round(photo.width * scale)), max(2, round(photo.height * scale))
     image = Image.fromarray(photo.pixels).resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)
-    for outline, colour in outlines:
+    for outline, color in outlines:
         points = [(x * scale, y * scale) for x, y in outline.corners]
-        for ink, thickness in ((_PAPER, 2 * _FRAME + 2), (colour, 2 * _FRAME - 2)):
+        for ink, thickness in ((_PAPER, 2 * _FRAME + 2), (color, 2 * _FRAME - 2)):
             draw.line([*points, *points[:2]], fill=ink, width=thickness, joint="curve")
     return image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BOX)
 
@@ -138,7 +136,7 @@ def _stack(parts: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _colour(i: int) -> tuple[int, int, int]:
-    """Colours far apart: the golden ratio around the hue circle."""
+def _color(i: int) -> tuple[int, int, int]:
+    """Return a color far from those before it, by the golden ratio around the hue circle."""
     red, green, blue = colorsys.hsv_to_rgb((i * 0.618034) % 1, (0.9, 0.5, 0.7)[i % 3], (1.0, 1.0, 0.8)[i % 3])
     return round(red * 255), round(green * 255), round(blue * 255)

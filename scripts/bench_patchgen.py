@@ -26,7 +26,7 @@ from measure.authors_recipe import reference_patches
 
 from patchgen.environment import environment
 from patchgen.pipeline.patch_maker import PatchMaker
-from patchgen.pipeline.shard import Job, Task
+from patchgen.pipeline.shard import BuildContext, ShardTask
 from patchgen.pipeline.shard_writer import build_shard, configure_process
 from patchgen.pixels.encode import make_encoder
 from patchgen.pixels.geometry import build_pyramids
@@ -90,11 +90,11 @@ def stages(image: Path, folder: Path, n: int, size: int) -> dict[str, float]:
         now = clock("digests", now)
         start += len(patches)
     folder.mkdir(exist_ok=True)
-    job = Job(recipe=recipe, pyramids=pyramids, size=size, seed=0, plan_id="0" * 64, folder=folder)
+    context = BuildContext(recipe=recipe, pyramids=pyramids, size=size, seed=0, plan_id="0" * 64, folder=folder)
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()
-        build_shard(job, Task(number=0, first_index=0, n=n), lambda count: None)
+        build_shard(context, ShardTask(number=0, first_index=0, n=n), lambda count: None)
         best = min(best, time.perf_counter() - started)
     whole = best / n * MICRO
     times["tar, table, rest"] = whole - sum(value for name, value in times.items() if not name.startswith("("))

@@ -18,7 +18,7 @@ import patchgen.cli
 GROUPS = {"patchgen": patchgen.cli.cli, "distill": distill.cli.cli}
 HEAVY = (
     *("numpy", "pyarrow", "pydantic", "torch", "torchvision", "cv2", "albumentations", "yaml", "PIL", "rich"),
-    *("webdataset", "fsspec", "matplotlib", "safetensors", "distributed", "jinja2", "scipy", "sklearn"),
+    *("webdataset", "fsspec", "aiohttp", "matplotlib", "safetensors", "distributed", "jinja2", "scipy", "sklearn"),
 )
 CALLS = """
 import contextlib, importlib, io, json, os, sys

@@ -1,4 +1,4 @@
-"""The cache of sets from elsewhere: where it is, who works in it, and which of a set's files are there and whole."""
+"""The cache of downloaded sets: where it is, and which files of a set are in it and intact."""
 
 import contextlib
 import errno
@@ -7,149 +7,138 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.errors import PatchSetError
 from manifests.format.digest import file_digest
 from manifests.format.schema import Manifest
-from manifests.remote.download import part_of
+from manifests.remote.download import SetFile, part_path
 from manifests.support.console import note
 from manifests.support.files import PART_PREFIX, hold_folder, is_plain, read_regular_file, write_atomically
 from manifests.support.home import expand_home, user_cache
 
-SEEN_NAME = ".seen.json"
-"""Which files of a cached set were hashed, and their size and time then."""
-MARGIN = 64 << 20
-"""Bytes of disk that stay free."""
-_MAX_SEEN_BYTES = 64 << 20
+VERIFIED_NAME = ".seen.json"
+"""File of a cached set that records which of its files were hashed, with their size and time of change."""
+FREE_BYTES = 64 << 20
+"""Disk space that must stay free."""
+_MAX_RECORD_BYTES = 64 << 20
 
-Seen = dict[str, tuple[int, int, str]]
-"""Names with size in bytes, time of change in nanoseconds, and SHA-256 as hex."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetFile:
-    """A shard or a table, as the manifest has it."""
-
-    name: str
-    bytes: int
-    sha256: str
+Verified = dict[str, tuple[int, int, str]]
+"""File name → size in bytes, time of change in nanoseconds, and SHA-256 as hex."""
 
 
 def cache_home() -> Path:
-    """Where sets from elsewhere are kept: ``$PATCHSET_CACHE``, or ``patchset`` in the user's cache folder.
+    """Return the cache folder: ``$PATCHSET_CACHE``, or ``patchset`` in the user's cache folder.
 
     Raises:
-        PatchSetError: nothing says where.
+        PatchSetError: no such folder is known.
     """
-    if chosen := os.environ.get("PATCHSET_CACHE"):
-        try:
-            return Path(expand_home(chosen))
-        except ValueError as error:
-            raise PatchSetError(f"PATCHSET_CACHE: {error}") from error
     try:
-        return user_cache() / "patchset"
+        chosen = os.environ.get("PATCHSET_CACHE")
+        return Path(expand_home(chosen)) if chosen else user_cache() / "patchset"
     except ValueError as error:
-        raise PatchSetError(f"{error}, so there is no place to keep sets in; set PATCHSET_CACHE") from error
+        raise PatchSetError(
+            f"{error}; set PATCHSET_CACHE to the folder in which downloaded sets are to be kept"
+        ) from error
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, as soon as nobody else does."""
+def locked(folder: Path) -> Iterator[None]:
+    """Block until the lock of a folder is free, and hold it in the block."""
     with contextlib.ExitStack() as stack:
-        told = False
+        waited = False
         while True:
             try:
                 stack.enter_context(hold_folder(folder))
                 break
             except BlockingIOError:
-                if not told:
-                    note(f"{folder}: another process is at work here; waiting for it")
-                told = True
+                if not waited:
+                    note(f"{folder}: in use by another process; waiting for it")
+                waited = True
                 time.sleep(0.2)
         yield
 
 
 def set_files(manifest: Manifest) -> Iterator[SetFile]:
-    """The shards and tables of a set."""
+    """Yield the shards and tables of a set."""
     for shard in manifest.shards:
         for part in (shard, shard.parquet):
-            yield SetFile(name=part.name, bytes=part.bytes, sha256=part.sha256)
+            yield SetFile(name=part.name, num_bytes=part.bytes, sha256=part.sha256)
 
 
-def is_there(folder: Path, file: SetFile, seen: Seen, on_bytes: Callable[[int], None]) -> bool:
-    """Whether a file is there and whole, hashed now or, as its size and time show, before; damaged ones go.
+def is_intact(folder: Path, file: SetFile, verified: Verified, on_bytes: Callable[[int], None]) -> bool:
+    """Return whether a file is in the folder with the right digest, and remove it if it is damaged.
+
+    A file is hashed unless ``verified``, which is updated, has it with its present size and time of change.
 
     Raises:
-        OSError: it cannot be read, or something else has its name.
+        OSError: the file cannot be read, or is no regular file.
     """
     path = folder / file.name
     if not is_plain(path):
         if path.is_symlink():
             path.unlink()
         elif path.exists():
-            raise OSError(errno.EEXIST, "is no regular file, though a set's file belongs there", str(path))
+            raise OSError(errno.EEXIST, "is no regular file, expected a file of the set", str(path))
         return False
-    status = path.stat()
-    if status.st_size == file.bytes:
-        if seen.get(file.name) != (status.st_size, status.st_mtime_ns, file.sha256):
-            seen.pop(file.name, None)
-            if file_digest(path) == file.sha256:
-                seen[file.name] = (status.st_size, status.st_mtime_ns, file.sha256)
-        if file.name in seen:
-            on_bytes(file.bytes)
+    if path.stat().st_size == file.num_bytes:
+        entry = stamp(folder, file)
+        if verified.get(file.name) == entry or file_digest(path) == file.sha256:
+            verified[file.name] = entry
+            on_bytes(file.num_bytes)
             return True
+    verified.pop(file.name, None)
     note(f"{path}: damaged; fetching it again")
     path.unlink()
     return False
 
 
-def seen_now(folder: Path, file: SetFile) -> tuple[int, int, str]:
-    """What to note of a file that has just been hashed."""
+def stamp(folder: Path, file: SetFile) -> tuple[int, int, str]:
+    """Return the entry of ``Verified`` for a file that has just been hashed."""
     status = (folder / file.name).stat()
     return status.st_size, status.st_mtime_ns, file.sha256
 
 
-def read_seen(folder: Path) -> Seen:
-    """What was noted; whatever is wrong with the note, files are hashed again."""
+def read_verified(folder: Path) -> Verified:
+    """Read the record of hashed files; empty if it is missing or damaged."""
     try:
-        value = json.loads(read_regular_file(folder / SEEN_NAME, _MAX_SEEN_BYTES))
-        return {str(name): (int(size), int(time_), str(sha)) for name, (size, time_, sha) in value.items()}
+        value = json.loads(read_regular_file(folder / VERIFIED_NAME, _MAX_RECORD_BYTES))
+        return {str(name): (int(size), int(mtime), str(sha)) for name, (size, mtime, sha) in value.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
-def note_seen(folder: Path, seen: Seen) -> None:
-    """Write the note; without it files are hashed again, so that it may fail."""
+def write_verified(folder: Path, verified: Verified) -> None:
+    """Write the record of hashed files. Errors are ignored: without a record, files are hashed again."""
     with contextlib.suppress(OSError):
-        write_atomically(folder / SEEN_NAME, json.dumps(seen).encode())
+        write_atomically(folder / VERIFIED_NAME, json.dumps(verified).encode())
 
 
-def remove_others(folder: Path, missing: list[SetFile]) -> None:
-    """Remove what killed writers left, but not what ``missing`` files go on from; call only while holding the folder.
+def remove_parts_but(folder: Path, missing: list[SetFile]) -> None:
+    """Remove temporary files, except the parts of ``missing`` files, which a download resumes.
+
+    Call it only with the folder locked.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: a file cannot be removed.
     """
-    kept = {part_of(folder, file.name) for file in missing}
+    kept = {part_path(folder, file.name) for file in missing}
     for part in folder.glob(f"{PART_PREFIX}*"):
         if part not in kept:
             part.unlink(missing_ok=True)
 
 
-def require_room(folder: Path, missing: list[SetFile]) -> None:
-    """Make sure that the disk takes what is missing.
+def require_space(folder: Path, missing: list[SetFile]) -> None:
+    """Check that the disk has space for the missing files.
 
     Raises:
-        PatchSetError: it does not.
-        OSError: it cannot be asked.
+        PatchSetError: it has not.
     """
-    parts = (part_of(folder, file.name) for file in missing)
-    needed = sum(file.bytes for file in missing) - sum(part.stat().st_size for part in parts if is_plain(part))
+    parts = (part_path(folder, file.name) for file in missing)
+    needed = sum(file.num_bytes for file in missing) - sum(part.stat().st_size for part in parts if is_plain(part))
     free = shutil.disk_usage(folder).free
-    if free < needed + MARGIN:
+    if free < needed + FREE_BYTES:
         raise PatchSetError(
-            f"{folder}: {free / 1e9:.1f} GB free, the set needs {(needed + MARGIN) / 1e9:.1f} GB; free some, or set "
-            "PATCHSET_CACHE to a folder with room"
+            f"{folder}: {free / 1e9:.1f} GB free, the set needs {(needed + FREE_BYTES) / 1e9:.1f} GB; free some, or "
+            "set PATCHSET_CACHE to a folder on a larger disk"
         )

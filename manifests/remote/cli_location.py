@@ -1,4 +1,4 @@
-"""A set on the command line: a path or a URL, which becomes a local folder."""
+"""Sets on the command line: a path or a URL in, a local folder out."""
 
 from pathlib import Path
 from typing import Any
@@ -6,33 +6,32 @@ from typing import Any
 import click
 
 from manifests.errors import PatchSetError
-from manifests.remote.urls import WEB_SCHEMES, is_url, parse_url, shown
+from manifests.remote.urls import HTTP_SCHEMES, display_url, is_url, parse_url
 from manifests.support.console import InterruptedProgram, counting, progress_bar
 from manifests.support.home import expand_home
 
 
 class LocalPath(click.Path):
-    """A path, and no URL: a folder that was made for one would be called ``s3:``. ``~`` is a home folder in it."""
+    """A path with ``~`` expanded, and no URL: a folder for one would be called ``s3:``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A ``Path``."""
         if isinstance(value, str) and is_url(value):
-            self.fail(f"{shown(value)}: is a URL, expected a path; only sets are taken from elsewhere.", param, ctx)
+            self.fail(f"{display_url(value)}: is a URL, expected a path; only a set may be at a URL.", param, ctx)
         return super().convert(_expanded(self, value, param, ctx), param, ctx)
 
 
 class Location(click.Path):
-    """A path, or a URL as text; with ``to_write`` none of a web server, which takes no files."""
+    """A path, or the URL of a set as text; with ``to_write`` no http URL, where nothing can be written."""
 
     def __init__(self, *, to_write: bool = False, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
         self.to_write = to_write
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A ``Path``, or a URL of which ``parse_url`` thinks well."""
+        """Return a ``Path``, or a valid URL."""
         if not isinstance(value, str) or not is_url(value):
             return super().convert(_expanded(self, value, param, ctx), param, ctx)
         try:
@@ -41,10 +40,10 @@ class Location(click.Path):
             self.fail(f"{error}.", param, ctx)
         if isinstance(url, Path):
             return super().convert(str(url), param, ctx)
-        if self.to_write and url.partition("://")[0].lower() in WEB_SCHEMES:
+        if self.to_write and url.partition("://")[0] in HTTP_SCHEMES:
             self.fail(
-                f"{shown(url)}: a web server takes no set; build into a folder and upload that, or give "
-                "the store behind it, such as s3://bucket/set.",
+                f"{display_url(url)}: no set can be written to a web server; build into a folder and upload that, or "
+                "give the store behind it, such as s3://bucket/set.",
                 param,
                 ctx,
             )
@@ -52,56 +51,55 @@ class Location(click.Path):
 
 
 class NameOrPath(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
-    """The name of a file that comes with a program, or a path."""
+    """The name of a file that comes with a program, or a path with ``~`` expanded."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the text, with the home folder in place of ``~``."""
         return _expanded(self, value, param, ctx)
 
 
 def _expanded(
     kind: "click.ParamType[Any]", value: Any, param: click.Parameter | None, ctx: click.Context | None
 ) -> Any:
-    """Replace ``~``, which no shell replaces in quotes or behind ``=``."""
+    """Expand ``~``, which no shell does in quotes or after ``=``."""
     try:
         return expand_home(value) if isinstance(value, str) else value
     except ValueError as error:
         kind.fail(f"{error}.", param, ctx)
 
 
-def local_folder(location: str | Path, *, anew: bool = False) -> Path:
-    """The folder of a set: where it is, or where the cache has it once it was fetched; ``anew`` as ``fetch_set``.
+def local_folder(location: str | Path, *, reread: bool = False) -> Path:
+    """Return the folder of a set; a set at a URL is fetched into the cache. ``reread``: see ``fetch_set``.
 
     Raises:
-        PatchSetError: as ``remote.fetch``.
-        InterruptedProgram: the user stopped; what has come is kept.
+        PatchSetError: as ``fetch``.
+        InterruptedProgram: the user interrupted; what has arrived is kept.
     """
     if isinstance(location, Path):
         return location
     from manifests.remote.fetch import fetch_set, find_set  # noqa: PLC0415 - most sets are local
 
     try:
-        found = find_set(location)
-        with progress_bar("reading (bytes)" if anew else "fetching (bytes)", found.bytes) as update:
-            return fetch_set(found, counting(update), anew=anew)
+        remote = find_set(location)
+        with progress_bar("reading (bytes)" if reread else "fetching (bytes)", remote.num_bytes) as update:
+            return fetch_set(remote, counting(update), reread=reread)
     except KeyboardInterrupt as stop:
-        how = "read it from the beginning" if anew else "go on fetching"
+        how = "read it from the beginning" if reread else "go on fetching"
         raise InterruptedProgram(f"interrupted; run the same command again to {how}") from stop
 
 
-def require_local(location: str | Path, what: str) -> Path:
-    """A path, where a set is to be changed; ``what`` says of a URL why it cannot be, and what to do.
+def require_local(location: str | Path, advice: str) -> Path:
+    """Return a path. ``advice`` ends the error for a URL: why it cannot be used, and what to do.
 
     Raises:
-        PatchSetError: it is a URL.
+        PatchSetError: the location is a URL.
     """
     if isinstance(location, Path):
         return location
-    raise PatchSetError(f"{shown(location)}: {what}")
+    raise PatchSetError(f"{display_url(location)}: {advice}")
 
 
 def location_name(location: str | Path) -> str:
-    """A location for a message."""
-    return str(location) if isinstance(location, Path) else shown(location)
+    """Return a location for a message, without secrets."""
+    return str(location) if isinstance(location, Path) else display_url(location)

@@ -1,217 +1,241 @@
-"""One file from elsewhere: asked for again where it was cut, hashed as it comes, kept only if it is the right one."""
+"""Receive one remote file: resume it where a connection was cut, and hash it as it arrives."""
 
+import contextlib
 import hashlib
 import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from manifests.errors import PassingError, PatchSetError
+from manifests.errors import PatchSetError
+from manifests.remote.store import ShardStore, TemporaryError
 from manifests.remote.transfers import Channel
-from manifests.remote.urls import Place
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, is_plain
 
 ATTEMPTS = 5
-"""Times in a row that a file is asked for in vain."""
-BUSY_ATTEMPTS = 10
-"""The same, of a server that says it is busy: a thousand readers may have begun at once, and each gets its turn."""
+"""Unsuccessful attempts in a row after which a file is given up."""
 PAUSE = 0.5
-"""Seconds before the second of them, and up to twice as many; twice as long before each that follows."""
+"""Seconds before the second attempt, up to twice as many at random; doubled for each further attempt."""
 LONGEST_PAUSE = 30.0
-ENOUGH = 1 << 14
-"""Bytes that make an attempt one that was not in vain, if none came as far before."""
-WHOLE_SECONDS = 900.0
-"""Seconds after which a small file must be there."""
-AGAIN = "; try again later"
+PROGRESS_BYTES = 1 << 14
+"""New bytes that make an attempt a successful one, although the connection was cut."""
+SLOW_BYTES, SLOW_SECONDS = 60_000, 60.0
+"""A server must send so many bytes in so many seconds."""
+_RETRY_ADVICE = "; try again later"
 _BLOCK = 1 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetFile:
+    """A file of a set: its name, size and SHA-256."""
+
+    name: str
+    num_bytes: int
+    sha256: str
 
 
 class WrongFileError(PatchSetError):
-    """A file elsewhere is another one than it should be."""
+    """A remote file is not the one that the manifest describes."""
 
 
-class _OtherBytesError(Exception):
-    """What is sent cannot be the file; the message says why."""
+class _WrongSizeError(Exception):
+    """More bytes arrive than the file has; the message says how many it has."""
 
 
-def read_whole(place: Place, name: str, limit: int, channel: Channel) -> bytes:
-    """A small file of unknown length, at most ``limit`` bytes of it.
+def read_small_file(store: ShardStore, name: str, limit: int, channel: Channel) -> bytes:
+    """Return the content of a remote file of at most ``limit`` bytes.
 
     Raises:
-        PatchSetError: it cannot be had, or is longer.
+        PatchSetError: the file cannot be read, or is larger.
     """
-    failures, end = 0, time.monotonic() + WHOLE_SECONDS
+    return retry(partial(_read_once, store, name, limit), channel)
+
+
+def retry(action: Callable[[], T], channel: Channel) -> T:
+    """Return the result of ``action``, which is called again after temporary errors, at most ``ATTEMPTS`` times."""
+    failures = 0
     while True:
+        channel.check()
         try:
-            return _read_once(place, name, limit, end)
-        except PassingError as error:
+            return action()
+        except TemporaryError as error:
             failures += 1
-            wait_again(failures, error, channel)
+            _pause_or_raise(failures, error, channel)
 
 
-def _read_once(place: Place, name: str, limit: int, end: float) -> bytes:
-    answer = place.open(name, 0)
-    data = bytearray()
-    while True:
-        if max(len(data), answer.total or 0) > limit:
-            raise PatchSetError(f"{place.shown(name)}: more than {limit} bytes, no such file of a set has more")
-        if time.monotonic() > end:
-            raise PatchSetError(f"{place.shown(name)}: not there after {WHOLE_SECONDS:g} s; try again later")
-        piece = next(answer.pieces, None)
-        if piece is None:
-            break
-        data += piece
-    if answer.total not in (None, len(data)):
-        raise PassingError(
-            f"{place.shown(name)}: cut off after {len(data)} of {counted(answer.total, 'byte')}; try again later"
-        )
+def _read_once(store: ShardStore, name: str, limit: int) -> bytes:
+    where, data = store.display(name), bytearray()
+    stream, pace = store.open(name), _Pace(where)
+    too_large = PatchSetError(f"{where}: more than {limit} bytes, which no such file of a set has")
+    with contextlib.closing(stream.chunks) as chunks:
+        if (stream.total or 0) > limit:
+            raise too_large
+        for chunk in chunks:
+            data += chunk
+            if len(data) > limit:
+                raise too_large
+            pace.add(len(chunk))
+    if stream.total not in (None, len(data)):
+        raise TemporaryError(f"{where}: cut off after {len(data)} of {counted(stream.total, 'byte')}{_RETRY_ADVICE}")
     return bytes(data)
 
 
-def wait_again(failures: int, error: PassingError, channel: Channel) -> None:
-    """Pause before the next attempt, as long as a server told at least, and by chance longer.
+class _Pace:
+    """Bounds how slowly a server may send."""
 
-    A server that turns many readers away at once must not have all of them back at once.
+    def __init__(self, where: str) -> None:
+        self._where, self._begin, self._num_bytes = where, time.monotonic(), 0
 
-    Raises:
-        PassingError: there were enough of them.
+    def add(self, num_bytes: int) -> None:
+        """Count bytes that arrived.
+
+        Raises:
+            TemporaryError: fewer than ``SLOW_BYTES`` arrived in ``SLOW_SECONDS``.
+        """
+        self._num_bytes += num_bytes
+        if self._num_bytes >= SLOW_BYTES:
+            self._begin, self._num_bytes = time.monotonic(), 0
+        elif time.monotonic() - self._begin > SLOW_SECONDS:
+            raise TemporaryError(
+                f"{self._where}: the server is too slow: less than {SLOW_BYTES} bytes in {SLOW_SECONDS:g} s"
+                + _RETRY_ADVICE
+            )
+
+
+def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> None:
+    """Wait before the next attempt; raise ``error`` if there were ``ATTEMPTS`` failures in a row.
+
+    The wait is at least as long as the server demands, and random: a busy server must not get all its readers back
+    at the same moment.
     """
-    if failures >= (BUSY_ATTEMPTS if error.busy else ATTEMPTS):
+    if failures >= ATTEMPTS:
         raise error
     if failures == 1:
-        soon = f" in {error.after:g} s" if error.after else ""
-        told = str(error).removesuffix(AGAIN)
-        channel.note(f"{told}{':' if told == str(error) else ';'} trying again{soon}")
+        wait = f" in {error.wait_seconds:g} s" if error.wait_seconds else ""
+        channel.note(f"{str(error).removesuffix(_RETRY_ADVICE)}; trying again{wait}")
     pause = min(PAUSE * 2 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
-    channel.pause(max(error.after, pause) + random.uniform(0, pause))  # noqa: S311 - hides nothing
+    channel.pause(max(error.wait_seconds, pause) + random.uniform(0, pause))  # noqa: S311 - no secret
 
 
-def part_of(folder: Path, name: str) -> Path:
-    """Where a file lies until it is whole: what an interrupted download leaves, and the next one goes on from."""
+def part_path(folder: Path, name: str) -> Path:
+    """Return where an incomplete download of a file lies; the next download resumes it."""
     return folder / f"{PART_PREFIX}{name}"
 
 
-class _Taken:
-    """What has come of a file of ``size`` bytes: hashed, and kept where there is a file for it."""
-
-    def __init__(self, size: int, channel: Channel, file: BinaryIO | None = None) -> None:
-        self.size, self.channel, self.file = size, channel, file
-        self.state, self.have = hashlib.sha256(), 0
-        if file is None:
-            return
-        if file.seek(0, os.SEEK_END) > size:
-            file.truncate(0)
-        file.seek(0)
-        while block := file.read(_BLOCK):  # what an interrupted download left
-            self.state.update(block)
-        self.have = file.tell()
-        channel.count(self.have)
-
-    def add(self, piece: bytes, at: int) -> None:
-        """Take a piece that begins at byte ``at``: behind what there is, or, where all is sent anew, at 0."""
-        self.channel.check()
-        if at != self.have:
-            if self.file is not None:
-                self.file.seek(0)
-                self.file.truncate()
-            self.channel.count(-self.have)
-            self.state, self.have = hashlib.sha256(), 0
-        if self.have + len(piece) > self.size:
-            raise _OtherBytesError(f"more than the {counted(self.size, 'byte')} that the manifest says")
-        if self.file is not None:
-            self.file.write(piece)
-        self.state.update(piece)
-        self.have += len(piece)
-        self.channel.count(len(piece))
-
-
-def download(place: Place, name: str, size: int, sha256: str, folder: Path, channel: Channel) -> None:
-    """Bring a file of ``size`` bytes into ``folder``. What comes with another digest is fetched once more.
+def download(store: ShardStore, file: SetFile, folder: Path, channel: Channel) -> None:
+    """Download a file into ``folder``; a file with a wrong digest is downloaded once more.
 
     Raises:
-        PatchSetError: it cannot be had, or is another one than it should be.
-        OSError: it cannot be written.
-        Stopped: no more is wanted; what there is stays, to go on from.
+        PatchSetError: the file cannot be read, or is a wrong one.
+        OSError: the file cannot be written.
+        Stopped: the job must end; what has arrived is kept and resumed next time.
     """
-    part = part_of(folder, name)
-
-    def receive() -> str:
-        if not is_plain(part):
-            part.unlink(missing_ok=True)
-        with part.open("a+b") as file:
-            found = _receive(place, name, _Taken(size, channel, file))
-            file.flush()
-            os.fsync(file.fileno())
-        return found
-
-    def drop() -> None:
-        channel.count(-part.stat().st_size)
-        part.unlink()
-
-    _receive_right(place, name, sha256, channel, receive, drop)
-    part.replace(folder / name)
+    part = part_path(folder, file.name)
+    _receive_right_file(store, file, part, channel)
+    part.replace(folder / file.name)
 
 
-def prove(place: Place, name: str, size: int, sha256: str, channel: Channel) -> None:
-    """Read a file of a place and keep nothing of it; as ``download`` but for that."""
-    taken = _Taken(size, channel)
-
-    def receive() -> str:
-        return _receive(place, name, taken)
-
-    def drop() -> None:
-        nonlocal taken
-        channel.count(-taken.have)
-        taken = _Taken(size, channel)
-
-    _receive_right(place, name, sha256, channel, receive, drop)
+def verify_remote(store: ShardStore, file: SetFile, channel: Channel) -> None:
+    """Read a remote file and check its digest, without keeping it; otherwise as ``download``."""
+    _receive_right_file(store, file, None, channel)
 
 
-def _receive_right(
-    place: Place, name: str, sha256: str, channel: Channel, receive: Callable[[], str], drop: Callable[[], None]
-) -> None:
-    """Receive a file, and once more where it is a wrong one; ``drop`` does away with that."""
-    for again in (False, True):
-        try:
-            found = receive()
-            wrong = f"sha256 is {found}, the manifest says {sha256}"
-        except _OtherBytesError as error:
-            found, wrong = "", str(error)
-        if found == sha256:
+class _Received:
+    """The first ``have`` bytes of a file: hashed, and written to ``sink`` if there is one."""
+
+    def __init__(self, size: int, sink: BinaryIO | None, channel: Channel) -> None:
+        self._size, self._sink, self._channel = size, sink, channel
+        self.have, self.digest = 0, hashlib.sha256()
+        if sink is None:
             return
-        drop()
-        if not again:
-            channel.note(f"{place.shown(name)}: {wrong}; fetching it once more")
-    raise WrongFileError(
-        f"{place.shown(name)}: {wrong}, twice over: the file there is not the set's; tell whoever published it"
-    )
+        if sink.seek(0, os.SEEK_END) > size:
+            sink.truncate(0)
+        sink.seek(0)
+        while block := sink.read(_BLOCK):  # of an interrupted download
+            self.digest.update(block)
+        self.have = sink.tell()
+        channel.count(self.have)
+
+    def restart(self) -> None:
+        """Forget all bytes."""
+        if self._sink is not None:
+            self._sink.seek(0)
+            self._sink.truncate()
+        self._channel.count(-self.have)
+        self.have, self.digest = 0, hashlib.sha256()
+
+    def add(self, chunk: bytes) -> None:
+        """Append bytes."""
+        self._channel.check()
+        if self.have + len(chunk) > self._size:
+            raise _WrongSizeError(f"more than the {counted(self._size, 'byte')} that the manifest says")
+        if self._sink is not None:
+            self._sink.write(chunk)
+        self.digest.update(chunk)
+        self.have += len(chunk)
+        self._channel.count(len(chunk))
 
 
-def _receive(place: Place, name: str, taken: _Taken) -> str:
-    """Take all of a file's bytes; their digest as hex."""
-    failures, most = 0, taken.have
-    while taken.have < taken.size:
+def _receive_right_file(store: ShardStore, file: SetFile, part: Path | None, channel: Channel) -> None:
+    """Receive a file into ``part``, or only hash it; a second time if its digest is wrong."""
+    where = store.display(file.name)
+    if part is not None and not is_plain(part):
+        part.unlink(missing_ok=True)
+    for attempt in (1, 2):
+        with contextlib.nullcontext() if part is None else part.open("a+b") as sink:
+            received = _Received(file.num_bytes, sink, channel)
+            try:
+                _receive(store, file, received, channel)
+                found = received.digest.hexdigest()
+                fault = f"sha256 is {found}, the manifest says {file.sha256}"
+            except _WrongSizeError as error:
+                found, fault = "", str(error)
+            if found == file.sha256:
+                if sink is not None:
+                    sink.flush()
+                    os.fsync(sink.fileno())
+                return
+            received.restart()
+        if attempt == 1:
+            channel.note(f"{where}: {fault}; fetching it once more")
+    if part is not None:
+        part.unlink()
+    raise WrongFileError(f"{where}: {fault}, twice: it is not the file of this set; report it to the publisher")
+
+
+def _receive(store: ShardStore, file: SetFile, received: _Received, channel: Channel) -> None:
+    """Receive all bytes of a file, with as many requests as it takes."""
+    where = store.display(file.name)
+    failures, most = 0, received.have
+    while received.have < file.num_bytes:
         try:
-            answer = place.open(name, taken.have)
-            if answer.total not in (None, taken.size):  # what has come stays: this may be a busy server's page
-                raise PassingError(
-                    f"{place.shown(name)}: {counted(answer.total, 'byte')}, the manifest says {taken.size}; tell "
-                    "whoever published it, or try again later"
+            stream = store.open(file.name, received.have)
+            with contextlib.closing(stream.chunks) as chunks:
+                if stream.total not in (
+                    None,
+                    file.num_bytes,
+                ):  # keep what has come: it may be a page of a busy server
+                    raise TemporaryError(
+                        f"{where}: {counted(stream.total, 'byte')}, the manifest says {file.num_bytes}; report it to "
+                        "the publisher, or try again later"
+                    )
+                if stream.start != received.have:
+                    received.restart()
+                pace = _Pace(where)
+                for chunk in chunks:
+                    received.add(chunk)
+                    pace.add(len(chunk))
+            if received.have < file.num_bytes:
+                raise TemporaryError(
+                    f"{where}: cut off after {received.have} of {counted(file.num_bytes, 'byte')}{_RETRY_ADVICE}"
                 )
-            at = answer.start
-            for piece in answer.pieces:
-                taken.add(piece, at)
-                at = taken.have
-            if taken.have < taken.size:
-                raise PassingError(
-                    f"{place.shown(name)}: cut off after {taken.have} of {counted(taken.size, 'byte')}; try "
-                    "again later"
-                )
-        except PassingError as error:
-            failures = 0 if taken.have - most >= ENOUGH else failures + 1
-            most = max(most, taken.have)
-            wait_again(failures, error, taken.channel)
-    return str(taken.state.hexdigest())
+        except TemporaryError as error:
+            failures = 0 if received.have - most >= PROGRESS_BYTES else failures + 1
+            most = max(most, received.have)
+            _pause_or_raise(failures, error, channel)

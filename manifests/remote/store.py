@@ -1,142 +1,305 @@
-"""Files of a set in a store that fsspec knows: S3 and others."""
+"""``ShardStore``: the folder of a set at a URL (http, https, S3, …), accessed through fsspec.
+
+fsspec and aiohttp are imported when a store is opened: most sets are local folders.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import http.client
+import os
+import re
+import socket
+import ssl
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from manifests.errors import PassingError, PatchSetError
-from manifests.remote.urls import BUCKET_SCHEMES, Answer, shown, trimmed
+from manifests.errors import PatchSetError
+from manifests.remote.urls import BUCKET_SCHEMES, HTTP_SCHEMES, display_url, folder_of
 from manifests.support.system_files import is_system_file
 
-INSTALL = "pip install 'single-image-distillation[remote]'"
-_PIECE = 4 << 20
-_ATTEMPTS: dict[str, Any] = {"retries": {"max_attempts": 2, "mode": "standard"}, "connect_timeout": 15}
-_OPTIONS = {scheme: {"max_concurrency": 2, "config_kwargs": _ATTEMPTS} for scheme in ("s3", "s3a")}
-"""Parts of a file that s3fs holds in memory at once, 50 MB each; several files are sent at a time. And how long
-botocore tries: s3fs tries again by itself, and so does whoever asks here, who says so."""
+CONNECT_SECONDS, SILENT_SECONDS, RESPONSE_SECONDS = 30.0, 30.0, 600.0
+"""Longest wait of an HTTP request for a connection, between two reads, and for the end of the response."""
+MAX_RETRY_AFTER = 60.0
+"""Longest ``Retry-After`` of a busy server that is followed, in seconds."""
+_CHUNK_BYTES = 4 << 20
+_HTTP_CHUNK_BYTES = 1 << 17
+_BOTO_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 2, "mode": "standard"}, "connect_timeout": 15}
+# s3fs keeps ``max_concurrency`` parts of 50 MB of an upload in memory, and several files are sent at a time.
+_S3_OPTIONS: dict[str, Any] = {"max_concurrency": 2, "config_kwargs": _BOTO_CONFIG}
 
-_FINAL = (
+_PERMANENT = (
     *(FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ValueError, ImportError),
     *(TypeError, AttributeError, LookupError, NotImplementedError),
 )
-_FINAL_NAMES = frozenset({"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound"})
+_PERMANENT_NAMES = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound", "InvalidURL"}
+)
+_TEMPORARY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+_IDENTITY_ENCODINGS = ("", "identity", "aws-chunked")  # some uploads to S3 leave the last one on plain bytes
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 
 
-class StorePlace:
-    """A set's folder in a store. What fsspec needs to know besides, such as keys, it finds as it does everywhere."""
+class TemporaryError(PatchSetError):
+    """A remote file is not available now; another attempt may succeed after ``wait_seconds``."""
+
+    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
+class NoRemoteFileError(PatchSetError):
+    """There is no such remote file, folder or bucket."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteStream:
+    """The content of a remote file from byte ``start`` on.
+
+    ``start`` is the requested offset, or 0 if the server cannot start there. ``total`` is the size of the whole file
+    in bytes, if the server tells it.
+    """
+
+    start: int
+    total: int | None
+    chunks: Generator[bytes, None, None]
+
+
+class ShardStore:
+    """The folder of a set at a URL. Credentials that the URL lacks are found where fsspec looks for them."""
 
     def __init__(self, url: str) -> None:
-        self._shown = shown(url).rstrip("/")
-        self._secrets = _secrets(url)
-        with self._asking():
-            try:
-                from fsspec.core import url_to_fs  # noqa: PLC0415 - most sets are local, and it may not be installed
-
-                self.fs, root = url_to_fs(url, **_OPTIONS.get(url.partition("://")[0].lower(), {}))
-            except ImportError as error:
-                raise PatchSetError(f"{self._shown}: {error}; {INSTALL} reads S3") from error
-            self.root = trimmed(root)
-
-    def shown(self, name: str = "") -> str:
-        """See ``Place``."""
-        return f"{trimmed(self._shown)}/{name}" if name else trimmed(self._shown)
-
-    def path(self, name: str) -> str:
-        """A file's path, as fsspec has it."""
-        return f"{self.root}/{name}"
-
-    def open(self, name: str, start: int) -> Answer:
-        """See ``Place``."""
-        with self._asking(name):
-            self.fs.invalidate_cache()
-            size = int(self.fs.info(self.path(name))["size"])
-        begin = start if start <= size else 0
-        return Answer(start=begin, total=size, pieces=self._pieces(name, begin, size))
-
-    def _pieces(self, name: str, start: int, size: int) -> Iterator[bytes]:
-        while start < size:
-            with self._asking(name):
-                piece = self.fs.cat_file(self.path(name), start=start, end=min(start + _PIECE, size))
-            if not piece:
-                return
-            yield piece
-            start += len(piece)
-
-    def names(self) -> dict[str, int | None]:
-        """Return the names of what lies in the place, with sizes in bytes, None of what is no file.
-
-        Empty where nothing does. System files are left out.
+        """Open a store.
 
         Raises:
-            PatchSetError: it cannot be looked at.
+            PatchSetError: the package for this kind of URL is not installed, or it rejects the URL.
+        """
+        self._display = folder_of(display_url(url).rstrip("/"))
+        self._secrets = _secrets(url)
+        scheme = urlsplit(url).scheme.lower()
+        self.is_http = scheme in HTTP_SCHEMES
+        with self._one_line_errors():
+            try:
+                if self.is_http:
+                    self.fs = _http_file_system()
+                    parts = urlsplit(_escaped(url))
+                    self._query = parts.query
+                    self.root = urlunsplit(parts._replace(path=folder_of(parts.path), query=""))
+                    self._display = display_url(self.root)
+                else:
+                    from fsspec.core import url_to_fs  # noqa: PLC0415
+
+                    self.fs, root = url_to_fs(url, **(_S3_OPTIONS if scheme in ("s3", "s3a") else {}))
+                    self.root, self._query = folder_of(root), ""
+            except ImportError as error:
+                raise PatchSetError(
+                    f"{self._display}: {error}; for S3 run pip install 'single-image-distillation[remote]'"
+                ) from error
+
+    def display(self, name: str = "") -> str:
+        """Return the URL of the store, or of a file in it, without secrets."""
+        if not name:
+            return self._display
+        return f"{self._display}/{name}" + ("?…" if self._query else "")
+
+    def path(self, name: str) -> str:
+        """Return the path of a file as fsspec takes it."""
+        return f"{self.root}/{name}" + (f"?{self._query}" if self._query else "")
+
+    def list(self) -> dict[str, int | None]:
+        """Return the names in the folder with their sizes in bytes, None for what is no file; system files excluded.
+
+        Raises:
+            PatchSetError: the folder cannot be listed. One that does not exist is empty.
         """
         found: dict[str, int | None] = {}
-        with self._asking(), contextlib.suppress(FileNotFoundError):
+        with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()
             for entry in self.fs.ls(self.root, detail=True):
                 name = str(entry["name"]).rstrip("/").rpartition("/")[2]
-                itself = str(entry["name"]).strip("/") == self.root.strip("/")  # some stores list the folder too
-                if not itself and not is_system_file(name):
+                is_root = str(entry["name"]).strip("/") == self.root.strip("/")  # some stores list the folder itself
+                if not is_root and not is_system_file(name):
                     found[name] = int(entry["size"] or 0) if entry["type"] == "file" else None
         return found
 
-    def make(self) -> None:
-        """Make the folder, in a store that has folders.
+    def open(self, name: str, start: int = 0) -> RemoteStream:
+        """Open a file for reading from byte ``start`` on.
 
         Raises:
-            PatchSetError: it cannot be made.
+            TemporaryError: the file cannot be read now, but another attempt may succeed; also raised while reading.
+            PatchSetError: the file cannot be read.
         """
-        protocol = self.fs.protocol
-        if BUCKET_SCHEMES & ({protocol} if isinstance(protocol, str) else set(protocol)):
-            return  # where to make a folder might make a bucket
-        with self._asking():
-            self.fs.makedirs(self.root, exist_ok=True)
+        with self._one_line_errors(name):
+            if self.is_http:
+                return self._open_http_file(name, start)
+            self.fs.invalidate_cache()
+            size = int(self.fs.info(self.path(name))["size"])
+        start = start if start <= size else 0
+        return RemoteStream(start=start, total=size, chunks=self._chunks(name, start, size))
 
-    def send(self, source: Path, name: str) -> None:
-        """Write a local file there.
+    def put(self, source: Path | bytes, name: str) -> None:
+        """Upload a local file, or bytes.
 
         Raises:
-            PassingError: it may be written when tried again.
-            PatchSetError: it cannot be.
+            TemporaryError: another attempt may succeed.
+            PatchSetError: the file cannot be written.
         """
-        with self._asking(name):
-            self.fs.put_file(str(source), self.path(name))
+        with self._one_line_errors(name):
+            if isinstance(source, bytes):
+                self.fs.pipe_file(self.path(name), source)
+            else:
+                self.fs.put_file(str(source), self.path(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file there.
+        """Remove a file.
 
         Raises:
-            PatchSetError: it cannot be.
+            PatchSetError: the file cannot be removed.
         """
-        with self._asking(name):
+        with self._one_line_errors(name):
             self.fs.rm_file(self.path(name))
 
+    def make_folder(self) -> None:
+        """Create the folder of the set, except in object stores, where this might create a bucket.
+
+        Raises:
+            PatchSetError: the folder cannot be created.
+        """
+        protocol = self.fs.protocol
+        if BUCKET_SCHEMES.isdisjoint({protocol} if isinstance(protocol, str) else set(protocol)):
+            with self._one_line_errors():
+                self.fs.makedirs(self.root, exist_ok=True)
+
+    def _chunks(self, name: str, start: int, size: int) -> Generator[bytes, None, None]:
+        while start < size:
+            with self._one_line_errors(name):
+                chunk = self.fs.cat_file(self.path(name), start=start, end=min(start + _CHUNK_BYTES, size))
+            if not chunk:
+                return
+            yield chunk
+            start += len(chunk)
+
+    def _open_http_file(self, name: str, start: int) -> RemoteStream:
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        try:
+            # block_size 0 streams one response; a size makes fsspec skip its own HEAD request.
+            file = self.fs.open(self.path(name), block_size=0, size=1, headers=headers)
+        except Exception as error:
+            if start and getattr(error, "status", None) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return self._open_http_file(name, 0)
+            raise
+        response = file.r
+        where = self.display(name)
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(file.close)
+            if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
+                raise _describe_status(where, response.status, response.headers)
+            if self.root.startswith("https:") and any(r.url.scheme != "https" for r in (*response.history, response)):
+                raise PatchSetError(f"{where}: redirects from https: to http:, which is not followed; check the URL")
+            encoding = response.headers.get("Content-Encoding", "").strip().lower()
+            if encoding not in _IDENTITY_ENCODINGS:
+                raise PatchSetError(
+                    f"{where}: comes in the encoding {encoding[:20]!a}, expected none; report it to its publisher"
+                )
+            offset, total = 0, response.content_length
+            if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+                content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+                if content_range is None or int(content_range[1]) != start:
+                    if start == 0:
+                        raise TemporaryError(f"{where}: the server sends a part of the file that was not requested")
+                    return self._open_http_file(name, 0)
+                offset, total = start, None if content_range[2] == "*" else int(content_range[2])
+            on_error.pop_all()
+        return RemoteStream(start=offset, total=total, chunks=self._http_chunks(file, name))
+
+    def _http_chunks(self, file: Any, name: str) -> Generator[bytes, None, None]:
+        with contextlib.closing(file):
+            while True:
+                with self._one_line_errors(name):
+                    chunk = file.read(_HTTP_CHUNK_BYTES)
+                if not chunk:
+                    return
+                yield chunk
+
     @contextlib.contextmanager
-    def _asking(self, name: str = "") -> Iterator[None]:
-        """What goes wrong in the block is the place's error, or that of a file in it."""
+    def _one_line_errors(self, name: str = "") -> Iterator[None]:
+        """Turn any error in the block into a ``PatchSetError`` without secrets."""
         try:
             yield
         except PatchSetError:
             raise
-        except Exception as error:  # what stands behind fsspec may raise anything, of any package
-            raise self._fault(name, error) from error
+        except Exception as error:  # noqa: BLE001 - packages behind fsspec may raise anything
+            cause = None if self.is_http else error  # aiohttp's errors contain the URL, which -v would print
+            raise self._describe(self.display(name), error) from cause
 
-    def _fault(self, name: str, error: Exception) -> PatchSetError:
+    def _describe(self, where: str, error: Exception) -> PatchSetError:
+        status = http.HTTPStatus.NOT_FOUND if isinstance(error, FileNotFoundError) else getattr(error, "status", None)
+        if self.is_http and status:
+            return _describe_status(where, status, getattr(error, "headers", None) or {})
         if isinstance(error, FileNotFoundError):
-            return PatchSetError(f"{self.shown(name)}: there is no such file or bucket; check the URL")
-        said = str(error)
+            return NoRemoteFileError(f"{where}: there is no such file or bucket; check the URL")
+        cause = getattr(error, "certificate_error", getattr(error, "os_error", error))  # aiohttp wraps these
+        said = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
+        is_permanent = isinstance(cause, _PERMANENT) or type(error).__name__ in _PERMANENT_NAMES
+        if "Redirect" in type(error).__name__:  # aiohttp's
+            said, is_permanent = "redirects too often, or to a URL that is not http", True
+        elif isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            said, is_permanent = "there is no host of this name", True
+        elif isinstance(cause, ssl.SSLCertVerificationError):
+            said, is_permanent = f"its certificate is invalid: {cause.verify_message}", True
+        elif type(error).__name__ in ("ClientPayloadError", "ServerDisconnectedError"):
+            said = "the connection was cut"
+        elif isinstance(cause, TimeoutError):
+            said = "the server did not answer in time"
         for secret in self._secrets:
             said = said.replace(secret, "…")
-        said = " ".join(said.split())[:200] or type(error).__name__
-        if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
-            return PatchSetError(f"{self.shown(name)}: {said}; check the URL, and what you may do there")
-        return PassingError(f"{self.shown(name)}: {said}; try again later")
+        said = (
+            " ".join(re.sub(r"[a-z0-9+.-]+://\S+", lambda url: display_url(url[0]), said).split())[:200]
+            or type(cause).__name__
+        )
+        if is_permanent:
+            return PatchSetError(f"{where}: {said}; check the URL and your permissions")
+        return TemporaryError(f"{where}: {said}; try again later")
+
+
+def _http_file_system() -> Any:
+    import aiohttp  # noqa: PLC0415
+    from fsspec.implementations.http import HTTPFileSystem  # noqa: PLC0415
+
+    timeout = aiohttp.ClientTimeout(RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+    # aiohttp drops what it has buffered when a connection is cut, so it gets a small buffer. ``trust_env`` makes it
+    # use the proxies of the environment.
+    options = {"timeout": timeout, "read_bufsize": 1 << 12, "trust_env": True}
+    return HTTPFileSystem(client_kwargs=options, encoded=True, skip_instance_cache=True)
+
+
+def _escaped(url: str) -> str:
+    """Return a URL with spaces, other letters and lone ``%`` escaped, other escapes unchanged, and no fragment."""
+    parts = urlsplit(url)
+
+    def escape(text: str) -> str:
+        return re.sub(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~/:@!$&'()*+,;=?%]", lambda found: quote(found[0]), text)
+
+    user, at, host = parts.netloc.rpartition("@")
+    netloc = parts.netloc if host.isascii() else user + at + host.encode("idna").decode("ascii")
+    return urlunsplit((parts.scheme, netloc, escape(parts.path), escape(parts.query), ""))
+
+
+def _describe_status(where: str, status: int, headers: Mapping[str, str]) -> PatchSetError:
+    reason = http.client.responses.get(status, "")
+    said = f"{where}: the server answers {status} {reason}".rstrip()
+    if status in _TEMPORARY_STATUSES:
+        wait = headers.get("Retry-After", "").strip()
+        seconds = min(float(wait), MAX_RETRY_AFTER) if re.fullmatch(r"\d{1,18}", wait) else 0.0
+        return TemporaryError(f"{said}; try again later", seconds)
+    if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+        return PatchSetError(f"{said}; you have no permission, or a signature has expired: get a new URL")
+    return PatchSetError(f"{said}; check the URL, or ask the publisher of the set")
 
 
 def _secrets(url: str) -> list[str]:
-    """What a store's words must not repeat: user with password, the password alone, and a query."""
+    """Return the parts of a URL that no message may contain: user with password, password, and query."""
     parts = urlsplit(url)
     user = parts.netloc.rpartition("@")[0]
     found = {user, user.partition(":")[2], parts.query} - {""}

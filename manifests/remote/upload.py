@@ -1,242 +1,292 @@
-"""A set written elsewhere: built in a folder of the cache, then sent, its manifest last of all.
+"""Upload a set to a store: it is built in a folder of the cache, then sent, its manifest last.
 
-While files are sent, a marker lies beside them. What was sent is noted in the cache, so that the same command goes on
-where it was interrupted; the folder there is removed only when every size was read back. Tars may also be sent by
-whoever built them, once ``begin`` has left the marker.
+While files are sent, a claim file in the store says whose upload it is. The cache records which files were sent, so
+that the same command resumes an interrupted upload. The folder in the cache is removed when the size of every file in
+the store was checked. Workers of a cluster may send shards themselves after ``Upload.begin``.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from manifests.errors import PassingError, PatchSetError
+from manifests.errors import PatchSetError
 from manifests.export.dataset_card import CARD_NAME
 from manifests.export.finalize import file_digests
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME, Manifest
 from manifests.patchset import open_folder
-from manifests.remote.cache import SetFile, cache_home, set_files
+from manifests.remote.cache import cache_home, set_files
+from manifests.remote.claim import CLAIM_NAME, INVALID_CLAIM, UNCLAIMED, claimed_message, read_claim, write_claim
+from manifests.remote.download import SetFile, WrongFileError, retry, verify_remote
 from manifests.remote.fetch import read_remote_manifest
-from manifests.remote.marker import MARKER_NAME, Marker, is_taken, read_marker, send_marker, try_to_write
-from manifests.remote.sending import Sending
-from manifests.remote.store import StorePlace
+from manifests.remote.store import ShardStore, TemporaryError
+from manifests.remote.transfers import Channel, run_jobs
 from manifests.support.console import note
 from manifests.support.files import describe_os_error, hold_folder, is_plain, write_atomically
 from manifests.support.system_files import entries
 
 _FOLDER = "set"
-_SHOWN = 3
+_SENT_NAME = "sent.txt"
+_SENT_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+Listing = Mapping[str, int | None]
+"""What ``ShardStore.list`` returns."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Publication:
-    """A folder to build a set in, and the place that it is sent to then."""
+class Upload:
+    """A folder in which a set is built, and the store it is sent to."""
 
-    place: StorePlace
+    store: ShardStore
     url: str = field(repr=False)
     home: Path
-    owner: Marker
-    """What was known of the set, or of its build, before it was built."""
-    theirs: Manifest | None
-    """Of the finished set in the place, if there is one."""
-    known: bool
-    """Whether ``folder`` has, but for what is built, the manifest of that set, and nothing else."""
+    build_id: str | None
+    """Id of the build that makes the set, if it is known before."""
+    existing: Manifest | None
+    """Manifest of the finished set in the store, if there is one."""
+    is_fresh: bool
+    """Whether ``folder`` is empty, but for the manifest of that set."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
-        """Where to build."""
+        """The folder to build in."""
         return self.home / _FOLDER
 
     @property
-    def bytes(self) -> int:
-        """Bytes of the finished set."""
-        return sum(file.bytes for file in self._files(open_folder(self.folder).manifest).values())
-
-    @property
-    def sending(self) -> Sending:
-        """What sends the folder's files."""
-        return Sending(place=self.place, folder=self.folder, home=self.home)
+    def num_bytes(self) -> int:
+        """Size of the finished set in ``folder``."""
+        return sum(file.num_bytes for file in self._local_files(open_folder(self.folder).manifest).values())
 
     def begin(self) -> None:
-        """Leave the marker of ``owner`` in the place, before anything is sent there that no manifest names yet.
+        """Claim the store, before shards are sent there.
 
         Raises:
-            PatchSetError: it is another upload's, or cannot be written.
+            PatchSetError: it is claimed by another upload, or cannot be written.
         """
-        self._mark(self.owner, self.place.names())
+        self._claim(self.build_id or UNCLAIMED, self.store.list())
+
+    def record_sent(self, name: str, sha256: str) -> None:
+        """Record that a file with this digest is in the store.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        with self._lock, (self.home / _SENT_NAME).open("a") as record:
+            record.write(f"{sha256}  {name}\n")
+
+    def read_sent(self) -> dict[str, str]:
+        """Return the names of the files that were sent, with their digests."""
+        try:
+            lines = (self.home / _SENT_NAME).read_text().split("\n")[:-1]  # the last may be torn
+        except FileNotFoundError:
+            return {}
+        return {match[2]: match[1] for match in map(_SENT_LINE.fullmatch, lines) if match}
 
     def send(self, on_bytes: Callable[[int], None]) -> None:
-        """Send what the place lacks of the finished set in ``folder``, which is then removed.
+        """Send the finished set in ``folder`` to the store, and remove it here.
 
-        Of a set that is finished there every file is read, and sent again where it is damaged.
-
-        ``on_bytes`` hears of bytes that are there, whether sent now or before.
+        Files that were sent before are skipped. If the set is finished in the store, every file there is read, and
+        sent again if it is damaged. ``on_bytes`` is called with the bytes that are in the store, new or not.
 
         Raises:
-            PatchSetError: the place has another set, or cannot be written; run again to go on.
+            PatchSetError: the store holds another set, or cannot be written.
         """
         manifest = open_folder(self.folder).manifest
-        names = self.place.names()
-        files = self._files(manifest)
-        ours = {name: file.sha256 for name, file in files.items()}
-        theirs = _finished(self.place, names)
-        if theirs is None:
-            self._mark(Marker(set_id=manifest.set_id, build=self.owner.build), names)
+        files, listing = self._local_files(manifest), self.store.list()
+        digests = {name: file.sha256 for name, file in files.items()}
+        existing = _finished_manifest(self.store, listing)
+        if existing is None:
+            self._claim(self.build_id or manifest.set_id, listing)
         else:
-            files = self._held(manifest, theirs, names, files)
-        last = {MANIFEST_NAME: files.pop(MANIFEST_NAME)} if MANIFEST_NAME in files else {}
-        for some in (files, last):
-            if theirs is None:
-                self.sending.send(some, names, on_bytes)
-            else:
-                self.sending.mend(some, ours, names, on_bytes)
-        if MARKER_NAME in self.place.names():
+            self._require_same_set(manifest, existing)
+            # Another version of PyArrow may have written the set there: then its tables and other files stay.
+            files = (files if existing == manifest else {}) | {file.name: file for file in set_files(existing)}
+            if CARD_NAME in listing:
+                files.pop(CARD_NAME, None)  # it may have been edited there
+        last = [files.pop(MANIFEST_NAME)] if MANIFEST_NAME in files else []
+        for some in (files.values(), last):
+            self._send_files(some, listing, digests if existing else None, on_bytes)
+        if CLAIM_NAME in self.store.list():
             try:
-                self.place.remove(MARKER_NAME)
-            except PatchSetError as error:  # the set is whole, and readers ignore it
-                note(f"{error}: {MARKER_NAME} stays there, remove it")
+                self.store.remove(CLAIM_NAME)
+            except PatchSetError as error:  # the set is complete, and readers ignore the file
+                note(f"{error}: {CLAIM_NAME} stays there; remove it")
         shutil.rmtree(self.home)
 
-    def _held(
-        self, manifest: Manifest, theirs: Manifest, names: dict[str, int | None], files: dict[str, SetFile]
-    ) -> dict[str, SetFile]:
-        """What a place with a finished set must hold.
-
-        Raises:
-            PatchSetError: it is another set, or one with other texts.
-        """
+    def _require_same_set(self, manifest: Manifest, existing: Manifest) -> None:
         what = ""
-        if theirs.set_id != manifest.set_id:
-            what = f"holds the set {theirs.set_id}, this build made {manifest.set_id}; choose another --out"
-        elif theirs.sources != manifest.sources:
-            what = (
-                "holds this set with another licence, url, attribution or name of a photo; give those, or choose "
-                "another --out"
-            )
+        if existing.set_id != manifest.set_id:
+            what = f"holds the set {existing.set_id}, this build made {manifest.set_id}; choose another --out"
+        elif existing.sources != manifest.sources:
+            what = "holds this set with another license, URL, attribution or name of a photo; give those, or choose "
+            what += "another --out"
         if what:
-            shutil.rmtree(self.folder)  # else the next build there would take it for its own beginning
-            raise PatchSetError(f"{self.place.shown()}: {what}")
-        # Of one making are also the files beside, but for the card, which somebody may have edited there.
-        beside = files if theirs == manifest else {}
-        held = beside | {file.name: file for file in set_files(theirs)}
-        return {name: file for name, file in held.items() if name != CARD_NAME or name not in names}
+            shutil.rmtree(self.folder)  # else the next build would take it for its own beginning
+            raise PatchSetError(f"{self.store.display()}: {what}")
 
-    def _files(self, manifest: Manifest) -> dict[str, SetFile]:
-        """The finished set as it shall be in the place: its shards and tables, and what else lies in the folder."""
+    def _local_files(self, manifest: Manifest) -> dict[str, SetFile]:
+        """Return the files of the set: shards and tables, sent or not, and all else in the folder."""
         files, digests = {file.name: file for file in set_files(manifest)}, file_digests(manifest)
-        for path in _plain_files(self.folder):
-            if path.name not in files:
+        for path in sorted(entries(self.folder)):
+            if is_plain(path) and not path.name.startswith(".") and path.name not in files:
                 digest = digests.get(path.name) or file_digest(path)
-                files[path.name] = SetFile(name=path.name, bytes=path.stat().st_size, sha256=digest)
+                files[path.name] = SetFile(name=path.name, num_bytes=path.stat().st_size, sha256=digest)
         return files
 
-    def _mark(self, mine: Marker, names: dict[str, int | None]) -> None:
-        """Leave a marker, where there is none of another upload."""
-        found = read_marker(self.place) if MARKER_NAME in names else Marker()
-        if found.free:
-            send_marker(self.place, self.home, mine)
-        elif not found.matches(mine):
-            again = f" and run the same command again: what was built is kept in {self.folder}"
-            raise PatchSetError(is_taken(self.place, found, mine) + again)
+    def _claim(self, build_id: str, listing: Listing) -> None:
+        found = read_claim(self.store) if CLAIM_NAME in listing else UNCLAIMED
+        if found == UNCLAIMED:
+            write_claim(self.store, build_id)
+        elif found != build_id:
+            raise PatchSetError(
+                claimed_message(self.store, found, build_id)
+                + f" and run the same command again: what was built is kept in {self.folder}"
+            )
+
+    def _send_files(
+        self,
+        files: Iterable[SetFile],
+        listing: Listing,
+        repair: Mapping[str, str] | None,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        """Send files that were not sent before. ``repair``: the set is finished in the store, and these are the
+        digests of the files here; each file there is verified."""
+        jobs, sent, files = [], self.read_sent(), list(files)
+        for file in files:
+            has_size = listing.get(file.name) == file.num_bytes
+            was_sent = has_size and sent.get(file.name) == file.sha256
+            if was_sent and (repair is None or not is_plain(self.folder / file.name)):
+                on_bytes(file.num_bytes)
+            else:
+                jobs.append(partial(self._send_file, file, repair, has_size))
+        run_jobs(jobs, on_bytes)
+        listing = self.store.list()
+        for file in files:
+            if listing.get(file.name) != file.num_bytes:
+                raise PatchSetError(
+                    f"{self.store.display(file.name)}: {listing.get(file.name)} bytes after sending, expected "
+                    f"{file.num_bytes}; run the same command again"
+                )
+
+    def _send_file(self, file: SetFile, repair: Mapping[str, str] | None, has_size: bool, channel: Channel) -> None:
+        where = self.store.display(file.name)
+        if repair is not None:
+            if has_size:
+                with contextlib.suppress(WrongFileError):
+                    return verify_remote(self.store, file, channel)
+            if repair.get(file.name) != file.sha256:
+                raise PatchSetError(
+                    f"{where}: missing or damaged, and written by another version of PyArrow than this one; repair "
+                    "it with that one, or choose another --out"
+                )
+            channel.note(f"{where}: missing or damaged; sending it again")
+        if not is_plain(self.folder / file.name):
+            raise PatchSetError(
+                f"{where}: was sent, and is missing or damaged now; run the same command again to build it again"
+            )
+        retry(partial(self.store.put, self.folder / file.name, file.name), channel)
+        self.record_sent(file.name, file.sha256)
+        channel.count(file.num_bytes)
+        return None
 
 
 @contextlib.contextmanager
-def staged(url: str, owner: Marker | None = None) -> Iterator[Publication]:
-    """A publication at ``url``, which was looked at; nobody else on this machine sends there meanwhile.
+def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
+    """Check the store at ``url`` and yield an ``Upload`` to it; other uploads of this machine to it are locked out.
 
-    Where a finished set lies there, its manifest is put into an empty folder, so that another build is refused as it
-    would be in a local folder. ``owner`` says what is known of the set that will be built.
+    If the store holds a finished set, its manifest is put into the empty folder, so that a build of another set is
+    refused as it would be in a local folder.
 
     Raises:
-        PatchSetError: something else lies there, it cannot be looked at or written, or the cache cannot be written.
+        PatchSetError: the store holds something else, cannot be read or written, or the cache cannot be written.
     """
-    place, owner = StorePlace(url), owner or Marker()
-    home = cache_home() / "out" / _key(url, place)
+    store = ShardStore(url)
+    home = cache_home() / "out" / _home_name(url, store)
     folder = home / _FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(home):
-            _remove_known(folder)
+            _remove_lone_manifest(folder)
             try:
-                theirs = _look(place, home, owner)
-                known = theirs is not None and not entries(folder)
-                if theirs is not None:
-                    owner = replace(owner, set_id=theirs.set_id)
-                if theirs is not None and known:
-                    write_atomically(folder / MANIFEST_NAME, theirs.to_json())
-                yield Publication(place=place, url=url, home=home, owner=owner, theirs=theirs, known=known)
+                existing = _check_store(store, folder, build_id)
+                is_fresh = existing is not None and not entries(folder)
+                if existing is not None and is_fresh:
+                    write_atomically(folder / MANIFEST_NAME, existing.to_json())
+                yield Upload(store=store, url=url, home=home, build_id=build_id, existing=existing, is_fresh=is_fresh)
             finally:
-                _remove_known(folder)
-                with contextlib.suppress(OSError):  # they hold what an interrupted command goes on from
+                _remove_lone_manifest(folder)
+                with contextlib.suppress(OSError):  # they contain what an interrupted command resumes
                     folder.rmdir()
                     home.rmdir()
     except BlockingIOError as error:
-        raise PatchSetError(f"{place.shown()}: another build is sending there; wait for it to end") from error
+        raise PatchSetError(f"{store.display()}: another build is sending there; wait for it to end") from error
     except OSError as error:
         raise PatchSetError(f"{describe_os_error(error, folder)} and run the same command again to go on") from error
 
 
-def _key(url: str, place: StorePlace) -> str:
-    """A name for the place: its folder, and on which machine that is."""
+def _home_name(url: str, store: ShardStore) -> str:
+    """Return a name for a store: a hash of its protocol, folder, user, host and endpoint."""
     user, at, host = urlsplit(url).netloc.rpartition("@")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    words = (str(place.fs.protocol), place.root, user.partition(":")[0] + at + host, endpoint)
+    words = (str(store.fs.protocol), store.root, user.partition(":")[0] + at + host, endpoint)
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
 
 
-def _look(place: StorePlace, home: Path, owner: Marker) -> Manifest | None:
-    """The manifest of a finished set there, if it holds one; it may hold nothing but that or what was begun."""
-    names = place.names()
-    theirs = _finished(place, names)
-    if theirs is not None:
-        return theirs
-    if MARKER_NAME in names:
-        found = read_marker(place)
-        begun_here = (home / MARKER_NAME).exists()
-        told_here = begun_here and bool(entries(home / _FOLDER))  # what lies there says more than an id
-        if found.differs(owner) and not told_here:
-            raise PatchSetError(is_taken(place, found, owner))
-        if not (found.free or found.matches(owner) or begun_here):
-            note(f"{place.shown()}: holds an unfinished upload of {found}; nothing else can be sent there")
-    elif names:
-        listed = ", ".join(sorted(names)[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manifest | None:
+    """Check that a store is empty, or holds this upload or a finished set, whose manifest is returned."""
+    listing = store.list()
+    existing = _finished_manifest(store, listing)
+    if existing is not None:
+        return existing
+    if CLAIM_NAME in listing:
+        found = read_claim(store)
+        is_other = found not in (UNCLAIMED, build_id)
+        if is_other and not entries(folder):  # what lies in the folder says more than an id
+            if build_id is not None or found == INVALID_CLAIM:
+                raise PatchSetError(claimed_message(store, found, build_id))
+            note(f"{store.display()}: holds an unfinished upload of the build {found}; only that can be sent there")
+    elif listing:
+        listed = ", ".join(sorted(listing)[:3]) + (", …" if len(listing) > 3 else "")
         raise PatchSetError(
-            f"{place.shown()}: holds files that no build wrote ({listed}), expected an empty or new place; "
+            f"{store.display()}: holds files that no build wrote ({listed}), expected an empty or new folder; "
             "choose another --out"
         )
-    else:
-        try_to_write(place, home)
+    else:  # missing permissions are to be found before a long build and not after it
+        write_claim(store, UNCLAIMED)
+        with contextlib.suppress(PatchSetError):  # the claim of the build will replace it
+            store.remove(CLAIM_NAME)
     return None
 
 
-def _finished(place: StorePlace, names: dict[str, int | None]) -> Manifest | None:
-    """The manifest of a finished set there; None where there is none, or one that was torn while it was sent.
+def _finished_manifest(store: ShardStore, listing: Listing) -> Manifest | None:
+    """Return the manifest of the finished set in a store; None if there is none, or it was torn while it was sent.
 
     Raises:
-        PatchSetError: it cannot be had, or breaks the format and no marker says that it is being sent.
+        PatchSetError: it cannot be read, or it is damaged although no claim says that it is being sent.
     """
-    if MANIFEST_NAME not in names:
+    if MANIFEST_NAME not in listing:
         return None
     try:
-        return read_remote_manifest(place)
-    except PassingError:
+        return read_remote_manifest(store)
+    except TemporaryError:
         raise
     except PatchSetError:
-        if MARKER_NAME not in names:
+        if CLAIM_NAME not in listing:
             raise
         return None
 
 
-def _remove_known(folder: Path) -> None:
-    """Remove a manifest that lies alone: that of a set in the place, put there to be compared with."""
+def _remove_lone_manifest(folder: Path) -> None:
+    """Remove a manifest that is alone in the folder: it was put there to be compared with."""
     if folder.is_dir() and [path.name for path in entries(folder)] == [MANIFEST_NAME]:
         (folder / MANIFEST_NAME).unlink()
-
-
-def _plain_files(folder: Path) -> list[Path]:
-    return sorted(path for path in entries(folder) if is_plain(path) and not path.name.startswith("."))

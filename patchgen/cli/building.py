@@ -12,19 +12,20 @@ from manifests.support.console import say, shell_word
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
 from patchgen.cli.options import (
+    CARD_KEYS,
     Span,
     cores,
-    counted_shards,
-    crew,
+    destination,
+    executor,
     images,
     json_option,
-    out_folder,
+    out_option,
+    preload_workers,
     resumable,
     scheduler_option,
     shards_argument,
     workers_option,
 )
-from patchgen.cli.placing import destination
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@images(required=True, help_text="The photo. Given several times, patches come from all of them alike.")
+@images(required=True, help_text="The photo. If given several times, patches come from all photos equally.")
 @click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches.")
-@out_folder
+@out_option
 @click.option("--size", default=32, show_default=True, type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side.")
 @click.option(
     "--recipe", default="asano2023", show_default=True, type=NameOrPath(), help="A packaged recipe or a YAML file."
@@ -52,13 +53,11 @@ if TYPE_CHECKING:
     "--shards",
     "span",
     type=Span(),
-    help="Only these shards, A-B, counted from 0, beside other processes that build others; then once without.",
+    help="Build only shards A-B, counted from 0, while other processes build others; at last run it once without.",
 )
-@click.option(
-    "--license", "licence", multiple=True, help="License of the photo, for the manifest; once, or for each --image."
-)
-@click.option("--url", multiple=True, help="Where the photo is published; likewise.")
-@click.option("--attribution", multiple=True, help="Whom to name for the photo; likewise.")
+@click.option("--license", multiple=True, help="License of the photo, for the manifest: once, or for each --image.")
+@click.option("--url", multiple=True, help="Where the photo is published: once, or for each --image.")
+@click.option("--attribution", multiple=True, help="Whom to credit for the photo: once, or for each --image.")
 @json_option
 def build(
     images: tuple[Path, ...],
@@ -84,8 +83,8 @@ def build(
     """
     if span is not None and scheduler is not None:
         raise click.UsageError("--shards and --scheduler are two ways to share a build; give one.")
-    said = _cards(cards, len(images))
-    prepare_workers(workers, scheduler)
+    texts = _cards(cards, len(images))
+    preload_workers(workers, scheduler)
     from patchgen.pipeline.build import build as run_build  # noqa: PLC0415
     from patchgen.pipeline.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
@@ -99,30 +98,26 @@ def build(
         size=size,
         seed=seed,
         shard_size=shard_size,
-        cards=said,
+        cards=texts,
     )
     if span is not None:
         build_span(plan, photos, out, span, cores(workers), as_json)
         return
-    with (
-        resumable(),
-        destination(out, build_id=plan.build_id) as place,
-        crew(workers, scheduler, place.shelf) as builders,
-    ):
-        manifest = run_build(plan, photos, place.folder, workers=builders)
+    with resumable(), destination(out, plan.build_id) as to, executor(workers, scheduler, to.output) as builders:
+        manifest = run_build(plan, photos, to.folder, workers=builders)
     report_set(manifest, out, as_json)
     if plan.recipe.inexact:
         click.echo(
-            f"profile fast: {', '.join(plan.recipe.inexact)} in recipe {plan.recipe.name!r} is not known to be "
-            "exact; another CPU may make other bytes",
+            f"profile fast: {', '.join(plan.recipe.inexact)} of recipe {plan.recipe.name!r} may give other bytes on "
+            "another CPU",
             err=True,
         )
 
 
 @click.command()
 @click.option("--manifest", required=True, type=Location(), help="A manifest.json, or a set's folder or URL.")
-@images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
-@out_folder
+@images(required=True, help_text="The photo it was made from; several in the order of the manifest's sources.")
+@out_option
 @workers_option
 @scheduler_option
 @json_option
@@ -136,31 +131,27 @@ def rebuild(
 ) -> None:
     """Make the set that a manifest describes, byte for byte.
 
-    Every shard is compared with the manifest as soon as it is made; one that differs is named and ends it. Run again
-    to go on after an interruption, or in a damaged set's folder to repair it.
+    Every shard is compared with the manifest as soon as it is built; the command ends at the first difference. Run it
+    again to go on after an interruption, or in the folder of a damaged set to repair it.
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
-    prepare_workers(workers, scheduler)
+    preload_workers(workers, scheduler)
     from patchgen.pipeline.plan import plan_of  # noqa: PLC0415
     from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
     from patchgen.pipeline.rebuild import rebuild as run_rebuild  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
-    wanted = read_manifest(manifest)
+    expected = read_manifest(manifest)
     photos = read_photos(images)
-    build_id = plan_of(wanted, photos, n=wanted.n).build_id
-    with (
-        resumable(),
-        destination(out, set_id=wanted.set_id, build_id=build_id) as place,
-        crew(workers, scheduler, place.shelf) as builders,
-    ):
-        made = run_rebuild(wanted, photos, place.folder, workers=builders)
-    report_set(made, out, as_json)
-    if made != wanted:
+    build_id = plan_of(expected, photos, n=expected.n).build_id
+    with resumable(), destination(out, build_id) as to, executor(workers, scheduler, to.output) as builders:
+        built = run_rebuild(expected, photos, to.folder, workers=builders)
+    report_set(built, out, as_json)
+    if built != expected:
         click.echo(
-            "every patch and shard is the manifest's; the Parquet tables were written by another version of "
-            "PyArrow and differ, which changes no set_id",
+            "every patch and shard is that of the manifest; the Parquet tables differ, because another version of "
+            "PyArrow wrote them, which does not change the set_id",
             err=True,
         )
 
@@ -168,7 +159,7 @@ def rebuild(
 @click.command()
 @shards_argument
 @click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches in all.")
-@images(required=True, help_text="The photo it was made of; several in the order of the manifest's sources.")
+@images(required=True, help_text="The photo it was made from; several in the order of the manifest's sources.")
 @workers_option
 @scheduler_option
 @json_option
@@ -180,27 +171,27 @@ def extend(
     scheduler: str | None,
     as_json: bool,
 ) -> None:
-    """Make a set longer: the one that a build of N patches makes.
+    """Make a set longer, so that it is the set that a build of N patches writes.
 
-    No patch changes. A set of a single shard is taken to have the default shard size.
+    No patch changes. A set of a single shard is assumed to have the default shard size.
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
     folder = require_local(
         shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
     )
-    prepare_workers(workers, scheduler)
+    preload_workers(workers, scheduler)
     from patchgen.pipeline.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos = read_photos(images)
-    with resumable(), crew(workers, scheduler) as builders:
+    with resumable(), executor(workers, scheduler) as builders:
         manifest = run_extend(folder, n, photos, workers=builders)
     report_set(manifest, folder, as_json)
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str | None]]:
-    """What to say of each photo: an option given once holds for all, else it must be given for each."""
+    """Return the card texts of each photo: an option given once holds for all photos."""
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
             raise click.UsageError(
@@ -208,26 +199,18 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str
                 f"for {counted(photos, 'image')}; give it once or for each."
             )
     return [
-        {option: (texts[k] if len(texts) > 1 else texts[0]) if texts else None for option, texts in cards.items()}
+        {CARD_KEYS[option]: texts[min(k, len(texts) - 1)] if texts else None for option, texts in cards.items()}
         for k in range(photos)
     ]
-
-
-def prepare_workers(workers: int | None, scheduler: str | None = None) -> None:
-    """If there will be several processes, the server they come from starts now, beside this one's imports."""
-    if scheduler is None and cores(workers) > 1:
-        from manifests.support.processes import start_server  # noqa: PLC0415 - it loads multiprocessing
-
-        start_server("patchgen.pipeline.shard_writer")
 
 
 def build_span(
     plan: "PhotoPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int, as_json: bool
 ) -> None:
-    """Build some of a set's shards, and say which."""
+    """Build some of a set's shards, and print which."""
     from patchgen.pipeline.build import build_part  # noqa: PLC0415
 
-    folder = require_local(out, "--shards: the processes meet in a folder; build there, then send the folder")
+    folder = require_local(out, "--shards: the processes share a folder; build there, then upload the folder")
     if span.start >= plan.shards:
         raise click.UsageError(f"--shards {span.start}-{span.stop - 1}: the set has {plan.shards}, counted from 0.")
     span = range(span.start, min(span.stop, plan.shards))
@@ -242,14 +225,13 @@ def build_span(
 
 
 def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
-    """Print what was written, and what to do with it."""
+    """Print what was written, and the command to use it."""
     if as_json:
         shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
         click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))
         return
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    click.echo(
-        f"{counted(manifest.n, 'patch')} of {manifest.size} px in {counted_shards(manifest)}, {megabytes:,.1f} MB"
-    )
+    shards = counted(len(manifest.shards), "shard")
+    click.echo(f"{counted(manifest.n, 'patch')} of {manifest.size} px in {shards}, {megabytes:,.1f} MB")
     click.echo(f"set_id {manifest.set_id}")
     say(f"next: distill train --shards {shell_word(location_name(out))} --config CONFIG --teacher FILE --eval DATA")

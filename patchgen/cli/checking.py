@@ -1,4 +1,4 @@
-"""Commands that look at sets and change nothing: ``verify``, ``diff``, ``info``, ``doctor``."""
+"""Commands that only read sets: ``verify``, ``diff``, ``info``, ``doctor``."""
 
 import dataclasses
 import json
@@ -16,7 +16,6 @@ from manifests.support.counts import counted
 from manifests.support.numbers import Count
 from patchgen.cli.options import (
     cores,
-    counted_shards,
     images,
     json_option,
     shards_argument,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @shards_argument
-@click.option("--fast", is_flag=True, help="Names, sizes and counts only; no shard is read.")
+@click.option("--fast", is_flag=True, help="Check only names, sizes and counts; read no shard.")
 @click.option("--regenerate", type=Count(1), metavar="K", help="Build K random patches again from --image.")
 @images(required=False, help_text="The photo of the set, for --regenerate.")
 @workers_option
@@ -47,46 +46,46 @@ def verify(
 ) -> None:
     """Check every file, member, row and digest of a set.
 
-    SHARDS is a set's folder or URL. Of a URL every file is read where it was published, also where the cache has it.
-    Ends with status 1 if anything is wrong.
+    SHARDS is a set's folder or URL. At a URL every remote file is read, also if the cache has it. Ends with status 1
+    if anything is wrong.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
     if fast and regenerate:
-        raise click.UsageError("--fast reads no shard, so it cannot go with --regenerate.")
+        raise click.UsageError("--fast reads no shard, so it cannot be used with --regenerate.")
     if fast and isinstance(shards, str):
-        raise click.UsageError("--fast looks at a folder; of a URL 'patchgen info' reads the manifest alone.")
+        raise click.UsageError("--fast checks a folder; of a URL 'patchgen info' reads only the manifest.")
     if bool(regenerate) != bool(images):
-        raise click.UsageError("--regenerate K and --image belong together.")
+        raise click.UsageError("--regenerate K and --image must be given together.")
     from manifests.export.bagit import set_in_bag  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
 
     photos = _read_photos(images)
-    folder = local_folder(shards, anew=True)
+    folder = local_folder(shards, reread=True)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise PatchgenError(f"{folder}: {what}; give the folder of a set")
     if (inner := set_in_bag(folder)) is not None:
         raise PatchgenError(f"{folder}: is a BagIt bag, whose set is in its data folder; verify {inner}")
-    with progress_bar("verifying patches", _announced(folder)) as update:
+    with progress_bar("verifying patches", _expected_patches(folder)) as update:
         report = run_verify(folder, fast=fast, workers=cores(workers), on_patches=counting(update))
     faults, again = list(report.faults), 0
     if regenerate and report.manifest is not None:
         again = min(regenerate, report.manifest.n)
         faults += _regenerate(folder, photos, again)
     if as_json:
-        click.echo(json.dumps(_verdict(report, faults, fast=fast, again=again)))
+        click.echo(json.dumps(_report_json(report, faults, fast=fast, again=again)))
     else:
-        for line in faults or _praise(report, fast=fast, again=again):
+        for line in faults or _good_lines(report, fast=fast, again=again):
             click.echo(printable(str(line)))
     if faults:
         many = counted(len(faults), "fault")
-        small = all(fault.mended_by_export for fault in faults)
-        advice = "run patchgen export" if small else "rebuild the set, or copy what is named from a good one"
+        only_exports = all(fault.mended_by_export for fault in faults)
+        advice = "run patchgen export" if only_exports else "rebuild the set, or copy what is named from a good one"
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
-def _verdict(report: "Report", faults: "list[Fault]", *, fast: bool, again: int) -> dict[str, Any]:
+def _report_json(report: "Report", faults: "list[Fault]", *, fast: bool, again: int) -> dict[str, Any]:
     return {
         "good": not faults,
         "level": "fast" if fast else "full",
@@ -98,17 +97,18 @@ def _verdict(report: "Report", faults: "list[Fault]", *, fast: bool, again: int)
     }
 
 
-def _praise(report: "Report", *, fast: bool, again: int) -> Iterator[str]:
+def _good_lines(report: "Report", *, fast: bool, again: int) -> Iterator[str]:
     if report.manifest is not None:
+        patches, shards = counted(report.manifest.n, "patch"), counted(len(report.manifest.shards), "shard")
         what = "names, sizes and counts, contents unread," if fast else "every file, member, row and digest"
-        yield f"good: {what} of {counted(report.manifest.n, 'patch')} in {counted_shards(report.manifest)}"
+        yield f"good: {what} of {patches} in {shards}"
         if again:
-            yield f"good: {again} of {counted(report.manifest.n, 'patch')} built again from the photo"
+            yield f"good: {again} of {patches} built again from the photo"
         yield f"set_id {report.manifest.set_id}"
 
 
-def _announced(shards: Path) -> int:
-    """How many patches a set says it has, for the progress bar; what is wrong with it is verify's to say."""
+def _expected_patches(shards: Path) -> int:
+    """Return how many patches a set says it has, for the progress bar; 0 if it cannot be opened."""
     from manifests.patchset import open_folder  # noqa: PLC0415
 
     try:
@@ -140,8 +140,8 @@ def _regenerate(shards: Path, photos: "list[Photo]", count: int) -> "list[Fault]
 def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     """Compare two sets, or two manifests; status 1 if they differ.
 
-    Of two folders each patch is compared, by the digests in their tables, which are believed: verify the sets
-    first. Of a manifest nothing is known of single patches.
+    Of two folders each patch is compared, by the digests in their tables; these are trusted, so verify the sets
+    first. A manifest tells nothing of single patches.
 
     Example: patchgen diff shards/ other-shards/
     """
@@ -173,7 +173,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
 
 
 def _is_set(location: Path | str) -> bool:
-    """Whether a whole set is meant, and no manifest alone."""
+    """Return whether a location is a whole set, and not only a manifest."""
     return location.is_dir() if isinstance(location, Path) else not names_manifest(location)
 
 
@@ -181,7 +181,7 @@ def _is_set(location: Path | str) -> bool:
 @shards_argument
 @json_option
 def info(shards: Path | str, as_json: bool) -> None:
-    """Say what a set is, from its manifest alone.
+    """Print what a set is; only its manifest is read.
 
     SHARDS is a set's folder or a manifest.json, or the URL of either.
 
@@ -193,7 +193,7 @@ def info(shards: Path | str, as_json: bool) -> None:
     size = sum(shard.bytes + shard.parquet.bytes for shard in manifest.shards)
     if as_json:
         value = manifest.model_dump(mode="json") | {"total_bytes": size, "shards": len(manifest.shards)}
-        click.echo(json.dumps(value))  # in ASCII: a terminal obeys letters that a stranger may have put there
+        click.echo(json.dumps(value))  # in ASCII: untrusted text may contain control characters
         return
     for name, value in _summary(manifest, size):
         click.echo(f"{name:<12} {printable(str(value))}")
@@ -215,7 +215,7 @@ def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
         ("", json.dumps(recipe, ensure_ascii=False)),
     ]
     for source in manifest.sources:
-        card = [source.licence or "no licence named", source.attribution, source.url]
+        card = [source.licence or "no license named", source.attribution, source.url]
         lines.append(("source", f"{source.name}, {what_of(manifest, source)}, sha256 {source.sha256}"))
         lines.append(("", "; ".join(text for text in card if text)))
     lines.append(("made with", ", ".join(f"{key} {value}" for key, value in manifest.environment.items())))
@@ -225,9 +225,9 @@ def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check that this machine makes the bytes that others make.
+    """Check that this machine makes the same bytes as other machines.
 
-    It rebuilds small reference sets and compares them; a few seconds.
+    It rebuilds small reference sets and compares them, which takes a few seconds.
 
     Example: patchgen doctor
     """
@@ -240,16 +240,15 @@ def doctor(as_json: bool) -> None:
     for finding in examine(list(goldens())):
         findings.append(finding)
         same_pixels = finding.pixel_root == finding.expected.pixel_root
-        verdict = "same bytes" if finding.good else "OTHER BYTES" if same_pixels else "OTHER PIXELS"
+        result = "same bytes" if finding.good else "OTHER BYTES" if same_pixels else "OTHER PIXELS"
         if not as_json:
-            click.echo(f"{finding.name:<26} {verdict}")
+            click.echo(f"{finding.name:<26} {result}")
     wrong = [finding for finding in findings if not finding.good]
     if as_json:
         sets = {f.name: {"good": f.good, "set_id": f.set_id, "pixel_root": f.pixel_root} for f in findings}
         click.echo(json.dumps({"good": not wrong, "environment": found, "sets": sets}))
     if wrong:
-        come = "comes" if len(wrong) == 1 else "come"
         raise PatchgenError(
-            f"{len(wrong)} of {len(findings)} reference sets {come} out otherwise here, so sets built here are not "
-            "those of other machines; report it with this output"
+            f"{len(wrong)} of {len(findings)} reference sets come out otherwise here, so sets built here are "
+            "not those of other machines; report it with this output"
         )

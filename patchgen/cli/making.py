@@ -1,13 +1,15 @@
-"""Commands that make pictures: ``preview``, ``source``; and ``recipes``, which lists what ``build`` can follow."""
+"""Commands that write other files: ``export``, ``preview``, ``source``; and ``recipes``, which lists the recipes."""
 
+import json
 import re
 from pathlib import Path
 
 import click
 
-from manifests.remote.cli_location import LocalPath, local_folder
+from manifests.remote.cli_location import LocalPath, local_folder, require_local
+from manifests.support.console import counting, progress_bar, say
 from manifests.support.numbers import Count
-from patchgen.cli.options import images, shards_argument
+from patchgen.cli.options import images, json_option, shards_argument
 from patchgen.limits import MAX_SIDE
 from patchgen.recipes import packaged_recipes, recipe_text
 
@@ -21,7 +23,7 @@ class Extent(click.ParamType[tuple[int, int]]):
     name = "WIDTHxHEIGHT"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Width and height from a text such as 2560x1920."""
+        """Return width and height from a text such as 2560x1920."""
         match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", str(value))
         if match is None:
             self.fail(f"{value!r} is not WIDTHxHEIGHT, such as 2560x1920.", param, ctx)
@@ -35,13 +37,59 @@ class Extent(click.ParamType[tuple[int, int]]):
 
 @click.command()
 @shards_argument
+@click.option("--dali", is_flag=True, help="Also write an index for NVIDIA DALI beside each shard.")
+@click.option(
+    "--bagit",
+    "bag",
+    type=LocalPath(file_okay=False),
+    metavar="DIR",
+    help="Also write the set as a BagIt bag into a new folder.",
+)
+@click.option("--card", "new_card", is_flag=True, help="Replace an edited card too; yours becomes README.md.edited.")
+@json_option
+def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_json: bool) -> None:
+    """Write the card, croissant.json, index.json and SHA256SUMS of a set again.
+
+    A build writes them too. No patch, shard or manifest changes. A card that you edited stays as it is, and is copied
+    into the bag.
+
+    Example: patchgen export shards/ --dali
+    """
+    from patchgen.export import export as run_export  # noqa: PLC0415
+    from patchgen.export import export_bag  # noqa: PLC0415
+
+    folder = require_local(shards, "export writes into a folder; copy the set's files into one first")
+    indexed = dali or any(folder.glob("patches-*.idx"))
+    tables = sum(path.stat().st_size for path in folder.glob("patches-*.parquet")) if indexed else 0
+    with progress_bar("indexes, bytes", tables) as update:
+        written = run_export(folder, dali=dali, new_card=new_card, on_bytes=counting(update))
+    if bag is not None:
+        with progress_bar("bag, bytes", written.total_bytes) as update:
+            export_bag(written, bag, counting(update))
+    if as_json:
+        value = {"files": list(written.files), "edited_card": written.edited_card, "bag": bag and str(bag)}
+        click.echo(json.dumps(value))
+        return
+    for name in written.files:
+        click.echo(name)
+    if written.edited_card:
+        say(
+            f"{written.edited_card} is the card that you edited"
+            + ("" if new_card else ": it stays; --card replaces it")
+        )
+    if bag is not None:
+        say(f"the bag is {bag}")
+
+
+@click.command()
+@shards_argument
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png or .jpg file.")
-@images(required=False, help_text="The photo of the set: show it too, with the outline of every patch.")
+@images(required=False, help_text="The photo of the set, to show it with the outline of every patch.")
 @click.option("--count", type=Count(1, 1000), help="Patches shown [default: 60, with --image 30].")
 def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int | None) -> None:
     """Draw a contact sheet of a set.
 
-    With --image it shows where in the photo the patches lie.
+    With --image it also shows where in the photo the patches are.
 
     Example: patchgen preview shards/ --out sheet.png --image photo.jpg
     """
@@ -57,11 +105,13 @@ def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int 
 
 @click.command()
 @click.argument("kind", type=click.Choice(["noise", "fractal", "dead-leaves"]))
-@click.option("--size", "extent", default="2560x1920", show_default=True, type=Extent(), help="In pixels.")
+@click.option(
+    "--size", "extent", default="2560x1920", show_default=True, type=Extent(), help="Width and height in pixels."
+)
 @click.option("--seed", default=0, show_default=True, type=Count(0, 2**53 - 1))
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png file.")
 def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
-    """Make a source image of numbers alone, the same on every machine.
+    """Make a synthetic source image, the same on every machine.
 
     Example: patchgen source noise --size 2560x1920 --seed 0 --out noise.png
     """
@@ -76,7 +126,7 @@ def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
 @click.command()
 @click.argument("name", required=False)
 def recipes(name: str | None) -> None:
-    """List the packaged recipes, or print one to start your own from.
+    """List the packaged recipes, or print one, to start your own from it.
 
     Example: patchgen recipes asano2023 > mine.yaml
     """

@@ -1,4 +1,4 @@
-"""The command that takes other people's images: ``pack``."""
+"""The command that packs images of other data sets: ``pack``."""
 
 from pathlib import Path
 
@@ -8,15 +8,23 @@ from manifests.limits import IMAGE_FORMATS, ImageFormat
 from manifests.remote.cli_location import LocalPath
 from manifests.support.console import say
 from manifests.support.numbers import Count
-from patchgen.cli.building import prepare_workers, report_set
-from patchgen.cli.options import cores, json_option, out_folder, resumable, workers_option
-from patchgen.cli.placing import destination
+from patchgen.cli.building import report_set
+from patchgen.cli.options import (
+    CARD_KEYS,
+    cores,
+    destination,
+    json_option,
+    out_option,
+    preload_workers,
+    resumable,
+    workers_option,
+)
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 
 
 @click.command()
 @click.argument("data", type=LocalPath())
-@out_folder
+@out_option
 @click.option("--size", type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side [default: the images' own].")
 @click.option(
     "--format",
@@ -26,9 +34,9 @@ from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 )
 @click.option("--shard-size", type=Count(1, MAX_SHARD_PATCHES), help="Images a shard [default: by --size].")
 @workers_option
-@click.option("--license", "licence", help="License of the images, for the manifest.")
-@click.option("--url", help="Where they are published; likewise.")
-@click.option("--attribution", help="Whom to name for them; likewise.")
+@click.option("--license", help="License of the images, for the manifest.")
+@click.option("--url", help="Where they are published, for the manifest.")
+@click.option("--attribution", help="Whom to credit for them, for the manifest.")
 @json_option
 def pack(
     data: Path,
@@ -42,26 +50,25 @@ def pack(
 ) -> None:
     """Write other images as a patch set.
 
-    Students learn from them as from patches. DATA is a folder of images, with sub-folders or without, WebDataset
-    tars, or CIFAR's files. Squares of one size and one format are copied byte for byte; from others the
-    largest square in the middle is scaled to --size. Labels are left out, and so are test images that stand beside
-    training images.
+    Students train on them as on patches. DATA is a folder of images, with subfolders or without, WebDataset
+    tars, or CIFAR's files. Squares of one size and one format are copied byte for byte; of others the
+    largest central square is scaled to --size. Labels are left out, and so are test images beside training images.
 
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """
-    prepare_workers(workers)
+    preload_workers(workers)
     from patchgen.pipeline.pack import pack as run_pack  # noqa: PLC0415
 
-    with resumable(), destination(out) as place:
+    with resumable(), destination(out) as to:
         manifest = run_pack(
             data,
-            place.folder,
+            to.folder,
             size=size,
             image_format=image_format,
             shard_size=shard_size,
             workers=cores(workers),
-            card=card,
+            card={CARD_KEYS[option]: text for option, text in card.items()},
         )
     if manifest.recipe["fit"] == "centre" and not as_json:
-        say(f"stored anew as {manifest.size} px {manifest.encoding.format}: not every image is such a file")
+        say(f"encoded again as {manifest.size} px {manifest.encoding.format}: not every image is such a file")
     report_set(manifest, out, as_json)

@@ -1,4 +1,4 @@
-"""Whether a folder may take a build: empty, the same build unfinished, done, or the beginning of it."""
+"""Claim the output folder of a build: it must be empty, or hold this build, unfinished, finished or shorter."""
 
 import dataclasses
 import json
@@ -21,22 +21,22 @@ from manifests.support.system_files import entries
 from manifests.support.validation import describe
 from patchgen.errors import PatchgenError, TakenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
-from patchgen.pipeline.plan import PhotoPlan, Plan, identity_of_source, make_plan
+from patchgen.pipeline.plan import BuildPlan, PhotoPlan, identity_of_source, make_plan
 from patchgen.recipe import recorded_recipe
 from patchgen.sources.photo import Photo
 
 PLAN_NAME = ".patchgen-build.json"
-"""Lies in the folder while a build is unfinished; the manifest takes its place."""
+"""File that is in the folder while a build is unfinished: its plan. The manifest replaces it."""
 
 ASIDE_NAME = ".patchgen-build-manifest.json"
-"""The manifest of a finished set while it is repaired or made longer; it may be the only copy there is."""
+"""The manifest of a finished set while that is repaired or made longer; it may be the only copy."""
 
-MAX_MARKER_BYTES = 1 << 20
+MAX_PLAN_BYTES = 1 << 20
 _SHOWN = 3
 
 
-class _Marker(BaseModel):
-    """What a marker holds: a plan's identity, with the sources whole."""
+class _StoredPlan(BaseModel):
+    """The content of ``PLAN_NAME``: a plan's identity, with all of its sources."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     format: Literal["patchset/1"]
@@ -49,10 +49,10 @@ class _Marker(BaseModel):
     sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
-def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
-    """Make sure an existing ``folder`` may hold this build, and mark it; the manifest, if there is one.
+def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | None:
+    """Check that an existing ``folder`` may hold this build, and write its plan there; return the set's manifest.
 
-    With ``extend``, a finished set may be the beginning of this build.
+    Returns None if there is no finished set. With ``extend``, it may be the beginning of this build.
 
     Raises:
         PatchgenError: the folder holds another set, or files that no build wrote.
@@ -69,12 +69,12 @@ def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
             found["n"] = plan.n
         _refuse_other(folder, plan, found, "holds a finished set")
         return manifest
-    marker = folder / PLAN_NAME
-    if marker.exists():
-        _refuse_other(folder, plan, _read_marker(marker), "holds an unfinished build")
+    plan_file = folder / PLAN_NAME
+    if plan_file.exists():
+        _refuse_other(folder, plan, _read_plan(plan_file), "holds an unfinished build")
         return None
     foreign = sorted(path.name for path in entries(folder) if not path.name.startswith(PART_PREFIX))
-    if foreign and marker.exists():
+    if foreign and plan_file.exists():
         return claim_folder(folder, plan, extend=extend)  # another process has just begun the same build
     if foreign:
         listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
@@ -85,12 +85,12 @@ def claim_folder(folder: Path, plan: Plan, *, extend: bool) -> Manifest | None:
 
 
 def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> PhotoPlan:
-    """The plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``.
+    """Return the plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``.
 
     Raises:
-        PatchgenError: it was another build, or its marker is damaged.
+        PatchgenError: it was another build, or its file is damaged.
     """
-    found = _read_marker(folder / PLAN_NAME)
+    found = _read_plan(folder / PLAN_NAME)
     plan = make_plan(
         photos=photos,
         recipe=recorded_recipe(found["recipe"], found["encoding"]),
@@ -103,11 +103,10 @@ def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> PhotoPlan:
     return dataclasses.replace(plan, sources=tuple(found["sources"]))
 
 
-def mark_unfinished(folder: Path, plan: Plan) -> None:
-    """Say in the folder which build is under way; a manifest, which would call it finished, is put aside."""
-    # The sources whole, with their names and card texts: an interrupted extension has them from nowhere else.
-    marker = plan.identity() | {"sources": list(plan.sources)}
-    text = json.dumps(marker, sort_keys=True, indent=1) + "\n"
+def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
+    """Write the plan of the build into the folder, and rename a manifest, which would call the set finished."""
+    # All of the sources, with names and card texts: an interrupted extension has no other copy of them.
+    text = json.dumps(plan.identity() | {"sources": list(plan.sources)}, sort_keys=True, indent=1) + "\n"
     write_atomically(folder / PLAN_NAME, text.encode())
     if (folder / MANIFEST_NAME).exists():
         (folder / MANIFEST_NAME).replace(folder / ASIDE_NAME)
@@ -115,13 +114,13 @@ def mark_unfinished(folder: Path, plan: Plan) -> None:
 
 
 def mark_finished(folder: Path) -> None:
-    """Remove what ``mark_unfinished`` left, now that there is a manifest again."""
+    """Remove the files of ``mark_unfinished``, now that there is a manifest again."""
     for name in (PLAN_NAME, ASIDE_NAME):
         (folder / name).unlink(missing_ok=True)
 
 
 def identity_of(manifest: Manifest) -> dict[str, Any]:
-    """The plan identity a finished set was built from."""
+    """Return the identity of the plan that a finished set was built from."""
     value = manifest.model_dump(mode="json")
     return {
         **{key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")},
@@ -130,19 +129,19 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _read_marker(marker: Path) -> dict[str, Any]:
+def _read_plan(path: Path) -> dict[str, Any]:
     try:
-        value = parse_json(read_regular_file(marker, MAX_MARKER_BYTES), str(marker))
+        value = parse_json(read_regular_file(path, MAX_PLAN_BYTES), str(path))
     except (PatchSetError, OSError) as error:
-        raise PatchgenError(f"{marker}: cannot be read: {error}; choose another --out") from error
+        raise PatchgenError(f"{path}: cannot be read: {error}; choose another --out") from error
     try:
-        return _Marker.model_validate(value).model_dump()
+        return _StoredPlan.model_validate(value).model_dump()
     except ValidationError as error:
-        what = describe(error, _Marker)
-        raise PatchgenError(f"{marker}: is no build record: {what}; choose another --out") from error
+        what = describe(error, _StoredPlan)
+        raise PatchgenError(f"{path}: is no build record: {what}; choose another --out") from error
 
 
-def _refuse_other(folder: Path, plan: Plan, found: dict[str, Any], what: str) -> None:
+def _refuse_other(folder: Path, plan: BuildPlan, found: dict[str, Any], what: str) -> None:
     wanted = plan.identity()
     found = found | {"sources": [identity_of_source(source) for source in found["sources"]]}
     differing = list(differences(found, wanted))

@@ -1,4 +1,4 @@
-"""Wiring of a pack: count the images, choose how they are held, and write them as a build writes its patches."""
+"""Pack images into a set: count them, choose how they are stored, and write them as a build writes patches."""
 
 import dataclasses
 import hashlib
@@ -15,8 +15,8 @@ from manifests.limits import ImageFormat
 from manifests.support.console import counting, note, progress_bar
 from patchgen.errors import PatchgenError
 from patchgen.pipeline.build import write_set
-from patchgen.pipeline.plan import Plan, default_shard_size, is_unicode, require_limits, require_texts
-from patchgen.pipeline.shard import PackTask, tasks_for
+from patchgen.pipeline.plan import BuildPlan, default_shard_size, is_unicode, require_limits, require_texts
+from patchgen.pipeline.shard import PackTask, plan_tasks
 from patchgen.sources.packed_images import Form, choose, content_digest, form_of
 from patchgen.sources.photo_checks import Tally, header_findings
 
@@ -33,18 +33,18 @@ def pack(
     workers: int,
     card: dict[str, str | None],
 ) -> Manifest:
-    """Write the images in ``data`` into ``folder`` as a set, in the order of their names; or finish doing so.
+    """Write the images in ``data`` into ``folder`` as a set, in the order of their names; resume if interrupted.
 
-    At the end, notes say what was left out.
+    Notes at the end say what was left out.
 
     Raises:
-        PatchgenError: there is no image, one is damaged, or they have several sizes and none was asked for; and as
+        PatchgenError: there is no image, one is damaged, or they have several sizes and ``size`` is None; and as
             ``write_set``.
     """
     require_texts([card])
-    found = _found(data)
+    found = _find_images(data)
     items = found.images
-    digests, forms = _counted(items)
+    digests, forms = _read_images(items)
     recipe, chosen = choose(forms, size, image_format, str(data))
     plan = _PackPlan(
         names=tuple(item.name for item in items),
@@ -62,7 +62,7 @@ def pack(
             items=items[task.first_index : task.first_index + task.n],
             digests=tuple(digests[task.first_index : task.first_index + task.n]),
         )
-        for task in tasks_for(plan.n, plan.shard_size)
+        for task in plan_tasks(plan.n, plan.shard_size)
     ]
     manifest = write_set(plan, tasks, folder, workers=workers)
     for line in found.notes:
@@ -73,20 +73,20 @@ def pack(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _PackPlan(Plan):
-    """The plan of a pack. The images' names are in the tables alone: a shard with other names is written again."""
+class _PackPlan(BuildPlan):
+    """The plan of a pack. Names of images are in the tables only, so a shard with other names is written again."""
 
     names: tuple[str, ...]
 
     @property
     def plan_id(self) -> str:
-        """As of any plan, and of the names."""
+        """SHA-256, as hex, of what an image's bytes and row depend on."""
         listed = "\n".join(self.names).encode("utf-8", "surrogateescape")
         return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 
 
-def _found(data: Path) -> ImageData:
-    """Return the images that are to be packed; of data with splits, the training images.
+def _find_images(data: Path) -> ImageData:
+    """Return the images to pack; of data with splits, the training images.
 
     Raises:
         PatchgenError: there are none, or they cannot be read.
@@ -104,8 +104,8 @@ def _found(data: Path) -> ImageData:
     return found
 
 
-def _counted(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
-    """The raw digest of every image, and what forms there are."""
+def _read_images(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
+    """Return the raw digest of every image, and all forms that occur."""
     digests, forms, tally = [], set(), Tally()
     with progress_bar("reading images", len(items)) as update:
         add = counting(update)
@@ -122,11 +122,11 @@ def _counted(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
 
 
 def _source(data: Path, digests: list[bytes], forms: set[Form]) -> dict[str, Any]:
-    """What stands in the manifest in a photo's place: all images together, as wide and high as the largest."""
+    """Return the manifest's source: all images together, as wide and high as the largest."""
     name = data.resolve().name or "images"
     if not is_unicode(name):
         raise PatchgenError(f"{str(data)!a}: its name is not UTF-8 text; rename it")
-    digest = pixel_root(digests)  # the same sum, here over the digests of files
+    digest = pixel_root(digests)  # the same hash, here of the digests of files
     return {
         "name": name,
         "sha256": digest,

@@ -1,7 +1,7 @@
-"""Patches before they are encoded: a range of indices in, pixels and every applied parameter out.
+"""Make patches: a range of indices in, pixels and every applied parameter out.
 
-What can be computed for all patches at once is: places, tables, matrices. What is left per patch is one call of
-OpenCV for each thing done to it.
+Parameters are computed for all patches at once: positions, tables, matrices. What remains for each patch is one call
+of OpenCV for each step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,15 +24,15 @@ _CHUNK_BYTES = 3 << 18
 
 
 class Step(Protocol):
-    """One thing done to the patches of a range after the warp."""
+    """One augmentation step of the patches of a range, after the warp."""
 
     name: str
 
     def __call__(self, patches: list[Patch], start: int) -> None:
-        """Change ``patches``, of which the first has number ``start`` in the range, in their list."""
+        """Replace ``patches`` in their list; the first has number ``start`` in the range."""
 
     def columns(self) -> dict[str, Any]:
-        """Parameters, one array of n values a column; ``applied`` says to which patches."""
+        """Return the parameters, one array of n values a column; ``applied`` says to which patches."""
 
 
 class PatchMaker:
@@ -52,23 +52,23 @@ class PatchMaker:
         ]
 
     def chunks(self) -> Iterator[list[Patch]]:
-        """All patches in order, some at a time, each RGB uint8 of shape (size, size, 3)."""
+        """Yield all patches in order, some at a time, each RGB uint8 of shape (size, size, 3)."""
         for start in range(0, self._n, self._chunk):
             patches = self.warped(start)
             self.augment(patches, start)
             yield patches
 
     def warped(self, start: int) -> list[Patch]:
-        """The chunk of patches from number ``start`` on, as they lie in the photo."""
+        """Return the chunk of patches from number ``start`` on, as the warp cuts them from the photo."""
         return [self._warp[i] for i in range(start, min(start + self._chunk, self._n))]
 
     def augment(self, patches: list[Patch], start: int) -> None:
-        """Do every step of the recipe to ``patches``, of which the first has number ``start``, in their list."""
+        """Apply every step of the recipe to ``patches`` in their list; the first has number ``start``."""
         for step in self._steps:
             step(patches, start)
 
     def columns(self) -> dict[str, Any]:
-        """Every applied parameter, one array of n values a column; null where a step was left out."""
+        """Return every applied parameter, one array of n values a column; null where a step was skipped."""
         columns: dict[str, Any] = dict(self._places.columns())
         for number, step in enumerate(self._steps):
             sampled = step.columns()

@@ -1,4 +1,4 @@
-"""What a build will write: everything that decides the bytes of a set."""
+"""Plan a build: everything that decides the bytes of a set."""
 
 import dataclasses
 import hashlib
@@ -16,8 +16,8 @@ from patchgen.sources.photo import Photo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that decides the bytes of a set, and nothing else does."""
+class BuildPlan:
+    """Everything that decides the bytes of a set, and nothing else."""
 
     n: int
     size: int
@@ -28,11 +28,11 @@ class Plan:
 
     @property
     def shards(self) -> int:
-        """How many shards the set has."""
+        """Number of shards of the set."""
         return -(-self.n // self.shard_size)
 
     def identity(self) -> dict[str, Any]:
-        """What two builds must share to write the same set."""
+        """Return what two builds must share to write the same set."""
         return {
             "format": FORMAT,
             "n": self.n,
@@ -46,12 +46,12 @@ class Plan:
 
     @property
     def build_id(self) -> str:
-        """SHA-256, as hex, of what decides the bytes of every file of a set: known before anything is built."""
-        identity = self.identity() | {"shard_size": min(self.shard_size, self.n)}  # one shard tells no more of it
+        """SHA-256, as hex, of what decides the bytes of every file of a set, known before it is built."""
+        identity = self.identity() | {"shard_size": min(self.shard_size, self.n)}  # a set of one shard has no other
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
-    def with_card_of(self, manifest: Manifest) -> Self:
-        """This plan with the names and card texts of a finished set, where it has none of its own."""
+    def with_cards_of(self, manifest: Manifest) -> Self:
+        """Return this plan with the names and card texts of a finished set, where it has none of its own."""
         kept = (source.model_dump(mode="json") for source in manifest.sources)
         pairs = zip(self.sources, kept, strict=True)
         merged = (
@@ -61,14 +61,14 @@ class Plan:
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of what a patch depends on: not of how many there are, nor of how they are divided."""
+        """SHA-256, as hex, of what a patch depends on: not the number of patches, nor the size of shards."""
         identity = {key: value for key, value in self.identity().items() if key not in ("n", "shard_size")}
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PhotoPlan(Plan):
-    """A plan of patches that a recipe draws from photos."""
+class PhotoPlan(BuildPlan):
+    """The plan of a set whose patches a recipe draws from photos."""
 
     recipe: Recipe
 
@@ -83,10 +83,10 @@ def make_plan(
     shard_size: int | None,
     cards: Sequence[dict[str, Any]] = (),
 ) -> PhotoPlan:
-    """A plan whose parts fit together; ``cards`` holds licence, url and attribution of each source, or nothing.
+    """Return a valid plan; ``cards`` has license, URL and attribution of each source, or is empty.
 
     Raises:
-        PatchgenError: a photo is smaller than a patch, there would be too many shards, or a text is no text.
+        PatchgenError: a photo is smaller than a patch, there would be too many shards, or a text is not UTF-8.
     """
     require_texts(cards)
     cards = cards or [{}] * len(photos)
@@ -109,8 +109,8 @@ def make_plan(
     return plan
 
 
-def require_limits(plan: Plan) -> None:
-    """Make sure that a set is no larger than a build may be.
+def require_limits(plan: BuildPlan) -> None:
+    """Check that a set is not larger than a build may be.
 
     Raises:
         PatchgenError: it is.
@@ -140,21 +140,21 @@ def _source(photo: Photo) -> dict[str, Any]:
 
 
 def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> PhotoPlan:
-    """The plan that made a finished set, for ``n`` patches of it; ``photos`` in the order of its sources.
+    """Return the plan of a finished set, with ``n`` patches; ``photos`` are in the order of its sources.
 
-    A set of one shard does not tell its shard size: it is taken for the default, where that holds the shard.
+    A set of one shard does not tell its shard size: the default is assumed, or the size of the shard if it is larger.
 
     Raises:
         PatchgenError: OpenCV has another major version than the one that wrote the set, the recipe is not one
-            of this version, the set is larger than a build may be, or a photo is not the set's.
+            of this version, the set is larger than a build may be, or a photo is not that of the set.
     """
     value = manifest.model_dump(mode="json")
     recipe = recorded_recipe(value["recipe"], value["encoding"])
-    there, here = opencv_major(manifest.environment)
-    if there and there != here:
+    theirs, ours = opencv_major(manifest.environment)
+    if theirs and theirs != ours:
         raise PatchgenError(
-            f"the set was written with OpenCV {there}.x, here is {here}.x, which computes other pixels; install "
-            f"opencv-python-headless {there}.x and the version of this package that goes with it"
+            f"the set was written with OpenCV {theirs}.x, here is {ours}.x, which computes other pixels; install "
+            f"opencv-python-headless {theirs}.x and the version of this package that goes with it"
         )
     if len(photos) != len(manifest.sources):
         names = ", ".join(source.name for source in manifest.sources[:5])
@@ -167,7 +167,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> PhotoPlan
             raise PatchgenError(
                 f"{photo.path}: {photo.width}×{photo.height} pixels with digest {photo.pixels_sha256[:16]}…, the "
                 f"set's source {source.name!r} has {source.width}×{source.height} with {source.pixels[:16]}…; "
-                "give the very photo the set was made from"
+                "give the photo that the set was made from"
             )
     first = manifest.shards[0].n
     shard_size = first if len(manifest.shards) > 1 else max(first, default_shard_size(manifest.size))
@@ -188,28 +188,29 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> PhotoPlan
 
 
 def require_texts(cards: Sequence[dict[str, Any]]) -> None:
-    """Make sure that what is to be said of sources is text.
+    """Check that the texts of cards are UTF-8.
 
     Raises:
-        PatchgenError: it is not.
+        PatchgenError: one is not.
     """
-    for option, text in (item for card in cards for item in card.items()):
+    for key, text in (item for card in cards for item in card.items()):
         if text is not None and not is_unicode(text):
-            raise PatchgenError(f"--{option}: {text!r} is not UTF-8 text")
+            raise PatchgenError(f"{key} of a source: {text!r} is not UTF-8 text; give its option another value")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text from the command line is one: bytes that are no UTF-8 arrive as lone surrogates."""
+    """Return whether a text from the command line is UTF-8: other bytes arrive as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def default_shard_size(size: int) -> int:
-    """Patches a shard: 20,000 at 32 px, fewer of larger ones, so that a shard stays near 50 MB of JPEG.
+    """Return the patches a shard: 20,000 of 32 px, fewer larger ones, which makes about 50 MB of JPEG.
 
-    It depends on the patch size alone, so that a longer build starts with the shards of a shorter one.
+    It depends only on the size of a patch, so that a longer build starts with the shards of a shorter one.
     """
     return max(100, 20_000 * 32 * 32 // max(size, 32) ** 2)
 
 
 def identity_of_source(source: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a source that decides pixels."""
     return {key: value for key, value in source.items() if key not in NOT_IN_SET_ID_SOURCE}

@@ -1,9 +1,10 @@
-"""Sets made again: the same bytes from a manifest, a longer set from a shorter one, single patches to compare."""
+"""Rebuild a set from its manifest, extend a set, and rebuild single patches to compare them."""
 
 import hashlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manifests import Manifest, PatchSet
 from manifests.errors import PatchSetError
@@ -19,14 +20,16 @@ from patchgen.pipeline.build import build
 from patchgen.pipeline.output_dir import ASIDE_NAME, PLAN_NAME, unfinished_plan
 from patchgen.pipeline.patch_maker import PatchMaker
 from patchgen.pipeline.plan import plan_of
-from patchgen.pipeline.shard_store import Crew
 from patchgen.pixels.encode import make_encoder
 from patchgen.pixels.geometry import build_pyramids
 from patchgen.sources.photo import Photo
 
+if TYPE_CHECKING:
+    from patchgen.pipeline.build import ShardExecutor
+
 
 def read_manifest(path: Path | str) -> Manifest:
-    """The manifest in a file, or in a set's folder; also the one that an interrupted repair there put aside.
+    """Read the manifest in a file or a set's folder, also one that an interrupted repair renamed there.
 
     A text is the URL of either.
 
@@ -34,9 +37,9 @@ def read_manifest(path: Path | str) -> Manifest:
         PatchSetError: it cannot be read, or breaks the format.
     """
     if isinstance(path, str):
-        from manifests.remote.fetch import open_place, read_remote_manifest  # noqa: PLC0415 - most are local
+        from manifests.remote.fetch import open_store, read_remote_manifest  # noqa: PLC0415 - most are local
 
-        return read_remote_manifest(open_place(path))
+        return read_remote_manifest(open_store(path))
     if path.is_dir():
         if (path / MANIFEST_NAME).exists() or not (path / ASIDE_NAME).exists():
             return open_folder(path).manifest
@@ -47,23 +50,23 @@ def read_manifest(path: Path | str) -> Manifest:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}; give a {MANIFEST_NAME}") from error
 
 
-def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, workers: int | Crew) -> Manifest:
-    """Write the set that ``manifest`` describes into ``folder``, every shard compared with it as it is made.
+def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, workers: "ShardExecutor") -> Manifest:
+    """Write the set that ``manifest`` describes into ``folder``, and compare every shard with it.
 
     Returns the manifest written, which is ``manifest`` unless another version of PyArrow wrote other tables.
 
     Raises:
-        PatchgenError: a shard comes out otherwise; and as ``plan_of`` and ``build``.
+        PatchgenError: a shard has other bytes; and as ``plan_of`` and ``build``.
     """
     plan = plan_of(manifest, photos, n=manifest.n)
     return build(plan, photos, folder, workers=workers, expected=manifest)
 
 
-def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int | Crew) -> Manifest:
-    """Make the set in ``folder`` ``n`` patches long; or finish doing so, if that was interrupted.
+def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: "ShardExecutor") -> Manifest:
+    """Make the set in ``folder`` ``n`` patches long, or finish an interrupted extension.
 
     Raises:
-        PatchgenError: it has more already; and as ``plan_of`` and ``build``.
+        PatchgenError: it has more patches already; and as ``plan_of`` and ``build``.
     """
     if (folder / PLAN_NAME).exists() and not (folder / MANIFEST_NAME).exists():
         return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
@@ -76,9 +79,10 @@ def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: int | Crew
 def regenerate(
     patchset: PatchSet, photos: Sequence[Photo], count: int, on_patch: Callable[[int], None]
 ) -> list[Fault]:
-    """Build ``count`` patches again, chosen at random, and compare them with their rows; ``on_patch`` hears of each.
+    """Build ``count`` patches again, chosen at random, and compare them with their rows in the tables.
 
-    Together with ``verify`` this proves that a set was made of its photo as its recipe says.
+    Together with ``verify`` this proves that a set was made from its photo as its recipe says. ``on_patch(1)`` is
+    called after each patch.
 
     Raises:
         PatchgenError: as ``plan_of``.
@@ -98,10 +102,10 @@ def regenerate(
         maker = PatchMaker(plan.recipe, pyramids, size=plan.size, seed=plan.seed, first_index=index, n=1)
         patch = next(maker.chunks())[0]
         row = index - shard.first_index
-        made = {"pixels": pixel_digest(patch), "sha256": hashlib.sha256(encode(patch)).digest()}
-        for digest, value in made.items():
+        digests = {"pixels": pixel_digest(patch), "sha256": hashlib.sha256(encode(patch)).digest()}
+        for digest, value in digests.items():
             if value != columns[digest][row]:
-                what = f"patch {index}: built again, its {digest} are {value.hex()}, its row says "
+                what = f"patch {index}: built again, its {digest} is {value.hex()}, its row says "
                 faults.append(Fault(file=name, what=what + columns[digest][row].hex()))
         on_patch(1)
     return faults

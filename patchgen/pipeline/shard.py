@@ -1,27 +1,26 @@
-"""Shards as tasks: which there are, and which an earlier run already finished."""
+"""Shards of a build: what there is to build, and which shards an earlier run already finished."""
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from manifests.errors import PatchSetError
 from manifests.foreign.image_files import StoredImage
 from manifests.format import shard_table
-from manifests.format.canonical_json import parse_json
+from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
-from manifests.format.schema import shard_name
+from manifests.format.schema import ParquetFile, Shard, shard_name
 from patchgen.pixels.pyramid import Pyramid
 from patchgen.recipe import Recorded
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """What every shard of a build shares. ``plan_id`` ties a finished shard to the build it belongs to.
-
-    A job of packing has no pyramids.
-    """
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """What all shards of a build share. ``plan_id`` ties a finished shard to its build. A pack has no pyramids."""
 
     recipe: Recorded
     pyramids: tuple[Pyramid, ...]
@@ -31,9 +30,9 @@ class Job:
     folder: Path
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """One shard to build: patches ``first_index`` to ``first_index + n - 1``."""
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """A shard to build: patches ``first_index`` to ``first_index + n - 1``."""
 
     number: int
     first_index: int
@@ -50,30 +49,45 @@ class Task:
         return str(Path(self.tar_name).with_suffix(".parquet"))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PackTask(Task):
-    """One shard to pack: its images, and the raw SHA-256 that each had when they were counted."""
+@dataclass(frozen=True, kw_only=True)
+class PackTask(ShardTask):
+    """A shard to pack: its images, and the raw SHA-256 that each had when they were counted."""
 
     items: tuple[StoredImage, ...]
     digests: tuple[bytes, ...]
 
 
-def finished_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | None:
-    """The manifest entry of a shard that an earlier run of this build completed, else None.
+@dataclass(frozen=True, kw_only=True)
+class BuiltShard:
+    """A shard's manifest entry, and the bytes of its table if that is not in the build's folder already."""
 
-    Both files must be there and no links, the table be as ``recorded_shard`` says, and the tar hash to what it says.
+    shard: Shard
+    table: bytes | None = None
+
+
+def plan_tasks(n: int, shard_size: int) -> Iterator[ShardTask]:
+    """Yield the shards of a set of ``n`` patches, all of ``shard_size`` patches but the last."""
+    for number, first in enumerate(range(0, n, shard_size)):
+        yield ShardTask(number=number, first_index=first, n=min(shard_size, n - first))
+
+
+def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
+    """Return the entry of a shard that an earlier run of this build completed in ``folder``, else None.
+
+    Its table must be as for ``recorded_shard``, and its tar a regular file with the digest recorded there.
     """
     path = folder / task.tar_name
     if not path.is_file() or path.is_symlink():
         return None
-    entry = recorded_shard(folder, plan_id, task)
-    return entry if entry is not None and tar_entry(task, path).items() <= entry.items() else None
+    shard = recorded_shard(folder, plan_id, task)
+    is_same = shard is not None and (path.stat().st_size, file_digest(path)) == (shard.bytes, shard.sha256)
+    return shard if is_same else None
 
 
-def recorded_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | None:
-    """The manifest entry of a shard, as its table tells it, wherever the tar is; None without a whole table.
+def recorded_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
+    """Return the entry of a shard from its table in ``folder``, wherever its tar is; None without an intact table.
 
-    It must belong to this build, be no link, and its pixel digests be what it said of them when it was written.
+    The table must be of this build, no link, and its pixel digests those it had when it was written.
     """
     path = folder / task.table_name
     data = None if path.is_symlink() else shard_table.read_metadata(path)
@@ -81,43 +95,35 @@ def recorded_shard(folder: Path, plan_id: str, task: Task) -> dict[str, Any] | N
         return None
     try:
         value = parse_json(data, str(path))
-        entry = value.get("shard") if isinstance(value, dict) else None
-        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+        found = value.get("shard") if isinstance(value, dict) else None
+        if not isinstance(found, dict):
             return None
-        ours = _entry(task, entry["bytes"], entry["sha256"])
-        if value != shard_record(plan_id, ours, shard_table.read_pixel_digests(path, task.n)):
+        record = tar_record(task, found.get("bytes"), found.get("sha256"))
+        if data != table_record(plan_id, record, shard_table.read_pixel_digests(path, task.n)):
             return None
-    except PatchSetError:
+        return make_shard(record, path)
+    except (PatchSetError, ValidationError):
         return None  # a damaged table: the shard is built again
-    return ours | {"parquet": table_entry(path)}
 
 
-def shard_record(plan_id: str, entry: dict[str, Any], pixel_digests: bytes) -> dict[str, Any]:
-    """What a table says of its shard: the build it belongs to, the tar, and the digest of its pixel digests."""
-    return {"plan_id": plan_id, "shard": entry, "pixels": hashlib.sha256(pixel_digests).hexdigest()}
-
-
-def tar_entry(task: Task, path: Path) -> dict[str, Any]:
-    """A tar's manifest entry, hashed from the file: what counts is what a reader will read."""
-    return _entry(task, path.stat().st_size, file_digest(path))
-
-
-def _entry(task: Task, size: int, sha256: str) -> dict[str, Any]:
+def tar_record(task: ShardTask, num_bytes: Any, sha256: Any) -> dict[str, Any]:
+    """Return the part of a shard's entry that describes its tar."""
     return {
         "name": task.tar_name,
         "n": task.n,
         "first_index": task.first_index,
-        "bytes": size,
+        "bytes": num_bytes,
         "sha256": sha256,
     }
 
 
-def table_entry(path: Path) -> dict[str, Any]:
-    """A table's part of its shard's manifest entry."""
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+def table_record(plan_id: str, record: dict[str, Any], pixel_digests: bytes) -> bytes:
+    """Return what a table records of its shard: the build, the tar, and the digest of the pixel digests."""
+    pixels = hashlib.sha256(pixel_digests).hexdigest()
+    return canonical_json({"plan_id": plan_id, "shard": record, "pixels": pixels})
 
 
-def tasks_for(n: int, shard_size: int) -> Iterator[Task]:
-    """The shards of a set of ``n`` patches, each of ``shard_size`` but the last."""
-    for number, first in enumerate(range(0, n, shard_size)):
-        yield Task(number=number, first_index=first, n=min(shard_size, n - first))
+def make_shard(record: dict[str, Any], table: Path) -> Shard:
+    """Return a shard's entry from its ``tar_record`` and its table."""
+    parquet = ParquetFile(name=table.name, bytes=table.stat().st_size, sha256=file_digest(table))
+    return Shard(**record, parquet=parquet)

@@ -1,16 +1,16 @@
-"""What tests of sets from elsewhere look at."""
+"""What tests of remote sets look at."""
 
 from pathlib import Path
 
 import pytest
 
 from manifests import PatchSetError
-from manifests.remote.cache import SEEN_NAME
+from manifests.remote.cache import VERIFIED_NAME
 from manifests.remote.fetch import fetch
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != SEEN_NAME}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != VERIFIED_NAME}
 
 
 def sizes_sent(folder: Path) -> dict[str, int]:

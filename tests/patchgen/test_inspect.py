@@ -26,7 +26,7 @@ def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Pa
     assert run_patchgen("verify", copy).status == 0
     result = run_patchgen("verify", copy, "--regenerate", 3, "--image", photo_path)
     assert_one_line(result, "6 faults")
-    assert result.out.count("built again, its pixels are") == 3
+    assert result.out.count("built again, its pixels is") == 3
 
 
 def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -73,7 +73,7 @@ def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path,
     )
     for place in (patchset_path, manifest_path):
         result = run_patchgen("info", place)
-        assert result.status == 0 and "200 of 32×32 px" in result.out and "no licence named" in result.out
+        assert result.status == 0 and "200 of 32×32 px" in result.out and "no license named" in result.out
     assert json.loads(run_patchgen("info", patchset_path, "--json").out)["n"] == 200
     texts = {"name": "a\u009b2Jb\u202ec"}
     strange = sign(edited(manifest_path, {"environment": texts}))

@@ -16,7 +16,7 @@ import pytest
 import manifests.remote.cache
 from manifests import open_patchset
 from manifests.remote import download
-from manifests.remote.cache import SEEN_NAME
+from manifests.remote.cache import VERIFIED_NAME
 from manifests.remote.fetch import fetch
 from manifests.support.files import PART_PREFIX
 from tests.conftest import Program
@@ -35,8 +35,8 @@ def test_a_second_use_asks_for_the_manifest_alone_and_hashes_nothing(
         patch.setattr(manifests.remote.cache, "file_digest", lambda path: pytest.fail(f"hashed {path}"))
         assert fetch(rough.url) == folder
     assert set(rough.names()) == {"manifest.json", "SHA256SUMS"}
-    (folder / SEEN_NAME).write_text("{[")
-    assert fetch(rough.url) == folder and (folder / SEEN_NAME).read_bytes()[:2] == b'{"'
+    (folder / VERIFIED_NAME).write_text("{[")
+    assert fetch(rough.url) == folder and (folder / VERIFIED_NAME).read_bytes()[:2] == b'{"'
     assert set(rough.names()) == {"manifest.json", "SHA256SUMS"}
 
 
@@ -68,10 +68,10 @@ def test_small_files_that_were_damaged_in_the_cache_are_written_again(
 
 def test_what_a_killed_writer_left_in_the_cache_goes(rough: Manners, patchset_path: Path) -> None:
     folder = fetch(rough.url)
-    (folder / f"{PART_PREFIX}123-{SEEN_NAME}").write_text("{")
+    (folder / f"{PART_PREFIX}123-{VERIFIED_NAME}").write_text("{")
     (folder / f"{PART_PREFIX}{TABLE}").write_text("of a table that is there")
-    (folder / SEEN_NAME).unlink()
-    os.mkfifo(folder / SEEN_NAME)
+    (folder / VERIFIED_NAME).unlink()
+    os.mkfifo(folder / VERIFIED_NAME)
     assert files(fetch(rough.url)) == files(patchset_path)
 
 
@@ -80,7 +80,7 @@ def test_something_else_under_a_files_name_is_told_before_anything_is_fetched(ro
     (folder / TAR).unlink()
     (folder / TAR).mkdir()
     (folder / TABLE).unlink()
-    assert f"{TAR}: is no regular file, though a set's file belongs there" in fault(rough.url)
+    assert f"{TAR}: is no regular file, expected a file of the set" in fault(rough.url)
     assert Counter(rough.names())[TABLE] == 1
 
 

@@ -56,13 +56,13 @@ def test_verify_reads_what_is_published_and_keeps_what_is_good(
     every = {path.name: path.stat().st_size for path in patchset_path.iterdir() if path.name != "README.md"}
     assert rough.sent - before == Counter(every)
     assert files(folder) == files(patchset_path)
-    for name, told in ((TAR, "twice over"), ("index.json", "SHA256SUMS there says "), ("croissant.json", "says ")):
+    for name, told in ((TAR, "twice: "), ("index.json", "SHA256SUMS there says "), ("croissant.json", "says ")):
         rough.flips[name] = 2
         assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/{name}: sha256 is ", told)
     rough.statuses["index.json"] = [404]
     assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/index.json: the server answers 404")
     rough.asked.clear()
-    assert_one_line(run_patchgen("verify", rough.url, "--fast"), "--fast looks at a folder", status=2)
+    assert_one_line(run_patchgen("verify", rough.url, "--fast"), "--fast checks a folder", status=2)
     nothing = ("--regenerate", 1, "--image", folder / "nothing.png")
     assert_one_line(run_patchgen("verify", rough.url, *nothing), "nothing.png: cannot be read")
     assert not rough.asked
@@ -98,4 +98,4 @@ def test_paths_are_no_urls(photo_path: Path, tmp_path: Path, run_patchgen: Progr
         ("pack", "s3://lab/images", "--out", tmp_path / "out"),
         ("build", "--image", "s3://lab/photo.png", "--n", 1, "--out", tmp_path / "out"),
     ):
-        assert_one_line(run_patchgen(*words), ": is a URL, expected a path; only sets are taken from", status=2)
+        assert_one_line(run_patchgen(*words), ": is a URL, expected a path; only a set may be at a URL", status=2)

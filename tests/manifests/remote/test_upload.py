@@ -12,24 +12,23 @@ from typing import Any
 import pytest
 
 from manifests import PatchSetError, open_patchset
-from manifests.errors import PassingError
 from manifests.remote import download
-from manifests.remote.marker import MARKER_NAME
-from manifests.remote.store import StorePlace
-from manifests.remote.upload import staged
+from manifests.remote.claim import CLAIM_NAME
+from manifests.remote.store import ShardStore, TemporaryError
+from manifests.remote.upload import stage_upload
 from tests.conftest import Program, Result, assert_one_line
 
 Build = Callable[..., Result]
 KILLED = """
 import os, signal, sys
-from manifests.remote.store import StorePlace
-sent, send = [], StorePlace.send
+from manifests.remote.store import ShardStore
+sent, send = [], ShardStore.put
 def stop(self, source, name):
     sent.append(name)
     if len(sent) == int(os.environ["STOP_AT"]):
         os.kill(os.getpid(), signal.Signals[os.environ["STOP_BY"]])
     send(self, source, name)
-StorePlace.send = stop
+ShardStore.put = stop
 from patchgen.cli import main
 main()
 """
@@ -87,30 +86,30 @@ def test_a_build_to_a_store_is_the_local_build(
     assert opened.manifest == open_patchset(patchset_path).manifest
 
 
-def test_a_marker_comes_first_and_the_manifest_last(
+def test_a_claim_comes_first_and_the_manifest_last(
     memory: Any, arguments: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent, send = [], StorePlace.send
+    sent, send = [], ShardStore.put
 
-    def recorded(self: StorePlace, source: Path, name: str) -> None:
+    def recorded(self: ShardStore, source: Path, name: str) -> None:
         assert not memory.exists("/lab/a/manifest.json")
         sent.append(name)
         send(self, source, name)
 
-    monkeypatch.setattr(StorePlace, "send", recorded)
+    monkeypatch.setattr(ShardStore, "put", recorded)
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
-    assert sent[:2] == [MARKER_NAME] * 2 and sent[-1] == "manifest.json" and len(sent) == 13
-    assert not memory.exists(f"/lab/a/{MARKER_NAME}")
+    assert sent[:2] == [CLAIM_NAME] * 2 and sent[-1] == "manifest.json" and len(sent) == 13
+    assert not memory.exists(f"/lab/a/{CLAIM_NAME}")
 
 
 def test_what_lies_beside_a_set_is_sent_too(memory: Any, patchset_path: Path) -> None:
-    with staged("memory://lab/a") as publication:
+    with stage_upload("memory://lab/a") as upload:
         for name, data in local(patchset_path).items():
-            (publication.folder / name).write_bytes(data)
-        (publication.folder / "README.md").write_text("a card")
+            (upload.folder / name).write_bytes(data)
+        (upload.folder / "README.md").write_text("a card")
         seen: list[int] = []
-        total = publication.bytes
-        publication.send(seen.append)
+        total = upload.num_bytes
+        upload.send(seen.append)
     assert sum(seen) == total
     assert stored(memory, "/lab/a")["README.md"] == b"a card"
 
@@ -118,21 +117,21 @@ def test_what_lies_beside_a_set_is_sent_too(memory: Any, patchset_path: Path) ->
 def test_an_upload_that_failed_goes_on(
     memory: Any, arguments: list[Any], patchset_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent, send = [], StorePlace.send
+    sent, send = [], ShardStore.put
 
-    def failing(self: StorePlace, source: Path, name: str) -> None:
+    def failing(self: ShardStore, source: Path, name: str) -> None:
         sent.append(name)
         if name == "patches-000002.tar":
-            raise PassingError(f"{self.shown(name)}: no answer; try again later")
+            raise TemporaryError(f"{self.display(name)}: no answer; try again later")
         send(self, source, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StorePlace, "send", failing)
+        patch.setattr(ShardStore, "put", failing)
         result = run_patchgen(*arguments, "memory://lab/a", "-q")
     assert_one_line(result, "memory://lab/a/patches-000002.tar: no answer; try again later")
     assert sent.count("patches-000002.tar") == download.ATTEMPTS
     there = set(stored(memory, "/lab/a"))
-    assert "manifest.json" not in there and MARKER_NAME in there
+    assert "manifest.json" not in there and CLAIM_NAME in there
     sent.clear()
     before = {path: memory.modified(path) for path in memory.find("/lab/a")}
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
@@ -170,22 +169,22 @@ def test_files_that_were_damaged_without_another_size_are_sent_again(
 def test_a_manifest_that_was_torn_while_it_was_sent_is_sent_again(
     memory: Any, arguments: list[Any], patchset_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = StorePlace.send
+    send = ShardStore.put
 
-    def torn(self: StorePlace, source: Path, name: str) -> None:
+    def torn(self: ShardStore, source: Path, name: str) -> None:
         send(self, source, name)
         if name == "manifest.json":
             memory.pipe_file(self.path(name), source.read_bytes()[:900])
             raise PatchSetError("the end")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StorePlace, "send", torn)
+        patch.setattr(ShardStore, "put", torn)
         assert_one_line(run_patchgen(*arguments, "memory://lab/a", "-q"), "the end")
     assert len(memory.cat_file("/lab/a/manifest.json")) == 900
-    marker = memory.cat_file(f"/lab/a/{MARKER_NAME}")
-    memory.pipe_file(f"/lab/a/{MARKER_NAME}", json.dumps({"set_id": "0" * 64}).encode())
-    assert_one_line(run_patchgen(*arguments, "memory://lab/a", "-q"), "an unfinished upload of the set 0000")
-    memory.pipe_file(f"/lab/a/{MARKER_NAME}", marker)
+    marker = memory.cat_file(f"/lab/a/{CLAIM_NAME}")
+    memory.pipe_file(f"/lab/a/{CLAIM_NAME}", json.dumps({"build": "0" * 64}).encode())
+    assert_one_line(run_patchgen(*arguments, "memory://lab/a", "-q"), "an unfinished upload of the build 0000")
+    memory.pipe_file(f"/lab/a/{CLAIM_NAME}", marker)
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
     assert stored(memory, "/lab/a") == local(patchset_path)
 
@@ -198,39 +197,43 @@ def test_what_cannot_be_sent_is_refused_before_it_is_built(
     run_patchgen: Program,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(self: StorePlace, source: Path, name: str) -> None:
+    def refuse(self: ShardStore, source: Path, name: str) -> None:
         raise PatchSetError("you may not write here")
 
     with monkeypatch.context() as patch:
         patch.setattr("patchgen.pipeline.build._finish", lambda *arguments: pytest.fail("built"))
         with monkeypatch.context() as inner:
-            inner.setattr(StorePlace, "send", refuse)
+            inner.setattr(ShardStore, "put", refuse)
             assert_one_line(run_patchgen(*arguments, "memory://lab/a"), "you may not write here")
-        memory.pipe_file(f"/lab/a/{MARKER_NAME}", json.dumps({"set_id": "0" * 64}).encode())
+        memory.pipe_file(f"/lab/a/{CLAIM_NAME}", json.dumps({"build": "0" * 64}).encode())
         words = ("--manifest", patchset_path, "--image", photo_path, "--out", "memory://lab/a", "--workers", 1)
-        assert_one_line(run_patchgen("rebuild", *words), "this is one of the set 261ab56b")
-    refused = run_patchgen(*arguments, "memory://lab/a")
-    assert "memory://lab/a: holds an unfinished upload of the set 0000" in refused.err.splitlines()[0]
+        assert_one_line(run_patchgen("rebuild", *words), "this is the build ")
+    packing = ["pack", patchset_path, "--workers", 1, "--out"]
+    refused = run_patchgen(*packing, "memory://lab/a")  # its build is not known before it is read
+    assert "memory://lab/a: holds an unfinished upload of the build 0000" in refused.err.splitlines()[0]
     kept = Path(refused.err.strip().rpartition("what was built is kept in ")[2])
-    assert local(kept) == local(patchset_path)
-    memory.rm_file(f"/lab/a/{MARKER_NAME}")
+    packed = local(kept)
+    memory.rm_file(f"/lab/a/{CLAIM_NAME}")
     with monkeypatch.context() as patch:
-        patch.setattr("patchgen.pipeline.build.build_shards", lambda *arguments: pytest.fail("built"))
-        assert run_patchgen(*arguments, "memory://lab/a").status == 0
-    assert stored(memory, "/lab/a") == local(patchset_path)
+        patch.setattr(
+            "patchgen.pipeline.build.build_shards",
+            lambda *arguments: {} if not arguments[2] else pytest.fail("built"),
+        )
+        assert run_patchgen(*packing, "memory://lab/a").status == 0
+    assert stored(memory, "/lab/a") == packed
 
 
 def test_another_build_is_told_what_lies_where(
     memory: Any, arguments: list[Any], own_cache: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: StorePlace, source: Path, name: str) -> None:
+    def refuse(self: ShardStore, source: Path, name: str) -> None:
         if name.endswith(".tar"):
             raise PatchSetError("no more today")
         send(self, source, name)
 
-    send = StorePlace.send
+    send = ShardStore.put
     with monkeypatch.context() as patch:
-        patch.setattr(StorePlace, "send", refuse)
+        patch.setattr(ShardStore, "put", refuse)
         assert_one_line(run_patchgen(*arguments, "memory://lab/a"), "no more today")
     folder = next((own_cache / "out").iterdir()) / "set"
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1, "-q")
@@ -252,11 +255,11 @@ def test_places_of_different_machines_are_built_for_in_different_folders(
     memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def folder(url: str) -> Path:
-        with staged(url) as publication:
-            return publication.home
+        with stage_upload(url) as upload:
+            return upload.home
 
     assert folder("memory://a/set") == folder("memory://a/set/")
-    monkeypatch.setattr(StorePlace, "root", property(lambda self: "/set", lambda self, root: None), raising=False)
+    monkeypatch.setattr(ShardStore, "root", property(lambda self: "/set", lambda self, root: None), raising=False)
     assert folder("memory://lab:secret@a/set") == folder("memory://lab:changed@a/set")
     assert folder("memory://a/set") != folder("memory://b/set")
     here = folder("memory://a/set")
@@ -267,15 +270,15 @@ def test_places_of_different_machines_are_built_for_in_different_folders(
 def test_bytes_that_do_not_arrive_are_noticed(
     memory: Any, arguments: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = StorePlace.send
+    send = ShardStore.put
 
-    def torn(self: StorePlace, source: Path, name: str) -> None:
+    def torn(self: ShardStore, source: Path, name: str) -> None:
         send(self, source, name)
         if name.endswith("2.tar"):
             memory.pipe_file(self.path(name), b"torn")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StorePlace, "send", torn)
+        patch.setattr(ShardStore, "put", torn)
         assert_one_line(run_patchgen(*arguments, "memory://lab/a"), "patches-000002.tar: 4 bytes after sending")
     assert not memory.exists("/lab/a/manifest.json")
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
@@ -289,26 +292,26 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1)
     assert_one_line(other, "memory://lab/a: holds a finished set with seed 0, this build has seed 1")
     card = run_patchgen(*arguments, "memory://lab/a", "--license", "CC0")
-    assert_one_line(card, "memory://lab/a: holds this set with another licence")
+    assert_one_line(card, "memory://lab/a: holds this set with another license")
     assert_one_line(run_patchgen(*arguments, "memory://lab"), "holds files that no build wrote (a)")
     memory.pipe_file("/lab/b/notes.txt", b"mine")
     assert_one_line(run_patchgen(*arguments, "memory://lab/b"), "holds files that no build wrote (notes.txt)")
     memory.pipe_file("/lab/c/manifest.json", b"{}")
     assert_one_line(run_patchgen(*arguments, "memory://lab/c", "-q"), "memory://lab/c/manifest.json: format is None")
-    memory.pipe_file(f"/lab/d/{MARKER_NAME}", json.dumps({"set_id": "0" * 64}).encode())
-    assert_one_line(run_patchgen(*arguments, "memory://lab/d", "-q"), "an unfinished upload of the set 0000")
-    for path in ("b/notes.txt", "c/manifest.json", f"d/{MARKER_NAME}"):
+    memory.pipe_file(f"/lab/d/{CLAIM_NAME}", json.dumps({"build": "0" * 64}).encode())
+    assert_one_line(run_patchgen(*arguments, "memory://lab/d", "-q"), "an unfinished upload of the build 0000")
+    for path in ("b/notes.txt", "c/manifest.json", f"d/{CLAIM_NAME}"):
         memory.rm_file(f"/lab/{path}")
     assert stored(memory, "/lab") == before
     assert run_patchgen(*arguments, "memory://lab/a").status == 0  # what was refused left nothing behind
-    assert_one_line(run_patchgen(*arguments, "http://127.0.0.1/a"), "a web server takes no set", status=2)
+    assert_one_line(run_patchgen(*arguments, "http://127.0.0.1/a"), "no set can be written to a web server", status=2)
 
 
 def test_two_builds_to_one_place(memory: Any) -> None:
     with (
-        staged("memory://lab/a"),
+        stage_upload("memory://lab/a"),
         pytest.raises(PatchSetError, match="memory://lab/a: another build is sending there"),
-        staged("memory://lab/a/"),
+        stage_upload("memory://lab/a/"),
     ):
         pytest.fail("held twice")
 
@@ -347,7 +350,7 @@ def test_a_build_to_s3_that_is_killed_and_run_again(
     key = "sets/one/patches-000001.tar"
     data = s3.get_object(Bucket="lab", Key=key)["Body"].read()
     s3.put_object(Bucket="lab", Key=key, Body=data[:900] + b"x" + data[901:])
-    assert_one_line(run_patchgen("verify", "s3://lab/sets/one", "-q"), f"s3://lab/{key}: sha256 is ", "twice over")
+    assert_one_line(run_patchgen("verify", "s3://lab/sets/one", "-q"), f"s3://lab/{key}: sha256 is ", "twice: ")
 
 
 def test_buckets_that_are_not_there(

@@ -10,7 +10,8 @@ from fsspec.registry import _registry
 
 from manifests import open_patchset
 from manifests.remote.fetch import fetch
-from manifests.remote.urls import parse_url, shown
+from manifests.remote.store import ShardStore
+from manifests.remote.urls import display_url, parse_url
 from tests.conftest import Program, assert_one_line
 from tests.helpers.fetched import fault
 from tests.helpers.servers import Manners, serving
@@ -48,8 +49,8 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        monkeypatch.setattr("manifests.remote.http_timeouts.TIMEOUT", 0.05)
-        assert "the server said nothing for 0.05 s" in fault(f"http://127.0.0.1:{port}/set")
+        monkeypatch.setattr("manifests.remote.store.SILENT_SECONDS", 0.05)
+        assert "the server did not answer in time; try again later" in fault(f"http://127.0.0.1:{port}/set")
     assert "Connection refused; try again later" in fault(f"http://127.0.0.1:{port}/set")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert "there is no host of this name" in fault("http://nowhere.invalid/set")
@@ -58,7 +59,7 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("http://127.0.0.1:99999/set", "http://127.0.0.1:99999/set: is no URL: its host or port is none"),
+        ("http://127.0.0.1:99999/set", "http://127.0.0.1:99999/set: is no URL: its host or port is invalid"),
         ("http://127.0.0.1:0/set", "names no host"),
         ("http:///set", "names no host"),
         ("http://[::1/set", "is no URL"),
@@ -115,7 +116,11 @@ def test_whatever_a_store_raises_is_told_in_one_line_without_secrets(monkeypatch
     ],
 )
 def test_what_is_shown_of_a_url(url: str, seen: str) -> None:
-    assert shown(url) == seen and parse_url(url) == url
+    assert display_url(url) == seen and parse_url(url) == url
+
+
+def test_hosts_of_other_scripts_are_written_as_dns_takes_them() -> None:
+    assert ShardStore("https://lab:ä@bücher.example:8/x").root == "https://lab:ä@xn--bcher-kva.example:8/x"
 
 
 def test_schemes_are_written_in_small_letters() -> None:

@@ -79,7 +79,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(manifests.verify, "wait", wait)
     monkeypatch.setattr(patchgen.pipeline.process_pool, "wait", wait)
     monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(patchgen.pipeline.process_pool, "PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr(patchgen.pipeline.process_pool, "STUCK_SECONDS", 0.6)
     monkeypatch.setattr(manifests.verify, "PATIENCE_SECONDS", 1)
     monkeypatch.setattr(manifests.verify, "SLOWEST_BYTES_PER_SECOND", 1e12)
     yield processes
@@ -116,7 +116,7 @@ def test_a_process_that_is_killed_while_the_others_stand_still(
             os.kill(stuck[0].pid, signal.SIGKILL) if stuck else None
         return stopping(*values, **options)
 
-    for module in (patchgen.pipeline.process_pool, manifests.verify):
+    for module, name in ((patchgen.pipeline.process_pool, "STUCK_SECONDS"), (manifests.verify, "PATIENCE_SECONDS")):
         monkeypatch.setattr(module, "wait", wait)
-        monkeypatch.setattr(module, "PATIENCE_SECONDS", 60)
+        monkeypatch.setattr(module, name, 60)
     assert_one_line(run_patchgen(*command), "process was killed, perhaps for memory")

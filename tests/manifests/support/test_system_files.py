@@ -121,15 +121,15 @@ def test_a_store_takes_no_system_files_and_is_empty_with_them(
     pytest.importorskip("fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
 
-    from manifests.remote.upload import staged
+    from manifests.remote.upload import stage_upload
 
     store = MemoryFileSystem()
     store.pipe_file("/system-files/a/.DS_Store", b"\0junk")
-    with staged("memory://system-files/a") as publication:
+    with stage_upload("memory://system-files/a") as upload:
         for path in patchset_path.iterdir():
-            shutil.copy(path, publication.folder)
-        litter(publication.folder)
-        publication.send(lambda count: None)
+            shutil.copy(path, upload.folder)
+        litter(upload.folder)
+        upload.send(lambda count: None)
     names = {path.rpartition("/")[2] for path in store.find("/system-files/a")}
     assert names == {path.name for path in patchset_path.iterdir()} | {".DS_Store"}
     store.rm("/system-files", recursive=True)

@@ -19,9 +19,10 @@ from manifests.support.files import PART_PREFIX, hold_folder, part_prefix
 from manifests.verify import verify
 from patchgen.errors import PatchgenError
 from patchgen.pipeline import dask_backend
+from patchgen.pipeline.dask_backend import DaskExecutor
 from patchgen.pipeline.output_dir import PLAN_NAME
-from patchgen.pipeline.shard import Job, Task
-from patchgen.pipeline.shard_store import FolderShelf
+from patchgen.pipeline.shard import BuildContext, ShardTask
+from patchgen.pipeline.shard_output import LocalOutput
 from tests.conftest import Program, assert_one_line
 
 distributed = pytest.importorskip("distributed")
@@ -125,11 +126,11 @@ class Stub:
 def test_workers_without_the_package_and_a_scheduler_that_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
-    tasks = [Task(number=0, first_index=0, n=1)]
+    context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
+    tasks = [ShardTask(number=0, first_index=0, n=1)]
     for spec in (None, ModuleNotFoundError("No module named 'patchgen'")):
         with pytest.raises(PatchgenError, match="worker tcp://node7:1: has no package single-image-distillation"):
-            dask_backend._build(Stub(spec), FolderShelf(), job, tasks, print, print)  # type: ignore[arg-type]
+            DaskExecutor(Stub(spec), LocalOutput()).build_shards(context, tasks, print, print)  # type: ignore[arg-type]
     client = Stub("a spec")
 
     @contextlib.contextmanager
@@ -137,34 +138,35 @@ def test_workers_without_the_package_and_a_scheduler_that_is_lost(
         yield client
 
     monkeypatch.setattr(dask_backend, "_client", connected)
-    monkeypatch.setattr(dask_backend, "_arriving", lambda *_: [(None, CancelledError())])
+    monkeypatch.setattr(dask_backend, "_results", lambda *_: [(None, CancelledError())])
     with (
         pytest.raises(PatchgenError, match="--scheduler tcp://x:1: is gone, or gave up the build; run the same"),
-        dask_backend.cluster("tcp://x:1", FolderShelf()) as crew,
+        dask_backend.connect("tcp://x:1", LocalOutput()) as executor,
     ):
-        crew.build(job, tasks, print, print)
+        executor.build_shards(context, tasks, print, print)
     assert client.cancelled
 
 
 def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_path: Path) -> None:
     """A folder that a worker does not see: here, one that another build has just finished and taken away."""
-    task = Task(number=0, first_index=0, n=1)
-    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
+    task = ShardTask(number=0, first_index=0, n=1)
+    context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
     with (
         distributed.Client(workers) as client,
         pytest.raises(PatchgenError, match=r"worker tcp://.*: does not see .*; give an --out that every worker sees"),
     ):
-        dask_backend._build(client, FolderShelf(), job, [task], lambda count: None, lambda number, entry: None)
+        executor = DaskExecutor(client, LocalOutput())
+        executor.build_shards(context, [task], lambda count: None, lambda task, shard: None)
 
 
 def test_a_worker_with_other_versions_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_backend, "_address", lambda: "tcp://node7:1")
+    monkeypatch.setattr(dask_backend, "_worker_address", lambda: "tcp://node7:1")
     (tmp_path / PLAN_NAME).touch()
-    job = Job(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
-    task = Task(number=0, first_index=0, n=1)
+    context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
+    task = ShardTask(number=0, first_index=0, n=1)
     other = dask_backend._versions() | {"opencv-python-headless": "4.99.0"}
     with pytest.raises(PatchgenError, match=r"tcp://node7:1: has opencv-python-headless 4\.\S+, the build 4\.99\.0"):
-        dask_backend._work(task, job, FolderShelf().begin(), other)
+        dask_backend._build_in_worker(task, context, LocalOutput().begin(), other)
 
 
 def test_a_scheduler_that_does_not_answer(
@@ -187,7 +189,7 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_jobs_write_into_no_store_and_nothing_there_is_made_longer(photo_path: Path, run_patchgen: Program) -> None:
     result = run_patchgen(*options(photo_path, Path("x"))[:-1], "s3://lab/set", "--shards", "0-1")
-    assert_one_line(result, "s3://lab/set: --shards: the processes meet in a folder; build there, then send")
+    assert_one_line(result, "s3://lab/set: --shards: the processes share a folder; build there, then upload")
     words = ("extend", "s3://lab/set", "--n", N, "--image", photo_path, "--scheduler", "local:1")
     assert_one_line(run_patchgen(*words), "s3://lab/set: extend changes a folder")
 
@@ -252,12 +254,12 @@ def test_temporary_files_of_two_machines_have_two_names(monkeypatch: pytest.Monk
 def test_workers_that_are_all_gone_are_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dask_backend, "LOOK_SECONDS", 0.3)
-    monkeypatch.setattr(dask_backend, "ALONE_SECONDS", 0.8)
+    monkeypatch.setattr(dask_backend, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(dask_backend, "NO_WORKER_SECONDS", 0.8)
     with (
         distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as here,
         distributed.Client(here) as client,
         pytest.raises(PatchgenError, match=r"no worker was left for .* start some"),
     ):
-        list(dask_backend._arriving(client, [client.submit(abs, -1)]))
+        list(dask_backend._results(client, [client.submit(abs, -1)]))
     assert capsys.readouterr().err == "no worker is left; waiting for new ones\n"

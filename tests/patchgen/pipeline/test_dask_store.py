@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from manifests import PatchSetError, open_patchset
-from manifests.remote import sending
-from manifests.remote.download import prove
-from manifests.remote.marker import MARKER_NAME
-from manifests.remote.store import StorePlace
+from manifests.remote import download
+from manifests.remote.claim import CLAIM_NAME
+from manifests.remote.download import SetFile, verify_remote
+from manifests.remote.store import ShardStore
 from manifests.support.files import PART_PREFIX
 from tests.conftest import Program, assert_one_line
 from tests.helpers.stores import URL, parts, put, stored, wait_until
@@ -114,7 +114,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
         assert f"building {SHARDS - there} shard" in said
         there = len(sent(own_cache))
         assert 3 <= there < SHARDS and "manifest.json" not in stored(s3)
-        assert MARKER_NAME in stored(s3)
+        assert CLAIM_NAME in stored(s3)
         wait_until(lambda: not parts(scratch))
     assert said.splitlines()[-1] == "patchgen: interrupted; run the same command again to go on"
     with building(photo_path, workers, "--seed", 1) as other:
@@ -124,7 +124,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
     assert other.returncode == 1 and len(told.splitlines()) == 1
-    assert f"{URL}/{MARKER_NAME}: belongs to an unfinished upload of the build " in told
+    assert f"{URL}/{CLAIM_NAME}: belongs to an unfinished upload of the build " in told
     (own_cache / "aside").rename(own_cache / "out")
     lost = next(line.split()[1] for line in sent(own_cache))
     s3.delete_object(Bucket="lab", Key=f"sets/one/{lost}")
@@ -147,13 +147,13 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
         put(s3, name, files(local)[name][:-1] + b"x")
     s3.delete_object(Bucket="lab", Key="sets/one/patches-000007.tar")
 
-    def silent(place: StorePlace, name: str, *more: Any) -> None:
-        if name == "patches-000009.tar":
+    def silent(store: ShardStore, file: SetFile, *more: Any) -> None:
+        if file.name == "patches-000009.tar":
             raise PatchSetError("no answer")
-        prove(place, name, *more)
+        verify_remote(store, file, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sending, "prove", silent)
+        patch.setattr(download, "verify_remote", silent)
         assert_one_line(run_patchgen(*command, "-q"), "no answer")
     mended = run_patchgen(*command)
     assert mended.status == 0 and "building 3 shards with 2 workers" in mended.err, mended.err
@@ -171,14 +171,14 @@ def test_a_rebuild_and_a_build_that_began_without_a_cluster(
     for name in stored(s3):
         s3.delete_object(Bucket="lab", Key=f"sets/one/{name}")
 
-    def refuse(self: StorePlace, source: Path, name: str) -> None:
+    def refuse(self: ShardStore, source: Path, name: str) -> None:
         if name == "patches-000004.tar":
             raise PatchSetError("no more today")
         send(self, source, name)
 
-    send = StorePlace.send
+    send = ShardStore.put
     with monkeypatch.context() as patch:
-        patch.setattr(StorePlace, "send", refuse)
+        patch.setattr(ShardStore, "put", refuse)
         assert_one_line(run_patchgen(*options(photo_path, URL, "--workers", 1)), "no more today")
     done = run_patchgen(*options(photo_path, URL, "--scheduler", "local:2"))
     assert done.status == 0 and "building" not in done.err

@@ -61,7 +61,7 @@ def test_squares_of_one_format_are_copied(folder: Path, tmp_path: Path, run_patc
     command = ["pack", folder, "--shard-size", 20, "--license", "CC0-1.0"]
     result = run_patchgen(*command, "--out", tmp_path / "one", "--workers", 1)
     assert result.status == 0, result.err
-    assert "stored anew" not in result.out
+    assert "encoded again" not in result.out
     patches, files = packed(tmp_path / "one")
     assert files == [f"a/{k:02d}.png" for k in range(20, 50)] + [f"b/{k:02d}.png" for k in range(20)]
     assert all(np.array_equal(patch, image(int(file[2:4]))) for patch, file in zip(patches, files, strict=True))
@@ -118,7 +118,7 @@ def test_what_a_set_must_not_hold_is_stored_anew(name: str, tmp_path: Path, run_
     (tmp_path / "images" / name).write_bytes(NOT_AS_THEY_ARE[name])
     result = run_patchgen("pack", tmp_path / "images", "--out", tmp_path / "out")
     assert result.status == 0, result.err
-    assert "stored anew as 16 px png" in result.out
+    assert "encoded again as 16 px png" in result.out
     assert run_patchgen("verify", tmp_path / "out").status == 0
     assert packed(tmp_path / "out")[1] == [name]
 
