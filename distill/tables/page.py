@@ -74,7 +74,7 @@ def markdown(page: Page) -> str:
 def html(page: Page) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("distill", "table"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("distill", "tables"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.get_template("table.html.j2")
     return template.render(page=page, headings=HEADINGS, legend=LEGEND, cells=cells, names=NAMES)
