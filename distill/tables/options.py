@@ -1,21 +1,21 @@
-"""What a user says of a table."""
+"""What the user chose for a table on the command line."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-TEACHER = "teacher-"
-"""Stands before the names of networks, where those of inputs stand too."""
+TEACHER_PREFIX = "teacher-"
+"""Stands before the names of given networks where they are listed with inputs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a user says of the table called ``name``. ``inputs`` and ``teachers`` are absolute paths by its names.
+class TableOptions:
+    """The options for the table called ``name``; ``inputs`` and ``teachers`` are absolute paths by the table's names.
 
-    ``digests`` are ``pins.pin`` of each path. ``scale`` and ``teacher_scale`` multiply the length
-    of runs and of networks. ``settings`` and ``teacher_settings`` override keys of their configs, and what the table
-    sets in a row; those of the table's ``variant`` give way to a row's. ``folder`` is where paths in the table start.
+    ``digests`` are the ``input_digest`` of each path. ``scale`` and ``teacher_scale`` multiply the length of runs and
+    of networks. ``settings`` and ``teacher_settings`` override keys of their configs, also those that a row sets;
+    those of the table's ``variant`` do not override a row's. Paths in the table are relative to ``folder``.
     """
 
     inputs: Mapping[str, Path]
@@ -30,8 +30,8 @@ class Wish:
     teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
 
-    def given(self) -> Iterator[tuple[str, Path]]:
-        """Every path, with a name that no other has."""
+    def given_paths(self) -> Iterator[tuple[str, Path]]:
+        """Yield every given path with a unique name."""
         yield from self.inputs.items()
         for name, path in self.teachers.items():
-            yield TEACHER + name, path
+            yield TEACHER_PREFIX + name, path

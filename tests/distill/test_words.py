@@ -11,7 +11,7 @@ from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.distill.commands.test_train_teacher import CONFIG
 
 
-@pytest.mark.parametrize("command", ["train", "teacher", "label"])
+@pytest.mark.parametrize("command", ["train", "train-teacher", "make-logits"])
 @pytest.mark.parametrize("name", ["y.yaml", "sub/y.yaml", "y.yml", "y"])
 def test_a_config_is_called_as_it_was_given(
     tmp_path: Path,
@@ -24,7 +24,7 @@ def test_a_config_is_called_as_it_was_given(
     monkeypatch.chdir(tmp_path)
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_text("optim: [1")
-    source = ("--data", patchset_path) if command == "teacher" else ("--shards", patchset_path)
+    source = ("--data", patchset_path) if command == "train-teacher" else ("--shards", patchset_path)
     assert_one_line(run_distill(command, *source, "--config", name, "--out", "run"), f"distill: config {name}: ")
 
 
@@ -106,7 +106,7 @@ def test_a_run_of_one_step_is_told_in_the_singular(tmp_path: Path, run_distill: 
     assert "on 1 image of 1 class in " in told[-1].out
     told.append(run_distill("report", run))
     page = re.sub(r"<[^>]*>", " ", (run / "report.html").read_text())
-    assert "It was judged on 1 image of 1 class" in page
+    assert "It was evaluated on 1 image of 1 class" in page
     for text in [page, *(result.out + result.err for result in told)]:
         found = PLURAL_OF_ONE.search(text)
         assert found is None, text[max(0, found.start() - 100) : found.end() + 100]

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from distill.models import build_model
-from distill.training.provenance import DIGESTS
+from distill.training.run_identity import DIGESTS
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import MEAN, STD, TEACHER
@@ -25,7 +25,7 @@ from tests.helpers.running import same
 
 TABLE: dict[str, Any] = {
     "title": "A small table",
-    "source": "nobody",
+    "source": "none",
     "sets": {"photo": {"images": ["photo"], "n": 100}},
     "packs": {"real": {"pack": "four"}},
     "networks": {"net": {"config": "teacher.yaml", "data": "four"}},
@@ -33,7 +33,7 @@ TABLE: dict[str, Any] = {
         "photo": {"config": "tiny.yaml", "shards": "photo", "teacher": "net", "evaluations": 2},
         "real": {"config": "tiny.yaml", "shards": "real", "teacher": "net", "set": {"student.arch": "resnet14"}},
         "broken": {"config": "tiny.yaml", "shards": "photo", "teacher": "net", "set": {"teacher.min_top1": 100}},
-        "other": {"config": "tiny.yaml", "shards": "photo", "teacher": "unmade"},
+        "other": {"config": "tiny.yaml", "shards": "photo", "teacher": "untrained"},
     },
     "rows": [
         {"group": "four classes", "name": "teacher", "of": "net", "paper": 90},
@@ -44,7 +44,7 @@ TABLE: dict[str, Any] = {
         {"group": "four classes", "name": "other", "of": "other"},
     ],
 }
-TABLE["networks"]["unmade"] = {"data": "four"}
+TABLE["networks"]["untrained"] = {"data": "four"}
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     out = tmp_path / "out"
     result = run_distill(*words, out)
     assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
-    assert "left out: 1 row, for want of --teacher unmade=FILE" in result.out
+    assert "left out: 1 row, because --teacher untrained=FILE is missing" in result.out
     assert re.search(
         r"^9 jobs, 7 of them training, on cpu: about \d+ s and .*, up to .* of memory, .* of disk",
         result.out,
@@ -91,10 +91,10 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     mean = sum(summary["student_top1"] for summary in summaries) / 2
     assert f"paper 80.00, ours {mean:.2f} ± " in lines["four classes, one image"]
     assert "96 samples in" in lines["four classes, one image"] and "64 samples in" in lines["four classes, half"]
-    assert "needs --teacher unmade=FILE" in lines["four classes, other"]
+    assert "needs --teacher untrained=FILE" in lines["four classes, other"]
     assert "four classes, broken: failed: distill: " in lines["four classes, broken"]
     assert "teacher.min_top1" in lines["four classes, broken"]
-    assert lines["four classes, broken"].endswith("(all it said: jobs/runs/broken/seed0.log)")
+    assert lines["four classes, broken"].endswith("(its output: jobs/runs/broken/seed0.log)")
     shown = (out / "table.md").read_text()
     for summary in summaries:
         assert summary["set_id"] in shown and summary["sha256"] in shown
@@ -265,7 +265,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
     result = run_distill(*words, tmp_path / "out", "--estimate")
     assert result.status == 0 and not (tmp_path / "out").exists()
     assert "runs/real/seed1: about " in result.out and "9 jobs, 7 of them training" in result.out
-    assert "; 1 job not measured" in result.out  # the packed one
+    assert "not measured" not in result.out
     short = run_distill(*words, tmp_path / "out", "--estimate", "--teacher-scale", "0.1")
     assert "networks/net: about " in short.out  # one batch, not the 10 samples that the scale leaves
 
@@ -284,7 +284,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
         (["--device", "cuda:77"], ("--device cuda:77: not on this machine",)),
     ],
 )
-def test_wishes_that_cannot_be(
+def test_options_that_cannot_be(
     more: list[str], parts: tuple[str, ...], words: list[Any], run_distill: Program, tmp_path: Path
 ) -> None:
     result = run_distill(*words, tmp_path / "out", *more)
