@@ -16,10 +16,9 @@ import click
 import torch
 from torch import Tensor
 
-from distill.cli.checking import TABLES
 from distill.commands import train
 from distill.config import presets
-from distill.config.schema import CONFIGS, Config, parse_config
+from distill.config.schema import Config, parse_config
 from distill.tables.schema import parse_table
 from distill.targets.losses import TEMPERED, UNTEMPERED, Loss, TemperedLossConfig, UntemperedLossConfig, make_loss
 
@@ -49,9 +48,9 @@ def gradient_norm(loss: Loss, student: Tensor, teacher: Tensor) -> float:
 @click.option("--samples", default=64_000, show_default=True, help="Length of the run.")
 def main(teacher: Path, shards: Path, samples: int) -> None:
     """Print the weight that gives each loss the gradient of kl at T = 8."""
-    settings = parse_table(presets.text(TABLES, "ablations"), "ablations").variant("fast")
+    settings = parse_table(presets.text(presets.TABLES, "ablations"), "ablations").variant("fast")
     settings |= {"train.samples": samples, "teacher.weights": teacher, "train.compile": "off"}
-    config = parse_config(presets.text(CONFIGS, ROW), ROW, settings, Config)
+    config = parse_config(presets.text(presets.CONFIGS, ROW), ROW, settings, Config)
     ratios: dict[str, list[float]] = {name: [] for name in losses()}
     spread: list[tuple[float, float]] = []
     steps = 0

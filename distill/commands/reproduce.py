@@ -11,11 +11,10 @@ import torch
 from distill.errors import DistillError, Say
 from distill.runtime.device import pick_device, processor
 from distill.tables.jobs import Job
-from distill.tables.options import TableOptions
+from distill.tables.options import TableOptions, variable
 from distill.tables.page import Page, html, markdown, text
 from distill.tables.plan import Plan
 from distill.tables.records import require_same_table, write_table_file
-from distill.tables.redaction import redact_text, table_command, variable
 from distill.tables.results import collect, done_commands
 from distill.tables.runner import Events, run_jobs, samples_seen
 from distill.training.cost_estimate import Cost
@@ -111,11 +110,11 @@ def _seconds_done(job: Job, cost: Cost, out: Path) -> float:
 
 def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
     rows = collect(plan.table, plan.options, out)
-    rows = [dataclasses.replace(row, state=redact_text(row.state, plan.options)) for row in rows]
+    rows = [dataclasses.replace(row, state=plan.options.redact_text(row.state)) for row in rows]
     page = Page(
         table=plan.table,
         rows=rows,
-        command=table_command(plan.options, plan.only),
+        command=plan.options.command(plan.only),
         facts=_facts(plan.options, devices),
         commands=done_commands(plan.table, out),
     )
@@ -126,7 +125,9 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
 
 def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
     versions = [f"distill {metadata.version('single-image-distillation')}", f"torch {torch.__version__}"]
-    inputs = [(variable(name), _describe_input(path, options)) for name, path in sorted(options.given_paths())]
+    inputs = [
+        (variable(name), _describe_input(path, options)) for name, path in sorted(options.given_paths().items())
+    ]
     return [
         *inputs,
         ("versions", ", ".join([*versions, f"Python {platform.python_version()}"])),

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from distill.report.chart import STYLES, format_count, line_chart
 from distill.report.collect import RunRecord
 from distill.report.compare import Bar, common_teacher, common_value, overview
-from distill.report.pictures import data_uri, draw_outlines, heatmap
+from distill.report.pictures import data_uri, heatmap, outlined_photos
 from distill.report.summary_text import describe_augmentation, describe_run, without_folders
 from manifests.support.counts import counted
 
@@ -81,7 +81,7 @@ def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict
         "recipe": manifest.recipe.get("name") if manifest else None,
         "first": first,
         "sheet": data_uri(record.sheet) if record.sheet and first is None else None,
-        "photos": draw_outlines(manifest, photos, record.sample_patches) if manifest and first is None else [],
+        "photos": outlined_photos(manifest, photos, record.sample_patches) if manifest and first is None else [],
         "neurons": [(name, data_uri(data)) for name, data in record.neurons.items()],
         "facts": _facts(record),
         "environment": json.dumps(record.summary.environment if record.summary else {}, indent=1),

@@ -4,16 +4,15 @@ import base64
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 
 from distill.errors import DistillError
 from distill.report.run_files import SamplePatch
 from manifests.format.digest import file_digest
-from manifests.format.schema import Manifest, Source
-from manifests.support.counts import counted
+from manifests.format.schema import Manifest
 
 MAX_PIXELS = 960
 """Maximum length of a photo's longer side in a page."""
@@ -63,29 +62,16 @@ def _small_jpeg(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def draw_outlines(manifest: Manifest, photos: dict[str, bytes], patches: list[SamplePatch]) -> list[Markup]:
-    """Return each photo of a set that is in ``photos`` as SVG, with outlines of some of its patches."""
-    pictures = []
+def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[SamplePatch]) -> list[dict[str, Any]]:
+    """Return each source of a set whose photo is in ``photos``, with its JPEG and the outlines of some patches."""
+    found = []
     for number, source in enumerate(manifest.sources):
         if source.sha256 in photos:
-            outlines = [patch.corners for patch in patches if patch.source == number and patch.corners]
-            outlines = outlines[:: max(1, math.ceil(len(outlines) / MAX_OUTLINES))]
-            pictures.append(_photo_svg(source, photos[source.sha256], outlines))
-    return pictures
-
-
-def _photo_svg(source: Source, jpeg: bytes, outlines: list[list[list[float]]]) -> Markup:
-    title = escape(f"{source.name} with the outlines of {counted(len(outlines), 'patch')}")
-    stroke = max(source.width, source.height) / 400
-    parts = [
-        f'<svg class="photo" viewBox="0 0 {source.width} {source.height}" role="img" aria-label="{title}">',
-        f'<image href="{data_uri(jpeg, "jpeg")}" width="{source.width}" height="{source.height}"/>',
-    ]
-    for outline in outlines:
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in outline)
-        for color, width in (("#000", 2 * stroke), ("#fff", stroke)):  # visible on dark and on bright
-            parts.append(f'<polygon points="{points}" fill="none" stroke="{color}" stroke-width="{width:.2f}"/>')
-    return Markup("".join(parts) + "</svg>")  # noqa: S704 - every text in it is escaped
+            corners = [patch.corners for patch in patches if patch.source == number and patch.corners]
+            corners = corners[:: max(1, math.ceil(len(corners) / MAX_OUTLINES))]
+            outlines = [" ".join(f"{x:.1f},{y:.1f}" for x, y in outline) for outline in corners]
+            found.append({"source": source, "uri": data_uri(photos[source.sha256], "jpeg"), "outlines": outlines})
+    return found
 
 
 def heatmap(counts: list[list[int]]) -> bytes:

@@ -80,15 +80,11 @@ class SamplePatches(_File):
 
 
 class NetworkPart(_File):
-    """A network of a config."""
-
     arch: str
     num_classes: Annotated[int, Field(ge=2)] = 2
 
 
 class TeacherPart(NetworkPart):
-    """The teacher of a config."""
-
     num_classes: Annotated[int, Field(ge=2)]
     weights: str | None = None
     mean: list[float] | None = None
@@ -96,14 +92,10 @@ class TeacherPart(NetworkPart):
 
 
 class TrainPart(_File):
-    """The group ``train`` of a config."""
-
     seed: Count
 
 
 class AugmentPart(_File):
-    """The group ``augment`` of a config."""
-
     resized_crop: list[float] | None = None
     pad_crop: Count = 0
     flip: bool = False
@@ -115,8 +107,6 @@ class AugmentPart(_File):
 
 
 class EvalPart(_File):
-    """The group ``eval`` of a config."""
-
     data: str | None = None
 
 

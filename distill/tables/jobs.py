@@ -10,8 +10,7 @@ from distill.config import presets
 from distill.config.overrides import merge
 from distill.config.schema import Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
-from distill.tables.options import TableOptions
-from distill.tables.redaction import redact_command, redact_text, setting
+from distill.tables.options import TableOptions, format_settings
 from distill.tables.schema import BuiltSet, Row, Table
 from distill.training import run_identity
 from distill.training.run_dir import TEACHER_NAME
@@ -78,13 +77,13 @@ def make_jobs(table: Table, options: TableOptions) -> dict[str, Job]:
 
 def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
     """Return what decides the results of a job, apart from the results of the jobs it needs."""
-    value: dict[str, Any] = {"command": redact_command(job.argv, options)}
+    value: dict[str, Any] = {"command": options.redact_command(job.argv)}
     if job.config is not None:
         config = run_identity.weight_settings(job.config.model_dump(mode="json"))
         value["config"] = config | {"eval": {"every": job.config.eval.every}}
     for path in (Path(word) for word in job.argv if Path(word).is_absolute()):
         if digest := options.digests.get(path):
-            value[f"{DIGEST_OF}{redact_text(str(path), options)}"] = digest
+            value[f"{DIGEST_OF}{options.redact_text(str(path))}"] = digest
         elif path.suffix in (".yaml", ".yml") and job.config is None:
             value[f"{DIGEST_OF}{path.name}"] = file_digest(path)
     return value
@@ -226,7 +225,7 @@ class _JobMaker:
 
 
 def _training(path: str, argv: list[str], settings: Mapping[str, Any], **fields: Any) -> Job:
-    sets = [word for key, value in settings.items() for word in ("--set", setting(key, value))]
+    sets = [word for each in format_settings(settings) for word in ("--set", each)]
     return Job(name=path, argv=(*argv, *sets, "--out", path, "--resume"), **fields)
 
 

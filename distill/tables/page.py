@@ -54,33 +54,24 @@ class Page:
 
 def markdown(page: Page) -> str:
     """Return the page as Markdown."""
-    parts = [f"# {_escape(page.table.title)}", _escape(page.table.source)]
-    parts += [_escape(page.table.note)] if page.table.note else []
-    parts.append(f"    {_one_line(page.command)}")
-    rows = [_markdown_row(HEADINGS), _markdown_row(["---"] + ["---:"] * 5 + ["---"] * 3)]
-    for group, results in page.groups():
-        rows.append(_markdown_row([f"**{_escape(group)}**"] + [""] * (len(HEADINGS) - 1)))
-        rows += [_markdown_row(map(_escape, cells(row))) for row in results]
-    parts += ["\n".join(rows), LEGEND, *map(_escape, page.left_out())]
-    parts.append("\n".join(f"- {label}: {_escape(text)}" for label, text in page.facts))
-    commands = [f"    {_one_line(command)}" for command in page.commands]
-    parts.append("\n".join(["Commands, in the folder of the table:\n", *commands]))
-    digests = {
-        f"{row.group}, {row.name}": "; ".join(f"{LABELS[key]} {value}" for key, value in row.digests.items())
-        for row in page.rows
-        if row.digests
-    }
-    lines = [_escape(f"- {name}: {values}") for name, values in digests.items()]
-    parts += ["SHA-256:\n\n" + "\n".join(lines)] if lines else []
-    return "\n\n".join(parts) + "\n"
+    return _render("table.md.j2", page).rstrip() + "\n"
 
 
 def html(page: Page) -> str:
     """Return the page as HTML."""
-    loader = jinja2.PackageLoader("distill", "tables")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.get_template("table.html.j2")
-    return template.render(page=page, headings=HEADINGS, legend=LEGEND, cells=cells, labels=LABELS)
+    return _render("table.html.j2", page)
+
+
+def _render(template: str, page: Page) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("distill", "tables"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"escape_markdown": _escape_markdown, "one_line": _one_line}
+    shown = {"headings": HEADINGS, "legend": LEGEND, "cells": cells, "labels": LABELS}
+    return environment.get_template(template).render(page=page, **shown)
 
 
 def cells(row: RowResult) -> list[str]:
@@ -112,11 +103,7 @@ def text(rows: Iterable[RowResult]) -> list[str]:
     return found
 
 
-def _markdown_row(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(texts)} |"
-
-
-def _escape(value: str) -> str:
+def _escape_markdown(value: str) -> str:
     """Return a text on one line with the characters of Markdown and HTML escaped."""
     line = html_escape(_one_line(value), quote=False)
     return "".join(f"\\{c}" if c in "\\`*_[]|~#!" else c for c in line)

@@ -50,7 +50,7 @@ def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Pla
         DistillError: an option names something that does not exist, a config is wrong, or nothing is left to run.
     """
     _check_options(table, options)
-    digests = {path: input_digest(name, path) for name, path in options.given_paths()}
+    digests = {path: input_digest(name, path) for name, path in options.given_paths().items()}
     options = dataclasses.replace(options, digests=digests)
     rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
     if not rows:

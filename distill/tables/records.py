@@ -11,7 +11,6 @@ from typing import Any
 from distill.errors import DistillError
 from distill.tables.jobs import DIGEST_OF, Job, without_seed
 from distill.tables.options import TableOptions
-from distill.tables.redaction import redact_text
 from manifests.diff import differences
 from manifests.errors import PatchSetError
 from manifests.format.canonical_json import parse_json
@@ -62,7 +61,7 @@ def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) ->
 
 def _require_same_inputs(out: Path, options: TableOptions) -> None:
     """Compare the inputs with those of all recorded jobs, also of rows and seeds that were not selected now."""
-    now = {f"{DIGEST_OF}{redact_text(str(path), options)}": digest for path, digest in options.digests.items()}
+    now = {f"{DIGEST_OF}{options.redact_text(str(path))}": digest for path, digest in options.digests.items()}
     for path in sorted((out / RECORDS).rglob("*.json")):
         name = path.relative_to(out / RECORDS).with_suffix("").as_posix()
         identity = _held_identity(out, name) or {}

@@ -22,7 +22,6 @@ from distill.tables.jobs import jobs_of, make_jobs, missing_options
 from distill.tables.options import TableOptions
 from distill.tables.page import Page, cells, html, markdown, text
 from distill.tables.plan import make_plan
-from distill.tables.redaction import redact_command, redact_text, table_command
 from distill.tables.results import RowResult
 from distill.tables.schema import Table, parse_table
 from distill.targets.losses import make_loss
@@ -206,13 +205,13 @@ def test_commands_for_any_machine() -> None:
         'data.cache_dir="/home/me/c"',
         "/home/me/t.pth",
     ]
-    assert redact_command(words, options) == ('distill x "$_4X" --out other \'data.cache_dir="c"\' "$TEACHER_4X"')
-    assert redact_text("/home/me/a b/c: no, /home/me/a b: yes", options) == "$A_B: no, $_4X: yes"
-    assert table_command(options) == (
+    assert options.redact_command(words) == ('distill x "$_4X" --out other \'data.cache_dir="c"\' "$TEACHER_4X"')
+    assert options.redact_text("/home/me/a b/c: no, /home/me/a b: yes") == "$A_B: no, $_4X: yes"
+    assert options.command() == (
         'distill reproduce \'my $(x) table.yaml\' --input 4x="$_4X" --input a-b="$A_B" --teacher 4x="$TEACHER_4X" '
         "--scale 0.1234567 --seeds 1,2 --set 'data.cache_dir=\"cache😀\"'"
     )
-    assert table_command(TableOptions(name="main", inputs={}, scale=0.5), ("cifar10-*", "net")) == (
+    assert TableOptions(name="main", inputs={}, scale=0.5).command(("cifar10-*", "net")) == (
         "distill reproduce main --only 'cifar10-*' --only net --scale 0.5 --teacher-scale 1.0"
     )
 
