@@ -38,7 +38,7 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> Rep
     records, errors = _read(paths)
     if out is None:
         if len(paths) > 1:
-            raise DistillError("several folders are given; say with --out where their report goes")
+            raise DistillError("several folders are given; give --out, the path of their report")
         out = paths[0] / REPORT_NAME
     if out.is_dir():
         raise DistillError(f"{out}: is a folder; give --out the name of a file")

@@ -21,9 +21,9 @@ from distill.weights.load import require_network
 from manifests.support.counts import counted
 
 NOT_FOR_SET = {
-    "train.seed": "say --seeds, which gives each run its own",
-    "teacher.weights": "say --teacher NETWORK=FILE",
-    "eval.data": "say --input, whose test images every row is evaluated on",
+    "train.seed": "use --seeds, which gives each run its own",
+    "teacher.weights": "use --teacher NETWORK=FILE",
+    "eval.data": "use --input, whose test images every row is evaluated on",
 }
 """Keys that ``--set`` must not set, because another option does."""
 

@@ -42,19 +42,19 @@ def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) ->
         DistillError: it holds something else; the message names the first difference.
     """
     if out.exists() and not out.is_dir():
-        raise DistillError(f"{out}: is no folder; choose another --out")
+        raise DistillError(f"{out}: is not a folder; choose another --out")
     if not out.exists() or not entries(out):
         return
     held = _read(out / TABLE_NAME)
     if held is None:
-        raise DistillError(f"{out}: is not empty, and no table was begun there; choose another --out")
+        raise DistillError(f"{out}: is not empty and holds no table; choose another --out")
     _require_same(out, "the table", held, _common_settings(options))
     for job in jobs:
         if (identity := _held_identity(out, job.name, *job.results)) is not None:
             _require_same(out, job.name, identity, job.identity)
         for name in [] if job.run is None else seeds_of(out, job.run):
             if (identity := _held_identity(out, name)) is not None:
-                what = f"{name}, which {job.name} is to have a mean with,"
+                what = f"{name}, to be averaged with {job.name},"
                 _require_same(out, what, without_seed(identity, name), without_seed(job.identity, job.name))
     _require_same_inputs(out, options)
 
@@ -90,7 +90,9 @@ def _require_same(out: Path, what: str, held: Mapping[str, Any], wanted: Mapping
         found.append(f"command had {' '.join(old) or 'less'}, has now {' '.join(new) or 'less'}")
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise DistillError(f"{out}: {what} was begun otherwise: {found[0][:400]}{more}; choose another --out")
+        raise DistillError(
+            f"{out}: {what} was started with other values: {found[0][:400]}{more}; choose another --out"
+        )
 
 
 def seeds_of(out: Path, run: str) -> list[str]:

@@ -84,7 +84,7 @@ def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool
             return f"{label}: {old} in {name}, {new} in {other_name}"
     needed = ("data_sha256",) if supervised else ("set_id", "teacher_sha256")
     unknown = next((key for key in (*needed, "eval_sha256") if identity[key] is None), None)
-    return None if unknown is None else f"{DIGESTS[unknown]} ({unknown}): not said by the summary of {name}"
+    return None if unknown is None else f"{DIGESTS[unknown]} ({unknown}): missing in the summary of {name}"
 
 
 def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str, str] | None:

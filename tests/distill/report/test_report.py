@@ -70,7 +70,7 @@ def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], t
     assert f"<b>{top1['mean']:.2f} ± {top1['deviation']:.2f} %</b>" in page
     assert page.count("60 of the patches") == 1 and 'of <a href="#run1">an earlier run</a>' in page
     assert 'href="#run2"' in page and "seeds 0, 1" in page and (out / "seed1" / "report.html").exists()
-    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "say with --out where")
+    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "several folders are given; give --out")
     assert run_distill("report", out / "seed0", out / "seed1", "--out", tmp_path / "both.html").status == 0
     assert (tmp_path / "both.html").read_text().count("<article") == 2
 
@@ -112,7 +112,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
     for both in ("eval_sha256", "data_sha256" if supervised else "set_id"):
         for each in (path, out / "seed0/summary.json"):
             each.write_text(json.dumps(json.loads(summary) | {both: None}))
-        assert f"({both}): not said by the summary of seeds/seed0" in run_distill("report", out).out
+        assert f"({both}): missing in the summary of seeds/seed0" in run_distill("report", out).out
     (out / "seed0/summary.json").write_text(summary)
     path.write_text(summary)
     config.write_text(text.replace("weight_decay: 0.0", "weight_decay: 0.1"))

@@ -127,16 +127,20 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     """Other settings, configs and files are refused before anything runs; what is done stays on the page."""
     before = (out / "table.md").read_bytes()
     other = run_distill(*words, out, "--set", "optim.lr=0.002")
-    assert_one_line(other, "the table was begun otherwise: settings.optim.lr was", "0.002", "choose another --out")
+    assert_one_line(
+        other, "the table was started with other values: settings.optim.lr was", "0.002", "choose another --out"
+    )
     config, photo = Path(words[1]).with_name("tiny.yaml"), Path(str(words[5]).removeprefix("photo="))
     text, pixels = config.read_text(), photo.read_bytes()
     config.write_text(text.replace("0.004", "0.4"))
     assert_one_line(
-        run_distill(*words, out), "seed0 was begun otherwise: config.optim.lr was 0.004, is now 0.4", "--out"
+        run_distill(*words, out),
+        "seed0 was started with other values: config.optim.lr was 0.004, is now 0.4",
+        "--out",
     )
     config.write_text(text)
     photo.write_bytes(pixels + b" ")
-    assert_one_line(run_distill(*words, out), "sets/photo was begun otherwise: sha256 of $PHOTO was")
+    assert_one_line(run_distill(*words, out), "sets/photo was started with other values: sha256 of $PHOTO was")
     photo.write_bytes(pixels)
     four = Path(str(words[3]).removeprefix("four="))
     for part in ("test", "train"):  # with nothing left to do
@@ -144,7 +148,9 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
         pixels = image.read_bytes()
         image.write_bytes((four / part / "class1" / "1.png").read_bytes())
         refused = run_distill(*words, out, "--only", "net")
-        assert_one_line(refused, "was begun otherwise: sha256 of $FOUR was", "is now", "choose another --out")
+        assert_one_line(
+            refused, "was started with other values: sha256 of $FOUR was", "is now", "choose another --out"
+        )
         image.write_bytes(pixels)
     assert (out / "table.md").read_bytes() == before
     four = Path(str(words[3]).removeprefix("four="))
@@ -183,7 +189,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
         table_path.write_text(yaml.safe_dump({**TABLE, "runs": runs, "sets": sets}))
         result = run_distill(*one_seed, "1")
         assert_one_line(
-            result, "runs/photo/seed0, which runs/photo/seed1 is to have a mean with, was begun otherwise: ", part
+            result, "runs/photo/seed0, to be averaged with runs/photo/seed1, was started with other values: ", part
         )
     table_path.write_text(yaml.safe_dump(TABLE))
     config = table_path.with_name("tiny.yaml")
@@ -195,7 +201,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
 def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, run_distill: Program) -> None:
     (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
     expected = (
-        "runs/photo/seed0, which runs/photo/seed1 is to have a mean with, was begun otherwise: sha256 of $FOUR was"
+        "runs/photo/seed0, to be averaged with runs/photo/seed1, was started with other values: sha256 of $FOUR was"
     )
     assert_one_line(run_distill(*one_seed, "1"), expected)
 
@@ -275,7 +281,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
     [
         (["--input", "four"], ("'four': expected NAME=PATH",)),
         (["--input", "x=/"], ("--input x: the table has", "four, photo")),
-        (["--set", "train.seed=1"], ("--set train.seed: say --seeds",)),
+        (["--set", "train.seed=1"], ("--set train.seed: use --seeds",)),
         (["--only", "nothing"], ("matches no row", "broken, net, other, photo, real")),
         (["--scale", "nan"], ("'--scale': nan: expected a number above 0",)),
         (["--variant", "fast"], ("--variant fast: the table has no variants",)),
@@ -297,8 +303,8 @@ def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program,
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "jobs").mkdir()
     some = ["--only", "net"]
-    assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is no folder", "choose another --out")
-    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty, and no table was begun")
+    assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is not a folder", "choose another --out")
+    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty and holds no table")
     (tmp_path / "taken" / "table.json").write_text("[]")
     assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: damaged; delete it")
     assert {path.name for path in (tmp_path / "taken").iterdir()} == {"jobs", "table.json"}

@@ -340,13 +340,13 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         (TableOptions(inputs={"dat": data}), "--input dat: the table has none of that name; did you mean 'data'?"),
         (TableOptions(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
         (TableOptions(inputs={}, teachers={"zzz": photo}), "--teacher zzz: the table has big, given"),
-        (TableOptions(inputs={}, settings={"train.seed": 1}), "--set train.seed: say --seeds"),
+        (TableOptions(inputs={}, settings={"train.seed": 1}), "--set train.seed: use --seeds"),
         (
             TableOptions(inputs={}, settings={"teacher.weights": "x"}),
-            "--set teacher.weights: say --teacher NETWORK=FILE",
+            "--set teacher.weights: use --teacher NETWORK=FILE",
         ),
-        (TableOptions(inputs={}, settings={"eval.data": "x"}), "--set eval.data: say --input"),
-        (TableOptions(inputs={}, teacher_settings={"eval.data": "x"}), "--teacher-set eval.data: say --input"),
+        (TableOptions(inputs={}, settings={"eval.data": "x"}), "--set eval.data: use --input"),
+        (TableOptions(inputs={}, teacher_settings={"eval.data": "x"}), "--teacher-set eval.data: use --input"),
         (
             TableOptions(inputs={}, settings={"eval.every": 5}),
             "--set eval.every: the table says how often one is evaluated",
