@@ -116,7 +116,7 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
     (out / "runs/photo/seed1/summary.json").unlink()
     (out / "networks/net/teacher.safetensors").write_bytes(b"damaged")
     more = run_distill(*words, out, "--only", "photo")
-    assert more.status == 0 and more.out.count("$ distill train") == 1
+    assert more.status == 0 and more.out.count("$ distill train ") == 1
     assert more.out.count("$ distill train-teacher") == 1, "what a row needs is looked at, and mended"
     (out / "runs/real/seed0/summary.json").write_text("{")
     spoilt = run_distill(*words, out, "--only", "photo")
