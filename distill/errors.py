@@ -1,10 +1,10 @@
-"""The one error of this package, and who is told of what is none."""
+"""Errors that distill raises, and the type of the function that prints notes."""
 
 from collections.abc import Callable
 from typing import Any
 
 Say = Callable[[str], None]
-"""Hears a line that is worth telling and no error."""
+"""Prints one line for the user that is not an error."""
 
 
 class DistillError(Exception):
@@ -12,11 +12,11 @@ class DistillError(Exception):
 
 
 class DamagedError(DistillError):
-    """A file was read, and is not what was once written."""
+    """A file does not hold what was once written to it."""
 
 
 class NonFiniteLossError(DistillError):
-    """The loss is no finite number any more; ``details`` are plain values to find out why."""
+    """The loss is NaN or infinite; ``details`` are plain values that help to find out why."""
 
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
@@ -24,4 +24,4 @@ class NonFiniteLossError(DistillError):
 
 
 def ignore(line: str) -> None:
-    """Hears a line that nobody needs."""
+    """Print nothing: the ``Say`` of a caller that shows no notes."""

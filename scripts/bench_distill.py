@@ -34,7 +34,7 @@ from measure.machine_limit import MATRIX, flops_per_image, idle_share, matrix_fl
 from measure.plain_loop import MEAN, STD, WARM_UP, folder_of_jpegs, now, plain
 from torch import Tensor
 
-from distill.augment import normalise
+from distill.augment import normalize
 from distill.data.batches import View
 from distill.runtime.compile import Compile
 from distill.runtime.device import pick_device
@@ -61,7 +61,7 @@ def ours(
         seconds = (now(device) - started) / (steps - WARM_UP)
         loader = time_of(lambda: _load(loop.view), device)
         batch_1 = loop.view.batch(1)
-        example = normalise(batch_1.images, MEAN, STD)
+        example = normalize(batch_1.images, MEAN, STD)
         teacher = time_of(lambda: loop.targets(batch_1, example), device)
     return {
         "images_per_second": batch / seconds,
@@ -75,7 +75,7 @@ def ours(
 
 def _load(view: View) -> Tensor:
     _load.step += 1  # type: ignore[attr-defined]
-    return normalise(view.batch(_load.step).images, MEAN, STD)  # type: ignore[attr-defined]
+    return normalize(view.batch(_load.step).images, MEAN, STD)  # type: ignore[attr-defined]
 
 
 _load.step = 0  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import torch
 from measure.plain_loop import MEAN, STD, WARM_UP
 from torch import Tensor
 
-from distill.augment import AugmentConfig, normalise
+from distill.augment import AugmentConfig, normalize
 from distill.data.batches import Resident, View
 from distill.data.sampler import Order
 from distill.models import build_model
@@ -44,7 +44,7 @@ def noise_loop(
         WARM_UP + (steps - WARM_UP + 1) // 2
     )  # half of the measured steps see a new batch, half a batch seen before
     view = View(source=source, augment=AugmentConfig(), seed=0, period=half if way == "twice" else steps)
-    example = normalise(view.batch(0).images, MEAN, STD)
+    example = normalize(view.batch(0).images, MEAN, STD)
     with tempfile.TemporaryDirectory() as folder:
         targets = _targets(arch[0], way, engine, example, (Path(folder), batch, steps))
         yield _loop(arch[1], view, targets, engine, steps)
@@ -88,7 +88,7 @@ def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -
     optimizer = make_optimizer(optim, student.parameters())
     return Loop(
         student=student,
-        forward=engine.student(student, normalise(view.batch(0).images, MEAN, STD)),
+        forward=engine.student(student, normalize(view.batch(0).images, MEAN, STD)),
         average=None,
         targets=targets,
         loss=make_loss(TemperedLossConfig(name="kl")),

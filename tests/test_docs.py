@@ -21,7 +21,7 @@ import torch
 import distill.cli
 import distill.commands.visualize
 import patchgen.cli
-from distill.augment import normalise
+from distill.augment import normalize
 from distill.config.schema import TrainConfig
 from distill.models import build_model
 from distill.weights.files import save_weights
@@ -93,7 +93,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(0)
     for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
         pixels = rng.integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)
-        x = normalise(torch.from_numpy(pixels).permute(0, 2, 3, 1), MEAN, STD)
+        x = normalize(torch.from_numpy(pixels).permute(0, 2, 3, 1), MEAN, STD)
         with torch.no_grad():
             labels = model(x).argmax(dim=1).numpy().astype(np.uint8)
         (data / f"{name}.bin").write_bytes(np.column_stack([labels, pixels.reshape(60, -1)]).tobytes())

@@ -1,7 +1,8 @@
-"""Augmentation of a whole batch on the device. Rooms: ``config``, ``geometry``, ``colour``, ``mix``.
+"""Augmentation of a whole batch on the device.
 
-Draws are made on the CPU, so that one seed gives one augmentation on every device; only they travel. Images stay
-uint8 until something needs more.
+``config`` is the config group; ``geometry``, ``color`` and ``mix`` each draw parameters and apply them. Draws are
+made on the CPU, so that one seed gives one augmentation on every device; only the draws are copied to it. Images stay
+uint8 until an operation needs float32.
 """
 
 import dataclasses
@@ -12,31 +13,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.augment.color import Colour, draw_colour
+from distill.augment.color import ColorChange, draw_color
 from distill.augment.config import AugmentConfig, JitterConfig
 from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop, draw_shift
-from distill.augment.mix import Mix, draw_mix
+from distill.augment.mix import CutMix, MixUp, draw_mix
 from distill.runtime.randomness import Stream
 
-__all__ = ["AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalise", "part_of", "view_version"]
+__all__ = ["AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normalize", "part_of", "view_version"]
 
 
 def view_version(config: AugmentConfig) -> int:
-    """The version of the pixels that ``config`` and a seed give: stored logits and checkpoints belong to one.
+    """Return the version of the pixels that ``config`` and a seed give; stored logits and checkpoints name it.
 
-    It goes up, for the configs concerned alone, whenever they would give other pixels. 2: resized crops are bicubic
-    and antialiased, and each sample is jittered in an order of its own.
+    It is raised, only for the configs concerned, when their pixels change. Version 2: resized crops are bicubic and
+    antialiased, and each sample is jittered in its own order.
     """
     return 1 if config.resized_crop is None and config.jitter is None else 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draws:
-    """One batch's augmentation."""
+    """The augmentation of one batch."""
 
     crop: Shift | ResizedCrop
-    colour: Colour | None
-    mix: Mix | None
+    color: ColorChange | None
+    mix: CutMix | MixUp | None
 
 
 def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
@@ -49,26 +50,27 @@ def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
         crop = draw_resized_crop(config.resized_crop, config.flip, batch, size, out, stream)
     return Draws(
         crop=crop,
-        colour=draw_colour(config.jitter, config.grayscale, config.solarize, batch, stream),
+        color=draw_color(config.jitter, config.grayscale, config.solarize, batch, stream),
         mix=draw_mix(config.cutmix_alpha, config.cutmix_box == "sample", config.mixup_alpha, batch, out, stream),
     )
 
 
 def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws:
-    """``draws`` of ``batch`` images for some of them, which ``part`` takes out of (batch, …).
+    """Return ``draws`` of ``batch`` images for the images that ``part`` selects from a tensor (batch, …).
 
-    Mixing asks that they are the same in reverse. What serves the whole batch stays.
+    Mixing pairs image i with image -1 - i, so the selection must be symmetric. Draws of the whole batch are kept.
     """
 
-    def of(value: Any) -> Any:
+    def select(value: Any) -> Any:
         if isinstance(value, Tensor):
             return part(value) if len(value) == batch else value
         if not dataclasses.is_dataclass(value) or isinstance(value, type):
             return value
-        return dataclasses.replace(value, **{f.name: of(getattr(value, f.name)) for f in dataclasses.fields(value)})
+        fields = {field.name: select(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
 
-    parts: Draws = of(draws)
-    return parts
+    selected: Draws = select(draws)
+    return selected
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
@@ -77,20 +79,20 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
     Mixing takes each image's partner from the batch in reverse order.
     """
     out = draws.crop(images)
-    if draws.colour is not None:
-        out = draws.colour(out)
+    if draws.color is not None:
+        out = draws.color(out)
     return out if draws.mix is None else draws.mix(out)
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(B, H, W, 3) in [0, 255] to float32 (B, 3, H, W) in channels-last memory: (x / 255 - mean) / std."""
-    shift, scale = _constants(mean, std, images.device)
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return (x / 255 - mean) / std of images (B, H, W, 3) in [0, 255]: float32 (B, 3, H, W) in channels-last."""
+    shift, scale = _normalization(mean, std, images.device)
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(16)
-def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Made once: a copy to a GPU would wait for it at every step."""
+def _normalization(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return shift and scale on ``device``; cached, because each copy to a GPU would stall the step."""
     with torch.inference_mode(False):
         deviation = torch.tensor(std)
         return (-torch.tensor(mean) / deviation).to(device), (1 / (255.0 * deviation)).to(device)

@@ -1,4 +1,4 @@
-"""Colours of a batch, each image with its own strength: jitter, grayscale, solarize.
+"""Color changes of a batch, each image with its own strength: jitter, grayscale, solarize.
 
 Images are float32 (B, H, W, 3), RGB in [0, 255]. Formulas as torchvision's (torchvision.transforms.v2.functional).
 """
@@ -13,15 +13,16 @@ from distill.augment.config import JitterConfig
 from distill.runtime.randomness import Stream
 
 _GRAY = (0.2989, 0.587, 0.114)
-_TOP = 255.0
+_MAX = 255.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Colour:
-    """One batch's colours. Each tensor but ``order`` is (B,): factors around 1, ``hue`` in turns, the last two bool.
+class ColorChange:
+    """The color changes of one batch.
 
-    ``order`` (B, 4) holds each sample's operations in the order they act, as 0 brightness, 1 contrast, 2 saturation,
-    3 hue; a sample that is not jittered has -1. Without jitter it is (B, 0).
+    Each tensor but ``order`` is (B,): factors around 1, ``hue`` in parts of the circle, the last two bool. ``order``
+    (B, 4) lists each sample's operations in the order they act: 0 brightness, 1 contrast, 2 saturation, 3 hue, or -1
+    where the sample is not jittered. Without jitter it is (B, 0).
     """
 
     order: Tensor
@@ -33,17 +34,17 @@ class Colour:
     solarize: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 or float32 (B, H, W, 3) in [0, 255] to float32 of that shape."""
+        """Change uint8 or float32 images (B, H, W, 3) in [0, 255]; returns float32 of that shape."""
         images = self._jittered(images.to(torch.float32, copy=True))
         images = torch.where(_column(self.grayscale, images), _gray(images), images)
-        inverted = torch.where(images >= 128, _TOP - images, images)
+        inverted = torch.where(images >= 128, _MAX - images, images)
         return torch.where(_column(self.solarize, images), inverted, images)
 
     def _jittered(self, images: Tensor) -> Tensor:
         """Jitter ``images``, float32 (B, H, W, 3), in place.
 
-        The samples that share an operation at one place of the order are taken out, changed together and put back, so
-        that each operation is computed once a sample, whatever the orders.
+        At each position of the order, the samples with the same operation are gathered, changed together and written
+        back, so that each operation is computed once a sample.
         """
         operations: tuple[tuple[Callable[[Tensor, Tensor], Tensor], Tensor], ...] = (
             (_brightness, self.brightness),
@@ -51,19 +52,19 @@ class Colour:
             (_saturation, self.saturation),
             (_hue, self.hue),
         )
-        for at_place in self.order.T:
+        for position in self.order.T:
             for number, (operation, strength) in enumerate(operations):
-                here = (at_place == number).nonzero()[:, 0]
-                if len(here):
-                    rows = here.to(images.device, non_blocking=True)
-                    images[rows] = operation(images[rows], _column(strength[here], images))
+                samples = (position == number).nonzero()[:, 0]
+                if len(samples):
+                    rows = samples.to(images.device, non_blocking=True)
+                    images[rows] = operation(images[rows], _column(strength[samples], images))
         return images
 
 
-def draw_colour(
+def draw_color(
     config: JitterConfig | None, grayscale: float, solarize: float, batch: int, stream: Stream
-) -> Colour | None:
-    """Colours of a batch of ``batch`` images, or None where nothing is asked."""
+) -> ColorChange | None:
+    """Draw the color changes of ``batch`` images; None where the config asks for none."""
     if config is None and not grayscale and not solarize:
         return None
     jitter = config or JitterConfig()
@@ -73,7 +74,7 @@ def draw_colour(
         low, high = max(0.0, 1.0 - strength), 1.0 + strength
         return torch.where(touched, low + (high - low) * stream.uniform(batch), 1.0)
 
-    return Colour(
+    return ColorChange(
         order=_orders(touched, stream) if config else torch.empty(batch, 0, dtype=torch.int64),
         brightness=factor(jitter.brightness),
         contrast=factor(jitter.contrast),
@@ -85,12 +86,12 @@ def draw_colour(
 
 
 def _orders(touched: Tensor, stream: Stream) -> Tensor:
-    """A permutation of the four operations for each ``touched`` sample, -1 for the others: int64 (B, 4)."""
+    """Draw a permutation of the four operations for each ``touched`` sample, -1 for the others: int64 (B, 4)."""
     return torch.where(touched[:, None], stream.uniform(len(touched), 4).argsort(dim=1), -1)
 
 
 def _column(values: Tensor, images: Tensor) -> Tensor:
-    """(B,) as (B, 1, 1, 1) beside ``images``."""
+    """Return (B,) as (B, 1, 1, 1) on the device of ``images``, in their dtype unless bool."""
     kind = values.dtype if values.dtype == torch.bool else images.dtype
     return values.to(images.device, kind, non_blocking=True)[:, None, None, None]
 
@@ -101,11 +102,11 @@ def _gray(images: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return (factor * images + (1 - factor) * other).clamp(0, _TOP)
+    return (factor * images + (1 - factor) * other).clamp(0, _MAX)
 
 
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor).clamp(0, _TOP)
+    return (images * factor).clamp(0, _MAX)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:

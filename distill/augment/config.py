@@ -1,29 +1,34 @@
-"""What happens to a batch before a network sees it: the ``augment`` group of a config."""
+"""The ``augment`` group of a config."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Strength = Annotated[float, Field(ge=0, le=10)]
+Alpha = Annotated[float, Field(ge=0, le=1000)]
+_CUTMIX = "CutMix with its area from Beta(alpha, alpha); 0 switches it off"
+
+
+def _strength(what: str) -> Any:
+    return Field(ge=0, le=10, description=f"s: {what} is multiplied by a factor from [max(0, 1 - s), 1 + s]")
 
 
 class JitterConfig(BaseModel):
-    """Colour jitter: factors uniform in [max(0, 1 - s), 1 + s], hue turned by up to ± ``hue`` of the circle.
+    """Color jitter; strengths and the order of the four operations are drawn for each sample.
 
-    As torchvision's ColorJitter: strengths and the order of the four operations are drawn for each sample.
+    As torchvision's ColorJitter: factors are uniform in [max(0, 1 - s), 1 + s].
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     p: Annotated[Share, Field(description="share of images that are jittered")] = 1.0
-    brightness: Strength = 0.0
-    contrast: Strength = 0.0
-    saturation: Strength = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    brightness: Annotated[float, _strength("brightness")] = 0.0
+    contrast: Annotated[float, _strength("contrast")] = 0.0
+    saturation: Annotated[float, _strength("saturation")] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5, description="hue is turned by up to ± this part of the circle")] = 0.0
 
 
 class AugmentConfig(BaseModel):
-    """What happens to a batch, in this order: crop and flip, colours, mixing."""
+    """What happens to a batch, in this order: crop and flip, colors, mixing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     pad_crop: Annotated[int, Field(ge=0, le=64, description="pixels of black padding before a crop")] = 4
@@ -39,16 +44,16 @@ class AugmentConfig(BaseModel):
     ] = None
     grayscale: Annotated[Share, Field(description="share of images turned gray")] = 0.0
     solarize: Annotated[Share, Field(description="share of images whose values from 128 up are inverted")] = 0.0
-    cutmix_alpha: Annotated[
-        float, Field(ge=0, le=1000, description="CutMix with its area from Beta(alpha, alpha); 0 switches it off")
-    ] = 0.25
+    cutmix_alpha: Annotated[Alpha, Field(description=_CUTMIX)] = 0.25
     cutmix_box: Annotated[Literal["batch", "sample"], Field(description="one box a batch, or one a sample")] = "batch"
     mixup_alpha: Annotated[
-        float, Field(ge=0, le=1000, description="MixUp with its weight from Beta(alpha, alpha); 0 switches it off")
+        Alpha, Field(description="MixUp with its weight from Beta(alpha, alpha); 0 switches it off")
     ] = 0.0
 
     @model_validator(mode="after")
-    def _one_crop(self) -> Self:
+    def _check(self) -> Self:
+        if self.cutmix_box == "sample" and not self.cutmix_alpha:
+            raise ValueError("cutmix_box needs a cutmix_alpha above 0")
         if self.resized_crop is None:
             if self.size is not None:
                 raise ValueError("size needs resized_crop")
@@ -60,12 +65,12 @@ class AugmentConfig(BaseModel):
             raise ValueError("resized_crop replaces pad_crop; set pad_crop to 0")
         return self
 
-    @model_validator(mode="after")
-    def _box_of_what(self) -> Self:
-        if self.cutmix_box == "sample" and not self.cutmix_alpha:
-            raise ValueError("cutmix_box needs a cutmix_alpha above 0")
-        return self
-
     def output_size(self, size: int) -> int:
-        """Pixels a side of what comes out when images of ``size`` pixels go in."""
+        """Return the size in pixels of an augmented image whose input has ``size`` pixels a side."""
         return self.size or size
+
+
+class SupervisedAugmentConfig(AugmentConfig):
+    """As for distillation, but nothing is mixed by default."""
+
+    cutmix_alpha: Annotated[Alpha, Field(description=_CUTMIX)] = 0.0

@@ -1,4 +1,4 @@
-"""Crops and flips of a batch. Draws come from the CPU, images (B, H, W, 3) lie anywhere."""
+"""Crops and flips of a batch of images (B, H, W, 3) on any device; draws are made on the CPU."""
 
 import dataclasses
 import math
@@ -15,9 +15,9 @@ _ATTEMPTS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shift:
-    """Windows of padded images: ``corners`` are their tops and lefts, int64 (B, 2); ``flipped`` (B,) mirrors them.
+    """Windows of padded images: ``corners`` are top and left, int64 (B, 2); ``flipped`` (B,) mirrors them.
 
-    No more than that travels to a GPU: copies of whole index tables would make each step wait for the one before.
+    Only these are copied to a GPU: copies of whole index tables would make each step wait for the one before.
     """
 
     padding: int
@@ -25,16 +25,16 @@ class Shift:
     flipped: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, size, size, 3) to the same."""
+        """Cut the windows out of uint8 images (B, size, size, 3); returns the same shape and dtype."""
         pad, device = self.padding, images.device
         padded = F.pad(images, (0, 0, pad, pad, pad, pad)) if pad else images
         _, height, width, _ = padded.shape
         rows, columns = self.pixels(images.shape[1], device)
-        first = torch.arange(len(images), device=device)[:, None, None] * height
-        return padded.reshape(-1, 3)[(first + rows[:, :, None]) * width + columns[:, None, :]]
+        start = torch.arange(len(images), device=device)[:, None, None] * height
+        return padded.reshape(-1, 3)[(start + rows[:, :, None]) * width + columns[:, None, :]]
 
     def pixels(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the padded images to take, int64 (B, size) each, on ``device``."""
+        """Return the rows and columns of the padded images to take, int64 (B, size) each, on ``device``."""
         positions = torch.arange(size, device=device)
         tops, lefts = self.corners.to(device, non_blocking=True).T[:, :, None]
         flipped = self.flipped.to(device, non_blocking=True)[:, None]
@@ -42,7 +42,7 @@ class Shift:
 
 
 def draw_shift(padding: int, flip: bool, batch: int, stream: Stream) -> Shift:
-    """Windows as large as the images, which are padded with ``padding`` black pixels; mirrored or not."""
+    """Draw windows as large as the images, which are padded with ``padding`` black pixels; half are mirrored."""
     tops = stream.integers(2 * padding + 1, batch)
     lefts = stream.integers(2 * padding + 1, batch)
     flipped = (stream.uniform(batch) < 0.5) & flip
@@ -51,14 +51,14 @@ def draw_shift(padding: int, flip: bool, batch: int, stream: Stream) -> Shift:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResizedCrop:
-    """Boxes (B, 4) of top, left, height, width in pixels to resize to ``size``; ``flipped`` (B,) mirrors."""
+    """Boxes (B, 4) of top, left, height, width in pixels, resized to ``size``; ``flipped`` (B,) mirrors."""
 
     boxes: Tensor
     flipped: Tensor
     size: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) to uint8 (B, size, size, 3): bicubic with antialiasing, as Pillow resizes a crop.
+        """Resize the boxes of uint8 (B, H, W, 3) to uint8 (B, size, size, 3): bicubic, antialiased, as Pillow does.
 
         Columns are resized first, then rows, each rounded to whole values and clipped to 0 … 255. Each pass is one
         batched matrix product with ``cubic_weights``.
@@ -71,37 +71,37 @@ class ResizedCrop:
         across = torch.where(flipped, across.flip(1), across)
         down = cubic_weights(top, tall, height, self.size)  # B size H
         planes = images.permute(0, 3, 1, 2).float().reshape(batch, channels * height, width)
-        narrowed = _to_levels(planes @ across.mT).reshape(batch, channels, height, self.size)
+        narrowed = _round_to_uint8(planes @ across.mT).reshape(batch, channels, height, self.size)
         rows = narrowed.permute(0, 2, 3, 1).reshape(batch, height, self.size * channels)
-        return _to_levels(down @ rows).reshape(batch, self.size, self.size, channels).to(torch.uint8)
+        return _round_to_uint8(down @ rows).reshape(batch, self.size, self.size, channels).to(torch.uint8)
 
 
 def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tensor:
-    """Weights that resize a part of a row of ``pixels`` pixels to ``out`` pixels: float32 (B, out, pixels).
+    """Return the weights that resize a part of a row of ``pixels`` pixels to ``out``: float32 (B, out, pixels).
 
     The part begins at pixel ``start`` and is ``length`` pixels long, each (B,) of whole numbers; pixels outside of it
     weigh nothing. Each output pixel's weights sum to 1. The kernel is the cubic of Keys (1981) with a = -0.5, made
     wider where the part is shrunk: that of Pillow and of torchvision with ``antialias=True``.
     """
     start, length = start[:, None, None], length[:, None, None]
-    centres = (torch.arange(out, device=start.device) + 0.5)[:, None] * (length / out)  # B out 1
-    places = torch.arange(pixels, device=start.device) - start  # B 1 pixels
-    x = ((places + 0.5 - centres) / (length / out).clamp(min=1)).abs()
-    inner, outer = x.clamp(max=1), x.clamp(1, 2)  # where the other one acts, each piece of the kernel is 0
+    centers = (torch.arange(out, device=start.device) + 0.5)[:, None] * (length / out)  # B out 1
+    positions = torch.arange(pixels, device=start.device) - start  # B 1 pixels
+    x = ((positions + 0.5 - centers) / (length / out).clamp(min=1)).abs()
+    inner, outer = x.clamp(max=1), x.clamp(1, 2)  # each piece of the kernel is 0 in the range of the other
     weights = (1.5 * inner - 2.5) * inner.square() + 1 + ((2.5 - 0.5 * outer) * outer - 4) * outer + 2
-    weights = weights * ((places >= 0) & (places < length))
+    weights = weights * ((positions >= 0) & (positions < length))
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def _to_levels(values: Tensor) -> Tensor:
-    """Float values as whole ones from 0 to 255, changed in place."""
+def _round_to_uint8(values: Tensor) -> Tensor:
+    """Round float values to 0 … 255 in place; the dtype stays float."""
     return values.clamp_(0, 255).round_()
 
 
 def draw_resized_crop(
     area: tuple[float, float], flip: bool, batch: int, size: int, out: int, stream: Stream
 ) -> ResizedCrop:
-    """Boxes with ``area`` of the image and an aspect of 3/4 to 4/3, the whole image where ten draws do not fit.
+    """Draw boxes with ``area`` of the image and an aspect of 3/4 to 4/3; the whole image where ten draws do not fit.
 
     As RandomResizedCrop of torchvision (Szegedy et al. 2015, arXiv 1409.4842).
     """
@@ -110,9 +110,9 @@ def draw_resized_crop(
     aspects = torch.exp(low + (high - low) * stream.uniform(batch, _ATTEMPTS))
     widths, heights = (areas * aspects).sqrt().round(), (areas / aspects).sqrt().round()
     fits = (widths >= 1) & (widths <= size) & (heights >= 1) & (heights <= size)
-    first = fits.int().argmax(dim=1, keepdim=True)  # the first that fits, or 0
+    attempt = fits.int().argmax(dim=1, keepdim=True)  # the first that fits, or 0
     found = fits.any(dim=1)
-    w, h = (torch.where(found, sides.gather(1, first)[:, 0], float(size)) for sides in (widths, heights))
+    w, h = (torch.where(found, sides.gather(1, attempt)[:, 0], float(size)) for sides in (widths, heights))
     corner = stream.uniform(batch, 2)
     top, left = (corner[:, 0] * (size - h + 1)).floor(), (corner[:, 1] * (size - w + 1)).floor()
     flipped = (stream.uniform(batch) < 0.5) & flip

@@ -1,5 +1,7 @@
-"""CutMix and MixUp of a batch with itself in reverse order. Both networks see the mixed pixels; labels are not mixed
-in distillation, for the teacher looks at the mixture."""
+"""CutMix and MixUp of a batch with itself in reverse order.
+
+Teacher and student see the same mixed pixels, so distillation mixes no labels.
+"""
 
 import dataclasses
 
@@ -11,12 +13,12 @@ from distill.runtime.randomness import Stream
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutMix:
-    """Boxes (1 or B, 4) of top, bottom, left, right in pixels, which come from the partner; one serves all."""
+    """Boxes of top, bottom, left, right in pixels, filled from the partner: int64 (B, 4), or (1, 4) for all."""
 
     boxes: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) of any dtype to the same."""
+        """Mix images (B, H, W, 3) of any dtype; returns the same shape and dtype."""
         if len(self.boxes) == 1:
             top, bottom, left, right = self.boxes[0].tolist()
             mixed = images.clone()
@@ -30,34 +32,31 @@ class CutMix:
         return torch.where(inside, images.flip(0), images)
 
     def kept(self, batch: int, size: int) -> Tensor:
-        """Share of each image's pixels that are its own: float64 (batch,)."""
+        """Return the share of each image's pixels that are its own: float64 (batch,)."""
         top, bottom, left, right = self.boxes.T
         return (1 - (bottom - top) * (right - left) / (size * size)).double().expand(batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixUp:
-    """Weight of each image against its partner's."""
+    """The ``weight`` of each image in its mixture; its partner has 1 - ``weight``."""
 
     weight: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) to float32 of that shape."""
+        """Mix images (B, H, W, 3); returns float32 of that shape."""
         wide = images.float()
         return torch.lerp(wide.flip(0), wide, self.weight)
 
     def kept(self, batch: int, size: int) -> Tensor:
-        """Share of each mixture that is its first image: float64 (batch,)."""
+        """Return the share of each mixture that is the image itself: float64 (batch,)."""
         return torch.full((batch,), self.weight, dtype=torch.float64)
-
-
-Mix = CutMix | MixUp
 
 
 def draw_mix(
     cutmix_alpha: float, per_sample: bool, mixup_alpha: float, batch: int, size: int, stream: Stream
-) -> Mix | None:
-    """How a batch is mixed; where both are asked for, each with probability 1/2."""
+) -> CutMix | MixUp | None:
+    """Draw how a batch is mixed; where both kinds are configured, each has probability 1/2."""
     if mixup_alpha and (not cutmix_alpha or stream.word() % 2):
         return MixUp(weight=float(stream.beta(mixup_alpha, 1)))
     if not cutmix_alpha:
@@ -66,7 +65,7 @@ def draw_mix(
 
 
 def _boxes(alpha: float, count: int, size: int, stream: Stream) -> Tensor:
-    """Boxes of 1 - λ of the area around uniform centres, cut at the border (Yun et al. 2019, arXiv 1905.04899)."""
+    """Draw boxes with 1 - λ of the area around uniform centers, cut at the border (Yun 2019, arXiv 1905.04899)."""
     kept = stream.beta(alpha, count)
     halves = (size * (1.0 - kept).sqrt()).long() // 2
     rows, columns = stream.integers(size, 2, count)

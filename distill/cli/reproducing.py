@@ -83,15 +83,15 @@ def reproduce(
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
     from distill.commands.reproduce import check_folder, list_devices  # noqa: PLC0415
-    from distill.tables.costs import describe_cost, price_of_sets, prices  # noqa: PLC0415
-    from distill.tables.options import Wish  # noqa: PLC0415
+    from distill.tables.costs import describe_cost, estimate_jobs  # noqa: PLC0415
+    from distill.tables.options import TableOptions  # noqa: PLC0415
     from distill.tables.plan import make_plan  # noqa: PLC0415
     from distill.tables.schema import parse_table  # noqa: PLC0415
 
     name, text = presets.read(presets.TABLES, table)
     out = out or Path("tables") / name
     parsed = parse_table(text, table)
-    wish = Wish(
+    options = TableOptions(
         name=Path(table).name,
         inputs=inputs,
         teachers=teachers,
@@ -104,24 +104,26 @@ def reproduce(
         folder=Path(table).parent if Path(table).is_file() else Path(),
     )
     devices = list_devices(device)
-    plan = make_plan(parsed, wish, only)
-    for options, rows in plan.skipped.items():
-        say(f"left out: {counted(rows, 'row')}, for want of {options}")
+    plan = make_plan(parsed, options, only)
+    for missing, rows in plan.skipped.items():
+        say(f"left out: {counted(rows, 'row')}, because {missing} is missing")
     check_folder(plan, out)
-    found = prices(plan, out, devices[0])
-    for line in describe_cost(plan, found, price_of_sets(plan, out), out, devices):
+    costs = estimate_jobs(plan, out, devices[0])
+    for line in describe_cost(plan, costs, out, devices):
         (click.echo if only_estimate else say)(printable(line))
     if not only_estimate:
-        _run(plan, out, devices, found.costs)
+        _run(plan, out, devices, costs)
 
 
-def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost]") -> None:
-    """Run a table's jobs, and print what came of them."""
+def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost | str]") -> None:
+    """Run a table's jobs, and print the results."""
     from distill.commands.reproduce import reproduce as run_table  # noqa: PLC0415 - it loads torch
+    from distill.training.cost_estimate import Cost  # noqa: PLC0415
 
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
     try:
-        done = run_table(plan, out, devices, costs, say)
+        measured = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
+        done = run_table(plan, out, devices, measured, say)
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("stopped; run the same command again to go on") from stop
     for line in done.lines:

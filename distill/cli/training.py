@@ -70,7 +70,7 @@ def train(
     from distill.config.schema import Config, parse_config  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
-    from distill.training.seeds import check_seeds_folder, require_same_origin  # noqa: PLC0415
+    from distill.training.seeds import check_seeds_folder, require_same_identity  # noqa: PLC0415
     from manifests.patchset import open_folder  # noqa: PLC0415
 
     name, text = presets.read(presets.CONFIGS, config_name)
@@ -102,7 +102,7 @@ def train(
         f"student {first.student.arch}",
         "student_",
         FOLLOWS_TRAIN + photo_option(open_folder(patches).manifest),
-        lambda folder: require_same_origin(folder, first, known_digests(first, patches)),
+        lambda folder: require_same_identity(folder, first, known_digests(first, patches)),
         resume=resume,
     )
 
@@ -137,7 +137,7 @@ def train_teacher(
     from distill.commands.train_teacher import known_digests, teach  # noqa: PLC0415
     from distill.config.schema import SupervisedConfig, parse_config  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
-    from distill.training.seeds import require_same_origin  # noqa: PLC0415
+    from distill.training.seeds import require_same_identity  # noqa: PLC0415
 
     name, text = presets.read(presets.CONFIGS, config_name)
     settings = with_files(settings, eval_data=eval_data)
@@ -159,7 +159,7 @@ def train_teacher(
         first.network.arch,
         "",
         FOLLOWS_TEACHER,
-        lambda folder: require_same_origin(folder, first, known_digests(first, data)),
+        lambda folder: require_same_identity(folder, first, known_digests(first, data)),
         resume=resume,
     )
 
@@ -183,7 +183,7 @@ def _run_all(
     ``following`` is the command that may follow, with a place for the run directory; ``check_origin`` refuses a
     folder whose seeds have no mean with those to come.
     """
-    from distill.training.seeds import check_seeds_folder, summarise  # noqa: PLC0415
+    from distill.training.seeds import check_seeds_folder, summarize_seeds  # noqa: PLC0415
     from distill.training.session import InterruptedRun  # noqa: PLC0415
 
     if out is None:
@@ -208,7 +208,7 @@ def _run_all(
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
     if ranks.first:
-        click.echo(summarise(out, summaries, prefix))
+        click.echo(summarize_seeds(out, summaries, prefix))
         _write_page(out)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.augment import normalise
+from distill.augment import normalize
 from distill.commands.train import open_judge, open_view
 from distill.config.schema import Config
 from distill.data.batches import View
@@ -190,7 +190,7 @@ def _write_file(
 def _logits(view: View, targets: LiveTeacher, teacher: Teacher, step: int) -> Tensor:
     """What a live teacher says of ``step``: (B, classes), on the CPU."""
     batch = view.batch(step)
-    return targets(batch, normalise(batch.images, teacher.mean, teacher.std)).cpu()
+    return targets(batch, normalize(batch.images, teacher.mean, teacher.std)).cpu()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

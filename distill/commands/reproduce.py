@@ -1,4 +1,4 @@
-"""Wiring of ``distill reproduce``: a table's jobs are made, priced and run, and the page is written as they end."""
+"""The command ``distill reproduce``: run the jobs of a table, and write its page whenever one ends."""
 
 import dataclasses
 import platform
@@ -10,12 +10,11 @@ import torch
 
 from distill.errors import DistillError, Say
 from distill.runtime.device import pick_device, processor
-from distill.tables import redaction
 from distill.tables.jobs import Job
-from distill.tables.options import Wish
+from distill.tables.options import TableOptions, variable
 from distill.tables.page import Page, html, markdown, text
 from distill.tables.plan import Plan
-from distill.tables.records import require_own, write_marker
+from distill.tables.records import require_same_table, write_table_file
 from distill.tables.results import collect, done_commands
 from distill.tables.runner import Events, run_jobs, samples_seen
 from distill.training.cost_estimate import Cost
@@ -27,7 +26,7 @@ MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduced:
-    """What came of a table: what each row reached, a line each; what went wrong, by job; and where the page is."""
+    """The outcome of a table: a line for each row, the errors of failed jobs by name, and the path of the page."""
 
     lines: list[str]
     failed: dict[str, str]
@@ -35,10 +34,10 @@ class Reproduced:
 
 
 def list_devices(device: str) -> list[str]:
-    """The devices that share the work: those named with commas; for ``auto`` every GPU, or the CPU.
+    """Return the devices that share the work: those named with commas; for ``auto`` every GPU, or the CPU.
 
     Raises:
-        DistillError: one is not there.
+        DistillError: a device does not exist, or is named twice.
     """
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
@@ -51,18 +50,18 @@ def list_devices(device: str) -> list[str]:
 
 
 def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> Reproduced:
-    """Run the chosen jobs of ``plan`` in ``out``; the page is written anew whenever a job ends.
+    """Run the chosen jobs of ``plan`` in ``out``; the page is written again whenever a job ends.
 
     Raises:
-        DistillError: ``out`` is something else's or cannot be written.
-        KeyboardInterrupt: the user stopped it; the same call goes on.
+        DistillError: ``out`` holds something else, or cannot be written.
+        KeyboardInterrupt: the user stopped it; the same call continues.
     """
     try:
         check_folder(plan, out)
         out.mkdir(parents=True, exist_ok=True)
         with hold_folder(out):
             remove_parts(out)
-            write_marker(out, plan.wish)
+            write_table_file(out, plan.options)
             failed = _run(plan, out, devices, costs, say)
             lines = _write_page(plan, out, devices)
     except BlockingIOError as error:
@@ -73,13 +72,13 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
 
 
 def check_folder(plan: Plan, out: Path) -> None:
-    """Make sure that ``out`` is free, or has this table; nothing is written.
+    """Check that ``out`` is empty, or holds this table; nothing is written.
 
     Raises:
-        DistillError: it is something else's, or cannot be read.
+        DistillError: it holds something else, or cannot be read.
     """
     try:
-        require_own(out, plan.wish, plan.jobs.values())
+        require_same_table(out, plan.options, plan.jobs.values())
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
 
@@ -89,44 +88,46 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], s
     whole = max(round(sum(cost.seconds for cost in costs.values())), 1)
     with progress_bar("seconds of training, as estimated", whole) as update:
 
-        def ended(job: Job, wrong: str | None) -> None:
+        def ended(job: Job, error: str | None) -> None:
             nonlocal ended_seconds
             ended_seconds += costs[job.name].seconds if job.name in costs else 0
-            if wrong is not None:
-                say(printable(f"{job.name}: {wrong}"))
+            if error is not None:
+                say(printable(f"{job.name}: {error}"))
             _write_page(plan, out, devices)
 
-        def passed(running: list[Job]) -> None:
+        def waited(running: list[Job]) -> None:
             parts = [_seconds_done(job, costs[job.name], out) for job in running if job.name in costs]
             update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
 
-        events = Events(began=lambda job: say(printable(f"$ {job.command}")), ended=ended, passed=passed)
+        events = Events(started=lambda job: say(printable(f"$ {job.command}")), ended=ended, waited=waited)
         return run_jobs(plan.chosen, out, devices, events)
 
 
 def _seconds_done(job: Job, cost: Cost, out: Path) -> float:
-    """Of a training's estimated time, that for the samples it has seen."""
+    """Return the part of a training's estimated seconds that its samples so far stand for."""
     return min(samples_seen(out, job) / cost.images_per_second, cost.seconds)
 
 
 def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
-    lines = collect(plan.table, plan.wish, out)
-    lines = [dataclasses.replace(line, state=redaction.text(line.state, plan.wish)) for line in lines]
+    rows = collect(plan.table, plan.options, out)
+    rows = [dataclasses.replace(row, state=plan.options.redact_text(row.state)) for row in rows]
     page = Page(
         table=plan.table,
-        lines=lines,
-        command=redaction.whole_command(plan.wish, plan.only),
-        facts=_facts(plan.wish, devices),
+        rows=rows,
+        command=plan.options.command(plan.only),
+        facts=_facts(plan.options, devices),
         commands=done_commands(plan.table, out),
     )
     write_atomically(out / MARKDOWN_NAME, markdown(page).encode("utf-8", "backslashreplace"))
     write_atomically(out / HTML_NAME, html(page).encode("utf-8", "backslashreplace"))
-    return text(lines)
+    return text(rows)
 
 
-def _facts(wish: Wish, devices: list[str]) -> list[tuple[str, str]]:
+def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
     versions = [f"distill {metadata.version('single-image-distillation')}", f"torch {torch.__version__}"]
-    inputs = [(redaction.variable(name), _describe_input(path, wish)) for name, path in sorted(wish.given())]
+    inputs = [
+        (variable(name), _describe_input(path, options)) for name, path in sorted(options.given_paths().items())
+    ]
     return [
         *inputs,
         ("versions", ", ".join([*versions, f"Python {platform.python_version()}"])),
@@ -134,7 +135,7 @@ def _facts(wish: Wish, devices: list[str]) -> list[tuple[str, str]]:
     ]
 
 
-def _describe_input(path: Path, wish: Wish) -> str:
-    """An input's name and SHA-256: a page is mailed, and paths tell of its writer's machine."""
-    digest = wish.digests.get(path)
+def _describe_input(path: Path, options: TableOptions) -> str:
+    """Return an input's name and SHA-256, without its folder: pages are shared."""
+    digest = options.digests.get(path)
     return path.name if digest is None else f"{path.name}, SHA-256 {digest}"

@@ -44,7 +44,7 @@ from distill.training.run_dir import (
     new_network,
     run_directory,
 )
-from distill.training.seeds import Known
+from distill.training.seeds import KnownDigests
 from distill.training.trainer import Loop
 from manifests import PatchSet
 from manifests.patchset import open_folder
@@ -139,7 +139,7 @@ def _train(config: Config, shards: Path, out: Path, device: torch.device, say: S
     return ranks.from_first(lambda: finish(loop, progress, out, STUDENT_NAME, network, verdict, origin))
 
 
-def known_digests(config: Config, shards: Path) -> Known:
+def known_digests(config: Config, shards: Path) -> KnownDigests:
     """Digests of what a run of ``config`` on the set in ``shards`` is made from and judged on."""
     manifest = open_folder(shards).manifest
 

@@ -34,7 +34,7 @@ from distill.training.run_dir import (
     new_network,
     run_directory,
 )
-from distill.training.seeds import Known
+from distill.training.seeds import KnownDigests
 from distill.training.trainer import Loop
 from distill.weights.files import Triple
 from distill.weights.load import outline_of
@@ -99,7 +99,7 @@ def teach(
         return ranks.from_first(lambda: finish(loop, progress, out, TEACHER_NAME, network, verdict, origin))
 
 
-def known_digests(config: SupervisedConfig, data: Path) -> Known:
+def known_digests(config: SupervisedConfig, data: Path) -> KnownDigests:
     """Digests of what a run of ``config`` on ``data`` is made from and judged on."""
 
     def evaluation() -> str | None:

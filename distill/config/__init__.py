@@ -1,1 +1,1 @@
-"""Configuration: its schema, packaged presets, overrides and reference."""
+"""Configs of runs: schema, packaged presets, overrides and the reference of keys."""

@@ -1,4 +1,4 @@
-"""YAML files that come with the package, by name, and a user's own by path."""
+"""Packaged YAML files (configs and tables) by name, and a user's own by path."""
 
 import difflib
 import os
@@ -8,28 +8,28 @@ from distill.errors import DistillError
 from manifests.support.files import read_regular_file
 
 CONFIGS, TABLES = "configs", "tables"
-"""Kinds of files that come with the package."""
+"""Kinds of packaged files."""
 MAX_BYTES = 1 << 20
 _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = {CONFIGS: _PACKAGE / "configs", TABLES: _PACKAGE / "tables" / "definitions"}
 
 
 def names(folder: str) -> list[str]:
-    """Names of the YAML files in ``folder`` of the package."""
+    """Return the names of the packaged files of a kind, ``CONFIGS`` or ``TABLES``."""
     return sorted(_paths(folder))
 
 
 def text(folder: str, name: str) -> str:
-    """One of them, comments and all; ``folder`` is named after what its files are.
+    """Return the YAML text of a packaged file, with its comments.
 
     Raises:
-        DistillError: there is none of that name.
+        DistillError: there is no file of that name; the message suggests the nearest.
     """
-    what, held, bare = folder.removesuffix("s"), names(folder), name.removesuffix(".yaml")
-    if bare not in held:
-        near = difflib.get_close_matches(bare, held, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(held)}"
-        raise DistillError(f"{what} {name!r}: no such file and no packaged {what}; {hint}")
+    kind, known, bare = folder.removesuffix("s"), names(folder), name.removesuffix(".yaml")
+    if bare not in known:
+        near = difflib.get_close_matches(bare, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise DistillError(f"{kind} {name!r}: no such file and no packaged {kind}; {hint}")
     return _paths(folder)[bare].read_text(encoding="utf-8")
 
 
@@ -38,12 +38,12 @@ def _paths(folder: str) -> dict[str, Path]:
 
 
 def headline(folder: str, name: str) -> str:
-    """What one is for: the beginning of its first comment."""
+    """Return what a packaged file is for: its first comment up to a colon."""
     return text(folder, name).splitlines()[0].removeprefix("#").split(":")[0].strip()
 
 
 def read(folder: str, name_or_path: str) -> tuple[str, str]:
-    """A short name and the YAML text: of a file where there is one, else of the packaged one.
+    """Return the short name and YAML text of the file at a path if there is one, else of the packaged file.
 
     Raises:
         DistillError: neither exists, or the file cannot be read.

@@ -1,11 +1,14 @@
-"""A run's configuration: YAML in, one frozen value out; unknown keys are refused with the nearest known one."""
+"""The configs of ``distill train`` and ``distill train-teacher``: YAML in, one frozen value out.
+
+The groups ``teacher``, ``loss``, ``augment``, ``optim`` and ``data`` are defined beside the component that uses them.
+"""
 
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from distill.augment import AugmentConfig
-from distill.config.overrides import lay_over
+from distill.augment.config import AugmentConfig, SupervisedAugmentConfig
+from distill.config.overrides import apply_settings
 from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.errors import DistillError
 from distill.optim import OptimConfig
@@ -34,41 +37,42 @@ class _NetworkGroup(_Group):
     ] = None
 
     def described(self) -> dict[str, Any]:
-        """What a weight file says of such a network: ``arch``, and ``bn_eps`` where it is set."""
+        """Return what a weight file records of such a network: ``arch``, and ``bn_eps`` where it is set."""
         return {"arch": self.arch} | ({} if self.bn_eps is None else {"bn_eps": self.bn_eps})
 
 
 class StudentConfig(_NetworkGroup):
-    """The network that learns; classes and normalisation are its teacher's."""
+    """The network that learns; its classes and normalization are its teacher's."""
 
 
 def _on_or_off(value: Any) -> Any:
-    """YAML reads a bare ``on`` or ``off`` as a truth value."""
+    """Return the text ``on`` or ``off`` that YAML read as a bool."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class TrainConfig(_Group):
-    """How long, and in which arithmetic. Give ``samples`` or ``epochs``."""
+    """How long to train, and in which precision. Give ``samples`` or ``epochs``."""
 
-    samples: Annotated[int | None, Field(ge=1, le=10**15, description="patches seen in all")] = None
-    epochs: Annotated[float | None, Field(gt=0, le=10**7, description="times the set is seen")] = None
+    samples: Annotated[int | None, Field(ge=1, le=10**15, description="training samples in all")] = None
+    epochs: Annotated[float | None, Field(gt=0, le=10**7, description="passes over the training set")] = None
     precision: Annotated[
         PrecisionChoice,
-        Field(description="half where the device computes in it, unless told; the student's weights are fp32"),
+        Field(description="auto: 16 bits where the device supports it; the student's weights are fp32"),
     ] = "auto"
     compile: Annotated[
         Compile,
         BeforeValidator(_on_or_off),
-        Field(description="both networks on a GPU and in long runs, unless told"),
+        Field(description="torch.compile of both networks; auto: on a GPU, in long runs"),
     ] = "auto"
-    seed: Annotated[int, Field(ge=0, lt=2**53, description="of the first weights, and of the view")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**53, description="of initial weights, sample order and augmentation")] = 0
     ema: Annotated[
-        float | None, Field(gt=0, lt=1, description="decay a step of an average of the weights, which is the result")
+        float | None,
+        Field(gt=0, lt=1, description="decay a step of a moving average of the weights, which is then the result"),
     ] = None
-    checkpoint_seconds: Annotated[float, Field(gt=0, description="time between checkpoints")] = 120.0
+    checkpoint_seconds: Annotated[float, Field(gt=0, description="seconds between checkpoints")] = 120.0
     log_steps: Annotated[int, Field(ge=1, description="steps between lines of metrics.jsonl")] = 50
     tensorboard: Annotated[
-        bool, Field(description="also log for TensorBoard, in the run directory's tensorboard/; it must be installed")
+        bool, Field(description="also log to tensorboard/ in the run directory; TensorBoard must be installed")
     ] = False
 
     @model_validator(mode="after")
@@ -78,10 +82,10 @@ class TrainConfig(_Group):
         return self
 
     def steps(self, n: int, batch_size: int) -> int:
-        """Whole batches in the asked number of samples, with ``n`` an epoch.
+        """Return the number of steps: whole batches in the run's samples, where an epoch has ``n`` samples.
 
         Raises:
-            DistillError: there is none.
+            DistillError: the run is shorter than one batch.
         """
         samples = self.samples if self.samples is not None else round(float(self.epochs or 0) * n)
         if samples < batch_size:
@@ -93,17 +97,17 @@ class TrainConfig(_Group):
 
 
 class EvalConfig(_Group):
-    """Labelled data that judges the networks; it never trains them."""
+    """Labelled data to evaluate the networks on; it is never trained on."""
 
-    data: Annotated[HomePath | None, Field(description="--eval sets it")] = None
+    data: Annotated[HomePath | None, Field(description="folder or file of labelled images; --eval sets it")] = None
     every: Annotated[int, Field(ge=0, description="samples between evaluations; 0: at the end only")] = 0
 
 
 class PaperConfig(_Group):
-    """What a publication reports for this config, for reports to show beside what a run reached; nothing else."""
+    """What a publication reports for this config; reports show it beside the run's result."""
 
     source: Annotated[str, Field(max_length=200, description="publication and table")]
-    samples: Annotated[int | None, Field(ge=1, le=2**53, description="that its student saw")] = None
+    samples: Annotated[int | None, Field(ge=1, le=2**53, description="training samples of its student")] = None
     teacher_top1: Annotated[float | None, Field(ge=0, le=100, description="percent")] = None
     student_alone_top1: Annotated[float | None, Field(ge=0, le=100, description="percent, trained from labels")] = (
         None
@@ -116,7 +120,7 @@ class _Run(_Group):
     command: ClassVar[str]
 
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML that ``parse_config`` reads back to an equal value."""
+        """Return the resolved config as YAML that ``parse_config`` reads back to an equal value."""
         return dump_yaml(self.model_dump(mode="json", exclude_none=True))
 
 
@@ -136,29 +140,21 @@ class Config(_Run):
 
 
 class NetworkConfig(_NetworkGroup):
-    """The network that is taught from labels."""
+    """The network that is trained from labels."""
 
-    num_classes: Annotated[int, Field(ge=2, le=100_000)]
+    num_classes: Annotated[int, Field(ge=2, le=100_000, description="outputs of the network")]
     mean: Annotated[MeanTriple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
     std: Annotated[StdTriple | None, Field(description="of RGB in [0, 1]; default: the training images'")] = None
 
 
 class LabelConfig(_Group):
-    """How labels become targets of cross-entropy."""
+    """How labels become targets of the cross-entropy."""
 
     smoothing: Annotated[float, Field(ge=0, lt=1, description="spread evenly over all classes")] = 0.0
 
 
-class SupervisedAugmentConfig(AugmentConfig):
-    """As for distillation, but nothing is mixed unless asked for."""
-
-    cutmix_alpha: Annotated[
-        float, Field(ge=0, le=1000, description="CutMix with its area from Beta(alpha, alpha); 0 switches it off")
-    ] = 0.0
-
-
 class SupervisedConfig(_Run):
-    """Everything ``distill train-teacher`` needs."""
+    """Everything a supervised run needs, grouped by the component that uses it."""
 
     command = "distill train-teacher"
     network: NetworkConfig
@@ -177,11 +173,11 @@ C = TypeVar("C", bound=_Run)
 def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C]) -> C:
     """Parse YAML text as a config of type ``model``, with ``overrides`` of dotted keys such as ``optim.lr``.
 
-    ``where`` is what errors call it: its packaged name, or its file as the user gave it.
+    ``where`` names the config in errors: its packaged name, or its file as the user gave it.
 
     Raises:
-        DistillError: not YAML, or a key missing, unknown or ill-typed; unknown ones get the nearest known. Or the
-            overrides contradict themselves.
+        DistillError: the text is not YAML; a key is missing, unknown (the nearest known is suggested) or ill-typed;
+            or the overrides contradict themselves.
     """
     try:
         value = parse_yaml(text)
@@ -192,7 +188,7 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
     if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
         raise DistillError(f"config {where}: is a config of {other.command}; this is {model.command}")
-    lay_over(value, overrides)
+    apply_settings(value, overrides)
     try:
         return model.model_validate(read_counts(value, model))
     except ValidationError as error:

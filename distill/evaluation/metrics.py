@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.augment import normalise
+from distill.augment import normalize
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
 from distill.runtime.distributed import ALONE, Ranks
@@ -36,7 +36,7 @@ def logits_of(
     outputs = {}
     for number, images in enumerate(data.images.split(BATCH)):
         if number % ranks.world == ranks.rank:
-            x = normalise(images.to(device), mean, std)
+            x = normalize(images.to(device), mean, std)
             x = x if dtype is None else x.to(dtype)
             outputs[number] = model(x).float().cpu()
     model.train(was_training)

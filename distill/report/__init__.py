@@ -1,7 +1,7 @@
-"""A report: what runs reached, from what and how, as one HTML page that needs nothing else.
+"""A report: what runs reached, from which data and how, as one self-contained HTML page.
 
-``collect`` reads run directories, ``compare`` sets them side by side, ``chart`` and ``pictures`` draw, ``page`` says
-what stands where, and ``page.html.j2`` is the page itself; ``files`` is what the files of a run hold.
+``run_files`` are the schemas of a run's files; ``collect`` reads run directories; ``compare`` puts several side by
+side; ``chart`` and ``pictures`` draw; ``summary_text`` describes a run in words; ``page`` renders ``page.html.j2``.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distill.errors import DistillError
 from distill.report.collect import RunRecord, find_runs, read_run
-from distill.report.compare import lines
+from distill.report.compare import text_lines
 from distill.report.page import render
 from distill.report.pictures import read_photos
 from manifests.support.files import describe_os_error, write_atomically
@@ -19,42 +19,42 @@ REPORT_NAME = "report.html"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Where a page lies, and what its runs reached: a line each."""
+    """The path of a report, and a line of text for each run."""
 
     path: Path
     lines: list[str]
 
 
 def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> Report:
-    """Write a page over the run directories ``paths``, or those in them.
+    """Write a report over the run directories ``paths``, or the run directories in them.
 
-    Without ``out`` that is ``report.html`` in the run directory, or in the folder that holds several runs. ``images``
-    are photos of the runs' sets, over which outlines of patches are drawn.
+    ``out`` defaults to ``report.html`` in the only path. ``images`` are source photos of the runs' sets, to draw the
+    outlines of patches on.
 
     Raises:
-        DistillError: nothing is there, a run that was named is damaged, or all in a folder are, a photo belongs to no
-            set, or the page cannot be written.
+        DistillError: a path holds no run, a run that is named itself (or every run of a folder) is damaged, a photo
+            belongs to no set, or the report cannot be written.
     """
-    records, unread = _read(paths)
+    records, errors = _read(paths)
     if out is None:
         if len(paths) > 1:
-            raise DistillError("several folders are given; say with --out where their report goes")
+            raise DistillError("several folders are given; give --out, the path of their report")
         out = paths[0] / REPORT_NAME
     if out.is_dir():
         raise DistillError(f"{out}: is a folder; give --out the name of a file")
-    known = {source.sha256 for record in records if record.manifest for source in record.manifest.sources}
-    page = render(records, read_photos(images, known), unread)
+    sources = {source.sha256 for record in records if record.manifest for source in record.manifest.sources}
+    page = render(records, read_photos(images, sources), errors)
     try:
-        write_atomically(out, page.encode("utf-8", "backslashreplace"))  # a file name may be no UTF-8
+        write_atomically(out, page.encode("utf-8", "backslashreplace"))  # file names may not be UTF-8
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
-    return Report(path=out, lines=[*lines(records), *unread])
+    return Report(path=out, lines=[*text_lines(records), *errors])
 
 
 def _read(paths: list[Path]) -> tuple[list[RunRecord], list[str]]:
-    """Every run once, and what is wrong with those in a folder that cannot be read."""
+    """Return every run once, and the errors of those in a folder that cannot be read."""
     records: dict[Path, RunRecord] = {}
-    unread = []
+    errors = []
     for path in paths:
         for folder in find_runs(path):
             try:
@@ -62,7 +62,7 @@ def _read(paths: list[Path]) -> tuple[list[RunRecord], list[str]]:
             except DistillError as error:
                 if folder == path:
                     raise
-                unread.append(str(error))
+                errors.append(str(error))
     if not records:
-        raise DistillError(unread[0])
-    return list(records.values()), unread
+        raise DistillError(errors[0])
+    return list(records.values()), errors

@@ -1,6 +1,6 @@
-"""Run directories in, what a report shows of them out. Whatever a run lacks, because it goes on yet, is None.
+"""Read run directories. What a run does not have yet is None.
 
-A run directory may come from another lab, or from a version before this one: each file is checked as it is read.
+A run directory may be untrusted, or from an earlier version: every file is validated as it is read.
 """
 
 import dataclasses
@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import DistillError
-from distill.report.run_files import Classes, NetworkPart, Place, Places, RunConfig, Summary
+from distill.report.run_files import Classes, RunConfig, SamplePatch, SamplePatches, Summary
 from distill.training.patch_sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
-from distill.training.provenance import origin
 from distill.training.run_dir import CLASSES_NAME
+from distill.training.run_identity import run_identity
 from distill.training.session import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from manifests.errors import PatchSetError
 from manifests.format.canonical_json import parse_json
@@ -25,14 +25,16 @@ from manifests.support.yaml_core import parse_yaml
 NEURONS_PREFIX = "neurons-"
 MAX_BYTES = 64 << 20
 MAX_NUMBER = 1e100
-"""No figure of a run comes near it, and a chart's arithmetic stays finite below."""
+"""Larger numbers in a log are dropped, so that the arithmetic of charts stays finite."""
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A run directory, read. ``text`` is its config as it stands; ``rows`` are the lines of its log.
+    """The content of a run directory. ``text`` is the config file; ``rows`` are the lines of the log.
 
-    ``places`` are of the patches in ``sheet``, a PNG; ``neurons`` are PNGs by the network they are of.
+    ``sheet`` is a PNG of ``sample_patches``; ``neurons`` are PNGs by network name.
     """
 
     folder: Path
@@ -43,61 +45,49 @@ class RunRecord:
     classes: Classes | None
     manifest: Manifest | None
     sheet: bytes | None
-    places: list[Place]
+    sample_patches: list[SamplePatch]
     neurons: dict[str, bytes]
 
     @property
     def supervised(self) -> bool:
-        """Whether it is one of ``distill train-teacher``."""
+        """Whether it is a run of ``distill train-teacher``."""
         return self.config.network is not None
 
     @property
     def prefix(self) -> str:
-        """Of the names of its figures."""
+        """The prefix of the names of the trained network's figures."""
         return "" if self.supervised else "student_"
 
     @property
-    def learner(self) -> NetworkPart:
-        """The network that was trained."""
-        return self.config.learner
-
-    @property
     def num_classes(self) -> int:
-        """Of that network."""
-        return self.learner.num_classes if self.config.teacher is None else self.config.teacher.num_classes
+        """The number of classes of the trained network."""
+        return (self.config.teacher or self.config.trained).num_classes
 
     @property
     def title(self) -> str:
-        """Who learnt from whom."""
-        teacher = self.config.teacher
-        return f"{self.learner.arch} from labels" if teacher is None else f"{teacher.arch} → {self.learner.arch}"
+        """The networks of the run: teacher and student, or the one trained from labels."""
+        teacher, arch = self.config.teacher, self.config.trained.arch
+        return f"{arch} from labels" if teacher is None else f"{teacher.arch} → {arch}"
 
-    @property
-    def seed(self) -> int:
-        """Of its config."""
-        return self.config.train.seed
-
-    def origin(self) -> dict[str, Any]:
-        """What it shares with runs of which it may be one of a mean."""
+    def identity(self) -> dict[str, Any]:
+        """Return what all runs of a mean share, see ``run_identity``."""
         summary = {} if self.summary is None else self.summary.model_dump()
-        return origin(self.config.model_dump(mode="json", exclude_unset=True), summary)
+        return run_identity(self.config.model_dump(mode="json", exclude_unset=True), summary)
 
     def figure(self, name: str) -> Any:
-        """A figure of the summary by its bare name, such as ``top1``; None where there is none."""
-        if self.summary is None:
-            return None
+        """Return a figure of the summary by its name without prefix, such as ``top1``; None if it is missing."""
         return getattr(self.summary, self.prefix + name, getattr(self.summary, name, None))
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """Samples seen and a figure, from every line of the log that has it."""
+        """Return samples seen and a figure for every line of the log that has it."""
         return [(row["samples"], row[name]) for row in self.rows if name in row]
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The run directory that ``path`` is, or those up to two folders below it.
+    """Return ``path`` if it is a run directory, else the run directories up to two levels below it.
 
     Raises:
-        DistillError: it is none and holds none, or cannot be read.
+        DistillError: there is no run directory, or ``path`` cannot be read.
     """
     try:
         if (path / CONFIG_NAME).is_file():
@@ -112,71 +102,66 @@ def find_runs(path: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run directory.
+    """Read and validate a run directory.
 
     Raises:
-        DistillError: a file of it is damaged, or no run's.
+        DistillError: a file is damaged, or is no file of a run.
     """
-    held = _bytes(folder / MANIFEST_NAME)
-    text = (_bytes(folder / CONFIG_NAME) or b"").decode("utf-8", "backslashreplace")
-    pictures = sorted(folder.glob(f"{NEURONS_PREFIX}*.png"))
+    manifest_bytes = _read_bytes(folder / MANIFEST_NAME)
+    text = (_read_bytes(folder / CONFIG_NAME) or b"").decode("utf-8", "backslashreplace")
     try:
-        config = _checked(folder / CONFIG_NAME, RunConfig, parse_yaml(text))
-        manifest = None if held is None else parse_manifest(held, str(folder / MANIFEST_NAME))
+        config = _validate(folder / CONFIG_NAME, RunConfig, parse_yaml(text))
+        manifest = None if manifest_bytes is None else parse_manifest(manifest_bytes, str(folder / MANIFEST_NAME))
     except (ValueError, PatchSetError) as error:
         raise DistillError(f"{folder / CONFIG_NAME}: {error}") from error
-    summary, classes = _json(folder / SUMMARY_NAME, Summary), _json(folder / CLASSES_NAME, Classes)
-    places = _json(folder / OUTLINES_NAME, Places)
+    sample = _read_json(folder / OUTLINES_NAME, SamplePatches)
+    pictures = sorted(folder.glob(f"{NEURONS_PREFIX}*.png"))
     record = RunRecord(
         folder=folder,
         text=text,
         config=config,
-        rows=_rows(folder / METRICS_NAME),
-        summary=summary,
-        classes=classes,
+        rows=_read_log(folder / METRICS_NAME),
+        summary=_read_json(folder / SUMMARY_NAME, Summary),
+        classes=_read_json(folder / CLASSES_NAME, Classes),
         manifest=manifest,
-        sheet=_bytes(folder / SHEET_NAME),
-        places=places.patches if places else [],
-        neurons={each.stem.removeprefix(NEURONS_PREFIX): _bytes(each) or b"" for each in pictures},
+        sheet=_read_bytes(folder / SHEET_NAME),
+        sample_patches=sample.patches if sample else [],
+        neurons={path.stem.removeprefix(NEURONS_PREFIX): _read_bytes(path) or b"" for path in pictures},
     )
     for key in ("per_class", "teacher_per_class"):
-        if classes and (values := record.figure(key)) and len(values) != len(classes.names):
+        if record.classes and (values := record.figure(key)) and len(values) != len(record.classes.names):
             raise DistillError(f"{folder / CLASSES_NAME}: has other classes than {SUMMARY_NAME}")
     return record
 
 
-def _bytes(path: Path) -> bytes | None:
+def _read_bytes(path: Path) -> bytes | None:
+    """Return a file's bytes, or None if it does not exist."""
     try:
         return read_regular_file(path, MAX_BYTES) if path.exists() else None
     except OSError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-M = TypeVar("M", bound=BaseModel)
-
-
-def _json(path: Path, model: type[M]) -> M | None:
-    """A file as what ``model`` says, or None where there is none."""
-    data = _bytes(path)
-    if data is None:
-        return None
+def _read_json(path: Path, model: type[M]) -> M | None:
+    """Return a file validated as ``model``, or None if it does not exist."""
+    data = _read_bytes(path)
     try:
-        return _checked(path, model, parse_json(data, str(path)))
+        return None if data is None else _validate(path, model, parse_json(data, str(path)))
     except PatchSetError as error:
         raise DistillError(str(error)) from error
 
 
-def _checked(path: Path, model: type[M], value: Any) -> M:
+def _validate(path: Path, model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise DistillError(f"{path}: {describe(error, model)}") from error
 
 
-def _rows(path: Path) -> list[dict[str, float]]:
-    """The numbers in each line of a log; the last line of a run that was killed may be cut short."""
+def _read_log(path: Path) -> list[dict[str, float]]:
+    """Return the numbers of each line of a log; the last line of a killed run may be incomplete."""
     rows = []
-    for line in (_bytes(path) or b"").splitlines():
+    for line in (_read_bytes(path) or b"").splitlines():
         try:
             row = parse_json(line, str(path))
         except PatchSetError:

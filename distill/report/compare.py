@@ -1,23 +1,21 @@
-"""Runs side by side: a table, means over seeds, bars, and lines for a terminal."""
+"""Several runs side by side: a table, means over seeds, bars, and lines for the terminal."""
 
 import dataclasses
 import json
-import re
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from distill.report.collect import RunRecord
-from distill.training.provenance import no_mean
+from distill.training.run_identity import why_no_mean
+from distill.training.seeds import SEED_FOLDER
 from manifests.support.counts import counted
-
-_SEED_FOLDER = re.compile(r"seed\d+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A figure in percent; ``key`` is its name in ``summary.json``, where it has one."""
+    """A bar of a figure in percent; ``key`` is its name in ``summary.json``, if it has one."""
 
     name: str
     value: float
@@ -25,14 +23,14 @@ class Bar:
     key: str | None = None
 
 
-def names_of(records: list[RunRecord]) -> list[str]:
-    """Short and different names of runs: their folders', with as many folders above as that takes.
+def unique_names(records: list[RunRecord]) -> list[str]:
+    """Return short unique names of runs: their folders, with as many parent folders as needed.
 
-    One of several seeds has the name of the folder above as well.
+    A run that is one of several seeds always has its parent folder.
     """
     paths = [record.folder.resolve() for record in records]
     for depth in range(1, 10):
-        depths = (depth + bool(_SEED_FOLDER.fullmatch(path.name)) for path in paths)
+        depths = (depth + bool(SEED_FOLDER.fullmatch(path.name)) for path in paths)
         names = ["/".join(path.parts[-more:]) for path, more in zip(paths, depths, strict=True)]
         if len(set(names)) == len(names):
             return names
@@ -40,106 +38,98 @@ def names_of(records: list[RunRecord]) -> list[str]:
 
 
 def overview(records: list[RunRecord]) -> dict[str, Any]:
-    """A line for each run, a bar for each, and mean and deviation of those that differ in nothing but their seeds."""
+    """Return the overview of a page: a row and a bar for each run, means over seeds, and notes."""
+    named = list(zip(unique_names(records), records, strict=True))
     rows = [
         {
-            "number": number,
+            "number": n,
             "name": name,
-            "record": record,
-            "set": set_name(record),
-            "curve": bool(record.series(f"{record.prefix}top1")),
+            "record": run,
+            "set": set_name(run),
+            "curve": bool(run.series(f"{run.prefix}top1")),
         }
-        for number, (name, record) in enumerate(zip(names_of(records), records, strict=True))
+        for n, (name, run) in enumerate(named)
     ]
-    notes = [*other_data(records), *without_mean(records)]
-    return {"rows": rows, "spreads": _spreads(records), "bars": _bars(rows), "notes": notes}
+    return {"rows": rows, "spreads": _spreads(records), "bars": _bars(named), "notes": _notes(records)}
 
 
 def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
+    """Return mean and deviation of evaluated runs that differ only in their seed."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         if record.figure("top1") is not None:
-            groups.setdefault(json.dumps(record.origin(), sort_keys=True), []).append(record)
+            groups.setdefault(json.dumps(record.identity(), sort_keys=True), []).append(record)
     spreads = []
     for runs in groups.values():
-        group = _once(runs)
-        if len(group) > 1 and no_mean(_origins(group), supervised=group[0].supervised) is None:
-            top1 = [record.figure("top1") for record in group]
-            seeds = ", ".join(str(record.seed) for record in group)
+        distinct = {(run.config.train.seed, run.figure("sha256") or run.folder): run for run in runs}  # no copies
+        group = list(distinct.values())
+        if len(group) > 1 and _why_no_mean(group) is None:
+            top1 = [run.figure("top1") for run in group]
             spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1)}
+            seeds = ", ".join(str(run.config.train.seed) for run in group)
             spreads.append({"title": group[0].title, "set": set_name(group[0]), "seeds": seeds, **spread})
     return spreads
 
 
-def _once(runs: list[RunRecord]) -> list[RunRecord]:
-    """Runs without copies."""
-    return list({(run.seed, run.figure("sha256") or run.folder): run for run in runs}.values())
+def _why_no_mean(runs: list[RunRecord]) -> str | None:
+    identities = dict(zip(unique_names(runs), (run.identity() for run in runs), strict=True))
+    return why_no_mean(identities, supervised=runs[0].supervised)
 
 
-def _origins(runs: list[RunRecord]) -> dict[str, dict[str, Any]]:
-    return dict(zip(names_of(runs), (run.origin() for run in runs), strict=True))
-
-
-def without_mean(records: list[RunRecord]) -> list[str]:
-    """Of seeds that lie in one folder and have no mean, why; a sentence for each folder."""
+def _notes(records: list[RunRecord]) -> list[str]:
+    """Return why runs cannot be compared, and why seeds in one folder have no mean, as sentences."""
+    evaluated = [record for record in records if record.figure("top1") is not None]
+    notes = []
+    if len({record.figure("eval_sha256") for record in evaluated} - {None}) > 1:
+        notes.append("The runs were measured on different evaluation data: do not compare them.")
     folders: dict[Path, list[RunRecord]] = {}
-    for record in records:
+    for record in evaluated:
         path = record.folder.resolve()
-        if _SEED_FOLDER.fullmatch(path.name) and record.figure("top1") is not None:
+        if SEED_FOLDER.fullmatch(path.name):
             folders.setdefault(path.parent, []).append(record)
-    reasons = {folder: no_mean(_origins(runs), supervised=runs[0].supervised) for folder, runs in folders.items()}
-    return [f"The seeds of {folder.name} have no mean. {reason}" for folder, reason in reasons.items() if reason]
+    reasons = {folder: _why_no_mean(runs) for folder, runs in folders.items()}
+    return notes + [f"The seeds of {path.name} have no mean. {why}" for path, why in reasons.items() if why]
 
 
-def other_data(records: list[RunRecord]) -> list[str]:
-    """A sentence where runs were measured on different evaluation data, so that their figures do not compare."""
-    measured = {record.figure("eval_sha256") for record in records if record.figure("top1") is not None} - {None}
-    return ["The runs were measured on different evaluation data: do not compare them."] if len(measured) > 1 else []
-
-
-def _bars(rows: list[dict[str, Any]]) -> list[Bar]:
-    """Chance where it is one for all, every run, and the teacher where the runs share one that is not among them."""
-    reached = [(row["name"], row["record"]) for row in rows if row["record"].figure("top1") is not None]
-    records = [record for _, record in reached]
-    chance, teacher = shared(100 / record.num_classes for record in records), shared_teacher(records)
+def _bars(named: list[tuple[str, RunRecord]]) -> list[Bar]:
+    """Return a bar for every evaluated run, and for chance and teacher where all runs share them."""
+    evaluated = [(name, run) for name, run in named if run.figure("top1") is not None]
+    records = [run for _, run in evaluated]
+    chance, teacher = common_value(100 / run.num_classes for run in records), common_teacher(records)
     bars = [] if chance is None else [Bar(name="chance", value=chance, kind="chance")]
-    for name, record in reached:
-        kind = "teacher" if record.supervised else "student"
-        bars.append(Bar(name=name, value=record.figure("top1"), kind=kind))
-    if teacher is not None and not any(record.supervised for record in records):
+    for name, run in evaluated:
+        kind = "teacher" if run.supervised else "student"
+        bars.append(Bar(name=name, value=run.figure("top1"), kind=kind))
+    if teacher is not None and not any(run.supervised for run in records):
         bars.append(Bar(name="teacher", value=teacher, kind="teacher"))
     return bars
 
 
-def shared(values: Iterable[float]) -> float | None:
-    """The value that all are; None where they differ or there are none."""
+def common_value(values: Iterable[float]) -> float | None:
+    """Return the value that all ``values`` have; None if they differ or there are none."""
     found = set(values)
     return found.pop() if len(found) == 1 else None
 
 
-def shared_teacher(records: list[RunRecord]) -> float | None:
-    """The teacher's top-1, where all runs that have a teacher agree on it."""
-    measured = [top1 for record in records if (top1 := record.figure("teacher_top1")) is not None]
-    return shared(measured)
+def common_teacher(records: list[RunRecord]) -> float | None:
+    """Return the teacher's top-1 in percent if all runs with a teacher agree on it."""
+    return common_value(top1 for record in records if (top1 := record.figure("teacher_top1")) is not None)
 
 
-def lines(records: list[RunRecord]) -> list[str]:
-    """What each run reached, as a line of text; and what keeps them from being compared."""
-    found = []
-    for name, record in zip(names_of(records), records, strict=True):
+def text_lines(records: list[RunRecord]) -> list[str]:
+    """Return a line of text for the result of each run, and for each note."""
+    lines = []
+    for name, record in zip(unique_names(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")
-        reached = "not evaluated" if top1 is None else f"top-1 {top1:.2f} %"
-        state = (
-            "unfinished"
-            if record.summary is None
-            else reached + (f" after {counted(seen, 'sample', ',')}" if seen else "")
-        )
-        found.append(f"{name}: {record.title}, {set_name(record) or 'no set'}: {state}")
-    return [*found, *other_data(records), *without_mean(records)]
+        state = "not evaluated" if top1 is None else f"top-1 {top1:.2f} %"
+        state += f" after {counted(seen, 'sample', ',')}" if seen else ""
+        state = "unfinished" if record.summary is None else state
+        lines.append(f"{name}: {record.title}, {set_name(record) or 'no set'}: {state}")
+    return [*lines, *_notes(records)]
 
 
 def set_name(record: RunRecord) -> str:
-    """What a run learnt from, in a few words."""
+    """Return the training data of a run in a few words."""
     if record.manifest is None:
         return "labelled images" if record.supervised else ""
     sources = [source.name for source in record.manifest.sources]

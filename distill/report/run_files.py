@@ -1,4 +1,4 @@
-"""What the files of a run directory hold, as far as a report reads them; keys it does not know are let through."""
+"""Schemas of the files in a run directory, as far as a report reads them; unknown keys are allowed."""
 
 from typing import Annotated, Any, Self
 
@@ -15,10 +15,11 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Figure = Annotated[float, Field(ge=0, le=2**53)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Counts = list[list[Count]]
 
 
 class Summary(_File):
-    """``summary.json``; of a run of labels the network's figures have no prefix."""
+    """``summary.json``; the figures of a network trained from labels have no prefix."""
 
     student_top1: Percent | None = None
     student_top5: Percent | None = None
@@ -49,44 +50,41 @@ class Summary(_File):
 
 
 class Classes(_File):
-    """``classes.json``, as ``judge.Verdict`` has it."""
+    """``classes.json``: class names and confusion matrices."""
 
     names: list[str]
-    label_network: list[list[Count]] | None = None
-    teacher_network: list[list[Count]] | None = None
+    label_network: Counts | None = None
+    teacher_network: Counts | None = None
 
     @model_validator(mode="after")
-    def _square(self) -> Self:
+    def _check_sizes(self) -> Self:
+        size = len(self.names)
         for table in (self.label_network, self.teacher_network):
-            if table is not None and [len(row) for row in table] != [len(self.names)] * len(self.names):
-                raise ValueError(f"a table is not {len(self.names)} × {len(self.names)}")
+            if table is not None and [len(row) for row in table] != [size] * size:
+                raise ValueError(f"a table is not {size} × {size}")
         return self
 
 
-class Place(_File):
-    """A patch of the sheet, and its corners, x and y, in the pixels of photo ``source``, where they are known."""
+class SamplePatch(_File):
+    """A patch of the sheet; ``corners`` are x and y in pixels of photo number ``source``, if known."""
 
     key: str
     source: Count | None = None
     corners: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = []
 
 
-class Places(_File):
-    """``patches.json``."""
+class SamplePatches(_File):
+    """``patches.json``: the patches of the sheet, in order."""
 
-    patches: list[Place] = []
+    patches: list[SamplePatch] = []
 
 
 class NetworkPart(_File):
-    """A network of a config."""
-
     arch: str
     num_classes: Annotated[int, Field(ge=2)] = 2
 
 
 class TeacherPart(NetworkPart):
-    """The teacher of a config."""
-
     num_classes: Annotated[int, Field(ge=2)]
     weights: str | None = None
     mean: list[float] | None = None
@@ -94,14 +92,10 @@ class TeacherPart(NetworkPart):
 
 
 class TrainPart(_File):
-    """The group ``train`` of a config."""
-
     seed: Count
 
 
 class AugmentPart(_File):
-    """The group ``augment``."""
-
     resized_crop: list[float] | None = None
     pad_crop: Count = 0
     flip: bool = False
@@ -113,13 +107,11 @@ class AugmentPart(_File):
 
 
 class EvalPart(_File):
-    """The group ``eval``."""
-
     data: str | None = None
 
 
 class RunConfig(_File):
-    """``config.yaml``, as far as a report reads it: of a distillation, or of a run of labels."""
+    """``config.yaml`` of a distillation or of a supervised run."""
 
     teacher: TeacherPart | None = None
     student: NetworkPart | None = None
@@ -130,15 +122,15 @@ class RunConfig(_File):
     paper: PaperConfig | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _check_kind(self) -> Self:
         if self.network is None and (self.teacher is None or self.student is None):
             raise ValueError("names neither a teacher and a student nor a network")
         return self
 
     @property
-    def learner(self) -> NetworkPart:
+    def trained(self) -> NetworkPart:
         """The network that is trained."""
-        found = self.network or self.student
-        if found is None:  # the validator let none of these through
-            raise TypeError("a run of no network")
-        return found
+        network = self.network or self.student
+        if network is None:  # excluded by validation
+            raise TypeError("a run without a network")
+        return network

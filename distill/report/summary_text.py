@@ -1,62 +1,56 @@
-"""What a run was, in words: what it learnt from, what was done to it in each step, what it was judged on."""
+"""A run described in words: its data, its augmentation and its evaluation."""
 
 import re
 from pathlib import PurePath
 
 from distill.report.collect import RunRecord
 from distill.report.run_files import AugmentPart
-from manifests.format.schema import Manifest
 from manifests.support.counts import counted
 
 
-def story(record: RunRecord) -> str:
-    """A run in a sentence or two."""
+def describe_run(record: RunRecord) -> str:
+    """Return a description of a run in one or two sentences."""
     seen, images = record.figure("samples_seen"), record.figure("eval_images")
-    samples = counted(seen, "sample", ",") if seen else "samples"
-    if record.supervised:
-        learnt = f"A {record.learner.arch} learnt from {samples} of labelled images."
+    samples, arch = counted(seen, "sample", ",") if seen else "samples", record.config.trained.arch
+    if record.config.teacher is None:
+        trained = f"A {arch} was trained on {samples} of labelled images."
     else:
-        teacher = record.config.teacher.arch if record.config.teacher else "teacher"
-        what = (
-            f"{counted(record.manifest.n, 'patch', ',')} of {_photos(record.manifest)}"
-            if record.manifest
-            else "a patch set"
-        )
-        learnt = f"A {record.learner.arch} saw {samples} of {what}, and what a {teacher} said of them, but no label."
+        patches = "a patch set"
+        if record.manifest:
+            sources = record.manifest.sources
+            photos = sources[0].name if len(sources) == 1 else f"{len(sources)} photos"
+            patches = f"{counted(record.manifest.n, 'patch', ',')} of {photos}"
+        teacher = record.config.teacher.arch
+        trained = f"A {arch} was trained on {samples} of {patches}, with the outputs of a {teacher} and no labels."
     if not images:
-        return f"{learnt} It was not evaluated."
+        return f"{trained} It was not evaluated."
     data = record.config.eval.data if record.config.eval else None
     where = f" ({PurePath(data).name})" if data else ""
     per_class = record.figure("per_class") or [None]
     classes = counted(sum(top1 is not None for top1 in per_class), "class")
-    return f"{learnt} It was judged on {counted(images, 'image', ',')} of {classes}{where}."
+    return f"{trained} It was evaluated on {counted(images, 'image', ',')} of {classes}{where}."
 
 
-def _photos(manifest: Manifest) -> str:
-    sources = manifest.sources
-    return sources[0].name if len(sources) == 1 else f"{len(sources)} photos"
-
-
-def augmented(augment: AugmentPart) -> str:
-    """What a config's ``augment`` does to patches in every step; empty where that is nothing."""
-    done = []
+def describe_augmentation(augment: AugmentPart) -> str:
+    """Return what a config's ``augment`` group does to patches in every step; empty if nothing."""
+    parts = []
     if augment.resized_crop:
-        done.append("cropped at random and resized")
+        parts.append("cropped at random and resized")
     elif augment.pad_crop:
-        done.append(f"moved by up to {augment.pad_crop} px")
+        parts.append(f"moved by up to {augment.pad_crop} px")
     if augment.flip:
-        done.append("mirrored half of the time")
+        parts.append("mirrored half of the time")
     if augment.jitter:
-        done.append("changed in colour")
-    for share, word in ((augment.grayscale, "made gray"), (augment.solarize, "solarised")):
+        parts.append("changed in color")
+    for share, word in ((augment.grayscale, "turned gray"), (augment.solarize, "solarized")):
         if share:
-            done.append(word if share >= 1 else f"{word} in {share:.0%} of cases")
+            parts.append(word if share >= 1 else f"{word} in {share:.0%} of cases")
     for alpha, word in ((augment.cutmix_alpha, "CutMix"), (augment.mixup_alpha, "MixUp")):
         if alpha:
-            done.append(f"mixed with others ({word})")
-    return ", ".join(done)
+            parts.append(f"mixed with others ({word})")
+    return ", ".join(parts)
 
 
 def without_folders(text: str) -> str:
-    """A config without the folders of its files: a page is mailed, and they tell of its writer's machine."""
+    """Return a config with the folders of its paths removed, because pages are shared."""
     return re.sub(r"(?m)^(\s*\w+: )['\"]?/.*/", r"\1…/", text)

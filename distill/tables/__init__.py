@@ -1,7 +1,7 @@
-"""Tables of a publication, done again: rows as YAML in, commands run, one page of results out.
+"""Reproduce the tables of a publication: rows as YAML in, commands run, one page of results out.
 
-``schema`` reads a table, ``wish`` is what a user says of it, ``pins`` know its inputs again; ``jobs`` turns both into
-commands, with what each needs, ``plan`` chooses among them, ``runner`` runs them, one a device. ``records`` is what
-the folder remembers of them,
-``results`` what they reached, ``page`` shows it as Markdown and HTML, ``portable`` leaves out where files lay.
+``schema`` parses a table; ``options`` are what the user chose; ``digests`` identify the inputs. ``jobs`` turns table
+and options into commands; ``plan`` selects the jobs of some rows; ``costs`` estimates them; ``runner`` runs them, one
+on each device. ``records`` stores the state of the table's folder, ``results`` collects what the rows reached,
+``page`` renders it as Markdown and HTML, without local paths.
 """

@@ -1,175 +1,107 @@
-"""Wiring: what the jobs of a table would cost here, each kind of them measured for a moment."""
+"""What the jobs of a table cost on this machine: one measured step time for each kind of training."""
 
-import dataclasses
+import functools
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import torch
 
 from distill.commands.train import estimate_run
 from distill.commands.train_teacher import estimate_teaching
-from distill.config.schema import Config, SupervisedConfig
+from distill.config.schema import SupervisedConfig
 from distill.data.labelled import count_images, load_labelled
 from distill.errors import DistillError
 from distill.runtime.device import pick_device
 from distill.tables.jobs import Job
 from distill.tables.plan import Plan
 from distill.tables.records import is_done
-from distill.tables.schema import DATA
-from distill.training.cost_estimate import Cost, duration, size_of
+from distill.tables.schema import LABELLED_DATA
+from distill.training.cost_estimate import BYTES_PER_PIXEL, Cost, format_bytes, format_duration
 from manifests.support.console import progress_bar
 from manifests.support.counts import counted
 
-USUAL_SIZE = 32
-FEW_PATCHES = 1000
+DEFAULT_SIZE = 32
+"""Pixels a side of patches where neither the table nor the data says it."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prices:
-    """What trainings would cost, by job, and why others could not be measured."""
+def estimate_jobs(plan: Plan, out: Path, device: str) -> dict[str, Cost | str]:
+    """Return the cost on ``device`` of each selected training that is not done, by job, or why it was not measured.
 
-    costs: dict[str, Cost]
-    unknown: dict[str, str]
-
-
-def prices(plan: Plan, out: Path, device: str) -> Prices:
-    """What each chosen training that has not ended would cost on ``device``; each kind is measured.
-
-    What cannot be measured is no error here: the job itself will say what is wrong.
+    A training that cannot be measured is no error here: its job will report the fault.
     """
     waiting = [job for job in plan.chosen.values() if job.config is not None and not is_done(out, job)]
-    counts: dict[str, tuple[int, int]] = {}
-    measured: dict[str, Cost | DistillError] = {}
-    found = Prices(costs={}, unknown={})
-    with progress_bar("measuring what it costs", len(waiting)) as update:
+    by_kind: dict[str, Cost | str] = {}
+    costs: dict[str, Cost | str] = {}
+    with progress_bar("measuring costs", len(waiting)) as update:
         for number, job in enumerate(waiting):
             update(number, job.name)
-            key = _kind(job)
-            if key not in measured:
+            kind = _kind(job)
+            if kind not in by_kind:
                 try:
-                    measured[key] = _price(plan, job, counts, pick_device(device))
+                    by_kind[kind] = _estimate(plan, job, pick_device(device))
                 except DistillError as error:
-                    measured[key] = error
-            cost = measured[key]
-            if isinstance(cost, Cost):
-                found.costs[job.name] = cost
-            else:
-                found.unknown[job.name] = str(cost)
-    return found
+                    by_kind[kind] = str(error)
+            costs[job.name] = by_kind[kind]
+    return costs
 
 
 def _kind(job: Job) -> str:
-    """What the cost of a training depends on: all of its config but the seed, and how much an epoch is."""
-    config = job.config.model_dump(mode="json", exclude={"paper"}) if job.config else {}
-    config.get("train", {}).pop("seed", None)
-    return f"{config} {job.n} {job.epoch_of} {set_of(job)}"
+    """Return what the cost of a training depends on: its config without the seed, and its training samples."""
+    config = job.config.model_dump(mode="json", exclude={"paper": True, "train": {"seed"}}) if job.config else {}
+    return f"{config} {job.n} {job.epoch_input} {job.set_name}"
 
 
-def set_of(job: Job) -> str | None:
-    """The job that makes a training's set; None of one from labels."""
-    return next((need for need in job.needs if need.startswith("sets/")), None)
-
-
-def _price(plan: Plan, job: Job, counts: dict[str, tuple[int, int]], device: torch.device) -> Cost:
+def _estimate(plan: Plan, job: Job, device: torch.device) -> Cost:
     if isinstance(job.config, SupervisedConfig):
-        n, size = _count(plan, job.epoch_of or "", job.config.data.size, counts)
+        n, size = _count_images(plan, str(job.epoch_input), job.config.data.size)
         return estimate_teaching(job.config, n, size, device)
-    if not isinstance(job.config, Config):
+    if job.config is None:
         raise TypeError(f"{job.name} is no training")
-    name = str(set_of(job)).removeprefix("sets/")
-    if job.epoch_of is not None:
-        n, size = _count(plan, job.epoch_of, plan.table.packs[name].size, counts)
+    name = str(job.set_name)
+    if job.epoch_input is not None:
+        n, size = _count_images(plan, job.epoch_input, plan.table.packs[name].size)
         return estimate_run(job.config, n, size, device)
-    return estimate_run(job.config, job.n or 1, plan.table.sets[name].size or USUAL_SIZE, device)
+    return estimate_run(job.config, job.n or 1, plan.table.sets[name].size or DEFAULT_SIZE, device)
 
 
-def _count(plan: Plan, name: str, size: int | None, counts: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    """How many training images an input has, and their size in pixels."""
-    path = plan.wish.inputs[name]
-    if name in counts:
-        n, own = counts[name]
-    elif plan.table.inputs()[name] == DATA:
-        images = load_labelled(path, size, "train")
-        n, own = len(images.labels), images.size
-    else:
-        n, own = count_images(path), USUAL_SIZE
-    counts[name] = n, own
-    return n, size or own
+def _count_images(plan: Plan, name: str, size: int | None) -> tuple[int, int]:
+    """Return the number of training images of an input, and their size in pixels: ``size`` if it is set."""
+    path = plan.options.inputs[name]
+    if plan.table.inputs()[name] != LABELLED_DATA:
+        return count_images(path), size or DEFAULT_SIZE
+    n, own_size = _count_labelled(path, size)
+    return n, size or own_size
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Making:
-    """What sets that are to be built would cost: ``seconds`` and bytes of ``disk``; ``unknown`` are not measured."""
-
-    seconds: float = 0.0
-    disk: int = 0
-    unknown: int = 0
+@functools.lru_cache(64)  # several kinds of trainings read the same data
+def _count_labelled(path: Path, size: int | None) -> tuple[int, int]:
+    images = load_labelled(path, size, "train")
+    return len(images.labels), images.size
 
 
-def price_of_sets(plan: Plan, out: Path) -> Making:
-    """Build a few patches as each chosen set that is not there would have them, in a folder that is then removed.
-
-    What is made of images that are not there yet, or packed, is not measured.
-    """
-    waiting = [job for job in plan.chosen.values() if job.config is None and not is_done(out, job)]
-    total = Making()
-    kinds: dict[tuple[str, ...], tuple[float, float] | None] = {}
-    for job in waiting:
-        if job.n is None or job.needs:
-            total = dataclasses.replace(total, unknown=total.unknown + 1)
-            continue
-        kind = job.argv[: job.argv.index("--n")] + job.argv[job.argv.index("--n") + 2 : job.argv.index("--out")]
-        if kind not in kinds:
-            kinds[kind] = _a_patch(kind)
-        if kinds[kind] is None:
-            total = dataclasses.replace(total, unknown=total.unknown + 1)
-            continue
-        seconds, disk = kinds[kind] or (0.0, 0.0)
-        total = dataclasses.replace(
-            total, seconds=total.seconds + seconds * job.n, disk=total.disk + round(disk * job.n)
-        )
-    return total
-
-
-def _a_patch(argv: tuple[str, ...]) -> tuple[float, float] | None:
-    """Seconds and bytes a patch: what a thousand take more than one, or None where they cannot be built."""
-    found = []
-    for n in (1, FEW_PATCHES):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", *argv, "--n", str(n), "--out", f"{folder}/set"]
-            started = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
-            if done.returncode != 0:
-                return None  # the job itself will say why
-            size = sum(file.stat().st_size for file in Path(folder, "set").iterdir())
-            found.append((time.perf_counter() - started, size))
-    (short, small), (long, large) = found
-    return max(long - short, 0) / (FEW_PATCHES - 1), max(large - small, 0) / (FEW_PATCHES - 1)
-
-
-def describe_cost(plan: Plan, found: Prices, making: Making, out: Path, devices: list[str]) -> list[str]:
-    """What the chosen jobs would cost, in lines: each training, and all."""
-    costs = found.costs
-    done = sum(is_done(out, job) for job in plan.chosen.values())
-    if done == len(plan.chosen):
+def describe_cost(plan: Plan, costs: dict[str, Cost | str], out: Path, devices: list[str]) -> list[str]:
+    """Return the cost of each selected training, and of all jobs, as lines."""
+    waiting = [job for job in plan.chosen.values() if not is_done(out, job)]
+    done = len(plan.chosen) - len(waiting)
+    if not waiting:
         return ["the job is done" if done == 1 else f"all {done} jobs are done"]
-    seconds = making.seconds + sum(cost.seconds for cost in costs.values()) / len(devices)
-    decoded = {set_of(plan.jobs[name]): cost.decoded for name, cost in costs.items()}
-    disk = making.disk + sum(cost.disk for cost in costs.values()) + sum(decoded.values())
-    memory = max((cost.memory for cost in costs.values()), default=0)
+    measured = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
+    lines = [f"{name}: {cost}, {cost.images_per_second:,.0f} images/s" for name, cost in measured.items()]
+    lines += [f"{name}: not measured: {cost}" for name, cost in costs.items() if isinstance(cost, str)]
+    seconds = sum(cost.seconds for cost in measured.values()) / len(devices)
+    decoded = {plan.jobs[name].set_name: cost.decoded for name, cost in measured.items()}
+    shards = [(job.n or 0, plan.table.sets.get(job.name.removeprefix("sets/"))) for job in waiting if not job.config]
+    disk = sum(n * ((built.size if built else None) or DEFAULT_SIZE) ** 2 * BYTES_PER_PIXEL for n, built in shards)
+    disk += sum(cost.disk for cost in measured.values()) + sum(decoded.values())
+    memory = max((cost.memory for cost in measured.values()), default=0)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if os.path.exists(p))).free  # noqa: PTH110
-    lines = [f"{name}: {cost}, {cost.images_per_second:,.0f} images/s" for name, cost in costs.items()]
-    lines += [f"{name}: not measured: {why}" for name, why in found.unknown.items()]
-    trainings, unknown = len(costs) + len(found.unknown), len(found.unknown) + making.unknown
+    unknown = len(costs) - len(measured)
     lines.append(
-        f"{counted(len(plan.chosen) - done, 'job')}, {trainings} of them training, on {', '.join(devices)}: about "
-        f"{duration(seconds)} and what programs take to start and to evaluate, up to {size_of(memory)} of memory, "
-        f"{size_of(disk)} of disk ({size_of(free)} are free{': too little' if disk > free else ''})"
+        f"{counted(len(waiting), 'job')}, {len(costs)} of them training, on {', '.join(devices)}: about "
+        f"{format_duration(seconds)} and the time to build sets, start programs and evaluate, "
+        f"up to {format_bytes(memory)} of memory, "
+        f"{format_bytes(disk)} of disk ({format_bytes(free)} are free{': too little' if disk > free else ''})"
         + (f"; {counted(unknown, 'job')} not measured" if unknown else "")
         + (f"; {counted(done, 'job')} done" if done else "")
     )

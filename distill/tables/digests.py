@@ -1,59 +1,59 @@
-"""By what a table knows its inputs again."""
+"""Digests by which a table recognizes its inputs."""
 
 import hashlib
 import os
 from pathlib import Path
 
 from distill.errors import DistillError
-from distill.tables.records import MARKER
+from distill.tables.records import TABLE_NAME
 from manifests.format.digest import file_digest
 from manifests.support.system_files import is_system_file
 
-MOST_HASHED = 1 << 30
-"""Bytes of a folder whose files are read at every call; of larger ones names and sizes are compared alone."""
+MAX_HASHED_BYTES = 1 << 30
+"""Maximum size of a folder whose files are hashed at every call; larger ones are compared by names and sizes."""
 
 
-def pin(name: str, path: Path) -> str:
-    """What the input ``name`` holds: a file's SHA-256 as hex, or a folder's, and over what it is.
+def input_digest(name: str, path: Path) -> str:
+    """Return the SHA-256 of the input ``name`` as hex; for a folder, also what it is computed over.
 
-    A folder's is over the lines that ``sha256sum`` prints of all files below it, in the order of their paths' bytes,
-    or, where they are more than ``MOST_HASHED`` bytes together, over their sizes in place of their SHA-256. Links to
-    folders are followed; a table's own folder and system files are left out.
+    A folder's digest is of the lines that ``sha256sum`` prints for all files below it, in the order of the bytes of
+    their paths; above ``MAX_HASHED_BYTES`` with their sizes instead of their SHA-256. Links to folders are followed;
+    the folders of tables and system files are left out.
 
     Raises:
-        DistillError: it cannot be read.
+        DistillError: the input cannot be read.
     """
     try:
-        return _pin_folder(path) if path.is_dir() else file_digest(path)
+        return _folder_digest(path) if path.is_dir() else file_digest(path)
     except OSError as error:
         where = error.filename or path
         raise DistillError(f"{name}: {where}: cannot be read: {error.strerror or error}") from error
 
 
-def _pin_folder(folder: Path) -> str:
+def _folder_digest(folder: Path) -> str:
     files = {os.fsencode(path.relative_to(folder).as_posix()): path for path in _files_below(folder)}
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    few = sum(sizes.values()) <= MOST_HASHED
+    hashed = sum(sizes.values()) <= MAX_HASHED_BYTES
     state = hashlib.sha256()
     for name in sorted(files):
-        held = file_digest(files[name]) if few else str(sizes[name])
-        state.update(b"%s  %s\n" % (held.encode(), name))
-    return f"{state.hexdigest()} over {'its files' if few else 'names and sizes of its files'}"
+        content = file_digest(files[name]) if hashed else str(sizes[name])
+        state.update(b"%s  %s\n" % (content.encode(), name))
+    return f"{state.hexdigest()} over {'its files' if hashed else 'names and sizes of its files'}"
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Regular files below ``folder``, but for system files; one that is linked into itself is entered once."""
+    """Return the regular files below ``folder`` without system files; a folder linked into itself is entered once."""
 
     def fail(error: OSError) -> None:
         raise error
 
     found, seen = [], set()
     for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        held = os.stat(root)  # noqa: PTH116 - of what a link leads to
-        if (held.st_dev, held.st_ino) in seen or MARKER in names:
+        status = os.stat(root)  # noqa: PTH116 - of the target of a link
+        if (status.st_dev, status.st_ino) in seen or TABLE_NAME in names:
             folders.clear()
             continue
-        seen.add((held.st_dev, held.st_ino))
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not is_system_file(name))
         found += [path for name in names if not is_system_file(name) and (path := Path(root) / name).is_file()]
     return found

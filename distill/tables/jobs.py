@@ -1,8 +1,8 @@
-"""A table as jobs: commands of the two programs, what each needs, and the file that each ends with."""
+"""The jobs of a table: commands of the two programs, with what each needs and the files it leaves."""
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,9 @@ from distill.config import presets
 from distill.config.overrides import merge
 from distill.config.schema import Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
-from distill.tables import redaction
-from distill.tables.options import Wish
+from distill.tables.options import TableOptions, format_settings
 from distill.tables.schema import BuiltSet, Row, Table
-from distill.training import provenance
+from distill.training import run_identity
 from distill.training.run_dir import TEACHER_NAME
 from distill.training.session import SUMMARY_NAME
 from manifests.format.digest import file_digest
@@ -22,192 +21,212 @@ from manifests.support.console import shell_word
 EVERY = "eval.every"
 
 DIGEST_OF = "sha256 of "
-"""Stands before a file's name, or an input's variable, in what a job is made from."""
+"""Stands before a file's name, or an input's variable, in the identity of a job."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A command that runs in the table's folder, and what it makes there: ``result``, which is written last.
+    """A command that runs in the table's folder; it is done when all its ``results``, paths there, are files.
 
-    ``name`` is the path of what it makes, ``also`` are further files that others need of it, and ``identity`` is
-    what it is made from, as plain values without paths. A training has a ``config``, and in an epoch either ``n``
-    samples, or all images of the input ``epoch_of``; a set has ``n`` patches, if they are known, and no config.
-    ``run`` is the table's run that it does for one seed.
+    ``name`` is the path of what it builds or trains, and ``needs`` names the jobs that must be done first.
+    ``identity`` decides its results, as plain values without local paths. A set's job has ``n`` patches if known. A
+    training has a ``config``; its epoch is ``n`` samples, or all images of the input ``epoch_input``. ``run`` is the
+    table's run that it does for one seed.
     """
 
     name: str
     argv: tuple[str, ...]
-    result: str
-    also: tuple[str, ...] = ()
+    results: tuple[str, ...]
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
     config: Config | SupervisedConfig | None = None
     n: int | None = None
-    epoch_of: str | None = None
+    epoch_input: str | None = None
     run: str | None = None
 
     @property
     def command(self) -> str:
-        """As a shell takes it."""
+        """The command as a shell takes it."""
         return " ".join(map(shell_word, self.argv))
 
+    @property
+    def set_name(self) -> str | None:
+        """The table's name of the set that a student is trained on; None for a network trained from labels."""
+        return next((need.removeprefix("sets/") for need in self.needs if need.startswith("sets/")), None)
 
-def missing(table: Table, wish: Wish, of: str) -> list[str]:
-    """What a network or run still needs from the user: the options that would give it."""
+
+def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
+    """Return the options that the user must still give for a network or run."""
     teacher = table.runs[of].teacher if of in table.runs else of
-    lacks = [f"--input {name}=PATH" for name in dict.fromkeys(table.needs(of)) if name not in wish.inputs]
-    if table.networks[teacher].config is None and teacher not in wish.teachers:
-        lacks.append(f"--teacher {teacher}=FILE")
-    return lacks
+    missing = [f"--input {name}=PATH" for name in dict.fromkeys(table.inputs_of(of)) if name not in options.inputs]
+    if table.networks[teacher].config is None and teacher not in options.teachers:
+        missing.append(f"--teacher {teacher}=FILE")
+    return missing
 
 
-def make_jobs(table: Table, wish: Wish) -> dict[str, Job]:
-    """All jobs that the given inputs allow, by name, each after those it needs.
+def make_jobs(table: Table, options: TableOptions) -> dict[str, Job]:
+    """Return all jobs that the given inputs allow, by name, each after those it needs.
 
     Raises:
         DistillError: a config is missing or wrong.
     """
-    jobs = [*_images(table), *_sets(table, wish), *_packs(table, wish), *_networks(table, wish), *_runs(table, wish)]
-    return {job.name: dataclasses.replace(job, identity=_identity(job, wish)) for job in jobs}
+    jobs = _JobMaker(table, options)
+    found = [*jobs.images(), *jobs.sets(), *jobs.packs(), *jobs.networks(), *jobs.runs()]
+    return {job.name: dataclasses.replace(job, identity=_identity(job, options)) for job in found}
 
 
-def _identity(job: Job, wish: Wish) -> dict[str, Any]:
-    """What decides the results of a job, but for those of the jobs it needs."""
-    value: dict[str, Any] = {"command": redaction.command(job.argv, wish)}
+def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
+    """Return what decides the results of a job, apart from the results of the jobs it needs."""
+    value: dict[str, Any] = {"command": options.redact_command(job.argv)}
     if job.config is not None:
-        config = provenance.moving(job.config.model_dump(mode="json"))
+        config = run_identity.weight_settings(job.config.model_dump(mode="json"))
         value["config"] = config | {"eval": {"every": job.config.eval.every}}
-    for word in job.argv:
-        path = Path(word)
-        if path.is_absolute() and (digest := wish.digests.get(path)):
-            value[f"{DIGEST_OF}{redaction.text(word, wish)}"] = digest
-        elif path.is_absolute() and path.suffix in (".yaml", ".yml") and job.config is None:
+    for path in (Path(word) for word in job.argv if Path(word).is_absolute()):
+        if digest := options.digests.get(path):
+            value[f"{DIGEST_OF}{options.redact_text(str(path))}"] = digest
+        elif path.suffix in (".yaml", ".yml") and job.config is None:
             value[f"{DIGEST_OF}{path.name}"] = file_digest(path)
     return value
 
 
-def without_seed(made_from: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What a run called ``name`` is made from, but for its seed: the same for all of which the table gives a mean."""
+def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the identity of the run ``name`` without its seed: equal for all runs that the table averages."""
     seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
-    value = dict(made_from) | {"command": str(made_from.get("command")).replace(seed, "")}
+    value = dict(identity) | {"command": str(identity.get("command")).replace(seed, "")}
     config = value.get("config")
-    return value | ({"config": provenance.without_seed(config)} if isinstance(config, dict) else {})
+    return value | ({"config": run_identity.without_seed(config)} if isinstance(config, dict) else {})
 
 
-def jobs_of(table: Table, wish: Wish, row: Row) -> list[str]:
-    """Names of the jobs whose results a row shows: one a seed, or none where its network was given as a file."""
+def jobs_of(table: Table, options: TableOptions, row: Row) -> list[str]:
+    """Return the names of the jobs whose results a row shows: one for each seed; none for a given network."""
     if row.of in table.networks:
-        return [] if row.of in wish.teachers else [f"networks/{row.of}"]
-    return [f"runs/{row.of}/seed{seed}" for seed in wish.seeds]
+        return [] if row.of in options.teachers else [f"networks/{row.of}"]
+    return [f"runs/{row.of}/seed{seed}" for seed in options.seeds]
 
 
-def _images(table: Table) -> Iterable[Job]:
-    for name, image in table.images.items():
-        path = f"images/{name}.png"
-        argv = ("patchgen", "source", image.source, "--size", image.size, "--seed", str(image.seed), "--out", path)
-        yield Job(name=f"images/{name}", argv=argv, result=path)
+@dataclasses.dataclass(frozen=True)
+class _JobMaker:
+    table: Table
+    options: TableOptions
 
+    def images(self) -> Iterator[Job]:
+        for name, image in self.table.images.items():
+            path = f"images/{name}.png"
+            size, seed = ("--size", image.size), ("--seed", str(image.seed))
+            argv = ("patchgen", "source", image.source, *size, *seed, "--out", path)
+            yield Job(name=f"images/{name}", argv=argv, results=(path,))
 
-def _sets(table: Table, wish: Wish) -> Iterable[Job]:
-    for name, built in table.sets.items():
-        if any(image not in table.images and image not in wish.inputs for image in built.images):
-            continue
-        made = [image for image in built.images if image in table.images]
-        paths = [f"images/{image}.png" if image in made else str(wish.inputs[image]) for image in built.images]
-        n = _patches(table, wish, name, built)
-        argv = ["patchgen", "build", *(word for path in paths for word in ("--image", path)), "--n", str(n)]
-        argv += ["--size", str(built.size)] if built.size else []
-        argv += ["--recipe", _file_or_name(built.recipe, wish.folder)] if built.recipe else []
-        argv += ["--seed", str(built.seed)] if built.seed else []
-        yield _set_job(name, argv, tuple(f"images/{image}" for image in made), n)
+    def sets(self) -> Iterator[Job]:
+        for name, built in self.table.sets.items():
+            paths = {image: str(path) for image, path in self.options.inputs.items()}
+            paths |= {image: f"images/{image}.png" for image in self.table.images}
+            if not paths.keys() >= set(built.images):
+                continue
+            n = self._patches(name, built)
+            argv = ["patchgen", "build", *(word for image in built.images for word in ("--image", paths[image]))]
+            argv += ["--n", str(n)]
+            argv += ["--size", str(built.size)] if built.size else []
+            argv += ["--recipe", self._file_or_name(built.recipe)] if built.recipe else []
+            argv += ["--seed", str(built.seed)] if built.seed else []
+            needs = tuple(f"images/{image}" for image in built.images if image in self.table.images)
+            yield self._set_job(name, argv, needs=needs, n=n)
 
+    def packs(self) -> Iterator[Job]:
+        for name, packed in self.table.packs.items():
+            if packed.pack in self.options.inputs:
+                size = ["--size", str(packed.size)] if packed.size else []
+                yield self._set_job(name, ["patchgen", "pack", str(self.options.inputs[packed.pack]), *size])
 
-def _packs(table: Table, wish: Wish) -> Iterable[Job]:
-    for name, packed in table.packs.items():
-        if packed.pack in wish.inputs:
-            size = ["--size", str(packed.size)] if packed.size else []
-            yield _set_job(name, ["patchgen", "pack", str(wish.inputs[packed.pack]), *size], (), None)
+    def _set_job(self, name: str, argv: list[str], **fields: Any) -> Job:
+        path = f"sets/{name}"
+        return Job(name=path, argv=(*argv, "--out", path), results=(f"{path}/manifest.json",), **fields)
 
+    def _patches(self, name: str, built: BuiltSet) -> int:
+        """Return how many patches a set gets: no more than the shortened runs on it use."""
+        if self.options.scale >= 1:
+            return built.n
+        configs = (self._run_config(key) for key, run in self.table.runs.items() if run.shards == name)
+        used = (_samples(config, built.n, self.options.scale) for config in configs)
+        return min(built.n, max(used, default=built.n))
 
-def _set_job(name: str, argv: list[str], needs: tuple[str, ...], n: int | None) -> Job:
-    path = f"sets/{name}"
-    return Job(name=path, argv=(*argv, "--out", path), needs=needs, result=f"{path}/manifest.json", n=n)
+    def networks(self) -> Iterator[Job]:
+        for name, network in self.table.networks.items():
+            given = name in self.options.teachers
+            if network.config is None or given or network.data not in self.options.inputs:
+                continue
+            where, path = f"networks.{name}", f"networks/{name}"
+            settings = _merge(where, network.set, self.options.teacher_settings)
+            config = self._parse(where, network.config, settings, SupervisedConfig)
+            settings = merge(settings, _scaled_length(config, self.options.teacher_scale))
+            config = self._parse(where, network.config, settings, SupervisedConfig)
+            data = str(self.options.inputs[network.data])
+            argv = ["distill", "train-teacher", "--data", data, "--config", self._file_or_name(network.config)]
+            argv += ["--eval", data]
+            results = (f"{path}/{SUMMARY_NAME}", f"{path}/{TEACHER_NAME}")
+            yield _training(path, argv, settings, results=results, config=config, epoch_input=network.data)
 
+    def runs(self) -> Iterator[Job]:
+        for name, run in self.table.runs.items():
+            if missing_options(self.table, self.options, name):
+                continue
+            packed = self.table.packs.get(run.shards)
+            n = self.table.sets[run.shards].n if packed is None else None
+            settings = self._run_settings(name, n)
+            given = self.options.teachers.get(run.teacher)
+            needs = (f"sets/{run.shards}", *(() if given else (f"networks/{run.teacher}",)))
+            argv = ["distill", "train", "--shards", needs[0], "--config", self._file_or_name(run.config)]
+            argv += ["--teacher", str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"]
+            argv += ["--eval", str(self.options.inputs[self.table.networks[run.teacher].data])]
+            for seed in self.options.seeds:
+                path, seeded = f"runs/{name}/seed{seed}", settings | {"train.seed": seed}
+                yield _training(
+                    path,
+                    argv,
+                    seeded,
+                    results=(f"{path}/{SUMMARY_NAME}",),
+                    needs=needs,
+                    config=self._parse(f"runs.{name}", run.config, seeded, Config),
+                    n=n,
+                    epoch_input=packed.pack if packed else None,
+                    run=name,
+                )
 
-def _patches(table: Table, wish: Wish, name: str, built: BuiltSet) -> int:
-    """How many patches a set has: never more than the shortened runs see of it."""
-    if wish.scale >= 1:
-        return built.n
-    seen = (
-        _samples(_parse(f"runs.{key}", run.config, _settings(table, key, wish), wish, Config), built.n, wish)
-        for key, run in table.runs.items()
-        if run.shards == name
-    )
-    return min(built.n, max(seen, default=built.n))
-
-
-def _samples(config: Config, n: int, wish: Wish) -> int:
-    whole = config.train.samples if config.train.samples is not None else round((config.train.epochs or 0) * n)
-    return max(round(whole * wish.scale), config.data.batch_size)
-
-
-def _networks(table: Table, wish: Wish) -> Iterable[Job]:
-    for name, network in table.networks.items():
-        if network.config is None or name in wish.teachers or network.data not in wish.inputs:
-            continue
-        settings = _merge(f"networks.{name}", network.set, wish.teacher_settings)
-        config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
-        settings = merge(settings, _shortened(config, wish.teacher_scale))
-        config = _parse(f"networks.{name}", network.config, settings, wish, SupervisedConfig)
-        data = str(wish.inputs[network.data])
-        argv = ("distill", "train-teacher", "--data", data, "--config", _config(network.config, wish), "--eval", data)
-        also = (f"networks/{name}/{TEACHER_NAME}",)
-        yield _training(f"networks/{name}", argv, settings, also=also, config=config, epoch_of=network.data)
-
-
-def _runs(table: Table, wish: Wish) -> Iterable[Job]:
-    for name, run in table.runs.items():
-        if missing(table, wish, name):
-            continue
-        settings = _settings(table, name, wish)
-        config = _parse(f"runs.{name}", run.config, settings, wish, Config)
-        packed = table.packs.get(run.shards)
-        n = table.sets[run.shards].n if packed is None else None
-        if wish.scale != 1 and n is not None:
-            settings = merge(settings, {"train.samples": _samples(config, n, wish)})
-        elif wish.scale != 1:
-            settings = merge(settings, _shortened(config, wish.scale))
+    def _run_settings(self, name: str, n: int | None) -> dict[str, Any]:
+        """Return all settings of a run but its seed; its set has ``n`` patches if known."""
+        run, config, scale = self.table.runs[name], self._run_config(name), self.options.scale
+        settings = merge(self._merged_settings(name), _scaled_length(config, scale, n))
         if run.evaluations:
             if n is None and config.train.samples is None:
                 raise DistillError(f"runs.{name}.evaluations: of a pack in epochs; set train.samples")
-            settings[EVERY] = max(_samples(config, n or 0, wish) // run.evaluations, 1)
-        given = wish.teachers.get(run.teacher)
-        needs = (f"sets/{run.shards}", *(() if given else (f"networks/{run.teacher}",)))
-        teacher = str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"
-        data = str(wish.inputs[table.networks[run.teacher].data])
-        argv = ("distill", "train", "--shards", needs[0], "--config", _config(run.config, wish), "--teacher", teacher)
-        for seed in wish.seeds:
-            own = settings | {"train.seed": seed}
-            yield _training(
-                f"runs/{name}/seed{seed}",
-                (*argv, "--eval", data),
-                own,
-                needs=needs,
-                config=_parse(f"runs.{name}", run.config, own, wish, Config),
-                n=n,
-                epoch_of=packed.pack if packed else None,
-                run=name,
-            )
+            settings[EVERY] = max(_samples(config, n or 0, scale) // run.evaluations, 1)
+        return settings
+
+    def _merged_settings(self, name: str) -> dict[str, Any]:
+        variant = self.table.variant(self.options.variant)
+        return _merge(f"runs.{name}", variant, self.table.runs[name].set, self.options.settings)
+
+    def _run_config(self, name: str) -> Config:
+        config: Config = self._parse(
+            f"runs.{name}", self.table.runs[name].config, self._merged_settings(name), Config
+        )
+        return config
+
+    def _parse(self, where: str, name: str, settings: Mapping[str, Any], model: type[Any]) -> Any:
+        _, text = presets.read(presets.CONFIGS, self._file_or_name(name))
+        try:
+            return parse_config(text, name, dict(settings), model)
+        except DistillError as error:
+            raise DistillError(f"{where}: {error}") from error
+
+    def _file_or_name(self, name: str) -> str:
+        """Return the path of a file beside the table, or the name of a packaged one."""
+        path = self.options.folder / name
+        return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - is_file raises for long names
 
 
-def _training(path: str, argv: tuple[str, ...], settings: Mapping[str, Any], **more: Any) -> Job:
-    sets = [word for key, value in settings.items() for word in ("--set", redaction.setting(key, value))]
-    argv = (*argv, *sets, "--out", path, "--resume")
-    return Job(name=path, argv=argv, result=f"{path}/{SUMMARY_NAME}", **more)
-
-
-def _settings(table: Table, name: str, wish: Wish) -> dict[str, Any]:
-    return _merge(f"runs.{name}", table.variant(wish.variant), table.runs[name].set, wish.settings)
+def _training(path: str, argv: list[str], settings: Mapping[str, Any], **fields: Any) -> Job:
+    sets = [word for each in format_settings(settings) for word in ("--set", each)]
+    return Job(name=path, argv=(*argv, *sets, "--out", path, "--resume"), **fields)
 
 
 def _merge(where: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,27 +236,16 @@ def _merge(where: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
         raise DistillError(f"{where}: {error}") from error
 
 
-def _parse(where: str, name: str, settings: Mapping[str, Any], wish: Wish, model: type[Any]) -> Any:
-    _, text = presets.read(presets.CONFIGS, _config(name, wish))
-    try:
-        return parse_config(text, name, dict(settings), model)
-    except DistillError as error:
-        raise DistillError(f"{where}: {error}") from error
+def _samples(config: Config | SupervisedConfig, n: int, scale: float) -> int:
+    """Return the samples of a scaled run whose epoch has ``n``: at least one batch."""
+    samples = config.train.samples if config.train.samples is not None else round((config.train.epochs or 0) * n)
+    return max(round(samples * scale), config.data.batch_size)
 
 
-def _config(name: str, wish: Wish) -> str:
-    return _file_or_name(name, wish.folder)
-
-
-def _file_or_name(name: str, folder: Path) -> str:
-    path = folder / name
-    return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - Path.is_file raises for long names
-
-
-def _shortened(config: Config | SupervisedConfig, scale: float) -> dict[str, Any]:
-    """Return the length of a run at a scale, at least a batch where it is said in samples."""
+def _scaled_length(config: Config | SupervisedConfig, scale: float, n: int | None = None) -> dict[str, Any]:
+    """Return the settings of a scaled run's length: in samples if known, else in epochs; ``n`` is an epoch."""
     if scale == 1:
         return {}
-    if config.train.samples is not None:
-        return {"train.samples": max(round(config.train.samples * scale), config.data.batch_size)}
-    return {"train.epochs": float(f"{(config.train.epochs or 0) * scale:.6g}")}
+    if n is None and config.train.samples is None:
+        return {"train.epochs": float(f"{(config.train.epochs or 0) * scale:.6g}")}
+    return {"train.samples": _samples(config, n or 0, scale)}

@@ -1,21 +1,25 @@
-"""What a user says of a table."""
+"""What the user chose for a table on the command line, and how it is shown without local paths."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-TEACHER = "teacher-"
-"""Stands before the names of networks, where those of inputs stand too."""
+TEACHER_PREFIX = "teacher-"
+"""Stands before the names of given networks where they are listed with inputs."""
+_ABSOLUTE = re.compile(r'(^|=)("?)(/[^"]*)("?)$')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a user says of the table called ``name``. ``inputs`` and ``teachers`` are absolute paths by its names.
+class TableOptions:
+    """The options for the table called ``name``; ``inputs`` and ``teachers`` are absolute paths by the table's names.
 
-    ``digests`` are ``pins.pin`` of each path. ``scale`` and ``teacher_scale`` multiply the length
-    of runs and of networks. ``settings`` and ``teacher_settings`` override keys of their configs, and what the table
-    sets in a row; those of the table's ``variant`` give way to a row's. ``folder`` is where paths in the table start.
+    ``digests`` are the ``input_digest`` of each path. ``scale`` and ``teacher_scale`` multiply the length of runs and
+    of networks. ``settings`` and ``teacher_settings`` override keys of their configs, also those that a row sets;
+    those of the table's ``variant`` do not override a row's. Paths in the table are relative to ``folder``.
     """
 
     inputs: Mapping[str, Path]
@@ -30,8 +34,51 @@ class Wish:
     teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     folder: Path = Path()
 
-    def given(self) -> Iterator[tuple[str, Path]]:
-        """Every path, with a name that no other has."""
-        yield from self.inputs.items()
-        for name, path in self.teachers.items():
-            yield TEACHER + name, path
+    def given_paths(self) -> dict[str, Path]:
+        """Return every given path by a unique name."""
+        return {**self.inputs, **{TEACHER_PREFIX + name: path for name, path in self.teachers.items()}}
+
+    def redact_command(self, words: Iterable[str]) -> str:
+        """Return a shell command that is valid on any machine: inputs as variables, other files by name only."""
+        known = {str(path): f'"${variable(name)}"' for name, path in self.given_paths().items()}
+        return " ".join(known.get(word) or _quote(word) for word in words)
+
+    def redact_text(self, text: str) -> str:
+        """Return a message with the paths of inputs replaced by variables."""
+        for name, path in sorted(self.given_paths().items(), key=lambda item: -len(str(item[1]))):
+            text = text.replace(str(path), f"${variable(name)}")
+        return text
+
+    def command(self, only: Iterable[str] = ()) -> str:
+        """Return the redacted ``distill reproduce`` command for the rows that ``only`` selects; all without it."""
+        words = [f'--input {name}="${variable(name)}"' for name in self.inputs]
+        words += [f'--teacher {name}="${variable(TEACHER_PREFIX + name)}"' for name in self.teachers]
+        words += [f"--only {_quote(pattern)}" for pattern in only]
+        if self.scale != 1:
+            words.append(f"--scale {self.scale!r}")
+        if self.teacher_scale != self.scale:
+            words.append(f"--teacher-scale {self.teacher_scale!r}")
+        if self.variant is not None:
+            words.append(f"--variant {_quote(self.variant)}")
+        if self.seeds != (0,):
+            words.append(f"--seeds {','.join(map(str, self.seeds))}")
+        words += [f"--set {_quote(word)}" for word in format_settings(self.settings)]
+        words += [f"--teacher-set {_quote(word)}" for word in format_settings(self.teacher_settings)]
+        return " ".join(["distill reproduce", _quote(self.name), *words])
+
+
+def variable(name: str) -> str:
+    """Return the name of the shell variable that stands for an input or a given network."""
+    plain = name.upper().replace(".", "__").replace("-", "_")
+    return f"_{plain}" if plain[0].isdigit() else plain
+
+
+def format_settings(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield settings as ``--set`` takes them."""
+    for key, value in settings.items():
+        yield f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+def _quote(word: str) -> str:
+    """Quote a word for a shell; of an absolute path, also in a setting, only the name: ``data.cache_dir="b"``."""
+    return shlex.quote(_ABSOLUTE.sub(lambda found: f"{found[1]}{found[2]}{Path(found[3]).name}{found[4]}", word))

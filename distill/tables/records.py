@@ -1,17 +1,16 @@
-"""What the folder of a table keeps of its own: how it was begun, and of each job what it was made from and its end.
+"""The state of a table's folder: how it was begun, and of each job its identity and outcome.
 
-``table.json`` makes a folder a table's. ``jobs/NAME.json`` is written when a job begins, and when it ends.
+``table.json`` marks the folder as a table's. ``jobs/NAME.json`` is written when a job starts and when it ends.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
-from distill.tables import redaction
 from distill.tables.jobs import DIGEST_OF, Job, without_seed
-from distill.tables.options import Wish
+from distill.tables.options import TableOptions
 from manifests.diff import differences
 from manifests.errors import PatchSetError
 from manifests.format.canonical_json import parse_json
@@ -19,118 +18,112 @@ from manifests.support.files import read_regular_file, write_atomically
 from manifests.support.system_files import entries
 
 RECORDS = "jobs"
-MARKER = "table.json"
+TABLE_NAME = "table.json"
 FORMAT = "reproduced-table/1"
 MAX_BYTES = 1 << 20
 
 
-def settings_of(wish: Wish) -> dict[str, Any]:
-    """What all rows of a table have in common."""
+def _common_settings(options: TableOptions) -> dict[str, Any]:
+    """Return what all rows of a table have in common."""
     return {
         "format": FORMAT,
-        "scale": wish.scale,
-        "teacher_scale": wish.teacher_scale,
-        "variant": wish.variant,
-        "settings": dict(wish.settings),
-        "teacher_settings": dict(wish.teacher_settings),
+        "scale": options.scale,
+        "teacher_scale": options.teacher_scale,
+        "variant": options.variant,
+        "settings": dict(options.settings),
+        "teacher_settings": dict(options.teacher_settings),
     }
 
 
-def require_own(out: Path, wish: Wish, jobs: Iterable[Job]) -> None:
-    """Make sure that ``out`` is free for a table, or has this one, begun in the same way from the same files.
+def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) -> None:
+    """Check that ``out`` is empty, or holds this table with the same settings, configs and input files.
 
     Raises:
-        DistillError: it is something else's, or of other settings, configs or files.
+        DistillError: it holds something else; the message names the first difference.
     """
     if out.exists() and not out.is_dir():
-        raise DistillError(f"{out}: is no folder; choose another --out")
+        raise DistillError(f"{out}: is not a folder; choose another --out")
     if not out.exists() or not entries(out):
         return
-    held = _read(out / MARKER)
+    held = _read(out / TABLE_NAME)
     if held is None:
-        raise DistillError(f"{out}: is not empty, and no table was begun there; choose another --out")
-    _require_same(out, "the table", held, settings_of(wish))
+        raise DistillError(f"{out}: is not empty and holds no table; choose another --out")
+    _require_same(out, "the table", held, _common_settings(options))
     for job in jobs:
-        record = read_record(out, job.name)
-        if record is not None and _begun(out, job):
-            _require_same(out, job.name, record["made_from"], dict(job.identity))
-        if job.run is not None:
-            for name in seeds_of(out, job.run):
-                _require_same_but_seed(out, name, job)
-    _require_same_inputs(out, wish)
+        if (identity := _held_identity(out, job.name, *job.results)) is not None:
+            _require_same(out, job.name, identity, job.identity)
+        for name in [] if job.run is None else seeds_of(out, job.run):
+            if (identity := _held_identity(out, name)) is not None:
+                what = f"{name}, to be averaged with {job.name},"
+                _require_same(out, what, without_seed(identity, name), without_seed(job.identity, job.name))
+    _require_same_inputs(out, options)
+
+
+def _require_same_inputs(out: Path, options: TableOptions) -> None:
+    """Compare the inputs with those of all recorded jobs, also of rows and seeds that were not selected now."""
+    now = {f"{DIGEST_OF}{options.redact_text(str(path))}": digest for path, digest in options.digests.items()}
+    for path in sorted((out / RECORDS).rglob("*.json")):
+        name = path.relative_to(out / RECORDS).with_suffix("").as_posix()
+        identity = _held_identity(out, name) or {}
+        held = {key: identity[key] for key in sorted(now.keys() & identity.keys())}
+        _require_same(out, name, held, {key: now[key] for key in held})
+
+
+def _held_identity(out: Path, name: str, *results: str) -> dict[str, Any] | None:
+    """Return the recorded identity of a job that left something in ``out``, else None."""
+    record = read_record(out, name)
+    if record is None or not any((out / path).exists() for path in (name, *results)):
+        return None
+    return dict(record["made_from"])
+
+
+def _require_same(out: Path, what: str, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    wanted = _as_json(wanted)
+    found = [
+        f"{path} was {old}, is now {new}"
+        for path, old, new in differences(dict(held), dict(wanted))
+        if path != "command"
+    ]
+    if held.get("command") != wanted.get("command"):
+        before, after = str(held.get("command")).split(), str(wanted.get("command")).split()
+        old, new = ([word for word in a if word not in b] for a, b in ((before, after), (after, before)))
+        found.append(f"command had {' '.join(old) or 'less'}, has now {' '.join(new) or 'less'}")
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise DistillError(
+            f"{out}: {what} was started with other values: {found[0][:400]}{more}; choose another --out"
+        )
 
 
 def seeds_of(out: Path, run: str) -> list[str]:
-    """The jobs of a run that were begun, by seed."""
+    """Return the names of the started jobs of a run, in the order of their seeds."""
     paths = (out / RECORDS / "runs" / run).glob("seed*.json")
     numbers = sorted(int(path.stem[4:]) for path in paths if path.stem[4:].isdigit())
     return [f"runs/{run}/seed{number}" for number in numbers]
 
 
-def _require_same_but_seed(out: Path, name: str, job: Job) -> None:
-    """Hold what the run ``name`` was made from against a ``job`` of the same run, with which it is to have a mean."""
-    record = read_record(out, name)
-    if record is not None and (out / name).exists():
-        held, wanted = without_seed(record["made_from"], name), without_seed(job.identity, job.name)
-        _require_same(out, f"{name}, which {job.name} is to have a mean with,", held, wanted)
-
-
-def _require_same_inputs(out: Path, wish: Wish) -> None:
-    """Hold the inputs against those of every row, also of rows and seeds that are not asked for now."""
-    now = {f"{DIGEST_OF}{redaction.text(str(path), wish)}": digest for path, digest in wish.digests.items()}
-    for path in sorted((out / RECORDS).rglob("*.json")):
-        name = path.relative_to(out / RECORDS).with_suffix("").as_posix()
-        record = read_record(out, name)
-        if record is not None and (out / name).exists():
-            held = {key: record["made_from"][key] for key in sorted(now.keys() & record["made_from"].keys())}
-            _require_same(out, name, held, {key: now[key] for key in held})
-
-
-def _begun(out: Path, job: Job) -> bool:
-    return (out / job.name).exists() or (out / job.result).exists()
-
-
-def _require_same(out: Path, what: str, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    wanted = _plain(wanted)
-    found = [f"{path} was {old}, is now {new}" for path, old, new in differences(held, wanted) if path != "command"]
-    found += _different_words(held.get("command"), wanted.get("command"))
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise DistillError(f"{out}: {what} was begun otherwise: {found[0][:400]}{more}; choose another --out")
-
-
-def _different_words(held: Any, wanted: Any) -> list[str]:
-    """The words in which two commands differ, as a sentence; none where they do not."""
-    if held == wanted:
-        return []
-    before, after = str(held).split(), str(wanted).split()
-    old, new = ([word for word in a if word not in b] for a, b in ((before, after), (after, before)))
-    return [f"command had {' '.join(old) or 'less'}, has now {' '.join(new) or 'less'}"]
-
-
-def _plain(value: Any) -> Any:
-    """As it comes back from a file."""
+def _as_json(value: Any) -> Any:
+    """Return a value as it comes back from a JSON file."""
     return json.loads(json.dumps(value))
 
 
-def write_marker(out: Path, wish: Wish) -> None:
-    """Make ``out`` this table's."""
-    write_atomically(out / MARKER, (json.dumps(settings_of(wish), indent=1) + "\n").encode())
+def write_table_file(out: Path, options: TableOptions) -> None:
+    """Write ``table.json``, which makes ``out`` the folder of this table."""
+    _write(out / TABLE_NAME, _common_settings(options))
 
 
-def write_record(out: Path, job: Job, *, done: bool = False, wrong: str | None = None) -> None:
-    """Say from what a job is made and, when it has ended, whether it is ``done`` or what went ``wrong``."""
+def write_record(out: Path, job: Job, *, done: bool = False, error: str | None = None) -> None:
+    """Write the record of a job that starts, or has ended: ``done``, or with an ``error``."""
     path = _path(out, job.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    value = {"made_from": dict(job.identity), "done": done, "failed": wrong}
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+    _write(path, {"made_from": dict(job.identity), "done": done, "failed": error})
 
 
 def read_record(out: Path, name: str) -> dict[str, Any] | None:
-    """A job's record, or None where it was never begun.
+    """Return a job's record, or None if it was never started.
 
     Raises:
-        DistillError: it is damaged.
+        DistillError: the record is damaged.
     """
     value = _read(_path(out, name))
     if value is not None and not (isinstance(value.get("made_from"), dict) and value.keys() >= {"done", "failed"}):
@@ -140,6 +133,10 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
 
 def _path(out: Path, name: str) -> Path:
     return out / RECORDS / f"{name}.json"
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -155,8 +152,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Whether a job has its results, made from what it is made from now."""
-    if not all((out / name).is_file() for name in (job.result, *job.also)):
+    """Return whether a job has all its results, from the identity that it has now."""
+    if not all((out / path).is_file() for path in job.results):
         return False
     record = read_record(out, job.name)
-    return record is not None and bool(record["done"]) and record["made_from"] == _plain(job.identity)
+    return record is not None and bool(record["done"]) and record["made_from"] == _as_json(job.identity)

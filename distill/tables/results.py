@@ -1,4 +1,4 @@
-"""What the jobs of a table left, as lines: the publication's figure, ours, their difference, and what to cite."""
+"""The results of a table's rows: the publication's figure, ours, their difference, and the digests to cite."""
 
 import dataclasses
 import statistics
@@ -7,21 +7,24 @@ from pathlib import Path
 
 from distill.errors import DistillError
 from distill.report.collect import RunRecord, read_run
-from distill.tables.jobs import jobs_of, missing
-from distill.tables.options import Wish
+from distill.tables.jobs import jobs_of, missing_options
+from distill.tables.options import TableOptions
 from distill.tables.records import read_record, seeds_of
 from distill.tables.schema import Row, Table
-from distill.training import provenance
+from distill.training.run_identity import DIGESTS, why_no_mean
 from distill.training.session import SUMMARY_NAME
 from manifests.support.counts import counted
 
+SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")
+"""Keys of ``summary.json`` that a page cites; the last is of the final weights."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Line:
-    """A row with its results: ``top1`` in percent, one a seed that ended, and what is not there yet in ``state``.
+class RowResult:
+    """A row with its results: ``top1`` in percent of each seed that ended, and what is missing in ``state``.
 
-    ``samples`` and ``seconds`` are the mean run's; ``digests`` name what it was made from and what came out.
-    ``lacks`` are the options without which it cannot be run.
+    ``samples`` and ``seconds`` are the mean over the seeds; ``digests`` identify inputs and outputs. ``missing`` are
+    the options without which the row cannot be run.
     """
 
     group: str
@@ -32,142 +35,123 @@ class Line:
     seconds: float | None = None
     digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
     state: str = ""
-    lacks: str = ""
+    missing: str = ""
 
     @property
     def mean(self) -> float | None:
-        """Of ``top1``."""
+        """The mean of ``top1``; None without a result."""
         return statistics.fmean(self.top1) if self.top1 else None
 
     @property
     def deviation(self) -> float | None:
-        """Of the sample ``top1`` (n - 1); None for one."""
+        """The sample deviation (n - 1) of ``top1``; None with fewer than two results."""
         return statistics.stdev(self.top1) if len(self.top1) > 1 else None
 
     @property
     def difference(self) -> float | None:
-        """Ours less the publication's."""
+        """Our mean minus the publication's figure."""
         return None if self.mean is None or self.paper is None else self.mean - self.paper
 
 
-DIGESTS = (*provenance.DIGESTS, "config_sha256", "sha256")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ended:
-    """A job's run directory, read; or, where it has none that is whole, what went ``wrong``."""
-
-    record: RunRecord | None = None
-    wrong: str | None = None
-
-
-def collect(table: Table, wish: Wish, out: Path) -> list[Line]:
-    """A line for each row of ``table``, from all that was ever made in ``out``."""
-    return [_line(table, wish, row, out) for row in table.rows]
+def collect(table: Table, options: TableOptions, out: Path) -> list[RowResult]:
+    """Return the result of each row of ``table`` from all runs in ``out``."""
+    return [_row_result(table, options, row, out) for row in table.rows]
 
 
 def done_commands(table: Table, out: Path) -> list[str]:
-    """The commands of the jobs that have ended well, with variables for inputs, in the order of what needs what."""
+    """Return the redacted commands of the jobs that are done, each after those it needs."""
     names = [f"images/{name}" for name in table.images]
     names += [f"sets/{name}" for name in (*table.sets, *table.packs)]
     names += [f"networks/{name}" for name in table.networks]
     names += [name for run in table.runs for name in seeds_of(out, run)]
-    commands = []
-    for name in names:
-        record = read_record(out, name)
-        if record is not None and record["failed"] is None and record["done"]:
-            commands.append(str(record["made_from"].get("command")))
-    return commands
+    records = (read_record(out, name) for name in names)
+    return [str(r["made_from"].get("command")) for r in records if r is not None and r["done"] and not r["failed"]]
 
 
-def _ended(out: Path, name: str) -> Ended | None:
-    """What there is of a job; None where it was not begun, or goes on yet."""
+def _read_job(out: Path, name: str) -> RunRecord | str | None:
+    """Return the run of a job, what went wrong with it, or None if it was not started or is not finished."""
     try:
         record = read_record(out, name)
         if record is None:
             return None
         if (out / name / SUMMARY_NAME).is_file():
-            return Ended(record=read_run(out / name))
-        return Ended(wrong=f"failed: {record['failed']}") if record["failed"] else None
+            return read_run(out / name)
+        return f"failed: {record['failed']}" if record["failed"] else None
     except DistillError as error:
-        return Ended(wrong=f"damaged: {str(error).replace(f'{out}/', '')}; delete {name}, and run it again")
+        return f"damaged: {str(error).replace(f'{out}/', '')}; delete {name}, and run it again"
 
 
-def _line(table: Table, wish: Wish, row: Row, out: Path) -> Line:
-    line = Line(group=row.group, name=row.name, paper=row.paper)
-    if row.of in wish.teachers:
-        return _given(line, table, row, out)
-    found = {
-        name: _ended(out, name) for name in dict.fromkeys([*_begun(out, table, row), *jobs_of(table, wish, row)])
-    }
-    held = [ended.record for ended in found.values() if ended is not None and ended.record is not None]
-    wrong = [ended.wrong for ended in found.values() if ended is not None and ended.wrong is not None]
-    if not held:
-        lacks = " ".join(missing(table, wish, row.of))
-        state = wrong[0] if wrong else f"needs {lacks}" if lacks else "not run"
-        return dataclasses.replace(line, state=state, lacks="" if wrong else lacks)
-    states = wrong[:1] or ([f"{len(held)} of {counted(len(found), 'seed')}"] if len(held) < len(found) else [])
-    return _with_figures(line, held, row.after, states)
+def _row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowResult:
+    result = RowResult(group=row.group, name=row.name, paper=row.paper)
+    if row.of in options.teachers:
+        return _given_teacher(result, table, row, out)
+    started = [f"networks/{row.of}"] if row.of in table.networks else seeds_of(out, row.of)
+    jobs = [_read_job(out, name) for name in dict.fromkeys([*started, *jobs_of(table, options, row)])]
+    runs = [job for job in jobs if isinstance(job, RunRecord)]
+    faults = [job for job in jobs if isinstance(job, str)]
+    if not runs:
+        missing = "" if faults else " ".join(missing_options(table, options, row.of))
+        state = faults[0] if faults else f"needs {missing}" if missing else "not run"
+        return dataclasses.replace(result, state=state, missing=missing)
+    states = faults[:1] or ([f"{len(runs)} of {counted(len(jobs), 'seed')}"] if len(runs) < len(jobs) else [])
+    return _with_figures(result, runs, row.after, states)
 
 
-def _begun(out: Path, table: Table, row: Row) -> list[str]:
-    return [f"networks/{row.of}"] if row.of in table.networks else seeds_of(out, row.of)
-
-
-def _with_figures(line: Line, held: list[RunRecord], after: float, states: list[str]) -> Line:
+def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states: list[str]) -> RowResult:
+    """Add the digests of the runs, and the mean of their top-1 if they have one; else the reason to ``states``."""
     digests: dict[str, str] = {}
-    for key in DIGESTS if after == 1 else DIGESTS[:-1]:  # the last one is of the weights at the end
-        values = [value for record in held if (value := record.figure(key))]
+    for key in SHOWN_DIGESTS if after == 1 else SHOWN_DIGESTS[:-1]:
+        values = [value for run in runs if (value := run.figure(key))]
         digests |= {key: ", ".join(dict.fromkeys(values))} if values else {}
-    points = [(record, point) for record in held if (point := _point(record, after)) is not None]
+    points = [(run, point) for run in runs if (point := _point(run, after)) is not None]
     if not points:
-        return dataclasses.replace(line, digests=digests, state="; ".join([*states, "not evaluated then"]))
-    if len(points) < len(held):
-        states = [*states, f"{len(held) - len(points)} not evaluated then"]
-    if reason := _no_mean(points):
-        return dataclasses.replace(line, digests=digests, state="; ".join([*states, f"no mean: {reason}"]))
+        states = [*states, "not evaluated then"]
+    elif len(points) < len(runs):
+        states = [*states, f"{len(runs) - len(points)} not evaluated then"]
+    if points and (reason := _why_no_mean(points)):
+        points, states = [], [*states, f"no mean: {reason}"]
+    result = dataclasses.replace(result, digests=digests, state="; ".join(states))
+    if not points:
+        return result
     return dataclasses.replace(
-        line,
+        result,
         top1=tuple(top1 for _, (_, top1) in points),
         samples=round(statistics.fmean(samples for _, (samples, _) in points)),
-        seconds=statistics.fmean(_seconds(record, samples) for record, (samples, _) in points),
-        digests=digests,
-        state="; ".join(states),
+        seconds=statistics.fmean(_seconds(run, samples) for run, (samples, _) in points),
     )
 
 
-def _no_mean(points: list[tuple[RunRecord, tuple[float, float]]]) -> str | None:
-    """Why runs with figures have no mean; None where they have one."""
-    origins = {record.folder.name: record.origin() for record, _ in points}
-    if reason := provenance.no_mean(origins, supervised=points[0][0].supervised):
+def _seconds(run: RunRecord, samples: float) -> float:
+    """Return the training time of a run up to so many samples."""
+    return float(run.figure("seconds") or 0) * samples / max(run.figure("samples_seen") or 0, 1)
+
+
+def _why_no_mean(points: list[tuple[RunRecord, tuple[float, float]]]) -> str | None:
+    """Return why evaluated runs have no mean; None where they have one."""
+    identities = {run.folder.name: run.identity() for run, _ in points}
+    if reason := why_no_mean(identities, supervised=points[0][0].supervised):
         return reason
-    (first, (samples, _)), *others = points
-    other = next((f"{seen:,.0f} in {record.folder.name}" for record, (seen, _) in others if seen != samples), None)
-    return None if other is None else f"samples: {samples:,.0f} in {first.folder.name}, {other}"
+    (run, (samples, _)), *others = points
+    other = next((f"{seen:,.0f} in {other.folder.name}" for other, (seen, _) in others if seen != samples), None)
+    return None if other is None else f"samples: {samples:,.0f} in {run.folder.name}, {other}"
 
 
-def _seconds(record: RunRecord, samples: float) -> float:
-    """Of training, up to so many samples."""
-    return float((record.figure("seconds") or 0) * samples / max(record.figure("samples_seen") or 0, 1))
-
-
-def _point(record: RunRecord, after: float) -> tuple[float, float] | None:
-    """Samples and top-1 at the end of a run, or of its evaluation nearest to a part of it."""
-    whole = record.figure("samples_seen") or 0
+def _point(run: RunRecord, after: float) -> tuple[float, float] | None:
+    """Return samples and top-1 at the end of a run, or of its evaluation nearest to the part ``after``."""
+    whole = run.figure("samples_seen") or 0
     if after == 1:
-        top1 = record.figure("top1")
+        top1 = run.figure("top1")
         return None if top1 is None else (whole, top1)
-    series = record.series(f"{record.prefix}top1")
+    series = run.series(f"{run.prefix}top1")
     return min(series, key=lambda point: abs(point[0] - after * whole)) if series else None
 
 
-def _given(line: Line, table: Table, row: Row, out: Path) -> Line:
-    """A teacher that the user gave, as measured before the runs that it taught."""
-    taught = [name for run in table.runs if table.runs[run].teacher == row.of for name in seeds_of(out, run)]
-    for name in taught:
-        ended = _ended(out, name)
-        record = None if ended is None else ended.record
-        if record is not None and (top1 := record.figure("teacher_top1")) is not None:
-            held = {"eval_sha256": record.figure("eval_sha256"), "sha256": record.figure("teacher_sha256")}
-            return dataclasses.replace(line, top1=(top1,), digests={key: text for key, text in held.items() if text})
-    return dataclasses.replace(line, state="given; measured with the first run that it teaches")
+def _given_teacher(result: RowResult, table: Table, row: Row, out: Path) -> RowResult:
+    """Return the result of a teacher that the user gave, as evaluated before the runs that it taught."""
+    for name in (name for key, run in table.runs.items() if run.teacher == row.of for name in seeds_of(out, key)):
+        run = _read_job(out, name)
+        if isinstance(run, RunRecord) and (top1 := run.figure("teacher_top1")) is not None:
+            digests = {"eval_sha256": run.figure("eval_sha256"), "sha256": run.figure("teacher_sha256")}
+            digests = {key: digest for key, digest in digests.items() if digest}
+            return dataclasses.replace(result, top1=(top1,), digests=digests)
+    return dataclasses.replace(result, state="given; evaluated with the first run that it teaches")

@@ -1,6 +1,7 @@
-"""Jobs run: each when what it needs is there, one a device, the finished ones skipped, whatever fails left alone.
+"""Run the jobs of a table: each after those it needs, one at a time on each device.
 
-What a job said is in ``OUT/jobs/NAME.log``, beside its record.
+Jobs that are done are skipped, and a job that fails does not stop the others. The output of a job is in
+``OUT/jobs/NAME.log``, beside its record.
 """
 
 import contextlib
@@ -21,26 +22,23 @@ from distill.training.session import METRICS_NAME
 POLL_SECONDS = 0.2
 TAIL_BYTES = 4096
 STOP_SECONDS = 600.0
-"""Longest that a job that was told to stop may take: to finish a step or an evaluation, and to save itself."""
+"""Maximum time for a stopped job to finish a step or an evaluation and save a checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Events:
-    """What ``run_jobs`` tells while it runs: a job began, a job ended (with what went wrong, or None), time passed.
+    """Callbacks of ``run_jobs``: a job started; a job ended, with its error or None; time passed while jobs run."""
 
-    ``passed`` hears which jobs run.
-    """
-
-    began: Callable[[Job], None]
+    started: Callable[[Job], None]
     ended: Callable[[Job, str | None], None]
-    passed: Callable[[list[Job]], None]
+    waited: Callable[[list[Job]], None]
 
 
 def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Events) -> dict[str, str]:
-    """Run ``jobs``, one at a time on each of ``devices``; returns what went wrong, by job.
+    """Run ``jobs``, one at a time on each of ``devices``; returns the errors of failed jobs, by name.
 
-    What is done is skipped, unless a job that is to run needs it: then its own command looks whether it is whole, and
-    makes it again if not. A KeyboardInterrupt stops those that run, which save what they have, and goes on up.
+    A job that is done is skipped, unless a job that runs needs it: then its own command checks its results, and
+    repairs them. A KeyboardInterrupt stops the running jobs, which save checkpoints, and is raised again.
     """
     failed: dict[str, str] = {}
     waiting = _to_run(jobs, out)
@@ -48,33 +46,34 @@ def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Eve
     try:
         while waiting or running:
             for name, job in list(waiting.items()):
-                lost = next((need for need in job.needs if need in failed), None)
-                if lost is not None:
-                    failed[name] = f"needs {lost}: {failed[lost]}"
+                cause = next((need for need in job.needs if need in failed), None)
+                if cause is not None:
+                    failed[name] = f"needs {cause}: {failed[cause]}"
                     del waiting[name]
-                    write_record(out, job, wrong=failed[name])
+                    write_record(out, job, error=failed[name])
                     events.ended(job, failed[name])
             for device in devices:
-                job_next = None if device in running else _ready(waiting, running)
-                if job_next is not None:
-                    del waiting[job_next.name]
-                    events.began(job_next)
-                    running[device] = job_next, _start(job_next, out, device)
-            events.passed([job for job, _ in running.values()])
+                ready = None if device in running else _ready(waiting, running)
+                if ready is not None:
+                    del waiting[ready.name]
+                    events.started(ready)
+                    running[device] = ready, _start(ready, out, device)
+            events.waited([job for job, _ in running.values()])
             time.sleep(POLL_SECONDS)
             for device, (job, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[device]
-                    wrong = _outcome(out, job, process.returncode)
-                    failed |= {} if wrong is None else {job.name: wrong}
-                    write_record(out, job, done=wrong is None, wrong=wrong)
-                    events.ended(job, wrong)
+                    error = _error_of(out, job, process.returncode)
+                    failed |= {} if error is None else {job.name: error}
+                    write_record(out, job, done=error is None, error=error)
+                    events.ended(job, error)
     finally:
         _stop([process for _, process in running.values()])
     return failed
 
 
 def _to_run(jobs: Mapping[str, Job], out: Path) -> dict[str, Job]:
+    """Return the jobs that are not done, and all that they need."""
     wanted = {name for name, job in jobs.items() if not is_done(out, job)}
     for name in reversed(list(jobs)):  # each comes after what it needs
         if name in wanted:
@@ -87,16 +86,16 @@ def _ready(waiting: Mapping[str, Job], running: Mapping[str, tuple[Job, object]]
     return next((job for job in waiting.values() if not unfinished.intersection(job.needs)), None)
 
 
-_FOLLOW = (
+_RUN_CHILD = (
     "import runpy, sys; from manifests.support.processes import end_with; end_with(int(sys.argv.pop(1))); "
     "program = sys.argv.pop(1); runpy.run_module(program, run_name='__main__', alter_sys=True)"
 )
 
 
 def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
-    """Begin a job that ends when this program does, however that ends.
+    """Start a job that ends when this program ends, also if this program is killed.
 
-    It is in a group of its own, so that Ctrl-C reaches it once, and by way of this program.
+    It has its own process group: Ctrl-C reaches only this program, which then stops the job.
     """
     write_record(out, job)
     (out / job.name).parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +105,7 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
         log.write(f"$ {job.command}\n".encode())
         log.flush()
         return subprocess.Popen(  # noqa: S603 - one of our two programs, no shell
-            [sys.executable, "-c", _FOLLOW, str(os.getpid()), program, *words],
+            [sys.executable, "-c", _RUN_CHILD, str(os.getpid()), program, *words],
             cwd=out,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
@@ -120,13 +119,13 @@ def _log(out: Path, job: Job) -> Path:
     return out / RECORDS / f"{job.name}.log"
 
 
-def _outcome(out: Path, job: Job, status: int) -> str | None:
-    """What went wrong with a job that has ended, or None."""
-    if status == 0 and (out / job.result).is_file():
+def _error_of(out: Path, job: Job, status: int) -> str | None:
+    """Return the error of a job that has ended, or None if it has its results."""
+    if status == 0 and all((out / path).is_file() for path in job.results):
         return None
-    where = f"all it said: {RECORDS}/{job.name}.log"
+    where = f"its output: {RECORDS}/{job.name}.log"
     if status < 0:
-        why = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
+        why = ", perhaps because memory ran out" if -status == signal.SIGKILL else ""
         return f"killed by {signal.Signals(-status).name}{why} ({where})"
     lines = _tail(_log(out, job)).decode(errors="replace").strip().splitlines()
     last = lines[-1] if lines else ""
@@ -136,7 +135,7 @@ def _outcome(out: Path, job: Job, status: int) -> str | None:
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End what runs as if the user had asked it to; a second interruption kills it, and so does a long wait."""
+    """Ask running jobs to stop, as Ctrl-C would; a second interruption, or a long wait, kills them."""
     for process in processes:
         process.terminate()
     end = time.monotonic() + STOP_SECONDS
@@ -151,7 +150,7 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def samples_seen(out: Path, job: Job) -> int:
-    """How far a training is, as its log says."""
+    """Return the samples that a training has seen according to its log."""
     for line in reversed(_tail(out / job.name / METRICS_NAME).splitlines()):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return int(json.loads(line)["samples"])
@@ -159,7 +158,7 @@ def samples_seen(out: Path, job: Job) -> int:
 
 
 def _tail(path: Path) -> bytes:
-    """The end of a file, or nothing where there is none."""
+    """Return the end of a file; empty if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))

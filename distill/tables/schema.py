@@ -1,4 +1,4 @@
-"""A table as YAML: what is made, what is trained on it, and what the publication reports of each."""
+"""The schema of a table's YAML file: what is built, what is trained on it, and what the publication reports."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -12,61 +12,64 @@ from manifests.support.validation import describe
 from manifests.support.yaml_core import parse_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-"""Of a part of a table: a folder's name too."""
-
+"""The name of a part of a table; it is also the name of a folder."""
 File = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$"), AfterValidator(expand_home)]
-"""A packaged file's name, or a path beside the table."""
+"""The name of a packaged file, or a path relative to the table."""
+Seed = Annotated[int, Field(ge=0, lt=2**53)]
+PatchSize = Annotated[int | None, Field(ge=8, le=1024, description="pixels a side")]
+Text200 = Annotated[str, StringConstraints(max_length=200)]
 
-SET_BY = {
+NOT_FOR_TABLES = {
     "train.seed": "--seeds",
     "teacher.weights": "--teacher",
     "eval.data": "--input",
     "eval.every": "evaluations",
 }
-"""Keys of a run's config that something else sets."""
+"""Config keys that a table must not set, and what sets them."""
 
-PHOTO, DATA, IMAGES = "a photo", "labelled data", "a folder of images"
+PHOTO, LABELLED_DATA, IMAGES = "a photo", "labelled data", "a folder of images"
+"""Kinds of inputs."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class MadeImage(_Part):
-    """A source image that ``patchgen source`` makes."""
+class SyntheticImage(_Part):
+    """A source image from ``patchgen source``."""
 
     source: Literal["noise", "fractal", "dead-leaves"]
-    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$", description="WIDTHxHEIGHT")]
-    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$", description="WIDTHxHEIGHT in pixels")]
+    seed: Seed = 0
 
 
 class BuiltSet(_Part):
-    """A patch set that ``patchgen build`` makes of ``images``: names of inputs or of made ones."""
+    """A patch set that ``patchgen build`` builds from ``images``: names of inputs or synthetic images."""
 
     images: Annotated[list[Name], Field(min_length=1)]
-    n: Annotated[int, Field(ge=1, le=10**9)]
-    size: Annotated[int | None, Field(ge=8, le=1024, description="pixels a side")] = None
+    n: Annotated[int, Field(ge=1, le=10**9, description="patches")]
+    size: PatchSize = None
     recipe: File | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    seed: Seed = 0
 
 
 class PackedSet(_Part):
-    """A patch set that ``patchgen pack`` makes of an input's images."""
+    """A patch set that ``patchgen pack`` builds from an input's images."""
 
     pack: Name
-    size: Annotated[int | None, Field(ge=8, le=1024, description="pixels a side")] = None
+    size: PatchSize = None
 
 
-class Network(_Part):
-    """A network that ``distill train-teacher`` trains; one without a ``config`` must be given as a file."""
+class NetworkSpec(_Part):
+    """A network that ``distill train-teacher`` trains; without a ``config`` the user must give it as a file."""
 
     data: Name
     config: File | None = None
     set: dict[str, Any] = {}
 
 
-class Run(_Part):
-    """A student that ``distill train`` distils; ``evaluations`` during it, for rows that ask for a part of it."""
+class RunSpec(_Part):
+    """A student that ``distill train`` trains, with ``evaluations`` during the run for rows of a part of it."""
 
     config: File
     shards: Name
@@ -76,7 +79,7 @@ class Run(_Part):
 
 
 class Row(_Part):
-    """A line of the table: the top-1 ``of`` a network or run, at its end or ``after`` a part of it."""
+    """A row of the table: the top-1 ``of`` a network or run, at its end or ``after`` a part of it."""
 
     group: Annotated[str, StringConstraints(max_length=120)]
     name: Annotated[str, StringConstraints(max_length=120)]
@@ -86,46 +89,41 @@ class Row(_Part):
 
 
 class Table(_Part):
-    """A table. ``variants`` name settings that replace those of every run's config."""
+    """A table; ``variants`` are named settings that override those of every run's config."""
 
-    title: Annotated[str, StringConstraints(max_length=200)]
-    source: Annotated[str, StringConstraints(max_length=200)]
+    title: Text200
+    source: Text200
     note: Annotated[str, StringConstraints(max_length=2000)] = ""
-    images: dict[Name, MadeImage] = {}
+    images: dict[Name, SyntheticImage] = {}
     sets: dict[Name, BuiltSet] = {}
     packs: dict[Name, PackedSet] = {}
-    networks: dict[Name, Network] = {}
-    runs: dict[Name, Run] = {}
+    networks: dict[Name, NetworkSpec] = {}
+    runs: dict[Name, RunSpec] = {}
     variants: dict[Name, dict[str, Any]] = {}
     rows: Annotated[list[Row], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Self:
-        for one, other, what in (
-            (self.networks, self.runs, "a network and a run"),
-            (self.sets, self.packs, "a set and a pack"),
-        ):
-            if both := one.keys() & other.keys():
-                raise ValueError(f"{min(both)!r} is {what}")
+    def _check_references(self) -> Self:
+        if both := self.networks.keys() & self.runs.keys():
+            raise ValueError(f"{min(both)!r} is a network and a run")
+        if both := self.sets.keys() & self.packs.keys():
+            raise ValueError(f"{min(both)!r} is a set and a pack")
         for name, run in self.runs.items():
             _require(run.shards, self.sets | self.packs, f"runs.{name}.shards", "set or pack")
             _require(run.teacher, self.networks, f"runs.{name}.teacher", "network")
-        for where, settings in self._all_settings():
-            if key := next((key for key in settings if key in SET_BY), None):
-                raise ValueError(f"{where}: {key} is not for a table; {SET_BY[key]} sets it")
+        settings = {f"runs.{name}.set": run.set for name, run in self.runs.items()}
+        settings |= {f"variants.{name}": variant for name, variant in self.variants.items()}
+        for where, keys in settings.items():
+            if key := next((key for key in keys if key in NOT_FOR_TABLES), None):
+                raise ValueError(f"{where}: {key} is not for a table; {NOT_FOR_TABLES[key]} sets it")
         for number, row in enumerate(self.rows):
             _require(row.of, self.networks | self.runs, f"rows[{number}].of", "network or run")
             if row.after < 1 and not (row.of in self.runs and self.runs[row.of].evaluations):
                 raise ValueError(f"rows[{number}].after: {row.of} is no run with evaluations")
         return self
 
-    def _all_settings(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What is set of runs, each with its place."""
-        yield from ((f"runs.{name}.set", run.set) for name, run in self.runs.items())
-        yield from ((f"variants.{name}", settings) for name, settings in self.variants.items())
-
     def variant(self, name: str | None) -> dict[str, Any]:
-        """The settings of a variant; none without a name.
+        """Return the settings of a variant; empty if ``name`` is None.
 
         Raises:
             DistillError: the table has no such variant.
@@ -137,16 +135,15 @@ class Table(_Part):
         return dict(self.variants[name])
 
     def inputs(self) -> dict[str, str]:
-        """What a user has to bring, by name: what each is."""
-        found = {network.data: DATA for network in self.networks.values()}
-        for packed in self.packs.values():
-            found.setdefault(packed.pack, IMAGES)
+        """Return the kinds of the inputs that the user must give, by name."""
+        found = {network.data: LABELLED_DATA for network in self.networks.values()}
+        found = {packed.pack: IMAGES for packed in self.packs.values()} | found
         for built in self.sets.values():
             found |= {name: PHOTO for name in built.images if name not in self.images}
         return found
 
-    def needs(self, name: str) -> Iterator[str]:
-        """The inputs that a network or run needs."""
+    def inputs_of(self, name: str) -> Iterator[str]:
+        """Yield the names of the inputs that a network or run needs."""
         if name in self.networks:
             yield self.networks[name].data
             return
@@ -164,10 +161,10 @@ def _require(name: str, known: Mapping[str, Any], where: str, what: str) -> None
 
 
 def parse_table(text: str, where: str) -> Table:
-    """A table from YAML text.
+    """Parse a table from YAML text; ``where`` names it in errors.
 
     Raises:
-        DistillError: not YAML, or a key missing, unknown or ill-typed, or a name that nothing has.
+        DistillError: the text is not YAML, a key is missing, unknown or ill-typed, or a name is not defined.
     """
     try:
         return Table.model_validate(read_counts(parse_yaml(text), Table))

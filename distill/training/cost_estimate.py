@@ -1,7 +1,7 @@
-"""What a run would cost here: time, memory and disk, from a few steps on images made up for it.
+"""Estimate what a run costs on this machine: time, memory and disk, from a few steps on random images.
 
-Nothing is compiled for it, and each view is new: a run that compiles, as all do on a GPU, or has several passes is
-faster than it says.
+Networks are not compiled for it and no logits are reused, so a run that compiles, as all do on a GPU, or has several
+passes is faster than estimated.
 """
 
 import dataclasses
@@ -21,24 +21,22 @@ from distill.config.schema import Config, SupervisedConfig
 from distill.training.trainer import Loop
 
 WARM_STEPS, LEAST_STEPS, MOST_STEPS = 1, 2, 20
-STEPS = WARM_STEPS + MOST_STEPS
 ENOUGH_SECONDS = 1.0
 WORTH_STEPS = 200
-"""Steps from which on a run says first what it will cost; a shorter one has shown it sooner than said it."""
-PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""At most so many are in a step that is measured; a larger batch is taken to cost in proportion."""
-
-BYTES_A_PIXEL = 3
+"""Minimum length of a run, in steps, for which an estimate is made before it starts."""
+MAX_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Maximum pixels in a measured step, by device type; the cost of a larger batch is taken as proportional."""
+BYTES_PER_PIXEL = 3
 CHECKPOINTS = 2
-"""That a run directory holds: the last and the one before it."""
+"""Checkpoints in a run directory: the last and the one before it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a whole run: ``seconds`` of training, and bytes: the most ``memory``, the ``disk`` of its directory.
+    """The cost of a whole run: ``seconds`` of training; peak ``memory`` and ``disk`` of its directory in bytes.
 
-    ``memory`` is the GPU's on a GPU, else the process's, decoded images among it. ``decoded`` is the disk that the
-    decoded set takes, once for all runs of it.
+    ``memory`` is the GPU's on a GPU, else the process's, including decoded images. ``decoded`` is the disk in bytes
+    of the decoded set, which all runs on it share.
     """
 
     seconds: float
@@ -48,49 +46,51 @@ class Cost:
     decoded: int
 
     def __str__(self) -> str:
-        """In a line."""
-        disk = size_of(self.disk + self.decoded)
-        return f"about {duration(self.seconds)}, {size_of(self.memory)} of memory, {disk} of disk"
+        """Return time, memory and disk in one line."""
+        disk = format_bytes(self.disk + self.decoded)
+        return f"about {format_duration(self.seconds)}, {format_bytes(self.memory)} of memory, {disk} of disk"
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it, such as ``2 h 05 min``."""
+def format_duration(seconds: float) -> str:
+    """Return a time such as ``2 h 05 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60:02} min"
 
 
-def size_of(count: int) -> str:
-    """A number of bytes as people say it, such as ``1.4 GB``."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def format_bytes(num_bytes: int) -> str:
+    """Return a number of bytes such as ``1.4 GB``."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
 C = TypeVar("C", Config, SupervisedConfig)
 
 
 def estimate(config: C, make: Callable[[C, Tensor], Loop], *, n: int, size: int, device: torch.device) -> Cost:
-    """Measure a few steps of ``config`` as if an epoch had ``n`` images of ``size`` px.
+    """Estimate a run of ``config`` whose epoch has ``n`` images of ``size`` px, by measuring a few steps.
 
-    ``make`` gives the loop of a config on images, uint8 (N, size, size, 3), with networks of its own.
+    ``make`` builds the training loop of a config on images, uint8 (N, size, size, 3), with new networks.
 
     Raises:
-        DistillError: the config asks for a network that there is not, or one that does not take the size.
+        DistillError: a network of the config is unknown, or does not take images of ``size`` px.
     """
     batch = config.data.batch_size
-    few = max(min(batch, PIXELS[device.type] // size**2), 2)
-    short = config.train.model_copy(update={"compile": "off", "epochs": None, "samples": STEPS * few})
+    few = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
+    short = config.train.model_copy(
+        update={"compile": "off", "epochs": None, "samples": (WARM_STEPS + MOST_STEPS) * few}
+    )
     data = config.data.model_copy(update={"batch_size": few})
-    before = _forget_peak(device)
+    before = _reset_peak_memory(device)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2 * few, size, size, 3), dtype=torch.uint8, generator=generator)
     loop = make(config.model_copy(update={"train": short, "data": data}), images)
     seconds = _step_seconds(loop) * batch / few
-    used = max(_peak(device) - before, 0) * batch / few
-    pixels = n * size * size * BYTES_A_PIXEL
-    network = _bytes(loop.student.state_dict())
+    used = max(_peak_memory(device) - before, 0) * batch / few
+    pixels = n * size * size * BYTES_PER_PIXEL
+    network = _num_bytes(loop.student.state_dict())
     average = 0 if loop.average is None else network
-    checkpoint = network + average + _bytes(loop.optimizer.state_dict())
+    checkpoint = network + average + _num_bytes(loop.optimizer.state_dict())
     return Cost(
         seconds=seconds * config.train.steps(n, batch),
         images_per_second=batch / seconds,
@@ -101,12 +101,12 @@ def estimate(config: C, make: Callable[[C, Tensor], Loop], *, n: int, size: int,
 
 
 def _step_seconds(loop: Loop) -> float:
-    """The median of some steps after the first ones, which are slow."""
+    """Return the median seconds a step, after the first steps, which are slow."""
     loop.student.train()
     taken: list[float] = []
     for step in range(WARM_STEPS + MOST_STEPS):
         started = time.perf_counter()
-        float(loop.train_step(step))  # waits for the device
+        float(loop.train_step(step))  # synchronizes with the device
         taken.append(time.perf_counter() - started)
         measured = taken[WARM_STEPS:]
         if len(measured) >= LEAST_STEPS and sum(measured) > ENOUGH_SECONDS:
@@ -114,24 +114,24 @@ def _step_seconds(loop: Loop) -> float:
     return statistics.median(taken[WARM_STEPS:])
 
 
-def _bytes(value: Any) -> int:
-    """Of all tensors in ``value``."""
+def _num_bytes(value: Any) -> int:
+    """Return the bytes of all tensors in nested dicts and lists."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(_bytes(part) for part in parts)
+    return sum(_num_bytes(part) for part in parts)
 
 
-def _forget_peak(device: torch.device) -> int:
-    """Begin to look for a new peak; returns the bytes in use."""
+def _reset_peak_memory(device: torch.device) -> int:
+    """Start measuring peak memory again; returns the bytes in use now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):  # elsewhere than on Linux the peak is that since this program began
+    with suppress(OSError):  # only Linux has it; on other systems the peak counts from the start of the process
         Path("/proc/self/clear_refs").write_text("5")
-    return _peak(device)
+    return _peak_memory(device)
 
 
-def _peak(device: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, ValueError, KeyError):

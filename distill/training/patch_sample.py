@@ -1,4 +1,4 @@
-"""What a run keeps of its patch set: the manifest, and a few patches to look at when the set itself is far away."""
+"""Files about the patch set in a run directory: its manifest and a sample of its patches, for reports."""
 
 import io
 import json
@@ -21,11 +21,14 @@ SHEET_NAME = "patches.png"
 OUTLINES_NAME = "patches.json"
 COLUMNS, ROWS, GAP = 12, 5, 2
 TILE = 64
-"""Pixels a side that a patch of the sheet has at most."""
+"""Maximum pixels a side of a patch in the sheet."""
 
 
 def keep_sample(patchset: PatchSet, out: Path, say: Say) -> None:
-    """Write, once, a set's manifest, a sheet of 60 patches spread over it, and where in their photos these lie."""
+    """Write a set's manifest, a sheet of 60 evenly spaced patches and their outlines in the photos to ``out``.
+
+    Does nothing if they are there already.
+    """
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
@@ -33,7 +36,7 @@ def keep_sample(patchset: PatchSet, out: Path, say: Say) -> None:
     try:
         sheet = _sheet(patchset, indices)
         outlines = read_outlines(patchset, indices)
-    except PatchSetError as error:  # a run from the cache needs no shards, and a run needs no tables
+    except PatchSetError as error:  # a run whose pixels are cached does not need the shards or tables
         say(f"no sample of patches is kept: {error}")
         return
     write_atomically(out / SHEET_NAME, sheet)
@@ -47,7 +50,7 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
     tile = min(patchset.manifest.size, TILE)
     rows = math.ceil(len(indices) / COLUMNS)
     step = tile + GAP
-    sheet = Image.new("RGBA", (min(len(indices), COLUMNS) * step - GAP, rows * step - GAP))  # clear between them
+    sheet = Image.new("RGBA", (min(len(indices), COLUMNS) * step - GAP, rows * step - GAP))  # transparent gaps
     for number, patch in enumerate(read_patches(patchset, indices)):
         image = Image.fromarray(patch)
         if patchset.manifest.size > tile:
@@ -59,5 +62,5 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
 
 
 def photo_option(manifest: Manifest | None) -> str:
-    """What ``distill report`` may be given beside a run of this set: nothing where no photo made it."""
+    """Return the ``--image`` option to suggest for ``distill report``; empty for a set not made from a photo."""
     return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

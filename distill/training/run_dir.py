@@ -24,8 +24,8 @@ from distill.runtime.distributed import ALONE, Ranks
 from distill.runtime.precision import choose_precision
 from distill.runtime.randomness import Stream
 from distill.training.checkpoint import load_checkpoint, require_identity
-from distill.training.provenance import moving, without_seed
 from distill.training.resume import restore
+from distill.training.run_identity import weight_settings, without_seed
 from distill.training.session import CONFIG_NAME, SUMMARY_NAME, Session, check_folder, finished_summary, open_board
 from distill.training.trainer import Loop, Progress
 from distill.weights.files import save_weights
@@ -129,7 +129,9 @@ def _is_result(path: Path, sha256: str, most: int) -> bool:
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
     """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
-    return {group: json.dumps(value) for group, value in moving(config.model_dump(mode="json")).items()} | more
+    return {
+        group: json.dumps(value) for group, value in weight_settings(config.model_dump(mode="json")).items()
+    } | more
 
 
 def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -> dict[str, str]:
@@ -138,7 +140,10 @@ def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -
     They are the same wherever files and caches lie. The second is of ``more`` too.
     """
     described = view.describe()
-    seedless = {"config": without_seed(moving(config.model_dump(mode="json"))), "view": without_seed(described)}
+    seedless = {
+        "config": without_seed(weight_settings(config.model_dump(mode="json"))),
+        "view": without_seed(described),
+    }
     return {
         "config_sha256": hashlib.sha256(canonical_json(identity_of(config, view=described))).hexdigest(),
         "config_sha256_without_seed": hashlib.sha256(canonical_json(seedless | more)).hexdigest(),

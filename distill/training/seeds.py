@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed: mean and deviation of what they reached."""
+"""Runs that differ only in their seed: mean and deviation of their results."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from typing import Any
 
 from distill.config.schema import Config, SupervisedConfig
 from distill.errors import DistillError
-from distill.training import provenance
 from distill.training.checkpoint import holds_checkpoint
+from distill.training.run_identity import DIGESTS, first_difference, run_identity, why_no_mean
 from distill.training.session import CONFIG_NAME, SUMMARY_NAME, finished_summary
 from manifests.errors import PatchSetError
 from manifests.support.counts import counted
@@ -18,17 +18,19 @@ from manifests.support.files import read_regular_file, write_atomically
 from manifests.support.system_files import entries
 from manifests.support.yaml_core import parse_yaml
 
-_SEED_FOLDER = re.compile(r"seed\d+")
-_MOST_BYTES = 1 << 20
-FIGURES = ("top1", "top5")
-SHARED = ("agreement", "kl_to_teacher")
+SEED_FOLDER = re.compile(r"seed\d+")
+"""The name of a run directory that is one of several seeds."""
+MAX_CONFIG_BYTES = 1 << 20
+
+KnownDigests = Mapping[str, Callable[[], str | None]]
+"""Functions that compute digests a run's summary will have, by their keys in ``DIGESTS``."""
 
 
 def check_seeds_folder(out: Path, resume: bool) -> None:
-    """Make sure that runs of several seeds begin in a folder of their own.
+    """Check that runs of several seeds may start in ``out``.
 
     Raises:
-        DistillError: it is a single run's, or holds something and ``resume`` was not asked for.
+        DistillError: it holds a single run, or is not empty and ``resume`` is false.
     """
     if holds_checkpoint(out):
         raise DistillError(f"{out}: holds a run of one seed; choose another --out for several")
@@ -36,29 +38,23 @@ def check_seeds_folder(out: Path, resume: bool) -> None:
         raise DistillError(f"{out}: is not empty; add --resume to go on with its runs, or choose another --out")
 
 
-Known = Mapping[str, Callable[[], str | None]]
-"""Digests that a run's summary will have, by their keys in ``origin.DIGESTS``; computed where they are needed."""
+def require_same_identity(out: Path, config: Config | SupervisedConfig, known: KnownDigests) -> None:
+    """Check that new runs of ``config`` may have a mean with the runs that ``out`` already holds.
 
-
-def require_same_origin(out: Path, config: Config | SupervisedConfig, known: Known) -> None:
-    """Make sure that runs of ``config`` may have a mean with the seeds that ``out`` holds; nothing is run for that.
+    Digests that neither ``known`` nor the held run's summary gives are not compared.
 
     Raises:
-        DistillError: a seed there is of another config, set, teacher or other data, or is damaged.
+        DistillError: a run in ``out`` has another config, set, teacher or data, or is damaged.
     """
     digests: dict[str, str | None] = {}
     for folder in sorted(out.glob("seed*")):
-        if not (_SEED_FOLDER.fullmatch(folder.name) and (folder / CONFIG_NAME).is_file()):
+        if not (SEED_FOLDER.fullmatch(folder.name) and (folder / CONFIG_NAME).is_file()):
             continue
-        held = _origin_of(folder)
-        for key in known:
-            if held[key] is not None and key not in digests:
-                digests[key] = known[key]()
-        wanted = provenance.origin(parse_yaml(config.to_yaml()), {})
-        wanted |= {
-            key: digests.get(key) or held[key] for key in provenance.DIGESTS
-        }  # what is not known yet is no difference
-        if different := provenance.difference(held, wanted):
+        held = _held_identity(folder)
+        digests |= {key: known[key]() for key in known if held[key] is not None and key not in digests}
+        wanted = run_identity(parse_yaml(config.to_yaml()), {})
+        wanted |= {key: digests.get(key) or held[key] for key in DIGESTS}
+        if different := first_difference(held, wanted):
             label, old, new = different
             raise DistillError(
                 f"{folder}: {label} was {old}, is now {new}, and a mean is over seeds that share it; "
@@ -66,32 +62,33 @@ def require_same_origin(out: Path, config: Config | SupervisedConfig, known: Kno
             )
 
 
-def _origin_of(folder: Path) -> dict[str, Any]:
+def _held_identity(folder: Path) -> dict[str, Any]:
     try:
-        config = parse_yaml(read_regular_file(folder / CONFIG_NAME, _MOST_BYTES).decode())
+        config = parse_yaml(read_regular_file(folder / CONFIG_NAME, MAX_CONFIG_BYTES).decode())
         summary = finished_summary(folder) or {}
     except (OSError, ValueError, PatchSetError) as error:
         raise DistillError(f"{folder}: damaged: {error}; choose another --out") from error
     if not isinstance(config, dict):
         raise DistillError(f"{folder / CONFIG_NAME}: damaged: expected groups of keys; choose another --out")
-    return provenance.origin(config, summary)
+    return run_identity(config, summary)
 
 
-def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
-    """Write ``out/summary.json`` over runs' summaries, and return its top-1 as a line.
+def summarize_seeds(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
+    """Write ``out/summary.json`` over the runs' ``summaries``, and return the top-1 as a line.
 
-    ``mean`` and ``deviation`` (of the sample, n - 1; null for one run) are given for every figure all runs have.
+    Every figure that all runs have gets ``mean``, ``deviation`` (of the sample, n - 1; null for one run) and
+    ``values``. ``prefix`` stands before the keys of accuracies: ``student_``, or nothing for supervised runs.
 
     Raises:
         DistillError: the runs differ in more than their seeds.
     """
-    names = [*(prefix + figure for figure in FIGURES), *SHARED]
-    held = [name for name in names if all(summary.get(name) is not None for summary in summaries)]
+    names = [f"{prefix}top1", f"{prefix}top5", "agreement", "kl_to_teacher"]
+    common = [name for name in names if all(summary.get(name) is not None for summary in summaries)]
     seeds = [summary["seed"] for summary in summaries]
-    origins = {f"seed{seed}": provenance.origin({}, summary) for seed, summary in zip(seeds, summaries, strict=True)}
-    if held and (reason := provenance.no_mean(origins, supervised=not prefix)):
+    identities = {f"seed{seed}": run_identity({}, summary) for seed, summary in zip(seeds, summaries, strict=True)}
+    if common and (reason := why_no_mean(identities, supervised=not prefix)):
         raise DistillError(f"{out}: its seeds have no mean; {reason}; choose another --out")
-    figures = {name: _spread([summary[name] for summary in summaries]) for name in held}
+    figures = {name: _spread([summary[name] for summary in summaries]) for name in common}
     write_atomically(out / SUMMARY_NAME, (json.dumps({"seeds": seeds, **figures}, indent=1) + "\n").encode())
     top1 = figures.get(f"{prefix}top1")
     if top1 is None:

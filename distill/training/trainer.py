@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from distill.augment import normalise
+from distill.augment import normalize
 from distill.data.batches import View
 from distill.errors import NonFiniteLossError
 from distill.runtime.distributed import Ranks
@@ -76,7 +76,7 @@ class Loop:
         torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the last step may be overwritten
         self.optimizer.zero_grad(set_to_none=True)
         batch = self.view.batch(step)
-        x = normalise(batch.images, self.mean, self.std)
+        x = normalize(batch.images, self.mean, self.std)
         target = self.targets(batch, x)
         with autocast(self.device, self.precision):
             logits = self.forward(x)

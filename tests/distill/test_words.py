@@ -106,7 +106,7 @@ def test_a_run_of_one_step_is_told_in_the_singular(tmp_path: Path, run_distill: 
     assert "on 1 image of 1 class in " in told[-1].out
     told.append(run_distill("report", run))
     page = re.sub(r"<[^>]*>", " ", (run / "report.html").read_text())
-    assert "It was judged on 1 image of 1 class" in page
+    assert "It was evaluated on 1 image of 1 class" in page
     for text in [page, *(result.out + result.err for result in told)]:
         found = PLURAL_OF_ONE.search(text)
         assert found is None, text[max(0, found.start() - 100) : found.end() + 100]

@@ -38,20 +38,20 @@ def die_or_stop(step: int) -> None:
 
 
 def main() -> None:
-    normalise, new_network, load_teacher = (
-        distill.training.trainer.normalise,
+    normalize, new_network, load_teacher = (
+        distill.training.trainer.normalize,
         distill.commands.train.new_network,
         distill.targets.lesson.load_teacher,
     )
 
     def wide(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-        return normalise(images, mean, std).double()
+        return normalize(images, mean, std).double()
 
     def wide_teacher(*arguments: Any) -> Teacher:
         teacher = load_teacher(*arguments)
         return dataclasses.replace(teacher, model=teacher.model.double())
 
-    distill.training.trainer.normalise = distill.evaluation.metrics.normalise = wide
+    distill.training.trainer.normalize = distill.evaluation.metrics.normalize = wide
     distill.targets.lesson.load_teacher = wide_teacher
     distill.commands.train.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
     distill.evaluation.metrics.BATCH = 6

@@ -10,8 +10,8 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from pydantic import ValidationError
 
-from distill.augment import AugmentConfig, Draws, augment, draw, normalise, view_version
-from distill.augment.color import draw_colour
+from distill.augment import AugmentConfig, Draws, augment, draw, normalize, view_version
+from distill.augment.color import draw_color
 from distill.augment.config import JitterConfig
 from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop
 from distill.augment.mix import CutMix, MixUp
@@ -127,38 +127,38 @@ def test_cutmix_and_mixup_take_turns() -> None:
 
 
 @pytest.mark.parametrize("operation", ["brightness", "contrast", "saturation", "hue"])
-def test_colours_are_torchvisions(operation: str) -> None:
+def test_colors_are_torchvisions(operation: str) -> None:
     """One operation at a time, each image with its own factor, on values that are no whole numbers."""
     images = (IMAGES.float() + 0.4).clamp(0, 255)
     images[0] = 77.0  # gray has no hue
-    colour = draw_colour(JitterConfig.model_validate({operation: 0.5}), 0, 0, 6, stream(1))
-    out = colour(images)
-    for image, mine, factor in zip(images, out, getattr(colour, operation).tolist(), strict=True):
+    color = draw_color(JitterConfig.model_validate({operation: 0.5}), 0, 0, 6, stream(1))
+    out = color(images)
+    for image, mine, factor in zip(images, out, getattr(color, operation).tolist(), strict=True):
         planes = image.permute(2, 0, 1) / 255
         theirs = getattr(TF, f"adjust_{operation}")(planes, factor).permute(1, 2, 0) * 255
         assert torch.allclose(mine, theirs, atol=0.01)
-    assert len(set(getattr(colour, operation).tolist())) == 6
+    assert len(set(getattr(color, operation).tolist())) == 6
 
 
 def test_grayscale_and_solarize() -> None:
     images = IMAGES.float()
-    colour = draw_colour(None, 0.5, 0, 6, stream(0))
-    for image, out, gray in zip(images, colour(images), colour.grayscale, strict=True):
+    color = draw_color(None, 0.5, 0, 6, stream(0))
+    for image, out, gray in zip(images, color(images), color.grayscale, strict=True):
         expected = TF.rgb_to_grayscale(image.permute(2, 0, 1), 3).permute(1, 2, 0) if gray else image
         assert torch.allclose(out, expected, atol=0.01)
-    colour = draw_colour(None, 0, 0.5, 6, stream(0))
-    for image, out, solarized in zip(images, colour(images), colour.solarize, strict=True):
+    color = draw_color(None, 0, 0.5, 6, stream(0))
+    for image, out, solarized in zip(images, color(images), color.solarize, strict=True):
         assert torch.equal(out, TF.solarize(image.byte(), 128).float() if solarized else image)
-    assert 0 < colour.solarize.sum() < 6
+    assert 0 < color.solarize.sum() < 6
 
 
 def test_jitter_touches_its_share_and_every_sample_has_its_own_order() -> None:
     config = JitterConfig(p=0.25, brightness=0.4, hue=0.1)
-    colour = draw_colour(config, 0, 0, 10_000, stream(0))
-    touched = colour.brightness != 1
-    assert 0.23 < touched.double().mean() < 0.27 and torch.equal(touched, colour.hue != 0)
-    assert (colour.order[~touched] == -1).all()
-    orders, counts = colour.order[touched].unique(dim=0, return_counts=True)
+    color = draw_color(config, 0, 0, 10_000, stream(0))
+    touched = color.brightness != 1
+    assert 0.23 < touched.double().mean() < 0.27 and torch.equal(touched, color.hue != 0)
+    assert (color.order[~touched] == -1).all()
+    orders, counts = color.order[touched].unique(dim=0, return_counts=True)
     assert len(orders) == 24 and counts.min() > 60 and counts.max() < 160
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders.tolist())
 
@@ -166,17 +166,17 @@ def test_jitter_touches_its_share_and_every_sample_has_its_own_order() -> None:
 def test_jitter_is_torchvisions_in_each_samples_order() -> None:
     images = IMAGES.repeat(8, 1, 1, 1)
     config = JitterConfig(p=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
-    colour = draw_colour(config, 0, 0, 48, stream(2))
-    before, out = images.clone(), colour(images)
+    color = draw_color(config, 0, 0, 48, stream(2))
+    before, out = images.clone(), color(images)
     names = ("brightness", "contrast", "saturation", "hue")
     for row, (image, mine) in enumerate(zip(images, out, strict=True)):
         planes = image.permute(2, 0, 1).float() / 255
-        for number in colour.order[row].tolist():
+        for number in color.order[row].tolist():
             if number >= 0:
-                factor = float(getattr(colour, names[number])[row])
+                factor = float(getattr(color, names[number])[row])
                 planes = getattr(TF, f"adjust_{names[number]}")(planes, factor)
         assert torch.allclose(mine, planes.permute(1, 2, 0) * 255, atol=0.05)
-    assert len(colour.order.unique(dim=0)) > 15 and torch.equal(images, before)
+    assert len(color.order.unique(dim=0)) > 15 and torch.equal(images, before)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def numbers(draws: Draws) -> list[float]:
     crop, held = draws.crop, []
     if isinstance(crop, Shift):
         held = [crop.padding, *crop.pixels(32, torch.device("cpu"))]
-    parts = [None if held else crop, draws.colour, draws.mix]
+    parts = [None if held else crop, draws.color, draws.mix]
     held += [v for part in parts if part is not None for v in dataclasses.asdict(part).values()]
     flat = [torch.as_tensor(value, dtype=torch.float64).flatten() for value in held]
     return [round(float(value), 6) for value in torch.cat(flat)]
@@ -284,9 +284,9 @@ def test_beta(alpha: float) -> None:
     assert torch.allclose(draws.quantile(quantiles), torch.from_numpy(numpys), atol=0.015)
 
 
-def test_normalise() -> None:
+def test_normalize() -> None:
     mean, std = (0.5, 0.25, 0.0), (0.5, 0.25, 1.0)
-    x = normalise(IMAGES, mean, std)
+    x = normalize(IMAGES, mean, std)
     assert x.shape == (6, 3, 16, 16) and x.dtype == torch.float32
     assert x.is_contiguous(memory_format=torch.channels_last)
     expected = (IMAGES[2, 3, 4].double() / 255 - torch.tensor(mean)) / torch.tensor(std)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import distill.report
-from distill.report.chart import line_chart, short, thin
-from distill.training.provenance import DIGESTS
+from distill.report.chart import format_count, line_chart, thin
+from distill.training.run_identity import DIGESTS
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.distill.conftest import TEACHER
 from tests.helpers.browser import figures, needs_chromium, visit, width_needed
@@ -44,7 +44,7 @@ def test_a_page_shows_the_summary_and_stands_alone(run: Path) -> None:
     assert {key: set(texts) for key, texts in found.items()} == {key: {shown(summary, key)} for key in found}
     assert len(page) < 3_000_000
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)[^"'>\s]+""", page)
-    for part in ("chance", "25.00 %", "resnet8 → resnet8", "photo.png", "How it learnt", "60 of the patches"):
+    for part in ("chance", "25.00 %", "resnet8 → resnet8", "photo.png", ">Training<", "60 of the patches"):
         assert part in page, part
     table = json.loads((run / "classes.json").read_text())
     assert sum(map(sum, table["label_network"])) == 20
@@ -58,7 +58,7 @@ def test_the_photo_of_the_set_and_no_other(run: Path, photo_path: Path, tmp_path
     page = (run / "report.html").read_text()
     assert page.count("<polygon") == 2 * 20 and 'viewBox="0 0 160 120"' in page  # every third of 60, dark and bright
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
-    assert_one_line(run_distill("report", run, "--image", other), "other.png", "give the very photo")
+    assert_one_line(run_distill("report", run, "--image", other), "other.png", "give the source photo itself")
     assert_one_line(run_distill("report", run, "--image", tmp_path / "none"), "none: cannot be read")
 
 
@@ -70,7 +70,7 @@ def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], t
     assert f"<b>{top1['mean']:.2f} ± {top1['deviation']:.2f} %</b>" in page
     assert page.count("60 of the patches") == 1 and 'of <a href="#run1">an earlier run</a>' in page
     assert 'href="#run2"' in page and "seeds 0, 1" in page and (out / "seed1" / "report.html").exists()
-    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "say with --out where")
+    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "several folders are given; give --out")
     assert run_distill("report", out / "seed0", out / "seed1", "--out", tmp_path / "both.html").status == 0
     assert (tmp_path / "both.html").read_text().count("<article") == 2
 
@@ -112,7 +112,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
     for both in ("eval_sha256", "data_sha256" if supervised else "set_id"):
         for each in (path, out / "seed0/summary.json"):
             each.write_text(json.dumps(json.loads(summary) | {both: None}))
-        assert f"({both}): not said by the summary of seeds/seed0" in run_distill("report", out).out
+        assert f"({both}): missing in the summary of seeds/seed0" in run_distill("report", out).out
     (out / "seed0/summary.json").write_text(summary)
     path.write_text(summary)
     config.write_text(text.replace("weight_decay: 0.0", "weight_decay: 0.1"))
@@ -131,7 +131,7 @@ def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: P
         log.write('{"step": 13, "sam')
     assert run_distill("report", copy).status == 0
     page = (copy / "report.html").read_text()
-    assert "This run has not ended: 192 samples so far." in page and "How it learnt" in page
+    assert "This run has not ended: 192 samples so far." in page and ">Training<" in page
     assert "Top-1</h2>" not in page
 
 
@@ -281,7 +281,7 @@ def test_a_supervised_run_has_a_page(
     page = (tmp_path / "run" / "report.html").read_text()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert figures(page)["top1"] == [f"{summary['top1']:.2f} %"]
-    assert "resnet8 from labels" in page and "labels and network part" in page
+    assert "resnet8 from labels" in page and "labels and network disagree" in page
 
 
 def test_charts() -> None:
@@ -291,7 +291,14 @@ def test_charts() -> None:
     assert "&lt;%&gt;" in flat and "&#34;title&#34;" in flat and "nan" not in flat
     line = [(float(x), float(x % 7)) for x in range(1000)]
     assert len(thin(line)) <= 400 and thin(line)[-1][0] == 999
-    assert [short(n) for n in (0, 999, 999_936, 20_480, 3.4e6, 5e9)] == ["0", "999", "1 M", "20.5 k", "3.4 M", "5 G"]
+    assert [format_count(n) for n in (0, 999, 999_936, 20_480, 3.4e6, 5e9)] == [
+        "0",
+        "999",
+        "1 M",
+        "20.5 k",
+        "3.4 M",
+        "5 G",
+    ]
 
 
 @needs_chromium

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distill.report.run_files import AugmentPart
-from distill.report.summary_text import augmented, without_folders
+from distill.report.summary_text import describe_augmentation, without_folders
 from tests.conftest import Program
 
 
@@ -21,17 +21,17 @@ from tests.conftest import Program
         ),
         (
             {"resized_crop": [0.08, 1.0], "pad_crop": 4, "jitter": {"p": 0.5}},
-            "cropped at random and resized, changed in colour",
+            "cropped at random and resized, changed in color",
         ),
         (
             {"grayscale": 1.0, "solarize": 0.2, "mixup_alpha": 1.0},
-            "made gray, solarised in 20% of cases, mixed with others (MixUp)",
+            "turned gray, solarized in 20% of cases, mixed with others (MixUp)",
         ),
         ({"grayscale": 0.0, "pad_crop": 0, "cutmix_alpha": 0.0}, ""),
     ],
 )
 def test_augmentations_in_words(augment: dict[str, Any], words: str) -> None:
-    assert augmented(AugmentPart.model_validate(augment)) == words
+    assert describe_augmentation(AugmentPart.model_validate(augment)) == words
 
 
 def test_a_page_tells_nothing_of_its_writers_folders() -> None:
@@ -43,11 +43,8 @@ def test_a_run_in_words(run_distill: Program, arguments: list[Any], tmp_path: Pa
     config = ["--set", "augment.grayscale=1", "--seeds", "0,1"]
     assert run_distill(*arguments, tmp_path / "two", *config).status == 0
     page = (tmp_path / "two" / "seed0" / "report.html").read_text()
-    assert (
-        "A resnet8 saw 192 samples of 200 patches of photo.png, and what a resnet8 said of them, but no label."
-        in page
-    )
-    assert "It was judged on 20 images of 4 classes" in page and "made gray" in page
+    assert "A resnet8 was trained on 192 samples of 200 patches of photo.png, with the outputs of a resnet8" in page
+    assert "It was evaluated on 20 images of 4 classes" in page and "turned gray" in page
     assert str(tmp_path) not in page
     shutil.copytree(tmp_path / "two" / "seed0", tmp_path / "copy")
     result = run_distill("report", tmp_path / "two", tmp_path / "copy", "--out", tmp_path / "all.html")

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from distill.models import build_model
-from distill.training.provenance import DIGESTS
+from distill.training.run_identity import DIGESTS
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import MEAN, STD, TEACHER
@@ -25,7 +25,7 @@ from tests.helpers.running import same
 
 TABLE: dict[str, Any] = {
     "title": "A small table",
-    "source": "nobody",
+    "source": "none",
     "sets": {"photo": {"images": ["photo"], "n": 100}},
     "packs": {"real": {"pack": "four"}},
     "networks": {"net": {"config": "teacher.yaml", "data": "four"}},
@@ -33,7 +33,7 @@ TABLE: dict[str, Any] = {
         "photo": {"config": "tiny.yaml", "shards": "photo", "teacher": "net", "evaluations": 2},
         "real": {"config": "tiny.yaml", "shards": "real", "teacher": "net", "set": {"student.arch": "resnet14"}},
         "broken": {"config": "tiny.yaml", "shards": "photo", "teacher": "net", "set": {"teacher.min_top1": 100}},
-        "other": {"config": "tiny.yaml", "shards": "photo", "teacher": "unmade"},
+        "other": {"config": "tiny.yaml", "shards": "photo", "teacher": "untrained"},
     },
     "rows": [
         {"group": "four classes", "name": "teacher", "of": "net", "paper": 90},
@@ -44,7 +44,7 @@ TABLE: dict[str, Any] = {
         {"group": "four classes", "name": "other", "of": "other"},
     ],
 }
-TABLE["networks"]["unmade"] = {"data": "four"}
+TABLE["networks"]["untrained"] = {"data": "four"}
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     out = tmp_path / "out"
     result = run_distill(*words, out)
     assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
-    assert "left out: 1 row, for want of --teacher unmade=FILE" in result.out
+    assert "left out: 1 row, because --teacher untrained=FILE is missing" in result.out
     assert re.search(
         r"^9 jobs, 7 of them training, on cpu: about \d+ s and .*, up to .* of memory, .* of disk",
         result.out,
@@ -91,10 +91,10 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     mean = sum(summary["student_top1"] for summary in summaries) / 2
     assert f"paper 80.00, ours {mean:.2f} ± " in lines["four classes, one image"]
     assert "96 samples in" in lines["four classes, one image"] and "64 samples in" in lines["four classes, half"]
-    assert "needs --teacher unmade=FILE" in lines["four classes, other"]
+    assert "needs --teacher untrained=FILE" in lines["four classes, other"]
     assert "four classes, broken: failed: distill: " in lines["four classes, broken"]
     assert "teacher.min_top1" in lines["four classes, broken"]
-    assert lines["four classes, broken"].endswith("(all it said: jobs/runs/broken/seed0.log)")
+    assert lines["four classes, broken"].endswith("(its output: jobs/runs/broken/seed0.log)")
     shown = (out / "table.md").read_text()
     for summary in summaries:
         assert summary["set_id"] in shown and summary["sha256"] in shown
@@ -116,7 +116,7 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
     (out / "runs/photo/seed1/summary.json").unlink()
     (out / "networks/net/teacher.safetensors").write_bytes(b"damaged")
     more = run_distill(*words, out, "--only", "photo")
-    assert more.status == 0 and more.out.count("$ distill train") == 1
+    assert more.status == 0 and more.out.count("$ distill train ") == 1
     assert more.out.count("$ distill train-teacher") == 1, "what a row needs is looked at, and mended"
     (out / "runs/real/seed0/summary.json").write_text("{")
     spoilt = run_distill(*words, out, "--only", "photo")
@@ -127,16 +127,20 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     """Other settings, configs and files are refused before anything runs; what is done stays on the page."""
     before = (out / "table.md").read_bytes()
     other = run_distill(*words, out, "--set", "optim.lr=0.002")
-    assert_one_line(other, "the table was begun otherwise: settings.optim.lr was", "0.002", "choose another --out")
+    assert_one_line(
+        other, "the table was started with other values: settings.optim.lr was", "0.002", "choose another --out"
+    )
     config, photo = Path(words[1]).with_name("tiny.yaml"), Path(str(words[5]).removeprefix("photo="))
     text, pixels = config.read_text(), photo.read_bytes()
     config.write_text(text.replace("0.004", "0.4"))
     assert_one_line(
-        run_distill(*words, out), "seed0 was begun otherwise: config.optim.lr was 0.004, is now 0.4", "--out"
+        run_distill(*words, out),
+        "seed0 was started with other values: config.optim.lr was 0.004, is now 0.4",
+        "--out",
     )
     config.write_text(text)
     photo.write_bytes(pixels + b" ")
-    assert_one_line(run_distill(*words, out), "sets/photo was begun otherwise: sha256 of $PHOTO was")
+    assert_one_line(run_distill(*words, out), "sets/photo was started with other values: sha256 of $PHOTO was")
     photo.write_bytes(pixels)
     four = Path(str(words[3]).removeprefix("four="))
     for part in ("test", "train"):  # with nothing left to do
@@ -144,7 +148,9 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
         pixels = image.read_bytes()
         image.write_bytes((four / part / "class1" / "1.png").read_bytes())
         refused = run_distill(*words, out, "--only", "net")
-        assert_one_line(refused, "was begun otherwise: sha256 of $FOUR was", "is now", "choose another --out")
+        assert_one_line(
+            refused, "was started with other values: sha256 of $FOUR was", "is now", "choose another --out"
+        )
         image.write_bytes(pixels)
     assert (out / "table.md").read_bytes() == before
     four = Path(str(words[3]).removeprefix("four="))
@@ -183,7 +189,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
         table_path.write_text(yaml.safe_dump({**TABLE, "runs": runs, "sets": sets}))
         result = run_distill(*one_seed, "1")
         assert_one_line(
-            result, "runs/photo/seed0, which runs/photo/seed1 is to have a mean with, was begun otherwise: ", part
+            result, "runs/photo/seed0, to be averaged with runs/photo/seed1, was started with other values: ", part
         )
     table_path.write_text(yaml.safe_dump(TABLE))
     config = table_path.with_name("tiny.yaml")
@@ -195,7 +201,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
 def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, run_distill: Program) -> None:
     (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
     expected = (
-        "runs/photo/seed0, which runs/photo/seed1 is to have a mean with, was begun otherwise: sha256 of $FOUR was"
+        "runs/photo/seed0, to be averaged with runs/photo/seed1, was started with other values: sha256 of $FOUR was"
     )
     assert_one_line(run_distill(*one_seed, "1"), expected)
 
@@ -265,7 +271,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
     result = run_distill(*words, tmp_path / "out", "--estimate")
     assert result.status == 0 and not (tmp_path / "out").exists()
     assert "runs/real/seed1: about " in result.out and "9 jobs, 7 of them training" in result.out
-    assert "; 1 job not measured" in result.out  # the packed one
+    assert "not measured" not in result.out
     short = run_distill(*words, tmp_path / "out", "--estimate", "--teacher-scale", "0.1")
     assert "networks/net: about " in short.out  # one batch, not the 10 samples that the scale leaves
 
@@ -275,7 +281,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
     [
         (["--input", "four"], ("'four': expected NAME=PATH",)),
         (["--input", "x=/"], ("--input x: the table has", "four, photo")),
-        (["--set", "train.seed=1"], ("--set train.seed: say --seeds",)),
+        (["--set", "train.seed=1"], ("--set train.seed: use --seeds",)),
         (["--only", "nothing"], ("matches no row", "broken, net, other, photo, real")),
         (["--scale", "nan"], ("'--scale': nan: expected a number above 0",)),
         (["--variant", "fast"], ("--variant fast: the table has no variants",)),
@@ -284,7 +290,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
         (["--device", "cuda:77"], ("--device cuda:77: not on this machine",)),
     ],
 )
-def test_wishes_that_cannot_be(
+def test_options_that_cannot_be(
     more: list[str], parts: tuple[str, ...], words: list[Any], run_distill: Program, tmp_path: Path
 ) -> None:
     result = run_distill(*words, tmp_path / "out", *more)
@@ -297,8 +303,8 @@ def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program,
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "jobs").mkdir()
     some = ["--only", "net"]
-    assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is no folder", "choose another --out")
-    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty, and no table was begun")
+    assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is not a folder", "choose another --out")
+    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty and holds no table")
     (tmp_path / "taken" / "table.json").write_text("[]")
     assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: damaged; delete it")
     assert {path.name for path in (tmp_path / "taken").iterdir()} == {"jobs", "table.json"}

@@ -17,7 +17,7 @@ from distill.tables.runner import Events, run_jobs, samples_seen
 
 def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
     words = ("patchgen", "source", "noise", *argv)
-    return Job(name=name, argv=words, result=f"{name}.png", needs=needs, identity={"command": list(words)})
+    return Job(name=name, argv=words, results=(f"{name}.png",), needs=needs, identity={"command": list(words)})
 
 
 def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
@@ -28,27 +28,27 @@ def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
             job("i/b", "--size", "wrong", "--out", "i/b.png"),
             job("i/c", "--size", "8x8", "--out", "i/c.png", needs=("i/a",)),
             job("i/d", "--size", "8x8", "--out", "i/d.png", needs=("i/b",)),
-            job("i/e", "--size", "8x8", "--out", "elsewhere.png"),
+            job("i/e", "--size", "8x8", "--out", "other.png"),
         )
     }
     seen: list[str] = []
     most = 0
 
-    def passed(running: list[Job]) -> None:
+    def waited(running: list[Job]) -> None:
         nonlocal most
         most = max(most, len(running))
 
     events = Events(
-        began=lambda each: seen.append(f"began {each.name}"),
-        ended=lambda each, wrong: seen.append(f"{'lost' if wrong else 'ended'} {each.name}"),
-        passed=passed,
+        started=lambda each: seen.append(f"started {each.name}"),
+        ended=lambda each, error: seen.append(f"{'failed' if error else 'ended'} {each.name}"),
+        waited=waited,
     )
     failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], events)
     assert failed.keys() == {"i/b", "i/d", "i/e"} and most == 2
-    assert "'wrong'" in failed["i/b"] and "(all it said: jobs/i/b.log)" in failed["i/b"]
-    assert failed["i/d"] == f"needs i/b: {failed['i/b']}" and "began i/d" not in seen
-    assert failed["i/e"].startswith("ended with status 0; elsewhere.png: 8×8 px")
-    assert seen.index("ended i/a") < seen.index("began i/c")
+    assert "'wrong'" in failed["i/b"] and "(its output: jobs/i/b.log)" in failed["i/b"]
+    assert failed["i/d"] == f"needs i/b: {failed['i/b']}" and "started i/d" not in seen
+    assert failed["i/e"].startswith("ended with status 0; other.png: 8×8 px")
+    assert seen.index("ended i/a") < seen.index("started i/c")
     assert [name for name in made if is_done(tmp_path, made[name])] == ["i/a", "i/c"]
     seen.clear()
     assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], events) == {} and seen == []
@@ -61,7 +61,7 @@ def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
     long = job("i/a", "--size", "16000x16000", "--out", "i/a.png")
     killed = False
 
-    def passed(running: list[Job]) -> None:
+    def waited(running: list[Job]) -> None:
         nonlocal killed
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         for child in children if running and not killed else []:  # a test before may have left others
@@ -69,13 +69,15 @@ def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
                 os.kill(int(child), signal.SIGKILL)
                 killed = True
 
-    events = Events(began=lambda each: None, ended=lambda each, wrong: None, passed=passed)
+    events = Events(started=lambda each: None, ended=lambda each, error: None, waited=waited)
     failed = run_jobs({"i/a": long}, tmp_path, ["cpu"], events)
-    assert killed and failed == {"i/a": "killed by SIGKILL, perhaps for want of memory (all it said: jobs/i/a.log)"}
+    assert killed and failed == {
+        "i/a": "killed by SIGKILL, perhaps because memory ran out (its output: jobs/i/a.log)"
+    }
 
 
 def test_how_far_a_training_is(tmp_path: Path) -> None:
-    each = Job(name="run", argv=("distill",), result="x")
+    each = Job(name="run", argv=("distill",), results=("x",))
     assert samples_seen(tmp_path, each) == 0
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"samples": 5}\n{"samples": 9, "loss": 1}\n{"sam')

@@ -17,13 +17,12 @@ from distill.config.overrides import merge
 from distill.config.schema import Config, parse_config
 from distill.errors import DistillError
 from distill.models import build_model
-from distill.tables import redaction
-from distill.tables.digests import pin
-from distill.tables.jobs import jobs_of, make_jobs, missing
-from distill.tables.options import Wish
+from distill.tables.digests import input_digest
+from distill.tables.jobs import jobs_of, make_jobs, missing_options
+from distill.tables.options import TableOptions
 from distill.tables.page import Page, cells, html, markdown, text
 from distill.tables.plan import make_plan
-from distill.tables.results import Line
+from distill.tables.results import RowResult
 from distill.tables.schema import Table, parse_table
 from distill.targets.losses import make_loss
 from tests.conftest import Program, assert_one_line
@@ -35,10 +34,10 @@ def table(name: str) -> Table:
     return parse_table(presets.text(presets.TABLES, name), name)
 
 
-def everything(parsed: Table, **more: Any) -> Wish:
-    """A wish with every input, and a file for each network that cannot be trained."""
+def everything(parsed: Table, **more: Any) -> TableOptions:
+    """Options with every input, and a file for each network that cannot be trained."""
     given = {name: Path(f"/in/{name}.pth") for name, network in parsed.networks.items() if network.config is None}
-    return Wish(inputs={name: Path(f"/in/{name}") for name in parsed.inputs()}, teachers=given, **more)
+    return TableOptions(inputs={name: Path(f"/in/{name}") for name in parsed.inputs()}, teachers=given, **more)
 
 
 SMALL: dict[str, Any] = {
@@ -138,19 +137,19 @@ def test_a_table_that_does_not_hang_together(parts: dict[str, Any], message: str
 def test_what_a_table_needs() -> None:
     parsed = parse_table(changed(), "t")
     assert parsed.inputs() == {"data": "labelled data", "photo": "a photo"}
-    nothing = Wish(inputs={})
-    assert missing(parsed, nothing, "one") == ["--input data=PATH", "--input photo=PATH"]
-    assert missing(parsed, nothing, "two") == ["--input data=PATH", "--teacher given=FILE"]
-    assert missing(parsed, everything(parsed), "two") == []
+    nothing = TableOptions(inputs={})
+    assert missing_options(parsed, nothing, "one") == ["--input data=PATH", "--input photo=PATH"]
+    assert missing_options(parsed, nothing, "two") == ["--input data=PATH", "--teacher given=FILE"]
+    assert missing_options(parsed, everything(parsed), "two") == []
     assert make_jobs(parsed, nothing).keys() == {"images/noise"}
 
 
 def test_commands_of_a_shortened_table() -> None:
     parsed = parse_table(changed(), "t")
-    wish = everything(
+    options = everything(
         parsed, scale=0.0005, teacher_scale=0.01, seeds=(4, 5), settings={"data.batch_size": 64}, folder=Path("/none")
     )
-    jobs = make_jobs(parsed, wish)
+    jobs = make_jobs(parsed, options)
     expected = {
         "images/noise": "patchgen source noise --size 64x48 --seed 0 --out images/noise.png",
         "sets/photo": "patchgen build --image /in/photo --image images/noise.png --n 500 --size 40 --seed 3 "
@@ -188,7 +187,7 @@ def test_an_error_names_its_row() -> None:
 
 
 def test_commands_for_any_machine() -> None:
-    wish = Wish(
+    options = TableOptions(
         name="my $(x) table.yaml",
         inputs={"4x": Path("/home/me/a b"), "a-b": Path("/home/me/a b/c")},
         teachers={"4x": Path("/home/me/t.pth")},
@@ -206,13 +205,13 @@ def test_commands_for_any_machine() -> None:
         'data.cache_dir="/home/me/c"',
         "/home/me/t.pth",
     ]
-    assert redaction.command(words, wish) == ('distill x "$_4X" --out other \'data.cache_dir="c"\' "$TEACHER_4X"')
-    assert redaction.text("/home/me/a b/c: no, /home/me/a b: yes", wish) == "$A_B: no, $_4X: yes"
-    assert redaction.whole_command(wish) == (
+    assert options.redact_command(words) == ('distill x "$_4X" --out other \'data.cache_dir="c"\' "$TEACHER_4X"')
+    assert options.redact_text("/home/me/a b/c: no, /home/me/a b: yes") == "$A_B: no, $_4X: yes"
+    assert options.command() == (
         'distill reproduce \'my $(x) table.yaml\' --input 4x="$_4X" --input a-b="$A_B" --teacher 4x="$TEACHER_4X" '
         "--scale 0.1234567 --seeds 1,2 --set 'data.cache_dir=\"cache😀\"'"
     )
-    assert redaction.whole_command(Wish(name="main", inputs={}, scale=0.5), ("cifar10-*", "net")) == (
+    assert TableOptions(name="main", inputs={}, scale=0.5).command(("cifar10-*", "net")) == (
         "distill reproduce main --only 'cifar10-*' --only net --scale 0.5 --teacher-scale 1.0"
     )
 
@@ -221,8 +220,8 @@ def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
     runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.temperature": 2, "optim.lr": 0.5}}}
     variants = {"fast": {"loss.temperature": 3, "optim.lr": 0.6, "data.batch_size": 32}}
     parsed = parse_table(changed(runs=runs, variants=variants, rows=SMALL["rows"][:2]), "t")
-    wish = everything(parsed, variant="fast", settings={"optim.lr": 0.7})
-    config = make_jobs(parsed, wish)["runs/one/seed0"].config
+    options = everything(parsed, variant="fast", settings={"optim.lr": 0.7})
+    config = make_jobs(parsed, options)["runs/one/seed0"].config
     assert isinstance(config, Config)
     assert (config.loss.temperature, config.optim.lr, config.data.batch_size) == (2, 0.7, 32)  # type: ignore[union-attr]
     with pytest.raises(DistillError, match="--variant slow: the table has fast"):
@@ -234,12 +233,12 @@ LENGTHS = [{"train.epochs": 3}, {"train.samples": 4000}]
 
 @pytest.mark.parametrize("variant", LENGTHS)
 @pytest.mark.parametrize("own", [{}, *LENGTHS])
-@pytest.mark.parametrize("wished", [{}, *LENGTHS])
+@pytest.mark.parametrize("given", [{}, *LENGTHS])
 @pytest.mark.parametrize("base", ["cifar10-resnet56-resnet20", "fast-cifar"])
 @pytest.mark.parametrize("scale", [0.5, 1, 2])
 @pytest.mark.parametrize("shards", ["photo", "real"])
 def test_the_last_length_said_is_the_one_that_is_scaled(
-    base: str, variant: dict[str, Any], own: dict[str, Any], wished: dict[str, Any], scale: float, shards: str
+    base: str, variant: dict[str, Any], own: dict[str, Any], given: dict[str, Any], scale: float, shards: str
 ) -> None:
     """Of a user, else of the row, else of the variant; in samples or epochs; of a set of known size or a pack."""
     run = {"config": base, "shards": shards, "teacher": "big", "set": own}
@@ -247,9 +246,9 @@ def test_the_last_length_said_is_the_one_that_is_scaled(
         changed(runs={"one": run}, variants={"v": variant}, rows=[{"group": "g", "name": "n", "of": "one"}]), "t"
     )
     small = {"data.batch_size": 2}
-    job = make_jobs(parsed, everything(parsed, variant="v", settings=wished | small, scale=scale))["runs/one/seed0"]
+    job = make_jobs(parsed, everything(parsed, variant="v", settings=given | small, scale=scale))["runs/one/seed0"]
     assert isinstance(job.config, Config)
-    last = wished or own or variant
+    last = given or own or variant
     samples = last.get("train.samples", last.get("train.epochs", 0) * 1000) * scale
     if shards == "real" and "train.epochs" in last:
         assert (job.config.train.epochs, job.config.train.samples) == (3 * scale, None)
@@ -259,16 +258,16 @@ def test_the_last_length_said_is_the_one_that_is_scaled(
 
 
 @pytest.mark.parametrize("own", [{}, *LENGTHS])
-@pytest.mark.parametrize("wished", [{}, *LENGTHS])
+@pytest.mark.parametrize("given", [{}, *LENGTHS])
 @pytest.mark.parametrize("scale", [0.5, 1])
 def test_the_last_length_of_a_network_is_the_one_that_is_scaled(
-    own: dict[str, Any], wished: dict[str, Any], scale: float
+    own: dict[str, Any], given: dict[str, Any], scale: float
 ) -> None:
     networks = {**SMALL["networks"], "big": {**SMALL["networks"]["big"], "set": own}}
     parsed = parse_table(changed(networks=networks), "t")
-    job = make_jobs(parsed, everything(parsed, teacher_settings=wished, teacher_scale=scale))["networks/big"]
+    job = make_jobs(parsed, everything(parsed, teacher_settings=given, teacher_scale=scale))["networks/big"]
     assert job.config is not None
-    last = wished or own or {"train.epochs": 200}
+    last = given or own or {"train.epochs": 200}
     found = {"train.samples": job.config.train.samples, "train.epochs": job.config.train.epochs}
     assert found == dict.fromkeys(found) | {key: value * scale for key, value in last.items()}
 
@@ -277,8 +276,8 @@ def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its
     sgd = {"optim.name": "sgd", "optim.lr": 0.1, "optim.nesterov": True, "loss.temperature": 2}
     runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.name": "mse"}}}
     parsed = parse_table(changed(runs=runs, variants={"v": sgd}, rows=SMALL["rows"][:2]), "t")
-    wish = everything(parsed, variant="v", settings={"optim.name": "adamw"})
-    job = make_jobs(parsed, wish)["runs/one/seed0"]
+    options = everything(parsed, variant="v", settings={"optim.name": "adamw"})
+    job = make_jobs(parsed, options)["runs/one/seed0"]
     assert isinstance(job.config, Config)
     assert (job.config.optim.name, job.config.optim.lr, job.config.loss.name) == ("adamw", 0.1, "mse")
     with pytest.raises(DistillError, match=r"^runs\.one: train\.epochs 1 and train\.samples 2 are both set"):
@@ -330,30 +329,39 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(photo)
     file = tmp_path / "given.pth"
     torch.save(build_model("resnet56", 10).state_dict(), file)
-    wish = Wish(inputs={"photo": photo, "data": data}, teachers={"given": file})
-    assert make_plan(parsed, wish, ("two",)).chosen.keys() == {"sets/real", "runs/two/seed0"}
-    assert make_plan(parsed, wish, ("bi*",)).chosen.keys() == {"networks/big"}
-    assert make_plan(parsed, wish, ()).chosen.keys() == make_plan(parsed, wish, ()).jobs.keys()
-    plan = make_plan(parsed, Wish(inputs={"data": data}), ())
+    options = TableOptions(inputs={"photo": photo, "data": data}, teachers={"given": file})
+    assert make_plan(parsed, options, ("two",)).chosen.keys() == {"sets/real", "runs/two/seed0"}
+    assert make_plan(parsed, options, ("bi*",)).chosen.keys() == {"networks/big"}
+    assert make_plan(parsed, options, ()).chosen.keys() == make_plan(parsed, options, ()).jobs.keys()
+    plan = make_plan(parsed, TableOptions(inputs={"data": data}), ())
     assert plan.skipped == {"--input photo=PATH": 1, "--teacher given=FILE": 1}
     assert plan.chosen.keys() == {"networks/big"}
     for wrong, message in (
-        (Wish(inputs={"dat": data}), "--input dat: the table has none of that name; did you mean 'data'?"),
-        (Wish(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
-        (Wish(inputs={}, teachers={"zzz": photo}), "--teacher zzz: the table has big, given"),
-        (Wish(inputs={}, settings={"train.seed": 1}), "--set train.seed: say --seeds"),
-        (Wish(inputs={}, settings={"teacher.weights": "x"}), "--set teacher.weights: say --teacher NETWORK=FILE"),
-        (Wish(inputs={}, settings={"eval.data": "x"}), "--set eval.data: say --input"),
-        (Wish(inputs={}, teacher_settings={"eval.data": "x"}), "--teacher-set eval.data: say --input"),
-        (Wish(inputs={}, settings={"eval.every": 5}), "--set eval.every: the table says how often one is evaluated"),
-        (Wish(inputs={"data": Path("/" + "n" * 5000)}), "no such file or folder"),
-        (Wish(inputs={}), "no row can be run: give --input NAME=PATH for data (labelled data), photo (a photo)"),
+        (TableOptions(inputs={"dat": data}), "--input dat: the table has none of that name; did you mean 'data'?"),
+        (TableOptions(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
+        (TableOptions(inputs={}, teachers={"zzz": photo}), "--teacher zzz: the table has big, given"),
+        (TableOptions(inputs={}, settings={"train.seed": 1}), "--set train.seed: use --seeds"),
         (
-            Wish(inputs={"data": tmp_path / "none"}),
+            TableOptions(inputs={}, settings={"teacher.weights": "x"}),
+            "--set teacher.weights: use --teacher NETWORK=FILE",
+        ),
+        (TableOptions(inputs={}, settings={"eval.data": "x"}), "--set eval.data: use --input"),
+        (TableOptions(inputs={}, teacher_settings={"eval.data": "x"}), "--teacher-set eval.data: use --input"),
+        (
+            TableOptions(inputs={}, settings={"eval.every": 5}),
+            "--set eval.every: the table says how often one is evaluated",
+        ),
+        (TableOptions(inputs={"data": Path("/" + "n" * 5000)}), "no such file or folder"),
+        (
+            TableOptions(inputs={}),
+            "no row can be run: give --input NAME=PATH for data (labelled data), photo (a photo)",
+        ),
+        (
+            TableOptions(inputs={"data": tmp_path / "none"}),
             f"--input data: {tmp_path / 'none'}: holds no image; expected labelled",
         ),
         (
-            Wish(inputs={"data": data, "photo": tmp_path / "none" / "a.txt"}),
+            TableOptions(inputs={"data": data, "photo": tmp_path / "none" / "a.txt"}),
             "a.txt: cannot be read, expected a photo: ",
         ),
     ):
@@ -361,9 +369,9 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
             make_plan(parsed, wrong, ())
         assert message in str(error.value)
     with pytest.raises(DistillError, match="nothing to run: what the rows show is given"):
-        make_plan(parsed, Wish(inputs={"data": data}, teachers={"big": photo}), ("big",))
+        make_plan(parsed, TableOptions(inputs={"data": data}, teachers={"big": photo}), ("big",))
     with pytest.raises(DistillError, match="--only x\\*: matches no row; rows are of big, one, two"):
-        make_plan(parsed, wish, ("x*",))
+        make_plan(parsed, options, ("x*",))
 
 
 def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,17 +381,17 @@ def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "b" / "c").write_bytes(b"22")
     one, two = (hashlib.sha256(content).hexdigest() for content in (b"1", b"22"))
     lines = f"{one}  a\n{two}  b/c\n".encode()
-    assert pin("data", folder / "a") == one
-    assert pin("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
+    assert input_digest("data", folder / "a") == one
+    assert input_digest("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
     (folder / "b" / "again").symlink_to(folder)
     (folder / "tables").mkdir()
     (folder / "tables" / "table.json").write_text("{}")
-    assert pin("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
-    monkeypatch.setattr("distill.tables.digests.MOST_HASHED", 2)
+    assert input_digest("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
+    monkeypatch.setattr("distill.tables.digests.MAX_HASHED_BYTES", 2)
     sizes = hashlib.sha256(b"1  a\n2  b/c\n").hexdigest()
-    assert pin("data", folder) == f"{sizes} over names and sizes of its files"
+    assert input_digest("data", folder) == f"{sizes} over names and sizes of its files"
     with pytest.raises(DistillError, match=r"data: .*none: cannot be read: No such file"):
-        pin("data", tmp_path / "none")
+        input_digest("data", tmp_path / "none")
 
 
 def test_a_config_and_a_recipe_beside_the_table(tmp_path: Path) -> None:
@@ -403,9 +411,9 @@ def test_a_config_and_a_recipe_beside_the_table(tmp_path: Path) -> None:
     assert str(tmp_path / "own.yaml") in jobs["sets/photo"].argv
 
 
-LINES = [
-    Line(group="CIFAR | 10", name="teacher", paper=93.77, top1=(90.0,), samples=1000, seconds=50.0),
-    Line(
+ROWS = [
+    RowResult(group="CIFAR | 10", name="teacher", paper=93.77, top1=(90.0,), samples=1000, seconds=50.0),
+    RowResult(
         group="CIFAR | 10",
         name="one image",
         paper=90.7,
@@ -414,14 +422,14 @@ LINES = [
         seconds=9000.0,
         digests={"set_id": "a" * 64, "teacher_sha256": "b" * 64, "sha256": "c" * 64 + ", " + "d" * 64},
     ),
-    Line(group="other <b>", name="lost", paper=None, state="failed: runs/x: it broke"),
+    RowResult(group="other <b>", name="lost", paper=None, state="failed: runs/x: it broke"),
 ]
 
 
 def page() -> Page:
     return Page(
         table=parse_table(changed(), "t"),
-        lines=LINES,
+        rows=ROWS,
         command="distill reproduce t",
         facts=[("scale", "1 <script>")],
         commands=["distill x"],
@@ -429,13 +437,13 @@ def page() -> Page:
 
 
 def test_figures_of_a_line() -> None:
-    assert cells(LINES[0]) == ["teacher", "93.77", "90.00", "-3.77", "1,000", "50 s", "", "", ""]
-    assert cells(LINES[1]) == [
+    assert cells(ROWS[0]) == ["teacher", "93.77", "90.00", "-3.77", "1,000", "50 s", "", "", ""]
+    assert cells(ROWS[1]) == [
         *("one image", "90.70", "81.00 ± 1.00", "-9.70", "2,000,000", "2 h 30 min"),
         *("aaaaaaaa", "bbbbbbbb", "cccccccc, dddddddd"),
     ]
-    assert cells(LINES[2])[:4] == ["lost", "", "failed: runs/x: it broke", ""]
-    assert text(LINES)[1] == (
+    assert cells(ROWS[2])[:4] == ["lost", "", "failed: runs/x: it broke", ""]
+    assert text(ROWS)[1] == (
         "CIFAR | 10, one image: paper 90.70, ours 81.00 ± 1.00, difference -9.70, 2,000,000 samples in 2 h 30 min"
     )
 
@@ -453,18 +461,18 @@ def test_a_page_as_markdown_and_html() -> None:
 
 def test_groups_that_cannot_be_run_are_a_sentence() -> None:
     lacking = [
-        Line(group=group, name="x", paper=None, state=f"needs {lacks}", lacks=lacks)
+        RowResult(group=group, name="x", paper=None, state=f"needs {lacks}", missing=lacks)
         for group, lacks in (
             ("other <b>", "--input a=PATH"),
             ("third", "--input a=PATH"),
             ("fourth", "--input b=PATH"),
         )
     ]
-    whole = dataclasses.replace(page(), lines=[*LINES, *lacking])
+    whole = dataclasses.replace(page(), rows=[*ROWS, *lacking])
     assert [group for group, _ in whole.groups()] == ["CIFAR | 10", "other <b>"]  # one of whose rows was run
     assert whole.left_out() == [
-        "Left out, for want of --input a=PATH: third.",
-        "Left out, for want of --input b=PATH: fourth.",
+        "Left out because --input a=PATH is missing: third.",
+        "Left out because --input b=PATH is missing: fourth.",
     ]
     for shown in (markdown(whole), html(whole)):
         assert all(sentence in shown for sentence in whole.left_out()) and page().left_out() == []

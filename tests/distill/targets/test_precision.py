@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from distill.augment import normalise
+from distill.augment import normalize
 from distill.models import build_model
 from distill.weights.files import load_weights, save_weights
 from distill.weights.load import put_state
@@ -24,7 +24,7 @@ def coarse(tmp_path: Path, teacher_path: Path, images: Any) -> tuple[Path, Path]
     weights = load_weights(teacher_path)
     model = build_model("resnet8", 4).eval()
     put_state(model, weights.held)
-    x = normalise(torch.from_numpy(images[0]), MEAN, STD)
+    x = normalize(torch.from_numpy(images[0]), MEAN, STD)
     with torch.no_grad():
         model.linear.weight.zero_()
         model.linear.weight[1] = 1

@@ -11,7 +11,7 @@ import distill.commands.train
 from distill.commands.train import estimate_run
 from distill.commands.train_teacher import estimate_teaching
 from distill.config.schema import Config, SupervisedConfig
-from distill.training.cost_estimate import duration, size_of
+from distill.training.cost_estimate import format_bytes, format_duration
 from tests.conftest import Program
 from tests.distill.conftest import CONFIG, TEACHER
 from tests.helpers.running import same
@@ -46,7 +46,12 @@ def test_an_estimate_changes_no_run(
 
 
 def test_amounts_as_people_say_them() -> None:
-    assert [duration(t) for t in (0.4, 99.4, 100, 5900, 6000, 360_000)] == [
+    assert [format_duration(t) for t in (0.4, 99.4, 100, 5900, 6000, 360_000)] == [
         *("0 s", "99 s", "2 min", "98 min", "1 h 40 min", "100 h 00 min")
     ]
-    assert [size_of(n) for n in (0, 5_000_000, 999_000_000, 1_500_000_000)] == ["0 MB", "5 MB", "999 MB", "1.5 GB"]
+    assert [format_bytes(n) for n in (0, 5_000_000, 999_000_000, 1_500_000_000)] == [
+        "0 MB",
+        "5 MB",
+        "999 MB",
+        "1.5 GB",
+    ]

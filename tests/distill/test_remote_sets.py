@@ -1,4 +1,4 @@
-"""Runs on remote sets: the weights are those of the local folder, whatever the way there was like."""
+"""Runs on remote sets: the weights equal those of a run on the local folder, also over a bad connection."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from tests.helpers.servers import serving
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PATCHSET_CACHE", raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(download, "PAUSE", 0.0)
 
 
-def elsewhere(arguments: list[Any], url: str) -> list[Any]:
+def with_url(arguments: list[Any], url: str) -> list[Any]:
     return [arguments[0], "--shards", url, *arguments[3:]]
 
 
@@ -29,15 +29,15 @@ def test_a_run_over_bad_connections_and_from_s3(
     assert run_distill(*arguments, tmp_path / "local").status == 0
     with serving(patchset_path, cut=50_000) as rough:
         rough.flips.update(["patches-000000.tar", "patches-000001.parquet"])
-        ran = run_distill(*elsewhere(arguments, rough.url), tmp_path / "web")
+        ran = run_distill(*with_url(arguments, rough.url), tmp_path / "remote")
     assert ran.status == 0, ran.err
-    assert same(tmp_path / "local", tmp_path / "web")
+    assert same(tmp_path / "local", tmp_path / "remote")
     assert list((tmp_path / "cache" / "patchset").iterdir())
     for path in patchset_path.iterdir():
         s3.put_object(Bucket="lab", Key=f"set/{path.name}", Body=path.read_bytes())
     for cached in (tmp_path / "cache" / "patchset").iterdir():
         cached.rename(tmp_path / "cache" / "another")
-    ran = run_distill(*elsewhere(arguments, "s3://lab/set"), tmp_path / "s3")
+    ran = run_distill(*with_url(arguments, "s3://lab/set"), tmp_path / "s3")
     assert ran.status == 0, ran.err
     assert same(tmp_path / "local", tmp_path / "s3")
 
@@ -47,19 +47,19 @@ def test_a_wrong_shard_trains_nothing(
 ) -> None:
     with serving(patchset_path) as rough:
         rough.flips["patches-000002.tar"] = 1000
-        ran = run_distill(*elsewhere(arguments, rough.url), tmp_path / "run", "-q")
+        ran = run_distill(*with_url(arguments, rough.url), tmp_path / "run", "-q")
         assert_one_line(ran, f"{rough.url}/patches-000002.tar: sha256 is ", "twice: ")
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_wrong_with_other_options_is_told_before_a_set_is_fetched(
+def test_other_options_are_checked_before_a_set_is_fetched(
     arguments: list[Any], patchset_path: Path, tmp_path: Path, run_distill: Program
 ) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").touch()
     nothing = tmp_path / "nothing"
     with serving(patchset_path) as rough:
-        words = elsewhere(arguments, rough.url)[1:-1]
+        words = with_url(arguments, rough.url)[1:-1]
         train, label = ["train", *words, "--out"], ["make-logits", *words, "--out"]
         for command, told in (
             ([*train, tmp_path / "run", "--teacher", nothing], "nothing: no such weight file"),
@@ -89,7 +89,7 @@ def test_options_that_take_paths_take_no_urls(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_labels_of_a_set_elsewhere(
+def test_logits_of_a_remote_set(
     arguments: list[Any], patchset_path: Path, tmp_path: Path, run_distill: Program
 ) -> None:
     words = arguments[1:-1]
@@ -97,8 +97,10 @@ def test_labels_of_a_set_elsewhere(
     assert run_distill("make-logits", *words, "--out", tmp_path / "local").status == 0
     with serving(patchset_path, cut=50_000) as rough:
         words[1] = rough.url
-        assert run_distill("make-logits", *words, "--out", tmp_path / "web").status == 0
-        checked = run_distill("verify-logits", tmp_path / "web", *words, "--sample", 2)
+        assert run_distill("make-logits", *words, "--out", tmp_path / "remote").status == 0
+        checked = run_distill("verify-logits", tmp_path / "remote", *words, "--sample", 2)
     assert checked.status == 0, checked.err
     names = sorted(path.name for path in (tmp_path / "local").iterdir())
-    assert [file_digest(tmp_path / "local" / n) for n in names] == [file_digest(tmp_path / "web" / n) for n in names]
+    assert [file_digest(tmp_path / "local" / n) for n in names] == [
+        file_digest(tmp_path / "remote" / n) for n in names
+    ]

@@ -1,0 +1,102 @@
+"""What identifies a run: the settings and data that decide its weights.
+
+Runs have a mean only where these are the same but for the seed.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from manifests.diff import differences
+
+DIGESTS = {
+    "set_id": "patch set",
+    "data_sha256": "training images",
+    "teacher_sha256": "teacher's file",
+    "eval_sha256": "evaluation images and labels",
+    "config_sha256_without_seed": "config, with the order it gives, without seeds",
+}
+"""Keys of a summary that all runs of a mean share, and their labels in reports."""
+
+_NO_EFFECT = {
+    "data": ("workers", "cache", "cache_dir", "window"),
+    "train": ("checkpoint_seconds", "log_steps", "tensorboard"),
+    "teacher": ("weights", "logits", "labels"),  # the digest of the file counts, not its path
+}
+"""Keys by group that do not change the weights."""
+_LATER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {
+    "bn_momentum": None,
+    "bn_eps": None,
+    "weight": 1.0,
+}
+"""Keys added after the first checkpoints were written, with defaults; identities leave them out at these defaults."""
+_SHOWN_LETTERS = 16
+
+
+def weight_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain ``config`` without what does not change the weights: paths, caches, logging, evaluation."""
+    return {
+        group: {key: item for key, item in value.items() if _has_effect(group, key, item)}
+        if isinstance(value, dict)
+        else value
+        for group, value in config.items()
+        if group not in ("eval", "paper")
+    }
+
+
+def _has_effect(group: str, key: str, item: Any) -> bool:
+    if group in ("loss", "optim", "student", "network") and key in _LATER_KEYS:
+        return bool(item != _LATER_KEYS[key])
+    return key not in _NO_EFFECT.get(group, ())
+
+
+def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plain config, or the description of a view, without its seeds."""
+    return {
+        key: {name: item for name, item in value.items() if name != "seed"}
+        if key in ("train", "order") and isinstance(value, dict)
+        else value
+        for key, value in config.items()
+        if key != "seed"
+    }
+
+
+def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the runs of a mean share: the settings of ``config`` but the seed, and the digests of ``summary``.
+
+    A digest that the summary lacks is None.
+    """
+    plain = json.loads(json.dumps(config, default=str, skipkeys=True))
+    return {"config": without_seed(weight_settings(plain))} | {key: summary.get(key) for key in DIGESTS}
+
+
+def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
+    """Return why runs with these identities, by run name, have no mean: what differs or is unknown.
+
+    None if they have a mean, or are fewer than two. ``supervised`` runs are trained from labels.
+    """
+    if len(identities) < 2:
+        return None
+    (name, identity), *others = identities.items()
+    for other_name, other in others:
+        if different := first_difference(identity, other):
+            label, old, new = different
+            return f"{label}: {old} in {name}, {new} in {other_name}"
+    needed = ("data_sha256",) if supervised else ("set_id", "teacher_sha256")
+    unknown = next((key for key in (*needed, "eval_sha256") if identity[key] is None), None)
+    return None if unknown is None else f"{DIGESTS[unknown]} ({unknown}): missing in the summary of {name}"
+
+
+def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Return the label and both shortened values of the first difference of two identities, or None."""
+    for path, old, new in differences(dict(a), dict(b)):
+        label = f"{DIGESTS[path]} ({path})" if path in DIGESTS else path.removeprefix("config.")
+        return label, _shorten(old), _shorten(new)
+    return None
+
+
+def _shorten(text: str) -> str:
+    plain = text.strip('"')
+    if plain == "null":
+        return "nothing"
+    return plain if len(plain) <= _SHOWN_LETTERS else f"{plain[:_SHOWN_LETTERS]}…"
