@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +13,9 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from distill.errors import DistillError
+from distill.errors import DamagedError, DistillError
 from distill.weights.normalization import check_mean, check_std
-from distill.weights.torch_files import load_tensors, require_file
+from distill.weights.torch_files import MAX_FILE_BYTES, load_tensors, require_file
 from distill.weights.unwrap import state_dicts
 from manifests.support.files import write_atomically
 
@@ -62,14 +62,8 @@ def load_weights(path: Path) -> Weights:
         raise DistillError(f"{path}: is a folder; give the weight file in it, such as student.safetensors")
     if not path.is_file():
         raise DistillError(f"{path}: no such weight file")
-    try:
-        if path.suffix == ".safetensors":
-            _require_header(path)
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-            return _with_metadata(path, safetensors.torch.load_file(path), metadata)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise DistillError(f"{path}: not readable as weights: {error}; expected a .safetensors file") from error
+    if path.suffix == ".safetensors":
+        return _with_metadata(path, *read_safetensors(path))
     held = load_tensors(path)
     if not any(state_dicts(held)):
         raise DistillError(
@@ -78,17 +72,27 @@ def load_weights(path: Path) -> Weights:
     return Weights(path=path, held=held)
 
 
-def _require_header(path: Path) -> None:
-    """Refuse a safetensors file whose header, which is read whole, is longer than one needs to be.
+def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, mapped from it, and its metadata.
 
     Raises:
-        DistillError: it is, or the file is no regular file of a network's size.
+        DamagedError: the file is damaged, or longer than ``max_bytes``, or its header is longer than it needs to be.
+        DistillError: it cannot be read.
     """
-    require_file(path)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > min(MAX_HEADER_BYTES, path.stat().st_size):
-        raise DistillError(f"{path}: a header of {length} bytes, expected at most {MAX_HEADER_BYTES}; get it again")
+    try:
+        require_file(path, max_bytes)
+        with path.open("rb") as start:
+            length = int.from_bytes(start.read(8), "little")
+        if length > (longest := min(MAX_HEADER_BYTES, path.stat().st_size)):
+            raise DamagedError(
+                f"{path}: damaged: a header of {length} bytes, expected at most {longest}; get it again"
+            )
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise DamagedError(f"{path}: damaged: {error}; expected a .safetensors file; get it again") from error
+    except OSError as error:
+        raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:
@@ -178,9 +182,14 @@ def _sorted_header(data: bytes) -> bytes:
 
 
 def state_digest(model: nn.Module) -> str:
-    """SHA-256, as hex, over every parameter and buffer of a model, with its name."""
-    state = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        state.update(name.encode())
-        state.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return state.hexdigest()
+    """Return the SHA-256, as hex, of every parameter and buffer of a model and of their names."""
+    return tensors_digest(model.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Return the SHA-256, as hex, of ``text`` and of the bytes and names of ``tensors``, in order of their names."""
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

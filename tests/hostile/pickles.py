@@ -1,4 +1,4 @@
-"""Pickles of weight files and checkpoints that are small and ask for endless work, and numbers torch cannot copy."""
+"""Pickles of weight files that are small and ask for endless work, and numbers torch cannot copy."""
 
 import io
 import pickle
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from tests.hostile.case import Case
-from tests.hostile.checkpoints import in_run
 from tests.hostile.forge import Make
 from tests.hostile.weights import PT, saved
 
@@ -95,35 +94,6 @@ def _kind(dtype: torch.dtype) -> Make:
     return saved(change)
 
 
-def _shared(key: str) -> Make:
-    def change(state: dict[str, Any]) -> None:
-        value: Any = "A" * 10
-        for _ in range(40):
-            value = [value, value]
-        state[key]["teacher_sha256" if key == "identity" else "torch"] = value
-
-    return in_run(change)
-
-
-def _nested(key: str) -> Make:
-    def change(state: dict[str, Any]) -> None:
-        value: Any = []
-        for _ in range(200):
-            value = [value]
-        state[key]["teacher_sha256" if key == "identity" else "torch"] = value
-
-    return in_run(change)
-
-
-def _moment(dtype: torch.dtype) -> Make:
-    def change(state: dict[str, Any]) -> None:
-        for held in state["optimizer"]["state"].values():
-            for name in held:
-                held[name] = held[name].to(dtype)
-
-    return in_run(change)
-
-
 DAMAGED = "no PyTorch file of tensors alone"
 CASES = (
     *(
@@ -146,16 +116,6 @@ CASES = (
             ("zip of 200,000 entries", _parts, "parts, expected at most"),
             ("complex counter", _kind(torch.complex64), "numbers of another kind"),
             ("counter that is a truth", _kind(torch.bool), "numbers of another kind"),
-        )
-    ),
-    *(
-        Case(name=f"checkpoint: {name}", make=make, entrances=("resume",), said=said)
-        for name, make, said in (
-            ("identity of values doubled 40 times", _shared("identity"), DAMAGED),
-            ("arithmetic of values doubled 40 times", _shared("arithmetic"), DAMAGED),
-            ("identity nested 200 deep", _nested("identity"), DAMAGED),
-            ("arithmetic nested 200 deep", _nested("arithmetic"), DAMAGED),
-            ("moments of 8 bits", _moment(torch.float8_e4m3fn), "does not fit"),
         )
     ),
 )
