@@ -18,7 +18,7 @@ from PIL import Image
 
 from distill.config.schema import Config, parse_config
 from distill.errors import DistillError
-from distill.weights.torch_files import load_tensors
+from distill.weights.torch_files import load_torch_file
 from manifests.errors import PatchSetError
 from manifests.foreign.listing import LeftOut
 from manifests.foreign.tar_samples import read_samples
@@ -129,7 +129,7 @@ def image(data: bytes) -> bool:
 def weights(data: bytes) -> bool:
     """The bytes of a file of ``torch.save``."""
     path = _scratch(data, "w.pt")
-    return not _refused(lambda: load_tensors(path), DistillError)
+    return not _refused(lambda: load_torch_file(path), DistillError)
 
 
 def sums(data: bytes) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tests.hostile.archives import DAMAGED
 from tests.hostile.case import Case
 from tests.hostile.forge import Make
 from tests.hostile.weights import PT, saved
@@ -94,7 +95,6 @@ def _kind(dtype: torch.dtype) -> Make:
     return saved(change)
 
 
-DAMAGED = "no PyTorch file of tensors alone"
 CASES = (
     *(
         Case(name=f"weights: {name}", make=make, entrances=PT, said=said)
@@ -113,7 +113,7 @@ CASES = (
             ("300,000 keys of one hash", _zip(_met()), DAMAGED),
             ("name of 4.9 MB", _zip(START + b"}" + _text("module." * 700_000) + b"Ns."), DAMAGED),
             ("part whose name is no text", _local_name, DAMAGED),
-            ("zip of 200,000 entries", _parts, "parts, expected at most"),
+            ("zip of 200,000 entries", _parts, DAMAGED),
             ("complex counter", _kind(torch.complex64), "numbers of another kind"),
             ("counter that is a truth", _kind(torch.bool), "numbers of another kind"),
         )
