@@ -79,11 +79,13 @@ def state_dicts(held: Any) -> Iterator[tuple[Keys, State]]:
 
 
 def _is_dense(value: object) -> bool:
+    """Tell whether a value is a tensor that holds each of its numbers: a network is no larger than its file."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
         and value.device.type == "cpu"
         and not value.is_quantized
+        and Tensor.untyped_storage(value).nbytes() >= Tensor.numel(value) * value.itemsize
     )
 
 

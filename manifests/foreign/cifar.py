@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as they are published: binary records, or Python's pickles of arrays."""
+"""Read the files of CIFAR-10 and CIFAR-100: binary records, or pickled arrays."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import TORN, PatchSetError
-from manifests.foreign.pickles import numbers, unpickle
+from manifests.foreign.pickles import to_array, unpickle
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 
@@ -30,7 +30,7 @@ def _read(file: Path) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class _Binary:
-    """Files of records: ``label_bytes`` labels, of which the last is the finest, then three planes."""
+    """Files of records: ``label_bytes`` labels, of which the last is the finest, then three planes of 32x32 bytes."""
 
     names: tuple[str, ...]
     label_bytes: int
@@ -48,7 +48,7 @@ class _Binary:
 
 @dataclasses.dataclass(frozen=True)
 class _Pickled:
-    """Files of one pickled dictionary with ``data`` and, under ``key``, labels."""
+    """Files of one pickled dict with pixels under ``data`` and labels under ``key``."""
 
     names: tuple[str, ...]
     key: bytes
@@ -56,7 +56,7 @@ class _Pickled:
     def read(self, file: Path) -> tuple[Pixels, Labels]:
         try:
             value = unpickle(_read(file))
-            pixels, labels = numbers(value[b"data"]), numbers(value[self.key])
+            pixels, labels = to_array(value[b"data"]), to_array(value[self.key])
             good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
             if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
                 raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
@@ -87,18 +87,18 @@ ROOTS = {
     "CIFAR-10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
     "CIFAR-100": ("cifar-100-python", "cifar-100-binary"),
 }
-"""Folders in which the two data sets are published; torchvision's ``root`` is the folder above them."""
+"""Folders in the archives of the two data sets; torchvision's ``root`` is the folder above them."""
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz")
 
 
 def cifar_files(path: Path, split: str) -> list[Path] | None:
     """Return the files of the ``split``, ``train`` or ``test``, in a folder; or ``path`` itself if it is such a file.
 
-    The folder may also be the one above one of ``ROOTS``, as torchvision's ``root`` is.
-    None where ``path`` holds no file of CIFAR's.
+    The folder may also be the parent of one of ``ROOTS``, as torchvision's ``root`` is.
+    Return None if ``path`` holds no file of CIFAR's.
 
     Raises:
-        PatchSetError: one of several files is missing, CIFAR-10 and CIFAR-100 lie side by side, or only the archive
+        PatchSetError: one of several files is missing, CIFAR-10 and CIFAR-100 are in one folder, or only the archive
             is there.
     """
     if path.is_file():
@@ -135,10 +135,10 @@ def _files_in(folder: Path, split: str) -> list[Path] | None:
 
 
 def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
-    """Images (N, 32, 32, 3) and labels (N,) of one file, whose name says what form it has.
+    """Return the images, uint8 (N, 32, 32, 3), and the labels, int64 (N,), of one file, whose name tells its form.
 
     Raises:
-        PatchSetError: it is damaged, or has no name of CIFAR's.
+        PatchSetError: it is damaged, or is not named as one of CIFAR's.
     """
     form = _form(file)
     if form is None:
@@ -152,7 +152,7 @@ def _form(file: Path) -> _Binary | _Pickled | None:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """What the files beside CIFAR's images call its classes; empty where there are none that make sense.
+    """Return the class names in the files beside CIFAR's images; empty if there are none, or damaged ones.
 
     Raises:
         OSError: such a file cannot be read, or has more than 1 MiB.
@@ -174,4 +174,4 @@ def _pickled_names(data: bytes, key: bytes) -> tuple[str, ...]:
             return ()
         return tuple(name.decode("utf-8", "replace") for name in names)
     except TORN:
-        return ()  # numbers will do
+        return ()  # classes are numbers then

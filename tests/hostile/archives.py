@@ -138,12 +138,6 @@ def _sparse(of: Callable[[dict[str, Any], torch.Tensor], dict[str, Any]]) -> Mak
     return make
 
 
-def _reduced(module: str, name: str, arguments: bytes) -> Make:
-    """A pickle that calls a function of what is on the stack."""
-    data = b"\x80\x02c" + f"{module}\n{name}\n".encode() + arguments + b"R."
-    return _pickled(lambda: data)
-
-
 def _pickled(data: Callable[[], bytes]) -> Make:
     return zipped(lambda name, old: data() if name.endswith("data.pkl") else old)
 
@@ -167,7 +161,6 @@ ARCHIVES: dict[str, tuple[Make, str]] = {
         DAMAGED,
     ),
     "zip of names of 100 MB": (_pickled(lambda: b"\x80\x02" + b"}" * 100 * MEGA), "names and values of"),
-    "zip that asks for 2 GB of zeros": (_reduced("builtins", "bytearray", b"J\xff\xff\xff\x7f\x85"), "no state dict"),
     "zip of keys with one hash": (
         _pickled(lambda: b"\x80\x02}(" + b"K\x01\x85K\x01" * 9 + b"u."),
         "no state dict",

@@ -171,7 +171,7 @@ FILES: dict[str, tuple[Make, str]] = {
         "might run code",
     ),
     "whole model": (saved(lambda s: torch.nn.Linear(2, 2)), "might run code"),
-    "tensor of 10^12 elements in 4 bytes": (saved(_expanded), "has 1000000 classes"),
+    "tensor of 10^12 elements in 4 bytes": (saved(_expanded), "lacks linear.weight"),
     "tensors beyond their storage": (_wide_rebuild, "weights.pt"),
     "sparse tensor": (
         saved(lambda s: s | {"linear.weight": torch.sparse_coo_tensor(size=(10**6, 10**6))}),
