@@ -1,10 +1,10 @@
-"""Fuzz an entrance by coverage, with atheris: feed it bytes, keep those that reach new code, until it breaks.
+"""Fuzz a target by coverage, with atheris.
 
     pip install atheris
     python scripts/fuzz.py manifest --seconds 600 [--corpus DIR]
 
-Ends with status 0 and the number of executions if nothing but refusals of one line came out. A finding is written
-beside the corpus; made small, it belongs into ``tests/seeds/TARGET``, where the tests run it ever after.
+Ends with status 0 and the number of executions if all refusals were of one line. A finding is written beside the
+corpus; minimize it and add it to ``tests/seeds/TARGET``, from where the tests run it.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
     python scripts/hostile.py [--only TEXT] [--jobs N]
 
-Prints a line a case and entrance: exit status, seconds, peak memory, and what was said. Ends with status 1 if one was
-accepted, took longer than 10 s or more than 500 MB, or said anything else than one line. One that took longer is
-tried once more, alone.
+Prints one line for each case and entrance: exit status, seconds, peak memory, and the message. Ends with status 1 if
+a case was accepted, took longer than 10 s or more than 500 MB, or printed more than one line. A case that took longer
+is tried once more with no other at the same time.
 
-Memory is resident memory as the kernel counts it, without what Python with the program's libraries takes before it
-does anything: torch's libraries alone, mapped, are several hundred megabytes, and as many whatever is read.
+Memory is the peak of resident memory, less that of Python with the program's libraries: torch's libraries take
+several hundred megabytes, whatever is read.
 """
 
 import argparse

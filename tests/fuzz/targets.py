@@ -1,6 +1,6 @@
-"""What is fuzzed: each entrance takes any bytes, and accepts them or refuses them with one line of its own error.
+"""Fuzz targets: each accepts any bytes, or refuses them by its own error with a message of one line.
 
-Anything else that leaves is a defect. ``tests/test_fuzz.py`` feeds them by Hypothesis, ``scripts/fuzz.py`` by
+Any other exception is a defect. ``tests/test_fuzz.py`` generates inputs by Hypothesis, ``scripts/fuzz.py`` by
 coverage.
 """
 
@@ -40,7 +40,7 @@ ROWS, SIZE = 3, 8
 
 
 class Target(NamedTuple):
-    """``run`` is whether bytes were accepted; ``good`` are some that are."""
+    """``run`` tells whether bytes are accepted; ``good`` returns some that are."""
 
     run: Callable[[bytes], bool]
     good: Callable[[], Iterable[bytes]]
@@ -56,7 +56,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 
 def _refused(call: Callable[[], object], *errors: type[Exception]) -> bool:
-    """Whether ``call`` refused what it got: by one of ``errors``, in one line that says something."""
+    """Tell whether ``call`` raised one of ``errors``, with a message of one line."""
     try:
         call()
     except errors as error:

@@ -1,4 +1,4 @@
-"""Weight files whose layout lies: zips of two directories or parts that overlap, old files without their numbers."""
+"""Weight files of a wrong layout: zips of two directories or overlapping parts, old files without their numbers."""
 
 import io
 import os
@@ -19,7 +19,7 @@ DAMAGED = "no PyTorch file of tensors alone"
 
 
 def zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Make:
-    """A file of torch's whose members were changed."""
+    """Change the members of a file of torch."""
 
     def make(world: Path) -> None:
         old = (world / "weights.pt").read_bytes()
@@ -85,7 +85,7 @@ def _two_directories(world: Path) -> None:
 
 
 def _legacy(value: Any) -> list[bytes]:
-    """``value`` in the format before 1.6: what is before it, it, keys of its storages, and their numbers."""
+    """Return the parts of a file in the format before 1.6: header, pickle, keys of the storages, their numbers."""
     out = io.BytesIO()
     torch.save(value, out, _use_new_zipfile_serialization=False)
     data, stream, ends = out.getvalue(), io.BytesIO(out.getvalue()), []
@@ -116,14 +116,14 @@ def _cut(world: Path) -> None:
 
 
 def _grown(world: Path) -> None:
-    """A file of a few hundred bytes with a tensor of 1.2 GB, of whatever lay in memory."""
+    """Write a file of a few hundred bytes with a tensor of 1.2 GB, whose numbers would be uninitialized memory."""
     before, tensors, _, _ = _legacy({"linear.weight": torch.zeros(5)})
     tensors = tensors.replace(b"K\x05", b"J" + struct.pack("<i", 300_000_000))
     (world / "weights.pt").write_bytes(before + tensors + pickle.dumps([], protocol=2))
 
 
 def _sparse(of: Callable[[dict[str, Any], torch.Tensor], dict[str, Any]]) -> Make:
-    """A file of the old format with a tensor of 15 GB beside good ones, which takes no room."""
+    """Write a file of the old format with a sparse tensor of 15 GB beside good ones."""
 
     def make(world: Path) -> None:
         before, tensors, keys, numbers = _legacy(of(_good(world), torch.zeros(5)))

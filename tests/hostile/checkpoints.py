@@ -59,7 +59,7 @@ def _metadata(text: str) -> Make:
 
 
 def _old(world: Path) -> None:
-    """A checkpoint of an older version that calls a command."""
+    """Write a checkpoint of an older version that calls a command."""
     FILES["pickle in a zip that calls a command"][0](world)
     (world / "weights.pt").rename(world / "run" / OLD_NAMES[0])
     (world / "run" / CHECKPOINT_NAME).unlink()
@@ -83,7 +83,7 @@ METADATA = {
 
 
 def _kept(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """A run of which what the optimiser keeps of a parameter was changed."""
+    """Change the optimizer's state of the first parameter."""
     return in_run(lambda state: change(state["optimizer"]["state"][0]))
 
 
@@ -93,7 +93,7 @@ def _eight_bits(state: dict[str, Any]) -> None:
 
 
 def _beside(name: str, change: Callable[[Path], Any]) -> Make:
-    """A run that did not end, with another file."""
+    """Change another file of a run that did not end."""
 
     def make(world: Path) -> None:
         in_run(lambda state: None)(world)

@@ -1,4 +1,4 @@
-"""Pickles of weight files that are small and ask for endless work, and numbers torch cannot copy."""
+"""Small weight files that ask for much work, and tensors of types that networks do not have."""
 
 import io
 import pickle
@@ -24,7 +24,7 @@ def _global(name: str) -> bytes:
 
 
 def _doubled(depth: int, first: int = 0, leaf: bytes = b"K\x01") -> bytes:
-    """A list that holds one twice, which holds another twice, and so on; all of them lie on the stack."""
+    """Return opcodes of a list that holds a list twice, which holds another twice, and so on."""
     steps = [leaf + b"q" + bytes([first])]
     for at in range(first, first + depth):
         steps.append(b"](h" + bytes([at]) + b"h" + bytes([at]) + b"eq" + bytes([at + 1]))
@@ -48,13 +48,13 @@ def _zip(data: bytes) -> Make:
 
 
 def _legacy(world: Path) -> None:
-    """Its storages' names are two values whose comparison takes 2^40 steps."""
+    """Write a file whose names of storages are two values whose comparison takes 2^40 steps."""
     keys = b"((" + _doubled(40) + b"t(" + _doubled(40, 100) + b"te."
     (world / "weights.pt").write_bytes(LEGACY + pickle.dumps({}, 2) + START + b"]" + keys)
 
 
 def _local_name(world: Path) -> None:
-    """A part whose name is UTF-8 in the zip's directory, and none where the part lies."""
+    """Write a zip with a part whose name is UTF-8 in the directory, but not in the part's own header."""
     path = world / "weights.pt"
     data = bytearray(path.read_bytes())
     at = data.index(b"PK\x01\x02")
@@ -67,7 +67,7 @@ def _local_name(world: Path) -> None:
 
 
 def _parts(world: Path) -> None:
-    """A zip's directory of 200,000 entries in 10 MB, all of one part."""
+    """Write a zip with a directory of 200,000 entries in 10 MB, all of one part."""
     local = struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
     entry = struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\x01\x02", 20, 20, *[0] * 7, 1, *[0] * 6) + b"a"
     count, size = 200_000, 200_000 * len(entry)
