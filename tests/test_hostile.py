@@ -1,4 +1,4 @@
-"""The hostile corpus, case by case: refused with one line, nothing lost, nothing made."""
+"""Every hostile case is refused with one line, and no file is changed."""
 
 import contextlib
 import shutil
@@ -27,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the good things, which is the current folder."""
+    """Return a copy of the good files, which is the current folder."""
     folder = tmp_path / "here"
     shutil.copytree(world, folder)
     monkeypatch.chdir(folder)
@@ -39,7 +39,7 @@ def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def enter(name: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Do what the entrance says in this process; its exit status."""
+    """Run the command of an entrance in this process, and return its exit status."""
     program, *arguments = ENTRANCES[name]
     if program == "python":
         return open_set(arguments[-1])
@@ -54,10 +54,10 @@ def enter(name: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
-def test_good_things_are_accepted(
+def test_good_files_are_accepted(
     entrance: str, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Or else a refusal would say nothing."""
+    """Otherwise a refusal would prove nothing."""
     assert enter(entrance, monkeypatch) == 0, capfd.readouterr()
 
 

@@ -1,4 +1,4 @@
-"""Networks by name: a name and a number of classes in, a module from images to logits out."""
+"""Build networks by name: modules that turn images into logits."""
 
 import difflib
 import functools
@@ -33,18 +33,21 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., nn.Module]], ...] = (
 )
 
 MAX_LAYERS, MAX_WIDTH = 1202, 20
-"""Of a network that a config or a weight file, which may be a stranger's, asks for: the deepest published ResNet, and
-twice the widest wide ResNet's factor."""
+"""Limits of a network that a config or an untrusted weight file names: the depth of the deepest published ResNet, and
+twice the factor of the widest wide ResNet."""
 
 
 def build_model(arch: str, num_classes: int) -> nn.Module:
-    """A freshly initialised network from normalised images (B, 3, H, W) to logits (B, num_classes).
+    """Return a newly initialized network from normalized images (B, 3, H, W) to logits (B, num_classes).
 
-    ``arch`` is ``resnetN``, ``wrn-D-K`` or ``vggN-bn`` for the CIFAR networks of the paper; a variant of one that
-    checkpoints are published of: ``resnetN-b`` and ``resnetNx4`` (shortcuts with parameters), ``resnetN-8x``
-    (ImageNet's, for small images), ``wrn-D-K-raw``, ``vggN-bn-avg``, ``vggN-bn-H`` (three linear layers, H wide); or
-    ``torchvision/NAME`` for a classification model of torchvision, such as ``torchvision/resnet50``, without the
-    auxiliary heads that ``googlenet`` and ``inception_v3`` can train with.
+    ``arch`` is one of:
+
+    - ``resnetN``, ``wrn-D-K`` or ``vggN-bn``: the CIFAR networks of the paper;
+    - a variant of which checkpoints are published: ``resnetN-b`` and ``resnetNx4`` (shortcuts with parameters),
+      ``resnetN-8x`` (ImageNet's, for small images), ``wrn-D-K-raw``, ``vggN-bn-avg``, ``vggN-bn-H`` (three linear
+      layers, H wide);
+    - ``torchvision/NAME``: a classification model of torchvision, such as ``torchvision/resnet50``, without the
+      auxiliary heads that ``googlenet`` and ``inception_v3`` can train with.
 
     Raises:
         DistillError: no network has this name.
@@ -64,11 +67,11 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
                 raise DistillError(f"arch {arch!r}: {error}") from error
     near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXAMPLES)}"
-    raise DistillError(f"arch {arch[:100]!r}: no such network; {hint}; torchvision's go by '{PREFIX}NAME'")
+    raise DistillError(f"arch {arch[:100]!r}: no such network; {hint}; those of torchvision are named '{PREFIX}NAME'")
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:
-    """Check, without computing anything, that a network turns images of ``size`` px into logits as it trains.
+    """Check, on the meta device, that a network in training mode turns images of ``size`` px into logits.
 
     Raises:
         DistillError: no network has this name, it cannot take the size, or it returns more than logits.

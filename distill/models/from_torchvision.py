@@ -1,4 +1,4 @@
-"""Classification models of torchvision by name, as networks from normalised images to logits and nothing else."""
+"""Build classification models of torchvision by name: networks from normalized images to logits alone."""
 
 import contextlib
 import difflib
@@ -19,11 +19,11 @@ _WITH_AUXILIARY_HEADS: dict[str, re.Pattern[str]] = {
     "googlenet": re.compile(r"aux[12]\."),
     "inception_v3": re.compile(r"AuxLogits\."),
 }
-"""Networks that return more than logits while they train, and the names of the parameters that do so.
+"""Networks that return more than logits in training mode, and the names of the parameters of these auxiliary heads.
 
-The heads only train: at inference torchvision leaves them out, and here they are left out always. ``transform_input``
-is as ``weights=`` of torchvision sets it, with which the published parameters were ported: input normalised by
-ImageNet's mean and deviation is normalised again, to 0.5 and 0.5.
+The heads serve training only: torchvision leaves them out at inference, and here they are always left out.
+``transform_input`` is as ``weights=`` of torchvision sets it, which the published parameters need: input that is
+normalized by ImageNet's mean and deviation is normalized again, to 0.5 and 0.5.
 """
 
 
@@ -41,21 +41,20 @@ def torchvision_model(arch: str, num_classes: int) -> nn.Module:
         raise DistillError(f"arch {arch!r}: torchvision has no classification model {name!r}; {hint}")
     options = {"aux_logits": False, "transform_input": True} if name in _WITH_AUXILIARY_HEADS else {}
     with warnings.catch_warnings(), _ShapesOnCpu() if name.startswith("regnet") else contextlib.nullcontext():
-        # Some announce, whatever the arguments, how they will be initialised one day.
+        # some warn that their initialization will change, whatever the arguments
         warnings.simplefilter("ignore", FutureWarning)
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     return model
 
 
 def is_auxiliary(name: str, arch: str) -> bool:
-    """Tell whether a parameter of ``arch`` is of a head that only trains, which ``torchvision_model`` leaves out."""
+    """Tell whether a parameter of ``arch`` belongs to an auxiliary head, which ``torchvision_model`` leaves out."""
     pattern = _WITH_AUXILIARY_HEADS.get(arch.removeprefix(PREFIX))
     return arch.startswith(PREFIX) and pattern is not None and pattern.match(name) is not None
 
 
 class _ShapesOnCpu(TorchFunctionMode):
-    """Makes the tensors on the CPU from which torchvision computes a RegNet's widths: on the meta device they have no
-    values."""
+    """Create the tensors from which torchvision computes a RegNet's widths on the CPU, also on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

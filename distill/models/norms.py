@@ -1,4 +1,4 @@
-"""The constants of a network's batch norms."""
+"""Set the momentum and epsilon of a network's batch norms."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -6,17 +6,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from distill.errors import DistillError, Say
 
 STALE = 0.01
-"""Share of their first values from which on the statistics of batch norms are said to be too old."""
+"""If the statistics of batch norms keep more than this share of their initial values, the user is warned."""
 
 
 def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
-    """Set what all batch norms of ``network`` use; None leaves what they have.
+    """Set the momentum and epsilon of all batch norms of ``network``; None leaves a value unchanged.
 
     ``momentum`` is the share of a batch in the running statistics, as in torch; Keras has 1 minus it. ``eps`` is
     added to the variance.
 
     Raises:
-        DistillError: one is given, and the network has no batch norm.
+        DistillError: a value is given, and the network has no batch norm.
     """
     if momentum is None and eps is None:
         return
@@ -29,7 +29,7 @@ def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: f
 
 
 def warn_of_stale(momentum: float | None, steps: int, say: Say) -> None:
-    """Say, where a config sets ``momentum``, that statistics which follow so slowly need more ``steps``."""
+    """Warn that the ``momentum`` of a config is so small that the statistics need more than ``steps`` steps."""
     if momentum is not None and (left := (1 - momentum) ** steps) > STALE:
         say(
             f"the batch norms' statistics keep {left:.0%} of their first values after {steps} steps, which spoils "

@@ -1,4 +1,4 @@
-"""CIFAR ResNets: 6n + 2 layers, 16-32-64 channels, and shortcuts without parameters (option A) or with them (B).
+"""CIFAR ResNets: 6n + 2 layers, 16-32-64 channels, shortcuts without parameters (option A) or with them (option B).
 
 Source: He et al. 2016, arXiv 1512.03385, section 4.2, and 3.3 for the options. Parameter names are those of
 https://github.com/akamaster/pytorch_resnet_cifar10: ``conv1``, ``bn1``, ``layer1.0.conv1`` …, ``linear``, and with
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
             self._padding = (outputs - inputs) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         if self.shortcut is not None:
@@ -55,7 +55,7 @@ class CifarResNet(nn.Module):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(
-                f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56; got {depth} (ImageNet's ResNets go by "
+                f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56; got {depth} (ImageNet's ResNets are "
                 "resnet18-8x for small images, torchvision/resnet18 for large ones)"
             )
         blocks = (depth - 2) // 6
@@ -71,7 +71,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, num_classes)."""
+        """Return logits (B, num_classes) of normalized images (B, 3, H, W)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.layer3(self.layer2(self.layer1(out)))
         logits: Tensor = self.linear(torch.flatten(F.adaptive_avg_pool2d(out, 1), 1))
@@ -79,7 +79,7 @@ class CifarResNet(nn.Module):
 
 
 def resnet_x4(depth: int, num_classes: int) -> CifarResNet:
-    """A wider ResNet, 32-64-128-256 channels and option B: Tian et al. 2020, arXiv 1910.10699."""
+    """Build a wider ResNet, 32-64-128-256 channels and option B: Tian et al. 2020, arXiv 1910.10699."""
     return CifarResNet(depth, num_classes, projection=True, channels=(32, 64, 128, 256))
 
 

@@ -1,4 +1,4 @@
-"""VGG with batch normalisation for CIFAR, and the classifiers it is published with.
+"""VGG with batch normalization for CIFAR, and the classifiers of its published variants.
 
 Source: Simonyan & Zisserman 2015, arXiv 1409.1556, configurations A, B, D and E, with the one linear layer that the
 CIFAR literature uses in place of three large ones (https://github.com/kuangliu/pytorch-cifar, whose names these are:
@@ -16,10 +16,10 @@ _CHANNELS = (64, 128, 256, 512, 512)
 class CifarVgg(nn.Module):
     """VGG of ``depth`` 11, 13, 16 or 19 for images of at least 32 px.
 
-    With ``hidden``, the classifier has three linear layers, as wide as that between them. With ``average``, the last
-    two stages are not followed by max pooling, so that the mean is taken over 4×4 at 32 px: the network of
-    https://github.com/HobbitLong/RepDistiller. Its parameters have the shapes of the other's, but other names here,
-    because the one's weights make no sense in the other.
+    With ``hidden``, the classifier has three linear layers with ``hidden`` values between them. With ``average``, no
+    max pooling follows the last two stages, so that the mean is taken over 4×4 values at 32 px: the network of
+    https://github.com/HobbitLong/RepDistiller. Its parameters have the same shapes, but other names here, because the
+    weights of one make no sense in the other.
     """
 
     def __init__(self, depth: int, num_classes: int, *, hidden: int | None = None, average: bool = False) -> None:
@@ -47,19 +47,19 @@ class CifarVgg(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, num_classes)."""
+        """Return logits (B, num_classes) of normalized images (B, 3, H, W)."""
         out = F.adaptive_avg_pool2d(self.features(x), 1)
         logits: Tensor = self.classifier(torch.flatten(out, 1))
         return logits
 
 
 def vgg_with_hidden(depth: int, hidden: int, num_classes: int) -> CifarVgg:
-    """A VGG whose classifier has three linear layers, ``hidden`` wide."""
+    """Build a VGG whose classifier has three linear layers with ``hidden`` values between them."""
     return CifarVgg(depth, num_classes, hidden=hidden)
 
 
 def _three_layers(hidden: int, num_classes: int) -> nn.Sequential:
-    """Linear layers 0, 3 and 6, and dropout between them, as torchvision's VGG has them."""
+    """Build linear layers 0, 3 and 6 with dropout between them, as in torchvision's VGG."""
     layers: list[nn.Module] = [nn.Linear(512, hidden), nn.ReLU(inplace=True), nn.Dropout()]
     layers += [nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout()]
     return nn.Sequential(*layers, nn.Linear(hidden, num_classes))

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 class WideBlock(nn.Module):
     """BN-ReLU-conv twice; a 1×1 convolution on the shortcut where channels or resolution change.
 
-    That convolution has the block's first activation as its input, or with ``raw`` the block's input, before batch
-    norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. Its parameters have the same shape, but
-    another name here, because the one's weights make no sense in the other.
+    The input of that convolution is the block's first activation. With ``raw`` it is the block's input, before batch
+    norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. Its parameters have the same shapes, but
+    other names here, because the weights of one make no sense in the other.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, raw: bool = False) -> None:
@@ -29,7 +29,7 @@ class WideBlock(nn.Module):
         self.rawShortcut = projection if raw else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
         active = F.relu(self.bn1(x))
         shortcut = x
         if self.convShortcut is not None:
@@ -42,7 +42,7 @@ class WideBlock(nn.Module):
 
 
 class WideStage(nn.Module):
-    """A row of blocks; its own class because published names have a ``layer`` level."""
+    """A sequence of blocks; its own class because names in published checkpoints have a ``layer`` level."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, stride: int, *, raw: bool = False) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class WideStage(nn.Module):
         self.layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
         out: Tensor = self.layer(x)
         return out
 
@@ -77,7 +77,7 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, num_classes)."""
+        """Return logits (B, num_classes) of normalized images (B, 3, H, W)."""
         out = self.block3(self.block2(self.block1(self.conv1(x))))
         out = F.adaptive_avg_pool2d(F.relu(self.bn1(out)), 1)
         logits: Tensor = self.fc(torch.flatten(out, 1))

@@ -1,58 +1,108 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped; never the teacher."""
+"""Checkpoints: the state that a run needs to continue as if it had never stopped; never the teacher's.
 
-import io
+A checkpoint is a safetensors file. Its tensors are named by their place in the state, such as
+``optimizer.state.0.exp_avg``; its metadata holds the rest as JSON, in which ``{"tensor": NAME}`` stands for a tensor,
+and the SHA-256 of both.
+"""
+
+import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from distill.errors import DamagedError, DistillError
-from distill.weights.archive import is_archive, require_sums
-from distill.weights.torch_files import load_tensors, require_file
+from distill.weights.files import read_safetensors, tensors_digest
+from distill.weights.torch_files import MAX_FILE_BYTES
 from manifests.support.files import write_atomically
 
-CHECKPOINT_NAME = "checkpoint.pt"
-PREVIOUS_NAME = "checkpoint.previous.pt"
-DAMAGED_NAME = "checkpoint.damaged.pt"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+PREVIOUS_NAME = "checkpoint.previous.safetensors"
+DAMAGED_NAME = "checkpoint.damaged.safetensors"
+OLD_NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
+"""Checkpoints of versions before 0.1, which wrote them with ``torch.save``."""
 KEYS = frozenset(
     {"identity", "arithmetic", "student", "optimizer", "scaler", "scheduler", "average", "step", "seconds", "losses"}
 )
 
+MAX_ARITHMETIC_LETTERS = 10_000
+"""Of what rounding depends on, which is shown to the user if it changed."""
+
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, built of tensors and plain values, whole or not at all; the one before it stays beside it."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
+    """Write ``state``, built of tensors and JSON values, atomically; the last checkpoint is kept as the previous one.
+
+    Keys that are integers stay integers; tuples become lists.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_split(state, "", tensors), separators=(",", ":"))
+    data = safetensors.torch.save(tensors, {"state": text, "sha256": tensors_digest(tensors, text)})
     path = folder / CHECKPOINT_NAME
     if path.exists():
-        path.replace(folder / PREVIOUS_NAME)  # killed here, a run goes on from the previous one
-    write_atomically(path, buffer.getvalue())
+        path.replace(folder / PREVIOUS_NAME)  # if the process is killed here, a run resumes from the previous one
+    write_atomically(path, data)
+
+
+def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return ``value`` with a placeholder for each of its tensors, which are added to ``tensors``."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name} | ({"channels_last": True} if _is_channels_last(value) else {})
+    if isinstance(value, dict):
+        return {str(key): _split(item, f"{name}.{key}".lstrip("."), tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(item, f"{name}.{number}", tensors) for number, item in enumerate(value)]
+    return value
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Tell whether a tensor is stored with its channels last: fused optimizers need their state stored as before."""
+    if tensor.ndim != 4:
+        return False
+    outline = torch.empty_like(tensor, device="meta", memory_format=torch.channels_last)
+    return tensor.stride() == outline.stride()
+
+
+def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """Return the tensor for which a JSON object stands, or the object with integers for keys that are numbers."""
+    if "tensor" in value and value.keys() <= {"tensor", "channels_last"}:
+        tensor = tensors[value["tensor"]]
+        if value.get("channels_last"):
+            return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)
+        return tensor
+    return {int(key) if key.isdecimal() else key: item for key, item in value.items()}
 
 
 def holds_checkpoint(folder: Path) -> bool:
-    """Whether a run was ever saved in ``folder``."""
-    return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME))
+    """Tell whether ``folder`` holds a checkpoint, of this version or an older one."""
+    return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME, *OLD_NAMES))
 
 
 def load_checkpoint(
-    folder: Path, identity: dict[str, Any], most: int, say: Callable[[str], None]
+    folder: Path, identity: dict[str, Any], max_bytes: int, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The last good state saved in a run directory, in at most ``most`` bytes, or None; loaded weights-only.
+    """Return the last undamaged state saved in a run directory, or None if there is no checkpoint.
 
-    Its tensors are mapped: whoever keeps them copies them.
+    Its tensors are mapped from a file of at most ``max_bytes``: copy those that you keep.
 
     Raises:
-        DistillError: all there is is damaged, or belongs to a run whose ``identity`` differs.
+        DistillError: all checkpoints are damaged, an older version wrote them, or they belong to a run whose
+            ``identity`` differs.
     """
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
+    if not paths and (old := next((folder / name for name in OLD_NAMES if (folder / name).exists()), None)):
+        raise DistillError(f"{old}: was written by an older version; start again without --resume in another --out")
     for path in paths:
         try:
-            state = _load(path, most)
+            state = read_checkpoint(path, max_bytes)
         except DamagedError as error:
             if path == paths[-1]:
                 raise
-            say(f"{error}; going on from {PREVIOUS_NAME}, the one before it")
+            say(f"{error}; resuming from {PREVIOUS_NAME}, the one before it")
             path.replace(folder / DAMAGED_NAME)  # or the next checkpoint would make it the previous one
             continue
         require_identity(state, identity, path)
@@ -60,24 +110,37 @@ def load_checkpoint(
     return None
 
 
-def _load(path: Path, most: int) -> Any:
-    require_file(path, most)
-    state = load_tensors(path)
-    if not is_archive(path):
-        raise DamagedError(f"{path}: damaged: of a format that no run writes")
-    require_sums(path)
-    return state
+def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
+    """Return the state in a checkpoint, whichever run it belongs to.
+
+    Raises:
+        DamagedError: it is damaged, or longer than ``max_bytes``.
+        DistillError: it cannot be read.
+    """
+    tensors, metadata = read_safetensors(path, max_bytes)
+    text = metadata.get("state", "")
+    if metadata.get("sha256") != tensors_digest(tensors, text):
+        raise DamagedError(f"{path}: damaged: its SHA-256 is not the one written in it")
+    try:
+        return json.loads(text, object_hook=functools.partial(_join, tensors=tensors))
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise DamagedError(f"{path}: damaged: its metadata holds no state of a run") from error
 
 
 def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
-    """Refuse a ``state``, loaded from ``path``, that is of another run than ``identity`` says.
+    """Check that ``state``, loaded from ``path``, belongs to the run that ``identity`` describes.
 
     Raises:
-        DistillError: it is, or it is no run's state at all.
+        DistillError: it belongs to another run, or is no state of a run.
     """
-    held = state.get("identity") if isinstance(state, dict) else None
-    if not isinstance(held, dict) or not state.keys() >= KEYS or not isinstance(state["arithmetic"], dict):
-        raise DistillError(f"{path}: holds no run's state; choose another --out")
+    parts = state if isinstance(state, dict) and state.keys() >= KEYS else dict.fromkeys(KEYS)
+    held, arithmetic = parts["identity"], parts["arithmetic"]
+    if (
+        not isinstance(held, dict)
+        or not isinstance(arithmetic, dict)
+        or len(str(arithmetic)) > MAX_ARITHMETIC_LETTERS
+    ):
+        raise DistillError(f"{path}: holds no state of a run; choose another --out")
     for key, value in identity.items():
         if held.get(key) != value:
             raise DistillError(

@@ -1,1 +1,4 @@
-"""Weight files: read, write, and load into a network."""
+"""Weight files: open a file, find the state dict, match the network's names, load it.
+
+The modules are, in this order: ``files`` (and ``torch_files``), ``unwrap``, ``foreign_names``, ``load``.
+"""

@@ -1,15 +1,15 @@
-"""Checkpoints as others publish them: the names of their parameters turned into ours.
+"""Turn the names that other repositories give to parameters into ours.
 
-A scheme stands here only for networks that compute the same function as one of ours: each was read in the
-repository it names, and ``tests/distill/test_published.py`` builds it anew and compares logits. Names that are ours
-already need no scheme: those of akamaster/pytorch_resnet_cifar10 (``resnetN``; its option B: ``resnetN-b``),
-kuangliu/pytorch-cifar (``vggN-bn``, ``resnetN-8x``), bearpaw/pytorch-classification (``vggN-bn``),
+A scheme is listed here only for networks that compute the same function as one of ours: each was read in the
+repository it names, and ``tests/distill/weights/test_foreign_names.py`` builds that network and compares logits. No
+scheme is needed for names that are ours already: those of akamaster/pytorch_resnet_cifar10 (``resnetN``, with option
+B ``resnetN-b``), kuangliu/pytorch-cifar (``vggN-bn``, ``resnetN-8x``), bearpaw/pytorch-classification (``vggN-bn``),
 chenyaofo/pytorch-cifar-models (``vggN-bn-512``), weiaicunzai/pytorch-cifar100 (``vggN-bn-4096``), torchvision, and
 for ``wrn-D-K`` of xternalz/WideResNet-pytorch, HobbitLong/RepDistiller, polo5/ZeroShotKnowledgeTransfer and
 zju-vipa/CMI.
 
-Some names are refused on purpose, because networks that differ have them in common: an ImageNet ResNet with a 3×3
-stem and torchvision's names may pool behind the stem (huyvnphan/PyTorch_CIFAR10) or not, and no file says which.
+Some names are refused on purpose, because different networks share them: an ImageNet ResNet with a 3×3 stem and
+torchvision's names may pool after the stem (huyvnphan/PyTorch_CIFAR10) or not, and no file says which.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ from distill.models.from_torchvision import is_auxiliary
 
 _COUNTER = "num_batches_tracked"
 _BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
-"""Single numbers of any kind: batches counted, what thop leaves in every module, what averages of weights keep."""
+"""Single numbers beside parameters: counted batches, the counts of thop, the state of averages of weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """How repositories name the parameters of networks that are ours but for names.
+    """How repositories name the parameters of networks that differ from ours in names only.
 
-    ``archs`` is a pattern of our names of these networks. ``rules`` are patterns and what each is replaced by, one
-    after another, in every name.
+    ``archs`` is a pattern of our names of these networks. ``rules`` are patterns and their replacements, applied to
+    every name one after another.
     """
 
     source: str
@@ -39,7 +39,7 @@ class Scheme:
     rules: tuple[tuple[str, str], ...]
 
     def rename(self, name: str) -> str:
-        """Our name of a parameter."""
+        """Return our name of a parameter."""
         for pattern, replacement in self.rules:
             name = re.sub(pattern, replacement, name)
         return name
@@ -90,45 +90,44 @@ _VARIANTS = (
     (re.compile(r"(wrn-\d+-\d+)(?:-raw)?"), ("", "-raw")),
     (re.compile(r"(vgg\d+-bn)(?:-avg|-\d+)?"), ("", "-avg", "-512", "-4096")),
 )
-"""Networks that are taken for one another: a pattern, and what may follow what it captures."""
+"""Networks that are easily confused: a pattern, and the endings that make a variant of what it captures."""
 
 
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under the names of ``arch``, which ``expected`` has; as they are where no scheme leads there.
+    """Return a state dict under the names of ``expected``, which are those of ``arch``, if a scheme leads there.
 
-    Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here reads them. Other
-    counters, and auxiliary heads, which our networks do not have, are left out.
+    Else the names stay. Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here
+    reads them. Other counters, and auxiliary heads, which our networks do not have, are left out.
     """
     counters = state.keys() - without_counters(state).keys() - expected.keys()
     state = {name: value for name, value in state.items() if name not in counters and not is_auxiliary(name, arch)}
-    candidates = [state]
+    unchanged = _with_counters(state, expected)
+    if unchanged.keys() == expected.keys():
+        return unchanged
     for scheme in SCHEMES:
         if re.fullmatch(scheme.archs, arch):
-            renamed = {scheme.rename(name): value for name, value in candidates[0].items()}
-            if len(renamed) == len(candidates[0]):  # else two parameters met under one name
-                candidates.append(renamed)
-    for candidate in candidates:
-        complete = _with_counters(candidate, expected)
-        if complete.keys() == expected.keys():
-            return complete
-    return _with_counters(candidates[0], expected)
+            renamed = {scheme.rename(name): value for name, value in state.items()}
+            complete = _with_counters(renamed, expected)
+            if len(renamed) == len(state) and complete.keys() == expected.keys():  # no two met under one name
+                return complete
+    return unchanged
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without what no network computes with: single whole numbers, and what profilers leave."""
+    """Return a state dict without what no network computes with: single integers, and what profilers add."""
     return {name: value for name, value in state.items() if not _is_counter(name, value)}
 
 
 def _is_counter(name: str, value: Tensor) -> bool:
-    whole = not (value.is_floating_point() or value.is_complex()) and value.dtype != torch.bool
-    return value.numel() == 1 and (whole or name.rpartition(".")[2] in _BESIDE)
+    is_integer = not (value.is_floating_point() or value.is_complex()) and value.dtype != torch.bool
+    return value.numel() == 1 and (is_integer or name.rpartition(".")[2] in _BESIDE)
 
 
 def _with_counters(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with whole numbers in the place of counters that are missing, cast or of another shape."""
+    """Return a state dict with 0 for each counter that is missing, or is a single number of another type or shape."""
     counters = (name for name in expected if name.endswith(_COUNTER))
-    strange = {name for name in counters if name not in state or _is_cast(state[name], expected[name])}
-    return state | {name: torch.zeros((), dtype=torch.long) for name in strange}
+    replaced = [name for name in counters if name not in state or _is_cast(state[name], expected[name])]
+    return state | {name: torch.zeros((), dtype=torch.long) for name in replaced}
 
 
 def _is_cast(counter: Tensor, expected: Tensor) -> bool:
@@ -136,7 +135,7 @@ def _is_cast(counter: Tensor, expected: Tensor) -> bool:
 
 
 def variants(arch: str) -> list[str]:
-    """Networks that are taken for ``arch`` easily, as ``resnet56-b`` for ``resnet56``."""
+    """Return the networks that are easily taken for ``arch``, such as ``resnet56-b`` for ``resnet56``."""
     for pattern, endings in _VARIANTS:
         if match := pattern.fullmatch(arch):
             return [name for name in (match[1] + ending for ending in endings) if name != arch]

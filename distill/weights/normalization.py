@@ -1,4 +1,4 @@
-"""How a network's input is normalised: mean and standard deviation of R, G and B, each in [0, 1]."""
+"""Checks of the mean and standard deviation by which a network's input is normalized: of R, G and B in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,16 +7,16 @@ S = TypeVar("S", bound=Sequence[float])
 
 
 def check_mean(values: S) -> S:
-    """Return ``values``, one for each channel.
+    """Return the means of the three channels unchanged.
 
     Raises:
-        ValueError: one is outside of [0, 1], such as those of RGB in 0 to 255.
+        ValueError: one is outside [0, 1], such as those of RGB in 0 to 255.
     """
     return _check("mean", values, all(0 <= value <= 1 for value in values))
 
 
 def check_std(values: S) -> S:
-    """Return ``values``, one for each channel. A network that takes RGB in 0 to 255 has 1/255.
+    """Return the deviations of the three channels unchanged. A network that takes RGB in 0 to 255 has 1/255.
 
     Raises:
         ValueError: one is below 1e-6 or above 1.

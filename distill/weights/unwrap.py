@@ -1,9 +1,9 @@
-"""Networks in what a weight file holds: in dicts in each other, under prefixes, beside optimisers and averages.
+"""Find networks in what a weight file holds: in nested dicts, under prefixes, beside optimizers and averages.
 
-Frameworks wrap a network in many ways, and in each other: ``module.`` (DataParallel, AveragedModel), ``_orig_mod.``
-(torch.compile) or ``model.`` (Lightning) stands before every name, ``state_dict``, ``model`` or ``net`` is the key of
-the dict. So no list of them is kept: what has the names of the wanted network, once what stands before each of them
-is taken off, is that network.
+Frameworks wrap a network in many ways, also in each other: ``module.`` (DataParallel, AveragedModel), ``_orig_mod.``
+(torch.compile) or ``model.`` (Lightning) comes before every name; ``state_dict``, ``model`` or ``net`` is the key of
+the dict. Instead of a list of them, every prefix is tried: a dict that has the names of the wanted network without a
+common prefix is that network.
 """
 
 import dataclasses
@@ -13,19 +13,20 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distill.models.from_torchvision import is_auxiliary
 from distill.weights.foreign_names import to_our_names, without_counters
 
 PREFERRED = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "module", "_orig_mod")
-"""Of several networks, such as one and its average, that which stands under the first of these is meant."""
+"""Of several networks, such as one and its average, the one under the first of these keys is used."""
 _AVERAGE = re.compile(r"(^|_)(ema|swa|avg|averaged?|shadow)(_|$)", re.IGNORECASE)
-"""Keys of an average of weights, as in ``params_ema`` beside ``params``."""
+"""Keys of an average of weights, such as ``params_ema`` beside ``params``."""
 INNER = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""What stands inside of names where single modules are parallel, compiled, sharded or recomputed."""
-_MAX_WORDS, _MAX_TRIED = 16, 1000
-"""Prefixes that are taken off, and state dicts that are compared: a file may be made to hold millions."""
+"""Parts of names where single modules are parallel, compiled, sharded or recomputed."""
+_MAX_PREFIXES, _MAX_TRIED = 16, 1000
+"""Prefixes that are removed, and state dicts that are compared: an untrusted file may hold millions."""
 
 State = dict[str, Tensor]
 Keys = tuple[str, ...]
@@ -39,20 +40,20 @@ class Found:
     state: State
 
     @property
-    def where(self) -> str:
-        """The keys, as they are said to a user."""
+    def label(self) -> str:
+        """The keys as text for a message."""
         return ".".join(self.keys)[:100] or "its own names"
 
     @property
     def rank(self) -> tuple[int, ...]:
-        """For each key its place in ``PREFERRED``, or one behind that, or two where it names an average."""
+        """The place of each key in ``PREFERRED``; other keys come after those, keys of averages last."""
         return tuple(
             PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
             for key in self.keys
         )
 
-    def is_before(self, other: "Found") -> bool:
-        """Whether this one is meant, and not ``other``: the first key in which they differ says so."""
+    def is_preferred_to(self, other: "Found") -> bool:
+        """Tell whether this network is preferred to ``other``, by the first key in which they differ."""
         for key, other_key, rank, other_rank in zip(self.keys, other.keys, self.rank, other.rank, strict=False):
             if key != other_key:
                 return rank < other_rank
@@ -60,7 +61,10 @@ class Found:
 
 
 def state_dicts(held: Any) -> Iterator[tuple[Keys, State]]:
-    """The tensors of every dict in ``held``, by the keys that lead there; the outermost first."""
+    """Yield the tensors of every dict in ``held`` with the keys that lead there, outermost dicts first.
+
+    Only dense tensors count, without the attributes that a file may have given them.
+    """
     waiting: deque[tuple[Keys, Any]] = deque([((), held)])
     seen: set[int] = set()
     while waiting:
@@ -68,74 +72,74 @@ def state_dicts(held: Any) -> Iterator[tuple[Keys, State]]:
         if id(holder) in seen or not isinstance(holder, dict | list):
             continue
         seen.add(id(holder))
-        items = list(holder.items() if isinstance(holder, dict) else enumerate(holder))
-        if state := {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}:
+        items = list(dict.items(holder) if isinstance(holder, dict) else enumerate(holder))
+        if state := {key: Tensor.detach(value) for key, value in items if isinstance(key, str) and _is_dense(value)}:
             yield keys, state
-        waiting.extend(((*keys, str(key)), value) for key, value in items if isinstance(value, dict | list))
+        waiting.extend(((*keys, str(key)), value) for key, value in items if isinstance(key, str | int))
+
+
+def _is_dense(value: object) -> bool:
+    """Tell whether a value is a tensor that holds each of its numbers: a network is no larger than its file."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and Tensor.untyped_storage(value).nbytes() >= Tensor.numel(value) * value.itemsize
+    )
 
 
 def find_networks(held: Any, arch: str, expected: Mapping[str, Tensor]) -> list[Found]:
-    """The networks in ``held`` that have the names of ``arch``, which are those of ``expected``.
+    """Return the networks in ``held`` that have the names of ``arch``, which are those of ``expected``.
 
-    Of several, those of most of its shapes; the one that is meant, if any, comes first.
+    Of several, those with most of its shapes; the preferred one, if any, comes first.
     """
-    need = len(without_counters(expected))
+    count = len(without_counters(expected))
     parts = (
-        ((*keys, *more), _without_inner_wrappers(part, expected))
+        ((*keys, *more), _without_inner_wrappers(part))
         for keys, state in state_dicts(held)
-        for more, part in _peeled(state, need)
-        if sum(not is_auxiliary(name, arch) for name in without_counters(part)) == need
+        for more, part in _without_prefixes(state, count)
+        if sum(not is_auxiliary(name, arch) for name in without_counters(part)) == count
     )
     ours = ((keys, to_our_names(part, arch, expected)) for keys, part in islice(parts, _MAX_TRIED))
-    found = [Found(keys=keys, state=state) for keys, state in ours if state.keys() == expected.keys()]
-    found = list({_identity(each.state): each for each in reversed(found)}.values())[::-1]
-    fewest = min((_misfits(each.state, expected) for each in found), default=0)
-    return sorted((each for each in found if _misfits(each.state, expected) == fewest), key=lambda each: each.rank)
+    found: dict[Any, tuple[int, Found]] = {}
+    for keys, state in ours:
+        if state.keys() == expected.keys():
+            storage = tuple(value.data_ptr() for _, value in sorted(without_counters(state).items()))
+            misfits = sum(state[name].shape != value.shape for name, value in expected.items())
+            found.setdefault(storage, (misfits, Found(keys=keys, state=state)))
+    fewest = min((misfits for misfits, _ in found.values()), default=0)
+    return sorted((each for misfits, each in found.values() if misfits == fewest), key=lambda each: each.rank)
 
 
-def _without_inner_wrappers(state: State, expected: Mapping[str, Tensor]) -> State:
-    """Return a state dict without what wrappers of single modules put inside of names: ``layer1.module.0``."""
-    if any(word in name.split(".") for word in INNER for name in expected):
-        return state
-    plain = {".".join(word for word in name.split(".") if word not in INNER): v for name, v in state.items()}
+def _without_inner_wrappers(state: State) -> State:
+    """Return a state dict without the parts of names that wrappers of single modules add: ``layer1.module.0``."""
+    plain = {".".join(part for part in name.split(".") if part not in INNER): v for name, v in state.items()}
     return plain if len(plain) == len(state) else state
 
 
-def closest(held: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
-    """The state dict in ``held`` that has most of the names of ``arch``: what to compare with in an error."""
-
-    def common(state: State) -> tuple[int, int]:
-        return len(state.keys() & expected.keys()), len(state)
-
+def closest_state(held: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
+    """Return the state dict in ``held`` that has most of the names of ``arch``: to compare with in an error."""
     states = [state for _, state in state_dicts(held)]
     largest = max(map(len, states))
     parts = (
         to_our_names(part, arch, expected)
         for state in states
         if 2 * len(state) >= largest
-        for _, part in _peeled(state, len(state) // 2 + 1)
+        for _, part in _without_prefixes(state, len(state) // 2 + 1)
     )
-    return max(islice(parts, _MAX_TRIED), key=common)
+    return max(islice(parts, _MAX_TRIED), key=lambda state: (len(state.keys() & expected.keys()), len(state)))
 
 
-def _peeled(state: State, need: int) -> Iterator[tuple[Keys, State]]:
-    """A state dict, and its parts of at least ``need`` names that begin alike, without these beginnings."""
+def _without_prefixes(state: State, count: int) -> Iterator[tuple[Keys, State]]:
+    """Yield a state dict, and its parts of at least ``count`` names with a common prefix, without these prefixes."""
     waiting: deque[tuple[Keys, State]] = deque([((), state)])
     while waiting:
         keys, state = waiting.popleft()
         yield keys, state
         parts: defaultdict[str, State] = defaultdict(dict)
         for name, value in state.items():
-            word, dot, rest = name.partition(".")
-            if dot and len(keys) < _MAX_WORDS:
-                parts[word][rest] = value
-        waiting.extend(((*keys, word), part) for word, part in parts.items() if len(part) >= need)
-
-
-def _identity(state: State) -> tuple[tuple[str, int], ...]:
-    """Equal for two state dicts of the same tensors."""
-    return tuple((name, value.data_ptr()) for name, value in sorted(without_counters(state).items()))
-
-
-def _misfits(state: State, expected: Mapping[str, Tensor]) -> int:
-    return sum(state[name].shape != value.shape for name, value in expected.items())
+            prefix, dot, rest = name.partition(".")
+            if dot and len(keys) < _MAX_PREFIXES:
+                parts[prefix][rest] = value
+        waiting.extend(((*keys, prefix), part) for prefix, part in parts.items() if len(part) >= count)

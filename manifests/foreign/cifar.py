@@ -1,13 +1,13 @@
-"""CIFAR-10 and CIFAR-100 as they are published: binary records, or Python's pickles of arrays."""
+"""Read the files of CIFAR-10 and CIFAR-100: binary records, or pickled arrays."""
 
-import dataclasses
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import TORN, PatchSetError
-from manifests.foreign.pickles import numbers, unpickle
+from manifests.foreign.pickles import to_array, unpickle
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 
@@ -21,84 +21,46 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return read_regular_file(file, MAX_FILE_BYTES)
-    except OSError as error:
-        raise PatchSetError(f"{file}: cannot be read: {error.strerror}; download it again") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _Binary:
-    """Files of records: ``label_bytes`` labels, of which the last is the finest, then three planes."""
+class _Form(NamedTuple):
+    """Files of a split: records with ``label_bytes`` labels each, or pickled dicts with labels under ``key``."""
 
     names: tuple[str, ...]
-    label_bytes: int
-
-    def read(self, file: Path) -> tuple[Pixels, Labels]:
-        data = np.frombuffer(_read(file), dtype=np.uint8)
-        record = self.label_bytes + PIXELS
-        if not len(data) or len(data) % record:
-            raise PatchSetError(
-                f"{file}: {counted(len(data), 'byte')}, expected a multiple of {record}; download it again"
-            )
-        rows = data.reshape(-1, record)
-        return rows[:, self.label_bytes :], rows[:, self.label_bytes - 1].astype(np.int64)
+    label_bytes: int = 0
+    key: bytes = b""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pickled:
-    """Files of one pickled dictionary with ``data`` and, under ``key``, labels."""
-
-    names: tuple[str, ...]
-    key: bytes
-
-    def read(self, file: Path) -> tuple[Pixels, Labels]:
-        try:
-            value = unpickle(_read(file))
-            pixels, labels = numbers(value[b"data"]), numbers(value[self.key])
-            good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
-            if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
-                raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
-            return pixels, labels.astype(np.int64)
-        except PatchSetError:
-            raise
-        except TORN as error:
-            raise PatchSetError(f"{file}: no CIFAR file: {error}; download it again") from error
-
-
-_FORMS: dict[str, tuple[_Binary | _Pickled, ...]] = {
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_FORMS = {
     "test": (
-        _Binary(("test_batch.bin",), 1),
-        _Binary(("test.bin",), 2),
-        _Pickled(("test_batch",), b"labels"),
-        _Pickled(("test",), b"fine_labels"),
+        _Form(("test_batch.bin",), label_bytes=1),
+        _Form(("test.bin",), label_bytes=2),
+        _Form(("test_batch",), key=b"labels"),
+        _Form(("test",), key=b"fine_labels"),
     ),
     "train": (
-        _Binary(tuple(f"data_batch_{i}.bin" for i in range(1, 6)), 1),
-        _Binary(("train.bin",), 2),
-        _Pickled(tuple(f"data_batch_{i}" for i in range(1, 6)), b"labels"),
-        _Pickled(("train",), b"fine_labels"),
+        _Form(tuple(f"{name}.bin" for name in _BATCHES), label_bytes=1),
+        _Form(("train.bin",), label_bytes=2),
+        _Form(_BATCHES, key=b"labels"),
+        _Form(("train",), key=b"fine_labels"),
     ),
 }
-
 
 ROOTS = {
     "CIFAR-10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
     "CIFAR-100": ("cifar-100-python", "cifar-100-binary"),
 }
-"""Folders in which the two data sets are published; torchvision's ``root`` is the folder above them."""
+"""Folders in the archives of the two data sets; torchvision's ``root`` is the folder above them."""
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz")
 
 
 def cifar_files(path: Path, split: str) -> list[Path] | None:
     """Return the files of the ``split``, ``train`` or ``test``, in a folder; or ``path`` itself if it is such a file.
 
-    The folder may also be the one above one of ``ROOTS``, as torchvision's ``root`` is.
-    None where ``path`` holds no file of CIFAR's.
+    The folder may also be the parent of one of ``ROOTS``, as torchvision's ``root`` is.
+    Return None if ``path`` holds no file of CIFAR's.
 
     Raises:
-        PatchSetError: one of several files is missing, CIFAR-10 and CIFAR-100 lie side by side, or only the archive
+        PatchSetError: one of several files is missing, CIFAR-10 and CIFAR-100 are in one folder, or only the archive
             is there.
     """
     if path.is_file():
@@ -108,13 +70,12 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
     files = _files_in(path, split)
     if files is not None or not path.is_dir():
         return files
-    found = {
-        name: folder for name, roots in ROOTS.items() for root in reversed(roots) if (folder := path / root).is_dir()
-    }
-    if len(found) > 1:
-        raise PatchSetError(f"{path}: holds {' and '.join(f.name for f in found.values())}; give one of them")
-    for folder in found.values():
-        return _files_in(folder, split)
+    found = [next((path / root for root in roots if (path / root).is_dir()), None) for roots in ROOTS.values()]
+    folders = [folder for folder in found if folder is not None]
+    if len(folders) > 1:
+        raise PatchSetError(f"{path}: holds {' and '.join(folder.name for folder in folders)}; give one of them")
+    if folders:
+        return _files_in(folders[0], split)
     names = [root for roots in ROOTS.values() for root in roots]
     if deeper := [folder for name in names for folder in path.glob(f"*/{name}")]:
         raise PatchSetError(f"{path}: holds CIFAR's files further down; give {deeper[0]}")
@@ -135,24 +96,49 @@ def _files_in(folder: Path, split: str) -> list[Path] | None:
 
 
 def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
-    """Images (N, 32, 32, 3) and labels (N,) of one file, whose name says what form it has.
+    """Return the images, uint8 (N, 32, 32, 3), and the labels, int64 (N,), of one file, whose name tells its form.
 
     Raises:
-        PatchSetError: it is damaged, or has no name of CIFAR's.
+        PatchSetError: it is damaged, or is not named as one of CIFAR's.
     """
     form = _form(file)
     if form is None:
         raise PatchSetError(f"{file}: is not named as a file of CIFAR-10 or CIFAR-100")
-    planes, labels = form.read(file)
-    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+    try:
+        data = read_regular_file(file, MAX_FILE_BYTES)
+    except OSError as error:
+        raise PatchSetError(f"{file}: cannot be read: {error.strerror}; download it again") from error
+    try:
+        planes, labels = _unpickled(data, form.key) if form.key else _records(data, form.label_bytes)
+    except TORN as error:
+        raise PatchSetError(f"{file}: no CIFAR file: {error}; download it again") from error
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int64)
 
 
-def _form(file: Path) -> _Binary | _Pickled | None:
+def _form(file: Path) -> _Form | None:
     return next((form for group in _FORMS.values() for form in group if file.name in form.names), None)
 
 
+def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
+    """Split records of labels, of which the last is the finest, and three planes of 32x32 pixels."""
+    record = label_bytes + PIXELS
+    if not data or len(data) % record:
+        raise ValueError(f"{counted(len(data), 'byte')}, expected a multiple of {record}")
+    rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, record)
+    return rows[:, label_bytes:], rows[:, label_bytes - 1]
+
+
+def _unpickled(data: bytes, key: bytes) -> tuple[Pixels, npt.NDArray[Any]]:
+    value = unpickle(data)
+    pixels, labels = to_array(value[b"data"]), to_array(value[key])
+    good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
+    if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
+        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
+    return pixels, labels
+
+
 def class_names(path: Path) -> tuple[str, ...]:
-    """What the files beside CIFAR's images call its classes; empty where there are none that make sense.
+    """Return the class names in the files beside CIFAR's images; empty if there are none, or damaged ones.
 
     Raises:
         OSError: such a file cannot be read, or has more than 1 MiB.
@@ -174,4 +160,4 @@ def _pickled_names(data: bytes, key: bytes) -> tuple[str, ...]:
             return ()
         return tuple(name.decode("utf-8", "replace") for name in names)
     except TORN:
-        return ()  # numbers will do
+        return ()  # classes are numbers then

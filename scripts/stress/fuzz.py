@@ -26,8 +26,6 @@ with atheris.instrument_imports(
             "distill.config.schema",
             "distill.data",
             "distill.weights.torch_files",
-            "distill.weights.archive",
-            "distill.weights.pickles",
         ),
     ]
 ):

@@ -1,4 +1,4 @@
-"""What is fuzzed: each entrance takes any bytes, and accepts them or refuses them with one line of its own error.
+"""Fuzz targets: each accepts any bytes, or refuses them by its own error with a message of one line.
 
 Anything else that leaves is a defect. ``tests/test_fuzz.py`` feeds them by Hypothesis, ``scripts/stress/fuzz.py`` by
 coverage.
@@ -18,7 +18,7 @@ from PIL import Image
 
 from distill.config.schema import Config, parse_config
 from distill.errors import DistillError
-from distill.weights.torch_files import load_tensors
+from distill.weights.torch_files import load_torch_file
 from manifests.errors import PatchSetError
 from manifests.foreign.listing import LeftOut
 from manifests.foreign.tar_samples import read_samples
@@ -40,7 +40,7 @@ ROWS, SIZE = 3, 8
 
 
 class Target(NamedTuple):
-    """``run`` is whether bytes were accepted; ``good`` are some that are."""
+    """``run`` tells whether bytes are accepted; ``good`` returns some that are."""
 
     run: Callable[[bytes], bool]
     good: Callable[[], Iterable[bytes]]
@@ -56,7 +56,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 
 def _refused(call: Callable[[], object], *errors: type[Exception]) -> bool:
-    """Whether ``call`` refused what it got: by one of ``errors``, in one line that says something."""
+    """Tell whether ``call`` raised one of ``errors``, with a message of one line."""
     try:
         call()
     except errors as error:
@@ -129,7 +129,7 @@ def image(data: bytes) -> bool:
 def weights(data: bytes) -> bool:
     """The bytes of a file of ``torch.save``."""
     path = _scratch(data, "w.pt")
-    return not _refused(lambda: load_tensors(path), DistillError)
+    return not _refused(lambda: load_torch_file(path), DistillError)
 
 
 def sums(data: bytes) -> bool:

@@ -1,9 +1,10 @@
 """Hostile sets and files: each is refused with one line before anything is decoded or trained on.
 
-A case (``case``) spoils one of the good things that ``world`` makes and names what a user would then do. Cases are
-in ``corpus``, kept by what is hostile: ``manifests``, ``names`` (and texts), ``tars``, ``tables``, ``images``,
-``weights``, ``checkpoints``, ``labels``, ``configs`` (and recipes) and ``inputs`` (what is packed or judged by).
-``forge`` signs a set as whoever publishes it can: every digest fits, so that no check may rest on one.
+A case (``case``) replaces one of the good files that ``world`` makes, and names the commands that a user would then
+run. ``corpus`` lists the cases, a module a kind of file: ``manifests``, ``names`` (and texts), ``tars``, ``tables``,
+``images``, ``weights`` (with ``archives`` and ``pickles``), ``checkpoints``, ``labels``, ``configs`` (and recipes),
+``inputs`` (images to pack or to evaluate on) and ``cifar``. ``forge`` signs a set as its publisher can: every digest
+fits, so that no check can rely on digests.
 
 ``tests/test_hostile.py`` runs them in one process, each with one of its commands. ``scripts/stress/hostile.py``
 runs all of their commands, each in its own process, and measures memory and time.

@@ -1,7 +1,6 @@
-"""``list``: a line a case, its name, what is said, and its entrances. ``serve HERE``: make cases as they are asked.
+"""``list`` prints the name, the expected text and the entrances of each case; ``serve FOLDER`` makes cases on demand.
 
-It reads a name a line and answers each, once the case is made in the folder ``HERE``, with a line that is empty or
-says what went wrong.
+``serve`` reads one name a line. It makes the case in ``FOLDER`` and answers with an empty line, or with the error.
 """
 
 import os

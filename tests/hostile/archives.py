@@ -1,4 +1,4 @@
-"""Weight files whose layout lies: zips of two directories or parts that overlap, old files without their numbers."""
+"""Weight files of a wrong layout: zips of two directories or overlapping parts, old files without their numbers."""
 
 import io
 import os
@@ -15,10 +15,11 @@ import torch
 from tests.hostile.forge import Make
 
 MEGA = 1 << 20
+DAMAGED = "no PyTorch file of tensors alone"
 
 
 def zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Make:
-    """A file of torch's whose members were changed."""
+    """Change the members of a file of torch."""
 
     def make(world: Path) -> None:
         old = (world / "weights.pt").read_bytes()
@@ -84,7 +85,7 @@ def _two_directories(world: Path) -> None:
 
 
 def _legacy(value: Any) -> list[bytes]:
-    """``value`` in the format before 1.6: what is before it, it, keys of its storages, and their numbers."""
+    """Return the parts of a file in the format before 1.6: header, pickle, keys of the storages, their numbers."""
     out = io.BytesIO()
     torch.save(value, out, _use_new_zipfile_serialization=False)
     data, stream, ends = out.getvalue(), io.BytesIO(out.getvalue()), []
@@ -115,14 +116,14 @@ def _cut(world: Path) -> None:
 
 
 def _grown(world: Path) -> None:
-    """A file of a few hundred bytes with a tensor of 1.2 GB, of whatever lay in memory."""
+    """Write a file of a few hundred bytes with a tensor of 1.2 GB, whose numbers would be uninitialized memory."""
     before, tensors, _, _ = _legacy({"linear.weight": torch.zeros(5)})
     tensors = tensors.replace(b"K\x05", b"J" + struct.pack("<i", 300_000_000))
     (world / "weights.pt").write_bytes(before + tensors + pickle.dumps([], protocol=2))
 
 
 def _sparse(of: Callable[[dict[str, Any], torch.Tensor], dict[str, Any]]) -> Make:
-    """A file of the old format with a tensor of 15 GB beside good ones, which takes no room."""
+    """Write a file of the old format with a sparse tensor of 15 GB beside good ones."""
 
     def make(world: Path) -> None:
         before, tensors, keys, numbers = _legacy(of(_good(world), torch.zeros(5)))
@@ -137,12 +138,6 @@ def _sparse(of: Callable[[dict[str, Any], torch.Tensor], dict[str, Any]]) -> Mak
     return make
 
 
-def _reduced(module: str, name: str, arguments: bytes) -> Make:
-    """A pickle that calls a function of what is on the stack."""
-    data = b"\x80\x02c" + f"{module}\n{name}\n".encode() + arguments + b"R."
-    return _pickled(lambda: data)
-
-
 def _pickled(data: Callable[[], bytes]) -> Make:
     return zipped(lambda name, old: data() if name.endswith("data.pkl") else old)
 
@@ -154,32 +149,31 @@ def _put(world: Path, data: bytes) -> None:
 ARCHIVES: dict[str, tuple[Make, str]] = {
     "zip bomb": (_bomb, "weights.pt"),
     "zip of compressed parts": (zipped(lambda name, data: data, zipfile.ZIP_DEFLATED), "compressed"),
-    "zip of parts that overlap": (_overlapping, "overlap"),
-    "zip of 60,000 parts": (_many_parts, "60000 parts"),
-    "zip of two directories": (_two_directories, "its directory is not where it says"),
+    "zip of parts that overlap": (_overlapping, DAMAGED),
+    "zip of 60,000 parts": (_many_parts, DAMAGED),
+    "zip of two directories": (_two_directories, DAMAGED),
     "zip behind other bytes": (
         lambda world: _put(world, b"PK\x03\x04" + (world / "weights.pt").read_bytes()),
-        "its directory",
+        DAMAGED,
     ),
     "zip whose tensors are shorter than they say": (
         zipped(lambda name, data: data[: len(data) // 2] if "/data/" in name else data),
-        "does not hold the numbers of|at an odd place",
+        DAMAGED,
     ),
     "zip of names of 100 MB": (_pickled(lambda: b"\x80\x02" + b"}" * 100 * MEGA), "names and values of"),
-    "zip that asks for 2 GB of zeros": (_reduced("builtins", "bytearray", b"J\xff\xff\xff\x7f\x85"), "bytearray"),
     "zip of keys with one hash": (
         _pickled(lambda: b"\x80\x02}(" + b"K\x01\x85K\x01" * 9 + b"u."),
-        "no PyTorch file of tensors alone",
+        "no state dict",
     ),
     "zip that gives a dict attributes": (
         _pickled(lambda: b"\x80\x02}}X\x01\x00\x00\x00aK\x01sb."),
-        "no PyTorch file",
+        DAMAGED,
     ),
     "old file without its numbers": (_without_numbers, "does not hold the numbers of its tensors"),
-    "old file with some numbers twice": (_named_twice, "does not hold the numbers of its tensors"),
-    "old file that was cut": (_cut, "its tensors end at"),
+    "old file with some numbers twice": (_named_twice, DAMAGED),
+    "old file that was cut": (_cut, DAMAGED),
     "old file of 1.2 GB that are not there": (_grown, "does not hold the numbers of its tensors"),
-    "old file of 15 GB": (_sparse(lambda state, x: state | {"x": x}), "has the unknown x"),
+    "old file of 15 GB": (_sparse(lambda state, x: state | {"x": x}), "bytes, expected at most"),
     "old file of 15 GB beside good weights": (
         _sparse(lambda state, x: {"state_dict": state, "x": x}),
         "bytes, expected at most",

@@ -1,4 +1,4 @@
-"""What a case is: a hostile thing beside a good one, what a user would do with it, and what is said then."""
+"""The type of a case: how to make a hostile file, the commands that read it, and the text of the refusal."""
 
 import dataclasses
 import os
@@ -47,19 +47,19 @@ ENTRANCES: dict[str, tuple[str, ...]] = {
     "convert": ("distill", "convert", "weights.pt", "--arch", "resnet8", *NORM, "--out", "out.safetensors"),
     "report": ("distill", "report", "run"),
 }
-"""What users do, in a folder with the good things of ``world`` of which one is replaced by the hostile one."""
+"""Commands of users, in a folder with the good files of ``world``, one of which a case replaces."""
 ENTRANCES["teach-pt"] = (*ENTRANCES["teach-pt"], "--set", "teacher.std=[0.2,0.25,0.3]")
 
 READERS = ("verify", "open", "train")
-"""Entrances that read a set's every byte."""
+"""Entrances that read every byte of a set."""
 MADE = frozenset({"out", "out.png", "out.safetensors"})
-"""What an entrance may leave behind although it refused."""
+"""Outputs that an entrance may leave after a refusal."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """``make`` spoils a folder with good things; then the ``entrances`` are tried, and ``said``, or a part of it
-    between bars, is in what each says."""
+    """``make`` changes a folder of good files; each of the ``entrances`` must then print ``said``, or a part of
+    it between bars."""
 
     name: str
     make: Callable[[Path], None]
@@ -68,7 +68,7 @@ class Case:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file and folder below a folder, with its kind, length and time: what a refusal must leave as it was."""
+    """Return mode, length and time of every file and folder below a folder: a refusal must not change them."""
     found = {}
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):

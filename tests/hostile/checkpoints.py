@@ -1,64 +1,99 @@
-"""Checkpoints of runs that did not end: other networks, other optimisers, values that no step leaves behind."""
+"""Checkpoints of runs that did not end: damaged files, other networks, values that no training step leaves behind."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
+from distill.training.checkpoint import CHECKPOINT_NAME, OLD_NAMES, PREVIOUS_NAME, read_checkpoint, save_checkpoint
+from distill.weights.files import tensors_digest
 from tests.hostile.case import Case
 from tests.hostile.forge import Make, sparse
-from tests.hostile.weights import FILES
+from tests.hostile.weights import FILES, TENSORS
 
 
-def _checkpoint(make: Make) -> Make:
-    """What is hostile as a weight file, as both of a run's checkpoints."""
+def _as_checkpoint(make: Make) -> Make:
+    """Use a hostile ``teacher.safetensors`` as the only checkpoint of a run that did not end."""
 
-    def both(world: Path) -> None:
+    def replace(world: Path) -> None:
+        teacher = world / "teacher.safetensors"
+        good = teacher.read_bytes()
         make(world)
-        (world / "run" / "checkpoint.pt").unlink()
-        (world / "weights.pt").rename(world / "run" / "checkpoint.pt")
-        (world / "run" / "checkpoint.previous.pt").unlink(missing_ok=True)
+        (world / "run" / CHECKPOINT_NAME).unlink()
+        teacher.rename(world / "run" / CHECKPOINT_NAME)
+        teacher.write_bytes(good)
+        _end_early(world)
 
-    return both
+    return replace
+
+
+def _end_early(world: Path) -> None:
+    (world / "run" / PREVIOUS_NAME).unlink(missing_ok=True)
+    (world / "run" / "summary.json").unlink()
 
 
 def in_run(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """A run that did not end, with its checkpoint changed."""
+    """Change the checkpoint of a run that did not end."""
 
     def make(world: Path) -> None:
-        path = world / "run" / "checkpoint.pt"
-        state = torch.load(path, weights_only=True)
+        state = read_checkpoint(world / "run" / CHECKPOINT_NAME)
         change(state)
-        torch.save(state, path)
-        (world / "run" / "checkpoint.previous.pt").unlink(missing_ok=True)
-        (world / "run" / "summary.json").unlink()
+        save_checkpoint(world / "run", state)
+        _end_early(world)
 
     return make
 
 
+def _metadata(text: str) -> Make:
+    """Make a checkpoint whose metadata is ``text``, with the digest that fits it."""
+
+    def make(world: Path) -> None:
+        data = safetensors.torch.save({}, {"state": text, "sha256": tensors_digest({}, text)})
+        (world / "run" / CHECKPOINT_NAME).write_bytes(data)
+        _end_early(world)
+
+    return make
+
+
+def _old(world: Path) -> None:
+    """Write a checkpoint of an older version that calls a command."""
+    FILES["pickle in a zip that calls a command"][0](world)
+    (world / "weights.pt").rename(world / "run" / OLD_NAMES[0])
+    (world / "run" / CHECKPOINT_NAME).unlink()
+    _end_early(world)
+
+
 AS_CHECKPOINT = (
-    *("pickle that calls os.system", "pickle in a zip that calls a command", "zip bomb"),
-    *(
-        "zip of compressed parts",
-        "zip of parts that overlap",
-        "file of 1 TB",
-        "pipe",
-        "list for a state dict",
-        "no bytes",
-    ),
-    *("pickle that doubles a list 60 times", "tensor of 10^12 elements in 4 bytes"),
+    *("header of 2^63", "header of 90 MB", "header nested 100,000 deep", "header with 300,000 tensors"),
+    *("tensor longer than the file", "tensor of 2^64 elements", "tensor of -1 elements", "tensors that overlap"),
+    *("bytes behind the last tensor", "pickle by this name", "file of 1 TB", "pipe", "device"),
 )
+METADATA = {
+    "JSON nested 100,000 deep": "[" * 100_000,
+    "JSON of a text": '"abc"',
+    "JSON of a list": "[[]]",
+    "JSON with a key of 5,000 digits": '{"%s": 1}' % ("9" * 5000),
+    "JSON that names a tensor that is not there": '{"student": {"tensor": "x"}}',
+    "JSON that names a tensor by a list": '{"student": {"tensor": []}}',
+    "no JSON": "",
+}
 
 
 def _kept(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """A run of which what the optimiser keeps of a parameter was changed."""
+    """Change the optimizer's state of the first parameter."""
     return in_run(lambda state: change(state["optimizer"]["state"][0]))
 
 
+def _eight_bits(state: dict[str, Any]) -> None:
+    for held in state["optimizer"]["state"].values():
+        held.update({name: value.to(torch.float8_e4m3fn) for name, value in held.items()})
+
+
 def _beside(name: str, change: Callable[[Path], Any]) -> Make:
-    """A run that did not end, with another file."""
+    """Change another file of a run that did not end."""
 
     def make(world: Path) -> None:
         in_run(lambda state: None)(world)
@@ -73,23 +108,17 @@ def _pipe(path: Path) -> None:
 
 
 STATES: dict[str, Make] = {
+    "arithmetic of 1 MB": in_run(lambda s: s["arithmetic"].update(torch="x" * 1_000_000)),
     "step of 10^18": in_run(lambda s: s.update(step=10**18)),
     "step of -1": in_run(lambda s: s.update(step=-1)),
     "step that is a text": in_run(lambda s: s.update(step="1")),
     "seconds that are no number": in_run(lambda s: s.update(seconds=float("nan"))),
-    "losses of 10^12 elements": in_run(lambda s: s.update(losses=[torch.zeros(1).expand(10**6, 10**6)])),
     "losses that are no tensors": in_run(lambda s: s.update(losses="abc")),
     "student of another network": in_run(lambda s: s.update(student={"x": torch.zeros(1)})),
-    "student of 10^12 elements": in_run(
-        lambda s: s["student"].update({"linear.weight": torch.zeros(1).expand(10**6, 10**6)})
-    ),
     "student of no numbers": in_run(
         lambda s: s["student"].update({"linear.weight": s["student"]["linear.weight"] * float("nan")})
     ),
     "optimizer that is a list": in_run(lambda s: s.update(optimizer=[])),
-    "optimizer of other tensors": in_run(
-        lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1).expand(10**6, 10**6))
-    ),
     "optimizer with other groups": in_run(lambda s: s["optimizer"].update(param_groups=[])),
     "optimizer with a rate of text": in_run(lambda s: s["optimizer"]["param_groups"][0].update(lr="1")),
     "scheduler that is a text": in_run(lambda s: s.update(scheduler="x")),
@@ -97,7 +126,7 @@ STATES: dict[str, Make] = {
     "scaler of other keys": in_run(lambda s: s.update(scaler={"x": 1})),
     "arithmetic that is a text": in_run(lambda s: s.update(arithmetic="\x1b[2J")),
     "scheduler of another length": in_run(lambda s: s["scheduler"].update(total_iters=0)),
-    "scheduler that is elsewhere": in_run(lambda s: s["scheduler"].update(last_epoch=10**9)),
+    "scheduler at another step": in_run(lambda s: s["scheduler"].update(last_epoch=10**9)),
     "seconds of 400 digits": in_run(lambda s: s.update(seconds=10**400)),
     "no seconds": in_run(lambda s: s.update(seconds=0.0)),
     "losses of whole numbers": in_run(lambda s: s.update(losses=[torch.tensor(1)])),
@@ -113,20 +142,19 @@ STATES: dict[str, Make] = {
     "optimizer at step -1": _kept(lambda kept: kept["step"].fill_(-1.0)),
     "file of 15 GB": lambda world: (
         in_run(lambda s: None)(world),
-        sparse(world / "run" / "checkpoint.pt", 15 << 30),
+        sparse(world / "run" / CHECKPOINT_NAME, 15 << 30),
     ),
     "log of 1 GB": _beside("metrics.jsonl", lambda path: sparse(path, 1 << 30)),
     "log that is a pipe": _beside("metrics.jsonl", _pipe),
 }
-CASES = (
-    *(
-        Case(
-            name=f"checkpoint: {name}", make=_checkpoint(FILES[name][0]), entrances=("resume",), said="checkpoint.pt"
-        )
-        for name in AS_CHECKPOINT
-    ),
-    *(
-        Case(name=f"checkpoint: {name}", make=make, entrances=("resume",), said="run")
-        for name, make in STATES.items()
-    ),
+MAKES: dict[str, tuple[Make, str]] = {
+    **{name: (_as_checkpoint(TENSORS[name][0]), "checkpoint") for name in AS_CHECKPOINT},
+    **{name: (_metadata(text), CHECKPOINT_NAME) for name, text in METADATA.items()},
+    **{name: (make, "run") for name, make in STATES.items()},
+    "older version, that calls a command": (_old, "was written by an older version"),
+    "moments of 8 bits": (in_run(_eight_bits), "does not fit"),
+}
+CASES = tuple(
+    Case(name=f"checkpoint: {name}", make=make, entrances=("resume",), said=said)
+    for name, (make, said) in MAKES.items()
 )

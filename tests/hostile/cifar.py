@@ -12,7 +12,7 @@ PIXELS = 3072
 
 
 def _cifar(data: Callable[[bytes], bytes]) -> Make:
-    """Every file of CIFAR's replaced."""
+    """Replace every file of CIFAR."""
 
     def make(world: Path) -> None:
         for path in (world / "cifar").iterdir():
@@ -22,7 +22,7 @@ def _cifar(data: Callable[[bytes], bytes]) -> Make:
 
 
 def _pickled(data: bytes) -> Make:
-    """CIFAR's files as pickles of these bytes."""
+    """Write CIFAR's files as pickles of these bytes."""
 
     def make(world: Path) -> None:
         for path in (world / "cifar").iterdir():
@@ -48,7 +48,7 @@ def _pipes(world: Path) -> None:
 
 
 def _array(shape: bytes, data: bytes = b"U\x01x", labels: bytes = b"](K\x00e") -> bytes:
-    """A pickle of CIFAR's form whose array says another shape, or has other bytes."""
+    """Return a pickle of CIFAR's form whose array has another shape or other bytes."""
     return b"\x80\x02}(U\x04data" + _items(shape, data) + b"U\x06labels" + labels + b"u."
 
 
@@ -60,7 +60,7 @@ def _items(shape: bytes, data: bytes) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    """An integer of 64 bits, as a pickle holds it."""
+    """Return the opcodes of an integer of 64 bits."""
     return b"\x8a\x08" + value.to_bytes(8, "little")
 
 

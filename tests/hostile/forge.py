@@ -1,4 +1,4 @@
-"""What somebody who means harm can do: change a set and make every digest fit again."""
+"""Change a set and compute every digest again, as an attacker can."""
 
 import contextlib
 import hashlib
@@ -49,12 +49,12 @@ def put(world: Path, manifest: bytes) -> None:
 
 
 def signed(change: Change) -> Make:
-    """A set of which the manifest alone was changed."""
+    """Change only the manifest of a set."""
     return lambda world: sign(world, change)
 
 
 def text(change: Callable[[bytes], bytes]) -> Make:
-    """A set of which the manifest's very bytes were changed, as no JSON writer would."""
+    """Change the bytes of a set's manifest to what no JSON writer writes."""
 
     def make(world: Path) -> None:
         put(world, change((world / "set" / "manifest.json").read_bytes()))
@@ -63,7 +63,7 @@ def text(change: Callable[[bytes], bytes]) -> Make:
 
 
 def members(world: Path, number: int = 0) -> list[bytes]:
-    """The encoded patches of a shard of the good set."""
+    """Return the encoded patches of a shard of the good set."""
     table = pq.read_table(world / "set" / f"patches-{number:06d}.parquet")
     data = (world / "set" / f"patches-{number:06d}.tar").read_bytes()
     places = zip(table["offset"].to_pylist(), table["size"].to_pylist(), strict=True)
@@ -104,7 +104,7 @@ def put_columns(world: Path, columns: dict[str, pa.Array], number: int = 0, **op
 
 
 def in_table(change: Callable[[pa.Table], pa.Table], **options: Any) -> Make:
-    """A set whose first table is what ``change`` makes of it, written with ``options``; signed."""
+    """Replace a set's first table by what ``change`` returns, written with ``options``, and sign."""
 
     def make(world: Path) -> None:
         path = world / "set" / "patches-000000.parquet"
@@ -115,7 +115,7 @@ def in_table(change: Callable[[pa.Table], pa.Table], **options: Any) -> Make:
 
 
 def in_shard(change: Callable[[bytes], bytes], name: str = "patches-000000.tar") -> Make:
-    """A set of which the bytes of one file were changed; signed."""
+    """Change the bytes of one file of a set, and sign."""
 
     def make(world: Path) -> None:
         path = world / "set" / name
@@ -126,14 +126,14 @@ def in_shard(change: Callable[[bytes], bytes], name: str = "patches-000000.tar")
 
 
 def sparse(path: Path, length: int) -> None:
-    """A file of ``length`` bytes that takes no room."""
+    """Write a sparse file of ``length`` bytes."""
     path.unlink(missing_ok=True)
     with path.open("wb") as file:
         os.truncate(file.fileno(), length)
 
 
 def reheader(block: bytes, **fields: tuple[int, bytes]) -> bytes:
-    """A tar header with bytes replaced at places, its checksum made to fit: ``name=(0, b"x")``."""
+    """Return a tar header with bytes replaced at offsets, and the fitting checksum: ``name=(0, b"x")``."""
     data = bytearray(block)
     for at, content in fields.values():
         data[at : at + len(content)] = content

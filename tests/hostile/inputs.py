@@ -1,4 +1,4 @@
-"""What is packed or judged by: other people's images, tars and CIFAR's files."""
+"""Images to pack or to evaluate on: folders and tars of other people."""
 
 import bz2
 import gzip
@@ -18,7 +18,7 @@ from tests.hostile.world import write_tar
 
 
 def _image(data: Callable[[], bytes], suffix: str = "png") -> Make:
-    """An image in the folder to pack, and in that to judge by."""
+    """Replace an image in the folder to pack, and in the evaluation folder."""
 
     def make(world: Path) -> None:
         (world / "images" / "0.png").unlink()
@@ -30,7 +30,7 @@ def _image(data: Callable[[], bytes], suffix: str = "png") -> Make:
 
 
 def _tar(data: Callable[[], bytes]) -> Make:
-    """The tar to pack, and that to judge by."""
+    """Replace the tar to pack, and the evaluation tar."""
 
     def make(world: Path) -> None:
         (world / "images.tar").write_bytes(data())
@@ -138,7 +138,7 @@ def _sized(size: bytes) -> bytes:
 
 
 def _sparse_member(kind: bytes, name: str) -> Make:
-    """A first member of 1 GB of which nothing but the header takes room."""
+    """Write tars whose first member is a sparse one of 1 GB."""
 
     def make(world: Path) -> None:
         info = tarfile.TarInfo(name)

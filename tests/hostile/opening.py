@@ -1,4 +1,4 @@
-"""What somebody's own program does with a set: open it, verify its shards, read a row and a patch."""
+"""Use a set as a user's program does: open it, verify its shards, read rows and patches."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from manifests import PatchSetError, open_patchset, verify_shards
 
 
 def main(folder: str) -> int:
-    """0, or 1 and one line on stderr."""
+    """Return 0, or 1 after one line on stderr."""
     try:
         patchset = open_patchset(Path(folder))
         verify_shards(patchset)

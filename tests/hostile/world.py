@@ -1,4 +1,4 @@
-"""The good things that hostile ones are put beside: a photo, its set, a teacher, labels, a run, data to judge by."""
+"""Make the good files that a case changes: a photo, its set, a teacher, stored logits, a run, evaluation data."""
 
 import io
 import shutil
@@ -33,7 +33,7 @@ CONFIG = {
 
 
 def make_world(folder: Path) -> None:
-    """Fill an empty folder with everything the entrances take."""
+    """Fill an empty folder with all files that the entrances read."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "photo.png")
     (folder / "recipe.yaml").write_bytes(_recipe())
@@ -117,7 +117,7 @@ def _make_networks(folder: Path) -> None:
 
 
 def _quiet(line: str) -> None:
-    """Hears a line that nobody needs."""
+    """Ignore a line."""
 
 
 if __name__ == "__main__":

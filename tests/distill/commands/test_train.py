@@ -15,7 +15,7 @@ from distill.data.labelled import load_labelled
 from distill.evaluation.metrics import logits_of, top_k
 from distill.targets.targets import LiveTeacher
 from distill.targets.teacher import TeacherConfig, load_teacher
-from distill.training.checkpoint import KEYS
+from distill.training.checkpoint import CHECKPOINT_NAME, KEYS, read_checkpoint
 from tests.conftest import Program
 from tests.helpers.running import rows, weights
 
@@ -31,7 +31,13 @@ def test_a_run_and_its_directory(
     assert result.err == ""
     assert sorted(p.name for p in out.iterdir()) == [
         *(
-            *("checkpoint.previous.pt", "checkpoint.pt", "classes.json", "config.yaml", "metrics.jsonl"),
+            *(
+                "checkpoint.previous.safetensors",
+                "checkpoint.safetensors",
+                "classes.json",
+                "config.yaml",
+                "metrics.jsonl",
+            ),
             *("patches.json", "patches.png", "patchset.json", "report.html", "student.safetensors", "summary.json"),
         )
     ]
@@ -58,8 +64,7 @@ def test_a_run_and_its_directory(
     assert measured["top1"] == summary["student_top1"] and measured["per_class"] == summary["student_per_class"]
     resolved = parse_config((out / "config.yaml").read_text(), "again", {}, Config)
     assert resolved.teacher.weights == teacher_path and resolved.data.batch_size == 16
-    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
-    assert set(checkpoint) == KEYS
+    assert set(read_checkpoint(out / CHECKPOINT_NAME)) == KEYS
 
 
 def test_the_loss_falls(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:

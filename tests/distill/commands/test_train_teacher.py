@@ -22,6 +22,7 @@ from distill.data.batches import Resident, View
 from distill.data.labelled import load_labelled
 from distill.data.sampler import Order
 from distill.targets.targets import Labels
+from distill.training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from distill.training.run_dir import new_network
 from tests.conftest import Program, assert_one_line
 
@@ -116,7 +117,13 @@ def test_it_learns_and_may_teach(
     result = run_distill(*arguments, out, "--set", "eval.every=480")
     assert result.status == 0 and "training data: 160 images of 4 classes in " in result.out, result
     assert sorted(path.name for path in out.iterdir()) == [
-        *("checkpoint.previous.pt", "checkpoint.pt", "classes.json", "config.yaml", "metrics.jsonl"),
+        *(
+            "checkpoint.previous.safetensors",
+            "checkpoint.safetensors",
+            "classes.json",
+            "config.yaml",
+            "metrics.jsonl",
+        ),
         *("report.html", "summary.json", "teacher.safetensors"),
     ]
     summary = json.loads((out / "summary.json").read_text())
@@ -188,8 +195,8 @@ def test_the_average_is_the_result(run_distill: Program, arguments: list[Any], t
         assert run_distill(*arguments, tmp_path / name, *extra, "--set", "train.epochs=1").status == 0
     plain, ema = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("plain", "ema"))
     assert plain["weights"] == "last step" and ema["weights"] == "average (train.ema) at the last step"
-    state = torch.load(tmp_path / "ema" / "checkpoint.pt", weights_only=True)
-    last = torch.load(tmp_path / "plain" / "checkpoint.pt", weights_only=True)["student"]
+    state = read_checkpoint(tmp_path / "ema" / CHECKPOINT_NAME)
+    last = read_checkpoint(tmp_path / "plain" / CHECKPOINT_NAME)["student"]
     assert all(torch.equal(last[name], value) for name, value in state["student"].items())
 
     from distill.weights.files import load_weights

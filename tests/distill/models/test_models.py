@@ -110,7 +110,7 @@ def test_the_option_a_shortcut() -> None:
     ("arch", "part"),
     [
         ("resnet21", "6n \\+ 2 layers"),
-        ("resnet18", "go by resnet18-8x"),
+        ("resnet18", "are resnet18-8x"),
         ("resnet20-8x", "18, 34, 50, 101, 152 layers"),
         ("vgg16-bn-0", "did you mean 'vgg16-bn'"),
         ("wrn-17-4", "6n \\+ 4 layers"),

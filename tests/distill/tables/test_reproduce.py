@@ -323,7 +323,7 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and err.strip().endswith("run the same command again to go on"), err
-    assert (out / "runs/photo/seed0/checkpoint.pt").exists()
+    assert (out / "runs/photo/seed0/checkpoint.safetensors").exists()
     assert not (out / "runs/photo/seed0/summary.json").exists()
     assert run_distill(*words, out, *more).status == 0
     assert run_distill(*words, whole, *more).status == 0
@@ -337,7 +337,7 @@ def test_jobs_end_with_the_program_that_began_them(words: list[Any], tmp_path: P
     command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while not (out / "networks/net/checkpoint.pt").exists() and time.monotonic() < deadline:
+        while not (out / "networks/net/checkpoint.safetensors").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.kill()
     deadline = time.monotonic() + 30

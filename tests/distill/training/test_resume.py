@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 
 import distill.commands.train
 import distill.training.resume
 import distill.training.run_dir
 import distill.training.trainer
-import distill.weights.torch_files
 from distill.models import build_model
 from distill.runtime.compile import Engine
+from distill.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, read_checkpoint, save_checkpoint
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import MEAN, STD, Stopping, png, write_tar
@@ -62,7 +63,7 @@ def test_a_killed_run_resumes_exactly(arguments: list[Any], tmp_path: Path) -> N
     subprocess.run([*command, tmp_path / "whole", *sets], check=True, capture_output=True)
     run = subprocess.Popen([*command, tmp_path / "cut", *sets], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "cut" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "cut" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     run.kill()
     run.wait()
@@ -83,20 +84,20 @@ def test_resume_refuses_another_run(
     (out / "summary.json").unlink()
     assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
     student = (out / "student.safetensors").read_bytes()
-    damaged = bytearray((out / "checkpoint.pt").read_bytes())
+    damaged = bytearray((out / "checkpoint.safetensors").read_bytes())
     damaged[len(damaged) // 2] ^= 16  # in the middle of a weight, where torch does not look
-    (out / "checkpoint.pt").write_bytes(damaged)
+    (out / "checkpoint.safetensors").write_bytes(damaged)
     resumed = run_distill(*arguments, out, "--resume")
-    assert resumed.status == 0 and "checkpoint.pt: damaged" in resumed.out and "going on from" in resumed.out
+    assert resumed.status == 0 and "checkpoint.safetensors: damaged" in resumed.out and "resuming from" in resumed.out
     assert (out / "student.safetensors").read_bytes() == student
     (out / "student.safetensors").write_bytes(student[:-1])
     again = run_distill(*arguments, out, "--resume")
     assert again.status == 0 and "student.safetensors: missing or damaged; it is made again" in again.out
     assert (out / "student.safetensors").read_bytes() == student
     (out / "summary.json").unlink()
-    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+    for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
         (out / name).write_bytes(b"torn")
-    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.pt: damaged")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.safetensors: damaged")
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_fp16_resumes_with_its_loss_scale(
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
     with stopping(3):
         assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
-    scaler = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["scaler"]
+    scaler = read_checkpoint(tmp_path / "cut" / CHECKPOINT_NAME)["scaler"]
     assert scaler["scale"] < 2**16
     assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
     assert same(tmp_path / "whole", tmp_path / "cut")
@@ -196,7 +197,7 @@ def test_a_run_killed_in_its_first_checkpoint_begins_again(
     run_distill: Program, arguments: list[Any], tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".patchset-part-77-checkpoint.pt").write_bytes(b"half")
+    (tmp_path / "run" / ".patchset-part-77-checkpoint.safetensors").write_bytes(b"half")
     assert run_distill(*arguments, tmp_path / "run").status == 0
     assert not list((tmp_path / "run").glob(".patchset-part-*"))
 
@@ -208,13 +209,17 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
         assert run_distill(*arguments, tmp_path / "run").status == 130
     before = sorted(path.name for path in (tmp_path / "run").iterdir())
 
-    def deny(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    open_file = safetensors.safe_open
+
+    def deny(path: Path, framework: str) -> Any:
+        if path.name == CHECKPOINT_NAME:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_file(path, framework=framework)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distill.weights.torch_files, "is_archive", deny)
+        patch.setattr(safetensors, "safe_open", deny)
         refused = run_distill(*arguments, tmp_path / "run", "--resume")
-    assert_one_line(refused, "checkpoint.pt: cannot be read: Permission denied")
+    assert_one_line(refused, "checkpoint.safetensors: cannot be read: Permission denied")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
 
@@ -254,3 +259,39 @@ def test_a_result_longer_than_its_network_is_not_even_hashed(tmp_path: Path, mon
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1%s}' % ("0" * 400), '{"step": null}', '{"step"', "", "1"])
 def test_lines_of_a_log_that_say_no_step(line: str) -> None:
     assert distill.training.resume._row_step(line) == float("inf")
+
+
+def test_a_checkpoint_holds_what_was_saved(tmp_path: Path) -> None:
+    network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network(torch.ones(1, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    state = {
+        "identity": {"a": "b"},
+        "arithmetic": {"torch": "2.6", "threads": 2},
+        "student": network.state_dict() | {"half": torch.ones(2, dtype=torch.bfloat16)},
+        "optimizer": optimizer.state_dict(),
+        "losses": [torch.tensor(0.1), torch.tensor(float("inf"))],
+        "seconds": 0.1 + 0.2,
+        **dict.fromkeys(("scaler", "scheduler", "average", "step")),
+    }
+    save_checkpoint(tmp_path, state)
+    saved = load_checkpoint(tmp_path, {"a": "b"}, 1 << 20, print)
+    assert saved is not None and saved.keys() == state.keys()
+    assert saved["seconds"] == state["seconds"] and saved["average"] is None
+    for name, value in state["student"].items():
+        assert saved["student"][name].dtype == value.dtype and torch.equal(saved["student"][name], value)
+    for number, entry in optimizer.state_dict()["state"].items():
+        for key, value in entry.items():
+            held = saved["optimizer"]["state"][number][key]
+            assert torch.equal(held, value) and held.stride() == value.stride()
+    assert torch.equal(torch.stack(saved["losses"]), torch.stack(state["losses"]))
+
+
+def test_a_checkpoint_of_an_older_version_is_named(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    torch.save({}, tmp_path / "run" / "checkpoint.pt")
+    refused = run_distill(*arguments, tmp_path / "run", "--resume")
+    assert_one_line(refused, "checkpoint.pt: was written by an older version; start again without --resume")

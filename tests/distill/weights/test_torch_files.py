@@ -1,18 +1,21 @@
 """Files of torch.save, read as torch reads them: both formats, every kind of number, views; and what is refused."""
 
+import argparse
+import fractions
 import pickle
-from collections import Counter, OrderedDict
+import types
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from distill.errors import DamagedError
-from distill.weights.archive import require_sums
 from distill.weights.load import put_state
-from distill.weights.torch_files import are_finite, load_tensors, owned
+from distill.weights.torch_files import are_finite, load_torch_file, require_checksums
 
 KINDS = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16),
@@ -23,14 +26,14 @@ FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"]
 
 def saved(path: Path, value: Any, legacy: bool) -> Any:
     torch.save(value, path, _use_new_zipfile_serialization=not legacy)
-    return load_tensors(path)
+    return load_torch_file(path)
 
 
 @FORMATS
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_every_kind_of_number(tmp_path: Path, kind: torch.dtype, legacy: bool) -> None:
     tensor = torch.arange(6).reshape(2, 3).to(kind)
-    held = owned(saved(tmp_path / "t.pt", {"a": tensor, "none": tensor[:0], "one": tensor[1, 1]}, legacy)["a"])
+    held = saved(tmp_path / "t.pt", {"a": tensor, "none": tensor[:0], "one": tensor[1, 1]}, legacy)["a"]
     assert held.dtype == kind and torch.equal(held, tensor)
 
 
@@ -56,9 +59,9 @@ def test_what_checkpoints_hold_beside_tensors(tmp_path: Path, legacy: bool) -> N
     }
     held = saved(tmp_path / "t.pt", value, legacy)
     assert held["net"].keys() == value["net"].keys() and held["own"].keys() == value["own"].keys()
-    assert all(torch.equal(owned(held["net"][name]), tensor) for name, tensor in value["net"].items())
+    assert all(torch.equal(held["net"][name], tensor) for name, tensor in value["net"].items())
     kept, own = held["optimizer"]["state"], value["optimizer"]["state"]
-    assert all(torch.equal(owned(kept[i][key]), own[i][key]) for i in own for key in own[i])
+    assert all(torch.equal(kept[i][key], own[i][key]) for i in own for key in own[i])
     assert held["optimizer"]["param_groups"] == value["optimizer"]["param_groups"]
     assert held["schedule"]["milestones"] == Counter({3: 2, 5: 1})
     assert held["more"] == value["more"]
@@ -71,8 +74,8 @@ def test_what_checkpoints_hold_beside_tensors(tmp_path: Path, legacy: bool) -> N
 def test_views_and_tensors_with_several_names(tmp_path: Path, legacy: bool) -> None:
     whole = torch.arange(24.0).reshape(4, 6)
     held = saved(tmp_path / "t.pt", {"a": whole, "b": whole, "c": whole[1:3], "d": whole.T, "e": whole[0]}, legacy)
-    assert all(torch.equal(owned(held[name]), tensor) for name, tensor in {"b": whole, "c": whole[1:3]}.items())
-    assert torch.equal(owned(held["d"]), whole.T) and torch.equal(owned(held["e"]), whole[0])
+    assert all(torch.equal(held[name], tensor) for name, tensor in {"b": whole, "c": whole[1:3]}.items())
+    assert torch.equal(held["d"], whole.T) and torch.equal(held["e"], whole[0])
 
 
 def test_a_file_is_not_changed_by_what_is_read_of_it(tmp_path: Path) -> None:
@@ -84,39 +87,56 @@ def test_a_file_is_not_changed_by_what_is_read_of_it(tmp_path: Path) -> None:
 
 def test_a_bit_that_fell_over(tmp_path: Path) -> None:
     saved(tmp_path / "t.pt", [torch.zeros(500)], legacy=False)
-    require_sums(tmp_path / "t.pt")
+    require_checksums(tmp_path / "t.pt")
     data = bytearray((tmp_path / "t.pt").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "t.pt").write_bytes(data)
     with pytest.raises(DamagedError, match=r"t\.pt: damaged: 't/data/0' is not what was written"):
-        require_sums(tmp_path / "t.pt")
+        require_checksums(tmp_path / "t.pt")
 
 
-@pytest.mark.parametrize(
-    "opcodes",
-    [
-        b"\x80\x02Nr\xff\xff\xff\x7f.",  # a memo of 2^31, which the pickle module in C makes room for
-        b"\x80\x02}(K\x01\x85K\x01u.",  # a tuple as a key: those can be made to have one hash
-        b"\x80\x02}\x8a\x08" + b"\xff" * 7 + b"\x7f" + b"K\x01s}\x8a\x09" + b"\xff" * 8 + b"\x01K\x01s.",
-        b"\x80\x02ccollections\nOrderedDict\n)R}ccollections\nOrderedDict\n}X\x01\x00\x00\x00aNsb.",
-        b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
-        b"\x80\x02I1\n.",
-    ],
-)
-def test_pickles_of_other_kinds(tmp_path: Path, opcodes: bytes) -> None:
-    (tmp_path / "t.pt").write_bytes(
-        b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
-        + opcodes
-        + pickle.dumps([], 2)
-    )
-    if opcodes.startswith(b"\x80\x02Nr"):  # a memo is a dict here, so its number costs nothing
-        assert load_tensors(tmp_path / "t.pt") is None
-        return
+@pytest.mark.parametrize("opcodes", [b"\x80\x04\x8c\x02os\x8c\x06system\x93.", b"\x80\x02I1\n.", b"\x80\x02(", b""])
+def test_damaged_pickles(tmp_path: Path, opcodes: bytes) -> None:
+    start = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    (tmp_path / "t.pt").write_bytes(start + opcodes + pickle.dumps([], 2))
     with pytest.raises(DamagedError, match=r"t\.pt: damaged, or no PyTorch file of tensors alone"):
-        load_tensors(tmp_path / "t.pt")
+        load_torch_file(tmp_path / "t.pt")
 
 
-def test_numbers_are_looked_at_in_blocks() -> None:
+@FORMATS
+@pytest.mark.parametrize("value", [nn.Linear(2, 2), np.random.default_rng(0), fractions.Fraction(1, 2)], ids=type)
+def test_values_that_might_run_code_are_named(tmp_path: Path, value: Any, legacy: bool) -> None:
+    name = {"Linear": "torch.nn.modules.linear.Linear", "Fraction": "fractions.Fraction"}.get(
+        type(value).__name__, "numpy.random"
+    )
+    with pytest.raises(
+        DamagedError, match=f"asks for {name}.*, which is no tensor and might run code.*save its state dict"
+    ):
+        saved(tmp_path / "t.pt", {"a": torch.ones(2), "x": value}, legacy)
+
+
+def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "t.pt")
+    with pytest.raises(DamagedError, match=r"t\.pt: is a TorchScript program, which is code.*state_dict"):
+        load_torch_file(tmp_path / "t.pt")
+
+
+@FORMATS
+def test_values_beside_networks_are_not_read(tmp_path: Path, legacy: bool) -> None:
+    values = {
+        "args": argparse.Namespace(lr=0.1, path=Path("x")),
+        "more": types.SimpleNamespace(a=1),
+        "acc": np.float32(0.5),
+        "array": np.arange(3),
+        "set": {1, 2},
+        "frozen": frozenset("ab"),
+        "log": defaultdict(list, {"loss": [0.1]}),
+    }
+    held = saved(tmp_path / "t.pt", {"net": {"w": torch.ones(2)}, **values}, legacy)
+    assert torch.equal(held["net"]["w"], torch.ones(2)) and held["log"] == {"loss": [0.1]}
+
+
+def test_infinite_numbers_are_found() -> None:
     tensor = torch.zeros((1 << 20) + 1)
     assert are_finite(tensor) and are_finite(torch.tensor([1])) and are_finite(Tensor())
     tensor[-1] = float("inf")

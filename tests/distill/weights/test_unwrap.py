@@ -189,7 +189,7 @@ def test_of_several_networks_one_is_meant_and_said(
     tmp_path: Path, network: nn.Module, case: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(MEANT[case](network.state_dict(), other(network)), tmp_path / "t.pt")
-    load._tell.cache_clear()
+    load._note_once.cache_clear()
     require_same(tmp_path / "t.pt", network)
     (said,) = capfd.readouterr().err.splitlines()
     assert (
