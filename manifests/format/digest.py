@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import PatchSetError
-from manifests.format.canonical_json import canonical_chunks
+from manifests.format.canonical_json import canonical_sha256
 
 DIGEST_BYTES = 32
 _BLOCK = 1 << 20
@@ -65,10 +65,7 @@ def set_id(manifest: dict[str, Any]) -> str:
     identity = {key: value for key, value in manifest.items() if key not in NOT_IN_SET_ID}
     identity["sources"] = [_without(source, NOT_IN_SET_ID_SOURCE) for source in manifest["sources"]]
     identity["shards"] = [_without(shard, NOT_IN_SET_ID_SHARD) for shard in manifest["shards"]]
-    state = hashlib.sha256()
-    for chunk in canonical_chunks(identity):
-        state.update(chunk)
-    return state.hexdigest()
+    return canonical_sha256(identity)
 
 
 def _without(value: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
