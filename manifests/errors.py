@@ -1,20 +1,20 @@
-"""The error of this package, its kind that may pass, and the many that a torn file causes."""
+"""The errors of this package, and the errors that decoders raise over damaged files."""
 
 import pickle
 import struct
 
 
 class PatchSetError(ValueError):
-    """A patch set, or a part of one, is not what its format says.
+    """A patch set, or a part of one, breaks the format.
 
     The message is one line: where, what was observed, what was expected, what to do.
     """
 
 
 class PassingError(PatchSetError):
-    """A file elsewhere could not be had now; asked again it may be, but not before ``after`` seconds.
+    """A temporary failure to read a remote file; a retry after ``after`` seconds may succeed.
 
-    ``busy`` says that a server is there and has too much to do.
+    ``busy`` says that the server answered that it is overloaded.
     """
 
     def __init__(self, message: str, after: float = 0.0, *, busy: bool = False) -> None:
@@ -25,6 +25,6 @@ class PassingError(PatchSetError):
 TORN = (
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-    SyntaxError,  # of Pillow, over a PNG
+    SyntaxError,  # Pillow, over a PNG
 )
-"""What an unpickler, or code handed its result, raises: as many ways as bytes can mislead."""
+"""Errors that Pillow or an unpickler raises over damaged bytes."""

@@ -61,10 +61,10 @@ def test_faults_that_are_not_listed_are_counted(copy: Path, monkeypatch: pytest.
     for path in copy.glob("*.tar"):
         path.write_bytes(bytes(path.stat().st_size))
     every = verify(copy).faults
-    monkeypatch.setattr(manifests.verify, "MAX_TOLD", 2)
+    monkeypatch.setattr(manifests.verify, "MAX_SHARD_FAULTS", 2)
     faults = verify(copy).faults
     assert set(faults[:2]) == set(every[:2]) and len(faults) == 3 < len(every)
-    assert f"and {len(every) - 2} more faults in the shards before it" in str(faults[2])
+    assert f"and {len(every) - 2} more faults in this file and the shards" in str(faults[2])
 
 
 def test_a_fault_names_its_member(copy: Path) -> None:
@@ -157,7 +157,7 @@ def members(folder: Path) -> list[bytes]:
         (lambda m: [*m[:3], m[3], *m[3:-1]], "member 000000084.png: the header"),
         (lambda m: [m[1], m[0], *m[2:]], "member 000000080.png"),
         (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "that of '../../etc/pwd'"),
-        (lambda m: [*m[:-1], m[-1][:-1] + b"\x01"], "the padding behind it is not zero bytes"),
+        (lambda m: [*m[:-1], m[-1][:-1] + b"\x01"], "the padding after it is not zero bytes"),
     ],
 )
 def test_members_are_compared_with_their_rows(

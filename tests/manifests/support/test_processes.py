@@ -80,8 +80,8 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(patchgen.pipeline.process_pool, "wait", wait)
     monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(patchgen.pipeline.process_pool, "PATIENCE_SECONDS", 0.6)
-    monkeypatch.setattr(manifests.verify, "PATIENCE_SECONDS", 1)
-    monkeypatch.setattr(manifests.verify, "SLOWEST_BYTES_PER_SECOND", 1e12)
+    monkeypatch.setattr(manifests.verify, "TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(manifests.verify, "MIN_BYTES_PER_SECOND", 1e12)
     yield processes
     for process in processes:
         process.join(60)
@@ -90,7 +90,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 def test_processes_that_stand_still(command: list[Any], run_patchgen: Program, stuck: list[Any]) -> None:
     said = "the worker processes have made nothing for" if command[0] == "build" else "was not verified in 1 s"
-    assert_one_line(run_patchgen(*command), said, "see whether the disk answers")
+    assert_one_line(run_patchgen(*command), said, "the disk answers")
     assert len(stuck) == 2
 
 
@@ -118,5 +118,6 @@ def test_a_process_that_is_killed_while_the_others_stand_still(
 
     for module in (patchgen.pipeline.process_pool, manifests.verify):
         monkeypatch.setattr(module, "wait", wait)
-        monkeypatch.setattr(module, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(patchgen.pipeline.process_pool, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(manifests.verify, "TIMEOUT_SECONDS", 60)
     assert_one_line(run_patchgen(*command), "process was killed, perhaps for memory")
