@@ -48,9 +48,7 @@ def pixel_root(digests: Iterable[bytes]) -> str:
     state = hashlib.sha256()
     for chunk in digests:
         if len(chunk) % DIGEST_BYTES:
-            raise PatchSetError(
-                f"pixel root: {len(chunk)} bytes, expected a multiple of {DIGEST_BYTES}"
-            )
+            raise PatchSetError(f"pixel root: {len(chunk)} bytes, expected a multiple of {DIGEST_BYTES}")
         state.update(chunk)
     return state.hexdigest()
 

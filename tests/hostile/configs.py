@@ -9,7 +9,7 @@ from tests.hostile.forge import Make, sparse
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}, *a{k - 1}]\n" for k in range(1, 30))
 LONG = "9" * 5000
 TEXTS: dict[str, tuple[str, str]] = {
-    "aliases without end": (LAUGHS, "aliases written out"),
+    "aliases without end": (LAUGHS, "after expanding aliases"),
     "alias of itself": ("a: &a [*a]\n", "refers to what it is part of"),
     "alias of a merge of itself": ("a: &a\n  <<: *a\n", ""),
     "code": ("a: !!python/object/apply:os.system ['touch hacked']\n", "not YAML"),

@@ -76,8 +76,8 @@ def test_a_jpeg_holds_all_its_pixels(options: dict[str, object], size: int) -> N
     ("change", "part"),
     [
         (lambda data: data[:-2], "no end"),
-        (lambda data: data + b"\0", "1 byte behind its end"),
-        (lambda data: data + data, "bytes behind its end"),
+        (lambda data: data + b"\0", "1 byte after its end"),
+        (lambda data: data + data, "bytes after its end"),
         (lambda data: data[:-40] + b"\xff\xd0" + data[-40:], "lacks a part"),
         (lambda data: data.replace(b"\xff\xc0", b"\xff\xc9"), "a frame of kind 9"),
     ],

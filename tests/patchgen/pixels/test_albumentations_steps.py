@@ -240,11 +240,11 @@ def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, r
     ("text", "part"),
     [
         ("name: a\nname: b\n", "the key 'name' appears twice"),
-        ("a: &a [*a]\n", "an alias refers to what it is part of"),
+        ("a: &a [*a]\n", "an alias refers to a value that contains it"),
         (
             "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
             + "".join(f"{chr(98 + k)}: &{chr(98 + k)} [{', '.join([f'*{chr(97 + k)}'] * 10)}]\n" for k in range(8)),
-            "values, its aliases written out",
+            "values after expanding aliases",
         ),
         (recipe_text("").replace("version: 1", "version: true"), "version: Input should be a valid integer"),
         (recipe_text("").replace("crop: 1", "crop: true"), "geometry.crop: Input should be a valid number"),
