@@ -48,7 +48,7 @@ def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_pa
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "index.json", "croissant.json"])
-def test_what_export_writes_anew_asks_for_no_new_set(
+def test_what_export_writes_again_asks_for_no_new_set(
     name: str, patchset_path: Path, tmp_path: Path, run_patchgen: Program
 ) -> None:
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
@@ -56,7 +56,7 @@ def test_what_export_writes_anew_asks_for_no_new_set(
     (copy / name).unlink() if name != "index.json" else None
     found = run_patchgen("verify", copy)
     assert_one_line(found, "run patchgen export")
-    assert "rebuild" not in found.err + found.out and "'patchgen export' writes it anew" in found.out
+    assert "rebuild" not in found.err + found.out and "'patchgen export' writes it again" in found.out
     (copy / "patches-000001.tar").unlink()
     assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy what is named")
     shutil.copy(patchset_path / "patches-000001.tar", copy)

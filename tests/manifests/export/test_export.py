@@ -67,7 +67,7 @@ def header(card: bytes) -> dict[str, Any]:
         ("Ask me, © Jane", "https://example.org/a", {"license": "other", "license_name": "ask-me-jane"}),
     ],
 )
-def test_the_card_tells_the_licence(
+def test_the_card_states_the_license(
     patchset_path: Path, licence: str | None, url: str | None, said: dict[str, str]
 ) -> None:
     card = make_card(manifest_with(patchset_path, licence=licence, url=url))
@@ -78,7 +78,7 @@ def test_the_card_tells_the_licence(
     assert is_unedited(card) and not is_unedited(card.replace(b"Augmented", b"Beautiful"))
 
 
-def test_licences_of_several_photos(patchset_path: Path) -> None:
+def test_licenses_of_several_photos(patchset_path: Path) -> None:
     value = json.loads((patchset_path / "manifest.json").read_bytes())
     first = value["sources"][0]
 
@@ -145,7 +145,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_strangers_texts_are_text(patchset_path: Path, text: str) -> None:
+def test_untrusted_texts_are_text(patchset_path: Path, text: str) -> None:
     manifest = manifest_with(patchset_path, licence=text, url=text, attribution=text, name=text)
     card = make_card(manifest).decode()
     assert re.fullmatch(r"[a-z0-9.-]{0,64}", header(card.encode()).get("license_name", ""))
@@ -158,7 +158,7 @@ def test_a_strangers_texts_are_text(patchset_path: Path, text: str) -> None:
     assert value["license"] == text and "isBasedOn" not in value
 
 
-def test_croissant_tells_licence_and_origin(patchset_path: Path) -> None:
+def test_croissant_states_license_and_origin(patchset_path: Path) -> None:
     value = json.loads((patchset_path / "manifest.json").read_bytes())
     first = value["sources"][0]
 
@@ -203,7 +203,7 @@ def copy(patchset_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(patchset_path, tmp_path / "set"))
 
 
-def test_export_writes_them_anew(run_patchgen: Program, copy: Path, patchset_path: Path) -> None:
+def test_export_writes_them_again(run_patchgen: Program, copy: Path, patchset_path: Path) -> None:
     for name in ("README.md", "croissant.json", "index.json", "SHA256SUMS"):
         (copy / name).unlink()
     result = run_patchgen("export", copy, "--dali", "--json")
@@ -223,7 +223,7 @@ def test_export_writes_them_anew(run_patchgen: Program, copy: Path, patchset_pat
     assert {fault.file for fault in verify(copy).faults} == {"SHA256SUMS"}
     (copy / indexes[2]).unlink()
     assert any(fault.file == indexes[2] and "is missing" in fault.what for fault in verify(copy).faults)
-    assert run_patchgen("export", copy).status == 0  # what is there is made anew, what is not is not wanted
+    assert run_patchgen("export", copy).status == 0  # existing files are written again, what is not is not wanted
     assert (copy / indexes[1]).read_bytes() == whole and not (copy / indexes[2]).exists()
     assert verify(copy).faults == ()
 
@@ -274,7 +274,7 @@ def test_what_is_no_good_set_is_not_exported(run_patchgen: Program, copy: Path, 
     assert_one_line(run_patchgen("export", copy), "patches-000001.tar: 0 bytes")
 
 
-def test_what_was_changed_is_not_signed_anew(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
+def test_changed_files_are_not_signed_again(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
     before = (copy / "SHA256SUMS").read_bytes()
     manifest = (copy / "manifest.json").read_bytes()
     (copy / "manifest.json").write_bytes(manifest + b"\n")
@@ -325,7 +325,7 @@ def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path, dali: bool) ->
     assert f"Payload-Oxum: {octets}.{len(names)}" in (bag / "bag-info.txt").read_text()
     assert verify(bag / "data").faults == ()
     assert_one_line(run_patchgen("verify", bag), f"{bag}: is a BagIt bag", f"verify {bag / 'data'}")
-    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "is there already", "another --bagit")
+    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "exists already", "another --bagit")
 
 
 def test_derived_files_are_small(patchset_path: Path) -> None:
