@@ -58,7 +58,7 @@ def test_crops_stay_in_the_photo(width: int, height: int, size: int, seed: int, 
     p = place(Geometry(**(PAPER | {"crop": crop})), size, [source], uniforms(seed, 0, 0, 50))
     assert (p.x >= 0).all() and (p.x + p.width <= width).all() and (p.width > 0).all()
     assert (p.y >= 0).all() and (p.y + p.height <= height).all() and (p.height > 0).all()
-    assert (p.level >= 0).all() and (p.level < len(source.levels)).all()
+    assert (p.level_index >= 0).all() and (p.level_index < len(source.levels)).all()
 
 
 def test_a_patch_does_not_depend_on_its_neighbours() -> None:
