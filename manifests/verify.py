@@ -171,9 +171,9 @@ def _shard_faults(
     patches = omitted = 0
     last, complete, root = "", True, hashlib.sha256()
     for shard, report in _verify_shards(folder, manifest, workers):
-        room = MAX_SHARD_FAULTS - len(faults)
-        faults += report.faults[:room]
-        if beyond := report.faults[room:]:
+        left = MAX_SHARD_FAULTS - len(faults)
+        faults += report.faults[:left]
+        if beyond := report.faults[left:]:
             omitted, last = omitted + len(beyond), beyond[-1][0]
         patches += report.patches
         complete = complete and bool(report.pixel_digests)

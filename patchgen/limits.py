@@ -1,4 +1,4 @@
-"""Limits of a build, for numbers from the command line, a manifest or a build marker."""
+"""Limits of a build, for numbers from the command line, a manifest or an earlier build."""
 
 MIN_SIZE, MAX_SIZE = 8, 1024
 """Size of a patch in pixels."""

@@ -27,7 +27,7 @@ _ZERO = "cc0-1.0"
 
 
 def link_of(text: str | None) -> str | None:
-    """Return a text that is only a web address, with its non-ASCII letters escaped; else None."""
+    """Return a text that is only a URL, with its non-ASCII letters escaped; else None."""
     if text is None or not text.isprintable():
         return None
     scheme, sep, rest = text.partition("://")

@@ -47,7 +47,7 @@ def members_of(path: Path) -> list[tarfile.TarInfo]:
         with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as archive:
             for member in archive:
                 members.append(member)
-                headers.room = MAX_HEADER_BYTES
+                headers.bytes_left = MAX_HEADER_BYTES
                 if len(members) > MAX_MEMBERS:
                     raise tarfile.ReadError(f"more than {MAX_MEMBERS} members")
             headers.seek(archive.offset)
@@ -60,12 +60,12 @@ class _Headers:
     """A file for ``tarfile`` that bounds how many bytes of headers are read for each member."""
 
     def __init__(self, file: BinaryIO, longest: int | None) -> None:
-        self.room = MAX_HEADER_BYTES
+        self.bytes_left = MAX_HEADER_BYTES
         self._file, self._longest = file, longest
 
     def read(self, size: int) -> bytes:
-        self.room -= size
-        if self.room < 0:
+        self.bytes_left -= size
+        if self.bytes_left < 0:
             raise tarfile.ReadError(f"headers of more than {MAX_HEADER_BYTES} bytes before a member")
         return self._file.read(size)
 

@@ -35,7 +35,7 @@ def _describe(fault: Any, model: type[BaseModel]) -> str:
     tag = f"{path}.{context.get('discriminator', '').strip(chr(39))}"
     shown = _REPR.repr(fault.get("input"))
     message = " ".join(str(fault["msg"]).split()).replace("valid tuple", "list").replace("valid array", "list")
-    told = {
+    messages = {
         "missing": f"required key {path!r} is missing",
         "union_tag_not_found": f"required key {tag!r} is missing",
         "union_tag_invalid": f"{tag} is {context.get('tag')!r}, expected one of {context.get('expected_tags')}",
@@ -43,7 +43,7 @@ def _describe(fault: Any, model: type[BaseModel]) -> str:
     }
     if fault["type"] == "extra_forbidden":
         return f"unknown key {path!r}; {_nearest(keys, parent)}"
-    return told.get(fault["type"], f"{start}{message}, got {shown}")
+    return messages.get(fault["type"], f"{start}{message}, got {shown}")
 
 
 def _path(keys: list[int | str]) -> str:

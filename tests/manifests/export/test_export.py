@@ -16,17 +16,16 @@ from manifests.export.dataset_card import is_unedited, make_card, plain
 from manifests.export.finalize import derived_files, has_exports
 from manifests.export.licenses import link_of
 from manifests.export.shard_index import make_index
-from manifests.format.digest import file_digest, set_id
-from manifests.format.schema import parse_manifest
+from manifests.format.digest import file_digest
 from manifests.verify import verify
 from tests.conftest import Program, assert_one_line
+from tests.helpers.resign import signed_manifest
 
 
 def manifest_with(patchset_path: Path, **source: Any) -> Manifest:
     value = json.loads((patchset_path / "manifest.json").read_bytes())
     value["sources"][0] |= source
-    value["set_id"] = set_id(value)
-    return parse_manifest(json.dumps(value).encode(), "edited")
+    return signed_manifest(value)
 
 
 def header(card: bytes) -> dict[str, Any]:
@@ -87,8 +86,7 @@ def test_licenses_of_several_photos(patchset_path: Path) -> None:
             first | {"licence": licence, "name": f"{k}.png", "pixels": f"{k:064x}"}
             for k, licence in enumerate(licences)
         ]
-        value["set_id"] = set_id(value)
-        return str(header(make_card(parse_manifest(json.dumps(value).encode(), "edited")))["license"])
+        return str(header(make_card(signed_manifest(value)))["license"])
 
     assert said("CC0-1.0", "CC0-1.0") == "cc0-1.0"
     assert said("CC0-1.0", "MIT") == "other"
@@ -101,8 +99,7 @@ def test_a_card_promises_no_more_than_a_rebuild_can(patchset_path: Path) -> None
 
     def card(**changes: Any) -> str:
         value["recipe"] = recipe | changes
-        value["set_id"] = set_id(value)
-        return make_card(parse_manifest(json.dumps(value).encode(), "edited")).decode()
+        return make_card(signed_manifest(value)).decode()
 
     assert "patchgen rebuild" in card() and "# 200 patches of a single image" in card()
     assert "patchgen rebuild" not in card(profile="fast")
@@ -166,8 +163,7 @@ def test_croissant_states_license_and_origin(patchset_path: Path) -> None:
         value["sources"] = [
             first | {"name": f"{k}.png", "pixels": f"{k:064x}"} | source for k, source in enumerate(sources)
         ]
-        value["set_id"] = set_id(value)
-        found: dict[str, Any] = json.loads(make_croissant(parse_manifest(json.dumps(value).encode(), "edited")))
+        found: dict[str, Any] = json.loads(make_croissant(signed_manifest(value)))
         return found
 
     one = croissant({"licence": "CC BY 4.0", "url": "https://example.org/a", "attribution": "A. Person"})

@@ -225,7 +225,7 @@ def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, r
     """Tried at the real size when the build is planned, and watched while it runs."""
     for augment, part in (
         ("{name: CenterCrop, p: 1, height: 20, width: 20, pad_if_needed: true}", "expected uint8 of shape"),
-        ("{name: Resize, p: 1, height: 48, width: 48}", "makes uint8 of shape (48, 48, 3)"),
+        ("{name: Resize, p: 1, height: 48, width: 48}", "returns uint8 of shape (48, 48, 3)"),
         ("{name: RandomCrop, height: 8, width: 8}", "expected uint8 of shape"),
         ("{name: CenterCrop, height: 64, width: 64}", "augment[0]: a black patch: CenterCrop fails on it"),
         ("{name: ToFloat}", "returns float32"),
