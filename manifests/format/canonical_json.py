@@ -3,12 +3,10 @@
 Two implementations that agree on a value agree on these bytes, so their SHA-256 identifies the value.
 """
 
-import hashlib
-import io
 import json
 import math
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import Any
 
 import rfc8785
 
@@ -34,40 +32,13 @@ def canonical_json(value: Any) -> bytes:
         PatchSetError: a number that prints as an integer beyond ±(2**53 - 1) or is not finite, a lone surrogate,
             or a type that JSON does not have.
     """
-    buffer = io.BytesIO()
-    _dump(value, buffer)
-    return buffer.getvalue()
-
-
-def canonical_sha256(value: Any) -> str:
-    """Return the SHA-256, as hex, of ``canonical_json(value)`` without holding those bytes in memory.
-
-    Raises:
-        PatchSetError: see ``canonical_json``.
-    """
-    sink = _Sha256Sink()
-    _dump(value, cast(IO[bytes], sink))
-    return sink.state.hexdigest()
-
-
-class _Sha256Sink:
-    """A file that hashes what is written to it."""
-
-    def __init__(self) -> None:
-        self.state = hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self.state.update(data)
-
-
-def _dump(value: Any, file: IO[bytes]) -> None:
     for items in _levels(value):
         for item in items:
             # RFC 8785 prints these floats as integers that many parsers round.
             if isinstance(item, float) and MAX_SAFE_INTEGER < abs(item) < 1e21:
                 raise PatchSetError(f"canonical JSON: {item} is beyond ±(2**53 - 1); use a smaller number")
     try:
-        rfc8785.dump(value, file)
+        return rfc8785.dumps(value)
     except ValueError as error:
         raise PatchSetError(f"canonical JSON: {error}") from error
 

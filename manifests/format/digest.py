@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import PatchSetError
-from manifests.format.canonical_json import canonical_sha256
+from manifests.format.canonical_json import canonical_json
 
 DIGEST_BYTES = 32
 _BLOCK = 1 << 20
@@ -62,7 +62,7 @@ def set_id(manifest: dict[str, Any]) -> str:
     identity = {key: value for key, value in manifest.items() if key not in NOT_IN_SET_ID}
     identity["sources"] = [_without(source, NOT_IN_SET_ID_SOURCE) for source in manifest["sources"]]
     identity["shards"] = [_without(shard, NOT_IN_SET_ID_SHARD) for shard in manifest["shards"]]
-    return canonical_sha256(identity)
+    return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
 def _without(value: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
