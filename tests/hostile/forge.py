@@ -95,7 +95,7 @@ def in_shard(change: Callable[[bytes], bytes], name: str = "patches-000000.tar")
 
 
 def sparse(path: Path, length: int) -> None:
-    """A file of ``length`` bytes that takes no room."""
+    """A file of ``length`` bytes that takes no disk space."""
     path.unlink(missing_ok=True)
     with path.open("wb") as file:
         os.truncate(file.fileno(), length)

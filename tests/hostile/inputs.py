@@ -18,7 +18,7 @@ from tests.hostile.world import write_tar
 
 
 def _image(data: Callable[[], bytes], suffix: str = "png") -> Make:
-    """An image in the folder to pack, and in that to judge by."""
+    """An image in the folder to pack, and in the evaluation data."""
 
     def make(world: Path) -> None:
         (world / "images" / "0.png").unlink()
@@ -30,7 +30,7 @@ def _image(data: Callable[[], bytes], suffix: str = "png") -> Make:
 
 
 def _tar(data: Callable[[], bytes]) -> Make:
-    """The tar to pack, and that to judge by."""
+    """The tar to pack, and the evaluation tar."""
 
     def make(world: Path) -> None:
         (world / "images.tar").write_bytes(data())
@@ -138,7 +138,7 @@ def _sized(size: bytes) -> bytes:
 
 
 def _sparse_member(kind: bytes, name: str) -> Make:
-    """A first member of 1 GB of which nothing but the header takes room."""
+    """A first member of 1 GB of which only the header takes disk space."""
 
     def make(world: Path) -> None:
         info = tarfile.TarInfo(name)
@@ -156,7 +156,7 @@ def _bzipped() -> bytes:
 
 def _one_bit(side: int) -> bytes:
     """A PNG of one bit a pixel: a few kilobytes, whatever its side."""
-    return png(side, side, pixels=zlib.compress(bytes((1 + (side + 7) // 8) * side)), depth=1, colours=0)
+    return png(side, side, pixels=zlib.compress(bytes((1 + (side + 7) // 8) * side)), depth=1, colors=0)
 
 
 def _many_scans() -> bytes:

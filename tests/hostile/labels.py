@@ -79,7 +79,7 @@ def _instead(how: str, name: str) -> Make:
 
 
 def _long(steps: int, more: int = 0) -> Make:
-    """A first file of zeros of ``steps`` steps that takes no room, and of ``more`` bytes behind them; all signed."""
+    """A first file of ``steps`` steps of zeros without disk blocks, and ``more`` bytes after them; all signed."""
 
     def make(world: Path) -> None:
         path = world / "labels" / "logits-000000.npy"
@@ -198,7 +198,7 @@ CASES = (
         name="labels: newer format", make=_signed(lambda v: v.update(format="labels/2")), entrances=USE, said="format"
     ),
     Case(
-        name="labels: file elsewhere",
+        name="labels: file outside the folder",
         make=_signed(lambda v: v["files"][0].update(name="../teacher.safetensors")),
         entrances=USE,
         said="files[0].name",

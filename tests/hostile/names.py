@@ -148,7 +148,7 @@ CASES = (
         said="regular file",
     ),
     Case(
-        name="sums of a file elsewhere",
+        name="sums of a file outside the folder",
         make=_sums(b"0" * 64 + b"  ../../etc/passwd\n"),
         entrances=("verify",),
         said="SHA256SUMS",

@@ -1,4 +1,4 @@
-"""The good things that hostile ones are put beside: a photo, its set, a teacher, labels, a run, data to judge by."""
+"""Write the good files that hostile ones replace: a photo, its set, a teacher, labels, a run, evaluation data."""
 
 import io
 import shutil
@@ -117,7 +117,7 @@ def _make_networks(folder: Path) -> None:
 
 
 def _quiet(line: str) -> None:
-    """Hears a line that nobody needs."""
+    """Ignore a line."""
 
 
 if __name__ == "__main__":

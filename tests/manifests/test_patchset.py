@@ -50,7 +50,7 @@ def test_a_truncated_a_missing_and_a_linked_shard(copy: Path) -> None:
     assert "bytes, the manifest says" in fault(copy)
     path.unlink()
     assert "missing" in fault(copy)
-    other = copy / "elsewhere.tar"
+    other = copy / "other.tar"
     other.write_bytes(data)
     path.symlink_to(other)
     assert "not a regular file" in fault(copy)

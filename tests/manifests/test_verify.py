@@ -125,8 +125,8 @@ def test_swapped_shards_and_links_are_found(copy: Path) -> None:
     _swap(copy)
     assert files_at_fault(copy) >= {"patches-000000.tar", SHARD}
     _swap(copy)
-    (copy / SHARD).rename(copy / "elsewhere")
-    (copy / SHARD).symlink_to("elsewhere")
+    (copy / SHARD).rename(copy / "other")
+    (copy / SHARD).symlink_to("other")
     assert files_at_fault(copy, fast=True) == {SHARD}
 
 

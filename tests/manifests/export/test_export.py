@@ -1,4 +1,4 @@
-"""Card, Croissant, indexes, bags: what they say of a set, what a stranger's texts do to them, who may edit them."""
+"""Card, Croissant, indexes and bags: their contents, untrusted texts in them, and which of them users may edit."""
 
 import hashlib
 import json
@@ -81,10 +81,9 @@ def test_licenses_of_several_photos(patchset_path: Path) -> None:
     value = json.loads((patchset_path / "manifest.json").read_bytes())
     first = value["sources"][0]
 
-    def said(*licences: str | None) -> str:
+    def said(*licenses: str | None) -> str:
         value["sources"] = [
-            first | {"licence": licence, "name": f"{k}.png", "pixels": f"{k:064x}"}
-            for k, licence in enumerate(licences)
+            first | {"licence": text, "name": f"{k}.png", "pixels": f"{k:064x}"} for k, text in enumerate(licenses)
         ]
         return str(header(make_card(signed_manifest(value)))["license"])
 
@@ -232,7 +231,7 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     assert run_patchgen(*build, 20).status == 0
     first = (out / "README.md").read_bytes()
     assert run_patchgen("extend", out, "--n", 30, "--image", photo_path).status == 0
-    assert b"30 patches" in (out / "README.md").read_bytes() != first  # nobody edited it, so it is renewed
+    assert b"30 patches" in (out / "README.md").read_bytes() != first  # it was not edited, so it is written again
     (out / "README.md").write_text("# My own words\n")
     assert run_patchgen(*build, 30, "--license", "CC0-1.0").status == 0
     assert (out / "README.md").read_text() == "# My own words\n"

@@ -115,8 +115,8 @@ def test_a_png_holds_as_many_rows_as_it_declares(size: int) -> None:
                 decode_patch(packed_png(wrong, size, kind), "x", size, "png")
 
 
-def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
+def png(width: int, height: int, depth: int = 8, colors: int = 2) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
@@ -125,7 +125,7 @@ def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
     [
         (png(100_000, 100_000), "png", "100000×100000"),
         (png(32, 32, depth=16), "png", "16 bits"),
-        (png(32, 32, colours=6), "png", "type 6"),
+        (png(32, 32, colors=6), "png", "type 6"),
         (encoded("jpg", 32, 32, "CMYK"), "jpg", "4 channels"),
         (encoded("jpg", 32, 32, "L"), "jpg", "1 channel"),
         (encoded("webp", 32, 32, lossless=False), "webp", "one lossless picture"),

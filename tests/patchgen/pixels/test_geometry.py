@@ -85,7 +85,7 @@ def test_the_identity_crop_returns_the_photo() -> None:
 
 
 def reference(photo: np.ndarray, p: Placements, i: int, size: int) -> np.ndarray:
-    """The chain in torchvision: crop, antialiased bicubic resize to √2 × size, affine, centre crop."""
+    """The chain in torchvision: crop, antialiased bicubic resize to √2 × size, affine, center crop."""
     side = math.floor(math.sqrt(2) * size)
     top, left = round(p.y[i]), round(p.x[i])
     height, width = max(round(p.height[i]), 1), max(round(p.width[i]), 1)
