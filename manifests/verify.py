@@ -6,6 +6,7 @@ manifest names, a patch the digests of its row. All faults are reported, not onl
 
 import dataclasses
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -80,7 +81,7 @@ def verify(
     found = [
         *first_faults(_manifest_faults(folder, manifest)),
         *first_faults(_name_faults(folder, manifest)),
-        *_export_faults(folder, manifest),
+        *((name, what) for name, what in derived_faults(folder, manifest) if os.path.lexists(folder / name)),
         *first_faults(fault for shard in manifest.shards for fault in _size_faults(folder, shard)),
     ]
     patches = 0
@@ -117,13 +118,6 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
             origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest says"
             what = f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
             yield SUMS_NAME, f"{what}; {BY_EXPORT}" if name in exports else what
-
-
-def _export_faults(folder: Path, manifest: Manifest) -> Faults:
-    """Compare the files for other tools that exist with the manifest; a set need not have them."""
-    for name, what in derived_faults(folder, manifest):
-        if (folder / name).exists() or (folder / name).is_symlink():
-            yield name, what
 
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:

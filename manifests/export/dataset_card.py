@@ -48,21 +48,17 @@ def one_line(text: str) -> str:
 
 def _metadata(manifest: Manifest) -> dict[str, Any]:
     count = next((name for limit, name in _SIZES if manifest.n < limit), "n>10M")
+    origin = ["data-free", "single-image"] if len(manifest.sources) == 1 else ["data-free"]
+    tags = [] if manifest.recipe.get("name") == PACKED else origin
     name = f"{counted(manifest.n, 'patch')} of {manifest.size} px, {manifest.set_id[:8]}"
     return {
         "pretty_name": name,
         **hub_license(manifest),
         "task_categories": ["image-classification"],
         "size_categories": [count],
-        "tags": ["webdataset", "knowledge-distillation", *_tags(manifest), "patchset"],
+        "tags": ["webdataset", "knowledge-distillation", *tags, "patchset"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "patches-*.tar"}]}],
     }
-
-
-def _tags(manifest: Manifest) -> list[str]:
-    if manifest.recipe.get("name") == PACKED:
-        return []
-    return ["data-free", "single-image"] if len(manifest.sources) == 1 else ["data-free"]
 
 
 def _body(manifest: Manifest) -> str:

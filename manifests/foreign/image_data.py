@@ -143,7 +143,8 @@ def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
     _require_classes(folder, by_class, loose)
     for name in loose:
         left_out.add("images beside the class folders", str(folder / name))
-    classes = order_classes(by_class)
+    ordered = sorted(by_class, key=lambda name: (int(name), name)) if are_numbers(by_class) else sorted(by_class)
+    classes = tuple(ordered)
     pairs = [(name, label) for label, each in enumerate(classes) for name in by_class[each]]
     images = tuple(file_image(folder / name, name) for name, _ in pairs)
     labels = tuple(label for _, label in pairs)
@@ -188,13 +189,6 @@ def _shared_folders(by_class: dict[str, list[str]]) -> list[str]:
 
 def _holds_files(folder: Path) -> bool:
     return any(is_visible(name) for _, _, names in os.walk(folder) for name in names)
-
-
-def order_classes(names: Sequence[str] | dict[str, list[str]]) -> tuple[str, ...]:
-    """Return class names in order: by value if all are whole numbers, else by their characters."""
-    if are_numbers(names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
 
 
 def are_numbers(names: Sequence[str] | dict[str, list[str]]) -> bool:

@@ -96,10 +96,6 @@ def _require_plain(root: yaml.Node) -> None:
     measure(root)
 
 
-def _to_float(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
 def _constructor(name: str, pattern: str, convert: Callable[[str], Any]) -> Callable[[yaml.SafeLoader, Any], Any]:
     """Return a constructor of scalars that refuses a text with a wrong tag, such as ``!!int x``."""
 
@@ -115,7 +111,7 @@ def _constructor(name: str, pattern: str, convert: Callable[[str], Any]) -> Call
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text.lower() == "true",
     "int": to_int,
-    "float": _to_float,
+    "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
 }
 
 for _name, _pattern, _first in _SCALARS:
