@@ -22,18 +22,17 @@ if TYPE_CHECKING:
     from manifests.remote.fetch import open_patchset
 else:
     _MODULES = {
-        "errors": ["PatchSetError"],
-        "patchset": ["PatchSet", "verify_shards"],
-        "remote.fetch": ["open_patchset"],
-        "format.schema": ["Manifest", "Shard", "Source"],
+        "PatchSetError": "errors",
+        **dict.fromkeys(("PatchSet", "verify_shards"), "patchset"),
+        "open_patchset": "remote.fetch",
+        **dict.fromkeys(("Manifest", "Shard", "Source"), "format.schema"),
     }
 
     def __getattr__(name: str) -> Any:
-        """Import a public name when it is first used: NumPy, PyArrow and pydantic would slow down every --help."""
-        for module, names in _MODULES.items():
-            if name in names:
-                return getattr(import_module(f"manifests.{module}"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """Import a public name on first use: NumPy, PyArrow and pydantic would slow down every --help."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"manifests.{_MODULES[name]}"), name)
 
 
 __all__ = ["Manifest", "PatchSet", "PatchSetError", "Shard", "Source", "open_patchset", "verify_shards"]

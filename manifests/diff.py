@@ -1,4 +1,4 @@
-"""What two sets have in common: the keys in which their manifests differ, and their patches one by one."""
+"""Compare two sets: the keys in which their manifests differ, and their patches one by one."""
 
 import dataclasses
 import json
@@ -14,15 +14,16 @@ from manifests.format.schema import Manifest
 from manifests.patchset import PatchSet
 from manifests.support.counts import counted
 
-_STEP = 100_000
 MAX_LISTED = 20
-
+"""Indices of changed patches that a comparison lists."""
 NOT_COMPARED = ("set_id", "environment", "shards", "pixel_root")
+
+Digests = npt.NDArray[np.void]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Patches:
-    """A comparison of the patches of two sets, index by index."""
+class PatchComparison:
+    """How many patches of two sets were compared, index by index, and how many are equal."""
 
     compared: int
     same_bytes: int
@@ -39,28 +40,28 @@ class Difference:
     keys: tuple[tuple[str, str, str], ...]
     only_in_a: int
     only_in_b: int
-    patches: Patches | None
+    patches: PatchComparison | None
 
-    def verdict(self) -> str:
-        """The relation of the two sets in a few words."""
+    def summary(self) -> str:
+        """Return the relation of the two sets in a few words."""
         if self.same_set:
             return "the same set"
         if self.patches is None:
             return "the same pixels, stored in another way" if self.same_pixel_root else "different sets"
-        both, p = self.patches.compared, self.patches
-        longer = f"; {'B' if self.only_in_b else 'A'} goes on" if self.only_in_a or self.only_in_b else ""
-        if both and p.same_bytes == both:
-            return f"the same {counted(both, 'patch')}{longer or ', in other shards or of another record'}"
-        if both and p.same_pixels == both:
-            return f"the same pixels in {counted(both, 'patch')}, in other bytes{longer}"
+        count, p = self.patches.compared, self.patches
+        longer = f"; {'B' if self.only_in_b else 'A'} has more" if self.only_in_a or self.only_in_b else ""
+        if count and p.same_bytes == count:
+            return f"the same {counted(count, 'patch')}{longer or ', in other shards or with another record'}"
+        if count and p.same_pixels == count:
+            return f"the same pixels in {counted(count, 'patch')}, in other bytes{longer}"
         if not p.same_pixels:
             return "different sets: no patch has the same pixels"
-        other = both - p.same_pixels
-        return f"different sets: {other} of {counted(both, 'patch')} {'has' if other == 1 else 'have'} other pixels"
+        other = count - p.same_pixels
+        return f"different sets: {other} of {counted(count, 'patch')} {'has' if other == 1 else 'have'} other pixels"
 
 
 def diff_manifests(a: Manifest, b: Manifest) -> Difference:
-    """Compare two manifests; nothing is known of single patches."""
+    """Compare two manifests, without their patches."""
     return Difference(
         same_set=a.set_id == b.set_id,
         same_pixel_root=a.pixel_root == b.pixel_root,
@@ -72,31 +73,31 @@ def diff_manifests(a: Manifest, b: Manifest) -> Difference:
 
 
 def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None = None) -> Difference:
-    """Compare two sets by their manifests and tables. The tables are believed: ``verify`` checks them.
+    """Compare two sets by their manifests and by the digests in their tables, which only ``verify`` checks.
+
+    ``on_patches`` is called with the number of patches compared since its last call.
 
     Raises:
         PatchSetError: a table cannot be read.
     """
-    n = min(a.manifest.n, b.manifest.n)
-    same_bytes = same_pixels = 0
+    compared = same_bytes = same_pixels = 0
     changed: list[int] = []
-    rows_a, rows_b = _Rows(a), _Rows(b)
-    for start in range(0, n, _STEP):
-        count = min(_STEP, n - start)
-        bytes_a, pixels_a = rows_a.take(count)
-        bytes_b, pixels_b = rows_b.take(count)
+    for (bytes_a, pixels_a), (bytes_b, pixels_b) in _aligned_digests(a, b):
         equal = pixels_a == pixels_b
         same_bytes += int((bytes_a == bytes_b).sum())
         same_pixels += int(equal.sum())
-        changed += [start + int(i) for i in np.flatnonzero(~equal)[: MAX_LISTED - len(changed)]]
+        changed += [compared + int(i) for i in np.flatnonzero(~equal)[: MAX_LISTED - len(changed)]]
+        compared += len(equal)
         if on_patches is not None:
-            on_patches(count)
-    patches = Patches(compared=n, same_bytes=same_bytes, same_pixels=same_pixels, first_changed=tuple(changed))
+            on_patches(len(equal))
+    patches = PatchComparison(
+        compared=compared, same_bytes=same_bytes, same_pixels=same_pixels, first_changed=tuple(changed)
+    )
     return dataclasses.replace(diff_manifests(a.manifest, b.manifest), patches=patches)
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Paths at which two JSON values differ, and the two values there as JSON texts."""
+    """Yield the paths at which two JSON values differ, and the two values there as JSON texts."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
@@ -114,30 +115,20 @@ def _compared(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-Digests = npt.NDArray[np.void]
+def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digests]]:
+    """Yield digests of the same patches of two sets, each an array (2, n): of encoded bytes, and of pixels."""
+    tables_a, tables_b = _shard_digests(a), _shard_digests(b)
+    rest_a = rest_b = np.empty((2, 0), f"V{DIGEST_BYTES}")
+    left = min(a.manifest.n, b.manifest.n)
+    while left:
+        rest_a = rest_a if rest_a.size else next(tables_a)
+        rest_b = rest_b if rest_b.size else next(tables_b)
+        count = min(rest_a.shape[1], rest_b.shape[1], left)
+        yield rest_a[:, :count], rest_b[:, :count]
+        rest_a, rest_b, left = rest_a[:, count:], rest_b[:, count:], left - count
 
 
-class _Rows:
-    """The digests of a set's patches in order of index, as many at a time as asked for."""
-
-    def __init__(self, patchset: PatchSet) -> None:
-        self._tables = (
-            shard_table.read_digests(patchset.folder / shard.parquet.name, shard.n)
-            for shard in patchset.manifest.shards
-        )
-        self._left = (_as_digests(b""), _as_digests(b""))
-
-    def take(self, count: int) -> tuple[Digests, Digests]:
-        """The next ``count`` patches' digests of bytes and of pixels."""
-        while len(self._left[0]) < count:
-            table = next(self._tables)
-            self._left = tuple(
-                np.concatenate([left, _as_digests(new)]) for left, new in zip(self._left, table, strict=True)
-            )  # type: ignore[assignment]
-        taken = self._left[0][:count], self._left[1][:count]
-        self._left = self._left[0][count:], self._left[1][count:]
-        return taken
-
-
-def _as_digests(raw: bytes) -> Digests:
-    return np.frombuffer(raw, dtype=f"V{DIGEST_BYTES}")
+def _shard_digests(patchset: PatchSet) -> Iterator[Digests]:
+    for shard in patchset.manifest.shards:
+        columns = shard_table.read_digests(patchset.folder / shard.parquet.name, shard.n)
+        yield np.stack([np.frombuffer(column, f"V{DIGEST_BYTES}") for column in columns])

@@ -5,15 +5,15 @@ import struct
 
 
 class PatchSetError(ValueError):
-    """A patch set, or a part of one, is not what its format says.
+    """A patch set, or a part of one, breaks the format.
 
     The message is one line: where, what was observed, what was expected, what to do.
     """
 
 
-TORN = (
+DECODE_ERRORS = (
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-    SyntaxError,  # of Pillow, over a PNG
+    SyntaxError,  # Pillow, over a PNG
 )
-"""What an unpickler, or code handed its result, raises: as many ways as bytes can mislead."""
+"""Errors that Pillow or an unpickler raises over damaged bytes."""

@@ -1,11 +1,11 @@
-"""Bounds and names of the format ``patchset/1`` that need no library to be imported."""
+"""Limits and names of the format ``patchset/1`` that need no import of a library."""
 
 from typing import Literal, get_args
 
 KEY_DIGITS = 9
-"""Digits of a patch's number in the name of its file inside a shard."""
+"""Digits of a patch's index in the name of its file inside a shard."""
 MAX_PATCHES = 10**KEY_DIGITS
-"""Patches in a set, at most."""
+"""Maximum number of patches in a set."""
 ImageFormat = Literal["png", "jpg", "webp", "ppm"]
 IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
 """Suffixes of the image formats that a shard may hold."""

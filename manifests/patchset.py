@@ -1,4 +1,4 @@
-"""A patch set on disk: open it, and verify its shards before anything reads them."""
+"""Open a patch set in a folder, verify its shards, and read its patches."""
 
 import bisect
 import dataclasses
@@ -25,10 +25,10 @@ from manifests.untrusted.images import decode_patch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchSet:
-    """A folder and the manifest in it. Holding one says nothing of the shards: see ``verify_shards``.
+    """A folder and the manifest in it. Its shards may be missing or damaged: see ``verify_shards``.
 
-    A sequence of patches: ``len(patchset)``, and ``patchset[i]`` reads patch i out of its shard. It may be pickled
-    and forked, so that processes of a data loader can share one.
+    A sequence of patches: ``len(patchset)`` counts them, ``patchset[i]`` reads patch i from its shard. It can be
+    pickled and forked, so that processes of a data loader can share one.
     """
 
     folder: Path
@@ -38,18 +38,13 @@ class PatchSet:
         return self.manifest.n
 
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
-        """RGB uint8 pixels (size, size, 3) of a patch, an array of its own.
-
-        Its shard is believed to be the one that was verified.
+        """Return the RGB uint8 pixels (size, size, 3) of a patch as a new array, without verifying its shard.
 
         Raises:
-            IndexError: the set has no such patch; negative numbers are none.
+            IndexError: the set has no such patch. Negative indices are refused.
             PatchSetError: its table or shard cannot be read, or holds no such image.
         """
-        try:
-            number = operator.index(index)
-        except TypeError as error:
-            raise TypeError(f"a patch is chosen by its number, not by {type(index).__name__}") from error
+        number = operator.index(index)
         if not 0 <= number < len(self):
             raise IndexError(f"{self.folder}: no patch {number}, the set has 0 to {len(self) - 1}")
         shard = self.shard_of(number)
@@ -61,11 +56,11 @@ class PatchSet:
         return pixels.copy()  # writable, as torch wants arrays
 
     def shard_path(self, shard: Shard) -> Path:
-        """Where a shard's tar lies. The manifest's validation fixed its name, so it stays in the folder."""
+        """Return the path of a shard's tar. Validation of the manifest fixed its name, so it is inside the folder."""
         return self.folder / shard.name
 
     def shard_of(self, index: int) -> Shard:
-        """The shard that holds a patch.
+        """Return the shard that holds a patch.
 
         Raises:
             PatchSetError: the set has no such index.
@@ -76,9 +71,9 @@ class PatchSet:
         return shards[bisect.bisect_right(shards, index, key=lambda shard: shard.first_index) - 1]
 
     def rows(self, shard: Shard) -> dict[str, list[Any]]:
-        """The table of a shard: ``key``, ``index``, ``offset``, ``size``, ``sha256``, ``pixels``, one for each patch.
+        """Return the columns of a shard's table: ``key``, ``index``, ``offset``, ``size``, ``sha256``, ``pixels``.
 
-        Digests are 32 raw bytes; offset and size are bytes of the tar.
+        Each has one value per patch. Digests are 32 raw bytes; offset and size are bytes in the tar.
 
         Raises:
             PatchSetError: the table cannot be read, or has other rows or columns.
@@ -86,24 +81,23 @@ class PatchSet:
         return read_contract(self.folder / shard.parquet.name, shard.n)
 
     def row(self, index: int) -> dict[str, Any]:
-        """The row of one patch.
+        """Return the row of one patch: the values of the columns that ``rows`` returns.
 
         Raises:
-            PatchSetError: as ``rows``, or the set has no such patch.
+            PatchSetError: the table cannot be read, or the set has no such patch.
         """
         shard = self.shard_of(index)
         columns = read_columns(self.folder / shard.parquet.name, shard.n)
         return {name: column[index - shard.first_index].as_py() for name, column in columns.items()}
 
     def verified_shards(self) -> Iterator[Path]:
-        """The path of each shard, in order, once it was looked at as ``verify_shards`` does.
+        """Yield the path of each shard, in order, after checking it like ``verify_shards``.
 
         Raises:
             PatchSetError: a shard is not what the manifest says; those before it were good.
         """
         for shard in self.manifest.shards:
-            if (fault := _shard_fault(self, None, shard)) is not None:
-                raise PatchSetError(fault)
+            _require_shard(self, None, shard)
             yield self.shard_path(shard)
 
 
@@ -115,14 +109,14 @@ def open_folder(folder: str | Path) -> PatchSet:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise PatchSetError(f"{folder}: no such folder; a patch set is made by 'patchgen build'")
+        raise PatchSetError(f"{folder}: no such folder; expected a patch set, which 'patchgen build' writes")
     path = folder / MANIFEST_NAME
     try:
         data = read_regular_file(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise PatchSetError(
-            f"{folder}: holds no {MANIFEST_NAME}, so it is no finished patch set; "
-            "run the command that was writing it again to finish it"
+            f"{folder}: holds no {MANIFEST_NAME}, so it is not a finished patch set; "
+            "run the command that wrote it again to finish it"
         ) from error
     except OSError as error:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
@@ -130,55 +124,51 @@ def open_folder(folder: str | Path) -> PatchSet:
 
 
 def verify_shards(patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None) -> None:
-    """Check that every shard of a set is there, hashes to what its manifest says, and is a tar as a set has it.
+    """Check that every shard has the size and SHA-256 of the manifest, and is a canonical tar of its patches.
 
-    The digest proves that it is the shard that was published; what its tar may hold is checked besides, for whoever
-    published it can be anybody: no links, no names but the keys, no member larger than a patch.
+    The digest proves that it is the published shard. The tar is checked because publishers are untrusted: no links,
+    no names but the keys, no member larger than a patch.
 
-    ``on_bytes`` hears how many bytes were hashed, for a progress bar; it is called from several threads.
+    ``on_bytes`` is called with the number of bytes hashed since its last call, from several threads.
 
     Raises:
-        PatchSetError: the first shard, in the set's order, that is missing, is no regular file, or differs.
+        PatchSetError: the first shard, in the set's order, that is missing, not a regular file, or differs.
     """
     with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:  # hashing releases the interpreter lock
-        for fault in pool.map(partial(_shard_fault, patchset, on_bytes), patchset.manifest.shards):
-            if fault is not None:
-                pool.shutdown(cancel_futures=True)
-                raise PatchSetError(fault)
+        try:
+            for _ in pool.map(partial(_require_shard, patchset, on_bytes), patchset.manifest.shards):
+                pass
+        except PatchSetError:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _shard_fault(patchset: PatchSet, on_bytes: Callable[[int], None] | None, shard: Shard) -> str | None:
-    path = patchset.shard_path(shard)
+def _require_shard(patchset: PatchSet, on_bytes: Callable[[int], None] | None, shard: Shard) -> None:
+    path, manifest = patchset.shard_path(shard), patchset.manifest
     remedy = "rebuild it or copy it again from a good set"
     try:
-        if path.is_symlink() or not path.is_file():
-            return f"{path}: the shard is missing or no regular file; {remedy}"
-        size = path.stat().st_size
-        if size != shard.bytes:
-            return f"{path}: {counted(size, 'byte')}, the manifest says {shard.bytes}; {remedy}"
-        digest = file_digest(path, on_bytes)
-        if digest != shard.sha256:
-            return f"{path}: sha256 is {digest}, the manifest says {shard.sha256}; {remedy}"
-        manifest = patchset.manifest
+        if not is_plain(path):
+            raise PatchSetError(f"{path}: the shard is missing or not a regular file; {remedy}")
+        if (size := path.stat().st_size) != shard.bytes:
+            raise PatchSetError(f"{path}: {counted(size, 'byte')}, the manifest says {shard.bytes}; {remedy}")
+        if (digest := file_digest(path, on_bytes)) != shard.sha256:
+            raise PatchSetError(f"{path}: sha256 is {digest}, the manifest says {shard.sha256}; {remedy}")
         indices = range(shard.first_index, shard.first_index + shard.n)
         names = (f"{patch_key(index)}.{manifest.encoding.format}" for index in indices)
         require_canonical(path, names, max_patch_bytes(manifest.size))
-    except PatchSetError as error:
-        return str(error)
     except OSError as error:
-        return f"{path}: cannot be read: {error.strerror}; {remedy}"
-    return None
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; {remedy}") from error
 
 
 @lru_cache(maxsize=64)
 def _places(table: Path, n: int, sha256: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """``read_places``, kept for the shards that were read last: 16 bytes a patch. ``sha256`` is the manifest's."""
+    """Cache ``read_places`` of the shards read last, 16 bytes a patch; ``sha256`` of the table is part of the key."""
     return read_places(table, n)
 
 
 def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
     if not is_plain(path):
-        raise PatchSetError(f"{path}: is missing or no regular file")
+        raise PatchSetError(f"{path}: is missing or not a regular file")
     try:
         if not 0 <= offset <= offset + length <= path.stat().st_size or length > max_bytes:
             raise PatchSetError(

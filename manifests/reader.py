@@ -1,4 +1,4 @@
-"""Patches of a set chosen by their indices."""
+"""Read patches of a set by their indices."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,9 +10,7 @@ from manifests.patchset import PatchSet
 
 
 def read_patches(patchset: PatchSet, indices: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-    """RGB uint8 pixels (size, size, 3) of the patches ``indices``, in their order.
-
-    Tables and shards are believed as they stand: ``verify`` checks them.
+    """Yield RGB uint8 pixels (size, size, 3) of the patches ``indices``, in their order, without verifying shards.
 
     Raises:
         PatchSetError: an index outside the set, a table or shard that cannot be read, or a broken image.
@@ -25,6 +23,6 @@ def read_patches(patchset: PatchSet, indices: Sequence[int]) -> Iterator[npt.NDA
 
 
 def evenly_spaced(patchset: PatchSet, count: int) -> list[int]:
-    """The indices of ``count`` patches spread over a set, or of all where it has fewer."""
+    """Return the indices of ``count`` patches spread evenly over a set, or of all if it has fewer."""
     n = patchset.manifest.n
     return [number * n // min(count, n) for number in range(min(count, n))]

@@ -1,12 +1,14 @@
-"""Verification of a whole set: every file, every member of every tar, every row of every table, every digest.
+"""Verify a whole set: every file, every member of every tar, every row of every table, every digest.
 
-Nothing is trusted but SHA-256: a manifest must have the ``set_id`` of its content, a shard and a table the digests
-the manifest names, a patch the digests its row names. All that is wrong is reported, not the first fault alone.
+Only SHA-256 is trusted: a manifest must have the ``set_id`` of its content, a shard and a table the digests that the
+manifest names, a patch the digests of its row. All faults are reported, not only the first.
 """
 
 import dataclasses
+import hashlib
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -15,7 +17,7 @@ from manifests.errors import PatchSetError
 from manifests.export.finalize import BY_EXPORT, derived_faults, file_digests, longest_exports
 from manifests.export.shard_index import dali_name
 from manifests.format.checksums import SUMS_NAME, read_sums
-from manifests.format.digest import file_digest, pixel_root
+from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME, Manifest, Shard
 from manifests.format.shard_table import count_rows
 from manifests.patchset import open_folder
@@ -26,24 +28,24 @@ from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
-MAX_TOLD = 1000
-"""Faults of all shards together that are kept; of the rest only their number is."""
-AHEAD = 4
-"""Shards a process that may be verified before the first of them is looked at."""
-PATIENCE_SECONDS, SLOWEST_BYTES_PER_SECOND = 600.0, 1e6
-"""Longest that the verifying of a shard may take: so long, and the time that its bytes take at this rate."""
+MAX_SHARD_FAULTS = 1000
+"""Faults kept of all shards together; the others are only counted."""
+SHARDS_AHEAD = 4
+"""Shards a process that may be verified before the report of the first is used."""
+TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 600.0, 1e6
+"""Longest time for one shard: a constant, and the time that its bytes take at this rate."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that is wrong: in which file, and what was observed and expected."""
+    """One fault: the file, and what was observed and expected."""
 
     file: str
     what: str
 
     @property
     def mended_by_export(self) -> bool:
-        """Whether ``patchgen export`` makes it good."""
+        """Return whether ``patchgen export`` repairs it."""
         return self.what.endswith(BY_EXPORT)
 
     def __str__(self) -> str:
@@ -52,7 +54,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a verification looked at and found. ``patches`` counts those whose own digests were computed."""
+    """The result of a verification. ``patches`` counts those whose own digests were computed."""
 
     folder: Path
     manifest: Manifest | None
@@ -63,13 +65,13 @@ class Report:
 def verify(
     folder: Path, *, fast: bool = False, workers: int = 1, on_patches: Callable[[int], None] | None = None
 ) -> Report:
-    """Verify the set in ``folder``; ``fast`` looks at names, sizes and counts only, and reads no shard.
+    """Verify the set in ``folder``; with ``fast`` only names, sizes and row counts, without reading a shard.
 
-    Digests of pixels are computed where the format is lossless; for JPEG only building a patch again proves them.
-    ``on_patches`` hears how many patches were looked at since its last call.
+    Digests of pixels are computed for lossless formats; those of JPEG patches can only be checked by a rebuild.
+    ``on_patches`` is called with the number of patches verified since its last call.
 
     Raises:
-        PatchSetError: a worker process was killed.
+        PatchSetError: a worker process was killed, or did not answer in time.
     """
     try:
         manifest = open_folder(folder).manifest
@@ -79,38 +81,34 @@ def verify(
     found = [
         *first_faults(_manifest_faults(folder, manifest)),
         *first_faults(_name_faults(folder, manifest)),
-        *_export_faults(folder, manifest),
+        *((name, what) for name, what in derived_faults(folder, manifest) if os.path.lexists(folder / name)),
         *first_faults(fault for shard in manifest.shards for fault in _size_faults(folder, shard)),
     ]
     patches = 0
     if not fast:
-        tally = _Tally()
-        root = pixel_root(tally.digests(_verify_shards(folder, manifest, workers), on_patches))
-        patches = tally.patches
-        found += tally.told()
-        if tally.complete and root != manifest.pixel_root:
-            found.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables give {root}"))
+        shard_faults, patches = _shard_faults(folder, manifest, workers, on_patches)
+        found += shard_faults
     faults = [Fault(file=file, what=what) for file, what in dict.fromkeys(found)]
     faults.sort(key=lambda fault: fault.file)
     return Report(folder=folder, manifest=manifest, faults=tuple(faults), patches=patches)
 
 
 def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
-    """``SHA256SUMS`` against the manifest, and the manifest's own bytes against it."""
+    """Compare ``SHA256SUMS`` with the manifest's content, and with the digest of the manifest's file."""
     if not is_plain(folder / SUMS_NAME):
-        return  # reported as a name
+        return  # _name_faults reports it
     try:
         sums = read_sums(folder / SUMS_NAME)
     except PatchSetError as error:
         yield SUMS_NAME, str(error).removeprefix(f"{folder / SUMS_NAME}: ")
         return
-    # Card texts and the environment enter no set_id, so a flipped bit there shows here alone.
+    # Card texts and the environment are not in set_id, so a flipped bit there shows only here.
     expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
     exports = longest_exports(manifest)
     for name, most in exports.items():
         if is_plain(folder / name):
-            if (size := (folder / name).stat().st_size) > most:
-                yield name, f"{size} bytes, expected at most {most}; {BY_EXPORT}"
+            if (num_bytes := (folder / name).stat().st_size) > most:
+                yield name, f"{num_bytes} bytes, expected at most {most}; {BY_EXPORT}"
                 return
             expected[name] = file_digest(folder / name)
     for name in sorted(expected.keys() | sums.keys()):
@@ -118,44 +116,37 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
             yield name, f"is missing, {SUMS_NAME} names it; {BY_EXPORT}"
         elif sums.get(name) != expected.get(name):
             origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest says"
-            said = f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
-            yield SUMS_NAME, f"{said}; {BY_EXPORT}" if name in exports else said
-
-
-def _export_faults(folder: Path, manifest: Manifest) -> Faults:
-    """Files for other tools: a set need not have them, but those it has must be of this set."""
-    for name, what in derived_faults(folder, manifest):
-        if (folder / name).exists() or (folder / name).is_symlink():
-            yield name, what
+            what = f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
+            yield SUMS_NAME, f"{what}; {BY_EXPORT}" if name in exports else what
 
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:
-    """Files that are missing, or look like a part of a set and are none of this one."""
+    """Find files that are missing, and files that look like a part of a set but do not belong to this one."""
     expected = {MANIFEST_NAME, SUMS_NAME}
     for shard in manifest.shards:
         expected |= {shard.name, shard.parquet.name}
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in entries(folder)}
     for name in sorted(expected - found):
-        again = BY_EXPORT if name == SUMS_NAME else "rebuild it or copy it again from a good set"
-        yield name, f"is missing; {again}"
+        remedy = BY_EXPORT if name == SUMS_NAME else "rebuild it or copy it again from a good set"
+        yield name, f"is missing; {remedy}"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
-            yield ascii(name)[1:-1], "belongs to a build that is under way or was killed"
+            yield ascii(name)[1:-1], "belongs to a build that is running or was killed"
         elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
-            yield ascii(name)[1:-1], "is no part of this set; remove it"
+            yield ascii(name)[1:-1], "is not part of this set; remove it"
     for name in sorted(expected & found):
         if not is_plain(folder / name):
-            yield name, "is no regular file, expected one, and no link"
+            yield name, "expected a regular file, not a folder, link or device"
 
 
 def _size_faults(folder: Path, shard: Shard) -> Faults:
     for name, expected in ((shard.name, shard.bytes), (shard.parquet.name, shard.parquet.bytes)):
         path = folder / name
         if not is_plain(path):
-            continue  # reported as a name
-        if (size := path.stat().st_size) != expected:
-            yield name, f"{counted(size, 'byte')}, the manifest says {expected}"
+            continue  # _name_faults reports it
+        if (num_bytes := path.stat().st_size) != expected:
+            yield name, f"{counted(num_bytes, 'byte')}, the manifest says {expected}"
         elif name == shard.parquet.name:
             try:
                 rows = count_rows(path)
@@ -166,43 +157,33 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
                 yield name, f"{counted(rows, 'row')}, the manifest says {counted(shard.n, 'patch')}"
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Tally:
-    """What is kept of shards' reports, which hold 32 bytes a patch: ``complete`` if every table could be read."""
-
-    faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    more: int = 0
-    last: str = ""
-    patches: int = 0
-    complete: bool = True
-
-    def told(self) -> list[tuple[str, str]]:
-        """The faults that are kept, and how many are not, in whose last file they were found."""
-        rest = (
-            [(self.last, f"and {counted(self.more, 'more fault')} in the shards before it and in it")]
-            if self.more
-            else []
-        )
-        return self.faults + rest
-
-    def digests(
-        self, reports: Iterable[tuple[Shard, ShardReport]], on_patches: Callable[[int], None] | None
-    ) -> Iterator[bytes]:
-        """The pixel digests of each report, which is then forgotten."""
-        for shard, report in reports:
-            room = MAX_TOLD - len(self.faults)
-            self.faults += report.faults[:room]
-            if left := report.faults[room:]:
-                self.more, self.last = self.more + len(left), left[-1][0]
-            self.patches += report.patches
-            self.complete = self.complete and bool(report.pixel_digests)
-            if on_patches is not None:
-                on_patches(shard.n)
-            yield report.pixel_digests
+def _shard_faults(
+    folder: Path, manifest: Manifest, workers: int, on_patches: Callable[[int], None] | None
+) -> tuple[list[tuple[str, str]], int]:
+    """Verify all shards; return their faults, and the number of patches whose own digests were computed."""
+    faults: list[tuple[str, str]] = []
+    patches = omitted = 0
+    last, complete, root = "", True, hashlib.sha256()
+    for shard, report in _verify_shards(folder, manifest, workers):
+        left = MAX_SHARD_FAULTS - len(faults)
+        faults += report.faults[:left]
+        if beyond := report.faults[left:]:
+            omitted, last = omitted + len(beyond), beyond[-1][0]
+        patches += report.patches
+        complete = complete and bool(report.pixel_digests)
+        root.update(report.pixel_digests)
+        if on_patches is not None:
+            on_patches(shard.n)
+    if omitted:
+        faults.append((last, f"and {counted(omitted, 'more fault')} in this file and the shards before it"))
+    if complete and root.hexdigest() != manifest.pixel_root:
+        what = f"pixel_root is {manifest.pixel_root}, the tables give {root.hexdigest()}"
+        faults.append((MANIFEST_NAME, what))
+    return faults, patches
 
 
 def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[tuple[Shard, ShardReport]]:
-    """A report of each shard, in their order; in several processes a few are under way or waiting at a time."""
+    """Yield a report of each shard, in their order. Several processes verify a bounded number of shards ahead."""
     shards = manifest.shards
     arguments = (manifest.encoding.format, manifest.size)
     workers = min(workers, len(shards))
@@ -218,10 +199,10 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[t
         for shard in shards:
             with explaining_start(), starting_processes():
                 waiting.append((shard, pool.submit(verify_shard, folder, shard, *arguments)))
-            if len(waiting) == AHEAD * workers:
-                yield _ended(folder, waiting)
+            if len(waiting) == SHARDS_AHEAD * workers:
+                yield _first_result(folder, waiting)
         while waiting:
-            yield _ended(folder, waiting)
+            yield _first_result(folder, waiting)
     except BrokenProcessPool as error:
         raise PatchSetError(
             f"{folder}: a verifying process was killed, perhaps for memory; verify it again"
@@ -230,12 +211,13 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[t
         end_pool(pool)
 
 
-def _ended(folder: Path, waiting: deque[tuple[Shard, Future[ShardReport]]]) -> tuple[Shard, ShardReport]:
+def _first_result(folder: Path, waiting: deque[tuple[Shard, Future[ShardReport]]]) -> tuple[Shard, ShardReport]:
+    """Wait for the first report; the seconds are counted, because this program may be suspended."""
     shard, future = waiting.popleft()
-    seconds = int(PATIENCE_SECONDS + shard.bytes / SLOWEST_BYTES_PER_SECOND)
-    for _ in range(seconds):  # counted, for this program may be suspended
+    seconds = int(TIMEOUT_SECONDS + shard.bytes / MIN_BYTES_PER_SECOND)
+    for _ in range(seconds):
         if wait([future], timeout=1).done:
             return shard, future.result()
     raise PatchSetError(
-        f"{folder / shard.name}: was not verified in {seconds} s; see whether the disk answers, and verify it again"
+        f"{folder / shard.name}: was not verified in {seconds} s; check that the disk answers, and verify it again"
     )

@@ -1,4 +1,4 @@
-"""Verification of one shard: its tar, its table, and each against the other."""
+"""Verify one shard: its tar, its table, and each against the other."""
 
 import dataclasses
 import hashlib
@@ -21,14 +21,15 @@ from manifests.untrusted.images import decode_patch
 
 LOSSLESS = frozenset({"png", "webp", "ppm"})
 MAX_FAULTS = 20
-"""Faults of one kind told of one file; a file that is damaged all over needs no longer list."""
+"""Faults of one kind that are reported of one file."""
 
 Faults = Iterable[tuple[str, str]]
+"""Pairs of a file name, and what was observed and expected."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardReport:
-    """Faults as (file, what); ``patches`` whose digests were computed; the table's pixel digests, in order."""
+    """The faults of a shard, the number of patches whose digests were computed, and the table's pixel digests."""
 
     faults: tuple[tuple[str, str], ...]
     patches: int
@@ -38,7 +39,7 @@ class ShardReport:
 def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> ShardReport:
     """Read a shard and its table whole, and compare them with the manifest and with each other.
 
-    What is not there is not told of: ``verify`` knows it from the folder's names.
+    Files that are missing or not regular are skipped: ``verify`` reports those.
     """
     path, table_path = folder / shard.name, folder / shard.parquet.name
     faults = [
@@ -61,16 +62,16 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
 
 
 def first_faults(faults: Faults) -> list[tuple[str, str]]:
-    """The first ``MAX_FAULTS``, and how many more there are, of which none is kept."""
+    """Return the first ``MAX_FAULTS``, and one more entry that counts the others."""
     faults = iter(faults)
-    kept, more, last = list(itertools.islice(faults, MAX_FAULTS)), 0, ("", "")
-    for fault in faults:
-        more, last = more + 1, fault
-    return [*kept, (last[0], f"and {more} more faults of this kind")] if more else kept
+    kept, more, file = list(itertools.islice(faults, MAX_FAULTS)), 0, ""
+    for file, _ in faults:  # noqa: B007 - the last file is used
+        more += 1
+    return [*kept, (file, f"and {more} more faults of this kind")] if more else kept
 
 
 def _file_faults(path: Path, size: int, expected: str) -> Faults:
-    """Its digest. A file of another size is not read, perhaps for days, and ``verify`` tells of it."""
+    """Check a file's digest. A file of another size may be huge and is not read: ``verify`` reports it."""
     if not is_plain(path):
         return
     try:
@@ -83,8 +84,7 @@ def _file_faults(path: Path, size: int, expected: str) -> Faults:
 
 
 def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults:
-    found = shard_table.in_turn([columns["key"], columns["index"]])
-    for row, (key, number) in enumerate(found):
+    for row, (key, number) in enumerate(shard_table.iterate_rows([columns["key"], columns["index"]])):
         index = shard.first_index + row
         if number != index:
             yield name, f"row {row} has index {number}, expected {index}"
@@ -103,17 +103,15 @@ def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_fo
 def _member_faults(
     file: BinaryIO, name: str, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int
 ) -> Faults:
-    """Walk through the tar as a canonical one must be; a lost member is found where the next one stands."""
-    contract = shard_table.in_turn([columns[name] for name in ("offset", "size", "sha256", "pixels")])
+    """Compare the tar with the rows, member by member; a missing member shows as the wrong header of the next one."""
+    contract = shard_table.iterate_rows([columns[name] for name in ("offset", "size", "sha256", "pixels")])
     end = os.fstat(file.fileno()).st_size
     position = 0
     for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
         member = f"{patch_key(index)}.{image_format}"
         if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
-            yield (
-                name,
-                f"member {member}: its row says {counted(length, 'byte')} at {offset}, the tar has {end} in all",
-            )
+            span = f"{counted(length, 'byte')} at {offset}"
+            yield name, f"member {member}: its row says {span}, the tar has {end} in all"
             return
         if length > (most := max_patch_bytes(size)):
             yield name, f"member {member}: {length} bytes, expected at most {most} for {size} px"
@@ -124,14 +122,14 @@ def _member_faults(
         data = file.read(length)
         padding = tar.padding(length)
         if file.read(len(padding)) != padding:
-            yield name, f"member {member}: the padding behind it is not zero bytes"
+            yield name, f"member {member}: the padding after it is not zero bytes"
         if (digest := hashlib.sha256(data).digest()) != sha256:
             yield name, f"member {member}: sha256 is {digest.hex()}, its row says {sha256.hex()}"
         else:
             yield from _image_faults(data, name, member, image_format, size, pixels)
         position = offset + length + len(padding)
     if file.read(len(tar.END) + 1) != tar.END:
-        yield name, f"after the last member, at byte {position}, stands something else than two zero blocks"
+        yield name, f"after the last member, at byte {position}, expected two zero blocks and the end of the file"
 
 
 def _named(block: bytes) -> str:
@@ -145,6 +143,6 @@ def _image_faults(data: bytes, name: str, member: str, image_format: str, size: 
     except PatchSetError as error:
         yield name, str(error)
         return
-    # Of a lossy format, pixels hash to nothing that is recorded.
+    # Pixels decoded from a lossy format do not have the recorded digest, which is of the pixels before encoding.
     if image_format in LOSSLESS and (digest := pixel_digest(found)) != expected:
         yield name, f"member {member}: its pixels hash to {digest.hex()}, its row says {expected.hex()}"

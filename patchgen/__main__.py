@@ -1,10 +1,10 @@
-"""``python -m patchgen``, and the program itself: as little as can be before Ctrl-C is heard."""
+"""Run the program; little happens before Ctrl-C is handled."""
 
 import sys
 
 
 def main() -> None:
-    """Entry point; see ``manifests.support.console.run_program`` for exit statuses."""
+    """Run the command line; see ``manifests.support.console.run_program`` for exit statuses."""
     try:
         from patchgen.cli import main as run  # noqa: PLC0415 - importing takes long enough to be interrupted
     except KeyboardInterrupt:

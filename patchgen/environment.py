@@ -1,4 +1,4 @@
-"""What a set was made with: versions, and for a ``fast`` recipe the CPU features it may depend on."""
+"""Record what a set was built with: versions, and for a ``fast`` recipe the CPU features it may depend on."""
 
 import importlib.metadata
 import platform
@@ -10,7 +10,7 @@ PACKAGES = ("albumentations", "numpy", "opencv-python-headless", "pyarrow", "sin
 
 
 def environment(profile: str) -> dict[str, Any]:
-    """The ``environment`` of a manifest."""
+    """Return the ``environment`` of a manifest."""
     found: dict[str, Any] = {name: importlib.metadata.version(name) for name in PACKAGES}
     found |= {"python": platform.python_version(), "machine": platform.machine()}
     if profile == "fast":
@@ -19,11 +19,11 @@ def environment(profile: str) -> dict[str, Any]:
 
 
 def cpu_features() -> str:
-    """The CPU features OpenCV uses here, in its own words."""
+    """Return the CPU features that OpenCV uses on this machine, as it names them."""
     return " ".join(str(cv2.getCPUFeaturesLine()).split())
 
 
 def opencv_major(recorded: dict[str, Any]) -> tuple[str, str]:
-    """OpenCV's major version in a manifest's environment and on this machine; \"\" where it is not recorded."""
-    there = recorded.get("opencv-python-headless")
-    return there.split(".")[0] if isinstance(there, str) else "", cv2.__version__.split(".")[0]
+    """Return OpenCV's major version in a manifest's environment, or "" if not recorded, and on this machine."""
+    version = recorded.get("opencv-python-headless")
+    return version.split(".")[0] if isinstance(version, str) else "", cv2.__version__.split(".")[0]

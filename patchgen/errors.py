@@ -1,16 +1,17 @@
-"""The error of this package, and its kind that says what a folder holds."""
+"""The errors of this package."""
 
 from pathlib import Path
 
 
 class PatchgenError(Exception):
-    """A build cannot go on. The message is one line: where, observed, expected, what to do."""
+    """A build cannot continue. The message is one line: where, observed, expected, what to do."""
 
 
 class TakenError(PatchgenError):
-    """A folder holds something that a build cannot go on from.
+    """A folder has contents that a build cannot continue from.
 
-    ``what`` it holds and ``advice`` are the message's parts; ``shorter`` says that it is the beginning of the build.
+    ``what`` it contains and ``advice`` are parts of the message; ``shorter`` says that it is a shorter part of the
+    same build.
     """
 
     def __init__(self, folder: Path, what: str, advice: str, *, shorter: bool = False) -> None:

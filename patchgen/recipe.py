@@ -1,9 +1,9 @@
-"""Recipes: what is done to a photo to make a patch, as a YAML file. Packaged ones go by name."""
+"""Load recipes: YAML files that say how patches are made from a photo. Packaged recipes have names."""
 
 import json
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
@@ -18,6 +18,7 @@ from patchgen.pixels.encode import EncodingConfig, default_encoding
 from patchgen.pixels.geometry import Geometry
 from patchgen.pixels.portable_transforms import PORTABLE, NamedConfig
 from patchgen.recipes import packaged_recipes, recipe_text
+from patchgen.sources.packed_images import PackRecipe
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
@@ -31,27 +32,13 @@ def _kind(value: Any) -> str:
 Augment = Annotated[
     Annotated[ColorJitterConfig, Tag("exact")] | Annotated[NamedConfig, Tag("named")], Discriminator(_kind)
 ]
-"""``ColorJitter`` is ours, and exact; any other name is Albumentations' own transform."""
-
-
-class Recorded(Protocol):
-    """How patches were made, as a manifest records it."""
-
-    @property
-    def profile(self) -> str:
-        """``portable`` where the same bytes come out on every CPU, else ``fast``."""
-
-    def pixels_json(self) -> dict[str, Any]:
-        """What decides pixels."""
-
-    def encoding_json(self) -> dict[str, Any]:
-        """What decides bytes, given pixels."""
+"""``ColorJitter`` is our exact one; any other name is a transform of Albumentations."""
 
 
 class Recipe(BaseModel):
     """A complete recipe. Equal recipes, photos, seeds and indices give equal pixels.
 
-    ``version`` counts changes of the code that would change a pixel under the same parameters.
+    ``version`` increases when the code changes a pixel under the same parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,27 +49,27 @@ class Recipe(BaseModel):
     encoding: EncodingConfig
 
     def with_format(self, image_format: str | None) -> "Recipe":
-        """This recipe storing another image format, with that format's default parameters."""
+        """Return this recipe with another image format and that format's default parameters."""
         if image_format in (None, self.encoding.format):
             return self
         return self.model_copy(update={"encoding": default_encoding(str(image_format))})
 
     @property
     def inexact(self) -> list[str]:
-        """Names of the transforms that are not known to make the same bytes on every CPU."""
+        """Return the names of the transforms that may give other bytes on other CPUs."""
         named = {config.name for config in self.augment if isinstance(config, NamedConfig)}
         return sorted(named - PORTABLE)
 
     @property
     def profile(self) -> str:
-        """``portable`` where the same bytes come out on every CPU, else ``fast``."""
+        """Return ``portable`` if every CPU gives the same bytes, else ``fast``."""
         return "fast" if self.inexact else "portable"
 
     def require_fit(self, size: int) -> None:
         """Try every Albumentations transform on a patch of ``size`` px.
 
         Raises:
-            PatchgenError: one fails on it, or does not keep its size.
+            PatchgenError: one fails, or changes the size.
         """
         for i, config in enumerate(self.augment):
             if isinstance(config, NamedConfig):
@@ -91,10 +78,10 @@ class Recipe(BaseModel):
                 probe(config, size, f"recipe {self.name}: augment[{i}]")
 
     def resolved(self) -> "Recipe":
-        """This recipe with every argument of the Albumentations transforms it names.
+        """Return this recipe with all arguments of its Albumentations transforms.
 
         Raises:
-            PatchgenError: no such transform, or an argument it does not take.
+            PatchgenError: no such transform, or an unknown argument.
         """
         if not any(isinstance(config, NamedConfig) for config in self.augment):
             return self
@@ -107,19 +94,23 @@ class Recipe(BaseModel):
         return self.model_copy(update={"augment": tuple(steps)})
 
     def pixels_json(self) -> dict[str, Any]:
-        """The part that decides pixels, as a manifest records it: everything but the encoding."""
+        """Return the part that determines pixels, as a manifest records it: everything but the encoding."""
         return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
 
     def encoding_json(self) -> dict[str, Any]:
-        """The part that decides bytes, as a manifest records it."""
+        """Return the part that determines bytes, as a manifest records it."""
         return self.encoding.model_dump(mode="json")
 
 
+Recorded = Recipe | PackRecipe
+"""How patches were made, as a manifest records it."""
+
+
 def load_recipe(name_or_path: str) -> Recipe:
-    """A packaged recipe by name, or one from a YAML file.
+    """Load a packaged recipe by name, or a YAML file.
 
     Raises:
-        PatchgenError: neither a packaged name nor a file, or as ``parse_recipe``.
+        PatchgenError: neither a packaged name nor a file, or see ``parse_recipe``.
     """
     names = packaged_recipes()
     if name_or_path in names:
@@ -138,10 +129,10 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
-    """A recipe from YAML text; ``where`` names it in errors.
+    """Parse a recipe from YAML text; ``where`` names it in errors.
 
     Raises:
-        PatchgenError: not YAML, a key missing, unknown or ill-typed, or a transform that does not exist.
+        PatchgenError: not YAML, a key missing, unknown or of a wrong type, or a transform that does not exist.
     """
     try:
         value = parse_yaml(text)
@@ -161,19 +152,19 @@ def parse_recipe(text: str, where: str) -> Recipe:
 
 
 def _validated(value: dict[str, Any]) -> Recipe:
-    """A recipe from plain values, not coerced, but that YAML and JSON have one kind of list and of number."""
+    """Validate plain values without coercion, except that a list may be a tuple and 1e6 an integer."""
     return Recipe.model_validate_json(json.dumps(read_counts(value, Recipe), default=str), strict=True)
 
 
 def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
-    """The recipe that a manifest records, its two parts put together again.
+    """Return the recipe that a manifest records in two parts.
 
     Raises:
-        PatchgenError: this version of the package does not know it, or cannot make the same of it.
+        PatchgenError: this version of the package does not know it, or would record it differently.
     """
     if pixels.get("name") == PACKED and "geometry" not in pixels:
         raise PatchgenError(
-            "the set was packed from files, which no photo makes again; 'patchgen pack' their folder and compare "
+            "the set was packed from files, so no photo gives it again; 'patchgen pack' their folder and compare "
             "the two with 'patchgen diff'"
         )
     parts = {key: value for key, value in pixels.items() if key != "profile"}

@@ -101,7 +101,7 @@ DEPTHS: dict[str, tuple[str, Callable[[], bytes], Callable[[], Pixels]]] = {
     "16-bit gray PNG": (".png", lambda: encoded(GRAY), lambda: np.dstack([SCALED] * 3)),
     "16-bit gray TIFF": (".tif", lambda: encoded(GRAY, "TIFF"), lambda: np.dstack([SCALED] * 3)),
     "16-bit gray PGM": (".pgm", lambda: by_opencv(".pgm", GRAY), lambda: np.dstack([SCALED] * 3)),
-    "16-bit colour PNG": (
+    "16-bit color PNG": (
         ".png",
         lambda: by_opencv(".png", np.dstack([GRAY, GRAY.T, GRAY[::-1]])),
         lambda: np.dstack([GRAY[::-1] >> 8, GRAY.T >> 8, GRAY >> 8]).astype(np.uint8),

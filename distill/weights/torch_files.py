@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import DamagedError, DistillError
-from manifests.errors import TORN
+from manifests.errors import DECODE_ERRORS
 
 MAX_FILE_BYTES = 16 << 30
 """Of a weight file or a checkpoint: the largest networks have 2 GB, and an optimizer keeps two more of each."""
@@ -76,7 +76,7 @@ def load_torch_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except PermissionError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
-    except (*TORN, zipfile.BadZipFile) as error:
+    except (*DECODE_ERRORS, zipfile.BadZipFile) as error:
         raise DamagedError(f"{path}: {_describe(str(error))}") from error
 
 
@@ -139,7 +139,7 @@ def require_checksums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (*TORN, zipfile.BadZipFile) as error:
+    except (*DECODE_ERRORS, zipfile.BadZipFile) as error:
         raise DamagedError(f"{path}: {_describe(str(error))}") from error
     if broken is not None:
         raise DamagedError(f"{path}: damaged: {broken[:100]!r} is not what was written; get it again")

@@ -1,1 +1,1 @@
-"""Files of a patch set for other tools, and the last step of every build."""
+"""Write files of a patch set for other tools, and finish a build."""

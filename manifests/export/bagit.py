@@ -1,6 +1,6 @@
-"""A set as a BagIt bag: its files below ``data/``, and what a library or archive checks them by.
+"""Write a set as a BagIt bag: its files below ``data/``, and the checksums that archives verify.
 
-Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". The dates it leaves free are left out.
+Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". Optional dates are left out.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from manifests.errors import PatchSetError
+from manifests.format.checksums import format_sums
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME
 from manifests.patchset import PatchSet
@@ -29,30 +30,30 @@ def write_bag(
     bag: Path,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Make the new folder ``bag`` of the set's files ``names``: shards and tables linked where
-    the disk allows it, all else copied.
+    """Write the set's files ``names`` into the new folder ``bag``; shards and tables become hard links if possible.
 
-    Every file is hashed as it lies in the bag, and must have the SHA-256 that ``expected`` has for it, if any.
-    ``on_bytes`` hears how many bytes were. ``bagit.txt``, without which it is no bag, is written last.
+    Every file is hashed in the bag, and must have the SHA-256 in ``expected``, if it is there. ``on_bytes`` is called
+    with the number of bytes hashed. ``bagit.txt``, which makes the folder a bag, is written last.
 
     Raises:
-        PatchSetError: ``bag`` is there and not empty, a file is not as expected, or it cannot be written. Nothing is
+        PatchSetError: ``bag`` exists and is not empty, a file has another digest, or it cannot be written. Nothing is
             left in ``bag`` then.
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
-        raise PatchSetError(f"{bag}: is there already, expected a new or empty folder; choose another --bagit")
+        raise PatchSetError(f"{bag}: exists already, expected a new or empty folder; choose another --bagit")
     try:
         _write(patchset, names, expected, bag, on_bytes)
     except BaseException:
-        for left in (bag / "data", *(bag / name for name in _TAGS)):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        shutil.rmtree(bag / "data", ignore_errors=True)
+        for name in _TAGS:
+            (bag / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             bag.rmdir()
         raise
 
 
 def set_in_bag(folder: Path) -> Path | None:
-    """The folder of the set, where ``folder`` is a bag of one and no set itself."""
+    """Return the folder of the set inside ``folder`` if that is a bag of a set; else None."""
     inner = folder / "data"
     bagged = (folder / "bagit.txt").is_file() and (inner / MANIFEST_NAME).is_file()
     return inner if bagged and not (folder / MANIFEST_NAME).exists() else None
@@ -66,7 +67,7 @@ def _write(
         data.mkdir(parents=True)
         digests = {}
         for name in names:
-            _place(patchset.folder / name, data / name)
+            _link_or_copy(patchset.folder / name, data / name)
             digests[name] = file_digest(data / name, on_bytes)
             if digests[name] != expected.get(name, digests[name]):
                 raise PatchSetError(
@@ -76,28 +77,24 @@ def _write(
         octets = sum((data / name).stat().st_size for name in names)
         tags = {
             "bag-info.txt": _info(patchset, octets, len(names)),
-            "manifest-sha256.txt": _listed({f"data/{name}": digest for name, digest in digests.items()}),
+            "manifest-sha256.txt": format_sums({f"data/{name}": digest for name, digest in digests.items()}),
             "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
         }
         sums = {name: hashlib.sha256(text).hexdigest() for name, text in tags.items()}
-        write_atomically(bag / "tagmanifest-sha256.txt", _listed(sums))
+        write_atomically(bag / "tagmanifest-sha256.txt", format_sums(sums))
         for name, text in tags.items():
             write_atomically(bag / name, text)
     except OSError as error:
         raise PatchSetError(f"{describe_os_error(error, bag)} and choose a new --bagit") from error
 
 
-def _place(source: Path, target: Path) -> None:
-    """Shards and tables are linked; the small files are copied, for people edit a set's card where it lies."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Link shards and tables. Copy small files: users may edit a set's card, and a link would change the bag."""
     if source.suffix in _LARGE:
         with contextlib.suppress(OSError):
             os.link(source, target)
             return
     shutil.copyfile(source, target)
-
-
-def _listed(digests: dict[str, str]) -> bytes:
-    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode("ascii")
 
 
 def _info(patchset: PatchSet, octets: int, files: int) -> bytes:

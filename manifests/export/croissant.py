@@ -1,13 +1,13 @@
-"""``croissant.json``: a set described in Croissant 1.1, for tools that search and load data sets by it.
+"""Write ``croissant.json``, the description of a set in Croissant 1.1, for tools that search and load data sets.
 
-Source: the Croissant format specification 1.1 (MLCommons). No date is given: a set says nowhere when it was made.
+Source: the Croissant format specification 1.1 (MLCommons). There is no date, because a manifest has none.
 """
 
 import json
 from typing import Any
 
 from manifests.export.dataset_card import one_line
-from manifests.export.licenses import licence_link, link_of
+from manifests.export.licenses import license_link, link_of
 from manifests.format.schema import PACKED, Manifest, ParquetFile, Shard
 
 CROISSANT_NAME = "croissant.json"
@@ -35,11 +35,9 @@ _CONTEXT: dict[str, Any] = {
 
 
 def make_croissant(manifest: Manifest) -> bytes:
-    """The bytes of ``croissant.json``: every shard and table with its digest, and a record for each patch."""
-    shards = manifest.shards
+    """Return the bytes of ``croissant.json``: every shard and table with its digest, and a record for each patch."""
+    shards, image_format = manifest.shards, manifest.encoding.format
     what = "images" if manifest.recipe.get("name") == PACKED else "augmented patches"
-    tars = [_file(shard, "application/x-tar") for shard in shards]
-    tables = [_file(shard.parquet, "application/x-parquet") for shard in shards]
     value = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -51,9 +49,9 @@ def make_croissant(manifest: Manifest) -> bytes:
         "identifier": manifest.set_id,
         **_card(manifest),
         "distribution": [
-            *tars,
-            *tables,
-            _file_set("images", shards, f"*.{manifest.encoding.format}", _MEDIA[manifest.encoding.format]),
+            *(_file(shard, "application/x-tar") for shard in shards),
+            *(_file(shard.parquet, "application/x-parquet") for shard in shards),
+            _images(shards, image_format),
         ],
         "recordSet": [_records(manifest)],
     }
@@ -64,18 +62,16 @@ _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "ppm": 
 
 
 def _card(manifest: Manifest) -> dict[str, Any]:
-    """What is known of the photos. The set's own page, its maker and its date are not: nobody has said them."""
+    """Return what the manifest says of its photos. It does not know the set's own page, author and date."""
     value: dict[str, Any] = {}
-    licences = sorted({source.licence for source in manifest.sources if source.licence})
-    if licences and all(source.licence for source in manifest.sources):
-        written = [licence_link(licence) or licence for licence in licences]
-        value["license"] = written if len(written) > 1 else written[0]
-    links = sorted({link for source in manifest.sources if (link := link_of(source.url)) is not None})
-    if links:
-        value["isBasedOn"] = links
-    credits_ = sorted({source.attribution for source in manifest.sources if source.attribution})
-    if credits_:
-        value["creditText"] = "; ".join(map(one_line, credits_))
+    licenses = sorted({source.licence for source in manifest.sources if source.licence})
+    if licenses and all(source.licence for source in manifest.sources):
+        links = [license_link(license_) or license_ for license_ in licenses]
+        value["license"] = links if len(links) > 1 else links[0]
+    if pages := sorted({link for source in manifest.sources if (link := link_of(source.url)) is not None}):
+        value["isBasedOn"] = pages
+    if authors := sorted({source.attribution for source in manifest.sources if source.attribution}):
+        value["creditText"] = "; ".join(map(one_line, authors))
     return value
 
 
@@ -91,28 +87,27 @@ def _file(file: Shard | ParquetFile, media: str) -> dict[str, str]:
     }
 
 
-def _file_set(name: str, shards: tuple[Shard, ...], pattern: str, media: str) -> dict[str, Any]:
-    contained: Any = [{"@id": shard.name} for shard in shards]
+def _images(shards: tuple[Shard, ...], image_format: str) -> dict[str, Any]:
+    tars: Any = [{"@id": shard.name} for shard in shards]
     return {
         "@type": "cr:FileSet",
-        "@id": name,
-        "name": name,
-        "containedIn": contained if len(contained) > 1 else contained[0],
-        "encodingFormat": media,
-        "includes": pattern,
+        "@id": "images",
+        "name": "images",
+        "containedIn": tars if len(tars) > 1 else tars[0],
+        "encodingFormat": _MEDIA[image_format],
+        "includes": f"*.{image_format}",
     }
 
 
 def _records(manifest: Manifest) -> dict[str, Any]:
-    def field(name: str, kind: str, what: str, part: str) -> dict[str, Any]:
-        source = {"fileSet": {"@id": "images"}, "extract": {"fileProperty": part}}
+    def field(name: str, kind: str, description: str, extract: str) -> dict[str, Any]:
         return {
             "@type": "cr:Field",
             "@id": f"patches/{name}",
             "name": name,
-            "description": what,
+            "description": description,
             "dataType": kind,
-            "source": source,
+            "source": {"fileSet": {"@id": "images"}, "extract": {"fileProperty": extract}},
         }
 
     size = manifest.size

@@ -1,4 +1,4 @@
-"""What is written once a set's shards and tables are there: exports, ``SHA256SUMS``, and the manifest last of all."""
+"""Finish a set whose shards and tables are written: exports, then ``SHA256SUMS``, then the manifest."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,27 +16,28 @@ from manifests.format.schema import MANIFEST_NAME, Manifest
 from manifests.support.files import is_plain, read_regular_file, write_atomically
 
 MAX_CARD_BYTES = 16 << 20
-BY_EXPORT = "'patchgen export' writes it anew"
-"""What mends a file that follows from the manifest."""
+BY_EXPORT = "'patchgen export' writes it again"
+"""How to repair a file that is derived from the manifest."""
 _WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})
+"""Keys of texts for people."""
 _WORDS_BYTES = 1 << 16
-"""That other wording may add to a file."""
+"""Bytes that other wording may add to a file."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Finish a set whose shards and tables are in ``folder``. A card that somebody edited stays as it is."""
+    """Finish a set whose shards and tables are in ``folder``. A card that a user edited is kept."""
     if may_replace_card(folder):
         write_atomically(folder / CARD_NAME, make_card(manifest))
     for name, data in derived_files(manifest).items():
         write_atomically(folder / name, data)
     for shard in manifest.shards:
-        (folder / dali_name(shard)).unlink(missing_ok=True)  # of the shards that were there before
+        (folder / dali_name(shard)).unlink(missing_ok=True)  # it may be of earlier shards
     write_sums(folder, manifest)
     write_atomically(folder / MANIFEST_NAME, manifest.to_json())
 
 
 def write_sums(folder: Path, manifest: Manifest) -> None:
-    """Write ``SHA256SUMS`` of the set's files and of DALI's indexes, where there are any."""
+    """Write ``SHA256SUMS`` of the set's files and of DALI's indexes, if there are any."""
     digests = file_digests(manifest) | {
         name: file_digest(folder / name) for name in map(dali_name, manifest.shards) if is_plain(folder / name)
     }
@@ -44,23 +45,23 @@ def write_sums(folder: Path, manifest: Manifest) -> None:
 
 
 def derived_files(manifest: Manifest) -> dict[str, bytes]:
-    """The files of a set that follow from its manifest alone, with their bytes; not the card, which people edit."""
+    """Return the names and bytes of the files derived from a manifest, except the card, which users may edit."""
     return {CROISSANT_NAME: make_croissant(manifest), INDEX_NAME: make_index(manifest)}
 
 
 def longest_exports(manifest: Manifest) -> dict[str, int]:
-    """Most bytes of each file for other tools: a longer one is none, and would be read for days."""
-    made = {name: _longest(data) for name, data in derived_files(manifest).items()}
-    return made | {dali_name(shard): MAX_DALI_LINE * (shard.n + 1) for shard in manifest.shards}
+    """Return the maximum length in bytes of each file for other tools; longer ones are not read."""
+    longest = {name: _longest(data) for name, data in derived_files(manifest).items()}
+    return longest | {dali_name(shard): MAX_DALI_LINE * (shard.n + 1) for shard in manifest.shards}
 
 
 def _longest(data: bytes) -> int:
-    """Most bytes of a file that says the same as ``data`` in other words."""
+    """Return the maximum length of a file with the content of ``data`` in other words."""
     return 2 * len(data) + _WORDS_BYTES
 
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
-    """The files of a set but ``SHA256SUMS`` and the card, with their SHA-256 as hex; the ``derived`` if asked for."""
+    """Return the SHA-256, as hex, of a set's files except ``SHA256SUMS``, the card and, if asked, derived files."""
     digests: dict[str, str] = {}
     for shard in manifest.shards:
         digests |= {shard.name: shard.sha256, shard.parquet.name: shard.parquet.sha256}
@@ -69,7 +70,7 @@ def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
 
 
 def may_replace_card(folder: Path) -> bool:
-    """Whether the card in a folder is missing, or one that nobody edited."""
+    """Return whether the card in a folder is missing or unedited."""
     path = folder / CARD_NAME
     if not path.is_symlink() and not path.exists():
         return True
@@ -80,7 +81,7 @@ def may_replace_card(folder: Path) -> bool:
 
 
 def has_exports(folder: Path, manifest: Manifest) -> bool:
-    """Whether all that ``write_manifest`` writes beside the manifest is there and is that manifest's."""
+    """Return whether all other files of ``write_manifest`` are in the folder and belong to the manifest."""
     try:
         listed = read_sums(folder / SUMS_NAME)
     except PatchSetError:
@@ -88,40 +89,35 @@ def has_exports(folder: Path, manifest: Manifest) -> bool:
     indexes = {dali_name(shard) for shard in manifest.shards}
     if {name: digest for name, digest in listed.items() if name not in indexes} != file_digests(manifest):
         return False
-    there = all(is_plain(folder / name) for name in (CARD_NAME, *(indexes & listed.keys())))
-    return there and not any(derived_faults(folder, manifest))
+    present = all(is_plain(folder / name) for name in (CARD_NAME, *(indexes & listed.keys())))
+    return present and not any(derived_faults(folder, manifest))
 
 
 def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Names of the files that follow from a manifest and are not as they should be, and what is wrong with each.
+    """Yield the names of derived files that do not match the manifest, and what is wrong with each.
 
-    They may be worded otherwise: another version of this program may have written them.
+    Other wording is accepted: another version of this program may have written them.
     """
     for name, data in derived_files(manifest).items():
         try:
             if not is_plain(folder / name):
-                yield name, f"is missing or no regular file; {BY_EXPORT}"
+                yield name, f"is missing or not a regular file; {BY_EXPORT}"
             elif not agree(read_regular_file(folder / name, _longest(data)), data):
                 yield name, f"is not what the manifest gives; {BY_EXPORT}"
         except OSError as error:
-            yield (
-                name,
-                f"is not what the manifest gives: {error.strerror}; {BY_EXPORT}",
-            )
+            yield name, f"is not what the manifest gives: {error.strerror}; {BY_EXPORT}"
 
 
 def agree(found: bytes, ours: bytes) -> bool:
-    """Whether a file that follows from a manifest says what ours says, in whatever words."""
+    """Return whether a derived file has the same content as ours, ignoring texts for people."""
     try:
-        return found == ours or _but_words(parse_json(found, "")) == _but_words(parse_json(ours, ""))
+        return found == ours or _without_words(parse_json(found, "")) == _without_words(parse_json(ours, ""))
     except PatchSetError:
         return False
 
 
-def _but_words(value: Any) -> Any:
-    """A JSON value without the texts in it that are for people alone."""
+def _without_words(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            key: part if key == "@context" else _but_words(part) for key, part in value.items() if key not in _WORDS
-        }
-    return [_but_words(part) for part in value] if isinstance(value, list) else value
+        parts = ((key, part) for key, part in value.items() if key not in _WORDS)
+        return {key: part if key == "@context" else _without_words(part) for key, part in parts}
+    return [_without_words(part) for part in value] if isinstance(value, list) else value

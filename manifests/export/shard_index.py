@@ -1,4 +1,4 @@
-"""Indexes of shards for other readers: ``index.json`` of wids, and DALI's, a file beside each shard.
+"""Write indexes of shards for other readers: ``index.json`` for wids, and one file per shard for DALI.
 
 Sources: the package ``wids`` ("wids-shard-index-v1"); NVIDIA DALI's ``wds2idx`` ("v1.2").
 """
@@ -20,7 +20,7 @@ MAX_DALI_LINE = 80
 
 
 def make_index(manifest: Manifest) -> bytes:
-    """The bytes of ``index.json``: names relative to it, patches and bytes of every shard."""
+    """Return the bytes of ``index.json``: the relative name, number of patches and bytes of every shard."""
     value = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
@@ -31,15 +31,15 @@ def make_index(manifest: Manifest) -> bytes:
 
 
 def dali_name(shard: Shard) -> str:
-    """File name of DALI's index of a shard."""
+    """Return the file name of DALI's index of a shard."""
     return str(Path(shard.name).with_suffix(".idx"))
 
 
 def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
-    """DALI's index of a shard, line by line, out of its table.
+    """Yield the lines of DALI's index of a shard, from its table.
 
     Raises:
-        PatchSetError: the table cannot be read, or says that a patch lies where none can.
+        PatchSetError: the table cannot be read, or a patch lies outside the shard.
     """
     path = patchset.folder / shard.parquet.name
     suffix = patchset.manifest.encoding.format

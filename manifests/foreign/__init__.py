@@ -1,7 +1,6 @@
-"""Other people's image data: which files are read, of which split, with which labels, and how they are decoded.
+"""Read image data sets of others: which files, of which split, with which labels.
 
-``image_data`` finds all images of a split, with labels or without: by the names of ``splits``, in a folder
-(``listing``), in tars (``tar_samples``, ``tar_members``) or in CIFAR's files (``cifar``, ``pickles``).
-``image_files`` reads one of them, and ``decode`` turns it into pixels.
-Both programs read data through these modules, so that ``patchgen pack`` and ``distill eval`` see the same images.
+``image_data`` finds the images of a split in folders (``listing``, ``splits``), tars (``tar_samples``,
+``tar_members``) or CIFAR's files (``cifar``, ``pickles``); ``image_files`` reads one image. Both programs use these
+modules, so that ``patchgen pack`` and ``distill eval`` read the same images.
 """

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from manifests.errors import TORN, PatchSetError
+from manifests.errors import DECODE_ERRORS, PatchSetError
 from manifests.foreign.pickles import to_array, unpickle
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
@@ -110,7 +110,7 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
         raise PatchSetError(f"{file}: cannot be read: {error.strerror}; download it again") from error
     try:
         planes, labels = _unpickled(data, form.key) if form.key else _records(data, form.label_bytes)
-    except TORN as error:
+    except DECODE_ERRORS as error:
         raise PatchSetError(f"{file}: no CIFAR file: {error}; download it again") from error
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int64)
 
@@ -159,5 +159,5 @@ def _pickled_names(data: bytes, key: bytes) -> tuple[str, ...]:
         if len(names) > MAX_CLASSES or max(map(len, names)) > MAX_NAME_BYTES:
             return ()
         return tuple(name.decode("utf-8", "replace") for name in names)
-    except TORN:
+    except DECODE_ERRORS:
         return ()  # classes are numbers then

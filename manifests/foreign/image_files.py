@@ -1,4 +1,4 @@
-"""Images where they lie, files in folders, members of tars or CIFAR's records, and how each is read."""
+"""Read one image from a file, a member of a tar, or a record of a CIFAR file."""
 
 import dataclasses
 import functools
@@ -14,14 +14,14 @@ from manifests.support.files import read_regular_file
 from manifests.untrusted.decode import Pixels, decode_image
 
 MAX_IMAGE_BYTES = 256 << 20
-"""Of one encoded image."""
+"""Bytes of one encoded image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
-    """One image where it lies. ``name`` is its path below the data that was given.
+    """Where one image is stored. ``name`` is its path below the data that the user gave.
 
-    ``offset`` and ``length`` are the bytes of a tar's member. Of a record in a CIFAR file, ``offset`` is its number.
+    ``offset`` and ``length`` are the bytes of a tar's member. For a record of a CIFAR file, ``offset`` is its number.
     """
 
     name: str
@@ -32,7 +32,7 @@ class StoredImage:
 
     @property
     def where(self) -> str:
-        """Return what errors call the image."""
+        """Return the name of the image in errors."""
         return self.path if self.kind == "file" else f"{self.path}: {self.name.rpartition('/')[2]}"
 
 
@@ -42,7 +42,7 @@ def file_image(path: Path, name: str) -> StoredImage:
 
 
 def cifar_images(files: Sequence[Path]) -> list[StoredImage]:
-    """Return every record of CIFAR's files, in order.
+    """Return every record of CIFAR files, in order.
 
     Raises:
         PatchSetError: a file is damaged.
@@ -55,7 +55,7 @@ def cifar_images(files: Sequence[Path]) -> list[StoredImage]:
 
 
 def read_stored(image: StoredImage) -> bytes | Pixels:
-    """Return the bytes of an image's file or member; of a record of CIFAR's, its pixels, uint8 (32, 32, 3).
+    """Return the bytes of an image's file or member; for a CIFAR record its pixels, uint8 (32, 32, 3).
 
     Raises:
         PatchSetError: it cannot be read, or is larger than ``MAX_IMAGE_BYTES``.
@@ -76,7 +76,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
 
 
 def read_member(path: str, offset: int, length: int) -> bytes:
-    """Return bytes of a tar, which are sought in the unpacked tar where it is compressed.
+    """Return bytes of a tar; ``offset`` counts unpacked bytes if it is compressed.
 
     Raises:
         OSError, EOFError, zlib.error: it cannot be read.
@@ -91,27 +91,27 @@ def read_member(path: str, offset: int, length: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """Return what changes when a file is written again: its time and its length."""
+    """Return time and length of a file, which change when it is written again."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=1)
 def _unzipped(path: str, version: tuple[int, int]) -> BinaryIO:
-    """Return a compressed tar, which stays open: its members are read in turn, and going back is slow."""
+    """Return a compressed tar and keep it open: its members are read in order, and seeking back is slow."""
     return open_tar(Path(path))
 
 
 @functools.lru_cache(maxsize=2)
 def _records(path: str, version: tuple[int, int]) -> Pixels:
-    """Return the images of a CIFAR file, which stay in memory: its records are read in turn."""
+    """Return the images of a CIFAR file and keep them in memory: its records are read in order."""
     return read_cifar_file(Path(path))[0]
 
 
 def pixels_of(content: bytes | Pixels, where: str) -> Pixels:
-    """Return the pixels of what ``read_stored`` gave, uint8 (H, W, 3).
+    """Return the pixels of a result of ``read_stored``, uint8 (H, W, 3).
 
     Raises:
-        PatchSetError: as ``decode_image``.
+        PatchSetError: see ``decode_image``.
     """
     return decode_image(content, where) if isinstance(content, bytes) else content

@@ -22,7 +22,7 @@ def unpickle(data: bytes) -> Any:
     """Return the value in a pickle: plain Python values, and arrays for ``to_array``.
 
     Raises:
-        TORN: it is damaged, asks for anything else, or for more work than CIFAR's files.
+        DECODE_ERRORS: it is damaged, asks for anything else, or for more work than CIFAR's files.
     """
     for count, (_, argument, _) in enumerate(pickletools.genops(data)):
         if count > MAX_OPERATIONS or (isinstance(argument, int) and abs(argument) >> 32):

@@ -1,4 +1,4 @@
-"""Which split a folder, a tar or a file belongs to, by its name: training, evaluation, or one of neither use."""
+"""Tell by its name to which split a folder, tar or file belongs."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -16,9 +16,9 @@ _WORDS: dict[Kind, str] = {
     "other": "extra|unlabel(?:l)?ed|unsup|unsupervised",
 }
 _REST = r"(?:[-_. ]?(?:sets?|splits?|data|images?|imgs?|jpe?gs?|pngs?|\d+(?:x\d+|px)?|[a-d]))*"
-"""What may follow the word in a folder's name: ``val2017``, ``Train_images``, ``test_32x32``, ``trainA``."""
+"""Endings of a split folder's name: ``val2017``, ``Train_images``, ``test_32x32``, ``trainA``."""
 _ANY_REST = r"(?:[-_. (\d].*)?"
-"""What may follow it where the folder holds folders, as a split does: ``train_blurred``, ``training_v2``."""
+"""Endings of the name of a folder that contains folders: ``train_blurred``, ``training_v2``."""
 _FOLDERS = {
     kind: re.compile(rf"(?:.*[-_. ])?(?:{words}){_REST}", re.IGNORECASE | re.DOTALL) for kind, words in _WORDS.items()
 }
@@ -31,32 +31,31 @@ _FILES = {
     for kind, words in _WORDS.items()
 }
 EVALUATION: tuple[Kind, ...] = ("test", "val")
-"""Of several evaluation splits the first that is there is read."""
+"""Evaluation splits; the first that exists is read."""
 
 
 def folder_kind(name: str) -> Kind | None:
-    """Return the split that a folder's whole name stands for, such as ``Training`` or ``ILSVRC2012_img_val``."""
+    """Return the split that a folder's whole name means, such as ``Training`` or ``ILSVRC2012_img_val``."""
     return next((kind for kind, pattern in _FOLDERS.items() if pattern.fullmatch(name)), None)
 
 
 def holder_kind(name: str) -> Kind | None:
-    """Return the split that the name of a folder of folders stands for, also with other words behind it."""
+    """Return the split that the name of a folder of folders means, also if other words follow."""
     return next((kind for kind, pattern in _HOLDERS.items() if pattern.fullmatch(name)), None)
 
 
 def file_kind(name: str) -> Kind | None:
-    """Return the split that a word in a file's name stands for, such as ``cifar10-train-000000.tar``."""
+    """Return the split that a word in a file's name means, such as in ``cifar10-train-000000.tar``."""
     return next((kind for kind, pattern in _FILES.items() if pattern.search(name)), None)
 
 
 def choose(
     names: Iterable[str], kind_of: Callable[[str], Kind | None], split: Split, where: object
 ) -> tuple[list[str], list[str]]:
-    """Divide names into those of ``split`` and the rest, both sorted.
+    """Divide names into those of ``split`` and the others, both sorted.
 
-    For training these are the training names. For evaluation these are the test names, or else the validation names.
-    Without any name of a split, all names are of every split; and without a training name, names of no split are
-    training names.
+    Evaluation uses the test names, or else the validation names. If no name is of a split, all names are of every
+    split. If there is no training name, names of no split are training names.
 
     Raises:
         PatchSetError: there are splits, but not this one; ``where`` names their folder.

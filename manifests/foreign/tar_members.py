@@ -1,4 +1,4 @@
-"""Any tar, from anybody: what its members are, found with bounded memory and time. A set's own are in ``tar``."""
+"""List the members of an untrusted tar with bounded memory and time."""
 
 import gzip
 import tarfile
@@ -10,20 +10,20 @@ from manifests.format.tar import BLOCK
 GZIP_SUFFIXES = (".tar.gz", ".tgz")
 TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)
 MAX_MEMBERS = 300_000
-"""What is kept of them takes about 1 KB each."""
+"""Members of a tar, each of which takes about 1 KB of memory."""
 MAX_HEADER_BYTES = 1 << 20
-"""Of a member, with all that stands before it: long names, extended headers."""
+"""Bytes of the headers of one member: long names, extended headers."""
 MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100
-"""A compressed tar is unpacked no further than this, or so many times its own length."""
+"""Unpacked bytes of a compressed tar, or this multiple of its own length, whichever is more."""
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a tar's name says that it is compressed, by gzip; nothing but the name is asked."""
+    """Return whether a tar is compressed by gzip, according to its name."""
     return path.name.lower().endswith(GZIP_SUFFIXES)
 
 
 def open_tar(path: Path) -> BinaryIO:
-    """The bytes of a tar, unpacked if its name says that it is compressed.
+    """Open a tar for reading, unpacked if its name says that it is compressed.
 
     Raises:
         OSError: it cannot be read.
@@ -32,51 +32,47 @@ def open_tar(path: Path) -> BinaryIO:
 
 
 def members_of(path: Path) -> list[tarfile.TarInfo]:
-    """The members of a tar, which is read to its end marker; of their contents nothing.
+    """Return the members of a tar, whose headers are read up to the end marker, but no contents.
 
-    Readers take any end for the end, and a damaged header in the middle as well.
+    The end marker is required, because ``tarfile`` also stops at the end of the file or at a damaged header.
 
     Raises:
-        tarfile.TarError, EOFError, OSError, zlib.error, ValueError: it is damaged, has no such end, is compressed
-            where its name does not say so, or the other way; or has more members, longer headers or more bytes,
-            unpacked, than anybody's.
+        tarfile.TarError, EOFError, OSError, zlib.error, ValueError: it is damaged, has no end marker, is compressed
+            although its name does not say so, or the reverse; or it exceeds one of the ``MAX_`` limits above.
     """
     members = []
     with open_tar(path) as file:
-        headers = _Headers(file, _longest(path))
+        longest = max(MAX_UNZIPPED, MAX_RATIO * path.stat().st_size) if is_gzip(path) else None
+        headers = _Headers(file, longest)
         with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as archive:
             for member in archive:
                 members.append(member)
-                headers.room = MAX_HEADER_BYTES
+                headers.bytes_left = MAX_HEADER_BYTES
                 if len(members) > MAX_MEMBERS:
                     raise tarfile.ReadError(f"more than {MAX_MEMBERS} members")
             headers.seek(archive.offset)
             if headers.read(BLOCK) != bytes(BLOCK):
-                raise tarfile.ReadError(f"{path.name} has no end marker behind its last whole member")
+                raise tarfile.ReadError(f"{path.name} has no end marker after its last whole member")
     return members
 
 
-def _longest(path: Path) -> int | None:
-    return max(MAX_UNZIPPED, MAX_RATIO * path.stat().st_size) if is_gzip(path) else None
-
-
 class _Headers:
-    """A tar of which headers alone are read: a few blocks for each member, whatever length it claims."""
+    """A file for ``tarfile`` that bounds how many bytes of headers are read for each member."""
 
     def __init__(self, file: BinaryIO, longest: int | None) -> None:
-        self.room = MAX_HEADER_BYTES
+        self.bytes_left = MAX_HEADER_BYTES
         self._file, self._longest = file, longest
 
     def read(self, size: int) -> bytes:
-        self.room -= size
-        if self.room < 0:
+        self.bytes_left -= size
+        if self.bytes_left < 0:
             raise tarfile.ReadError(f"headers of more than {MAX_HEADER_BYTES} bytes before a member")
         return self._file.read(size)
 
-    def seek(self, place: int) -> int:
-        if self._longest is not None and place > self._longest:
+    def seek(self, offset: int) -> int:
+        if self._longest is not None and offset > self._longest:
             raise tarfile.ReadError(f"more than {self._longest} bytes, unpacked")
-        return self._file.seek(place)
+        return self._file.seek(offset)
 
     def tell(self) -> int:
         return self._file.tell()

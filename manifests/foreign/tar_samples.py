@@ -1,4 +1,4 @@
-"""Tars of images: members that share a name up to its first dot are one sample, as in WebDataset."""
+"""Group the members of a tar of images into samples: names that are equal up to the first dot, as in WebDataset."""
 
 import re
 import tarfile
@@ -14,12 +14,12 @@ from manifests.untrusted.decode import image_suffixes, is_image_name
 
 MAX_LABEL_BYTES = 1000
 _META = re.compile(r"__[^/]*__($|/)")
-"""WebDataset's names of what is no sample."""
+"""WebDataset's names of members that belong to no sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The members of one sample: its ``images``, the bytes of its ``cls`` member, and every suffix it has."""
+    """The images of one sample, the bytes of its ``cls`` member, and the suffixes of all its members."""
 
     key: str
     images: tuple[StoredImage, ...]
@@ -28,12 +28,12 @@ class Sample:
 
 
 def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
-    """Return the samples of a tar in the order of their first members; contents are read of ``cls`` members only.
+    """Return the samples of a tar in the order of their first members; only contents of ``cls`` members are read.
 
-    Of a sample with several images, those named ``KEY.png`` or the like are taken before ``KEY.mask.png``.
+    If a sample has images such as ``KEY.png``, others such as ``KEY.mask.png`` are not its images.
 
     Raises:
-        PatchSetError: it is no whole tar of the kind its name says, or has a name twice.
+        PatchSetError: it is not a whole tar of the kind its name says, or has a name twice.
     """
     try:
         return _samples(path, left_out, with_labels=with_labels)
@@ -50,8 +50,8 @@ def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample
         folder, slash, base = name.rpartition("/")
         stem, _, suffix = base.partition(".")
         if all(map(is_visible, name.split("/"))):
-            place = {"offset": member.offset_data, "length": member.size}
-            stored = StoredImage(name=f"{path.name}/{name}", path=str(path), kind="member", **place)
+            span = {"offset": member.offset_data, "length": member.size}
+            stored = StoredImage(name=f"{path.name}/{name}", path=str(path), kind="member", **span)
             groups.setdefault(f"{folder}{slash}{stem}", {})[suffix.lower()] = stored
         elif is_image_name(name):
             left_out.add("hidden images", f"{path}: {name}")
@@ -59,16 +59,16 @@ def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample
 
 
 def _regular_members(path: Path) -> dict[str, tarfile.TarInfo]:
-    """Return the members with contents by name; a hard link is the member it leads to, a sparse file is none."""
+    """Return the members with contents by name; a hard link stands for its target, sparse files are left out."""
     found: dict[str, tarfile.TarInfo] = {}
     for member in members_of(path):
         name = member.name.removeprefix("./")
-        held = found.get(member.linkname.removeprefix("./")) if member.islnk() else member
-        if held is None or not held.isreg() or held.issparse() or _META.match(name):
+        target = found.get(member.linkname.removeprefix("./")) if member.islnk() else member
+        if target is None or not target.isreg() or target.issparse() or _META.match(name):
             continue
         if name in found:
-            raise ValueError(f"the name {name[:100]} stands in it twice")
-        found[name] = held
+            raise ValueError(f"the name {name[:100]} appears twice")
+        found[name] = target
     return found
 
 

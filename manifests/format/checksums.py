@@ -1,4 +1,4 @@
-"""``SHA256SUMS``: the digest of every other file of a set, as ``sha256sum -c`` reads it."""
+"""Write and read ``SHA256SUMS``: the digest of every other file of a set, in the format of ``sha256sum -c``."""
 
 import re
 from pathlib import Path
@@ -8,21 +8,21 @@ from manifests.support.files import read_regular_file
 
 SUMS_NAME = "SHA256SUMS"
 MAX_SUMS_BYTES = 32 << 20
-"""A set of a billion patches, with DALI's indexes, has 27 MB."""
+"""The file of a set of a billion patches, with DALI's indexes, has 27 MB."""
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([!-~]+)")
 
 
 def format_sums(digests: dict[str, str]) -> bytes:
-    """The bytes of the file for names and their SHA-256 as hex: a line each, sorted by name."""
+    """Return the bytes of the file for file names and their SHA-256 as hex: one line each, sorted by name."""
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode("ascii")
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """Names and their SHA-256 as hex.
+    """Read the file and return file names and their SHA-256 as hex.
 
     Raises:
-        PatchSetError: it cannot be read, or holds anything but sorted lines of a digest, two spaces and a name.
+        PatchSetError: it cannot be read, or a line is not a digest, two spaces and a name, or lines are not sorted.
     """
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
@@ -31,7 +31,7 @@ def read_sums(path: Path) -> dict[str, str]:
 
 
 def parse_sums(data: bytes, where: str) -> dict[str, str]:
-    """As ``read_sums``, from the bytes of the file."""
+    """Parse the bytes of the file; see ``read_sums``. ``where`` names the file in errors."""
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError as error:
@@ -43,5 +43,5 @@ def parse_sums(data: bytes, where: str) -> dict[str, str]:
             raise PatchSetError(f"{where}: line {number} is not 64 hex digits, two spaces and a file name")
         digests[match[2]] = match[1]
     if format_sums(digests) != text.encode("ascii"):
-        raise PatchSetError(f"{where}: not sorted, a name twice, or no newline at the end")
+        raise PatchSetError(f"{where}: lines are not sorted, a name appears twice, or the last newline is missing")
     return digests

@@ -1,4 +1,4 @@
-"""The manifest of a patch set, format ``patchset/1``: frozen types, parsed once at the door."""
+"""Parse, validate and create the manifest of a patch set, format ``patchset/1``."""
 
 import json
 from pathlib import PurePosixPath
@@ -17,19 +17,22 @@ from manifests.support.validation import describe
 FORMAT = "patchset/1"
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 48 << 20
-"""``MAX_SHARDS`` shards take about 31 MB of it."""
+"""A manifest of ``MAX_SHARDS`` shards has about 31 MB."""
 MAX_SHARD = 10**6
-"""Patches a shard: its table is read whole."""
+"""Patches in a shard, whose table is read whole."""
 MAX_SIZE = 4096
+"""Pixels of a side of a patch."""
 MAX_SOURCES = 10_000
 MAX_SHARDS = 90_000
-"""Of which a manifest takes 500 MB of memory to be checked."""
+"""Validating a manifest of so many shards takes 500 MB of memory."""
 MAX_KEYS = 16
-"""Of an entry of sources or shards, right or wrong: each wrong one is a fault of its own, which takes memory."""
+"""Keys of an entry of sources or shards, known or unknown: pydantic keeps an error for each unknown one."""
 PACKED: Literal["packed"] = "packed"
-"""Name that a manifest has in place of a recipe's where images were packed as they are."""
+"""Recipe name of a set whose images were packed, not cut from a photo."""
 MAX_OWN_VALUES = 10_000
+"""Values outside sources and shards: recipe, encoding, environment."""
 MAX_LETTERS = 10_000_000
+"""Characters in all strings outside shards."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
@@ -41,14 +44,14 @@ class _Frozen(BaseModel):
 
 
 class Encoding(_Frozen):
-    """How a patch became bytes. ``format`` is all a reader needs; the rest are the encoder's parameters."""
+    """The image format of the patches, which is all a reader needs, and the encoder's own parameters."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     format: ImageFormat
 
 
 class Source(_Frozen):
-    """One photo. ``width`` and ``height`` in pixels, after its orientation tag was applied."""
+    """One photo. ``width`` and ``height`` are pixels after its orientation tag was applied."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
     sha256: Sha256
@@ -61,7 +64,7 @@ class Source(_Frozen):
 
 
 class ParquetFile(_Frozen):
-    """The table beside a shard. Its bytes carry their writer's version, so no identity rests on them."""
+    """The table of a shard. Its bytes depend on the version of the Parquet writer, so they are not in ``set_id``."""
 
     name: str
     bytes: Bytes
@@ -69,7 +72,7 @@ class ParquetFile(_Frozen):
 
 
 class Shard(_Frozen):
-    """One tar file: patches ``first_index`` to ``first_index + n - 1``; ``bytes`` is the file's length."""
+    """One tar file with the patches ``first_index`` to ``first_index + n - 1``; ``bytes`` is its length."""
 
     name: str
     n: Annotated[int, Field(ge=1, le=MAX_SHARD)]
@@ -80,7 +83,7 @@ class Shard(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What a patch set is. ``n`` patches of ``size`` × ``size`` pixels, in the order of their index."""
+    """The contents of ``manifest.json``: a set of ``n`` patches of ``size`` × ``size`` pixels, ordered by index."""
 
     format: Literal["patchset/1"]
     set_id: Sha256
@@ -89,7 +92,7 @@ class Manifest(_Frozen):
     seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
     encoding: Encoding
     recipe: dict[str, Any]
-    # A list of a million wrong items has one fault that is told, and room for no more.
+    # fail_fast: pydantic would keep an error for each of a million wrong items.
     sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES, fail_fast=True)]
     shards: Annotated[tuple[Shard, ...], Field(min_length=1, fail_fast=True)]
     pixel_root: Sha256
@@ -119,39 +122,39 @@ class Manifest(_Frozen):
         return self
 
     def to_json(self) -> bytes:
-        """The bytes of ``manifest.json``: sorted keys, one-space indent, UTF-8, a final newline."""
+        """Return the bytes of ``manifest.json``: sorted keys, one-space indent, UTF-8, a final newline."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         return (text + "\n").encode("utf-8")
 
 
 def shard_name(number: int) -> str:
-    """File name of shard ``number``, counted from 0."""
+    """Return the file name of shard ``number``, counted from 0."""
     return f"patches-{number:06d}.tar"
 
 
 def patch_key(index: int) -> str:
-    """Key of a patch: its index in nine digits, so that names sort as indices do."""
+    """Return the key of a patch: its index in nine digits, so that names sort like indices."""
     return f"{index:0{KEY_DIGITS}d}"
 
 
 def max_table_bytes(n: int) -> int:
-    """Most bytes that a table of ``n`` rows may take: 32 KiB a row, and what every file has."""
+    """Return the maximum length in bytes of a table of ``n`` rows: 32 KiB a row, and 16 MiB."""
     return (n << 15) + (16 << 20)
 
 
 def make_manifest(**fields: Any) -> Manifest:
-    """A manifest from all its fields but ``format`` and ``set_id``, which are filled in."""
+    """Return a manifest with ``format`` and ``set_id`` filled in; ``fields`` are all others."""
     unsigned = {**fields, "format": FORMAT, "set_id": "0" * 64}
     dumped = _validate(json.dumps(unsigned, ensure_ascii=False), "new manifest").model_dump(mode="json")
     return _validate(json.dumps({**dumped, "set_id": set_id(dumped)}, ensure_ascii=False), "new manifest")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """The manifest in the bytes of a ``manifest.json``.
+    """Parse the bytes of a ``manifest.json``; ``where`` names the file in errors.
 
     Raises:
-        PatchSetError: not strict JSON, a key missing, unknown or ill-typed (named by its path), shards that
-            are not contiguous, another format version, or a ``set_id`` that is not the one of its content.
+        PatchSetError: not strict JSON, a key missing, unknown or of a wrong type (named by its path), shards that
+            are not contiguous, another format version, or a ``set_id`` that does not match the content.
     """
     value = parse_json(data, where)
     if not isinstance(value, dict):
@@ -161,20 +164,20 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             f"{where}: format is {value.get('format')!r}, this version reads {FORMAT!r}; "
             "another version of the package may read it"
         )
-    _require_modest(value, where)
+    _require_bounded(value, where)
     computed = _computed_set_id(value, where)
-    del value  # as much memory as what follows: hundreds of megabytes where shards are many
+    del value  # hundreds of megabytes, as much as the validation below takes
     manifest = _validate(data, where)
     if computed != manifest.set_id:
         raise PatchSetError(
             f"{where}: set_id is {manifest.set_id}, but its content gives {computed}: the manifest was edited "
-            "or damaged; get it again from where the set was published"
+            "or damaged; get it again from its source"
         )
     return manifest
 
 
 def _computed_set_id(value: dict[str, Any], where: str) -> str:
-    """The identity of a manifest's value, or of one that is none: what it lacks is told by its types."""
+    """Return the ``set_id`` of a manifest that is not validated yet; "none" if it has no such form."""
     try:
         return set_id(value)
     except PatchSetError as error:
@@ -184,11 +187,11 @@ def _computed_set_id(value: dict[str, Any], where: str) -> str:
 
 
 def _require_entries(value: dict[str, Any], where: str) -> None:
-    """Bound sources and shards, whose entries hold texts and numbers alone."""
+    """Bound the entries of sources and shards, which hold only texts and numbers."""
     for name, most in (("sources", MAX_SOURCES), ("shards", MAX_SHARDS)):
         entries = value.get(name)
         if not isinstance(entries, list):
-            continue  # its type is told later
+            continue  # validation reports the type
         if len(entries) > most:
             raise PatchSetError(f"{where}: {len(entries)} {name}, expected at most {most}")
         for number, entry in enumerate(entries):
@@ -200,24 +203,24 @@ def _require_entries(value: dict[str, Any], where: str) -> None:
                     )
                 nested = next((key for key in part if isinstance(part[key], dict | list) and key != "parquet"), None)
                 if nested is not None:
-                    raise PatchSetError(f"{where}: {name}[{number}]: {nested[:40]!a} is no text and no number")
+                    raise PatchSetError(f"{where}: {name}[{number}]: {nested[:40]!a} is not a text or number")
 
 
-def _require_modest(value: dict[str, Any], where: str) -> None:
-    """Bound what is the writer's own, and all texts but those of shards, which have one form."""
+def _require_bounded(value: dict[str, Any], where: str) -> None:
+    """Bound what a manifest may hold, so that validating it takes bounded memory."""
     _require_entries(value, where)
     own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
     _, letters = measure([item for key, item in value.items() if key != "shards"])
     if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
         raise PatchSetError(
-            f"{where}: {own} values beside sources and shards, and {letters} letters beside shards, expected at most "
-            f"{MAX_OWN_VALUES} and {MAX_LETTERS}"
+            f"{where}: {own} values outside sources and shards, and {letters} letters outside shards, "
+            f"expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}"
         )
 
 
 def _validate(data: bytes | str, where: str) -> Manifest:
     try:
-        # JSON mode: a JSON array is a tuple here, and nothing else is coerced.
+        # JSON mode reads a JSON array as a tuple, and coerces nothing else.
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         raise PatchSetError(f"{where}: {describe(error, Manifest)}") from error

@@ -1,6 +1,6 @@
-"""The Parquet file of a shard: one row per patch, in index order.
+"""Read and create the Parquet table of a shard: one row per patch, in index order.
 
-The six columns here are the contract. Columns after them are the writer's: the parameters it applied.
+The six columns of ``CONTRACT`` come first. Columns after them are the writer's own: the parameters it applied.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from manifests.errors import PatchSetError
 from manifests.format.digest import DIGEST_BYTES
 from manifests.support.counts import counted
 from manifests.support.files import is_plain
-from manifests.untrusted.parquet_limits import Footer, read_footer, require_modest
+from manifests.untrusted.parquet_limits import Footer, read_footer, require_bounded_pages
 
 CONTRACT = pa.schema(
     [
@@ -31,132 +31,129 @@ CONTRACT = pa.schema(
     ]
 )
 MAX_KEY_LETTERS = 10
-_STEP = 4096
+_BATCH_ROWS = 4096
 METADATA_KEY = b"patchset"
 """Key of the Parquet file metadata under which a writer keeps its own JSON record of the shard."""
 
 
-def read_pixel_digests(path: Path, n: int) -> bytes:
-    """The raw pixel digests of the ``n`` patches of a shard, 32 bytes each, in row order.
-
-    Raises:
-        PatchSetError: the file is not Parquet, has another number of rows, or has no such column.
-    """
-    return _read_raw(path, n, ("pixels",))[0]
-
-
-def read_digests(path: Path, n: int) -> tuple[bytes, bytes]:
-    """The raw digests of the encoded bytes and of the pixels of a table of ``n`` rows, 32 bytes each.
-
-    Raises:
-        PatchSetError: the file is not Parquet, has another number of rows, or lacks a column.
-    """
-    encoded, pixels = _read_raw(path, n, ("sha256", "pixels"))
-    return encoded, pixels
-
-
-def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Offset and length in bytes of every patch in the tar beside a table of ``n`` rows: int64 (n,) each.
-
-    Raises:
-        PatchSetError: as ``read_contract``.
-    """
-    offsets, sizes = (column.to_numpy() for column in _contract_columns(path, n, ("offset", "size")))
-    return offsets, sizes
-
-
-def count_rows(path: Path) -> int:
-    """How many rows a table says it has, from its footer.
-
-    Raises:
-        PatchSetError: the file is not Parquet.
-    """
-    with _reading(path) as file:
-        return read_footer(file).rows
-
-
-def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, list[Any]]:
-    """The contract columns ``names`` of a table of ``n`` rows, as lists.
-
-    Raises:
-        PatchSetError: the file is not Parquet, has another number of rows, or a column missing or of another type.
-    """
-    return {name: column.to_pylist() for name, column in read_columns(path, n, names).items()}
+def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
+    """Return a shard's table: the contract columns, the writer's ``parameters``, and its ``record`` as metadata."""
+    columns = {field.name: pa.array(contract[field.name], type=field.type) for field in CONTRACT}
+    columns |= {name: pa.array(values) for name, values in parameters.items()}
+    fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
+    return pa.table(columns, schema=pa.schema(fields, metadata={METADATA_KEY: record}))
 
 
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
-    """As ``read_contract``, in a third of the memory.
+    """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays.
 
     Raises:
-        PatchSetError: as there.
+        PatchSetError: the file is not Parquet, has another number of rows, or a column is missing, has a null or
+            another type. The other readers below raise it in the same cases.
     """
-    return dict(zip(names, _contract_columns(path, n, names), strict=True))
+    with _open_parquet(path) as file:
+        footer = _read_footer(path, file, n)
+        if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
+            found = [name[:40] for name in footer.columns[: len(CONTRACT)]]
+            raise PatchSetError(f"{path}: its columns begin {found}, expected {CONTRACT.names}")
+        if nested := next((name for name in names if name not in footer.flat), None):
+            raise PatchSetError(f"{path}: the column {nested!r} is not one value a row")
+        found_table = _decode(file, footer, names)
+        return {name: _checked(path, CONTRACT.field(name), found_table.column(name)) for name in names}
 
 
-def in_turn(columns: Sequence[pa.Array]) -> Iterator[tuple[Any, ...]]:
-    """The rows of columns, of which some thousand at a time become Python's objects."""
-    for start in range(0, len(columns[0]), _STEP):
-        yield from zip(*(column.slice(start, _STEP).to_pylist() for column in columns), strict=True)
+def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, list[Any]]:
+    """Return what ``read_columns`` returns, as lists, which take three times the memory."""
+    return {name: column.to_pylist() for name, column in read_columns(path, n, names).items()}
+
+
+def read_pixel_digests(path: Path, n: int) -> bytes:
+    """Return the raw pixel digests of the ``n`` patches of a shard, 32 bytes each, in row order."""
+    return raw_digests(read_columns(path, n, ("pixels",))["pixels"])
+
+
+def read_digests(path: Path, n: int) -> tuple[bytes, bytes]:
+    """Return the raw digests of the encoded bytes and of the pixels of ``n`` patches, 32 bytes each, in row order."""
+    columns = read_columns(path, n, ("sha256", "pixels"))
+    return raw_digests(columns["sha256"]), raw_digests(columns["pixels"])
+
+
+def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return offset and length in bytes of each of ``n`` patches in the tar of the shard: int64 (n,) each."""
+    columns = read_columns(path, n, ("offset", "size"))
+    return columns["offset"].to_numpy(), columns["size"].to_numpy()
 
 
 def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """The writer's numeric columns ``names`` of a table of ``n`` rows; None where one is missing, or has no numbers.
+    """Return the writer's numeric columns ``names`` of a table of ``n`` rows; None if one is missing or not numeric.
 
     Raises:
         PatchSetError: the file is not Parquet, or has another number of rows.
     """
-    with _reading(path) as file:
-        footer = _footer_of(path, file, n)
+    with _open_parquet(path) as file:
+        footer = _read_footer(path, file, n)
         if not set(names) <= footer.flat.keys():
             return None
-        table = _columns(file, footer, names)
+        found = _decode(file, footer, names)
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    columns = {name: table.column(name) for name in names}
+    columns = {name: found.column(name) for name in names}
     if any(column.null_count or not any(is_of(column.type) for is_of in numeric) for column in columns.values()):
         return None
     return {name: column.to_pylist() for name, column in columns.items()}
 
 
 def read_metadata(path: Path) -> bytes | None:
-    """The writer's JSON record in a Parquet file, or None when the file is unreadable or has none."""
+    """Return the writer's JSON record in a Parquet file; None if the file is unreadable or has no record."""
     if not path.is_file():
         return None
     try:
-        with _reading(path) as file:
+        with _open_parquet(path) as file:
             return read_footer(file).metadata.get(METADATA_KEY)
     except PatchSetError:
         return None
 
 
-def _footer_of(path: Path, file: BinaryIO, n: int) -> Footer:
+def count_rows(path: Path) -> int:
+    """Return the number of rows in the footer of a table.
+
+    Raises:
+        PatchSetError: the file is not Parquet.
+    """
+    with _open_parquet(path) as file:
+        return read_footer(file).rows
+
+
+def iterate_rows(columns: Sequence[pa.Array]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of columns as Python values, converted in batches to bound memory."""
+    for start in range(0, len(columns[0]), _BATCH_ROWS):
+        yield from zip(*(column.slice(start, _BATCH_ROWS).to_pylist() for column in columns), strict=True)
+
+
+def raw_digests(column: pa.Array) -> bytes:
+    """Return the values of a column of digests, joined."""
+    # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
+    start = column.offset * DIGEST_BYTES
+    values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
+    return values
+
+
+def _read_footer(path: Path, file: BinaryIO, n: int) -> Footer:
     footer = read_footer(file)
-    if footer.rows != n:  # before anything is decoded: a footer may promise billions
+    if footer.rows != n:  # checked before decoding: a footer may claim billions
         raise PatchSetError(f"{path}: {counted(footer.rows, 'row')}, expected {n}")
     return footer
 
 
-def _columns(file: BinaryIO, footer: Footer, names: Sequence[str]) -> pa.Table:
-    """Columns of a table, read by this thread alone: Arrow's own threads now and then abort a process that ends."""
-    require_modest(file, footer, names)
-    # Texts stay with the dictionary they came in: the rows of a small file may all be the same megabyte of text.
+def _decode(file: BinaryIO, footer: Footer, names: Sequence[str]) -> pa.Table:
+    """Decode columns in this thread: Arrow's own threads sometimes abort a process that ends."""
+    require_bounded_pages(file, footer, names)
+    # Keys keep their dictionary: all rows of a small file may be the same megabyte of text.
     reader = pq.ParquetFile(file, pre_buffer=False, read_dictionary=["key"])
     return reader.read(columns=list(names), use_threads=False)
 
 
-def _contract_columns(path: Path, n: int, names: Sequence[str]) -> list[pa.Array]:
-    """The contract columns ``names``, each of its type and none with a null."""
-    with _reading(path) as file:
-        footer = _footer_of(path, file, n)
-        if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
-            found = [name[:40] for name in footer.columns[: len(CONTRACT)]]
-            raise PatchSetError(f"{path}: its columns begin {found}, expected {CONTRACT.names}")
-        if nested := next((name for name in names if name not in footer.flat), None):
-            raise PatchSetError(f"{path}: the column {nested!r} is not one value a row")
-        table = _columns(file, footer, names)
-        return [_checked(path, CONTRACT.field(name), table.column(name)) for name in names]
-
-
 def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array of the type of ``field``, if it has this type, no null and no long key."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         for chunk in column.chunks:
@@ -164,46 +161,25 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
                 raise PatchSetError(f"{path}: the column {field.name!r} has longer texts than a key")
         kind = kind.value_type
     if kind != field.type or column.null_count:
-        raise PatchSetError(f"{path}: the column {field.name!r} is {kind}, expected {field.type}, none null")
+        raise PatchSetError(f"{path}: the column {field.name!r} is {kind}, expected {field.type} without nulls")
     return column.cast(field.type).combine_chunks()
 
 
-def _read_raw(path: Path, n: int, names: Sequence[str]) -> list[bytes]:
-    """The values of columns of digests, one after the other."""
-    return [raw_digests(column) for column in _contract_columns(path, n, names)]
-
-
-def raw_digests(column: pa.Array) -> bytes:
-    """The values of a column of digests, one after the other."""
-    # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
-    start = column.offset * DIGEST_BYTES
-    values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
-    return values
-
-
-def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
-    """A shard's table: the six contract columns, the writer's ``parameters``, and its ``record``."""
-    columns = {field.name: pa.array(contract[field.name], type=field.type) for field in CONTRACT}
-    columns |= {name: pa.array(values) for name, values in parameters.items()}
-    fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
-    return pa.table(columns, schema=pa.schema(fields, metadata={METADATA_KEY: record}))
-
-
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
-    """The open file, for PyArrow, which takes no name that is not UTF-8 and raises all sorts of errors.
+def _open_parquet(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for PyArrow, which takes no name that is not UTF-8, and turn its many errors into one.
 
     Raises:
-        PatchSetError: instead of whatever the block raises over a damaged file.
+        PatchSetError: the path is no regular file, or the block raised an error of a damaged file.
     """
     if os.path.lexists(path) and not is_plain(path):
-        raise PatchSetError(f"{path}: is no regular file, expected one, and no link")
+        raise PatchSetError(f"{path}: expected a regular file, not a folder, link or device")
     try:
         with path.open("rb") as file:
             yield file
-    # A flipped bit in a footer shows as Arrow's errors, text that is no UTF-8, a size that no memory holds.
     except PatchSetError:
         raise
+    # A flipped bit in a footer shows as Arrow's errors, text that is not UTF-8, a size that no memory holds.
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PatchSetError(f"{path}: cannot be read as Parquet: {reason}; rebuild the shard") from error

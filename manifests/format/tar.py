@@ -1,4 +1,4 @@
-"""Canonical USTAR: one byte sequence for given members, which every tar reader accepts.
+"""Write and check canonical USTAR headers: given members have exactly one byte sequence, which all readers accept.
 
 Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
 """
@@ -11,7 +11,7 @@ from manifests.errors import PatchSetError
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-"""End of archive: two zero blocks, and no padding to a larger record."""
+"""End of archive: two zero blocks, without padding to a larger record."""
 
 MAX_MEMBER_BYTES = 8**11 - 1
 MAX_NAME_BYTES = 100
@@ -25,15 +25,15 @@ _CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord
 
 
 def header(name: str, size: int) -> bytes:
-    """The 512-byte header of a regular file: mode 0444, uid, gid and mtime 0, no owner names.
+    """Return the 512-byte header of a regular file of ``size`` bytes: mode 0444, uid, gid and mtime 0, no owner.
 
     Raises:
-        PatchSetError: a name that is not ASCII, is empty or exceeds 100 bytes, or a size beyond 8 GiB.
+        PatchSetError: the name is not 1 to 100 ASCII bytes, or the size exceeds 8 GiB.
     """
     if not name or not name.isascii() or len(name) > MAX_NAME_BYTES:
-        raise PatchSetError(f"tar member {name!r}: a name is 1 to {MAX_NAME_BYTES} ASCII bytes")
+        raise PatchSetError(f"tar member {name!r}: expected a name of 1 to {MAX_NAME_BYTES} ASCII bytes")
     if not 0 <= size <= MAX_MEMBER_BYTES:
-        raise PatchSetError(f"tar member {name!r}: {size} bytes, a member has at most {MAX_MEMBER_BYTES}")
+        raise PatchSetError(f"tar member {name!r}: {size} bytes, expected at most {MAX_MEMBER_BYTES}")
     encoded, octal = name.encode("ascii"), b"%011o\x00" % size
     checksum = _CONSTANT_SUM + sum(encoded) + sum(octal)
     return b"".join(
@@ -42,35 +42,39 @@ def header(name: str, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """The zero bytes that fill a member of ``size`` bytes up to a whole block."""
+    """Return the zero bytes that fill a member of ``size`` bytes up to a whole block."""
     return bytes(-size % BLOCK)
 
 
 def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
-    """Check that a shard is, header by header, the one tar of regular files that these members have, and no other.
+    """Check that a tar holds exactly the members ``names``, each with its canonical header and padding.
 
-    Images are not read. What passes holds no link, device, sparse file, extended header, path or second archive.
+    Headers are read, contents are not. A tar that passes holds no link, device, sparse file, extended header,
+    directory or second archive.
 
     Raises:
-        PatchSetError: a header is not the canonical one of the next name and a size of at most ``max_bytes``, or
-            something else than zero bytes behind a member, or than two zero blocks behind the last.
+        PatchSetError: a header is not the canonical one of the next name and a size of at most ``max_bytes``, a
+            member is not padded with zero bytes, or the tar does not end with two zero blocks.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         at = 0
         for name in names:
             block = file.read(BLOCK)
-            digits = block[124:135]
-            size = int(digits, 8) if _OCTAL.fullmatch(digits) else -1
+            size = int(block[124:135], 8) if _OCTAL.fullmatch(block[124:135]) else -1
             if not 0 <= size <= max_bytes or block != header(name, size):
-                fitting = f"{name} and at most {max_bytes} bytes; get the set again, or complain to who made it"
-                raise PatchSetError(f"{path}: the header at byte {at} is not that of {fitting}")
+                raise PatchSetError(
+                    f"{path}: the header at byte {at} is not that of {name} and at most {max_bytes} bytes; "
+                    "get the set again"
+                )
             at += BLOCK + size
             file.seek(at)
             if (found := file.read(-size % BLOCK)) != padding(size):
-                raise PatchSetError(f"{path}: the padding at byte {at}, behind {name}, is not zero bytes")
+                raise PatchSetError(
+                    f"{path}: the padding at byte {at}, after {name}, is not zero bytes; get the set again"
+                )
             at += len(found)
         if file.read(len(END) + 1) != END:
             raise PatchSetError(
-                f"{path}: after the last member, at byte {at}, stands something else than two zero blocks"
+                f"{path}: after the last member, at byte {at}, expected two zero blocks and the end of the file"
             )

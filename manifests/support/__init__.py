@@ -1,1 +1,1 @@
-"""What both programs share: console, files, processes, validation."""
+"""Console, files, processes and validation of values: what both programs share besides the format."""

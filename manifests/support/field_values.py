@@ -1,4 +1,4 @@
-"""Values of a YAML file as its model wants them: ``1e6`` a count, ``true`` no number, ``~`` a home folder."""
+"""Convert values of a YAML file for a pydantic model: ``1e6`` is a count, ``true`` no number, ``~`` a home folder."""
 
 import types
 import typing
@@ -15,14 +15,14 @@ def _expanded(value: Any) -> Any:
 
 
 HomePath = Annotated[Path, BeforeValidator(_expanded)]
-"""A path of a file, in which ``~`` at the beginning is the user's home folder, and ``~NAME`` another's."""
+"""A path that may begin with ``~`` or ``~USER``, which stands for a home folder."""
 
 
 def read_counts(value: Any, annotation: Any) -> Any:
-    """Return plain values with each whole float turned into an int where ``annotation`` allows an int and no float.
+    """Return plain values with whole floats converted to int where ``annotation`` allows an int and no float.
 
-    ``annotation`` is a pydantic model, or any type of one's fields. A truth value that stands where only a number may
-    becomes its text, which pydantic refuses by the name of its key; it would take ``true`` for 1.
+    ``annotation`` is a pydantic model, or the type of a field. A bool where only a number is allowed becomes a text,
+    which pydantic refuses; it would read ``true`` as 1.
     """
     allowed = _alternatives(annotation)
     if isinstance(value, dict):
@@ -40,7 +40,7 @@ def read_counts(value: Any, annotation: Any) -> Any:
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return what an annotation allows: its union's members, without metadata."""
+    """Return the members of a union, or the annotation itself, without metadata."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _alternatives(arguments[0])
@@ -50,7 +50,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _of_key(key: Any, allowed: tuple[Any, ...]) -> Any:
-    """Return the annotation of a dict's value: of a model's field, or of the values of a dict by free names."""
+    """Return the annotation of the value of ``key`` in a model or dict."""
     models = [each for each in allowed if isinstance(each, type) and issubclass(each, BaseModel)]
     found = [each.model_fields[key].annotation for each in models if key in each.model_fields]
     free = [Any for each in models if key not in each.model_fields and each.model_config.get("extra") == "allow"]

@@ -1,9 +1,8 @@
-"""Files that are whole or absent: written under a temporary name, synced, then renamed."""
+"""Write files atomically (under a temporary name, synced, then renamed), read bounded files, and lock folders."""
 
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import os
 import platform
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 PART_PREFIX = ".patchset-part-"
-"""Every temporary file starts so; a reader ignores them, a writer that holds the folder removes them."""
+"""Prefix of every temporary file. Readers ignore these; a writer that holds the folder's lock removes them."""
 
 
 @contextlib.contextmanager
@@ -21,7 +20,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path``; rename it to ``path`` when the block ends without error.
 
     The bytes reach the disk before the name does, so a crash leaves the old file or the new one. On any
-    error the temporary file is removed and the error goes on.
+    error the temporary file is removed.
     """
     part = path.with_name(f"{part_prefix()}{path.name}")
     try:
@@ -38,13 +37,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_prefix() -> str:
-    """What this process's temporary files begin with: processes of other machines may write into the same folder."""
-    return f"{PART_PREFIX}{_machine()}-{os.getpid()}-"
-
-
-@functools.cache
-def _machine() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    """Return the prefix of this process's temporary files: other machines may write into the same folder."""
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    return f"{PART_PREFIX}{machine}-{os.getpid()}-"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -64,23 +59,23 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove temporary files that a killed writer left; call only while holding the folder."""
+    """Remove temporary files that a killed writer left; call it only while holding the folder's lock."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         part.unlink(missing_ok=True)
 
 
 def name_as_text(name: str) -> str:
-    """Return a file's name as text; bytes in it that are not UTF-8 are written out, such as ``\\xe9``."""
+    """Return a file's name as text, with escapes such as ``\\xe9`` for bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a path is a regular file and no link."""
+    """Return whether a path is a regular file and not a link."""
     return path.is_file() and not path.is_symlink()
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a regular file, or of one that a link leads to.
+    """Return the bytes of a regular file, or of the regular file that a link points to.
 
     Raises:
         OSError: it cannot be read, is larger than ``max_bytes``, or is a pipe or device, which might never end.
@@ -89,7 +84,7 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     if status.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"{status.st_size} bytes, expected at most {max_bytes}", str(path))
     return path.read_bytes()
@@ -97,12 +92,10 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 @contextlib.contextmanager
 def hold_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Keep every other holder out of an existing folder for as long as the block, or this process, lives.
-
-    Holders that are ``shared`` keep only the others out.
+    """Lock an existing folder for the duration of the block. ``shared`` locks exclude only exclusive ones.
 
     Raises:
-        BlockingIOError: somebody else holds it.
+        BlockingIOError: another process holds the lock.
     """
     handle = os.open(folder, os.O_RDONLY)
     if not _held:
@@ -124,16 +117,16 @@ _held: set[int] = set()
 
 
 def _release_in_child() -> None:
-    """A forked process shares its parent's hold, and must not keep it when the parent is killed."""
+    """Close inherited locks, which a forked process would keep after its parent is killed."""
     while _held:
         os.close(_held.pop())
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:
-    """Where writing into ``folder``, or a file of that name, failed, why, and what to do: the start of a line."""
+    """Return the start of an error line about a failed write into ``folder``: the path, the reason, what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{folder}: no space left on the disk; free some"
     path = error.filename2 or error.filename or folder
     if Path(os.fsdecode(path)).name.startswith(PART_PREFIX):
-        path = folder  # nobody asked for the unfinished file under that name
+        path = folder  # users do not know the temporary name
     return f"{path}: {error.strerror or error}; put that right"

@@ -1,11 +1,11 @@
-"""Home folders in paths: ``~`` where no shell replaced it, as in a file or behind ``=``."""
+"""Replace ``~`` in paths where no shell did, as in a file or after ``=``."""
 
 import os
 from pathlib import Path
 
 
 def expand_home(path: str) -> str:
-    """Replace ``~`` or ``~USER`` at the beginning of a path by that home folder; other paths stay as they are.
+    """Return a path with ``~`` or ``~USER`` at its beginning replaced by that home folder.
 
     Raises:
         ValueError: no such home folder is known; the message is one line.
@@ -13,7 +13,7 @@ def expand_home(path: str) -> str:
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser changes other paths too
     if path.startswith("~") and expanded.startswith("~"):
         name = path.partition("/")[0]
-        raise ValueError(f"{path}: no home folder {name} is known here; a file of this name is ./{path}")
+        raise ValueError(f"{path}: no home folder {name} is known; for a file of this name give ./{path}")
     return expanded
 
 

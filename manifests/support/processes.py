@@ -1,7 +1,6 @@
-"""Worker processes: the fork server they come from, who hears signals meanwhile, and that none is left behind.
+"""Start worker processes from a fork server, handle signals meanwhile, and end every worker.
 
-Imports next to nothing, so that the server can be started before anything heavy is imported here. It is no part of
-the format: building and verifying both need it.
+This module imports little, so that the fork server can start before heavy imports of the program.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
 GRACE_SECONDS = 10.0
-"""Longest wait for a pool's processes to end by themselves."""
+"""Longest wait for the processes of a pool to exit before they are killed."""
 
 _FILE_ERRORS = (errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOSYS, errno.ENOTDIR)
 _PR_SET_PDEATHSIG = 1
@@ -32,16 +31,16 @@ _OLD_LIMIT = 32 << 20  # of glibc before 2.35
 
 
 def usable_cores() -> int:
-    """The cores this process may use, where the system says so; else all there are."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def start_server(preload: str) -> ForkServerContext:
-    """The context whose fork server imports module ``preload`` once, and forks clean, single-threaded workers.
+    """Start a fork server that imports module ``preload`` once and forks clean, single-threaded workers.
 
-    Called early, it imports them while this process is busy with its own.
+    Returns its multiprocessing context. Called early, it imports while this process does its own imports.
 
     Raises:
         PatchSetError: the server cannot start.
@@ -49,7 +48,7 @@ def start_server(preload: str) -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     try:
-        resource_tracker.ensure_running()  # it lets SIGINT through again when it starts, so it must start first
+        resource_tracker.ensure_running()  # its start unblocks SIGINT, so it must start first
         with starting_processes():
             forkserver.ensure_running()
     except OSError as error:
@@ -60,10 +59,10 @@ def start_server(preload: str) -> ForkServerContext:
 
 @contextlib.contextmanager
 def explaining_start() -> Iterator[None]:
-    """Tell why a pool's locks, values or processes cannot be made; on Linux, locks and values are files in /dev/shm.
+    """Explain why a pool's locks, values or processes cannot be created. On Linux these are files in /dev/shm.
 
     Raises:
-        PatchSetError: they cannot.
+        PatchSetError: the block raised an OSError.
     """
     try:
         yield
@@ -71,12 +70,12 @@ def explaining_start() -> Iterator[None]:
         reason, remedy = error.strerror or str(error), "put that right,"
         if error.errno in _FILE_ERRORS:
             reason = f"/dev/shm: {reason}"  # noqa: S108 - it is named, not used
-            remedy = "make it writable and leave some room there,"
+            remedy = "make it writable and free some space there,"
         raise PatchSetError(f"worker processes cannot start: {reason}; {remedy} or use --workers 1") from error
 
 
 def end_pool(pool: "ProcessPoolExecutor") -> None:
-    """Start nothing more in a pool, wait for its processes to end, and kill those that have not after a while."""
+    """Cancel what is queued in a pool, wait for its processes to exit, and kill those still alive after a while."""
     processes = list((pool._processes or {}).values())  # Python 3.14 has kill_workers for it
     pool.shutdown(wait=False, cancel_futures=True)
     end = time.monotonic() + GRACE_SECONDS
@@ -88,7 +87,7 @@ def end_pool(pool: "ProcessPoolExecutor") -> None:
 
 @contextlib.contextmanager
 def handling(handler: Any) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM with ``handler`` in the block, where this is the thread that hears them."""
+    """Handle SIGINT and SIGTERM with ``handler`` in the block, if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -102,10 +101,10 @@ def handling(handler: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def starting_processes() -> Iterator[None]:
-    """Start processes that never hear Ctrl-C; one that comes meanwhile is heard here when all have started.
+    """Start processes that ignore Ctrl-C, and raise one that comes meanwhile when all have started.
 
-    Children inherit this thread's signal mask. The mask alone does not keep the signal from this process, where
-    another library's thread may take it, and an exception in the middle would leave half a pool.
+    Children inherit this thread's signal mask. The mask alone is not enough in this process: another library's
+    thread may receive the signal, and an exception in the middle would leave half a pool.
     """
     received: list[int] = []
     with handling(lambda number, frame: received.append(number)):
@@ -119,7 +118,7 @@ def starting_processes() -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """Call in a worker: it ends when its parent does. Without this, workers of a killed parent wait for ever."""
+    """End this worker when its parent ends. Without this, workers of a killed parent wait for ever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -131,7 +130,7 @@ def die_with_parent() -> None:
 
 
 def end_with(parent: int) -> None:
-    """Call in a program that process ``parent`` started: on Linux it gets SIGTERM when that one dies, however."""
+    """Make Linux send this program SIGTERM when the process ``parent``, which started it, dies for any reason."""
     with contextlib.suppress(OSError, AttributeError):  # other systems have no such call
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before
@@ -139,11 +138,11 @@ def end_with(parent: int) -> None:
 
 
 def keep_freed_memory(limit: int) -> None:
-    """Let the C library keep up to ``limit`` bytes that this process frees, instead of giving them back at once.
+    """Let the C library keep up to ``limit`` bytes that this process frees, instead of returning them at once.
 
-    Large arrays made again and again would else be faulted in page by page each time.
+    Otherwise large arrays that are created repeatedly are faulted in page by page each time.
     """
-    with contextlib.suppress(OSError, AttributeError):  # the GNU C library's; others have no such call
+    with contextlib.suppress(OSError, AttributeError):  # only the GNU C library has this call
         mallopt = ctypes.CDLL(None).mallopt
         if not mallopt(_M_MMAP_THRESHOLD, limit):
             mallopt(_M_MMAP_THRESHOLD, min(limit, _OLD_LIMIT))

@@ -1,7 +1,6 @@
-"""Names of files and folders that operating systems, file servers and notebooks leave in any folder by themselves.
+"""Recognize files and folders that operating systems, file servers and notebooks create in any folder.
 
-No user chose to put them there, so they neither occupy a folder nor belong to a set, and no image is looked for in
-them.
+A folder with only these counts as empty. They belong to no set, and no image is searched in them.
 """
 
 import re
@@ -9,7 +8,7 @@ from pathlib import Path
 
 _NAMES = frozenset(
     {
-        # macOS, and the zip archives it makes
+        # macOS, and its zip archives
         ".ds_store", ".localized", "icon\r", "__macosx", ".spotlight-v100", ".trashes", ".fseventsd",
         ".temporaryitems", ".documentrevisions-v100", ".appledouble", ".appledb", ".appledesktop", ".apdisk",
         ".volumeicon.icns", ".metadata_never_index", ".com.apple.timemachine.donotpresent",
@@ -36,20 +35,19 @@ _PATTERN = re.compile(
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a file or folder of this name (no path) is one that a system makes by itself.
+    """Return whether a system creates files or folders of this name (not a path), in upper or lower case.
 
-    Upper and lower case do not matter.
-    True for ``.DS_Store``, ``._photo.jpg``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``, ``.nfs00a1…``, ``__MACOSX``,
-    ``.ipynb_checkpoints`` and their like. False for other hidden names, such as ``.git``.
+    True for ``.DS_Store``, ``._photo.jpg``, ``Thumbs.db``, ``@eaDir``, ``.nfs00a1…`` and ``.ipynb_checkpoints``.
+    False for other hidden names, such as ``.git``.
     """
     lower = name.lower()
     return lower in _NAMES or _PATTERN.fullmatch(lower) is not None
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, in no order, but for system files.
+    """Return the files and folders in a folder, in no order, except system files.
 
     Raises:
-        OSError: it cannot be read, or is no folder.
+        OSError: it cannot be read, or is not a folder.
     """
     return [path for path in folder.iterdir() if not is_system_file(path.name)]

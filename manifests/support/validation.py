@@ -1,4 +1,4 @@
-"""What is wrong with a value of a file, in one line: key, fault, what was observed."""
+"""Describe a pydantic validation error in one line: key, fault, what was observed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-_REPR = reprlib.Repr()  # a value may be huge: YAML can repeat itself exponentially
+_REPR = reprlib.Repr()  # a value may be huge: YAML aliases can repeat it exponentially
 _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """The most telling fault pydantic found while validating ``model``: unknown keys before missing ones."""
+    """Return the most helpful error found while validating ``model``: unknown keys before missing ones."""
     faults = error.errors(include_url=False)
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     missing = [f["loc"] for f in faults if f["type"] == "missing"]
@@ -35,7 +35,7 @@ def _describe(fault: Any, model: type[BaseModel]) -> str:
     tag = f"{path}.{context.get('discriminator', '').strip(chr(39))}"
     shown = _REPR.repr(fault.get("input"))
     message = " ".join(str(fault["msg"]).split()).replace("valid tuple", "list").replace("valid array", "list")
-    told = {
+    messages = {
         "missing": f"required key {path!r} is missing",
         "union_tag_not_found": f"required key {tag!r} is missing",
         "union_tag_invalid": f"{tag} is {context.get('tag')!r}, expected one of {context.get('expected_tags')}",
@@ -43,7 +43,7 @@ def _describe(fault: Any, model: type[BaseModel]) -> str:
     }
     if fault["type"] == "extra_forbidden":
         return f"unknown key {path!r}; {_nearest(keys, parent)}"
-    return told.get(fault["type"], f"{start}{message}, got {shown}")
+    return messages.get(fault["type"], f"{start}{message}, got {shown}")
 
 
 def _path(keys: list[int | str]) -> str:
@@ -57,9 +57,9 @@ def _nearest(keys: list[int | str], model: type[BaseModel] | None) -> str:
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:
-    """A fault's path as the file's own keys, and the model that holds the last of them.
+    """Return an error's path as keys of the file, and the model that holds the last of them.
 
-    pydantic puts the tag of a union's member into the path; a file has no such key.
+    pydantic inserts the tag of a union's member into the path, which is no key of the file.
     """
     keys: list[int | str] = []
     parent: type[BaseModel] | None = model
@@ -70,7 +70,7 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
             arguments = typing.get_args(current)
             current = arguments[0] if arguments else None
             continue
-        if typing.get_origin(current) is dict:  # names of a file's own, each for a value of one type
+        if typing.get_origin(current) is dict:
             keys.append(part)
             current = typing.get_args(current)[1]
             continue
@@ -87,8 +87,8 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
 
 
 def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[type[BaseModel], frozenset[Any]]]:
-    """The models among what an annotation allows, each with the tags that choose it in a union."""
-    from pydantic import BaseModel, Tag  # noqa: PLC0415 - who parses YAML alone, as --set does, needs no pydantic
+    """Return the models that an annotation allows, each with the tags that select it in a union."""
+    from pydantic import BaseModel, Tag  # noqa: PLC0415 - parsing YAML alone, as --set does, needs no pydantic
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = (field.annotation for field in annotation.model_fields.values())

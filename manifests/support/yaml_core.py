@@ -1,7 +1,7 @@
-"""YAML as version 1.2 reads it (its core schema, https://yaml.org/spec/1.2.2/#103-core-schema), bounded in size.
+"""Read and write YAML 1.2 (core schema, https://yaml.org/spec/1.2.2/#103-core-schema), bounded in size.
 
 PyYAML reads version 1.1, where ``010`` is 8, ``1:30`` is 90, ``yes`` is true and ``1e6`` is a text. Here ``010`` is
-10, ``0o10`` is 8, ``1e6`` is a number, ``true`` and ``false`` are the only truth values, and dates are texts.
+10, ``0o10`` is 8, ``1e6`` is a number, only ``true`` and ``false`` are booleans, and dates are texts.
 """
 
 import re
@@ -18,31 +18,31 @@ _MAX_KEYS = 1000
 _TAG = "tag:yaml.org,2002:"
 _OTHER_TAGS = frozenset(_TAG + name for name in ("binary", "set", "omap", "pairs", "timestamp"))
 
-_SCALARS = (  # the pattern of a whole scalar, and the letters it may begin with
+_SCALARS = (  # type, pattern of a whole scalar, characters it may begin with
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", INTEGER, "-+0123456789"),
     ("float", rf"{DECIMAL}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.0123456789"),
     ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
-    ("merge", r"<<", "<"),  # of version 1.1; groups may share keys by it
+    ("merge", r"<<", "<"),  # of version 1.1: mappings may share keys
 )
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads scalars by ``_SCALARS`` alone."""
+    """Resolves scalars only by ``_SCALARS``."""
 
 
 _Loader.yaml_implicit_resolvers = {}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes each text that a reader of version 1.1 or 1.2 would take for something else."""
+    """Quotes texts that a reader of version 1.1 or 1.2 would read as another type."""
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML text and return its value, made of dict, list, str, int, float, bool and None alone.
+    """Parse a YAML text into dict, list, str, int, float, bool and None.
 
     Raises:
-        ValueError: it is no YAML, or holds a scalar that its own tag refuses; the message is one line.
+        ValueError: it is not YAML, too large, or a scalar does not match its tag; the message is one line.
     """
     if len(text) > _MAX_TEXT or text.count("[") + text.count("{") > _MAX_NODES:
         raise ValueError(f"not YAML: more than {_MAX_TEXT} letters, or nested too deeply")
@@ -53,25 +53,25 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except RecursionError as error:
         raise ValueError("not YAML: nested too deeply") from error
-    # PyYAML's constructors let the errors of int() and dict look-ups through.
+    # PyYAML's constructors do not catch the errors of int() and dict look-ups.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(f"not YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 def dump_yaml(value: Any) -> str:
-    """Write plain values as YAML that ``parse_yaml``, and a reader of YAML 1.1, reads back to equal values."""
+    """Return plain values as YAML that ``parse_yaml`` and readers of YAML 1.1 read back to equal values."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def _require_plain(root: yaml.Node) -> None:
-    """Refuse a key that appears twice, and aliases that refer to themselves or repeat without end."""
+    """Refuse duplicate keys, NUL, tags of other types, and aliases that are circular or expand to too many values."""
     sizes: dict[int, int | None] = {}
 
     def measure(node: yaml.Node) -> int:
         if id(node) in sizes:
             known = sizes[id(node)]
             if known is None:
-                raise ValueError("an alias refers to what it is part of")
+                raise ValueError("an alias refers to a value that contains it")
             return known
         sizes[id(node)] = None
         children = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -89,24 +89,20 @@ def _require_plain(root: yaml.Node) -> None:
             children = [part for pair in children for part in pair]
         total = 1 + sum(measure(child) for child in children)
         if total > _MAX_NODES:
-            raise ValueError(f"more than {_MAX_NODES} values, its aliases written out")
+            raise ValueError(f"more than {_MAX_NODES} values after expanding aliases")
         sizes[id(node)] = total
         return total
 
     measure(root)
 
 
-def _to_float(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
 def _constructor(name: str, pattern: str, convert: Callable[[str], Any]) -> Callable[[yaml.SafeLoader, Any], Any]:
-    """Return a constructor of scalars, which also refuses those that a tag such as ``!!int`` forces on a text."""
+    """Return a constructor of scalars that refuses a text with a wrong tag, such as ``!!int x``."""
 
     def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
         text = str(loader.construct_scalar(node))
         if not re.fullmatch(pattern, text):
-            raise ValueError(f"{text[:60]!r} is no {name}")
+            raise ValueError(f"{text[:60]!r} is not a valid {name}")
         return convert(text)
 
     return construct
@@ -115,7 +111,7 @@ def _constructor(name: str, pattern: str, convert: Callable[[str], Any]) -> Call
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text.lower() == "true",
     "int": to_int,
-    "float": _to_float,
+    "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
 }
 
 for _name, _pattern, _first in _SCALARS:

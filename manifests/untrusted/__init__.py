@@ -1,1 +1,1 @@
-"""Bounds on untrusted bytes, checked before a library decodes them."""
+"""Bound untrusted bytes before a library decodes them: Parquet files and encoded images."""

@@ -1,4 +1,4 @@
-"""Encoded images from anywhere to RGB pixels: one rule for every format that Pillow reads."""
+"""Decode untrusted images in every format that Pillow reads to RGB pixels."""
 
 import contextlib
 import functools
@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from manifests.errors import TORN, PatchSetError
+from manifests.errors import DECODE_ERRORS, PatchSetError
 from manifests.untrusted.jpeg import MAX_SCANS
 
-# Without these lines Pillow prints warnings about large images and damaged metadata on stderr.
+# Pillow would print warnings about large images and damaged metadata to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 1 << 25
-"""Width × height of an image. Decoding and converting takes up to 8 bytes a pixel."""
+"""Width × height of an image. Decoding and converting take up to 8 bytes a pixel."""
 
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 """Pillow runs Ghostscript for EPS, reads WMF on Windows only, and cannot decode the others."""
@@ -35,38 +35,38 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""By EXIF orientation (Exif 2.32, tag 0x0112), the change that turns an image upright."""
+"""The transposition that turns an image upright, by EXIF orientation (Exif 2.32, tag 0x0112)."""
 
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-    """Return Pillow's names of the formats that are read."""
+    """Return Pillow's names of the formats that ``decode_image`` reads."""
     Image.init()
     return tuple(sorted(Image.OPEN.keys() - _NOT_READ))
 
 
 @functools.cache
 def image_suffixes() -> tuple[str, ...]:
-    """Return the file name suffixes of these formats, in lower case with their dots."""
+    """Return the file name suffixes of these formats, in lower case, with dots."""
     formats = {*image_formats(), "MPO"}  # Pillow opens MPO as a kind of JPEG
     return tuple(sorted(suffix for suffix, name in Image.registered_extensions().items() if name in formats))
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file name has the suffix of a format that is read."""
+    """Return whether a file name has one of these suffixes."""
     return name.lower().endswith(image_suffixes())
 
 
 def decode_image(data: bytes, where: str) -> Pixels:
-    """Return the RGB pixels, uint8 (H, W, 3), of an image in any format that Pillow reads.
+    """Return the RGB pixels, uint8 (H, W, 3), of an image.
 
-    EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``; of 16-bit colour
+    EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``; of 16-bit color
     Pillow keeps the high byte. Gray, palette and CMYK images are converted, alpha is dropped, and of several pictures
-    the first is taken.
+    the first is used.
 
     Raises:
-        PatchSetError: the bytes are no whole image, more than ``MAX_PIXELS``, or have no 8 or 16 bits a channel.
-            ``where`` names the image in the message.
+        PatchSetError: the bytes are not a whole image, have more than ``MAX_PIXELS``, or not 8 or 16 bits a channel;
+            ``where`` names the image.
     """
     with open_image(data, where, image_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
@@ -78,8 +78,8 @@ def decode_image(data: bytes, where: str) -> Pixels:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an open image, 1 to 8; 1 where it has none that can be read."""
-    with contextlib.suppress(*TORN):  # a damaged EXIF block does not damage the pixels
+    """Return the EXIF orientation of an open image, 1 to 8; 1 if it has none that can be read."""
+    with contextlib.suppress(*DECODE_ERRORS):  # a damaged EXIF block does not damage the pixels
         value = image.getexif().get(_ORIENTATION, 1)
         return value if isinstance(value, int) and 1 <= value <= 8 else 1
     return 1
@@ -99,10 +99,10 @@ def _rgb(image: Image.Image, image_format: str, where: str) -> Pixels:
 
 @contextlib.contextmanager
 def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Open an image in one of Pillow's ``formats``; its header is read, its pixels when the block asks for them.
+    """Open an image in one of Pillow's ``formats``; its header is read now, its pixels when the block uses them.
 
     Raises:
-        PatchSetError: the bytes are no such image or a damaged one; also in place of what the block raises over it.
+        PatchSetError: the bytes are not such an image, or damaged, also if the block finds this.
     """
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
@@ -116,5 +116,5 @@ def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Im
         raise PatchSetError(f"{where}: too large: {error}".rstrip(".")) from error
     except PatchSetError:
         raise
-    except TORN as error:
+    except DECODE_ERRORS as error:
         raise PatchSetError(f"{where}: not a whole image: {str(error) or type(error).__name__}") from error

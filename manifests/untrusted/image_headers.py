@@ -1,12 +1,12 @@
-"""What an encoded image says of itself, read from its first bytes before any decoder sees it.
+"""Read what an encoded image declares from its first bytes, before a decoder runs.
 
-Sources: PNG (W3C, 2003), section 11.2.2; WebP lossless bitstream (RFC 9649), section 3.4;
-PPM (netpbm, ``ppm(5)``).
+Sources: PNG (W3C, 2003), sections 5.3 and 11.2.2; WebP lossless bitstream (RFC 9649), section 3.4; PPM (netpbm,
+``ppm(5)``).
 """
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from manifests.errors import PatchSetError
 from manifests.untrusted.jpeg import read_jpeg
@@ -15,11 +15,11 @@ _PPM = re.compile(rb"P6\s+(\d{1,5})\s+(\d{1,5})\s+(\d{1,5})\s")
 
 
 def declared_size(data: bytes, image_format: str, where: str) -> tuple[int, int]:
-    """Width and height in pixels that an image of a set declares; ``image_format`` is the manifest's.
+    """Return width and height in pixels that a patch declares; ``image_format`` is the manifest's.
 
     Raises:
-        PatchSetError: it is of another format, damaged at its beginning, or not in RGB of 8 bits a channel, lossless
-            if it is WebP; or it is a JPEG that ``read_jpeg`` refuses.
+        PatchSetError: another format, damage in the header, not RGB of 8 bits a channel, a lossy WebP, or a JPEG
+            that ``read_jpeg`` refuses. ``where`` names the image.
     """
     try:
         return _READERS[image_format](data)
@@ -28,12 +28,21 @@ def declared_size(data: bytes, image_format: str, where: str) -> tuple[int, int]
         raise PatchSetError(f"{where}: not a whole image: no {image_format} as a set holds it: {reason}") from error
 
 
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each chunk of a PNG, and where its content starts and ends; the last may be cut off."""
+    at = 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], at + 8, at + 8 + length
+        at += 12 + length
+
+
 def _png(data: bytes) -> tuple[int, int]:
     if data[:16] != b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR":
         raise ValueError("it does not begin as one")
-    width, height, depth, colours = struct.unpack(">IIBB", data[16:26])
-    if (depth, colours) != (8, 2):
-        raise ValueError(f"{depth} bits of colour type {colours}, expected 8 of type 2, RGB")
+    width, height, depth, color_type = struct.unpack(">IIBB", data[16:26])
+    if (depth, color_type) != (8, 2):
+        raise ValueError(f"{depth} bits of color type {color_type}, expected 8 bits of type 2, RGB")
     return width, height
 
 
@@ -46,7 +55,7 @@ def _webp(data: bytes) -> tuple[int, int]:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise ValueError("it does not begin as one")
     if data[12:16] != b"VP8L" or data[20:21] != b"\x2f":
-        raise ValueError("it is not of one lossless picture")
+        raise ValueError("it is not one lossless picture")
     bits = struct.unpack("<I", data[21:25])[0]
     if bits >> 29:
         raise ValueError("a later version of the format")

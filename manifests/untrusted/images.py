@@ -1,19 +1,19 @@
-"""Encoded images to pixels: the patches of a set, and which images a set may hold as they are."""
+"""Decode the patches of a set, and find out which images a set may hold without encoding them again."""
 
 import zlib
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from manifests.errors import PatchSetError
 from manifests.limits import IMAGE_FORMATS, max_patch_bytes
 from manifests.untrusted.decode import image_formats, open_image, orientation
-from manifests.untrusted.image_headers import declared_size
+from manifests.untrusted.image_headers import declared_size, png_chunks
 from manifests.untrusted.jpeg import variants
 
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
+"""Pillow's names of the formats."""
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row of each pass of an interlaced PNG, and steps to the next (PNG specification, section 8.2)."""
 _PLAIN: dict[str, Callable[[bytes], bool]] = {
@@ -22,16 +22,20 @@ _PLAIN: dict[str, Callable[[bytes], bool]] = {
     "webp": lambda data: data[12:16] == b"VP8L",
     "ppm": lambda data: data[:2] == b"P6" and data.split(maxsplit=4)[3:4] == [b"255"],
 }
-"""By format, whether bytes that Pillow opens as RGB are what a set may hold: PNG of 8 bits, nothing but colours."""
+"""By format, whether a set may hold bytes that Pillow opens as RGB, such as a PNG of 8 bits without transparency."""
 
 
 def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
-    """RGB uint8 pixels (size, size, 3) of a patch as a set must hold it; nothing else is decoded.
+    """Return the RGB uint8 pixels (size, size, 3) of a patch of a set.
 
     Raises:
-        PatchSetError: no whole image, another format or size, not RGB; ``where`` names it.
+        PatchSetError: not a whole image, another format or size, or not RGB; ``where`` names the image.
     """
-    _require_header(data, where, size, image_format)
+    # A decoder takes memory for what an image declares, so this is checked before.
+    if len(data) > max_patch_bytes(size):
+        raise PatchSetError(f"{where}: {len(data)} bytes, expected at most {max_patch_bytes(size)} for {size} px")
+    if (declared := declared_size(data, image_format, where)) != (size, size):
+        raise PatchSetError(f"{where}: the image is {declared[0]}×{declared[1]}, expected {size}×{size}")
     if image_format == "png" and not _has_all_rows(data, size):
         raise PatchSetError(f"{where}: not a whole image: its PNG does not hold {size} rows of pixels")
     if image_format != "jpg":
@@ -44,22 +48,27 @@ def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.N
 
 def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
     with open_image(data, where, (_PILLOW[image_format],)) as image:
-        _require_patch(image, where, size)
+        if image.size != (size, size):
+            raise PatchSetError(f"{where}: the image is {image.width}×{image.height}, expected {size}×{size}")
+        if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
+            raise PatchSetError(
+                f"{where}: the image is {image.mode}, expected one picture in RGB of 8 bits a channel"
+            )
         return np.asarray(image)
 
 
 def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
-    """Return width and height of an image as ``decode_image`` gives it, and its format if a set may hold its bytes.
+    """Return width and height of an image as ``decode_image`` returns it, and its format if a set may hold its bytes.
 
     A set may hold one picture of any size: PNG or PPM in RGB of 8 bits, JPEG in RGB without an orientation to apply
-    and without bytes behind its end, or lossless WebP. Headers are read, no pixel.
+    and without bytes after its end, or lossless WebP. Only headers are read.
 
     Raises:
-        PatchSetError: the bytes are no image that Pillow reads, or a PNG with a damaged chunk, which Pillow accepts;
-            ``where`` names the image.
+        PatchSetError: the bytes are not an image that Pillow reads, or a PNG with a damaged chunk, which Pillow
+            accepts; ``where`` names the image.
     """
     with open_image(data, where, image_formats()) as image:
-        if image.format == "PNG" and not _whole_png(data):
+        if image.format == "PNG" and not _is_whole_png(data):
             raise PatchSetError(f"{where}: not a whole image: a part of the PNG is missing or its checksum is wrong")
         turned = orientation(image)
         size = image.size[::-1] if turned >= 5 and image.format != "TIFF" else image.size  # Pillow turns TIFF itself
@@ -70,50 +79,22 @@ def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | N
 
 
 def _has_all_rows(data: bytes, size: int) -> bool:
-    """Whether a PNG in RGB of 8 bits, ``size`` px a side, holds as many bytes as its rows take.
-
-    Decoders fill what is missing, each in its own way.
-    """
-    packed, at = [], 8
-    while at + 12 <= len(data):
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if kind == b"IDAT":
-            packed.append(data[at + 8 : at + 8 + length])
-        at += 12 + length
+    """Return whether an RGB PNG of 8 bits, ``size`` px a side, holds all its rows: decoders invent missing ones."""
+    packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     passes = _ADAM7 if data[28:29] == b"\1" else ((0, 0, 1, 1),)
     sides = ((-(-(size - x) // dx), -(-(size - y) // dy)) for x, y, dx, dy in passes)
     expected = sum(rows * (1 + 3 * columns) for columns, rows in sides if columns)
     try:
-        return len(zlib.decompressobj().decompress(b"".join(packed), expected + 1)) == expected
+        return len(zlib.decompressobj().decompress(packed, expected + 1)) == expected
     except zlib.error:
         return False
 
 
-def _whole_png(data: bytes) -> bool:
-    """Whether every chunk has its checksum, and the last is the end (PNG specification, section 5)."""
-    at = 8
-    while at + 12 <= len(data):
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        end = at + 8 + length
-        if zlib.crc32(data[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+def _is_whole_png(data: bytes) -> bool:
+    """Return whether every chunk has its checksum, and the last is IEND (PNG specification, section 5)."""
+    for kind, start, end in png_chunks(data):
+        if zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
             return False
         if kind == b"IEND":
             return True
-        at = end + 4
     return False
-
-
-def _require_header(data: bytes, where: str, size: int, image_format: str) -> None:
-    """What can be said before a decoder, which takes memory for what an image declares, is let loose on it."""
-    if len(data) > max_patch_bytes(size):
-        raise PatchSetError(f"{where}: {len(data)} bytes, expected at most {max_patch_bytes(size)} for {size} px")
-    if (found := declared_size(data, image_format, where)) != (size, size):
-        raise PatchSetError(f"{where}: the image is {found[0]}×{found[1]}, expected {size}×{size}")
-
-
-def _require_patch(image: Image.Image, where: str, size: int) -> None:
-    if image.size != (size, size):
-        width, height = image.size
-        raise PatchSetError(f"{where}: the image is {width}×{height}, expected {size}×{size}")
-    if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
-        raise PatchSetError(f"{where}: the image is {image.mode}, expected one picture in RGB of 8 bits a channel")

@@ -161,9 +161,9 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     else:
         found = diff_manifests(read_manifest(a), read_manifest(b))
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found) | {"verdict": found.verdict()}))
+        click.echo(json.dumps(dataclasses.asdict(found) | {"verdict": found.summary()}))
     else:
-        click.echo(found.verdict())
+        click.echo(found.summary())
         for path, left, right in found.keys:
             click.echo(printable(f"  {path}: {left} → {right}"))
         if found.patches and found.patches.first_changed:

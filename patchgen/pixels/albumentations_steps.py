@@ -1,6 +1,6 @@
-"""Albumentations transforms: our exact ones, for any pipeline, and anybody's, as steps of a recipe.
+"""Apply Albumentations transforms as steps of a recipe.
 
-Importing this room imports Albumentations, three seconds' work. A recipe of exact operations never does.
+Importing this module imports Albumentations, which takes three seconds. A recipe without such steps never does.
 """
 
 import inspect
@@ -11,7 +11,7 @@ import warnings
 from difflib import get_close_matches
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import, which would ask the network
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read at import, which would query the network
 
 import albumentations
 import numpy as np
@@ -19,44 +19,17 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from patchgen.errors import PatchgenError
-from patchgen.pixels.color_jitter import OPERATIONS, ColorJitterConfig, Floats, Patch, jitter, sample_jitter
+from patchgen.pixels.color_jitter import Floats, Patch
 from patchgen.pixels.portable_transforms import NamedConfig
-from patchgen.pixels.randomness import DRAWS, generator, to_unit
+from patchgen.pixels.randomness import generator
 
 _LONGEST_RECORDED = 16
 
 
-class ColorJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """torchvision's ColorJitter in exact arithmetic: four operations in random order, clipped after each.
-
-    Hue is turned in the YIQ plane, which keeps luma, instead of in HSV. ``patchgen`` draws the parameters of
-    a whole shard at once with ``sample``; in any other Albumentations pipeline the transform draws its own.
-    """
-
-    def __init__(self, config: ColorJitterConfig) -> None:
-        super().__init__(p=config.p)
-        self.config = config
-
-    def sample(self, draws: Floats) -> dict[str, npt.NDArray[Any]]:
-        """Parameters of n patches from draws in [0, 1) of shape (n, ≥ 6); see ``sample_jitter``."""
-        return sample_jitter(self.config, draws)
-
-    def apply(self, img: Patch, order: int, **params: Any) -> Patch:
-        """Jitter one RGB uint8 patch of shape (H, W, 3) with one patch's parameters from ``sample``."""
-        one = {"order": order, **{name: params[name] for name in OPERATIONS}}
-        return jitter([img], {name: np.array([value]) for name, value in one.items()})[0]
-
-    def get_params(self) -> dict[str, Any]:
-        """One patch's parameters, inside an Albumentations pipeline, which itself decides on ``p``."""
-        raw = self.random_generator.bit_generator.random_raw(DRAWS)
-        columns = self.sample(to_unit(raw)[None])
-        return {name: column[0] for name, column in columns.items() if name != "applied"}
-
-
 class NamedStep:
-    """Applies an Albumentations transform to the patches of one range of indices; a step of ``patches``.
+    """The step of a recipe that applies an Albumentations transform to the patches of one range of indices.
 
-    Each patch seeds the transform's two generators, so its outcome depends on (seed, stream, index) alone.
+    Each patch seeds the transform's two generators, so its result depends only on (seed, stream, index).
     """
 
     def __init__(self, config: NamedConfig, draws: Floats, *, seed: int, stream: int, first_index: int) -> None:
@@ -68,18 +41,18 @@ class NamedStep:
         self._params = np.full(len(draws), None, dtype=object)
 
     def __call__(self, patches: list[Patch], start: int) -> None:
-        """Transform ``patches``, of which the first has number ``start``, in their list."""
+        """Transform ``patches`` in place; the first of them has position ``start`` in the range."""
         for i in np.flatnonzero(self._applied[start : start + len(patches)]).tolist():
-            number = start + i
+            position, index = start + i, self._first_index + start + i
             self._transform.set_random_state(
-                generator(self._seed, self._stream, self._first_index + number),
-                random.Random(int(self._python_seeds[number])),  # noqa: S311 - no secret
+                generator(self._seed, self._stream, index),
+                random.Random(int(self._python_seeds[position])),  # noqa: S311 - no secret
             )
-            patches[i] = _apply(self._transform, patches[i], f"patch {self._first_index + number}")
-            self._params[number] = json.dumps(_plain(self._transform.get_applied_params()))
+            patches[i] = _apply(self._transform, patches[i], f"patch {index}")
+            self._params[position] = json.dumps(_plain(self._transform.get_applied_params()))
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """``applied``, and ``params``: what Albumentations says it drew, as JSON; of large arrays the shape."""
+        """Return ``applied``, and ``params``: what Albumentations drew, as JSON, with large arrays as their shape."""
         return {"applied": self._applied, "params": self._params}
 
 
@@ -87,18 +60,16 @@ def probe(config: NamedConfig, size: int, where: str) -> None:
     """Try a transform on a patch of ``size`` px; ``where`` names it in errors.
 
     Raises:
-        PatchgenError: it fails, or does not keep a patch an RGB uint8 image of its size.
+        PatchgenError: it fails, or its result is not an RGB uint8 image of the same size.
     """
     _apply(_construct(config, where), np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
 
 
 def resolve(config: NamedConfig, where: str) -> NamedConfig:
-    """``config`` with every argument of its transform, the defaults among them.
-
-    ``where`` names it in errors.
+    """Return ``config`` with all arguments of its transform, including defaults; ``where`` names it in errors.
 
     Raises:
-        PatchgenError: no such transform, or an argument it does not take.
+        PatchgenError: no such transform, or an unknown argument.
     """
     transform = _construct(config, where)
     arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
@@ -106,45 +77,45 @@ def resolve(config: NamedConfig, where: str) -> NamedConfig:
     try:
         _construct(whole, where)
     except PatchgenError:
-        return config  # a few transforms do not take back what they say of themselves
+        return config  # a few transforms do not accept the arguments that they report
     return whole
 
 
 def _apply(transform: Any, patch: Patch, which: str) -> Patch:
-    """A transform's result, if it is a patch of the same size.
+    """Return a transform's result.
 
     Raises:
-        PatchgenError: it is not, or the transform fails.
+        PatchgenError: the transform fails, or the result has another shape or type.
     """
     name = type(transform).__name__
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = transform(image=patch)["image"]
-    except Exception as error:  # of a library, over what a recipe asked of it: there is no saying which
+    except Exception as error:  # a library may raise anything over a recipe's arguments
         raise PatchgenError(f"{which}: {name} fails on it: {_line(error)}; leave it out") from error
     if result.shape != patch.shape or result.dtype != patch.dtype:
         raise PatchgenError(
-            f"{which}, uint8 of shape {patch.shape}: {name} makes {result.dtype} of shape {result.shape} of it, "
-            "expected the same; leave it out"
+            f"{which}: {name} returns {result.dtype} of shape {result.shape}, "
+            f"expected uint8 of shape {patch.shape}; leave it out"
         )
     return result
 
 
 def _construct(config: NamedConfig, where: str) -> Any:
-    """The transform, always applied: whether it is, is drawn outside."""
+    """Return the transform with p = 1: ``NamedStep`` draws which patches it is applied to."""
     names = [n for n, c in inspect.getmembers(albumentations, inspect.isclass) if _is_transform(c)]
     if config.name not in names:
-        near = get_close_matches(config.name, [*names, ColorJitter.__name__], n=1)
+        near = get_close_matches(config.name, [*names, "ColorJitter"], n=1)
         hint = f"did you mean {near[0]}?" if near else "see the list in its documentation"
         raise PatchgenError(f"{where}: Albumentations has no transform {config.name!r} of single images; {hint}")
-    with warnings.catch_warnings(record=True) as complaints:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             transform = getattr(albumentations, config.name)(p=1.0, **config.arguments)
         except Exception as error:
             raise PatchgenError(f"{where}: {config.name}: {_line(error)}") from error
-    unknown = [str(w.message) for w in complaints if "not valid for transform" in str(w.message)]
+    unknown = [str(w.message) for w in caught if "not valid for transform" in str(w.message)]
     if unknown:
         raise PatchgenError(f"{where}: {unknown[0]}")
     return transform
@@ -164,7 +135,7 @@ def _line(error: Exception) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A drawn parameter as JSON would hold it; a large array becomes its shape."""
+    """Return a drawn parameter as a JSON value; a large array becomes its shape."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items() if k != "shape"}
     if isinstance(value, np.ndarray) and value.size > _LONGEST_RECORDED:

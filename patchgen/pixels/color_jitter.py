@@ -1,7 +1,8 @@
-"""Colour operations whose every bit is the same on every CPU; ``transforms`` makes Albumentations of them.
+"""Color jitter with the same bits on every CPU: brightness, contrast, saturation and hue in random order.
 
-Albumentations' own ColorJitter goes through HSV and ``addWeighted``, which differ between CPUs. These use
-look-up tables and ``cv2.transform`` with short matrices, which do not.
+The operations are torchvision's, but hue is rotated in the YIQ plane, which keeps luma, instead of in HSV.
+Albumentations' ColorJitter uses HSV and ``addWeighted``, which differ between CPUs. These use look-up tables and
+``cv2.transform`` with short matrices, which do not.
 """
 
 import itertools
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from patchgen.pixels.exact_math import cos_degrees, quantise, sin_degrees
+from patchgen.pixels.exact_math import cos_degrees, quantize, sin_degrees
 from patchgen.pixels.randomness import between
 
 Floats = npt.NDArray[np.float64]
@@ -21,17 +22,18 @@ Patch = npt.NDArray[np.uint8]
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")
 ORDERS = tuple(itertools.permutations(range(4)))
+"""Orders of ``OPERATIONS``; the ``order`` of a patch is an index into it."""
 _FACTOR_BITS = 16
 _MATRIX_BITS = 12
 _RAMP = np.arange(256, dtype=np.float64)
-# ITU-R BT.601 luma, as cv2's RGB→gray, and a quarter turn of the YIQ chroma plane, which keeps luma and grays.
-# A turn by an angle is LUMA + cos·(1 - LUMA) + sin·TURN; positive turns go from red to yellow, as in HSV.
+# ITU-R BT.601 luma, like cv2's RGB→gray, and a rotation of the YIQ chroma plane by 90°, which keeps luma and grays.
+# A rotation by an angle is LUMA + cos·(1 - LUMA) + sin·TURN; positive angles go from red to yellow, as in HSV.
 _LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))
 _TURN = np.array([[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], [-1.24955, 1.04634, 0.20321]])
 
 
 class ColorJitterConfig(BaseModel):
-    """Brightness, contrast and saturation factors from 1 ± value; hue from ± value of a full turn."""
+    """Ranges of the parameters: brightness, contrast and saturation factors 1 ± value; hue ± value of a full turn."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["ColorJitter"]
@@ -43,13 +45,13 @@ class ColorJitterConfig(BaseModel):
 
 
 def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, npt.NDArray[Any]]:
-    """Parameters of n patches from draws in [0, 1) of shape (n, ≥ 6), each an array of shape (n,).
+    """Return parameters of n patches, arrays of shape (n,), from draws in [0, 1) of shape (n, ≥ 6).
 
-    ``applied`` says to which patches; ``order`` is an index into ``ORDERS``; ``hue`` is in turns.
+    ``applied`` says which patches are jittered; ``order`` is an index into ``ORDERS``; ``hue`` is in turns.
     """
     strengths = (config.brightness, config.contrast, config.saturation)
     factors = [
-        quantise(between(draws[:, 2 + k], 1 - strength, 1 + strength), _FACTOR_BITS)
+        quantize(between(draws[:, 2 + k], 1 - strength, 1 + strength), _FACTOR_BITS)
         for k, strength in enumerate(strengths)
     ]
     return {
@@ -58,12 +60,12 @@ def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, npt.NDA
         "brightness": factors[0],
         "contrast": factors[1],
         "saturation": factors[2],
-        "hue": quantise(between(draws[:, 5], -config.hue, config.hue), _FACTOR_BITS),
+        "hue": quantize(between(draws[:, 5], -config.hue, config.hue), _FACTOR_BITS),
     }
 
 
 class Jitter:
-    """Jitters the patches of one range of indices; a step of ``patches``."""
+    """The step of a recipe that jitters the patches of one range of indices."""
 
     name = "ColorJitter"
 
@@ -71,7 +73,7 @@ class Jitter:
         self.sampled = sample_jitter(config, draws)
 
     def __call__(self, patches: list[Patch], start: int) -> None:
-        """Jitter ``patches``, of which the first has number ``start``, in their list."""
+        """Jitter ``patches`` in place; the first of them has position ``start`` in the range."""
         numbers = np.flatnonzero(self.sampled["applied"][start : start + len(patches)])
         chosen = {name: column[start + numbers] for name, column in self.sampled.items()}
         done = jitter([patches[i] for i in numbers], chosen)
@@ -79,21 +81,21 @@ class Jitter:
             patches[i] = patch
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Every sampled parameter, one array a column, ``applied`` among them."""
+        """Return every sampled parameter by name, and ``applied``."""
         return self.sampled
 
 
 def jitter(patches: Sequence[Patch], sampled: dict[str, npt.NDArray[Any]]) -> list[Patch]:
-    """Jitter RGB uint8 patches of shape (H, W, 3), each by its own four operations in its own order.
+    """Return RGB uint8 patches (H, W, 3) after their four operations, each patch in its own order.
 
-    ``sampled`` is what ``sample_jitter`` returns for them; its ``applied`` is not looked at. Patches that take the
-    same operation at the same turn share one computation of its tables and matrices.
+    ``sampled`` is what ``sample_jitter`` returns for them; ``applied`` is ignored. Patches with the same operation at
+    the same position of their order share one computation of its tables or matrices.
     """
     done = list(patches)
     orders = np.array(ORDERS, dtype=np.int64).reshape(-1, len(OPERATIONS))[sampled["order"]]
-    for turn in range(len(OPERATIONS)):
+    for position in range(len(OPERATIONS)):
         for operation, name in enumerate(OPERATIONS):
-            numbers = np.flatnonzero(orders[:, turn] == operation)
+            numbers = np.flatnonzero(orders[:, position] == operation)
             changed = _APPLY[name]([done[i] for i in numbers], sampled[name][numbers])
             for i, patch in zip(numbers, changed, strict=True):
                 done[i] = patch
@@ -101,12 +103,12 @@ def jitter(patches: Sequence[Patch], sampled: dict[str, npt.NDArray[Any]]) -> li
 
 
 def adjust_brightness(patches: list[Patch], factors: Floats) -> list[Patch]:
-    """Every value times its patch's factor, rounded and clipped."""
+    """Multiply every value by its patch's factor; round and clip."""
     return _look_up(patches, _RAMP * factors[:, None])
 
 
 def adjust_contrast(patches: list[Patch], factors: Floats) -> list[Patch]:
-    """Every value's distance from its patch's mean luma times the patch's factor, rounded and clipped."""
+    """Multiply every value's distance from the patch's mean luma by the patch's factor; round and clip."""
     sums = [cv2.sumElems(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY))[0] for patch in patches]  # whole numbers
     pixels = patches[0].shape[0] * patches[0].shape[1] if patches else 1
     means = np.floor((2 * np.array(sums) + pixels) / (2 * pixels))[:, None]
@@ -114,12 +116,12 @@ def adjust_contrast(patches: list[Patch], factors: Floats) -> list[Patch]:
 
 
 def adjust_saturation(patches: list[Patch], factors: Floats) -> list[Patch]:
-    """Every pixel's distance from its own luma times its patch's factor, rounded and clipped."""
+    """Multiply every pixel's distance from its own luma by its patch's factor; round and clip."""
     return _transform(patches, _LUMA + factors[:, None, None] * (np.eye(3) - _LUMA))
 
 
 def adjust_hue(patches: list[Patch], turns: Floats) -> list[Patch]:
-    """Every pixel's chroma turned by its patch's ``turns`` of a circle, |turns| ≤ 0.5, luma kept, clipped."""
+    """Rotate every pixel's chroma by its patch's ``turns`` of a circle, |turns| ≤ 0.5, keeping luma; clip."""
     angle = 360.0 * turns[:, None, None]
     return _transform(patches, _LUMA + cos_degrees(angle) * (np.eye(3) - _LUMA) + sin_degrees(angle) * _TURN)
 
@@ -138,6 +140,6 @@ def _look_up(patches: list[Patch], values: Floats) -> list[Patch]:
 
 
 def _transform(patches: list[Patch], matrices: Floats) -> list[Patch]:
-    """Colour matrices in steps of 2**-12: every product and sum is exact in float32."""
-    exact = quantise(matrices, _MATRIX_BITS).astype(np.float32)
+    """Apply color matrices, rounded to steps of 2**-12, so that every product and sum is exact in float32."""
+    exact = quantize(matrices, _MATRIX_BITS).astype(np.float32)
     return [cv2.transform(patch, matrix) for patch, matrix in zip(patches, exact, strict=True)]

@@ -1,7 +1,7 @@
-"""Patches to bytes. Each encoder is a factory that returns a pure function, and owns its parameters."""
+"""Encode patches as PNG, JPEG, WebP or PPM."""
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -17,9 +17,9 @@ class _Config(BaseModel):
 
 
 class Png(_Config):
-    """Lossless. ``compression`` is zlib's level; ``filter`` and ``strategy`` are libpng's and zlib's.
+    """Lossless PNG. ``compression`` is zlib's level; ``filter`` and ``strategy`` are libpng's and zlib's.
 
-    Of the strategies at level 1, Huffman codes alone behind the Paeth filter are the fastest, and no larger.
+    At level 1, the strategy "huffman" with the Paeth filter is the fastest, and its files are not larger.
     """
 
     format: Literal["png"]
@@ -29,7 +29,7 @@ class Png(_Config):
 
 
 class Jpg(_Config):
-    """Lossy. ``subsampling`` is that of the chroma planes."""
+    """Lossy JPEG. ``subsampling`` is that of the chroma planes."""
 
     format: Literal["jpg"]
     quality: Annotated[int, Field(ge=1, le=100)] = 75
@@ -43,7 +43,7 @@ class Webp(_Config):
 
 
 class Ppm(_Config):
-    """Raw pixels behind a short header (binary PPM, "P6"); at 32 px hardly larger than PNG, and far faster."""
+    """Raw pixels after a short header (binary PPM, "P6"); at 32 px hardly larger than PNG, and much faster."""
 
     format: Literal["ppm"]
 
@@ -73,14 +73,14 @@ _PNG_STRATEGY = {
 
 
 def default_encoding(image_format: str) -> Png | Jpg | Webp | Ppm:
-    """The encoding of a format with its default parameters."""
+    """Return the encoding of a format with its default parameters."""
     return TypeAdapter(EncodingConfig).validate_python({"format": image_format})
 
 
 def make_encoder(config: Png | Jpg | Webp | Ppm) -> Encoder:
-    """A function from an RGB uint8 patch (H, W, 3) to its encoded bytes."""
+    """Return a function from an RGB uint8 patch (H, W, 3) to its encoded bytes."""
     if isinstance(config, Ppm):
-        return _encode_ppm
+        return lambda patch: b"P6\n%d %d\n255\n" % patch.shape[1::-1] + patch.tobytes()
     extension, options = f".{config.format}", _options(config)
 
     def encode(patch: Patch) -> bytes:
@@ -92,26 +92,19 @@ def make_encoder(config: Png | Jpg | Webp | Ppm) -> Encoder:
     return encode
 
 
-def _encode_ppm(patch: Patch) -> bytes:
-    height, width, _ = patch.shape
-    return b"P6\n%d %d\n255\n" % (width, height) + patch.tobytes()
-
-
-def _options(config: Any) -> Sequence[int]:
+def _options(config: Png | Jpg | Webp) -> list[int]:
+    """Return the parameters of an encoding as OpenCV takes them: pairs of a key and a value."""
     match config:
         case Png():
-            return [
-                cv2.IMWRITE_PNG_COMPRESSION,
-                config.compression,
-                cv2.IMWRITE_PNG_FILTER,
-                _PNG_FILTER[config.filter],
-                cv2.IMWRITE_PNG_STRATEGY,
-                _PNG_STRATEGY[config.strategy],
-            ]
+            filter_, strategy = _PNG_FILTER[config.filter], _PNG_STRATEGY[config.strategy]
+            options = {
+                cv2.IMWRITE_PNG_COMPRESSION: config.compression,
+                cv2.IMWRITE_PNG_FILTER: filter_,
+                cv2.IMWRITE_PNG_STRATEGY: strategy,
+            }
         case Jpg():
             factor = _SUBSAMPLING[config.subsampling]
-            return [cv2.IMWRITE_JPEG_QUALITY, config.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+            options = {cv2.IMWRITE_JPEG_QUALITY: config.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR: factor}
         case Webp():
-            return [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100 means lossless
-        case _:
-            raise TypeError(f"no options for {config!r}")
+            options = {cv2.IMWRITE_WEBP_QUALITY: 101}  # above 100 means lossless
+    return [number for pair in options.items() for number in pair]

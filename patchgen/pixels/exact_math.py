@@ -1,7 +1,7 @@
-"""Elementary functions with the same bits on every IEEE-754 machine.
+"""Compute elementary functions with the same bits on every IEEE-754 machine.
 
 ``np.sin`` and ``np.exp`` differ by an ulp between CPUs. These use only addition, multiplication and
-division of float64 arrays, each of which IEEE-754 rounds in one way, and NumPy never fuses across calls.
+division of float64 arrays, which IEEE-754 rounds in one way, and which NumPy does not fuse across calls.
 """
 
 import math
@@ -25,19 +25,19 @@ def _horner(coefficients: list[float], x: Floats) -> Floats:
 
 
 def sin_degrees(angle: Floats) -> Floats:
-    """Sine of angles in degrees, |angle| ≤ 180, within 1e-13."""
+    """Return the sine of angles in degrees, |angle| ≤ 180, within 1e-13."""
     x = angle * _RADIANS_PER_DEGREE
     return x * _horner(_SIN, x * x)
 
 
 def cos_degrees(angle: Floats) -> Floats:
-    """Cosine of angles in degrees, |angle| ≤ 180, within 1e-13."""
+    """Return the cosine of angles in degrees, |angle| ≤ 180, within 1e-13."""
     x = angle * _RADIANS_PER_DEGREE
     return _horner(_COS, x * x)
 
 
 def exp(x: Floats) -> Floats:
-    """e to the x, |x| ≤ 8, within a relative 1e-12."""
+    """Return e to the x, |x| ≤ 8, within a relative 1e-12."""
     result = _horner(_EXP, x / 8.0)
     for _ in range(3):
         result = result * result
@@ -45,10 +45,10 @@ def exp(x: Floats) -> Floats:
 
 
 def floor_log2(x: Floats) -> npt.NDArray[np.int64]:
-    """Largest integer k with 2**k ≤ x, for x > 0; exact, where a rounded logarithm is not."""
+    """Return the largest integer k with 2**k ≤ x, for x > 0; exact, unlike a rounded logarithm."""
     return np.frexp(x)[1].astype(np.int64) - 1
 
 
-def quantise(x: Floats, bits: int) -> Floats:
-    """``x`` rounded to a multiple of 2**-bits, halves to even."""
+def quantize(x: Floats, bits: int) -> Floats:
+    """Return ``x`` rounded to a multiple of 2**-bits, halves to even."""
     return np.rint(x * 2.0**bits) * 2.0**-bits

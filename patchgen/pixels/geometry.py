@@ -1,9 +1,8 @@
-"""Where in the photo a patch lies: crop, resize, rotation, shear and centre crop as one affine warp.
+"""Draw where in a photo patches lie: crop, resize, rotation, shear and center crop as one affine map.
 
 The reference (Asano & Saeed 2023, arXiv 2112.00725, and its code) crops a square of half the short side,
-takes a random resized crop of that at √2 × size, applies a random affine map and crops the centre. All are
-affine, so one map leads from a pixel of the patch to a place in the photo, read once from an image pyramid.
-``warp`` does the reading.
+takes a random resized crop of that at √2 × size, applies a random affine map and crops the center. All are
+affine, so one map leads from a pixel of the patch to a position in the photo. ``warp`` reads the pixels there.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from patchgen.errors import PatchgenError
-from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantise, sin_degrees
+from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantize, sin_degrees
 from patchgen.pixels.pyramid import Pyramid, build_pyramid
 from patchgen.pixels.randomness import between
 
@@ -28,10 +27,10 @@ _DRAW_CROP, _DRAW_ANGLE, _DRAW_SHEAR, _DRAW_INNER, _DRAW_SHAPE = 0, 2, 3, 4, 6
 _DRAW_SOURCE, _DRAW_HFLIP, _DRAW_VFLIP = 26, 27, 28
 
 _ENLARGES_BELOW = 0.66
-"""Scale under which a patch may want the enlarged level: its number, 4 · log2(scale) rounded, is below -2."""
+"""Scale below which a patch may use the enlarged level: 4 · log2(scale), rounded, is below -2."""
 
 _BYTES_A_PIXEL = 16
-"""Of a photo, in memory: three each for the levels (3.4 × the photo), two copies while the first is made."""
+"""Memory that a photo takes: 3 bytes for each pixel of the levels (3.4 × the photo), and two copies meanwhile."""
 
 POSITION_BITS = 10
 MATRIX_BITS = 24
@@ -39,7 +38,7 @@ OFFSET_BITS = 12
 
 
 class Geometry(BaseModel):
-    """Ranges from which each patch's place is drawn, uniformly unless said otherwise."""
+    """Ranges from which the placement of each patch is drawn, uniformly unless stated otherwise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     crop: Annotated[float, Field(gt=0, le=1, description="side of the first square, × the short side")]
@@ -63,13 +62,13 @@ class Geometry(BaseModel):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placements:
-    """The places of n patches. Lengths in photo pixels, angles in degrees, each array of shape (n,).
+    """Where n patches lie. Lengths are in photo pixels, angles in degrees, arrays of shape (n,) if not stated.
 
     ``source`` is the photo's number. ``x``, ``y`` are the left and top edge of the crop; pixel i covers
-    [i, i + 1). ``level`` is the position in the pyramid's levels that is read, ``number`` that level's number.
+    [i, i + 1). ``level`` is the pyramid level that is read, ``level_index`` its index in ``Pyramid.levels``.
     ``matrix`` (n, 2, 3) maps a patch's pixel (column, row, 1) to pixel indices of the level; ``ratio`` (n, 2) is
-    a level's size / the photo's, across and down. ``polygon`` (n, 4, 2) is the crop's outline in the patch, in
-    pixel indices; ``clipped`` says whether a part of the patch lies outside it.
+    the level's width and height divided by the photo's. ``polygon`` (n, 4, 2) is the crop's outline in pixel indices
+    of the patch; ``clipped`` says whether a part of the patch lies outside it.
     """
 
     source: npt.NDArray[np.int64]
@@ -82,33 +81,24 @@ class Placements:
     hflip: npt.NDArray[np.bool_]
     vflip: npt.NDArray[np.bool_]
     level: npt.NDArray[np.int64]
-    number: npt.NDArray[np.int64]
+    level_index: npt.NDArray[np.int64]
     ratio: Floats
     matrix: Floats
     polygon: Floats
     clipped: npt.NDArray[np.bool_]
 
     def columns(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The applied parameters, by the names they have in a shard's table."""
-        return {
-            "source": self.source,
-            "crop_x": self.x,
-            "crop_y": self.y,
-            "crop_width": self.width,
-            "crop_height": self.height,
-            "rotation": self.rotation,
-            "shear": self.shear,
-            "hflip": self.hflip,
-            "vflip": self.vflip,
-            "level": self.number,
-        }
+        """Return the applied parameters by the names of their columns in a shard's table."""
+        crop = {"crop_x": self.x, "crop_y": self.y, "crop_width": self.width, "crop_height": self.height}
+        same = ("rotation", "shear", "hflip", "vflip", "level")
+        return {"source": self.source, **crop, **{name: getattr(self, name) for name in same}}
 
 
 def build_pyramids(geometry: Geometry, size: int, photos: Sequence[npt.NDArray[np.uint8]]) -> tuple[Pyramid, ...]:
-    """The pyramids of ``photos`` with the levels that patches of ``size`` px may read.
+    """Return the pyramids of ``photos`` with the levels that patches of ``size`` px may read.
 
     Raises:
-        PatchgenError: there is too little memory for them.
+        PatchgenError: there is too little memory.
     """
     pyramids = []
     for photo in photos:
@@ -128,9 +118,9 @@ def build_pyramids(geometry: Geometry, size: int, photos: Sequence[npt.NDArray[n
 
 
 def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Floats) -> Placements:
-    """Places for patches of ``size`` px from their draws, shape (n, ≥ 29) in [0, 1).
+    """Return placements of patches of ``size`` px from their draws, shape (n, ≥ 29) in [0, 1).
 
-    With several photos each patch comes from one of them, all equally likely.
+    The photo of each patch is drawn uniformly from all photos.
     """
     source = np.floor(draws[:, _DRAW_SOURCE] * len(pyramids)).astype(np.int64)
     photo_width, photo_height = np.array([(p.width, p.height) for p in pyramids])[source].T
@@ -138,14 +128,14 @@ def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Flo
     left = np.floor(draws[:, _DRAW_CROP] * (photo_width - outer + 1))
     top = np.floor(draws[:, _DRAW_CROP + 1] * (photo_height - outer + 1))
     width, height = _shapes(geometry, outer, draws)
-    x = quantise(left + draws[:, _DRAW_INNER] * (outer - width), POSITION_BITS)
-    y = quantise(top + draws[:, _DRAW_INNER + 1] * (outer - height), POSITION_BITS)
-    rotation = quantise(between(draws[:, _DRAW_ANGLE], -geometry.rotation, geometry.rotation), POSITION_BITS)
-    shear = quantise(between(draws[:, _DRAW_SHEAR], -geometry.shear, geometry.shear), POSITION_BITS)
+    x = quantize(left + draws[:, _DRAW_INNER] * (outer - width), POSITION_BITS)
+    y = quantize(top + draws[:, _DRAW_INNER + 1] * (outer - height), POSITION_BITS)
+    rotation = quantize(between(draws[:, _DRAW_ANGLE], -geometry.rotation, geometry.rotation), POSITION_BITS)
+    shear = quantize(between(draws[:, _DRAW_SHEAR], -geometry.shear, geometry.shear), POSITION_BITS)
     hflip, vflip = draws[:, _DRAW_HFLIP] < geometry.hflip, draws[:, _DRAW_VFLIP] < geometry.vflip
 
     side = math.floor(geometry.oversize * size)
-    level, number, ratio = _levels(pyramids, source, width * height / (side * side))
+    level, level_index, ratio = _levels(pyramids, source, width * height / (side * side))
     forward = _affine(rotation, shear, hflip, vflip)
     # A warp reads backwards, so it needs the inverse; the determinant is 1 or, mirrored once, -1.
     determinant = np.where(hflip ^ vflip, -1.0, 1.0)[:, None]
@@ -162,7 +152,7 @@ def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Flo
         hflip=hflip,
         vflip=vflip,
         level=level,
-        number=number,
+        level_index=level_index,
         ratio=ratio,
         matrix=_matrices(inverse, np.stack([x, y, width, height], axis=1), size, side, ratio),
         polygon=polygon,
@@ -173,21 +163,21 @@ def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Flo
 def _levels(
     pyramids: Sequence[Pyramid], source: npt.NDArray[np.int64], area: Floats
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
-    """Position, number and ratios of the level nearest to each patch's scale, the square root of ``area``."""
-    # The level's number is 4 · log2(scale), rounded: the whole part of log2(area² · √2), with no rounded logarithm.
-    wanted = floor_log2(area * area * math.sqrt(2.0))
-    level, number, ratio = np.empty_like(source), np.empty_like(source), np.empty((len(source), 2))
+    """Return level, its index and its ratios for each patch: nearest to its scale, the square root of ``area``."""
+    # The level is 4 · log2(scale), rounded: the whole part of log2(area² · √2), without a rounded logarithm.
+    ideal = floor_log2(area * area * math.sqrt(2.0))
+    level, index, ratio = np.empty_like(source), np.empty_like(source), np.empty((len(source), 2))
     for k, pyramid in enumerate(pyramids):
-        here = source == k
-        level[here] = pyramid.nearest(wanted[here])
-        number[here] = np.array(pyramid.numbers)[level[here]]
-        sizes = np.array([image.shape[1::-1] for image in pyramid.levels], dtype=np.float64)
-        ratio[here] = (sizes / (pyramid.width, pyramid.height))[level[here]]
-    return level, number, ratio
+        chosen = source == k
+        index[chosen] = pyramid.nearest(ideal[chosen])
+        level[chosen] = np.array(pyramid.numbers)[index[chosen]]
+        extents = np.array([image.shape[1::-1] for image in pyramid.levels], dtype=np.float64)
+        ratio[chosen] = (extents / (pyramid.width, pyramid.height))[index[chosen]]
+    return level, index, ratio
 
 
 def _affine(rotation: Floats, shear: Floats, hflip: npt.NDArray[np.bool_], vflip: npt.NDArray[np.bool_]) -> Floats:
-    """The map (n, 4), row by row, that shears, turns and then mirrors the resized crop about its centre.
+    """Return the maps (n, 4), row by row, that shear, rotate and then mirror the resized crop about its center.
 
     M = diag(±1, ±1) · R(rotation) · [[1, -tan(shear)], [0, 1]].
     """
@@ -199,11 +189,11 @@ def _affine(rotation: Floats, shear: Floats, hflip: npt.NDArray[np.bool_], vflip
 
 
 def _shapes(geometry: Geometry, outer: Floats, draws: Floats) -> tuple[Floats, Floats]:
-    """Width and height of the second crop: the first of ten tries that fits, else the tenth, cut to fit."""
+    """Return width and height of the second crop: the first of ten attempts that fits, else the tenth, clipped."""
     shapes = draws[:, _DRAW_SHAPE : _DRAW_SHAPE + 2 * _ATTEMPTS]
     area = between(shapes[:, :_ATTEMPTS], *geometry.area) * (outer * outer)[:, None]
     log_low, log_high = math.log(geometry.aspect[0]), math.log(geometry.aspect[1])
-    # math.log may differ by an ulp between C libraries; 2**-40 is far above that, far below a pixel.
+    # math.log may differ by an ulp between C libraries; 2**-40 is much larger than that, and much less than a pixel.
     low, high = (round(value * 2**40) / 2**40 for value in (log_low, log_high))
     aspect = exp(between(shapes[:, _ATTEMPTS:], low, high))
     widths, heights = np.sqrt(area * aspect), np.sqrt(area / aspect)
@@ -213,29 +203,29 @@ def _shapes(geometry: Geometry, outer: Floats, draws: Floats) -> tuple[Floats, F
     rows = np.arange(len(chosen))
     smallest = 2.0**-POSITION_BITS
     return (
-        np.clip(quantise(widths[rows, chosen], POSITION_BITS), smallest, outer),
-        np.clip(quantise(heights[rows, chosen], POSITION_BITS), smallest, outer),
+        np.clip(quantize(widths[rows, chosen], POSITION_BITS), smallest, outer),
+        np.clip(quantize(heights[rows, chosen], POSITION_BITS), smallest, outer),
     )
 
 
 def _matrices(inverse: Floats, crop: Floats, size: int, side: int, ratio: Floats) -> Floats:
-    """Maps (n, 2, 3) from patch pixel indices to pixel indices of each patch's pyramid level.
+    """Return maps (n, 2, 3) from patch pixel indices to pixel indices of each patch's pyramid level.
 
-    Pixel i covers [i, i + 1) in every level, so its centre is at i + 0.5. The entries are short binary fractions:
+    Pixel i covers [i, i + 1) in every level, so its center is at i + 0.5. The entries are short binary fractions:
     their products with pixel indices are exact, fused or not.
     """
     scale = crop[:, 2:] / side * ratio
-    linear = quantise(inverse * np.repeat(scale, 2, axis=1), MATRIX_BITS)
+    linear = quantize(inverse * np.repeat(scale, 2, axis=1), MATRIX_BITS)
     middle = (size - 1) / 2
-    centre = (crop[:, :2] + crop[:, 2:] / 2) * ratio - 0.5
-    offset_x = quantise(centre[:, 0] - (linear[:, 0] + linear[:, 1]) * middle, OFFSET_BITS)
-    offset_y = quantise(centre[:, 1] - (linear[:, 2] + linear[:, 3]) * middle, OFFSET_BITS)
+    center = (crop[:, :2] + crop[:, 2:] / 2) * ratio - 0.5
+    offset_x = quantize(center[:, 0] - (linear[:, 0] + linear[:, 1]) * middle, OFFSET_BITS)
+    offset_y = quantize(center[:, 1] - (linear[:, 2] + linear[:, 3]) * middle, OFFSET_BITS)
     rows = [linear[:, 0], linear[:, 1], offset_x, linear[:, 2], linear[:, 3], offset_y]
     return np.stack(rows, axis=1).reshape(-1, 2, 3)
 
 
 def _outlines(forward: Floats, inverse: Floats, size: int, side: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """The resized crop's outline in patch pixel indices (n, 4, 2), and whether a patch reaches beyond it."""
+    """Return the resized crop's outline in patch pixel indices (n, 4, 2), and whether a patch extends beyond it."""
     middle = (size - 1) / 2
     reach = (np.abs(inverse[:, 0::2]) + np.abs(inverse[:, 1::2])) * middle
     clipped: npt.NDArray[np.bool_] = np.any(reach > side / 2 - 0.5, axis=1)

@@ -1,7 +1,4 @@
-"""Albumentations transforms named in a recipe: their configuration, and which of them are exact.
-
-Nothing here imports Albumentations; ``transforms`` does.
-"""
+"""Configure Albumentations transforms of a recipe, and list the exact ones, without importing Albumentations."""
 
 from typing import Annotated, Any
 
@@ -9,13 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PORTABLE = frozenset({"HorizontalFlip", "InvertImg", "Posterize", "Solarize", "ToGray", "Transpose", "VerticalFlip"})
 """Transforms that only move bytes, look them up or weigh them in integers. Tests build with each of them at every
-dispatch level of the CPU; any other name makes a recipe ``fast``: the same bytes are not promised elsewhere."""
-
-
+dispatch level of the CPU. Any other name makes a recipe ``fast``: other machines may give other bytes."""
 NOT_TAKEN = frozenset(
     {"FDA", "HistogramMatching", "Mosaic", "OverlayElements", "PixelDistributionAdaptation", "TextImage"}
 )
-"""Transforms that read other images or fonts, by names that whoever wrote a recipe or manifest chooses."""
+"""Transforms that read other images or fonts, whose names an untrusted recipe or manifest could choose."""
 
 
 class NamedConfig(BaseModel):
@@ -29,10 +24,10 @@ class NamedConfig(BaseModel):
     @classmethod
     def _taken(cls, name: str) -> str:
         if name in NOT_TAKEN:
-            raise ValueError(f"{name} reads files besides the photos, so no recipe may have it; leave it out")
+            raise ValueError(f"{name} reads files besides the photos, which a recipe must not; leave it out")
         return name
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The transform's own arguments."""
+        """Return the transform's own arguments."""
         return self.model_extra or {}

@@ -1,8 +1,8 @@
-"""A photo at many resolutions, four to the octave, so that a warp never shrinks or enlarges by much.
+"""Build a photo at many resolutions, four per octave, so that a warp never scales by much.
 
-Each level is filtered as Pillow's antialiased bicubic resize does it, which is what the reference pipeline
-resizes its crops with; a bilinear warp from the nearest level then is as sharp as that pipeline, at every scale.
-Weights are whole multiples of 2**-14, so that every product and sum below is exact in float32, in any order.
+Each level is filtered like Pillow's antialiased bicubic resize, with which the reference pipeline resizes its
+crops; a bilinear warp from the nearest level is as sharp as that pipeline at every scale.
+Weights are multiples of 2**-14, so that every product and sum below is exact in float32, in any order.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 STEPS = 4
-"""Levels an octave."""
+"""Levels per octave."""
 _ROOTS = (1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429)
 _SMALLEST = 8
-"""Pixels of the shorter side at which a pyramid ends."""
+"""Pixels of the shorter side of the last level, at least."""
 _ENLARGED = -STEPS
 _LARGEST_TO_ENLARGE = 1 << 23
 """Pixels above which a photo gets no enlarged level, which would take four times its memory."""
@@ -33,9 +33,10 @@ _BLOCK = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pyramid:
-    """``levels[i]``, RGB uint8 (H, W, 3), is the photo shrunk by 2**(``numbers[i]`` / 4) or so, in both directions.
+    """A photo at many resolutions: level ``numbers[i]`` is ``levels[i]``, RGB uint8 (H, W, 3).
 
-    Where patches enlarge a photo of at most 8 megapixels, there is a level -4 too, twice its size.
+    Level k is the photo shrunk by about 2**(k / 4), so level 0 is the photo. Level -4, twice as large, exists if
+    patches enlarge a photo of at most 8 megapixels.
     """
 
     levels: tuple[Pixels, ...]
@@ -43,30 +44,30 @@ class Pyramid:
 
     @cached_property
     def photo(self) -> Pixels:
-        """The photo itself, level 0."""
+        """Return the photo itself, level 0."""
         return self.levels[self.numbers.index(0)]
 
     @property
     def width(self) -> int:
-        """Width of the photo in pixels."""
+        """Return the width of the photo in pixels."""
         return int(self.photo.shape[1])
 
     @property
     def height(self) -> int:
-        """Height of the photo in pixels."""
+        """Return the height of the photo in pixels."""
         return int(self.photo.shape[0])
 
     def nearest(self, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Positions in ``levels`` of the levels to read for the wanted level numbers."""
-        finest = 0 if self.numbers[0] == 0 else 1  # the position of level 0
-        positions = np.clip(number, 0, self.numbers[-1]) + finest
-        return np.where(number < _ENLARGED // 2, 0, positions)
+        """Return the indices in ``levels`` of the levels nearest to these level numbers."""
+        first = 0 if self.numbers[0] == 0 else 1  # the index of level 0
+        indices = np.clip(number, 0, self.numbers[-1]) + first
+        return np.where(number < _ENLARGED // 2, 0, indices)
 
 
 def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
-    """Every level down to one of 8 pixels a side, each from the level an octave above it.
+    """Build every level down to 8 pixels a side, each from the level one octave above it.
 
-    ``enlarge`` says whether any patch may want level -4; see ``geometry.build_pyramids``.
+    ``enlarge`` says whether any patch may use level -4; see ``geometry.build_pyramids``.
     """
     height, width = photo.shape[:2]
     levels, number = {0: photo}, 0
@@ -75,17 +76,17 @@ def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
     while True:
         number += 1
         scale = _ROOTS[number % STEPS] * 2.0 ** (number // STEPS)
-        size = round(height / scale), round(width / scale)
-        if min(size) < _SMALLEST:
+        extent = round(height / scale), round(width / scale)
+        if min(extent) < _SMALLEST:
             break
-        levels[number] = resize(levels[max(number - STEPS, 0)], *size)
+        levels[number] = resize(levels[max(number - STEPS, 0)], *extent)
     numbers = tuple(sorted(levels))
     return Pyramid(levels=tuple(levels[number] for number in numbers), numbers=numbers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredPyramid:
-    """Where a pyramid's levels lie in a file, one after the other from byte ``offset`` on."""
+    """Where a pyramid's levels are in a file: one after the other from byte ``offset`` on."""
 
     offset: int
     shapes: tuple[tuple[int, ...], ...]
@@ -105,7 +106,7 @@ def store_pyramids(path: Path, pyramids: Sequence[Pyramid]) -> list[StoredPyrami
 
 
 def map_pyramids(path: Path, stored: Sequence[StoredPyramid]) -> tuple[Pyramid, ...]:
-    """The pyramids in a file of ``store_pyramids``, read-only; the file may be deleted while they are mapped."""
+    """Map the pyramids in a file of ``store_pyramids``, read-only; the file may be deleted meanwhile."""
     if not stored:
         return ()
     whole = np.memmap(path, dtype=np.uint8, mode="r")
@@ -120,15 +121,15 @@ def map_pyramids(path: Path, stored: Sequence[StoredPyramid]) -> tuple[Pyramid, 
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """``image`` (H, W, 3) at another size, antialiased bicubic, first across and then down, as Pillow does it."""
-    turned = cv2.transpose(image).reshape(image.shape[1], -1)
-    across = _resize_rows(turned, width).reshape(width, *image.shape[::2])
-    back = cv2.transpose(across).reshape(image.shape[0], -1)
-    return _resize_rows(back, height).reshape(height, width, image.shape[2])
+    """Resize an image (H, W, 3), antialiased bicubic, first horizontally and then vertically, like Pillow."""
+    transposed = cv2.transpose(image).reshape(image.shape[1], -1)
+    resized = _resize_rows(transposed, width).reshape(width, *image.shape[::2])
+    rows = cv2.transpose(resized).reshape(image.shape[0], -1)
+    return _resize_rows(rows, height).reshape(height, width, image.shape[2])
 
 
 def _resize_rows(rows: Pixels, count: int) -> Pixels:
-    """``rows`` (n, m) resampled to (count, m), a block of rows at a time as a product with a band of weights."""
+    """Resample ``rows`` (n, m) to (count, m), in blocks of rows that are products with a band of weights."""
     first, weights = _weights(len(rows), count)
     taps = weights.shape[1]
     out = np.empty((count, rows.shape[1]), dtype=np.uint8)
@@ -144,16 +145,17 @@ def _resize_rows(rows: Pixels, count: int) -> Pixels:
 
 
 def _weights(n: int, count: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """First row and whole weights (count, taps), summing to 2**14, of each of ``count`` outputs of ``n`` rows.
+    """Return the first row and the integer weights (count, taps), with sum 2**14, of each output row.
 
-    Only additions, products and quotients of float64: the same bits on every machine.
+    ``n`` rows are resampled to ``count``. Only float64 additions, products and quotients are used, which give the
+    same bits on every machine.
     """
     scale = n / count
     stretch = max(scale, 1.0)
     taps = min(math.ceil(4 * stretch) + 1, n)
-    centre = (np.arange(count) + 0.5) * scale
-    first = np.clip(np.floor(centre - 2 * stretch + 0.5).astype(np.int64), 0, n - taps)
-    distance = np.abs((first[:, None] + np.arange(taps) + 0.5 - centre[:, None]) / stretch)
+    center = (np.arange(count) + 0.5) * scale
+    first = np.clip(np.floor(center - 2 * stretch + 0.5).astype(np.int64), 0, n - taps)
+    distance = np.abs((first[:, None] + np.arange(taps) + 0.5 - center[:, None]) / stretch)
     weights = _bicubic(distance)
     weights = np.rint(weights / weights.sum(axis=1, keepdims=True) * _UNIT)
     largest = np.argmax(weights, axis=1)
@@ -162,7 +164,7 @@ def _weights(n: int, count: int) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 def _bicubic(x: Floats) -> Floats:
-    """Keys' cubic convolution kernel with a = -1/2 at |x| (IEEE Transactions on ASSP 29, 1981)."""
+    """Return Keys' cubic convolution kernel with a = -1/2 at |x| (IEEE Transactions on ASSP 29, 1981)."""
     near = ((_SHARPNESS + 2) * x - (_SHARPNESS + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * _SHARPNESS
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))

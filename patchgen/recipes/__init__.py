@@ -1,4 +1,4 @@
-"""The recipes that come with the package, as text."""
+"""Read the recipes that come with the package."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Where pixels come from: photos, synthetic images, packed images."""
+"""Read the images that patches come from: photos, synthetic images, packed images."""

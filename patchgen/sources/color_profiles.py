@@ -1,4 +1,4 @@
-"""Colours that are not sRGB: what an image's header says of them, which OpenCV and Pillow do not apply.
+"""Find out whether an image declares a color space other than sRGB, which neither OpenCV nor Pillow applies.
 
 Sources: ICC.1:2022 (profiles); PNG, third edition, section 11.3.2 (cICP, iCCP, sRGB, gAMA, cHRM, in this order of
 precedence); Exif 2.32 with DCF 2.0 (Adobe RGB named by the interoperability index R03).
@@ -6,17 +6,19 @@ precedence); Exif 2.32 with DCF 2.0 (Adobe RGB named by the interoperability ind
 
 import functools
 import io
+from itertools import takewhile
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from manifests.errors import TORN
+from manifests.errors import DECODE_ERRORS
+from manifests.untrusted.image_headers import png_chunks
 
 MAX_PROFILE_BYTES = 8 << 20
-"""Of a profile that is looked into. The largest in use, of printers, have 3 MB."""
+"""Bytes of a profile that is read. The largest in use, of printers, have 3 MB."""
 
-_SAME = 3
-"""Of 255: sRGB profiles of different makers differ by 1 at most, Display P3 and gamma 2.2 from sRGB by far more."""
+_TOLERANCE = 3
+"""Of 255. sRGB profiles of different vendors differ by at most 1, Display P3 and gamma 2.2 from sRGB by much more."""
 _NAME_LETTERS = 60
 _LEVELS = np.array([0, 8, 16, 32, 64, 96, 128, 160, 192, 224, 255], dtype=np.uint8)
 _INTEROPERABILITY, _INDEX = 0xA005, 1
@@ -29,13 +31,15 @@ _SRGB_CORNERS = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _CORNER_TOLERANCE = 0.01
 
 
-def foreign_colours(image: Image.Image, data: bytes) -> str | None:
-    """Return the name of the colour space that an image's header declares, or None if that is sRGB or none.
+def declared_color_space(image: Image.Image, data: bytes) -> str | None:
+    """Return the name of the color space in an image's header; None if that is sRGB or not declared.
 
     ``image`` is opened and not yet decoded, ``data`` are its bytes.
     """
-    if image.format == "PNG" and (code := _png_chunk(data, b"cICP")) is not None:
-        return _cicp_name(code)
+    if image.format == "PNG":
+        chunks = takewhile(lambda chunk: chunk[0] != b"IDAT", png_chunks(data))
+        if (code := next((data[start:end] for kind, start, end in chunks if kind == b"cICP"), None)) is not None:
+            return _cicp_name(code)
     if icc := image.info.get("icc_profile"):
         return profile_name(bytes(icc), gray=image.mode in ("1", "L", "LA", "I;16", "I"))
     if image.format == "PNG" and "srgb" not in image.info:
@@ -47,48 +51,40 @@ def foreign_colours(image: Image.Image, data: bytes) -> str | None:
 
 @functools.lru_cache(maxsize=64)  # the images of a folder share a few
 def profile_name(icc: bytes, *, gray: bool) -> str | None:
-    """Return the description of an ICC profile, or None if it shows colours as sRGB does.
+    """Return the description of an ICC profile; None if it shows colors as sRGB does.
 
-    ``gray`` says that the image has grays alone. Colours are compared, not names: many profiles of sRGB have others.
+    ``gray`` says that the image has only grays. Colors are compared, not names: sRGB profiles have many names.
     """
     if len(icc) > MAX_PROFILE_BYTES:
         return f"an ICC profile of {len(icc)} bytes"
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        described = profile.profile.profile_description or "unnamed ICC profile"
+        description = profile.profile.profile_description or "unnamed ICC profile"
         if profile.profile.xcolor_space.strip() in ("RGB", "GRAY") and _is_srgb(profile, gray=gray):
             return None
-    except (ImageCms.PyCMSError, *TORN):
+    except (ImageCms.PyCMSError, *DECODE_ERRORS):
         return "unreadable ICC profile"
-    name = " ".join(described.split())
+    name = " ".join(description.split())
     return name if len(name) <= _NAME_LETTERS else f"{name[:_NAME_LETTERS]}…"
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile, *, gray: bool) -> bool:
-    """Whether sample colours stay what they are when they are converted from ``profile`` to sRGB."""
+    """Return whether a conversion from ``profile`` to sRGB leaves sample colors as they are."""
     axes = np.meshgrid(_LEVELS, _LEVELS, _LEVELS)
     samples = np.stack([_LEVELS] * 3, axis=1)[None] if gray else np.stack(axes, axis=-1).reshape(1, -1, 3)
     mode = "L" if profile.profile.xcolor_space.strip() == "GRAY" else "RGB"
     image = Image.fromarray(samples).convert(mode)
-    srgb = ImageCms.createProfile("sRGB")
-    shown = ImageCms.profileToProfile(
-        image, profile, srgb, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
+    converted = ImageCms.profileToProfile(
+        image,
+        profile,
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
     )
-    if shown is None:
+    if converted is None:
         return False
-    difference = np.asarray(shown).astype(int) - np.asarray(image.convert("RGB"))
-    return int(np.abs(difference).max()) <= _SAME
-
-
-def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
-    """Return the contents of a PNG's first chunk of a kind, if it stands before the pixels."""
-    at = 8
-    while at + 12 <= len(data) and data[at + 4 : at + 8] != b"IDAT":
-        length = int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] == kind:
-            return data[at + 8 : at + 8 + length]
-        at += 12 + length
-    return None
+    difference = np.asarray(converted).astype(int) - np.asarray(image.convert("RGB"))
+    return int(np.abs(difference).max()) <= _TOLERANCE
 
 
 def _cicp_name(code: bytes) -> str | None:
@@ -101,7 +97,7 @@ def _cicp_name(code: bytes) -> str | None:
 
 def _png_curve_name(image: Image.Image) -> str | None:
     gamma, corners = image.info.get("gamma"), image.info.get("chromaticity")
-    if gamma is None:  # primaries alone: viewers ignore them
+    if gamma is None:  # only primaries: viewers ignore them
         return None
     if abs(gamma - _SRGB_GAMMA) > _GAMMA_TOLERANCE:
         return f"gamma {1 / gamma:.3g} (gAMA)" if gamma > 0 else None

@@ -1,4 +1,4 @@
-"""Images packed into a set: as they are where a set may hold them so, else fitted into squares of one size."""
+"""Pack images into a set: copied if a set may hold their bytes, else fitted into squares of one size."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -23,21 +23,21 @@ from patchgen.pixels.geometry import Geometry, build_pyramids, place
 from patchgen.pixels.randomness import DRAWS
 from patchgen.pixels.warp import Warp
 
-_CHUNK = 64
+_BATCH = 64
 _LARGEST_SQUARE = Geometry(
     crop=1, area=(1, 1), aspect=(1, 1), oversize=1, rotation=0, shear=0, corners="photo"
-)  # and draws of one half put it in the middle
+)  # with draws of 0.5, the square in the middle
 
 
 class AsFound(BaseModel):
-    """The encoding of files that somebody else encoded."""
+    """The encoding of files that are copied; its parameters are unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: ImageFormat
 
 
 class PackRecipe(BaseModel):
-    """How a set was packed. ``fit``: ``none`` if files were copied, ``centre`` if squares were cut and scaled."""
+    """How a set was packed: ``fit`` is ``none`` if files were copied, ``centre`` if squares were cut and scaled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["packed"] = PACKED
@@ -47,17 +47,17 @@ class PackRecipe(BaseModel):
     profile: Literal["portable"] = "portable"
 
     def pixels_json(self) -> dict[str, Any]:
-        """The part that decides pixels, as a manifest records it."""
+        """Return the part that determines pixels, as a manifest records it."""
         return self.model_dump(mode="json", exclude={"encoding"})
 
     def encoding_json(self) -> dict[str, Any]:
-        """The part that decides bytes, as a manifest records it."""
+        """Return the part that determines bytes, as a manifest records it."""
         return self.encoding.model_dump(mode="json")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What an image's header says: pixels, and its format if a set may hold those very bytes."""
+    """Width and height of an image in pixels, and its format if a set may hold its bytes."""
 
     width: int
     height: int
@@ -65,10 +65,10 @@ class Form:
 
 
 def form_of(content: bytes | Pixels, where: str) -> Form:
-    """The form of an image.
+    """Return the form of an image from its header.
 
     Raises:
-        PatchgenError: it is none.
+        PatchgenError: it is not an image.
     """
     if isinstance(content, bytes):
         try:
@@ -82,19 +82,19 @@ def form_of(content: bytes | Pixels, where: str) -> Form:
 def choose(
     forms: set[Form], size: int | None, image_format: ImageFormat | None, where: str
 ) -> tuple[PackRecipe, int]:
-    """How images of these forms are packed, and the pixels a side of the patches.
+    """Return how to pack images of these forms, and the size of the patches in pixels.
 
-    Files are copied where all have one format that a set may hold and are squares of one size, and nothing else
-    was asked for.
+    Files are copied if all are squares of one size in one format that a set may hold, and the user asked for no
+    other ``size`` or ``image_format``.
 
     Raises:
-        PatchgenError: they have several sizes and none was asked for, or one that no set has.
+        PatchgenError: they have several sizes and the user gave none, or the size is out of range.
     """
-    sides = {(form.width, form.height) for form in forms}
-    square = next(iter(sides))[0] if len(sides) == 1 and next(iter(sides))[0] == next(iter(sides))[1] else None
+    sizes = {(form.width, form.height) for form in forms}
+    width, height = min(sizes)
+    square = width if len(sizes) == 1 and width == height else None
     if size is None and square is None:
-        width, height = min(sides)
-        of = f"of {len(sides)} sizes, such as" if len(sides) > 1 else "of"
+        of = f"of {len(sizes)} sizes, such as" if len(sizes) > 1 else "of"
         raise PatchgenError(
             f"{where}: images are {of} {width}×{height} px, expected squares of one size; give --size"
         )
@@ -109,7 +109,7 @@ def choose(
 
 
 class PackMaker:
-    """Makes the patches of one shard from ``items``: images, and the SHA-256 each had when they were counted."""
+    """Makes the patches of one shard from ``items``: images, and the SHA-256 that each had when the pack began."""
 
     def __init__(self, recipe: PackRecipe, size: int, items: Iterable[tuple[StoredImage, bytes]]) -> None:
         self._recipe, self._size = recipe, size
@@ -117,16 +117,16 @@ class PackMaker:
         self._encode = None if isinstance(recipe.encoding, AsFound) else make_encoder(recipe.encoding)
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Encoded bytes and raw pixel digest of each patch, in order, some at a time.
+        """Yield encoded bytes and raw pixel digest of each patch, in order, in batches.
 
         Raises:
-            PatchgenError: an image is damaged, or another than when the pack began.
+            PatchgenError: an image is damaged, or changed since the pack began.
         """
-        for start in range(0, len(self._items), _CHUNK):
-            yield [self._packed(item, digest) for item, digest in self._items[start : start + _CHUNK]]
+        for start in range(0, len(self._items), _BATCH):
+            yield [self._packed(item, digest) for item, digest in self._items[start : start + _BATCH]]
 
     def columns(self) -> dict[str, Any]:
-        """The name of each image below the folder that was packed; bytes in it that are no text are escaped."""
+        """Return the column with each image's path below the packed folder; bytes that are not UTF-8 are escaped."""
         names = (item.name.encode("utf-8", "backslashreplace") for item, _ in self._items)
         return {"file": [name.decode("utf-8") for name in names]}
 
@@ -141,7 +141,7 @@ class PackMaker:
 
 
 def content_digest(content: bytes | Pixels) -> bytes:
-    """SHA-256, raw, of a file's bytes, or of a record's pixels."""
+    """Return the raw SHA-256 of a file's bytes, or of a record's pixels."""
     data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
     return hashlib.sha256(data).digest()
 
@@ -159,7 +159,7 @@ def _decoded(content: bytes | Pixels, item: StoredImage) -> Pixels:
 
 def _copied(content: bytes | Pixels, item: StoredImage, size: int, image_format: ImageFormat) -> tuple[bytes, bytes]:
     if not isinstance(content, bytes):
-        raise TypeError(f"{item.where}: pixels are in no file that could be copied")
+        raise TypeError(f"{item.where}: is not a file that could be copied")
     try:
         return content, pixel_digest(decode_patch(content, item.where, size, image_format))
     except PatchSetError as error:
@@ -167,7 +167,7 @@ def _copied(content: bytes | Pixels, item: StoredImage, size: int, image_format:
 
 
 def fit(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """The largest square in the middle of an image, scaled as a patch of a photo is: uint8 (size, size, 3)."""
+    """Return the largest centered square of an image, scaled like a patch of a photo: uint8 (size, size, 3)."""
     if pixels.shape[:2] == (size, size):
         return pixels
     pyramids = build_pyramids(_LARGEST_SQUARE, size, [pixels])

@@ -1,4 +1,4 @@
-"""Photos: read a file into RGB uint8 pixels as a viewer would show them."""
+"""Read a photo file into RGB uint8 pixels as a viewer would show it."""
 
 import contextlib
 import dataclasses
@@ -19,10 +19,10 @@ from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SIDE
-from patchgen.sources.photo_checks import Finding, header_findings, heard_damage
+from patchgen.sources.photo_checks import Finding, decoder_damage, header_findings
 
 MAX_FILE_BYTES = 2 << 30
-_HEARD_BYTES = 1 << 16
+_MAX_MESSAGE_BYTES = 1 << 16
 _TOO_LITTLE_MEMORY = "too little memory for its pixels; scale it down or use a machine with more"
 
 
@@ -30,7 +30,7 @@ _TOO_LITTLE_MEMORY = "too little memory for its pixels; scale it down or use a m
 class Photo:
     """A decoded photo: ``pixels`` RGB uint8 of shape (height, width, 3); digests are SHA-256 as hex.
 
-    ``findings`` say what its pixels lack of what a viewer would show.
+    ``findings`` say how its pixels differ from what a viewer shows.
     """
 
     path: Path
@@ -41,20 +41,20 @@ class Photo:
 
     @property
     def width(self) -> int:
-        """Width in pixels, after the orientation tag was applied."""
+        """Return the width in pixels, after the orientation tag was applied."""
         return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
-        """Height in pixels, after the orientation tag was applied."""
+        """Return the height in pixels, after the orientation tag was applied."""
         return int(self.pixels.shape[0])
 
 
 def read_photos(paths: Iterable[Path]) -> list[Photo]:
-    """Read photos for a command, and note on stderr, a line each, what their pixels lack of what a viewer shows.
+    """Read photos, and print a line to stderr for each difference between their pixels and what a viewer shows.
 
     Raises:
-        PatchgenError: as ``read_photo``.
+        PatchgenError: see ``read_photo``.
     """
     photos = [read_photo(path) for path in paths]
     for line in dict.fromkeys(f"{photo.path}: {found.text}" for photo in photos for found in photo.findings):
@@ -66,53 +66,44 @@ def read_photo(path: Path) -> Photo:
     """Read a JPEG, PNG, WebP, TIFF, BMP or PPM file.
 
     EXIF orientation is applied, grayscale becomes RGB, CMYK is converted, an alpha channel is dropped, and
-    16 bits a channel are scaled to 8 with exact rounding. Colour profiles are ignored.
+    16 bits a channel are scaled to 8 with exact rounding. Color profiles are ignored.
 
     Raises:
-        PatchgenError: the file is missing, unreadable, empty, truncated, no image, in floating point, or
+        PatchgenError: the file is missing, unreadable, empty, truncated, not an image, in floating point, or
             larger than 32,766 pixels on a side.
     """
     try:
         data = read_regular_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise PatchgenError(f"{path}: cannot be read: {error.strerror}; give the path of an image") from error
-    pixels, said = _decode(data, str(path))
-    found = header_findings(data, decode=True)
-    if (damage := heard_damage(said)) is not None:
-        found = [damage, *(finding for finding in found if finding.kind != "damage")]
+    pixels, messages = _decode(data, str(path))
+    findings = header_findings(data, decode=True)
+    if (damage := decoder_damage(messages)) is not None:
+        findings = [damage, *(finding for finding in findings if finding.kind != "damage")]
     return Photo(
         path=path,
         pixels=pixels,
         sha256=hashlib.sha256(data).hexdigest(),
         pixels_sha256=pixel_digest(pixels).hex(),
-        findings=tuple(found),
+        findings=tuple(findings),
     )
 
 
-def decode_photo(data: bytes, where: str) -> npt.NDArray[np.uint8]:
-    """RGB uint8 pixels (H, W, 3) of an image's bytes, converted as ``read_photo`` says.
-
-    Raises:
-        PatchgenError: as there; ``where`` names it.
-    """
-    return _decode(data, where)[0]
-
-
 def _decode(data: bytes, where: str) -> tuple[npt.NDArray[np.uint8], str]:
-    """Pixels as ``decode_photo``'s, and what decoders said meanwhile."""
+    """Return RGB uint8 pixels (H, W, 3), and what decoders wrote to stderr meanwhile."""
     if not data:
         raise PatchgenError(f"{where}: the file is empty, expected an image")
-    said = [""]
+    messages: list[str] = []
     try:
-        with _listening(said):
-            # IMREAD_COLOR_RGB would leave 16-bit colour TIFFs undefined (OpenCV 4.14).
+        with _captured_stderr(messages):
+            # IMREAD_COLOR_RGB would leave 16-bit color TIFFs undefined (OpenCV 4.14).
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if decoded is None:
             raise PatchgenError(
                 f"{where}: not a whole image ({counted(len(data), 'byte')}): expected a complete JPEG, PNG, WebP, "
                 "TIFF, BMP or PPM file; open it in a viewer and save it again"
             )
-        return _eight_bits(decoded, where), said[0]
+        return _eight_bits(decoded, where), "".join(messages)
     except cv2.error as error:
         raise PatchgenError(f"{where}: {_reason(error)}") from error
     except MemoryError as error:
@@ -120,7 +111,7 @@ def _decode(data: bytes, where: str) -> tuple[npt.NDArray[np.uint8], str]:
 
 
 def _eight_bits(decoded: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
-    """RGB uint8 pixels (H, W, 3) of BGR ones."""
+    """Convert BGR pixels of 8 or 16 bits to RGB uint8 pixels (H, W, 3)."""
     if max(decoded.shape) > MAX_SIDE:
         height, width = decoded.shape[:2]
         raise PatchgenError(f"{where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
@@ -135,7 +126,7 @@ def _eight_bits(decoded: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
 
 
 def _reason(error: cv2.error) -> str:
-    """What OpenCV has against an image, and what to do."""
+    """Return why OpenCV refused an image, and what to do."""
     if error.code == cv2.Error.StsNoMem:
         return _TOO_LITTLE_MEMORY
     reason = str(error).strip().splitlines()[-1].split("error: ")[-1]
@@ -145,8 +136,8 @@ def _reason(error: cv2.error) -> str:
 
 
 @contextlib.contextmanager
-def _listening(said: list[str]) -> Iterator[None]:
-    """Keep what OpenCV and the C libraries below it write to stderr off it; ``said[0]`` then is what they wrote."""
+def _captured_stderr(messages: list[str]) -> Iterator[None]:
+    """Append to ``messages`` what OpenCV and the C libraries below it write to stderr, instead of showing it."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)
     try:
         saved = os.dup(2)
@@ -155,7 +146,7 @@ def _listening(said: list[str]) -> Iterator[None]:
         return
     try:
         file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
-    except OSError:  # there is no place for it
+    except OSError:  # no folder for temporary files can be written
         file = Path(os.devnull).open("r+b")  # noqa: SIM115
     os.dup2(file.fileno(), 2)
     try:
@@ -165,5 +156,5 @@ def _listening(said: list[str]) -> Iterator[None]:
         os.close(saved)
         with file:
             file.seek(0)
-            said[0] = file.read(_HEARD_BYTES).decode("utf-8", "replace")
+            messages.append(file.read(_MAX_MESSAGE_BYTES).decode("utf-8", "replace"))
         cv2.utils.logging.setLogLevel(level)

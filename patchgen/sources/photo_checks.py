@@ -1,6 +1,6 @@
-"""What a photo's pixels lack of what a viewer would show: damage that a decoder passes over, colours, transparency.
+"""Find differences between an image as it is read and as a viewer shows it: damage, color space, transparency.
 
-Nothing here changes a pixel. Images are anybody's: whatever cannot be read is left unsaid.
+No pixel changes here. Images are untrusted: what cannot be read is not reported.
 """
 
 import contextlib
@@ -16,29 +16,30 @@ from typing import Literal
 
 from PIL import Image
 
-from manifests.errors import TORN
-from patchgen.sources.color_profiles import foreign_colours
+from manifests.errors import DECODE_ERRORS
+from manifests.untrusted.decode import orientation
+from patchgen.sources.color_profiles import declared_color_space
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks on metadata are lines on stderr
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints its notes on metadata to stderr
 
-Kind = Literal["damage", "colours", "cmyk", "alpha", "frames", "gain map", "turned"]
+Kind = Literal["damage", "colors", "cmyk", "alpha", "frames", "gain map", "turned"]
 
 _SEVERAL: dict[Kind, str] = {
     "damage": "damaged, so that a part of the picture may be wrong",
-    "colours": "in colours other than sRGB, which are read as if they were sRGB",
-    "cmyk": "in CMYK or CIELAB, converted without a colour profile",
+    "colors": "in a color space other than sRGB, which is read as sRGB",
+    "cmyk": "in CMYK or CIELAB, converted without a color profile",
     "alpha": "with an alpha channel, which is dropped",
     "frames": "with several frames or pages, of which the first is read",
     "gain map": "with an HDR gain map, which is left out",
     "turned": "with an orientation that is not applied",
 }
 
-_HEARD = re.compile(r"(Corrupt JPEG data: .*|Premature end of JPEG.*)|TIFF_Error (.*)")
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)  # fill bytes are passed over, restarts too
+_DECODER_MESSAGE = re.compile(r"(Corrupt JPEG data: .*|Premature end of JPEG.*)|TIFF_Error (.*)")
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)  # skips fill bytes and restarts
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1, 0xC5, 0xC9, 0xCD), (0xC2, 0xC6, 0xCA, 0xCE)
 _SOS, _EOI = 0xDA, 0xD9
 _GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496", b"HDRGainMapVersion")
-_ORIENTATION, _UPRIGHT_BY_DECODER = 0x0112, ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+_UPRIGHT_BY_DECODER = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
 _MP_ENTRIES, _PREVIEW = 0xB002, "Large Thumbnail"
 _COMPRESSION, _DEFLATE, _STRIPS, _TILES, _REDUCED = 259, (8, 32946), (273, 279), (324, 325), 254
 _FILL_ORDER = 266
@@ -47,22 +48,19 @@ _BLOCK = 1 << 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A difference between an image's pixels as they are read and as a viewer shows them, in words."""
+    """A difference between an image as it is read and as a viewer shows it."""
 
     kind: Kind
     text: str
 
 
-def heard_damage(said: str) -> Finding | None:
-    """Return the damage that an image's decoder complained of on stderr, if it did.
+def decoder_damage(messages: str) -> Finding | None:
+    """Return the damage that a decoder reported on stderr, if any.
 
-    libjpeg and libtiff fill in what they cannot read, and say so there and nowhere else.
+    libjpeg and libtiff invent the pixels that they cannot read, and report it only there.
     """
-    match = _HEARD.search(said)
-    if match is None:
-        return None
-    what = (match[1] or f"TIFF: {match[2]}").strip()[:200]
-    return _damage(what)
+    match = _DECODER_MESSAGE.search(messages)
+    return _damage((match[1] or f"TIFF: {match[2]}").strip()[:200]) if match else None
 
 
 def _damage(what: str) -> Finding:
@@ -71,52 +69,52 @@ def _damage(what: str) -> Finding:
 
 
 def header_findings(data: bytes, *, decode: bool = False) -> list[Finding]:
-    """Return what an image's header tells of a difference, in any format that Pillow opens; empty if it opens none.
+    """Return the differences that an image's header shows; none if Pillow cannot open the image.
 
-    With ``decode`` an alpha channel is looked into, and named only if a pixel is transparent.
+    With ``decode`` an alpha channel is decoded, and reported only if a pixel is transparent.
     """
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
             return list(_findings(image, data, decode=decode))
-    except TORN:
+    except DECODE_ERRORS:
         return []
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
 def _findings(image: Image.Image, data: bytes, *, decode: bool) -> Iterator[Finding]:
-    with contextlib.suppress(*TORN):
+    with contextlib.suppress(*DECODE_ERRORS):
         what = _jpeg_damage(data) if image.format in ("JPEG", "MPO") else None
         if what := what or (_tiff_damage(image, data) if image.format == "TIFF" else None):
             yield _damage(what)
-    with contextlib.suppress(*TORN):
-        yield from _colours(image, data)
-    with contextlib.suppress(*TORN):
+    with contextlib.suppress(*DECODE_ERRORS):
+        yield from _color_findings(image, data)
+    with contextlib.suppress(*DECODE_ERRORS):
         if image.has_transparency_data and not (decode and _is_opaque(data)):
-            text = "has transparent parts, which are read as the colours under them: alpha is dropped"
+            text = "has transparent parts, which are read as the colors under them: alpha is dropped"
             yield Finding(kind="alpha", text=text)
-    with contextlib.suppress(*TORN):
+    with contextlib.suppress(*DECODE_ERRORS):
         if image.format in ("JPEG", "MPO") and any(mark in data for mark in _GAIN_MAPS):
             text = "has an HDR gain map, which is left out: HDR screens show it brighter"
             yield Finding(kind="gain map", text=text)
         elif _has_more_pictures(image):
             yield Finding(kind="frames", text="holds several frames or pages, of which the first is read")
-    with contextlib.suppress(*TORN):
-        if image.format not in _UPRIGHT_BY_DECODER and image.getexif().get(_ORIENTATION, 1) != 1:
+    with contextlib.suppress(*DECODE_ERRORS):
+        if image.format not in _UPRIGHT_BY_DECODER and orientation(image) != 1:
             text = f"its orientation is not applied, as it is {image.format}; save it as PNG"
             yield Finding(kind="turned", text=text)
 
 
-def _colours(image: Image.Image, data: bytes) -> Iterator[Finding]:
-    name = foreign_colours(image, data)
+def _color_findings(image: Image.Image, data: bytes) -> Iterator[Finding]:
+    name = declared_color_space(image, data)
     advice = "convert the photo to sRGB to keep what a viewer shows"
     if image.mode in ("CMYK", "LAB"):
         of = f' and its profile "{name}" is ignored' if name else ""
         yield Finding(kind="cmyk", text=f"is {image.mode}, converted by a plain formula{of}; {advice}")
     elif name:
-        text = f'its colour profile "{name}" is ignored and colours are read as sRGB; {advice}'
-        yield Finding(kind="colours", text=text)
+        text = f'its color profile "{name}" is ignored and colors are read as sRGB; {advice}'
+        yield Finding(kind="colors", text=text)
 
 
 def _is_opaque(data: bytes) -> bool:
@@ -126,7 +124,7 @@ def _is_opaque(data: bytes) -> bool:
 
 
 def _has_more_pictures(image: Image.Image) -> bool:
-    """Whether a viewer shows more than the first picture of a file: not previews, nor smaller copies."""
+    """Return whether a file has more pictures than the first one, its previews and its smaller copies."""
     if image.format == "MPO":
         entries = getattr(image, "mpinfo", {}).get(_MP_ENTRIES, [])
         return any(_PREVIEW not in str(entry["Attribute"]["MPType"]) for entry in entries[1:])
@@ -140,9 +138,9 @@ def _has_more_pictures(image: Image.Image) -> bool:
 
 
 def _jpeg_damage(data: bytes) -> str | None:
-    """What is missing at the end of a JPEG's main picture: its end, or scans that bring channels or finer detail.
+    """Return what a JPEG's main picture lacks: its end, or scans of channels or finer detail.
 
-    No decoder complains of either (ITU-T T.81, annexes B and G).
+    Decoders report neither (ITU-T T.81, annexes B and G).
     """
     components, progressive = b"", False
     missing_bits: dict[tuple[int, int], int] = {}
@@ -169,7 +167,7 @@ def _jpeg_damage(data: bytes) -> str | None:
 
 
 def _tiff_damage(image: Image.Image, data: bytes) -> str | None:
-    """Whether the checksum of a deflated strip or tile is wrong: libtiff stops when it has all pixels."""
+    """Return whether the checksum of a deflated strip or tile is wrong, which libtiff does not check."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_COMPRESSION) not in _DEFLATE or tags.get(_FILL_ORDER, 1) != 1:
         return None
@@ -189,19 +187,19 @@ def _tiff_damage(image: Image.Image, data: bytes) -> str | None:
 
 
 class Tally:
-    """Counts what is found in many images, so that each kind is said in one line."""
+    """Counts the findings of many images, for one line of each kind."""
 
     def __init__(self) -> None:
         self._found: dict[Kind, tuple[int, str]] = {}
 
     def add(self, where: str, findings: list[Finding]) -> None:
-        """Count the findings of the image ``where``."""
+        """Add the findings of the image ``where``."""
         for kind in {finding.kind for finding in findings}:
             count, first = self._found.get(kind, (0, where))
             self._found[kind] = count + 1, first
 
     def lines(self) -> list[str]:
-        """Return a line for each kind, with how many images and the first of them."""
+        """Return a line for each kind, with the number of images and the first of them."""
         return [
             f"{count} {'image is' if count == 1 else 'images are'} {_SEVERAL[kind]}, such as {first}"
             for kind, (count, first) in self._found.items()

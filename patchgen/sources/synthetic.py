@@ -1,7 +1,6 @@
-"""Source images made of numbers alone: noise, fractals, dead leaves. The same pixels on every machine.
+"""Generate source images from a seed: noise, fractals, dead leaves, with the same pixels on every machine.
 
-Only integer arithmetic and correctly rounded float64 operations touch a pixel, so such an image needs no download
-to be the same in two labs: its kind, size and seed are enough.
+Only integer arithmetic and correctly rounded float64 operations are used: kind, size and seed determine every pixel.
 """
 
 import math
@@ -21,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 _STREAM = 2**32
-"""Far from the streams of recipes."""
+"""Philox stream, different from those of recipes."""
 _SMALLEST_LEAF = 3.0
 _LAYERS = 5
 _FRACTALS = 240
@@ -29,16 +28,16 @@ _POINTS = 4096
 _STEPS = 48
 _BURN_IN = 16
 _FIXED = 16
-"""Bits behind the point of a fractal's coordinates."""
+"""Fraction bits of a fractal's coordinates."""
 
 
 def make_source(kind: str, width: int, height: int, seed: int) -> Pixels:
-    """An RGB uint8 image of shape (height, width, 3)."""
+    """Return an RGB uint8 image of shape (height, width, 3); ``kind`` is one of ``KINDS``."""
     return KINDS[kind](width, height, np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64)))
 
 
 def write_source(path: Path, pixels: Pixels) -> None:
-    """Write pixels as a PNG file, whole or not at all.
+    """Write pixels as a PNG file, atomically.
 
     Raises:
         PatchgenError: the name does not end in .png, or the file cannot be written.
@@ -55,62 +54,61 @@ def write_source(path: Path, pixels: Pixels) -> None:
 
 
 def _noise(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Every byte uniform and independent, as the paper's "Noise" image."""
-    size = width * height * 3
-    words = philox.random_raw(-(-size // 8)).astype("<u8")
-    return words.view(np.uint8)[:size].reshape(height, width, 3).copy()
+    """Draw every byte uniformly and independently, like the paper's "Noise" image."""
+    num_bytes = width * height * 3
+    words = philox.random_raw(-(-num_bytes // 8)).astype("<u8")
+    return words.view(np.uint8)[:num_bytes].reshape(height, width, 3).copy()
 
 
 def _dead_leaves(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Discs that hide one another, radii by an inverse cube law: the occlusion model of natural images.
+    """Draw discs that hide one another, with radii by an inverse cube law: the occlusion model of natural images.
 
     Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 2001.
     """
     largest = max(min(width, height) / 4, 2 * _SMALLEST_LEAF)
-    # A logarithm may differ by an ulp between machines; the count of leaves must not.
+    # A logarithm may differ by an ulp between machines, so the mean area is rounded.
     mean_area = round(2 * math.pi * _SMALLEST_LEAF**2 * math.log(largest / _SMALLEST_LEAF))
     count = _LAYERS * width * height // mean_area + 1
     words = philox.random_raw(4 * count)
     draws = to_unit(words).reshape(count, 4)
     radii = _SMALLEST_LEAF / np.sqrt(1 - draws[:, 0] * (1 - (_SMALLEST_LEAF / largest) ** 2))
     xs, ys = np.floor(draws[:, 1] * width), np.floor(draws[:, 2] * height)
-    colours = words.reshape(count, 4)[:, 3].astype("<u8").view(np.uint8).reshape(count, 8)[:, :3]
+    colors = words.reshape(count, 4)[:, 3].astype("<u8").view(np.uint8).reshape(count, 8)[:, :3]
     image = np.full((height, width, 3), 128, dtype=np.uint8)
-    for radius, x, y, colour in zip(radii.tolist(), xs.tolist(), ys.tolist(), colours, strict=True):
+    for radius, x, y, color in zip(radii.tolist(), xs.tolist(), ys.tolist(), colors, strict=True):
         left, right = max(int(x - radius), 0), min(int(x + radius) + 1, width)
         top, bottom = max(int(y - radius), 0), min(int(y + radius) + 1, height)
         across, down = np.arange(left, right) - x, np.arange(top, bottom) - y
-        image[top:bottom, left:right][down[:, None] ** 2 + across**2 <= radius**2] = colour
+        image[top:bottom, left:right][down[:, None] ** 2 + across**2 <= radius**2] = color
     return image
 
 
 def _fractal(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Attractors of random iterated function systems, scattered in random sizes and colours on black.
+    """Draw attractors of random iterated function systems in random places, sizes and colors on black.
 
-    The chaos game of Barnsley (1988), with the kind of maps that FractalDB (Kataoka et al., ACCV 2020) draws.
+    This is the chaos game of Barnsley (1988), with maps like those of FractalDB (Kataoka et al., ACCV 2020).
     """
     image = np.zeros((height, width, 3), dtype=np.uint8)
     for _ in range(_FRACTALS):
         points = _attractor(philox)
-        place = philox.random_raw(4)
-        span = 16 + int(place[0] % max(min(width, height) * 3 // 4, 1))
+        draws = philox.random_raw(4)
+        span = 16 + int(draws[0] % max(min(width, height) * 3 // 4, 1))
         low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
         scaled = (points - low) * span // np.maximum(high - low, 1)
-        xs = scaled[0] + int(place[1] % width) - span // 2
-        ys = scaled[1] + int(place[2] % height) - span // 2
-        seen = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
-        colour = place[3:].astype("<u8").view(np.uint8)[:3] | 64
-        image[ys[seen], xs[seen]] = colour
+        xs = scaled[0] + int(draws[1] % width) - span // 2
+        ys = scaled[1] + int(draws[2] % height) - span // 2
+        inside = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
+        image[ys[inside], xs[inside]] = draws[3:].astype("<u8").view(np.uint8)[:3] | 64
     return image
 
 
 def _attractor(philox: np.random.Philox) -> Ints:
-    """Points (2, n) of the attractor of 2 to 8 random affine contractions, in steps of 2**-16."""
+    """Return points (2, n) of the attractor of 2 to 8 random affine contractions, in units of 2**-16."""
     one = 1 << _FIXED
     count = 2 + int(philox.random_raw(1)[0] % 7)
     raw = (philox.random_raw(6 * count) >> np.uint64(64 - _FIXED - 1)).astype(np.int64).reshape(count, 6) - one
     linear, shift = raw[:, :4].reshape(count, 2, 2), raw[:, 4:]
-    # Rows whose absolute sum is below one make a contraction; 7/8 keeps it from standing still.
+    # A map is a contraction if the absolute sum of each row is below one; here it is at most 7/8.
     sums = np.maximum(np.abs(linear).sum(axis=2, keepdims=True), one)
     linear = linear * (one * 7 // 8) // sums
     points = np.zeros((2, _POINTS), dtype=np.int64)

@@ -16,7 +16,8 @@ import distill.training.trainer
 from manifests.format import tar
 from manifests.support.files import hold_folder
 from tests.conftest import Program, assert_one_line
-from tests.helpers.running import resign, same
+from tests.helpers.resign import resign
+from tests.helpers.running import same
 
 
 @pytest.mark.parametrize(

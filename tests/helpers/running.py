@@ -1,4 +1,4 @@
-"""What tests of whole runs ask of a run directory."""
+"""Read run directories."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-
-from manifests.format.digest import file_digest, set_id
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -24,13 +22,3 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 def timeless(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows(run)]
-
-
-def resign(folder: Path) -> None:
-    """Make a set's digests fit its files again, as somebody who means harm would."""
-    value = json.loads((folder / "manifest.json").read_bytes())
-    for shard in value["shards"]:
-        shard["bytes"] = (folder / shard["name"]).stat().st_size
-        shard["sha256"] = file_digest(folder / shard["name"])
-    value["set_id"] = set_id(value)
-    (folder / "manifest.json").write_text(json.dumps(value))

@@ -9,8 +9,8 @@ from tests.hostile.forge import Make, sparse
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}, *a{k - 1}]\n" for k in range(1, 30))
 LONG = "9" * 5000
 TEXTS: dict[str, tuple[str, str]] = {
-    "aliases without end": (LAUGHS, "aliases written out"),
-    "alias of itself": ("a: &a [*a]\n", "refers to what it is part of"),
+    "aliases without end": (LAUGHS, "after expanding aliases"),
+    "alias of itself": ("a: &a [*a]\n", "refers to a value that contains it"),
     "alias of a merge of itself": ("a: &a\n  <<: *a\n", ""),
     "code": ("a: !!python/object/apply:os.system ['touch hacked']\n", "not YAML"),
     "code by a name": ("a: !!python/name:os.system\n", "not YAML"),

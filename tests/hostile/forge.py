@@ -1,8 +1,6 @@
 """Change a set and compute every digest again, as an attacker can."""
 
-import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,53 +9,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.errors import PatchSetError
 from manifests.format import tar
-from manifests.format.checksums import format_sums
-from manifests.format.digest import file_digest, set_id
+from tests.helpers.resign import Change, put_manifest, resign
 
-Change = Callable[[dict[str, Any]], Any]
 Make = Callable[[Path], None]
-
-
-def keep(value: Any) -> None:
-    """Change nothing."""
-
-
-def sign(world: Path, change: Change = keep) -> None:
-    """Make manifest and ``SHA256SUMS`` fit the set's files, then what ``change`` makes of the manifest's value."""
-    folder = world / "set"
-    value = json.loads((folder / "manifest.json").read_bytes())
-    for shard in value["shards"]:
-        for entry in (shard, shard["parquet"]):
-            path = folder / entry["name"]
-            entry["bytes"], entry["sha256"] = path.stat().st_size, file_digest(path)
-    change(value)
-    # What has no identity has no set_id that fits.
-    with contextlib.suppress(PatchSetError, KeyError, TypeError, AttributeError, RecursionError):
-        value["set_id"] = set_id(value)
-    put(world, json.dumps(value).encode())
-
-
-def put(world: Path, manifest: bytes) -> None:
-    """Put a manifest's bytes into the set, and its ``SHA256SUMS``."""
-    folder = world / "set"
-    (folder / "manifest.json").write_bytes(manifest)
-    names = (path.name for path in folder.iterdir() if path.is_file() and path.name != "SHA256SUMS")
-    sums = {name: file_digest(folder / name) for name in names}
-    (folder / "SHA256SUMS").write_bytes(format_sums(sums))
 
 
 def signed(change: Change) -> Make:
     """Change only the manifest of a set."""
-    return lambda world: sign(world, change)
+    return lambda world: resign(world / "set", change)
 
 
 def text(change: Callable[[bytes], bytes]) -> Make:
     """Change the bytes of a set's manifest to what no JSON writer writes."""
 
     def make(world: Path) -> None:
-        put(world, change((world / "set" / "manifest.json").read_bytes()))
+        put_manifest(world / "set", change((world / "set" / "manifest.json").read_bytes()))
 
     return make
 
@@ -70,7 +37,9 @@ def members(world: Path, number: int = 0) -> list[bytes]:
     return [data[offset : offset + size] for offset, size in places]
 
 
-def put_images(world: Path, images: Sequence[bytes], image_format: str = "png", change: Change = keep) -> None:
+def put_images(
+    world: Path, images: Sequence[bytes], image_format: str = "png", change: Change = lambda value: None
+) -> None:
     """Fill the first shard with these encoded images and sign; both shards if the format is another than PNG."""
     for number in range(1 if image_format == "png" else 2):
         data, offsets = b"", []
@@ -91,7 +60,7 @@ def put_images(world: Path, images: Sequence[bytes], image_format: str = "png", 
             value["encoding"] = {"format": image_format}
         change(value)
 
-    sign(world, encode)
+    resign(world / "set", encode)
 
 
 def put_columns(world: Path, columns: dict[str, pa.Array], number: int = 0, **options: Any) -> None:
@@ -109,7 +78,7 @@ def in_table(change: Callable[[pa.Table], pa.Table], **options: Any) -> Make:
     def make(world: Path) -> None:
         path = world / "set" / "patches-000000.parquet"
         pq.write_table(change(pq.read_table(path)), path, **options)
-        sign(world)
+        resign(world / "set")
 
     return make
 
@@ -120,7 +89,7 @@ def in_shard(change: Callable[[bytes], bytes], name: str = "patches-000000.tar")
     def make(world: Path) -> None:
         path = world / "set" / name
         path.write_bytes(change(path.read_bytes()))
-        sign(world)
+        resign(world / "set")
 
     return make
 

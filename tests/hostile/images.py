@@ -23,9 +23,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width: int, height: int, *extra: bytes, pixels: bytes = b"", depth: int = 8, colours: int = 2) -> bytes:
+def png(width: int, height: int, *extra: bytes, pixels: bytes = b"", depth: int = 8, colors: int = 2) -> bytes:
     """A PNG that declares a size, with chunks before its pixels."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
@@ -82,7 +82,7 @@ def declare_webp(side: int) -> bytes:
 
 def animated(form: str) -> bytes:
     """Two pictures in one file."""
-    first, second = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    first, second = (Image.new("RGB", (32, 32), color) for color in ("red", "blue"))
     out = io.BytesIO()
     first.save(out, form, save_all=True, append_images=[second], lossless=True)
     return out.getvalue()
@@ -124,7 +124,7 @@ PNG: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG of 33 px": (lambda: png(33, 33, pixels=_pixels()), "33×33"),
     "PNG of one row": (lambda: png(32, 32, pixels=_pixels(1)), "not a whole image"),
     "PNG of 16 bits": (lambda: png(32, 32, pixels=_pixels(64), depth=16), "not a whole image"),
-    "PNG with a palette": (lambda: png(32, 32, pixels=_pixels(), colours=3), "not a whole image"),
+    "PNG with a palette": (lambda: png(32, 32, pixels=_pixels(), colors=3), "not a whole image"),
     "PNG of gray": (lambda: saved("PNG", mode="L"), "not a whole image"),
     "PNG with alpha": (lambda: saved("PNG", mode="RGBA"), "not a whole image"),
     "PNG of two pictures": (lambda: animated("PNG"), "one picture"),

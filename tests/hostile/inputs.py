@@ -156,7 +156,7 @@ def _bzipped() -> bytes:
 
 def _one_bit(side: int) -> bytes:
     """A PNG of one bit a pixel: a few kilobytes, whatever its side."""
-    return png(side, side, pixels=zlib.compress(bytes((1 + (side + 7) // 8) * side)), depth=1, colours=0)
+    return png(side, side, pixels=zlib.compress(bytes((1 + (side + 7) // 8) * side)), depth=1, colors=0)
 
 
 def _many_scans() -> bytes:

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.resign import put_manifest
 from tests.hostile.case import READERS, Case
-from tests.hostile.forge import put, signed, sparse, text
+from tests.hostile.forge import signed, sparse, text
 
 LOOKS = ("info", "verify", "train")
 
@@ -33,12 +34,12 @@ def _gigabyte(world: Path) -> None:
 
 
 def _spaces(world: Path) -> None:
-    put(world, b" " * (40 << 20) + b"{}")
+    put_manifest(world / "set", b" " * (40 << 20) + b"{}")
 
 
 def _members(world: Path) -> None:
     many = ",".join(f'"{number}":0' for number in range(3_000_000))
-    put(world, f'{{"format":"patchset/1","recipe":{{{many}}}}}'.encode())
+    put_manifest(world / "set", f'{{"format":"patchset/1","recipe":{{{many}}}}}'.encode())
 
 
 def _repeated(count: int) -> Any:
@@ -48,29 +49,29 @@ def _repeated(count: int) -> Any:
 def _letters(world: Path) -> None:
     value = json.loads((world / "set" / "manifest.json").read_bytes())
     value["recipe"]["name"] = "x" * (40 << 20)
-    put(world, json.dumps(value).encode())
+    put_manifest(world / "set", json.dumps(value).encode())
 
 
 def _values(world: Path) -> None:
     """An environment of 990,000 small objects, in 8 MB."""
     value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"environment": {"x": "@"}}
-    put(world, json.dumps(value).encode().replace(b'"@"', b"[" + b'{"a":0},' * 990_000 + b"0]"))
+    put_manifest(world / "set", json.dumps(value).encode().replace(b'"@"', b"[" + b'{"a":0},' * 990_000 + b"0]"))
 
 
 def _emoji(world: Path) -> None:
     """Texts of 44 MB that Python keeps in four bytes a letter, for one of them needs as many."""
     value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"environment": {"x": "@"}}
     texts = ",".join(['"\U0001f600' + "a" * 999_900 + '"'] * 46)
-    put(world, json.dumps(value).encode().replace(b'"@"', f"[{texts}]".encode()))
+    put_manifest(world / "set", json.dumps(value).encode().replace(b'"@"', f"[{texts}]".encode()))
 
 
 def _empty_shards(world: Path) -> None:
     value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"shards": "@"}
-    put(world, json.dumps(value).encode().replace(b'"@"', b"[" + b"{}," * 600_000 + b"{}]"))
+    put_manifest(world / "set", json.dumps(value).encode().replace(b'"@"', b"[" + b"{}," * 600_000 + b"{}]"))
 
 
 def _hundred(world: Path) -> None:
-    put(world, b'{"format": "' + b"x" * (100 << 20) + b'"}')
+    put_manifest(world / "set", b'{"format": "' + b"x" * (100 << 20) + b'"}')
 
 
 def _pipe(world: Path) -> None:
@@ -132,8 +133,8 @@ CASES = (
             ("1,900,000 numbers", lambda value, key=key: value.update({key: [{"name": [1.5] * 1_900_000}]})),
         )
     ),
-    Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values beside sources"),
-    Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="letters beside shards"),
+    Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values outside sources"),
+    Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="letters outside shards"),
     Case(name="600,000 shards of nothing", make=_empty_shards, entrances=LOOKS, said="shards, expected at most"),
     Case(
         name="recipe that reads other files",

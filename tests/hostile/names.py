@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.resign import resign
 from tests.hostile.case import READERS, Case
-from tests.hostile.forge import sign, signed, sparse
+from tests.hostile.forge import signed, sparse
 
 SHELL = "pipe:touch hacked"
 NAMES = {
@@ -76,7 +77,7 @@ def _longer(name: str) -> Any:
     def make(world: Path) -> None:
         if not (world / "set" / name).exists():
             sparse(world / "set" / name, 1)
-            sign(world)
+            resign(world / "set")
         os.truncate(world / "set" / name, 1 << 40)
 
     return make
@@ -90,7 +91,7 @@ def _many_sums(world: Path) -> None:
 
 def _text(key: str, value: str) -> Any:
     def make(world: Path) -> None:
-        sign(world, lambda manifest: manifest["sources"][0].update({key: value}))
+        resign(world / "set", lambda manifest: manifest["sources"][0].update({key: value}))
         (world / "set" / "patches-000000.tar").unlink()
 
     return make
@@ -171,7 +172,7 @@ CASES = (
         Case(name=f"{name} of 1 TB", make=_longer(name), entrances=("verify", "fast"), said="at most")
         for name in ("croissant.json", "index.json", "patches-000000.idx")
     ),
-    Case(name="a shard too many", make=_stranger, entrances=("verify", "fast"), said="no part of this set"),
+    Case(name="a shard too many", make=_stranger, entrances=("verify", "fast"), said="not part of this set"),
     Case(name="card text of shell words", make=_text("url", SHELL), entrances=READERS, said="patches-000000.tar"),
     Case(
         name="card text of terminal escapes",

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.helpers.resign import resign
 from tests.hostile.case import Case
-from tests.hostile.forge import Make, in_shard, in_table, put_columns, sign
+from tests.hostile.forge import Make, in_shard, in_table, put_columns
 
 READ = ("verify", "open")
 TABLE = "patches-000000.parquet"
@@ -22,7 +23,7 @@ def _with(name: str, change: Callable[[list[Any]], list[Any]], kind: pa.DataType
         column = pq.read_table(world / "set" / TABLE)[name]
         values = pa.array(change(column.to_pylist()), kind or column.type)
         put_columns(world, {name: values})
-        sign(world)
+        resign(world / "set")
 
     return make
 
@@ -77,7 +78,7 @@ def _swapped(world: Path) -> None:
     key, other = b"\x19\x18\x03key", b"\x19\x18\x03abc"  # a list of one text, as a column's path is written
     footer = other.join(part.replace(other, key) for part in data[start:].split(key))
     path.write_bytes(data[:start] + footer)
-    sign(world)
+    resign(world / "set")
 
 
 def _footer(length: int) -> Make:
@@ -90,7 +91,7 @@ def _rows_said(world: Path) -> None:
     table = pq.read_table(path)
     rows = pa.concat_tables([table.slice(0, 1)] * 200_000).combine_chunks()
     pq.write_table(rows, path, compression="zstd")
-    sign(world)
+    resign(world / "set")
 
 
 def _same_rows(world: Path) -> None:
@@ -103,7 +104,7 @@ def _same_rows(world: Path) -> None:
         value["shards"][0]["n"] = value["shards"][1]["first_index"] = n
         value["n"] = n + 4
 
-    sign(world, change)
+    resign(world / "set", change)
 
 
 def _overlap(world: Path) -> None:
@@ -113,7 +114,7 @@ def _overlap(world: Path) -> None:
         world,
         {"offset": pa.array([offsets[0]] * 4, pa.int64()), "size": pa.array([sizes[0]] * 4, pa.int64())},
     )
-    sign(world)
+    resign(world / "set")
 
 
 def _encrypted(data: bytes) -> bytes:
@@ -122,12 +123,12 @@ def _encrypted(data: bytes) -> bytes:
 
 def _zeros(world: Path) -> None:
     (world / "set" / TABLE).write_bytes(b"PAR1" + bytes(1 << 20) + b"PAR1")
-    sign(world)
+    resign(world / "set")
 
 
 def _tar(world: Path) -> None:
     (world / "set" / TABLE).write_bytes((world / "set" / "patches-000000.tar").read_bytes())
-    sign(world)
+    resign(world / "set")
 
 
 BEYOND = 2**62

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manifests.format import tar
+from tests.helpers.resign import resign
 from tests.hostile.case import Case
-from tests.hostile.forge import Make, in_shard, members, reheader, sign
+from tests.hostile.forge import Make, in_shard, members, reheader
 
 ENTRANCES = ("verify", "open", "train", "stream")
 FIRST = "000000000.png"
@@ -59,7 +60,7 @@ def _rewritten(form: int) -> Make:
                 info.size, info.mode = len(data), 0o644
                 archive.addfile(info, io.BytesIO(data))
         (world / "set" / "patches-000000.tar").write_bytes(out.getvalue())
-        sign(world)
+        resign(world / "set")
 
     return make
 
@@ -85,7 +86,7 @@ def _compressed(world: Path) -> None:
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         archive.add(path, FIRST)
     path.write_bytes(out.getvalue())
-    sign(world)
+    resign(world / "set")
 
 
 def _sum_off(data: bytes) -> bytes:
@@ -100,7 +101,7 @@ def _padded(data: bytes) -> bytes:
 
 def _pickle_shard(world: Path) -> None:
     (world / "set" / "patches-000000.tar").write_bytes(pickle.dumps({"a": 1}))
-    sign(world)
+    resign(world / "set")
 
 
 KINDS = {

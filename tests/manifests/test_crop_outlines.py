@@ -15,8 +15,8 @@ def test_the_worked_example() -> None:
     values = (0, 296.953125, 177.357421875, 228.138671875, 187.818359375, -17.53125, -3.3984375, False, False)
     row = dict(zip(COLUMNS, values, strict=True))
     corners = np.array(_outline(row, 32, 45).corners)
-    centre = corners.mean(axis=0)
-    pixel = centre + (corners[1] - centre) * 15.5 / 16  # the centre of the last pixel of the first row
+    center = corners.mean(axis=0)
+    pixel = center + (corners[1] - center) * 15.5 / 16  # the center of the last pixel of the first row
     assert pixel == pytest.approx((512.668, 229.065), abs=1e-3)  # the warp rounds its matrix
     mirrored = np.array(_outline(row | {"hflip": True}, 32, 45).corners)
     assert mirrored == pytest.approx(corners[[1, 0, 3, 2]])

@@ -1,4 +1,4 @@
-"""What two sets have in common."""
+"""Comparisons of two sets."""
 
 from pathlib import Path
 
@@ -27,28 +27,28 @@ def make_set(photo_path: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize(
-    ("change", "verdict", "keys"),
+    ("change", "summary", "keys"),
     [
         ({}, "the same set", []),
         ({"image_format": "ppm"}, "the same pixels in 120 patches, in other bytes", ["encoding.compression"]),
-        ({"shard_size": 7}, "the same 120 patches, in other shards or of another record", ["shard sizes[0]"]),
-        ({"n": 200}, "the same 120 patches; B goes on", ["n"]),
-        ({"n": 60, "image_format": "ppm"}, "the same pixels in 60 patches, in other bytes; A goes on", ["n"]),
+        ({"shard_size": 7}, "the same 120 patches, in other shards or with another record", ["shard sizes[0]"]),
+        ({"n": 200}, "the same 120 patches; B has more", ["n"]),
+        ({"n": 60, "image_format": "ppm"}, "the same pixels in 60 patches, in other bytes; A has more", ["n"]),
         ({"seed": 1}, "different sets: no patch has the same pixels", ["seed"]),
     ],
 )
-def test_verdicts(make_set, change: dict, verdict: str, keys: list[str]) -> None:
+def test_summaries(make_set, change: dict, summary: str, keys: list[str]) -> None:
     found = diff_sets(make_set(), make_set(**change))
-    assert found.verdict() == verdict
+    assert found.summary() == summary
     assert set(keys) <= {path for path, _, _ in found.keys}
     assert found.same_set == (not change)
 
 
 def test_manifests_alone(make_set) -> None:
     first, second = make_set().manifest, make_set(image_format="ppm").manifest
-    assert diff_manifests(first, first).verdict() == "the same set"
-    assert diff_manifests(first, second).verdict() == "the same pixels, stored in another way"
-    assert diff_manifests(first, make_set(seed=1).manifest).verdict() == "different sets"
+    assert diff_manifests(first, first).summary() == "the same set"
+    assert diff_manifests(first, second).summary() == "the same pixels, stored in another way"
+    assert diff_manifests(first, make_set(seed=1).manifest).summary() == "different sets"
 
 
 def test_differences() -> None:

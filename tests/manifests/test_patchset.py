@@ -50,10 +50,10 @@ def test_a_truncated_a_missing_and_a_linked_shard(copy: Path) -> None:
     assert "bytes, the manifest says" in fault(copy)
     path.unlink()
     assert "missing" in fault(copy)
-    other = copy / "elsewhere.tar"
+    other = copy / "other.tar"
     other.write_bytes(data)
     path.symlink_to(other)
-    assert "no regular file" in fault(copy)
+    assert "not a regular file" in fault(copy)
 
 
 def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_pixel_digest_is_of_the_plain_bytes() -> None:
     assert pixel_digest(patch[:, ::-1]) == hashlib.sha256(patch[:, ::-1].tobytes()).digest()
     with pytest.raises(PatchSetError, match="expected uint8"):
         pixel_digest(patch.astype(np.float32))  # type: ignore[arg-type]
-    with pytest.raises(PatchSetError, match="whole number"):
+    with pytest.raises(PatchSetError, match="expected a multiple of 32"):
         pixel_root([b"x"])
 
 
@@ -128,7 +128,7 @@ def test_a_set_is_a_sequence_of_patches(patchset_path: Path) -> None:
     for index in (-1, 200):
         with pytest.raises(IndexError, match="0 to 199"):
             patchset[index]
-    with pytest.raises(TypeError, match="not by slice"):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         patchset[0:2]  # type: ignore[index]
     shards = patchset.manifest.shards
     assert patchset.rows(shards[1])["index"] == list(range(80, 160))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from manifests import open_patchset
-from manifests.format.schema import parse_manifest
 from tests.conftest import Program, assert_one_line, make_photo, write_image
-from tests.helpers.editing import edited, sign
+from tests.helpers.editing import edited
+from tests.helpers.resign import resign, resign_manifest
 
 
 def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -19,10 +19,7 @@ def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Pa
     assert json.loads(run_patchgen(*command, "--json").out)["patches_regenerated"] == 50
     # A set that agrees with itself, but was made with another seed than it says, is caught by this alone.
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
-    forged = parse_manifest(sign(edited(copy / "manifest.json", {"seed": 3})).read_bytes(), "m")
-    from manifests.export.finalize import write_manifest
-
-    write_manifest(copy, forged)
+    resign(copy, lambda value: value.update(seed=3), exports=True)
     assert run_patchgen("verify", copy).status == 0
     result = run_patchgen("verify", copy, "--regenerate", 3, "--image", photo_path)
     assert_one_line(result, "6 faults")
@@ -48,7 +45,7 @@ def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_pa
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "index.json", "croissant.json"])
-def test_what_export_writes_anew_asks_for_no_new_set(
+def test_what_export_writes_again_asks_for_no_new_set(
     name: str, patchset_path: Path, tmp_path: Path, run_patchgen: Program
 ) -> None:
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
@@ -56,7 +53,7 @@ def test_what_export_writes_anew_asks_for_no_new_set(
     (copy / name).unlink() if name != "index.json" else None
     found = run_patchgen("verify", copy)
     assert_one_line(found, "run patchgen export")
-    assert "rebuild" not in found.err + found.out and "'patchgen export' writes it anew" in found.out
+    assert "rebuild" not in found.err + found.out and "'patchgen export' writes it again" in found.out
     (copy / "patches-000001.tar").unlink()
     assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy what is named")
     shutil.copy(patchset_path / "patches-000001.tar", copy)
@@ -65,7 +62,7 @@ def test_what_export_writes_anew_asks_for_no_new_set(
 
 def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
     assert run_patchgen("diff", patchset_path, manifest_path).out == "the same set\n"
-    other = sign(edited(manifest_path, {"seed": 3}))
+    other = resign_manifest(edited(manifest_path, {"seed": 3}))
     result = run_patchgen("diff", patchset_path, other)
     assert result.status == 1 and "  seed: 0 → 3\n" in result.out and result.err == ""
     assert (
@@ -76,7 +73,7 @@ def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path,
         assert result.status == 0 and "200 of 32×32 px" in result.out and "no license named" in result.out
     assert json.loads(run_patchgen("info", patchset_path, "--json").out)["n"] == 200
     texts = {"name": "a\u009b2Jb\u202ec"}
-    strange = sign(edited(manifest_path, {"environment": texts}))
+    strange = resign_manifest(edited(manifest_path, {"environment": texts}))
     result = run_patchgen("info", strange, "--json")
     assert result.out.isascii() and json.loads(result.out)["environment"].items() >= texts.items()
     assert_one_line(run_patchgen("info", tmp_path / "none.json"), "none.json: cannot be read")

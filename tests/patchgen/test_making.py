@@ -83,7 +83,7 @@ def test_outlines_lie_where_the_patch_was_read(photo_path: Path, patchset_path: 
     for outline, patch in zip(outlines, read_patches(patchset, indices), strict=True):
         x, y = np.mean(outline.corners, axis=0).astype(int)
         errors.append(np.abs(patch[14:18, 14:18].mean(axis=(0, 1)) - photo.pixels[y, x]).mean())
-    assert np.median(errors) < 25  # half the patches are colour-jittered; elsewhere in the photo it is 50
+    assert np.median(errors) < 25  # half the patches are color-jittered; at another position in the photo it is 50
 
 
 def test_recipes_are_listed_and_printed(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:

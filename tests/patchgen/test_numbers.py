@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantise, sin_degrees
+from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantize, sin_degrees
 from patchgen.pixels.randomness import DRAWS, between, uniforms
 
 
@@ -30,8 +30,8 @@ def test_powers_of_two_are_their_own_level() -> None:
 
 
 @given(st.floats(-1e5, 1e5), st.integers(0, 24))
-def test_quantised_values_are_short_and_near(x: float, bits: int) -> None:
-    q = float(quantise(np.array([x]), bits)[0])
+def test_quantized_values_are_short_and_near(x: float, bits: int) -> None:
+    q = float(quantize(np.array([x]), bits)[0])
     assert (q * 2**bits).is_integer()
     assert abs(q - x) <= 0.5 * 2.0**-bits
 

@@ -165,7 +165,7 @@ def test_home_folders_on_the_command_line(
     assert_one_line(run_distill("reproduce", "~/t.yaml"), f"table '{tmp_path}/t.yaml': no such file")
     assert_one_line(
         run_distill("eval", "--weights", "~nobody-of-this-name/w.pt", "--data", "d"),
-        "no home folder ~nobody-of-this-name is known here; a file of this name is ./~nobody-of-this-name/w.pt",
+        "no home folder ~nobody-of-this-name is known; for a file of this name give ./~nobody-of-this-name/w.pt",
         status=2,
     )
 

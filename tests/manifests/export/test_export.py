@@ -1,4 +1,4 @@
-"""Card, Croissant, indexes, bags: what they say of a set, what a stranger's texts do to them, who may edit them."""
+"""Card, Croissant, indexes and bags: their contents, untrusted texts in them, and which of them users may edit."""
 
 import hashlib
 import json
@@ -16,17 +16,16 @@ from manifests.export.dataset_card import is_unedited, make_card, plain
 from manifests.export.finalize import derived_files, has_exports
 from manifests.export.licenses import link_of
 from manifests.export.shard_index import make_index
-from manifests.format.digest import file_digest, set_id
-from manifests.format.schema import parse_manifest
+from manifests.format.digest import file_digest
 from manifests.verify import verify
 from tests.conftest import Program, assert_one_line
+from tests.helpers.resign import signed_manifest
 
 
 def manifest_with(patchset_path: Path, **source: Any) -> Manifest:
     value = json.loads((patchset_path / "manifest.json").read_bytes())
     value["sources"][0] |= source
-    value["set_id"] = set_id(value)
-    return parse_manifest(json.dumps(value).encode(), "edited")
+    return signed_manifest(value)
 
 
 def header(card: bytes) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def header(card: bytes) -> dict[str, Any]:
         ("Ask me, © Jane", "https://example.org/a", {"license": "other", "license_name": "ask-me-jane"}),
     ],
 )
-def test_the_card_tells_the_licence(
+def test_the_card_states_the_license(
     patchset_path: Path, licence: str | None, url: str | None, said: dict[str, str]
 ) -> None:
     card = make_card(manifest_with(patchset_path, licence=licence, url=url))
@@ -78,17 +77,15 @@ def test_the_card_tells_the_licence(
     assert is_unedited(card) and not is_unedited(card.replace(b"Augmented", b"Beautiful"))
 
 
-def test_licences_of_several_photos(patchset_path: Path) -> None:
+def test_licenses_of_several_photos(patchset_path: Path) -> None:
     value = json.loads((patchset_path / "manifest.json").read_bytes())
     first = value["sources"][0]
 
-    def said(*licences: str | None) -> str:
+    def said(*licenses: str | None) -> str:
         value["sources"] = [
-            first | {"licence": licence, "name": f"{k}.png", "pixels": f"{k:064x}"}
-            for k, licence in enumerate(licences)
+            first | {"licence": text, "name": f"{k}.png", "pixels": f"{k:064x}"} for k, text in enumerate(licenses)
         ]
-        value["set_id"] = set_id(value)
-        return str(header(make_card(parse_manifest(json.dumps(value).encode(), "edited")))["license"])
+        return str(header(make_card(signed_manifest(value)))["license"])
 
     assert said("CC0-1.0", "CC0-1.0") == "cc0-1.0"
     assert said("CC0-1.0", "MIT") == "other"
@@ -101,8 +98,7 @@ def test_a_card_promises_no_more_than_a_rebuild_can(patchset_path: Path) -> None
 
     def card(**changes: Any) -> str:
         value["recipe"] = recipe | changes
-        value["set_id"] = set_id(value)
-        return make_card(parse_manifest(json.dumps(value).encode(), "edited")).decode()
+        return make_card(signed_manifest(value)).decode()
 
     assert "patchgen rebuild" in card() and "# 200 patches of a single image" in card()
     assert "patchgen rebuild" not in card(profile="fast")
@@ -145,7 +141,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_strangers_texts_are_text(patchset_path: Path, text: str) -> None:
+def test_untrusted_texts_are_text(patchset_path: Path, text: str) -> None:
     manifest = manifest_with(patchset_path, licence=text, url=text, attribution=text, name=text)
     card = make_card(manifest).decode()
     assert re.fullmatch(r"[a-z0-9.-]{0,64}", header(card.encode()).get("license_name", ""))
@@ -158,7 +154,7 @@ def test_a_strangers_texts_are_text(patchset_path: Path, text: str) -> None:
     assert value["license"] == text and "isBasedOn" not in value
 
 
-def test_croissant_tells_licence_and_origin(patchset_path: Path) -> None:
+def test_croissant_states_license_and_origin(patchset_path: Path) -> None:
     value = json.loads((patchset_path / "manifest.json").read_bytes())
     first = value["sources"][0]
 
@@ -166,8 +162,7 @@ def test_croissant_tells_licence_and_origin(patchset_path: Path) -> None:
         value["sources"] = [
             first | {"name": f"{k}.png", "pixels": f"{k:064x}"} | source for k, source in enumerate(sources)
         ]
-        value["set_id"] = set_id(value)
-        found: dict[str, Any] = json.loads(make_croissant(parse_manifest(json.dumps(value).encode(), "edited")))
+        found: dict[str, Any] = json.loads(make_croissant(signed_manifest(value)))
         return found
 
     one = croissant({"licence": "CC BY 4.0", "url": "https://example.org/a", "attribution": "A. Person"})
@@ -203,7 +198,7 @@ def copy(patchset_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(patchset_path, tmp_path / "set"))
 
 
-def test_export_writes_them_anew(run_patchgen: Program, copy: Path, patchset_path: Path) -> None:
+def test_export_writes_them_again(run_patchgen: Program, copy: Path, patchset_path: Path) -> None:
     for name in ("README.md", "croissant.json", "index.json", "SHA256SUMS"):
         (copy / name).unlink()
     result = run_patchgen("export", copy, "--dali", "--json")
@@ -223,7 +218,7 @@ def test_export_writes_them_anew(run_patchgen: Program, copy: Path, patchset_pat
     assert {fault.file for fault in verify(copy).faults} == {"SHA256SUMS"}
     (copy / indexes[2]).unlink()
     assert any(fault.file == indexes[2] and "is missing" in fault.what for fault in verify(copy).faults)
-    assert run_patchgen("export", copy).status == 0  # what is there is made anew, what is not is not wanted
+    assert run_patchgen("export", copy).status == 0  # existing files are written again, what is not is not wanted
     assert (copy / indexes[1]).read_bytes() == whole and not (copy / indexes[2]).exists()
     assert verify(copy).faults == ()
 
@@ -236,7 +231,7 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     assert run_patchgen(*build, 20).status == 0
     first = (out / "README.md").read_bytes()
     assert run_patchgen("extend", out, "--n", 30, "--image", photo_path).status == 0
-    assert b"30 patches" in (out / "README.md").read_bytes() != first  # nobody edited it, so it is renewed
+    assert b"30 patches" in (out / "README.md").read_bytes() != first  # it was not edited, so it is written again
     (out / "README.md").write_text("# My own words\n")
     assert run_patchgen(*build, 30, "--license", "CC0-1.0").status == 0
     assert (out / "README.md").read_text() == "# My own words\n"
@@ -274,7 +269,7 @@ def test_what_is_no_good_set_is_not_exported(run_patchgen: Program, copy: Path, 
     assert_one_line(run_patchgen("export", copy), "patches-000001.tar: 0 bytes")
 
 
-def test_what_was_changed_is_not_signed_anew(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
+def test_changed_files_are_not_signed_again(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
     before = (copy / "SHA256SUMS").read_bytes()
     manifest = (copy / "manifest.json").read_bytes()
     (copy / "manifest.json").write_bytes(manifest + b"\n")
@@ -325,7 +320,7 @@ def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path, dali: bool) ->
     assert f"Payload-Oxum: {octets}.{len(names)}" in (bag / "bag-info.txt").read_text()
     assert verify(bag / "data").faults == ()
     assert_one_line(run_patchgen("verify", bag), f"{bag}: is a BagIt bag", f"verify {bag / 'data'}")
-    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "is there already", "another --bagit")
+    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "exists already", "another --bagit")
 
 
 def test_derived_files_are_small(patchset_path: Path) -> None:

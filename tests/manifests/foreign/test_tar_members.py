@@ -1,4 +1,4 @@
-"""Anybody's tars: members as tarfile finds them, and bounds on what is read to find them."""
+"""Untrusted tars: members as tarfile finds them, and the bounds on what is read."""
 
 import gzip
 import io

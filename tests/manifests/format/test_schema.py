@@ -20,7 +20,7 @@ def manifest(patchset_path: Path) -> dict[str, Any]:
 
 
 def parse(value: dict[str, Any], *, sign: bool = True) -> str:
-    """The error that parsing gives, after signing anew so that only the edited key is at fault."""
+    """Return the error of parsing, after signing again so that only the edited key is wrong."""
     value = copy.deepcopy(value)
     if sign:
         value["set_id"] = set_id(value)

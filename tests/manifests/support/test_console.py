@@ -57,11 +57,11 @@ def test_completion_as_the_readme_says(program: str) -> None:
     assert result.returncode == 0 and f"plain,{expected}" in result.stdout.splitlines()
 
 
-@pytest.mark.parametrize("colours", [True, False])
-def test_progress_is_for_terminals_and_obeys_no_color(colours: bool, photo_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("colors", [True, False])
+def test_progress_is_for_terminals_and_obeys_no_color(colors: bool, photo_path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "patchgen", "build", "--image", photo_path, "--n", "3000", "--workers", "1"]
     environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TERM", "COLORTERM")}
-    environment |= {"TERM": "xterm-256color"} | ({} if colours else {"NO_COLOR": "1"})
+    environment |= {"TERM": "xterm-256color"} | ({} if colors else {"NO_COLOR": "1"})
     reader, writer = pty.openpty()
     with subprocess.Popen(
         [*command, "--out", tmp_path / "x"], stderr=writer, stdout=subprocess.DEVNULL, env=environment
@@ -78,4 +78,4 @@ def test_progress_is_for_terminals_and_obeys_no_color(colours: bool, photo_path:
             seen += part
     os.close(reader)
     assert process.returncode == 0 and b"patches" in seen and b"/3000" in seen
-    assert (b"\x1b[38;5;" in seen or b"\x1b[35m" in seen or b"\x1b[32m" in seen) == colours
+    assert (b"\x1b[38;5;" in seen or b"\x1b[35m" in seen or b"\x1b[32m" in seen) == colors

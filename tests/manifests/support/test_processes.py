@@ -80,8 +80,8 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(patchgen.pipeline.process_pool, "wait", wait)
     monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(patchgen.pipeline.process_pool, "STUCK_SECONDS", 0.6)
-    monkeypatch.setattr(manifests.verify, "PATIENCE_SECONDS", 1)
-    monkeypatch.setattr(manifests.verify, "SLOWEST_BYTES_PER_SECOND", 1e12)
+    monkeypatch.setattr(manifests.verify, "TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(manifests.verify, "MIN_BYTES_PER_SECOND", 1e12)
     yield processes
     for process in processes:
         process.join(60)
@@ -90,7 +90,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 def test_processes_that_stand_still(command: list[Any], run_patchgen: Program, stuck: list[Any]) -> None:
     said = "the worker processes have made nothing for" if command[0] == "build" else "was not verified in 1 s"
-    assert_one_line(run_patchgen(*command), said, "see whether the disk answers")
+    assert_one_line(run_patchgen(*command), said, "the disk answers")
     assert len(stuck) == 2
 
 
@@ -116,7 +116,7 @@ def test_a_process_that_is_killed_while_the_others_stand_still(
             os.kill(stuck[0].pid, signal.SIGKILL) if stuck else None
         return stopping(*values, **options)
 
-    for module, name in ((patchgen.pipeline.process_pool, "STUCK_SECONDS"), (manifests.verify, "PATIENCE_SECONDS")):
+    for module, name in ((patchgen.pipeline.process_pool, "STUCK_SECONDS"), (manifests.verify, "TIMEOUT_SECONDS")):
         monkeypatch.setattr(module, "wait", wait)
         monkeypatch.setattr(module, name, 60)
     assert_one_line(run_patchgen(*command), "process was killed, perhaps for memory")

@@ -56,10 +56,10 @@ def test_no_number() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("!!int 1:30", "'1:30' is no int"),
-        ("!!int ''", "'' is no int"),
-        ("!!float a", "'a' is no float"),
-        ("!!bool yes", "'yes' is no bool"),
+        ("!!int 1:30", "'1:30' is not a valid int"),
+        ("!!int ''", "'' is not a valid int"),
+        ("!!float a", "'a' is not a valid float"),
+        ("!!bool yes", "'yes' is not a valid bool"),
         ("!!timestamp 2001-01-01", "tagged !!timestamp"),
         ("0x" + "f" * 4000, "a number of 4002 letters"),
     ],

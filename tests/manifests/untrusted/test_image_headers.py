@@ -76,8 +76,8 @@ def test_a_jpeg_holds_all_its_pixels(options: dict[str, object], size: int) -> N
     ("change", "part"),
     [
         (lambda data: data[:-2], "no end"),
-        (lambda data: data + b"\0", "1 byte behind its end"),
-        (lambda data: data + data, "bytes behind its end"),
+        (lambda data: data + b"\0", "1 byte after its end"),
+        (lambda data: data + data, "bytes after its end"),
         (lambda data: data[:-40] + b"\xff\xd0" + data[-40:], "lacks a part"),
         (lambda data: data.replace(b"\xff\xc0", b"\xff\xc9"), "a frame of kind 9"),
     ],
@@ -115,8 +115,8 @@ def test_a_png_holds_as_many_rows_as_it_declares(size: int) -> None:
                 decode_patch(packed_png(wrong, size, kind), "x", size, "png")
 
 
-def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
+def png(width: int, height: int, depth: int = 8, colors: int = 2) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
@@ -125,7 +125,7 @@ def png(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
     [
         (png(100_000, 100_000), "png", "100000×100000"),
         (png(32, 32, depth=16), "png", "16 bits"),
-        (png(32, 32, colours=6), "png", "type 6"),
+        (png(32, 32, colors=6), "png", "type 6"),
         (encoded("jpg", 32, 32, "CMYK"), "jpg", "4 channels"),
         (encoded("jpg", 32, 32, "L"), "jpg", "1 channel"),
         (encoded("webp", 32, 32, lossless=False), "webp", "one lossless picture"),

@@ -1,4 +1,4 @@
-"""Tables whose footers and pages lie: refused before Arrow decodes them; and the honest ones of many writers."""
+"""Tables with false footers and pages are refused before Arrow decodes them; tables of many writers are read."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 
 from manifests.errors import PatchSetError
 from manifests.format import shard_table
-from manifests.untrusted.parquet_limits import MAX_FIELDS, read_footer, require_modest
+from manifests.untrusted.parquet_limits import MAX_FIELDS, read_footer, require_bounded_pages
 from manifests.untrusted.thrift import I32, I64, CompactReader
 
 N = 300
@@ -49,7 +49,7 @@ def test_tables_of_many_writers(tmp_path: Path, options: dict[str, Any]) -> None
     assert shard_table.count_rows(path) == N
     with path.open("rb") as file:
         footer = read_footer(file)
-        require_modest(file, footer, footer.columns)
+        require_bounded_pages(file, footer, footer.columns)
 
 
 def refuse(path: Path, part: str, n: int = N) -> None:
@@ -60,11 +60,11 @@ def refuse(path: Path, part: str, n: int = N) -> None:
 
 def test_a_text_repeated_in_every_row(tmp_path: Path) -> None:
     keys = pa.DictionaryArray.from_arrays(pa.array([0] * N, pa.int32()), pa.array(["x" * 10_000]))
-    made = shard_table.table(contract(), {}, b"{}")
-    table = made.set_column(0, pa.field("key", keys.type, nullable=False), keys)
+    base = shard_table.table(contract(), {}, b"{}")
+    table = base.set_column(0, pa.field("key", keys.type, nullable=False), keys)
     refuse(write(tmp_path / "t.parquet", table=table), "longer texts than a key")
     keys = pa.DictionaryArray.from_arrays(pa.array([0] * N, pa.int32()), pa.array(["x" * 10_000_000]))
-    table = made.set_column(0, pa.field("key", keys.type, nullable=False), keys)
+    table = base.set_column(0, pa.field("key", keys.type, nullable=False), keys)
     refuse(write(tmp_path / "t.parquet", table=table), "more bytes|of more bytes")
 
 
@@ -78,24 +78,20 @@ def test_pages_without_end(tmp_path: Path) -> None:
     refuse(write(tmp_path / "t.parquet", shard_table.table(contract(n), {}, b""), row_group_size=3), "more pages", n)
 
 
-def contract_table(n: int) -> dict[str, Any]:
-    return contract(n)
-
-
 def test_more_fields_than_anybody_has(tmp_path: Path) -> None:
     more = {f"c{i}": [0] * N for i in range(MAX_FIELDS)}
     refuse(write(tmp_path / "t.parquet", table=shard_table.table(contract(), more, b"")), "fields")
 
 
 def test_nested_and_missing_columns(tmp_path: Path) -> None:
-    made = shard_table.table(contract(), {}, b"")
+    base = shard_table.table(contract(), {}, b"")
     lists = pa.array([[i] for i in range(N)])
-    nested = made.set_column(2, "offset", lists)
+    nested = base.set_column(2, "offset", lists)
     refuse(write(tmp_path / "t.parquet", table=nested), "not one value a row")
-    refuse(write(tmp_path / "t.parquet", table=made.drop_columns(["pixels"])), "its columns begin")
-    nulls = made.set_column(2, "offset", pa.array([None] * N, pa.int64()))
-    refuse(write(tmp_path / "t.parquet", table=nulls), "none null")
-    texts = made.set_column(1, "index", pa.array(["1"] * N))
+    refuse(write(tmp_path / "t.parquet", table=base.drop_columns(["pixels"])), "its columns begin")
+    nulls = base.set_column(2, "offset", pa.array([None] * N, pa.int64()))
+    refuse(write(tmp_path / "t.parquet", table=nulls), "without nulls")
+    texts = base.set_column(1, "index", pa.array(["1"] * N))
     refuse(write(tmp_path / "t.parquet", table=texts), "expected int64")
     refuse(write(tmp_path / "t.parquet"), "300 rows, expected 301", N + 1)
 
@@ -111,7 +107,7 @@ def test_nested_and_missing_columns(tmp_path: Path) -> None:
         (lambda data: b"", "no Parquet file"),
     ],
 )
-def test_footers_that_are_none(tmp_path: Path, change: Any, part: str) -> None:
+def test_broken_footers(tmp_path: Path, change: Any, part: str) -> None:
     path = write(tmp_path / "t.parquet")
     path.write_bytes(change(path.read_bytes()))
     refuse(path, part)
@@ -126,12 +122,12 @@ def test_footers_that_are_none(tmp_path: Path, change: Any, part: str) -> None:
         (b"\x06\x82\x80\x08\x00\x00", "more than 16 bits"),  # field 65,537, which Arrow takes for field 1
     ],
 )
-def test_what_readers_of_thrift_take_in_two_ways(data: bytes, part: str) -> None:
+def test_bytes_that_readers_of_thrift_read_differently(data: bytes, part: str) -> None:
     with pytest.raises(ValueError, match=part):
         CompactReader(data, budget=10).struct({1: I32, 2: I64, 3: [I32]})
 
 
-def test_every_flipped_byte_of_a_footer_is_survived(tmp_path: Path) -> None:
+def test_every_flipped_byte_of_a_footer_is_refused_or_read(tmp_path: Path) -> None:
     """Not every byte of a footer matters, but none may end the process or leave as another error."""
     path = write(tmp_path / "t.parquet", table=shard_table.table(contract(20), {}, b""))
     whole = path.read_bytes()

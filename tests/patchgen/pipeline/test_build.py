@@ -238,11 +238,11 @@ def test_card_texts_are_added_and_kept(
 def test_pipes_are_not_waited_for(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     os.mkfifo(tmp_path / "p")
     for option in ("--image", "--recipe"):
-        assert_one_line(run_patchgen(*arguments, tmp_path / "out", option, tmp_path / "p"), "is no regular file")
+        assert_one_line(run_patchgen(*arguments, tmp_path / "out", option, tmp_path / "p"), "is not a regular file")
     out = tmp_path / "set"
     out.mkdir()
     os.mkfifo(out / "manifest.json")
-    assert_one_line(run_patchgen(*arguments, out), "is no regular file")
+    assert_one_line(run_patchgen(*arguments, out), "is not a regular file")
 
 
 def test_too_many_shards(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:

@@ -12,7 +12,8 @@ from manifests.format.schema import parse_manifest
 from patchgen.pipeline.rebuild import rebuild
 from patchgen.sources.photo import read_photo
 from tests.conftest import Program, assert_one_line, make_photo, write_image
-from tests.helpers.editing import contents, edited, sign
+from tests.helpers.editing import contents, edited
+from tests.helpers.resign import resign_manifest
 
 
 def test_a_manifest_and_the_photo_give_the_same_folder(
@@ -67,7 +68,7 @@ def test_an_edited_manifest_is_refused(
 def test_a_forged_manifest_stops_at_the_first_shard(
     manifest_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program
 ) -> None:
-    forged = sign(edited(manifest_path, {"seed": 3}))
+    forged = resign_manifest(edited(manifest_path, {"seed": 3}))
     command = ["rebuild", "--manifest", forged, "--image", photo_path, "--out", tmp_path / "out", "--workers", 1]
     result = run_patchgen(*command)
     assert_one_line(result, "patches-000000.tar: ", "the manifest says", "this machine makes other bytes")
@@ -86,7 +87,7 @@ def test_a_forged_manifest_stops_at_the_first_shard(
 def test_a_recipe_this_version_does_not_know(
     manifest_path: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program, change: dict[str, Any], part: str
 ) -> None:
-    unknown = sign(edited(manifest_path, change))
+    unknown = resign_manifest(edited(manifest_path, change))
     command = ["rebuild", "--manifest", unknown, "--image", photo_path, "--out", tmp_path / "out"]
     assert_one_line(run_patchgen(*command), part)
 
@@ -131,5 +132,13 @@ def test_manifests_of_sets_that_no_build_makes(
     value["size"] = change.get("size", value["size"])
     value["sources"][0] |= change.get("sources", {})
     manifest_path.write_text(json.dumps(value))
-    command = ["rebuild", "--manifest", sign(manifest_path), "--image", photo_path, "--out", tmp_path / "out"]
+    command = [
+        "rebuild",
+        "--manifest",
+        resign_manifest(manifest_path),
+        "--image",
+        photo_path,
+        "--out",
+        tmp_path / "out",
+    ]
     assert_one_line(run_patchgen(*command), part)

@@ -224,11 +224,11 @@ def test_a_transform_need_fit_no_other_size(tmp_path: Path, photo_path: Path, ru
 def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, run_patchgen: Program) -> None:
     """Tried at the real size when the build is planned, and watched while it runs."""
     for augment, part in (
-        ("{name: CenterCrop, p: 1, height: 20, width: 20, pad_if_needed: true}", "expected the same; leave it out"),
-        ("{name: Resize, p: 1, height: 48, width: 48}", "makes uint8 of shape (48, 48, 3)"),
-        ("{name: RandomCrop, height: 8, width: 8}", "expected the same; leave it out"),
+        ("{name: CenterCrop, p: 1, height: 20, width: 20, pad_if_needed: true}", "expected uint8 of shape"),
+        ("{name: Resize, p: 1, height: 48, width: 48}", "returns uint8 of shape (48, 48, 3)"),
+        ("{name: RandomCrop, height: 8, width: 8}", "expected uint8 of shape"),
         ("{name: CenterCrop, height: 64, width: 64}", "augment[0]: a black patch: CenterCrop fails on it"),
-        ("{name: ToFloat}", "makes float32"),
+        ("{name: ToFloat}", "returns float32"),
     ):
         (tmp_path / "r.yaml").write_text(recipe_text(augment))
         command = ["build", "--image", photo_path, "--recipe", tmp_path / "r.yaml", "--n", 3, "--size", 24]
@@ -240,11 +240,11 @@ def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, r
     ("text", "part"),
     [
         ("name: a\nname: b\n", "the key 'name' appears twice"),
-        ("a: &a [*a]\n", "an alias refers to what it is part of"),
+        ("a: &a [*a]\n", "an alias refers to a value that contains it"),
         (
             "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
             + "".join(f"{chr(98 + k)}: &{chr(98 + k)} [{', '.join([f'*{chr(97 + k)}'] * 10)}]\n" for k in range(8)),
-            "values, its aliases written out",
+            "values after expanding aliases",
         ),
         (recipe_text("").replace("version: 1", "version: true"), "version: Input should be a valid integer"),
         (recipe_text("").replace("crop: 1", "crop: true"), "geometry.crop: Input should be a valid number"),

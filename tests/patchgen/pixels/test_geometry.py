@@ -58,7 +58,7 @@ def test_crops_stay_in_the_photo(width: int, height: int, size: int, seed: int, 
     p = place(Geometry(**(PAPER | {"crop": crop})), size, [source], uniforms(seed, 0, 0, 50))
     assert (p.x >= 0).all() and (p.x + p.width <= width).all() and (p.width > 0).all()
     assert (p.y >= 0).all() and (p.y + p.height <= height).all() and (p.height > 0).all()
-    assert (p.level >= 0).all() and (p.level < len(source.levels)).all()
+    assert (p.level_index >= 0).all() and (p.level_index < len(source.levels)).all()
 
 
 def test_a_patch_does_not_depend_on_its_neighbours() -> None:
@@ -85,7 +85,7 @@ def test_the_identity_crop_returns_the_photo() -> None:
 
 
 def reference(photo: np.ndarray, p: Placements, i: int, size: int) -> np.ndarray:
-    """The chain in torchvision: crop, antialiased bicubic resize to √2 × size, affine, centre crop."""
+    """The chain in torchvision: crop, antialiased bicubic resize to √2 × size, affine, center crop."""
     side = math.floor(math.sqrt(2) * size)
     top, left = round(p.y[i]), round(p.x[i])
     height, width = max(round(p.height[i]), 1), max(round(p.width[i]), 1)

@@ -27,7 +27,7 @@ def warped(photo: np.ndarray, geometry: Geometry, size: int, n: int = 200) -> tu
     pyramids = build_pyramids(geometry, size, [photo])
     places = place(geometry, size, pyramids, uniforms(1, 0, 0, n))
     read = warp.Warp(geometry, size, pyramids, places)
-    return np.stack([read[i] for i in range(n)]), places.number
+    return np.stack([read[i] for i in range(n)]), places.level
 
 
 @pytest.mark.parametrize("size", [8, 64, 400])

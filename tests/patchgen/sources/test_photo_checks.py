@@ -121,7 +121,7 @@ PROFILED = [
 @pytest.mark.parametrize(("image_format", "options"), PROFILED)
 def test_a_profile_is_named_and_srgbs_is_not(tmp_path: Path, image_format: str, options: dict[str, Any]) -> None:
     ((kind, text),) = found(tmp_path, encoded(PHOTO, image_format, icc_profile=P3, **options))
-    assert kind == "colours" and text.startswith('its colour profile "Display P3" is ignored')
+    assert kind == "colors" and text.startswith('its color profile "Display P3" is ignored')
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for same in (srgb, make_profile("c2", SRGB), None):
         assert found(tmp_path, encoded(PHOTO, image_format, icc_profile=same, **options)) == []
@@ -147,7 +147,7 @@ def test_names_of_profiles(profile: bytes, name: str | None) -> None:
 
 def test_gray_photos(tmp_path: Path) -> None:
     gray = PHOTO.convert("L")
-    assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=make_profile("Dot gain", None, 1.75))) == ["colours"]
+    assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=make_profile("Dot gain", None, 1.75))) == ["colors"]
     assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=make_profile("sGray", None))) == []
     # The primaries of an RGB profile do nothing to grays, and Display P3 has sRGB's curve.
     assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=P3)) == []
@@ -182,7 +182,7 @@ def test_adobe_rgb_that_exif_alone_names(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA001] = 0xFFFF
     exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
-    assert kinds(tmp_path, encoded(PHOTO, "JPEG", exif=exif)) == ["colours"]
+    assert kinds(tmp_path, encoded(PHOTO, "JPEG", exif=exif)) == ["colors"]
 
 
 def test_alpha_is_said_where_a_pixel_is_transparent(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_every_command_says_it_once_and_bytes_do_not_change(tmp_path: Path, run_
     plain, photo = tmp_path / "plain.png", tmp_path / "p3.png"
     plain.write_bytes(encoded(PHOTO, "PNG"))
     photo.write_bytes(encoded(PHOTO, "PNG", icc_profile=P3))
-    line = re.escape(f'{photo}: its colour profile "Display P3" is ignored') + r".*\n"
+    line = re.escape(f'{photo}: its color profile "Display P3" is ignored') + r".*\n"
     common = ("--n", 300, "--shard-size", 100, "--workers", 2)
     result = run_patchgen("build", "--image", plain, *common, "--out", tmp_path / "plain")
     assert (result.status, result.err) == (0, "")
@@ -266,8 +266,8 @@ def test_pack_counts_what_it_finds(tmp_path: Path, run_patchgen: Program) -> Non
     result = run_patchgen("pack", folder, "--size", 32, "--out", tmp_path / "set", "--workers", 1)
     assert result.status == 0
     assert result.err.splitlines() == [
-        f"2 images are in colours other than sRGB, which are read as if they were sRGB, such as {folder / 'a.png'}",
-        f"1 image is in CMYK or CIELAB, converted without a colour profile, such as {folder / 'd.jpg'}",
+        f"2 images are in a color space other than sRGB, which is read as sRGB, such as {folder / 'a.png'}",
+        f"1 image is in CMYK or CIELAB, converted without a color profile, such as {folder / 'd.jpg'}",
     ]
 
 
