@@ -1,4 +1,4 @@
-"""The error of this package, and the many that a torn file causes."""
+"""The errors of this package, and the errors that decoders raise over damaged files."""
 
 import pickle
 import struct
