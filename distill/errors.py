@@ -1,10 +1,6 @@
-"""The one error of this package, and who is told of what is none."""
+"""The errors of this package."""
 
-from collections.abc import Callable
 from typing import Any
-
-Say = Callable[[str], None]
-"""Hears a line that is worth telling and no error."""
 
 
 class DistillError(Exception):
@@ -12,16 +8,12 @@ class DistillError(Exception):
 
 
 class DamagedError(DistillError):
-    """A file was read, and is not what was once written."""
+    """A file was read, but its content is not what was written."""
 
 
 class NonFiniteLossError(DistillError):
-    """The loss is no finite number any more; ``details`` are plain values to find out why."""
+    """The loss is NaN or infinite; ``details`` are plain JSON values that help to find the cause."""
 
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
         self.details = details
-
-
-def ignore(line: str) -> None:
-    """Hears a line that nobody needs."""

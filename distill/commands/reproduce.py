@@ -1,6 +1,7 @@
-"""Wiring of ``distill reproduce``: a table's jobs are made, priced and run, and the page is written as they end."""
+"""``distill reproduce``: run the jobs of a table, and write its page whenever one ends."""
 
 import dataclasses
+import logging
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distill.errors import DistillError, Say
+from distill.errors import DistillError
 from distill.runtime.device import pick_device, processor
 from distill.tables import redaction
 from distill.tables.jobs import Job
@@ -23,11 +24,12 @@ from manifests.support.console import printable, progress_bar
 from manifests.support.files import describe_os_error, hold_folder, remove_parts, write_atomically
 
 MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduced:
-    """What came of a table: what each row reached, a line each; what went wrong, by job; and where the page is."""
+    """The result of a table: a line for each row, the errors of failed jobs by name, and the path of the page."""
 
     lines: list[str]
     failed: dict[str, str]
@@ -35,10 +37,10 @@ class Reproduced:
 
 
 def list_devices(device: str) -> list[str]:
-    """The devices that share the work: those named with commas; for ``auto`` every GPU, or the CPU.
+    """Return the devices that share the work: those listed with commas; for ``auto`` every GPU, or the CPU.
 
     Raises:
-        DistillError: one is not there.
+        DistillError: a device does not exist, or is listed twice.
     """
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
@@ -50,8 +52,8 @@ def list_devices(device: str) -> list[str]:
     return named
 
 
-def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> Reproduced:
-    """Run the chosen jobs of ``plan`` in ``out``; the page is written anew whenever a job ends.
+def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> Reproduced:
+    """Run the chosen jobs of ``plan`` in ``out``; the page is written again whenever a job ends.
 
     Raises:
         DistillError: ``out`` is something else's or cannot be written.
@@ -63,7 +65,7 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
         with hold_folder(out):
             remove_parts(out)
             write_marker(out, plan.wish)
-            failed = _run(plan, out, devices, costs, say)
+            failed = _run(plan, out, devices, costs)
             lines = _write_page(plan, out, devices)
     except BlockingIOError as error:
         raise DistillError(f"{out}: another program is writing here; choose another --out") from error
@@ -73,7 +75,7 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
 
 
 def check_folder(plan: Plan, out: Path) -> None:
-    """Make sure that ``out`` is free, or has this table; nothing is written.
+    """Check that ``out`` is free, or has this table; nothing is written.
 
     Raises:
         DistillError: it is something else's, or cannot be read.
@@ -84,7 +86,7 @@ def check_folder(plan: Plan, out: Path) -> None:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
 
 
-def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> dict[str, str]:
+def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> dict[str, str]:
     ended_seconds = 0.0
     whole = max(round(sum(cost.seconds for cost in costs.values())), 1)
     with progress_bar("seconds of training, as estimated", whole) as update:
@@ -93,19 +95,19 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], s
             nonlocal ended_seconds
             ended_seconds += costs[job.name].seconds if job.name in costs else 0
             if wrong is not None:
-                say(printable(f"{job.name}: {wrong}"))
+                logger.info(printable(f"{job.name}: {wrong}"))
             _write_page(plan, out, devices)
 
         def passed(running: list[Job]) -> None:
             parts = [_seconds_done(job, costs[job.name], out) for job in running if job.name in costs]
             update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
 
-        events = Events(began=lambda job: say(printable(f"$ {job.command}")), ended=ended, passed=passed)
+        events = Events(began=lambda job: logger.info(printable(f"$ {job.command}")), ended=ended, passed=passed)
         return run_jobs(plan.chosen, out, devices, events)
 
 
 def _seconds_done(job: Job, cost: Cost, out: Path) -> float:
-    """Of a training's estimated time, that for the samples it has seen."""
+    """Return the part of a training's estimated seconds that its log shows as done."""
     return min(samples_seen(out, job) / cost.images_per_second, cost.seconds)
 
 
@@ -135,6 +137,6 @@ def _facts(wish: Wish, devices: list[str]) -> list[tuple[str, str]]:
 
 
 def _describe_input(path: Path, wish: Wish) -> str:
-    """An input's name and SHA-256: a page is mailed, and paths tell of its writer's machine."""
+    """Return an input's name and SHA-256, not its path: pages are shared, and paths are private."""
     digest = wish.digests.get(path)
     return path.name if digest is None else f"{path.name}, SHA-256 {digest}"

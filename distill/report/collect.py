@@ -13,8 +13,7 @@ from distill.errors import DistillError
 from distill.report.run_files import Classes, NetworkPart, Place, Places, RunConfig, Summary
 from distill.training.patch_sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
 from distill.training.provenance import origin
-from distill.training.run_dir import CLASSES_NAME
-from distill.training.session import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
+from distill.training.run_dir import CLASSES_NAME, CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from manifests.errors import PatchSetError
 from manifests.format.canonical_json import parse_json
 from manifests.format.schema import Manifest, parse_manifest

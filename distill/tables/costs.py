@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 
-from distill.commands.train import estimate_run
-from distill.commands.train_teacher import estimate_teaching
 from distill.config.schema import Config, SupervisedConfig
 from distill.data.labelled import count_images, load_labelled
 from distill.errors import DistillError
@@ -21,7 +19,7 @@ from distill.tables.jobs import Job
 from distill.tables.plan import Plan
 from distill.tables.records import is_done
 from distill.tables.schema import DATA
-from distill.training.cost_estimate import Cost, duration, size_of
+from distill.training.cost_estimate import Cost, duration, estimate_cost, size_of
 from manifests.support.console import progress_bar
 from manifests.support.counts import counted
 
@@ -78,14 +76,15 @@ def set_of(job: Job) -> str | None:
 def _price(plan: Plan, job: Job, counts: dict[str, tuple[int, int]], device: torch.device) -> Cost:
     if isinstance(job.config, SupervisedConfig):
         n, size = _count(plan, job.epoch_of or "", job.config.data.size, counts)
-        return estimate_teaching(job.config, n, size, device)
+        return estimate_cost(job.config, n=n, size=size, device=device)
     if not isinstance(job.config, Config):
         raise TypeError(f"{job.name} is no training")
     name = str(set_of(job)).removeprefix("sets/")
     if job.epoch_of is not None:
         n, size = _count(plan, job.epoch_of, plan.table.packs[name].size, counts)
-        return estimate_run(job.config, n, size, device)
-    return estimate_run(job.config, job.n or 1, plan.table.sets[name].size or USUAL_SIZE, device)
+        return estimate_cost(job.config, n=n, size=size, device=device)
+    size = plan.table.sets[name].size or USUAL_SIZE
+    return estimate_cost(job.config, n=job.n or 1, size=size, device=device)
 
 
 def _count(plan: Plan, name: str, size: int | None, counts: dict[str, tuple[int, int]]) -> tuple[int, int]:

@@ -14,8 +14,7 @@ from distill.tables import redaction
 from distill.tables.options import Wish
 from distill.tables.schema import BuiltSet, Row, Table
 from distill.training import provenance
-from distill.training.run_dir import TEACHER_NAME
-from distill.training.session import SUMMARY_NAME
+from distill.training.run_dir import SUMMARY_NAME, TEACHER_NAME
 from manifests.format.digest import file_digest
 from manifests.support.console import shell_word
 
@@ -75,7 +74,7 @@ def _identity(job: Job, wish: Wish) -> dict[str, Any]:
     """What decides the results of a job, but for those of the jobs it needs."""
     value: dict[str, Any] = {"command": redaction.command(job.argv, wish)}
     if job.config is not None:
-        config = provenance.moving(job.config.model_dump(mode="json"))
+        config = provenance.settings_of_weights(job.config.model_dump(mode="json"))
         value["config"] = config | {"eval": {"every": job.config.eval.every}}
     for word in job.argv:
         path = Path(word)

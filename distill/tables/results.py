@@ -12,7 +12,7 @@ from distill.tables.options import Wish
 from distill.tables.records import read_record, seeds_of
 from distill.tables.schema import Row, Table
 from distill.training import provenance
-from distill.training.session import SUMMARY_NAME
+from distill.training.run_dir import SUMMARY_NAME
 from manifests.support.counts import counted
 
 

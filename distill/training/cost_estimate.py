@@ -1,44 +1,46 @@
-"""What a run would cost here: time, memory and disk, from a few steps on images made up for it.
+"""The cost of a run on this machine: time, memory and disk, measured with a few steps on random images.
 
-Nothing is compiled for it, and each view is new: a run that compiles, as all do on a GPU, or has several passes is
-faster than it says.
+Networks are not compiled for it and every batch is new, so runs that compile, as all do on a GPU, or that repeat
+batches are faster than estimated.
 """
 
 import dataclasses
-import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from distill.config.schema import Config, SupervisedConfig
-from distill.training.trainer import Loop
+from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
+from distill.data.batches import Resident, View
+from distill.data.sampler import Order
+from distill.runtime.compile import Accelerator, make_accelerator
+from distill.runtime.context import RunContext
+from distill.runtime.logs import silenced
+from distill.runtime.memory import peak_memory, reset_peak_memory
+from distill.targets.losses import cross_entropy, make_loss
+from distill.targets.targets import LabelTargets, TeacherTargets
+from distill.training.trainer import Trainer, make_trainer, new_network
 
-WARM_STEPS, LEAST_STEPS, MOST_STEPS = 1, 2, 20
-STEPS = WARM_STEPS + MOST_STEPS
+WARM_STEPS, MIN_STEPS, MAX_STEPS = 1, 2, 20
+STEPS = WARM_STEPS + MAX_STEPS
 ENOUGH_SECONDS = 1.0
-WORTH_STEPS = 200
-"""Steps from which on a run says first what it will cost; a shorter one has shown it sooner than said it."""
-PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""At most so many are in a step that is measured; a larger batch is taken to cost in proportion."""
-
-BYTES_A_PIXEL = 3
+MIN_ESTIMATED_STEPS = 200
+"""A run of at least so many steps logs its estimated cost first; a shorter one is done about as soon."""
+MAX_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""The most pixels in a measured step; the cost of a larger batch is taken to be proportional."""
+BYTES_PER_PIXEL = 3
 CHECKPOINTS = 2
-"""That a run directory holds: the last and the one before it."""
+"""A run directory holds the last checkpoint and the one before it."""
+NORMALIZATION = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a whole run: ``seconds`` of training, and bytes: the most ``memory``, the ``disk`` of its directory.
+    """The cost of a run: ``seconds`` of training, and bytes of peak ``memory`` and of ``disk`` for its directory.
 
-    ``memory`` is the GPU's on a GPU, else the process's, decoded images among it. ``decoded`` is the disk that the
-    decoded set takes, once for all runs of it.
+    ``memory`` is the GPU's on a GPU, else the process's with the decoded images. ``decoded`` is the disk space of the
+    decoded set, which all runs on it share.
     """
 
     seconds: float
@@ -48,49 +50,41 @@ class Cost:
     decoded: int
 
     def __str__(self) -> str:
-        """In a line."""
         disk = size_of(self.disk + self.decoded)
         return f"about {duration(self.seconds)}, {size_of(self.memory)} of memory, {disk} of disk"
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it, such as ``2 h 05 min``."""
+    """Format a time, such as ``2 h 05 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60:02} min"
 
 
-def size_of(count: int) -> str:
-    """A number of bytes as people say it, such as ``1.4 GB``."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def size_of(num_bytes: int) -> str:
+    """Format a number of bytes, such as ``1.4 GB``."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
-C = TypeVar("C", Config, SupervisedConfig)
-
-
-def estimate(config: C, make: Callable[[C, Tensor], Loop], *, n: int, size: int, device: torch.device) -> Cost:
-    """Measure a few steps of ``config`` as if an epoch had ``n`` images of ``size`` px.
-
-    ``make`` gives the loop of a config on images, uint8 (N, size, size, 3), with networks of its own.
+def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, device: torch.device) -> Cost:
+    """Measure a few steps of ``config``, as if an epoch had ``n`` images of ``size`` px. No input file is needed.
 
     Raises:
-        DistillError: the config asks for a network that there is not, or one that does not take the size.
+        DistillError: a network of the config does not exist, or does not take the size.
     """
     batch = config.data.batch_size
-    few = max(min(batch, PIXELS[device.type] // size**2), 2)
-    short = config.train.model_copy(update={"compile": "off", "epochs": None, "samples": STEPS * few})
-    data = config.data.model_copy(update={"batch_size": few})
-    before = _forget_peak(device)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2 * few, size, size, 3), dtype=torch.uint8, generator=generator)
-    loop = make(config.model_copy(update={"train": short, "data": data}), images)
-    seconds = _step_seconds(loop) * batch / few
-    used = max(_peak(device) - before, 0) * batch / few
-    pixels = n * size * size * BYTES_A_PIXEL
-    network = _bytes(loop.student.state_dict())
-    average = 0 if loop.average is None else network
-    checkpoint = network + average + _bytes(loop.optimizer.state_dict())
+    measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
+    scale = batch / measured_batch
+    before = reset_peak_memory(device)
+    with silenced():
+        trainer = _make_trainer(config, measured_batch, size, device)
+        seconds = _step_seconds(trainer) * scale
+    used = max(peak_memory(device) - before, 0) * scale
+    pixels = n * size * size * BYTES_PER_PIXEL
+    network = _num_bytes(trainer.state.student.state_dict())
+    average = 0 if trainer.state.average is None else network
+    checkpoint = network + average + _num_bytes(trainer.state.optimizer.state_dict())
     return Cost(
         seconds=seconds * config.train.steps(n, batch),
         images_per_second=batch / seconds,
@@ -100,42 +94,54 @@ def estimate(config: C, make: Callable[[C, Tensor], Loop], *, n: int, size: int,
     )
 
 
-def _step_seconds(loop: Loop) -> float:
-    """The median of some steps after the first ones, which are slow."""
-    loop.student.train()
-    taken: list[float] = []
-    for step in range(WARM_STEPS + MOST_STEPS):
+def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, device: torch.device) -> Trainer:
+    """Return a trainer of ``config`` on random images, with a teacher of random weights or with made-up labels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2 * batch, size, size, 3), dtype=torch.uint8, generator=generator)
+    context = RunContext(device=device)
+    order = Order(len(images), batch, 0)
+    view = View(
+        source=Resident(samples=images, order=order, context=context), augment=config.augment, seed=0, period=STEPS
+    )
+    accelerator = make_accelerator(context, config.train.precision, "off", STEPS)
+    student: StudentConfig | NetworkConfig
+    if isinstance(config, Config):
+        student, num_classes = config.student, config.teacher.num_classes
+        targets: TeacherTargets | LabelTargets = _random_teacher(config, view, accelerator)
+        loss = make_loss(config.loss)
+    else:
+        student, num_classes, loss = config.network, config.network.num_classes, cross_entropy
+        labels = torch.arange(len(images)) % num_classes
+        targets = LabelTargets(labels=labels, order=order, num_classes=num_classes, smoothing=0.0, context=context)
+    norms = {"bn_momentum": student.bn_momentum, "bn_eps": student.bn_eps}
+    network = new_network(student.arch, num_classes, 1, "init", **norms)
+    return make_trainer(config, network, view, targets, loss, NORMALIZATION, accelerator)
+
+
+def _random_teacher(config: Config, view: View, accelerator: Accelerator) -> TeacherTargets:
+    teacher = new_network(config.teacher.arch, config.teacher.num_classes, 0, "init from labels")
+    teacher.eval().requires_grad_(False)
+    teacher.to(accelerator.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TeacherTargets(network=accelerator.frozen(teacher, view.example()))
+
+
+def _step_seconds(trainer: Trainer) -> float:
+    """Return the median time of some steps after the first ones, which are slow."""
+    trainer.state.student.train()
+    times: list[float] = []
+    for step in range(STEPS):
         started = time.perf_counter()
-        float(loop.train_step(step))  # waits for the device
-        taken.append(time.perf_counter() - started)
-        measured = taken[WARM_STEPS:]
-        if len(measured) >= LEAST_STEPS and sum(measured) > ENOUGH_SECONDS:
+        float(trainer.train_step(step))  # waits for the device
+        times.append(time.perf_counter() - started)
+        measured = times[WARM_STEPS:]
+        if len(measured) >= MIN_STEPS and sum(measured) > ENOUGH_SECONDS:
             break
-    return statistics.median(taken[WARM_STEPS:])
+    return statistics.median(times[WARM_STEPS:])
 
 
-def _bytes(value: Any) -> int:
-    """Of all tensors in ``value``."""
+def _num_bytes(value: Any) -> int:
+    """Return the size of all tensors in ``value``."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(_bytes(part) for part in parts)
-
-
-def _forget_peak(device: torch.device) -> int:
-    """Begin to look for a new peak; returns the bytes in use."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):  # elsewhere than on Linux the peak is that since this program began
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak(device)
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(OSError, ValueError, KeyError):
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return sum(_num_bytes(part) for part in parts)

@@ -1,10 +1,14 @@
-"""What a run was made from. Runs have a mean only where all of it is the same but the seed."""
+"""What a run was made from. Runs have a mean only if they differ in nothing but the seed."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from distill.config.schema import Config, SupervisedConfig
+from distill.data.batches import View
 from manifests.diff import differences
+from manifests.format.canonical_json import canonical_json
 
 DIGESTS = {
     "set_id": "patch set",
@@ -15,7 +19,7 @@ DIGESTS = {
 }
 """Keys of a summary that runs with a mean share, and their names on a page."""
 
-_STILL = {
+_IGNORED = {
     "data": ("workers", "cache", "cache_dir", "window"),
     "train": ("checkpoint_seconds", "log_steps", "tensorboard"),
     "teacher": ("weights", "logits", "labels"),
@@ -26,13 +30,13 @@ _NEWER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.
     "bn_eps": None,
     "weight": 1.0,
 }
-"""Keys that came after the first checkpoints, with their defaults: at these, no identity has them."""
+"""Keys that are newer than the first checkpoints; an identity leaves them out where they have these defaults."""
 
 
-def moving(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as plain values, without what moves no weight: places of files, caches, logs and evaluation."""
+def settings_of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a config that changes weights: without paths, caches, logs and evaluation."""
     return {
-        group: {key: item for key, item in value.items() if not _is_still(group, key, item)}
+        group: {key: item for key, item in value.items() if not _is_ignored(group, key, item)}
         if isinstance(value, dict)
         else value
         for group, value in config.items()
@@ -40,13 +44,13 @@ def moving(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_still(group: str, key: str, item: Any) -> bool:
+def _is_ignored(group: str, key: str, item: Any) -> bool:
     newer = group in ("loss", "optim", "student", "network") and key in _NEWER_KEYS
-    return key in _STILL.get(group, ()) or (newer and item == _NEWER_KEYS[key])
+    return key in _IGNORED.get(group, ()) or (newer and item == _NEWER_KEYS[key])
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, or a view as it describes itself, without the seed that differs from run to run."""
+    """Return a config, or the description of a view, without its seed."""
     plain = {key: value for key, value in config.items() if key != "seed"}
     nested = {key: plain[key] for key in ("train", "order") if isinstance(plain.get(key), dict)}
     return plain | {
@@ -54,16 +58,36 @@ def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
+    """Return what a checkpoint must share with the run that resumes it: all that changes weights, and no path."""
+    settings = settings_of_weights(config.model_dump(mode="json"))
+    return {group: json.dumps(value) for group, value in settings.items()} | more
+
+
+def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -> dict[str, str]:
+    """Return the SHA-256, as hex, of ``config`` and ``view``, with seeds and without, but without paths.
+
+    The second is of ``more`` as well.
+    """
+    described = view.describe()
+    settings = settings_of_weights(config.model_dump(mode="json"))
+    seedless = {"config": without_seed(settings), "view": without_seed(described)}
+    return {
+        "config_sha256": hashlib.sha256(canonical_json(identity_of(config, view=described))).hexdigest(),
+        "config_sha256_without_seed": hashlib.sha256(canonical_json(seedless | more)).hexdigest(),
+    }
+
+
 def origin(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the runs of a mean share: of a ``config`` all but the seed, and the digests of a ``summary``, or None."""
+    """Return what runs of one mean share: ``config`` without the seed, and the digests of ``summary``, or None."""
     plain = json.loads(json.dumps(config, default=str, skipkeys=True))
-    return {"config": without_seed(moving(plain))} | {key: summary.get(key) for key in DIGESTS}
+    return {"config": without_seed(settings_of_weights(plain))} | {key: summary.get(key) for key in DIGESTS}
 
 
 def no_mean(origins: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Why evaluated runs of these origins, by name, have no mean: what differs or is not known.
+    """Return why evaluated runs of these origins, by name, have no mean: what differs or is not known.
 
-    None where they have one, or are a single run. ``supervised`` runs learnt from labels.
+    None if they have one, or are a single run. ``supervised`` runs learned from labels.
     """
     if len(origins) < 2:
         return None
@@ -78,7 +102,7 @@ def no_mean(origins: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> st
 
 
 def difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """What differs first between two origins: its name and both values in short. None where nothing does."""
+    """Return the first difference of two origins: its name and both values, shortened; None if they are equal."""
     for path, old, new in differences(dict(a), dict(b)):
         label = f"{DIGESTS[path]} ({path})" if path in DIGESTS else path.removeprefix("config.")
         return label, _short(old), _short(new)

@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed: mean and deviation of what they reached."""
+"""Runs that differ only in their seed: mean and deviation of their figures."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from distill.config.schema import Config, SupervisedConfig
 from distill.errors import DistillError
 from distill.training import provenance
 from distill.training.checkpoint import holds_checkpoint
-from distill.training.session import CONFIG_NAME, SUMMARY_NAME, finished_summary
+from distill.training.run_dir import CONFIG_NAME, SUMMARY_NAME, finished_summary
 from manifests.errors import PatchSetError
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file, write_atomically
@@ -25,7 +25,7 @@ SHARED = ("agreement", "kl_to_teacher")
 
 
 def check_seeds_folder(out: Path, resume: bool) -> None:
-    """Make sure that runs of several seeds begin in a folder of their own.
+    """Check that ``out`` is free for runs of several seeds, or holds some to go on with.
 
     Raises:
         DistillError: it is a single run's, or holds something and ``resume`` was not asked for.
@@ -37,11 +37,11 @@ def check_seeds_folder(out: Path, resume: bool) -> None:
 
 
 Known = Mapping[str, Callable[[], str | None]]
-"""Digests that a run's summary will have, by their keys in ``origin.DIGESTS``; computed where they are needed."""
+"""Functions that compute the digests of a run's summary, by their keys in ``provenance.DIGESTS``."""
 
 
 def require_same_origin(out: Path, config: Config | SupervisedConfig, known: Known) -> None:
-    """Make sure that runs of ``config`` may have a mean with the seeds that ``out`` holds; nothing is run for that.
+    """Check that runs of ``config`` differ from the seeds in ``out`` in nothing but the seed.
 
     Raises:
         DistillError: a seed there is of another config, set, teacher or other data, or is damaged.
@@ -55,9 +55,7 @@ def require_same_origin(out: Path, config: Config | SupervisedConfig, known: Kno
             if held[key] is not None and key not in digests:
                 digests[key] = known[key]()
         wanted = provenance.origin(parse_yaml(config.to_yaml()), {})
-        wanted |= {
-            key: digests.get(key) or held[key] for key in provenance.DIGESTS
-        }  # what is not known yet is no difference
+        wanted |= {key: digests.get(key) or held[key] for key in provenance.DIGESTS}  # unknown: no difference
         if different := provenance.difference(held, wanted):
             label, old, new = different
             raise DistillError(
@@ -78,7 +76,7 @@ def _origin_of(folder: Path) -> dict[str, Any]:
 
 
 def summarise(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
-    """Write ``out/summary.json`` over runs' summaries, and return its top-1 as a line.
+    """Write ``out/summary.json`` over the summaries of runs, and return a line with top-1.
 
     ``mean`` and ``deviation`` (of the sample, n - 1; null for one run) are given for every figure all runs have.
 

@@ -11,7 +11,7 @@ from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.distill.commands.test_train_teacher import CONFIG
 
 
-@pytest.mark.parametrize("command", ["train", "teacher", "label"])
+@pytest.mark.parametrize("command", ["train", "train-teacher", "make-logits"])
 @pytest.mark.parametrize("name", ["y.yaml", "sub/y.yaml", "y.yml", "y"])
 def test_a_config_is_called_as_it_was_given(
     tmp_path: Path,
@@ -24,7 +24,7 @@ def test_a_config_is_called_as_it_was_given(
     monkeypatch.chdir(tmp_path)
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_text("optim: [1")
-    source = ("--data", patchset_path) if command == "teacher" else ("--shards", patchset_path)
+    source = ("--data", patchset_path) if command == "train-teacher" else ("--shards", patchset_path)
     assert_one_line(run_distill(command, *source, "--config", name, "--out", "run"), f"distill: config {name}: ")
 
 

@@ -1,6 +1,9 @@
 """What tests of whole runs ask of a run directory."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +37,20 @@ def resign(folder: Path) -> None:
         shard["sha256"] = file_digest(folder / shard["name"])
     value["set_id"] = set_id(value)
     (folder / "manifest.json").write_text(json.dumps(value))
+
+
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """Collect the INFO lines that ``distill`` logs in the block."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("distill")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
