@@ -120,11 +120,11 @@ class Distillation(Task):
             yield view
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
-        if self._stored is not None and self.config.teacher.logits is not None:
-            return stored_targets(self.config.teacher.logits, self._stored, view)
-        if self._teacher is None:
-            raise DistillError("neither a teacher nor its logits are given")
-        return teacher_targets(self._teacher, self.num_classes, view, accelerator)
+        folder = self.config.teacher.logits
+        if self._stored is None or folder is None:
+            teacher = self._teacher or load_teacher(self.config.teacher, self._context.device)
+            return teacher_targets(teacher, self.num_classes, view, accelerator)
+        return stored_targets(folder, self._stored, view)
 
     def make_loss(self) -> Loss:
         return make_loss(self.config.loss)

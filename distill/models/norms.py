@@ -31,7 +31,7 @@ def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: f
         norm.eps = norm.eps if eps is None else eps
 
 
-def warn_of_stale(momentum: float | None, steps: int) -> None:
+def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
     """Log a warning if ``steps`` are too few for the batch norms' running statistics at this ``momentum``."""
     if momentum is not None and (left := (1 - momentum) ** steps) > STALE:
         logger.info(

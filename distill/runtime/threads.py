@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _CHOICES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 
 
-def settle_threads(state: dict[str, Any] | None) -> None:
+def choose_threads(state: dict[str, Any] | None) -> None:
     """Set the number of torch's threads for a run on the CPU, unless the user has set it in the environment.
 
     Threads wait for one another at every layer, so two threads on one and a half free cores are slower than one. A

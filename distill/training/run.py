@@ -16,10 +16,10 @@ from distill.config.schema import Config, NetworkConfig, StudentConfig, Supervis
 from distill.data.batches import View
 from distill.errors import DistillError, NonFiniteLossError
 from distill.evaluation.evaluator import EvaluationResult, Evaluator, log_unmeasured
-from distill.models.norms import warn_of_stale
+from distill.models.norms import warn_of_stale_statistics
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.context import RunContext
-from distill.runtime.threads import settle_threads
+from distill.runtime.threads import choose_threads
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.training.checkpoint import require_identity
@@ -124,8 +124,8 @@ def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
         log_unmeasured(done, task.prefix, weights, config.eval.data, config.augment.output_size(task.size))
         return done
     if context.device.type == "cpu" and ranks.world_size == 1:
-        settle_threads(state)
-    warn_of_stale(task.network.bn_momentum, task.steps)
+        choose_threads(state)
+    warn_of_stale_statistics(task.network.bn_momentum, task.steps)
     if state is None and task.steps >= MIN_ESTIMATED_STEPS and ranks.world_size == 1:
         logger.info(f"estimated: {estimate_cost(config, n=task.n, size=task.size, device=context.device)}")
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, task.steps)

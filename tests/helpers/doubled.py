@@ -16,6 +16,7 @@ from torch import Tensor
 import distill.cli
 import distill.commands.train
 import distill.evaluation.metrics
+import distill.training.cost_estimate
 import distill.training.run
 import distill.training.trainer
 from distill.runtime.precision import DTYPES
@@ -53,7 +54,8 @@ def main() -> None:
 
     distill.training.trainer.normalise = distill.evaluation.metrics.normalise = wide
     distill.commands.train.load_teacher = wide_teacher
-    distill.training.run.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
+    for module in (distill.training.run, distill.training.cost_estimate):
+        module.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
     distill.evaluation.metrics.BATCH = 6
     if "CUT" in os.environ and os.environ.get("RANK") == "1":
         train_step = distill.training.trainer.Trainer.train_step

@@ -142,6 +142,7 @@ import sys, torch
 import distill.data.workers as workers_module
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
+from distill.runtime.context import RunContext
 from manifests import open_patchset
 config = DataConfig(cache="none", batch_size=100)
 with open_source(open_patchset(sys.argv[1]), config, 3, RunContext(device=torch.device("cpu"))) as source:

@@ -83,7 +83,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
     if supervised:
         (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(TEACHER))
         arguments = [
-            "teacher",
+            "train-teacher",
             "--data",
             train_path,
             "--config",

@@ -38,7 +38,7 @@ def test_busy_cores_are_counted(shares: list[float], expected: int, monkeypatch:
 def test_threads_are_those_that_others_leave(busy: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "busy_cores", lambda: busy)
     with log_lines() as lines:
-        threads.settle_threads(None)
+        threads.choose_threads(None)
     assert torch.get_num_threads() == expected
     assert len(lines) == (expected < 2) and all("OMP_NUM_THREADS=2 keeps 2" in line for line in lines)
 
@@ -47,7 +47,7 @@ def test_the_users_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "busy_cores", lambda: 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with log_lines() as lines:
-        threads.settle_threads(None)
+        threads.choose_threads(None)
     assert torch.get_num_threads() == 2 and lines == []
 
 
