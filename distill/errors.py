@@ -1,10 +1,6 @@
-"""Errors that distill raises, and the type of the function that prints notes."""
+"""The errors of this package."""
 
-from collections.abc import Callable
 from typing import Any
-
-Say = Callable[[str], None]
-"""Prints one line for the user that is not an error."""
 
 
 class DistillError(Exception):
@@ -12,16 +8,12 @@ class DistillError(Exception):
 
 
 class DamagedError(DistillError):
-    """A file does not hold what was once written to it."""
+    """A file was read, but its content is not what was written."""
 
 
 class NonFiniteLossError(DistillError):
-    """The loss is NaN or infinite; ``details`` are plain values that help to find out why."""
+    """The loss is NaN or infinite; ``details`` are plain JSON values that help to find the cause."""
 
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
         self.details = details
-
-
-def ignore(line: str) -> None:
-    """Print nothing: the ``Say`` of a caller that shows no notes."""

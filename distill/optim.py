@@ -1,8 +1,8 @@
-"""Optimisers and learning-rate schedules, each with the parameters it uses and no others."""
+"""Optimizers and learning-rate schedules: their configs and how they are made."""
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,7 +14,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 MOMENTUM, GAMMA = 0.9, 0.1
 ONECYCLE_MOMENTUM = (0.85, 0.95)
-"""Between which torch's one-cycle schedule moves momentum, or Adam's first beta, whatever the optimiser was given."""
+"""The range in which torch's one-cycle schedule moves momentum or Adam's first beta, whatever the optimizer has."""
 
 
 class _Optim(BaseModel):
@@ -52,7 +52,7 @@ class _Optim(BaseModel):
         return self
 
     def _require_uncycled(self, what: str, value: float) -> None:
-        """Refuse a momentum that the schedule would replace at every step."""
+        """Raise ValueError for a momentum that the schedule would replace at every step."""
         if self.schedule == "onecycle" and value != MOMENTUM:
             low, high = ONECYCLE_MOMENTUM
             raise ValueError(f"{what} is {value}, but onecycle moves it between {low} and {high}; leave it out")
@@ -98,37 +98,22 @@ class SgdConfig(_Optim):
 
 
 OptimConfig = Annotated[AdamConfig | AdamWConfig | SgdConfig, Field(discriminator="name")]
-OPTIMISERS: dict[str, type[_Optim]] = {"adam": AdamConfig, "adamw": AdamWConfig, "sgd": SgdConfig}
+OPTIMIZERS: dict[str, type[_Optim]] = {"adam": AdamConfig, "adamw": AdamWConfig, "sgd": SgdConfig}
 
 
 def make_optimizer(
     config: AdamConfig | AdamWConfig | SgdConfig, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """The optimiser that ``config`` names, over ``parameters``, updating all of them in one call."""
-    match config:
-        case AdamConfig() | AdamWConfig():
-            make = torch.optim.Adam if isinstance(config, AdamConfig) else torch.optim.AdamW
-            return make(
-                parameters,
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                betas=config.betas,
-                eps=config.eps,
-                fused=True,
-            )
-        case SgdConfig():
-            return torch.optim.SGD(
-                parameters,
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                momentum=config.momentum,
-                nesterov=config.nesterov,
-                fused=True,
-            )
+    """Return the fused optimizer that ``config`` names, over ``parameters``."""
+    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if isinstance(config, SgdConfig):
+        return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **shared)
+    make = torch.optim.Adam if isinstance(config, AdamConfig) else torch.optim.AdamW
+    return make(parameters, betas=config.betas, eps=config.eps, **shared)
 
 
 def state_keys(optimizer: torch.optim.Optimizer) -> frozenset[str]:
-    """What a step of an optimiser of ``make_optimizer`` keeps of each parameter."""
+    """Return the keys of the state that an optimizer of ``make_optimizer`` keeps for each parameter."""
     if isinstance(optimizer, torch.optim.SGD):
         return frozenset({"momentum_buffer"} if optimizer.defaults["momentum"] else ())
     return frozenset({"step", "exp_avg", "exp_avg_sq"})
@@ -137,7 +122,7 @@ def state_keys(optimizer: torch.optim.Optimizer) -> frozenset[str]:
 def make_scheduler(
     config: AdamConfig | AdamWConfig | SgdConfig, optimizer: torch.optim.Optimizer, steps: int
 ) -> LRScheduler:
-    """The schedule that ``config`` names over ``steps`` steps, stepped once after each.
+    """Return the schedule that ``config`` names, to be stepped once after each of ``steps`` steps.
 
     ``constant`` keeps lr; ``cosine`` falls from lr to 0; ``milestones`` multiplies it by ``gamma`` at each of them;
     ``onecycle`` is torch's: from lr / 25 up to lr at 30 % of the steps, then down to lr / 250,000, with momentum (or
@@ -158,7 +143,7 @@ def make_scheduler(
 
 
 def _factor(config: AdamConfig | AdamWConfig | SgdConfig, step: int, steps: int) -> float:
-    """What lr is multiplied by in ``step`` of ``steps``, counted from 0.
+    """Return the factor of lr in ``step`` of ``steps``, counted from 0.
 
     A warm-up of w steps has lr / (w + 1), 2 lr / (w + 1) and so on: the step after it is the first with lr itself.
     The cosine spans the steps after the warm-up. Milestones are fractions of the whole run.

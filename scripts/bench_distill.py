@@ -68,7 +68,7 @@ def ours(
         "loader": loader / seconds,
         "teacher": teacher / seconds,
         "idle": idle_share(lambda step: loop.train_step(WARM_UP + step % (steps - WARM_UP)), device),
-        "flops_per_second": matrix_flops_per_second(device, DTYPES[loop.precision]),
+        "flops_per_second": matrix_flops_per_second(device, DTYPES[loop.accelerator.precision]),
         "flops_per_image": flops_per_image(arch, {"live": 1.0, "twice": 0.5, "stored": 0.0}[way]),
     }
 

@@ -16,12 +16,13 @@ from distill.data.batches import Resident, View
 from distill.data.sampler import Order
 from distill.models import build_model
 from distill.optim import AdamConfig, make_optimizer, make_scheduler
-from distill.runtime.compile import Compile, Engine
+from distill.runtime.compile import Accelerator, Compile, make_accelerator
+from distill.runtime.context import RunContext
 from distill.runtime.precision import Precision, choose_precision
 from distill.targets.losses import TemperedLossConfig, make_loss
-from distill.targets.stored_logits import LabelFile, Labeller, LabelsManifest, StoredLogits
-from distill.targets.targets import LiveTeacher, RememberedTeacher, StoredTeacher, Targets
-from distill.training.trainer import Loop
+from distill.targets.stored_logits import LogitsFile, LogitsManifest, StoredLogits, TeacherInfo
+from distill.targets.targets import StoredTargets, Targets, TeacherTargets
+from distill.training.trainer import Trainer, TrainState
 
 PATCHES = 20_000
 Way = Literal["live", "twice", "stored"]
@@ -35,72 +36,71 @@ def patches() -> Tensor:
 @contextlib.contextmanager
 def noise_loop(
     arch: tuple[str, str], batch: int, steps: int, device: torch.device, compiling: Compile, way: Way
-) -> Iterator[Loop]:
+) -> Iterator[Trainer]:
     """Yield the loop of ``distill train`` for ``steps`` steps, with networks ``arch``: teacher, student."""
-    engine = Engine(device=device, precision=precision_of(device), compile=compiling, steps=10**6, say=print)
-    engine.prepare_process()
-    source = Resident(samples=patches().to(device), order=Order(PATCHES, batch, 0), device=device)
-    half = (
-        WARM_UP + (steps - WARM_UP + 1) // 2
-    )  # half of the measured steps see a new batch, half a batch seen before
+    context = RunContext(device=device)
+    accelerator = make_accelerator(context, "auto", compiling, 10**6)
+    source = Resident(samples=patches().to(device), order=Order(PATCHES, batch, 0), context=context)
+    half = WARM_UP + (steps - WARM_UP + 1) // 2  # of the measured steps, as many new as seen before
     view = View(source=source, augment=AugmentConfig(), seed=0, period=half if way == "twice" else steps)
     example = normalize(view.batch(0).images, MEAN, STD)
     with tempfile.TemporaryDirectory() as folder:
-        targets = _targets(arch[0], way, engine, example, (Path(folder), batch, steps))
-        yield _loop(arch[1], view, targets, engine, steps)
+        targets = _targets(arch[0], way, accelerator, example, (Path(folder), batch, steps))
+        yield _loop(arch[1], view, targets, accelerator)
 
 
 def precision_of(device: torch.device) -> Precision:
-    """Return the precision that ``distill`` chooses on a device."""
-    return choose_precision("auto", device, lambda line: None)
+    """Return the arithmetic that ``distill`` would choose on a device."""
+    return choose_precision("auto", device)
 
 
-def _targets(arch: str, way: Way, engine: Engine, example: Tensor, labels: tuple[Path, int, int]) -> Targets:
+def _targets(
+    arch: str, way: Way, accelerator: Accelerator, example: Tensor, labels: tuple[Path, int, int]
+) -> Targets:
     if way == "stored":
-        return StoredTeacher(logits=_noise_logits(*labels), device=engine.device)
+        return StoredTargets(logits=_noise_logits(*labels), context=accelerator.context)
     teacher = build_model(arch, 10).eval().requires_grad_(False)
-    teacher.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    live = LiveTeacher(network=engine.frozen(teacher, example))
-    return RememberedTeacher(live=live) if way == "twice" else live
+    teacher.to(accelerator.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = accelerator.frozen(teacher, example)
+    return TeacherTargets(network=network, cache={} if way == "twice" else None)
 
 
 def _noise_logits(folder: Path, batch: int, steps: int) -> StoredLogits:
     path = folder / "logits-000000.npy"
     np.save(path, np.random.default_rng(0).normal(0, 3, (steps * batch, 10)).astype(np.float16))
     digest = "0" * 64
-    manifest = LabelsManifest(
+    manifest = LogitsManifest(
         format="labels/1",
         set_id=digest,
-        teacher=Labeller(arch="resnet56", sha256=digest, num_classes=10, mean=list(MEAN), std=list(STD)),
+        teacher=TeacherInfo(arch="resnet56", sha256=digest, num_classes=10, mean=list(MEAN), std=list(STD)),
         view={},
         batch_size=batch,
         precision="bf16",
-        files=[LabelFile(name=path.name, steps=steps, sha256=digest)],
+        files=[LogitsFile(name=path.name, steps=steps, sha256=digest)],
         environment={},
     )
     return StoredLogits(folder=folder, manifest=manifest, arrays=(np.load(path, mmap_mode="r"),))
 
 
-def _loop(arch: str, view: View, targets: Targets, engine: Engine, steps: int) -> Loop:
+def _loop(arch: str, view: View, targets: Targets, accelerator: Accelerator) -> Trainer:
     student = build_model(arch, 10).train()
-    student.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.to(accelerator.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = AdamConfig(name="adam", lr=1e-3)
     optimizer = make_optimizer(optim, student.parameters())
-    return Loop(
+    state = TrainState(
         student=student,
-        forward=engine.student(student, normalize(view.batch(0).images, MEAN, STD)),
         average=None,
+        optimizer=optimizer,
+        scheduler=make_scheduler(optim, optimizer, accelerator.steps),
+        scaler=accelerator.scaler(),
+    )
+    return Trainer(
+        state=state,
+        forward=accelerator.student(student, normalize(view.batch(0).images, MEAN, STD)),
+        view=view,
         targets=targets,
         loss=make_loss(TemperedLossConfig(name="kl")),
-        view=view,
-        mean=MEAN,
-        std=STD,
-        optimizer=optimizer,
-        scheduler=make_scheduler(optim, optimizer, steps),
-        steps=steps,
+        normalization=(MEAN, STD),
+        accelerator=accelerator,
         seed=0,
-        precision=engine.precision,
-        scaler=engine.scaler(),
-        device=engine.device,
-        arithmetic=engine.describe(),
     )

@@ -96,10 +96,11 @@ def first_batch(cache: str) -> None:
 
     from distill.data.cache import open_source  # noqa: PLC0415
     from distill.data.config import DataConfig  # noqa: PLC0415
+    from distill.runtime.context import RunContext  # noqa: PLC0415
     from manifests import open_patchset  # noqa: PLC0415
 
     config = DataConfig(batch_size=512, cache=cache)  # type: ignore[arg-type]
-    with open_source(open_patchset(Path("set")), config, 0, torch.device("cpu"), print) as source:
+    with open_source(open_patchset(Path("set")), config, 0, RunContext(device=torch.device("cpu"))) as source:
         print(source.images(0).shape)
 
 

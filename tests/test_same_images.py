@@ -398,7 +398,7 @@ def test_class_orders(names: list[str], labels: Any, tmp_path: Path, pack: Calla
     for number, name in enumerate(names):
         write(tmp_path / "data" / name / "0.png", number)
     found = load_labelled(tmp_path / "data", None)
-    data = match_classes(found, len(names), (), tmp_path / "data", lambda line: None)
+    data = match_classes(found, len(names), (), tmp_path / "data")
     assert dict(zip(data.digests, data.labels.tolist(), strict=True)) == {
         pixel_digest(noise(number)): label for number, label in enumerate(labels)
     }

@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from distill.cli.checking import configs, convert, evaluate, tables
-from distill.cli.launching import one_voice, require_alone
+from distill.cli.launching import logged, only_main_rank_prints, require_single_process
 from distill.cli.reporting import report, visualize
 from distill.cli.reproducing import reproduce
 from distill.cli.stored_logits import make_logits, verify_logits
@@ -23,7 +23,7 @@ from manifests.support.console import ProgramGroup, run_program
 def cli(context: click.Context) -> None:
     """Train students on frozen patch sets against a teacher."""
     if context.invoked_subcommand not in (train.name, train_teacher.name):
-        require_alone(str(context.invoked_subcommand))
+        require_single_process(str(context.invoked_subcommand))
 
 
 for command in (
@@ -39,6 +39,8 @@ for command in (
     configs,
     tables,
 ):
+    if command.callback is not None:
+        command.callback = logged(str(command.name), command.callback)
     cli.add_command(command)
 
 
@@ -49,5 +51,5 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Entry point; see ``run_program`` for exit statuses."""
     signal.signal(signal.SIGTERM, _terminate)
-    with one_voice():
+    with only_main_rank_prints():
         run_program(cli, "distill", (DistillError, PatchSetError))

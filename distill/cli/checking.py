@@ -1,4 +1,4 @@
-"""Commands that look: ``eval``, ``configs`` and ``tables``; and ``convert``, which says what a file holds."""
+"""The commands ``eval``, ``convert``, ``configs`` and ``tables``."""
 
 import json
 from pathlib import Path
@@ -38,17 +38,19 @@ def evaluate(
 ) -> None:
     """Measure a network on labelled images.
 
-    Top-1, top-5, with --per-class of each class, and with --teacher its agreement with that.
+    Prints top-1 and top-5; with --per-class top-1 of each class, with --teacher the agreement with it.
 
     Example: distill eval --weights runs/r/student.safetensors --data cifar10/ --teacher resnet56.safetensors
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.commands.evaluate import evaluate_weights  # noqa: PLC0415
+    from distill.commands.evaluate import evaluate as run_evaluate  # noqa: PLC0415
+    from distill.commands.evaluate import load_network  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
-    result = evaluate_weights(
-        path, arch, data, mean=mean, std=std, size=size, teacher=teacher, device=pick_device(device)
-    )
+    picked = pick_device(device)
+    network = load_network(path, arch, mean, std, picked)
+    other = None if teacher is None else load_network(teacher, None, None, None, picked)
+    result = run_evaluate(network, data, size, other, picked)
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -78,7 +80,7 @@ def _print_result(result: dict[str, Any]) -> None:
 @mean_option
 @std_option
 @click.option(
-    "--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Of its batch norms, if not the usual one."
+    "--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Of its batch norms [default: the network's]."
 )
 @click.option("--out", required=True, type=FILE, help="The new file, .safetensors.")
 def convert(
@@ -89,10 +91,10 @@ def convert(
     bn_eps: float | None,
     out: Path,
 ) -> None:
-    """Make a weight file say what it holds.
+    """Convert a foreign checkpoint to a weight file that says what it holds.
 
-    A checkpoint from elsewhere names neither its network nor how its input is normalised. The copy does, under the
-    names that parameters have here.
+    Other checkpoints contain neither the architecture nor the normalization of the input. The new file has both, and
+    our names of the parameters.
 
     Example: distill convert wrn.pth --arch wrn-40-2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out wrn.safetensors
     """

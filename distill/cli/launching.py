@@ -1,4 +1,4 @@
-"""Commands under ``torchrun``: which of them may be, and that one rank speaks for all."""
+"""Commands under ``torchrun``: which of them may run there, and that only the main rank prints."""
 
 import contextlib
 import functools
@@ -16,12 +16,12 @@ from distill.runtime.torchrun_env import launched
 from manifests.support.console import FAILED, INTERRUPTED, WRONG_USAGE
 
 GRACE = {FAILED: 10.0, WRONG_USAGE: 10.0, INTERRUPTED: 1.0}
-"""Seconds that another rank than the first stays after it failed: ``torchrun`` ends all as soon as one has ended, and
-the first is to tell why before it does."""
+"""Seconds that a failed rank other than the main one waits before it ends: ``torchrun`` ends all ranks as soon as one
+has ended, and the main rank must report the reason before."""
 
 
 def on_ranks(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first argument is the ranks that ``torchrun`` started it on."""
+    """Call a command with the connected ranks of ``torchrun`` as its first argument."""
 
     @functools.wraps(command)
     def connected(*arguments: Any, **options: Any) -> None:
@@ -33,41 +33,54 @@ def on_ranks(command: Callable[..., None]) -> Callable[..., None]:
     return connected
 
 
-def require_alone(command: str) -> None:
-    """Refuse a command that would do its work as often as there are ranks.
+def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Print log lines while a command runs: on stdout, or on stderr if stdout holds nothing but results."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        from distill.runtime.logs import log_to_console  # noqa: PLC0415 - --help needs no logging
+
+        log_to_console(to_stderr=name == "eval" or options.get("as_json", False))
+        command(*arguments, **options)
+
+    return run
+
+
+def require_single_process(command: str) -> None:
+    """Check that a command which does not share its work between ranks runs in one process.
 
     Raises:
-        DistillError: there are several.
+        DistillError: ``torchrun`` started several.
     """
     if launched():
         raise DistillError(f"{command}: is the work of one process; start it without torchrun")
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
-    """Keep every rank but the first silent, unless it alone fails."""
+def only_main_rank_prints() -> Iterator[None]:
+    """Silence all ranks but the main one; another rank that fails still prints its error."""
     try:
         rank = launched().get("rank", 0)
-    except DistillError:  # is told where the ranks are asked for
+    except DistillError:  # raised again, and reported, when the command asks for its ranks
         rank = 0
-    with _held(rank) if rank else contextlib.nullcontext():
+    with _captured(rank) if rank else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
-def _held(rank: int) -> Iterator[None]:
-    said = io.StringIO()
+def _captured(rank: int) -> Iterator[None]:
+    captured = io.StringIO()
     try:
         with (
-            Path(os.devnull).open("w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(said),
+            Path(os.devnull).open("w") as null,
+            contextlib.redirect_stdout(null),
+            contextlib.redirect_stderr(captured),
         ):
             yield
     except SystemExit as stop:
-        if stop.code and said.getvalue():
+        if stop.code and captured.getvalue():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(GRACE.get(int(stop.code), 0.0))
             if stop.code != INTERRUPTED:
-                sys.stderr.write(f"rank {rank}: {said.getvalue()}")
+                sys.stderr.write(f"rank {rank}: {captured.getvalue()}")
         raise

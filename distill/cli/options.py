@@ -1,4 +1,4 @@
-"""Options that several commands share, each one decorator, so that one name means one thing."""
+"""Options that several commands share: one decorator each."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FILE = LocalPath()
 
 OPTIONS = {"teacher.weights": "teacher", "teacher.logits": "teacher-logits", "eval.data": "eval"}
-"""Config keys that an option sets."""
+"""Config keys that options set, and the names of these options."""
 
 
 def parse_sets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ logits_option = click.option(
 
 
 def run_config(config_name: str, settings: dict[str, Any], **files: Path | None) -> "Config":
-    """The config of a run, with what options say of it; ``files`` are as ``with_files`` takes them."""
+    """Return the config of a run with overrides; ``files`` are the arguments of ``with_files``."""
     from distill.config.schema import Config, parse_config  # noqa: PLC0415
 
     _, text = presets.read(presets.CONFIGS, config_name)
@@ -60,7 +60,7 @@ def run_config(config_name: str, settings: dict[str, Any], **files: Path | None)
 
 
 def fetched(shards: Path | str, check: Callable[[], None]) -> Path:
-    """The folder of a set. One from elsewhere comes only after ``check`` has looked at all else that may be wrong."""
+    """Return the folder of a set; a remote set is downloaded after ``check`` has checked all other inputs."""
     if not isinstance(shards, Path):
         check()
     return local_folder(shards)
@@ -73,10 +73,10 @@ def with_files(
     logits: Path | None = None,
     eval_data: Path | None = None,
 ) -> dict[str, Any]:
-    """``settings`` with the config keys that options naming files set.
+    """Add the config keys that the file options set to ``settings``.
 
     Raises:
-        UsageError: ``settings`` have such a key already.
+        UsageError: ``--set`` gives such a key as well.
     """
     keys = {"teacher.weights": teacher, "teacher.logits": logits, "eval.data": eval_data}
     given = {key: value for key, value in keys.items() if value is not None}
@@ -98,11 +98,7 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str |
 
 
 def require_one_seed(settings: dict[str, Any], seeds: tuple[int, ...] | None) -> None:
-    """Refuse a seed that is said in two ways.
-
-    Raises:
-        UsageError: it is.
-    """
+    """Raise UsageError if both ``--set train.seed`` and ``--seeds`` are given."""
     if seeds is not None and "train.seed" in settings:
         raise click.UsageError("--set train.seed and --seeds are both given; give one of them.")
 

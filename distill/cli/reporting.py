@@ -1,4 +1,4 @@
-"""Commands that show what runs reached."""
+"""The commands ``report`` and ``visualize``, which show the results of runs."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from manifests.support.numbers import Count
     help="A photo, to show where patches lie; may be repeated.",
 )
 def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -> None:
-    """Write a page over one run, or over several side by side.
+    """Write a page of one run, or of several side by side.
 
     A folder of several seeds stands for its runs. The page needs no network and no other file.
 
@@ -71,10 +71,10 @@ def visualize(
     seed: int,
     device: str,
 ) -> None:
-    """Show what a network's classes want to see.
+    """Make images that excite the classes of a network.
 
-    That is of a run's student and teacher, or of the network in a weight file. Images that raise one class's logit
-    are made from noise. In a run directory the pictures await the next report.
+    The networks are a run's student and teacher, or the one in a weight file. Each image starts from noise and raises
+    the logit of one class. Images in a run directory are shown by the next report.
 
     Example: distill visualize run/ && distill report run/
     """
@@ -85,17 +85,17 @@ def visualize(
     if teacher is not None and not is_run:
         raise click.UsageError(f"--teacher goes with a run directory, {target} is none.")
     from distill.commands.evaluate import load_network  # noqa: PLC0415
-    from distill.commands.visualize import Wish, visualize_run, visualize_weights  # noqa: PLC0415
+    from distill.commands.visualize import ImageOptions, visualize_run, visualize_weights  # noqa: PLC0415
     from distill.report.collect import read_run  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
 
-    wish = Wish(classes=classes, steps=steps, seed=seed, device=pick_device(device))
+    options = ImageOptions(classes=classes, steps=steps, seed=seed, device=pick_device(device))
     if is_run:
-        for path in visualize_run(target, teacher, wish, say):
+        for path in visualize_run(target, teacher, options):
             click.echo(f"picture: {path}")
         say(f"next: distill report {shell_word(str(target))}{photo_option(read_run(target).manifest)}")
         return
     out = out or Path("neurons.png")
-    visualize_weights(load_network(target, arch, mean, std, wish.device), size, out, wish)
+    visualize_weights(load_network(target, arch, mean, std, options.device), size, out, options)
     click.echo(f"picture: {out}")

@@ -1,4 +1,4 @@
-"""The command that does a publication's table again: ``reproduce``."""
+"""The command ``reproduce``, which runs a publication's table again."""
 
 import signal
 from pathlib import Path
@@ -73,7 +73,7 @@ def reproduce(
     only_estimate: bool,
     device: str,
 ) -> None:
-    """Do a publication's table again, and set its figures beside ours.
+    """Run the experiments of a publication's table, and compare its figures with ours.
 
     TABLE is a YAML file or a packaged table, see distill tables. Sets are built, teachers trained, students distilled
     by the ordinary commands, which are printed. Run it again to go on: what is done is skipped. A row that fails does
@@ -123,7 +123,7 @@ def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost | s
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
     try:
         measured = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
-        done = run_table(plan, out, devices, measured, say)
+        done = run_table(plan, out, devices, measured)
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("stopped; run the same command again to go on") from stop
     for line in done.lines:

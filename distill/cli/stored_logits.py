@@ -1,5 +1,6 @@
-"""Commands about stored logits: ``make-logits`` and ``verify-logits``."""
+"""The commands ``make-logits`` and ``verify-logits``."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from distill.cli.options import (
     shards_option,
     teacher_option,
 )
-from manifests.support.console import say
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
 
@@ -42,17 +42,19 @@ def make_logits(
 ) -> None:
     """Store a teacher's logits for a whole run.
 
-    Students then learn from them, and no teacher is run again.
+    Students of any seed can then learn from them without the teacher.
 
     Example: distill make-logits --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out logits/
     """
-    from distill.commands.make_logits import check_inputs, label  # noqa: PLC0415
+    from distill.commands.make_logits import check_inputs  # noqa: PLC0415
+    from distill.commands.make_logits import make_logits as run_make_logits  # noqa: PLC0415
+    from distill.runtime.context import RunContext  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher, eval_data=eval_data)
-    picked = pick_device(device)
+    context = RunContext(device=pick_device(device))
     folder = fetched(shards, lambda: check_inputs(config, out))
-    manifest = label(config, folder, out, device=picked, say=say)
+    manifest = run_make_logits(config, folder, out, context)
     click.echo(
         f"{counted(manifest.steps, 'step')} of {counted(manifest.batch_size, 'sample')} "
         f"in {counted(len(manifest.files), 'file')}; train with --teacher-logits {out}"
@@ -82,20 +84,21 @@ def verify_logits(
 ) -> None:
     """Check stored logits.
 
-    That is every digest, and random steps computed again by the teacher.
+    Checks every digest, and computes the logits of random steps again.
 
     Example: distill verify-logits logits/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
-    from distill.commands.make_logits import check_stored, verify  # noqa: PLC0415
+    from distill.commands.make_logits import check_stored  # noqa: PLC0415
+    from distill.commands.make_logits import verify_logits as run_verify_logits  # noqa: PLC0415
+    from distill.runtime.context import RunContext  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
     config = run_config(config_name, settings, teacher=teacher)
-    picked = pick_device(device)
+    context = RunContext(device=pick_device(device))
     folder = fetched(shards, lambda: check_stored(config, logits))
-    note = (lambda line: None) if as_json else say
-    check = verify(config, logits, folder, sample=sample, seed=seed, device=picked, say=note)
+    check = run_verify_logits(config, logits, folder, context, sample=sample, seed=seed)
     if as_json:
-        click.echo(json.dumps(check.to_dict()))
+        click.echo(json.dumps(dataclasses.asdict(check)))
         return
     click.echo(
         f"{logits}: every digest as promised; over {counted(check.steps, 'step')} computed again, a logit "

@@ -1,5 +1,6 @@
-"""Commands that train: ``train`` and ``teacher``, with one seed or several."""
+"""The commands ``train`` and ``train-teacher``, with one seed or several."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ from manifests.support.counts import counted
 if TYPE_CHECKING:
     from distill.runtime.distributed import Ranks
 
-FOLLOWS_TRAIN = "distill visualize {0} && distill report {0}"
-FOLLOWS_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
+NEXT_OF_TRAIN = "distill visualize {0} && distill report {0}"
+NEXT_OF_TRAIN_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
 
 
 @click.command()
@@ -60,7 +61,7 @@ def train(
 ) -> None:
     """Distil a student from a patch set.
 
-    Every shard is verified first; then the teacher says what it sees in each batch, and the student learns it.
+    Every shard is verified first. Then the student learns the teacher's logits of each batch.
 
     Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """
@@ -68,6 +69,7 @@ def train(
     from distill.commands.train import check_inputs, known_digests  # noqa: PLC0415
     from distill.commands.train import train as run_train  # noqa: PLC0415
     from distill.config.schema import Config, parse_config  # noqa: PLC0415
+    from distill.runtime.context import RunContext  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
     from distill.training.seeds import check_seeds_folder, require_same_identity  # noqa: PLC0415
@@ -77,34 +79,30 @@ def train(
     settings = with_files(settings, teacher=teacher, logits=teacher_logits, eval_data=eval_data)
     require_one_seed(settings, seeds)
 
-    def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
-        config = parse_config(text, config_name, settings | seed, Config)
-        picked = pick_device(device, ranks)
-        return run_train(config, patches, folder, resume=resume, device=picked, say=say, ranks=ranks)
+    first = parse_config(text, config_name, settings, Config)
+    context = RunContext(device=pick_device(device, ranks), ranks=ranks)
 
     def check() -> None:
-        pick_device(device, ranks)
-        if seeds is not None and out is not None and ranks.first:
+        if seeds is not None and out is not None and ranks.is_main:
             check_seeds_folder(out, resume)
-        check_inputs(first, None if seeds is not None else out, resume=resume, ranks=ranks)
+        check_inputs(first, None if seeds is not None else out, context, resume=resume)
 
-    first = parse_config(text, config_name, settings, Config)
-    with ranks.in_turn():
+    def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
+        config = parse_config(text, config_name, settings | seed, Config)
+        return run_train(config, patches, folder, context, resume=resume)
+
+    with ranks.local_main_first():
         patches = fetched(shards, check)
-    stem = f"{name}-{_short_id(patches)}" if out is None else ""
-    _run_all(
-        ranks,
-        run,
-        out,
-        stem,
-        seeds,
-        first.train.seed,
-        f"student {first.student.arch}",
-        "student_",
-        FOLLOWS_TRAIN + photo_option(open_folder(patches).manifest),
-        lambda folder: require_same_identity(folder, first, known_digests(first, patches)),
-        resume=resume,
+    manifest = open_folder(patches).manifest
+    runs = _Runs(
+        ranks=ranks,
+        run=run,
+        check_origin=lambda folder: require_same_identity(folder, first, known_digests(first, patches)),
+        network=f"student {first.student.arch}",
+        prefix="student_",
+        next_command=NEXT_OF_TRAIN + photo_option(manifest),
     )
+    _run_all(runs, out, f"{name}-{manifest.set_id[:8]}", first.train.seed, seeds, resume=resume)
 
 
 @click.command()
@@ -130,12 +128,14 @@ def train_teacher(
 ) -> None:
     """Train a network on labelled images.
 
-    It can teach students then, or be compared with them.
+    It can then be the teacher of students, or be compared with them.
 
     Example: distill train-teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """
-    from distill.commands.train_teacher import known_digests, teach  # noqa: PLC0415
+    from distill.commands.train_teacher import known_digests  # noqa: PLC0415
+    from distill.commands.train_teacher import train_teacher as run_train_teacher  # noqa: PLC0415
     from distill.config.schema import SupervisedConfig, parse_config  # noqa: PLC0415
+    from distill.runtime.context import RunContext  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
     from distill.training.seeds import require_same_identity  # noqa: PLC0415
 
@@ -143,83 +143,81 @@ def train_teacher(
     settings = with_files(settings, eval_data=eval_data)
     require_one_seed(settings, seeds)
 
+    first = parse_config(text, config_name, settings, SupervisedConfig)
+    context = RunContext(device=pick_device(device, ranks), ranks=ranks)
+
     def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
         config = parse_config(text, config_name, settings | seed, SupervisedConfig)
-        picked = pick_device(device, ranks)
-        return teach(config, data, folder, resume=resume, device=picked, say=say, ranks=ranks)
+        return run_train_teacher(config, data, folder, context, resume=resume)
 
-    first = parse_config(text, config_name, settings, SupervisedConfig)
-    _run_all(
-        ranks,
-        run,
-        out,
-        name,
-        seeds,
-        first.train.seed,
-        first.network.arch,
-        "",
-        FOLLOWS_TEACHER,
-        lambda folder: require_same_identity(folder, first, known_digests(first, data)),
-        resume=resume,
+    runs = _Runs(
+        ranks=ranks,
+        run=run,
+        check_origin=lambda folder: require_same_identity(folder, first, known_digests(first, data)),
+        network=first.network.arch,
+        prefix="",
+        next_command=NEXT_OF_TRAIN_TEACHER,
     )
+    _run_all(runs, out, name, first.train.seed, seeds, resume=resume)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Runs:
+    """The runs of a command: ``run`` trains with further settings into a folder and returns the summary.
+
+    ``check_origin`` refuses a folder whose seeds have no mean with the new ones. ``network`` names the result, and
+    ``prefix`` starts the names of its figures. ``next_command`` has a place for the run directory.
+    """
+
+    ranks: "Ranks"
+    run: Callable[[dict[str, Any], Path], dict[str, Any]]
+    check_origin: Callable[[Path], None]
+    network: str
+    prefix: str
+    next_command: str
 
 
 def _run_all(
-    ranks: "Ranks",
-    run: Callable[[dict[str, Any], Path], dict[str, Any]],
-    out: Path | None,
-    stem: str,
-    seeds: tuple[int, ...] | None,
-    seed: int,
-    what: str,
-    prefix: str,
-    following: str,
-    check_origin: Callable[[Path], None],
-    *,
-    resume: bool,
+    runs: _Runs, out: Path | None, stem: str, seed: int, seeds: tuple[int, ...] | None, *, resume: bool
 ) -> None:
-    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; the first rank prints results.
-
-    ``following`` is the command that may follow, with a place for the run directory; ``check_origin`` refuses a
-    folder whose seeds have no mean with those to come.
-    """
+    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print the results."""
     from distill.training.seeds import check_seeds_folder, summarize_seeds  # noqa: PLC0415
-    from distill.training.session import InterruptedRun  # noqa: PLC0415
+    from distill.training.trainer import InterruptedRun  # noqa: PLC0415
 
-    if out is None:
-        out = Path("runs") / (stem if seeds else f"{stem}-seed{seed}")
+    out = out or Path("runs") / (stem if seeds else f"{stem}-seed{seed}")
+    main = runs.ranks.is_main
     try:
         if seeds is None:
-            _print_summary(what, prefix, run({}, out), out)
-            if ranks.first:
+            _print_summary(runs.network, runs.prefix, runs.run({}, out), out)
+            if main:
                 _write_page(out)
-            say(f"next: {following.format(shell_word(str(out)))}")
+            say(f"next: {runs.next_command.format(shell_word(str(out)))}")
             return
-        if ranks.first:
+        if main:
             check_seeds_folder(out, resume)
-            check_origin(out)
+            runs.check_origin(out)
         summaries = []
         for each in seeds:
             folder = out / f"seed{each}"
-            summaries.append(run({"train.seed": each}, folder))
-            _print_summary(f"seed {each}: {what}", prefix, summaries[-1], folder)
-            if ranks.first:
+            summaries.append(runs.run({"train.seed": each}, folder))
+            _print_summary(f"seed {each}: {runs.network}", runs.prefix, summaries[-1], folder)
+            if main:
                 _write_page(folder)
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
-    if ranks.first:
-        click.echo(summarize_seeds(out, summaries, prefix))
+    if main:
+        click.echo(summarize_seeds(out, summaries, runs.prefix))
         _write_page(out)
 
 
 def _write_page(out: Path) -> None:
-    """The page of a run that has ended, or of several; the run is good also where its page cannot be made.
+    """Write the report of a finished run, or of several; a failure is printed and does not fail the run.
 
-    A page that is younger than the result stays: it may have been made with a photo.
+    A report that is newer than the result is kept: it may show a photo.
     """
     from distill.errors import DistillError  # noqa: PLC0415
     from distill.report import REPORT_NAME, write_report  # noqa: PLC0415
-    from distill.training.session import SUMMARY_NAME  # noqa: PLC0415
+    from distill.training.run_dir import SUMMARY_NAME  # noqa: PLC0415
 
     page = out / REPORT_NAME
     try:
@@ -228,12 +226,6 @@ def _write_page(out: Path) -> None:
         say(f"report: {page}")
     except (DistillError, OSError) as error:
         say(f"no report: {printable(str(error))}; once that is put right: distill report {shell_word(str(out))}")
-
-
-def _short_id(shards: Path) -> str:
-    from manifests.patchset import open_folder  # noqa: PLC0415
-
-    return open_folder(shards).manifest.set_id[:8]
 
 
 def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Wiring of ``distill convert``: a weight file from anywhere, made one that says what it holds."""
+"""``distill convert``: write a weight file that says what it holds."""
 
 from pathlib import Path
 
@@ -18,9 +18,9 @@ def convert(
     std: Triple | None,
     bn_eps: float | None = None,
 ) -> Network:
-    """Write the network in a weight file to ``out``, with its name, its classes and its input's normalisation.
+    """Write the network of a weight file to ``out``, with its architecture, its classes and its normalization.
 
-    ``bn_eps`` is that of its batch norms, if it was trained with another than the network's usual one.
+    ``bn_eps`` is that of its batch norms, if it was not trained with the architecture's default.
 
     Raises:
         DistillError: the file is missing, damaged or another network than ``arch``; neither it nor the arguments say

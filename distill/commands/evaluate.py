@@ -1,6 +1,7 @@
-"""Wiring of ``distill eval``: the network in a weight file, measured on labelled images, beside a teacher or not."""
+"""``distill eval``: measure the network of a weight file on labelled images, and compare it with a teacher."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,24 @@ from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.evaluation.metrics import agreement, kl_to, logits_of, per_class_top1, top_k
 from distill.models import require_size
-from distill.targets.teacher import normalisation
+from distill.runtime.context import RunContext
+from distill.targets.teacher import normalization
 from distill.weights.files import Triple, load_weights
 from distill.weights.load import build_filled, count_classes
-from manifests.support.console import note
 from manifests.support.counts import counted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network from a weight file, and how its input is normalised.
+    """A network from a weight file, and the normalization of its input.
 
-    ``classes`` are its class names and ``data_sha256`` is the digest of the labelled images it was trained on, both
-    where the file says so, and ``bn_eps`` is that of its batch norms where it is not the network's usual one.
+    ``classes`` are its class names and ``data_sha256`` the digest of the labelled images it was trained on, if the
+    file has them; ``bn_eps`` is that of its batch norms, if not the architecture's default.
     """
 
+    path: Path
     model: nn.Module
     arch: str
     num_classes: int
@@ -37,8 +41,8 @@ class Network:
     bn_eps: float | None = None
 
     def logits(self, data: LabelledImages, device: torch.device) -> Tensor:
-        """Logits (N, classes), float32 on the CPU."""
-        return logits_of(self.model, data, self.mean, self.std, device)
+        """Compute the logits of all images: float32 (N, classes), on the CPU."""
+        return logits_of(self.model, data, self.mean, self.std, RunContext(device=device))
 
 
 def load_network(
@@ -49,10 +53,10 @@ def load_network(
     device: torch.device,
     bn_eps: float | None = None,
 ) -> Network:
-    """The network in a weight file, ready for use; what the file says of itself need not be given.
+    """Load the network of a weight file; arguments may be None where the file has the value.
 
     Raises:
-        DistillError: the file is missing, damaged or silent on what is not given, or contradicts it.
+        DistillError: the file is missing or damaged, contradicts an argument, or lacks a value that is not given.
     """
     weights = load_weights(path)
     if bn_eps is not None:
@@ -64,9 +68,10 @@ def load_network(
         raise DistillError(f"{path}: does not say which network it is; give --arch")
     num_classes = weights.num_classes or count_classes(weights, arch)
     model = build_filled(weights, arch=arch, num_classes=num_classes)
-    mean, std = normalisation(weights, mean, std, prefix="--")
+    mean, std = normalization(weights, mean, std, prefix="--")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(
+        path=path,
         model=model,
         arch=arch,
         num_classes=num_classes,
@@ -78,31 +83,19 @@ def load_network(
     )
 
 
-def evaluate_weights(
-    path: Path,
-    arch: str | None,
-    data: Path,
-    *,
-    mean: Triple | None,
-    std: Triple | None,
-    size: int | None,
-    teacher: Path | None,
-    device: torch.device,
+def evaluate(
+    network: Network, data: Path, size: int | None, teacher: Network | None, device: torch.device
 ) -> dict[str, Any]:
-    """Top-1, top-5 and per-class top-1 in percent of the network in a weight file, the classes' names if known, and
-    what was found in ``data``.
+    """Measure a network on labelled images: top-1, top-5 and per-class top-1 in percent.
 
-    With the weight file of a ``teacher`` that says what it is, also its top-1, the agreement of both in percent and
-    the KL divergence from it in nats.
+    With a ``teacher``, also its top-1, the agreement of both in percent and the KL divergence from it in nats.
 
     Raises:
-        DistillError: a file, the network's name or the data is wrong.
+        DistillError: the data is wrong, or the teacher has other classes.
     """
-    network = load_network(path, arch, mean, std, device)
     found = load_labelled(data, size)
-    labelled = match_classes(found, network.num_classes, network.classes, data, note)
-    if network.data_sha256 == found.sha256:
-        note(f"{found.where}: these are the images that {path} was trained on: its figures say nothing of others")
+    labelled = match_classes(found, network.num_classes, network.classes, data)
+    _warn_if_trained_on(network, labelled)
     require_size(network.arch, network.num_classes, labelled.size)
     logits, labels = network.logits(labelled, device), labelled.labels
     result = {
@@ -116,21 +109,28 @@ def evaluate_weights(
     }
     if teacher is None:
         return result
-    other = load_network(teacher, None, None, None, device)
-    if other.data_sha256 == found.sha256:
-        note(f"{found.where}: these are the images that {teacher} was trained on: its figures say nothing of others")
-    if other.num_classes != network.num_classes:
+    _warn_if_trained_on(teacher, labelled)
+    if teacher.num_classes != network.num_classes:
         raise DistillError(
-            f"{teacher}: has {counted(other.num_classes, 'class')}, {path} has {network.num_classes}; "
+            f"{teacher.path}: has {counted(teacher.num_classes, 'class')}, {network.path} has {network.num_classes}; "
             "they cannot be compared"
         )
-    if other.classes and network.classes and other.classes != network.classes:
+    if teacher.classes and network.classes and teacher.classes != network.classes:
         raise DistillError(
-            f"{teacher}: its classes ({other.classes[0]}, …) are not those of {path}, or in another order"
+            f"{teacher.path}: its classes ({teacher.classes[0]}, …) are not those of {network.path}, or in another "
+            "order; evaluate each alone"
         )
-    reference = other.logits(labelled, device)
+    teacher_logits = teacher.logits(labelled, device)
     return result | {
-        "teacher_top1": top_k(reference, labels, 1),
-        "agreement": agreement(logits, reference),
-        "kl_to_teacher": kl_to(reference, logits),
+        "teacher_top1": top_k(teacher_logits, labels, 1),
+        "agreement": agreement(logits, teacher_logits),
+        "kl_to_teacher": kl_to(teacher_logits, logits),
     }
+
+
+def _warn_if_trained_on(network: Network, data: LabelledImages) -> None:
+    if network.data_sha256 == data.sha256:
+        logger.info(
+            f"{data.where}: these are the images that {network.path} was trained on: "
+            "its figures say nothing of others"
+        )

@@ -1,6 +1,7 @@
-"""The command ``distill reproduce``: run the jobs of a table, and write its page whenever one ends."""
+"""``distill reproduce``: run the jobs of a table, and write its page whenever one ends."""
 
 import dataclasses
+import logging
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distill.errors import DistillError, Say
+from distill.errors import DistillError
 from distill.runtime.device import pick_device, processor
 from distill.tables.jobs import Job
 from distill.tables.options import TableOptions, variable
@@ -22,11 +23,12 @@ from manifests.support.console import printable, progress_bar
 from manifests.support.files import describe_os_error, hold_folder, remove_parts, write_atomically
 
 MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduced:
-    """The outcome of a table: a line for each row, the errors of failed jobs by name, and the path of the page."""
+    """The result of a table: a line for each row, the errors of failed jobs by name, and the path of the page."""
 
     lines: list[str]
     failed: dict[str, str]
@@ -34,10 +36,10 @@ class Reproduced:
 
 
 def list_devices(device: str) -> list[str]:
-    """Return the devices that share the work: those named with commas; for ``auto`` every GPU, or the CPU.
+    """Return the devices that share the work: those listed with commas; for ``auto`` every GPU, or the CPU.
 
     Raises:
-        DistillError: a device does not exist, or is named twice.
+        DistillError: a device does not exist, or is listed twice.
     """
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
@@ -49,7 +51,7 @@ def list_devices(device: str) -> list[str]:
     return named
 
 
-def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> Reproduced:
+def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> Reproduced:
     """Run the chosen jobs of ``plan`` in ``out``; the page is written again whenever a job ends.
 
     Raises:
@@ -62,7 +64,7 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
         with hold_folder(out):
             remove_parts(out)
             write_table_file(out, plan.options)
-            failed = _run(plan, out, devices, costs, say)
+            failed = _run(plan, out, devices, costs)
             lines = _write_page(plan, out, devices)
     except BlockingIOError as error:
         raise DistillError(f"{out}: another program is writing here; choose another --out") from error
@@ -72,7 +74,7 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
 
 
 def check_folder(plan: Plan, out: Path) -> None:
-    """Check that ``out`` is empty, or holds this table; nothing is written.
+    """Check that ``out`` is free, or has this table; nothing is written.
 
     Raises:
         DistillError: it holds something else, or cannot be read.
@@ -83,7 +85,7 @@ def check_folder(plan: Plan, out: Path) -> None:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
 
 
-def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], say: Say) -> dict[str, str]:
+def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> dict[str, str]:
     ended_seconds = 0.0
     whole = max(round(sum(cost.seconds for cost in costs.values())), 1)
     with progress_bar("seconds of training, as estimated", whole) as update:
@@ -92,19 +94,19 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost], s
             nonlocal ended_seconds
             ended_seconds += costs[job.name].seconds if job.name in costs else 0
             if error is not None:
-                say(printable(f"{job.name}: {error}"))
+                logger.info(printable(f"{job.name}: {error}"))
             _write_page(plan, out, devices)
 
         def waited(running: list[Job]) -> None:
             parts = [_seconds_done(job, costs[job.name], out) for job in running if job.name in costs]
             update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
 
-        events = Events(started=lambda job: say(printable(f"$ {job.command}")), ended=ended, waited=waited)
+        events = Events(started=lambda job: logger.info(printable(f"$ {job.command}")), ended=ended, waited=waited)
         return run_jobs(plan.chosen, out, devices, events)
 
 
 def _seconds_done(job: Job, cost: Cost, out: Path) -> float:
-    """Return the part of a training's estimated seconds that its samples so far stand for."""
+    """Return the part of a training's estimated seconds that its log shows as done."""
     return min(samples_seen(out, job) / cost.images_per_second, cost.seconds)
 
 
@@ -136,6 +138,6 @@ def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
 
 
 def _describe_input(path: Path, options: TableOptions) -> str:
-    """Return an input's name and SHA-256, without its folder: pages are shared."""
+    """Return an input's name and SHA-256, not its path: pages are shared, and paths are private."""
     digest = options.digests.get(path)
     return path.name if digest is None else f"{path.name}, SHA-256 {digest}"

@@ -1,4 +1,1 @@
-"""What networks see: ``patches`` of a set (``cache``, ``stream``, ``tars``), or ``labelled`` images.
-
-``order`` says when, ``view`` with which augmentation, ``config`` is their group of a config.
-"""
+"""Training data: decoded or streamed patch sets, labelled images, and the order and batches of a run."""

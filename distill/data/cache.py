@@ -1,11 +1,12 @@
-"""Decoded sets: one file of raw pixels a set, kept between runs, and where a run holds its pixels.
+"""Decoded sets: one file of raw pixels for each set, kept between runs, and where a run holds its pixels.
 
-``SET_ID.rgb`` in the cache folder is uint8 (n, size, size, 3); ``SET_ID.json``, written after it, has its SHA-256. A
-file is believed only after it was hashed again, and was decoded from shards that were verified.
+``SET_ID.rgb`` in the cache folder is uint8 (n, size, size, 3); ``SET_ID.json``, written after it, has its SHA-256.
+The file is decoded from verified shards, and hashed again before it is used.
 """
 
 import fcntl
 import json
+import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
-from torch import Tensor
 
-from distill.data.batches import Resident, Source, fits_gpu
+from distill.data.batches import Resident, Source
 from distill.data.config import DataConfig
 from distill.data.decode import bytes_of, decode_into, file_memory, shape_of, shared_memory
 from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import Streamed
 from distill.data.workers import Pixels
-from distill.errors import DistillError, Say
-from distill.runtime.distributed import ALONE, Ranks
+from distill.errors import DistillError
+from distill.runtime.context import RunContext
+from distill.runtime.memory import fits_gpu, free_memory
 from manifests import PatchSet, verify_shards
 from manifests.format.digest import file_digest
 from manifests.support.console import counting, progress_bar
@@ -35,60 +36,56 @@ from manifests.support.home import user_cache
 MARGIN = 1 << 30
 """Bytes of disk and of memory that stay free."""
 _WINDOWS = 3
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_source(
-    patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say, ranks: Ranks = ALONE
-) -> Iterator[Source]:
-    """A verified set in the order of ``seed``: its patches held where ``config.cache`` says, or streamed.
+def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext) -> Iterator[Source]:
+    """Verify a set and yield its patches in the order of ``seed``, held where ``config.cache`` says, or streamed.
 
-    One process of each machine verifies and decodes it; what that one keeps on disk, the others hash and map.
+    Local rank 0 of each machine verifies and decodes the set; the other ranks map the file that it kept.
 
     Raises:
-        DistillError: it does not fit there, a member is not the image the manifest promises, or a process that
-            reads was killed.
+        DistillError: the set does not fit, a member is not the image that the manifest promises, or a decoding
+            process was killed.
         PatchSetError: a shard is not what the manifest says.
     """
-    source = _source(patchset, config, seed, device, say, ranks)
+    source = _open(patchset, config, seed, context)
     try:
         yield source
     finally:
         source.close()
 
 
-def _source(
-    patchset: PatchSet, config: DataConfig, seed: int, device: torch.device, say: Say, ranks: Ranks
-) -> Source:
-    cached = None if config.cache == "none" else _cached(patchset, cache_folder(config), say)
-    place = _place(patchset, config, device, cached is not None, ranks.here)
-    if ranks.any(place == "none"):  # then for all, for its order is another
-        _require_window(patchset, config.window, ranks.here)
-        with ranks.in_turn():
-            if not ranks.local:
-                _verify(patchset, config, say)
+def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext) -> Source:
+    ranks = context.ranks
+    cached = None if config.cache == "none" else _cached(patchset, cache_folder(config))
+    place = _place(patchset, config, context, cached is not None)
+    if ranks.any(place == "none"):  # one rank that streams makes all stream, because its order differs
+        _require_window(patchset, config.window, ranks.local_world_size)
+        with ranks.local_main_first():
+            if not ranks.local_rank:
+                _verify(patchset, config)
         windows = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
-        return Streamed(patchset, windows, config.workers, device, ranks)
-    with ranks.in_turn():
-        if cached is None and ranks.local:
-            cached = _cached(patchset, cache_folder(config), say)
+        return Streamed(patchset, windows, config.workers, context)
+    with ranks.local_main_first():
+        if cached is None and ranks.local_rank:
+            cached = _cached(patchset, cache_folder(config))
         if cached is None:
-            _verify(patchset, config, say)
-            cached = _decoded(patchset, config, cache_folder(config), place, say)
-    samples = _resident(cached, "disk" if place == "ram" and ranks.here > 1 else place, device)
-    order = Order(len(samples), config.batch_size, seed)
-    return Resident(samples=samples, order=order, device=device, ranks=ranks)
+            _verify(patchset, config)
+            cached = _decoded(patchset, config, cache_folder(config), place)
+    if place == "ram" and ranks.local_world_size == 1 and isinstance(cached, np.memmap):
+        cached = np.array(cached)
+    samples = torch.from_numpy(cached)
+    samples = samples.to(context.device) if place == "gpu" else samples
+    return Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), context=context)
 
 
-def _require_window(patchset: PatchSet, window: int, here: int) -> None:
-    """Check that the window in use, the one that is ready and the one being filled have room in each of ``here``.
-
-    Raises:
-        DistillError: they do not.
-    """
+def _require_window(patchset: PatchSet, window: int, processes: int) -> None:
+    """Check that every process has memory for the window in use, the next one and the one being filled."""
     manifest = patchset.manifest
     most = sum(sorted((shard.n for shard in manifest.shards), reverse=True)[:window])
-    needed, free = here * _WINDOWS * most * 3 * manifest.size**2, free_memory()
+    needed, free = processes * _WINDOWS * most * 3 * manifest.size**2, free_memory()
     if needed > free:
         raise DistillError(
             f"data.window {window}: patches of so many shards take {needed / 1e9:.1f} GB, decoded, "
@@ -96,16 +93,11 @@ def _require_window(patchset: PatchSet, window: int, here: int) -> None:
         )
 
 
-def _resident(pixels: Pixels, place: str, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(np.array(pixels) if place == "ram" and isinstance(pixels, np.memmap) else pixels)
-    return tensor.to(device) if place == "gpu" else tensor
-
-
 def cache_folder(config: DataConfig) -> Path:
-    """Where decoded sets are kept.
+    """Return the folder of decoded sets.
 
     Raises:
-        DistillError: nothing says where.
+        DistillError: there is no home directory, and data.cache_dir is not set.
     """
     if config.cache_dir is not None:
         return config.cache_dir
@@ -115,17 +107,17 @@ def cache_folder(config: DataConfig) -> Path:
         raise DistillError(f"{error}, so there is no place to keep decoded patches in; set data.cache_dir") from error
 
 
-def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached: bool, here: int) -> str:
-    """Which of ``gpu``, ``ram``, ``disk`` and ``none`` has the pixels, for each of ``here`` processes.
+def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: bool) -> str:
+    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where every process of this machine holds the pixels.
 
     Raises:
-        DistillError: the place asked for is not there or too small.
+        DistillError: the place that the config asks for does not exist or is too small.
     """
-    needed = bytes_of(patchset)
+    needed, processes = bytes_of(patchset), context.ranks.local_world_size
     problems: dict[str, Callable[[], str | None]] = {
-        "gpu": lambda: None if fits_gpu(needed, device) else "no GPU, or too little memory on it,",
-        "ram": lambda: None if here * needed + MARGIN < free_memory() else "too little memory",
-        "disk": lambda: None if cached else _no_room(cache_folder(config), needed),
+        "gpu": lambda: None if fits_gpu(needed, context.device) else "no GPU, or too little memory on it,",
+        "ram": lambda: None if processes * needed + MARGIN < free_memory() else "too little memory",
+        "disk": lambda: None if cached else _disk_problem(cache_folder(config), needed),
         "none": lambda: None,
     }
     if config.cache == "auto":
@@ -138,29 +130,8 @@ def _place(patchset: PatchSet, config: DataConfig, device: torch.device, cached:
     return config.cache
 
 
-def free_memory() -> int:
-    """Bytes of memory this machine, or the container it is in, could give; a large number where nothing says."""
-    return min(_free_of_machine(), _free_of_container())
-
-
-def _free_of_container() -> int:
-    try:
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        return int(limit) - int(used)
-    except (OSError, ValueError):  # no cgroup of version 2, or one without a limit
-        return 1 << 62
-
-
-def _free_of_machine() -> int:
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return 1 << 62  # only Linux says how much it could give
-    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def _cached(patchset: PatchSet, folder: Path, say: Say) -> Pixels | None:
-    """The set as it was decoded before, mapped, or None."""
+def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
+    """Map the file of a set that was decoded before; None if there is none, or it is damaged."""
     path, note = _files(patchset, folder)
     try:
         if not (is_plain(path) and is_plain(note)) or path.stat().st_size != bytes_of(patchset):
@@ -168,12 +139,14 @@ def _cached(patchset: PatchSet, folder: Path, say: Say) -> Pixels | None:
         held = json.loads(note.read_text())
         with progress_bar("hashing decoded patches (bytes)", path.stat().st_size) as update:
             if not isinstance(held, dict) or held.get("pillow") != PIL.__version__:
-                return None  # another decoder may see other pixels in a JPEG
+                return None  # another version may decode a JPEG to other pixels
             if file_digest(path, counting(update)) != held.get("sha256"):
                 return None
     except (OSError, ValueError):
         return None
-    say(f"set {patchset.manifest.set_id[:16]}: {counted(patchset.manifest.n, 'patch')}, decoded before: {path}")
+    logger.info(
+        f"set {patchset.manifest.set_id[:16]}: {counted(patchset.manifest.n, 'patch')}, decoded before: {path}"
+    )
     return np.memmap(path, dtype=np.uint8, mode="c", shape=shape_of(patchset))
 
 
@@ -182,10 +155,10 @@ def _files(patchset: PatchSet, folder: Path) -> tuple[Path, Path]:
     return folder / f"{stem}.rgb", folder / f"{stem}.json"
 
 
-def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str, say: Say) -> Pixels:
-    """Decode a verified set into its cache file or, where the disk has no room, into memory."""
+def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str) -> Pixels:
+    """Decode a verified set into its cache file or, if the disk is too full, into memory."""
     needed = bytes_of(patchset)
-    why = _no_room(folder, needed)
+    why = _disk_problem(folder, needed)
     if why is None:
         try:
             return _decode_to_file(patchset, config, folder)
@@ -193,26 +166,26 @@ def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str, s
             why = describe_os_error(error, folder)
     if place == "disk":
         raise DistillError(f"{why}; choose another folder with data.cache_dir, or data.cache none")
-    say(f"the decoded patches are not kept for the next run: {why}")
+    logger.info(f"the decoded patches are not kept for the next run: {why}")
     pixels = shared_memory(patchset)
     _decode(pixels, patchset, config)
     return pixels
 
 
-def _no_room(folder: Path, needed: int) -> str | None:
+def _disk_problem(folder: Path, needed: int) -> str | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return f"{folder}: {error.strerror}"
     if free < needed + MARGIN:
-        return f"{folder}: {free / 1e9:.1f} GB free, {(needed + MARGIN) / 1e9:.1f} GB wanted"
+        return f"{folder}: {free / 1e9:.1f} GB free, {(needed + MARGIN) / 1e9:.1f} GB needed"
     return None
 
 
 def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pixels:
     path, note = _files(patchset, folder)
-    _remove_parts_of_the_dead(folder)
+    _remove_abandoned_parts(folder)
     part = folder / f"{PART_PREFIX}{secrets.token_hex(8)}-{path.name}"
     try:
         pixels = file_memory(part, patchset)
@@ -229,8 +202,8 @@ def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pix
     return pixels
 
 
-def _remove_parts_of_the_dead(folder: Path) -> None:
-    """Remove what killed processes left; one that a process still writes is locked."""
+def _remove_abandoned_parts(folder: Path) -> None:
+    """Remove unfinished files of killed processes; a file that a process still writes is locked."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         with suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -242,11 +215,11 @@ def _decode(pixels: Pixels, patchset: PatchSet, config: DataConfig) -> None:
         decode_into(pixels, patchset, config.workers, counting(update))
 
 
-def _verify(patchset: PatchSet, config: DataConfig, say: Say) -> None:
+def _verify(patchset: PatchSet, config: DataConfig) -> None:
     manifest = patchset.manifest
     with progress_bar("verifying (bytes)", sum(shard.bytes for shard in manifest.shards)) as update:
         verify_shards(patchset, threads=max(config.workers, 1), on_bytes=counting(update))
-    say(
+    logger.info(
         f"set {manifest.set_id[:16]}: {counted(manifest.n, 'patch')} of {manifest.size} px "
         f"in {counted(len(manifest.shards), 'verified shard')}"
     )

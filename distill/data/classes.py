@@ -1,6 +1,7 @@
 """Which class of a network each label of some data means: by name where both sides have names, else by number."""
 
 import dataclasses
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,21 +9,20 @@ from pathlib import Path
 import torch
 
 from distill.data.labelled import LabelledImages
-from distill.errors import DistillError, Say
+from distill.errors import DistillError
 from manifests.foreign.image_data import are_numbers
 
 _UNNAMED = "class {}"
+logger = logging.getLogger(__name__)
 
 
-def match_classes(
-    data: LabelledImages, num_classes: int, names: Sequence[str], where: Path, say: Say
-) -> LabelledImages:
+def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], where: Path) -> LabelledImages:
     """Return ``data`` with the labels and class names of a network with ``num_classes`` outputs.
 
     ``names`` are the network's class names, empty where they are unknown. Names are compared without regard to case,
     spaces, ``-`` and ``_``. Class folders that are numbers are class numbers, counted from 0, or from 1 where the
     largest is ``num_classes``. Other class folders, for a network without names, are numbered in order.
-    ``where`` names the data in messages; ``say`` is called with a line where something is not as usual.
+    ``where`` names the data in messages; unusual names or numbers are logged.
 
     Raises:
         DistillError: the data has a class that the network does not have.
@@ -30,11 +30,11 @@ def match_classes(
     present = data.labels.unique().tolist()
     numbers = dict(zip(present, present, strict=True))
     if _by_name(data, names):
-        numbers = _named(data, present, names, where, say)
+        numbers = _named(data, present, names, where)
     elif not data.numbered and are_numbers(data.names):
-        numbers = _numbered(data, present, num_classes, where, say)
+        numbers = _numbered(data, present, num_classes, where)
     elif not data.numbered and (moved := _natural_order(data.names)):
-        say(f"{where}: class folders are numbered in the order {', '.join(moved)}, character by character")
+        logger.info(f"{where}: class folders are numbered in the order {', '.join(moved)}, character by character")
     low, high = min(numbers.values()), max(numbers.values())
     if low < 0 or high >= num_classes:
         raise DistillError(
@@ -42,7 +42,7 @@ def match_classes(
             "use data with the network's classes"
         )
     if len(present) < num_classes:
-        say(f"{where}: has images of {len(present)} of the network's {num_classes} classes")
+        logger.info(f"{where}: has images of {len(present)} of the network's {num_classes} classes")
     lookup = torch.zeros(present[-1] + 1, dtype=torch.int64)
     lookup[present] = torch.tensor([numbers[label] for label in present])
     held = dict(enumerate(names)) or {numbers.get(k, k): name for k, name in enumerate(data.names)}
@@ -68,7 +68,7 @@ def _by_name(data: LabelledImages, names: Sequence[str]) -> bool:
     return bool(names) and bool(data.names) and are_numbers(names) == are_numbers(data.names)
 
 
-def _named(data: LabelledImages, present: list[int], names: Sequence[str], where: Path, say: Say) -> dict[int, int]:
+def _named(data: LabelledImages, present: list[int], names: Sequence[str], where: Path) -> dict[int, int]:
     if data.names == tuple(names):
         return {label: label for label in present}
     of_name: dict[str, list[int]] = {}
@@ -85,26 +85,26 @@ def _named(data: LabelledImages, present: list[int], names: Sequence[str], where
         )
     numbers = {label: matches[0] for label, matches in found.items()}
     if any(label != number for label, number in numbers.items()):
-        say(f"{where}: its classes are in another order than the network's; they are matched by name")
+        logger.info(f"{where}: its classes are in another order than the network's; they are matched by name")
     return numbers
 
 
-def _numbered(data: LabelledImages, present: list[int], num_classes: int, where: Path, say: Say) -> dict[int, int]:
+def _numbered(data: LabelledImages, present: list[int], num_classes: int, where: Path) -> dict[int, int]:
     values = [int(name) for name in data.names]
     if values == list(range(len(values))):
         return {label: label for label in present}
     if max(values) < num_classes:
-        say(f"{where}: class folders are numbers with gaps; folder {values[-1]} is class {values[-1]}")
+        logger.info(f"{where}: class folders are numbers with gaps; folder {values[-1]} is class {values[-1]}")
         return {label: values[label] for label in present}
     if min(values) >= 1 and max(values) == num_classes:
-        say(f"{where}: class folders are numbers counted from 1; folder {values[0]} is class {values[0] - 1}")
+        logger.info(f"{where}: class folders are numbers counted from 1; folder {values[0]} is class {values[0] - 1}")
         return {label: values[label] - 1 for label in present}
     if len(values) != num_classes:
         raise DistillError(
             f"{where}: class folders are numbers from {values[0]} to {values[-1]}, expected 0 to {num_classes - 1}; "
             "rename them to the network's class numbers"
         )
-    say(f"{where}: class folders are numbers, taken in order; folder {values[0]} is class 0")
+    logger.info(f"{where}: class folders are numbers, taken in order; folder {values[0]} is class 0")
     return {label: label for label in present}
 
 

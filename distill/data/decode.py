@@ -1,4 +1,4 @@
-"""Patches: verified shards in, one uint8 array out, decoded once by several processes that all write into it."""
+"""Decode verified shards into one uint8 array, with several processes that write into it."""
 
 import contextlib
 import mmap
@@ -26,32 +26,32 @@ Rows = npt.NDArray[np.int64]
 
 
 def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
-    """(n, size, size, 3)."""
+    """Return the shape of a decoded set: (n, size, size, 3)."""
     manifest = patchset.manifest
     return manifest.n, manifest.size, manifest.size, 3
 
 
 def chunk_of(size: int) -> int:
-    """How many patches of ``size`` px a process decodes before it hands them on: 512, or 32 MB of them."""
+    """Return how many patches of ``size`` px a process decodes before it sends them: 512, or 32 MB of them."""
     return max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size**2)))
 
 
 def bytes_of(patchset: PatchSet) -> int:
-    """Bytes of all patches, decoded."""
+    """Return the number of bytes of all patches, decoded."""
     n, height, width, channels = shape_of(patchset)
     return n * height * width * channels
 
 
 def shared_memory(patchset: PatchSet) -> Pixels:
-    """An empty array for a set, in memory that processes forked from this one share."""
+    """Return an empty array for a set, in memory shared with processes forked later."""
     return np.frombuffer(mmap.mmap(-1, bytes_of(patchset)), dtype=np.uint8).reshape(shape_of(patchset))
 
 
 def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """An empty array for a set, mapped to a new file that processes forked from this one share.
+    """Return an empty array for a set, mapped to a new file and shared with processes forked later.
 
     Raises:
-        OSError: the disk has no room for it. It is taken now: a full disk under a mapping would kill the process.
+        OSError: the disk is too full. Space is allocated now, because a full disk under a mapping kills the process.
     """
     with path.open("xb") as file:
         if hasattr(os, "posix_fallocate"):
@@ -62,14 +62,15 @@ def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.ui
 
 
 def useful_workers(patchset: PatchSet, workers: int) -> int:
-    """How many of ``workers`` processes have a shard and a core to work with."""
+    """Return ``workers``, but at most one a shard and one a core."""
     return min(workers, len(patchset.manifest.shards), usable_cores())
 
 
 def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Callable[[int], None]) -> None:
-    """Decode every patch of a verified set: row i of ``images``, from one of the two functions above, gets patch i.
+    """Decode every patch of a verified set: patch i into row i of ``images``.
 
-    ``on_patches`` hears how many patches each step added.
+    ``images`` is from ``shared_memory`` or ``file_memory``, since processes write into it.
+    ``on_patches`` is called with the number of patches that each step added.
 
     Raises:
         DistillError: a member is not the image the manifest promises, a patch is missing or there twice, or a process
@@ -84,18 +85,18 @@ def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Ca
                 images[shards[number].first_index + row] = patch
             yield len(rows), []
 
-    crew = Workers(useful_workers(patchset, workers), decode, (0,))
-    with contextlib.closing(crew):
-        for count, _ in crew.answers(lambda: next(numbers, None)):
+    pool = Workers(useful_workers(patchset, workers), decode, (0,))
+    with contextlib.closing(pool):
+        for count, _ in pool.answers(lambda: next(numbers, None)):
             on_patches(count)
 
 
 def decode_shard(
     patchset: PatchSet, number: int, wanted: npt.NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[Rows, list[Pixels]]]:
-    """Rows of a verified set's shard, as many as ``chunk_of`` says at a time, and their pixels.
+    """Yield rows of a shard of a verified set and their pixels, ``chunk_of`` rows at a time.
 
-    ``wanted``, bool (patches of the shard), says which rows; without it, all.
+    ``wanted``, bool (patches of the shard), selects rows; None selects all.
 
     Raises:
         DistillError: the shard cannot be read, a member is not the image the manifest promises, or a patch is missing
@@ -129,11 +130,7 @@ def decode_shard(
 
 @contextlib.contextmanager
 def _tar_errors(path: Path) -> Iterator[None]:
-    """Turn what reading a shard may raise into one line.
-
-    Raises:
-        DistillError: verified bytes are yet no good tar, cannot be read any more, or do not fit into memory.
-    """
+    """Raise the errors of reading a shard as a DistillError of one line."""
     try:
         yield
     except OSError as error:
@@ -147,10 +144,10 @@ def _tar_errors(path: Path) -> Iterator[None]:
 
 
 def index_of(sample: dict[str, Any], span: range) -> int:
-    """The index of a sample's patch, which must be in ``span``.
+    """Return the index of a sample's patch.
 
     Raises:
-        DistillError: it is not.
+        DistillError: its key is not an index in ``span``.
     """
     key = str(sample["__key__"])
     if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
@@ -161,7 +158,7 @@ def index_of(sample: dict[str, Any], span: range) -> int:
 
 
 def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:
-    """The pixels of a sample: uint8 (size, size, 3).
+    """Return the pixels of a sample: uint8 (size, size, 3).
 
     Raises:
         DistillError: it is not the image that the manifest promises.

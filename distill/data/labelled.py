@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +13,12 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from distill.errors import DistillError, Say
+from distill.errors import DistillError
 from manifests.errors import PatchSetError
 from manifests.foreign.image_data import ImageData, find_images, find_labelled
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
 from manifests.foreign.splits import Split
 from manifests.format.digest import pixel_digest
-from manifests.support.console import note
 from manifests.support.counts import counted
 from manifests.support.files import name_as_text
 from manifests.untrusted.decode import Pixels
@@ -29,6 +29,7 @@ FORMS = (
 )
 _KIND: dict[Split, str] = {"train": "training", "test": "evaluation"}
 _CHUNK = 256
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,20 +68,20 @@ class LabelledImages:
 
 
 def require_data(path: Path, split: Split = "test") -> None:
-    """Make sure that something is there to read.
+    """Check that ``path`` exists.
 
     Raises:
-        DistillError: nothing is.
+        DistillError: it does not.
     """
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise DistillError(f"{path}: no such {_KIND[split]} data; give {FORMS}")
 
 
-def load_labelled(path: Path, size: int | None, split: Split = "test", say: Say = note) -> LabelledImages:
-    """Read the images and labels of a split. ``size`` in pixels: others are resized and centre-cropped.
+def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
+    """Read the images and labels of a split. ``size`` in pixels: others are resized and center-cropped.
 
     Names say which split files and folders are of (see ``manifests.foreign.splits``); data without such names is of
-    every split. ``say`` is called with a line for each kind of file that is left out.
+    every split. Kinds of files that are left out are logged.
 
     Raises:
         DistillError: nothing is there, it has no known form, is damaged, or sizes differ and ``size`` is None.
@@ -98,7 +99,7 @@ def load_labelled(path: Path, size: int | None, split: Split = "test", say: Say 
     except OSError as error:
         raise DistillError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
     for line in found.notes:
-        say(line)
+        logger.info(line)
     return data
 
 
@@ -135,7 +136,7 @@ def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[
 
 
 def _fit(image: Pixels, size: int | None) -> Pixels:
-    """``image`` itself, or its centre at ``size``: the short side becomes 8/7 of it, as for ImageNet."""
+    """Return ``image``, resized so that its short side is 8/7 of ``size`` and center-cropped, as for ImageNet."""
     if size is None or image.shape[:2] == (size, size):
         return image
     planes = torch.from_numpy(image.copy()).permute(2, 0, 1)

@@ -1,20 +1,23 @@
-"""Training images among the evaluation images: a figure measured on them says nothing."""
+"""Find training images among the evaluation images, on which accuracy has no meaning."""
 
+import logging
 from collections.abc import Collection, Iterator
 
 from distill.data.labelled import LabelledImages
-from distill.errors import DistillError, Say
+from distill.errors import DistillError
 from manifests import PatchSet
 from manifests.format.digest import DIGEST_BYTES
 from manifests.format.schema import PACKED
 from manifests.format.shard_table import read_pixel_digests
 from manifests.support.counts import counted
 
+logger = logging.getLogger(__name__)
 
-def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str, say: Say) -> None:
+
+def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) -> None:
     """Compare evaluation images with training images by ``seen``, the SHA-256 of the latter's pixels.
 
-    ``say`` is called with a line if some are the same.
+    Logs a line if some are the same.
 
     Raises:
         DistillError: all of them are; ``where`` names the training data.
@@ -28,7 +31,9 @@ def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str, sa
             f"{found} are training images of {where}, so that the figures would say nothing; "
             "give images that the network does not learn from"
         )
-    say(f"{found} are also training images of {where}: figures are too good by what the network remembers of them")
+    logger.info(
+        f"{found} are also training images of {where}: figures are too good by what the network remembers of them"
+    )
 
 
 def packed_digests(patchset: PatchSet) -> frozenset[bytes]:

@@ -1,4 +1,4 @@
-"""The order in which a run sees its samples: a function of seed and step, so that any step can be the first."""
+"""The order of the samples of a run: a function of seed and step, so that a run can start at any step."""
 
 import functools
 from typing import Protocol
@@ -7,27 +7,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.runtime.distributed import ALONE, Ranks
+from distill.runtime.distributed import SINGLE_PROCESS, Ranks
 from distill.runtime.randomness import Stream
 
 
 class Ordering(Protocol):
-    """Which samples each step has. Every epoch is one exact permutation, and batches run across the border of two."""
+    """The samples of each step. Every epoch is one permutation; a batch may contain samples of two epochs."""
 
     n: int
     batch_size: int
 
     def batch(self, step: int) -> Tensor:
-        """Indices of the samples of batch ``step``, counted from 0: int64 of shape (batch_size,)."""
+        """Return the indices of the samples of ``step``, counted from 0: int64 (batch_size,)."""
 
     def describe(self) -> dict[str, int]:
-        """All that decides the order, but the samples."""
+        """Return all that determines the order, as plain values."""
 
 
 class Order:
-    """The order in which a run sees its patches: one exact permutation an epoch, end to end.
+    """One permutation of all samples an epoch, end to end.
 
-    Batches run across the border of two epochs, so that all have one size and no patch is left out.
+    A batch may contain samples of two epochs, so that all batches have one size and no sample is left out.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
@@ -37,7 +37,6 @@ class Order:
         self._epochs: dict[int, Tensor] = {}
 
     def batch(self, step: int) -> Tensor:
-        """Indices of the patches of batch ``step``, counted from 0: int64 of shape (batch_size,)."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         first, last = start // self.n, (stop - 1) // self.n
         parts = []
@@ -49,7 +48,6 @@ class Order:
         return torch.cat(parts)
 
     def describe(self) -> dict[str, int]:
-        """All that decides the order."""
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed}
 
     def _permutation(self, epoch: int) -> Tensor:
@@ -59,14 +57,14 @@ class Order:
 
 
 Place = tuple[int, int]
-"""An epoch, and a window of it."""
+"""An epoch, and the number of a window in it."""
 
 
 class WindowOrder:
-    """An order for shards of ``sizes`` patches that are read one after another, ``window`` of them at a time.
+    """An order for shards of ``sizes`` patches that are read ``window`` shards at a time.
 
-    It is shuffled twice, shards among each other and patches within a window, instead of once. A window's rows are
-    the patches of its shards, one shard behind the other.
+    The shards of an epoch are shuffled, then the patches within each window. The rows of a window are the patches of
+    its shards, one shard after the other.
     """
 
     def __init__(self, sizes: list[int], batch_size: int, seed: int, window: int) -> None:
@@ -80,17 +78,15 @@ class WindowOrder:
         self._rows = functools.lru_cache(4)(self._shuffle_rows)
 
     def batch(self, step: int) -> Tensor:
-        """As ``Ordering.batch``."""
         return torch.cat([self._indices(place)[rows] for place, rows in self.pieces(step)])
 
     def describe(self) -> dict[str, int]:
-        """As ``Ordering.describe``."""
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed, "window": self._window}
 
-    def pieces(self, step: int, ranks: Ranks = ALONE) -> list[tuple[Place, Tensor]]:
-        """The windows that batch ``step`` is made of, in order, with the rows that this rank takes of each: int64."""
+    def pieces(self, step: int, ranks: Ranks = SINGLE_PROCESS) -> list[tuple[Place, Tensor]]:
+        """Return the windows of batch ``step`` in order, with this rank's rows of each: int64."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
-        mine = ranks.mask(self.batch_size)
+        mask = ranks.row_mask(self.batch_size)
         pieces = []
         for epoch in range(start // self.n, (stop - 1) // self.n + 1):
             _, edges = self._epoch(epoch)
@@ -100,24 +96,24 @@ class WindowOrder:
             for window in range(first, last):
                 edge = int(edges[window])
                 rows = self._rows((epoch, window))[max(begin - edge, 0) : end - edge]
-                here = mine[epoch * self.n + max(begin, edge) - start :][: len(rows)]
-                pieces.append(((epoch, window), rows[here]))
+                own = mask[epoch * self.n + max(begin, edge) - start :][: len(rows)]
+                pieces.append(((epoch, window), rows[own]))
         return pieces
 
     def wanted(self, place: Place, ranks: Ranks) -> Tensor:
-        """Which rows of a window are this rank's in any batch: bool (rows)."""
+        """Return which rows of a window are in this rank's part of any batch: bool (rows,)."""
         rows = self._rows(place)
         first = place[0] * self.n + int(self._epoch(place[0])[1][place[1]])
         wanted = torch.empty(len(rows), dtype=torch.bool)
-        wanted[rows] = ranks.mask(self.batch_size)[(first + torch.arange(len(rows))) % self.batch_size]
+        wanted[rows] = ranks.row_mask(self.batch_size)[(first + torch.arange(len(rows))) % self.batch_size]
         return wanted
 
     def shards(self, place: Place) -> list[int]:
-        """Numbers of the shards in a window."""
+        """Return the numbers of the shards in a window."""
         return [int(shard) for shard in self._epoch(place[0])[0][place[1]]]
 
     def after(self, place: Place) -> Place:
-        """The window behind ``place``."""
+        """Return the window after ``place``."""
         epoch, window = place
         return (epoch, window + 1) if window + 1 < self._windows else (epoch + 1, 0)
 
@@ -126,7 +122,7 @@ class WindowOrder:
         return torch.from_numpy(np.concatenate(spans))
 
     def _shuffle_shards(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """An epoch's windows, shards each, and how many samples come before each of them and in all of them."""
+        """Return the shards of each window of an epoch, and the number of samples before each window and in all."""
         order = Stream(self._seed, "shards", epoch).permutation(len(self._sizes)).numpy()
         windows = [order[first : first + self._window] for first in range(0, len(order), self._window)]
         return windows, np.cumsum([0, *(self._sizes[shards].sum() for shards in windows)])

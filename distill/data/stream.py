@@ -1,7 +1,7 @@
-"""Sets too large to hold: shards are read again in every epoch, in a random order, a window of them at a time.
+"""Sets too large for memory: shards are read again in every epoch, in a random order, a window at a time.
 
-``Streamed`` is a ``Source`` in a ``WindowOrder``. Processes decode ahead; a thread collects what they send, so that
-the next window is ready when the run has seen the present one.
+``Streamed`` is a ``Source`` in a ``WindowOrder``. Processes decode ahead, and a thread collects their images, so that
+the next window is ready when the run has used the current one.
 """
 
 import contextlib
@@ -17,7 +17,8 @@ from torch import Tensor
 from distill.data.decode import Rows, chunk_of, decode_shard, useful_workers
 from distill.data.sampler import Place, WindowOrder
 from distill.data.workers import GRACE_SECONDS, POLL_SECONDS, Pixels, Workers
-from distill.runtime.distributed import ALONE, Ranks
+from distill.runtime.context import RunContext
+from distill.runtime.distributed import Ranks
 from manifests import PatchSet
 
 Job = tuple[Place, int]
@@ -27,36 +28,27 @@ Answer = tuple[Place, int, Rows]
 
 
 class Streamed:
-    """A source that reads a verified set again in every epoch. Steps are fast in their order, slow in any other.
+    """A source that reads a verified set again in every epoch. Steps are fast in order, slow in any other.
 
-    Every rank reads all shards, and decodes of them the patches that it needs.
+    Every rank reads all shards and decodes the patches that it needs.
     """
 
-    def __init__(
-        self,
-        patchset: PatchSet,
-        order: WindowOrder,
-        workers: int,
-        device: torch.device,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self._patchset, self._workers, self.device, self.ranks = patchset, workers, device, ranks
-        self.order = order
+    def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, context: RunContext) -> None:
+        self._patchset, self.order, self._workers, self.context = patchset, order, workers, context
         self._windows: dict[Place, Tensor] = {}
         self._reader: _Reader | None = None
 
     @property
     def size(self) -> int:
-        """Pixels a side."""
         return self._patchset.manifest.size
 
     def images(self, step: int) -> Tensor:
-        """As ``Source.images``.
+        """Return this rank's images of ``order.batch(step)``.
 
         Raises:
-            DistillError: a member is not the image the manifest promises, or a process that decodes has ended.
+            DistillError: a member is not the image that the manifest promises, or a decoding process has ended.
         """
-        pieces = self.order.pieces(step, self.ranks)
+        pieces = self.order.pieces(step, self.context.ranks)
         wanted = [place for place, _ in pieces]
         self._windows = {place: pixels for place, pixels in self._windows.items() if place in wanted}
         for place in wanted:
@@ -65,10 +57,10 @@ class Streamed:
         if self._reader is not None:
             self._reader.check()
         images = torch.cat([self._windows[place][rows] for place, rows in pieces])
-        return images.to(self.device, non_blocking=True)
+        return images.to(self.context.device, non_blocking=True)
 
     def close(self) -> None:
-        """End the processes and the thread that read ahead."""
+        """Stop the processes and the thread that read ahead."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -76,12 +68,12 @@ class Streamed:
     def _read(self, place: Place) -> Tensor:
         if self._reader is None or self._reader.next != place:
             self.close()
-            self._reader = _Reader(self._patchset, self.order, self._workers, self.ranks, place)
+            self._reader = _Reader(self._patchset, self.order, self._workers, self.context.ranks, place)
         return self._reader.take()
 
 
 class _Reader:
-    """Windows from ``first`` on, one ahead of what was taken."""
+    """Reads windows from ``first`` on, one ahead of the last one taken."""
 
     def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, ranks: Ranks, first: Place) -> None:
         self.next = first
@@ -103,7 +95,7 @@ class _Reader:
             raise
 
     def take(self) -> Tensor:
-        """The next window: uint8 (rows, size, size, 3), of which this rank's rows are set.
+        """Return the next window: uint8 (rows, size, size, 3); only this rank's rows are set.
 
         Raises:
             DistillError: as ``check``.
@@ -116,7 +108,7 @@ class _Reader:
                 return window
 
     def check(self) -> None:
-        """Raise what went wrong since reading began."""
+        """Raise the error that stopped the reader, if any."""
         if self._error is not None:
             raise self._error
 
@@ -127,7 +119,7 @@ class _Reader:
         self._thread.join(GRACE_SECONDS)
 
     def _collect(self) -> None:
-        """Fill window after window with what the processes send, which may be ahead by a window."""
+        """Fill one window after the other; the processes may be one window ahead."""
         try:
             chunks = self._workers.answers(self._next_job)
             windows: dict[Place, _Window] = {}
@@ -161,14 +153,14 @@ class _Reader:
                 return
 
     def _next_job(self) -> Job | None:
-        """The next shard to decode, if its window is the one that is being filled or the one behind it."""
+        """Return the next shard to decode, if its window is the one being filled or the one after it."""
         if not self._jobs and self._unread in (self._filling, self._order.after(self._filling)):
             self._jobs.extend((self._unread, part) for part in range(len(self._order.shards(self._unread))))
             self._unread = self._order.after(self._unread)
         return self._jobs.popleft() if self._jobs else None
 
     def _decode(self, job: Job) -> Iterator[tuple[Answer, list[Pixels]]]:
-        """In a process: the patches of a shard that this rank needs."""
+        """Decode, in a worker process, the patches of a shard that this rank needs."""
         place, part = job
         numbers = self._order.shards(place)
         sizes = [self._patchset.manifest.shards[number].n for number in numbers]
@@ -178,7 +170,7 @@ class _Reader:
 
 
 class _Window:
-    """The pixels of a window whose shards have ``sizes`` patches, and how many of the wanted rows are ``missing``."""
+    """The pixels of a window whose shards have ``sizes`` patches; ``missing`` counts the rows still to come."""
 
     def __init__(self, sizes: list[int], size: int, missing: int) -> None:
         self._firsts = np.cumsum([0, *sizes])
@@ -186,6 +178,6 @@ class _Window:
         self.missing = missing
 
     def add(self, part: int, rows: Rows, images: Pixels) -> None:
-        """Set rows of the shard that is number ``part`` of the window."""
+        """Set rows of shard number ``part`` of the window."""
         self.pixels[torch.from_numpy(rows + self._firsts[part])] = torch.from_numpy(images)
         self.missing -= len(rows)

@@ -1,4 +1,4 @@
-"""WebDataset samples from local tars, opened as plain files: no name is ever taken for a URL or a command."""
+"""WebDataset samples from local tars, opened as plain files: a name is never used as a URL or a command."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The samples of a tar, in order: raw bytes by extension, ``__key__``, and ``__url__``, the tar's path.
+    """Yield the samples of a tar in order: raw bytes by extension, ``__key__``, and ``__url__``, the tar's path.
 
     Raises:
         tarfile.TarError, ValueError, OSError: the tar is damaged or holds a name twice.

@@ -1,8 +1,8 @@
-"""Processes that decode, forked from this one, each with a pipe of its own.
+"""Decoding processes, forked from this one, each with its own pipe.
 
-Pixels come back in memory that is mapped before the fork. No lock and no file in ``/dev/shm`` is used: a container's
-may be too small or missing, and a process that is killed would keep its locks. A process that ends closes its pipe,
-which is seen at once.
+Pixels come back in memory that is mapped before the fork. No lock and no file in ``/dev/shm`` is used: in a container
+it may be too small or missing, and a killed process would keep its locks. A process that ends closes its pipe, which
+is noticed at once.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from distill.errors import DistillError
 from manifests.support.processes import die_with_parent, starting_processes
 
 POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 120.0
-"""Longest that processes with work to do may all be silent: a disk that does not answer may keep one for ever."""
+SILENCE_SECONDS = 120.0
+"""How long all busy processes may send nothing; a disk that does not answer would block them for ever."""
 GRACE_SECONDS = 5.0
-"""Longest wait for the end of a process that was killed, or of a thread that was told to stop."""
+"""How long to wait for the end of a killed process, or of a thread that was told to stop."""
 _AHEAD = 2
-"""Chunks that a process may have decoded before the first of them is taken."""
+"""Chunks that a process may decode before the first of them is taken."""
 _CAUSES = {
     signal.SIGKILL: "perhaps for want of memory; use fewer data.workers",
     signal.SIGBUS: "perhaps because the disk of data.cache_dir is full or gone; choose another data.cache_dir",
@@ -37,11 +37,11 @@ Pixels = npt.NDArray[np.uint8]
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 Work = Callable[[Job], Iterator[tuple[Answer, list[Pixels]]]]
-"""Does a job, chunk by chunk: what is said of a chunk, and its images. Raises ``DistillError``."""
+"""Does a job and yields an answer and images for each chunk. Raises ``DistillError``."""
 
 
 class Workers(Generic[Job, Answer]):
-    """``count`` processes that do jobs; with 0, this process does them. ``chunk`` is the shape of the largest chunk.
+    """A pool of ``count`` processes; with 0, this process does the jobs. ``chunk`` is the largest chunk's shape.
 
     Raises:
         DistillError: a process cannot be started.
@@ -65,13 +65,13 @@ class Workers(Generic[Job, Answer]):
             raise
 
     def answers(self, next_job: Callable[[], Job | None]) -> Iterator[tuple[Answer, Pixels]]:
-        """What ``work`` yields of every job, in no order. A chunk's pixels are valid until the next one is asked for.
+        """Yield what ``work`` yields for every job, in any order. Pixels are valid until the next iteration.
 
-        ``next_job`` is asked whenever a process has nothing to do; None means that there is nothing now. The iterator
-        ends when there is nothing and no process is busy.
+        ``next_job`` is called whenever a process is idle; None means that there is no job now. The iterator ends
+        when there is no job and no process is busy.
 
         Raises:
-            DistillError: ``work`` raised it, a process has ended, or none answers.
+            DistillError: ``work`` raised it, a process has ended, or no process answers.
         """
         if not self._members:
             while (job := next_job()) is not None:
@@ -86,20 +86,20 @@ class Workers(Generic[Job, Answer]):
             if not busy:
                 return
             for member in self._await(busy):
-                said = member.receive()
-                if said is None:
+                message = member.receive()
+                if message is None:
                     busy.remove(member)
                     idle.append(member)
                     continue
-                answer, count = said
+                answer, count = message
                 yield answer, member.chunk(count)
                 member.send(None)
 
     def check(self) -> None:
-        """Raise DistillError where a process has ended."""
+        """Raise DistillError if a process has ended."""
         for member in self._members:
             if member.process.exitcode is not None:
-                raise member.loss()
+                raise member.exit_error()
 
     def close(self) -> None:
         """Kill the processes."""
@@ -109,20 +109,20 @@ class Workers(Generic[Job, Answer]):
             member.process.join(GRACE_SECONDS)
 
     def _await(self, busy: list["_Member"]) -> list["_Member"]:
-        """Those that have said something. Polls are counted, not seconds, for this program may be suspended."""
-        for _ in range(max(round(PATIENCE_SECONDS / POLL_SECONDS), 1)):
+        """Return the processes with an answer. Counts polls, not seconds: this program may be suspended."""
+        for _ in range(max(round(SILENCE_SECONDS / POLL_SECONDS), 1)):
             ready = wait([member.pipe for member in busy], POLL_SECONDS)
             self.check()
             if ready:
                 return [member for member in busy if member.pipe in ready]
         raise DistillError(
-            f"the decoding processes have sent nothing for {PATIENCE_SECONDS:.0f} s; see whether the disk of the set "
+            f"the decoding processes have sent nothing for {SILENCE_SECONDS:.0f} s; see whether the disk of the set "
             "answers, and run it again"
         )
 
 
 class _Member:
-    """A process, this end of its pipe, and the memory in which it leaves chunks, one place after the other."""
+    """A process, this end of its pipe, and the shared memory that it writes chunks into, in turn."""
 
     def __init__(self, work: Work[Any, Any], chunk: tuple[int, ...], others: list[Connection]) -> None:
         size = int(np.prod((_AHEAD, *chunk)))
@@ -136,30 +136,30 @@ class _Member:
         end.close()  # so that this process's end of the pipe breaks when that process ends
 
     def send(self, job: Any) -> None:
-        """A job, or None for a place that is free again."""
+        """Send a job, or None when a place in the memory is free again."""
         try:
             self.pipe.send(job)
         except OSError as error:
-            raise self.loss() from error
+            raise self.exit_error() from error
 
     def receive(self) -> tuple[Any, int] | None:
-        """An answer and the number of images in its chunk, or None at the end of a job."""
+        """Return an answer and the number of images in its chunk, or None at the end of a job."""
         try:
-            said: tuple[Any, int] | DistillError | None = self.pipe.recv()
+            message: tuple[Any, int] | DistillError | None = self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise self.loss() from error
-        if isinstance(said, DistillError):
-            raise said
-        return said
+            raise self.exit_error() from error
+        if isinstance(message, DistillError):
+            raise message
+        return message
 
     def chunk(self, count: int) -> Pixels:
-        """The next chunk, of ``count`` images."""
+        """Return the pixels of the next chunk: ``count`` images."""
         self._taken += 1
         pixels: Pixels = self._places[(self._taken - 1) % _AHEAD][:count]
         return pixels
 
-    def loss(self) -> DistillError:
-        """How the process ended."""
+    def exit_error(self) -> DistillError:
+        """Return an error that says how the process ended."""
         self.process.join(GRACE_SECONDS)
         status = self.process.exitcode
         if status is None or status >= 0:
@@ -169,16 +169,16 @@ class _Member:
 
 
 def _serve(end: Connection, others: list[Connection], work: Work[Any, Any], places: Pixels) -> None:
-    """The life of a process: jobs, and None for each place that is free again, come; answers go."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the process that started this one hears them, and ends it
+    """Run the loop of a process: receive jobs, and None for each free place; send answers."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends this process
         signal.signal(number, signal.SIG_IGN)
     for other in others:
         other.close()
     die_with_parent()
-    gc.freeze()  # what the run left behind is not this process's to collect
+    gc.freeze()  # do not collect objects of the parent
     torch.set_num_threads(1)  # threads of the run are not in this process
     free, sent = _AHEAD, 0
-    with contextlib.suppress(EOFError, ConnectionError):  # nobody listens any more
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has closed the pipe
         while True:
             job = end.recv()
             if job is None:

@@ -1,9 +1,8 @@
-"""What neurons want to see: images made, from noise, so that they excite one class of a network each.
+"""Activation maximization: images that excite one class of a network each.
 
-Activation maximisation with the usual regularisers (Olah, Mordvintsev, Schubert 2017,
-https://distill.pub/2017/feature-visualization):
-an image is its Fourier coefficients, weighted as natural images weigh them, in colours that natural images correlate,
-and at every step the network sees it moved, turned and scaled a little.
+With the usual regularizers (Olah, Mordvintsev, Schubert 2017, https://distill.pub/2017/feature-visualization): an
+image is optimized as Fourier coefficients with the spectrum and color correlations of natural images; it is moved,
+rotated and scaled a little at every step.
 """
 
 import math
@@ -17,29 +16,28 @@ from distill.weights.files import Triple
 from manifests.support.console import Update
 
 MARGIN = 4
-"""Pixels around an image, in which it moves."""
+"""Width in pixels of the border in which an image can move."""
 TURN, ZOOM = math.radians(10), 0.1
 LEARNING_RATE = 0.03
 SPREAD = 0.01
-# Square root of the covariance of ImageNet's colours, scaled to a largest column of 1 (the paper's own constants).
-_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
+# Square root of the covariance of ImageNet's colors, scaled to a largest column of 1 (the paper's own constants).
+_COLORS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
 
 
 def excite(
     network: nn.Module,
     classes: Tensor,
     size: int,
-    mean: Triple,
-    std: Triple,
+    normalization: tuple[Triple, Triple],
     *,
     steps: int,
     seed: int,
     update: Update,
 ) -> Tensor:
-    """An image for each of ``classes``, int64 (n,), whose logit it raises: uint8 (n, size, size, 3) on the CPU.
+    """Make an image for each of ``classes``, int64 (n,), that raises its logit: uint8 (n, size, size, 3) on the CPU.
 
-    ``network`` is in eval mode and stays as it is; it takes images (B, 3, size, size) normalised by ``mean`` and
-    ``std``. ``update`` hears of every step.
+    ``network`` is in eval mode and stays unchanged; it takes images (B, 3, size, size) normalized by mean and std.
+    ``update`` is called with the number of finished steps.
     """
     device = next(network.parameters()).device
     side, count = size + 2 * MARGIN, len(classes)
@@ -47,12 +45,12 @@ def excite(
     noise = torch.special.ndtri(Stream(seed, "neurons", 0).uniform(count, 3, *weight.shape, 2).clamp(min=1e-9))
     spectrum = (SPREAD * noise).float().to(device).requires_grad_(True)
     optimizer = torch.optim.Adam([spectrum], lr=LEARNING_RATE)
-    centre, spread = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
     where = torch.arange(count, device=device)
     for step in range(steps):
-        grid = _moved(count, size, side, Stream(seed, "neurons", step + 1)).to(device)
+        grid = _random_grid(count, size, side, Stream(seed, "neurons", step + 1)).to(device)
         seen = F.grid_sample(_image(spectrum, weight, side), grid, align_corners=False, padding_mode="reflection")
-        logits = network(((seen - centre) / spread).contiguous(memory_format=torch.channels_last))
+        logits = network(((seen - mean) / std).contiguous(memory_format=torch.channels_last))
         loss = -logits.float()[where, classes.to(device)].sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -64,20 +62,20 @@ def excite(
 
 
 def _weights(side: int) -> Tensor:
-    """1 / frequency for every coefficient of a real image of ``side`` pixels: (side, side // 2 + 1)."""
+    """Return 1 / frequency for each coefficient of a real image of ``side`` pixels: (side, side // 2 + 1)."""
     frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
     return 1 / frequency.clamp(min=1 / side)
 
 
 def _image(spectrum: Tensor, weight: Tensor, side: int) -> Tensor:
-    """RGB in [0, 1] (n, 3, side, side) of coefficients (n, 3, side, side // 2 + 1, 2)."""
+    """Return RGB in [0, 1], (n, 3, side, side), of coefficients (n, 3, side, side // 2 + 1, 2)."""
     planes = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
-    colours = (_COLOURS / _COLOURS.norm(dim=0).max()).to(planes.device)
-    return torch.sigmoid(torch.einsum("nchw,rc->nrhw", planes, colours))
+    colors = (_COLORS / _COLORS.norm(dim=0).max()).to(planes.device)
+    return torch.sigmoid(torch.einsum("nchw,rc->nrhw", planes, colors))
 
 
-def _moved(count: int, size: int, side: int, stream: Stream) -> Tensor:
-    """Where each pixel (n, size, size, 2) of what the network sees is read, as ``grid_sample`` wants it."""
+def _random_grid(count: int, size: int, side: int, stream: Stream) -> Tensor:
+    """Return a grid for ``grid_sample``, (n, size, size, 2), that moves, rotates and scales each image at random."""
     draws = 2 * stream.uniform(4, count).float() - 1
     turn, zoom, shift = TURN * draws[0], (1 + ZOOM * draws[1]) * size / side, draws[2:] * 2 * MARGIN / side
     cos, sin = zoom * turn.cos(), zoom * turn.sin()

@@ -1,12 +1,15 @@
 """Set the momentum and epsilon of a network's batch norms."""
 
+import logging
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distill.errors import DistillError, Say
+from distill.errors import DistillError
 
 STALE = 0.01
-"""If the statistics of batch norms keep more than this share of their initial values, the user is warned."""
+"""Share of their first values from which on the statistics of batch norms are said to be too old."""
+logger = logging.getLogger(__name__)
 
 
 def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
@@ -28,10 +31,10 @@ def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: f
         norm.eps = norm.eps if eps is None else eps
 
 
-def warn_of_stale(momentum: float | None, steps: int, say: Say) -> None:
-    """Warn that the ``momentum`` of a config is so small that the statistics need more than ``steps`` steps."""
+def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
+    """Log a warning if ``steps`` are too few for the batch norms' running statistics at this ``momentum``."""
     if momentum is not None and (left := (1 - momentum) ** steps) > STALE:
-        say(
+        logger.info(
             f"the batch norms' statistics keep {left:.0%} of their first values after {steps} steps, which spoils "
             f"the result: raise bn_momentum {momentum} or the number of steps"
         )

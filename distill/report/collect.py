@@ -12,9 +12,8 @@ from pydantic import BaseModel, ValidationError
 from distill.errors import DistillError
 from distill.report.run_files import Classes, RunConfig, SamplePatch, SamplePatches, Summary
 from distill.training.patch_sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
-from distill.training.run_dir import CLASSES_NAME
+from distill.training.run_dir import CLASSES_NAME, CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from distill.training.run_identity import run_identity
-from distill.training.session import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from manifests.errors import PatchSetError
 from manifests.format.canonical_json import parse_json
 from manifests.format.schema import Manifest, parse_manifest

@@ -1,6 +1,6 @@
-"""Networks made fast: the teacher folded into half precision and compiled, the student compiled where that pays.
+"""Faster networks: the teacher folded and in half precision, and both networks compiled where that pays.
 
-Whatever cannot be done falls back to the plain network, with a line that says so.
+Where a step fails, the plain network is used and a log line says so.
 """
 
 import copy
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from distill.errors import DistillError, Say
+from distill.errors import DistillError
+from distill.runtime.context import RunContext
 from distill.runtime.ddp import parallel
 from distill.runtime.device import processor
-from distill.runtime.distributed import ALONE, Ranks
-from distill.runtime.precision import DTYPES, Precision, autocast
+from distill.runtime.precision import DTYPES, Precision, PrecisionChoice, autocast, choose_precision
 from distill.weights.files import state_digest
 from manifests.support.processes import keep_freed_memory
 
@@ -25,12 +25,13 @@ Compile = Literal["auto", "on", "off"]
 
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000
-"""Steps from which on compiling for the CPU has paid for itself: seconds, for a tenth of each step."""
+"""Number of steps from which on compiling for the CPU pays: it takes seconds and saves a tenth of each step."""
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """A frozen network as it is computed: ``network`` is ``folded``, compiled or not; ``digest`` is of its state."""
+class FrozenNetwork:
+    """A frozen network: ``network`` computes ``folded``, compiled or not; ``digest`` is that of its state."""
 
     network: Callable[[Tensor], Tensor]
     folded: nn.Module
@@ -39,56 +40,50 @@ class Frozen:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to logits (B, classes) of ``dtype``, which the next call leaves alone."""
-        torch.compiler.cudagraph_mark_step_begin()  # what a CUDA graph gave last may be overwritten: it was copied
+        """Compute logits (B, classes) of ``dtype`` from normalised images (B, 3, H, W)."""
+        torch.compiler.cudagraph_mark_step_begin()  # may overwrite the last output, which was copied
         return self.network(x.to(self.dtype)).clone()
 
     def require_unchanged(self) -> None:
-        """Prove that nothing moved a weight or a buffer since the network was frozen.
+        """Check that no weight and no buffer changed since the network was frozen.
 
         Raises:
-            DistillError: something did, so the run's labels cannot be trusted.
+            DistillError: one did, so the targets of the run cannot be trusted.
         """
         if state_digest(self.folded) != self.digest:
-            raise DistillError("the teacher changed during the run; its labels cannot be trusted: report this")
+            raise DistillError("the teacher changed during the run; its logits cannot be trusted: report this")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Engine:
-    """How the networks of a run are computed; ``steps`` is its whole length, so that resuming changes nothing.
+class Accelerator:
+    """Prepares the networks of a run: precision, folding, compilation, DDP.
 
-    ``compiled`` tells which networks were; ``copies`` are what ``folded`` made, by model and precision.
+    ``steps`` is the length of the whole run, so that a resumed run compiles as it did before. ``compiled`` names the
+    networks that were compiled; ``copies`` holds the results of ``folded``.
     """
 
-    device: torch.device
+    context: RunContext
     precision: Precision
     compile: Compile
     steps: int
-    say: Say
-    ranks: Ranks = ALONE
     compiled: list[str] = dataclasses.field(default_factory=list)
     copies: dict[tuple[nn.Module, Precision], nn.Module] = dataclasses.field(default_factory=dict)
 
-    def prepare_process(self) -> None:
-        """Let this process keep memory between steps: a third of the time of large batches on a CPU."""
-        if self.device.type == "cpu":
-            keep_freed_memory(KEPT_MEMORY)
-
     def describe(self) -> dict[str, Any]:
-        """What the rounding of a run depends on, as plain values."""
+        """Return what the rounding of a run depends on, as plain values."""
         return {
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
-            "device": self.device.type,
-            "processor": processor(self.device),
+            "device": self.context.device.type,
+            "processor": processor(self.context.device),
             "precision": self.precision,
             "compiled": sorted(self.compiled),
-        } | ({"ranks": self.ranks.world} if self.ranks.world > 1 else {})
+        } | ({"ranks": self.context.ranks.world_size} if self.context.ranks.world_size > 1 else {})
 
     def folded(self, model: nn.Module) -> nn.Module:
-        """Copy a network in eval mode: batch norms folded into convolutions, weights in ``precision``, not compiled.
+        """Return a copy of a network in eval mode, batch norms folded into convolutions, weights in ``precision``.
 
-        The copy is made once, and is what ``frozen`` compiles.
+        The copy of each network is kept; ``frozen`` compiles it.
         """
         key = (model, self.precision)
         if key not in self.copies:
@@ -97,72 +92,85 @@ class Engine:
             self.copies[key] = copied
         return self.copies[key]
 
-    def frozen(self, model: nn.Module, example: Tensor) -> "Frozen":
-        """A frozen network made fast: batch norms folded into convolutions, weights in ``precision``, compiled.
+    def frozen(self, model: nn.Module, example: Tensor) -> FrozenNetwork:
+        """Return ``model``, which is in eval mode and stays unchanged, folded, in ``precision`` and compiled.
 
-        ``model`` in eval mode is left as it is. ``example`` is normalised images (B, 3, H, W) as they will come.
+        ``example`` is a batch of normalised images (B, 3, H, W).
         """
         dtype, folded = DTYPES[self.precision], self.folded(model)
         options = {"freezing": True} | self._options()
         network = self._compiled(folded, example.to(dtype), "teacher", options) if self._compiles() else folded
-        return Frozen(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
+        return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """``model`` as a function that trains it, and shares its weights; on several ranks with all of them."""
-        if self.ranks.world > 1:
+        """Return a function that computes ``model`` with its own weights: compiled, or with DDP on several ranks."""
+        if self.context.ranks.world_size > 1:
             if self._compiles():
-                self.say("the student is not compiled: several ranks train it")
-            return parallel(model, self.device)
+                logger.info("the student is not compiled: several ranks train it")
+            return parallel(model, self.context.device)
         return self._compiled(model, example, "student", self._options()) if self._compiles() else model
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps small gradients of fp16 from vanishing; does nothing with bf16 and fp32."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        """Return a loss scaler, which is active with fp16 only."""
+        return torch.amp.GradScaler(self.context.device.type, enabled=self.precision == "fp16")
 
     def _compiles(self) -> bool:
-        pays = self.device.type == "cuda" or self.steps >= LONG_RUN
+        pays = self.context.device.type == "cuda" or self.steps >= LONG_RUN
         return self.compile == "on" or (self.compile == "auto" and pays)
 
     def _options(self) -> dict[str, Any]:
-        """On a GPU, a network is one CUDA graph: starting its hundreds of kernels takes longer than running them."""
-        return {"triton.cudagraphs": True} if self.device.type == "cuda" else {}
+        """Return compiler options: a CUDA graph, since launching hundreds of kernels is slower than running them."""
+        return {"triton.cudagraphs": True} if self.context.device.type == "cuda" else {}
 
     def _fold(self, model: nn.Module) -> nn.Module:
         try:
             folded: nn.Module = fuse(model)  # a copy
         except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
-            self.say(f"the teacher's batch norms are not folded: {_first_line(error)}")
+            logger.info(f"the teacher's batch norms are not folded: {_first_line(error)}")
             return copy.deepcopy(model)
         return folded.eval().requires_grad_(False)
 
     def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no CUDA
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
         compiled = torch.compile(model, options=options)
         try:
             self._try(model, compiled, example)
         except Exception as error:  # noqa: BLE001 - compilers, linkers and drivers fail in as many ways
-            self.say(f"the {what} is not compiled: {_first_line(error)}; train.compile off saves the attempt")
+            logger.info(f"the {what} is not compiled: {_first_line(error)}; train.compile off saves the attempt")
             torch.compiler.reset()
             return model
         self.compiled.append(what)
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
-        """Compile now, forward and backward, and leave ``model`` as it was."""
+        """Compile now, forward and backward, without changing ``model``."""
         if not model.training:
             with torch.no_grad():
                 compiled(example)
             return
         state = copy.deepcopy(model.state_dict())
-        with autocast(self.device, self.precision):
+        with autocast(self.context.device, self.precision):
             logits = compiled(example)
         logits.float().sum().backward()
         model.zero_grad(set_to_none=True)
         model.load_state_dict(state)
 
 
+def make_accelerator(
+    context: RunContext, precision: PrecisionChoice, compile_mode: Compile, steps: int
+) -> Accelerator:
+    """Choose the precision of a run of ``steps`` steps.
+
+    On a CPU this process then keeps memory that it frees, which saves a third of the time of large batches.
+    """
+    chosen = choose_precision(precision, context.device)
+    if context.device.type == "cpu":
+        keep_freed_memory(KEPT_MEMORY)
+    return Accelerator(context=context, precision=chosen, compile=compile_mode, steps=steps)
+
+
 def _convert(network: nn.Module, dtype: torch.dtype) -> None:
-    """All but the batch norms that could not be folded, whose statistics need more than eight bits."""
+    """Convert all but batch norms that could not be folded: their statistics need more than eight bits."""
     for module in network.modules():
         if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):

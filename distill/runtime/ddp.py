@@ -1,4 +1,4 @@
-"""A network on several ranks: its batch norms see the whole batch, and its gradients are averaged over the ranks."""
+"""Networks on several ranks: batch norms over the whole batch, and gradients averaged over the ranks."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """``network``, which lies on ``device``, as a module that trains it with all ranks, and shares its weights.
+    """Wrap ``network``, which is on ``device``, in DDP.
 
-    Its batch norms are replaced; the names of its parameters and buffers stay.
+    Replaces its batch norms by synchronized ones; parameters, buffers and their names stay.
     """
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
     else:
-        synchronise(network)
+        synchronize(network)
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=devices)
 
 
-def synchronise(network: nn.Module) -> None:
-    """Put a ``SyncedBatchNorm`` with the same parameters and buffers in the place of each batch norm below."""
+def synchronize(network: nn.Module) -> None:
+    """Replace each batch norm in ``network`` by a ``SyncedBatchNorm`` with the same parameters and buffers."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
@@ -40,25 +40,25 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._parameters, self._buffers, self.training = norm._parameters, norm._buffers, norm.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, …) to the same, in float32 inside; also a rank's part of a batch may be of one row."""
+        """Normalize (B, C, …) in float32 or wider; a rank may have a single row."""
         if not self.training:
             return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
-        spread, centre = (value.double() for value in torch.var_mean(wide, dims, correction=0))
-        own = torch.full_like(centre, x.numel() // x.shape[1])
-        total = _AllReduce.apply(torch.stack([own, own * centre, own * (spread + centre.square())]))
+        spread, center = (value.double() for value in torch.var_mean(wide, dims, correction=0))
+        own = torch.full_like(center, x.numel() // x.shape[1])
+        total = _AllReduce.apply(torch.stack([own, own * center, own * (spread + center.square())]))
         count = total[0].detach()
         mean = total[1] / count
         variance = (total[2] / count - mean.square()).clamp(min=0)  # float64 has the digits for it
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
-        centred = wide - mean.to(wide.dtype).view(shape)
+        self._update_statistics(mean.detach(), variance.detach() * count / (count - 1))
+        centered = wide - mean.to(wide.dtype).view(shape)
         scale = (variance + self.eps).rsqrt().to(wide.dtype)
         if self.affine:
-            return torch.addcmul(self.bias.view(shape), centred, (scale * self.weight).view(shape)).to(x.dtype)
-        return (centred * scale.view(shape)).to(x.dtype)
+            return torch.addcmul(self.bias.view(shape), centered, (scale * self.weight).view(shape)).to(x.dtype)
+        return (centered * scale.view(shape)).to(x.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -67,7 +67,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var.dtype), factor)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of dimensions behind the channels."""
+        """Accept any number of dimensions behind the channels."""
 
 
 class _AllReduce(torch.autograd.Function):

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from distill.errors import DistillError
-from distill.runtime.distributed import ALONE, Ranks
+from distill.runtime.distributed import SINGLE_PROCESS, Ranks
 
 
 def processor(device: torch.device) -> str:
-    """The name of a GPU; or a CPU's, with the vector units that torch uses of it."""
+    """Return the name of a GPU, or of the CPU with the vector instructions that torch uses."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     name = platform.processor() or platform.machine()
@@ -21,23 +21,25 @@ def processor(device: torch.device) -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """The device ``name``; ``auto`` is the GPU where there is one. Each of several ranks here has a GPU of its own.
+def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
+    """Return the device ``name``; ``auto`` is the GPU if there is one. Each rank of a machine gets its own GPU.
 
     Raises:
-        DistillError: there is no such device on this machine, or all ranks here would share it.
+        DistillError: this machine has no such device, or all ranks on it would share one GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if ranks.here > 1 and name.startswith("cuda"):
+    if ranks.local_world_size > 1 and name.startswith("cuda"):
         if name != "cuda":
-            raise DistillError(f"--device {name}: is one GPU for {ranks.here} ranks; use cuda, or start one here")
-        name = f"cuda:{ranks.local}"
+            raise DistillError(
+                f"--device {name}: is one GPU for {ranks.local_world_size} ranks; use cuda, or start one here"
+            )
+        name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
             raise DistillError(f"--device {name}: not supported; use auto, cpu or cuda")
-        if device.type == "cuda" and ranks.here > 1:
+        if device.type == "cuda" and ranks.local_world_size > 1:
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -1,6 +1,7 @@
-"""A run on several ranks: the processes of one ``torchrun``, each of which has its own rows of every batch.
+"""Runs on several ranks: the processes that one ``torchrun`` started, each with its own rows of every batch.
 
-What a batch holds does not depend on their number. The first rank writes and speaks; whatever ends one ends all.
+The content of a batch does not depend on the number of ranks. Only the main rank writes files and prints. When one
+rank ends, all end.
 """
 
 import dataclasses
@@ -23,10 +24,10 @@ from distill.errors import DistillError
 from distill.runtime.torchrun_env import launched
 from manifests.support.processes import handling
 
-JOINING = timedelta(minutes=10)
-"""Longest that a rank waits for another to begin."""
-PATIENCE = timedelta(hours=2)
-"""And later, for the other may be decoding a large set. One that dies is noticed at once."""
+JOIN_TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for another to start."""
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
+"""How long a collective waits: another rank may be decoding a large set. A rank that dies is noticed at once."""
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - NCCL's, when ranks share a machine
 T = TypeVar("T")
@@ -34,124 +35,125 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process is ``rank`` of ``world`` ranks, and ``local`` of those ``here``, on its machine."""
+    """This process among all processes of a run. Names are as in torch; the defaults are a single process."""
 
     rank: int = 0
-    world: int = 1
-    local: int = 0
-    here: int = 1
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes files and prints."""
         return self.rank == 0
 
-    def mask(self, batch: int) -> Tensor:
-        """Which rows of a batch are this rank's: bool (batch,).
+    def row_mask(self, batch_size: int) -> Tensor:
+        """Return which rows of a batch belong to this rank: bool (batch_size,).
 
-        A share of the first half, and its mirror in the second; the middle of an odd batch is the last rank's. So the
-        rows are the same in reverse, and each one's partner in ``augment.mix`` is here too, where it is looked for.
+        They are a share of the first half and its mirror image in the second half; the middle row of an odd batch is
+        the last rank's. So reversing the batch keeps the rows of a rank, and ``augment.mix`` finds the partner of
+        each sample, which is its mirror image, on the same rank.
         """
-        half = (batch + 1) // 2
-        mask = torch.zeros(batch, dtype=torch.bool)
-        mask[self.rank * half // self.world : (self.rank + 1) * half // self.world] = True
+        half = (batch_size + 1) // 2
+        mask = torch.zeros(batch_size, dtype=torch.bool)
+        mask[self.rank * half // self.world_size : (self.rank + 1) * half // self.world_size] = True
         return mask | mask.flip(0)
 
-    def part(self, values: Tensor) -> Tensor:
-        """This rank's of the rows of a batch (B, …), in their order."""
-        return values if self.world == 1 else values[self.mask(len(values)).to(values.device)]
+    def take_rows(self, values: Tensor) -> Tensor:
+        """Return this rank's rows of a batch (B, …), in their order."""
+        return values if self.world_size == 1 else values[self.row_mask(len(values)).to(values.device)]
 
-    def require_rows(self, batch: int) -> None:
-        """Check that a batch gives every rank rows.
+    def require_rows(self, batch_size: int) -> None:
+        """Check that every rank gets rows of a batch.
 
         Raises:
-            DistillError: it does not.
+            DistillError: the batch is too small.
         """
-        if self.world > 1 and batch < 2 * self.world:
+        if self.world_size > 1 and batch_size < 2 * self.world_size:
             raise DistillError(
-                f"data.batch_size {batch}: too small for {self.world} ranks, expected at least {2 * self.world}, a "
-                "sample and its partner for each; raise it or start fewer"
+                f"data.batch_size {batch_size}: too small for {self.world_size} ranks, expected at least "
+                f"{2 * self.world_size}, a sample and its partner for each; raise it or start fewer"
             )
 
-    def weigh(self, loss: Tensor, batch: int) -> Tensor:
-        """The mean over this rank's rows, so weighed that its mean over the ranks is the mean over ``batch``."""
-        return loss if self.world == 1 else loss * (int(self.mask(batch).sum()) * self.world / batch)
+    def scale_loss(self, loss: Tensor, batch_size: int) -> Tensor:
+        """Scale a mean over this rank's rows so that its mean over the ranks is the mean over the whole batch."""
+        if self.world_size == 1:
+            return loss
+        return loss * (int(self.row_mask(batch_size).sum()) * self.world_size / batch_size)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over the ranks of a number that each has on its device."""
-        return value if self.world == 1 else self.total(value) / self.world
+        """Return the mean over the ranks of a tensor that has one shape on all of them."""
+        return value if self.world_size == 1 else self.sum(value) / self.world_size
 
-    def total(self, value: Tensor) -> Tensor:
-        """The sum over the ranks of a tensor that has one shape on all of them."""
-        if self.world == 1:
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum over the ranks of a tensor that has one shape on all of them."""
+        if self.world_size == 1:
             return value
         summed = value.clone()
         dist.all_reduce(summed)
         return summed
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true on any rank; nobody goes on before all have asked."""
-        return bool(self.total(torch.tensor(int(flag))))
+        """Return whether ``flag`` is true on any rank; waits until all ranks have called it."""
+        return bool(self.sum(torch.tensor(int(flag))))
 
     def gather(self, parts: dict[int, Tensor], count: int) -> Tensor:
-        """Tensors (n, …) on the CPU, numbered from 0 to ``count`` and each on one rank, as one on all."""
-        every: list[Any] = [parts] * self.world
-        if self.world > 1:
+        """Concatenate CPU tensors (n, …) numbered from 0 to ``count`` - 1, each held by one rank; same on all."""
+        every: list[Any] = [parts] * self.world_size
+        if self.world_size > 1:
             dist.all_gather_object(every, parts)
         held = {number: part for each in every for number, part in each.items()}
         return torch.cat([held[number] for number in range(count)])
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What ``make`` gives on the first rank, on all of them."""
-        if self.world == 1:
-            return make()
-        box = [make() if self.first else None]
+    def broadcast(self, compute: Callable[[], T]) -> T:
+        """Call ``compute`` on the main rank and return its result on all ranks."""
+        if self.world_size == 1:
+            return compute()
+        box = [compute() if self.is_main else None]
         dist.broadcast_object_list(box)
         return box[0]  # type: ignore[return-value]
 
-    def require_same(self, what: dict[str, Any]) -> None:
-        """Check that a run is one run on all ranks, whose machines may hold other files.
+    def require_same(self, values: dict[str, Any]) -> None:
+        """Check that all ranks train the same run; their machines may hold different files.
 
         Raises:
-            DistillError: a value of ``what`` is not what it is on the first rank.
+            DistillError: a value differs from the main rank's.
         """
-        for key, value in self.from_first(lambda: what).items():
-            if what.get(key) != value:
+        for key, value in self.broadcast(lambda: values).items():
+            if values.get(key) != value:
                 raise DistillError(
-                    f"rank {self.rank}: has {key} {str(what.get(key))[:200]}, the first rank {str(value)[:200]}; "
+                    f"rank {self.rank}: has {key} {str(values.get(key))[:200]}, the first rank {str(value)[:200]}; "
                     "give all ranks the same config, set and teacher"
                 )
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """A block that the first process of each machine has left before the others enter it, to find its files."""
-        if self.local:
+    def local_main_first(self) -> Iterator[None]:
+        """Run the block on local rank 0 of each machine first, so that the other ranks there find its files."""
+        if self.local_rank:
             self.any(False)
         yield
-        if not self.local:
+        if not self.local_rank:
             self.any(False)
 
 
-ALONE = Ranks()
-"""One process that is the whole run."""
+SINGLE_PROCESS = Ranks()
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that ``torchrun`` started this process among, connected; ``ALONE`` without it.
+    """Connect to the other ranks that ``torchrun`` started; yields a single process without it.
 
     Raises:
-        DistillError: they do not find each other, or have no memory to share; or, on the first rank, another one is
-            gone.
-        SystemExit: on the others, when a rank is gone, for the first tells so.
+        DistillError: the ranks cannot connect, or have no shared memory; or, on the main rank, another one has ended.
+        SystemExit: on the other ranks when a rank has ended, because the main rank reports it.
     """
     ranks = Ranks(**launched())
-    if ranks.world == 1:
+    if ranks.world_size == 1:
         yield ranks
         return
     _require_address()
     try:
-        with handling(signal.SIG_DFL):  # while it waits for others, nothing of Python's hears a signal
+        with handling(signal.SIG_DFL):  # Python runs no handler while it waits in C
             _connect(ranks)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
@@ -159,13 +161,13 @@ def joined() -> Iterator[Ranks]:
     try:
         yield ranks
     except RuntimeError as error:
-        if not _is_loss(error):
+        if not _is_collective_failure(error):
             raise
         if cause := next((line.strip() for line in str(error).splitlines() if _SHARED_MEMORY in line), None):
             raise DistillError(
                 f"rank {ranks.rank}: {cause[:300]}; give {_SHARED_MEMORY} more room, or set NCCL_SHM_DISABLE=1"
             ) from error
-        if not ranks.first:
+        if not ranks.is_main:
             raise SystemExit(1) from error
         raise DistillError(
             "another rank has ended, torchrun says how; start again with --resume to go on from the last checkpoint"
@@ -174,53 +176,51 @@ def joined() -> Iterator[Ranks]:
 
 
 def _require_address() -> None:
-    """Check that the first rank's machine is known here, which torch would try for ``JOINING``.
-
-    Raises:
-        DistillError: it is not.
-    """
+    """Check that the main rank's host name resolves, which torch would retry for ``JOIN_TIMEOUT``."""
     if host := os.environ.get("MASTER_ADDR"):
         try:
             socket.getaddrinfo(host, None)
         except (OSError, UnicodeError) as error:
-            raise DistillError(f"MASTER_ADDR {host!r}: no such machine is known here; start with torchrun") from error
+            raise DistillError(
+                f"MASTER_ADDR {host!r}: this host name does not resolve; start with torchrun"
+            ) from error
 
 
 def _connect(ranks: Ranks) -> None:
-    store, _, _ = next(rendezvous("env://", timeout=JOINING))
+    store, _, _ = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-        store=dist.PrefixStore(_name_of_start(store, ranks), store),  # type: ignore[attr-defined]
+        store=dist.PrefixStore(_start_name(store, ranks), store),  # type: ignore[attr-defined]
         rank=ranks.rank,
-        world_size=ranks.world,
-        timeout=PATIENCE,
+        world_size=ranks.world_size,
+        timeout=COLLECTIVE_TIMEOUT,
     )
 
 
-def _name_of_start(store: Any, ranks: Ranks) -> str:
-    """A name that all ranks have agreed on, and no ranks before them.
+def _start_name(store: Any, ranks: Ranks) -> str:
+    """Agree with all ranks on a name that no earlier start used.
 
-    ``torchrun`` keeps its store over a restart, with the addresses of ranks that are no more; who read one waited for
-    it for ever. So the first rank answers only who asks by a name of its own.
+    ``torchrun`` keeps its store over a restart, with the addresses of ranks that have ended; a rank that read one
+    would wait for it until the timeout. So the main rank answers only the random names of ranks that run now.
     """
-    mine = secrets.token_hex(8)
-    if not ranks.first:
-        store.set(f"ask/{ranks.rank}", mine)
-        name = store.get(f"answer/{mine}").decode()
-        store.set(f"heard/{name}/{ranks.rank}", "")
+    own = secrets.token_hex(8)
+    if not ranks.is_main:
+        store.set(f"ask/{ranks.rank}", own)
+        name = store.get(f"answer/{own}").decode()
+        store.set(f"received/{name}/{ranks.rank}", "")
         return name
-    silent, end = set(range(1, ranks.world)), time.monotonic() + JOINING.total_seconds()
-    while silent:
-        for rank in silent:
+    waiting, end = set(range(1, ranks.world_size)), time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    while waiting:
+        for rank in waiting:
             if store.check([f"ask/{rank}"]):
-                store.set(f"answer/{store.get(f'ask/{rank}').decode()}", mine)
+                store.set(f"answer/{store.get(f'ask/{rank}').decode()}", own)
         time.sleep(0.02)
-        silent = {rank for rank in silent if not store.check([f"heard/{mine}/{rank}"])}
+        waiting = {rank for rank in waiting if not store.check([f"received/{own}/{rank}"])}
         if time.monotonic() > end:
-            raise ValueError(f"nothing is heard of rank {min(silent)}")
-    return mine
+            raise ValueError(f"no answer from rank {min(waiting)}")
+    return own
 
 
-def _is_loss(error: RuntimeError) -> bool:
-    """Whether a collective failed: gloo has no type for it."""
+def _is_collective_failure(error: RuntimeError) -> bool:
+    """Return whether a collective failed; gloo has no exception type of its own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -1,13 +1,12 @@
-"""Which arithmetic a run uses: half precision where the hardware has it."""
+"""The floating-point precision of a run: half precision where the hardware has it."""
 
 import contextlib
+import logging
 import re
 from pathlib import Path
 from typing import Literal
 
 import torch
-
-from distill.errors import Say
 
 Precision = Literal["bf16", "fp16", "fp32"]
 PrecisionChoice = Literal["auto", "bf16", "fp16", "fp32"]
@@ -17,14 +16,15 @@ _CPU_FLAGS: dict[Precision, set[str]] = {
     "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
     "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
-"""As Linux names them on x86-64 and AArch64."""
+"""Names of Linux on x86-64 and AArch64."""
+logger = logging.getLogger(__name__)
 
 
-def choose_precision(asked: PrecisionChoice, device: torch.device, say: Say) -> Precision:
-    """``asked``, or for ``auto`` bf16 where ``device`` computes in it, fp16 on older GPUs, and fp32 on other CPUs."""
+def choose_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
+    """Return ``asked``; for ``auto`` bf16 where ``device`` computes in it, fp16 on older GPUs, fp32 on other CPUs."""
     if asked != "auto":
         if device.type == "cpu" and asked != "fp32" and not cpu_has(asked):
-            say(f"this CPU does not compute in {asked} by itself; train.precision fp32 is likely faster")
+            logger.info(f"this CPU does not compute in {asked} by itself; train.precision fp32 is likely faster")
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -32,7 +32,7 @@ def choose_precision(asked: PrecisionChoice, device: torch.device, say: Say) -> 
 
 
 def cpu_has(precision: Precision) -> bool:
-    """Whether this CPU has instructions for ``precision``; False where the system does not say."""
+    """Return whether this CPU has instructions for ``precision``; False where the system does not report it."""
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _cpuinfo(), re.MULTILINE)
     return flags is not None and not _CPU_FLAGS[precision].isdisjoint(flags[1].split())
 
@@ -43,6 +43,6 @@ def _cpuinfo() -> str:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Half precision for the operations that gain from it; nothing with fp32."""
+    """Return a context that computes in half precision where that is safe; without effect for fp32."""
     half = precision != "fp32"
     return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)

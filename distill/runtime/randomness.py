@@ -1,7 +1,6 @@
-"""Draws by seed, purpose and position, so that a resumed run draws what an uninterrupted one would have drawn.
+"""Random draws by seed, purpose and position: a resumed run draws the same as an uninterrupted one.
 
-They are made of the raw bits of Philox, which NumPy promises to keep (NEP 19), so they outlive versions of NumPy and
-torch.
+They use the raw bits of Philox, which NumPy keeps stable between versions (NEP 19).
 """
 
 import hashlib
@@ -19,20 +18,20 @@ class Stream:
         self._bits = np.random.Philox(key=int.from_bytes(digest[:16], "big"))
 
     def word(self) -> int:
-        """64 random bits."""
+        """Return 64 random bits."""
         return int(self._bits.random_raw())
 
     def uniform(self, *shape: int) -> Tensor:
-        """Float64 in [0, 1)."""
+        """Return float64 in [0, 1)."""
         words = self._bits.random_raw(int(np.prod(shape)))
         return torch.from_numpy((words >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
 
     def integers(self, n: int, *shape: int) -> Tensor:
-        """Int64 in [0, n), for n far below 2^53."""
+        """Return int64 in [0, n), for n far below 2^53."""
         return (self.uniform(*shape) * n).long()
 
     def beta(self, alpha: float, count: int) -> Tensor:
-        """Float64 of shape (count,) from Beta(alpha, alpha), by rejection.
+        """Return float64 (count,) drawn from Beta(alpha, alpha), by rejection.
 
         Jöhnk's method (1964) up to alpha = 1; above it, uniform numbers against the density.
         """
@@ -48,5 +47,5 @@ class Stream:
         return found[:count]
 
     def permutation(self, n: int) -> Tensor:
-        """A permutation of 0 to n - 1: int64 of shape (n,)."""
+        """Return a permutation of 0 to n - 1: int64 (n,)."""
         return torch.from_numpy(np.argsort(self._bits.random_raw(n), kind="stable"))

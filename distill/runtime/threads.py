@@ -1,26 +1,27 @@
-"""How many threads torch computes with on a CPU: as many as there are cores that other programs leave free."""
+"""The number of torch's threads on a CPU: as many as cores that other programs leave free."""
 
+import logging
 import os
 from typing import Any
 
 import psutil
 import torch
 
-from distill.errors import Say
 from manifests.support.counts import counted
 from manifests.support.processes import usable_cores
 
 SAMPLE_SECONDS = 0.5
 TAKEN = 0.75
-"""Share of a core from which on it counts as taken."""
+"""Load of a core from which on it counts as taken."""
+logger = logging.getLogger(__name__)
 _CHOICES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 
 
-def settle_threads(state: dict[str, Any] | None, say: Say) -> None:
+def choose_threads(state: dict[str, Any] | None) -> None:
     """Set the number of torch's threads for a run on the CPU, unless the user has set it in the environment.
 
-    Threads wait for one another at every layer, so that two threads on a core and a half are slower than one. A run
-    that goes on from a checkpoint, ``state``, keeps the number it began with, because rounding depends on it.
+    Threads wait for one another at every layer, so two threads on one and a half free cores are slower than one. A
+    run that resumes from the checkpoint ``state`` keeps its number of threads, because rounding depends on it.
     """
     if any(name in os.environ for name in _CHOICES):
         return
@@ -34,7 +35,7 @@ def settle_threads(state: dict[str, Any] | None, say: Say) -> None:
     wanted = max(min(present, cores - taken), 1)
     if wanted < present:
         torch.set_num_threads(wanted)
-        say(
+        logger.info(
             f"other programs keep {taken} of {counted(cores, 'core')} busy: {counted(wanted, 'thread')} instead of "
             f"{present}, which moves rounding; OMP_NUM_THREADS={present} keeps {present}"
         )

@@ -1,17 +1,22 @@
-"""What ``torchrun`` tells a process of itself, read without torch."""
+"""The environment variables that ``torchrun`` sets, read without importing torch."""
 
 import os
 
 from distill.errors import DistillError
 
-_NAMES = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK", "here": "LOCAL_WORLD_SIZE"}
+_NAMES = {
+    "rank": "RANK",
+    "world_size": "WORLD_SIZE",
+    "local_rank": "LOCAL_RANK",
+    "local_world_size": "LOCAL_WORLD_SIZE",
+}
 
 
 def launched() -> dict[str, int]:
-    """This process's ``rank`` among ``world``, and ``local`` rank among those ``here``; empty where it is alone.
+    """Return the fields of ``Ranks`` that ``torchrun`` set for this process; empty for a single process.
 
     Raises:
-        DistillError: the environment holds no such numbers.
+        DistillError: a variable is missing or the numbers contradict each other.
     """
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return {}
@@ -21,6 +26,6 @@ def launched() -> dict[str, int]:
         if not text.isdecimal():
             raise DistillError(f"{name} is {text!r} in the environment, expected a number; start with torchrun")
         found[key] = int(text)
-    if not (found["local"] < found["here"] <= found["world"] and found["rank"] < found["world"]):
-        raise DistillError(f"{found} in the environment is no place among ranks; start with torchrun")
+    if not (found["local_rank"] < found["local_world_size"] <= found["world_size"] > found["rank"]):
+        raise DistillError(f"{found} in the environment: a rank is not below its world size; start with torchrun")
     return found

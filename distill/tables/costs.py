@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from distill.commands.train import estimate_run
-from distill.commands.train_teacher import estimate_teaching
 from distill.config.schema import SupervisedConfig
 from distill.data.labelled import count_images, load_labelled
 from distill.errors import DistillError
@@ -17,7 +15,7 @@ from distill.tables.jobs import Job
 from distill.tables.plan import Plan
 from distill.tables.records import is_done
 from distill.tables.schema import LABELLED_DATA
-from distill.training.cost_estimate import BYTES_PER_PIXEL, Cost, format_bytes, format_duration
+from distill.training.cost_estimate import BYTES_PER_PIXEL, Cost, estimate_cost, format_bytes, format_duration
 from manifests.support.console import progress_bar
 from manifests.support.counts import counted
 
@@ -55,14 +53,15 @@ def _kind(job: Job) -> str:
 def _estimate(plan: Plan, job: Job, device: torch.device) -> Cost:
     if isinstance(job.config, SupervisedConfig):
         n, size = _count_images(plan, str(job.epoch_input), job.config.data.size)
-        return estimate_teaching(job.config, n, size, device)
+        return estimate_cost(job.config, n=n, size=size, device=device)
     if job.config is None:
         raise TypeError(f"{job.name} is no training")
     name = str(job.set_name)
     if job.epoch_input is not None:
         n, size = _count_images(plan, job.epoch_input, plan.table.packs[name].size)
-        return estimate_run(job.config, n, size, device)
-    return estimate_run(job.config, job.n or 1, plan.table.sets[name].size or DEFAULT_SIZE, device)
+    else:
+        n, size = job.n or 1, plan.table.sets[name].size or DEFAULT_SIZE
+    return estimate_cost(job.config, n=n, size=size, device=device)
 
 
 def _count_images(plan: Plan, name: str, size: int | None) -> tuple[int, int]:

@@ -13,8 +13,7 @@ from distill.errors import DistillError
 from distill.tables.options import TableOptions, format_settings
 from distill.tables.schema import BuiltSet, Row, Table
 from distill.training import run_identity
-from distill.training.run_dir import TEACHER_NAME
-from distill.training.session import SUMMARY_NAME
+from distill.training.run_dir import SUMMARY_NAME, TEACHER_NAME
 from manifests.format.digest import file_digest
 from manifests.support.console import shell_word
 

@@ -11,8 +11,8 @@ from distill.tables.jobs import jobs_of, missing_options
 from distill.tables.options import TableOptions
 from distill.tables.records import read_record, seeds_of
 from distill.tables.schema import Row, Table
+from distill.training.run_dir import SUMMARY_NAME
 from distill.training.run_identity import DIGESTS, why_no_mean
-from distill.training.session import SUMMARY_NAME
 from manifests.support.counts import counted
 
 SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")

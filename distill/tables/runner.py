@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distill.tables.jobs import Job
 from distill.tables.records import RECORDS, is_done, write_record
-from distill.training.session import METRICS_NAME
+from distill.training.run_dir import METRICS_NAME
 
 POLL_SECONDS = 0.2
 TAIL_BYTES = 4096

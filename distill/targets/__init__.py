@@ -1,1 +1,1 @@
-"""What the student's logits are compared with, and the losses that compare them."""
+"""Targets of the student: a teacher's logits, live or stored, or labels; and the losses."""

@@ -1,7 +1,7 @@
-"""Distillation losses: logits of student and teacher, both (B, classes), in, one number out. Pure functions.
+"""Distillation losses: pure functions of student and teacher logits, both (B, classes), to a scalar.
 
-Every loss is averaged over the batch and computed in float32, or in float64 where the logits are. The teacher's
-logits are constants: no gradient reaches them.
+Every loss is averaged over the batch and computed in float32, or in float64 if the logits are. The teacher's logits
+are constants: they get no gradient.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² · KL(teacher ‖ student) of softmax(logits / T): summed over classes, averaged over the batch.
+    """Return T² · KL(teacher ‖ student) of softmax(logits / T): summed over classes, averaged over the batch.
 
     The factor T² keeps the gradient's size when T changes (Hinton et al. 2015, arXiv 1503.02531, section 2).
     """
@@ -25,15 +25,15 @@ def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def reverse_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² · KL(student ‖ teacher) of softmax(logits / T): summed over classes, averaged over the batch."""
+    """Return T² · KL(student ‖ teacher) of softmax(logits / T): summed over classes, averaged over the batch."""
     log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
     return temperature**2 * _divergence(log_q, log_p)
 
 
 def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² times the mean of both KL divergences to the mean of the two distributions, at T; averaged over the batch.
+    """Return T² times the mean of both KL divergences to the mean of both distributions, averaged over the batch.
 
-    Before the factor it lies between 0 and ln 2 (Lin 1991, doi 10.1109/18.61115).
+    Without the factor it lies between 0 and ln 2 (Lin 1991, doi 10.1109/18.61115).
     """
     log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
     log_mean = torch.logaddexp(log_q, log_p) - torch.log(torch.tensor(2.0, dtype=log_q.dtype))
@@ -41,37 +41,37 @@ def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 def standardised_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``kl_loss`` of logits that were given mean 0 and deviation 1 over the classes of each sample.
+    """Return ``kl_loss`` of logits scaled to mean 0 and deviation 1 over the classes of each sample.
 
-    So the order and spacing of the teacher's logits is learnt and not their size (Sun et al. 2024, arXiv 2403.01427).
+    The student learns order and spacing of the teacher's logits, not their size (Sun et al. 2024, arXiv 2403.01427).
     """
     return kl_loss(_standardise(student), _standardise(teacher), temperature)
 
 
 def l1_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Sum over classes of |p - q| of softmax(logits / T), averaged over the batch: between 0 and 2."""
+    """Return the sum over classes of |p - q| of softmax(logits / T), averaged over the batch: between 0 and 2."""
     q, p = _log_softmax(student, temperature).exp(), _log_softmax(teacher, temperature).exp()
     return (p - q).abs().sum(dim=1).mean()
 
 
 def l2_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Sum over classes of (p - q)² of softmax(logits / T), averaged over the batch: between 0 and 2."""
+    """Return the sum over classes of (p - q)² of softmax(logits / T), averaged over the batch: between 0 and 2."""
     q, p = _log_softmax(student, temperature).exp(), _log_softmax(teacher, temperature).exp()
     return (p - q).square().sum(dim=1).mean()
 
 
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference of the logits, averaged over classes and batch (Kim et al. 2021, arXiv 2105.08919)."""
+    """Return the squared difference of logits, a mean over classes and batch (Kim et al. 2021, arXiv 2105.08919)."""
     return F.mse_loss(_wide(student), _wide(teacher).detach())
 
 
 def hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy of the student to the teacher's most likely class, averaged over the batch."""
+    """Return the cross-entropy of the student to the teacher's most likely class, averaged over the batch."""
     return F.cross_entropy(_wide(student), teacher.argmax(dim=1))
 
 
 def cross_entropy(student: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of softmax(logits) to probabilities (B, classes), averaged over the batch: for labels."""
+    """Return the cross-entropy of softmax(student) to probabilities (B, classes), averaged over the batch."""
     return F.cross_entropy(_wide(student), _wide(target))
 
 
@@ -99,7 +99,7 @@ class TemperedLossConfig(BaseModel):
 
 
 class UntemperedLossConfig(BaseModel):
-    """A loss that no temperature changes: ``mse`` of the logits, or ``hard`` labels."""
+    """A loss without a temperature: ``mse`` of the logits, or ``hard`` labels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["mse", "hard"]
@@ -116,7 +116,7 @@ LossConfig = Annotated[
 
 
 def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
-    """The loss that ``config`` names, times its weight, of student and teacher logits, both (B, classes)."""
+    """Return the loss that ``config`` names, multiplied by its weight."""
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         if isinstance(config, UntemperedLossConfig):
@@ -135,7 +135,7 @@ def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q), summed over classes, averaged over the batch."""
+    """Return KL(p ‖ q), summed over classes, averaged over the batch."""
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 

@@ -1,10 +1,11 @@
-"""Stored logits, format ``labels/1``: what a teacher said of every step of a view, frozen beside the set.
+"""Stored logits of a teacher for every step of a view, format ``labels/1``.
 
 A folder of ``logits-NNNNNN.npy``, float16 (rows, classes), whole steps in order, and ``labels.json``, written last,
-which names set, teacher and view and carries the SHA-256 of every file.
+with the set, the teacher, the view and the SHA-256 of every file.
 """
 
 import dataclasses
+import hashlib
 import math
 import tokenize
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
 from distill.runtime.precision import Precision
+from distill.targets.teacher import Teacher, TeacherConfig
+from distill.weights.files import Triple
 from distill.weights.normalization import check_mean, check_std
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
@@ -37,16 +40,16 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class LabelFile(_Part):
-    """One array file: ``steps`` steps' logits."""
+class LogitsFile(_Part):
+    """One array file with the logits of ``steps`` steps."""
 
     name: Annotated[str, Field(pattern=r"^logits-[0-9]{6}\.npy$")]
     steps: Annotated[int, Field(ge=1)]
     sha256: Digest
 
 
-class Labeller(_Part):
-    """The teacher that gave the logits, and how its input was normalised."""
+class TeacherInfo(_Part):
+    """The teacher that computed the logits, and the normalization of its input."""
 
     arch: Annotated[str, Field(max_length=200)]
     sha256: Digest
@@ -55,44 +58,55 @@ class Labeller(_Part):
     std: Annotated[Three, AfterValidator(check_std)]
     classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=100_000)] = []
 
+    @property
+    def normalization(self) -> tuple[Triple, Triple]:
+        """Mean and standard deviation of RGB in [0, 1]."""
+        (a, b, c), (d, e, f) = self.mean, self.std
+        return (a, b, c), (d, e, f)
 
-class LabelsManifest(_Part):
-    """What stored logits are of: nothing here may differ from the run that trains on them."""
+
+class LogitsManifest(_Part):
+    """What the logits were computed from; a run that trains on them must have the same set, teacher and view."""
 
     format: Literal["labels/1"]
     set_id: Digest
-    teacher: Labeller
+    teacher: TeacherInfo
     view: dict[str, Any]
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
     precision: Precision
-    files: Annotated[list[LabelFile], Field(max_length=50_000)]
+    files: Annotated[list[LogitsFile], Field(max_length=50_000)]
     environment: dict[str, str]
 
     def to_json(self) -> bytes:
-        """The bytes of ``labels.json``."""
+        """Return the bytes of ``labels.json``."""
         return canonical_json(self.model_dump(mode="json", exclude_defaults=True)) + b"\n"
 
     @property
+    def sha256(self) -> str:
+        """The SHA-256 of ``labels.json``, as hex."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    @property
     def steps(self) -> int:
-        """Steps that have logits."""
+        """The number of steps that have logits."""
         return sum(file.steps for file in self.files)
 
 
 def file_name(number: int) -> str:
-    """Name of array file ``number``, counted from 0."""
+    """Return the name of array file ``number``, counted from 0."""
     return f"logits-{number:06d}.npy"
 
 
 def steps_per_file(batch_size: int, num_classes: int) -> int:
-    """Steps that one array file holds: whole ones, 32 MiB of them, at least one."""
+    """Return how many steps one array file holds: as many as fit into 32 MiB, at least one."""
     return max(1, FILE_BYTES // (2 * batch_size * num_classes))
 
 
-def read_labels(folder: Path) -> LabelsManifest:
-    """The manifest of stored logits.
+def read_manifest(folder: Path) -> LogitsManifest:
+    """Read the manifest of stored logits.
 
     Raises:
-        DistillError: there is none, or it is damaged.
+        DistillError: it is missing or damaged.
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
@@ -101,9 +115,9 @@ def read_labels(folder: Path) -> LabelsManifest:
         )
     try:
         value = parse_json(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
-        manifest = LabelsManifest.model_validate(value)
+        manifest = LogitsManifest.model_validate(value)
     except ValidationError as error:
-        raise DistillError(f"{path}: {describe(error, LabelsManifest)}; get it again") from error
+        raise DistillError(f"{path}: {describe(error, LogitsManifest)}; get it again") from error
     except OSError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # nested deeper than pydantic goes
@@ -114,41 +128,37 @@ def read_labels(folder: Path) -> LabelsManifest:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: LabelsManifest) -> None:
-    """Write ``labels.json``, whole or not at all."""
+def write_manifest(folder: Path, manifest: LogitsManifest) -> None:
+    """Write ``labels.json`` atomically."""
     write_atomically(folder / MANIFEST_NAME, manifest.to_json())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredLogits:
-    """Verified array files, mapped: ``arrays`` float16 (steps × batch_size, classes), in order."""
+    """Verified array files, mapped into memory: ``arrays`` float16 (steps × batch_size, classes), in order."""
 
     folder: Path
-    manifest: LabelsManifest
+    manifest: LogitsManifest
     arrays: tuple[np.ndarray, ...]
 
     def of_step(self, step: int) -> Tensor:
-        """Logits of ``step``: float16 (batch_size, classes)."""
+        """Return the logits of ``step``: float16 (batch_size, classes)."""
         size = self.manifest.batch_size
         per_file = self.manifest.files[0].steps
         first = (step % per_file) * size
         return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
 
     def require_unchanged(self) -> None:
-        """Hash the files that were opened again.
-
-        Raises:
-            DistillError: one is not what it was.
-        """
+        """Hash the opened files again; raises DistillError if one has changed."""
         for file in self.manifest.files[: len(self.arrays)]:
             _require_digest(self.folder / file.name, file)
 
 
-def open_logits(folder: Path, manifest: LabelsManifest, steps: int) -> StoredLogits:
+def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLogits:
     """Verify the files that hold the logits of the first ``steps`` steps, and map them into memory.
 
     Raises:
-        DistillError: a file is missing, is none of the promised shape, or has another digest.
+        DistillError: a file is missing, or has another shape or digest than the manifest says.
     """
     lengths = [file.steps for file in manifest.files]
     if (
@@ -164,7 +174,7 @@ def open_logits(folder: Path, manifest: LabelsManifest, steps: int) -> StoredLog
     )
 
 
-def _open(folder: Path, file: LabelFile, manifest: LabelsManifest) -> np.ndarray:
+def _open(folder: Path, file: LogitsFile, manifest: LogitsManifest) -> np.ndarray:
     path = folder / file.name
     _require_plain(path)
     shape = (file.steps * manifest.batch_size, manifest.teacher.num_classes)
@@ -190,7 +200,7 @@ def _require_plain(path: Path) -> None:
         raise DistillError(f"{path}: is missing or no regular file; get the labels again")
 
 
-def _require_digest(path: Path, file: LabelFile) -> None:
+def _require_digest(path: Path, file: LogitsFile) -> None:
     _require_plain(path)
     try:
         digest = file_digest(path)
@@ -201,10 +211,10 @@ def _require_digest(path: Path, file: LabelFile) -> None:
 
 
 def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse stored logits of another view. Keys that came to ``augment`` since they were stored have their default.
+    """Check that stored logits are of the view ``wanted``; newer keys of ``augment`` have their defaults.
 
     Raises:
-        DistillError: it is another one, or no view at all.
+        DistillError: they are of another view, or ``held`` is not a view.
     """
     try:
         augment = AugmentConfig.model_validate(held.get("augment")).model_dump(mode="json")
@@ -214,10 +224,10 @@ def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]
 
 
 def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
-    """Refuse stored logits of something else.
+    """Check that a property of stored logits, ``held``, is that of the run, ``wanted``.
 
     Raises:
-        DistillError: ``held``, what the labels are of, is not what the run ``wanted``.
+        DistillError: they differ.
     """
     if held == wanted:
         return
@@ -228,3 +238,34 @@ def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
     if isinstance(held, float) and isinstance(wanted, float) and math.isclose(held, wanted, rel_tol=1e-6):
         return
     raise DistillError(f"{folder}: the stored logits are of {what} {held}, this run has {wanted}; label again")
+
+
+def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
+    """Read the manifest of the stored logits that ``config`` names, if any.
+
+    Raises:
+        DistillError: it is damaged, or of another set or teacher than the config's.
+    """
+    if config.logits is None:
+        return None
+    manifest = read_manifest(config.logits)
+    held = manifest.teacher
+    require_same(config.logits, "the set", manifest.set_id, set_id)
+    require_same(config.logits, "a teacher with arch", held.arch, config.arch)
+    require_same(config.logits, "a teacher with num_classes", held.num_classes, config.num_classes)
+    for name, asked, stored in (("mean", config.mean, held.mean), ("std", config.std, held.std)):
+        if asked is not None:
+            require_same(config.logits, f"a teacher with {name}", stored, list(asked))
+    return manifest
+
+
+def describe_teacher(config: TeacherConfig, teacher: Teacher) -> TeacherInfo:
+    """Return what a manifest of stored logits says of ``teacher``."""
+    return TeacherInfo(
+        arch=config.arch,
+        sha256=teacher.sha256,
+        num_classes=config.num_classes,
+        mean=list(teacher.mean),
+        std=list(teacher.std),
+        classes=list(teacher.classes),
+    )

@@ -1,92 +1,119 @@
-"""What a student is held against at each step: a live teacher's logits, stored ones, or labels."""
+"""What the student's logits are compared with at each step: a live teacher's logits, stored logits, or labels."""
 
 import dataclasses
+import logging
+from pathlib import Path
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.data.batches import Batch
+from distill.data.batches import Batch, View
 from distill.data.sampler import Ordering
-from distill.runtime.compile import Frozen
-from distill.runtime.distributed import ALONE, Ranks
-from distill.targets.stored_logits import StoredLogits
+from distill.errors import DistillError
+from distill.runtime.compile import Accelerator, FrozenNetwork
+from distill.runtime.context import RunContext
+from distill.runtime.memory import fits_gpu, free_memory
+from distill.targets.stored_logits import LogitsManifest, StoredLogits, open_logits, require_same_view
+from distill.targets.teacher import Teacher
+from manifests.support.counts import counted
+
+logger = logging.getLogger(__name__)
 
 
 class Targets(Protocol):
-    """Gives this rank's rows of each batch their target, (B, classes), to compare the student's logits with."""
+    """Gives the target (B, classes) of this rank's rows of each batch."""
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """The target of ``batch``, whose normalised images are ``x``, float32 (B, 3, H, W)."""
+        """Return the target of ``batch``; ``x`` are its normalized images, float32 (B, 3, H, W)."""
 
     def require_unchanged(self) -> None:
-        """Prove that what gives the targets did not change during the run; raises DistillError if it did."""
+        """Raise DistillError if the source of the targets changed during the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LiveTeacher:
-    """Logits of a frozen network on the very pixels the student sees."""
+class TeacherTargets:
+    """Logits of a live teacher on the same pixels that the student sees.
 
-    network: Frozen
+    With a ``cache``, by step of the view, the teacher computes each batch only once.
+    """
+
+    network: FrozenNetwork
+    cache: dict[int, Tensor] | None = None
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Logits (B, classes) in the network's precision."""
+        if self.cache is None:
+            return self.compute(batch, x)
+        if batch.step not in self.cache:
+            self.cache[batch.step] = self.compute(batch, x)
+        return self.cache[batch.step]
+
+    def compute(self, batch: Batch, x: Tensor) -> Tensor:
+        """Compute the teacher's logits (B, classes) in the network's precision."""
         return self.network(x)
 
     def require_unchanged(self) -> None:
-        """As ``Frozen.require_unchanged``."""
         self.network.require_unchanged()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RememberedTeacher:
-    """A live teacher that is asked about each view once, and remembers its logits while the program runs."""
-
-    live: LiveTeacher
-    held: dict[int, Tensor] = dataclasses.field(default_factory=dict)
-
-    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Logits (B, classes) in the network's precision."""
-        if batch.step not in self.held:
-            self.held[batch.step] = self.live(batch, x)
-        return self.held[batch.step]
-
-    def require_unchanged(self) -> None:
-        """As ``Frozen.require_unchanged``."""
-        self.live.require_unchanged()
+def teacher_targets(teacher: Teacher, num_classes: int, view: View, accelerator: Accelerator) -> TeacherTargets:
+    """Return the logits of a live teacher, with a cache if the run repeats batches and memory has room for it."""
+    network = accelerator.frozen(teacher.model, view.example())
+    num_bytes = view.period * view.rows * num_classes * network.dtype.itemsize
+    if view.period >= accelerator.steps:
+        return TeacherTargets(network=network)
+    device, processes = accelerator.context.device, view.ranks.local_world_size
+    if fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2):
+        return TeacherTargets(network=network, cache={})
+    logger.info(
+        f"too little memory for {num_bytes / 1e9:.1f} GB of logits: the teacher looks at every batch of every pass"
+    )
+    return TeacherTargets(network=network)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredTeacher:
-    """Logits that a teacher gave on this view before."""
+class StoredTargets:
+    """Logits that a teacher computed before on the same view."""
 
     logits: StoredLogits
-    device: torch.device
-    ranks: Ranks = ALONE
+    context: RunContext
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Logits (B, classes), float16."""
-        return self.ranks.part(self.logits.of_step(batch.step)).to(self.device, non_blocking=True)
+        rows = self.context.ranks.take_rows(self.logits.of_step(batch.step))
+        return rows.to(self.context.device, non_blocking=True)
 
     def require_unchanged(self) -> None:
-        """As ``StoredLogits.require_unchanged``."""
         self.logits.require_unchanged()
 
 
+def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> StoredTargets:
+    """Verify and open the stored logits in ``folder`` for all batches of ``view``.
+
+    Raises:
+        DistillError: the logits are of another view, too few, or a file is damaged.
+    """
+    require_same_view(folder, manifest.view, view.describe())
+    if manifest.steps < view.period:
+        raise DistillError(
+            f"{folder}: has logits of {counted(manifest.steps, 'step')} of {view.batch_size}, "
+            f"this run has {view.period}; label with this run's length, or shorten the run with train.samples"
+        )
+    return StoredTargets(logits=open_logits(folder, manifest, view.period), context=view.source.context)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Labels:
-    """Class probabilities from labels (n,), smoothed, and mixed as the pixels are."""
+class LabelTargets:
+    """Class probabilities of labels, int64 (n,): smoothed, and mixed as the pixels are."""
 
     labels: Tensor
     order: Ordering
     num_classes: int
     smoothing: float
-    ranks: Ranks = ALONE
+    context: RunContext
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Probabilities float32 (B, classes): 1 - s on the label, s / classes on every class."""
-        rows = self.ranks.part(self.order.batch(batch.step))
+        """Return float32 (B, classes): 1 - s on the label plus s / classes on every class."""
+        rows = self.context.ranks.take_rows(self.order.batch(batch.step))
         own = F.one_hot(self.labels[rows], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes
         mix = batch.draws.mix
@@ -96,4 +123,4 @@ class Labels:
         return target.to(x.device, non_blocking=True)
 
     def require_unchanged(self) -> None:
-        """Labels are no network."""
+        """Do nothing: labels do not change."""

@@ -1,4 +1,4 @@
-"""The frozen teacher: loaded weights-only, hashed, in eval mode for good."""
+"""The frozen teacher: its config, loaded weights-only, hashed, in eval mode."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from manifests.support.field_values import HomePath
 
 
 class TeacherConfig(BaseModel):
-    """The network that labels. What the weight file says of itself need not be said again here."""
+    """The teacher network. What its weight file contains need not be given here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     arch: Annotated[str, Field(description="network name, see distill.models")]
@@ -35,10 +35,10 @@ class TeacherConfig(BaseModel):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A loaded teacher. ``mean`` and ``std`` normalise the input of teacher and student alike.
+    """A loaded teacher. ``mean`` and ``std`` normalize the input of teacher and student.
 
-    ``classes`` are its class names, empty where its file has none, and ``data_sha256`` is the digest of the images it
-    was trained on, if the file says it.
+    ``classes`` are its class names, empty where its file has none; ``data_sha256`` is the digest of the images it was
+    trained on, if the file has it.
     """
 
     model: nn.Module
@@ -53,15 +53,15 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     """Load and check the teacher that ``config`` names.
 
     Raises:
-        DistillError: no weights are named or they are missing, of another network, other classes or another
-            normalisation than ``config`` says, or the normalisation is said nowhere.
+        DistillError: the weights are not set or missing; they are of another network, other classes or another
+            normalization than ``config`` says; or the normalization is not known.
     """
     if config.weights is None:
         raise DistillError("teacher.weights is not set; give the teacher's weight file with --teacher FILE")
     weights = load_weights(config.weights)
     model = build_filled(weights, arch=config.arch, num_classes=config.num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = normalisation(weights, config.mean, config.std, prefix="teacher.")
+    mean, std = normalization(weights, config.mean, config.std, prefix="teacher.")
     return Teacher(
         model=model,
         mean=mean,
@@ -72,12 +72,13 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     )
 
 
-def normalisation(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of a network's input: the file's, or the given ones, which must agree.
+def normalization(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:
+    """Return mean and standard deviation of a network's input: those given, or the weight file's.
+
+    ``prefix`` precedes the setting's name in messages.
 
     Raises:
-        DistillError: they differ, neither says, or a value is none of RGB in [0, 1]; ``prefix`` comes before the
-            setting's name.
+        DistillError: both are known and differ, neither is known, or a value is outside the range of RGB in [0, 1].
     """
     chosen = []
     checks: tuple[tuple[str, Triple | None, Triple | None, Callable[[Triple], Triple]], ...] = (

@@ -1,1 +1,1 @@
-"""The training loop, its run directory, checkpoints and resume."""
+"""Training runs: the flow of a run, the training loop, run directories, checkpoints and resuming."""

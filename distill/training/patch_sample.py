@@ -1,14 +1,14 @@
-"""Files about the patch set in a run directory: its manifest and a sample of its patches, for reports."""
+"""A sample of the patch set in the run directory: its manifest and a few patches, so that a report needs no set."""
 
 import io
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from distill.errors import Say
 from manifests import PatchSet
 from manifests.crop_outlines import read_outlines
 from manifests.errors import PatchSetError
@@ -21,14 +21,12 @@ SHEET_NAME = "patches.png"
 OUTLINES_NAME = "patches.json"
 COLUMNS, ROWS, GAP = 12, 5, 2
 TILE = 64
-"""Maximum pixels a side of a patch in the sheet."""
+"""The largest side of a patch on the sheet, in pixels."""
+logger = logging.getLogger(__name__)
 
 
-def keep_sample(patchset: PatchSet, out: Path, say: Say) -> None:
-    """Write a set's manifest, a sheet of 60 evenly spaced patches and their outlines in the photos to ``out``.
-
-    Does nothing if they are there already.
-    """
+def keep_sample(patchset: PatchSet, out: Path) -> None:
+    """Write, once, a set's manifest, a sheet of 60 of its patches, and where these lie in their photos."""
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
@@ -36,8 +34,8 @@ def keep_sample(patchset: PatchSet, out: Path, say: Say) -> None:
     try:
         sheet = _sheet(patchset, indices)
         outlines = read_outlines(patchset, indices)
-    except PatchSetError as error:  # a run whose pixels are cached does not need the shards or tables
-        say(f"no sample of patches is kept: {error}")
+    except PatchSetError as error:  # a run from the cache needs neither shards nor tables
+        logger.info(f"no sample of patches is kept: {error}")
         return
     write_atomically(out / SHEET_NAME, sheet)
     patches: list[dict[str, Any]] = [{"key": patch_key(index)} for index in indices]
@@ -62,5 +60,5 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
 
 
 def photo_option(manifest: Manifest | None) -> str:
-    """Return the ``--image`` option to suggest for ``distill report``; empty for a set not made from a photo."""
+    """Return the option for ``distill report`` of a run on this set; empty if the set is not made from a photo."""
     return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

@@ -1,4 +1,4 @@
-"""A checkpoint, which may be a stranger's, put into the loop of its run once nothing in it can surprise the loop."""
+"""Validate a checkpoint, which is untrusted, and load it into a trainer."""
 
 import copy
 import json
@@ -14,56 +14,50 @@ from torch import Tensor
 from distill.errors import DamagedError
 from distill.optim import state_keys
 from distill.training.checkpoint import CHECKPOINT_NAME
-from distill.training.session import METRICS_NAME
-from distill.training.trainer import Loop, Progress
+from distill.training.run_dir import METRICS_NAME
+from distill.training.trainer import Trainer
 from distill.weights.load import put_state
 from distill.weights.torch_files import are_finite
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file, write_atomically
 
 ROW_BYTES = 400
-"""Of ``metrics.jsonl`` and a step at most: a line of the loop, and one of the judge."""
+"""The most bytes of ``metrics.jsonl`` for each step: a line of the loop and one of the evaluator."""
 _MOVING = {
     "optimizer": frozenset({"lr", "momentum", "betas"}),
     "scheduler": frozenset({"last_epoch", "_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr"}),
     "scaler": frozenset({"scale", "_growth_tracker"}),
 }
-"""What steps change; the rest is the config's."""
+"""Values that steps change; all others must be those of the config."""
 _OTHER_OUT = "choose another --out"
 
 
-def restore(loop: Loop, out: Path, state: dict[str, Any] | None) -> Progress:
-    """Put a checkpoint's ``state`` into ``loop``, cut the log back to it, and return how far it was.
-
-    The log is the first rank's.
+def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
+    """Load a checkpoint into ``trainer``, and cut the log back to its step; without one, remove the log.
 
     Raises:
-        DamagedError: it does not fit the loop.
-        OSError: the log is longer than the run's can be, or no file.
+        DamagedError: the checkpoint does not fit the trainer.
+        OSError: the log is longer than the run's can be, or not a regular file.
     """
-    metrics = out / METRICS_NAME
-    if state is None:
-        if loop.ranks.first:
+    metrics, state = out / METRICS_NAME, trainer.state
+    if checkpoint is None:
+        if trainer.ranks.is_main:
             metrics.unlink(missing_ok=True)
-        return Progress()
-    require_fit(loop, state, str(out / CHECKPOINT_NAME))
-    put_state(loop.student, state["student"])
-    loop.optimizer.load_state_dict(
-        copy.deepcopy(state["optimizer"])
-    )  # which keeps what it is given: the file's bytes
-    loop.scaler.load_state_dict(state["scaler"])
-    loop.scheduler.load_state_dict(state["scheduler"])
-    if loop.average is not None:
-        put_state(loop.average, state["average"])
-    losses = [loss.to(loop.device, copy=True) for loss in state["losses"]]
-    progress = Progress(step=state["step"], seconds=state["seconds"], losses=losses)
-    if loop.ranks.first and os.path.lexists(
-        metrics
-    ):  # lines written after the checkpoint belong to steps that will be done again
-        text = read_regular_file(metrics, (1 << 20) + ROW_BYTES * loop.steps).decode(errors="replace")
-        rows = [line for line in text.splitlines() if _row_step(line) <= progress.step]
+        return
+    require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
+    put_state(state.student, checkpoint["student"])
+    state.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
+    state.scaler.load_state_dict(checkpoint["scaler"])
+    state.scheduler.load_state_dict(checkpoint["scheduler"])
+    if state.average is not None:
+        put_state(state.average, checkpoint["average"])
+    state.step, state.seconds = checkpoint["step"], checkpoint["seconds"]
+    device = trainer.accelerator.context.device
+    state.losses = [loss.to(device, copy=True) for loss in checkpoint["losses"]]
+    if trainer.ranks.is_main and os.path.lexists(metrics):  # later steps will be done and logged again
+        text = read_regular_file(metrics, (1 << 20) + ROW_BYTES * trainer.steps).decode(errors="replace")
+        rows = [line for line in text.splitlines() if _row_step(line) <= state.step]
         write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
-    return progress
 
 
 def _row_step(line: str) -> float:
@@ -73,23 +67,24 @@ def _row_step(line: str) -> float:
         return float("inf")  # a line cut short by a crash
 
 
-def require_fit(loop: Loop, state: dict[str, Any], where: str) -> None:
-    """Refuse a checkpoint of which anything is not as the loop has it, but for the values that steps change.
+def require_fit(trainer: Trainer, state: dict[str, Any], where: str) -> None:
+    """Check that everything in a checkpoint is built as in ``trainer``; only values that steps change may differ.
 
     Raises:
-        DamagedError: it is; ``where`` names its file.
+        DamagedError: something differs; ``where`` names the file.
     """
-    parts: dict[str, Any] = {"student": loop.student, "scaler": loop.scaler, "scheduler": loop.scheduler}
-    for name, part in (parts | ({} if loop.average is None else {"average": loop.average})).items():
+    current = trainer.state
+    parts: dict[str, Any] = {"student": current.student, "scaler": current.scaler, "scheduler": current.scheduler}
+    for name, part in (parts | ({} if current.average is None else {"average": current.average})).items():
         own = part.state_dict()
         require_like(state[name], own, f"{where}: {name}")
         if name in _MOVING:
             _require_equal(state[name], own, _MOVING[name], f"{where}: {name}")
-    require_optimizer(state["optimizer"], loop.optimizer, f"{where}: optimizer")
+    require_optimizer(state["optimizer"], current.optimizer, f"{where}: optimizer")
     require_like([state["step"], state["seconds"]], [0, 0.0], f"{where}: step and seconds")
     step, losses = state["step"], state["losses"]
-    if type(step) is not int or not 0 <= step <= loop.steps or state["seconds"] < 1e-9 * step:
-        raise DamagedError(f"{where}: step {step} of {loop.steps} after {state['seconds']} s; {_OTHER_OUT}")
+    if type(step) is not int or not 0 <= step <= trainer.steps or state["seconds"] < 1e-9 * step:
+        raise DamagedError(f"{where}: step {step} of {trainer.steps} after {state['seconds']} s; {_OTHER_OUT}")
     if state["scheduler"]["last_epoch"] != step:
         raise DamagedError(f"{where}: scheduler.last_epoch is not the step, {step}; {_OTHER_OUT}")
     scale, tracker = (state["scaler"].get(key, 1) for key in ("scale", "_growth_tracker"))
@@ -104,16 +99,14 @@ def _is_loss(value: Any) -> bool:
 
 
 def require_like(held: Any, own: Any, where: str) -> None:
-    """Refuse a part of a run's state that is built otherwise than the run's ``own``: keys, lengths, kinds and shapes.
-
-    Nothing may replace an attribute that is no number, and no tensor may be of another size than what it is put into.
+    """Check that ``held`` has the keys, lengths, types, shapes and dtypes of ``own``, and finite numbers only.
 
     Raises:
-        DamagedError: ``held`` is; ``where`` names it.
+        DamagedError: it does not; ``where`` names it.
     """
     if isinstance(own, dict) and isinstance(held, dict):
-        if strange := [key for key in (*held, *own) if (key in held) != (key in own)]:
-            raise DamagedError(f"{where}: the key {str(strange[0])[:100]!r} is missing or too many; {_OTHER_OUT}")
+        if unmatched := [key for key in (*held, *own) if (key in held) != (key in own)]:
+            raise DamagedError(f"{where}: the key {str(unmatched[0])[:100]!r} is missing or too many; {_OTHER_OUT}")
         for key, value in own.items():
             require_like(held[key], value, f"{where}.{key}")
     elif isinstance(own, list | tuple) and isinstance(held, list | tuple):
@@ -147,10 +140,10 @@ def _require_equal(held: dict[str, Any], own: dict[str, Any], moving: Collection
 
 
 def require_optimizer(held: Any, optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Refuse an optimiser's state that its own steps cannot have made: its groups, and what it keeps of parameters.
+    """Check that ``held`` is a state that steps of ``optimizer`` can have produced.
 
     Raises:
-        DamagedError: it is none of this optimiser; ``where`` names it.
+        DamagedError: it is not; ``where`` names it.
     """
     own = optimizer.state_dict()["param_groups"]
     if not isinstance(held, dict) or not isinstance(held.get("state"), dict):
@@ -173,14 +166,14 @@ def require_optimizer(held: Any, optimizer: torch.optim.Optimizer, where: str) -
                 f"{_OTHER_OUT}"
             )
         for key, value in entry.items():
-            if not _is_kept(key, value, parameters[number]):
+            if not _fits_parameter(key, value, parameters[number]):
                 raise DamagedError(f"{where}.state[{number}].{key}: does not fit; {_OTHER_OUT}")
 
 
-def _is_kept(key: str, value: Any, parameter: Tensor) -> bool:
-    """Whether steps can have left ``value``: finite, of its parameter's shape, no negative square; or their count.
+def _fits_parameter(key: str, value: Any, parameter: Tensor) -> bool:
+    """Return whether steps can have produced ``value``: finite, of the parameter's shape, squares not negative.
 
-    The count stays 0 where float16 had no range for a first step.
+    The step count stays 0 if the first step of fp16 overflowed.
     """
     shape, dtype = (torch.Size(()), torch.float32) if key == "step" else (parameter.shape, parameter.dtype)
     if not isinstance(value, Tensor) or (value.shape, value.dtype) != (shape, dtype) or not are_finite(value):

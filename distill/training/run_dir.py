@@ -1,278 +1,150 @@
-"""What every training command does with its run directory: begin or go on, train, and leave a result."""
+"""The directory of a run: the names of its files, who may write there, and what it already holds."""
 
-import hashlib
-import json
-import platform
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from distill.config.schema import Config, SupervisedConfig, TrainConfig
-from distill.data.batches import View
-from distill.errors import DistillError, Say
-from distill.evaluation.evaluator import Measure, Verdict
-from distill.models import build_model
-from distill.models.norms import set_batch_norms
-from distill.runtime.compile import Engine
-from distill.runtime.distributed import ALONE, Ranks
-from distill.runtime.precision import choose_precision
-from distill.runtime.randomness import Stream
-from distill.training.checkpoint import load_checkpoint, require_identity
-from distill.training.resume import restore
-from distill.training.run_identity import weight_settings, without_seed
-from distill.training.session import CONFIG_NAME, SUMMARY_NAME, Session, check_folder, finished_summary, open_board
-from distill.training.trainer import Loop, Progress
-from distill.weights.files import save_weights
+from distill.errors import DistillError
+from distill.runtime.distributed import Ranks
+from distill.training.checkpoint import CHECKPOINT_NAME, holds_checkpoint, load_checkpoint
 from distill.weights.load import largest_file
-from manifests.format.canonical_json import canonical_json
+from manifests.format.canonical_json import parse_json
 from manifests.format.digest import file_digest
-from manifests.support.console import detail
-from manifests.support.counts import counted
-from manifests.support.files import describe_os_error, hold_folder, is_plain, remove_parts, write_atomically
+from manifests.support.files import (
+    PART_PREFIX,
+    describe_os_error,
+    hold_folder,
+    is_plain,
+    name_as_text,
+    read_regular_file,
+    remove_parts,
+)
+from manifests.support.system_files import entries
 
+CONFIG_NAME = "config.yaml"
+METRICS_NAME = "metrics.jsonl"
+SUMMARY_NAME = "summary.json"
 CLASSES_NAME = "classes.json"
-Purpose = Literal["init", "init from labels"]
-"""Of a network's first weights: a student's, or those of a network that is trained from labels."""
-
+BOARD_NAME = "tensorboard"
+BAD_BATCH_NAME = "nonfinite.json"
 STUDENT_NAME = "student.safetensors"
 TEACHER_NAME = "teacher.safetensors"
+SUMMARY_KEYS = frozenset({"samples_seen", "images_per_second", "seconds", "seed", "sha256"})
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def run_directory(out: Path, resume: bool, ranks: Ranks = ALONE) -> Iterator[None]:
-    """A folder for a run, which its first rank holds; see ``own_folder``.
+def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
+    """Lock ``out`` for a run while the block runs, on the main rank; see ``own_folder``.
 
     Raises:
-        DistillError: it is not free, or cannot be written.
+        DistillError: ``out`` is not free, or cannot be written.
     """
-    again = "go on with --resume"
-    if not ranks.first:
-        with in_words(out, again):
+    remedy = "go on with --resume"
+    if not ranks.is_main:
+        with explain_errors(out, remedy):
             yield
         return
     check_folder(out, resume)
-    with own_folder(out, again):
+    with own_folder(out, remedy):
         yield
 
 
+def check_folder(out: Path, resume: bool) -> None:
+    """Check that a run may begin in ``out``, or go on there with ``resume``."""
+    if name_as_text(str(out)) != str(out):
+        raise DistillError(
+            f"{out}: its path is not UTF-8 text, and weights could not be read from there; choose another --out"
+        )
+    try:
+        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in entries(out))
+    except OSError as error:
+        raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
+    if occupied and not resume:
+        raise DistillError(f"{out}: is not empty; add --resume to go on with its run, or choose another --out")
+    if occupied and not holds_checkpoint(out):
+        raise DistillError(
+            f"{out}: holds files but no {CHECKPOINT_NAME}, so no run to go on with; choose another --out"
+        )
+
+
 @contextmanager
-def own_folder(out: Path, again: str) -> Iterator[None]:
-    """Hold ``out`` as this program's alone; where nothing came of its work, it leaves no folder behind.
+def own_folder(out: Path, remedy: str) -> Iterator[None]:
+    """Create ``out`` and lock it while the block runs; a folder that is still empty then is removed.
 
     Raises:
-        DistillError: another program holds it, or it cannot be written; ``again`` says how to go on then.
+        DistillError: another program holds the lock, or ``out`` cannot be written; ``remedy`` says how to go on.
     """
     existed = out.exists()
     try:
-        with in_words(out, again):
+        with explain_errors(out, remedy):
             out.mkdir(parents=True, exist_ok=True)
             with hold_folder(out):
                 remove_parts(out)
                 yield
     finally:
         if not existed and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()  # nothing came of it
+            out.rmdir()
 
 
 @contextmanager
-def in_words(out: Path, again: str) -> Iterator[None]:
-    """Say of what fails for a reason outside of the program where, why, and how to go on.
-
-    Raises:
-        DistillError: it did.
-    """
+def explain_errors(out: Path, remedy: str) -> Iterator[None]:
+    """Raise errors of the system as a DistillError that names ``out`` and says how to go on."""
     try:
         yield
     except BlockingIOError as error:
         raise DistillError(f"{out}: another program is writing here; choose another --out") from error
     except BrokenPipeError:
-        raise  # of who reads what is said; nothing is wrong with the folder
+        raise  # the reader of stdout has ended; nothing is wrong with the folder
     except torch.OutOfMemoryError as error:
         raise DistillError(
             f"the GPU has too little memory: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
             "or set data.cache to ram"
         ) from error
     except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)} and {again}") from error
+        raise DistillError(f"{describe_os_error(error, out)} and {remedy}") from error
 
 
-def begin(
-    out: Path, name: str, identity: dict[str, Any], network: nn.Module, say: Say
+def read_progress(
+    out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The state to go on from, and the summary of a run that has ended with ``name``; each None where there is none.
+    """Return the last checkpoint's state and the summary of a finished run, each None if there is none.
 
-    ``network``, of which only the size is looked at, says how long their files may be.
+    Only the size of ``network`` is used: it limits the length of the files.
 
     Raises:
-        DistillError: what is there is damaged, or of another run.
+        DistillError: a file is damaged, or of another run than ``identity``.
     """
     most = largest_file(network)
-    state = load_checkpoint(out, identity, most, say)
-    done = finished_summary(out)
-    if done is not None and not _is_result(out / name, done["sha256"], most):
-        say(f"{out / name}: missing or damaged; it is made again")
-        done = None
-    if done is not None:
-        say("this run is already finished; its figures were measured then")
-    return state, done
+    state = load_checkpoint(out, identity, most, logger.info)
+    summary = finished_summary(out)
+    if summary is not None and not _is_result(out / weights_name, summary["sha256"], most):
+        logger.info(f"{out / weights_name}: missing or damaged; it is made again")
+        summary = None
+    if summary is not None:
+        logger.info("this run is already finished; its figures were measured then")
+    return state, summary
+
+
+def finished_summary(out: Path) -> dict[str, Any] | None:
+    """Return the summary of a finished run, else None.
+
+    Raises:
+        DistillError: it is damaged.
+    """
+    path = out / SUMMARY_NAME
+    if not path.exists():
+        return None
+    summary = parse_json(read_regular_file(path, 1 << 20), str(path))
+    if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
+        raise DistillError(f"{path}: damaged; delete it to write it again from the last checkpoint")
+    return summary
 
 
 def _is_result(path: Path, sha256: str, most: int) -> bool:
     return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
-
-
-def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
-    """What a checkpoint must share with the run that resumes it: all that moves a weight, and no path."""
-    return {
-        group: json.dumps(value) for group, value in weight_settings(config.model_dump(mode="json")).items()
-    } | more
-
-
-def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -> dict[str, str]:
-    """SHA-256, as hex, of all in ``config`` that moves a weight, with the order it gave ``view``; and without seeds.
-
-    They are the same wherever files and caches lie. The second is of ``more`` too.
-    """
-    described = view.describe()
-    seedless = {
-        "config": without_seed(weight_settings(config.model_dump(mode="json"))),
-        "view": without_seed(described),
-    }
-    return {
-        "config_sha256": hashlib.sha256(canonical_json(identity_of(config, view=described))).hexdigest(),
-        "config_sha256_without_seed": hashlib.sha256(canonical_json(seedless | more)).hexdigest(),
-    }
-
-
-def make_engine(config: TrainConfig, device: torch.device, steps: int, say: Say, ranks: Ranks = ALONE) -> Engine:
-    """How the networks of a run of ``steps`` steps are computed on ``device``; prepares this process for it."""
-    precision = choose_precision(config.precision, device, say)
-    engine = Engine(device=device, precision=precision, compile=config.compile, steps=steps, say=say, ranks=ranks)
-    engine.prepare_process()
-    return engine
-
-
-def new_network(
-    arch: str,
-    num_classes: int,
-    seed: int,
-    purpose: Purpose,
-    *,
-    bn_momentum: float | None = None,
-    bn_eps: float | None = None,
-) -> nn.Module:
-    """Initialise a network from the draws of ``seed`` and ``purpose``.
-
-    A student and its teacher often have one architecture and one seed; their purposes differ, so that a student does
-    not begin where its teacher began. Initialisation reads torch's global generator; nothing else in a run does.
-
-    Raises:
-        DistillError: no network has this name, or it has no batch norm to set.
-    """
-    torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
-    network = build_model(arch, num_classes)
-    set_batch_norms(network, momentum=bn_momentum, eps=bn_eps)
-    return network
-
-
-def average_of(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """An exponential moving average of weights and buffers, or None without a ``decay``."""
-    if decay is None:
-        return None
-    return AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True, device=next(network.parameters()).device
-    )
-
-
-def conduct(
-    loop: Loop,
-    config: Config | SupervisedConfig,
-    out: Path,
-    identity: dict[str, Any],
-    state: dict[str, Any] | None,
-    measure: Measure | None,
-    say: Say,
-    begun: Callable[[], None] = lambda: None,
-) -> Progress:
-    """Train ``loop`` to its last step, from the checkpoint ``state`` on; returns how long that took.
-
-    ``begun`` is called when the folder is this run's, before the first step.
-
-    Raises:
-        DistillError: the loss is no longer a finite number.
-        InterruptedRun: a signal came; a checkpoint was written.
-    """
-    view = {"view": json.dumps(loop.view.describe(), sort_keys=True)}
-    loop.ranks.require_same(view | {"precision": loop.precision})
-    arithmetic = loop.arithmetic
-    if state is not None:
-        require_identity(state, view, out)
-        if state["arithmetic"] != arithmetic:
-            say(f"going on with {arithmetic} after {state['arithmetic']}: weights will differ in rounding")
-    detail(config.to_yaml().rstrip())
-    detail(f"{counted(loop.steps, 'step')} of {loop.view.batch_size}; arithmetic {arithmetic}")
-    progress = restore(loop, out, state)
-    board = config.train.tensorboard and loop.ranks.first
-    session = Session(
-        loop=loop,
-        progress=progress,
-        out=out,
-        identity=identity | view,
-        arithmetic=arithmetic,
-        measure=measure,
-        every=config.eval.every,
-        checkpoint_seconds=config.train.checkpoint_seconds,
-        log_steps=config.train.log_steps,
-        board=open_board(out, progress.step * loop.view.batch_size + 1) if board else None,
-    )
-    session.save()
-    if loop.ranks.first:
-        write_atomically(out / CONFIG_NAME, config.to_yaml().encode())
-        begun()
-    session.train()
-    return progress
-
-
-def finish(
-    loop: Loop,
-    progress: Progress,
-    out: Path,
-    name: str,
-    network: dict[str, Any],
-    verdict: Verdict,
-    origin: dict[str, Any],
-) -> dict[str, Any]:
-    """Write the result as ``name`` and, last of all, the summary, which says that the run has ended.
-
-    ``network`` says what the result is, as ``encode_weights`` takes it; ``origin``, what it was made from. Returns
-    the summary: what the ``verdict`` says, the origin, and how long it took on what.
-    """
-    if not all(bool(torch.isfinite(value).all()) for value in loop.result.state_dict().values()):
-        raise DistillError("the result holds weights that are no finite numbers; lower optim.lr and start again")
-    save_weights(out / name, loop.result, mean=loop.mean, std=loop.std, **network)
-    samples = progress.step * loop.view.batch_size
-    if verdict.classes:
-        write_atomically(out / CLASSES_NAME, (json.dumps(verdict.classes) + "\n").encode())
-    versions = {"distill": metadata.version("single-image-distillation"), "python": platform.python_version()}
-    whole = (
-        verdict.summary
-        | network
-        | origin
-        | {
-            "weights": "last step" if loop.average is None else "average (train.ema) at the last step",
-            "size": loop.view.size,
-            "sha256": file_digest(out / name),
-            "samples_seen": samples,
-            "images_per_second": round(samples / progress.seconds, 1),
-            "seconds": round(progress.seconds, 1),
-            "environment": versions | {"machine": platform.machine()} | loop.arithmetic,
-        }
-    )
-    write_atomically(out / SUMMARY_NAME, (json.dumps(whole, indent=1) + "\n").encode())
-    return whole

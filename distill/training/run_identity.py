@@ -3,11 +3,15 @@
 Runs have a mean only where these are the same but for the seed.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from distill.config.schema import Config, SupervisedConfig
+from distill.data.batches import View
 from manifests.diff import differences
+from manifests.format.canonical_json import canonical_json
 
 DIGESTS = {
     "set_id": "patch set",
@@ -58,6 +62,26 @@ def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in config.items()
         if key != "seed"
+    }
+
+
+def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
+    """Return what a checkpoint must share with the run that resumes it: all that changes weights, and no path."""
+    settings = weight_settings(config.model_dump(mode="json"))
+    return {group: json.dumps(value) for group, value in settings.items()} | more
+
+
+def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -> dict[str, str]:
+    """Return the SHA-256, as hex, of ``config`` and ``view``, with seeds and without, but without paths.
+
+    The second is of ``more`` as well.
+    """
+    described = view.describe()
+    settings = weight_settings(config.model_dump(mode="json"))
+    seedless = {"config": without_seed(settings), "view": without_seed(described)}
+    return {
+        "config_sha256": hashlib.sha256(canonical_json(identity_of(config, view=described))).hexdigest(),
+        "config_sha256_without_seed": hashlib.sha256(canonical_json(seedless | more)).hexdigest(),
     }
 
 

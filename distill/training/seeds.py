@@ -10,8 +10,8 @@ from typing import Any
 from distill.config.schema import Config, SupervisedConfig
 from distill.errors import DistillError
 from distill.training.checkpoint import holds_checkpoint
+from distill.training.run_dir import CONFIG_NAME, SUMMARY_NAME, finished_summary
 from distill.training.run_identity import DIGESTS, first_difference, run_identity, why_no_mean
-from distill.training.session import CONFIG_NAME, SUMMARY_NAME, finished_summary
 from manifests.errors import PatchSetError
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file, write_atomically

@@ -19,8 +19,10 @@ from torch import Tensor
 from distill.commands import train
 from distill.config import presets
 from distill.config.schema import Config, parse_config
+from distill.runtime.context import RunContext
 from distill.tables.schema import parse_table
 from distill.targets.losses import TEMPERED, UNTEMPERED, Loss, TemperedLossConfig, UntemperedLossConfig, make_loss
+from distill.training import run
 
 ROW = "cifar10-resnet56-resnet20"
 EVERY = 10
@@ -68,9 +70,11 @@ def main(teacher: Path, shards: Path, samples: int) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(train, "make_loss", lambda _: measured),
-        patch.object(train, "WORTH_STEPS", samples),  # without the warm-up of an estimate, whose teacher is random
+        patch.object(
+            run, "MIN_ESTIMATED_STEPS", samples
+        ),  # without the warm-up of an estimate, whose teacher is random
     ):
-        train.train(config, shards, Path(folder) / "run", resume=False, device=torch.device("cpu"), say=click.echo)
+        train.train(config, shards, Path(folder) / "run", RunContext(device=torch.device("cpu")), resume=False)
     for name, values in ratios.items():
         found = torch.tensor(values)
         click.echo(f"{name}: {found.log().mean().exp():.3g} ({found.min():.3g} to {found.max():.3g})")

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from distill.models import build_model
-from distill.training.trainer import Loop
+from distill.training.trainer import Trainer
 from distill.weights.files import save_weights
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -119,17 +119,17 @@ def arguments(patchset_path: Path, config_path: Path, teacher_path: Path, eval_p
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
     """A context in which runs are asked to stop, by SIGTERM, while they do a certain step."""
-    original = Loop.train_step
+    original = Trainer.train_step
 
     @contextmanager
     def at(last: int) -> Iterator[None]:
-        def train_step(self: Loop, step: int) -> torch.Tensor:
+        def train_step(self: Trainer, step: int) -> torch.Tensor:
             if step == last:
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(self, step)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Loop, "train_step", train_step)
+            patch.setattr(Trainer, "train_step", train_step)
             yield
 
     return at

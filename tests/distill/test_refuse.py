@@ -160,15 +160,15 @@ def test_a_loss_that_is_no_number_names_step_and_samples(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two lines of the log, the first bad step is named; the last checkpoint is a good one."""
-    original, seen = distill.training.trainer.Loop.train_step, {}
+    original, seen = distill.training.trainer.Trainer.train_step, {}
 
-    def spoil(self: distill.training.trainer.Loop, step: int) -> torch.Tensor:
+    def spoil(self: distill.training.trainer.Trainer, step: int) -> torch.Tensor:
         loss = original(self, step)
         seen[step] = self.view.source.order.batch(step).tolist()
         return loss * float("inf") if step >= 5 else loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(distill.training.trainer.Loop, "train_step", spoil)
+        patch.setattr(distill.training.trainer.Trainer, "train_step", spoil)
         result = run_distill(*arguments, tmp_path / "run")
     assert_one_line(result, "the loss became inf at step 5", f"{seen[5][0]:09d}, {seen[5][1]:09d}", "nonfinite.json")
     told = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
@@ -191,14 +191,14 @@ def test_a_finished_run_is_not_evaluated_in_silence(
 def test_a_teacher_that_changes_spoils_the_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = distill.training.trainer.Loop.train_step
+    original = distill.training.trainer.Trainer.train_step
 
-    def touch(self: distill.training.trainer.Loop, step: int) -> torch.Tensor:
+    def touch(self: distill.training.trainer.Trainer, step: int) -> torch.Tensor:
         if step == 5:
             next(self.targets.network.folded.parameters())[0] += 1e-3
         return original(self, step)
 
-    monkeypatch.setattr(distill.training.trainer.Loop, "train_step", touch)
+    monkeypatch.setattr(distill.training.trainer.Trainer, "train_step", touch)
     assert_one_line(run_distill(*arguments, tmp_path / "run"), "the teacher changed during the run")
     assert not (tmp_path / "run" / "summary.json").exists()
 

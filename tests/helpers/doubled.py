@@ -16,7 +16,8 @@ from torch import Tensor
 import distill.cli
 import distill.commands.train
 import distill.evaluation.metrics
-import distill.targets.lesson
+import distill.training.cost_estimate
+import distill.training.run
 import distill.training.trainer
 from distill.runtime.precision import DTYPES
 from distill.targets.teacher import Teacher
@@ -40,8 +41,8 @@ def die_or_stop(step: int) -> None:
 def main() -> None:
     normalize, new_network, load_teacher = (
         distill.training.trainer.normalize,
-        distill.commands.train.new_network,
-        distill.targets.lesson.load_teacher,
+        distill.training.run.new_network,
+        distill.commands.train.load_teacher,
     )
 
     def wide(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -52,17 +53,18 @@ def main() -> None:
         return dataclasses.replace(teacher, model=teacher.model.double())
 
     distill.training.trainer.normalize = distill.evaluation.metrics.normalize = wide
-    distill.targets.lesson.load_teacher = wide_teacher
-    distill.commands.train.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
+    distill.commands.train.load_teacher = wide_teacher
+    for module in (distill.training.run, distill.training.cost_estimate):
+        module.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
     distill.evaluation.metrics.BATCH = 6
     if "CUT" in os.environ and os.environ.get("RANK") == "1":
-        train_step = distill.training.trainer.Loop.train_step
+        train_step = distill.training.trainer.Trainer.train_step
 
-        def cut(loop: distill.training.trainer.Loop, step: int) -> Tensor:
+        def cut(loop: distill.training.trainer.Trainer, step: int) -> Tensor:
             die_or_stop(step)
             return train_step(loop, step)
 
-        distill.training.trainer.Loop.train_step = cut
+        distill.training.trainer.Trainer.train_step = cut
     DTYPES["fp32"] = torch.float64
     distill.cli.main()
 

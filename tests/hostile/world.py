@@ -11,10 +11,11 @@ import torch
 import yaml
 from PIL import Image
 
-from distill.commands.make_logits import label
+from distill.commands.make_logits import make_logits
 from distill.commands.train import train
 from distill.config.schema import Config, parse_config
 from distill.models import build_model
+from distill.runtime.context import RunContext
 from distill.weights.files import load_weights, save_weights
 from patchgen.pipeline.build import build
 from patchgen.pipeline.plan import make_plan
@@ -111,13 +112,9 @@ def _make_networks(folder: Path) -> None:
     torch.save(load_weights(folder / "teacher.safetensors").held, folder / "weights.pt")
     given = {"teacher.weights": folder / "teacher.safetensors"}
     config = parse_config((folder / "config.yaml").read_text(), "config.yaml", given, Config)
-    cpu = torch.device("cpu")
-    train(config, folder / "set", folder / "run", resume=False, device=cpu, say=_quiet)
-    label(config, folder / "set", folder / "labels", device=cpu, say=_quiet)
-
-
-def _quiet(line: str) -> None:
-    """Ignore a line."""
+    context = RunContext(device=torch.device("cpu"))
+    train(config, folder / "set", folder / "run", context, resume=False)
+    make_logits(config, folder / "set", folder / "labels", context)
 
 
 if __name__ == "__main__":

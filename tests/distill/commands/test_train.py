@@ -13,7 +13,8 @@ from distill.config.schema import Config, parse_config
 from distill.data.batches import Batch
 from distill.data.labelled import load_labelled
 from distill.evaluation.metrics import logits_of, top_k
-from distill.targets.targets import LiveTeacher
+from distill.runtime.context import RunContext
+from distill.targets.targets import TeacherTargets
 from distill.targets.teacher import TeacherConfig, load_teacher
 from distill.training.checkpoint import CHECKPOINT_NAME, KEYS, read_checkpoint
 from tests.conftest import Program
@@ -50,7 +51,7 @@ def test_a_run_and_its_directory(
     assert summary["eval_sha256"] == data.sha256
     assert summary["eval_sha256"] in (out / "report.html").read_text()
     teacher = load_teacher(TeacherConfig(arch="resnet8", num_classes=4, weights=teacher_path), CPU)
-    expected = logits_of(teacher.model, data, teacher.mean, teacher.std, CPU)
+    expected = logits_of(teacher.model, data, teacher.mean, teacher.std, RunContext(device=CPU))
     assert summary["teacher_top1"] == top_k(expected, data.labels, 1)
     assert [row["step"] for row in rows(out)] == [4, 4, 8, 8, 12, 12]
     assert [row["step"] for row in rows(out) if "student_top1" in row] == [4, 8, 12]
@@ -77,21 +78,21 @@ def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, torch.Tensor]] = []
-    original, teach = distill.training.trainer.Loop.train_step, LiveTeacher.__call__
+    original, teach = distill.training.trainer.Trainer.train_step, TeacherTargets.compute
 
-    def watch(self: distill.training.trainer.Loop, step: int) -> torch.Tensor:
-        assert self.student.training
-        hook = self.student.register_forward_pre_hook(lambda _, x: seen.append(("student", x[0].clone())))
+    def watch(self: distill.training.trainer.Trainer, step: int) -> torch.Tensor:
+        assert self.state.student.training
+        hook = self.state.student.register_forward_pre_hook(lambda _, x: seen.append(("student", x[0].clone())))
         loss = original(self, step)
         hook.remove()
         return loss
 
-    def watch_teacher(self: LiveTeacher, batch: Batch, x: torch.Tensor) -> torch.Tensor:
+    def watch_teacher(self: TeacherTargets, batch: Batch, x: torch.Tensor) -> torch.Tensor:
         seen.append(("teacher", x.clone()))
         return teach(self, batch, x)
 
-    monkeypatch.setattr(LiveTeacher, "__call__", watch_teacher)
-    monkeypatch.setattr(distill.training.trainer.Loop, "train_step", watch)
+    monkeypatch.setattr(TeacherTargets, "compute", watch_teacher)
+    monkeypatch.setattr(distill.training.trainer.Trainer, "train_step", watch)
     assert run_distill(*arguments, tmp_path / "run", "--set", "augment.cutmix_alpha=1").status == 0
     assert len(seen) == 24
     for (first, x), (second, y) in zip(seen[::2], seen[1::2], strict=True):

@@ -13,17 +13,17 @@ import pytest
 import torch
 import yaml
 
-import distill.commands.train
-import distill.commands.train_teacher
+import distill.training.run
 import distill.training.trainer
 from distill.augment import AugmentConfig
-from distill.commands.train_teacher import statistics
+from distill.commands.train_teacher import channel_statistics
 from distill.data.batches import Resident, View
 from distill.data.labelled import load_labelled
 from distill.data.sampler import Order
-from distill.targets.targets import Labels
+from distill.runtime.context import RunContext
+from distill.targets.targets import LabelTargets
 from distill.training.checkpoint import CHECKPOINT_NAME, read_checkpoint
-from distill.training.run_dir import new_network
+from distill.training.trainer import new_network
 from tests.conftest import Program, assert_one_line
 
 CPU = torch.device("cpu")
@@ -77,18 +77,17 @@ def test_a_student_does_not_begin_where_its_teacher_began(
 ) -> None:
     """One architecture, one seed, two runs: no tensor that is drawn has a number in common."""
     first: dict[str, torch.nn.Module] = {}
-    for name, module in (("teacher", distill.commands.train_teacher), ("student", distill.commands.train)):
 
-        def watched(*given: Any, name: str = name, **more: Any) -> torch.nn.Module:
-            network = new_network(*given, **more)
-            first[name] = copy.deepcopy(network)
-            return network
+    def watched(*given: Any, **more: Any) -> torch.nn.Module:
+        network = new_network(*given, **more)
+        first[given[3]] = copy.deepcopy(network)
+        return network
 
-        monkeypatch.setattr(module, "new_network", watched)
+    monkeypatch.setattr(distill.training.run, "new_network", watched)
     assert run_distill(*arguments, tmp_path / "t", "--set", "train.seed=3").status == 0
     given = ["--config", config_path, "--teacher", tmp_path / "t" / "teacher.safetensors", "--set", "train.seed=3"]
     assert run_distill("train", "--shards", patchset_path, *given, "--out", tmp_path / "s").status == 0
-    teacher, student = (first[name].state_dict() for name in ("teacher", "student"))
+    teacher, student = (first[name].state_dict() for name in ("init from labels", "init"))
     drawn = [name for name, value in teacher.items() if value.is_floating_point() and len(value.unique()) > 1]
     assert len(drawn) == 9  # seven convolutions, and the linear layer's weight and bias
     for name in drawn:
@@ -150,15 +149,15 @@ def test_a_stopped_run_resumes_exactly(
 ) -> None:
     sets = ["--set", "train.ema=0.9", "--set", "train.epochs=2", "--set", "augment.cutmix_alpha=1"]
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
-    original = distill.training.trainer.Loop.train_step
+    original = distill.training.trainer.Trainer.train_step
 
-    def stop_at_7(self: distill.training.trainer.Loop, step: int) -> torch.Tensor:
+    def stop_at_7(self: distill.training.trainer.Trainer, step: int) -> torch.Tensor:
         if step == 7:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distill.training.trainer.Loop, "train_step", stop_at_7)
+        patch.setattr(distill.training.trainer.Trainer, "train_step", stop_at_7)
         assert_one_line(run_distill(*arguments, tmp_path / "cut", *sets), "stopped at step 8 of 20", status=130)
     assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
     first, second = ((tmp_path / name / "teacher.safetensors").read_bytes() for name in ("whole", "cut"))
@@ -172,22 +171,27 @@ def test_targets_are_mixed_as_pixels_are(box: str) -> None:
     samples = (labels * 60).to(torch.uint8)[:, None, None, None].expand(24, 8, 8, 3).contiguous()
     augment = AugmentConfig(pad_crop=0, flip=False, cutmix_alpha=1, cutmix_box=box)
     view = View(
-        source=Resident(samples=samples, order=Order(24, 6, 0), device=CPU), augment=augment, seed=0, period=99
+        source=Resident(samples=samples, order=Order(24, 6, 0), context=RunContext(device=CPU)),
+        augment=augment,
+        seed=0,
+        period=99,
     )
-    targets = Labels(labels=labels, order=view.source.order, num_classes=4, smoothing=0.2)
+    targets = LabelTargets(
+        labels=labels, order=view.source.order, num_classes=4, smoothing=0.2, context=RunContext(device=CPU)
+    )
     for step in range(12):
         batch = view.batch(step)
         shares = torch.stack([(batch.images == 60 * c).double().mean(dim=(1, 2, 3)) for c in range(4)], dim=1)
         assert torch.allclose(targets(batch, batch.images).double(), 0.8 * shares + 0.05, atol=1e-6)
 
 
-def test_statistics() -> None:
+def test_channel_statistics() -> None:
     images = torch.randint(0, 256, (5000, 8, 8, 3), dtype=torch.uint8)
-    mean, std = statistics(images)
+    mean, std = channel_statistics(images)
     wide = images.double().div(255).reshape(-1, 3)
     assert mean == tuple(round(float(v), 4) for v in wide.mean(dim=0))
     assert std == tuple(round(float(v), 4) for v in wide.std(dim=0, correction=0))
-    assert statistics(torch.zeros(4, 8, 8, 3, dtype=torch.uint8)) == ((0, 0, 0), (0.001, 0.001, 0.001))
+    assert channel_statistics(torch.zeros(4, 8, 8, 3, dtype=torch.uint8)) == ((0, 0, 0), (0.001, 0.001, 0.001))
 
 
 def test_the_average_is_the_result(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:

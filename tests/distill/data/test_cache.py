@@ -16,16 +16,19 @@ from distill.data.config import DataConfig
 from distill.data.decode import chunk_of
 from distill.data.stream import Streamed
 from distill.errors import DistillError
+from distill.runtime import memory
+from distill.runtime.context import RunContext
 from manifests import open_patchset
 from manifests.errors import PatchSetError
 from manifests.format.digest import pixel_digest, pixel_root
+from tests.helpers.running import log_lines
 
 CPU = torch.device("cpu")
 
 
 def load(shards: Path, **values: object) -> tuple[torch.Tensor, list[str]]:
-    said: list[str] = []
-    with open_source(open_patchset(shards), DataConfig.model_validate(values), 0, CPU, said.append) as source:
+    config = DataConfig.model_validate(values)
+    with log_lines() as said, open_source(open_patchset(shards), config, 0, RunContext(device=CPU)) as source:
         assert isinstance(source, Resident)
         return source.samples, said
 
@@ -105,7 +108,7 @@ def test_no_room_on_the_disk(patchset_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_does_not_fit_anywhere_is_streamed(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "MARGIN", 1 << 62)
-    with open_source(open_patchset(patchset_path), DataConfig(), 0, CPU, print) as source:
+    with open_source(open_patchset(patchset_path), DataConfig(), 0, RunContext(device=CPU)) as source:
         assert isinstance(source, Streamed)
 
 
@@ -116,12 +119,12 @@ def test_a_window_has_room(patchset_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(cache, "free_memory", lambda free=free: free)
         config = DataConfig(cache="none", window=1)
         if message is None:
-            with open_source(open_patchset(patchset_path), config, 0, CPU, print) as source:
+            with open_source(open_patchset(patchset_path), config, 0, RunContext(device=CPU)) as source:
                 assert isinstance(source, Streamed)
         else:
             with (
                 pytest.raises(DistillError, match=message),
-                open_source(open_patchset(patchset_path), config, 0, CPU, print),
+                open_source(open_patchset(patchset_path), config, 0, RunContext(device=CPU)),
             ):
                 pass
 
@@ -171,9 +174,9 @@ def test_the_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/sys/fs/cgroup/memory.max": "3000\n", "/sys/fs/cgroup/memory.current": "1000\n"}
     original = Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda self: files.get(str(self)) or original(self))
-    assert cache.free_memory() == 2000
+    assert memory.free_memory() == 2000
     files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert cache.free_memory() > 2000
+    assert memory.free_memory() > 2000
 
 
 def test_a_folder_of_ones_own(patchset_path: Path, tmp_path: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from distill.models import build_model
 from distill.weights.files import load_weights, save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import MEAN, STD, png, write_tar
+from tests.helpers.running import log_lines
 
 
 def folders(root: Path, *names: str) -> LabelledImages:
@@ -26,8 +27,8 @@ def folders(root: Path, *names: str) -> LabelledImages:
 
 def matched(data: LabelledImages, num_classes: int, *names: str) -> tuple[dict[int, int], list[str]]:
     """The class of each brightness, and what was said."""
-    said: list[str] = []
-    found = match_classes(data, num_classes, names, Path("data"), said.append)
+    with log_lines() as said:
+        found = match_classes(data, num_classes, names, Path("data"))
     values = (found.images[:, 0, 0, 0] // 10).tolist()
     return dict(zip(values, found.labels.tolist(), strict=True)), said
 
@@ -115,7 +116,7 @@ def test_names_that_a_weight_file_keeps(
     names: tuple[str, ...], num_classes: int, expected: tuple[str, ...], tmp_path: Path
 ) -> None:
     data = folders(tmp_path, *names)
-    assert complete_names(match_classes(data, num_classes, (), tmp_path, lambda line: None)) == expected
+    assert complete_names(match_classes(data, num_classes, (), tmp_path)) == expected
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 
 from distill.data.classes import match_classes
 from distill.data.labelled import load_labelled
-from distill.errors import DistillError, ignore
+from distill.errors import DistillError
 from tests.distill.conftest import png, write_tar
 
 Labelled = tuple[np.ndarray, np.ndarray]
@@ -197,9 +197,9 @@ def test_labels_must_be_the_teachers_classes(images: Labelled, tmp_path: Path) -
         np.hstack([images[1][:, None].astype(np.uint8), planes(images[0])]).tobytes()
     )
     data = load_labelled(tmp_path, None)
-    match_classes(data, 4, (), tmp_path, ignore)
+    match_classes(data, 4, (), tmp_path)
     with pytest.raises(DistillError, match="labels run from 0 to 3, expected 0 to 2"):
-        match_classes(data, 3, (), tmp_path, ignore)
+        match_classes(data, 3, (), tmp_path)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])

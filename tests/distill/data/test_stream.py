@@ -21,6 +21,7 @@ from distill.data.cache import open_source
 from distill.data.config import DataConfig
 from distill.data.stream import Streamed
 from distill.errors import DistillError
+from distill.runtime.context import RunContext
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
@@ -32,14 +33,14 @@ CPU = torch.device("cpu")
 @contextmanager
 def stream(shards: Path, workers: int = 2, **values: Any) -> Iterator[Streamed]:
     config = DataConfig.model_validate({"cache": "none", "batch_size": 30, "workers": workers} | values)
-    with open_source(open_patchset(shards), config, 3, CPU, lambda line: None) as source:
+    with open_source(open_patchset(shards), config, 3, RunContext(device=CPU)) as source:
         assert isinstance(source, Streamed)
         yield source
 
 
 @pytest.fixture
 def pixels(patchset_path: Path) -> torch.Tensor:
-    with open_source(open_patchset(patchset_path), DataConfig(workers=0), 0, CPU, lambda line: None) as source:
+    with open_source(open_patchset(patchset_path), DataConfig(workers=0), 0, RunContext(device=CPU)) as source:
         assert isinstance(source, Resident)
         return source.samples
 
@@ -97,7 +98,7 @@ def test_a_killed_process_ends_the_run_before_the_window_that_is_ready(patchset_
 
 
 def test_a_process_that_is_stuck(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers_module, "PATIENCE_SECONDS", 0.4)
+    monkeypatch.setattr(workers_module, "SILENCE_SECONDS", 0.4)
     with pytest.raises(DistillError, match="sent nothing for"), stream(patchset_path, window=1) as source:
         source.images(0)
         for process in (stuck := processes(source)):
@@ -132,7 +133,7 @@ def test_decoding_takes_nothing_of_shared_memory(
     monkeypatch.setattr(torch.UntypedStorage, "_new_using_fd_cpu", refuse)
     monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)
     config = DataConfig(cache=cache, cache_dir=tmp_path / "new", batch_size=30)
-    with open_source(open_patchset(patchset_path), config, 3, CPU, lambda line: None) as source:
+    with open_source(open_patchset(patchset_path), config, 3, RunContext(device=CPU)) as source:
         assert torch.equal(source.images(2), pixels[source.order.batch(2)])
 
 
@@ -141,9 +142,10 @@ import sys, torch
 import distill.data.workers as workers_module
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
+from distill.runtime.context import RunContext
 from manifests import open_patchset
 config = DataConfig(cache="none", batch_size=100)
-with open_source(open_patchset(sys.argv[1]), config, 3, torch.device("cpu"), print) as source:
+with open_source(open_patchset(sys.argv[1]), config, 3, RunContext(device=torch.device("cpu"))) as source:
     source.images(0)
     print("reading", flush=True)
     while len(sys.argv) > 2:

@@ -32,7 +32,7 @@ class Channels(nn.Module):
 
 def images(network: nn.Module, seed: int = 0, steps: int = 40) -> Tensor:
     return excite(
-        *(network, torch.arange(3), 16, MEAN, STD), steps=steps, seed=seed, update=lambda done, note="": None
+        *(network, torch.arange(3), 16, (MEAN, STD)), steps=steps, seed=seed, update=lambda done, note="": None
     )
 
 

@@ -8,16 +8,17 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.models import build_model
-from distill.runtime.compile import LONG_RUN, Engine
+from distill.runtime.compile import LONG_RUN, Accelerator
+from distill.runtime.context import RunContext
 from distill.weights.files import state_digest
 
 CPU = torch.device("cpu")
 X = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
 
 
-def engine(said: list[str] | None = None, **values: object) -> Engine:
-    known = {"device": CPU, "precision": "fp32", "compile": "off", "steps": 10}
-    return Engine(**known | values, say=[].append if said is None else said.append)
+def accelerator(device: torch.device = CPU, **values: object) -> Accelerator:
+    known = {"precision": "fp32", "compile": "off", "steps": 10}
+    return Accelerator(context=RunContext(device=device), **known | values)
 
 
 def trained(arch: str) -> nn.Module:
@@ -36,8 +37,8 @@ def test_a_folded_network_has_the_same_logits(arch: str) -> None:
     before = state_digest(model)
     with torch.no_grad():
         expected = model(X)
-        mine = engine().frozen(model, X)(X)
-        half = engine(precision="bf16").frozen(model, X)(X)
+        mine = accelerator().frozen(model, X)(X)
+        half = accelerator(precision="bf16").frozen(model, X)(X)
     assert mine.dtype == torch.float32 and half.dtype == torch.bfloat16
     scale = float(expected.std())
     assert float((mine - expected).abs().max()) < 1e-4 * scale
@@ -46,7 +47,7 @@ def test_a_folded_network_has_the_same_logits(arch: str) -> None:
 
 
 def test_folding_leaves_fewer_layers_and_a_change_is_noticed() -> None:
-    frozen = engine().frozen(trained("resnet8"), X)
+    frozen = accelerator().frozen(trained("resnet8"), X)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.folded.modules())
     frozen.require_unchanged()
     frozen(X)
@@ -68,16 +69,16 @@ class Branching(nn.Module):
         return out if out.sum() > 0 else -out
 
 
-def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
-    said: list[str] = []
+def test_a_network_that_cannot_be_traced_is_used_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     model = Branching().eval()
-    frozen = engine(said).frozen(model, X)
-    assert torch.equal(frozen(X), model(X)) and "not folded" in said[0] and len(said[0].splitlines()) == 1
+    frozen = accelerator().frozen(model, X)
+    assert torch.equal(frozen(X), model(X)) and "not folded" in caplog.messages[0] and "\n" not in caplog.messages[0]
 
 
-def test_compiled_networks_have_the_same_logits() -> None:
-    said: list[str] = []
-    on = engine(said, compile="on")
+def test_compiled_networks_have_the_same_logits(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "distill")
+    on = accelerator(compile="on")
     model = trained("resnet8")
     with torch.no_grad():
         assert torch.allclose(on.frozen(model, X)(X), model(X), atol=1e-4)
@@ -93,13 +94,13 @@ def test_compiled_networks_have_the_same_logits() -> None:
     second.sum().backward()
     for mine, theirs in zip(student.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-3)
-    assert said == [] and forward is not student
+    assert caplog.messages == [] and forward is not student
 
 
 def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, options: calls.append(options) or model)
-    on = engine(device=torch.device("cuda"), compile="auto")
+    on = accelerator(device=torch.device("cuda"), compile="auto")
     on.student(trained("resnet8"), X)
     buffer = torch.zeros(8, 10)  # as a graph gives the same memory each time
     frozen = dataclasses.replace(on.frozen(trained("resnet8"), X), network=lambda x: buffer.add_(1))
@@ -108,30 +109,35 @@ def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: py
     assert first.unique().tolist() == [1.0] and second.unique().tolist() == [2.0]
 
 
-def test_what_cannot_be_compiled_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_compiled_runs_uncompiled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(model: nn.Module, options: object) -> nn.Module:
         def call(x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no working C++ compiler\nand a long story")
 
         return call
 
-    said: list[str] = []
+    caplog.set_level("INFO", "distill")
     monkeypatch.setattr(torch, "compile", broken)
-    on = engine(said, compile="on")
+    on = accelerator(compile="on")
     model = trained("resnet8")
     student = build_model("resnet8", 10)
     assert on.student(student, X) is student
     with torch.no_grad():
         assert torch.allclose(on.frozen(model, X)(X), model(X), atol=1e-4)
-    assert [line.split(":")[0] for line in said] == ["the student is not compiled", "the teacher is not compiled"]
-    assert all("no working C++ compiler" in line and "\n" not in line for line in said)
+    assert [line.split(":")[0] for line in caplog.messages] == [
+        "the student is not compiled",
+        "the teacher is not compiled",
+    ]
+    assert all("no working C++ compiler" in line and "\n" not in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize(("steps", "compiled"), [(LONG_RUN - 1, False), (LONG_RUN, True)])
 def test_auto_compiles_where_it_pays(monkeypatch: pytest.MonkeyPatch, steps: int, compiled: bool) -> None:
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, options: calls.append(options) or model)
-    auto = engine(compile="auto", steps=steps)
+    auto = accelerator(compile="auto", steps=steps)
     auto.frozen(trained("resnet8"), X)
     auto.student(build_model("resnet8", 10), X)
     assert calls == ([{"freezing": True}, {}] if compiled else [])

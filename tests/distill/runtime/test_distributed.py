@@ -24,23 +24,24 @@ from distill.data.config import DataConfig
 from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import Streamed
 from distill.errors import DistillError
-from distill.runtime.ddp import synchronise
+from distill.runtime.context import RunContext
+from distill.runtime.ddp import synchronize
 from distill.runtime.device import pick_device
 from distill.runtime.distributed import Ranks
-from distill.targets.targets import Labels
+from distill.targets.targets import LabelTargets
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
 
 CPU = torch.device("cpu")
 WORLD = 3
-RANKS = [Ranks(rank=rank, world=WORLD, local=rank, here=WORLD) for rank in range(WORLD)]
+RANKS = [Ranks(rank=rank, world_size=WORLD, local_rank=rank, local_world_size=WORLD) for rank in range(WORLD)]
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 9), st.data())
 def test_rows_are_shared_out_and_are_the_same_in_reverse(world: int, data: st.DataObject) -> None:
     batch = data.draw(st.integers(2 * world, 200))
-    masks = torch.stack([Ranks(rank=rank, world=world).mask(batch) for rank in range(world)])
+    masks = torch.stack([Ranks(rank=rank, world_size=world).row_mask(batch) for rank in range(world)])
     assert torch.equal(masks.sum(dim=0), torch.ones(batch, dtype=torch.int64))
     assert torch.equal(masks, masks.flip(1))
     counts = masks.sum(dim=1)
@@ -48,14 +49,14 @@ def test_rows_are_shared_out_and_are_the_same_in_reverse(world: int, data: st.Da
 
 
 def test_a_batch_too_small_for_its_ranks_is_refused() -> None:
-    Ranks(world=4).require_rows(8)
+    Ranks(world_size=4).require_rows(8)
     with pytest.raises(DistillError, match=r"data\.batch_size 7: too small for 4 ranks, expected at least 8"):
-        Ranks(world=4).require_rows(7)
+        Ranks(world_size=4).require_rows(7)
 
 
 def test_the_mean_over_ranks_is_that_over_the_batch() -> None:
     losses = torch.rand(13, dtype=torch.float64)
-    parts = [ranks.weigh(ranks.part(losses).mean(), 13) for ranks in RANKS]
+    parts = [ranks.scale_loss(ranks.take_rows(losses).mean(), 13) for ranks in RANKS]
     assert torch.isclose(sum(parts) / WORLD, losses.mean())
 
 
@@ -74,10 +75,12 @@ def test_each_rank_has_its_rows_of_the_batch_and_its_labels(augment: AugmentConf
     samples = torch.randint(0, 256, (40, 32, 32, 3), dtype=torch.uint8)
     labels = torch.arange(40) % 4
 
-    def view(ranks: Ranks) -> tuple[View, Labels]:
+    def view(ranks: Ranks) -> tuple[View, LabelTargets]:
         order = Order(40, batch, 0)
-        source = Resident(samples=samples, order=order, device=CPU, ranks=ranks)
-        targets = Labels(labels=labels, order=order, num_classes=4, smoothing=0.1, ranks=ranks)
+        source = Resident(samples=samples, order=order, context=RunContext(device=CPU, ranks=ranks))
+        targets = LabelTargets(
+            labels=labels, order=order, num_classes=4, smoothing=0.1, context=RunContext(device=CPU, ranks=ranks)
+        )
         return View(source=source, augment=augment, seed=1, period=99), targets
 
     whole, all_labels = view(Ranks())
@@ -86,9 +89,9 @@ def test_each_rank_has_its_rows_of_the_batch_and_its_labels(augment: AugmentConf
         for ranks in RANKS:
             mine, targets = view(ranks)
             got = mine.batch(step)
-            assert torch.equal(got.images, ranks.part(expected.images))
+            assert torch.equal(got.images, ranks.take_rows(expected.images))
             assert len(got.images) == mine.rows == len(mine.example())
-            wanted = ranks.part(all_labels(expected, torch.empty(0)))
+            wanted = ranks.take_rows(all_labels(expected, torch.empty(0)))
             assert torch.equal(targets(got, torch.empty(0)), wanted)
 
 
@@ -101,7 +104,7 @@ def test_a_streamed_rank_decodes_only_its_rows(patchset_path: Path, monkeypatch:
         return original(sample, *options)
 
     patchset = open_patchset(patchset_path)
-    with open_source(patchset, DataConfig(workers=0), 3, CPU, lambda line: None) as source:
+    with open_source(patchset, DataConfig(workers=0), 3, RunContext(device=CPU)) as source:
         assert isinstance(source, Resident)
         pixels = source.samples
     monkeypatch.setattr(distill.data.decode, "decode_sample", decode)
@@ -109,9 +112,9 @@ def test_a_streamed_rank_decodes_only_its_rows(patchset_path: Path, monkeypatch:
     for ranks in RANKS:
         decoded.clear()
         wanted = [int(order.wanted((epoch, window), ranks).sum()) for epoch in range(4) for window in range(2)]
-        with contextlib.closing(Streamed(patchset, order, 0, CPU, ranks)) as source:
+        with contextlib.closing(Streamed(patchset, order, 0, RunContext(device=CPU, ranks=ranks))) as source:
             for step in range(31):  # two epochs
-                assert torch.equal(source.images(step), pixels[ranks.part(order.batch(step))])
+                assert torch.equal(source.images(step), pixels[ranks.take_rows(order.batch(step))])
         assert 100 < sum(wanted[:4]) < 170 and len(decoded) <= sum(wanted)
 
 
@@ -149,24 +152,24 @@ def test_synced_batch_norm_is_batch_norm_of_the_whole_batch(
     copies = [nn.Sequential(nn.BatchNorm2d(5, **options)).double() for _ in RANKS]
     for copy in copies:
         copy.load_state_dict(whole.state_dict())
-        synchronise(copy)
+        synchronize(copy)
         assert copy.state_dict().keys() == whole.state_dict().keys()
     for _ in range(2):
         x = (3 + 2 * torch.randn(13, 5, 4, 4, dtype=torch.float64)).requires_grad_()
         gradient = torch.randn(13, 5, 4, 4, dtype=torch.float64)
-        parts = [ranks.part(x.detach()).requires_grad_() for ranks in RANKS]
+        parts = [ranks.take_rows(x.detach()).requires_grad_() for ranks in RANKS]
         y = whole(x)
         y.backward(gradient)
         got: dict[int, torch.Tensor] = {}
 
         def work(rank: int, parts: Any = parts, gradient: Any = gradient, got: Any = got) -> None:
             got[rank] = copies[rank](parts[rank])
-            got[rank].backward(RANKS[rank].part(gradient))
+            got[rank].backward(RANKS[rank].take_rows(gradient))
 
         together.run(*(lambda rank=rank: work(rank) for rank in range(WORLD)))
         for rank, ranks in enumerate(RANKS):
-            torch.testing.assert_close(got[rank], ranks.part(y))
-            torch.testing.assert_close(parts[rank].grad, ranks.part(x.grad))
+            torch.testing.assert_close(got[rank], ranks.take_rows(y))
+            torch.testing.assert_close(parts[rank].grad, ranks.take_rows(x.grad))
     for expected, *summed in zip(whole.parameters(), *(copy.parameters() for copy in copies), strict=True):
         torch.testing.assert_close(sum(value.grad for value in summed), expected.grad)
     for copy in copies:
@@ -175,7 +178,7 @@ def test_synced_batch_norm_is_batch_norm_of_the_whole_batch(
 
 
 def test_each_rank_has_a_gpu_of_its_own() -> None:
-    ranks = Ranks(rank=1, world=2, local=1, here=2)
+    ranks = Ranks(rank=1, world_size=2, local_rank=1, local_world_size=2)
     assert pick_device("cpu", ranks) == CPU
     with pytest.raises(DistillError, match="--device cuda:0: is one GPU for 2 ranks"):
         pick_device("cuda:0", ranks)
@@ -196,11 +199,11 @@ def test_other_commands_are_refused(
     as_rank("0")
     assert_one_line(run_distill("configs"), "configs: is the work of one process; start it without torchrun")
     as_rank("2")
-    assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "is no place among ranks")
+    assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "a rank is not below its world size")
     monkeypatch.setenv("MASTER_ADDR", "nowhere.invalid")
     as_rank("0")
     train = ("train", "--shards", "x", "--config", "resnet20", "--teacher", "y", "--out", "z")
-    assert_one_line(run_distill(*train), "MASTER_ADDR 'nowhere.invalid': no such machine is known here")
+    assert_one_line(run_distill(*train), "MASTER_ADDR 'nowhere.invalid': this host name does not resolve")
     as_rank("first")
     assert_one_line(run_distill("configs"), "RANK is 'first' in the environment, expected a number")
 
@@ -220,7 +223,7 @@ def test_a_rank_speaks_only_when_it_alone_fails(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_nccl_without_shared_memory_is_not_taken_for_a_lost_rank(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = {"rank": rank, "world": 2, "local": rank, "here": 2}
+    here = {"rank": rank, "world_size": 2, "local_rank": rank, "local_world_size": 2}
     monkeypatch.setattr(distill.runtime.distributed, "launched", lambda: here)
     monkeypatch.setattr(distill.runtime.distributed, "_connect", lambda ranks: None)
     said = (

@@ -10,6 +10,7 @@ import torch
 from distill.runtime import threads
 from tests.conftest import Program
 from tests.distill.conftest import Stopping
+from tests.helpers.running import log_lines
 
 
 @pytest.fixture(autouse=True)
@@ -36,17 +37,18 @@ def test_busy_cores_are_counted(shares: list[float], expected: int, monkeypatch:
 @pytest.mark.parametrize(("busy", "expected"), [(0, 2), (1, 1), (2, 1)])
 def test_threads_are_those_that_others_leave(busy: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "busy_cores", lambda: busy)
-    said: list[str] = []
-    threads.settle_threads(None, said.append)
+    with log_lines() as lines:
+        threads.choose_threads(None)
     assert torch.get_num_threads() == expected
-    assert len(said) == (expected < 2) and all("OMP_NUM_THREADS=2 keeps 2" in line for line in said)
+    assert len(lines) == (expected < 2) and all("OMP_NUM_THREADS=2 keeps 2" in line for line in lines)
 
 
 def test_the_users_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "busy_cores", lambda: 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    threads.settle_threads(None, pytest.fail)
-    assert torch.get_num_threads() == 2
+    with log_lines() as lines:
+        threads.choose_threads(None)
+    assert torch.get_num_threads() == 2 and lines == []
 
 
 def test_a_run_goes_on_with_the_threads_it_began_with(

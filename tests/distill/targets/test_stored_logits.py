@@ -13,8 +13,8 @@ import torch
 import distill.commands.make_logits
 from distill.data.batches import Batch
 from distill.targets.stored_logits import steps_per_file
-from distill.targets.targets import LiveTeacher
-from distill.training.trainer import Loop
+from distill.targets.targets import TeacherTargets
+from distill.training.trainer import Trainer
 from tests.conftest import Program, assert_one_line
 from tests.helpers.running import rows, weights
 
@@ -56,8 +56,8 @@ def test_training_from_them_is_training_with_the_teacher(
     result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", stored)
     assert result.status == 0 and "not evaluated" in result.out
     assert run_distill("train", *base, *sets, "--teacher", teacher_path, "--out", live).status == 0
-    original = LiveTeacher.__call__
-    monkeypatch.setattr(LiveTeacher, "__call__", lambda self, batch, x: original(self, batch, x).half())
+    original = TeacherTargets.compute
+    monkeypatch.setattr(TeacherTargets, "compute", lambda self, batch, x: original(self, batch, x).half())
     assert run_distill("train", *base, *sets, "--teacher", teacher_path, "--out", rounded).status == 0
     assert (stored / "student.safetensors").read_bytes() == (rounded / "student.safetensors").read_bytes()
 
@@ -205,16 +205,16 @@ def test_damage(
 def test_logits_that_change_spoil_the_run(
     run_distill: Program, base: list[Any], labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Loop.train_step
+    original = Trainer.train_step
 
-    def change(self: Loop, step: int) -> torch.Tensor:
+    def change(self: Trainer, step: int) -> torch.Tensor:
         if step == 5:
             with (labels / "logits-000000.npy").open("r+b") as file:
                 file.seek(-2, os.SEEK_END)
                 file.write(b"ab")
         return original(self, step)
 
-    monkeypatch.setattr(Loop, "train_step", change)
+    monkeypatch.setattr(Trainer, "train_step", change)
     result = run_distill("train", *base, "--teacher-logits", labels, "--out", tmp_path / "run")
     assert_one_line(result, "logits-000000.npy: sha256 is")
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -283,15 +283,15 @@ def test_labelling_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(distill.commands.make_logits, "steps_per_file", lambda batch_size, num_classes: 5)
-    original, calls = LiveTeacher.__call__, []
+    original, calls = TeacherTargets.compute, []
 
-    def stop_at_7(self: LiveTeacher, batch: Batch, x: torch.Tensor) -> torch.Tensor:
+    def stop_at_7(self: TeacherTargets, batch: Batch, x: torch.Tensor) -> torch.Tensor:
         calls.append(batch.step)
         if batch.step == 7 and len(calls) == 8:
             raise OSError(28, os.strerror(28))
         return original(self, batch, x)
 
-    monkeypatch.setattr(LiveTeacher, "__call__", stop_at_7)
+    monkeypatch.setattr(TeacherTargets, "compute", stop_at_7)
     out = tmp_path / "cut"
     command = ["make-logits", *base, "--teacher", teacher_path, "--out", out]
     assert_one_line(run_distill(*command), "no space left", "run it again")

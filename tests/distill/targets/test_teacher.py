@@ -10,7 +10,7 @@ import torch
 from distill.config.schema import NetworkConfig
 from distill.errors import DistillError
 from distill.models import build_model
-from distill.targets.teacher import TeacherConfig, load_teacher, normalisation
+from distill.targets.teacher import TeacherConfig, load_teacher, normalization
 from distill.weights.files import load_weights, save_weights, state_digest
 from distill.weights.load import count_classes
 from tests.conftest import Program, assert_one_line
@@ -120,11 +120,11 @@ def test_bfloat16_weights_load_and_have_a_digest(tmp_path: Path) -> None:
         ("std", (float("inf"), 1, 1)),
     ],
 )
-def test_normalisation_must_make_sense(teacher_path: Path, tmp_path: Path, name: str, value: tuple) -> None:
+def test_normalization_must_make_sense(teacher_path: Path, tmp_path: Path, name: str, value: tuple) -> None:
     torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
     values = {"mean": MEAN, "std": STD} | {name: value}
     with pytest.raises(DistillError, match=f"--{name} is "):
-        normalisation(load_weights(tmp_path / "t.pt"), values["mean"], values["std"], prefix="--")
+        normalization(load_weights(tmp_path / "t.pt"), values["mean"], values["std"], prefix="--")
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_normalisation_must_make_sense(teacher_path: Path, tmp_path: Path, name:
         ((0.485, 0.456, 0.406), (1 / 255, 1 / 255, 1 / 255)),  # Caffe's: the mean subtracted from 0 to 255
     ],
 )
-def test_normalisations_that_people_use(teacher_path: Path, tmp_path: Path, mean: Any, std: Any) -> None:
+def test_normalizations_that_people_use(teacher_path: Path, tmp_path: Path, mean: Any, std: Any) -> None:
     torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
-    assert normalisation(load_weights(tmp_path / "t.pt"), mean, std, prefix="--") == (mean, std)
+    assert normalization(load_weights(tmp_path / "t.pt"), mean, std, prefix="--") == (mean, std)
     assert NetworkConfig(arch="resnet8", num_classes=4, mean=mean, std=std).mean == mean
 
 

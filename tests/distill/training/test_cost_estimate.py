@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-import distill.commands.train
-from distill.commands.train import estimate_run
-from distill.commands.train_teacher import estimate_teaching
+import distill.training.run
 from distill.config.schema import Config, SupervisedConfig
-from distill.training.cost_estimate import format_bytes, format_duration
+from distill.training.cost_estimate import estimate_cost, format_bytes, format_duration
 from tests.conftest import Program
 from tests.distill.conftest import CONFIG, TEACHER
 from tests.helpers.running import same
@@ -25,13 +23,13 @@ def config(**train: Any) -> Config:
 
 def test_what_a_run_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distill.training.cost_estimate._step_seconds", lambda loop: [loop.train_step(0), 0.5][1])
-    cost = estimate_run(config(epochs=10), 1000, 32, CPU)
+    cost = estimate_cost(config(epochs=10), n=1000, size=32, device=CPU)
     assert cost.seconds == 625 * 0.5 and cost.images_per_second == 32
     assert cost.decoded == 1000 * 32 * 32 * 3 and cost.memory > cost.decoded
     numbers = 78_042 + 5 * 2 * 16  # about a ResNet-8; Adam has two more of each parameter
     assert 7 * 3.5 * numbers < cost.disk < 7 * 4.5 * numbers
     assert str(cost).startswith("about 5 min, ")
-    labelled = estimate_teaching(SupervisedConfig.model_validate(TEACHER), 60, 32, CPU)
+    labelled = estimate_cost(SupervisedConfig.model_validate(TEACHER), n=60, size=32, device=CPU)
     assert labelled.seconds == 6 * 0.5 and labelled.decoded == 0 and labelled.disk < cost.disk
 
 
@@ -39,7 +37,7 @@ def test_an_estimate_changes_no_run(
     arguments: list[Any], run_distill: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "estimated" not in run_distill(*arguments, tmp_path / "without").out
-    monkeypatch.setattr(distill.commands.train, "WORTH_STEPS", 1)
+    monkeypatch.setattr(distill.training.run, "MIN_ESTIMATED_STEPS", 1)
     result = run_distill(*arguments, tmp_path / "with")
     assert re.search(r"^estimated: about \d+ s, .* of memory, \d+ MB of disk$", result.out, re.MULTILINE)
     assert same(tmp_path / "with", tmp_path / "without")

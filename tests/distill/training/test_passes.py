@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-import distill.targets.lesson
+import distill.targets.targets
 from distill.data.batches import Batch
-from distill.targets.targets import LiveTeacher
-from distill.training.trainer import Loop
+from distill.targets.targets import TeacherTargets
+from distill.training.trainer import Trainer
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
 from tests.helpers.running import same
@@ -23,13 +23,13 @@ PASSES = ["--set", "data.passes=3", "--set", "train.samples=320"]
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps whose views a live teacher was asked about."""
     steps: list[int] = []
-    original = LiveTeacher.__call__
+    original = TeacherTargets.compute
 
-    def call(self: LiveTeacher, batch: Batch, x: torch.Tensor) -> torch.Tensor:
+    def call(self: TeacherTargets, batch: Batch, x: torch.Tensor) -> torch.Tensor:
         steps.append(batch.step)
         return original(self, batch, x)
 
-    monkeypatch.setattr(LiveTeacher, "__call__", call)
+    monkeypatch.setattr(TeacherTargets, "compute", call)
     return steps
 
 
@@ -37,14 +37,14 @@ def test_the_teacher_is_asked_once_about_each_view(
     run_distill: Program, arguments: list[Any], tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images: list[torch.Tensor] = []
-    original = Loop.train_step
+    original = Trainer.train_step
 
-    def train_step(self: Loop, step: int) -> torch.Tensor:
+    def train_step(self: Trainer, step: int) -> torch.Tensor:
         images.append(self.view.batch(step).images.clone())
         return original(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "train_step", train_step)
+        patch.setattr(Trainer, "train_step", train_step)
         assert run_distill(*arguments, tmp_path / "run", *PASSES).status == 0
     assert asked == list(range(7))
     assert all(torch.equal(image, images[step % 7]) for step, image in enumerate(images)) and len(images) == 20
@@ -56,7 +56,7 @@ def test_memory_is_no_part_of_the_result(
 ) -> None:
     assert run_distill(*arguments, tmp_path / "memory", *PASSES).status == 0
     asked.clear()
-    monkeypatch.setattr(distill.targets.lesson, "free_memory", lambda: 0)
+    monkeypatch.setattr(distill.targets.targets, "free_memory", lambda: 0)
     result = run_distill(*arguments, tmp_path / "none", *PASSES)
     assert result.status == 0 and "the teacher looks at every batch of every pass" in result.out
     assert asked == [step % 7 for step in range(20)]

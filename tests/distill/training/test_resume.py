@@ -17,7 +17,7 @@ import distill.training.resume
 import distill.training.run_dir
 import distill.training.trainer
 from distill.models import build_model
-from distill.runtime.compile import Engine
+from distill.runtime.compile import Accelerator
 from distill.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, read_checkpoint, save_checkpoint
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
@@ -226,12 +226,12 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
 def test_a_compiler_that_went_is_told(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def compiled(self: Engine, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
+    def compiled(self: Accelerator, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
         self.compiled.append("student")
         return model
 
     with monkeypatch.context() as patch, stopping(5):
-        patch.setattr(Engine, "student", compiled)
+        patch.setattr(Accelerator, "student", compiled)
         assert run_distill(*arguments, tmp_path / "run").status == 130
     resumed = run_distill(*arguments, tmp_path / "run", "--resume")
     assert resumed.status == 0 and "'compiled': ['student']}: weights will differ in rounding" in resumed.out

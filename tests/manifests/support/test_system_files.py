@@ -137,8 +137,8 @@ def test_a_store_takes_no_system_files_and_is_empty_with_them(
 
 def test_runs_labels_and_tables_begin_beside_system_files(tmp_path: Path) -> None:
     from distill.commands.make_logits import _require_free
+    from distill.training.run_dir import check_folder
     from distill.training.seeds import check_seeds_folder
-    from distill.training.session import check_folder
 
     litter(tmp_path / "new")
     check_folder(tmp_path / "new", resume=False)

@@ -1,0 +1,39 @@
+"""Log lines of ``distill``: on the console for the command line, or left out for a while."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from manifests.support.console import detail, note, say
+
+
+class _ConsoleHandler(logging.Handler):
+    """Print INFO lines unless the user gave ``--quiet``, and DEBUG lines with ``--verbose``."""
+
+    to_stderr = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write = detail if record.levelno < logging.INFO else note if self.to_stderr else say
+        write(record.getMessage())
+
+
+_HANDLER = _ConsoleHandler()
+
+
+def log_to_console(*, to_stderr: bool) -> None:
+    """Print the log lines of ``distill`` from now on: on stdout, or on stderr where stdout holds results only."""
+    _HANDLER.to_stderr = to_stderr
+    logger = logging.getLogger("distill")
+    logger.addHandler(_HANDLER)
+    logger.setLevel(logging.DEBUG)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Drop all INFO and DEBUG log lines in the block."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(previous)

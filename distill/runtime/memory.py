@@ -1,0 +1,44 @@
+"""How much memory is free, and how much this process used at most."""
+
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that this machine, or the container (cgroup v2) it runs in, can still give."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        return min(available, int(limit) - int(used))
+    except (OSError, ValueError):  # no cgroup, or one without a limit
+        return available
+
+
+def fits_gpu(num_bytes: int, device: torch.device) -> bool:
+    """Return whether ``device`` is a GPU and ``num_bytes`` fit into half of its free memory."""
+    return device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] // 2
+
+
+def reset_peak_memory(device: torch.device) -> int:
+    """Start a new measurement of ``peak_memory``; returns the bytes in use."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # systems other than Linux report the peak since the process started
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes used since ``reset_peak_memory``: of the GPU on a GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, ValueError, KeyError):
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
