@@ -9,8 +9,7 @@ from manifests.format import shard_table
 from manifests.patchset import PatchSet
 
 COLUMNS = ("source", "crop_x", "crop_y", "crop_width", "crop_height", "rotation", "shear", "hflip", "vflip")
-MAX_OVERSIZE = 4
-"""Largest ``geometry.oversize`` of a recipe of ``patchgen``."""
+MAX_OVERSIZE = 4  # largest ``geometry.oversize`` of a recipe of ``patchgen``
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,11 +24,7 @@ class Outline:
 
 
 def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] | None:
-    """Return the outlines of the patches ``indices``; None for a set whose tables lack the parameters.
-
-    Raises:
-        PatchSetError: an index outside the set, or a table that cannot be read.
-    """
+    """Return the outlines of the patches ``indices``; None for a set whose tables lack the parameters."""
     geometry = patchset.manifest.recipe.get("geometry")
     oversize = geometry.get("oversize") if isinstance(geometry, dict) else None
     if not isinstance(oversize, int | float) or not 1 <= oversize <= MAX_OVERSIZE:

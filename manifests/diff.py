@@ -14,8 +14,7 @@ from manifests.format.schema import Manifest
 from manifests.patchset import PatchSet
 from manifests.support.counts import counted
 
-MAX_LISTED = 20
-"""Indices of changed patches that a comparison lists."""
+MAX_LISTED = 20  # indices of changed patches that a comparison lists
 NOT_COMPARED = ("set_id", "environment", "shards", "pixel_root")
 
 Digests = npt.NDArray[np.void]
@@ -76,9 +75,6 @@ def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None
     """Compare two sets by their manifests and by the digests in their tables, which only ``verify`` checks.
 
     ``on_patches`` is called with the number of patches compared since its last call.
-
-    Raises:
-        PatchSetError: a table cannot be read.
     """
     compared = same_bytes = same_pixels = 0
     changed: list[int] = []

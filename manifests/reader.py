@@ -10,11 +10,7 @@ from manifests.patchset import PatchSet
 
 
 def read_patches(patchset: PatchSet, indices: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield RGB uint8 pixels (size, size, 3) of the patches ``indices``, in their order, without verifying shards.
-
-    Raises:
-        PatchSetError: an index outside the set, a table or shard that cannot be read, or a broken image.
-    """
+    """Yield RGB uint8 pixels (size, size, 3) of the patches ``indices``, in their order, without verifying shards."""
     for index in indices:
         try:
             yield patchset[index]

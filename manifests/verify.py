@@ -28,10 +28,8 @@ from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
-MAX_SHARD_FAULTS = 1000
-"""Faults kept of all shards together; the others are only counted."""
-SHARDS_AHEAD = 4
-"""Shards a process that may be verified before the report of the first is used."""
+MAX_SHARD_FAULTS = 1000  # faults kept of all shards together; the others are only counted
+SHARDS_AHEAD = 4  # shards a process that may be verified before the report of the first is used
 TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 600.0, 1e6
 """Longest time for one shard: a constant, and the time that its bytes take at this rate."""
 
@@ -69,9 +67,6 @@ def verify(
 
     Digests of pixels are computed for lossless formats; those of JPEG patches can only be checked by a rebuild.
     ``on_patches`` is called with the number of patches verified since its last call.
-
-    Raises:
-        PatchSetError: a worker process was killed, or did not answer in time.
     """
     try:
         manifest = open_folder(folder).manifest

@@ -20,11 +20,9 @@ from manifests.support.files import is_plain
 from manifests.untrusted.images import decode_patch
 
 LOSSLESS = frozenset({"png", "webp", "ppm"})
-MAX_FAULTS = 20
-"""Faults of one kind that are reported of one file."""
+MAX_FAULTS = 20  # faults of one kind that are reported of one file
 
-Faults = Iterable[tuple[str, str]]
-"""Pairs of a file name, and what was observed and expected."""
+Faults = Iterable[tuple[str, str]]  # pairs of a file name, and what was observed and expected
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,10 +34,6 @@ def write_bag(
 
     Every file is hashed in the bag, and must have the SHA-256 in ``expected``, if it is there. ``on_bytes`` is called
     with the number of bytes hashed. ``bagit.txt``, which makes the folder a bag, is written last.
-
-    Raises:
-        PatchSetError: ``bag`` exists and is not empty, a file has another digest, or it cannot be written. Nothing is
-            left in ``bag`` then.
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
         raise PatchSetError(f"{bag}: exists already, expected a new or empty folder; choose another --bagit")

@@ -16,12 +16,10 @@ from manifests.format.schema import MANIFEST_NAME, Manifest
 from manifests.support.files import is_plain, read_regular_file, write_atomically
 
 MAX_CARD_BYTES = 16 << 20
-BY_EXPORT = "'patchgen export' writes it again"
-"""How to repair a file that is derived from the manifest."""
+BY_EXPORT = "'patchgen export' writes it again"  # how to repair a file that is derived from the manifest
 _WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})
 """Keys of texts for people."""
-_WORDS_BYTES = 1 << 16
-"""Bytes that other wording may add to a file."""
+_WORDS_BYTES = 1 << 16  # bytes that other wording may add to a file
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

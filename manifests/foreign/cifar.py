@@ -12,8 +12,7 @@ from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 
 PIXELS = 3 * 32 * 32
-MAX_FILE_BYTES = 1 << 28
-"""The largest of the files, CIFAR-100's training images, has 154 MB."""
+MAX_FILE_BYTES = 1 << 28  # the largest of the files, CIFAR-100's training images, has 154 MB
 MAX_NAMES_BYTES = 1 << 20
 MAX_CLASSES, MAX_NAME_BYTES = 1000, 100
 
@@ -58,10 +57,6 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
 
     The folder may also be the parent of one of ``ROOTS``, as torchvision's ``root`` is.
     Return None if ``path`` holds no file of CIFAR's.
-
-    Raises:
-        PatchSetError: one of several files is missing, CIFAR-10 and CIFAR-100 are in one folder, or only the archive
-            is there.
     """
     if path.is_file():
         if path.name in ARCHIVES:
@@ -96,11 +91,7 @@ def _files_in(folder: Path, split: str) -> list[Path] | None:
 
 
 def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
-    """Return the images, uint8 (N, 32, 32, 3), and the labels, int64 (N,), of one file, whose name tells its form.
-
-    Raises:
-        PatchSetError: it is damaged, or is not named as one of CIFAR's.
-    """
+    """Return the images, uint8 (N, 32, 32, 3), and the labels, int64 (N,), of one file, whose name tells its form."""
     form = _form(file)
     if form is None:
         raise PatchSetError(f"{file}: is not named as a file of CIFAR-10 or CIFAR-100")
@@ -138,11 +129,7 @@ def _unpickled(data: bytes, key: bytes) -> tuple[Pixels, npt.NDArray[Any]]:
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """Return the class names in the files beside CIFAR's images; empty if there are none, or damaged ones.
-
-    Raises:
-        OSError: such a file cannot be read, or has more than 1 MiB.
-    """
+    """Return the class names in the files beside CIFAR's images; empty if there are none, or damaged ones."""
     folder = path if path.is_dir() else path.parent
     for name in ("batches.meta.txt", "fine_label_names.txt"):
         if (folder / name).is_file():

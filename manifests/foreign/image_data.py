@@ -40,12 +40,7 @@ class ImageData:
 
 
 def find_images(data: Path) -> ImageData:
-    """Find every image in ``data``, ordered by name; in data with splits, only the training images.
-
-    Raises:
-        PatchSetError: there is no image, or a file is damaged.
-        OSError: a file or folder cannot be read.
-    """
+    """Find every image in ``data``, ordered by name; in data with splits, only the training images."""
     left_out = LeftOut()
     if (files := cifar_files(data, "train")) is not None:
         return ImageData(images=tuple(cifar_images(files)), where=_common_path(files))
@@ -65,12 +60,7 @@ def find_images(data: Path) -> ImageData:
 
 
 def find_labelled(data: Path, split: Split) -> ImageData | None:
-    """Find the images of a split with their labels; return None if ``data`` has none of the known layouts.
-
-    Raises:
-        PatchSetError: the data has no such split, no classes, or a file is damaged.
-        OSError: a file or folder cannot be read.
-    """
+    """Find the images of a split with their labels; return None if ``data`` has none of the known layouts."""
     if (files := cifar_files(data, split)) is not None:
         return ImageData(
             images=tuple(cifar_images(files)),

@@ -55,12 +55,7 @@ def is_visible(name: str) -> bool:
 
 
 def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
-    """Find the folders or tars of ``split`` in a folder; a tar is a split by itself.
-
-    Raises:
-        PatchSetError: the folder has splits but not this one, or images and tars side by side.
-        OSError: it cannot be read.
-    """
+    """Find the folders or tars of ``split`` in a folder; a tar is a split by itself."""
     if not data.is_dir():
         return SplitFiles(tars=(data,))
     folders, tars = _entries(data)
@@ -137,10 +132,6 @@ def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
 
     Links to files are followed. Links to folders outside are followed only with ``follow``: a packed set is
     published, and must not contain what a link of somebody else points to.
-
-    Raises:
-        PatchSetError: a folder below has splits of its own, so that its images are not of one split.
-        OSError: a folder cannot be read.
     """
 
     def fail(error: OSError) -> None:

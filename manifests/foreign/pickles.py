@@ -12,18 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MAX_OPERATIONS = 1_000_000
-"""CIFAR-100's training images take 300,000, one for each label and file name."""
+MAX_OPERATIONS = 1_000_000  # CIFAR-100's training images take 300,000, one for each label and file name
 _MAX_SIDE = 1 << 31
 _ARRAY_NAMES = frozenset({"_reconstruct", "_frombuffer", "ndarray", "dtype"})
 
 
 def unpickle(data: bytes) -> Any:
-    """Return the value in a pickle: plain Python values, and arrays for ``to_array``.
-
-    Raises:
-        DECODE_ERRORS: it is damaged, asks for anything else, or for more work than CIFAR's files.
-    """
+    """Return the value in a pickle: plain Python values, and arrays for ``to_array``."""
     for count, (_, argument, _) in enumerate(pickletools.genops(data)):
         if count > MAX_OPERATIONS or (isinstance(argument, int) and abs(argument) >> 32):
             raise ValueError(f"more than {MAX_OPERATIONS} operations, or a number of more than 32 bits")
@@ -31,11 +26,7 @@ def unpickle(data: bytes) -> Any:
 
 
 def to_array(value: Any) -> npt.NDArray[Any]:
-    """Return an unpickled array, or a flat list of integers, as an array: uint8, or signed if an item has more bytes.
-
-    Raises:
-        ValueError, KeyError: it is neither, or the array's shape is not that of its bytes.
-    """
+    """Return an unpickled array or flat list of integers as an array: uint8, or signed if an item has more bytes."""
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
@@ -69,11 +60,7 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates as much memory as
         self._bytes_left = len(data)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what replaces a part of an array.
-
-        Raises:
-            UnpicklingError: the file asks for anything else.
-        """
+        """Return what replaces a part of an array."""
         if module.partition(".")[0] == "numpy" and name in _ARRAY_NAMES:
             return _Array
         if (module, name) == ("_codecs", "encode"):

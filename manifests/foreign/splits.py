@@ -30,8 +30,7 @@ _FILES = {
     kind: re.compile(rf"(?:^|[-_. ])(?:{words})(?:set)?(?:[-_. ]|\d|$)", re.IGNORECASE)
     for kind, words in _WORDS.items()
 }
-EVALUATION: tuple[Kind, ...] = ("test", "val")
-"""Evaluation splits; the first that exists is read."""
+EVALUATION: tuple[Kind, ...] = ("test", "val")  # evaluation splits; the first that exists is read
 
 
 def folder_kind(name: str) -> Kind | None:
@@ -56,9 +55,6 @@ def choose(
 
     Evaluation uses the test names, or else the validation names. If no name is of a split, all names are of every
     split. If there is no training name, names of no split are training names.
-
-    Raises:
-        PatchSetError: there are splits, but not this one; ``where`` names their folder.
     """
     ordered = sorted(names)
     kinds = {name: kind_of(name) for name in ordered}

@@ -16,23 +16,15 @@ from manifests.support.validation import describe
 
 FORMAT = "patchset/1"
 MANIFEST_NAME = "manifest.json"
-MAX_MANIFEST_BYTES = 48 << 20
-"""A manifest of ``MAX_SHARDS`` shards has about 31 MB."""
-MAX_SHARD = 10**6
-"""Patches in a shard, whose table is read whole."""
-MAX_SIZE = 4096
-"""Pixels of a side of a patch."""
+MAX_MANIFEST_BYTES = 48 << 20  # a manifest of ``MAX_SHARDS`` shards has about 31 MB
+MAX_SHARD = 10**6  # patches in a shard, whose table is read whole
+MAX_SIZE = 4096  # pixels of a side of a patch
 MAX_SOURCES = 10_000
-MAX_SHARDS = 90_000
-"""Validating a manifest of so many shards takes 500 MB of memory."""
-MAX_KEYS = 16
-"""Keys of an entry of sources or shards, known or unknown: pydantic keeps an error for each unknown one."""
-PACKED: Literal["packed"] = "packed"
-"""Recipe name of a set whose images were packed, not cut from a photo."""
-MAX_OWN_VALUES = 10_000
-"""Values outside sources and shards: recipe, encoding, environment."""
-MAX_LETTERS = 10_000_000
-"""Characters in all strings outside shards."""
+MAX_SHARDS = 90_000  # validating a manifest of so many shards takes 500 MB of memory
+MAX_KEYS = 16  # keys of an entry of sources or shards, known or unknown: pydantic keeps an error for each unknown one
+PACKED: Literal["packed"] = "packed"  # recipe name of a set whose images were packed, not cut from a photo
+MAX_OWN_VALUES = 10_000  # values outside sources and shards: recipe, encoding, environment
+MAX_LETTERS = 10_000_000  # characters in all strings outside shards
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
@@ -150,12 +142,7 @@ def make_manifest(**fields: Any) -> Manifest:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Parse the bytes of a ``manifest.json``; ``where`` names the file in errors.
-
-    Raises:
-        PatchSetError: not strict JSON, a key missing, unknown or of a wrong type (named by its path), shards that
-            are not contiguous, another format version, or a ``set_id`` that does not match the content.
-    """
+    """Parse the bytes of a ``manifest.json``; ``where`` names the file in errors."""
     value = parse_json(data, where)
     if not isinstance(value, dict):
         raise PatchSetError(f"{where}: holds a JSON {type(value).__name__}, expected an object")

@@ -45,12 +45,7 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
 
 
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
-    """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays.
-
-    Raises:
-        PatchSetError: the file is not Parquet, has another number of rows, or a column is missing, has a null or
-            another type. The other readers below raise it in the same cases.
-    """
+    """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays."""
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
         if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
@@ -85,11 +80,7 @@ def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 
 def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """Return the writer's numeric columns ``names`` of a table of ``n`` rows; None if one is missing or not numeric.
-
-    Raises:
-        PatchSetError: the file is not Parquet, or has another number of rows.
-    """
+    """Return the writer's columns ``names`` of a table of ``n`` rows; None if one is missing or not numeric."""
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
         if not set(names) <= footer.flat.keys():
@@ -114,11 +105,7 @@ def read_metadata(path: Path) -> bytes | None:
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of rows in the footer of a table.
-
-    Raises:
-        PatchSetError: the file is not Parquet.
-    """
+    """Return the number of rows in the footer of a table."""
     with _open_parquet(path) as file:
         return read_footer(file).rows
 
@@ -167,11 +154,7 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
 
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for PyArrow, which takes no name that is not UTF-8, and turn its many errors into one.
-
-    Raises:
-        PatchSetError: the path is no regular file, or the block raised an error of a damaged file.
-    """
+    """Open a file for PyArrow, which takes no name that is not UTF-8, and turn its many errors into one."""
     if os.path.lexists(path) and not is_plain(path):
         raise PatchSetError(f"{path}: expected a regular file, not a folder, link or device")
     try:

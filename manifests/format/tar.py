@@ -10,8 +10,7 @@ from pathlib import Path
 from manifests.errors import PatchSetError
 
 BLOCK = 512
-END = bytes(2 * BLOCK)
-"""End of archive: two zero blocks, without padding to a larger record."""
+END = bytes(2 * BLOCK)  # end of archive: two zero blocks, without padding to a larger record
 
 MAX_MEMBER_BYTES = 8**11 - 1
 MAX_NAME_BYTES = 100
@@ -25,11 +24,7 @@ _CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord
 
 
 def header(name: str, size: int) -> bytes:
-    """Return the 512-byte header of a regular file of ``size`` bytes: mode 0444, uid, gid and mtime 0, no owner.
-
-    Raises:
-        PatchSetError: the name is not 1 to 100 ASCII bytes, or the size exceeds 8 GiB.
-    """
+    """Return the 512-byte header of a regular file of ``size`` bytes: mode 0444, uid, gid and mtime 0, no owner."""
     if not name or not name.isascii() or len(name) > MAX_NAME_BYTES:
         raise PatchSetError(f"tar member {name!r}: expected a name of 1 to {MAX_NAME_BYTES} ASCII bytes")
     if not 0 <= size <= MAX_MEMBER_BYTES:
@@ -51,11 +46,6 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
 
     Headers are read, contents are not. A tar that passes holds no link, device, sparse file, extended header,
     directory or second archive.
-
-    Raises:
-        PatchSetError: a header is not the canonical one of the next name and a size of at most ``max_bytes``, a
-            member is not padded with zero bytes, or the tar does not end with two zero blocks.
-        OSError: it cannot be read.
     """
     with path.open("rb") as file:
         at = 0

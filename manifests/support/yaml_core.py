@@ -39,11 +39,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML text into dict, list, str, int, float, bool and None.
-
-    Raises:
-        ValueError: it is not YAML, too large, or a scalar does not match its tag; the message is one line.
-    """
+    """Parse a YAML text into dict, list, str, int, float, bool and None."""
     if len(text) > _MAX_TEXT or text.count("[") + text.count("{") > _MAX_NODES:
         raise ValueError(f"not YAML: more than {_MAX_TEXT} letters, or nested too deeply")
     try:

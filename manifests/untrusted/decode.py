@@ -63,10 +63,6 @@ def decode_image(data: bytes, where: str) -> Pixels:
     EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``; of 16-bit color
     Pillow keeps the high byte. Gray, palette and CMYK images are converted, alpha is dropped, and of several pictures
     the first is used.
-
-    Raises:
-        PatchSetError: the bytes are not a whole image, have more than ``MAX_PIXELS``, or not 8 or 16 bits a channel;
-            ``where`` names the image.
     """
     with open_image(data, where, image_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
@@ -99,11 +95,7 @@ def _rgb(image: Image.Image, image_format: str, where: str) -> Pixels:
 
 @contextlib.contextmanager
 def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Open an image in one of Pillow's ``formats``; its header is read now, its pixels when the block uses them.
-
-    Raises:
-        PatchSetError: the bytes are not such an image, or damaged, also if the block finds this.
-    """
+    """Open an image in one of Pillow's ``formats``; its header is read now, its pixels when the block uses them."""
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:

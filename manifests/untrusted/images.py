@@ -12,8 +12,7 @@ from manifests.untrusted.decode import image_formats, open_image, orientation
 from manifests.untrusted.image_headers import declared_size, png_chunks
 from manifests.untrusted.jpeg import variants
 
-_PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
-"""Pillow's names of the formats."""
+_PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}  # Pillow's names of the formats
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row of each pass of an interlaced PNG, and steps to the next (PNG specification, section 8.2)."""
 _PLAIN: dict[str, Callable[[bytes], bool]] = {
@@ -26,11 +25,7 @@ _PLAIN: dict[str, Callable[[bytes], bool]] = {
 
 
 def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
-    """Return the RGB uint8 pixels (size, size, 3) of a patch of a set.
-
-    Raises:
-        PatchSetError: not a whole image, another format or size, or not RGB; ``where`` names the image.
-    """
+    """Return the RGB uint8 pixels (size, size, 3) of a patch of a set."""
     # A decoder takes memory for what an image declares, so this is checked before.
     if len(data) > max_patch_bytes(size):
         raise PatchSetError(f"{where}: {len(data)} bytes, expected at most {max_patch_bytes(size)} for {size} px")
@@ -62,10 +57,6 @@ def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | N
 
     A set may hold one picture of any size: PNG or PPM in RGB of 8 bits, JPEG in RGB without an orientation to apply
     and without bytes after its end, or lossless WebP. Only headers are read.
-
-    Raises:
-        PatchSetError: the bytes are not an image that Pillow reads, or a PNG with a damaged chunk, which Pillow
-            accepts; ``where`` names the image.
     """
     with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _is_whole_png(data):

@@ -17,13 +17,11 @@ from manifests.untrusted.thrift import BINARY, I32, I64, CompactReader, Struct, 
 
 MAX_FOOTER_BYTES = 8 << 20
 MAX_FOOTER_VALUES = 400_000
-MAX_HEADER_BYTES = 64 << 10
-"""Bytes of one page's header."""
+MAX_HEADER_BYTES = 64 << 10  # bytes of one page's header
 MAX_COLUMN_BYTES, MAX_ROW_BYTES = 1 << 16, 64
 """Uncompressed bytes of a column's pages: a constant, and so many a row (a digest takes 32, a key 9)."""
 MAX_FIELDS = 1000
-MAX_PAGES = 1000
-"""Pages of a column, and one more for each hundred rows."""
+MAX_PAGES = 1000  # pages of a column, and one more for each hundred rows
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
 _REPEATED = 2
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
@@ -69,11 +67,7 @@ class Footer:
 
 
 def read_footer(file: BinaryIO) -> Footer:
-    """Return the footer of an open Parquet file.
-
-    Raises:
-        ValueError: there is none, it is encrypted, too large, or contradicts itself.
-    """
+    """Return the footer of an open Parquet file."""
     end = os.fstat(file.fileno()).st_size
     if end < 12:
         raise ValueError(f"{end} bytes are no Parquet file")
@@ -156,12 +150,7 @@ def _count(value: Any) -> int:
 
 
 def require_bounded_pages(file: BinaryIO, footer: Footer, names: Iterable[str]) -> None:
-    """Check by the headers of their pages that columns decode to about the size of so many numbers and digests.
-
-    Raises:
-        ValueError: pages hold more bytes or another number of values than expected, or are in an encoding that
-            hides how many bytes they decode to.
-    """
+    """Check by the headers of their pages that columns decode to about the size of so many numbers and digests."""
     for name in names:
         try:
             _require_bounded_column(file, footer.flat[name])
