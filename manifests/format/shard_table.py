@@ -20,20 +20,14 @@ from manifests.support.counts import counted
 from manifests.support.files import is_plain
 from manifests.untrusted.parquet_limits import Footer, read_footer, require_bounded_pages
 
-CONTRACT = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("sha256", pa.binary(DIGEST_BYTES), nullable=False),
-        pa.field("pixels", pa.binary(DIGEST_BYTES), nullable=False),
-    ]
-)
+_TYPES = {
+    **{"key": pa.string(), "index": pa.int64(), "offset": pa.int64(), "size": pa.int64()},
+    **{"sha256": pa.binary(DIGEST_BYTES), "pixels": pa.binary(DIGEST_BYTES)},
+}
+CONTRACT = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _TYPES.items()])
 MAX_KEY_LETTERS = 10
 _BATCH_ROWS = 4096
-METADATA_KEY = b"patchset"
-"""Key of the Parquet file metadata under which a writer keeps its own JSON record of the shard."""
+METADATA_KEY = b"patchset"  # of the file's metadata, under which a writer keeps its own JSON record of the shard
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
@@ -45,7 +39,10 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
 
 
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
-    """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays."""
+    """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays.
+
+    A table is refused if it has another number of rows, or if a column is missing, has a null or another type.
+    """
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
         if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
@@ -65,12 +62,6 @@ def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.name
 def read_pixel_digests(path: Path, n: int) -> bytes:
     """Return the raw pixel digests of the ``n`` patches of a shard, 32 bytes each, in row order."""
     return raw_digests(read_columns(path, n, ("pixels",))["pixels"])
-
-
-def read_digests(path: Path, n: int) -> tuple[bytes, bytes]:
-    """Return the raw digests of the encoded bytes and of the pixels of ``n`` patches, 32 bytes each, in row order."""
-    columns = read_columns(path, n, ("sha256", "pixels"))
-    return raw_digests(columns["sha256"]), raw_digests(columns["pixels"])
 
 
 def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
