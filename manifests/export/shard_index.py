@@ -42,8 +42,7 @@ def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
     yield f"v1.2 {shard.n}\n".encode()
     for row, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
         if not BLOCK <= offset <= offset + size <= shard.bytes:
-            raise PatchSetError(
-                f"{path}: row {row} says {counted(size, 'byte')} at {offset}, which its tar does not hold"
-            )
+            span = f"{counted(size, 'byte')} at {offset}"
+            raise PatchSetError(f"{path}: row {row} says {span}, which its tar does not hold")
         name = f"{patch_key(shard.first_index + row)}.{suffix}"
         yield f"{suffix} {offset} {size} {name}\n".encode()

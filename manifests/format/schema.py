@@ -1,7 +1,6 @@
 """Parse, validate and create the manifest of a patch set, format ``patchset/1``."""
 
 import json
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -95,20 +94,20 @@ class Manifest(_Frozen):
         expected = 0
         for number, shard in enumerate(self.shards):
             name = shard_name(number)
-            if shard.name != name:
-                raise ValueError(f"shards[{number}].name is {shard.name!r}, expected {name!r}")
-            table = str(PurePosixPath(name).with_suffix(".parquet"))
-            if shard.parquet.name != table:
-                raise ValueError(f"shards[{number}].parquet.name is {shard.parquet.name!r}, expected {table!r}")
-            if shard.first_index != expected:
-                raise ValueError(f"shards[{number}].first_index is {shard.first_index}, expected {expected}")
-            expected += shard.n
-            for key, found, limit in (
-                ("bytes", shard.bytes, shard.n * (2 * BLOCK + max_patch_bytes(self.size)) + len(END)),
-                ("parquet.bytes", shard.parquet.bytes, max_table_bytes(shard.n)),
+            for key, found, right in (
+                ("name", shard.name, name),
+                ("parquet.name", shard.parquet.name, name.removesuffix("tar") + "parquet"),
+                ("first_index", shard.first_index, expected),
             ):
-                if found > limit:
-                    raise ValueError(f"shards[{number}].{key} is {found}, more than {shard.n} images have ({limit})")
+                if found != right:
+                    raise ValueError(f"shards[{number}].{key} is {found!r}, expected {right!r}")
+            expected += shard.n
+            most = shard.n * (2 * BLOCK + max_patch_bytes(self.size)) + len(END)
+            table = shard.parquet.bytes, max_table_bytes(shard.n)
+            for key, num_bytes, limit in (("bytes", shard.bytes, most), ("parquet.bytes", *table)):
+                if num_bytes > limit:
+                    what = f"{num_bytes}, more than {shard.n} images have ({limit})"
+                    raise ValueError(f"shards[{number}].{key} is {what}")
         if expected != self.n:
             raise ValueError(f"n is {self.n}, but the shards hold {counted(expected, 'patch')}")
         return self
@@ -146,20 +145,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     value = parse_json(data, where)
     if not isinstance(value, dict):
         raise PatchSetError(f"{where}: holds a JSON {type(value).__name__}, expected an object")
-    if value.get("format") != FORMAT:
-        raise PatchSetError(
-            f"{where}: format is {value.get('format')!r}, this version reads {FORMAT!r}; "
-            "another version of the package may read it"
-        )
+    if (found := value.get("format")) != FORMAT:
+        what = f"format is {found!r}, this version reads {FORMAT!r}"
+        raise PatchSetError(f"{where}: {what}; another version of the package may read it")
     _require_bounded(value, where)
     computed = _computed_set_id(value, where)
     del value  # hundreds of megabytes, as much as the validation below takes
     manifest = _validate(data, where)
     if computed != manifest.set_id:
-        raise PatchSetError(
-            f"{where}: set_id is {manifest.set_id}, but its content gives {computed}: the manifest was edited "
-            "or damaged; get it again from its source"
-        )
+        what = f"set_id is {manifest.set_id}, but its content gives {computed}"
+        raise PatchSetError(f"{where}: {what}: the manifest was edited or damaged; get it again from its source")
     return manifest
 
 
@@ -184,13 +179,12 @@ def _require_entries(value: dict[str, Any], where: str) -> None:
         for number, entry in enumerate(entries):
             table = entry.get("parquet") if isinstance(entry, dict) else None
             for part in (part for part in (entry, table) if isinstance(part, dict | list)):
+                at = f"{where}: {name}[{number}]"
                 if isinstance(part, list) or len(part) > MAX_KEYS:
-                    raise PatchSetError(
-                        f"{where}: {name}[{number}] holds {len(part)} values, expected at most {MAX_KEYS} keys"
-                    )
-                nested = next((key for key in part if isinstance(part[key], dict | list) and key != "parquet"), None)
-                if nested is not None:
-                    raise PatchSetError(f"{where}: {name}[{number}]: {nested[:40]!a} is not a text or number")
+                    raise PatchSetError(f"{at} holds {len(part)} values, expected at most {MAX_KEYS} keys")
+                for key, item in part.items():
+                    if isinstance(item, dict | list) and key != "parquet":
+                        raise PatchSetError(f"{at}: {key[:40]!a} is not a text or number")
 
 
 def _require_bounded(value: dict[str, Any], where: str) -> None:
@@ -199,10 +193,8 @@ def _require_bounded(value: dict[str, Any], where: str) -> None:
     own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
     _, letters = measure([item for key, item in value.items() if key != "shards"])
     if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
-        raise PatchSetError(
-            f"{where}: {own} values outside sources and shards, and {letters} letters outside shards, "
-            f"expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}"
-        )
+        what = f"{own} values outside sources and shards, and {letters} letters outside shards"
+        raise PatchSetError(f"{where}: {what}, expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}")
 
 
 def _validate(data: bytes | str, where: str) -> Manifest:

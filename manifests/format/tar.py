@@ -29,11 +29,9 @@ def header(name: str, size: int) -> bytes:
         raise PatchSetError(f"tar member {name!r}: expected a name of 1 to {MAX_NAME_BYTES} ASCII bytes")
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise PatchSetError(f"tar member {name!r}: {size} bytes, expected at most {MAX_MEMBER_BYTES}")
-    encoded, octal = name.encode("ascii"), b"%011o\x00" % size
-    checksum = _CONSTANT_SUM + sum(encoded) + sum(octal)
-    return b"".join(
-        (encoded.ljust(100, b"\x00"), _BEFORE_SIZE, octal, _AFTER_SIZE, b"%06o\x00 " % checksum, _AFTER_SUM)
-    )
+    padded, octal = name.encode("ascii").ljust(100, b"\x00"), b"%011o\x00" % size
+    checksum = b"%06o\x00 " % (_CONSTANT_SUM + sum(padded) + sum(octal))
+    return padded + _BEFORE_SIZE + octal + _AFTER_SIZE + checksum + _AFTER_SUM
 
 
 def padding(size: int) -> bytes:
@@ -53,18 +51,14 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
             block = file.read(BLOCK)
             size = int(block[124:135], 8) if _OCTAL.fullmatch(block[124:135]) else -1
             if not 0 <= size <= max_bytes or block != header(name, size):
-                raise PatchSetError(
-                    f"{path}: the header at byte {at} is not that of {name} and at most {max_bytes} bytes; "
-                    "get the set again"
-                )
+                what = f"the header at byte {at} is not that of {name} and at most {max_bytes} bytes"
+                raise PatchSetError(f"{path}: {what}; get the set again")
             at += BLOCK + size
             file.seek(at)
             if (found := file.read(-size % BLOCK)) != padding(size):
-                raise PatchSetError(
-                    f"{path}: the padding at byte {at}, after {name}, is not zero bytes; get the set again"
-                )
+                what = f"the padding at byte {at}, after {name}, is not zero bytes"
+                raise PatchSetError(f"{path}: {what}; get the set again")
             at += len(found)
         if file.read(len(END) + 1) != END:
-            raise PatchSetError(
-                f"{path}: after the last member, at byte {at}, expected two zero blocks and the end of the file"
-            )
+            what = "expected two zero blocks and the end of the file"
+            raise PatchSetError(f"{path}: after the last member, at byte {at}, {what}")
