@@ -1,7 +1,7 @@
 """Read the files of CIFAR-10 and CIFAR-100: binary records, or pickled arrays."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,35 +20,20 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
-class _Form(NamedTuple):
-    """Files of a split: records with ``label_bytes`` labels each, or pickled dicts with labels under ``key``."""
-
-    names: tuple[str, ...]
-    label_bytes: int = 0
-    key: bytes = b""
-
-
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
-_FORMS = {
-    "test": (
-        _Form(("test_batch.bin",), label_bytes=1),
-        _Form(("test.bin",), label_bytes=2),
-        _Form(("test_batch",), key=b"labels"),
-        _Form(("test",), key=b"fine_labels"),
-    ),
-    "train": (
-        _Form(tuple(f"{name}.bin" for name in _BATCHES), label_bytes=1),
-        _Form(("train.bin",), label_bytes=2),
-        _Form(_BATCHES, key=b"labels"),
-        _Form(("train",), key=b"fine_labels"),
-    ),
+# The files of a split, and the number of label bytes of a record or the key of the labels in a pickled dict.
+_FORMS: dict[str, dict[tuple[str, ...], int | bytes]] = {
+    "test": {("test_batch.bin",): 1, ("test.bin",): 2, ("test_batch",): b"labels", ("test",): b"fine_labels"},
+    "train": {
+        tuple(f"{name}.bin" for name in _BATCHES): 1,
+        ("train.bin",): 2,
+        _BATCHES: b"labels",
+        ("train",): b"fine_labels",
+    },
 }
 
-ROOTS = {
-    "CIFAR-10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
-    "CIFAR-100": ("cifar-100-python", "cifar-100-binary"),
-}
-"""Folders in the archives of the two data sets; torchvision's ``root`` is the folder above them."""
+# Folders in the archives of the two data sets; torchvision's ``root`` is the folder above them.
+ROOTS = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-100-python", "cifar-100-binary")
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz")
 
 
@@ -65,14 +50,12 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
     files = _files_in(path, split)
     if files is not None or not path.is_dir():
         return files
-    found = [next((path / root for root in roots if (path / root).is_dir()), None) for roots in ROOTS.values()]
-    folders = [folder for folder in found if folder is not None]
-    if len(folders) > 1:
-        raise PatchSetError(f"{path}: holds {' and '.join(folder.name for folder in folders)}; give one of them")
-    if folders:
-        return _files_in(folders[0], split)
-    names = [root for roots in ROOTS.values() for root in roots]
-    if deeper := [folder for name in names for folder in path.glob(f"*/{name}")]:
+    roots = [path / root for root in ROOTS if (path / root).is_dir()]
+    if len({root.name.startswith("cifar-100") for root in roots}) > 1:
+        raise PatchSetError(f"{path}: holds {' and '.join(root.name for root in roots)}; give one of them")
+    if roots:
+        return _files_in(roots[0], split)
+    if deeper := [folder for root in ROOTS for folder in path.glob(f"*/{root}")]:
         raise PatchSetError(f"{path}: holds CIFAR's files further down; give {deeper[0]}")
     if archive := next((name for name in ARCHIVES if (path / name).is_file()), None):
         raise PatchSetError(f"{path}: holds {archive} alone; unpack it (tar -xf) and give the folder it holds")
@@ -80,13 +63,13 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
 
 
 def _files_in(folder: Path, split: str) -> list[Path] | None:
-    for form in _FORMS[split]:
-        files = [folder / name for name in form.names]
+    for names in _FORMS[split]:
+        files = [folder / name for name in names]
         there = [file.is_file() for file in files]
-        if any(there) and not all(there):
-            raise PatchSetError(f"{files[there.index(False)]}: is missing beside {files[there.index(True)].name}")
         if all(there):
             return files
+        if any(there):
+            raise PatchSetError(f"{files[there.index(False)]}: is missing beside {files[there.index(True)].name}")
     return None
 
 
@@ -100,14 +83,15 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     except OSError as error:
         raise PatchSetError(f"{file}: cannot be read: {error.strerror}; download it again") from error
     try:
-        planes, labels = _unpickled(data, form.key) if form.key else _records(data, form.label_bytes)
+        planes, labels = _unpickled(data, form) if isinstance(form, bytes) else _records(data, form)
     except DECODE_ERRORS as error:
         raise PatchSetError(f"{file}: no CIFAR file: {error}; download it again") from error
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int64)
 
 
-def _form(file: Path) -> _Form | None:
-    return next((form for group in _FORMS.values() for form in group if file.name in form.names), None)
+def _form(file: Path) -> int | bytes | None:
+    forms = (pair for group in _FORMS.values() for pair in group.items())
+    return next((form for names, form in forms if file.name in names), None)
 
 
 def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
@@ -122,8 +106,13 @@ def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
 def _unpickled(data: bytes, key: bytes) -> tuple[Pixels, npt.NDArray[Any]]:
     value = unpickle(data)
     pixels, labels = to_array(value[b"data"]), to_array(value[key])
-    good = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
-    if not good or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
+    if (
+        labels.dtype.kind not in "iu"
+        or labels.ndim != 1
+        or not len(labels)
+        or pixels.dtype != np.uint8
+        or pixels.shape != (len(labels), PIXELS)
+    ):
         raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
     return pixels, labels
 

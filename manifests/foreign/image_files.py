@@ -40,13 +40,12 @@ def file_image(path: Path, name: str) -> StoredImage:
     return StoredImage(name=name, path=str(path), kind="file")
 
 
-def cifar_images(files: Sequence[Path]) -> list[StoredImage]:
+def cifar_images(files: Sequence[Path]) -> tuple[StoredImage, ...]:
     """Return every record of CIFAR files, in order."""
-    return [
-        StoredImage(name=f"{file.name}/{k:05d}", path=str(file), kind="record", offset=k)
-        for file in files
-        for k in range(len(read_cifar_file(file)[0]))
-    ]
+    records = ((file, k) for file in files for k in range(len(read_cifar_file(file)[0])))
+    return tuple(
+        StoredImage(name=f"{file.name}/{k:05d}", path=str(file), kind="record", offset=k) for file, k in records
+    )
 
 
 def read_stored(image: StoredImage) -> bytes | Pixels:
