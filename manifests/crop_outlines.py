@@ -1,6 +1,7 @@
 """Compute where in their photos patches lie, from the parameters in the tables (FORMAT.md, section 3)."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -29,13 +30,11 @@ def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] |
     oversize = geometry.get("oversize") if isinstance(geometry, dict) else None
     if not isinstance(oversize, int | float) or not 1 <= oversize <= MAX_OVERSIZE:
         return None
-    tables: dict[str, dict[str, list[Any]] | None] = {}
-    outlines = []
+    read = functools.cache(lambda shard: shard_table.read_parameters(folder / shard.parquet.name, shard.n, COLUMNS))
+    folder, outlines = patchset.folder, []
     for index in indices:
         shard = patchset.shard_of(index)
-        if shard.name not in tables:
-            tables[shard.name] = shard_table.read_parameters(patchset.folder / shard.parquet.name, shard.n, COLUMNS)
-        table = tables[shard.name]
+        table = read(shard)
         if table is None:
             return None
         row = {name: values[index - shard.first_index] for name, values in table.items()}

@@ -109,15 +109,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_int(text: str) -> int:
-    value = int(text)
-    if abs(value) > MAX_SAFE_INTEGER:
+    if abs(value := int(text)) > MAX_SAFE_INTEGER:
         raise PatchSetError(f"the integer {text[:40]} is beyond ±(2**53 - 1)")
     return value
 
 
 def _parse_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
+    if not math.isfinite(value := float(text)):
         raise PatchSetError(f"the number {text[:40]} is too large")
     return value
 

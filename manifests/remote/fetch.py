@@ -86,10 +86,8 @@ def fetch_set(remote: RemoteSet, on_bytes: Callable[[int], None] | None = None, 
             cache.lock(folder, stack)
             _fetch_into(remote, on_bytes or (lambda count: None), reread)
     except OSError as error:
-        raise PatchSetError(
-            f"{describe_os_error(error, folder)}, or set PATCHSET_CACHE to another folder, and run the same command "
-            "again to go on"
-        ) from error
+        advice = "or set PATCHSET_CACHE to another folder, and run the same command again to go on"
+        raise PatchSetError(f"{describe_os_error(error, folder)}, {advice}") from error
     return folder
 
 
@@ -129,9 +127,8 @@ def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
     derived, limits = finalize.derived_files(manifest), finalize.longest_exports(manifest)
     for name in sorted(remote.sums.keys() - finalize.file_digests(manifest, derived=False).keys()):
         if name not in limits:
-            raise PatchSetError(
-                f"{store.display(SUMS_NAME)}: names {name}, which is no file of the set; report it to the publisher"
-            )
+            what = f"names {name}, which is no file of the set"
+            raise PatchSetError(f"{store.display(SUMS_NAME)}: {what}; report it to the publisher")
         where, expected = store.display(name), remote.sums[name]
         for is_last in (False, True):
             data = read_small_file(store, name, limits[name], channel)
@@ -169,8 +166,7 @@ def _parse_sums_of(manifest: Manifest, data: bytes, sums: bytes, where: str) -> 
     expected = finalize.file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     for name, digest in expected.items():
         if parsed.get(name) != digest:
-            raise PatchSetError(
-                f"{where}: names {name} with {parsed.get(name) or 'no digest'}, the manifest there gives {digest}: "
-                "one of them is damaged or of another set; report it to the publisher"
-            )
+            what = f"names {name} with {parsed.get(name) or 'no digest'}, the manifest there gives {digest}"
+            advice = "one of them is damaged or of another set; report it to the publisher"
+            raise PatchSetError(f"{where}: {what}: {advice}")
     return parsed

@@ -168,9 +168,8 @@ class ShardStore:
                 raise PatchSetError(f"{where}: redirects from https: to http:, which is not followed; check the URL")
             encoding = response.headers.get("Content-Encoding", "").strip().lower()
             if encoding not in _IDENTITY_ENCODINGS:
-                raise PatchSetError(
-                    f"{where}: comes in the encoding {encoding[:20]!a}, expected none; report it to its publisher"
-                )
+                what = f"comes in the encoding {encoding[:20]!a}, expected none"
+                raise PatchSetError(f"{where}: {what}; report it to its publisher")
             offset, total = 0, response.content_length
             if response.status == http.HTTPStatus.PARTIAL_CONTENT:
                 content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())

@@ -48,12 +48,9 @@ class Upload:
     store: ShardStore
     url: str = field(repr=False)
     home: Path
-    build_id: str | None
-    """Id of the build that makes the set, if it is known before."""
-    existing: Manifest | None
-    """Manifest of the finished set in the store, if there is one."""
-    is_fresh: bool
-    """Whether ``folder`` is empty, but for the manifest of that set."""
+    build_id: str | None  # of the build that makes the set, if it is known before
+    existing: Manifest | None  # of the finished set in the store, if there is one
+    is_fresh: bool  # whether ``folder`` is empty, but for the manifest of that set
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property

@@ -35,9 +35,8 @@ def parse_url(text: str) -> str | Path:
         parts = urlsplit(text)
         port = parts.port if scheme in HTTP_SCHEMES else None
     except ValueError:  # without the cause: its message may contain a password, which -v would print
-        raise PatchSetError(
-            f"{display_url(text)}: is no URL: its host or port is invalid; write / : @ in a password as %2F, %3A, %40"
-        ) from None
+        what = "is no URL: its host or port is invalid; write / : @ in a password as %2F, %3A, %40"
+        raise PatchSetError(f"{display_url(text)}: {what}") from None
     if scheme == "file":
         return _file_path(text, parts)
     if scheme in HTTP_SCHEMES and (not parts.hostname or port == 0):

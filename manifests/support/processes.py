@@ -61,8 +61,7 @@ def explaining_start() -> Iterator[None]:
     except OSError as error:
         reason, remedy = error.strerror or str(error), "put that right,"
         if error.errno in _FILE_ERRORS:
-            reason = f"/dev/shm: {reason}"  # noqa: S108 - it is named, not used
-            remedy = "make it writable and free some space there,"
+            reason, remedy = f"/dev/shm: {reason}", "make it writable and free some space there,"  # noqa: S108
         raise PatchSetError(f"worker processes cannot start: {reason}; {remedy} or use --workers 1") from error
 
 

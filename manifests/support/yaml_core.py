@@ -65,8 +65,7 @@ def _require_plain(root: yaml.Node) -> None:
 
     def measure(node: yaml.Node) -> int:
         if id(node) in sizes:
-            known = sizes[id(node)]
-            if known is None:
+            if (known := sizes[id(node)]) is None:
                 raise ValueError("an alias refers to a value that contains it")
             return known
         sizes[id(node)] = None

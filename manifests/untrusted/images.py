@@ -46,9 +46,8 @@ def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArra
         if image.size != (size, size):
             raise PatchSetError(f"{where}: the image is {image.width}×{image.height}, expected {size}×{size}")
         if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
-            raise PatchSetError(
-                f"{where}: the image is {image.mode}, expected one picture in RGB of 8 bits a channel"
-            )
+            what = f"the image is {image.mode}, expected one picture in RGB of 8 bits a channel"
+            raise PatchSetError(f"{where}: {what}")
         return np.asarray(image)
 
 
@@ -82,10 +81,9 @@ def _has_all_rows(data: bytes, size: int) -> bool:
 
 
 def _is_whole_png(data: bytes) -> bool:
-    """Return whether every chunk has its checksum, and the last is IEND (PNG specification, section 5)."""
+    """Return whether every chunk up to IEND has its checksum (PNG specification, section 5)."""
     for kind, start, end in png_chunks(data):
-        if zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
-            return False
-        if kind == b"IEND":
-            return True
+        is_good = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
+        if kind == b"IEND" or not is_good:
+            return is_good
     return False

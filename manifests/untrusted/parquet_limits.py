@@ -25,10 +25,9 @@ MAX_PAGES = 1000  # pages of a column, and one more for each hundred rows
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
 _REPEATED = 2
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
+# Plain, dictionaries and packed numbers; not those that build a text from the text before it, without a bound.
 _ENCODINGS = frozenset({0, 2, 3, 4, 5, 8, 9})
-"""Plain, dictionaries and packed numbers; not those that build a text from the text before it, without a bound."""
-_DAMAGE = (IndexError, KeyError, TypeError, AttributeError, struct.error)
-"""Errors other than ValueError that damaged bytes cause in the reader."""
+_DAMAGE = (IndexError, KeyError, TypeError, AttributeError, struct.error)  # besides ValueError, of damaged bytes
 _PAIR: StructType = {1: BINARY, 2: BINARY}
 _COLUMN: StructType = {
     **{1: I32, 2: [I32], 3: [BINARY], 4: I32, 5: I64, 6: I64, 7: I64, 8: [_PAIR], 9: I64, 10: I64, 11: I64},
@@ -90,23 +89,22 @@ def _footer(value: Struct, end: int) -> Footer:
     if 8 in value or 9 in value:
         raise ValueError("it is encrypted, or signed with a key")
     fields = _fields(value[2])
-    columns = tuple(path[0].decode("utf-8") for path, _ in fields if len(path) == 1)
+    columns = tuple(path[0].decode() for path, _ in fields if len(path) == 1)
     if len(set(columns)) != len(columns):
         raise ValueError("the schema names a column twice")
-    leaves = [
-        (path, len(path) == 1 and element.get(3) != _REPEATED) for path, element in fields if not element.get(5)
-    ]
-    flat: dict[str, list[ColumnChunk]] = {path[0].decode("utf-8"): [] for path, is_flat in leaves if is_flat}
+    leaves = [(path, element) for path, element in fields if not element.get(5)]
+    names = [path[0].decode() if len(path) == 1 and element.get(3) != _REPEATED else None for path, element in leaves]
+    flat: dict[str, list[ColumnChunk]] = {name: [] for name in names if name is not None}
     rows = 0
     for group in value[4]:
         # Arrow finds columns by position and ignores their paths: what is bounded here must be what it decodes.
         if [tuple(column[3][3]) for column in group[1]] != [path for path, _ in leaves]:
             raise ValueError("a row group whose columns are not those of the schema, in their order")
-        for column, (path, is_flat) in zip(group[1], leaves, strict=True):
+        for column, name in zip(group[1], names, strict=True):
             if 1 in column or 8 in column:
                 raise ValueError("a column in another file, or encrypted")
-            if is_flat:
-                flat[path[0].decode("utf-8")].append(_column_chunk(column[3], end))
+            if name is not None:
+                flat[name].append(_column_chunk(column[3], end))
         rows += _count(group[3])
     if rows != _count(value[3]):
         raise ValueError(f"{counted(value[3], 'row')}, and {rows} in its row groups")

@@ -64,11 +64,9 @@ class CompactReader:
         if self._budget < 0:
             raise ValueError("too many values")
         if expected is not None:
-            expected_kind = (
-                _STRUCT if isinstance(expected, dict) else _LIST if isinstance(expected, list) else expected
-            )
-            if kind != expected_kind:
-                raise ValueError(f"a value of type {kind}, expected {expected_kind}")
+            wanted = _STRUCT if isinstance(expected, dict) else _LIST if isinstance(expected, list) else expected
+            if kind != wanted:
+                raise ValueError(f"a value of type {kind}, expected {wanted}")
         if kind == _STRUCT:
             return self.struct(expected or {})
         if kind in (_LIST, _SET):
