@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from manifests.verify_shard import Faults, ShardReport, first_faults, verify_sha
 
 BUILD_MARKER = ".patchgen-build"
 MAX_SHARD_FAULTS = 1000  # faults kept of all shards together; the others are only counted
-TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 600.0, 1e6  # for one shard: a constant, and the time that its bytes take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,19 +183,9 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[t
         with explaining_start(), starting_processes():
             futures = deque(pool.submit(verify_shard, folder, shard, *arguments) for shard in shards)
         for shard in shards:
-            yield shard, _result(futures.popleft(), folder, shard)
+            yield shard, futures.popleft().result()
     except BrokenProcessPool as error:
         what = "a verifying process was killed, perhaps for memory; verify it again"
         raise PatchSetError(f"{folder}: {what}") from error
     finally:
         end_pool(pool)
-
-
-def _result(future: Future[ShardReport], folder: Path, shard: Shard) -> ShardReport:
-    """Wait for a report; the seconds are counted, because this program may be suspended."""
-    seconds = int(TIMEOUT_SECONDS + shard.bytes / MIN_BYTES_PER_SECOND)
-    for _ in range(seconds):
-        if wait([future], timeout=1).done:
-            return future.result()
-    what = f"was not verified in {seconds} s; check that the disk answers, and verify it again"
-    raise PatchSetError(f"{folder / shard.name}: {what}")
