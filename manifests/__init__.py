@@ -3,7 +3,7 @@
 - ``remote``: sets at URLs: fetch into a cache, download, upload.
 - ``verify``, ``verify_shard``, ``diff``: find the faults of a set; compare two sets.
 - ``export``: files for other tools (card, Croissant, indexes, BagIt), and the last step of a build.
-- ``patchset``, ``reader``, ``crop_outlines``: open a set; read patches; where a patch lies in its photo.
+- ``patchset``, ``crop_outlines``: open a set; read patches; where a patch lies in its photo.
 - ``foreign``: image data of others: folders, tars, CIFAR's files.
 - ``format``: manifest schema, canonical JSON, digests, ``SHA256SUMS``, tar headers, Parquet tables.
 - ``untrusted``: limits on untrusted bytes before a library decodes them.

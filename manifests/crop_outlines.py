@@ -1,6 +1,7 @@
 """Compute where in their photos patches lie, from the parameters in the tables (FORMAT.md, section 3)."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,7 @@ from manifests.format import shard_table
 from manifests.patchset import PatchSet
 
 COLUMNS = ("source", "crop_x", "crop_y", "crop_width", "crop_height", "rotation", "shear", "hflip", "vflip")
-MAX_OVERSIZE = 4
-"""Largest ``geometry.oversize`` of a recipe of ``patchgen``."""
+MAX_OVERSIZE = 4  # largest ``geometry.oversize`` of a recipe of ``patchgen``
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,22 +25,16 @@ class Outline:
 
 
 def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] | None:
-    """Return the outlines of the patches ``indices``; None for a set whose tables lack the parameters.
-
-    Raises:
-        PatchSetError: an index outside the set, or a table that cannot be read.
-    """
+    """Return the outlines of the patches ``indices``; None for a set whose tables lack the parameters."""
     geometry = patchset.manifest.recipe.get("geometry")
     oversize = geometry.get("oversize") if isinstance(geometry, dict) else None
     if not isinstance(oversize, int | float) or not 1 <= oversize <= MAX_OVERSIZE:
         return None
-    tables: dict[str, dict[str, list[Any]] | None] = {}
-    outlines = []
+    read = functools.cache(lambda shard: shard_table.read_parameters(folder / shard.parquet.name, shard.n, COLUMNS))
+    folder, outlines = patchset.folder, []
     for index in indices:
         shard = patchset.shard_of(index)
-        if shard.name not in tables:
-            tables[shard.name] = shard_table.read_parameters(patchset.folder / shard.parquet.name, shard.n, COLUMNS)
-        table = tables[shard.name]
+        table = read(shard)
         if table is None:
             return None
         row = {name: values[index - shard.first_index] for name, values in table.items()}

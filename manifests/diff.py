@@ -14,9 +14,8 @@ from manifests.format.schema import Manifest
 from manifests.patchset import PatchSet
 from manifests.support.counts import counted
 
-MAX_LISTED = 20
-"""Indices of changed patches that a comparison lists."""
-NOT_COMPARED = ("set_id", "environment", "shards", "pixel_root")
+MAX_LISTED = 20  # indices of changed patches that a comparison lists
+NOT_COMPARED = {"set_id", "environment", "shards", "pixel_root"}
 
 Digests = npt.NDArray[np.void]
 
@@ -76,9 +75,6 @@ def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None
     """Compare two sets by their manifests and by the digests in their tables, which only ``verify`` checks.
 
     ``on_patches`` is called with the number of patches compared since its last call.
-
-    Raises:
-        PatchSetError: a table cannot be read.
     """
     compared = same_bytes = same_pixels = 0
     changed: list[int] = []
@@ -90,9 +86,8 @@ def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None
         compared += len(equal)
         if on_patches is not None:
             on_patches(len(equal))
-    patches = PatchComparison(
-        compared=compared, same_bytes=same_bytes, same_pixels=same_pixels, first_changed=tuple(changed)
-    )
+    counts = {"compared": compared, "same_bytes": same_bytes, "same_pixels": same_pixels}
+    patches = PatchComparison(**counts, first_changed=tuple(changed))
     return dataclasses.replace(diff_manifests(a.manifest, b.manifest), patches=patches)
 
 
@@ -109,10 +104,8 @@ def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]
 
 
 def _compared(manifest: Manifest) -> dict[str, Any]:
-    value = manifest.model_dump(mode="json")
-    return {key: item for key, item in value.items() if key not in NOT_COMPARED} | {
-        "shard sizes": [shard["n"] for shard in value["shards"]][:1]
-    }
+    value = manifest.model_dump(mode="json", exclude=NOT_COMPARED)
+    return value | {"shard sizes": [manifest.shards[0].n]}
 
 
 def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digests]]:
@@ -130,5 +123,6 @@ def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digest
 
 def _shard_digests(patchset: PatchSet) -> Iterator[Digests]:
     for shard in patchset.manifest.shards:
-        columns = shard_table.read_digests(patchset.folder / shard.parquet.name, shard.n)
-        yield np.stack([np.frombuffer(column, f"V{DIGEST_BYTES}") for column in columns])
+        columns = shard_table.read_columns(patchset.folder / shard.parquet.name, shard.n, ("sha256", "pixels"))
+        raw = map(shard_table.raw_digests, columns.values())
+        yield np.stack([np.frombuffer(column, f"V{DIGEST_BYTES}") for column in raw])

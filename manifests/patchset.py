@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -45,9 +45,10 @@ class PatchSet:
             PatchSetError: its table or shard cannot be read, or holds no such image.
         """
         number = operator.index(index)
-        if not 0 <= number < len(self):
-            raise IndexError(f"{self.folder}: no patch {number}, the set has 0 to {len(self) - 1}")
-        shard = self.shard_of(number)
+        try:
+            shard = self.shard_of(number)
+        except PatchSetError as error:
+            raise IndexError(str(error)) from None
         offsets, sizes = _places(self.folder / shard.parquet.name, shard.n, shard.parquet.sha256)
         row, image_format = number - shard.first_index, self.manifest.encoding.format
         path = self.shard_path(shard)
@@ -101,6 +102,21 @@ class PatchSet:
             yield self.shard_path(shard)
 
 
+def read_patches(patchset: PatchSet, indices: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the patches ``indices`` as ``patchset[index]`` does; PatchSetError for an index outside the set."""
+    for index in indices:
+        try:
+            yield patchset[index]
+        except IndexError as error:
+            raise PatchSetError(str(error)) from error
+
+
+def evenly_spaced(patchset: PatchSet, count: int) -> list[int]:
+    """Return the indices of ``count`` patches spread evenly over a set, or of all if it has fewer."""
+    n = len(patchset)
+    return [number * n // min(count, n) for number in range(min(count, n))]
+
+
 def open_folder(folder: str | Path) -> PatchSet:
     """Read and validate ``manifest.json`` of a folder.
 
@@ -114,10 +130,8 @@ def open_folder(folder: str | Path) -> PatchSet:
     try:
         data = read_regular_file(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
-        raise PatchSetError(
-            f"{folder}: holds no {MANIFEST_NAME}, so it is not a finished patch set; "
-            "run the command that wrote it again to finish it"
-        ) from error
+        what = f"holds no {MANIFEST_NAME}, so it is not a finished patch set"
+        raise PatchSetError(f"{folder}: {what}; run the command that wrote it again to finish it") from error
     except OSError as error:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
     return PatchSet(folder=folder, manifest=parse_manifest(data, str(path)))
@@ -171,9 +185,8 @@ def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
         raise PatchSetError(f"{path}: is missing or not a regular file")
     try:
         if not 0 <= offset <= offset + length <= path.stat().st_size or length > max_bytes:
-            raise PatchSetError(
-                f"{path}: its table says {counted(length, 'byte')} at {offset}, which it does not hold"
-            )
+            span = f"{counted(length, 'byte')} at {offset}"
+            raise PatchSetError(f"{path}: its table says {span}, which it does not hold")
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -28,12 +28,7 @@ from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
-MAX_SHARD_FAULTS = 1000
-"""Faults kept of all shards together; the others are only counted."""
-SHARDS_AHEAD = 4
-"""Shards a process that may be verified before the report of the first is used."""
-TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 600.0, 1e6
-"""Longest time for one shard: a constant, and the time that its bytes take at this rate."""
+MAX_SHARD_FAULTS = 1000  # faults kept of all shards together; the others are only counted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,28 +64,23 @@ def verify(
 
     Digests of pixels are computed for lossless formats; those of JPEG patches can only be checked by a rebuild.
     ``on_patches`` is called with the number of patches verified since its last call.
-
-    Raises:
-        PatchSetError: a worker process was killed, or did not answer in time.
     """
     try:
         manifest = open_folder(folder).manifest
     except PatchSetError as error:
         what = str(error).removeprefix(f"{folder / MANIFEST_NAME}: ").removeprefix(f"{folder}: ")
         return Report(folder=folder, manifest=None, faults=(Fault(file=MANIFEST_NAME, what=what),), patches=0)
+    shard_faults, patches = ([], 0) if fast else _shard_faults(folder, manifest, workers, on_patches)
     found = [
         *first_faults(_manifest_faults(folder, manifest)),
         *first_faults(_name_faults(folder, manifest)),
         *((name, what) for name, what in derived_faults(folder, manifest) if os.path.lexists(folder / name)),
         *first_faults(fault for shard in manifest.shards for fault in _size_faults(folder, shard)),
+        *shard_faults,
     ]
-    patches = 0
-    if not fast:
-        shard_faults, patches = _shard_faults(folder, manifest, workers, on_patches)
-        found += shard_faults
-    faults = [Fault(file=file, what=what) for file, what in dict.fromkeys(found)]
-    faults.sort(key=lambda fault: fault.file)
-    return Report(folder=folder, manifest=manifest, faults=tuple(faults), patches=patches)
+    pairs = sorted(dict.fromkeys(found), key=lambda pair: pair[0])
+    faults = tuple(Fault(file=file, what=what) for file, what in pairs)
+    return Report(folder=folder, manifest=manifest, faults=faults, patches=patches)
 
 
 def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
@@ -122,9 +112,8 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:
     """Find files that are missing, and files that look like a part of a set but do not belong to this one."""
-    expected = {MANIFEST_NAME, SUMS_NAME}
-    for shard in manifest.shards:
-        expected |= {shard.name, shard.parquet.name}
+    parts = (part.name for shard in manifest.shards for part in (shard, shard.parquet))
+    expected = {MANIFEST_NAME, SUMS_NAME, *parts}
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in entries(folder)}
     for name in sorted(expected - found):
@@ -141,20 +130,18 @@ def _name_faults(folder: Path, manifest: Manifest) -> Faults:
 
 
 def _size_faults(folder: Path, shard: Shard) -> Faults:
-    for name, expected in ((shard.name, shard.bytes), (shard.parquet.name, shard.parquet.bytes)):
-        path = folder / name
+    for part in (shard, shard.parquet):
+        path = folder / part.name
         if not is_plain(path):
             continue  # _name_faults reports it
-        if (num_bytes := path.stat().st_size) != expected:
-            yield name, f"{counted(num_bytes, 'byte')}, the manifest says {expected}"
-        elif name == shard.parquet.name:
+        if (num_bytes := path.stat().st_size) != part.bytes:
+            yield part.name, f"{counted(num_bytes, 'byte')}, the manifest says {part.bytes}"
+        elif part is shard.parquet:
             try:
-                rows = count_rows(path)
+                if (rows := count_rows(path)) != shard.n:
+                    yield part.name, f"{counted(rows, 'row')}, the manifest says {counted(shard.n, 'patch')}"
             except PatchSetError as error:
-                yield name, str(error).removeprefix(f"{path}: ")
-                continue
-            if rows != shard.n:
-                yield name, f"{counted(rows, 'row')}, the manifest says {counted(shard.n, 'patch')}"
+                yield part.name, str(error).removeprefix(f"{path}: ")
 
 
 def _shard_faults(
@@ -177,47 +164,28 @@ def _shard_faults(
     if omitted:
         faults.append((last, f"and {counted(omitted, 'more fault')} in this file and the shards before it"))
     if complete and root.hexdigest() != manifest.pixel_root:
-        what = f"pixel_root is {manifest.pixel_root}, the tables give {root.hexdigest()}"
-        faults.append((MANIFEST_NAME, what))
+        faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables give {root.hexdigest()}"))
     return faults, patches
 
 
 def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[tuple[Shard, ShardReport]]:
-    """Yield a report of each shard, in their order. Several processes verify a bounded number of shards ahead."""
+    """Yield a report of each shard, in their order."""
     shards = manifest.shards
     arguments = (manifest.encoding.format, manifest.size)
     workers = min(workers, len(shards))
     if workers <= 1:
-        for shard in shards:
-            yield shard, verify_shard(folder, shard, *arguments)
+        yield from ((shard, verify_shard(folder, shard, *arguments)) for shard in shards)
         return
     context = start_server("manifests.verify_shard")
     with explaining_start():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent)
-    waiting: deque[tuple[Shard, Future[ShardReport]]] = deque()
     try:
+        with explaining_start(), starting_processes():
+            futures = deque(pool.submit(verify_shard, folder, shard, *arguments) for shard in shards)
         for shard in shards:
-            with explaining_start(), starting_processes():
-                waiting.append((shard, pool.submit(verify_shard, folder, shard, *arguments)))
-            if len(waiting) == SHARDS_AHEAD * workers:
-                yield _first_result(folder, waiting)
-        while waiting:
-            yield _first_result(folder, waiting)
+            yield shard, futures.popleft().result()
     except BrokenProcessPool as error:
-        raise PatchSetError(
-            f"{folder}: a verifying process was killed, perhaps for memory; verify it again"
-        ) from error
+        what = "a verifying process was killed, perhaps for memory; verify it again"
+        raise PatchSetError(f"{folder}: {what}") from error
     finally:
         end_pool(pool)
-
-
-def _first_result(folder: Path, waiting: deque[tuple[Shard, Future[ShardReport]]]) -> tuple[Shard, ShardReport]:
-    """Wait for the first report; the seconds are counted, because this program may be suspended."""
-    shard, future = waiting.popleft()
-    seconds = int(TIMEOUT_SECONDS + shard.bytes / MIN_BYTES_PER_SECOND)
-    for _ in range(seconds):
-        if wait([future], timeout=1).done:
-            return shard, future.result()
-    raise PatchSetError(
-        f"{folder / shard.name}: was not verified in {seconds} s; check that the disk answers, and verify it again"
-    )

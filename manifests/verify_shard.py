@@ -13,18 +13,16 @@ import pyarrow as pa
 from manifests.errors import PatchSetError
 from manifests.format import shard_table, tar
 from manifests.format.digest import file_digest, pixel_digest
-from manifests.format.schema import Shard, patch_key
+from manifests.format.schema import ParquetFile, Shard, patch_key
 from manifests.limits import max_patch_bytes
 from manifests.support.counts import counted
 from manifests.support.files import is_plain
 from manifests.untrusted.images import decode_patch
 
 LOSSLESS = frozenset({"png", "webp", "ppm"})
-MAX_FAULTS = 20
-"""Faults of one kind that are reported of one file."""
+MAX_FAULTS = 20  # faults of one kind that are reported of one file
 
-Faults = Iterable[tuple[str, str]]
-"""Pairs of a file name, and what was observed and expected."""
+Faults = Iterable[tuple[str, str]]  # pairs of a file name, and what was observed and expected
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,23 +40,19 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
     Files that are missing or not regular are skipped: ``verify`` reports those.
     """
     path, table_path = folder / shard.name, folder / shard.parquet.name
-    faults = [
-        *_file_faults(path, shard.bytes, shard.sha256),
-        *_file_faults(table_path, shard.parquet.bytes, shard.parquet.sha256),
-    ]
-    if not is_plain(table_path):
-        return ShardReport(faults=tuple(faults), patches=0, pixel_digests=b"")
+    faults = [*_file_faults(path, shard), *_file_faults(table_path, shard.parquet)]
+    patches, digests = 0, b""
     try:
-        columns = shard_table.read_columns(table_path, shard.n)
+        if is_plain(table_path):
+            columns = shard_table.read_columns(table_path, shard.n)
+            digests = shard_table.raw_digests(columns["pixels"])
+            faults += first_faults(_row_faults(table_path.name, columns, shard))
+            if is_plain(path):
+                faults += first_faults(_tar_faults(path, columns, shard, image_format, size))
+                patches = shard.n
     except PatchSetError as error:
         faults.append((table_path.name, str(error).removeprefix(f"{table_path}: ")))
-        return ShardReport(faults=tuple(faults), patches=0, pixel_digests=b"")
-    faults += first_faults(_row_faults(table_path.name, columns, shard))
-    digests = shard_table.raw_digests(columns["pixels"])
-    if not is_plain(path):
-        return ShardReport(faults=tuple(faults), patches=0, pixel_digests=digests)
-    faults += first_faults(_tar_faults(path, columns, shard, image_format, size))
-    return ShardReport(faults=tuple(faults), patches=shard.n, pixel_digests=digests)
+    return ShardReport(faults=tuple(faults), patches=patches, pixel_digests=digests)
 
 
 def first_faults(faults: Faults) -> list[tuple[str, str]]:
@@ -70,17 +64,13 @@ def first_faults(faults: Faults) -> list[tuple[str, str]]:
     return [*kept, (file, f"and {more} more faults of this kind")] if more else kept
 
 
-def _file_faults(path: Path, size: int, expected: str) -> Faults:
+def _file_faults(path: Path, part: Shard | ParquetFile) -> Faults:
     """Check a file's digest. A file of another size may be huge and is not read: ``verify`` reports it."""
-    if not is_plain(path):
-        return
     try:
-        digest = file_digest(path) if path.stat().st_size == size else expected
+        if is_plain(path) and path.stat().st_size == part.bytes and (digest := file_digest(path)) != part.sha256:
+            yield path.name, f"sha256 is {digest}, the manifest says {part.sha256}"
     except OSError as error:
         yield path.name, f"cannot be read: {error.strerror}"
-        return
-    if digest != expected:
-        yield path.name, f"sha256 is {digest}, the manifest says {expected}"
 
 
 def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults:

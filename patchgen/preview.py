@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from manifests import Manifest, PatchSet
 from manifests.crop_outlines import Outline, read_outlines
-from manifests.reader import evenly_spaced, read_patches
+from manifests.patchset import evenly_spaced, read_patches
 from manifests.support.counts import counted
 from manifests.support.files import write_atomically
 from patchgen.errors import PatchgenError

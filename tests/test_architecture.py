@@ -15,7 +15,7 @@ FORBIDDEN = {
 }
 LAYERS = {
     "manifests": (
-        *("remote", "verify", "verify_shard", "diff", "export", "crop_outlines", "reader", "patchset"),
+        *("remote", "verify", "verify_shard", "diff", "export", "crop_outlines", "patchset"),
         *("foreign", "format", "untrusted", "limits", "support", "errors"),
     ),
     "patchgen": (

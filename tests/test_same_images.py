@@ -18,7 +18,7 @@ from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from manifests import open_patchset
 from manifests.format.digest import pixel_digest
-from manifests.reader import read_patches
+from manifests.patchset import read_patches
 from manifests.untrusted.decode import image_formats, image_suffixes
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import write_tar

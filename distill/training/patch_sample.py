@@ -13,7 +13,7 @@ from manifests import PatchSet
 from manifests.crop_outlines import read_outlines
 from manifests.errors import PatchSetError
 from manifests.format.schema import PACKED, Manifest, patch_key
-from manifests.reader import evenly_spaced, read_patches
+from manifests.patchset import evenly_spaced, read_patches
 from manifests.support.files import write_atomically
 
 MANIFEST_NAME = "patchset.json"

@@ -34,10 +34,6 @@ def write_bag(
 
     Every file is hashed in the bag, and must have the SHA-256 in ``expected``, if it is there. ``on_bytes`` is called
     with the number of bytes hashed. ``bagit.txt``, which makes the folder a bag, is written last.
-
-    Raises:
-        PatchSetError: ``bag`` exists and is not empty, a file has another digest, or it cannot be written. Nothing is
-            left in ``bag`` then.
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
         raise PatchSetError(f"{bag}: exists already, expected a new or empty folder; choose another --bagit")
@@ -70,13 +66,19 @@ def _write(
             _link_or_copy(patchset.folder / name, data / name)
             digests[name] = file_digest(data / name, on_bytes)
             if digests[name] != expected.get(name, digests[name]):
-                raise PatchSetError(
-                    f"{patchset.folder / name}: sha256 is {digests[name]}, expected {expected[name]}; "
-                    "rebuild the set, or copy this file from a good one"
-                )
+                what = f"sha256 is {digests[name]}, expected {expected[name]}"
+                advice = "rebuild the set, or copy this file from a good one"
+                raise PatchSetError(f"{patchset.folder / name}: {what}; {advice}")
         octets = sum((data / name).stat().st_size for name in names)
+        manifest = patchset.manifest
+        info = (
+            f"Bag-Software-Agent: patchgen\n"
+            f"External-Description: {counted(manifest.n, 'patch')} of {manifest.size} px\n"
+            f"External-Identifier: {manifest.set_id}\n"
+            f"Payload-Oxum: {octets}.{len(names)}\n"
+        )
         tags = {
-            "bag-info.txt": _info(patchset, octets, len(names)),
+            "bag-info.txt": info.encode(),
             "manifest-sha256.txt": format_sums({f"data/{name}": digest for name, digest in digests.items()}),
             "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
         }
@@ -95,14 +97,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
             os.link(source, target)
             return
     shutil.copyfile(source, target)
-
-
-def _info(patchset: PatchSet, octets: int, files: int) -> bytes:
-    manifest = patchset.manifest
-    lines = [
-        "Bag-Software-Agent: patchgen",
-        f"External-Description: {counted(manifest.n, 'patch')} of {manifest.size} px",
-        f"External-Identifier: {manifest.set_id}",
-        f"Payload-Oxum: {octets}.{files}",
-    ]
-    return ("\n".join(lines) + "\n").encode()

@@ -4,6 +4,7 @@ Source: the Croissant format specification 1.1 (MLCommons). There is no date, be
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from manifests.export.dataset_card import one_line
@@ -11,66 +12,42 @@ from manifests.export.licenses import license_link, link_of
 from manifests.format.schema import PACKED, Manifest, ParquetFile, Shard
 
 CROISSANT_NAME = "croissant.json"
-_TERMS = (
-    *("arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileProperty"),
-    *("fileObject", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5"),
-    *("parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator"),
-    *("source", "subField", "transform"),
-)
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    **{term: f"cr:{term}" for term in _TERMS},
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "description": {"@container": "@language"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "name": {"@container": "@language"},
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "sc": "https://schema.org/",
-}
+_BASE = Path(__file__).with_name("croissant_base.json")  # what all sets have in common; null is filled in or left out
+_MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "ppm": "image/x-portable-pixmap"}
 
 
 def make_croissant(manifest: Manifest) -> bytes:
     """Return the bytes of ``croissant.json``: every shard and table with its digest, and a record for each patch."""
-    shards, image_format = manifest.shards, manifest.encoding.format
+    shards, size = manifest.shards, manifest.size
     what = "images" if manifest.recipe.get("name") == PACKED else "augmented patches"
-    value = {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.1",
+    value = json.loads(_BASE.read_bytes())
+    value["recordSet"][0]["field"][1]["description"] = f"The patch, RGB, {size}×{size} pixels."
+    value |= {
         "name": f"patchset-{manifest.set_id[:16]}",
-        "description": f"{manifest.n} {what} of {manifest.size} px, set_id {manifest.set_id}",
-        "keywords": ["knowledge distillation", "image patches", "WebDataset"],
-        "version": "1.0.0",
+        "description": f"{manifest.n} {what} of {size} px, set_id {manifest.set_id}",
         "identifier": manifest.set_id,
-        **_card(manifest),
+        **_credits(manifest),
         "distribution": [
             *(_file(shard, "application/x-tar") for shard in shards),
             *(_file(shard.parquet, "application/x-parquet") for shard in shards),
-            _images(shards, image_format),
+            _images(shards, manifest.encoding.format),
         ],
-        "recordSet": [_records(manifest)],
     }
+    value = {key: part for key, part in value.items() if part is not None}
     return (json.dumps(value, indent=1, ensure_ascii=True) + "\n").encode()
 
 
-_MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "ppm": "image/x-portable-pixmap"}
-
-
-def _card(manifest: Manifest) -> dict[str, Any]:
+def _credits(manifest: Manifest) -> dict[str, Any]:
     """Return what the manifest says of its photos. It does not know the set's own page, author and date."""
+    sources = manifest.sources
     value: dict[str, Any] = {}
-    licenses = sorted({source.licence for source in manifest.sources if source.licence})
-    if licenses and all(source.licence for source in manifest.sources):
-        links = [license_link(license_) or license_ for license_ in licenses]
+    licenses = sorted({source.licence for source in sources if source.licence})
+    if licenses and all(source.licence for source in sources):
+        links = [license_link(text) or text for text in licenses]
         value["license"] = links if len(links) > 1 else links[0]
-    if pages := sorted({link for source in manifest.sources if (link := link_of(source.url)) is not None}):
+    if pages := sorted({link for source in sources if (link := link_of(source.url)) is not None}):
         value["isBasedOn"] = pages
-    if authors := sorted({source.attribution for source in manifest.sources if source.attribution}):
+    if authors := sorted({source.attribution for source in sources if source.attribution}):
         value["creditText"] = "; ".join(map(one_line, authors))
     return value
 
@@ -96,29 +73,4 @@ def _images(shards: tuple[Shard, ...], image_format: str) -> dict[str, Any]:
         "containedIn": tars if len(tars) > 1 else tars[0],
         "encodingFormat": _MEDIA[image_format],
         "includes": f"*.{image_format}",
-    }
-
-
-def _records(manifest: Manifest) -> dict[str, Any]:
-    def field(name: str, kind: str, description: str, extract: str) -> dict[str, Any]:
-        return {
-            "@type": "cr:Field",
-            "@id": f"patches/{name}",
-            "name": name,
-            "description": description,
-            "dataType": kind,
-            "source": {"fileSet": {"@id": "images"}, "extract": {"fileProperty": extract}},
-        }
-
-    size = manifest.size
-    return {
-        "@type": "cr:RecordSet",
-        "@id": "patches",
-        "name": "patches",
-        "description": "One record for each patch.",
-        "key": {"@id": "patches/key"},
-        "field": [
-            field("key", "sc:Text", "File name of the patch in its shard: its index and its format.", "filename"),
-            field("image", "sc:ImageObject", f"The patch, RGB, {size}×{size} pixels.", "content"),
-        ],
     }

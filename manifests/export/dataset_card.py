@@ -8,6 +8,7 @@ import hashlib
 import re
 from typing import Any
 
+import jinja2
 import yaml
 
 from manifests.export.licenses import hub_license, link_of
@@ -62,65 +63,18 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
 
 
 def _body(manifest: Manifest) -> str:
-    image = f"{manifest.size}×{manifest.size}"
-    packed = manifest.recipe.get("name") == PACKED
-    what, copies = _PACKED if packed else _PORTABLE if manifest.recipe.get("profile") == "portable" else _FAST
-    photos = "a single image" if len(manifest.sources) == 1 else f"{len(manifest.sources)} images"
-    paper = "" if packed else " (The Augmented Image Prior, <https://arxiv.org/abs/2112.00725>)"
-    of = "" if packed else f" of {photos}"
-    digest = "SHA-256 of its files" if packed else "SHA-256 of the file"
-    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    images = counted(manifest.n, "RGB image", ",")
-    shards = counted(len(manifest.shards), "shard", ",")
-    recipe = plain(str(manifest.recipe.get("name", "unnamed")))
-    return f"""# {counted(manifest.n, "patch", ",")}{of}
-
-{what} in WebDataset shards, for distilling knowledge{paper}: {images} of {image} pixels
-({manifest.encoding.format}, {megabytes:,.1f} MB in {shards}), without labels; a teacher gives those.
-Recipe {recipe}, seed {manifest.seed}. The bytes are fixed for good:
-
-- `set_id` `{manifest.set_id}`
-- `pixel_root` `{manifest.pixel_root}`
-
-## Source
-
-{"".join(_source(source, what_of(manifest, source), digest) for source in manifest.sources)}
-## Use
-
-```sh
-sha256sum -c SHA256SUMS        # every file but this page
-patchgen verify .              # every patch, and the manifest
-distill train --shards . --config CONFIG --teacher FILE --eval DATA
-```
-
-`patchgen` and `distill` are the programs of the Python package `single-image-distillation`. Any reader of WebDataset
-reads the shards:
-
-```python
-import datasets
-
-datasets.load_dataset("webdataset", data_files="patches-*.tar", split="train")
-```
-
-{copies}
-"""
-
-
-_PORTABLE = (
-    "Augmented patches",
-    "The same source gives the same bytes again: "
-    "`patchgen rebuild --manifest manifest.json --image PHOTO --out shards/`",
-)
-_FAST = (
-    "Augmented patches",
-    "The recipe does not give the same bytes on every processor: copy the files, a build on another machine may "
-    "differ.",
-)
-_PACKED = (
-    "Images, packed as patches,",
-    "The patches were packed from image files, not cut from a photo: copy these.",
-)
-"""What the patches are, and how to get the same bytes on another machine."""
+    loader = jinja2.PackageLoader("manifests", "export")
+    # S701: the page is Markdown, and every untrusted text in it passes through ``plain`` or ``link_of``.
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701
+    environment.filters |= {"counted": counted, "plain": plain, "link": link_of}
+    several = len(manifest.sources) > 1
+    return environment.get_template("card.md.j2").render(
+        manifest=manifest,
+        packed=manifest.recipe.get("name") == PACKED,
+        photos=f"{len(manifest.sources)} images" if several else "a single image",
+        megabytes=sum(shard.bytes for shard in manifest.shards) / 1e6,
+        what_of=what_of,
+    )
 
 
 def what_of(manifest: Manifest, source: Source) -> str:
@@ -128,18 +82,3 @@ def what_of(manifest: Manifest, source: Source) -> str:
     if manifest.recipe.get("name") == PACKED:
         return counted(manifest.n, "image", ",")
     return f"{source.width}×{source.height} pixels"
-
-
-def _source(source: Source, what: str, digest: str) -> str:
-    lines = [
-        f"- **{plain(source.name)}**, {what}, {digest} `{source.sha256}`",
-        f"  - License: {plain(source.licence)}"
-        if source.licence
-        else "  - License: **none is known.** Ask the author of the image before you copy it or patches of it.",
-    ]
-    if source.attribution:
-        lines.append(f"  - By: {plain(source.attribution)}")
-    if source.url:
-        link = link_of(source.url)
-        lines.append(f"  - From: <{link}>" if link else f"  - From: {plain(source.url)}")
-    return "\n".join(lines) + "\n"

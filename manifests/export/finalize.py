@@ -16,12 +16,9 @@ from manifests.format.schema import MANIFEST_NAME, Manifest
 from manifests.support.files import is_plain, read_regular_file, write_atomically
 
 MAX_CARD_BYTES = 16 << 20
-BY_EXPORT = "'patchgen export' writes it again"
-"""How to repair a file that is derived from the manifest."""
-_WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})
-"""Keys of texts for people."""
-_WORDS_BYTES = 1 << 16
-"""Bytes that other wording may add to a file."""
+BY_EXPORT = "'patchgen export' writes it again"  # how to repair a file that is derived from the manifest
+_WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})  # texts for people
+_WORDS_BYTES = 1 << 16  # bytes that other wording may add to a file
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -51,20 +48,13 @@ def derived_files(manifest: Manifest) -> dict[str, bytes]:
 
 def longest_exports(manifest: Manifest) -> dict[str, int]:
     """Return the maximum length in bytes of each file for other tools; longer ones are not read."""
-    longest = {name: _longest(data) for name, data in derived_files(manifest).items()}
+    longest = {name: 2 * len(data) + _WORDS_BYTES for name, data in derived_files(manifest).items()}
     return longest | {dali_name(shard): MAX_DALI_LINE * (shard.n + 1) for shard in manifest.shards}
-
-
-def _longest(data: bytes) -> int:
-    """Return the maximum length of a file with the content of ``data`` in other words."""
-    return 2 * len(data) + _WORDS_BYTES
 
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
     """Return the SHA-256, as hex, of a set's files except ``SHA256SUMS``, the card and, if asked, derived files."""
-    digests: dict[str, str] = {}
-    for shard in manifest.shards:
-        digests |= {shard.name: shard.sha256, shard.parquet.name: shard.parquet.sha256}
+    digests = {part.name: part.sha256 for shard in manifest.shards for part in (shard, shard.parquet)}
     files = (derived_files(manifest) if derived else {}) | {MANIFEST_NAME: manifest.to_json()}
     return digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
@@ -102,7 +92,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
         try:
             if not is_plain(folder / name):
                 yield name, f"is missing or not a regular file; {BY_EXPORT}"
-            elif not agree(read_regular_file(folder / name, _longest(data)), data):
+            elif not agree(read_regular_file(folder / name, 2 * len(data) + _WORDS_BYTES), data):
                 yield name, f"is not what the manifest gives; {BY_EXPORT}"
         except OSError as error:
             yield name, f"is not what the manifest gives: {error.strerror}; {BY_EXPORT}"

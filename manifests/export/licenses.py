@@ -8,16 +8,12 @@ from urllib.parse import quote
 
 from manifests.format.schema import Manifest
 
-_HUB_LICENSES = frozenset(
-    {
-        *("apache-2.0", "mit", "odbl", "pddl", "gpl-3.0", "bsd-3-clause", "unlicense", "wtfpl", "cc", "cc0-1.0"),
-        *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
-        *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
-        *("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
-    }
-)
-"""The Hub's identifiers of licenses that photos are published under."""
-
+_HUB_LICENSES = {  # the Hub's identifiers of licenses that photos are published under
+    *("apache-2.0", "mit", "odbl", "pddl", "gpl-3.0", "bsd-3-clause", "unlicense", "wtfpl", "cc", "cc0-1.0"),
+    *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+    *("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+}
 _LINK = re.compile(r"https?://[\w.-]{1,250}(:\d{1,5})?([/?#][\w./~%?=&#:@!$*+,;()'-]{0,1000})?", re.ASCII)
 _DEED = re.compile(
     r"https?://creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)(/[\w.-]*)*", re.IGNORECASE

@@ -15,8 +15,7 @@ from manifests.patchset import PatchSet
 from manifests.support.counts import counted
 
 INDEX_NAME = "index.json"
-MAX_DALI_LINE = 80
-"""Bytes of a line of DALI's index: an extension, two numbers of up to 16 digits, and a name."""
+MAX_DALI_LINE = 80  # bytes of a line of DALI's index: an extension, two numbers of up to 16 digits, and a name
 
 
 def make_index(manifest: Manifest) -> bytes:
@@ -36,19 +35,14 @@ def dali_name(shard: Shard) -> str:
 
 
 def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
-    """Yield the lines of DALI's index of a shard, from its table.
-
-    Raises:
-        PatchSetError: the table cannot be read, or a patch lies outside the shard.
-    """
+    """Yield the lines of DALI's index of a shard, from its table."""
     path = patchset.folder / shard.parquet.name
     suffix = patchset.manifest.encoding.format
     offsets, sizes = read_places(path, shard.n)
     yield f"v1.2 {shard.n}\n".encode()
     for row, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
         if not BLOCK <= offset <= offset + size <= shard.bytes:
-            raise PatchSetError(
-                f"{path}: row {row} says {counted(size, 'byte')} at {offset}, which its tar does not hold"
-            )
+            span = f"{counted(size, 'byte')} at {offset}"
+            raise PatchSetError(f"{path}: row {row} says {span}, which its tar does not hold")
         name = f"{patch_key(shard.first_index + row)}.{suffix}"
         yield f"{suffix} {offset} {size} {name}\n".encode()

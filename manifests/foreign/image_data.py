@@ -40,15 +40,10 @@ class ImageData:
 
 
 def find_images(data: Path) -> ImageData:
-    """Find every image in ``data``, ordered by name; in data with splits, only the training images.
-
-    Raises:
-        PatchSetError: there is no image, or a file is damaged.
-        OSError: a file or folder cannot be read.
-    """
+    """Find every image in ``data``, ordered by name; in data with splits, only the training images."""
     left_out = LeftOut()
     if (files := cifar_files(data, "train")) is not None:
-        return ImageData(images=tuple(cifar_images(files)), where=_common_path(files))
+        return ImageData(images=cifar_images(files), where=str(files[0] if len(files) == 1 else files[0].parent))
     if data.is_file() and not data.name.lower().endswith(TAR_SUFFIXES):
         return ImageData(images=(file_image(data, data.name),), where=str(data))
     found = find_split(data, "train", left_out)
@@ -65,16 +60,11 @@ def find_images(data: Path) -> ImageData:
 
 
 def find_labelled(data: Path, split: Split) -> ImageData | None:
-    """Find the images of a split with their labels; return None if ``data`` has none of the known layouts.
-
-    Raises:
-        PatchSetError: the data has no such split, no classes, or a file is damaged.
-        OSError: a file or folder cannot be read.
-    """
+    """Find the images of a split with their labels; return None if ``data`` has none of the known layouts."""
     if (files := cifar_files(data, split)) is not None:
         return ImageData(
-            images=tuple(cifar_images(files)),
-            where=_common_path(files),
+            images=cifar_images(files),
+            where=str(files[0] if len(files) == 1 else files[0].parent),
             labels=tuple(label for file in files for label in read_cifar_file(file)[1].tolist()),
             classes=class_names(files[0].parent),
         )
@@ -87,10 +77,6 @@ def find_labelled(data: Path, split: Split) -> ImageData | None:
 
 def _image_data(data: Path, found: SplitFiles, left_out: LeftOut, **fields: Any) -> ImageData:
     return ImageData(**{"where": str(found), "notes": tuple(left_out.notes(data)), "unread": found.unread} | fields)
-
-
-def _common_path(files: Sequence[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else str(files[0].parent)
 
 
 def _labelled_tars(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageData:
@@ -131,9 +117,8 @@ def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
         names = ", ".join(folder.name for folder in found.folders)
         raise PatchSetError(f"{data}: holds several folders of this split ({names}); give one of them")
     folder = found.folders[0]
-    by_class: dict[str, list[str]] = {
-        path.name: [] for path in folder.iterdir() if path.is_dir() and is_visible(path.name)
-    }
+    folders = (path.name for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
+    by_class: dict[str, list[str]] = {name: [] for name in folders}
     loose: list[str] = []
     for name in list_images(folder, left_out, follow=True):
         top, slash, _ = name.partition("/")
@@ -144,35 +129,28 @@ def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
     for name in loose:
         left_out.add("images beside the class folders", str(folder / name))
     ordered = sorted(by_class, key=lambda name: (int(name), name)) if are_numbers(by_class) else sorted(by_class)
-    classes = tuple(ordered)
-    pairs = [(name, label) for label, each in enumerate(classes) for name in by_class[each]]
-    images = tuple(file_image(folder / name, name) for name, _ in pairs)
-    labels = tuple(label for _, label in pairs)
-    return _image_data(data, found, left_out, images=images, labels=labels, classes=classes, numbered=False)
+    images = tuple(file_image(folder / name, name) for each in ordered for name in by_class[each])
+    labels = tuple(label for label, each in enumerate(ordered) for _ in by_class[each])
+    return _image_data(data, found, left_out, images=images, labels=labels, classes=tuple(ordered), numbered=False)
 
 
 def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[str]) -> None:
     """Refuse folders that are not at least two class folders: loose images, splits, folders of other files."""
     if not by_class:
-        raise PatchSetError(
-            f"{folder}: holds images ({loose[0]}) and no sub-folders, expected one sub-folder of images a class"
-        )
+        what = f"holds images ({loose[0]}) and no sub-folders"
+        raise PatchSetError(f"{folder}: {what}, expected one sub-folder of images a class")
     without_images = (name for name, images in by_class.items() if not images and _holds_files(folder / name))
     if name := min(without_images, default=None):  # an empty folder is a class without images
-        raise PatchSetError(
-            f"{folder / name}: holds files and no image, but every sub-folder of {folder} is a class; move it away"
-        )
+        what = f"holds files and no image, but every sub-folder of {folder} is a class"
+        raise PatchSetError(f"{folder / name}: {what}; move it away")
     if shared := _shared_folders(by_class):
-        raise PatchSetError(
-            f"{folder}: its sub-folders {', '.join(sorted(by_class)[:3])} all hold {', '.join(shared[:3])}, as "
-            f"splits hold classes; give one of them, such as {folder / min(by_class)}"
-        )
+        what = f"its sub-folders {', '.join(sorted(by_class)[:3])} all hold {', '.join(shared[:3])}"
+        advice = f"give one of them, such as {folder / min(by_class)}"
+        raise PatchSetError(f"{folder}: {what}, as splits hold classes; {advice}")
     if len(by_class) == 1:
         (only,) = by_class
-        raise PatchSetError(
-            f"{folder}: holds one sub-folder ({only}), expected one a class and at least two; "
-            f"if the classes are in it, give {folder / only}"
-        )
+        what = f"holds one sub-folder ({only}), expected one a class and at least two"
+        raise PatchSetError(f"{folder}: {what}; if the classes are in it, give {folder / only}")
 
 
 def _shared_folders(by_class: dict[str, list[str]]) -> list[str]:

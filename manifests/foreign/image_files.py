@@ -13,8 +13,7 @@ from manifests.foreign.tar_members import is_gzip, open_tar
 from manifests.support.files import read_regular_file
 from manifests.untrusted.decode import Pixels, decode_image
 
-MAX_IMAGE_BYTES = 256 << 20
-"""Bytes of one encoded image."""
+MAX_IMAGE_BYTES = 256 << 20  # bytes of one encoded image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,25 +40,16 @@ def file_image(path: Path, name: str) -> StoredImage:
     return StoredImage(name=name, path=str(path), kind="file")
 
 
-def cifar_images(files: Sequence[Path]) -> list[StoredImage]:
-    """Return every record of CIFAR files, in order.
-
-    Raises:
-        PatchSetError: a file is damaged.
-    """
-    return [
-        StoredImage(name=f"{file.name}/{k:05d}", path=str(file), kind="record", offset=k)
-        for file in files
-        for k in range(len(read_cifar_file(file)[0]))
-    ]
+def cifar_images(files: Sequence[Path]) -> tuple[StoredImage, ...]:
+    """Return every record of CIFAR files, in order."""
+    records = ((file, k) for file in files for k in range(len(read_cifar_file(file)[0])))
+    return tuple(
+        StoredImage(name=f"{file.name}/{k:05d}", path=str(file), kind="record", offset=k) for file, k in records
+    )
 
 
 def read_stored(image: StoredImage) -> bytes | Pixels:
-    """Return the bytes of an image's file or member; for a CIFAR record its pixels, uint8 (32, 32, 3).
-
-    Raises:
-        PatchSetError: it cannot be read, or is larger than ``MAX_IMAGE_BYTES``.
-    """
+    """Return the bytes of an image's file or member; for a CIFAR record its pixels, uint8 (32, 32, 3)."""
     if image.kind == "record":
         return _records(image.path, _version(image.path))[image.offset]
     try:
@@ -76,11 +66,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
 
 
 def read_member(path: str, offset: int, length: int) -> bytes:
-    """Return bytes of a tar; ``offset`` counts unpacked bytes if it is compressed.
-
-    Raises:
-        OSError, EOFError, zlib.error: it cannot be read.
-    """
+    """Return bytes of a tar; ``offset`` counts unpacked bytes if it is compressed."""
     if is_gzip(Path(path)):
         file = _unzipped(path, _version(path))
         file.seek(offset)
@@ -109,9 +95,5 @@ def _records(path: str, version: tuple[int, int]) -> Pixels:
 
 
 def pixels_of(content: bytes | Pixels, where: str) -> Pixels:
-    """Return the pixels of a result of ``read_stored``, uint8 (H, W, 3).
-
-    Raises:
-        PatchSetError: see ``decode_image``.
-    """
+    """Return the pixels of a result of ``read_stored``, uint8 (H, W, 3)."""
     return decode_image(content, where) if isinstance(content, bytes) else content

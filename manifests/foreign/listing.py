@@ -55,26 +55,21 @@ def is_visible(name: str) -> bool:
 
 
 def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
-    """Find the folders or tars of ``split`` in a folder; a tar is a split by itself.
-
-    Raises:
-        PatchSetError: the folder has splits but not this one, or images and tars side by side.
-        OSError: it cannot be read.
-    """
+    """Find the folders or tars of ``split`` in a folder; a tar is a split by itself."""
     if not data.is_dir():
         return SplitFiles(tars=(data,))
     folders, tars = _entries(data)
     if kinds := split_kinds(data, folders):
         chosen, rest = choose(folders, _usable_kinds(data, kinds, split).get, split, data)
-        inner = [_without_splits(data / name) for name in chosen]
-        found = SplitFiles(
-            folders=sum((each.folders for each in inner), ()),
-            tars=sum((each.tars for each in inner), ()),
-            unread=tuple(name for name in rest if kinds.get(name, "other") != "other"),
-        )
-        for name in [*sorted(set(rest) - set(found.unread)), *sorted(path.name for path in tars)]:
+        inner = {data / name: tuple(sorted(_entries(data / name)[1])) for name in chosen}
+        for folder, inner_tars in inner.items():
+            if inner_tars:
+                _require_no_images(folder, inner_tars[0].name)
+        unread = tuple(name for name in rest if kinds.get(name, "other") != "other")
+        for name in [*sorted(set(rest) - set(unread)), *sorted(path.name for path in tars)]:
             left_out.add("beside the splits", str(data / name))
-        return found
+        without_tars = tuple(folder for folder in inner if not inner[folder])
+        return SplitFiles(folders=without_tars, tars=sum(inner.values(), ()), unread=unread)
     if not tars:
         return SplitFiles(folders=(data,))
     chosen, rest = choose([path.name for path in tars], file_kind, split, data)
@@ -91,15 +86,6 @@ def _usable_kinds(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str,
     if split == "train" or not labelled:
         return kinds
     return {name: kind if kind not in EVALUATION or name in labelled else "other" for name, kind in kinds.items()}
-
-
-def _without_splits(folder: Path) -> SplitFiles:
-    """Return the tars of a folder that has no splits, or the folder itself if it has none."""
-    tars = tuple(sorted(_entries(folder)[1]))
-    if not tars:
-        return SplitFiles(folders=(folder,))
-    _require_no_images(folder, tars[0].name)
-    return SplitFiles(tars=tars)
 
 
 def _require_no_images(folder: Path, tar: str) -> None:
@@ -121,12 +107,9 @@ def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
     folders or tars, or if there are names of a training and of an evaluation split, or no other names at all. Folders
     called "extra" or "unlabeled" alone are not splits.
     """
-    named: dict[str, Kind] = {name: kind for name in names if (kind := folder_kind(name))}
-    holders: dict[str, Kind] = {
-        name: kind
-        for name in names
-        if (kind := holder_kind(name)) and kind != "other" and any(_entries(folder / name))
-    }
+    named = {name: kind for name in names if (kind := folder_kind(name))}
+    possible = {name: kind for name in names if (kind := holder_kind(name)) not in (None, "other")}
+    holders = {name: kind for name, kind in possible.items() if kind and any(_entries(folder / name))}
     present = set(named.values()) - {"other"}
     both = "train" in present and bool(present - {"train"})
     return named | holders if holders or both or (present and len(named) == len(names)) else {}
@@ -137,10 +120,6 @@ def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
 
     Links to files are followed. Links to folders outside are followed only with ``follow``: a packed set is
     published, and must not contain what a link of somebody else points to.
-
-    Raises:
-        PatchSetError: a folder below has splits of its own, so that its images are not of one split.
-        OSError: a folder cannot be read.
     """
 
     def fail(error: OSError) -> None:
@@ -156,9 +135,8 @@ def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
         below = Path(root).relative_to(folder)
         folders[:] = sorted(_entered(Path(root), folders, top, left_out, follow=follow))
         if below.parts and (splits := sorted(split_kinds(Path(root), folders))):
-            raise PatchSetError(
-                f"{root}: holds the splits {', '.join(splits[:4])}; give this folder instead of {folder}"
-            )
+            what = f"holds the splits {', '.join(splits[:4])}"
+            raise PatchSetError(f"{root}: {what}; give this folder instead of {folder}")
         found += [below / name for name in names if _is_read(Path(root) / name, left_out)]
     return sorted(path.as_posix() for path in found)
 

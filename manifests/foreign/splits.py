@@ -17,36 +17,23 @@ _WORDS: dict[Kind, str] = {
 }
 _REST = r"(?:[-_. ]?(?:sets?|splits?|data|images?|imgs?|jpe?gs?|pngs?|\d+(?:x\d+|px)?|[a-d]))*"
 """Endings of a split folder's name: ``val2017``, ``Train_images``, ``test_32x32``, ``trainA``."""
-_ANY_REST = r"(?:[-_. (\d].*)?"
-"""Endings of the name of a folder that contains folders: ``train_blurred``, ``training_v2``."""
-_FOLDERS = {
-    kind: re.compile(rf"(?:.*[-_. ])?(?:{words}){_REST}", re.IGNORECASE | re.DOTALL) for kind, words in _WORDS.items()
-}
-_HOLDERS = {
-    kind: re.compile(rf"(?:.*[-_. ])?(?:{words}){_ANY_REST}", re.IGNORECASE | re.DOTALL)
-    for kind, words in _WORDS.items()
-}
-_FILES = {
-    kind: re.compile(rf"(?:^|[-_. ])(?:{words})(?:set)?(?:[-_. ]|\d|$)", re.IGNORECASE)
-    for kind, words in _WORDS.items()
-}
-EVALUATION: tuple[Kind, ...] = ("test", "val")
-"""Evaluation splits; the first that exists is read."""
+EVALUATION: tuple[Kind, ...] = ("test", "val")  # evaluation splits; the first that exists is read
 
 
-def folder_kind(name: str) -> Kind | None:
-    """Return the split that a folder's whole name means, such as ``Training`` or ``ILSVRC2012_img_val``."""
-    return next((kind for kind, pattern in _FOLDERS.items() if pattern.fullmatch(name)), None)
+def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
+    """Return a function that returns the split whose words, put in place of WORDS, match a whole name."""
+    patterns = {
+        kind: re.compile(pattern.replace("WORDS", words), re.IGNORECASE | re.DOTALL) for kind, words in _WORDS.items()
+    }
+    return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)
 
 
-def holder_kind(name: str) -> Kind | None:
-    """Return the split that the name of a folder of folders means, also if other words follow."""
-    return next((kind for kind, pattern in _HOLDERS.items() if pattern.fullmatch(name)), None)
-
-
-def file_kind(name: str) -> Kind | None:
-    """Return the split that a word in a file's name means, such as in ``cifar10-train-000000.tar``."""
-    return next((kind for kind, pattern in _FILES.items() if pattern.search(name)), None)
+folder_kind = _kind_finder(rf"(?:.*[-_. ])?(?:WORDS){_REST}")
+"""Return the split that a folder's whole name means, such as ``Training`` or ``ILSVRC2012_img_val``."""
+holder_kind = _kind_finder(r"(?:.*[-_. ])?(?:WORDS)(?:[-_. (\d].*)?")
+"""Return the split that the name of a folder of folders means: ``train_blurred``, ``training_v2``."""
+file_kind = _kind_finder(r"(?:.*[-_. ])?(?:WORDS)(?:set)?(?:[-_. \d].*)?")
+"""Return the split that a word in a file's name means, such as in ``cifar10-train-000000.tar``."""
 
 
 def choose(
@@ -56,25 +43,17 @@ def choose(
 
     Evaluation uses the test names, or else the validation names. If no name is of a split, all names are of every
     split. If there is no training name, names of no split are training names.
-
-    Raises:
-        PatchSetError: there are splits, but not this one; ``where`` names their folder.
     """
     ordered = sorted(names)
     kinds = {name: kind_of(name) for name in ordered}
     present = set(kinds.values()) - {None}
     if not present & {"train", "test", "val"}:
         return ordered, []
-    wanted: Kind | None
-    if split == "train":
-        wanted = "train" if "train" in present else None
-    else:
-        wanted = next((kind for kind in EVALUATION if kind in present), "test")
+    order: tuple[Kind, ...] = ("train",) if split == "train" else EVALUATION
+    wanted = next((kind for kind in order if kind in present), None if split == "train" else "test")
     chosen = [name for name in ordered if kinds[name] == wanted]
     if not chosen:
-        what = "training" if split == "train" else "evaluation"
-        raise PatchSetError(
-            f"{where}: holds {', '.join(ordered[:5])}, expected {what} data among them; "
-            "give the folder or file that is to be read, not the one above it"
-        )
+        what = f"holds {', '.join(ordered[:5])}, expected {'training' if split == 'train' else 'evaluation'} data"
+        advice = "give the folder or file that is to be read, not the one above it"
+        raise PatchSetError(f"{where}: {what} among them; {advice}")
     return chosen, [name for name in ordered if kinds[name] != wanted]

@@ -9,10 +9,8 @@ from manifests.format.tar import BLOCK
 
 GZIP_SUFFIXES = (".tar.gz", ".tgz")
 TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)
-MAX_MEMBERS = 300_000
-"""Members of a tar, each of which takes about 1 KB of memory."""
-MAX_HEADER_BYTES = 1 << 20
-"""Bytes of the headers of one member: long names, extended headers."""
+MAX_MEMBERS = 300_000  # members of a tar, each of which takes about 1 KB of memory
+MAX_HEADER_BYTES = 1 << 20  # bytes of the headers of one member: long names, extended headers
 MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100
 """Unpacked bytes of a compressed tar, or this multiple of its own length, whichever is more."""
 
@@ -23,11 +21,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def open_tar(path: Path) -> BinaryIO:
-    """Open a tar for reading, unpacked if its name says that it is compressed.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Open a tar for reading, unpacked if its name says that it is compressed."""
     return cast(BinaryIO, gzip.open(path)) if is_gzip(path) else path.open("rb")
 
 
@@ -35,10 +29,6 @@ def members_of(path: Path) -> list[tarfile.TarInfo]:
     """Return the members of a tar, whose headers are read up to the end marker, but no contents.
 
     The end marker is required, because ``tarfile`` also stops at the end of the file or at a damaged header.
-
-    Raises:
-        tarfile.TarError, EOFError, OSError, zlib.error, ValueError: it is damaged, has no end marker, is compressed
-            although its name does not say so, or the reverse; or it exceeds one of the ``MAX_`` limits above.
     """
     members = []
     with open_tar(path) as file:

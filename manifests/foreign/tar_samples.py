@@ -13,8 +13,7 @@ from manifests.foreign.tar_members import members_of
 from manifests.untrusted.decode import image_suffixes, is_image_name
 
 MAX_LABEL_BYTES = 1000
-_META = re.compile(r"__[^/]*__($|/)")
-"""WebDataset's names of members that belong to no sample."""
+_META = re.compile(r"__[^/]*__($|/)")  # WebDataset's names of members that belong to no sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +30,6 @@ def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sa
     """Return the samples of a tar in the order of their first members; only contents of ``cls`` members are read.
 
     If a sample has images such as ``KEY.png``, others such as ``KEY.mask.png`` are not its images.
-
-    Raises:
-        PatchSetError: it is not a whole tar of the kind its name says, or has a name twice.
     """
     try:
         return _samples(path, left_out, with_labels=with_labels)

@@ -12,25 +12,17 @@ import rfc8785
 
 from manifests.errors import PatchSetError
 
-MAX_SAFE_INTEGER = 2**53 - 1
-"""Largest integer every JSON implementation keeps exactly (RFC 7493, section 2.2)."""
+MAX_SAFE_INTEGER = 2**53 - 1  # largest integer every JSON implementation keeps exactly (RFC 7493, section 2.2)
 
-MAX_VALUES = 2_000_000
-"""Values in an untrusted JSON text."""
-MAX_DEPTH = 64
-"""Levels of nesting in an untrusted JSON text."""
-MAX_LETTERS = 1_000_000
-"""Characters in one string or number of an untrusted JSON text."""
+MAX_VALUES = 2_000_000  # values in an untrusted JSON text
+MAX_DEPTH = 64  # levels of nesting in an untrusted JSON text
+MAX_LETTERS = 1_000_000  # characters in one string or number of an untrusted JSON text
 
 
 def canonical_json(value: Any) -> bytes:
     """Return the UTF-8 bytes of ``value`` in the JSON Canonicalization Scheme.
 
     ``value`` is built of dict (str keys), list, tuple, str, int, float, bool and None.
-
-    Raises:
-        PatchSetError: a number that prints as an integer beyond ±(2**53 - 1) or is not finite, a lone surrogate,
-            or a type that JSON does not have.
     """
     for items in _levels(value):
         for item in items:
@@ -44,12 +36,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse a JSON text and refuse what parsers disagree about. ``where`` names the text in errors.
-
-    Raises:
-        PatchSetError: not UTF-8, not JSON, a duplicate key, NaN or Infinity, an integer beyond ±(2**53 - 1), a
-            number too large for a float, a lone surrogate, or a text that exceeds one of the ``MAX_`` limits above.
-    """
+    """Parse a JSON text and refuse what parsers disagree about. ``where`` names the text in errors."""
     # Each value follows a comma or an opening bracket, so the bytes bound their number before any is created.
     if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
         raise PatchSetError(f"{where}: about {values} values, expected at most {MAX_VALUES}")
@@ -122,15 +109,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_int(text: str) -> int:
-    value = int(text)
-    if abs(value) > MAX_SAFE_INTEGER:
+    if abs(value := int(text)) > MAX_SAFE_INTEGER:
         raise PatchSetError(f"the integer {text[:40]} is beyond ±(2**53 - 1)")
     return value
 
 
 def _parse_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
+    if not math.isfinite(value := float(text)):
         raise PatchSetError(f"the number {text[:40]} is too large")
     return value
 

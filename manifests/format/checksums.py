@@ -7,8 +7,7 @@ from manifests.errors import PatchSetError
 from manifests.support.files import read_regular_file
 
 SUMS_NAME = "SHA256SUMS"
-MAX_SUMS_BYTES = 32 << 20
-"""The file of a set of a billion patches, with DALI's indexes, has 27 MB."""
+MAX_SUMS_BYTES = 32 << 20  # the file of a set of a billion patches, with DALI's indexes, has 27 MB
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([!-~]+)")
 
@@ -19,11 +18,7 @@ def format_sums(digests: dict[str, str]) -> bytes:
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """Read the file and return file names and their SHA-256 as hex.
-
-    Raises:
-        PatchSetError: it cannot be read, or a line is not a digest, two spaces and a name, or lines are not sorted.
-    """
+    """Read the file and return file names and their SHA-256 as hex."""
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:

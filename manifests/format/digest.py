@@ -23,9 +23,8 @@ NOT_IN_SET_ID_SHARD = frozenset({"parquet"})
 def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
     """Return the SHA-256 (32 bytes) of a patch's pixels before encoding: RGB uint8 (H, W, 3), C order, no header."""
     if patch.dtype != _UINT8 or patch.ndim != 3 or patch.shape[2] != 3:
-        raise PatchSetError(
-            f"pixel digest: got {patch.dtype} of shape {patch.shape}, expected uint8 of shape (H, W, 3)"
-        )
+        found = f"{patch.dtype} of shape {patch.shape}"
+        raise PatchSetError(f"pixel digest: got {found}, expected uint8 of shape (H, W, 3)")
     return hashlib.sha256(np.ascontiguousarray(patch).data).digest()
 
 

@@ -1,7 +1,6 @@
 """Parse, validate and create the manifest of a patch set, format ``patchset/1``."""
 
 import json
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,23 +15,15 @@ from manifests.support.validation import describe
 
 FORMAT = "patchset/1"
 MANIFEST_NAME = "manifest.json"
-MAX_MANIFEST_BYTES = 48 << 20
-"""A manifest of ``MAX_SHARDS`` shards has about 31 MB."""
-MAX_SHARD = 10**6
-"""Patches in a shard, whose table is read whole."""
-MAX_SIZE = 4096
-"""Pixels of a side of a patch."""
+MAX_MANIFEST_BYTES = 48 << 20  # a manifest of ``MAX_SHARDS`` shards has about 31 MB
+MAX_SHARD = 10**6  # patches in a shard, whose table is read whole
+MAX_SIZE = 4096  # pixels of a side of a patch
 MAX_SOURCES = 10_000
-MAX_SHARDS = 90_000
-"""Validating a manifest of so many shards takes 500 MB of memory."""
-MAX_KEYS = 16
-"""Keys of an entry of sources or shards, known or unknown: pydantic keeps an error for each unknown one."""
-PACKED: Literal["packed"] = "packed"
-"""Recipe name of a set whose images were packed, not cut from a photo."""
-MAX_OWN_VALUES = 10_000
-"""Values outside sources and shards: recipe, encoding, environment."""
-MAX_LETTERS = 10_000_000
-"""Characters in all strings outside shards."""
+MAX_SHARDS = 90_000  # validating a manifest of so many shards takes 500 MB of memory
+MAX_KEYS = 16  # keys of an entry of sources or shards, known or unknown: pydantic keeps an error for each unknown one
+PACKED: Literal["packed"] = "packed"  # recipe name of a set whose images were packed, not cut from a photo
+MAX_OWN_VALUES = 10_000  # values outside sources and shards: recipe, encoding, environment
+MAX_LETTERS = 10_000_000  # characters in all strings outside shards
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
@@ -103,20 +94,20 @@ class Manifest(_Frozen):
         expected = 0
         for number, shard in enumerate(self.shards):
             name = shard_name(number)
-            if shard.name != name:
-                raise ValueError(f"shards[{number}].name is {shard.name!r}, expected {name!r}")
-            table = str(PurePosixPath(name).with_suffix(".parquet"))
-            if shard.parquet.name != table:
-                raise ValueError(f"shards[{number}].parquet.name is {shard.parquet.name!r}, expected {table!r}")
-            if shard.first_index != expected:
-                raise ValueError(f"shards[{number}].first_index is {shard.first_index}, expected {expected}")
-            expected += shard.n
-            for key, found, limit in (
-                ("bytes", shard.bytes, shard.n * (2 * BLOCK + max_patch_bytes(self.size)) + len(END)),
-                ("parquet.bytes", shard.parquet.bytes, max_table_bytes(shard.n)),
+            for key, found, right in (
+                ("name", shard.name, name),
+                ("parquet.name", shard.parquet.name, name.removesuffix("tar") + "parquet"),
+                ("first_index", shard.first_index, expected),
             ):
-                if found > limit:
-                    raise ValueError(f"shards[{number}].{key} is {found}, more than {shard.n} images have ({limit})")
+                if found != right:
+                    raise ValueError(f"shards[{number}].{key} is {found!r}, expected {right!r}")
+            expected += shard.n
+            most = shard.n * (2 * BLOCK + max_patch_bytes(self.size)) + len(END)
+            table = shard.parquet.bytes, max_table_bytes(shard.n)
+            for key, num_bytes, limit in (("bytes", shard.bytes, most), ("parquet.bytes", *table)):
+                if num_bytes > limit:
+                    what = f"{num_bytes}, more than {shard.n} images have ({limit})"
+                    raise ValueError(f"shards[{number}].{key} is {what}")
         if expected != self.n:
             raise ValueError(f"n is {self.n}, but the shards hold {counted(expected, 'patch')}")
         return self
@@ -150,29 +141,20 @@ def make_manifest(**fields: Any) -> Manifest:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Parse the bytes of a ``manifest.json``; ``where`` names the file in errors.
-
-    Raises:
-        PatchSetError: not strict JSON, a key missing, unknown or of a wrong type (named by its path), shards that
-            are not contiguous, another format version, or a ``set_id`` that does not match the content.
-    """
+    """Parse the bytes of a ``manifest.json``; ``where`` names the file in errors."""
     value = parse_json(data, where)
     if not isinstance(value, dict):
         raise PatchSetError(f"{where}: holds a JSON {type(value).__name__}, expected an object")
-    if value.get("format") != FORMAT:
-        raise PatchSetError(
-            f"{where}: format is {value.get('format')!r}, this version reads {FORMAT!r}; "
-            "another version of the package may read it"
-        )
+    if (found := value.get("format")) != FORMAT:
+        what = f"format is {found!r}, this version reads {FORMAT!r}"
+        raise PatchSetError(f"{where}: {what}; another version of the package may read it")
     _require_bounded(value, where)
     computed = _computed_set_id(value, where)
     del value  # hundreds of megabytes, as much as the validation below takes
     manifest = _validate(data, where)
     if computed != manifest.set_id:
-        raise PatchSetError(
-            f"{where}: set_id is {manifest.set_id}, but its content gives {computed}: the manifest was edited "
-            "or damaged; get it again from its source"
-        )
+        what = f"set_id is {manifest.set_id}, but its content gives {computed}"
+        raise PatchSetError(f"{where}: {what}: the manifest was edited or damaged; get it again from its source")
     return manifest
 
 
@@ -197,13 +179,12 @@ def _require_entries(value: dict[str, Any], where: str) -> None:
         for number, entry in enumerate(entries):
             table = entry.get("parquet") if isinstance(entry, dict) else None
             for part in (part for part in (entry, table) if isinstance(part, dict | list)):
+                at = f"{where}: {name}[{number}]"
                 if isinstance(part, list) or len(part) > MAX_KEYS:
-                    raise PatchSetError(
-                        f"{where}: {name}[{number}] holds {len(part)} values, expected at most {MAX_KEYS} keys"
-                    )
-                nested = next((key for key in part if isinstance(part[key], dict | list) and key != "parquet"), None)
-                if nested is not None:
-                    raise PatchSetError(f"{where}: {name}[{number}]: {nested[:40]!a} is not a text or number")
+                    raise PatchSetError(f"{at} holds {len(part)} values, expected at most {MAX_KEYS} keys")
+                for key, item in part.items():
+                    if isinstance(item, dict | list) and key != "parquet":
+                        raise PatchSetError(f"{at}: {key[:40]!a} is not a text or number")
 
 
 def _require_bounded(value: dict[str, Any], where: str) -> None:
@@ -212,10 +193,8 @@ def _require_bounded(value: dict[str, Any], where: str) -> None:
     own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
     _, letters = measure([item for key, item in value.items() if key != "shards"])
     if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
-        raise PatchSetError(
-            f"{where}: {own} values outside sources and shards, and {letters} letters outside shards, "
-            f"expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}"
-        )
+        what = f"{own} values outside sources and shards, and {letters} letters outside shards"
+        raise PatchSetError(f"{where}: {what}, expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}")
 
 
 def _validate(data: bytes | str, where: str) -> Manifest:

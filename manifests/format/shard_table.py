@@ -20,20 +20,14 @@ from manifests.support.counts import counted
 from manifests.support.files import is_plain
 from manifests.untrusted.parquet_limits import Footer, read_footer, require_bounded_pages
 
-CONTRACT = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("sha256", pa.binary(DIGEST_BYTES), nullable=False),
-        pa.field("pixels", pa.binary(DIGEST_BYTES), nullable=False),
-    ]
-)
+_TYPES = {
+    **{"key": pa.string(), "index": pa.int64(), "offset": pa.int64(), "size": pa.int64()},
+    **{"sha256": pa.binary(DIGEST_BYTES), "pixels": pa.binary(DIGEST_BYTES)},
+}
+CONTRACT = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _TYPES.items()])
 MAX_KEY_LETTERS = 10
 _BATCH_ROWS = 4096
-METADATA_KEY = b"patchset"
-"""Key of the Parquet file metadata under which a writer keeps its own JSON record of the shard."""
+METADATA_KEY = b"patchset"  # of the file's metadata, under which a writer keeps its own JSON record of the shard
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
@@ -47,9 +41,7 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
     """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays.
 
-    Raises:
-        PatchSetError: the file is not Parquet, has another number of rows, or a column is missing, has a null or
-            another type. The other readers below raise it in the same cases.
+    A table is refused if it has another number of rows, or if a column is missing, has a null or another type.
     """
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
@@ -72,12 +64,6 @@ def read_pixel_digests(path: Path, n: int) -> bytes:
     return raw_digests(read_columns(path, n, ("pixels",))["pixels"])
 
 
-def read_digests(path: Path, n: int) -> tuple[bytes, bytes]:
-    """Return the raw digests of the encoded bytes and of the pixels of ``n`` patches, 32 bytes each, in row order."""
-    columns = read_columns(path, n, ("sha256", "pixels"))
-    return raw_digests(columns["sha256"]), raw_digests(columns["pixels"])
-
-
 def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return offset and length in bytes of each of ``n`` patches in the tar of the shard: int64 (n,) each."""
     columns = read_columns(path, n, ("offset", "size"))
@@ -85,11 +71,7 @@ def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 
 def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """Return the writer's numeric columns ``names`` of a table of ``n`` rows; None if one is missing or not numeric.
-
-    Raises:
-        PatchSetError: the file is not Parquet, or has another number of rows.
-    """
+    """Return the writer's columns ``names`` of a table of ``n`` rows; None if one is missing or not numeric."""
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
         if not set(names) <= footer.flat.keys():
@@ -114,11 +96,7 @@ def read_metadata(path: Path) -> bytes | None:
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of rows in the footer of a table.
-
-    Raises:
-        PatchSetError: the file is not Parquet.
-    """
+    """Return the number of rows in the footer of a table."""
     with _open_parquet(path) as file:
         return read_footer(file).rows
 
@@ -167,11 +145,7 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
 
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for PyArrow, which takes no name that is not UTF-8, and turn its many errors into one.
-
-    Raises:
-        PatchSetError: the path is no regular file, or the block raised an error of a damaged file.
-    """
+    """Open a file for PyArrow, which takes no name that is not UTF-8, and turn its many errors into one."""
     if os.path.lexists(path) and not is_plain(path):
         raise PatchSetError(f"{path}: expected a regular file, not a folder, link or device")
     try:

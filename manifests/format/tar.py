@@ -10,8 +10,7 @@ from pathlib import Path
 from manifests.errors import PatchSetError
 
 BLOCK = 512
-END = bytes(2 * BLOCK)
-"""End of archive: two zero blocks, without padding to a larger record."""
+END = bytes(2 * BLOCK)  # end of archive: two zero blocks, without padding to a larger record
 
 MAX_MEMBER_BYTES = 8**11 - 1
 MAX_NAME_BYTES = 100
@@ -25,20 +24,14 @@ _CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord
 
 
 def header(name: str, size: int) -> bytes:
-    """Return the 512-byte header of a regular file of ``size`` bytes: mode 0444, uid, gid and mtime 0, no owner.
-
-    Raises:
-        PatchSetError: the name is not 1 to 100 ASCII bytes, or the size exceeds 8 GiB.
-    """
+    """Return the 512-byte header of a regular file of ``size`` bytes: mode 0444, uid, gid and mtime 0, no owner."""
     if not name or not name.isascii() or len(name) > MAX_NAME_BYTES:
         raise PatchSetError(f"tar member {name!r}: expected a name of 1 to {MAX_NAME_BYTES} ASCII bytes")
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise PatchSetError(f"tar member {name!r}: {size} bytes, expected at most {MAX_MEMBER_BYTES}")
-    encoded, octal = name.encode("ascii"), b"%011o\x00" % size
-    checksum = _CONSTANT_SUM + sum(encoded) + sum(octal)
-    return b"".join(
-        (encoded.ljust(100, b"\x00"), _BEFORE_SIZE, octal, _AFTER_SIZE, b"%06o\x00 " % checksum, _AFTER_SUM)
-    )
+    padded, octal = name.encode("ascii").ljust(100, b"\x00"), b"%011o\x00" % size
+    checksum = b"%06o\x00 " % (_CONSTANT_SUM + sum(padded) + sum(octal))
+    return padded + _BEFORE_SIZE + octal + _AFTER_SIZE + checksum + _AFTER_SUM
 
 
 def padding(size: int) -> bytes:
@@ -51,11 +44,6 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
 
     Headers are read, contents are not. A tar that passes holds no link, device, sparse file, extended header,
     directory or second archive.
-
-    Raises:
-        PatchSetError: a header is not the canonical one of the next name and a size of at most ``max_bytes``, a
-            member is not padded with zero bytes, or the tar does not end with two zero blocks.
-        OSError: it cannot be read.
     """
     with path.open("rb") as file:
         at = 0
@@ -63,18 +51,14 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
             block = file.read(BLOCK)
             size = int(block[124:135], 8) if _OCTAL.fullmatch(block[124:135]) else -1
             if not 0 <= size <= max_bytes or block != header(name, size):
-                raise PatchSetError(
-                    f"{path}: the header at byte {at} is not that of {name} and at most {max_bytes} bytes; "
-                    "get the set again"
-                )
+                what = f"the header at byte {at} is not that of {name} and at most {max_bytes} bytes"
+                raise PatchSetError(f"{path}: {what}; get the set again")
             at += BLOCK + size
             file.seek(at)
             if (found := file.read(-size % BLOCK)) != padding(size):
-                raise PatchSetError(
-                    f"{path}: the padding at byte {at}, after {name}, is not zero bytes; get the set again"
-                )
+                what = f"the padding at byte {at}, after {name}, is not zero bytes"
+                raise PatchSetError(f"{path}: {what}; get the set again")
             at += len(found)
         if file.read(len(END) + 1) != END:
-            raise PatchSetError(
-                f"{path}: after the last member, at byte {at}, expected two zero blocks and the end of the file"
-            )
+            what = "expected two zero blocks and the end of the file"
+            raise PatchSetError(f"{path}: after the last member, at byte {at}, {what}")

@@ -1,7 +1,6 @@
 """The cache of downloaded sets: where it is, and which files of a set are in it and intact."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -19,8 +18,7 @@ from manifests.support.home import expand_home, user_cache
 
 VERIFIED_NAME = ".seen.json"
 """File of a cached set that records which of its files were hashed, with their size and time of change."""
-FREE_BYTES = 64 << 20
-"""Disk space that must stay free."""
+FREE_BYTES = 64 << 20  # disk space that must stay free
 _MAX_RECORD_BYTES = 64 << 20
 
 Verified = dict[str, tuple[int, int, str]]
@@ -28,35 +26,25 @@ Verified = dict[str, tuple[int, int, str]]
 
 
 def cache_home() -> Path:
-    """Return the cache folder: ``$PATCHSET_CACHE``, or ``patchset`` in the user's cache folder.
-
-    Raises:
-        PatchSetError: no such folder is known.
-    """
+    """Return the cache folder: ``$PATCHSET_CACHE``, or ``patchset`` in the user's cache folder."""
     try:
         chosen = os.environ.get("PATCHSET_CACHE")
         return Path(expand_home(chosen)) if chosen else user_cache() / "patchset"
     except ValueError as error:
-        raise PatchSetError(
-            f"{error}; set PATCHSET_CACHE to the folder in which downloaded sets are to be kept"
-        ) from error
+        raise PatchSetError(f"{error}; set PATCHSET_CACHE to the folder for downloaded sets") from error
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Block until the lock of a folder is free, and hold it in the block."""
-    with contextlib.ExitStack() as stack:
-        waited = False
-        while True:
-            try:
-                stack.enter_context(hold_folder(folder))
-                break
-            except BlockingIOError:
-                if not waited:
-                    note(f"{folder}: in use by another process; waiting for it")
-                waited = True
-                time.sleep(0.2)
-        yield
+def lock(folder: Path, stack: contextlib.ExitStack) -> None:
+    """Block until the lock of a folder is free, and hold it until ``stack`` ends."""
+    waited = False
+    while True:
+        try:
+            return stack.enter_context(hold_folder(folder))
+        except BlockingIOError:
+            if not waited:
+                note(f"{folder}: in use by another process; waiting for it")
+            waited = True
+            time.sleep(0.2)
 
 
 def set_files(manifest: Manifest) -> Iterator[SetFile]:
@@ -70,16 +58,11 @@ def is_intact(folder: Path, file: SetFile, verified: Verified, on_bytes: Callabl
     """Return whether a file is in the folder with the right digest, and remove it if it is damaged.
 
     A file is hashed unless ``verified``, which is updated, has it with its present size and time of change.
-
-    Raises:
-        OSError: the file cannot be read, or is no regular file.
     """
     path = folder / file.name
-    if not is_plain(path):
+    if not is_plain(path):  # what is no link fails the download's rename
         if path.is_symlink():
             path.unlink()
-        elif path.exists():
-            raise OSError(errno.EEXIST, "is no regular file, expected a file of the set", str(path))
         return False
     if path.stat().st_size == file.num_bytes:
         entry = stamp(folder, file)
@@ -118,9 +101,6 @@ def remove_parts_but(folder: Path, missing: list[SetFile]) -> None:
     """Remove temporary files, except the parts of ``missing`` files, which a download resumes.
 
     Call it only with the folder locked.
-
-    Raises:
-        OSError: a file cannot be removed.
     """
     kept = {part_path(folder, file.name) for file in missing}
     for part in folder.glob(f"{PART_PREFIX}*"):
@@ -129,16 +109,10 @@ def remove_parts_but(folder: Path, missing: list[SetFile]) -> None:
 
 
 def require_space(folder: Path, missing: list[SetFile]) -> None:
-    """Check that the disk has space for the missing files.
-
-    Raises:
-        PatchSetError: it has not.
-    """
+    """Check that the disk has space for the missing files."""
     parts = (part_path(folder, file.name) for file in missing)
-    needed = sum(file.num_bytes for file in missing) - sum(part.stat().st_size for part in parts if is_plain(part))
-    free = shutil.disk_usage(folder).free
-    if free < needed + FREE_BYTES:
-        raise PatchSetError(
-            f"{folder}: {free / 1e9:.1f} GB free, the set needs {(needed + FREE_BYTES) / 1e9:.1f} GB; free some, or "
-            "set PATCHSET_CACHE to a folder on a larger disk"
-        )
+    present = sum(part.stat().st_size for part in parts if is_plain(part))
+    needed = sum(file.num_bytes for file in missing) - present + FREE_BYTES
+    if (free := shutil.disk_usage(folder).free) < needed:
+        what = f"{free / 1e9:.1f} GB free, the set needs {needed / 1e9:.1f} GB"
+        raise PatchSetError(f"{folder}: {what}; free some, or set PATCHSET_CACHE to a folder on a larger disk")

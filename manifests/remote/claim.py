@@ -17,12 +17,7 @@ _ID = re.compile(r"[0-9a-z]{0,64}")
 
 
 def read_claim(store: ShardStore) -> str:
-    """Return the id of the build that the claim file of a store names, ``UNCLAIMED`` or ``INVALID_CLAIM``.
-
-    Raises:
-        NoRemoteFileError: there is no claim file.
-        PatchSetError: it cannot be read.
-    """
+    """Return the id of the build that the claim file of a store names, ``UNCLAIMED`` or ``INVALID_CLAIM``."""
     data = read_small_file(store, CLAIM_NAME, _MAX_CLAIM_BYTES, direct_channel())
     try:
         claim = json.loads(data)["build"]
@@ -32,18 +27,12 @@ def read_claim(store: ShardStore) -> str:
 
 
 def write_claim(store: ShardStore, build_id: str) -> None:
-    """Claim a store for a build.
-
-    Raises:
-        PatchSetError: the file cannot be written.
-    """
+    """Claim a store for a build."""
     store.make_folder()
     retry(partial(store.put, json.dumps({"build": build_id}).encode(), CLAIM_NAME), direct_channel())
 
 
 def claimed_message(store: ShardStore, found: str, build_id: str | None) -> str:
     """Return an error message for a store that is claimed for the build ``found``, and not for ``build_id``."""
-    return (
-        f"{store.display(CLAIM_NAME)}: belongs to an unfinished upload of the build {found}, this is the build "
-        f"{build_id}; choose another --out, or remove what lies there"
-    )
+    what = f"belongs to an unfinished upload of the build {found}, this is the build {build_id}"
+    return f"{store.display(CLAIM_NAME)}: {what}; choose another --out, or remove what lies there"

@@ -12,41 +12,38 @@ from manifests.support.home import expand_home
 
 
 class LocalPath(click.Path):
-    """A path with ``~`` expanded, and no URL: a folder for one would be called ``s3:``."""
+    """A path with ``~`` expanded, which no shell does in quotes or after ``=``, and no URL."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and is_url(value):
+        """Return a ``Path``."""
+        if isinstance(value, str) and is_url(value):  # it would become a folder called "s3:"
             self.fail(f"{display_url(value)}: is a URL, expected a path; only a set may be at a URL.", param, ctx)
         return super().convert(_expanded(self, value, param, ctx), param, ctx)
 
 
-class Location(click.Path):
+class Location(LocalPath):
     """A path, or the URL of a set as text; with ``to_write`` no http URL, where nothing can be written."""
 
     def __init__(self, *, to_write: bool = False, **options: Any) -> None:
-        super().__init__(path_type=Path, **options)
+        super().__init__(**options)
         self.to_write = to_write
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a ``Path``, or a valid URL."""
         if not isinstance(value, str) or not is_url(value):
-            return super().convert(_expanded(self, value, param, ctx), param, ctx)
+            return super().convert(value, param, ctx)
         try:
             url = parse_url(value)
         except PatchSetError as error:
             self.fail(f"{error}.", param, ctx)
         if isinstance(url, Path):
-            return super().convert(str(url), param, ctx)
+            return super().convert(url, param, ctx)
         if self.to_write and url.partition("://")[0] in HTTP_SCHEMES:
-            self.fail(
-                f"{display_url(url)}: no set can be written to a web server; build into a folder and upload that, or "
-                "give the store behind it, such as s3://bucket/set.",
-                param,
-                ctx,
-            )
+            advice = "build into a folder and upload that, or give the store behind it, such as s3://bucket/set."
+            self.fail(f"{display_url(url)}: no set can be written to a web server; {advice}", param, ctx)
         return url
 
 
@@ -56,26 +53,19 @@ class NameOrPath(click.ParamType):  # type: ignore[type-arg]  # generic in new v
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a text."""
         return _expanded(self, value, param, ctx)
 
 
-def _expanded(
-    kind: "click.ParamType[Any]", value: Any, param: click.Parameter | None, ctx: click.Context | None
-) -> Any:
-    """Expand ``~``, which no shell does in quotes or after ``=``."""
+def _expanded(kind: Any, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
     try:
         return expand_home(value) if isinstance(value, str) else value
     except ValueError as error:
-        kind.fail(f"{error}.", param, ctx)
+        return kind.fail(f"{error}.", param, ctx)
 
 
 def local_folder(location: str | Path, *, reread: bool = False) -> Path:
-    """Return the folder of a set; a set at a URL is fetched into the cache. ``reread``: see ``fetch_set``.
-
-    Raises:
-        PatchSetError: as ``fetch``.
-        InterruptedProgram: the user interrupted; what has arrived is kept.
-    """
+    """Return the folder of a set; a set at a URL is fetched into the cache. ``reread``: see ``fetch_set``."""
     if isinstance(location, Path):
         return location
     from manifests.remote.fetch import fetch_set, find_set  # noqa: PLC0415 - most sets are local
@@ -90,11 +80,7 @@ def local_folder(location: str | Path, *, reread: bool = False) -> Path:
 
 
 def require_local(location: str | Path, advice: str) -> Path:
-    """Return a path. ``advice`` ends the error for a URL: why it cannot be used, and what to do.
-
-    Raises:
-        PatchSetError: the location is a URL.
-    """
+    """Return a path. ``advice`` ends the error for a URL: why it cannot be used, and what to do."""
     if isinstance(location, Path):
         return location
     raise PatchSetError(f"{display_url(location)}: {advice}")

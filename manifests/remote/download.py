@@ -5,27 +5,23 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from manifests.errors import PatchSetError
-from manifests.remote.store import ShardStore, TemporaryError
+from manifests.remote.store import RemoteStream, ShardStore, TemporaryError
 from manifests.remote.transfers import Channel
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, is_plain
 
-ATTEMPTS = 5
-"""Unsuccessful attempts in a row after which a file is given up."""
-PAUSE = 0.5
-"""Seconds before the second attempt, up to twice as many at random; doubled for each further attempt."""
+ATTEMPTS = 5  # unsuccessful attempts in a row after which a file is given up
+PAUSE = 0.5  # seconds before the second attempt, up to twice as many at random; doubled for each further attempt
 LONGEST_PAUSE = 30.0
-PROGRESS_BYTES = 1 << 14
-"""New bytes that make an attempt a successful one, although the connection was cut."""
-SLOW_BYTES, SLOW_SECONDS = 60_000, 60.0
-"""A server must send so many bytes in so many seconds."""
+PROGRESS_BYTES = 1 << 14  # new bytes that make an attempt a successful one, although the connection was cut
+SLOW_BYTES, SLOW_SECONDS = 60_000, 60.0  # a server must send so many bytes in so many seconds
 _RETRY_ADVICE = "; try again later"
 _BLOCK = 1 << 20
 T = TypeVar("T")
@@ -44,16 +40,8 @@ class WrongFileError(PatchSetError):
     """A remote file is not the one that the manifest describes."""
 
 
-class _WrongSizeError(Exception):
-    """More bytes arrive than the file has; the message says how many it has."""
-
-
 def read_small_file(store: ShardStore, name: str, limit: int, channel: Channel) -> bytes:
-    """Return the content of a remote file of at most ``limit`` bytes.
-
-    Raises:
-        PatchSetError: the file cannot be read, or is larger.
-    """
+    """Return the content of a remote file, which is refused if it has more than ``limit`` bytes."""
     return retry(partial(_read_once, store, name, limit), channel)
 
 
@@ -71,41 +59,31 @@ def retry(action: Callable[[], T], channel: Channel) -> T:
 
 def _read_once(store: ShardStore, name: str, limit: int) -> bytes:
     where, data = store.display(name), bytearray()
-    stream, pace = store.open(name), _Pace(where)
-    too_large = PatchSetError(f"{where}: more than {limit} bytes, which no such file of a set has")
-    with contextlib.closing(stream.chunks) as chunks:
-        if (stream.total or 0) > limit:
-            raise too_large
-        for chunk in chunks:
+    stream = store.open(name)
+    with contextlib.closing(_paced(stream, where)) as chunks:
+        is_small = (stream.total or 0) <= limit
+        while is_small and (chunk := next(chunks, b"")):
             data += chunk
-            if len(data) > limit:
-                raise too_large
-            pace.add(len(chunk))
+            is_small = len(data) <= limit
+    if not is_small:
+        raise PatchSetError(f"{where}: more than {limit} bytes, which no such file of a set has")
     if stream.total not in (None, len(data)):
         raise TemporaryError(f"{where}: cut off after {len(data)} of {counted(stream.total, 'byte')}{_RETRY_ADVICE}")
     return bytes(data)
 
 
-class _Pace:
-    """Bounds how slowly a server may send."""
-
-    def __init__(self, where: str) -> None:
-        self._where, self._begin, self._num_bytes = where, time.monotonic(), 0
-
-    def add(self, num_bytes: int) -> None:
-        """Count bytes that arrived.
-
-        Raises:
-            TemporaryError: fewer than ``SLOW_BYTES`` arrived in ``SLOW_SECONDS``.
-        """
-        self._num_bytes += num_bytes
-        if self._num_bytes >= SLOW_BYTES:
-            self._begin, self._num_bytes = time.monotonic(), 0
-        elif time.monotonic() - self._begin > SLOW_SECONDS:
-            raise TemporaryError(
-                f"{self._where}: the server is too slow: less than {SLOW_BYTES} bytes in {SLOW_SECONDS:g} s"
-                + _RETRY_ADVICE
-            )
+def _paced(stream: RemoteStream, where: str) -> Generator[bytes, None, None]:
+    """Yield the chunks of a stream; raise ``TemporaryError`` if fewer than SLOW_BYTES arrive in SLOW_SECONDS."""
+    begin, num_bytes = time.monotonic(), 0
+    with contextlib.closing(stream.chunks) as chunks:
+        for chunk in chunks:
+            yield chunk
+            num_bytes += len(chunk)
+            if num_bytes >= SLOW_BYTES:
+                begin, num_bytes = time.monotonic(), 0
+            elif time.monotonic() - begin > SLOW_SECONDS:
+                slow = f"less than {SLOW_BYTES} bytes in {SLOW_SECONDS:g} s"
+                raise TemporaryError(f"{where}: the server is too slow: {slow}{_RETRY_ADVICE}")
 
 
 def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> None:
@@ -131,13 +109,19 @@ def part_path(folder: Path, name: str) -> Path:
 def download(store: ShardStore, file: SetFile, folder: Path, channel: Channel) -> None:
     """Download a file into ``folder``; a file with a wrong digest is downloaded once more.
 
-    Raises:
-        PatchSetError: the file cannot be read, or is a wrong one.
-        OSError: the file cannot be written.
-        Stopped: the job must end; what has arrived is kept and resumed next time.
+    What has arrived when the job is stopped is kept, and resumed next time.
     """
     part = part_path(folder, file.name)
-    _receive_right_file(store, file, part, channel)
+    if not is_plain(part):
+        part.unlink(missing_ok=True)
+    try:
+        with part.open("a+b") as sink:
+            _receive_right_file(store, file, sink, channel)
+            sink.flush()
+            os.fsync(sink.fileno())
+    except WrongFileError:
+        part.unlink()
+        raise
     part.replace(folder / file.name)
 
 
@@ -163,18 +147,15 @@ class _Received:
         channel.count(self.have)
 
     def restart(self) -> None:
-        """Forget all bytes."""
         if self._sink is not None:
-            self._sink.seek(0)
-            self._sink.truncate()
+            self._sink.truncate(0)
         self._channel.count(-self.have)
         self.have, self.digest = 0, hashlib.sha256()
 
     def add(self, chunk: bytes) -> None:
-        """Append bytes."""
         self._channel.check()
         if self.have + len(chunk) > self._size:
-            raise _WrongSizeError(f"more than the {counted(self._size, 'byte')} that the manifest says")
+            raise WrongFileError(f"more than the {counted(self._size, 'byte')} that the manifest says")
         if self._sink is not None:
             self._sink.write(chunk)
         self.digest.update(chunk)
@@ -182,59 +163,43 @@ class _Received:
         self._channel.count(len(chunk))
 
 
-def _receive_right_file(store: ShardStore, file: SetFile, part: Path | None, channel: Channel) -> None:
-    """Receive a file into ``part``, or only hash it; a second time if its digest is wrong."""
-    where = store.display(file.name)
-    if part is not None and not is_plain(part):
-        part.unlink(missing_ok=True)
-    for attempt in (1, 2):
-        with contextlib.nullcontext() if part is None else part.open("a+b") as sink:
-            received = _Received(file.num_bytes, sink, channel)
-            try:
-                _receive(store, file, received, channel)
-                found = received.digest.hexdigest()
-                fault = f"sha256 is {found}, the manifest says {file.sha256}"
-            except _WrongSizeError as error:
-                found, fault = "", str(error)
-            if found == file.sha256:
-                if sink is not None:
-                    sink.flush()
-                    os.fsync(sink.fileno())
+def _receive_right_file(store: ShardStore, file: SetFile, sink: BinaryIO | None, channel: Channel) -> None:
+    """Receive a file into ``sink``, or only hash it; a second time if its digest is wrong."""
+    where, received = store.display(file.name), _Received(file.num_bytes, sink, channel)
+    for is_last in (False, True):
+        try:
+            _receive(store, file, received, channel)
+            if (found := received.digest.hexdigest()) == file.sha256:
                 return
-            received.restart()
-        if attempt == 1:
+            fault = f"sha256 is {found}, the manifest says {file.sha256}"
+        except WrongFileError as error:
+            fault = str(error)
+        received.restart()
+        if not is_last:
             channel.note(f"{where}: {fault}; fetching it once more")
-    if part is not None:
-        part.unlink()
     raise WrongFileError(f"{where}: {fault}, twice: it is not the file of this set; report it to the publisher")
 
 
 def _receive(store: ShardStore, file: SetFile, received: _Received, channel: Channel) -> None:
     """Receive all bytes of a file, with as many requests as it takes."""
-    where = store.display(file.name)
+    where, expected = store.display(file.name), file.num_bytes
     failures, most = 0, received.have
-    while received.have < file.num_bytes:
+    while received.have < expected:
         try:
             stream = store.open(file.name, received.have)
-            with contextlib.closing(stream.chunks) as chunks:
-                if stream.total not in (
-                    None,
-                    file.num_bytes,
-                ):  # keep what has come: it may be a page of a busy server
+            with contextlib.closing(_paced(stream, where)) as chunks:
+                if stream.total not in (None, expected):  # what arrived is kept: it may be a page of a busy server
                     raise TemporaryError(
-                        f"{where}: {counted(stream.total, 'byte')}, the manifest says {file.num_bytes}; report it to "
-                        "the publisher, or try again later"
+                        f"{where}: {counted(stream.total, 'byte')}, the manifest says {expected}; report it to the "
+                        "publisher, or try again later"
                     )
                 if stream.start != received.have:
                     received.restart()
-                pace = _Pace(where)
                 for chunk in chunks:
                     received.add(chunk)
-                    pace.add(len(chunk))
-            if received.have < file.num_bytes:
-                raise TemporaryError(
-                    f"{where}: cut off after {received.have} of {counted(file.num_bytes, 'byte')}{_RETRY_ADVICE}"
-                )
+            if received.have < expected:
+                cut = f"cut off after {received.have} of {counted(expected, 'byte')}"
+                raise TemporaryError(f"{where}: {cut}{_RETRY_ADVICE}")
         except TemporaryError as error:
             failures = 0 if received.have - most >= PROGRESS_BYTES else failures + 1
             most = max(most, received.have)

@@ -4,6 +4,7 @@ The cached folder of a set is named by its ``set_id`` and the digest of its mani
 a folder that has one was complete once; files that were damaged since are fetched again.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,35 +12,17 @@ from functools import partial
 from pathlib import Path
 
 from manifests.errors import PatchSetError
-from manifests.export.finalize import (
-    agree,
-    derived_files,
-    file_digests,
-    has_exports,
-    longest_exports,
-    write_manifest,
-)
+from manifests.export import finalize
 from manifests.format.checksums import MAX_SUMS_BYTES, SUMS_NAME, parse_sums
 from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from manifests.patchset import PatchSet, open_folder
-from manifests.remote.cache import (
-    Verified,
-    cache_home,
-    is_intact,
-    locked,
-    read_verified,
-    remove_parts_but,
-    require_space,
-    set_files,
-    stamp,
-    write_verified,
-)
+from manifests.remote import cache
 from manifests.remote.download import SetFile, download, read_small_file, verify_remote
 from manifests.remote.store import ShardStore
 from manifests.remote.transfers import Channel, Job, direct_channel, run_jobs
 from manifests.remote.urls import is_url, parse_url
 from manifests.support.console import note
-from manifests.support.files import describe_os_error, is_plain, read_regular_file
+from manifests.support.files import describe_os_error, is_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,24 +37,16 @@ class RemoteSet:
     @property
     def num_bytes(self) -> int:
         """Size of its shards and tables."""
-        return sum(file.num_bytes for file in set_files(self.manifest))
+        return sum(file.num_bytes for file in cache.set_files(self.manifest))
 
 
 def open_patchset(location: str | Path) -> PatchSet:
-    """Open the patch set in a folder or at a URL. A set at a URL is fetched into the user's cache first.
-
-    Raises:
-        PatchSetError: as ``open_folder`` and ``fetch_set``.
-    """
+    """Open the patch set in a folder or at a URL. A set at a URL is fetched into the user's cache first."""
     return open_folder(fetch(location) if isinstance(location, str) and is_url(location) else location)
 
 
 def open_store(url: str) -> ShardStore:
-    """Open the store at a URL.
-
-    Raises:
-        PatchSetError: the URL is invalid or a local folder, or the package for it is not installed.
-    """
+    """Open the store at a URL."""
     parsed = parse_url(url)
     if isinstance(parsed, Path):
         raise PatchSetError(f"{url}: is a local folder; give its path")
@@ -79,24 +54,16 @@ def open_store(url: str) -> ShardStore:
 
 
 def read_remote_manifest(store: ShardStore) -> Manifest:
-    """Read only the manifest of a set; a second time if it is damaged.
-
-    Raises:
-        PatchSetError: it cannot be read, or breaks the format.
-    """
+    """Read only the manifest of a set; a second time if it is damaged."""
     return _read_manifest(store, with_sums=False)[0]
 
 
 def find_set(url: str) -> RemoteSet:
-    """Read the manifest of a set and compare it with ``SHA256SUMS``, because ``set_id`` does not cover all of it.
-
-    Raises:
-        PatchSetError: either cannot be read or breaks the format, or the two are not of one set.
-    """
+    """Read the manifest of a set and compare it with ``SHA256SUMS``, because ``set_id`` does not cover all of it."""
     store = open_store(url)
     manifest, sums = _read_manifest(store, with_sums=True)
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
-    folder = cache_home() / f"{manifest.set_id}-{digest[:16]}"
+    folder = cache.cache_home() / f"{manifest.set_id}-{digest[:16]}"
     return RemoteSet(store=store, manifest=manifest, sums=sums, folder=folder)
 
 
@@ -105,88 +72,73 @@ def fetch(url: str, on_bytes: Callable[[int], None] | None = None) -> Path:
 
     For a ``file:`` URL this is the local folder itself, unverified. ``on_bytes`` is called with the number of bytes
     that became available, a negative one if some must be fetched again.
-
-    Raises:
-        PatchSetError: a file cannot be fetched, or has another digest than the manifest says; intact files are kept.
     """
     parsed = parse_url(url)
     return parsed if isinstance(parsed, Path) else fetch_set(find_set(parsed), on_bytes)
 
 
 def fetch_set(remote: RemoteSet, on_bytes: Callable[[int], None] | None = None, *, reread: bool = False) -> Path:
-    """Fetch a set as ``fetch`` does. With ``reread`` also read the remote copies of files that the cache has.
-
-    Raises:
-        PatchSetError: as ``fetch``.
-    """
+    """Fetch a set as ``fetch`` does. With ``reread`` also read the remote copies of files that the cache has."""
     folder = remote.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with contextlib.ExitStack() as stack:
+            cache.lock(folder, stack)
             _fetch_into(remote, on_bytes or (lambda count: None), reread)
     except OSError as error:
-        raise PatchSetError(
-            f"{describe_os_error(error, folder)}, or set PATCHSET_CACHE to another folder, and run the same command "
-            "again to go on"
-        ) from error
+        advice = "or set PATCHSET_CACHE to another folder, and run the same command again to go on"
+        raise PatchSetError(f"{describe_os_error(error, folder)}, {advice}") from error
     return folder
 
 
 def _fetch_into(remote: RemoteSet, on_bytes: Callable[[int], None], reread: bool) -> None:
     folder, manifest, store = remote.folder, remote.manifest, remote.store
-    verified, before = read_verified(folder), read_verified(folder)
+    verified, files = cache.read_verified(folder), list(cache.set_files(manifest))
+    before = dict(verified)
     on_cached = (lambda count: None) if reread else on_bytes
     try:
-        missing = [file for file in set_files(manifest) if not is_intact(folder, file, verified, on_cached)]
-        remove_parts_but(folder, [] if reread else missing)
+        missing = [file for file in files if not cache.is_intact(folder, file, verified, on_cached)]
+        cache.remove_parts_but(folder, [] if reread else missing)
         jobs: list[Job] = [partial(_fetch_file, remote, file, verified) for file in missing]
         if missing:
-            require_space(folder, missing)
+            cache.require_space(folder, missing)
             note(f"{store.display()}: fetching {sum(file.num_bytes for file in missing) / 1e6:,.1f} MB into {folder}")
         if reread:
-            jobs += [partial(verify_remote, store, file) for file in set_files(manifest) if file not in missing]
+            jobs += [partial(verify_remote, store, file) for file in files if file not in missing]
             jobs.append(partial(_verify_exports, remote))
         run_jobs(jobs, on_bytes)
     finally:
         if verified != before:
-            write_verified(folder, dict(verified))  # a copy: a thread that did not end yet may add to it
-    if not _is_finished(folder, manifest):
-        write_manifest(folder, manifest)
+            cache.write_verified(folder, dict(verified))  # a copy: a thread that did not end yet may add to it
+    path, data = folder / MANIFEST_NAME, manifest.to_json()
+    has_manifest = is_plain(path) and path.stat().st_size == len(data) and path.read_bytes() == data
+    if not has_manifest or not finalize.has_exports(folder, manifest):
+        finalize.write_manifest(folder, manifest)
 
 
-def _fetch_file(remote: RemoteSet, file: SetFile, verified: Verified, channel: Channel) -> None:
+def _fetch_file(remote: RemoteSet, file: SetFile, verified: cache.Verified, channel: Channel) -> None:
     download(remote.store, file, remote.folder, channel)
-    verified[file.name] = stamp(remote.folder, file)
-
-
-def _is_finished(folder: Path, manifest: Manifest) -> bool:
-    """Return whether the manifest and the files that follow from it are complete."""
-    try:
-        data = read_regular_file(folder / MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    except OSError:
-        return False
-    return is_plain(folder / MANIFEST_NAME) and data == manifest.to_json() and has_exports(folder, manifest)
+    verified[file.name] = cache.stamp(remote.folder, file)
 
 
 def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
     """Read and check the remote files for other tools that ``SHA256SUMS`` names, without keeping them."""
     store, manifest = remote.store, remote.manifest
-    derived, limits = derived_files(manifest), longest_exports(manifest)
-    for name in sorted(remote.sums.keys() - file_digests(manifest, derived=False).keys()):
+    derived, limits = finalize.derived_files(manifest), finalize.longest_exports(manifest)
+    for name in sorted(remote.sums.keys() - finalize.file_digests(manifest, derived=False).keys()):
         if name not in limits:
-            raise PatchSetError(
-                f"{store.display(SUMS_NAME)}: names {name}, which is no file of the set; report it to the publisher"
-            )
-        where = store.display(name)
-        data = read_small_file(store, name, limits[name], channel)
-        if (found := hashlib.sha256(data).hexdigest()) != remote.sums[name]:
-            channel.note(f"{where}: sha256 is {found}; reading it once more")
+            what = f"names {name}, which is no file of the set"
+            raise PatchSetError(f"{store.display(SUMS_NAME)}: {what}; report it to the publisher")
+        where, expected = store.display(name), remote.sums[name]
+        for is_last in (False, True):
             data = read_small_file(store, name, limits[name], channel)
-        if (found := hashlib.sha256(data).hexdigest()) != remote.sums[name]:
-            raise PatchSetError(
-                f"{where}: sha256 is {found}, SHA256SUMS there says {remote.sums[name]}; report it to the publisher"
-            )
-        if name in derived and not agree(data, derived[name]):
+            if (found := hashlib.sha256(data).hexdigest()) == expected:
+                break
+            if is_last:
+                what = f"sha256 is {found}, SHA256SUMS there says {expected}"
+                raise PatchSetError(f"{where}: {what}; report it to the publisher")
+            channel.note(f"{where}: sha256 is {found}; reading it once more")
+        if name in derived and not finalize.agree(data, derived[name]):
             raise PatchSetError(f"{where}: is not what the manifest gives; report it to the publisher")
 
 
@@ -211,11 +163,10 @@ def _read_manifest(store: ShardStore, *, with_sums: bool) -> tuple[Manifest, dic
 def _parse_sums_of(manifest: Manifest, data: bytes, sums: bytes, where: str) -> dict[str, str]:
     """Parse ``SHA256SUMS`` and check that it is of a manifest, whose bytes are ``data``."""
     parsed = parse_sums(sums, where)
-    expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
+    expected = finalize.file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     for name, digest in expected.items():
         if parsed.get(name) != digest:
-            raise PatchSetError(
-                f"{where}: names {name} with {parsed.get(name) or 'no digest'}, the manifest there gives {digest}: "
-                "one of them is damaged or of another set; report it to the publisher"
-            )
+            what = f"names {name} with {parsed.get(name) or 'no digest'}, the manifest there gives {digest}"
+            advice = "one of them is damaged or of another set; report it to the publisher"
+            raise PatchSetError(f"{where}: {what}: {advice}")
     return parsed

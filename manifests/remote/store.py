@@ -21,8 +21,7 @@ from manifests.support.system_files import is_system_file
 
 CONNECT_SECONDS, SILENT_SECONDS, RESPONSE_SECONDS = 30.0, 30.0, 600.0
 """Longest wait of an HTTP request for a connection, between two reads, and for the end of the response."""
-MAX_RETRY_AFTER = 60.0
-"""Longest ``Retry-After`` of a busy server that is followed, in seconds."""
+MAX_RETRY_AFTER = 60.0  # longest ``Retry-After`` of a busy server that is followed, in seconds
 _CHUNK_BYTES = 4 << 20
 _HTTP_CHUNK_BYTES = 1 << 17
 _BOTO_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 2, "mode": "standard"}, "connect_timeout": 15}
@@ -70,11 +69,6 @@ class ShardStore:
     """The folder of a set at a URL. Credentials that the URL lacks are found where fsspec looks for them."""
 
     def __init__(self, url: str) -> None:
-        """Open a store.
-
-        Raises:
-            PatchSetError: the package for this kind of URL is not installed, or it rejects the URL.
-        """
         self._display = folder_of(display_url(url).rstrip("/"))
         self._secrets = _secrets(url)
         scheme = urlsplit(url).scheme.lower()
@@ -93,26 +87,19 @@ class ShardStore:
                     self.fs, root = url_to_fs(url, **(_S3_OPTIONS if scheme in ("s3", "s3a") else {}))
                     self.root, self._query = folder_of(root), ""
             except ImportError as error:
-                raise PatchSetError(
-                    f"{self._display}: {error}; for S3 run pip install 'single-image-distillation[remote]'"
-                ) from error
+                advice = "for S3 run pip install 'single-image-distillation[remote]'"
+                raise PatchSetError(f"{self._display}: {error}; {advice}") from error
 
     def display(self, name: str = "") -> str:
         """Return the URL of the store, or of a file in it, without secrets."""
-        if not name:
-            return self._display
-        return f"{self._display}/{name}" + ("?…" if self._query else "")
+        return f"{self._display}/{name}" + ("?…" if self._query else "") if name else self._display
 
     def path(self, name: str) -> str:
         """Return the path of a file as fsspec takes it."""
         return f"{self.root}/{name}" + (f"?{self._query}" if self._query else "")
 
     def list(self) -> dict[str, int | None]:
-        """Return the names in the folder with their sizes in bytes, None for what is no file; system files excluded.
-
-        Raises:
-            PatchSetError: the folder cannot be listed. One that does not exist is empty.
-        """
+        """Return the names in the folder, without system files, and their sizes in bytes, None if not a file."""
         found: dict[str, int | None] = {}
         with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()
@@ -124,12 +111,7 @@ class ShardStore:
         return found
 
     def open(self, name: str, start: int = 0) -> RemoteStream:
-        """Open a file for reading from byte ``start`` on.
-
-        Raises:
-            TemporaryError: the file cannot be read now, but another attempt may succeed; also raised while reading.
-            PatchSetError: the file cannot be read.
-        """
+        """Open a file for reading from byte ``start`` on."""
         with self._one_line_errors(name):
             if self.is_http:
                 return self._open_http_file(name, start)
@@ -139,12 +121,7 @@ class ShardStore:
         return RemoteStream(start=start, total=size, chunks=self._chunks(name, start, size))
 
     def put(self, source: Path | bytes, name: str) -> None:
-        """Upload a local file, or bytes.
-
-        Raises:
-            TemporaryError: another attempt may succeed.
-            PatchSetError: the file cannot be written.
-        """
+        """Upload a local file, or bytes."""
         with self._one_line_errors(name):
             if isinstance(source, bytes):
                 self.fs.pipe_file(self.path(name), source)
@@ -152,20 +129,12 @@ class ShardStore:
                 self.fs.put_file(str(source), self.path(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file.
-
-        Raises:
-            PatchSetError: the file cannot be removed.
-        """
+        """Remove a file."""
         with self._one_line_errors(name):
             self.fs.rm_file(self.path(name))
 
     def make_folder(self) -> None:
-        """Create the folder of the set, except in object stores, where this might create a bucket.
-
-        Raises:
-            PatchSetError: the folder cannot be created.
-        """
+        """Create the folder of the set, except in object stores, where this might create a bucket."""
         protocol = self.fs.protocol
         if BUCKET_SCHEMES.isdisjoint({protocol} if isinstance(protocol, str) else set(protocol)):
             with self._one_line_errors():
@@ -199,9 +168,8 @@ class ShardStore:
                 raise PatchSetError(f"{where}: redirects from https: to http:, which is not followed; check the URL")
             encoding = response.headers.get("Content-Encoding", "").strip().lower()
             if encoding not in _IDENTITY_ENCODINGS:
-                raise PatchSetError(
-                    f"{where}: comes in the encoding {encoding[:20]!a}, expected none; report it to its publisher"
-                )
+                what = f"comes in the encoding {encoding[:20]!a}, expected none"
+                raise PatchSetError(f"{where}: {what}; report it to its publisher")
             offset, total = 0, response.content_length
             if response.status == http.HTTPStatus.PARTIAL_CONTENT:
                 content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
@@ -241,23 +209,22 @@ class ShardStore:
             return NoRemoteFileError(f"{where}: there is no such file or bucket; check the URL")
         cause = getattr(error, "certificate_error", getattr(error, "os_error", error))  # aiohttp wraps these
         said = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
-        is_permanent = isinstance(cause, _PERMANENT) or type(error).__name__ in _PERMANENT_NAMES
-        if "Redirect" in type(error).__name__:  # aiohttp's
+        kind = type(error).__name__
+        is_permanent = isinstance(cause, _PERMANENT) or kind in _PERMANENT_NAMES
+        if "Redirect" in kind:  # aiohttp's
             said, is_permanent = "redirects too often, or to a URL that is not http", True
         elif isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
             said, is_permanent = "there is no host of this name", True
         elif isinstance(cause, ssl.SSLCertVerificationError):
             said, is_permanent = f"its certificate is invalid: {cause.verify_message}", True
-        elif type(error).__name__ in ("ClientPayloadError", "ServerDisconnectedError"):
+        elif kind in ("ClientPayloadError", "ServerDisconnectedError"):
             said = "the connection was cut"
         elif isinstance(cause, TimeoutError):
             said = "the server did not answer in time"
         for secret in self._secrets:
             said = said.replace(secret, "…")
-        said = (
-            " ".join(re.sub(r"[a-z0-9+.-]+://\S+", lambda url: display_url(url[0]), said).split())[:200]
-            or type(cause).__name__
-        )
+        said = re.sub(r"[a-z0-9+.-]+://\S+", lambda url: display_url(url[0]), said)
+        said = " ".join(said.split())[:200] or type(cause).__name__
         if is_permanent:
             return PatchSetError(f"{where}: {said}; check the URL and your permissions")
         return TemporaryError(f"{where}: {said}; try again later")

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from queue import SimpleQueue
+from typing import Any
 
 from manifests.support.console import note
 
 THREADS = 4
-_GRACE_SECONDS = 2.0
-"""Time that running jobs get to end after an error. A thread that waits for a server ends with the program."""
+_GRACE_SECONDS = 2.0  # that running jobs get to end after an error; a thread that waits for a server is abandoned
 
 
 class Stopped(Exception):  # noqa: N818 - no error of its own
@@ -18,18 +18,16 @@ class Stopped(Exception):  # noqa: N818 - no error of its own
 
 
 class Channel:
-    """Lets a job report progress, print notes, and learn that it must end."""
+    """Lets a job report progress, print notes, and learn that it must end.
+
+    ``count`` takes the bytes that were done, a negative number if some must be transferred again. ``note`` takes a
+    line for the user.
+    """
 
     def __init__(self, send: Callable[[int | str], None], stop: threading.Event) -> None:
-        self._send, self._stop = send, stop
-
-    def count(self, num_bytes: int) -> None:
-        """Report bytes that are done; a negative number if some must be transferred again."""
-        self._send(num_bytes)
-
-    def note(self, line: str) -> None:
-        """Print a line for the user."""
-        self._send(line)
+        self.count: Callable[[int], None] = send
+        self.note: Callable[[str], None] = send
+        self._stop = stop
 
     def check(self) -> None:
         """Raise ``Stopped`` if the job must end."""
@@ -50,15 +48,12 @@ def direct_channel() -> Channel:
     return Channel(lambda message: note(message) if isinstance(message, str) else None, threading.Event())
 
 
-def run_jobs(jobs: Sequence[Job], on_bytes: Callable[[int], None], threads: int = THREADS) -> None:
-    """Run all jobs, ``threads`` at a time. ``on_bytes`` is called in the calling thread with the bytes they count.
+def run_jobs(jobs: Sequence[Job], on_bytes: Callable[[int], None]) -> None:
+    """Run all jobs in threads. ``on_bytes`` is called in the calling thread with the bytes they count.
 
-    Raises:
-        Exception: the first error of a job; the other jobs are stopped.
+    The first error of a job stops the others and is raised.
     """
-    if not jobs:
-        return
-    messages: SimpleQueue[int | str | BaseException | None] = SimpleQueue()
+    messages: SimpleQueue[Any] = SimpleQueue()  # int, str, an error, or None for a job that is done
     stop = threading.Event()
     channel = Channel(messages.put, stop)
 
@@ -68,7 +63,7 @@ def run_jobs(jobs: Sequence[Job], on_bytes: Callable[[int], None], threads: int 
 
     # A ThreadPool, and no ThreadPoolExecutor: its threads are daemons, so that a silent server does not keep an
     # interrupted program alive.
-    pool = ThreadPool(min(threads, len(jobs)))
+    pool = ThreadPool(min(THREADS, len(jobs) or 1))
     results = [pool.apply_async(run, (job,), callback=messages.put, error_callback=messages.put) for job in jobs]
     pending = len(jobs)
     try:

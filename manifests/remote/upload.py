@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,8 +37,8 @@ _FOLDER = "set"
 _SENT_NAME = "sent.txt"
 _SENT_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
-Listing = Mapping[str, int | None]
-"""What ``ShardStore.list`` returns."""
+OnBytes = Callable[[int], None]
+Listing = Mapping[str, int | None]  # what ``ShardStore.list`` returns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,9 @@ class Upload:
     store: ShardStore
     url: str = field(repr=False)
     home: Path
-    build_id: str | None
-    """Id of the build that makes the set, if it is known before."""
-    existing: Manifest | None
-    """Manifest of the finished set in the store, if there is one."""
-    is_fresh: bool
-    """Whether ``folder`` is empty, but for the manifest of that set."""
+    build_id: str | None  # of the build that makes the set, if it is known before
+    existing: Manifest | None  # of the finished set in the store, if there is one
+    is_fresh: bool  # whether ``folder`` is empty, but for the manifest of that set
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -67,19 +64,11 @@ class Upload:
         return sum(file.num_bytes for file in self._local_files(open_folder(self.folder).manifest).values())
 
     def begin(self) -> None:
-        """Claim the store, before shards are sent there.
-
-        Raises:
-            PatchSetError: it is claimed by another upload, or cannot be written.
-        """
+        """Claim the store, before shards are sent there."""
         self._claim(self.build_id or UNCLAIMED, self.store.list())
 
     def record_sent(self, name: str, sha256: str) -> None:
-        """Record that a file with this digest is in the store.
-
-        Raises:
-            OSError: the record cannot be written.
-        """
+        """Record that a file with this digest is in the store."""
         with self._lock, (self.home / _SENT_NAME).open("a") as record:
             record.write(f"{sha256}  {name}\n")
 
@@ -91,14 +80,11 @@ class Upload:
             return {}
         return {match[2]: match[1] for match in map(_SENT_LINE.fullmatch, lines) if match}
 
-    def send(self, on_bytes: Callable[[int], None]) -> None:
+    def send(self, on_bytes: OnBytes) -> None:
         """Send the finished set in ``folder`` to the store, and remove it here.
 
         Files that were sent before are skipped. If the set is finished in the store, every file there is read, and
         sent again if it is damaged. ``on_bytes`` is called with the bytes that are in the store, new or not.
-
-        Raises:
-            PatchSetError: the store holds another set, or cannot be written.
         """
         manifest = open_folder(self.folder).manifest
         files, listing = self._local_files(manifest), self.store.list()
@@ -113,7 +99,7 @@ class Upload:
             if CARD_NAME in listing:
                 files.pop(CARD_NAME, None)  # it may have been edited there
         last = [files.pop(MANIFEST_NAME)] if MANIFEST_NAME in files else []
-        for some in (files.values(), last):
+        for some in (list(files.values()), last):
             self._send_files(some, listing, digests if existing else None, on_bytes)
         if CLAIM_NAME in self.store.list():
             try:
@@ -123,15 +109,14 @@ class Upload:
         shutil.rmtree(self.home)
 
     def _require_same_set(self, manifest: Manifest, existing: Manifest) -> None:
-        what = ""
         if existing.set_id != manifest.set_id:
-            what = f"holds the set {existing.set_id}, this build made {manifest.set_id}; choose another --out"
+            what = f"holds the set {existing.set_id}, this build made {manifest.set_id};"
         elif existing.sources != manifest.sources:
-            what = "holds this set with another license, URL, attribution or name of a photo; give those, or choose "
-            what += "another --out"
-        if what:
-            shutil.rmtree(self.folder)  # else the next build would take it for its own beginning
-            raise PatchSetError(f"{self.store.display()}: {what}")
+            what = "holds this set with another license, URL, attribution or name of a photo; give those, or"
+        else:
+            return
+        shutil.rmtree(self.folder)  # else the next build would take it for its own beginning
+        raise PatchSetError(f"{self.store.display()}: {what} choose another --out")
 
     def _local_files(self, manifest: Manifest) -> dict[str, SetFile]:
         """Return the files of the set: shards and tables, sent or not, and all else in the folder."""
@@ -147,21 +132,15 @@ class Upload:
         if found == UNCLAIMED:
             write_claim(self.store, build_id)
         elif found != build_id:
-            raise PatchSetError(
-                claimed_message(self.store, found, build_id)
-                + f" and run the same command again: what was built is kept in {self.folder}"
-            )
+            kept = f"and run the same command again: what was built is kept in {self.folder}"
+            raise PatchSetError(f"{claimed_message(self.store, found, build_id)} {kept}")
 
     def _send_files(
-        self,
-        files: Iterable[SetFile],
-        listing: Listing,
-        repair: Mapping[str, str] | None,
-        on_bytes: Callable[[int], None],
+        self, files: list[SetFile], listing: Listing, repair: Mapping[str, str] | None, on_bytes: OnBytes
     ) -> None:
         """Send files that were not sent before. ``repair``: the set is finished in the store, and these are the
         digests of the files here; each file there is verified."""
-        jobs, sent, files = [], self.read_sent(), list(files)
+        jobs, sent = [], self.read_sent()
         for file in files:
             has_size = listing.get(file.name) == file.num_bytes
             was_sent = has_size and sent.get(file.name) == file.sha256
@@ -172,11 +151,9 @@ class Upload:
         run_jobs(jobs, on_bytes)
         listing = self.store.list()
         for file in files:
-            if listing.get(file.name) != file.num_bytes:
-                raise PatchSetError(
-                    f"{self.store.display(file.name)}: {listing.get(file.name)} bytes after sending, expected "
-                    f"{file.num_bytes}; run the same command again"
-                )
+            if (found := listing.get(file.name)) != file.num_bytes:
+                what = f"{found} bytes after sending, expected {file.num_bytes}; run the same command again"
+                raise PatchSetError(f"{self.store.display(file.name)}: {what}")
 
     def _send_file(self, file: SetFile, repair: Mapping[str, str] | None, has_size: bool, channel: Channel) -> None:
         where = self.store.display(file.name)
@@ -185,19 +162,15 @@ class Upload:
                 with contextlib.suppress(WrongFileError):
                     return verify_remote(self.store, file, channel)
             if repair.get(file.name) != file.sha256:
-                raise PatchSetError(
-                    f"{where}: missing or damaged, and written by another version of PyArrow than this one; repair "
-                    "it with that one, or choose another --out"
-                )
+                what = "missing or damaged, and written by another version of PyArrow than this one"
+                raise PatchSetError(f"{where}: {what}; repair it with that one, or choose another --out")
             channel.note(f"{where}: missing or damaged; sending it again")
         if not is_plain(self.folder / file.name):
-            raise PatchSetError(
-                f"{where}: was sent, and is missing or damaged now; run the same command again to build it again"
-            )
+            what = "was sent, and is missing or damaged now"
+            raise PatchSetError(f"{where}: {what}; run the same command again to build it again")
         retry(partial(self.store.put, self.folder / file.name, file.name), channel)
         self.record_sent(file.name, file.sha256)
-        channel.count(file.num_bytes)
-        return None
+        return channel.count(file.num_bytes)
 
 
 @contextlib.contextmanager
@@ -206,9 +179,6 @@ def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
 
     If the store holds a finished set, its manifest is put into the empty folder, so that a build of another set is
     refused as it would be in a local folder.
-
-    Raises:
-        PatchSetError: the store holds something else, cannot be read or written, or the cache cannot be written.
     """
     store = ShardStore(url)
     home = cache_home() / "out" / _home_name(url, store)
@@ -250,17 +220,13 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
         return existing
     if CLAIM_NAME in listing:
         found = read_claim(store)
-        is_other = found not in (UNCLAIMED, build_id)
-        if is_other and not entries(folder):  # what lies in the folder says more than an id
+        if found not in (UNCLAIMED, build_id) and not entries(folder):  # what lies in the folder says more than an id
             if build_id is not None or found == INVALID_CLAIM:
                 raise PatchSetError(claimed_message(store, found, build_id))
             note(f"{store.display()}: holds an unfinished upload of the build {found}; only that can be sent there")
     elif listing:
-        listed = ", ".join(sorted(listing)[:3]) + (", …" if len(listing) > 3 else "")
-        raise PatchSetError(
-            f"{store.display()}: holds files that no build wrote ({listed}), expected an empty or new folder; "
-            "choose another --out"
-        )
+        what = f"holds files that no build wrote ({', '.join(sorted(listing)[:3])})"
+        raise PatchSetError(f"{store.display()}: {what}, expected an empty or new folder; choose another --out")
     else:  # missing permissions are to be found before a long build and not after it
         write_claim(store, UNCLAIMED)
         with contextlib.suppress(PatchSetError):  # the claim of the build will replace it
@@ -269,11 +235,7 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
 
 
 def _finished_manifest(store: ShardStore, listing: Listing) -> Manifest | None:
-    """Return the manifest of the finished set in a store; None if there is none, or it was torn while it was sent.
-
-    Raises:
-        PatchSetError: it cannot be read, or it is damaged although no claim says that it is being sent.
-    """
+    """Return the manifest of the finished set in a store; None if there is none, or it was torn while it was sent."""
     if MANIFEST_NAME not in listing:
         return None
     try:

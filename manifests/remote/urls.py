@@ -21,19 +21,12 @@ def is_url(text: str) -> bool:
 
 
 def parse_url(text: str) -> str | Path:
-    """Return a valid URL with a lower-case scheme, or the path of a ``file:`` URL.
-
-    Raises:
-        PatchSetError: the URL is chained (``simplecache::s3://…``), contains control characters or keys of a bucket,
-            or is malformed.
-    """
+    """Return a valid URL with a lower-case scheme, or the path of a ``file:`` URL."""
     match = _URL.match(text)
     if match is None:
         raise PatchSetError(f"{text!r}: is no URL, expected one such as https://host/set")
     if "::" in text[: match.end()]:
-        raise PatchSetError(
-            f"{display_url(text)}: URLs within URLs are not supported; give the URL of the set itself"
-        )
+        raise PatchSetError(f"{display_url(text)}: URLs within URLs are not supported; give that of the set itself")
     if not text.isprintable():
         raise PatchSetError(f"{display_url(text)!a}: contains control characters; copy the URL again")
     scheme = match[1].lower()
@@ -42,18 +35,15 @@ def parse_url(text: str) -> str | Path:
         parts = urlsplit(text)
         port = parts.port if scheme in HTTP_SCHEMES else None
     except ValueError:  # without the cause: its message may contain a password, which -v would print
-        raise PatchSetError(
-            f"{display_url(text)}: is no URL: its host or port is invalid; write / : @ in a password as %2F, %3A, %40"
-        ) from None
+        what = "is no URL: its host or port is invalid; write / : @ in a password as %2F, %3A, %40"
+        raise PatchSetError(f"{display_url(text)}: {what}") from None
     if scheme == "file":
         return _file_path(text, parts)
     if scheme in HTTP_SCHEMES and (not parts.hostname or port == 0):
         raise PatchSetError(f"{display_url(text)}: names no host; give a URL such as https://host/set")
     if scheme in BUCKET_SCHEMES and _has_password(text) and not parts.netloc.startswith("arn:"):
-        raise PatchSetError(
-            f"{display_url(text)}: keys are not read from a URL; remove them, and put them where the package of the "
-            "store looks for them, such as AWS_PROFILE"
-        )
+        advice = "remove them, and put them where the package of the store looks for them, such as AWS_PROFILE"
+        raise PatchSetError(f"{display_url(text)}: keys are not read from a URL; {advice}")
     return text
 
 

@@ -11,10 +11,8 @@ from typing import Any, Protocol
 
 import click
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
-"""Exit statuses."""
-MAX_LETTERS = 1500
-"""Characters of an error's line."""
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
+MAX_LETTERS = 1500  # characters of an error's line
 _VERBOSITY = "manifests.support.console.verbosity"
 
 

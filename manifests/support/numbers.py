@@ -8,8 +8,7 @@ import click
 
 INTEGER = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
 DECIMAL = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-MAX_LETTERS = 3500
-"""Characters of a number: Python prints none of more than 4300 digits."""
+MAX_LETTERS = 3500  # characters of a number: Python prints none of more than 4300 digits
 
 
 def to_int(text: str) -> int:

@@ -21,8 +21,7 @@ from manifests.errors import PatchSetError
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
-GRACE_SECONDS = 10.0
-"""Longest wait for the processes of a pool to exit before they are killed."""
+GRACE_SECONDS = 10.0  # longest wait for the processes of a pool to exit before they are killed
 
 _FILE_ERRORS = (errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOSYS, errno.ENOTDIR)
 _PR_SET_PDEATHSIG = 1
@@ -41,9 +40,6 @@ def start_server(preload: str) -> ForkServerContext:
     """Start a fork server that imports module ``preload`` once and forks clean, single-threaded workers.
 
     Returns its multiprocessing context. Called early, it imports while this process does its own imports.
-
-    Raises:
-        PatchSetError: the server cannot start.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
@@ -59,18 +55,13 @@ def start_server(preload: str) -> ForkServerContext:
 
 @contextlib.contextmanager
 def explaining_start() -> Iterator[None]:
-    """Explain why a pool's locks, values or processes cannot be created. On Linux these are files in /dev/shm.
-
-    Raises:
-        PatchSetError: the block raised an OSError.
-    """
+    """Explain why a pool's locks, values or processes cannot be created. On Linux these are files in /dev/shm."""
     try:
         yield
     except OSError as error:
         reason, remedy = error.strerror or str(error), "put that right,"
         if error.errno in _FILE_ERRORS:
-            reason = f"/dev/shm: {reason}"  # noqa: S108 - it is named, not used
-            remedy = "make it writable and free some space there,"
+            reason, remedy = f"/dev/shm: {reason}", "make it writable and free some space there,"  # noqa: S108
         raise PatchSetError(f"worker processes cannot start: {reason}; {remedy} or use --workers 1") from error
 
 

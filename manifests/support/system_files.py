@@ -45,9 +45,5 @@ def is_system_file(name: str) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return the files and folders in a folder, in no order, except system files.
-
-    Raises:
-        OSError: it cannot be read, or is not a folder.
-    """
+    """Return the files and folders in a folder, in no order, except system files."""
     return [path for path in folder.iterdir() if not is_system_file(path.name)]

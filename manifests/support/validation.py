@@ -65,24 +65,20 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
     parent: type[BaseModel] | None = model
     current: Any = model
     for part in loc:
-        if isinstance(part, int):
-            keys.append(part)
-            arguments = typing.get_args(current)
-            current = arguments[0] if arguments else None
-            continue
-        if typing.get_origin(current) is dict:
-            keys.append(part)
-            current = typing.get_args(current)[1]
-            continue
-        members = _members(current)
-        tagged = next((model for model, tags in members if len(members) > 1 and part in tags), None)
-        if tagged is not None:
-            current = tagged
+        arguments, members = typing.get_args(current), _members(current)
+        tagged = [model for model, tags in members if len(members) > 1 and part in tags]
+        if tagged and not isinstance(part, int):
+            current = tagged[0]
             continue
         keys.append(part)
-        parent = members[0][0] if members else None
-        field = parent.model_fields.get(part) if parent else None
-        current = field.annotation if field else None
+        if isinstance(part, int):
+            current = arguments[0] if arguments else None
+        elif typing.get_origin(current) is dict:
+            current = arguments[1]
+        else:
+            parent = members[0][0] if members else None
+            field = parent.model_fields.get(part) if parent else None
+            current = field.annotation if field else None
     return keys, parent
 
 

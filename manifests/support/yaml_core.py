@@ -39,11 +39,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse a YAML text into dict, list, str, int, float, bool and None.
-
-    Raises:
-        ValueError: it is not YAML, too large, or a scalar does not match its tag; the message is one line.
-    """
+    """Parse a YAML text into dict, list, str, int, float, bool and None."""
     if len(text) > _MAX_TEXT or text.count("[") + text.count("{") > _MAX_NODES:
         raise ValueError(f"not YAML: more than {_MAX_TEXT} letters, or nested too deeply")
     try:
@@ -69,8 +65,7 @@ def _require_plain(root: yaml.Node) -> None:
 
     def measure(node: yaml.Node) -> int:
         if id(node) in sizes:
-            known = sizes[id(node)]
-            if known is None:
+            if (known := sizes[id(node)]) is None:
                 raise ValueError("an alias refers to a value that contains it")
             return known
         sizes[id(node)] = None

@@ -26,16 +26,11 @@ MAX_PIXELS = 1 << 25
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 """Pillow runs Ghostscript for EPS, reads WMF on Windows only, and cannot decode the others."""
 _ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_T = Image.Transpose
+_UPRIGHT = {  # the transposition that turns an image upright, by EXIF orientation (Exif 2.32, tag 0x0112)
+    **{2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM},
+    **{5: _T.TRANSPOSE, 6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90},
 }
-"""The transposition that turns an image upright, by EXIF orientation (Exif 2.32, tag 0x0112)."""
 
 
 @functools.cache
@@ -63,15 +58,11 @@ def decode_image(data: bytes, where: str) -> Pixels:
     EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``; of 16-bit color
     Pillow keeps the high byte. Gray, palette and CMYK images are converted, alpha is dropped, and of several pictures
     the first is used.
-
-    Raises:
-        PatchSetError: the bytes are not a whole image, have more than ``MAX_PIXELS``, or not 8 or 16 bits a channel;
-            ``where`` names the image.
     """
     with open_image(data, where, image_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
-            size = f"{image.width}×{image.height} pixels"
-            raise PatchSetError(f"{where}: too large: {size}, expected at most {MAX_PIXELS}; scale it down")
+            what = f"too large: {image.width}×{image.height} pixels, expected at most {MAX_PIXELS}"
+            raise PatchSetError(f"{where}: {what}; scale it down")
         image.load()  # for TIFF this already applies the orientation and removes the tag
         turn = _UPRIGHT.get(orientation(image))
         return _rgb(image if turn is None else image.transpose(turn), image.format or "", where)
@@ -91,19 +82,14 @@ def _rgb(image: Image.Image, image_format: str, where: str) -> Pixels:
         gray = np.asarray(image).astype(np.uint32)
         return np.repeat(((gray * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
     if kind := {"I": "32-bit integers", "F": "floating point", "LAB": "CIE Lab"}.get(mode):
-        raise PatchSetError(
-            f"{where}: its pixels are {kind}, expected 8 or 16 bits a channel of gray, RGB or CMYK; convert it to PNG"
-        )
+        what = f"its pixels are {kind}, expected 8 or 16 bits a channel of gray, RGB or CMYK"
+        raise PatchSetError(f"{where}: {what}; convert it to PNG")
     return np.asarray(image.convert("RGB"))
 
 
 @contextlib.contextmanager
 def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Open an image in one of Pillow's ``formats``; its header is read now, its pixels when the block uses them.
-
-    Raises:
-        PatchSetError: the bytes are not such an image, or damaged, also if the block finds this.
-    """
+    """Open an image in one of Pillow's ``formats``; its header is read now, its pixels when the block uses them."""
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:

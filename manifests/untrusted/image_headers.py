@@ -15,12 +15,7 @@ _PPM = re.compile(rb"P6\s+(\d{1,5})\s+(\d{1,5})\s+(\d{1,5})\s")
 
 
 def declared_size(data: bytes, image_format: str, where: str) -> tuple[int, int]:
-    """Return width and height in pixels that a patch declares; ``image_format`` is the manifest's.
-
-    Raises:
-        PatchSetError: another format, damage in the header, not RGB of 8 bits a channel, a lossy WebP, or a JPEG
-            that ``read_jpeg`` refuses. ``where`` names the image.
-    """
+    """Return width and height in pixels that a patch declares; ``image_format`` is the manifest's."""
     try:
         return _READERS[image_format](data)
     except (ValueError, struct.error, IndexError) as error:

@@ -12,8 +12,7 @@ from manifests.untrusted.decode import image_formats, open_image, orientation
 from manifests.untrusted.image_headers import declared_size, png_chunks
 from manifests.untrusted.jpeg import variants
 
-_PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}
-"""Pillow's names of the formats."""
+_PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}  # Pillow's names of the formats
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row of each pass of an interlaced PNG, and steps to the next (PNG specification, section 8.2)."""
 _PLAIN: dict[str, Callable[[bytes], bool]] = {
@@ -26,11 +25,7 @@ _PLAIN: dict[str, Callable[[bytes], bool]] = {
 
 
 def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
-    """Return the RGB uint8 pixels (size, size, 3) of a patch of a set.
-
-    Raises:
-        PatchSetError: not a whole image, another format or size, or not RGB; ``where`` names the image.
-    """
+    """Return the RGB uint8 pixels (size, size, 3) of a patch of a set."""
     # A decoder takes memory for what an image declares, so this is checked before.
     if len(data) > max_patch_bytes(size):
         raise PatchSetError(f"{where}: {len(data)} bytes, expected at most {max_patch_bytes(size)} for {size} px")
@@ -51,9 +46,8 @@ def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArra
         if image.size != (size, size):
             raise PatchSetError(f"{where}: the image is {image.width}×{image.height}, expected {size}×{size}")
         if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
-            raise PatchSetError(
-                f"{where}: the image is {image.mode}, expected one picture in RGB of 8 bits a channel"
-            )
+            what = f"the image is {image.mode}, expected one picture in RGB of 8 bits a channel"
+            raise PatchSetError(f"{where}: {what}")
         return np.asarray(image)
 
 
@@ -62,10 +56,6 @@ def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | N
 
     A set may hold one picture of any size: PNG or PPM in RGB of 8 bits, JPEG in RGB without an orientation to apply
     and without bytes after its end, or lossless WebP. Only headers are read.
-
-    Raises:
-        PatchSetError: the bytes are not an image that Pillow reads, or a PNG with a damaged chunk, which Pillow
-            accepts; ``where`` names the image.
     """
     with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _is_whole_png(data):
@@ -91,10 +81,9 @@ def _has_all_rows(data: bytes, size: int) -> bool:
 
 
 def _is_whole_png(data: bytes) -> bool:
-    """Return whether every chunk has its checksum, and the last is IEND (PNG specification, section 5)."""
+    """Return whether every chunk up to IEND has its checksum (PNG specification, section 5)."""
     for kind, start, end in png_chunks(data):
-        if zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
-            return False
-        if kind == b"IEND":
-            return True
+        is_good = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
+        if kind == b"IEND" or not is_good:
+            return is_good
     return False

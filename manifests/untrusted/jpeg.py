@@ -19,8 +19,7 @@ MAX_SCANS = 100
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _SOI, _EOI, _SOS = b"\xff\xd8", 0xD9, 0xDA
 _PROGRESSIVE = 0xC2
-_FRAMES = frozenset({0xC0, 0xC1, _PROGRESSIVE})
-"""Markers of Huffman-coded frames, which all decoders read."""
+_FRAMES = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # markers of Huffman-coded frames, which all decoders read
 _NO_FRAME = frozenset({0xC4, 0xC8, 0xCC})
 _RESTARTS = range(0xD0, 0xD8)
 _ONES = b"\xff\x00" * 8
@@ -40,12 +39,7 @@ class Jpeg:
 
 @functools.lru_cache(maxsize=1)  # called for its size, and then for its pixels
 def read_jpeg(data: bytes) -> Jpeg:
-    """Read a JPEG of three channels of 8 bits, marker by marker.
-
-    Raises:
-        ValueError, struct.error, IndexError: it is not one, has no frame, several, or one that few decoders read;
-            hundreds of scans; no end, or bytes after it.
-    """
+    """Read a JPEG of three channels of 8 bits, marker by marker."""
     if data[:2] != _SOI:
         raise ValueError("it does not begin as one")
     if (scans := data.count(b"\xff\xda")) > MAX_SCANS:

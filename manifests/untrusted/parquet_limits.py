@@ -17,20 +17,17 @@ from manifests.untrusted.thrift import BINARY, I32, I64, CompactReader, Struct, 
 
 MAX_FOOTER_BYTES = 8 << 20
 MAX_FOOTER_VALUES = 400_000
-MAX_HEADER_BYTES = 64 << 10
-"""Bytes of one page's header."""
+MAX_HEADER_BYTES = 64 << 10  # bytes of one page's header
 MAX_COLUMN_BYTES, MAX_ROW_BYTES = 1 << 16, 64
 """Uncompressed bytes of a column's pages: a constant, and so many a row (a digest takes 32, a key 9)."""
 MAX_FIELDS = 1000
-MAX_PAGES = 1000
-"""Pages of a column, and one more for each hundred rows."""
+MAX_PAGES = 1000  # pages of a column, and one more for each hundred rows
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
 _REPEATED = 2
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
+# Plain, dictionaries and packed numbers; not those that build a text from the text before it, without a bound.
 _ENCODINGS = frozenset({0, 2, 3, 4, 5, 8, 9})
-"""Plain, dictionaries and packed numbers; not those that build a text from the text before it, without a bound."""
-_DAMAGE = (IndexError, KeyError, TypeError, AttributeError, struct.error)
-"""Errors other than ValueError that damaged bytes cause in the reader."""
+_DAMAGE = (IndexError, KeyError, TypeError, AttributeError, struct.error)  # besides ValueError, of damaged bytes
 _PAIR: StructType = {1: BINARY, 2: BINARY}
 _COLUMN: StructType = {
     **{1: I32, 2: [I32], 3: [BINARY], 4: I32, 5: I64, 6: I64, 7: I64, 8: [_PAIR], 9: I64, 10: I64, 11: I64},
@@ -69,11 +66,7 @@ class Footer:
 
 
 def read_footer(file: BinaryIO) -> Footer:
-    """Return the footer of an open Parquet file.
-
-    Raises:
-        ValueError: there is none, it is encrypted, too large, or contradicts itself.
-    """
+    """Return the footer of an open Parquet file."""
     end = os.fstat(file.fileno()).st_size
     if end < 12:
         raise ValueError(f"{end} bytes are no Parquet file")
@@ -96,23 +89,22 @@ def _footer(value: Struct, end: int) -> Footer:
     if 8 in value or 9 in value:
         raise ValueError("it is encrypted, or signed with a key")
     fields = _fields(value[2])
-    columns = tuple(path[0].decode("utf-8") for path, _ in fields if len(path) == 1)
+    columns = tuple(path[0].decode() for path, _ in fields if len(path) == 1)
     if len(set(columns)) != len(columns):
         raise ValueError("the schema names a column twice")
-    leaves = [
-        (path, len(path) == 1 and element.get(3) != _REPEATED) for path, element in fields if not element.get(5)
-    ]
-    flat: dict[str, list[ColumnChunk]] = {path[0].decode("utf-8"): [] for path, is_flat in leaves if is_flat}
+    leaves = [(path, element) for path, element in fields if not element.get(5)]
+    names = [path[0].decode() if len(path) == 1 and element.get(3) != _REPEATED else None for path, element in leaves]
+    flat: dict[str, list[ColumnChunk]] = {name: [] for name in names if name is not None}
     rows = 0
     for group in value[4]:
         # Arrow finds columns by position and ignores their paths: what is bounded here must be what it decodes.
         if [tuple(column[3][3]) for column in group[1]] != [path for path, _ in leaves]:
             raise ValueError("a row group whose columns are not those of the schema, in their order")
-        for column, (path, is_flat) in zip(group[1], leaves, strict=True):
+        for column, name in zip(group[1], names, strict=True):
             if 1 in column or 8 in column:
                 raise ValueError("a column in another file, or encrypted")
-            if is_flat:
-                flat[path[0].decode("utf-8")].append(_column_chunk(column[3], end))
+            if name is not None:
+                flat[name].append(_column_chunk(column[3], end))
         rows += _count(group[3])
     if rows != _count(value[3]):
         raise ValueError(f"{counted(value[3], 'row')}, and {rows} in its row groups")
@@ -156,12 +148,7 @@ def _count(value: Any) -> int:
 
 
 def require_bounded_pages(file: BinaryIO, footer: Footer, names: Iterable[str]) -> None:
-    """Check by the headers of their pages that columns decode to about the size of so many numbers and digests.
-
-    Raises:
-        ValueError: pages hold more bytes or another number of values than expected, or are in an encoding that
-            hides how many bytes they decode to.
-    """
+    """Check by the headers of their pages that columns decode to about the size of so many numbers and digests."""
     for name in names:
         try:
             _require_bounded_column(file, footer.flat[name])

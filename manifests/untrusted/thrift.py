@@ -16,8 +16,7 @@ I32, I64, BINARY = 5, 6, 8
 _STOP, _TRUE, _FALSE, _BYTE, _I16, _DOUBLE, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 4, 7, 9, 10, 12
 _BITS = {_I16: 16, I32: 32, I64: 64}
 
-Struct = dict[int, Any]
-"""Values of a struct by field number."""
+Struct = dict[int, Any]  # values of a struct by field number
 StructType = dict[int, Any]
 """Expected types of a struct by field number: a type, ``[type]`` for a list, or a dict for a struct.
 
@@ -26,11 +25,7 @@ A field that it lacks may have any type.
 
 
 class CompactReader:
-    """Reads at most ``budget`` values from ``data``; ``at`` is the position of the next byte.
-
-    Raises:
-        ValueError, IndexError, struct.error: the bytes are not such values, or these are too many or too deep.
-    """
+    """Reads at most ``budget`` values from ``data``; ``at`` is the position of the next byte."""
 
     def __init__(self, data: bytes, *, budget: int) -> None:
         self.at = 0
@@ -69,11 +64,9 @@ class CompactReader:
         if self._budget < 0:
             raise ValueError("too many values")
         if expected is not None:
-            expected_kind = (
-                _STRUCT if isinstance(expected, dict) else _LIST if isinstance(expected, list) else expected
-            )
-            if kind != expected_kind:
-                raise ValueError(f"a value of type {kind}, expected {expected_kind}")
+            wanted = _STRUCT if isinstance(expected, dict) else _LIST if isinstance(expected, list) else expected
+            if kind != wanted:
+                raise ValueError(f"a value of type {kind}, expected {wanted}")
         if kind == _STRUCT:
             return self.struct(expected or {})
         if kind in (_LIST, _SET):

@@ -6,7 +6,7 @@ import pytest
 
 from manifests import PatchSet, open_patchset
 from manifests.diff import diff_manifests, diff_sets, differences
-from manifests.reader import read_patches
+from manifests.patchset import read_patches
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def test_a_contact_sheet(patchset_path: Path, photo_path: Path, tmp_path: Path, 
 def test_outlines_lie_where_the_patch_was_read(photo_path: Path, patchset_path: Path) -> None:
     from manifests import open_patchset
     from manifests.crop_outlines import read_outlines
-    from manifests.reader import read_patches
+    from manifests.patchset import read_patches
 
     patchset, photo = open_patchset(patchset_path), read_photo(photo_path)
     indices = list(range(0, 200, 5))

@@ -21,23 +21,15 @@ from manifests.support.processes import end_pool, start_server
 from tests.conftest import Program, assert_one_line
 
 
+@pytest.fixture
+def build(photo_path: Path, tmp_path: Path) -> list[Any]:
+    options = ["--image", photo_path, "--n", 400, "--shard-size", 100, "--out", tmp_path / "set"]
+    return ["build", *options, "--workers", 2]
+
+
 @pytest.fixture(params=["build", "verify"])
-def command(request: pytest.FixtureRequest, photo_path: Path, patchset_path: Path, tmp_path: Path) -> list[Any]:
-    if request.param == "verify":
-        return ["verify", patchset_path, "--workers", 2]
-    return [
-        "build",
-        "--image",
-        photo_path,
-        "--n",
-        400,
-        "--shard-size",
-        100,
-        "--out",
-        tmp_path / "set",
-        "--workers",
-        2,
-    ]
+def command(request: pytest.FixtureRequest, build: list[Any], patchset_path: Path) -> list[Any]:
+    return build if request.param == "build" else ["verify", patchset_path, "--workers", 2]
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EACCES])
@@ -76,22 +68,26 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
                 os.kill(process.pid, signal.SIGSTOP)
         return original(*values, **options)
 
-    monkeypatch.setattr(manifests.verify, "wait", wait)
     monkeypatch.setattr(patchgen.pipeline.process_pool, "wait", wait)
     monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(patchgen.pipeline.process_pool, "STUCK_SECONDS", 0.6)
-    monkeypatch.setattr(manifests.verify, "TIMEOUT_SECONDS", 1)
-    monkeypatch.setattr(manifests.verify, "MIN_BYTES_PER_SECOND", 1e12)
     yield processes
     for process in processes:
         process.join(60)
         assert process.exitcode is not None
 
 
-def test_processes_that_stand_still(command: list[Any], run_patchgen: Program, stuck: list[Any]) -> None:
-    said = "the worker processes have made nothing for" if command[0] == "build" else "was not verified in 1 s"
-    assert_one_line(run_patchgen(*command), said, "the disk answers")
+def test_processes_that_stand_still(build: list[Any], run_patchgen: Program, stuck: list[Any]) -> None:
+    assert_one_line(run_patchgen(*build), "the worker processes have made nothing for", "the disk answers")
     assert len(stuck) == 2
+
+
+def test_verifying_processes_that_are_killed(
+    patchset_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests.verify, "die_with_parent", os.abort)
+    killed = run_patchgen("verify", patchset_path, "--workers", 2)
+    assert_one_line(killed, "process was killed, perhaps for memory")
 
 
 def test_processes_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +103,7 @@ def test_processes_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_process_that_is_killed_while_the_others_stand_still(
-    command: list[Any], run_patchgen: Program, stuck: list[Any], monkeypatch: pytest.MonkeyPatch
+    build: list[Any], run_patchgen: Program, stuck: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopping: Callable[..., Any] = patchgen.pipeline.process_pool.wait
 
@@ -116,7 +112,6 @@ def test_a_process_that_is_killed_while_the_others_stand_still(
             os.kill(stuck[0].pid, signal.SIGKILL) if stuck else None
         return stopping(*values, **options)
 
-    for module, name in ((patchgen.pipeline.process_pool, "STUCK_SECONDS"), (manifests.verify, "TIMEOUT_SECONDS")):
-        monkeypatch.setattr(module, "wait", wait)
-        monkeypatch.setattr(module, name, 60)
-    assert_one_line(run_patchgen(*command), "process was killed, perhaps for memory")
+    monkeypatch.setattr(patchgen.pipeline.process_pool, "wait", wait)
+    monkeypatch.setattr(patchgen.pipeline.process_pool, "STUCK_SECONDS", 60)
+    assert_one_line(run_patchgen(*build), "process was killed, perhaps for memory")

@@ -18,7 +18,7 @@ from PIL import Image
 import patchgen.sources.packed_images
 from manifests import open_patchset
 from manifests.format.digest import pixel_digest
-from manifests.reader import read_patches
+from manifests.patchset import read_patches
 from patchgen.sources.packed_images import fit
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.helpers.editing import contents

@@ -11,7 +11,7 @@ import pytest
 
 from manifests import open_patchset
 from manifests.format.canonical_json import canonical_json
-from manifests.reader import read_patches
+from manifests.patchset import read_patches
 from patchgen.errors import PatchgenError
 from patchgen.pixels.portable_transforms import NOT_TAKEN, PORTABLE
 from patchgen.recipe import load_recipe, parse_recipe
