@@ -28,6 +28,7 @@ from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
+TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 600.0, 1e6  # longest wait for a shard: a constant, and by its size
 MAX_SHARD_FAULTS = 1000  # faults kept of all shards together; the others are only counted
 
 
@@ -183,7 +184,10 @@ def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[t
         with explaining_start(), starting_processes():
             futures = deque(pool.submit(verify_shard, folder, shard, *arguments) for shard in shards)
         for shard in shards:
-            yield shard, futures.popleft().result()
+            yield shard, futures.popleft().result(TIMEOUT_SECONDS + shard.bytes / MIN_BYTES_PER_SECOND)
+    except TimeoutError as error:
+        what = "was not verified in time; check that the disk answers, and verify it again"
+        raise PatchSetError(f"{folder / shard.name}: {what}") from error
     except BrokenProcessPool as error:
         what = "a verifying process was killed, perhaps for memory; verify it again"
         raise PatchSetError(f"{folder}: {what}") from error
