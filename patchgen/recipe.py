@@ -13,10 +13,10 @@ from manifests.support.files import read_regular_file
 from manifests.support.validation import describe
 from manifests.support.yaml_core import parse_yaml
 from patchgen.errors import PatchgenError
+from patchgen.pixels.albumentations_steps import PORTABLE, NamedConfig, probe, resolve
 from patchgen.pixels.color_jitter import ColorJitterConfig
 from patchgen.pixels.encode import EncodingConfig, default_encoding
 from patchgen.pixels.geometry import Geometry
-from patchgen.pixels.portable_transforms import PORTABLE, NamedConfig
 from patchgen.recipes import packaged_recipes, recipe_text
 from patchgen.sources.packed_images import PackRecipe
 
@@ -66,32 +66,18 @@ class Recipe(BaseModel):
         return "fast" if self.inexact else "portable"
 
     def require_fit(self, size: int) -> None:
-        """Try every Albumentations transform on a patch of ``size`` px.
-
-        Raises:
-            PatchgenError: one fails, or changes the size.
-        """
+        """Check that every Albumentations transform works on a patch of ``size`` px and keeps its size."""
         for i, config in enumerate(self.augment):
             if isinstance(config, NamedConfig):
-                from patchgen.pixels.albumentations_steps import probe  # noqa: PLC0415 - it imports Albumentations
-
                 probe(config, size, f"recipe {self.name}: augment[{i}]")
 
     def resolved(self) -> "Recipe":
-        """Return this recipe with all arguments of its Albumentations transforms.
-
-        Raises:
-            PatchgenError: no such transform, or an unknown argument.
-        """
-        if not any(isinstance(config, NamedConfig) for config in self.augment):
-            return self
-        from patchgen.pixels.albumentations_steps import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
-
-        steps = (
+        """Return this recipe with all arguments of its Albumentations transforms."""
+        steps = tuple(
             resolve(config, f"augment[{i}]") if isinstance(config, NamedConfig) else config
             for i, config in enumerate(self.augment)
         )
-        return self.model_copy(update={"augment": tuple(steps)})
+        return self.model_copy(update={"augment": steps})
 
     def pixels_json(self) -> dict[str, Any]:
         """Return the part that determines pixels, as a manifest records it: everything but the encoding."""
@@ -102,16 +88,11 @@ class Recipe(BaseModel):
         return self.encoding.model_dump(mode="json")
 
 
-Recorded = Recipe | PackRecipe
-"""How patches were made, as a manifest records it."""
+Recorded = Recipe | PackRecipe  # how patches were made, as a manifest records it
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """Load a packaged recipe by name, or a YAML file.
-
-    Raises:
-        PatchgenError: neither a packaged name nor a file, or see ``parse_recipe``.
-    """
+    """Load a packaged recipe by name, or a YAML file."""
     names = packaged_recipes()
     if name_or_path in names:
         return parse_recipe(recipe_text(name_or_path), name_or_path)
@@ -129,25 +110,16 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
-    """Parse a recipe from YAML text; ``where`` names it in errors.
-
-    Raises:
-        PatchgenError: not YAML, a key missing, unknown or of a wrong type, or a transform that does not exist.
-    """
+    """Parse a recipe from YAML text; ``where`` names it in errors."""
     try:
         value = parse_yaml(text)
-    except ValueError as error:
-        raise PatchgenError(f"recipe {where}: {error}") from error
-    if not isinstance(value, dict):
-        what = "is empty" if value is None else f"holds {type(value).__name__}"
-        raise PatchgenError(
-            f"recipe {where}: {what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'"
-        )
-    try:
+        if not isinstance(value, dict):
+            what = "is empty" if value is None else f"holds {type(value).__name__}"
+            raise PatchgenError(f"{what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'")
         return _validated(value).resolved()
-    except ValidationError as error:
+    except ValidationError as error:  # a subclass of ValueError
         raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}") from error
-    except PatchgenError as error:
+    except (ValueError, PatchgenError) as error:
         raise PatchgenError(f"recipe {where}: {error}") from error
 
 
@@ -157,11 +129,7 @@ def _validated(value: dict[str, Any]) -> Recipe:
 
 
 def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
-    """Return the recipe that a manifest records in two parts.
-
-    Raises:
-        PatchgenError: this version of the package does not know it, or would record it differently.
-    """
+    """Return the recipe that a manifest records in two parts."""
     if pixels.get("name") == PACKED and "geometry" not in pixels:
         raise PatchgenError(
             "the set was packed from files, so no photo gives it again; 'patchgen pack' their folder and compare "

@@ -8,10 +8,9 @@ import click
 
 from manifests.errors import PatchSetError
 from manifests.support.console import ProgramGroup, run_program
-from patchgen.cli.building import build, extend, rebuild
+from patchgen.cli.building import build, extend, pack, rebuild
 from patchgen.cli.checking import diff, doctor, info, verify
 from patchgen.cli.making import export, preview, recipes, source
-from patchgen.cli.packing import pack
 from patchgen.errors import PatchgenError
 
 

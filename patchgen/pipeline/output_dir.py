@@ -53,9 +53,6 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
     """Check that an existing ``folder`` may hold this build, and write its plan there; return the set's manifest.
 
     Returns None if there is no finished set. With ``extend``, it may be the beginning of this build.
-
-    Raises:
-        PatchgenError: the folder holds another set, or files that no build wrote.
     """
     if (folder / MANIFEST_NAME).exists():
         try:
@@ -79,26 +76,17 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
     if foreign:
         listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         what = f"holds files that no build wrote ({listed}), expected an empty or new folder"
-        raise TakenError(folder, what, "choose another --out")
+        raise TakenError(f"{folder}: {what}; choose another --out")
     mark_unfinished(folder, plan)
     return None
 
 
 def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> PhotoPlan:
-    """Return the plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``.
-
-    Raises:
-        PatchgenError: it was another build, or its file is damaged.
-    """
+    """Return the plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``."""
     found = _read_plan(folder / PLAN_NAME)
-    plan = make_plan(
-        photos=photos,
-        recipe=recorded_recipe(found["recipe"], found["encoding"]),
-        n=n,
-        size=found["size"],
-        seed=found["seed"],
-        shard_size=found["shard_size"],
-    )
+    recipe = recorded_recipe(found["recipe"], found["encoding"])
+    same = {key: found[key] for key in ("size", "seed", "shard_size")}
+    plan = make_plan(photos=photos, recipe=recipe, n=n, **same)
     _refuse_other(folder, plan, found, "holds an unfinished build")
     return dataclasses.replace(plan, sources=tuple(found["sources"]))
 
@@ -122,47 +110,36 @@ def mark_finished(folder: Path) -> None:
 def identity_of(manifest: Manifest) -> dict[str, Any]:
     """Return the identity of the plan that a finished set was built from."""
     value = manifest.model_dump(mode="json")
-    return {
-        **{key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")},
-        "shard_size": value["shards"][0]["n"] if len(value["shards"]) > 1 else None,
-        "sources": [identity_of_source(source) for source in value["sources"]],
-    }
+    shard_size = manifest.shards[0].n if len(manifest.shards) > 1 else None
+    same = {key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")}
+    return {**same, "shard_size": shard_size, "sources": list(map(identity_of_source, value["sources"]))}
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
     try:
         value = parse_json(read_regular_file(path, MAX_PLAN_BYTES), str(path))
-    except (PatchSetError, OSError) as error:
-        raise PatchgenError(f"{path}: cannot be read: {error}; choose another --out") from error
-    try:
         return _StoredPlan.model_validate(value).model_dump()
-    except ValidationError as error:
-        what = describe(error, _StoredPlan)
+    except (PatchSetError, OSError, ValidationError) as error:
+        what = describe(error, _StoredPlan) if isinstance(error, ValidationError) else error
         raise PatchgenError(f"{path}: is no build record: {what}; choose another --out") from error
 
 
 def _refuse_other(folder: Path, plan: BuildPlan, found: dict[str, Any], what: str) -> None:
-    wanted = plan.identity()
+    """Refuse a folder that holds ``what`` of another identity than that of ``plan``."""
     found = found | {"sources": [identity_of_source(source) for source in found["sources"]]}
-    differing = list(differences(found, wanted))
+    differing = list(differences(found, plan.identity()))
+    if not differing:
+        return
     if [path for path, _, _ in differing] == ["n"]:
-        shorter = what == "holds a finished set" and found["n"] < plan.n
-        raise TakenError(
-            folder,
-            f"{what} of {counted(found['n'], 'patch')}, this build has {plan.n}",
-            "make it longer with 'patchgen extend', or choose another --out"
-            if shorter
-            else f"choose another --out, or give --n {found['n']}",
-            shorter=shorter,
-        )
-    if differing:
-        # First what a user types as an option, then what a recipe says.
-        differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))
-        has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
-        wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
-        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
-        raise TakenError(
-            folder,
-            f"{what} with {has}, this build has {wants}{more}",
-            "choose another --out, or give the options it was built with",
-        )
+        what = f"{what} of {counted(found['n'], 'patch')}, this build has {plan.n}"
+        advice = f"choose another --out, or give --n {found['n']}"
+        if found["n"] < plan.n:
+            advice = "choose another --out, its first patches are the same; a folder grows by 'patchgen extend'"
+        raise TakenError(f"{folder}: {what}; {advice}")
+    # First what a user types as an option, then what a recipe says.
+    differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))
+    has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
+    wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
+    more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
+    what = f"{what} with {has}, this build has {wants}{more}"
+    raise TakenError(f"{folder}: {what}; choose another --out, or give the options it was built with")

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCKS = 8
-DRAWS = 4 * BLOCKS
-"""Draws that a patch has in each stream. A change needs a new version of every recipe."""
+DRAWS = 4 * BLOCKS  # draws that a patch has in each stream. A change needs a new version of every recipe
 
 GEOMETRY_STREAM = 0
 FIRST_AUGMENT_STREAM = 1
