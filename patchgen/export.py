@@ -18,8 +18,6 @@ from manifests.support.files import atomic_file, describe_os_error, hold_folder,
 from manifests.verify import verify
 from patchgen.errors import PatchgenError
 
-ASIDE_CARD = f"{CARD_NAME}.edited"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
@@ -70,7 +68,8 @@ def _write(patchset: PatchSet, dali: bool, new_card: bool, on_bytes: Callable[[i
     files = {CARD_NAME: make_card(manifest)} | derived_files(manifest)
     edited_card = None if may_replace_card(folder) else CARD_NAME
     if edited_card and new_card:
-        names = chain([ASIDE_CARD], (f"{ASIDE_CARD}.{number}" for number in count(2)))
+        aside = f"{CARD_NAME}.edited"
+        names = chain([aside], (f"{aside}.{number}" for number in count(2)))
         edited_card = next(name for name in names if not os.path.lexists(folder / name))
         (folder / CARD_NAME).replace(folder / edited_card)
     elif edited_card:

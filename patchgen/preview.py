@@ -18,7 +18,6 @@ from patchgen.pipeline.plan import plan_of
 from patchgen.sources.photo import Photo
 
 Color = tuple[int, int, int]
-
 _PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
 _TILE = 96  # smallest side of a tile in pixels
 _GAP, _MARGIN, _FRAME = 8, 32, 3

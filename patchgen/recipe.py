@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from manifests.format.schema import PACKED
 from manifests.support.field_values import read_counts
@@ -15,10 +15,9 @@ from manifests.support.yaml_core import parse_yaml
 from patchgen.errors import PatchgenError
 from patchgen.pixels.albumentations_steps import PORTABLE, NamedConfig, probe, resolve
 from patchgen.pixels.color_jitter import ColorJitterConfig
-from patchgen.pixels.encode import EncodingConfig, default_encoding
+from patchgen.pixels.encode import EncodingConfig, RecordedRecipe, default_encoding
 from patchgen.pixels.geometry import Geometry
 from patchgen.recipes import packaged_recipes, recipe_text
-from patchgen.sources.packed_images import PackRecipe
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
@@ -35,13 +34,12 @@ Augment = Annotated[
 """``ColorJitter`` is our exact one; any other name is a transform of Albumentations."""
 
 
-class Recipe(BaseModel):
+class Recipe(RecordedRecipe):
     """A complete recipe. Equal recipes, photos, seeds and indices give equal pixels.
 
     ``version`` increases when the code changes a pixel under the same parameters.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Annotated[str, Field(min_length=1, max_length=100)]
     version: Annotated[int, Field(ge=1, le=1)]
     geometry: Geometry
@@ -62,7 +60,6 @@ class Recipe(BaseModel):
 
     @property
     def profile(self) -> str:
-        """Return ``portable`` if every CPU gives the same bytes, else ``fast``."""
         return "fast" if self.inexact else "portable"
 
     def require_fit(self, size: int) -> None:
@@ -78,17 +75,6 @@ class Recipe(BaseModel):
             for i, config in enumerate(self.augment)
         )
         return self.model_copy(update={"augment": steps})
-
-    def pixels_json(self) -> dict[str, Any]:
-        """Return the part that determines pixels, as a manifest records it: everything but the encoding."""
-        return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
-
-    def encoding_json(self) -> dict[str, Any]:
-        """Return the part that determines bytes, as a manifest records it."""
-        return self.encoding.model_dump(mode="json")
-
-
-Recorded = Recipe | PackRecipe  # how patches were made, as a manifest records it
 
 
 def load_recipe(name_or_path: str) -> Recipe:

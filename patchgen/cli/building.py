@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,8 @@ from manifests.support.counts import counted
 from manifests.support.numbers import Count
 from patchgen.cli import options
 from patchgen.limits import MAX_SIZE, MIN_SIZE
+
+_SPAN = "Build only shards A-B, counted from 0, while other processes build others; at last run it once without."
 
 if TYPE_CHECKING:
     from manifests import Manifest
@@ -33,12 +35,7 @@ if TYPE_CHECKING:
 @options.shard_size_option("Patches")
 @options.workers_option
 @options.scheduler_option
-@click.option(
-    "--shards",
-    "span",
-    type=options.Span(),
-    help="Build only shards A-B, counted from 0, while other processes build others; at last run it once without.",
-)
+@click.option("--shards", "span", type=options.Span(), help=_SPAN)
 @click.option("--license", multiple=True, help="License of the photo, for the manifest: once, or for each --image.")
 @click.option("--url", multiple=True, help="Where the photo is published: once, or for each --image.")
 @click.option("--attribution", multiple=True, help="Whom to credit for the photo: once, or for each --image.")
@@ -74,16 +71,8 @@ def build(
     from patchgen.recipe import load_recipe  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
-    photos = read_photos(images)
-    plan = make_plan(
-        photos=photos,
-        recipe=load_recipe(recipe).with_format(image_format),
-        n=n,
-        size=size,
-        seed=seed,
-        shard_size=shard_size,
-        cards=texts,
-    )
+    photos, chosen = read_photos(images), load_recipe(recipe).with_format(image_format)
+    plan = make_plan(photos=photos, recipe=chosen, n=n, size=size, seed=seed, shard_size=shard_size, cards=texts)
     if span is not None:
         build_span(plan, photos, out, span, workers, as_json)
         return
@@ -201,16 +190,10 @@ def pack(
     options.preload_workers(workers)
     from patchgen.pipeline.pack import pack as run_pack  # noqa: PLC0415
 
+    form: Any = {"size": size, "image_format": image_format, "shard_size": shard_size}
+    card = {options.CARD_KEYS[option]: text for option, text in card.items()}
     with options.building(out, workers) as (folder, _):
-        manifest = run_pack(
-            data,
-            folder,
-            size=size,
-            image_format=image_format,
-            shard_size=shard_size,
-            workers=options.cores(workers),
-            card={options.CARD_KEYS[option]: text for option, text in card.items()},
-        )
+        manifest = run_pack(data, folder, **form, workers=options.cores(workers), card=card)
     if manifest.recipe["fit"] == "centre" and not as_json:
         say(f"encoded again as {manifest.size} px {manifest.encoding.format}: not every image is such a file")
     report_set(manifest, out, as_json)

@@ -128,7 +128,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     from manifests.verify import verify as run_verify  # noqa: PLC0415
     from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
 
-    if _is_set(a) and _is_set(b):
+    if all(x.is_dir() if isinstance(x, Path) else not names_manifest(x) for x in (a, b)):  # sets, not manifests
         folders = local_folder(a), local_folder(b)
         first, second = map(open_folder, folders)
         for folder in folders:
@@ -148,11 +148,6 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
             click.echo(f"  first patches with other pixels: {', '.join(map(str, found.patches.first_changed))}")
     if not found.same_set:
         click.get_current_context().exit(1)
-
-
-def _is_set(location: Path | str) -> bool:
-    """Return whether a location is a whole set, and not only a manifest."""
-    return location.is_dir() if isinstance(location, Path) else not names_manifest(location)
 
 
 @click.command()

@@ -1,11 +1,12 @@
 """Build a set: claim its folder, build the missing shards, write the manifest last."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from manifests.export.finalize import has_exports, write_manifest
 from manifests.format import shard_table
@@ -16,18 +17,15 @@ from manifests.support.counts import counted
 from manifests.support.files import describe_os_error, hold_folder, remove_parts
 from patchgen.environment import environment
 from patchgen.errors import PatchgenError
+from patchgen.pipeline.dask_backend import DaskExecutor
 from patchgen.pipeline.output_dir import claim_folder, mark_finished, mark_unfinished
 from patchgen.pipeline.plan import BuildPlan, PhotoPlan
-from patchgen.pipeline.process_pool import OnShard, build_shards
+from patchgen.pipeline.process_pool import build_shards
 from patchgen.pipeline.shard import BuildContext, ShardTask
 from patchgen.pipeline.shard_output import LocalOutput
 from patchgen.sources.photo import Photo
 
-if TYPE_CHECKING:
-    from patchgen.pipeline.dask_backend import DaskExecutor
-
-    ShardExecutor = int | DaskExecutor
-    """What builds shards: so many processes of this machine, or the workers of a Dask cluster."""
+ShardExecutor = int | DaskExecutor  # what builds shards: processes of this machine, or the workers of a cluster
 
 
 def build(
@@ -35,7 +33,7 @@ def build(
     photos: Sequence[Photo],
     folder: Path,
     *,
-    workers: "ShardExecutor",
+    workers: ShardExecutor,
     extend: bool = False,
     expected: Manifest | None = None,
 ) -> Manifest:
@@ -67,7 +65,7 @@ def build_part(plan: PhotoPlan, photos: Sequence[Photo], folder: Path, numbers: 
         context = _make_context(plan, folder, photos)
         tasks = plan.tasks()[numbers.start : numbers.stop]
         finished = _find_finished(context, tasks, LocalOutput(), manifest)
-        _build_missing(context, tasks, finished, workers, lambda task, shard: None)
+        _build_missing(context, tasks, finished, workers)
 
 
 @contextlib.contextmanager
@@ -96,7 +94,7 @@ def _make_context(plan: BuildPlan, folder: Path, photos: Sequence[Photo]) -> Bui
 def _finish(
     plan: BuildPlan,
     context: BuildContext,
-    workers: "ShardExecutor",
+    workers: ShardExecutor,
     manifest: Manifest | None,
     expected: Manifest | None,
 ) -> Manifest:
@@ -112,12 +110,7 @@ def _finish(
             mark_finished(folder)  # a build killed in its last moment leaves its own file beside the manifest
             return manifest
         mark_unfinished(folder, plan)
-
-    def compare(task: ShardTask, shard: Shard) -> None:
-        if expected is not None:
-            _require_same(folder, shard, expected.shards[task.number])
-
-    shards = _build_missing(context, tasks, finished, workers, compare)
+    shards = _build_missing(context, tasks, finished, workers, expected)
     manifest = _make_manifest(plan, folder, shards)
     if expected is not None and expected.shards == manifest.shards:
         manifest = expected
@@ -149,22 +142,25 @@ def _build_missing(
     context: BuildContext,
     tasks: Sequence[ShardTask],
     finished: dict[int, Shard],
-    workers: "ShardExecutor",
-    on_shard: OnShard,
+    workers: ShardExecutor,
+    expected: Manifest | None = None,
 ) -> list[Shard]:
-    """Build the shards that are not ``finished``; return all in order. ``on_shard`` is called with each of them."""
+    """Build the shards that are not ``finished``; return all in order. Each must be the one of ``expected``."""
     missing = [task for task in tasks if task.number not in finished]
-    for task in tasks:
-        if task.number in finished:
-            on_shard(task, finished[task.number])
+    there = [(task, finished[task.number]) for task in tasks if task.number in finished]
     detail(f"{len(finished)} of {counted(len(tasks), 'shard')} found; plan {context.plan_id}")
     n = sum(task.n for task in tasks)
+    shards = {}
     with progress_bar("patches", n) as update:
         on_patches = counting(update)
         on_patches(n - sum(task.n for task in missing))
         build_them = partial(build_shards, workers) if isinstance(workers, int) else workers.build_shards
-        built = build_them(context, missing, on_patches, on_shard)
-    return [(finished | built)[task.number] for task in tasks]
+        with contextlib.closing(build_them(context, missing, on_patches)) as built:
+            for task, shard in itertools.chain(there, built):
+                if expected is not None:
+                    _require_same(context.folder, shard, expected.shards[task.number])
+                shards[task.number] = shard
+    return [shards[task.number] for task in tasks]
 
 
 def _make_manifest(plan: BuildPlan, folder: Path, shards: list[Shard]) -> Manifest:

@@ -15,19 +15,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from manifests.errors import PatchSetError
-from manifests.format.schema import Shard
 from manifests.support.console import note
 from manifests.support.counts import counted
 from patchgen.errors import PatchgenError
-from patchgen.pipeline.process_pool import OnShard
-from patchgen.pipeline.shard import BuildContext, BuiltShard, OnPatches, ShardTask
+from patchgen.pipeline.shard import BuildContext, BuiltShard, BuiltTasks, OnPatches, ShardTask
 from patchgen.pipeline.shard_output import LocalOutput, ShardBuilder
 
 if TYPE_CHECKING:
     from distributed import Client
 
-LOCAL = "local:"
-PACKAGE = "single-image-distillation"
 CONNECT_SECONDS = 30
 
 
@@ -57,8 +53,8 @@ def connect(scheduler: str, output: LocalOutput) -> Iterator["DaskExecutor"]:
 
 @contextmanager
 def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
-    if scheduler.startswith(LOCAL):
-        count = int(scheduler.removeprefix(LOCAL))
+    if scheduler.startswith("local:"):
+        count = int(scheduler.removeprefix("local:"))
         cluster = distributed.LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0")
         with cluster, distributed.Client(cluster) as client:
             yield client
@@ -77,9 +73,7 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
             try:
                 client.wait_for_workers(1, timeout=CONNECT_SECONDS)
             except TimeoutError as error:
-                raise PatchgenError(
-                    f"--scheduler {scheduler}: has no workers; {advice}, then run this again"
-                ) from error
+                raise PatchgenError(f"--scheduler {scheduler}: has no workers; {advice} and try again") from error
         yield client
 
 
@@ -89,16 +83,13 @@ class DaskExecutor:
     def __init__(self, client: "Client", output: LocalOutput) -> None:
         self._client, self.output = client, output
 
-    def build_shards(
-        self, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches, on_shard: OnShard
-    ) -> dict[int, Shard]:
+    def build_shards(self, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
         """Build the shards of ``tasks`` as ``process_pool.build_shards`` does."""
         from distributed import as_completed  # noqa: PLC0415 - an extra
         from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
-        shards: dict[int, Shard] = {}
         if not tasks:
-            return shards
+            return
         client = self._client
         note(f"building {counted(len(tasks), 'shard')} with {counted(len(client.nthreads()), 'worker')}")
         _require_package(client)
@@ -114,14 +105,12 @@ class DaskExecutor:
                     raise CancelledError(str(built))
                 task = by_key[future.key]
                 self.output.keep(context, task, built)
-                shards[task.number] = built.shard
-                on_shard(task, built.shard)
-                on_patches(task.n)
                 future.release()  # the scheduler need not keep what is on the disk
+                yield task, built.shard
+                on_patches(task.n)
         finally:
             with contextlib.suppress(CommClosedError, CancelledError):  # the scheduler may be gone
                 client.cancel(futures)
-        return shards
 
 
 def _require_package(client: "Client") -> None:
@@ -129,13 +118,15 @@ def _require_package(client: "Client") -> None:
     found = client.run(importlib.util.find_spec, "patchgen.pipeline.dask_backend", on_error="return")
     for address, spec in found.items():
         if spec is None or isinstance(spec, Exception):
-            raise PatchgenError(f"Dask's worker {address}: has no package {PACKAGE}; install it there")
+            raise PatchgenError(f"Dask's worker {address}: has no package single-image-distillation; install it")
 
 
 def _build_in_worker(
     task: ShardTask, context: BuildContext, builder: ShardBuilder, versions: dict[str, str]
 ) -> BuiltShard:
     """Build a shard in a worker, if that has the versions of the machine that runs the build."""
+    from distributed import get_worker  # noqa: PLC0415 - an extra
+
     from patchgen.pipeline.shard_writer import configure_process  # noqa: PLC0415 - see ``process_pool``
 
     try:
@@ -146,7 +137,7 @@ def _build_in_worker(
         return builder(context, task)
     except (PatchgenError, PatchSetError) as error:
         # Without the cause, which may contain secrets: Dask logs it.
-        raise PatchgenError(f"Dask's worker {_worker_address()}: {error}") from None
+        raise PatchgenError(f"Dask's worker {get_worker().address}: {error}") from None
 
 
 @functools.cache
@@ -155,9 +146,3 @@ def _versions() -> dict[str, str]:
     from patchgen.environment import PACKAGES, environment  # noqa: PLC0415 - it loads OpenCV
 
     return {name: version for name, version in environment("exact").items() if name in PACKAGES}
-
-
-def _worker_address() -> str:
-    from distributed import get_worker  # noqa: PLC0415 - an extra
-
-    return str(get_worker().address)

@@ -1,52 +1,24 @@
 """Claim the output folder of a build: it must be empty, or hold this build, unfinished, finished or shorter."""
 
-import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from manifests.diff import differences
-from manifests.errors import PatchSetError
-from manifests.format.canonical_json import MAX_SAFE_INTEGER, parse_json
+from manifests.format.canonical_json import parse_json
 from manifests.format.checksums import SUMS_NAME
 from manifests.format.schema import MANIFEST_NAME, Manifest
-from manifests.limits import MAX_PATCHES
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.support.system_files import entries
-from manifests.support.validation import describe
-from patchgen.errors import PatchgenError, TakenError
-from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
-from patchgen.pipeline.plan import BuildPlan, PhotoPlan, identity_of_source, make_plan
-from patchgen.recipe import recorded_recipe
-from patchgen.sources.photo import Photo
+from patchgen.errors import TakenError
+from patchgen.pipeline.plan import BuildPlan, identity_of_source
 
-PLAN_NAME = ".patchgen-build.json"
-"""File that is in the folder while a build is unfinished: its plan. The manifest replaces it."""
-
-ASIDE_NAME = ".patchgen-build-manifest.json"
-"""The manifest of a finished set while that is repaired or made longer; it may be the only copy."""
-
+PLAN_NAME = ".patchgen-build.json"  # the plan of an unfinished build; the manifest replaces it
+ASIDE_NAME = ".patchgen-build-manifest.json"  # the manifest of a set that is being repaired or made longer
 MAX_PLAN_BYTES = 1 << 20
 _SHOWN = 3
-
-
-class _StoredPlan(BaseModel):
-    """The content of ``PLAN_NAME``: a plan's identity, with all of its sources."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    format: Literal["patchset/1"]
-    n: Annotated[int, Field(ge=1, le=MAX_PATCHES)]
-    size: Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
-    seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
-    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_PATCHES)]
-    encoding: dict[str, Any]
-    recipe: dict[str, Any]
-    sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | None:
@@ -55,10 +27,7 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
     Returns None if there is no finished set. With ``extend``, it may be the beginning of this build.
     """
     if (folder / MANIFEST_NAME).exists():
-        try:
-            manifest = open_folder(folder).manifest
-        except PatchSetError as error:
-            raise PatchgenError(f"{error}; nothing was written") from error
+        manifest = open_folder(folder).manifest
         found = identity_of(manifest)
         if found["shard_size"] is None:  # a set of one shard fits every shard size that holds it
             found["shard_size"] = plan.shard_size if plan.shard_size >= manifest.n else manifest.n
@@ -68,7 +37,8 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
         return manifest
     plan_file = folder / PLAN_NAME
     if plan_file.exists():
-        _refuse_other(folder, plan, _read_plan(plan_file), "holds an unfinished build")
+        record = parse_json(read_regular_file(plan_file, MAX_PLAN_BYTES), str(plan_file))
+        _refuse_other(folder, plan, record, "holds an unfinished build")
         return None
     foreign = sorted(path.name for path in entries(folder) if not path.name.startswith(PART_PREFIX))
     if foreign and plan_file.exists():
@@ -81,20 +51,9 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
     return None
 
 
-def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> PhotoPlan:
-    """Return the plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``."""
-    found = _read_plan(folder / PLAN_NAME)
-    recipe = recorded_recipe(found["recipe"], found["encoding"])
-    same = {key: found[key] for key in ("size", "seed", "shard_size")}
-    plan = make_plan(photos=photos, recipe=recipe, n=n, **same)
-    _refuse_other(folder, plan, found, "holds an unfinished build")
-    return dataclasses.replace(plan, sources=tuple(found["sources"]))
-
-
 def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
     """Write the plan of the build into the folder, and rename a manifest, which would call the set finished."""
-    # All of the sources, with names and card texts: an interrupted extension has no other copy of them.
-    text = json.dumps(plan.identity() | {"sources": list(plan.sources)}, sort_keys=True, indent=1) + "\n"
+    text = json.dumps(plan.identity(), sort_keys=True, indent=1) + "\n"
     write_atomically(folder / PLAN_NAME, text.encode())
     if (folder / MANIFEST_NAME).exists():
         (folder / MANIFEST_NAME).replace(folder / ASIDE_NAME)
@@ -115,18 +74,8 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
     return {**same, "shard_size": shard_size, "sources": list(map(identity_of_source, value["sources"]))}
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(read_regular_file(path, MAX_PLAN_BYTES), str(path))
-        return _StoredPlan.model_validate(value).model_dump()
-    except (PatchSetError, OSError, ValidationError) as error:
-        what = describe(error, _StoredPlan) if isinstance(error, ValidationError) else error
-        raise PatchgenError(f"{path}: is no build record: {what}; choose another --out") from error
-
-
-def _refuse_other(folder: Path, plan: BuildPlan, found: dict[str, Any], what: str) -> None:
-    """Refuse a folder that holds ``what`` of another identity than that of ``plan``."""
-    found = found | {"sources": [identity_of_source(source) for source in found["sources"]]}
+def _refuse_other(folder: Path, plan: BuildPlan, found: Any, what: str) -> None:
+    """Refuse a folder that holds ``what`` of the identity ``found``, unless that is the identity of ``plan``."""
     differing = list(differences(found, plan.identity()))
     if not differing:
         return

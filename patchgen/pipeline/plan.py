@@ -13,9 +13,10 @@ from manifests.format.schema import FORMAT, MAX_SHARDS, Manifest
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 from patchgen.pipeline.shard import ShardTask
+from patchgen.pixels.encode import RecordedRecipe
 from patchgen.pixels.geometry import build_pyramids
 from patchgen.pixels.pyramid import Pyramid
-from patchgen.recipe import Recipe, Recorded, recorded_recipe
+from patchgen.recipe import Recipe, recorded_recipe
 from patchgen.sources.photo import Photo
 
 Card = dict[str, str | None]  # license, URL and attribution of a source, by their keys in the manifest
@@ -29,7 +30,7 @@ class BuildPlan:
     size: int
     seed: int
     shard_size: int
-    recipe: Recorded
+    recipe: RecordedRecipe
     sources: tuple[dict[str, Any], ...]
 
     def __post_init__(self) -> None:
@@ -80,10 +81,8 @@ class BuildPlan:
 
     def tasks(self) -> list[ShardTask]:
         """Return the shards of the set, all of ``shard_size`` patches but the last."""
-        firsts = range(0, self.n, self.shard_size)
-        sizes = [min(self.shard_size, self.n - first) for first in firsts]
-        pairs = enumerate(zip(firsts, sizes, strict=True))
-        return [ShardTask(number=number, first_index=first, n=n) for number, (first, n) in pairs]
+        size, firsts = self.shard_size, range(0, self.n, self.shard_size)
+        return [ShardTask(number=k, first_index=i, n=min(size, self.n - i)) for k, i in enumerate(firsts)]
 
     def pyramids(self, photos: Sequence[Photo]) -> tuple[Pyramid, ...]:
         """Return what patches are read from."""

@@ -4,7 +4,6 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from manifests import Manifest, PatchSet
 from manifests.errors import PatchSetError
@@ -15,15 +14,11 @@ from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 from manifests.verify import Fault
 from patchgen.errors import PatchgenError
-from patchgen.pipeline.build import build
-from patchgen.pipeline.output_dir import ASIDE_NAME, PLAN_NAME, unfinished_plan
+from patchgen.pipeline.build import ShardExecutor, build
+from patchgen.pipeline.output_dir import ASIDE_NAME
 from patchgen.pipeline.patch_maker import PatchMaker
 from patchgen.pipeline.plan import plan_of
-from patchgen.pixels.geometry import build_pyramids
 from patchgen.sources.photo import Photo
-
-if TYPE_CHECKING:
-    from patchgen.pipeline.build import ShardExecutor
 
 
 def read_manifest(path: Path | str) -> Manifest:
@@ -45,11 +40,9 @@ def read_manifest(path: Path | str) -> Manifest:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}; give a {MANIFEST_NAME}") from error
 
 
-def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: "ShardExecutor") -> Manifest:
+def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: ShardExecutor) -> Manifest:
     """Make the set in ``folder`` ``n`` patches long, or finish an interrupted extension."""
-    if (folder / PLAN_NAME).exists() and not (folder / MANIFEST_NAME).exists():
-        return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
-    manifest = open_folder(folder).manifest
+    manifest = read_manifest(folder)
     if n < manifest.n:
         raise PatchgenError(f"{folder}: holds {counted(manifest.n, 'patch')} already, expected --n of at least that")
     return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
@@ -65,7 +58,7 @@ def regenerate(
     """
     manifest = patchset.manifest
     plan = plan_of(manifest, photos, n=manifest.n)
-    pyramids = build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
+    pyramids = plan.pyramids(photos)
     chosen = sorted(random.SystemRandom().sample(range(manifest.n), min(count, manifest.n)))
     faults, name, columns = [], "", {}
     for index in chosen:

@@ -1,7 +1,7 @@
 """Shards of a build: what there is to build, and which shards an earlier run already finished."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
 from manifests.format.schema import ParquetFile, Shard, shard_name
 from manifests.support.files import is_plain
+from patchgen.pixels.encode import RecordedRecipe
 from patchgen.pixels.pyramid import Pyramid
-from patchgen.recipe import Recorded
 
 OnPatches = Callable[[int], None]
 """Called with the number of patches made since the last call; may raise to stop the build."""
@@ -26,7 +26,7 @@ OnPatches = Callable[[int], None]
 class BuildContext:
     """What all shards of a build share. ``plan_id`` ties a finished shard to its build. A pack has no pyramids."""
 
-    recipe: Recorded
+    recipe: RecordedRecipe
     pyramids: tuple[Pyramid, ...]
     size: int
     seed: int
@@ -65,6 +65,9 @@ class BuiltShard:
 
     shard: Shard
     table: bytes | None = None
+
+
+BuiltTasks = Generator[tuple[ShardTask, Shard], None, None]
 
 
 def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:

@@ -139,11 +139,12 @@ class StoreBuilder:
 
     url: str = dataclasses.field(repr=False)
     build_id: str | None
-    digests: Mapping[str, str] | None = dataclasses.field(repr=False)
-    """Digests of the tars of the finished set in the store, if there is one: no others may be sent."""
+    digests: Mapping[str, str] | None = dataclasses.field(repr=False)  # of a finished set there: only these are sent
 
     def __call__(self, context: BuildContext, task: ShardTask) -> BuiltShard:
         """Build a shard and send its tar, unless the store is not claimed for this build any more."""
+        from distributed import get_worker  # noqa: PLC0415 - an extra
+
         from manifests.remote.download import retry  # noqa: PLC0415 - most sets are local
         from manifests.remote.store import ShardStore  # noqa: PLC0415
         from manifests.remote.transfers import direct_channel  # noqa: PLC0415
@@ -151,7 +152,7 @@ class StoreBuilder:
 
         store = ShardStore(self.url)
         self._require_claim(store)  # before the build as well as before sending: this worker may lack credentials
-        parent = _temporary_folder()
+        parent = Path(get_worker().local_directory)  # which Dask empties even after the worker was killed
         try:
             with tempfile.TemporaryDirectory(prefix=PART_PREFIX, dir=parent) as name:
                 folder = Path(name)
@@ -175,13 +176,3 @@ class StoreBuilder:
             raise PatchgenError(
                 f"{store.display(CLAIM_NAME)}: is claimed for the build {found} now; choose another --out"
             )
-
-
-def _temporary_folder() -> Path:
-    """Return a Dask worker's own folder, which Dask empties even after the worker was killed; else the system's."""
-    from distributed import get_worker  # noqa: PLC0415 - an extra
-
-    try:
-        return Path(get_worker().local_directory)
-    except ValueError:  # not called by a worker
-        return Path(tempfile.gettempdir())

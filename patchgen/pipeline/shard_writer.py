@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import cv2
@@ -17,10 +16,7 @@ from manifests.support.processes import keep_freed_memory
 from patchgen.pipeline.patch_maker import PatchMaker
 from patchgen.pipeline.shard import BuildContext, OnPatches, PackTask, ShardTask, make_shard, table_record, tar_record
 from patchgen.recipe import Recipe
-from patchgen.sources.packed_images import PackMaker
-
-EncodedPatches = Iterator[list[tuple[bytes, bytes]]]
-"""The encoded bytes of each patch, and the raw digest of its pixels, some patches at a time."""
+from patchgen.sources.packed_images import PackMaker, PackRecipe
 
 
 def build_shard(context: BuildContext, task: ShardTask, on_patches: OnPatches) -> Shard:
@@ -30,12 +26,12 @@ def build_shard(context: BuildContext, task: ShardTask, on_patches: OnPatches) -
         indices = {"first_index": task.first_index, "n": task.n}
         maker = PatchMaker(context.recipe, context.pyramids, size=context.size, seed=context.seed, **indices)
     else:
-        assert isinstance(task, PackTask)  # noqa: S101 - for the type checker
+        assert isinstance(context.recipe, PackRecipe) and isinstance(task, PackTask)  # noqa: S101
         maker = PackMaker(context.recipe, context.size, task.items, task.digests)
     path, table_path = context.folder / task.tar_name, context.folder / task.table_name
     with atomic_file(path) as file:
         extension = context.recipe.encoding_json()["format"]
-        contract = _write_tar(file, extension, task.first_index, _reported(maker.encoded(), on_patches))
+        contract = _write_tar(file, extension, task.first_index, maker, on_patches)
     tar_part = tar_record(task, path.stat().st_size, file_digest(path))  # of the bytes that a reader will read
     record = table_record(context.plan_id, tar_part, b"".join(contract["pixels"]))
     with atomic_file(table_path) as file:
@@ -43,25 +39,22 @@ def build_shard(context: BuildContext, task: ShardTask, on_patches: OnPatches) -
     return make_shard(tar_part, table_path)
 
 
-def _reported(chunks: EncodedPatches, on_patches: OnPatches) -> EncodedPatches:
-    for patches in chunks:
-        yield patches
-        on_patches(len(patches))
-
-
-def _write_tar(file: BinaryIO, extension: str, first_index: int, chunks: EncodedPatches) -> dict[str, Any]:
+def _write_tar(
+    file: BinaryIO, extension: str, first_index: int, maker: PatchMaker | PackMaker, on_patches: OnPatches
+) -> dict[str, Any]:
     """Write every patch as a member of a canonical tar; return the contract columns of its table."""
     names = (f"{patch_key(index)}.{extension}" for index in itertools.count(first_index))
     sizes: list[int] = []
     digests: list[bytes] = []
     pixels: list[bytes] = []
-    for patches in chunks:
+    for patches in maker.encoded():
         encoded = [data for data, _ in patches]
         pixels += [digest for _, digest in patches]
         digests += [hashlib.sha256(data).digest() for data in encoded]
         sizes += [len(data) for data in encoded]
         parts = ((tar.header(next(names), len(data)), data, tar.padding(len(data))) for data in encoded)
         file.write(b"".join(itertools.chain.from_iterable(parts)))
+        on_patches(len(patches))
     file.write(tar.END)
     lengths = np.array(sizes, dtype=np.int64)
     ends = np.cumsum(tar.BLOCK + (lengths + tar.BLOCK - 1) // tar.BLOCK * tar.BLOCK)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from patchgen.errors import PatchgenError
-from patchgen.pixels.color_jitter import Floats, Patch
+from patchgen.pixels.color_jitter import Patch
+from patchgen.pixels.exact_math import Floats
 from patchgen.pixels.randomness import generator
 
 PORTABLE = frozenset({"HorizontalFlip", "InvertImg", "Posterize", "Solarize", "ToGray", "Transpose", "VerticalFlip"})

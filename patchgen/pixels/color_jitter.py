@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from patchgen.pixels.exact_math import cos_degrees, quantize, sin_degrees
+from patchgen.pixels.exact_math import Floats, cos_degrees, quantize, sin_degrees
 from patchgen.pixels.randomness import between
 
-Floats = npt.NDArray[np.float64]
 Patch = npt.NDArray[np.uint8]
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")

@@ -1,12 +1,14 @@
 """Encode patches as PNG, JPEG, WebP or PPM."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from manifests.limits import ImageFormat
 
 Patch = npt.NDArray[np.uint8]
 Encoder = Callable[[Patch], bytes]
@@ -48,10 +50,33 @@ class Ppm(_Config):
     format: Literal["ppm"]
 
 
+class AsFound(_Config):
+    """The encoding of files that are copied; its parameters are unknown."""
+
+    format: ImageFormat
+
+
 EncodingConfig = Annotated[Png | Jpg | Webp | Ppm, Field(discriminator="format")]
 
 _PNG_FILTERS = ("none", "sub", "up", "average", "paeth")  # libpng's flags are 8, 16, 32 and so on
 _PNG_STRATEGIES = ("default", "filtered", "huffman", "rle", "fixed")  # numbered by zlib and OpenCV in this order
+
+
+class RecordedRecipe(_Config):
+    """How patches were made, as a manifest records it: the key ``encoding``, and everything else."""
+
+    @property
+    def profile(self) -> str:
+        """Return ``portable`` if every CPU gives the same bytes, else ``fast``."""
+        return "portable"
+
+    def pixels_json(self) -> dict[str, Any]:
+        """Return the part that determines pixels: everything but the encoding."""
+        return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
+
+    def encoding_json(self) -> dict[str, Any]:
+        """Return the part that determines bytes."""
+        return self.model_dump(mode="json")["encoding"]
 
 
 def default_encoding(image_format: str) -> Png | Jpg | Webp | Ppm:

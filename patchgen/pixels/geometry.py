@@ -16,11 +16,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from patchgen.errors import PatchgenError
-from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantize, sin_degrees
+from patchgen.pixels.exact_math import Floats, cos_degrees, exp, floor_log2, quantize, sin_degrees
 from patchgen.pixels.pyramid import Pyramid, build_pyramid
 from patchgen.pixels.randomness import between
-
-Floats = npt.NDArray[np.float64]
 
 _ATTEMPTS = 10
 _DRAW_CROP, _DRAW_ANGLE, _DRAW_SHEAR, _DRAW_INNER, _DRAW_SHAPE = 0, 2, 3, 4, 6
@@ -28,9 +26,7 @@ _DRAW_SOURCE, _DRAW_HFLIP, _DRAW_VFLIP = 26, 27, 28
 
 _ENLARGES_BELOW = 0.66  # scale below which a patch may use the enlarged level: 4 · log2(scale), rounded, is below -2
 
-POSITION_BITS = 10
-MATRIX_BITS = 24
-OFFSET_BITS = 12
+POSITION_BITS, MATRIX_BITS, OFFSET_BITS = 10, 24, 12
 
 
 class Geometry(BaseModel):

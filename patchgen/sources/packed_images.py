@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from manifests.errors import PatchSetError
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
@@ -18,7 +17,7 @@ from manifests.untrusted.decode import Pixels
 from manifests.untrusted.images import as_a_set_holds_it, decode_patch
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SIDE, MAX_SIZE, MIN_SIZE
-from patchgen.pixels.encode import EncodingConfig, default_encoding, make_encoder
+from patchgen.pixels.encode import AsFound, EncodingConfig, RecordedRecipe, default_encoding, make_encoder
 from patchgen.pixels.geometry import Geometry, build_pyramids, place
 from patchgen.pixels.randomness import DRAWS
 from patchgen.pixels.warp import Warp
@@ -29,30 +28,13 @@ _LARGEST_SQUARE = Geometry(
 )  # with draws of 0.5, the square in the middle
 
 
-class AsFound(BaseModel):
-    """The encoding of files that are copied; its parameters are unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: ImageFormat
-
-
-class PackRecipe(BaseModel):
+class PackRecipe(RecordedRecipe):
     """How a set was packed: ``fit`` is ``none`` if files were copied, ``centre`` if squares were cut and scaled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["packed"] = PACKED
     version: Literal[1] = 1
     fit: Literal["none", "centre"]
     encoding: AsFound | EncodingConfig
-    profile: Literal["portable"] = "portable"
-
-    def pixels_json(self) -> dict[str, Any]:
-        """Return the part that determines pixels, as a manifest records it."""
-        return self.model_dump(mode="json", exclude={"encoding"})
-
-    def encoding_json(self) -> dict[str, Any]:
-        """Return the part that determines bytes, as a manifest records it."""
-        return self.encoding.model_dump(mode="json")
 
 
 @dataclass(frozen=True, kw_only=True)

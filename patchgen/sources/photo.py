@@ -76,14 +76,9 @@ def read_photo(path: Path) -> Photo:
         ) from error
     findings = header_findings(data, decode=True)
     if (damage := decoder_damage(messages)) is not None:
-        findings.insert(0, damage)
-    return Photo(
-        path=path,
-        pixels=pixels,
-        sha256=hashlib.sha256(data).hexdigest(),
-        pixels_sha256=pixel_digest(pixels).hex(),
-        findings=tuple(findings),
-    )
+        findings = [damage, *(finding for finding in findings if finding.kind != "damage")]
+    digests = {"sha256": hashlib.sha256(data).hexdigest(), "pixels_sha256": pixel_digest(pixels).hex()}
+    return Photo(path=path, pixels=pixels, findings=tuple(findings), **digests)
 
 
 def _decode(data: bytes) -> tuple[npt.NDArray[np.uint8], str]:

@@ -48,7 +48,10 @@ def decoder_damage(messages: str) -> Finding | None:
     """
     if (match := _DECODER_MESSAGE.search(messages)) is None:
         return None
-    what = (match[1] or f"TIFF: {match[2]}").strip()[:200]
+    return _damage((match[1] or f"TIFF: {match[2]}").strip()[:200])
+
+
+def _damage(what: str) -> Finding:
     text = f"is damaged ({what}): a part of the picture may be wrong or gray; get the file again"
     return Finding(kind="damage", text=text)
 
@@ -59,6 +62,8 @@ def header_findings(data: bytes, *, decode: bool = False) -> list[Finding]:
     With ``decode`` an alpha channel is decoded, and reported only if a pixel is transparent.
     """
     findings: list[Finding] = []
+    if data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
+        findings.append(_damage("the JPEG has no end"))
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:

@@ -20,12 +20,8 @@ Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 _STREAM = 2**32  # philox stream, different from those of recipes
-_SMALLEST_LEAF = 3.0
-_LAYERS = 5
-_FRACTALS = 240
-_POINTS = 4096
-_STEPS = 48
-_BURN_IN = 16
+_SMALLEST_LEAF, _LAYERS = 3.0, 5
+_FRACTALS, _POINTS, _STEPS, _BURN_IN = 240, 4096, 48, 16
 _FIXED = 16  # fraction bits of a fractal's coordinates
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -40,7 +41,8 @@ def new_shard(task: ShardTask) -> Shard:
 
 def work(builder: StoreBuilder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do what a worker does, without Dask."""
-    monkeypatch.setattr(dask_backend, "_worker_address", lambda: "tcp://node7:1")
+    worker = SimpleNamespace(address="tcp://node7:1", local_directory=str(folder))
+    monkeypatch.setattr(distributed, "get_worker", lambda: worker)
     task = ShardTask(number=0, first_index=0, n=1)
     dask_backend._build_in_worker(task, new_context(folder), builder, dask_backend._versions())
 
@@ -55,7 +57,6 @@ def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patchgen.pipeline.shard_writer.build_shard", built)
-    monkeypatch.setattr("patchgen.pipeline.shard_output._temporary_folder", lambda: tmp_path)
     nowhere = StoreBuilder(url="s3://nobody-has-this/set", build_id="b", digests=None)
     told = "Dask's worker tcp://node7:1: s3://nobody-has-this/set/.*no such file or bucket"
     with pytest.raises(PatchgenError, match=told):
@@ -70,12 +71,8 @@ def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
     other = StoreBuilder(url=URL, build_id="b", digests={"patches-000000.tar": "2" * 64})
     with pytest.raises(PatchgenError, match=f"{URL}/patches-000000.tar: built here its sha256 is 1111"):
         work(other, tmp_path, monkeypatch)
-    with monkeypatch.context() as patch:
-        patch.setattr("patchgen.pipeline.shard_output._temporary_folder", lambda: tmp_path / "none")
-        with pytest.raises(
-            PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"
-        ):
-            work(here, tmp_path, monkeypatch)
+    with pytest.raises(PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"):
+        work(here, tmp_path / "none", monkeypatch)
     assert set(stored(s3)) == {CLAIM_NAME}
     work(here, tmp_path, monkeypatch)
     assert set(stored(s3)) == {CLAIM_NAME, "patches-000000.tar"}
@@ -95,8 +92,10 @@ def test_no_password_stands_in_what_dask_logs(tmp_path: Path) -> None:
     ):
         output = StoreOutput(upload=upload)
         with pytest.raises(PatchgenError, match=r"worker inproc://.*: memory://host/set: this job is none") as error:
-            DaskExecutor(client, Broken(output)).build_shards(
-                new_context(tmp_path), [ShardTask(number=0, first_index=0, n=1)], print, print
+            list(
+                DaskExecutor(client, Broken(output)).build_shards(
+                    new_context(tmp_path), [ShardTask(number=0, first_index=0, n=1)], print
+                )
             )
         logs = f"{client.get_worker_logs()} {client.get_scheduler_logs()} {error.value!r} {error.value.__cause__!r}"
     assert "Compute Failed" in logs and "hunter2" not in logs and "hunter2" not in repr(output)

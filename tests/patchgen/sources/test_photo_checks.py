@@ -75,7 +75,7 @@ def test_a_damaged_jpeg_is_said(tmp_path: Path, jpeg: str, damage: str) -> None:
     assert re.search(r"is damaged \(.+\): a part of the picture may be wrong or gray; get the file again", texts[0])
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg"])
+@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
 def test_a_damaged_tiff_is_said(tmp_path: Path, compression: str) -> None:
     data = encoded(Image.fromarray(make_photo(320, 240)), "TIFF", compression=compression)
     assert kinds(tmp_path, data) == []
