@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 
 from manifests.format.schema import Manifest, parse_manifest
-from patchgen.errors import PatchgenError
 from patchgen.pipeline.build import build
 from patchgen.pipeline.plan import plan_of
 from patchgen.sources.photo import Photo, read_photo
@@ -16,17 +15,16 @@ from patchgen.sources.synthetic import make_source, write_source
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A reference set, and the digests of the set that this machine built."""
+    """A reference set: its manifest, and that of the set which this machine built."""
 
     name: str
     expected: Manifest
-    set_id: str
-    pixel_root: str
+    built: Manifest
 
     @property
     def good(self) -> bool:
         """Whether all bytes are the same."""
-        return self.set_id == self.expected.set_id
+        return self.built.set_id == self.expected.set_id
 
 
 def goldens() -> dict[str, Manifest]:
@@ -49,20 +47,10 @@ def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
     return photos
 
 
-def examine(names: list[str]) -> Iterator[Finding]:
-    """Rebuild reference sets, and yield what was found of each.
-
-    Raises:
-        PatchgenError: a source image has other pixels, or a set cannot be built.
-    """
-    known = goldens()
+def examine() -> Iterator[Finding]:
+    """Rebuild every reference set, and yield what was found of each."""
     with tempfile.TemporaryDirectory(prefix="patchgen-doctor-") as temporary:
-        for name in names:
-            expected = known[name]
+        for name, expected in goldens().items():
             photos = golden_photos(expected, Path(temporary))
-            try:
-                plan = plan_of(expected, photos, n=expected.n)
-            except PatchgenError as error:
-                raise PatchgenError(f"{name}: {error}") from error
-            built = build(plan, photos, Path(temporary) / name, workers=1)
-            yield Finding(name=name, expected=expected, set_id=built.set_id, pixel_root=built.pixel_root)
+            plan = plan_of(expected, photos, n=expected.n)
+            yield Finding(name=name, expected=expected, built=build(plan, photos, Path(temporary) / name, workers=1))

@@ -2,8 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 
 from manifests.export.bagit import write_bag
@@ -12,13 +12,11 @@ from manifests.export.finalize import derived_files, file_digests, may_replace_c
 from manifests.export.shard_index import dali_name, make_dali_index
 from manifests.format.checksums import SUMS_NAME, read_sums
 from manifests.format.digest import file_digest
-from manifests.format.schema import MANIFEST_NAME, Shard
+from manifests.format.schema import MANIFEST_NAME
 from manifests.patchset import PatchSet, open_folder
 from manifests.support.files import atomic_file, describe_os_error, hold_folder, is_plain, write_atomically
 from manifests.verify import verify
 from patchgen.errors import PatchgenError
-
-ASIDE_CARD = f"{CARD_NAME}.edited"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,29 +27,18 @@ class Exported:
     files: tuple[str, ...]
     edited_card: str | None
 
-    @property
-    def total_bytes(self) -> int:
-        """Size of all shards and tables."""
-        shards = self.patchset.manifest.shards
-        return sum(shard.bytes + shard.parquet.bytes for shard in shards)
-
 
 def export(folder: Path, *, dali: bool, new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
     """Write card, ``croissant.json``, ``index.json``, ``SHA256SUMS`` and, with ``dali``, an index beside each shard.
 
     A card that a user edited stays, unless ``new_card`` is set; then it is renamed. Existing indexes are written
     again without ``dali`` too. ``on_bytes`` is called with the bytes of tables that were read for them.
-
-    Raises:
-        PatchSetError: there is no such set.
-        PatchgenError: a shard or table is missing or of another size, ``SHA256SUMS`` is that of another manifest,
-            another program writes there, or a file cannot be written.
     """
     patchset = open_folder(folder)
     try:
         with hold_folder(folder):
             _require_good(patchset)
-            return _write(patchset, _indexed(patchset, dali), new_card, on_bytes)
+            return _write(patchset, dali, new_card, on_bytes)
     except BlockingIOError as error:
         raise PatchgenError(f"{folder}: another program is writing here; wait for it to end") from error
     except OSError as error:
@@ -76,51 +63,35 @@ def _require_good(patchset: PatchSet) -> None:
             )
 
 
-def _indexed(patchset: PatchSet, dali: bool) -> list[Shard]:
-    """Return the shards that get an index for DALI: all, or those that have one."""
-    shards = patchset.manifest.shards
-    return [shard for shard in shards if dali or os.path.lexists(patchset.folder / dali_name(shard))]
-
-
-def _write(patchset: PatchSet, indexed: list[Shard], new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
+def _write(patchset: PatchSet, dali: bool, new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
     folder, manifest = patchset.folder, patchset.manifest
     files = {CARD_NAME: make_card(manifest)} | derived_files(manifest)
-    edited_card = None
-    if not may_replace_card(folder):
-        edited_card = CARD_NAME
-        if new_card:
-            edited_card = next(name for name in _aside_names() if not os.path.lexists(folder / name))
-            (folder / CARD_NAME).replace(folder / edited_card)
-        else:
-            del files[CARD_NAME]
+    edited_card = None if may_replace_card(folder) else CARD_NAME
+    if edited_card and new_card:
+        aside = f"{CARD_NAME}.edited"
+        names = chain([aside], (f"{aside}.{number}" for number in count(2)))
+        edited_card = next(name for name in names if not os.path.lexists(folder / name))
+        (folder / CARD_NAME).replace(folder / edited_card)
+    elif edited_card:
+        del files[CARD_NAME]
     for name, data in files.items():
         write_atomically(folder / name, data)
-    for shard in indexed:
-        _require_table(folder, shard, on_bytes)
-        with atomic_file(folder / dali_name(shard)) as file:
+    indexes = []
+    for shard in manifest.shards:
+        index, table = folder / dali_name(shard), folder / shard.parquet.name
+        if not dali and not os.path.lexists(index):
+            continue
+        if (found := file_digest(table, on_bytes)) != shard.parquet.sha256:
+            raise PatchgenError(f"{table}: sha256 is {found}, expected {shard.parquet.sha256}; rebuild the set")
+        with atomic_file(index) as file:
             file.writelines(make_dali_index(patchset, shard))
+        indexes.append(index.name)
     write_sums(folder, manifest)
-    written = (*files, *map(dali_name, indexed), SUMS_NAME)
-    return Exported(patchset=patchset, files=written, edited_card=edited_card)
-
-
-def _aside_names() -> Iterator[str]:
-    yield ASIDE_CARD
-    yield from (f"{ASIDE_CARD}.{number}" for number in count(2))
-
-
-def _require_table(folder: Path, shard: Shard, on_bytes: Callable[[int], None]) -> None:
-    path = folder / shard.parquet.name
-    if (found := file_digest(path, on_bytes)) != shard.parquet.sha256:
-        raise PatchgenError(f"{path}: sha256 is {found}, expected {shard.parquet.sha256}; rebuild the set")
+    return Exported(patchset=patchset, files=(*files, *indexes, SUMS_NAME), edited_card=edited_card)
 
 
 def export_bag(exported: Exported, bag: Path, on_bytes: Callable[[int], None]) -> None:
-    """Make a BagIt bag of a set that was just exported.
-
-    Raises:
-        PatchSetError: ``bag`` exists or cannot be written, or a file of the set has a wrong digest.
-    """
+    """Make a BagIt bag of a set that was just exported."""
     folder, manifest = exported.patchset.folder, exported.patchset.manifest
     listed = read_sums(folder / SUMS_NAME)
     expected = file_digests(manifest, derived=False) | listed

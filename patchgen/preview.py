@@ -1,7 +1,6 @@
 """Draw a contact sheet: patches of a set side by side, and where they are in the photo."""
 
 import colorsys
-import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -18,37 +17,17 @@ from patchgen.errors import PatchgenError
 from patchgen.pipeline.plan import plan_of
 from patchgen.sources.photo import Photo
 
+Color = tuple[int, int, int]
 _PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
-_TILE = 96
-"""Smallest side of a tile in pixels."""
+_TILE = 96  # smallest side of a tile in pixels
 _GAP, _MARGIN, _FRAME = 8, 32, 3
-_TALLEST = 4
-"""Largest height of the photo in a sheet, × its width: a strip of 30,000 px would become a huge image."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Layout:
-    columns: int
-    rows: int
-    tile: int
-
-    @property
-    def width(self) -> int:
-        return self.columns * self.tile + (self.columns - 1) * _GAP
-
-    @property
-    def height(self) -> int:
-        return self.rows * self.tile + (self.rows - 1) * _GAP
+_TALLEST = 4  # largest height of the photo in a sheet, × its width: a strip of 30,000 px would become a huge image
 
 
 def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) -> Image.Image:
     """Return an RGB image of ``count`` patches, evenly spaced over the set.
 
     With the set's ``photos`` it also shows these, with the outline of every patch in the color of its frame.
-
-    Raises:
-        PatchSetError: a patch cannot be read.
-        PatchgenError: the photos are not those of the set, or the recipe is unknown.
     """
     manifest = patchset.manifest
     indices = evenly_spaced(patchset, count)
@@ -58,25 +37,20 @@ def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) ->
     columns = min(
         range(1, count + 1), key=lambda c: (count % c > 0 or not about / 2 <= c <= 2 * about, abs(c - about))
     )
-    scale = max(1, math.ceil(_TILE / manifest.size))
-    layout = _Layout(columns=columns, rows=math.ceil(count / columns), tile=manifest.size * scale)
     colors = [_color(i) for i in range(count)] if photos else []
-    parts = [_heading(manifest, layout.width), _grid(patchset, indices, layout, colors)]
+    grid = _grid(patchset, indices, columns, colors)
+    parts = [_heading(manifest, grid.width), grid]
     if photos:
         plan_of(manifest, photos, n=manifest.n)  # checks that these are the photos of the set
         outlines = read_outlines(patchset, indices) or []
         for number, photo in enumerate(photos):
             own = [(o, c) for o, c in zip(outlines, colors, strict=False) if o.source == number]
-            parts.append(_photo(photo, own, layout.width))
+            parts.append(_photo(photo, own, grid.width))
     return _stack(parts)
 
 
 def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write a sheet as PNG or JPEG, as the suffix of its name says.
-
-    Raises:
-        PatchgenError: the name has another suffix, or the file cannot be written.
-    """
+    """Write a sheet as PNG or JPEG, as the suffix of its name says."""
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     if path.suffix.lower() not in formats:
         raise PatchgenError(f"{path}: expected a name that ends in {', '.join(formats)}")
@@ -99,20 +73,20 @@ def _heading(manifest: Manifest, width: int) -> Image.Image:
     return image
 
 
-def _grid(patchset: PatchSet, indices: list[int], layout: _Layout, colors: list[tuple[int, int, int]]) -> Image.Image:
-    image = Image.new("RGB", (layout.width, layout.height), _PAPER)
+def _grid(patchset: PatchSet, indices: list[int], columns: int, colors: list[Color]) -> Image.Image:
+    side = patchset.manifest.size * max(1, math.ceil(_TILE / patchset.manifest.size))
+    rows = math.ceil(len(indices) / columns)
+    image = Image.new("RGB", (columns * (side + _GAP) - _GAP, rows * (side + _GAP) - _GAP), _PAPER)
     draw = ImageDraw.Draw(image)
     for i, patch in enumerate(read_patches(patchset, indices)):
-        x, y = (i % layout.columns) * (layout.tile + _GAP), (i // layout.columns) * (layout.tile + _GAP)
-        tile = Image.fromarray(patch).resize((layout.tile, layout.tile), Image.Resampling.NEAREST)
-        image.paste(tile, (x, y))
+        x, y = (i % columns) * (side + _GAP), (i // columns) * (side + _GAP)
+        image.paste(Image.fromarray(patch).resize((side, side), Image.Resampling.NEAREST), (x, y))
         if colors:
-            box = (x - 1, y - 1, x + layout.tile, y + layout.tile)
-            draw.rectangle(box, outline=colors[i], width=_FRAME)
+            draw.rectangle((x - 1, y - 1, x + side, y + side), outline=colors[i], width=_FRAME)
     return image
 
 
-def _photo(photo: Photo, outlines: list[tuple[Outline, tuple[int, int, int]]], width: int) -> Image.Image:
+def _photo(photo: Photo, outlines: list[tuple[Outline, Color]], width: int) -> Image.Image:
     # Lines are drawn at twice the size and shrunk with the photo, which makes them smooth.
     scale = min(2 * width / photo.width, 2 * _TALLEST * width / photo.height)
     size = max(2, round(photo.width * scale)), max(2, round(photo.height * scale))
@@ -136,7 +110,7 @@ def _stack(parts: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _color(i: int) -> tuple[int, int, int]:
+def _color(i: int) -> Color:
     """Return a color far from those before it, by the golden ratio around the hue circle."""
     red, green, blue = colorsys.hsv_to_rgb((i * 0.618034) % 1, (0.9, 0.5, 0.7)[i % 3], (1.0, 1.0, 0.8)[i % 3])
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from manifests.format.schema import PACKED
 from manifests.support.field_values import read_counts
@@ -13,12 +13,11 @@ from manifests.support.files import read_regular_file
 from manifests.support.validation import describe
 from manifests.support.yaml_core import parse_yaml
 from patchgen.errors import PatchgenError
+from patchgen.pixels.albumentations_steps import PORTABLE, NamedConfig, probe, resolve
 from patchgen.pixels.color_jitter import ColorJitterConfig
-from patchgen.pixels.encode import EncodingConfig, default_encoding
+from patchgen.pixels.encode import EncodingConfig, RecordedRecipe, default_encoding
 from patchgen.pixels.geometry import Geometry
-from patchgen.pixels.portable_transforms import PORTABLE, NamedConfig
 from patchgen.recipes import packaged_recipes, recipe_text
-from patchgen.sources.packed_images import PackRecipe
 
 MAX_RECIPE_BYTES = 1 << 20
 MAX_STEPS = 32
@@ -35,13 +34,12 @@ Augment = Annotated[
 """``ColorJitter`` is our exact one; any other name is a transform of Albumentations."""
 
 
-class Recipe(BaseModel):
+class Recipe(RecordedRecipe):
     """A complete recipe. Equal recipes, photos, seeds and indices give equal pixels.
 
     ``version`` increases when the code changes a pixel under the same parameters.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Annotated[str, Field(min_length=1, max_length=100)]
     version: Annotated[int, Field(ge=1, le=1)]
     geometry: Geometry
@@ -62,56 +60,25 @@ class Recipe(BaseModel):
 
     @property
     def profile(self) -> str:
-        """Return ``portable`` if every CPU gives the same bytes, else ``fast``."""
         return "fast" if self.inexact else "portable"
 
     def require_fit(self, size: int) -> None:
-        """Try every Albumentations transform on a patch of ``size`` px.
-
-        Raises:
-            PatchgenError: one fails, or changes the size.
-        """
+        """Check that every Albumentations transform works on a patch of ``size`` px and keeps its size."""
         for i, config in enumerate(self.augment):
             if isinstance(config, NamedConfig):
-                from patchgen.pixels.albumentations_steps import probe  # noqa: PLC0415 - it imports Albumentations
-
                 probe(config, size, f"recipe {self.name}: augment[{i}]")
 
     def resolved(self) -> "Recipe":
-        """Return this recipe with all arguments of its Albumentations transforms.
-
-        Raises:
-            PatchgenError: no such transform, or an unknown argument.
-        """
-        if not any(isinstance(config, NamedConfig) for config in self.augment):
-            return self
-        from patchgen.pixels.albumentations_steps import resolve  # noqa: PLC0415 - it imports Albumentations, which takes seconds
-
-        steps = (
+        """Return this recipe with all arguments of its Albumentations transforms."""
+        steps = tuple(
             resolve(config, f"augment[{i}]") if isinstance(config, NamedConfig) else config
             for i, config in enumerate(self.augment)
         )
-        return self.model_copy(update={"augment": tuple(steps)})
-
-    def pixels_json(self) -> dict[str, Any]:
-        """Return the part that determines pixels, as a manifest records it: everything but the encoding."""
-        return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
-
-    def encoding_json(self) -> dict[str, Any]:
-        """Return the part that determines bytes, as a manifest records it."""
-        return self.encoding.model_dump(mode="json")
-
-
-Recorded = Recipe | PackRecipe
-"""How patches were made, as a manifest records it."""
+        return self.model_copy(update={"augment": steps})
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """Load a packaged recipe by name, or a YAML file.
-
-    Raises:
-        PatchgenError: neither a packaged name nor a file, or see ``parse_recipe``.
-    """
+    """Load a packaged recipe by name, or a YAML file."""
     names = packaged_recipes()
     if name_or_path in names:
         return parse_recipe(recipe_text(name_or_path), name_or_path)
@@ -129,25 +96,16 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
-    """Parse a recipe from YAML text; ``where`` names it in errors.
-
-    Raises:
-        PatchgenError: not YAML, a key missing, unknown or of a wrong type, or a transform that does not exist.
-    """
+    """Parse a recipe from YAML text; ``where`` names it in errors."""
     try:
         value = parse_yaml(text)
-    except ValueError as error:
-        raise PatchgenError(f"recipe {where}: {error}") from error
-    if not isinstance(value, dict):
-        what = "is empty" if value is None else f"holds {type(value).__name__}"
-        raise PatchgenError(
-            f"recipe {where}: {what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'"
-        )
-    try:
+        if not isinstance(value, dict):
+            what = "is empty" if value is None else f"holds {type(value).__name__}"
+            raise PatchgenError(f"{what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'")
         return _validated(value).resolved()
-    except ValidationError as error:
+    except ValidationError as error:  # a subclass of ValueError
         raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}") from error
-    except PatchgenError as error:
+    except (ValueError, PatchgenError) as error:
         raise PatchgenError(f"recipe {where}: {error}") from error
 
 
@@ -157,11 +115,7 @@ def _validated(value: dict[str, Any]) -> Recipe:
 
 
 def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
-    """Return the recipe that a manifest records in two parts.
-
-    Raises:
-        PatchgenError: this version of the package does not know it, or would record it differently.
-    """
+    """Return the recipe that a manifest records in two parts."""
     if pixels.get("name") == PACKED and "geometry" not in pixels:
         raise PatchgenError(
             "the set was packed from files, so no photo gives it again; 'patchgen pack' their folder and compare "

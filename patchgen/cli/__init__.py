@@ -1,17 +1,14 @@
 """The command line of ``patchgen``: parse, call, print. Heavy imports come inside the commands, after parsing."""
 
 import signal
-from types import FrameType
-from typing import NoReturn
 
 import click
 
 from manifests.errors import PatchSetError
 from manifests.support.console import ProgramGroup, run_program
-from patchgen.cli.building import build, extend, rebuild
+from patchgen.cli.building import build, extend, pack, rebuild
 from patchgen.cli.checking import diff, doctor, info, verify
 from patchgen.cli.making import export, preview, recipes, source
-from patchgen.cli.packing import pack
 from patchgen.errors import PatchgenError
 
 
@@ -25,11 +22,7 @@ for command in (build, pack, rebuild, extend, export, verify, diff, info, previe
     cli.add_command(command)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point; see ``run_program`` for exit statuses."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt
     run_program(cli, "patchgen", (PatchgenError, PatchSetError))

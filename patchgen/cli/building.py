@@ -1,64 +1,45 @@
-"""Commands that write a set: ``build``, ``rebuild``, ``extend``."""
+"""Commands that write a set: ``build``, ``rebuild``, ``extend``, ``pack``."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from manifests.limits import IMAGE_FORMATS, MAX_PATCHES
-from manifests.remote.cli_location import Location, NameOrPath, location_name, require_local
+from manifests.limits import MAX_PATCHES, ImageFormat
+from manifests.remote.cli_location import LocalPath, Location, NameOrPath, location_name, require_local
 from manifests.support.console import say, shell_word
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
-from patchgen.cli.options import (
-    CARD_KEYS,
-    Span,
-    cores,
-    destination,
-    executor,
-    images,
-    json_option,
-    out_option,
-    preload_workers,
-    resumable,
-    scheduler_option,
-    shards_argument,
-    workers_option,
-)
-from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
+from patchgen.cli import options
+from patchgen.limits import MAX_SIZE, MIN_SIZE
+
+_SPAN = "Build only shards A-B, counted from 0, while other processes build others; at last run it once without."
 
 if TYPE_CHECKING:
     from manifests import Manifest
-    from patchgen.pipeline.plan import PhotoPlan
+    from patchgen.pipeline.plan import Card, PhotoPlan
     from patchgen.sources.photo import Photo
 
 
 @click.command()
-@images(required=True, help_text="The photo. If given several times, patches come from all photos equally.")
+@options.images(required=True, help_text="The photo. If given several times, patches come from all photos equally.")
 @click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches.")
-@out_option
+@options.out_option
 @click.option("--size", default=32, show_default=True, type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side.")
 @click.option(
     "--recipe", default="asano2023", show_default=True, type=NameOrPath(), help="A packaged recipe or a YAML file."
 )
 @click.option("--seed", default=0, show_default=True, type=Count(0, 2**53 - 1))
-@click.option(
-    "--format", "image_format", type=click.Choice(IMAGE_FORMATS), help="Image format [default: the recipe's]."
-)
-@click.option("--shard-size", type=Count(1, MAX_SHARD_PATCHES), help="Patches a shard [default: by --size].")
-@workers_option
-@scheduler_option
-@click.option(
-    "--shards",
-    "span",
-    type=Span(),
-    help="Build only shards A-B, counted from 0, while other processes build others; at last run it once without.",
-)
+@options.format_option("the recipe's")
+@options.shard_size_option("Patches")
+@options.workers_option
+@options.scheduler_option
+@click.option("--shards", "span", type=options.Span(), help=_SPAN)
 @click.option("--license", multiple=True, help="License of the photo, for the manifest: once, or for each --image.")
 @click.option("--url", multiple=True, help="Where the photo is published: once, or for each --image.")
 @click.option("--attribution", multiple=True, help="Whom to credit for the photo: once, or for each --image.")
-@json_option
+@options.json_option
 def build(
     images: tuple[Path, ...],
     n: int,
@@ -84,27 +65,19 @@ def build(
     if span is not None and scheduler is not None:
         raise click.UsageError("--shards and --scheduler are two ways to share a build; give one.")
     texts = _cards(cards, len(images))
-    preload_workers(workers, scheduler)
+    options.preload_workers(workers, scheduler)
     from patchgen.pipeline.build import build as run_build  # noqa: PLC0415
     from patchgen.pipeline.plan import make_plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
-    photos = read_photos(images)
-    plan = make_plan(
-        photos=photos,
-        recipe=load_recipe(recipe).with_format(image_format),
-        n=n,
-        size=size,
-        seed=seed,
-        shard_size=shard_size,
-        cards=texts,
-    )
+    photos, chosen = read_photos(images), load_recipe(recipe).with_format(image_format)
+    plan = make_plan(photos=photos, recipe=chosen, n=n, size=size, seed=seed, shard_size=shard_size, cards=texts)
     if span is not None:
-        build_span(plan, photos, out, span, cores(workers), as_json)
+        build_span(plan, photos, out, span, workers, as_json)
         return
-    with resumable(), destination(out, plan.build_id) as to, executor(workers, scheduler, to.output) as builders:
-        manifest = run_build(plan, photos, to.folder, workers=builders)
+    with options.building(out, workers, scheduler, plan.build_id) as (folder, builders):
+        manifest = run_build(plan, photos, folder, workers=builders)
     report_set(manifest, out, as_json)
     if plan.recipe.inexact:
         click.echo(
@@ -116,11 +89,11 @@ def build(
 
 @click.command()
 @click.option("--manifest", required=True, type=Location(), help="A manifest.json, or a set's folder or URL.")
-@images(required=True, help_text="The photo it was made from; several in the order of the manifest's sources.")
-@out_option
-@workers_option
-@scheduler_option
-@json_option
+@options.set_image_option
+@options.out_option
+@options.workers_option
+@options.scheduler_option
+@options.json_option
 def rebuild(
     manifest: Path | str,
     images: tuple[Path, ...],
@@ -136,17 +109,17 @@ def rebuild(
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
-    preload_workers(workers, scheduler)
+    options.preload_workers(workers, scheduler)
+    from patchgen.pipeline.build import build as run_build  # noqa: PLC0415
     from patchgen.pipeline.plan import plan_of  # noqa: PLC0415
     from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
-    from patchgen.pipeline.rebuild import rebuild as run_rebuild  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     expected = read_manifest(manifest)
     photos = read_photos(images)
-    build_id = plan_of(expected, photos, n=expected.n).build_id
-    with resumable(), destination(out, build_id) as to, executor(workers, scheduler, to.output) as builders:
-        built = run_rebuild(expected, photos, to.folder, workers=builders)
+    plan = plan_of(expected, photos, n=expected.n)
+    with options.building(out, workers, scheduler, plan.build_id) as (folder, builders):
+        built = run_build(plan, photos, folder, workers=builders, expected=expected)
     report_set(built, out, as_json)
     if built != expected:
         click.echo(
@@ -157,19 +130,14 @@ def rebuild(
 
 
 @click.command()
-@shards_argument
+@options.shards_argument
 @click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches in all.")
-@images(required=True, help_text="The photo it was made from; several in the order of the manifest's sources.")
-@workers_option
-@scheduler_option
-@json_option
+@options.set_image_option
+@options.workers_option
+@options.scheduler_option
+@options.json_option
 def extend(
-    shards: Path | str,
-    n: int,
-    images: tuple[Path, ...],
-    workers: int | None,
-    scheduler: str | None,
-    as_json: bool,
+    shards: Path | str, n: int, images: tuple[Path, ...], workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
     """Make a set longer, so that it is the set that a build of N patches writes.
 
@@ -180,32 +148,71 @@ def extend(
     folder = require_local(
         shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
     )
-    preload_workers(workers, scheduler)
+    options.preload_workers(workers, scheduler)
     from patchgen.pipeline.rebuild import extend as run_extend  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos = read_photos(images)
-    with resumable(), executor(workers, scheduler) as builders:
+    with options.building(folder, workers, scheduler) as (_, builders):
         manifest = run_extend(folder, n, photos, workers=builders)
     report_set(manifest, folder, as_json)
 
 
-def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> list[dict[str, str | None]]:
+@click.command()
+@click.argument("data", type=LocalPath())
+@options.out_option
+@click.option("--size", type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side [default: the images' own].")
+@options.format_option("the images' own, or png")
+@options.shard_size_option("Images")
+@options.workers_option
+@click.option("--license", help="License of the images, for the manifest.")
+@click.option("--url", help="Where they are published, for the manifest.")
+@click.option("--attribution", help="Whom to credit for them, for the manifest.")
+@options.json_option
+def pack(
+    data: Path,
+    out: Path | str,
+    size: int | None,
+    image_format: ImageFormat | None,
+    shard_size: int | None,
+    workers: int | None,
+    as_json: bool,
+    **card: str | None,
+) -> None:
+    """Write other images as a patch set.
+
+    Students train on them as on patches. DATA is a folder of images, with subfolders or without, WebDataset
+    tars, or CIFAR's files. Squares of one size and one format are copied byte for byte; of others the
+    largest central square is scaled to --size. Labels are left out, and so are test images beside training images.
+
+    Example: patchgen pack cifar-10-batches-bin/ --out full/
+    """
+    options.preload_workers(workers)
+    from patchgen.pipeline.pack import pack as run_pack  # noqa: PLC0415
+
+    form: Any = {"size": size, "image_format": image_format, "shard_size": shard_size}
+    card = {options.CARD_KEYS[option]: text for option, text in card.items()}
+    with options.building(out, workers) as (folder, _):
+        manifest = run_pack(data, folder, **form, workers=options.cores(workers), card=card)
+    if manifest.recipe["fit"] == "centre" and not as_json:
+        say(f"encoded again as {manifest.size} px {manifest.encoding.format}: not every image is such a file")
+    report_set(manifest, out, as_json)
+
+
+def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> "list[Card]":
     """Return the card texts of each photo: an option given once holds for all photos."""
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
             raise click.UsageError(
-                f"--{option.replace('licence', 'license')} given {counted(len(texts), 'time')} "
-                f"for {counted(photos, 'image')}; give it once or for each."
+                f"--{option} given {counted(len(texts), 'time')} for {counted(photos, 'image')}; "
+                "give it once or for each."
             )
-    return [
-        {CARD_KEYS[option]: texts[min(k, len(texts) - 1)] if texts else None for option, texts in cards.items()}
-        for k in range(photos)
-    ]
+    given = {options.CARD_KEYS[option]: texts * photos for option, texts in cards.items() if texts}
+    return [{key: texts[k] for key, texts in given.items()} for k in range(photos)]
 
 
 def build_span(
-    plan: "PhotoPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int, as_json: bool
+    plan: "PhotoPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int | None, as_json: bool
 ) -> None:
     """Build some of a set's shards, and print which."""
     from patchgen.pipeline.build import build_part  # noqa: PLC0415
@@ -214,8 +221,8 @@ def build_span(
     if span.start >= plan.shards:
         raise click.UsageError(f"--shards {span.start}-{span.stop - 1}: the set has {plan.shards}, counted from 0.")
     span = range(span.start, min(span.stop, plan.shards))
-    with resumable():
-        build_part(plan, photos, folder, span, workers=workers)
+    with options.building(folder, workers):
+        build_part(plan, photos, folder, span, workers=options.cores(workers))
     if as_json:
         click.echo(json.dumps({"shards": list(span), "of": plan.shards}))
         return

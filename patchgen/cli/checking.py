@@ -1,8 +1,8 @@
 """Commands that only read sets: ``verify``, ``diff``, ``info``, ``doctor``."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,7 @@ from manifests.remote.urls import names_manifest
 from manifests.support.console import counting, printable, progress_bar
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
-from patchgen.cli.options import (
-    cores,
-    images,
-    json_option,
-    shards_argument,
-    workers_option,
-)
+from patchgen.cli import options
 from patchgen.errors import PatchgenError
 
 if TYPE_CHECKING:
@@ -30,12 +24,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@shards_argument
+@options.shards_argument
 @click.option("--fast", is_flag=True, help="Check only names, sizes and counts; read no shard.")
 @click.option("--regenerate", type=Count(1), metavar="K", help="Build K random patches again from --image.")
-@images(required=False, help_text="The photo of the set, for --regenerate.")
-@workers_option
-@json_option
+@options.images(required=False, help_text="The photo of the set, for --regenerate.")
+@options.workers_option
+@options.json_option
 def verify(
     shards: Path | str,
     fast: bool,
@@ -58,26 +52,33 @@ def verify(
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image must be given together.")
     from manifests.export.bagit import set_in_bag  # noqa: PLC0415
+    from manifests.patchset import open_folder  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
 
-    photos = _read_photos(images)
+    photos: list[Photo] = []
+    if images:
+        from patchgen.sources.photo import read_photos  # noqa: PLC0415 - it loads OpenCV
+
+        photos = read_photos(images)
     folder = local_folder(shards, reread=True)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise PatchgenError(f"{folder}: {what}; give the folder of a set")
     if (inner := set_in_bag(folder)) is not None:
         raise PatchgenError(f"{folder}: is a BagIt bag, whose set is in its data folder; verify {inner}")
-    with progress_bar("verifying patches", _expected_patches(folder)) as update:
-        report = run_verify(folder, fast=fast, workers=cores(workers), on_patches=counting(update))
+    expected = 0
+    with contextlib.suppress(PatchSetError):
+        expected = open_folder(folder).manifest.n
+    with progress_bar("verifying patches", expected) as update:
+        report = run_verify(folder, fast=fast, workers=options.cores(workers), on_patches=counting(update))
     faults, again = list(report.faults), 0
     if regenerate and report.manifest is not None:
+        from patchgen.pipeline.rebuild import regenerate as run_regenerate  # noqa: PLC0415
+
         again = min(regenerate, report.manifest.n)
-        faults += _regenerate(folder, photos, again)
-    if as_json:
-        click.echo(json.dumps(_report_json(report, faults, fast=fast, again=again)))
-    else:
-        for line in faults or _good_lines(report, fast=fast, again=again):
-            click.echo(printable(str(line)))
+        with progress_bar("building again", again) as update:
+            faults += run_regenerate(open_folder(folder), photos, again, counting(update))
+    _print_report(report, faults, fast, again, as_json)
     if faults:
         many = counted(len(faults), "fault")
         only_exports = all(fault.mended_by_export for fault in faults)
@@ -85,58 +86,35 @@ def verify(
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
-def _report_json(report: "Report", faults: "list[Fault]", *, fast: bool, again: int) -> dict[str, Any]:
-    return {
-        "good": not faults,
-        "level": "fast" if fast else "full",
-        "set_id": report.manifest and report.manifest.set_id,
-        "n": report.manifest and report.manifest.n,
-        "patches_read": report.patches,
-        "patches_regenerated": again,
-        "faults": [dataclasses.asdict(fault) for fault in faults],
-    }
-
-
-def _good_lines(report: "Report", *, fast: bool, again: int) -> Iterator[str]:
-    if report.manifest is not None:
-        patches, shards = counted(report.manifest.n, "patch"), counted(len(report.manifest.shards), "shard")
+def _print_report(report: "Report", faults: "list[Fault]", fast: bool, again: int, as_json: bool) -> None:
+    manifest = report.manifest
+    if as_json:
+        value = {
+            "good": not faults,
+            "level": "fast" if fast else "full",
+            "set_id": manifest and manifest.set_id,
+            "n": manifest and manifest.n,
+            "patches_read": report.patches,
+            "patches_regenerated": again,
+            "faults": [dataclasses.asdict(fault) for fault in faults],
+        }
+        click.echo(json.dumps(value))
+        return
+    for fault in faults:
+        click.echo(printable(str(fault)))
+    if manifest is not None and not faults:
+        patches, shards = counted(manifest.n, "patch"), counted(len(manifest.shards), "shard")
         what = "names, sizes and counts, contents unread," if fast else "every file, member, row and digest"
-        yield f"good: {what} of {patches} in {shards}"
+        click.echo(f"good: {what} of {patches} in {shards}")
         if again:
-            yield f"good: {again} of {patches} built again from the photo"
-        yield f"set_id {report.manifest.set_id}"
-
-
-def _expected_patches(shards: Path) -> int:
-    """Return how many patches a set says it has, for the progress bar; 0 if it cannot be opened."""
-    from manifests.patchset import open_folder  # noqa: PLC0415
-
-    try:
-        return open_folder(shards).manifest.n
-    except PatchSetError:
-        return 0
-
-
-def _read_photos(paths: tuple[Path, ...]) -> "list[Photo]":
-    if not paths:
-        return []  # and no image library is loaded
-    from patchgen.sources.photo import read_photos  # noqa: PLC0415
-
-    return read_photos(paths)
-
-
-def _regenerate(shards: Path, photos: "list[Photo]", count: int) -> "list[Fault]":
-    from manifests.patchset import open_folder  # noqa: PLC0415
-    from patchgen.pipeline.rebuild import regenerate  # noqa: PLC0415
-
-    with progress_bar("building again", count) as update:
-        return regenerate(open_folder(shards), photos, count, counting(update))
+            click.echo(f"good: {again} of {patches} built again from the photo")
+        click.echo(f"set_id {manifest.set_id}")
 
 
 @click.command()
 @click.argument("a", type=Location())
 @click.argument("b", type=Location())
-@json_option
+@options.json_option
 def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     """Compare two sets, or two manifests; status 1 if they differ.
 
@@ -150,7 +128,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     from manifests.verify import verify as run_verify  # noqa: PLC0415
     from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
 
-    if _is_set(a) and _is_set(b):
+    if all(x.is_dir() if isinstance(x, Path) else not names_manifest(x) for x in (a, b)):  # sets, not manifests
         folders = local_folder(a), local_folder(b)
         first, second = map(open_folder, folders)
         for folder in folders:
@@ -172,14 +150,9 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _is_set(location: Path | str) -> bool:
-    """Return whether a location is a whole set, and not only a manifest."""
-    return location.is_dir() if isinstance(location, Path) else not names_manifest(location)
-
-
 @click.command()
-@shards_argument
-@json_option
+@options.shards_argument
+@options.json_option
 def info(shards: Path | str, as_json: bool) -> None:
     """Print what a set is; only its manifest is read.
 
@@ -223,7 +196,7 @@ def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
 
 
 @click.command()
-@json_option
+@options.json_option
 def doctor(as_json: bool) -> None:
     """Check that this machine makes the same bytes as other machines.
 
@@ -231,21 +204,22 @@ def doctor(as_json: bool) -> None:
 
     Example: patchgen doctor
     """
-    from patchgen.doctor import examine, goldens  # noqa: PLC0415
+    from patchgen.doctor import examine  # noqa: PLC0415
     from patchgen.environment import environment  # noqa: PLC0415
 
     found, findings = environment("fast"), []
     for name, value in found.items() if not as_json else ():
         click.echo(f"{name:<26} {value}")
-    for finding in examine(list(goldens())):
+    for finding in examine():
         findings.append(finding)
-        same_pixels = finding.pixel_root == finding.expected.pixel_root
+        same_pixels = finding.built.pixel_root == finding.expected.pixel_root
         result = "same bytes" if finding.good else "OTHER BYTES" if same_pixels else "OTHER PIXELS"
         if not as_json:
             click.echo(f"{finding.name:<26} {result}")
     wrong = [finding for finding in findings if not finding.good]
     if as_json:
-        sets = {f.name: {"good": f.good, "set_id": f.set_id, "pixel_root": f.pixel_root} for f in findings}
+        digests = ("set_id", "pixel_root")
+        sets = {f.name: {"good": f.good, **{key: getattr(f.built, key) for key in digests}} for f in findings}
         click.echo(json.dumps({"good": not wrong, "environment": found, "sets": sets}))
     if wrong:
         raise PatchgenError(

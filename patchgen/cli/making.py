@@ -23,7 +23,6 @@ class Extent(click.ParamType[tuple[int, int]]):
     name = "WIDTHxHEIGHT"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return width and height from a text such as 2560x1920."""
         match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", str(value))
         if match is None:
             self.fail(f"{value!r} is not WIDTHxHEIGHT, such as 2560x1920.", param, ctx)
@@ -64,7 +63,8 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
     with progress_bar("indexes, bytes", tables) as update:
         written = run_export(folder, dali=dali, new_card=new_card, on_bytes=counting(update))
     if bag is not None:
-        with progress_bar("bag, bytes", written.total_bytes) as update:
+        total = sum(shard.bytes + shard.parquet.bytes for shard in written.patchset.manifest.shards)
+        with progress_bar("bag, bytes", total) as update:
             export_bag(written, bag, counting(update))
     if as_json:
         value = {"files": list(written.files), "edited_card": written.edited_card, "bag": bag and str(bag)}
@@ -73,10 +73,8 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
     for name in written.files:
         click.echo(name)
     if written.edited_card:
-        say(
-            f"{written.edited_card} is the card that you edited"
-            + ("" if new_card else ": it stays; --card replaces it")
-        )
+        stays = "" if new_card else ": it stays; --card replaces it"
+        say(f"{written.edited_card} is the card that you edited{stays}")
     if bag is not None:
         say(f"the bag is {bag}")
 

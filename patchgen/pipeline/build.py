@@ -1,11 +1,12 @@
 """Build a set: claim its folder, build the missing shards, write the manifest last."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from manifests.export.finalize import has_exports, write_manifest
 from manifests.format import shard_table
@@ -16,28 +17,23 @@ from manifests.support.counts import counted
 from manifests.support.files import describe_os_error, hold_folder, remove_parts
 from patchgen.environment import environment
 from patchgen.errors import PatchgenError
+from patchgen.pipeline.dask_backend import DaskExecutor
 from patchgen.pipeline.output_dir import claim_folder, mark_finished, mark_unfinished
 from patchgen.pipeline.plan import BuildPlan, PhotoPlan
-from patchgen.pipeline.process_pool import OnShard, build_shards
-from patchgen.pipeline.shard import BuildContext, ShardTask, plan_tasks
-from patchgen.pipeline.shard_output import LocalOutput, ShardOutput
-from patchgen.pixels.geometry import build_pyramids
-from patchgen.pixels.pyramid import Pyramid
+from patchgen.pipeline.process_pool import build_shards
+from patchgen.pipeline.shard import BuildContext, ShardTask
+from patchgen.pipeline.shard_output import LocalOutput
 from patchgen.sources.photo import Photo
 
-if TYPE_CHECKING:
-    from patchgen.pipeline.dask_backend import DaskExecutor
-
-    ShardExecutor = int | DaskExecutor
-    """What builds shards: so many processes of this machine, or the workers of a Dask cluster."""
+ShardExecutor = int | DaskExecutor  # what builds shards: processes of this machine, or the workers of a cluster
 
 
 def build(
-    plan: PhotoPlan,
+    plan: BuildPlan,
     photos: Sequence[Photo],
     folder: Path,
     *,
-    workers: "ShardExecutor",
+    workers: ShardExecutor,
     extend: bool = False,
     expected: Manifest | None = None,
 ) -> Manifest:
@@ -46,72 +42,39 @@ def build(
     Intact shards that are already there are kept. The result does not depend on ``workers``: a number of processes,
     or a cluster. With ``extend`` the folder may hold a shorter set of the same plan. With ``expected`` every shard
     must be the one of that manifest, and the set gets that manifest itself if its tables are the same too.
-
-    Raises:
-        PatchgenError: as ``write_set``.
+    After an error, finished shards stay, and the same build run again goes on from them.
     """
-    tasks = list(plan_tasks(plan.n, plan.shard_size))
-    pyramids = partial(_build_pyramids, plan, photos)
-    return write_set(plan, tasks, folder, workers=workers, pyramids=pyramids, extend=extend, expected=expected)
+    with _hold(folder):
+        try:
+            manifest = claim_folder(folder, plan, extend=extend)
+            remove_parts(folder)
+            context = _make_context(plan, folder, photos)
+            return _finish(plan, context, workers, manifest, expected)
+        finally:
+            with contextlib.suppress(OSError):
+                remove_parts(folder)
 
 
 def build_part(plan: PhotoPlan, photos: Sequence[Photo], folder: Path, numbers: range, *, workers: int) -> None:
     """Build only the shards ``numbers`` of a set; other processes or machines may build others in the same folder.
 
     ``build`` finishes the set when all are there.
-
-    Raises:
-        PatchgenError: as ``write_set``.
     """
-    tasks = [task for task in plan_tasks(plan.n, plan.shard_size) if task.number in numbers]
-    with _one_line_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with hold_folder(folder, shared=True):
-            manifest = claim_folder(folder, plan, extend=False)
-            context = _context(plan, folder, _build_pyramids(plan, photos))
-            finished = _find_finished(context, tasks, LocalOutput(), manifest)
-            _build_missing(context, tasks, finished, workers, lambda task, shard: None)
-
-
-def _build_pyramids(plan: PhotoPlan, photos: Sequence[Photo]) -> tuple[Pyramid, ...]:
-    return build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
-
-
-def write_set(
-    plan: BuildPlan,
-    tasks: Sequence[ShardTask],
-    folder: Path,
-    *,
-    workers: "ShardExecutor",
-    pyramids: Callable[[], tuple[Pyramid, ...]] = tuple,
-    extend: bool = False,
-    expected: Manifest | None = None,
-) -> Manifest:
-    """Write the shards of ``tasks`` and the manifest of ``plan``, as ``build`` says; ``pyramids`` makes their input.
-
-    Raises:
-        PatchgenError: the folder holds something else or is in use, the disk is full or fails, a worker
-            process died, or a shard is not as expected. Finished shards stay, and the same build run again goes
-            on from them.
-    """
-    with _one_line_errors(folder):
-        # ``claim_folder`` writes a file, so a full disk can show here first.
-        folder.mkdir(parents=True, exist_ok=True)
-        with hold_folder(folder):
-            try:
-                manifest = claim_folder(folder, plan, extend=extend)
-                remove_parts(folder)
-                return _finish(plan, _context(plan, folder, pyramids()), tasks, workers, manifest, expected)
-            finally:
-                with contextlib.suppress(OSError):
-                    remove_parts(folder)
+    with _hold(folder, shared=True):
+        manifest = claim_folder(folder, plan, extend=False)
+        context = _make_context(plan, folder, photos)
+        tasks = plan.tasks()[numbers.start : numbers.stop]
+        finished = _find_finished(context, tasks, LocalOutput(), manifest)
+        _build_missing(context, tasks, finished, workers)
 
 
 @contextlib.contextmanager
-def _one_line_errors(folder: Path) -> Iterator[None]:
-    """Turn errors of writing shards into ``folder`` into one line that says how to go on."""
+def _hold(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Lock a folder, and turn errors of writing shards there into one line that says how to go on."""
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        with hold_folder(folder, shared=shared):
+            yield
     except BlockingIOError as error:
         raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
     except OSError as error:
@@ -123,36 +86,31 @@ def _one_line_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _context(plan: BuildPlan, folder: Path, pyramids: tuple[Pyramid, ...]) -> BuildContext:
-    return BuildContext(
-        recipe=plan.recipe,
-        pyramids=pyramids,
-        size=plan.size,
-        seed=plan.seed,
-        plan_id=plan.plan_id,
-        folder=folder,
-    )
+def _make_context(plan: BuildPlan, folder: Path, photos: Sequence[Photo]) -> BuildContext:
+    same: dict[str, Any] = {key: getattr(plan, key) for key in ("recipe", "size", "seed", "plan_id")}
+    return BuildContext(pyramids=plan.pyramids(photos), folder=folder, **same)
 
 
 def _finish(
     plan: BuildPlan,
     context: BuildContext,
-    tasks: Sequence[ShardTask],
-    workers: "ShardExecutor",
+    workers: ShardExecutor,
     manifest: Manifest | None,
     expected: Manifest | None,
 ) -> Manifest:
     """Write what is missing. ``manifest`` is that of the finished or shorter set in the folder, if there is one."""
-    folder = context.folder
+    folder, tasks = context.folder, plan.tasks()
     output = LocalOutput() if isinstance(workers, int) else workers.output
     finished = _find_finished(context, tasks, output, manifest)
     if manifest is not None:
         plan = plan.with_cards_of(manifest)
-        if len(finished) == plan.shards == len(manifest.shards) and _is_complete(folder, manifest, plan):
+        sources = [source.model_dump(mode="json") for source in manifest.sources]
+        same_cards = manifest.n == plan.n and sources == list(plan.sources)
+        if len(finished) == plan.shards == len(manifest.shards) and same_cards and has_exports(folder, manifest):
             mark_finished(folder)  # a build killed in its last moment leaves its own file beside the manifest
             return manifest
         mark_unfinished(folder, plan)
-    shards = _build_missing(context, tasks, finished, workers, _comparison(folder, expected))
+    shards = _build_missing(context, tasks, finished, workers, expected)
     manifest = _make_manifest(plan, folder, shards)
     if expected is not None and expected.shards == manifest.shards:
         manifest = expected
@@ -161,32 +119,18 @@ def _finish(
     return manifest
 
 
-def _is_complete(folder: Path, manifest: Manifest, plan: BuildPlan) -> bool:
-    """Return whether nothing is left to write for a set whose shards are all there."""
-    sources = [source.model_dump(mode="json") for source in manifest.sources]
-    return manifest.n == plan.n and sources == list(plan.sources) and has_exports(folder, manifest)
-
-
-def _comparison(folder: Path, expected: Manifest | None) -> OnShard:
-    """Return a function that refuses a shard that is not that of ``expected``."""
-    if expected is None:
-        return lambda task, shard: None
-    shards = expected.shards
-
-    def compare(task: ShardTask, shard: Shard) -> None:
-        for key in ("bytes", "sha256"):
-            found, wanted = getattr(shard, key), getattr(shards[task.number], key)
-            if found != wanted:
-                raise PatchgenError(
-                    f"{folder / shard.name}: {key} is {found}, the manifest says {wanted}: this machine makes other "
-                    "bytes of the same recipe; compare 'patchgen info' of the set with 'patchgen doctor' here"
-                )
-
-    return compare
+def _require_same(folder: Path, built: Shard, expected: Shard) -> None:
+    for key in ("bytes", "sha256"):
+        found, wanted = getattr(built, key), getattr(expected, key)
+        if found != wanted:
+            raise PatchgenError(
+                f"{folder / built.name}: {key} is {found}, the manifest says {wanted}: this machine makes other "
+                "bytes of the same recipe; compare 'patchgen info' of the set with 'patchgen doctor' here"
+            )
 
 
 def _find_finished(
-    context: BuildContext, tasks: Sequence[ShardTask], output: ShardOutput, manifest: Manifest | None
+    context: BuildContext, tasks: Sequence[ShardTask], output: LocalOutput, manifest: Manifest | None
 ) -> dict[int, Shard]:
     """Return the shards that need not be built: intact, and as ``manifest`` says if it has them."""
     known = dict(enumerate(manifest.shards)) if manifest is not None else {}
@@ -198,24 +142,25 @@ def _build_missing(
     context: BuildContext,
     tasks: Sequence[ShardTask],
     finished: dict[int, Shard],
-    workers: "ShardExecutor",
-    on_shard: OnShard,
+    workers: ShardExecutor,
+    expected: Manifest | None = None,
 ) -> list[Shard]:
-    """Build the shards that are not ``finished``; return all in order. ``on_shard`` is called with each of them."""
+    """Build the shards that are not ``finished``; return all in order. Each must be the one of ``expected``."""
     missing = [task for task in tasks if task.number not in finished]
-    for task in tasks:
-        if task.number in finished:
-            on_shard(task, finished[task.number])
+    there = [(task, finished[task.number]) for task in tasks if task.number in finished]
     detail(f"{len(finished)} of {counted(len(tasks), 'shard')} found; plan {context.plan_id}")
     n = sum(task.n for task in tasks)
+    shards = {}
     with progress_bar("patches", n) as update:
         on_patches = counting(update)
         on_patches(n - sum(task.n for task in missing))
-        if isinstance(workers, int):
-            built = build_shards(workers, context, missing, on_patches, on_shard)
-        else:
-            built = workers.build_shards(context, missing, on_patches, on_shard)
-    return [(finished | built)[task.number] for task in tasks]
+        build_them = partial(build_shards, workers) if isinstance(workers, int) else workers.build_shards
+        with contextlib.closing(build_them(context, missing, on_patches)) as built:
+            for task, shard in itertools.chain(there, built):
+                if expected is not None:
+                    _require_same(context.folder, shard, expected.shards[task.number])
+                shards[task.number] = shard
+    return [shards[task.number] for task in tasks]
 
 
 def _make_manifest(plan: BuildPlan, folder: Path, shards: list[Shard]) -> Manifest:

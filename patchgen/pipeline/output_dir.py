@@ -1,67 +1,33 @@
 """Claim the output folder of a build: it must be empty, or hold this build, unfinished, finished or shorter."""
 
-import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from manifests.diff import differences
-from manifests.errors import PatchSetError
-from manifests.format.canonical_json import MAX_SAFE_INTEGER, parse_json
+from manifests.format.canonical_json import parse_json
 from manifests.format.checksums import SUMS_NAME
 from manifests.format.schema import MANIFEST_NAME, Manifest
-from manifests.limits import MAX_PATCHES
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.support.system_files import entries
-from manifests.support.validation import describe
-from patchgen.errors import PatchgenError, TakenError
-from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
-from patchgen.pipeline.plan import BuildPlan, PhotoPlan, identity_of_source, make_plan
-from patchgen.recipe import recorded_recipe
-from patchgen.sources.photo import Photo
+from patchgen.errors import TakenError
+from patchgen.pipeline.plan import BuildPlan, identity_of_source
 
-PLAN_NAME = ".patchgen-build.json"
-"""File that is in the folder while a build is unfinished: its plan. The manifest replaces it."""
-
-ASIDE_NAME = ".patchgen-build-manifest.json"
-"""The manifest of a finished set while that is repaired or made longer; it may be the only copy."""
-
+PLAN_NAME = ".patchgen-build.json"  # the plan of an unfinished build; the manifest replaces it
+ASIDE_NAME = ".patchgen-build-manifest.json"  # the manifest of a set that is being repaired or made longer
 MAX_PLAN_BYTES = 1 << 20
 _SHOWN = 3
-
-
-class _StoredPlan(BaseModel):
-    """The content of ``PLAN_NAME``: a plan's identity, with all of its sources."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-    format: Literal["patchset/1"]
-    n: Annotated[int, Field(ge=1, le=MAX_PATCHES)]
-    size: Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)]
-    seed: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
-    shard_size: Annotated[int, Field(ge=1, le=MAX_SHARD_PATCHES)]
-    encoding: dict[str, Any]
-    recipe: dict[str, Any]
-    sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | None:
     """Check that an existing ``folder`` may hold this build, and write its plan there; return the set's manifest.
 
     Returns None if there is no finished set. With ``extend``, it may be the beginning of this build.
-
-    Raises:
-        PatchgenError: the folder holds another set, or files that no build wrote.
     """
     if (folder / MANIFEST_NAME).exists():
-        try:
-            manifest = open_folder(folder).manifest
-        except PatchSetError as error:
-            raise PatchgenError(f"{error}; nothing was written") from error
+        manifest = open_folder(folder).manifest
         found = identity_of(manifest)
         if found["shard_size"] is None:  # a set of one shard fits every shard size that holds it
             found["shard_size"] = plan.shard_size if plan.shard_size >= manifest.n else manifest.n
@@ -71,7 +37,8 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
         return manifest
     plan_file = folder / PLAN_NAME
     if plan_file.exists():
-        _refuse_other(folder, plan, _read_plan(plan_file), "holds an unfinished build")
+        record = parse_json(read_regular_file(plan_file, MAX_PLAN_BYTES), str(plan_file))
+        _refuse_other(folder, plan, record, "holds an unfinished build")
         return None
     foreign = sorted(path.name for path in entries(folder) if not path.name.startswith(PART_PREFIX))
     if foreign and plan_file.exists():
@@ -79,34 +46,14 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
     if foreign:
         listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         what = f"holds files that no build wrote ({listed}), expected an empty or new folder"
-        raise TakenError(folder, what, "choose another --out")
+        raise TakenError(f"{folder}: {what}; choose another --out")
     mark_unfinished(folder, plan)
     return None
 
 
-def unfinished_plan(folder: Path, n: int, photos: Sequence[Photo]) -> PhotoPlan:
-    """Return the plan of a build of ``n`` patches that an earlier run left unfinished in ``folder``.
-
-    Raises:
-        PatchgenError: it was another build, or its file is damaged.
-    """
-    found = _read_plan(folder / PLAN_NAME)
-    plan = make_plan(
-        photos=photos,
-        recipe=recorded_recipe(found["recipe"], found["encoding"]),
-        n=n,
-        size=found["size"],
-        seed=found["seed"],
-        shard_size=found["shard_size"],
-    )
-    _refuse_other(folder, plan, found, "holds an unfinished build")
-    return dataclasses.replace(plan, sources=tuple(found["sources"]))
-
-
 def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
     """Write the plan of the build into the folder, and rename a manifest, which would call the set finished."""
-    # All of the sources, with names and card texts: an interrupted extension has no other copy of them.
-    text = json.dumps(plan.identity() | {"sources": list(plan.sources)}, sort_keys=True, indent=1) + "\n"
+    text = json.dumps(plan.identity(), sort_keys=True, indent=1) + "\n"
     write_atomically(folder / PLAN_NAME, text.encode())
     if (folder / MANIFEST_NAME).exists():
         (folder / MANIFEST_NAME).replace(folder / ASIDE_NAME)
@@ -122,47 +69,26 @@ def mark_finished(folder: Path) -> None:
 def identity_of(manifest: Manifest) -> dict[str, Any]:
     """Return the identity of the plan that a finished set was built from."""
     value = manifest.model_dump(mode="json")
-    return {
-        **{key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")},
-        "shard_size": value["shards"][0]["n"] if len(value["shards"]) > 1 else None,
-        "sources": [identity_of_source(source) for source in value["sources"]],
-    }
+    shard_size = manifest.shards[0].n if len(manifest.shards) > 1 else None
+    same = {key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")}
+    return {**same, "shard_size": shard_size, "sources": list(map(identity_of_source, value["sources"]))}
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(read_regular_file(path, MAX_PLAN_BYTES), str(path))
-    except (PatchSetError, OSError) as error:
-        raise PatchgenError(f"{path}: cannot be read: {error}; choose another --out") from error
-    try:
-        return _StoredPlan.model_validate(value).model_dump()
-    except ValidationError as error:
-        what = describe(error, _StoredPlan)
-        raise PatchgenError(f"{path}: is no build record: {what}; choose another --out") from error
-
-
-def _refuse_other(folder: Path, plan: BuildPlan, found: dict[str, Any], what: str) -> None:
-    wanted = plan.identity()
-    found = found | {"sources": [identity_of_source(source) for source in found["sources"]]}
-    differing = list(differences(found, wanted))
+def _refuse_other(folder: Path, plan: BuildPlan, found: Any, what: str) -> None:
+    """Refuse a folder that holds ``what`` of the identity ``found``, unless that is the identity of ``plan``."""
+    differing = list(differences(found, plan.identity()))
+    if not differing:
+        return
     if [path for path, _, _ in differing] == ["n"]:
-        shorter = what == "holds a finished set" and found["n"] < plan.n
-        raise TakenError(
-            folder,
-            f"{what} of {counted(found['n'], 'patch')}, this build has {plan.n}",
-            "make it longer with 'patchgen extend', or choose another --out"
-            if shorter
-            else f"choose another --out, or give --n {found['n']}",
-            shorter=shorter,
-        )
-    if differing:
-        # First what a user types as an option, then what a recipe says.
-        differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))
-        has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
-        wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
-        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
-        raise TakenError(
-            folder,
-            f"{what} with {has}, this build has {wants}{more}",
-            "choose another --out, or give the options it was built with",
-        )
+        what = f"{what} of {counted(found['n'], 'patch')}, this build has {plan.n}"
+        advice = f"choose another --out, or give --n {found['n']}"
+        if found["n"] < plan.n:
+            advice = "choose another --out, its first patches are the same; a folder grows by 'patchgen extend'"
+        raise TakenError(f"{folder}: {what}; {advice}")
+    # First what a user types as an option, then what a recipe says.
+    differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))
+    has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
+    wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
+    more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
+    what = f"{what} with {has}, this build has {wants}{more}"
+    raise TakenError(f"{folder}: {what}; choose another --out, or give the options it was built with")

@@ -5,34 +5,21 @@ of OpenCV for each step.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from patchgen.pixels.color_jitter import ColorJitterConfig, Jitter
+from manifests.format.digest import pixel_digest
+from patchgen.pixels.albumentations_steps import NamedStep
+from patchgen.pixels.color_jitter import ColorJitterConfig, Jitter, Patch
+from patchgen.pixels.encode import make_encoder
 from patchgen.pixels.geometry import place
 from patchgen.pixels.pyramid import Pyramid
 from patchgen.pixels.randomness import FIRST_AUGMENT_STREAM, GEOMETRY_STREAM, uniforms
 from patchgen.pixels.warp import Warp
 from patchgen.recipe import Recipe
 
-Patch = npt.NDArray[np.uint8]
-
-_CHUNK_BYTES = 3 << 18
-"""Pixels that pass through the steps together: few enough to stay in a core's cache."""
-
-
-class Step(Protocol):
-    """One augmentation step of the patches of a range, after the warp."""
-
-    name: str
-
-    def __call__(self, patches: list[Patch], start: int) -> None:
-        """Replace ``patches`` in their list; the first has number ``start`` in the range."""
-
-    def columns(self) -> dict[str, Any]:
-        """Return the parameters, one array of n values a column; ``applied`` says to which patches."""
+_CHUNK_BYTES = 3 << 18  # pixels that pass through the steps together: few enough to stay in a core's cache
 
 
 class PatchMaker:
@@ -46,10 +33,14 @@ class PatchMaker:
         self._warp = Warp(recipe.geometry, size, pyramids, self._places)
         self._n = n
         self._chunk = max(1, _CHUNK_BYTES // (size * size * 3))
-        self._steps = [
-            _make_step(config, seed, FIRST_AUGMENT_STREAM + number, first_index, n)
-            for number, config in enumerate(recipe.augment)
-        ]
+        self._encode = make_encoder(recipe.encoding)
+        self._steps: list[Jitter | NamedStep] = []
+        for stream, config in enumerate(recipe.augment, FIRST_AUGMENT_STREAM):
+            draws = uniforms(seed, stream, first_index, n)
+            if isinstance(config, ColorJitterConfig):
+                self._steps.append(Jitter(config, draws))
+            else:
+                self._steps.append(NamedStep(config, draws, seed=seed, stream=stream, first_index=first_index))
 
     def chunks(self) -> Iterator[list[Patch]]:
         """Yield all patches in order, some at a time, each RGB uint8 of shape (size, size, 3)."""
@@ -57,6 +48,11 @@ class PatchMaker:
             patches = self.warped(start)
             self.augment(patches, start)
             yield patches
+
+    def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
+        """Yield the encoded bytes and the raw pixel digest of each patch, in order, some at a time."""
+        for patches in self.chunks():
+            yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
 
     def warped(self, start: int) -> list[Patch]:
         """Return the chunk of patches from number ``start`` on, as the warp cuts them from the photo."""
@@ -71,18 +67,8 @@ class PatchMaker:
         """Return every applied parameter, one array of n values a column; null where a step was skipped."""
         columns: dict[str, Any] = dict(self._places.columns())
         for number, step in enumerate(self._steps):
-            sampled = step.columns()
-            skipped = ~sampled["applied"]
-            for name, values in sampled.items():
+            skipped = ~step.columns["applied"]
+            for name, values in step.columns.items():
                 hidden = values if name == "applied" else np.ma.masked_array(values, mask=skipped)
                 columns[f"augment{number}_{step.name}_{name}"] = hidden
         return columns
-
-
-def _make_step(config: Any, seed: int, stream: int, first_index: int, n: int) -> Step:
-    draws = uniforms(seed, stream, first_index, n)
-    if isinstance(config, ColorJitterConfig):
-        return Jitter(config, draws)
-    from patchgen.pixels.albumentations_steps import NamedStep  # noqa: PLC0415 - it imports Albumentations, which takes seconds
-
-    return NamedStep(config, draws, seed=seed, stream=stream, first_index=first_index)

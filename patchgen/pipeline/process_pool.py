@@ -5,120 +5,89 @@ on, so nothing here imports it at the top.
 """
 
 import ctypes
-import dataclasses
+import pickle
 import signal
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from manifests.format.schema import Shard
+from manifests.support import processes
 from manifests.support.files import part_prefix
-from manifests.support.processes import (
-    die_with_parent,
-    end_pool,
-    explaining_start,
-    handling,
-    start_server,
-    starting_processes,
-)
 from patchgen.errors import PatchgenError
-from patchgen.pipeline.shard import BuildContext, ShardTask
-from patchgen.pipeline.shard_output import OnPatches
-from patchgen.pixels.pyramid import StoredPyramid, map_pyramids, store_pyramids
+from patchgen.pipeline.shard import BuildContext, BuiltTasks, OnPatches, ShardTask
 
 POLL_SECONDS = 0.2
 STUCK_SECONDS = 600.0
 """Longest time without a new patch or shard: a disk that hangs would otherwise keep the workers forever."""
 
-OnShard = Callable[[ShardTask, Shard], None]
-"""Called with each finished shard; may raise to stop the build."""
 
-
-class StoppedError(Exception):
-    """Raised inside a worker when the build was asked to stop."""
-
-
-def build_shards(
-    workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches, on_shard: OnShard
-) -> dict[int, Shard]:
-    """Build the shards of ``tasks`` in up to ``workers`` processes, or in this one; return their entries by number.
+def build_shards(workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
+    """Build the shards of ``tasks`` in up to ``workers`` processes, or in this one; yield each when it is finished.
 
     Raises:
-        OSError: a file could not be written.
-        PatchSetError: worker processes cannot start.
-        PatchgenError: the workers make no progress.
         BrokenProcessPool: a worker was killed.
     """
     if min(workers, len(tasks)) > 1:
-        return _build_in_pool(workers, context, tasks, on_patches, on_shard)
+        yield from _build_in_pool(workers, context, tasks, on_patches)
+        return
     from patchgen.pipeline.shard_writer import build_shard, configure_process  # noqa: PLC0415 - see the module docstring
 
     configure_process()
-    shards = {}
     for task in tasks:
-        shards[task.number] = build_shard(context, task, on_patches)
-        on_shard(task, shards[task.number])
-    return shards
+        yield task, build_shard(context, task, on_patches)
 
 
-def _build_in_pool(
-    workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches, on_shard: OnShard
-) -> dict[int, Shard]:
-    server = start_server("patchgen.pipeline.shard_writer")
-    with explaining_start():
+def _build_in_pool(workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
+    server = processes.start_server("patchgen.pipeline.shard_writer")
+    with processes.explaining_start():
         counter, stop = server.Value("q", 0), server.RawValue("b", 0)  # read without a lock
-    pyramid_file = context.folder / f"{part_prefix()}pyramids"
+    array_file = context.folder / f"{part_prefix()}pyramids"
     pool = None
     try:
-        stored = store_pyramids(pyramid_file, context.pyramids)
-        shared = _SharedContext(
-            context=dataclasses.replace(context, pyramids=()), pyramid_file=pyramid_file, stored=stored
-        )
-        with explaining_start(), starting_processes():
-            pool = ProcessPoolExecutor(
-                min(workers, len(tasks)),
-                mp_context=server,
-                initializer=_start_worker,
-                initargs=(shared, counter, stop),
-            )
+        pickled, lengths = _store_context(context, array_file)
+        arguments = (pickled, array_file, lengths, counter, stop)
+        with processes.explaining_start(), processes.starting_processes():
+            pool = ProcessPoolExecutor(min(workers, len(tasks)), server, _start_worker, arguments)
             futures = {pool.submit(_build_in_worker, task): task for task in tasks}
-        return _collect(futures, counter, context.folder, on_patches, on_shard)
+        yield from _collect(futures, counter, context.folder, on_patches)
     finally:
         if pool is not None:
-            with handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
+            with processes.handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
                 stop.value = 1  # they look at it every few patches, so that an error or Ctrl-C ends in milliseconds
-                end_pool(pool)
-        pyramid_file.unlink(missing_ok=True)
+                processes.end_pool(pool)
+        array_file.unlink(missing_ok=True)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _SharedContext:
-    """A context on its way to the workers: its pyramids are in a file that all of them map."""
+def _store_context(context: BuildContext, path: Path) -> tuple[bytes, list[int]]:
+    """Pickle a context but for the bytes of its pyramids, which go into a file that all workers map."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(context, protocol=5, buffer_callback=buffers.append)
+    with path.open("wb") as file:
+        return pickled, [file.write(buffer.raw()) for buffer in buffers]
 
-    context: BuildContext
-    pyramid_file: Path
-    stored: list[StoredPyramid]
+
+def _map_context(pickled: bytes, path: Path, lengths: list[int]) -> BuildContext:
+    """Return the context of ``_store_context``; its arrays are mapped pages, so the file may be deleted meanwhile."""
+    arrays: list[Any] = []
+    if lengths:
+        arrays = np.split(np.memmap(path, mode="r"), np.cumsum(lengths)[:-1])
+    return pickle.loads(pickled, buffers=arrays)  # noqa: S301 - from our parent
 
 
 def _collect(
-    futures: dict[Future[Shard], ShardTask],
-    counter: "Synchronized[int]",
-    folder: Path,
-    on_patches: OnPatches,
-    on_shard: OnShard,
-) -> dict[int, Shard]:
-    """Wait for all shards, and report their progress."""
-    shards = {}
+    futures: dict[Future[Shard], ShardTask], counter: "Synchronized[int]", folder: Path, on_patches: OnPatches
+) -> BuiltTasks:
     pending, count, idle_polls = set(futures), 0, 0
     while pending:
         finished, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         previous, count = count, counter.get_obj().value
         on_patches(count - previous)
         for future in finished:
-            task = futures[future]
-            shards[task.number] = future.result()
-            on_shard(task, shards[task.number])
+            yield futures[future], future.result()
         # Polls and not seconds are counted, because this program may be suspended.
         idle_polls = 0 if finished or count > previous else idle_polls + 1
         if idle_polls * POLL_SECONDS >= STUCK_SECONDS:
@@ -126,20 +95,20 @@ def _collect(
                 f"{folder}: the worker processes have made nothing for {STUCK_SECONDS:.0f} s; see whether the disk "
                 "answers, and run the same command again to go on"
             )
-    return shards
 
 
 _worker_state: tuple[BuildContext, "Synchronized[int]", ctypes.c_byte] | None = None
 
 
-def _start_worker(shared: _SharedContext, counter: "Synchronized[int]", stop: ctypes.c_byte) -> None:
+def _start_worker(
+    pickled: bytes, array_file: Path, lengths: list[int], counter: "Synchronized[int]", stop: ctypes.c_byte
+) -> None:
     global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
     from patchgen.pipeline.shard_writer import configure_process  # noqa: PLC0415 - see the module docstring
 
     configure_process()
-    pyramids = map_pyramids(shared.pyramid_file, shared.stored)
-    _worker_state = (dataclasses.replace(shared.context, pyramids=pyramids), counter, stop)
-    die_with_parent()
+    _worker_state = (_map_context(pickled, array_file, lengths), counter, stop)
+    processes.die_with_parent()
 
 
 def _build_in_worker(task: ShardTask) -> Shard:
@@ -151,7 +120,7 @@ def _build_in_worker(task: ShardTask) -> Shard:
 
     def on_patches(count: int) -> None:
         if stop.value:
-            raise StoppedError
+            raise CancelledError
         with counter.get_lock():
             counter.value += count
 

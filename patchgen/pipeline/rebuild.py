@@ -1,14 +1,12 @@
-"""Rebuild a set from its manifest, extend a set, and rebuild single patches to compare them."""
+"""Read manifests, extend a set, and rebuild single patches to compare them."""
 
 import hashlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from manifests import Manifest, PatchSet
 from manifests.errors import PatchSetError
-from manifests.format.digest import pixel_digest
 from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, parse_manifest
 from manifests.format.shard_table import read_contract
 from manifests.patchset import open_folder
@@ -16,25 +14,17 @@ from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 from manifests.verify import Fault
 from patchgen.errors import PatchgenError
-from patchgen.pipeline.build import build
-from patchgen.pipeline.output_dir import ASIDE_NAME, PLAN_NAME, unfinished_plan
+from patchgen.pipeline.build import ShardExecutor, build
+from patchgen.pipeline.output_dir import ASIDE_NAME
 from patchgen.pipeline.patch_maker import PatchMaker
 from patchgen.pipeline.plan import plan_of
-from patchgen.pixels.encode import make_encoder
-from patchgen.pixels.geometry import build_pyramids
 from patchgen.sources.photo import Photo
-
-if TYPE_CHECKING:
-    from patchgen.pipeline.build import ShardExecutor
 
 
 def read_manifest(path: Path | str) -> Manifest:
     """Read the manifest in a file or a set's folder, also one that an interrupted repair renamed there.
 
     A text is the URL of either.
-
-    Raises:
-        PatchSetError: it cannot be read, or breaks the format.
     """
     if isinstance(path, str):
         from manifests.remote.fetch import open_store, read_remote_manifest  # noqa: PLC0415 - most are local
@@ -50,27 +40,9 @@ def read_manifest(path: Path | str) -> Manifest:
         raise PatchSetError(f"{path}: cannot be read: {error.strerror}; give a {MANIFEST_NAME}") from error
 
 
-def rebuild(manifest: Manifest, photos: Sequence[Photo], folder: Path, *, workers: "ShardExecutor") -> Manifest:
-    """Write the set that ``manifest`` describes into ``folder``, and compare every shard with it.
-
-    Returns the manifest written, which is ``manifest`` unless another version of PyArrow wrote other tables.
-
-    Raises:
-        PatchgenError: a shard has other bytes; and as ``plan_of`` and ``build``.
-    """
-    plan = plan_of(manifest, photos, n=manifest.n)
-    return build(plan, photos, folder, workers=workers, expected=manifest)
-
-
-def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: "ShardExecutor") -> Manifest:
-    """Make the set in ``folder`` ``n`` patches long, or finish an interrupted extension.
-
-    Raises:
-        PatchgenError: it has more patches already; and as ``plan_of`` and ``build``.
-    """
-    if (folder / PLAN_NAME).exists() and not (folder / MANIFEST_NAME).exists():
-        return build(unfinished_plan(folder, n, photos), photos, folder, workers=workers, extend=True)
-    manifest = open_folder(folder).manifest
+def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: ShardExecutor) -> Manifest:
+    """Make the set in ``folder`` ``n`` patches long, or finish an interrupted extension."""
+    manifest = read_manifest(folder)
     if n < manifest.n:
         raise PatchgenError(f"{folder}: holds {counted(manifest.n, 'patch')} already, expected --n of at least that")
     return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
@@ -83,15 +55,10 @@ def regenerate(
 
     Together with ``verify`` this proves that a set was made from its photo as its recipe says. ``on_patch(1)`` is
     called after each patch.
-
-    Raises:
-        PatchgenError: as ``plan_of``.
-        PatchSetError: a table cannot be read.
     """
     manifest = patchset.manifest
     plan = plan_of(manifest, photos, n=manifest.n)
-    encode = make_encoder(plan.recipe.encoding)
-    pyramids = build_pyramids(plan.recipe.geometry, plan.size, [photo.pixels for photo in photos])
+    pyramids = plan.pyramids(photos)
     chosen = sorted(random.SystemRandom().sample(range(manifest.n), min(count, manifest.n)))
     faults, name, columns = [], "", {}
     for index in chosen:
@@ -100,9 +67,9 @@ def regenerate(
             name = shard.parquet.name
             columns = read_contract(patchset.folder / name, shard.n, ("sha256", "pixels"))
         maker = PatchMaker(plan.recipe, pyramids, size=plan.size, seed=plan.seed, first_index=index, n=1)
-        patch = next(maker.chunks())[0]
+        encoded, pixels = next(maker.encoded())[0]
         row = index - shard.first_index
-        digests = {"pixels": pixel_digest(patch), "sha256": hashlib.sha256(encode(patch)).digest()}
+        digests = {"pixels": pixels, "sha256": hashlib.sha256(encoded).digest()}
         for digest, value in digests.items():
             if value != columns[digest][row]:
                 what = f"patch {index}: built again, its {digest} is {value.hex()}, its row says "

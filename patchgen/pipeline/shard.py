@@ -1,7 +1,7 @@
 """Shards of a build: what there is to build, and which shards an earlier run already finished."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from manifests.format import shard_table
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
 from manifests.format.schema import ParquetFile, Shard, shard_name
+from manifests.support.files import is_plain
+from patchgen.pixels.encode import RecordedRecipe
 from patchgen.pixels.pyramid import Pyramid
-from patchgen.recipe import Recorded
+
+OnPatches = Callable[[int], None]
+"""Called with the number of patches made since the last call; may raise to stop the build."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
     """What all shards of a build share. ``plan_id`` ties a finished shard to its build. A pack has no pyramids."""
 
-    recipe: Recorded
+    recipe: RecordedRecipe
     pyramids: tuple[Pyramid, ...]
     size: int
     seed: int
@@ -40,12 +44,10 @@ class ShardTask:
 
     @property
     def tar_name(self) -> str:
-        """File name of the shard."""
         return shard_name(self.number)
 
     @property
     def table_name(self) -> str:
-        """File name of the shard's table."""
         return str(Path(self.tar_name).with_suffix(".parquet"))
 
 
@@ -65,10 +67,7 @@ class BuiltShard:
     table: bytes | None = None
 
 
-def plan_tasks(n: int, shard_size: int) -> Iterator[ShardTask]:
-    """Yield the shards of a set of ``n`` patches, all of ``shard_size`` patches but the last."""
-    for number, first in enumerate(range(0, n, shard_size)):
-        yield ShardTask(number=number, first_index=first, n=min(shard_size, n - first))
+BuiltTasks = Generator[tuple[ShardTask, Shard], None, None]
 
 
 def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
@@ -77,9 +76,7 @@ def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
     Its table must be as for ``recorded_shard``, and its tar a regular file with the digest recorded there.
     """
     path = folder / task.tar_name
-    if not path.is_file() or path.is_symlink():
-        return None
-    shard = recorded_shard(folder, plan_id, task)
+    shard = recorded_shard(folder, plan_id, task) if is_plain(path) else None
     is_same = shard is not None and (path.stat().st_size, file_digest(path)) == (shard.bytes, shard.sha256)
     return shard if is_same else None
 
@@ -94,27 +91,19 @@ def recorded_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
     if data is None:
         return None
     try:
-        value = parse_json(data, str(path))
-        found = value.get("shard") if isinstance(value, dict) else None
-        if not isinstance(found, dict):
-            return None
-        record = tar_record(task, found.get("bytes"), found.get("sha256"))
+        found = parse_json(data, str(path))["shard"]
+        record = tar_record(task, found["bytes"], found["sha256"])
         if data != table_record(plan_id, record, shard_table.read_pixel_digests(path, task.n)):
             return None
         return make_shard(record, path)
-    except (PatchSetError, ValidationError):
+    except (PatchSetError, ValidationError, LookupError, TypeError):
         return None  # a damaged table: the shard is built again
 
 
 def tar_record(task: ShardTask, num_bytes: Any, sha256: Any) -> dict[str, Any]:
     """Return the part of a shard's entry that describes its tar."""
-    return {
-        "name": task.tar_name,
-        "n": task.n,
-        "first_index": task.first_index,
-        "bytes": num_bytes,
-        "sha256": sha256,
-    }
+    entry = {"name": task.tar_name, "n": task.n, "first_index": task.first_index}
+    return {**entry, "bytes": num_bytes, "sha256": sha256}
 
 
 def table_record(plan_id: str, record: dict[str, Any], pixel_digests: bytes) -> bytes:

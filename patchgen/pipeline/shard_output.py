@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from manifests.support.console import counting, progress_bar
 from manifests.support.files import PART_PREFIX, describe_os_error, write_atomically
@@ -21,33 +21,17 @@ if TYPE_CHECKING:
     from manifests.remote.transfers import Channel
     from manifests.remote.upload import Listing, Upload
 
-MAX_THREADS = 8
-"""Most threads that hash shards; a disk cannot feed more."""
+MAX_THREADS = 8  # most threads that hash shards; a disk cannot feed more
 
-OnPatches = Callable[[int], None]
-"""Called with the number of patches made since the last call; may raise to stop the build."""
-
-ShardBuilder = Callable[[BuildContext, ShardTask, OnPatches], BuiltShard]
+ShardBuilder = Callable[[BuildContext, ShardTask], BuiltShard]
 """Builds a shard and puts its tar where it belongs. It is pickled, and called on other machines."""
-
-
-class ShardOutput(Protocol):
-    """Where tars go."""
-
-    def find_finished(self, context: BuildContext, tasks: Sequence[ShardTask]) -> "dict[int, Shard]":
-        """Return the entries of this build's shards that are there and intact, by their numbers."""
-
-    def begin(self) -> ShardBuilder:
-        """Prepare for new shards, and return what builds one and puts its tar there."""
-
-    def keep(self, context: BuildContext, task: ShardTask, built: BuiltShard) -> None:
-        """Record, where the build runs, that a shard is finished."""
 
 
 class LocalOutput:
     """The build's own folder, which every worker sees."""
 
     def find_finished(self, context: BuildContext, tasks: Sequence[ShardTask]) -> "dict[int, Shard]":
+        """Return the entries of this build's shards that are there and intact, by their numbers."""
         shards = {}
         pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))  # hashing releases the interpreter lock
         try:
@@ -62,22 +46,23 @@ class LocalOutput:
         return shards
 
     def begin(self) -> ShardBuilder:
+        """Prepare for new shards, and return what builds one and puts its tar there."""
         return _build_in_folder
 
     def keep(self, context: BuildContext, task: ShardTask, built: BuiltShard) -> None:
-        """Do nothing: both files are in the folder."""
+        """Record, where the build runs, that a shard is finished. Here its files are in the folder already."""
 
 
-def _build_in_folder(context: BuildContext, task: ShardTask, on_patches: OnPatches) -> BuiltShard:
+def _build_in_folder(context: BuildContext, task: ShardTask) -> BuiltShard:
     from patchgen.pipeline.shard_writer import build_shard  # noqa: PLC0415 - see ``process_pool``
 
     if not (context.folder / PLAN_NAME).exists():
         raise PatchgenError(f"does not see {context.folder}; give an --out that every worker sees")
-    return BuiltShard(shard=build_shard(context, task, on_patches))
+    return BuiltShard(shard=build_shard(context, task, lambda count: None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StoreOutput:
+class StoreOutput(LocalOutput):
     """The store of an upload. Workers send their tars there; the tables come into the upload's folder."""
 
     upload: "Upload"
@@ -103,9 +88,8 @@ class StoreOutput:
         from manifests.remote.download import SetFile, WrongFileError, download, verify_remote  # noqa: PLC0415
 
         upload = self.upload
-        tar, table = (
-            SetFile(name=part.name, num_bytes=part.bytes, sha256=part.sha256) for part in (shard, shard.parquet)
-        )
+        parts = (shard, shard.parquet)
+        tar, table = (SetFile(name=part.name, num_bytes=part.bytes, sha256=part.sha256) for part in parts)
         try:
             if any(listing.get(file.name) != file.num_bytes for file in (tar, table)):
                 raise WrongFileError(shard.name)
@@ -140,8 +124,7 @@ class StoreOutput:
 
     def keep(self, context: BuildContext, task: ShardTask, built: BuiltShard) -> None:
         """Write the table into the folder, then record that the tar was sent."""
-        if built.table is None:
-            raise TypeError(f"{task.tar_name}: was built without the bytes of its table")
+        assert built.table is not None  # noqa: S101 - of a ``StoreBuilder``
         (context.folder / task.tar_name).unlink(missing_ok=True)  # a damaged one of an earlier build here
         write_atomically(context.folder / task.table_name, built.table)
         self.upload.record_sent(task.tar_name, built.shard.sha256)
@@ -156,17 +139,12 @@ class StoreBuilder:
 
     url: str = dataclasses.field(repr=False)
     build_id: str | None
-    digests: Mapping[str, str] | None = dataclasses.field(repr=False)
-    """Digests of the tars of the finished set in the store, if there is one: no others may be sent."""
+    digests: Mapping[str, str] | None = dataclasses.field(repr=False)  # of a finished set there: only these are sent
 
-    def __call__(self, context: BuildContext, task: ShardTask, on_patches: OnPatches) -> BuiltShard:
-        """Build a shard and send its tar.
+    def __call__(self, context: BuildContext, task: ShardTask) -> BuiltShard:
+        """Build a shard and send its tar, unless the store is not claimed for this build any more."""
+        from distributed import get_worker  # noqa: PLC0415 - an extra
 
-        Raises:
-            PatchSetError: the store cannot be read or written.
-            PatchgenError: the store is not claimed for this build any more, the tar is not that of the set there, or
-                the disk of this machine fails.
-        """
         from manifests.remote.download import retry  # noqa: PLC0415 - most sets are local
         from manifests.remote.store import ShardStore  # noqa: PLC0415
         from manifests.remote.transfers import direct_channel  # noqa: PLC0415
@@ -174,17 +152,16 @@ class StoreBuilder:
 
         store = ShardStore(self.url)
         self._require_claim(store)  # before the build as well as before sending: this worker may lack credentials
-        parent = _temporary_folder()
+        parent = Path(get_worker().local_directory)  # which Dask empties even after the worker was killed
         try:
             with tempfile.TemporaryDirectory(prefix=PART_PREFIX, dir=parent) as name:
                 folder = Path(name)
-                shard = build_shard(dataclasses.replace(context, folder=folder), task, on_patches)
+                shard = build_shard(dataclasses.replace(context, folder=folder), task, lambda count: None)
                 if self.digests is not None and self.digests.get(shard.name) != shard.sha256:
                     raise PatchgenError(
                         f"{store.display(shard.name)}: built here its sha256 is {shard.sha256}, not that of the "
                         "finished set there; choose another --out"
                     )
-                on_patches(0)
                 self._require_claim(store)
                 retry(partial(store.put, folder / shard.name, shard.name), direct_channel())
                 return BuiltShard(shard=shard, table=(folder / task.table_name).read_bytes())
@@ -194,25 +171,8 @@ class StoreBuilder:
     def _require_claim(self, store: "ShardStore") -> None:
         """Check that no other build began to send to the store meanwhile."""
         from manifests.remote.claim import CLAIM_NAME, read_claim  # noqa: PLC0415
-        from manifests.remote.store import NoRemoteFileError  # noqa: PLC0415
 
-        try:
-            found = read_claim(store)
-        except NoRemoteFileError as error:
-            raise PatchgenError(
-                f"{error}; or another build of this set was finished there: run the same command again"
-            ) from error
-        if found != self.build_id:
+        if (found := read_claim(store)) != self.build_id:
             raise PatchgenError(
                 f"{store.display(CLAIM_NAME)}: is claimed for the build {found} now; choose another --out"
             )
-
-
-def _temporary_folder() -> Path:
-    """Return a Dask worker's own folder, which Dask empties even after the worker was killed; else the system's."""
-    from distributed import get_worker  # noqa: PLC0415 - an extra
-
-    try:
-        return Path(get_worker().local_directory)
-    except ValueError:  # not called by a worker
-        return Path(tempfile.gettempdir())

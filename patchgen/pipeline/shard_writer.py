@@ -2,95 +2,59 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
 from manifests.format import shard_table, tar
-from manifests.format.digest import file_digest, pixel_digest
+from manifests.format.digest import file_digest
 from manifests.format.schema import Shard, patch_key
 from manifests.support.files import atomic_file
 from manifests.support.processes import keep_freed_memory
 from patchgen.pipeline.patch_maker import PatchMaker
-from patchgen.pipeline.shard import BuildContext, PackTask, ShardTask, make_shard, table_record, tar_record
-from patchgen.pixels.encode import make_encoder
+from patchgen.pipeline.shard import BuildContext, OnPatches, PackTask, ShardTask, make_shard, table_record, tar_record
 from patchgen.recipe import Recipe
 from patchgen.sources.packed_images import PackMaker, PackRecipe
 
-Encoded = tuple[bytes, bytes]
-"""A patch's encoded bytes, and the raw digest of its pixels."""
 
-
-def build_shard(context: BuildContext, task: ShardTask, on_patches: Callable[[int], None]) -> Shard:
-    """Build one shard and return its manifest entry. The table is written last and marks the shard as complete.
-
-    ``on_patches`` is called with the number of patches made since its last call, and may raise to stop the build.
-    """
-    source, extension = _patch_source(context, task), context.recipe.encoding_json()["format"]
+def build_shard(context: BuildContext, task: ShardTask, on_patches: OnPatches) -> Shard:
+    """Build one shard and return its manifest entry. The table is written last and marks the shard as complete."""
+    maker: PatchMaker | PackMaker
+    if isinstance(context.recipe, Recipe):
+        indices = {"first_index": task.first_index, "n": task.n}
+        maker = PatchMaker(context.recipe, context.pyramids, size=context.size, seed=context.seed, **indices)
+    else:
+        assert isinstance(context.recipe, PackRecipe) and isinstance(task, PackTask)  # noqa: S101
+        maker = PackMaker(context.recipe, context.size, task.items, task.digests)
     path, table_path = context.folder / task.tar_name, context.folder / task.table_name
     with atomic_file(path) as file:
-        contract = _write_tar(file, extension, task.first_index, _counted(source.encoded(), on_patches))
+        extension = context.recipe.encoding_json()["format"]
+        contract = _write_tar(file, extension, task.first_index, maker, on_patches)
     tar_part = tar_record(task, path.stat().st_size, file_digest(path))  # of the bytes that a reader will read
     record = table_record(context.plan_id, tar_part, b"".join(contract["pixels"]))
     with atomic_file(table_path) as file:
-        pq.write_table(shard_table.table(contract, source.columns(), record), file, compression="zstd")
+        pq.write_table(shard_table.table(contract, maker.columns(), record), file, compression="zstd")
     return make_shard(tar_part, table_path)
 
 
-class PatchSource(Protocol):
-    """Yields the encoded patches of a shard."""
-
-    def encoded(self) -> Iterator[list[Encoded]]:
-        """Yield the encoded bytes and raw pixel digest of each patch, in order, some at a time."""
-
-    def columns(self) -> dict[str, Any]:
-        """Return every applied parameter, n values a column. Call it when all patches are made."""
-
-
-class _DrawnPatches:
-    """Patches that a recipe draws from photos."""
-
-    def __init__(self, recipe: Recipe, context: BuildContext, task: ShardTask) -> None:
-        indices = {"first_index": task.first_index, "n": task.n}
-        self._maker = PatchMaker(recipe, context.pyramids, size=context.size, seed=context.seed, **indices)
-        self._encode = make_encoder(recipe.encoding)
-        self.columns = self._maker.columns
-
-    def encoded(self) -> Iterator[list[Encoded]]:
-        for patches in self._maker.chunks():
-            yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
-
-
-def _patch_source(context: BuildContext, task: ShardTask) -> PatchSource:
-    if isinstance(context.recipe, Recipe):
-        return _DrawnPatches(context.recipe, context, task)
-    if not isinstance(context.recipe, PackRecipe) or not isinstance(task, PackTask):
-        raise TypeError(f"shard {task.number}: is neither drawn from photos nor packed from images")
-    return PackMaker(context.recipe, context.size, zip(task.items, task.digests, strict=True))
-
-
-def _counted(chunks: Iterator[list[Encoded]], on_patches: Callable[[int], None]) -> Iterator[list[Encoded]]:
-    for patches in chunks:
-        yield patches
-        on_patches(len(patches))
-
-
-def _write_tar(file: BinaryIO, extension: str, first_index: int, chunks: Iterator[list[Encoded]]) -> dict[str, Any]:
+def _write_tar(
+    file: BinaryIO, extension: str, first_index: int, maker: PatchMaker | PackMaker, on_patches: OnPatches
+) -> dict[str, Any]:
     """Write every patch as a member of a canonical tar; return the contract columns of its table."""
     names = (f"{patch_key(index)}.{extension}" for index in itertools.count(first_index))
     sizes: list[int] = []
     digests: list[bytes] = []
     pixels: list[bytes] = []
-    for patches in chunks:
+    for patches in maker.encoded():
         encoded = [data for data, _ in patches]
         pixels += [digest for _, digest in patches]
         digests += [hashlib.sha256(data).digest() for data in encoded]
         sizes += [len(data) for data in encoded]
         parts = ((tar.header(next(names), len(data)), data, tar.padding(len(data))) for data in encoded)
         file.write(b"".join(itertools.chain.from_iterable(parts)))
+        on_patches(len(patches))
     file.write(tar.END)
     lengths = np.array(sizes, dtype=np.int64)
     ends = np.cumsum(tar.BLOCK + (lengths + tar.BLOCK - 1) // tar.BLOCK * tar.BLOCK)

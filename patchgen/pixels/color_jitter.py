@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from patchgen.pixels.exact_math import cos_degrees, quantize, sin_degrees
+from patchgen.pixels.exact_math import Floats, cos_degrees, quantize, sin_degrees
 from patchgen.pixels.randomness import between
 
-Floats = npt.NDArray[np.float64]
 Patch = npt.NDArray[np.uint8]
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")
@@ -49,40 +48,29 @@ def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, npt.NDA
 
     ``applied`` says which patches are jittered; ``order`` is an index into ``ORDERS``; ``hue`` is in turns.
     """
-    strengths = (config.brightness, config.contrast, config.saturation)
-    factors = [
-        quantize(between(draws[:, 2 + k], 1 - strength, 1 + strength), _FACTOR_BITS)
-        for k, strength in enumerate(strengths)
-    ]
-    return {
-        "applied": draws[:, 0] < config.p,
-        "order": (draws[:, 1] * len(ORDERS)).astype(np.int8),
-        "brightness": factors[0],
-        "contrast": factors[1],
-        "saturation": factors[2],
-        "hue": quantize(between(draws[:, 5], -config.hue, config.hue), _FACTOR_BITS),
-    }
+    order = (draws[:, 1] * len(ORDERS)).astype(np.int8)
+    sampled: dict[str, npt.NDArray[Any]] = {"applied": draws[:, 0] < config.p, "order": order}
+    for column, name in enumerate(OPERATIONS, 2):
+        strength, middle = getattr(config, name), 0 if name == "hue" else 1
+        sampled[name] = quantize(between(draws[:, column], middle - strength, middle + strength), _FACTOR_BITS)
+    return sampled
 
 
 class Jitter:
-    """The step of a recipe that jitters the patches of one range of indices."""
+    """The step of a recipe that jitters the patches of one range of indices; ``columns`` are their parameters."""
 
     name = "ColorJitter"
 
     def __init__(self, config: ColorJitterConfig, draws: Floats) -> None:
-        self.sampled = sample_jitter(config, draws)
+        self.columns = sample_jitter(config, draws)
 
     def __call__(self, patches: list[Patch], start: int) -> None:
         """Jitter ``patches`` in place; the first of them has position ``start`` in the range."""
-        numbers = np.flatnonzero(self.sampled["applied"][start : start + len(patches)])
-        chosen = {name: column[start + numbers] for name, column in self.sampled.items()}
+        numbers = np.flatnonzero(self.columns["applied"][start : start + len(patches)])
+        chosen = {name: column[start + numbers] for name, column in self.columns.items()}
         done = jitter([patches[i] for i in numbers], chosen)
         for i, patch in zip(numbers, done, strict=True):
             patches[i] = patch
-
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Return every sampled parameter by name, and ``applied``."""
-        return self.sampled
 
 
 def jitter(patches: Sequence[Patch], sampled: dict[str, npt.NDArray[Any]]) -> list[Patch]:
@@ -96,7 +84,7 @@ def jitter(patches: Sequence[Patch], sampled: dict[str, npt.NDArray[Any]]) -> li
     for position in range(len(OPERATIONS)):
         for operation, name in enumerate(OPERATIONS):
             numbers = np.flatnonzero(orders[:, position] == operation)
-            changed = _APPLY[name]([done[i] for i in numbers], sampled[name][numbers])
+            changed = _APPLY[operation]([done[i] for i in numbers], sampled[name][numbers])
             for i, patch in zip(numbers, changed, strict=True):
                 done[i] = patch
     return done
@@ -126,12 +114,7 @@ def adjust_hue(patches: list[Patch], turns: Floats) -> list[Patch]:
     return _transform(patches, _LUMA + cos_degrees(angle) * (np.eye(3) - _LUMA) + sin_degrees(angle) * _TURN)
 
 
-_APPLY = {
-    "brightness": adjust_brightness,
-    "contrast": adjust_contrast,
-    "saturation": adjust_saturation,
-    "hue": adjust_hue,
-}
+_APPLY = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)  # in the order of ``OPERATIONS``
 
 
 def _look_up(patches: list[Patch], values: Floats) -> list[Patch]:

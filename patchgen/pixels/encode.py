@@ -1,12 +1,14 @@
 """Encode patches as PNG, JPEG, WebP or PPM."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from manifests.limits import ImageFormat
 
 Patch = npt.NDArray[np.uint8]
 Encoder = Callable[[Patch], bytes]
@@ -48,28 +50,33 @@ class Ppm(_Config):
     format: Literal["ppm"]
 
 
+class AsFound(_Config):
+    """The encoding of files that are copied; its parameters are unknown."""
+
+    format: ImageFormat
+
+
 EncodingConfig = Annotated[Png | Jpg | Webp | Ppm, Field(discriminator="format")]
 
-_SUBSAMPLING = {
-    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
-    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-}
-_PNG_FILTER = {
-    "none": cv2.IMWRITE_PNG_FILTER_NONE,
-    "sub": cv2.IMWRITE_PNG_FILTER_SUB,
-    "up": cv2.IMWRITE_PNG_FILTER_UP,
-    "average": cv2.IMWRITE_PNG_FILTER_AVG,
-    "paeth": cv2.IMWRITE_PNG_FILTER_PAETH,
-    "adaptive": cv2.IMWRITE_PNG_ALL_FILTERS,
-}
-_PNG_STRATEGY = {
-    "default": cv2.IMWRITE_PNG_STRATEGY_DEFAULT,
-    "filtered": cv2.IMWRITE_PNG_STRATEGY_FILTERED,
-    "huffman": cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
-    "rle": cv2.IMWRITE_PNG_STRATEGY_RLE,
-    "fixed": cv2.IMWRITE_PNG_STRATEGY_FIXED,
-}
+_PNG_FILTERS = ("none", "sub", "up", "average", "paeth")  # libpng's flags are 8, 16, 32 and so on
+_PNG_STRATEGIES = ("default", "filtered", "huffman", "rle", "fixed")  # numbered by zlib and OpenCV in this order
+
+
+class RecordedRecipe(_Config):
+    """How patches were made, as a manifest records it: the key ``encoding``, and everything else."""
+
+    @property
+    def profile(self) -> str:
+        """Return ``portable`` if every CPU gives the same bytes, else ``fast``."""
+        return "portable"
+
+    def pixels_json(self) -> dict[str, Any]:
+        """Return the part that determines pixels: everything but the encoding."""
+        return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
+
+    def encoding_json(self) -> dict[str, Any]:
+        """Return the part that determines bytes."""
+        return self.model_dump(mode="json")["encoding"]
 
 
 def default_encoding(image_format: str) -> Png | Jpg | Webp | Ppm:
@@ -94,17 +101,13 @@ def make_encoder(config: Png | Jpg | Webp | Ppm) -> Encoder:
 
 def _options(config: Png | Jpg | Webp) -> list[int]:
     """Return the parameters of an encoding as OpenCV takes them: pairs of a key and a value."""
-    match config:
-        case Png():
-            filter_, strategy = _PNG_FILTER[config.filter], _PNG_STRATEGY[config.strategy]
-            options = {
-                cv2.IMWRITE_PNG_COMPRESSION: config.compression,
-                cv2.IMWRITE_PNG_FILTER: filter_,
-                cv2.IMWRITE_PNG_STRATEGY: strategy,
-            }
-        case Jpg():
-            factor = _SUBSAMPLING[config.subsampling]
-            options = {cv2.IMWRITE_JPEG_QUALITY: config.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR: factor}
-        case Webp():
-            options = {cv2.IMWRITE_WEBP_QUALITY: 101}  # above 100 means lossless
-    return [number for pair in options.items() for number in pair]
+    if isinstance(config, Png):
+        every = config.filter == "adaptive"
+        filters = cv2.IMWRITE_PNG_ALL_FILTERS if every else 8 << _PNG_FILTERS.index(config.filter)
+        strategy = _PNG_STRATEGIES.index(config.strategy)
+        options = [cv2.IMWRITE_PNG_COMPRESSION, config.compression, cv2.IMWRITE_PNG_FILTER, filters]
+        return [*options, cv2.IMWRITE_PNG_STRATEGY, strategy]
+    if isinstance(config, Jpg):
+        factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{config.subsampling.replace(':', '')}")
+        return [cv2.IMWRITE_JPEG_QUALITY, config.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
+    return [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100 means lossless

@@ -16,25 +16,17 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from patchgen.errors import PatchgenError
-from patchgen.pixels.exact_math import cos_degrees, exp, floor_log2, quantize, sin_degrees
+from patchgen.pixels.exact_math import Floats, cos_degrees, exp, floor_log2, quantize, sin_degrees
 from patchgen.pixels.pyramid import Pyramid, build_pyramid
 from patchgen.pixels.randomness import between
-
-Floats = npt.NDArray[np.float64]
 
 _ATTEMPTS = 10
 _DRAW_CROP, _DRAW_ANGLE, _DRAW_SHEAR, _DRAW_INNER, _DRAW_SHAPE = 0, 2, 3, 4, 6
 _DRAW_SOURCE, _DRAW_HFLIP, _DRAW_VFLIP = 26, 27, 28
 
-_ENLARGES_BELOW = 0.66
-"""Scale below which a patch may use the enlarged level: 4 · log2(scale), rounded, is below -2."""
+_ENLARGES_BELOW = 0.66  # scale below which a patch may use the enlarged level: 4 · log2(scale), rounded, is below -2
 
-_BYTES_A_PIXEL = 16
-"""Memory that a photo takes: 3 bytes for each pixel of the levels (3.4 × the photo), and two copies meanwhile."""
-
-POSITION_BITS = 10
-MATRIX_BITS = 24
-OFFSET_BITS = 12
+POSITION_BITS, MATRIX_BITS, OFFSET_BITS = 10, 24, 12
 
 
 class Geometry(BaseModel):
@@ -95,25 +87,16 @@ class Placements:
 
 
 def build_pyramids(geometry: Geometry, size: int, photos: Sequence[npt.NDArray[np.uint8]]) -> tuple[Pyramid, ...]:
-    """Return the pyramids of ``photos`` with the levels that patches of ``size`` px may read.
-
-    Raises:
-        PatchgenError: there is too little memory.
-    """
+    """Return the pyramids of ``photos`` with the levels that patches of ``size`` px may read."""
     pyramids = []
     for photo in photos:
         outer = geometry.crop * min(photo.shape[:2])
         smallest = math.sqrt(geometry.area[0]) * outer / math.floor(geometry.oversize * size)
         try:
             pyramids.append(build_pyramid(photo, enlarge=smallest < _ENLARGES_BELOW))
-        except (MemoryError, cv2.error) as error:
-            if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
-                raise
-            pixels, gigabytes = f"{photo.shape[1]}×{photo.shape[0]}", _BYTES_A_PIXEL * photo.size / 3 / 1e9
-            raise PatchgenError(
-                f"too little memory for a photo of {pixels} pixels and smaller copies of it, "
-                f"about {gigabytes:.1f} GB; scale it down or use a machine with more"
-            ) from error
+        except (MemoryError, cv2.error) as error:  # OpenCV raises only for memory here
+            pixels = f"{photo.shape[1]}×{photo.shape[0]}"
+            raise PatchgenError(f"too little memory for a photo of {pixels} pixels; scale it down") from error
     return tuple(pyramids)
 
 
@@ -123,7 +106,7 @@ def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Flo
     The photo of each patch is drawn uniformly from all photos.
     """
     source = np.floor(draws[:, _DRAW_SOURCE] * len(pyramids)).astype(np.int64)
-    photo_width, photo_height = np.array([(p.width, p.height) for p in pyramids])[source].T
+    photo_width, photo_height = np.array([p.photo.shape[1::-1] for p in pyramids])[source].T
     outer = np.maximum(1.0, np.floor(geometry.crop * np.minimum(photo_width, photo_height)))
     left = np.floor(draws[:, _DRAW_CROP] * (photo_width - outer + 1))
     top = np.floor(draws[:, _DRAW_CROP + 1] * (photo_height - outer + 1))
@@ -172,7 +155,7 @@ def _levels(
         index[chosen] = pyramid.nearest(ideal[chosen])
         level[chosen] = np.array(pyramid.numbers)[index[chosen]]
         extents = np.array([image.shape[1::-1] for image in pyramid.levels], dtype=np.float64)
-        ratio[chosen] = (extents / (pyramid.width, pyramid.height))[index[chosen]]
+        ratio[chosen] = (extents / pyramid.photo.shape[1::-1])[index[chosen]]
     return level, index, ratio
 
 

@@ -7,9 +7,7 @@ Weights are multiples of 2**-14, so that every product and sum below is exact in
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,11 +16,9 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
-STEPS = 4
-"""Levels per octave."""
+STEPS = 4  # levels per octave
 _ROOTS = (1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429)
-_SMALLEST = 8
-"""Pixels of the shorter side of the last level, at least."""
+_SMALLEST = 8  # pixels of the shorter side of the last level, at least
 _ENLARGED = -STEPS
 _LARGEST_TO_ENLARGE = 1 << 23
 """Pixels above which a photo gets no enlarged level, which would take four times its memory."""
@@ -46,16 +42,6 @@ class Pyramid:
     def photo(self) -> Pixels:
         """Return the photo itself, level 0."""
         return self.levels[self.numbers.index(0)]
-
-    @property
-    def width(self) -> int:
-        """Return the width of the photo in pixels."""
-        return int(self.photo.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Return the height of the photo in pixels."""
-        return int(self.photo.shape[0])
 
     def nearest(self, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the indices in ``levels`` of the levels nearest to these level numbers."""
@@ -82,42 +68,6 @@ def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
         levels[number] = resize(levels[max(number - STEPS, 0)], *extent)
     numbers = tuple(sorted(levels))
     return Pyramid(levels=tuple(levels[number] for number in numbers), numbers=numbers)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredPyramid:
-    """Where a pyramid's levels are in a file: one after the other from byte ``offset`` on."""
-
-    offset: int
-    shapes: tuple[tuple[int, ...], ...]
-    numbers: tuple[int, ...]
-
-
-def store_pyramids(path: Path, pyramids: Sequence[Pyramid]) -> list[StoredPyramid]:
-    """Write pyramids into a file that several processes can map, so that they share one copy."""
-    stored = []
-    with path.open("wb") as file:
-        for pyramid in pyramids:
-            shapes = tuple(level.shape for level in pyramid.levels)
-            stored.append(StoredPyramid(offset=file.tell(), shapes=shapes, numbers=pyramid.numbers))
-            for level in pyramid.levels:
-                file.write(np.ascontiguousarray(level).data)
-    return stored
-
-
-def map_pyramids(path: Path, stored: Sequence[StoredPyramid]) -> tuple[Pyramid, ...]:
-    """Map the pyramids in a file of ``store_pyramids``, read-only; the file may be deleted meanwhile."""
-    if not stored:
-        return ()
-    whole = np.memmap(path, dtype=np.uint8, mode="r")
-    pyramids = []
-    for one in stored:
-        ends = np.cumsum([one.offset, *(math.prod(shape) for shape in one.shapes)]).tolist()
-        parts = zip(ends[:-1], ends[1:], one.shapes, strict=True)
-        # Plain arrays over the mapped pages: a memmap is an array subclass, and slower to hand to OpenCV.
-        levels = tuple(np.asarray(whole[start:end]).reshape(shape) for start, end, shape in parts)
-        pyramids.append(Pyramid(levels=levels, numbers=one.numbers))
-    return tuple(pyramids)
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:

@@ -9,11 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCKS = 8
-DRAWS = 4 * BLOCKS
-"""Draws that a patch has in each stream. A change needs a new version of every recipe."""
-
-GEOMETRY_STREAM = 0
-FIRST_AUGMENT_STREAM = 1
+DRAWS = 4 * BLOCKS  # of a patch in each stream; a change needs a new version of every recipe
+GEOMETRY_STREAM, FIRST_AUGMENT_STREAM = 0, 1
 
 
 def uniforms(seed: int, stream: int, first_index: int, n: int) -> npt.NDArray[np.float64]:

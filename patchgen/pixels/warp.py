@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from patchgen.limits import MAX_SIDE
-from patchgen.pixels.geometry import Floats, Geometry, Placements
+from patchgen.pixels.exact_math import Floats
+from patchgen.pixels.geometry import Geometry, Placements
 from patchgen.pixels.pyramid import Pyramid
 
 Patch = npt.NDArray[np.uint8]
@@ -15,8 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _POLYGON_BITS = 8
-_MARGIN = 1
-"""Pixels around a patch that must be inside the photo for its border never to be read; bilinear reading needs 1."""
+_MARGIN = 1  # pixels around a patch that bilinear reading needs: inside the photo, its border is never read
 _WINDOW = 1 << 14
 """Pixels that OpenCV gets of a level's side of more than ``MAX_SIDE``. Only enlarged levels have such sides.
 

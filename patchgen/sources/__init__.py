@@ -1,1 +1,1 @@
-"""Read the images that patches come from: photos, synthetic images, packed images."""
+"""Photos and other images that patches are made of."""

@@ -1,13 +1,12 @@
 """Pack images into a set: copied if a set may hold their bytes, else fitted into squares of one size."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from manifests.errors import PatchSetError
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
@@ -18,41 +17,24 @@ from manifests.untrusted.decode import Pixels
 from manifests.untrusted.images import as_a_set_holds_it, decode_patch
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SIDE, MAX_SIZE, MIN_SIZE
-from patchgen.pixels.encode import EncodingConfig, default_encoding, make_encoder
+from patchgen.pixels.encode import AsFound, EncodingConfig, RecordedRecipe, default_encoding, make_encoder
 from patchgen.pixels.geometry import Geometry, build_pyramids, place
 from patchgen.pixels.randomness import DRAWS
 from patchgen.pixels.warp import Warp
 
-_BATCH = 64
+_REMEDY = "take it out or get it again, then pack into a new folder"
 _LARGEST_SQUARE = Geometry(
     crop=1, area=(1, 1), aspect=(1, 1), oversize=1, rotation=0, shear=0, corners="photo"
 )  # with draws of 0.5, the square in the middle
 
 
-class AsFound(BaseModel):
-    """The encoding of files that are copied; its parameters are unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: ImageFormat
-
-
-class PackRecipe(BaseModel):
+class PackRecipe(RecordedRecipe):
     """How a set was packed: ``fit`` is ``none`` if files were copied, ``centre`` if squares were cut and scaled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["packed"] = PACKED
     version: Literal[1] = 1
     fit: Literal["none", "centre"]
     encoding: AsFound | EncodingConfig
-    profile: Literal["portable"] = "portable"
-
-    def pixels_json(self) -> dict[str, Any]:
-        """Return the part that determines pixels, as a manifest records it."""
-        return self.model_dump(mode="json", exclude={"encoding"})
-
-    def encoding_json(self) -> dict[str, Any]:
-        """Return the part that determines bytes, as a manifest records it."""
-        return self.encoding.model_dump(mode="json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +47,14 @@ class Form:
 
 
 def form_of(content: bytes | Pixels, where: str) -> Form:
-    """Return the form of an image from its header.
-
-    Raises:
-        PatchgenError: it is not an image.
-    """
-    if isinstance(content, bytes):
-        try:
-            (width, height), image_format = as_a_set_holds_it(content, where)
-        except PatchSetError as error:
-            raise PatchgenError(f"{error}; take it out or get it again, then pack into a new folder") from error
-        return Form(width=width, height=height, format=image_format)
-    return Form(width=content.shape[1], height=content.shape[0], format=None)
+    """Return the form of an image from its header."""
+    if not isinstance(content, bytes):
+        return Form(width=content.shape[1], height=content.shape[0], format=None)
+    try:
+        (width, height), image_format = as_a_set_holds_it(content, where)
+    except PatchSetError as error:
+        raise PatchgenError(f"{error}; {_REMEDY}") from error
+    return Form(width=width, height=height, format=image_format)
 
 
 def choose(
@@ -86,9 +64,6 @@ def choose(
 
     Files are copied if all are squares of one size in one format that a set may hold, and the user asked for no
     other ``size`` or ``image_format``.
-
-    Raises:
-        PatchgenError: they have several sizes and the user gave none, or the size is out of range.
     """
     sizes = {(form.width, form.height) for form in forms}
     width, height = min(sizes)
@@ -109,61 +84,46 @@ def choose(
 
 
 class PackMaker:
-    """Makes the patches of one shard from ``items``: images, and the SHA-256 that each had when the pack began."""
+    """Makes the patches of one shard of images, whose raw SHA-256 was ``digests`` when the pack began."""
 
-    def __init__(self, recipe: PackRecipe, size: int, items: Iterable[tuple[StoredImage, bytes]]) -> None:
+    def __init__(self, recipe: PackRecipe, size: int, items: Sequence[StoredImage], digests: Sequence[bytes]) -> None:
         self._recipe, self._size = recipe, size
-        self._items = list(items)
+        self._items, self._digests = items, digests
         self._encode = None if isinstance(recipe.encoding, AsFound) else make_encoder(recipe.encoding)
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield encoded bytes and raw pixel digest of each patch, in order, in batches.
-
-        Raises:
-            PatchgenError: an image is damaged, or changed since the pack began.
-        """
-        for start in range(0, len(self._items), _BATCH):
-            yield [self._packed(item, digest) for item, digest in self._items[start : start + _BATCH]]
+        """Yield the encoded bytes and the raw pixel digest of each patch, in order."""
+        for item, digest in zip(self._items, self._digests, strict=True):
+            content = read_stored(item)
+            if content_digest(content) != digest:
+                raise PatchgenError(f"{item.where}: changed while it was packed; pack into a new folder")
+            try:
+                packed = self._pack(content, item.where)
+            except PatchSetError as error:
+                raise PatchgenError(f"{error}; {_REMEDY}") from error
+            yield [packed]
 
     def columns(self) -> dict[str, Any]:
         """Return the column with each image's path below the packed folder; bytes that are not UTF-8 are escaped."""
-        names = (item.name.encode("utf-8", "backslashreplace") for item, _ in self._items)
+        names = (item.name.encode("utf-8", "backslashreplace") for item in self._items)
         return {"file": [name.decode("utf-8") for name in names]}
 
-    def _packed(self, item: StoredImage, digest: bytes) -> tuple[bytes, bytes]:
-        content = read_stored(item)
-        if content_digest(content) != digest:
-            raise PatchgenError(f"{item.where}: changed while it was packed; pack into a new folder")
+    def _pack(self, content: bytes | Pixels, where: str) -> tuple[bytes, bytes]:
         if self._encode is None:
-            return _copied(content, item, self._size, self._recipe.encoding.format)
-        pixels = fit(_decoded(content, item), self._size)
-        return self._encode(pixels), pixel_digest(pixels)
+            assert isinstance(content, bytes)  # noqa: S101 - ``choose`` copies only files
+            return content, pixel_digest(decode_patch(content, where, self._size, self._recipe.encoding.format))
+        pixels = pixels_of(content, where)
+        if max(pixels.shape) > MAX_SIDE:
+            height, width = pixels.shape[:2]
+            raise PatchgenError(f"{where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
+        patch = fit(pixels, self._size)
+        return self._encode(patch), pixel_digest(patch)
 
 
 def content_digest(content: bytes | Pixels) -> bytes:
     """Return the raw SHA-256 of a file's bytes, or of a record's pixels."""
     data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
     return hashlib.sha256(data).digest()
-
-
-def _decoded(content: bytes | Pixels, item: StoredImage) -> Pixels:
-    try:
-        pixels = pixels_of(content, item.where)
-    except PatchSetError as error:
-        raise PatchgenError(f"{error}; or take it out, then pack into a new folder") from error
-    if max(pixels.shape) > MAX_SIDE:
-        height, width = pixels.shape[:2]
-        raise PatchgenError(f"{item.where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
-    return pixels
-
-
-def _copied(content: bytes | Pixels, item: StoredImage, size: int, image_format: ImageFormat) -> tuple[bytes, bytes]:
-    if not isinstance(content, bytes):
-        raise TypeError(f"{item.where}: is not a file that could be copied")
-    try:
-        return content, pixel_digest(decode_patch(content, item.where, size, image_format))
-    except PatchSetError as error:
-        raise PatchgenError(f"{error}; take it out or get it again, then pack into a new folder") from error
 
 
 def fit(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

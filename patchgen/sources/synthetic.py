@@ -19,16 +19,10 @@ from patchgen.pixels.randomness import to_unit
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
-_STREAM = 2**32
-"""Philox stream, different from those of recipes."""
-_SMALLEST_LEAF = 3.0
-_LAYERS = 5
-_FRACTALS = 240
-_POINTS = 4096
-_STEPS = 48
-_BURN_IN = 16
-_FIXED = 16
-"""Fraction bits of a fractal's coordinates."""
+_STREAM = 2**32  # philox stream, different from those of recipes
+_SMALLEST_LEAF, _LAYERS = 3.0, 5
+_FRACTALS, _POINTS, _STEPS, _BURN_IN = 240, 4096, 48, 16
+_FIXED = 16  # fraction bits of a fractal's coordinates
 
 
 def make_source(kind: str, width: int, height: int, seed: int) -> Pixels:
@@ -37,16 +31,10 @@ def make_source(kind: str, width: int, height: int, seed: int) -> Pixels:
 
 
 def write_source(path: Path, pixels: Pixels) -> None:
-    """Write pixels as a PNG file, atomically.
-
-    Raises:
-        PatchgenError: the name does not end in .png, or the file cannot be written.
-    """
+    """Write pixels as a PNG file, atomically. Its bytes are part of the ``set_id`` of sets made from it."""
     if path.suffix.lower() != ".png":
         raise PatchgenError(f"{path}: expected a name that ends in .png, which stores every pixel as it is")
-    good, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    if not good:
-        raise RuntimeError("OpenCV could not encode a PNG")
+    _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     try:
         write_atomically(path, data.tobytes())
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from manifests.limits import IMAGE_FORMATS
-from patchgen.doctor import examine, goldens
+from patchgen.doctor import examine
 from patchgen.environment import environment
 from patchgen.pipeline.build import build
 from patchgen.pipeline.plan import make_plan
@@ -46,8 +46,9 @@ def main(n: int) -> None:
             recipe = load_recipe("asano2023").with_format(image_format)
             add(f"asano2023-{image_format}", recipe, max(n // SLOW.get(image_format, 1), 1), 32)
         add("asano2023-224", load_recipe("asano2023"), max(n // 20, 1), 224)
-    for finding in examine(list(goldens())):
-        found[f"golden {finding.name}"] = {"n": finding.expected.n, "set_id": finding.set_id, "good": finding.good}
+    for finding in examine():
+        built = finding.built
+        found[f"golden {finding.name}"] = {"n": built.n, "set_id": built.set_id, "good": finding.good}
     click.echo(json.dumps({"environment": environment("fast"), "sets": found}))
 
 

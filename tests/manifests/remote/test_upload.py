@@ -217,7 +217,7 @@ def test_what_cannot_be_sent_is_refused_before_it_is_built(
     with monkeypatch.context() as patch:
         patch.setattr(
             "patchgen.pipeline.build.build_shards",
-            lambda *arguments: {} if not arguments[2] else pytest.fail("built"),
+            lambda *arguments: (_ for _ in ()) if not arguments[2] else pytest.fail("built"),
         )
         assert run_patchgen(*packing, "memory://lab/a").status == 0
     assert stored(memory, "/lab/a") == packed
@@ -239,15 +239,15 @@ def test_another_build_is_told_what_lies_where(
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1, "-q")
     assert_one_line(
         other,
-        f"patchgen: memory://lab/a: an interrupted build for it lies in {folder}, which holds a finished set with "
-        "seed 0, this build has seed 1; finish it with its own command, or remove that folder",
+        f"patchgen: memory://lab/a: its copy {folder}: holds a finished set with seed 0, this build has seed 1; "
+        "choose another --out, or give the options it was built with",
     )
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
     longer = run_patchgen(*arguments, "memory://lab/a", "--n", 300)
     assert_one_line(
         longer,
-        "memory://lab/a: holds a finished set of 200 patches, this build has 300; build it to another --out, its "
-        "first patches are the same",
+        "memory://lab/a: its copy ",
+        "holds a finished set of 200 patches, this build has 300; choose another --out, its first patches",
     )
 
 
@@ -290,7 +290,7 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
     before = stored(memory, "/lab")
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1)
-    assert_one_line(other, "memory://lab/a: holds a finished set with seed 0, this build has seed 1")
+    assert_one_line(other, "memory://lab/a: its copy ", "holds a finished set with seed 0, this build has seed 1")
     card = run_patchgen(*arguments, "memory://lab/a", "--license", "CC0")
     assert_one_line(card, "memory://lab/a: holds this set with another license")
     assert_one_line(run_patchgen(*arguments, "memory://lab"), "holds files that no build wrote (a)")

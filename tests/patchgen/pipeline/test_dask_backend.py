@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ def test_workers_without_the_package_and_a_scheduler_that_is_lost(
     tasks = [ShardTask(number=0, first_index=0, n=1)]
     for spec in (None, ModuleNotFoundError("No module named 'patchgen'")):
         with pytest.raises(PatchgenError, match="worker tcp://node7:1: has no package single-image-distillation"):
-            DaskExecutor(Stub(spec), LocalOutput()).build_shards(context, tasks, print, print)  # type: ignore[arg-type]
+            list(DaskExecutor(Stub(spec), LocalOutput()).build_shards(context, tasks, print))  # type: ignore[arg-type]
     client = Stub("a spec")
 
     @contextlib.contextmanager
@@ -138,12 +139,12 @@ def test_workers_without_the_package_and_a_scheduler_that_is_lost(
         yield client
 
     monkeypatch.setattr(dask_backend, "_client", connected)
-    monkeypatch.setattr(dask_backend, "_results", lambda *_: [(None, CancelledError())])
+    monkeypatch.setattr(distributed, "as_completed", lambda *_, **__: [(None, CancelledError())])
     with (
         pytest.raises(PatchgenError, match="--scheduler tcp://x:1: is gone, or gave up the build; run the same"),
         dask_backend.connect("tcp://x:1", LocalOutput()) as executor,
     ):
-        executor.build_shards(context, tasks, print, print)
+        list(executor.build_shards(context, tasks, print))
     assert client.cancelled
 
 
@@ -156,11 +157,11 @@ def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_pa
         pytest.raises(PatchgenError, match=r"worker tcp://.*: does not see .*; give an --out that every worker sees"),
     ):
         executor = DaskExecutor(client, LocalOutput())
-        executor.build_shards(context, [task], lambda count: None, lambda task, shard: None)
+        list(executor.build_shards(context, [task], lambda count: None))
 
 
 def test_a_worker_with_other_versions_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_backend, "_worker_address", lambda: "tcp://node7:1")
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(address="tcp://node7:1"))
     (tmp_path / PLAN_NAME).touch()
     context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
     task = ShardTask(number=0, first_index=0, n=1)
@@ -247,17 +248,3 @@ def test_temporary_files_of_two_machines_have_two_names(monkeypatch: pytest.Monk
     monkeypatch.setattr(module.platform, "node", lambda: "another")
     theirs = part_prefix()
     assert mine != theirs and mine.split("-")[-2] == theirs.split("-")[-2] == str(os.getpid())
-
-
-def test_workers_that_are_all_gone_are_not_waited_for_for_ever(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(dask_backend, "CHECK_SECONDS", 0.3)
-    monkeypatch.setattr(dask_backend, "NO_WORKER_SECONDS", 0.8)
-    with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as here,
-        distributed.Client(here) as client,
-        pytest.raises(PatchgenError, match=r"no worker was left for .* start some"),
-    ):
-        list(dask_backend._results(client, [client.submit(abs, -1)]))
-    assert capsys.readouterr().err == "no worker is left; waiting for new ones\n"

@@ -9,7 +9,8 @@ import pytest
 
 from manifests import open_patchset
 from manifests.format.schema import parse_manifest
-from patchgen.pipeline.rebuild import rebuild
+from patchgen.pipeline.build import build
+from patchgen.pipeline.plan import plan_of
 from patchgen.sources.photo import read_photo
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.helpers.editing import contents, edited
@@ -96,7 +97,9 @@ def test_tables_of_another_writer_change_no_set(manifest_path: Path, photo_path:
     value = json.loads(manifest_path.read_bytes())
     value["shards"][0]["parquet"]["sha256"] = "0" * 64
     wanted = parse_manifest(json.dumps(value).encode(), "m")
-    made = rebuild(wanted, [read_photo(photo_path)], tmp_path / "out", workers=1)
+    photos = [read_photo(photo_path)]
+    plan = plan_of(wanted, photos, n=wanted.n)
+    made = build(plan, photos, tmp_path / "out", workers=1, expected=wanted)
     assert made != wanted and made.set_id == wanted.set_id
 
 

@@ -1,8 +1,8 @@
 """Workers that build for a store, and claims of stores."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -16,11 +16,11 @@ from patchgen.errors import PatchgenError
 from patchgen.pipeline import dask_backend
 from patchgen.pipeline.dask_backend import DaskExecutor
 from patchgen.pipeline.plan import make_plan
-from patchgen.pipeline.shard import BuildContext, BuiltShard, ShardTask
-from patchgen.pipeline.shard_output import LocalOutput, ShardBuilder, StoreBuilder, StoreOutput
+from patchgen.pipeline.shard import BuildContext, ShardTask
+from patchgen.pipeline.shard_output import StoreBuilder, StoreOutput
 from patchgen.recipe import load_recipe
 from patchgen.sources.photo import read_photo
-from tests.helpers.stores import URL, parts, stored, wait_until
+from tests.helpers.stores import URL, parts, stored
 
 distributed = pytest.importorskip("distributed")
 
@@ -41,8 +41,8 @@ def new_shard(task: ShardTask) -> Shard:
 
 def work(builder: StoreBuilder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do what a worker does, without Dask."""
-    monkeypatch.setattr(dask_backend, "_worker_address", lambda: "tcp://node7:1")
-    monkeypatch.setattr(dask_backend, "_stop_if_cancelled", lambda count: None)
+    worker = SimpleNamespace(address="tcp://node7:1", local_directory=str(folder))
+    monkeypatch.setattr(distributed, "get_worker", lambda: worker)
     task = ShardTask(number=0, first_index=0, n=1)
     dask_backend._build_in_worker(task, new_context(folder), builder, dask_backend._versions())
 
@@ -57,11 +57,8 @@ def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
     s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("patchgen.pipeline.shard_writer.build_shard", built)
-    monkeypatch.setattr("patchgen.pipeline.shard_output._temporary_folder", lambda: tmp_path)
     nowhere = StoreBuilder(url="s3://nobody-has-this/set", build_id="b", digests=None)
-    told = (
-        "Dask's worker tcp://node7:1: s3://nobody-has-this/set/.*no such file or bucket.*; or another build of this"
-    )
+    told = "Dask's worker tcp://node7:1: s3://nobody-has-this/set/.*no such file or bucket"
     with pytest.raises(PatchgenError, match=told):
         work(nowhere, tmp_path, monkeypatch)
     here = StoreBuilder(url=URL, build_id="b", digests=None)
@@ -74,12 +71,8 @@ def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
     other = StoreBuilder(url=URL, build_id="b", digests={"patches-000000.tar": "2" * 64})
     with pytest.raises(PatchgenError, match=f"{URL}/patches-000000.tar: built here its sha256 is 1111"):
         work(other, tmp_path, monkeypatch)
-    with monkeypatch.context() as patch:
-        patch.setattr("patchgen.pipeline.shard_output._temporary_folder", lambda: tmp_path / "none")
-        with pytest.raises(
-            PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"
-        ):
-            work(here, tmp_path, monkeypatch)
+    with pytest.raises(PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"):
+        work(here, tmp_path / "none", monkeypatch)
     assert set(stored(s3)) == {CLAIM_NAME}
     work(here, tmp_path, monkeypatch)
     assert set(stored(s3)) == {CLAIM_NAME, "patches-000000.tar"}
@@ -99,8 +92,10 @@ def test_no_password_stands_in_what_dask_logs(tmp_path: Path) -> None:
     ):
         output = StoreOutput(upload=upload)
         with pytest.raises(PatchgenError, match=r"worker inproc://.*: memory://host/set: this job is none") as error:
-            DaskExecutor(client, Broken(output)).build_shards(
-                new_context(tmp_path), [ShardTask(number=0, first_index=0, n=1)], print, print
+            list(
+                DaskExecutor(client, Broken(output)).build_shards(
+                    new_context(tmp_path), [ShardTask(number=0, first_index=0, n=1)], print
+                )
             )
         logs = f"{client.get_worker_logs()} {client.get_scheduler_logs()} {error.value!r} {error.value.__cause__!r}"
     assert "Compute Failed" in logs and "hunter2" not in logs and "hunter2" not in repr(output)
@@ -120,44 +115,8 @@ class Broken(StoreOutput):
 
 
 class Failing(StoreBuilder):
-    def __call__(self, context: BuildContext, task: ShardTask, on_patches: Callable[[int], None]) -> NoReturn:
+    def __call__(self, context: BuildContext, task: ShardTask) -> NoReturn:
         raise PatchSetError(f"{ShardStore(self.url).display()}: this job is none")
-
-
-class Slow(LocalOutput):
-    """The second shard takes a minute, unless it is cancelled; the first waits for it to begin."""
-
-    def begin(self) -> ShardBuilder:
-        return Slow._build
-
-    @staticmethod
-    def _build(context: BuildContext, task: ShardTask, on_patches: Callable[[int], None]) -> BuiltShard:
-        began, ended = context.folder / "began", context.folder / "ended"
-        if task.number == 0:
-            wait_until(began.exists)
-            return BuiltShard(shard=new_shard(task))
-        began.touch()
-        try:
-            for _ in range(6000):
-                on_patches(0)
-                time.sleep(0.01)
-        finally:
-            ended.touch()
-        return BuiltShard(shard=new_shard(task))
-
-
-def test_a_worker_gives_up_a_shard_that_was_cancelled(tmp_path: Path) -> None:
-    def stop(task: ShardTask, shard: Shard) -> NoReturn:
-        raise PatchgenError("stopped")
-
-    tasks = [ShardTask(number=number, first_index=number, n=1) for number in range(2)]
-    with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as here,
-        distributed.Client(here) as client,
-    ):
-        with pytest.raises(PatchgenError, match="stopped"):
-            DaskExecutor(client, Slow()).build_shards(new_context(tmp_path), tasks, lambda count: None, stop)
-        wait_until((tmp_path / "ended").exists, 20)
 
 
 def test_builds_of_one_set_are_one_build(photo_path: Path) -> None:

@@ -13,7 +13,7 @@ from manifests import open_patchset
 from manifests.format.canonical_json import canonical_json
 from manifests.patchset import read_patches
 from patchgen.errors import PatchgenError
-from patchgen.pixels.portable_transforms import NOT_TAKEN, PORTABLE
+from patchgen.pixels.albumentations_steps import NOT_TAKEN, PORTABLE
 from patchgen.recipe import load_recipe, parse_recipe
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 

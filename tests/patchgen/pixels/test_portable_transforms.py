@@ -19,13 +19,13 @@ NUMBERS = {"SSE4.1": 6, "SSE4.2": 7, "FP16": 9, "AVX": 10, "AVX2": 11, "AVX512-S
 SCRIPT = """
 import json, sys
 import cv2
-from patchgen.doctor import examine, goldens
+from patchgen.doctor import examine
 
 cv2.setUseOptimized(sys.argv[1] == "optimised")
 left = [number for number in json.loads(sys.argv[2]) if cv2.checkHardwareSupport(number)]
 if left:
     sys.exit(f"features {left} are still in use")
-print(json.dumps({f.name: f.good for f in examine(list(goldens()))}))
+print(json.dumps({f.name: f.good for f in examine()}))
 """
 
 

@@ -102,7 +102,7 @@ def test_a_photo_beyond_opencvs_own_limits(tmp_path: Path, run_patchgen: Program
     photo = tmp_path / "p.pgm"
     photo.write_bytes(b"P5\n1200000 1\n255\n" + bytes(1_200_000))
     result = run_patchgen("build", "--image", photo, "--n", 5, "--out", tmp_path / "out")
-    assert_one_line(result, str(photo), "too many pixels, expected at most 32766 a side", "scale it down")
+    assert_one_line(result, str(photo), "CV_IO_MAX_IMAGE_WIDTH", "expected at most 32766 pixels a side")
 
 
 def test_too_little_memory_is_one_line(
@@ -113,7 +113,7 @@ def test_too_little_memory_is_one_line(
 
     monkeypatch.setattr("patchgen.pixels.geometry.build_pyramid", fail)
     result = run_patchgen("build", "--image", photo_path, "--n", 5, "--out", tmp_path / "out", "--workers", 1)
-    assert_one_line(result, "too little memory for a photo of 160×120 pixels", "use a machine with more")
+    assert_one_line(result, "too little memory for a photo of 160×120 pixels", "scale it down")
     monkeypatch.setattr("patchgen.sources.photo._eight_bits", fail)
     result = run_patchgen("build", "--image", photo_path, "--n", 5, "--out", tmp_path / "out", "--workers", 1)
-    assert_one_line(result, str(photo_path), "too little memory for its pixels")
+    assert_one_line(result, str(photo_path), "too little memory")
