@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,12 @@ def found(tmp_path: Path, data: bytes) -> list[tuple[str, str]]:
 
 def kinds(tmp_path: Path, data: bytes) -> list[str]:
     return [kind for kind, _ in found(tmp_path, data)]
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
+    """A PNG with one more chunk behind its header."""
+    crc = struct.pack(">I", zlib.crc32(kind + content))
+    return png[:33] + struct.pack(">I", len(content)) + kind + content + crc + png[33:]
 
 
 JPEGS = {
@@ -75,7 +83,23 @@ def test_a_damaged_jpeg_is_said(tmp_path: Path, jpeg: str, damage: str) -> None:
     assert re.search(r"is damaged \(.+\): a part of the picture may be wrong or gray; get the file again", texts[0])
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
+def scan_starts(data: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(b"\xff\xda", data)]
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_damaged(tmp_path: Path) -> None:
+    """No decoder complains: the picture is only coarse."""
+    data = JPEGS["progressive"]
+    assert len(scan_starts(data)) > 5
+    for start in scan_starts(data)[1:]:
+        cut = data[:start]
+        cut = cut[: cut.rindex(b"\xff\xc4")] if b"\xff\xc4" in cut[-400:] else cut  # its Huffman table goes too
+        assert ("damage", "the JPEG lacks its last scans") in [
+            (kind, re.sub(r".*\((.*)\).*", r"\1", text)) for kind, text in found(tmp_path, cut + b"\xff\xd9")
+        ]
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg"])
 def test_a_damaged_tiff_is_said(tmp_path: Path, compression: str) -> None:
     data = encoded(Image.fromarray(make_photo(320, 240)), "TIFF", compression=compression)
     assert kinds(tmp_path, data) == []
@@ -128,6 +152,31 @@ def test_gray_photos(tmp_path: Path) -> None:
     assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=make_profile("sGray", None))) == []
     # The primaries of an RGB profile do nothing to grays, and Display P3 has sRGB's curve.
     assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=P3)) == []
+
+
+@pytest.mark.parametrize(
+    ("chunk", "content", "name"),
+    [
+        (b"cICP", bytes([12, 13, 0, 1]), "Display P3, sRGB (cICP)"),
+        (b"cICP", bytes([9, 16, 0, 1]), "BT.2020, PQ (cICP)"),
+        (b"cICP", bytes([1, 13, 0, 1]), None),
+        (b"gAMA", struct.pack(">I", 100_000), "gamma 1 (gAMA)"),
+        (b"gAMA", struct.pack(">I", 45_455), None),
+        (b"gAMA", struct.pack(">I", 0), None),
+        (b"sRGB", b"\0", None),
+    ],
+)
+def test_chunks_of_png(tmp_path: Path, chunk: bytes, content: bytes, name: str | None) -> None:
+    texts = [text for _, text in found(tmp_path, with_chunk(encoded(PHOTO, "PNG"), chunk, content))]
+    assert len(texts) == (name is not None)
+    assert all(f'"{name}"' in text for text in texts)
+
+
+def test_srgb_and_cicp_go_before_other_chunks(tmp_path: Path) -> None:
+    linear = with_chunk(encoded(PHOTO, "PNG"), b"gAMA", struct.pack(">I", 100_000))
+    assert found(tmp_path, with_chunk(linear, b"sRGB", b"\0")) == []
+    profiled = encoded(PHOTO, "PNG", icc_profile=P3)
+    assert found(tmp_path, with_chunk(profiled, b"cICP", bytes([1, 13, 0, 1]))) == []
 
 
 def test_adobe_rgb_that_exif_alone_names(tmp_path: Path) -> None:
