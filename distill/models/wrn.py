@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.models.resnet import init_convolutions
+
 
 class WideBlock(nn.Module):
     """BN-ReLU-conv twice; a 1×1 convolution on the shortcut where channels or resolution change.
@@ -61,9 +63,7 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int, width: int, num_classes: int, *, raw: bool = False) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
-            raise ValueError(
-                f"a WRN has 6n + 4 layers and a width of 1 or more, such as wrn-16-4; got wrn-{depth}-{width}"
-            )
+            raise ValueError(f"a WRN has 6n + 4 layers and a width from 1, such as wrn-16-4; got wrn-{depth}-{width}")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.block1 = WideStage(16, 16 * width, blocks, 1, raw=raw)
@@ -71,9 +71,7 @@ class WideResNet(nn.Module):
         self.block3 = WideStage(32 * width, 64 * width, blocks, 2, raw=raw)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
