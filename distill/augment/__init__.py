@@ -31,7 +31,7 @@ def view_version(config: AugmentConfig) -> int:
     return 1 if config.resized_crop is None and config.jitter is None else 2
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Draws:
     """The augmentation of one batch."""
 
@@ -42,17 +42,10 @@ class Draws:
 
 def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
     """Draw the augmentation of ``batch`` square images of ``size`` px."""
-    out = config.output_size(size)
-    crop: Shift | ResizedCrop
-    if config.resized_crop is None:
-        crop = draw_shift(config.pad_crop, config.flip, batch, stream)
-    else:
-        crop = draw_resized_crop(config.resized_crop, config.flip, batch, size, out, stream)
-    return Draws(
-        crop=crop,
-        color=draw_color(config.jitter, config.grayscale, config.solarize, batch, stream),
-        mix=draw_mix(config.cutmix_alpha, config.cutmix_box == "sample", config.mixup_alpha, batch, out, stream),
-    )
+    resized = config.resized_crop is not None
+    crop = draw_resized_crop(config, batch, size, stream) if resized else draw_shift(config, batch, stream)
+    color = draw_color(config, batch, stream)
+    return Draws(crop, color, draw_mix(config, batch, config.output_size(size), stream))
 
 
 def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws:

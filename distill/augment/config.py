@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, le=1000)]
 _CUTMIX = "CutMix with its area from Beta(alpha, alpha); 0 switches it off"
+_MIXUP = "MixUp with its weight from Beta(alpha, alpha); 0 switches it off"
+_RESIZED = "crop of this share of the area, resized (bicubic, antialiased); replaces pad_crop"
+_JITTER = "of brightness, contrast, saturation, hue, in an order drawn for each sample"
 
 
 def _strength(what: str) -> Any:
@@ -32,23 +35,15 @@ class AugmentConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     pad_crop: Annotated[int, Field(ge=0, le=64, description="pixels of black padding before a crop")] = 4
-    resized_crop: Annotated[
-        tuple[float, float] | None,
-        Field(description="crop of this share of the area, resized (bicubic, antialiased); replaces pad_crop"),
-    ] = None
+    resized_crop: Annotated[tuple[float, float] | None, Field(description=_RESIZED)] = None
     size: Annotated[int | None, Field(ge=8, le=1024, description="pixels a side after resized_crop")] = None
     flip: Annotated[bool, Field(description="mirror each patch with probability 1/2")] = True
-    jitter: Annotated[
-        JitterConfig | None,
-        Field(description="of brightness, contrast, saturation, hue, in an order drawn for each sample"),
-    ] = None
+    jitter: Annotated[JitterConfig | None, Field(description=_JITTER)] = None
     grayscale: Annotated[Share, Field(description="share of images turned gray")] = 0.0
     solarize: Annotated[Share, Field(description="share of images whose values from 128 up are inverted")] = 0.0
     cutmix_alpha: Annotated[Alpha, Field(description=_CUTMIX)] = 0.25
     cutmix_box: Annotated[Literal["batch", "sample"], Field(description="one box a batch, or one a sample")] = "batch"
-    mixup_alpha: Annotated[
-        Alpha, Field(description="MixUp with its weight from Beta(alpha, alpha); 0 switches it off")
-    ] = 0.0
+    mixup_alpha: Annotated[Alpha, Field(description=_MIXUP)] = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
