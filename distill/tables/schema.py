@@ -39,15 +39,15 @@ class SyntheticImage(_Part):
     """A source image from ``patchgen source``."""
 
     source: Literal["noise", "fractal", "dead-leaves"]
-    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$", description="WIDTHxHEIGHT in pixels")]
+    size: str = Field(pattern=r"^\d{1,5}x\d{1,5}$", description="WIDTHxHEIGHT in pixels")
     seed: Seed = 0
 
 
 class BuiltSet(_Part):
     """A patch set that ``patchgen build`` builds from ``images``: names of inputs or synthetic images."""
 
-    images: Annotated[list[Name], Field(min_length=1)]
-    n: Annotated[int, Field(ge=1, le=10**9, description="patches")]
+    images: list[Name] = Field(min_length=1)
+    n: int = Field(ge=1, le=10**9, description="patches")
     size: PatchSize = None
     recipe: File | None = None
     seed: Seed = 0
@@ -75,7 +75,7 @@ class RunSpec(_Part):
     shards: Name
     teacher: Name
     set: dict[str, Any] = {}
-    evaluations: Annotated[int, Field(ge=0, le=1000)] = 0
+    evaluations: int = Field(default=0, ge=0, le=1000)
 
 
 class Row(_Part):
@@ -84,8 +84,8 @@ class Row(_Part):
     group: Annotated[str, StringConstraints(max_length=120)]
     name: Annotated[str, StringConstraints(max_length=120)]
     of: Name
-    paper: Annotated[float | None, Field(ge=0, le=100, description="top-1 in percent")] = None
-    after: Annotated[float, Field(gt=0, le=1, description="part of the run")] = 1.0
+    paper: float | None = Field(default=None, ge=0, le=100, description="top-1 in percent")
+    after: float = Field(default=1.0, gt=0, le=1, description="part of the run")
 
 
 class Table(_Part):
@@ -100,7 +100,7 @@ class Table(_Part):
     networks: dict[Name, NetworkSpec] = {}
     runs: dict[Name, RunSpec] = {}
     variants: dict[Name, dict[str, Any]] = {}
-    rows: Annotated[list[Row], Field(min_length=1)]
+    rows: list[Row] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
