@@ -38,12 +38,6 @@ class Scheme:
     archs: str
     rules: tuple[tuple[str, str], ...]
 
-    def rename(self, name: str) -> str:
-        """Return our name of a parameter."""
-        for pattern, replacement in self.rules:
-            name = re.sub(pattern, replacement, name)
-        return name
-
 
 SCHEMES = (
     Scheme(
@@ -96,21 +90,22 @@ _VARIANTS = (
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict under the names of ``expected``, which are those of ``arch``, if a scheme leads there.
 
-    Else the names stay. Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here
-    reads them. Other counters, and auxiliary heads, which our networks do not have, are left out.
+    Else the names stay. Counters of batches, which no network computes with, are 0 in the result: torch before 0.4.1
+    did not keep them. Other counters, and auxiliary heads, which our networks do not have, are left out.
     """
-    counters = state.keys() - without_counters(state).keys() - expected.keys()
-    state = {name: value for name, value in state.items() if name not in counters and not is_auxiliary(name, arch)}
-    unchanged = _with_counters(state, expected)
-    if unchanged.keys() == expected.keys():
-        return unchanged
-    for scheme in SCHEMES:
-        if re.fullmatch(scheme.archs, arch):
-            renamed = {scheme.rename(name): value for name, value in state.items()}
-            complete = _with_counters(renamed, expected)
-            if len(renamed) == len(state) and complete.keys() == expected.keys():  # no two met under one name
-                return complete
-    return unchanged
+    zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
+    held = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
+    for rules in [(), *(scheme.rules for scheme in SCHEMES if re.fullmatch(scheme.archs, arch))]:
+        renamed = {_rename(name, rules): value for name, value in held.items()} | zeros
+        if renamed.keys() == expected.keys() and len(renamed) == len(held) + len(zeros):  # no two met under one name
+            return renamed
+    return held | zeros
+
+
+def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,17 +116,6 @@ def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _is_counter(name: str, value: Tensor) -> bool:
     is_integer = not (value.is_floating_point() or value.is_complex()) and value.dtype != torch.bool
     return value.numel() == 1 and (is_integer or name.rpartition(".")[2] in _BESIDE)
-
-
-def _with_counters(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with 0 for each counter that is missing, or is a single number of another type or shape."""
-    counters = (name for name in expected if name.endswith(_COUNTER))
-    replaced = [name for name in counters if name not in state or _is_cast(state[name], expected[name])]
-    return state | {name: torch.zeros((), dtype=torch.long) for name in replaced}
-
-
-def _is_cast(counter: Tensor, expected: Tensor) -> bool:
-    return counter.numel() == 1 and (counter.is_floating_point() or counter.shape != expected.shape)
 
 
 def variants(arch: str) -> list[str]:
