@@ -96,10 +96,10 @@ def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, 
     zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
     held = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
     for rules in [(), *(scheme.rules for scheme in SCHEMES if re.fullmatch(scheme.archs, arch))]:
-        renamed = {_rename(name, rules): value for name, value in held.items()} | zeros
-        if renamed.keys() == expected.keys() and len(renamed) == len(held) + len(zeros):  # no two met under one name
-            return renamed
-    return held | zeros
+        renamed = {_rename(name, rules): value for name, value in held.items()}
+        if len(renamed) == len(held) and (zeros | renamed).keys() == expected.keys():  # no two met under one name
+            return zeros | renamed
+    return zeros | held
 
 
 def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
@@ -114,8 +114,9 @@ def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_counter(name: str, value: Tensor) -> bool:
-    is_integer = not (value.is_floating_point() or value.is_complex()) and value.dtype != torch.bool
-    return value.numel() == 1 and (is_integer or name.rpartition(".")[2] in _BESIDE)
+    if value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
+        return False
+    return not value.is_floating_point() or name.rpartition(".")[2] in _BESIDE
 
 
 def variants(arch: str) -> list[str]:

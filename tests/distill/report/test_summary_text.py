@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from distill.report.chart import TEMPLATES
+from distill.report.page import without_folders
 from distill.report.run_files import AugmentPart
-from distill.report.summary_text import describe_augmentation, without_folders
 from tests.conftest import Program
 
 
@@ -31,7 +32,8 @@ from tests.conftest import Program
     ],
 )
 def test_augmentations_in_words(augment: dict[str, Any], words: str) -> None:
-    assert describe_augmentation(AugmentPart.model_validate(augment)) == words
+    template: Any = TEMPLATES.get_template("words.j2").module
+    assert template.augmentation(AugmentPart.model_validate(augment)) == words
 
 
 def test_a_page_tells_nothing_of_its_writers_folders() -> None:
