@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,10 +11,6 @@ from distill.config import presets
 from manifests.remote.cli_location import NameOrPath
 from manifests.support.console import FAILED, InterruptedProgram, printable, say
 from manifests.support.counts import counted
-
-if TYPE_CHECKING:
-    from distill.tables.plan import Plan
-    from distill.training.cost_estimate import Cost
 
 
 def _parse_named(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -82,11 +78,13 @@ def reproduce(
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.commands.reproduce import check_folder, list_devices  # noqa: PLC0415
+    from distill.commands.reproduce import HTML_NAME, check_folder, list_devices  # noqa: PLC0415
+    from distill.commands.reproduce import reproduce as run_table  # noqa: PLC0415
     from distill.tables.costs import describe_cost, estimate_jobs  # noqa: PLC0415
     from distill.tables.options import TableOptions  # noqa: PLC0415
     from distill.tables.plan import make_plan  # noqa: PLC0415
     from distill.tables.schema import parse_table  # noqa: PLC0415
+    from distill.training.cost_estimate import Cost  # noqa: PLC0415
 
     name, text = presets.read(presets.TABLES, table)
     out = out or Path("tables") / name
@@ -111,24 +109,17 @@ def reproduce(
     costs = estimate_jobs(plan, out, devices[0])
     for line in describe_cost(plan, costs, out, devices):
         (click.echo if only_estimate else say)(printable(line))
-    if not only_estimate:
-        _run(plan, out, devices, costs)
-
-
-def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost | str]") -> None:
-    """Run a table's jobs, and print the results."""
-    from distill.commands.reproduce import reproduce as run_table  # noqa: PLC0415 - it loads torch
-    from distill.training.cost_estimate import Cost  # noqa: PLC0415
-
+    if only_estimate:
+        return
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
     try:
         measured = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
-        done = run_table(plan, out, devices, measured, say)
+        lines, failed = run_table(plan, out, devices, measured, say)
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("stopped; run the same command again to go on") from stop
-    for line in done.lines:
+    for line in lines:
         click.echo(printable(line))
-    click.echo(f"table: {done.page}")
-    if done.failed:
-        click.echo(f"distill: {len(done.failed)} of {counted(len(plan.chosen), 'job')} failed", err=True)
+    click.echo(f"table: {out / HTML_NAME}")
+    if failed:
+        click.echo(f"distill: {len(failed)} of {counted(len(plan.chosen), 'job')} failed", err=True)
         raise click.exceptions.Exit(FAILED)

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-TEACHER_PREFIX = "teacher-"
-"""Stands before the names of given networks where they are listed with inputs."""
+TEACHER_PREFIX = "teacher-"  # stands before the names of given networks where they are listed with inputs
 _ABSOLUTE = re.compile(r'(^|=)("?)(/[^"]*)("?)$')
 
 
