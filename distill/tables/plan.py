@@ -9,16 +9,12 @@ from fnmatch import fnmatch
 
 from PIL import Image
 
-from distill.config.schema import Config
 from distill.data.labelled import count_images
 from distill.errors import DistillError
 from distill.tables.digests import input_digest
 from distill.tables.jobs import EVERY, Job, jobs_of, make_jobs, missing_options
 from distill.tables.options import TableOptions
 from distill.tables.schema import PHOTO, Table
-from distill.weights.files import load_weights
-from distill.weights.load import require_network
-from manifests.support.counts import counted
 
 NOT_FOR_SET = {
     "train.seed": "use --seeds, which gives each run its own",
@@ -61,7 +57,6 @@ def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Pla
         inputs = ", ".join(f"{name} ({kind})" for name, kind in sorted(table.inputs().items()))
         raise DistillError(f"no row can be run: give --input NAME=PATH for {inputs}")
     chosen = _with_needs(jobs, shown)
-    _require_matching_teachers(table, options, chosen.values())
     skipped = Counter(missing[row.of] for row in rows if missing[row.of])
     return Plan(table=table, options=options, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
 
@@ -98,24 +93,6 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
             raise DistillError(f"--input {name}: {error}; expected {kind}") from error
         except (OSError, Image.DecompressionBombError) as error:
             raise DistillError(f"--input {name}={path}: cannot be read, expected {kind}: {error}") from error
-
-
-def _require_matching_teachers(table: Table, options: TableOptions, jobs: Iterable[Job]) -> None:
-    """Check, from names and shapes only, that given weight files hold the networks that the runs' configs name."""
-    expected = {
-        (table.runs[job.run].teacher, job.config.teacher.arch, job.config.teacher.num_classes)
-        for job in jobs
-        if job.run and table.runs[job.run].teacher in options.teachers and isinstance(job.config, Config)
-    }
-    for name, arch, num_classes in sorted(expected):
-        try:
-            weights = load_weights(options.teachers[name])
-            if weights.arch not in (None, arch):
-                raise DistillError(f"{weights.path}: holds a {weights.arch}")
-            require_network(weights, arch=arch, num_classes=num_classes)
-        except DistillError as error:
-            wanted = f"a {arch} of {counted(num_classes, 'class')}, as the table's configs say"
-            raise DistillError(f"--teacher {name}: {error}; expected {wanted}") from error
 
 
 def _with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:

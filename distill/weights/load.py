@@ -39,11 +39,6 @@ def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
     return model
 
 
-def require_network(weights: Weights, *, arch: str, num_classes: int) -> None:
-    """Check, from names and shapes alone, that a file holds ``arch`` with ``num_classes`` outputs."""
-    _match(weights, outline_of(arch, num_classes).state_dict(), arch, num_classes)
-
-
 def outline_of(arch: str, num_classes: int) -> nn.Module:
     """Return the network ``arch`` on the meta device: names and shapes, without memory for its parameters."""
     with torch.device("meta"):
