@@ -54,16 +54,12 @@ def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws
     Mixing pairs image i with image -1 - i, so the selection must be symmetric. Draws of the whole batch are kept.
     """
 
-    def select(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return part(value) if len(value) == batch else value
-        if not dataclasses.is_dataclass(value) or isinstance(value, type):
-            return value
-        fields = {field.name: select(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **fields)
+    def select(operation: Any) -> Any:
+        tensors = {name: each for name, each in vars(operation).items() if isinstance(each, Tensor)}
+        parts = {name: part(each) for name, each in tensors.items() if len(each) == batch}
+        return dataclasses.replace(operation, **parts)
 
-    selected: Draws = select(draws)
-    return selected
+    return Draws(select(draws.crop), draws.color and select(draws.color), draws.mix and select(draws.mix))
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:

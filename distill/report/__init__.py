@@ -32,10 +32,9 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> Rep
     outlines of patches on. A damaged run in a folder is an error only if it is the only one.
     """
     records, errors = _read(paths)
-    if out is None:
-        if len(paths) > 1:
-            raise DistillError("several folders are given; give --out, the path of their report")
-        out = paths[0] / REPORT_NAME
+    if out is None and len(paths) > 1:
+        raise DistillError("several folders are given; give --out, the path of their report")
+    out = out or paths[0] / REPORT_NAME
     if out.is_dir():
         raise DistillError(f"{out}: is a folder; give --out the name of a file")
     sources = {source.sha256 for record in records if record.manifest for source in record.manifest.sources}

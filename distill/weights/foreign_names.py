@@ -12,7 +12,6 @@ Some names are refused on purpose, because different networks share them: an Ima
 torchvision's names may pool after the stem (huyvnphan/PyTorch_CIFAR10) or not, and no file says which.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping
 
@@ -26,57 +25,37 @@ _BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
 """Single numbers beside parameters: counted batches, the counts of thop, the state of averages of weights."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """How repositories name the parameters of networks that differ from ours in names only.
+Rules = tuple[tuple[str, str], ...]
 
-    ``archs`` is a pattern of our names of these networks. ``rules`` are patterns and their replacements, applied to
-    every name one after another.
-    """
-
-    source: str
-    archs: str
-    rules: tuple[tuple[str, str], ...]
-
-
-SCHEMES = (
-    Scheme(
-        source="chenyaofo/pytorch-cifar-models, HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller, "
-        "yoshitomo-matsubara/torchdistill, bearpaw/pytorch-classification (of basic blocks)",
-        archs=r"resnet\d+-b|resnet\d+x4",
-        rules=((r"^(layer\d\.\d+)\.downsample\.", r"\1.shortcut."), (r"^fc\.", "linear.")),
+SCHEMES: tuple[tuple[str, Rules], ...] = (
+    # chenyaofo/pytorch-cifar-models, HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller,
+    # yoshitomo-matsubara/torchdistill, bearpaw/pytorch-classification (of basic blocks)
+    (r"resnet\d+-b|resnet\d+x4", ((r"^(layer\d\.\d+)\.downsample\.", r"\1.shortcut."), (r"^fc\.", "linear."))),
+    # HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller
+    (r"vgg\d+-bn-avg", ((r"^block(\d)\.", r"features.\1."),)),
+    # yoshitomo-matsubara/torchdistill
+    (
+        r"wrn-\d+-\d+-raw",
+        ((r"^layer(\d)\.(\d+)\.", r"block\1.layer.\2."), (r"\.shortcut\.0\.", ".rawShortcut.")),
     ),
-    Scheme(
-        source="HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller",
-        archs=r"vgg\d+-bn-avg",
-        rules=((r"^block(\d)\.", r"features.\1."),),
-    ),
-    Scheme(
-        source="yoshitomo-matsubara/torchdistill",
-        archs=r"wrn-\d+-\d+-raw",
-        rules=((r"^layer(\d)\.(\d+)\.", r"block\1.layer.\2."), (r"\.shortcut\.0\.", ".rawShortcut.")),
-    ),
-    Scheme(
-        source="weiaicunzai/pytorch-cifar100",
-        archs=r"resnet\d+-8x",
-        rules=(
+    # weiaicunzai/pytorch-cifar100
+    (
+        r"resnet\d+-8x",
+        (
             *((r"^conv1\.0\.", "conv1."), (r"^conv1\.1\.", "bn1."), (r"^fc\.", "linear.")),
             *((rf"^conv{stage + 1}_x\.", f"layer{stage}.") for stage in (1, 2, 3, 4)),
             *((rf"\.residual_function\.{3 * k - 3}\.", f".conv{k}.") for k in (1, 2, 3)),
             *((rf"\.residual_function\.{3 * k - 2}\.", f".bn{k}.") for k in (1, 2, 3)),
         ),
     ),
-    Scheme(
-        source="torchvision's DenseNet files, which are older than its code",
-        archs=r"torchvision/densenet\d+",
-        rules=((r"\.(norm|conv)\.([12])\.", r".\1\2."),),
-    ),
-    Scheme(
-        source="torchvision's ViT files, which are older than its code",
-        archs=r"torchvision/vit_\w+",
-        rules=((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3.")),
-    ),
+    # torchvision's DenseNet and ViT files, which are older than its code
+    (r"torchvision/densenet\d+", ((r"\.(norm|conv)\.([12])\.", r".\1\2."),)),
+    (r"torchvision/vit_\w+", ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))),
 )
+"""A pattern of our names of networks, and how their repositories name the parameters, if in names only they differ.
+
+The rules are patterns and their replacements, applied to every name one after another.
+"""
 
 _VARIANTS = (
     (re.compile(r"(resnet\d+)(?:-b|-8x|x4)?"), ("", "-b", "x4", "-8x")),
@@ -95,14 +74,14 @@ def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, 
     """
     zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
     held = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
-    for rules in [(), *(scheme.rules for scheme in SCHEMES if re.fullmatch(scheme.archs, arch))]:
+    for rules in [(), *(rules for archs, rules in SCHEMES if re.fullmatch(archs, arch))]:
         renamed = {_rename(name, rules): value for name, value in held.items()}
         if len(renamed) == len(held) and (zeros | renamed).keys() == expected.keys():  # no two met under one name
             return zeros | renamed
     return zeros | held
 
 
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+def _rename(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
