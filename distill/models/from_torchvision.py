@@ -41,7 +41,7 @@ def torchvision_model(arch: str, num_classes: int) -> nn.Module:
 
 
 def is_auxiliary(name: str, arch: str) -> bool:
-    """Tell whether a parameter of ``arch`` belongs to an auxiliary head, which ``torchvision_model`` leaves out."""
+    """Return whether a parameter of ``arch`` belongs to an auxiliary head, which ``torchvision_model`` leaves out."""
     pattern = _WITH_AUXILIARY_HEADS.get(arch.removeprefix(PREFIX))
     return arch.startswith(PREFIX) and pattern is not None and pattern.match(name) is not None
 

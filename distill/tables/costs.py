@@ -80,8 +80,8 @@ def describe_cost(plan: Plan, costs: dict[str, Cost | str], out: Path, devices: 
     lines += [f"{name}: not measured: {cost}" for name, cost in costs.items() if isinstance(cost, str)]
     seconds = sum(cost.seconds for cost in measured.values()) / len(devices)
     memory = max((cost.memory for cost in measured.values()), default=0)
-    disk, free = _disk(plan, waiting, measured), _free_disk(out)
-    unknown = len(costs) - len(measured)
+    disk, unknown = _disk(plan, waiting, measured), len(costs) - len(measured)
+    free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if os.path.exists(p))).free  # noqa: PTH110
     lines.append(
         f"{counted(len(waiting), 'job')}, {len(costs)} of them training, on {', '.join(devices)}: about "
         f"{format_duration(seconds)} and the time to build sets, start programs and evaluate, "
@@ -99,7 +99,3 @@ def _disk(plan: Plan, waiting: list[Job], measured: dict[str, Cost]) -> int:
     built = [(job.n or 0, plan.table.sets.get(job.name.removeprefix("sets/"))) for job in waiting if not job.config]
     pixels = sum(n * ((each.size if each else None) or DEFAULT_SIZE) ** 2 for n, each in built)
     return pixels * BYTES_PER_PIXEL + sum(cost.disk for cost in measured.values()) + sum(decoded.values())
-
-
-def _free_disk(out: Path) -> int:
-    return shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if os.path.exists(p))).free  # noqa: PTH110

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,6 +98,15 @@ def jobs_of(table: Table, options: TableOptions, row: Row) -> list[str]:
     if row.of in table.networks:
         return [] if row.of in options.teachers else [f"networks/{row.of}"]
     return [f"runs/{row.of}/seed{seed}" for seed in options.seeds]
+
+
+def with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
+    """Return the named jobs and all that they need, in the order of ``jobs``, where needs come first."""
+    wanted = set(names)
+    for name, job in reversed(list(jobs.items())):
+        if name in wanted:
+            wanted.update(job.needs)
+    return {name: job for name, job in jobs.items() if name in wanted}
 
 
 @dataclasses.dataclass(frozen=True)

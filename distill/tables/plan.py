@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatch
 
 from PIL import Image
@@ -12,7 +12,7 @@ from PIL import Image
 from distill.data.labelled import count_images
 from distill.errors import DistillError
 from distill.tables.digests import input_digest
-from distill.tables.jobs import EVERY, Job, jobs_of, make_jobs, missing_options
+from distill.tables.jobs import EVERY, Job, jobs_of, make_jobs, missing_options, with_needs
 from distill.tables.options import TableOptions
 from distill.tables.schema import PHOTO, Table
 
@@ -56,7 +56,7 @@ def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Pla
     if not shown:
         inputs = ", ".join(f"{name} ({kind})" for name, kind in sorted(table.inputs().items()))
         raise DistillError(f"no row can be run: give --input NAME=PATH for {inputs}")
-    chosen = _with_needs(jobs, shown)
+    chosen = with_needs(jobs, shown)
     skipped = Counter(missing[row.of] for row in rows if missing[row.of])
     return Plan(table=table, options=options, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
 
@@ -93,12 +93,3 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
             raise DistillError(f"--input {name}: {error}; expected {kind}") from error
         except (OSError, Image.DecompressionBombError) as error:
             raise DistillError(f"--input {name}={path}: cannot be read, expected {kind}: {error}") from error
-
-
-def _with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
-    """Return the named jobs and all that they need, in the order of ``jobs``, where needs come first."""
-    wanted = set(names)
-    for name, job in reversed(list(jobs.items())):
-        if name in wanted:
-            wanted.update(job.needs)
-    return {name: job for name, job in jobs.items() if name in wanted}

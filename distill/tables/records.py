@@ -25,14 +25,8 @@ MAX_BYTES = 1 << 20
 
 def _common_settings(options: TableOptions) -> dict[str, Any]:
     """Return what all rows of a table have in common."""
-    return {
-        "format": FORMAT,
-        "scale": options.scale,
-        "teacher_scale": options.teacher_scale,
-        "variant": options.variant,
-        "settings": dict(options.settings),
-        "teacher_settings": dict(options.teacher_settings),
-    }
+    names = ("scale", "teacher_scale", "variant", "settings", "teacher_settings")
+    return {"format": FORMAT} | {name: getattr(options, name) for name in names}
 
 
 def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from distill.tables.jobs import Job
+from distill.tables.jobs import Job, with_needs
 from distill.tables.records import RECORDS, is_done, write_record
 from distill.training.session import METRICS_NAME
 
@@ -39,7 +39,7 @@ def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Eve
     repairs them. A KeyboardInterrupt stops the running jobs, which save checkpoints, and is raised again.
     """
     failed: dict[str, str] = {}
-    waiting = _to_run(jobs, out)
+    waiting = with_needs(jobs, [name for name, job in jobs.items() if not is_done(out, job)])
     running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
 
     def end(job: Job, error: str | None) -> None:
@@ -67,15 +67,6 @@ def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Eve
     finally:
         _stop([process for _, process in running.values()])
     return failed
-
-
-def _to_run(jobs: Mapping[str, Job], out: Path) -> dict[str, Job]:
-    """Return the jobs that are not done, and all that they need."""
-    wanted = {name for name, job in jobs.items() if not is_done(out, job)}
-    for name in reversed(list(jobs)):  # each comes after what it needs
-        if name in wanted:
-            wanted.update(need for need in jobs[name].needs if need in jobs)
-    return {name: job for name, job in jobs.items() if name in wanted}
 
 
 _RUN_CHILD = (

@@ -126,12 +126,8 @@ def encode_weights(
     bn_eps: float | None = None,
 ) -> bytes:
     """Return a state dict as safetensors, with the metadata of ``Weights``: equal bytes for equal networks."""
-    metadata = {
-        "arch": arch,
-        "num_classes": str(num_classes),
-        "mean": ",".join(repr(float(value)) for value in mean),
-        "std": ",".join(repr(float(value)) for value in std),
-    }
+    metadata = {"arch": arch, "num_classes": str(num_classes)}
+    metadata |= {name: ",".join(repr(float(v)) for v in values) for name, values in (("mean", mean), ("std", std))}
     metadata |= {"classes": json.dumps(list(classes))} if classes else {}
     metadata |= {"data_sha256": data_sha256} if data_sha256 else {}
     metadata |= {} if bn_eps is None else {"bn_eps": repr(float(bn_eps))}
