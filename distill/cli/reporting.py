@@ -1,4 +1,4 @@
-"""Commands that show what runs reached."""
+"""The commands ``report`` and ``visualize``, which show the results of runs."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from manifests.support.numbers import Count
 @click.option("--out", type=FILE, help="The page [default: report.html in RUN; needed with several].")
 @click.option("--image", "images", multiple=True, type=FILE, help="A photo, to show where patches lie; repeatable.")
 def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -> None:
-    """Write a page over one run, or over several side by side.
+    """Write a page of one run, or of several side by side.
 
     A folder of several seeds stands for its runs. The page needs no network and no other file.
 
@@ -54,10 +54,10 @@ def visualize(
     seed: int,
     device: str,
 ) -> None:
-    """Show what a network's classes want to see.
+    """Make images that maximize the logits of a network's classes.
 
-    That is of a run's student and teacher, or of the network in a weight file. Images that raise one class's logit
-    are made from noise. In a run directory the pictures await the next report.
+    The networks are a run's student and teacher, or the one in a weight file. Each image starts from noise. Images in
+    a run directory are shown by the next report.
 
     Example: distill visualize run/ && distill report run/
     """

@@ -1,4 +1,4 @@
-"""The command that does a publication's table again: ``reproduce``."""
+"""The command ``reproduce``, which runs a publication's table again."""
 
 import signal
 from pathlib import Path
@@ -53,7 +53,7 @@ _SCALE: dict[str, Any] = {"type": float, "callback": _parse_scale}
 def reproduce(
     table: str, out: Path | None, only: tuple[str, ...], only_estimate: bool, device: str, **values: Any
 ) -> None:
-    """Do a publication's table again, and set its figures beside ours.
+    """Run the experiments of a publication's table, and compare its figures with ours.
 
     TABLE is a YAML file or a packaged table, see distill tables. Sets are built, teachers trained, students distilled
     by the ordinary commands, which are printed. Run it again to go on: what is done is skipped. A row that fails does
