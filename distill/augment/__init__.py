@@ -31,7 +31,7 @@ def view_version(config: AugmentConfig) -> int:
     return 1 if config.resized_crop is None and config.jitter is None else 2
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Draws:
     """The augmentation of one batch."""
 
@@ -42,17 +42,10 @@ class Draws:
 
 def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
     """Draw the augmentation of ``batch`` square images of ``size`` px."""
-    out = config.output_size(size)
-    crop: Shift | ResizedCrop
-    if config.resized_crop is None:
-        crop = draw_shift(config.pad_crop, config.flip, batch, stream)
-    else:
-        crop = draw_resized_crop(config.resized_crop, config.flip, batch, size, out, stream)
-    return Draws(
-        crop=crop,
-        color=draw_color(config.jitter, config.grayscale, config.solarize, batch, stream),
-        mix=draw_mix(config.cutmix_alpha, config.cutmix_box == "sample", config.mixup_alpha, batch, out, stream),
-    )
+    resized = config.resized_crop is not None
+    crop = draw_resized_crop(config, batch, size, stream) if resized else draw_shift(config, batch, stream)
+    color = draw_color(config, batch, stream)
+    return Draws(crop, color, draw_mix(config, batch, config.output_size(size), stream))
 
 
 def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws:
@@ -61,16 +54,12 @@ def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws
     Mixing pairs image i with image -1 - i, so the selection must be symmetric. Draws of the whole batch are kept.
     """
 
-    def select(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return part(value) if len(value) == batch else value
-        if not dataclasses.is_dataclass(value) or isinstance(value, type):
-            return value
-        fields = {field.name: select(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **fields)
+    def select(operation: Any) -> Any:
+        tensors = {name: each for name, each in vars(operation).items() if isinstance(each, Tensor)}
+        parts = {name: part(each) for name, each in tensors.items() if len(each) == batch}
+        return dataclasses.replace(operation, **parts)
 
-    selected: Draws = select(draws)
-    return selected
+    return Draws(select(draws.crop), draws.color and select(draws.color), draws.mix and select(draws.mix))
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:

@@ -4,12 +4,11 @@ Images are float32 (B, H, W, 3), RGB in [0, 255]. Formulas as torchvision's (tor
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from distill.augment.config import JitterConfig
+from distill.augment.config import AugmentConfig, JitterConfig
 from distill.runtime.randomness import Stream
 
 _GRAY = (0.2989, 0.587, 0.114)
@@ -46,14 +45,9 @@ class ColorChange:
         At each position of the order, the samples with the same operation are gathered, changed together and written
         back, so that each operation is computed once a sample.
         """
-        operations: tuple[tuple[Callable[[Tensor, Tensor], Tensor], Tensor], ...] = (
-            (_brightness, self.brightness),
-            (_contrast, self.contrast),
-            (_saturation, self.saturation),
-            (_hue, self.hue),
-        )
+        strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         for position in self.order.T:
-            for number, (operation, strength) in enumerate(operations):
+            for number, (operation, strength) in enumerate(zip(_OPERATIONS, strengths, strict=True)):
                 samples = (position == number).nonzero()[:, 0]
                 if len(samples):
                     rows = samples.to(images.device, non_blocking=True)
@@ -61,33 +55,29 @@ class ColorChange:
         return images
 
 
-def draw_color(
-    config: JitterConfig | None, grayscale: float, solarize: float, batch: int, stream: Stream
-) -> ColorChange | None:
+def draw_color(config: AugmentConfig, batch: int, stream: Stream) -> ColorChange | None:
     """Draw the color changes of ``batch`` images; None where the config asks for none."""
-    if config is None and not grayscale and not solarize:
+    if config.jitter is None and not config.grayscale and not config.solarize:
         return None
-    jitter = config or JitterConfig()
+    jitter = config.jitter or JitterConfig()
     touched = stream.uniform(batch) < jitter.p
 
     def factor(strength: float) -> Tensor:
         low, high = max(0.0, 1.0 - strength), 1.0 + strength
         return torch.where(touched, low + (high - low) * stream.uniform(batch), 1.0)
 
+    order = torch.empty(batch, 0, dtype=torch.int64)
+    if config.jitter:
+        order = torch.where(touched[:, None], stream.uniform(batch, 4).argsort(dim=1), -1)
     return ColorChange(
-        order=_orders(touched, stream) if config else torch.empty(batch, 0, dtype=torch.int64),
+        order=order,
         brightness=factor(jitter.brightness),
         contrast=factor(jitter.contrast),
         saturation=factor(jitter.saturation),
         hue=torch.where(touched, jitter.hue * (2 * stream.uniform(batch) - 1), 0.0),
-        grayscale=stream.uniform(batch) < grayscale,
-        solarize=stream.uniform(batch) < solarize,
+        grayscale=stream.uniform(batch) < config.grayscale,
+        solarize=stream.uniform(batch) < config.solarize,
     )
-
-
-def _orders(touched: Tensor, stream: Stream) -> Tensor:
-    """Draw a permutation of the four operations for each ``touched`` sample, -1 for the others: int64 (B, 4)."""
-    return torch.where(touched[:, None], stream.uniform(len(touched), 4).argsort(dim=1), -1)
 
 
 def _column(values: Tensor, images: Tensor) -> Tensor:
@@ -123,11 +113,8 @@ def _hue(images: Tensor, turn: Tensor) -> Tensor:
     span = value - lowest
     red, green, blue = images.unbind(dim=3)
     safe = torch.where(span > 0, span, 1.0)
-    sector = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
+    sector = torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    sector = torch.where(value == red, (green - blue) / safe, sector)
     turned = sector + 6 * turn[..., 0]
 
     def channel(offset: int) -> Tensor:
@@ -136,3 +123,6 @@ def _hue(images: Tensor, turn: Tensor) -> Tensor:
         return value - span * torch.minimum(k, 4 - k).clamp(0, 1)
 
     return torch.stack([channel(5), channel(3), channel(1)], dim=3)
+
+
+_OPERATIONS = (_brightness, _contrast, _saturation, _hue)  # in the numbers of ``ColorChange.order``

@@ -20,35 +20,30 @@ class JitterConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    p: Annotated[Share, Field(description="share of images that are jittered")] = 1.0
+    p: Share = Field(default=1.0, description="share of images that are jittered")
     brightness: Annotated[float, _strength("brightness")] = 0.0
     contrast: Annotated[float, _strength("contrast")] = 0.0
     saturation: Annotated[float, _strength("saturation")] = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5, description="hue is turned by up to ± this part of the circle")] = 0.0
+    hue: float = Field(default=0.0, ge=0, le=0.5, description="hue is turned by up to ± this part of the circle")
 
 
 class AugmentConfig(BaseModel):
     """What happens to a batch, in this order: crop and flip, colors, mixing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    pad_crop: Annotated[int, Field(ge=0, le=64, description="pixels of black padding before a crop")] = 4
-    resized_crop: Annotated[
-        tuple[float, float] | None,
-        Field(description="crop of this share of the area, resized (bicubic, antialiased); replaces pad_crop"),
-    ] = None
-    size: Annotated[int | None, Field(ge=8, le=1024, description="pixels a side after resized_crop")] = None
-    flip: Annotated[bool, Field(description="mirror each patch with probability 1/2")] = True
-    jitter: Annotated[
-        JitterConfig | None,
-        Field(description="of brightness, contrast, saturation, hue, in an order drawn for each sample"),
-    ] = None
-    grayscale: Annotated[Share, Field(description="share of images turned gray")] = 0.0
-    solarize: Annotated[Share, Field(description="share of images whose values from 128 up are inverted")] = 0.0
-    cutmix_alpha: Annotated[Alpha, Field(description=_CUTMIX)] = 0.25
-    cutmix_box: Annotated[Literal["batch", "sample"], Field(description="one box a batch, or one a sample")] = "batch"
-    mixup_alpha: Annotated[
-        Alpha, Field(description="MixUp with its weight from Beta(alpha, alpha); 0 switches it off")
-    ] = 0.0
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    pad_crop: int = Field(default=4, ge=0, le=64, description="pixels of black padding before a crop")
+    resized_crop: tuple[float, float] | None = None
+    "crop of this share of the area, resized (bicubic, antialiased); replaces pad_crop"
+    size: int | None = Field(default=None, ge=8, le=1024, description="pixels a side after resized_crop")
+    flip: bool = Field(default=True, description="mirror each patch with probability 1/2")
+    jitter: JitterConfig | None = None
+    "of brightness, contrast, saturation, hue, in an order drawn for each sample"
+    grayscale: Share = Field(default=0.0, description="share of images turned gray")
+    solarize: Share = Field(default=0.0, description="share of images whose values from 128 up are inverted")
+    cutmix_alpha: Alpha = Field(default=0.25, description=_CUTMIX)
+    cutmix_box: Literal["batch", "sample"] = Field(default="batch", description="one box a batch, or one a sample")
+    mixup_alpha: Alpha = 0.0
+    "MixUp with its weight from Beta(alpha, alpha); 0 switches it off"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -73,4 +68,4 @@ class AugmentConfig(BaseModel):
 class SupervisedAugmentConfig(AugmentConfig):
     """As for distillation, but nothing is mixed by default."""
 
-    cutmix_alpha: Annotated[Alpha, Field(description=_CUTMIX)] = 0.0
+    cutmix_alpha: Alpha = Field(default=0.0, description=_CUTMIX)

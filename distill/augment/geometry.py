@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.augment.config import AugmentConfig
 from distill.runtime.randomness import Stream
 
-_ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
@@ -41,12 +41,12 @@ class Shift:
         return positions + tops, torch.where(flipped, positions.flip(0), positions) + lefts
 
 
-def draw_shift(padding: int, flip: bool, batch: int, stream: Stream) -> Shift:
-    """Draw windows as large as the images, which are padded with ``padding`` black pixels; half are mirrored."""
-    tops = stream.integers(2 * padding + 1, batch)
-    lefts = stream.integers(2 * padding + 1, batch)
-    flipped = (stream.uniform(batch) < 0.5) & flip
-    return Shift(padding=padding, corners=torch.stack([tops, lefts], dim=1), flipped=flipped)
+def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
+    """Draw windows as large as the images, which are padded with ``pad_crop`` black pixels; half are mirrored."""
+    tops = stream.integers(2 * config.pad_crop + 1, batch)
+    lefts = stream.integers(2 * config.pad_crop + 1, batch)
+    flipped = (stream.uniform(batch) < 0.5) & config.flip
+    return Shift(padding=config.pad_crop, corners=torch.stack([tops, lefts], dim=1), flipped=flipped)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,10 @@ class ResizedCrop:
         across = torch.where(flipped, across.flip(1), across)
         down = cubic_weights(top, tall, height, self.size)  # B size H
         planes = images.permute(0, 3, 1, 2).float().reshape(batch, channels * height, width)
-        narrowed = _round_to_uint8(planes @ across.mT).reshape(batch, channels, height, self.size)
+        narrowed = (planes @ across.mT).clamp_(0, 255).round_().reshape(batch, channels, height, self.size)
         rows = narrowed.permute(0, 2, 3, 1).reshape(batch, height, self.size * channels)
-        return _round_to_uint8(down @ rows).reshape(batch, self.size, self.size, channels).to(torch.uint8)
+        resized = (down @ rows).clamp_(0, 255).round_().to(torch.uint8)
+        return resized.reshape(batch, self.size, self.size, channels)
 
 
 def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tensor:
@@ -93,20 +94,14 @@ def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tenso
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def _round_to_uint8(values: Tensor) -> Tensor:
-    """Round float values to 0 … 255 in place; the dtype stays float."""
-    return values.clamp_(0, 255).round_()
-
-
-def draw_resized_crop(
-    area: tuple[float, float], flip: bool, batch: int, size: int, out: int, stream: Stream
-) -> ResizedCrop:
-    """Draw boxes with ``area`` of the image and an aspect of 3/4 to 4/3; the whole image where ten draws do not fit.
+def draw_resized_crop(config: AugmentConfig, batch: int, size: int, stream: Stream) -> ResizedCrop:
+    """Draw boxes of a share of the image and an aspect of 3/4 to 4/3; the whole image where ten draws do not fit.
 
     As RandomResizedCrop of torchvision (Szegedy et al. 2015, arXiv 1409.4842).
     """
-    areas = size * size * (area[0] + (area[1] - area[0]) * stream.uniform(batch, _ATTEMPTS))
-    low, high = (math.log(aspect) for aspect in _ASPECT)
+    smallest, largest = config.resized_crop or (1.0, 1.0)
+    areas = size * size * (smallest + (largest - smallest) * stream.uniform(batch, _ATTEMPTS))
+    low, high = math.log(3 / 4), math.log(4 / 3)
     aspects = torch.exp(low + (high - low) * stream.uniform(batch, _ATTEMPTS))
     widths, heights = (areas * aspects).sqrt().round(), (areas / aspects).sqrt().round()
     fits = (widths >= 1) & (widths <= size) & (heights >= 1) & (heights <= size)
@@ -115,5 +110,6 @@ def draw_resized_crop(
     w, h = (torch.where(found, sides.gather(1, attempt)[:, 0], float(size)) for sides in (widths, heights))
     corner = stream.uniform(batch, 2)
     top, left = (corner[:, 0] * (size - h + 1)).floor(), (corner[:, 1] * (size - w + 1)).floor()
-    flipped = (stream.uniform(batch) < 0.5) & flip
-    return ResizedCrop(boxes=torch.stack([top, left, h, w], dim=1), flipped=flipped, size=out)
+    flipped = (stream.uniform(batch) < 0.5) & config.flip
+    boxes = torch.stack([top, left, h, w], dim=1)
+    return ResizedCrop(boxes=boxes, flipped=flipped, size=config.output_size(size))

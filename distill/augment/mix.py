@@ -8,6 +8,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from distill.augment.config import AugmentConfig
 from distill.runtime.randomness import Stream
 
 
@@ -53,21 +54,19 @@ class MixUp:
         return torch.full((batch,), self.weight, dtype=torch.float64)
 
 
-def draw_mix(
-    cutmix_alpha: float, per_sample: bool, mixup_alpha: float, batch: int, size: int, stream: Stream
-) -> CutMix | MixUp | None:
-    """Draw how a batch is mixed; where both kinds are configured, each has probability 1/2."""
-    if mixup_alpha and (not cutmix_alpha or stream.word() % 2):
-        return MixUp(weight=float(stream.beta(mixup_alpha, 1)))
-    if not cutmix_alpha:
+def draw_mix(config: AugmentConfig, batch: int, size: int, stream: Stream) -> CutMix | MixUp | None:
+    """Draw how a batch is mixed; where both kinds are configured, each has probability 1/2.
+
+    The boxes of CutMix have 1 - λ of the area around uniform centers, and are cut at the border (Yun et al. 2019,
+    arXiv 1905.04899).
+    """
+    if config.mixup_alpha and (not config.cutmix_alpha or stream.word() % 2):
+        return MixUp(weight=float(stream.beta(config.mixup_alpha, 1)))
+    if not config.cutmix_alpha:
         return None
-    return CutMix(boxes=_boxes(cutmix_alpha, batch if per_sample else 1, size, stream))
-
-
-def _boxes(alpha: float, count: int, size: int, stream: Stream) -> Tensor:
-    """Draw boxes with 1 - λ of the area around uniform centers, cut at the border (Yun 2019, arXiv 1905.04899)."""
-    kept = stream.beta(alpha, count)
+    count = batch if config.cutmix_box == "sample" else 1
+    kept = stream.beta(config.cutmix_alpha, count)
     halves = (size * (1.0 - kept).sqrt()).long() // 2
     rows, columns = stream.integers(size, 2, count)
     edges = (rows - halves, rows + halves, columns - halves, columns + halves)
-    return torch.stack([edge.clamp(0, size) for edge in edges], dim=1)
+    return CutMix(boxes=torch.stack([edge.clamp(0, size) for edge in edges], dim=1))

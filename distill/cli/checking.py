@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -54,24 +53,14 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(result))
         return
-    _print_result(result)
+    click.echo(printable("{arch}: top-1 {top1:.2f} %, top-5 {top5:.2f} % on {found}".format(**result)))
+    if teacher is not None:
+        line = "teacher: top-1 {teacher_top1:.2f} %, agreement {agreement:.2f} %, KL from it {kl_to_teacher:.4f} nats"
+        click.echo(line.format(**result))
     if per_class:
         names = result["classes"] or [f"class {number:4d}" for number in range(len(result["per_class"]))]
         for name, top1 in zip(names, result["per_class"], strict=True):
             click.echo(printable(f"{name}: ") + ("no images" if top1 is None else f"top-1 {top1:6.2f} %"))
-
-
-def _print_result(result: dict[str, Any]) -> None:
-    click.echo(
-        printable(
-            f"{result['arch']}: top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {result['found']}"
-        )
-    )
-    if "agreement" in result:
-        click.echo(
-            f"teacher: top-1 {result['teacher_top1']:.2f} %, agreement {result['agreement']:.2f} %, "
-            f"KL from it {result['kl_to_teacher']:.4f} nats"
-        )
 
 
 @click.command()
@@ -79,9 +68,7 @@ def _print_result(result: dict[str, Any]) -> None:
 @arch_option
 @mean_option
 @std_option
-@click.option(
-    "--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Of its batch norms [default: the network's]."
-)
+@click.option("--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Of its batch norms, if unusual.")
 @click.option("--out", required=True, type=FILE, help="The new file, .safetensors.")
 def convert(
     path: Path,
@@ -91,10 +78,10 @@ def convert(
     bn_eps: float | None,
     out: Path,
 ) -> None:
-    """Convert a foreign checkpoint to a weight file that says what it holds.
+    """Convert a checkpoint of another repository to a weight file that says what it holds.
 
-    Other checkpoints contain neither the architecture nor the normalization of the input. The new file has both, and
-    our names of the parameters.
+    Such a checkpoint names neither its network nor the normalization of its input. The copy does, and has our names
+    of the parameters.
 
     Example: distill convert wrn.pth --arch wrn-40-2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out wrn.safetensors
     """
@@ -108,9 +95,7 @@ def convert(
 
 @click.command()
 @click.argument("name", required=False)
-@click.option(
-    "--keys", type=click.Choice(["train", "train-teacher"]), help="List the keys of this command's configs."
-)
+@click.option("--keys", type=click.Choice(["train", "train-teacher"]), help="List the keys of a command's configs.")
 def configs(name: str | None, keys: str | None) -> None:
     """List the packaged configs, or print the one called NAME.
 

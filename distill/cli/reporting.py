@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from distill.cli.options import FILE, arch_option, device_option, mean_option, std_option
+from distill.cli.options import parse_seeds as parse_numbers
 from manifests.support.console import printable, say, shell_word
 from manifests.support.numbers import Count
 
@@ -12,13 +13,7 @@ from manifests.support.numbers import Count
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN…")
 @click.option("--out", type=FILE, help="The page [default: report.html in RUN; needed with several].")
-@click.option(
-    "--image",
-    "images",
-    multiple=True,
-    type=FILE,
-    help="A photo, to show where patches lie; may be repeated.",
-)
+@click.option("--image", "images", multiple=True, type=FILE, help="A photo, to show where patches lie; repeatable.")
 def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -> None:
     """Write a page of one run, or of several side by side.
 
@@ -34,18 +29,6 @@ def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -
     click.echo(f"report: {written.path}")
 
 
-def _parse_classes(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
-    if value is None:
-        return None
-    try:
-        classes = [int(part) for part in value.split(",")]
-    except ValueError as error:
-        raise click.BadParameter("expected numbers with commas, such as 0,3,7") from error
-    if min(classes) < 0:
-        raise click.BadParameter(f"{min(classes)}: expected numbers from 0 up")
-    return classes
-
-
 @click.command()
 @click.argument("target", type=FILE, metavar="RUN|FILE")
 @click.option("--teacher", type=FILE, help="With a run: its teacher's file [default: where its config says].")
@@ -54,7 +37,7 @@ def _parse_classes(context: click.Context, parameter: click.Parameter, value: st
 @arch_option
 @mean_option
 @std_option
-@click.option("--classes", callback=_parse_classes, help="Class numbers: 0,3,7 [default: the first 20].")
+@click.option("--classes", callback=parse_numbers, help="Class numbers: 0,3,7 [default: the first 20].")
 @click.option("--steps", type=Count(1, 100_000), default=256, show_default=True, help="Steps of each image.")
 @click.option("--seed", type=Count(0, 2**53 - 1), default=0, show_default=True, help="Of the first noise.")
 @device_option
@@ -66,15 +49,15 @@ def visualize(
     arch: str | None,
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
-    classes: list[int] | None,
+    classes: tuple[int, ...] | None,
     steps: int,
     seed: int,
     device: str,
 ) -> None:
-    """Make images that excite the classes of a network.
+    """Make images that maximize the logits of a network's classes.
 
-    The networks are a run's student and teacher, or the one in a weight file. Each image starts from noise and raises
-    the logit of one class. Images in a run directory are shown by the next report.
+    The networks are a run's student and teacher, or the one in a weight file. Each image starts from noise. Images in
+    a run directory are shown by the next report.
 
     Example: distill visualize run/ && distill report run/
     """
@@ -90,7 +73,8 @@ def visualize(
     from distill.runtime.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
 
-    options = ImageOptions(classes=classes, steps=steps, seed=seed, device=pick_device(device))
+    chosen = list(classes) if classes else None
+    options = ImageOptions(classes=chosen, steps=steps, seed=seed, device=pick_device(device))
     if is_run:
         for path in visualize_run(target, teacher, options):
             click.echo(f"picture: {path}")

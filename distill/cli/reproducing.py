@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,10 +11,6 @@ from distill.config import presets
 from manifests.remote.cli_location import NameOrPath
 from manifests.support.console import FAILED, InterruptedProgram, printable, say
 from manifests.support.counts import counted
-
-if TYPE_CHECKING:
-    from distill.tables.plan import Plan
-    from distill.training.cost_estimate import Cost
 
 
 def _parse_named(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -35,43 +31,27 @@ def _parse_scale(context: click.Context, parameter: click.Parameter, value: floa
     return value
 
 
+_PATHS: dict[str, Any] = {"multiple": True, "callback": _parse_named}
+_SETS: dict[str, Any] = {"multiple": True, "callback": parse_sets}
+_SCALE: dict[str, Any] = {"type": float, "callback": _parse_scale}
+
+
 @click.command()
 @click.argument("table", metavar="TABLE", type=NameOrPath())
-@click.option("--input", "inputs", multiple=True, callback=_parse_named, help="What the table needs: NAME=PATH.")
-@click.option("--teacher", "teachers", multiple=True, callback=_parse_named, help="A weight file: NETWORK=FILE.")
+@click.option("--input", "inputs", **_PATHS, help="What the table needs: NAME=PATH.")
+@click.option("--teacher", "teachers", **_PATHS, help="A weight file: NETWORK=FILE.")
 @click.option("--out", type=FILE, help="Folder of the table [default: tables/TABLE].")
 @click.option("--only", multiple=True, help="Rows of this run or network alone; * stands for any letters.")
-@click.option(
-    "--scale",
-    type=float,
-    callback=_parse_scale,
-    default=1.0,
-    show_default=True,
-    help="Length of students' runs, × the table's.",
-)
-@click.option("--teacher-scale", type=float, callback=_parse_scale, help="Of runs from labels [default: as --scale].")
+@click.option("--scale", **_SCALE, default=1.0, show_default=True, help="Length of students' runs, × the table's.")
+@click.option("--teacher-scale", **_SCALE, help="Of runs from labels [default: as --scale].")
 @click.option("--seeds", callback=parse_seeds, default="0", show_default=True, help="Of students: 0,1,2.")
 @click.option("--variant", help="Settings of this name in the table, for every student.")
-@click.option("--set", "settings", multiple=True, callback=parse_sets, help="Override a key of students' configs.")
-@click.option(
-    "--teacher-set", "teacher_settings", multiple=True, callback=parse_sets, help="Likewise of runs from labels."
-)
+@click.option("--set", "settings", **_SETS, help="Override a key of students' configs.")
+@click.option("--teacher-set", "teacher_settings", **_SETS, help="Likewise of runs from labels.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Say what it would cost, and stop.")
 @click.option("--device", default="auto", show_default=True, help="auto: every GPU, a row each; cpu; cuda:0,cuda:1.")
 def reproduce(
-    table: str,
-    inputs: dict[str, Path],
-    teachers: dict[str, Path],
-    out: Path | None,
-    only: tuple[str, ...],
-    scale: float,
-    teacher_scale: float | None,
-    seeds: tuple[int, ...],
-    variant: str | None,
-    settings: dict[str, Any],
-    teacher_settings: dict[str, Any],
-    only_estimate: bool,
-    device: str,
+    table: str, out: Path | None, only: tuple[str, ...], only_estimate: bool, device: str, **values: Any
 ) -> None:
     """Run the experiments of a publication's table, and compare its figures with ours.
 
@@ -82,53 +62,37 @@ def reproduce(
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """
     # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
-    from distill.commands.reproduce import check_folder, list_devices  # noqa: PLC0415
+    from distill.commands.reproduce import HTML_NAME, check_folder, list_devices  # noqa: PLC0415
+    from distill.commands.reproduce import reproduce as run_table  # noqa: PLC0415
     from distill.tables.costs import describe_cost, estimate_jobs  # noqa: PLC0415
     from distill.tables.options import TableOptions  # noqa: PLC0415
     from distill.tables.plan import make_plan  # noqa: PLC0415
     from distill.tables.schema import parse_table  # noqa: PLC0415
+    from distill.training.cost_estimate import Cost  # noqa: PLC0415
 
     name, text = presets.read(presets.TABLES, table)
     out = out or Path("tables") / name
-    parsed = parse_table(text, table)
-    options = TableOptions(
-        name=Path(table).name,
-        inputs=inputs,
-        teachers=teachers,
-        scale=scale,
-        teacher_scale=scale if teacher_scale is None else teacher_scale,
-        seeds=seeds,
-        variant=variant,
-        settings=settings,
-        teacher_settings=teacher_settings,
-        folder=Path(table).parent if Path(table).is_file() else Path(),
-    )
-    devices = list_devices(device)
-    plan = make_plan(parsed, options, only)
+    parsed, devices = parse_table(text, table), list_devices(device)
+    folder = Path(table).parent if Path(table).is_file() else Path()
+    values["teacher_scale"] = values["teacher_scale"] or values["scale"]
+    plan = make_plan(parsed, TableOptions(name=Path(table).name, folder=folder, **values), only)
     for missing, rows in plan.skipped.items():
         say(f"left out: {counted(rows, 'row')}, because {missing} is missing")
     check_folder(plan, out)
     costs = estimate_jobs(plan, out, devices[0])
     for line in describe_cost(plan, costs, out, devices):
         (click.echo if only_estimate else say)(printable(line))
-    if not only_estimate:
-        _run(plan, out, devices, costs)
-
-
-def _run(plan: "Plan", out: Path, devices: list[str], costs: "dict[str, Cost | str]") -> None:
-    """Run a table's jobs, and print the results."""
-    from distill.commands.reproduce import reproduce as run_table  # noqa: PLC0415 - it loads torch
-    from distill.training.cost_estimate import Cost  # noqa: PLC0415
-
+    if only_estimate:
+        return
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
     try:
         measured = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
-        done = run_table(plan, out, devices, measured)
+        lines, failed = run_table(plan, out, devices, measured)
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("stopped; run the same command again to go on") from stop
-    for line in done.lines:
+    for line in lines:
         click.echo(printable(line))
-    click.echo(f"table: {done.page}")
-    if done.failed:
-        click.echo(f"distill: {len(done.failed)} of {counted(len(plan.chosen), 'job')} failed", err=True)
+    click.echo(f"table: {out / HTML_NAME}")
+    if failed:
+        click.echo(f"distill: {len(failed)} of {counted(len(plan.chosen), 'job')} failed", err=True)
         raise click.exceptions.Exit(FAILED)

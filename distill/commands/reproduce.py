@@ -13,10 +13,10 @@ from distill.errors import DistillError
 from distill.runtime.device import pick_device, processor
 from distill.tables.jobs import Job
 from distill.tables.options import TableOptions, variable
-from distill.tables.page import Page, html, markdown, text
+from distill.tables.page import Page, render, text
 from distill.tables.plan import Plan
 from distill.tables.records import require_same_table, write_table_file
-from distill.tables.results import collect, done_commands
+from distill.tables.results import done_commands, row_result
 from distill.tables.runner import Events, run_jobs, samples_seen
 from distill.training.cost_estimate import Cost
 from manifests.support.console import printable, progress_bar
@@ -26,21 +26,8 @@ MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduced:
-    """The result of a table: a line for each row, the errors of failed jobs by name, and the path of the page."""
-
-    lines: list[str]
-    failed: dict[str, str]
-    page: Path
-
-
 def list_devices(device: str) -> list[str]:
-    """Return the devices that share the work: those listed with commas; for ``auto`` every GPU, or the CPU.
-
-    Raises:
-        DistillError: a device does not exist, or is listed twice.
-    """
+    """Return the devices that share the work: those named with commas; for ``auto`` every GPU, or the CPU."""
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     named = device.split(",")
@@ -51,12 +38,13 @@ def list_devices(device: str) -> list[str]:
     return named
 
 
-def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> Reproduced:
+def reproduce(
+    plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]
+) -> tuple[list[str], dict[str, str]]:
     """Run the chosen jobs of ``plan`` in ``out``; the page is written again whenever a job ends.
 
-    Raises:
-        DistillError: ``out`` holds something else, or cannot be written.
-        KeyboardInterrupt: the user stopped it; the same call continues.
+    Returns a line for each row, and the errors of failed jobs by name. After a KeyboardInterrupt the same call
+    continues.
     """
     try:
         check_folder(plan, out)
@@ -65,20 +53,15 @@ def reproduce(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cos
             remove_parts(out)
             write_table_file(out, plan.options)
             failed = _run(plan, out, devices, costs)
-            lines = _write_page(plan, out, devices)
+            return _write_page(plan, out, devices), failed
     except BlockingIOError as error:
         raise DistillError(f"{out}: another program is writing here; choose another --out") from error
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)} and run the same command again") from error
-    return Reproduced(lines=lines, failed=failed, page=out / HTML_NAME)
 
 
 def check_folder(plan: Plan, out: Path) -> None:
-    """Check that ``out`` is free, or has this table; nothing is written.
-
-    Raises:
-        DistillError: it holds something else, or cannot be read.
-    """
+    """Check that ``out`` is empty, or holds this table; nothing is written."""
     try:
         require_same_table(out, plan.options, plan.jobs.values())
     except OSError as error:
@@ -98,20 +81,16 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -
             _write_page(plan, out, devices)
 
         def waited(running: list[Job]) -> None:
-            parts = [_seconds_done(job, costs[job.name], out) for job in running if job.name in costs]
+            pairs = [(job, costs[job.name]) for job in running if job.name in costs]
+            parts = [min(samples_seen(out, job) / cost.images_per_second, cost.seconds) for job, cost in pairs]
             update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
 
         events = Events(started=lambda job: logger.info(printable(f"$ {job.command}")), ended=ended, waited=waited)
         return run_jobs(plan.chosen, out, devices, events)
 
 
-def _seconds_done(job: Job, cost: Cost, out: Path) -> float:
-    """Return the part of a training's estimated seconds that its log shows as done."""
-    return min(samples_seen(out, job) / cost.images_per_second, cost.seconds)
-
-
 def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
-    rows = collect(plan.table, plan.options, out)
+    rows = [row_result(plan.table, plan.options, row, out) for row in plan.table.rows]
     rows = [dataclasses.replace(row, state=plan.options.redact_text(row.state)) for row in rows]
     page = Page(
         table=plan.table,
@@ -120,24 +99,17 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
         facts=_facts(plan.options, devices),
         commands=done_commands(plan.table, out),
     )
-    write_atomically(out / MARKDOWN_NAME, markdown(page).encode("utf-8", "backslashreplace"))
-    write_atomically(out / HTML_NAME, html(page).encode("utf-8", "backslashreplace"))
+    for name in (MARKDOWN_NAME, HTML_NAME):
+        write_atomically(out / name, render(page, f"{name}.j2").encode("utf-8", "backslashreplace"))
     return text(rows)
 
 
 def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
-    versions = [f"distill {metadata.version('single-image-distillation')}", f"torch {torch.__version__}"]
-    inputs = [
-        (variable(name), _describe_input(path, options)) for name, path in sorted(options.given_paths().items())
-    ]
+    """Return inputs, without their folders because pages are shared, versions and machine."""
+    given = sorted(options.given_paths().items())
+    distill, python = metadata.version("single-image-distillation"), platform.python_version()
     return [
-        *inputs,
-        ("versions", ", ".join([*versions, f"Python {platform.python_version()}"])),
+        *((variable(name), f"{path.name}, SHA-256 {options.digests[path]}") for name, path in given),
+        ("versions", f"distill {distill}, torch {torch.__version__}, Python {python}"),
         ("machine", ", ".join(dict.fromkeys(processor(torch.device(device)) for device in devices))),
     ]
-
-
-def _describe_input(path: Path, options: TableOptions) -> str:
-    """Return an input's name and SHA-256, not its path: pages are shared, and paths are private."""
-    digest = options.digests.get(path)
-    return path.name if digest is None else f"{path.name}, SHA-256 {digest}"

@@ -7,8 +7,7 @@ from pathlib import Path
 from distill.errors import DistillError
 from manifests.support.files import read_regular_file
 
-CONFIGS, TABLES = "configs", "tables"
-"""Kinds of packaged files."""
+CONFIGS, TABLES = "configs", "tables"  # kinds of packaged files
 MAX_BYTES = 1 << 20
 _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = {CONFIGS: _PACKAGE / "configs", TABLES: _PACKAGE / "tables" / "definitions"}
@@ -16,25 +15,21 @@ _FOLDERS = {CONFIGS: _PACKAGE / "configs", TABLES: _PACKAGE / "tables" / "defini
 
 def names(folder: str) -> list[str]:
     """Return the names of the packaged files of a kind, ``CONFIGS`` or ``TABLES``."""
-    return sorted(_paths(folder))
+    return list(_paths(folder))
 
 
 def text(folder: str, name: str) -> str:
-    """Return the YAML text of a packaged file, with its comments.
-
-    Raises:
-        DistillError: there is no file of that name; the message suggests the nearest.
-    """
-    kind, known, bare = folder.removesuffix("s"), names(folder), name.removesuffix(".yaml")
-    if bare not in known:
-        near = difflib.get_close_matches(bare, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    """Return the YAML text of a packaged file, with its comments."""
+    kind, paths, bare = folder.removesuffix("s"), _paths(folder), name.removesuffix(".yaml")
+    if bare not in paths:
+        near = difflib.get_close_matches(bare, paths, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(paths)}"
         raise DistillError(f"{kind} {name!r}: no such file and no packaged {kind}; {hint}")
-    return _paths(folder)[bare].read_text(encoding="utf-8")
+    return paths[bare].read_text(encoding="utf-8")
 
 
 def _paths(folder: str) -> dict[str, Path]:
-    return {file.stem: file for file in _FOLDERS[folder].rglob("*.yaml")}
+    return {file.stem: file for file in sorted(_FOLDERS[folder].rglob("*.yaml"), key=lambda file: file.stem)}
 
 
 def headline(folder: str, name: str) -> str:
@@ -43,11 +38,7 @@ def headline(folder: str, name: str) -> str:
 
 
 def read(folder: str, name_or_path: str) -> tuple[str, str]:
-    """Return the short name and YAML text of the file at a path if there is one, else of the packaged file.
-
-    Raises:
-        DistillError: neither exists, or the file cannot be read.
-    """
+    """Return the short name and YAML text of the file at a path if there is one, else of the packaged file."""
     path = Path(name_or_path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         return path.name.removesuffix(".yaml"), text(folder, name_or_path)

@@ -10,9 +10,8 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.models.from_torchvision import PREFIX, torchvision_model
-from distill.models.resnet import CifarResNet, resnet_x4
-from distill.models.resnet8x import ResNet8x
-from distill.models.vgg import CifarVgg, vgg_with_hidden
+from distill.models.resnet import CifarResNet, ResNet8x
+from distill.models.vgg import CifarVgg
 from distill.models.wrn import WideResNet
 
 EXAMPLES = (
@@ -23,18 +22,17 @@ EXAMPLES = (
 _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., nn.Module]], ...] = (
     (re.compile(r"resnet(\d{1,4})"), CifarResNet),
     (re.compile(r"resnet(\d{1,4})-b"), functools.partial(CifarResNet, projection=True)),
-    (re.compile(r"resnet(\d{1,4})x4"), resnet_x4),
+    (re.compile(r"resnet(\d{1,4})x4"), functools.partial(CifarResNet, wide=True)),
     (re.compile(r"resnet(\d{1,4})-8x"), ResNet8x),
     (re.compile(r"wrn-(\d{1,4})-(\d{1,2})"), WideResNet),
     (re.compile(r"wrn-(\d{1,4})-(\d{1,2})-raw"), functools.partial(WideResNet, raw=True)),
     (re.compile(r"vgg(\d{2})-bn"), CifarVgg),
     (re.compile(r"vgg(\d{2})-bn-avg"), functools.partial(CifarVgg, average=True)),
-    (re.compile(r"vgg(\d{2})-bn-([1-9]\d{0,3})"), vgg_with_hidden),
+    (re.compile(r"vgg(\d{2})-bn-([1-9]\d{0,3})"), CifarVgg),
 )
 
 MAX_LAYERS, MAX_WIDTH = 1202, 20
-"""Limits of a network that a config or an untrusted weight file names: the depth of the deepest published ResNet, and
-twice the factor of the widest wide ResNet."""
+"""Limits of a network: the depth of the deepest published ResNet, twice the factor of the widest wide ResNet."""
 
 
 def build_model(arch: str, num_classes: int) -> nn.Module:
@@ -48,9 +46,6 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
       layers, H wide);
     - ``torchvision/NAME``: a classification model of torchvision, such as ``torchvision/resnet50``, without the
       auxiliary heads that ``googlenet`` and ``inception_v3`` can train with.
-
-    Raises:
-        DistillError: no network has this name.
     """
     if arch.startswith(PREFIX):
         return torchvision_model(arch, num_classes)
@@ -62,7 +57,7 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
                     f"arch {arch!r}: more than {MAX_LAYERS} layers or {MAX_WIDTH} times as wide; use a smaller one"
                 )
             try:
-                return factory(*numbers, num_classes)
+                return factory(*numbers, num_classes=num_classes)
             except ValueError as error:
                 raise DistillError(f"arch {arch!r}: {error}") from error
     near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
@@ -71,11 +66,7 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:
-    """Check, on the meta device, that a network in training mode turns images of ``size`` px into logits.
-
-    Raises:
-        DistillError: no network has this name, it cannot take the size, or it returns more than logits.
-    """
+    """Check, on the meta device, that a network in training mode turns images of ``size`` px into logits."""
     try:
         with torch.device("meta"):
             logits = build_model(arch, num_classes)(torch.empty(2, 3, size, size))

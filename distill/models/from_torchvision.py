@@ -15,10 +15,7 @@ from distill.errors import DistillError
 
 PREFIX = "torchvision/"
 
-_WITH_AUXILIARY_HEADS: dict[str, re.Pattern[str]] = {
-    "googlenet": re.compile(r"aux[12]\."),
-    "inception_v3": re.compile(r"AuxLogits\."),
-}
+_WITH_AUXILIARY_HEADS = {"googlenet": re.compile(r"aux[12]\."), "inception_v3": re.compile(r"AuxLogits\.")}
 """Networks that return more than logits in training mode, and the names of the parameters of these auxiliary heads.
 
 The heads serve training only: torchvision leaves them out at inference, and here they are always left out.
@@ -28,11 +25,7 @@ normalized by ImageNet's mean and deviation is normalized again, to 0.5 and 0.5.
 
 
 def torchvision_model(arch: str, num_classes: int) -> nn.Module:
-    """Build the model ``torchvision/NAME``, with random parameters.
-
-    Raises:
-        DistillError: torchvision has no such model.
-    """
+    """Build the model ``torchvision/NAME``, with random parameters."""
     name = arch.removeprefix(PREFIX)
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
@@ -48,7 +41,7 @@ def torchvision_model(arch: str, num_classes: int) -> nn.Module:
 
 
 def is_auxiliary(name: str, arch: str) -> bool:
-    """Tell whether a parameter of ``arch`` belongs to an auxiliary head, which ``torchvision_model`` leaves out."""
+    """Return whether a parameter of ``arch`` belongs to an auxiliary head, which ``torchvision_model`` leaves out."""
     pattern = _WITH_AUXILIARY_HEADS.get(arch.removeprefix(PREFIX))
     return arch.startswith(PREFIX) and pattern is not None and pattern.match(name) is not None
 

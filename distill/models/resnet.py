@@ -1,89 +1,145 @@
-"""CIFAR ResNets: 6n + 2 layers, 16-32-64 channels, shortcuts without parameters (option A) or with them (option B).
+"""ResNets for small images: CIFAR's of 6n + 2 layers, and ImageNet's with a 3×3 stem and no pooling after it.
 
-Source: He et al. 2016, arXiv 1512.03385, section 4.2, and 3.3 for the options. Parameter names are those of
-https://github.com/akamaster/pytorch_resnet_cifar10: ``conv1``, ``bn1``, ``layer1.0.conv1`` …, ``linear``, and with
-option B ``layer2.0.shortcut.0``.
+Source: He et al. 2016, arXiv 1512.03385. CIFAR's are in section 4.2, their shortcuts without parameters (option A) or
+with them (B) in 3.3; ImageNet's are in table 1, and the data-free literature calls them ResNet-34-8x, because images
+shrink eightfold (Fang et al. 2019, arXiv 1912.11006). Parameter names are those of
+https://github.com/akamaster/pytorch_resnet_cifar10 and https://github.com/kuangliu/pytorch-cifar: ``conv1``, ``bn1``,
+``layer1.0.conv1`` …, ``layer2.0.shortcut.0``, ``linear``.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NARROW = (16, 16, 32, 64)
-"""Channels of the stem and the three stages."""
+_BLOCKS_8X = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut.
+    """Two 3×3 convolutions and a shortcut, of option B with ``projection``."""
 
-    Where the shape changes, the shortcut skips pixels and pads channels with 0 (option A), or is a 1×1 convolution
-    and a batch norm (B, ``projection``).
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, *, projection: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, *, projection: bool = True) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = None
-        self._stride = stride
-        self._padding = 0
-        if projection and (stride != 1 or inputs != outputs):
-            convolution = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
-        elif not projection:
-            self._padding = (outputs - inputs) // 2
+        self.shortcut = _shortcut(inputs, outputs, stride, projection)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
         out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.shortcut is not None:
-            x = self.shortcut(x)
-        elif self._padding:
-            x = F.pad(x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, self._padding, self._padding))
-        return F.relu(out + x)
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
-class CifarResNet(nn.Module):
-    """A ResNet of ``depth`` = 6n + 2 layers for small images; ``projection`` is option B."""
+class Bottleneck(nn.Module):
+    """1×1, 3×3 (which has the stride) and 1×1 convolutions, and a shortcut of option B."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        channels = outputs // 4
+        self.conv1 = nn.Conv2d(inputs, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut = _shortcut(inputs, outputs, stride, projection=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
+
+
+class _PadChannels(nn.Module):
+    """The shortcut of option A: skip every other pixel, and add channels of zeros on both sides."""
+
+    def __init__(self, stride: int, channels: int) -> None:
+        super().__init__()
+        self._stride, self._channels = stride, channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, self._channels, self._channels))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, projection: bool) -> nn.Module:
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    if not projection:
+        return _PadChannels(stride, (outputs - inputs) // 2)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class _ResNet(nn.Module):
+    """A 3×3 convolution, stages of ``blocks`` blocks, which halve the size after stage 1, and a linear layer."""
 
     def __init__(
-        self, depth: int, num_classes: int, *, projection: bool = False, channels: tuple[int, ...] = NARROW
+        self,
+        block: Callable[[int, int, int], nn.Module],
+        blocks: tuple[int, ...],
+        channels: tuple[int, ...],
+        classes: int,
     ) -> None:
         super().__init__()
+        self.conv1 = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        stages = zip(blocks, channels, channels[1:], strict=False)
+        for number, (count, inputs, outputs) in enumerate(stages, 1):
+            rest = (block(outputs, outputs, 1) for _ in range(count - 1))
+            stage = nn.Sequential(block(inputs, outputs, 1 if number == 1 else 2), *rest)
+            self.add_module(f"layer{number}", stage)
+        self._stages = len(blocks)
+        self.linear = nn.Linear(channels[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of normalized images (B, 3, H, W)."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        for number in range(1, self._stages + 1):
+            out = getattr(self, f"layer{number}")(out)
+        logits: Tensor = self.linear(torch.flatten(F.adaptive_avg_pool2d(out, 1), 1))
+        return logits
+
+
+class CifarResNet(_ResNet):
+    """A ResNet of ``depth`` = 6n + 2 layers; ``projection`` is option B.
+
+    ``wide`` is the variant with 32-64-128-256 channels and option B of Tian et al. 2020, arXiv 1910.10699.
+    """
+
+    def __init__(self, depth: int, num_classes: int, *, projection: bool = False, wide: bool = False) -> None:
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(
                 f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56; got {depth} (ImageNet's ResNets are "
                 "resnet18-8x for small images, torchvision/resnet18 for large ones)"
             )
-        blocks = (depth - 2) // 6
-        stem, first, second, third = channels
-        self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.layer1 = _stage(stem, first, blocks, 1, projection)
-        self.layer2 = _stage(first, second, blocks, 2, projection)
-        self.layer3 = _stage(second, third, blocks, 2, projection)
-        self.linear = nn.Linear(third, num_classes)
+
+        def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
+            return BasicBlock(inputs, outputs, stride, projection=projection or wide)
+
+        channels = (32, 64, 128, 256) if wide else (16, 16, 32, 64)
+        super().__init__(block, ((depth - 2) // 6,) * 3, channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of normalized images (B, 3, H, W)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = self.linear(torch.flatten(F.adaptive_avg_pool2d(out, 1), 1))
-        return logits
+
+class ResNet8x(_ResNet):
+    """ResNet-18, -34, -50, -101 or -152 (``depth``) for images of about 32 px."""
+
+    def __init__(self, depth: int, num_classes: int) -> None:
+        if depth not in _BLOCKS_8X:
+            raise ValueError(f"a ResNet-8x has {', '.join(map(str, _BLOCKS_8X))} layers; got {depth}")
+        block, expansion = (BasicBlock, 1) if depth < 50 else (Bottleneck, 4)
+        channels = (64, *(width * expansion for width in (64, 128, 256, 512)))
+        super().__init__(block, _BLOCKS_8X[depth], channels, num_classes)
+        init_convolutions(self)
 
 
-def resnet_x4(depth: int, num_classes: int) -> CifarResNet:
-    """Build a wider ResNet, 32-64-128-256 channels and option B: Tian et al. 2020, arXiv 1910.10699."""
-    return CifarResNet(depth, num_classes, projection=True, channels=(32, 64, 128, 256))
-
-
-def _stage(inputs: int, outputs: int, blocks: int, stride: int, projection: bool) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride, projection=projection)
-    rest = (BasicBlock(outputs, outputs, 1, projection=projection) for _ in range(blocks - 1))
-    return nn.Sequential(first, *rest)
+def init_convolutions(network: nn.Module) -> None:
+    """Draw the weights of all convolutions as He et al. 2015 (arXiv 1502.01852), by the number of outputs."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

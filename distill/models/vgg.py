@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.models.resnet import init_convolutions
+
 _CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _CHANNELS = (64, 128, 256, 512, 512)
 
@@ -22,29 +24,22 @@ class CifarVgg(nn.Module):
     weights of one make no sense in the other.
     """
 
-    def __init__(self, depth: int, num_classes: int, *, hidden: int | None = None, average: bool = False) -> None:
+    def __init__(self, depth: int, hidden: int | None = None, *, num_classes: int, average: bool = False) -> None:
         super().__init__()
         if depth not in _CONVOLUTIONS:
-            raise ValueError(f"a VGG here has 11, 13, 16 or 19 layers; got {depth}")
-        stages = []
-        inputs = 3
+            raise ValueError(f"a VGG has 11, 13, 16 or 19 layers; got {depth}")
+        stages, inputs = [], 3
         for number, (count, outputs) in enumerate(zip(_CONVOLUTIONS[depth], _CHANNELS, strict=True)):
             layers: list[nn.Module] = []
             for _ in range(count):
-                layers += [
-                    nn.Conv2d(inputs, outputs, 3, padding=1),
-                    nn.BatchNorm2d(outputs),
-                    nn.ReLU(inplace=True),
-                ]
+                layers += nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
                 inputs = outputs
             if not average or number < 3:
                 layers.append(nn.MaxPool2d(2))
             stages.append(nn.Sequential(*layers))
         self.features = nn.Sequential(*(stages if average else (layer for stage in stages for layer in stage)))
         self.classifier = nn.Linear(512, num_classes) if hidden is None else _three_layers(hidden, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalized images (B, 3, H, W)."""
@@ -53,13 +48,8 @@ class CifarVgg(nn.Module):
         return logits
 
 
-def vgg_with_hidden(depth: int, hidden: int, num_classes: int) -> CifarVgg:
-    """Build a VGG whose classifier has three linear layers with ``hidden`` values between them."""
-    return CifarVgg(depth, num_classes, hidden=hidden)
-
-
 def _three_layers(hidden: int, num_classes: int) -> nn.Sequential:
     """Build linear layers 0, 3 and 6 with dropout between them, as in torchvision's VGG."""
-    layers: list[nn.Module] = [nn.Linear(512, hidden), nn.ReLU(inplace=True), nn.Dropout()]
-    layers += [nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout()]
-    return nn.Sequential(*layers, nn.Linear(hidden, num_classes))
+    first = nn.Linear(512, hidden), nn.ReLU(inplace=True), nn.Dropout()
+    second = nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout()
+    return nn.Sequential(*first, *second, nn.Linear(hidden, num_classes))

@@ -5,9 +5,13 @@ https://github.com/xternalz/WideResNet-pytorch, which most checkpoints have: ``c
 ``bn1``, ``fc``.
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from distill.models.resnet import init_convolutions
 
 
 class WideBlock(nn.Module):
@@ -31,28 +35,10 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
         active = F.relu(self.bn1(x))
-        shortcut = x
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
         if self.convShortcut is not None:
-            shortcut = self.convShortcut(active)
-        elif self.rawShortcut is not None:
-            shortcut = self.rawShortcut(x)
-        out = self.conv2(F.relu(self.bn2(self.conv1(active))))
-        total: Tensor = out + shortcut
-        return total
-
-
-class WideStage(nn.Module):
-    """A sequence of blocks; its own class because names in published checkpoints have a ``layer`` level."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int, stride: int, *, raw: bool = False) -> None:
-        super().__init__()
-        first = WideBlock(inputs, outputs, stride, raw=raw)
-        self.layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
-        out: Tensor = self.layer(x)
-        return out
+            return out + self.convShortcut(active)
+        return out + (x if self.rawShortcut is None else self.rawShortcut(x))
 
 
 class WideResNet(nn.Module):
@@ -61,19 +47,15 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int, width: int, num_classes: int, *, raw: bool = False) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
-            raise ValueError(
-                f"a WRN has 6n + 4 layers and a width of 1 or more, such as wrn-16-4; got wrn-{depth}-{width}"
-            )
+            raise ValueError(f"a WRN has 6n + 4 layers and a width from 1, such as wrn-16-4; got wrn-{depth}-{width}")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.block1 = WideStage(16, 16 * width, blocks, 1, raw=raw)
-        self.block2 = WideStage(16 * width, 32 * width, blocks, 2, raw=raw)
-        self.block3 = WideStage(32 * width, 64 * width, blocks, 2, raw=raw)
+        self.block1 = _stage(16, 16 * width, blocks, 1, raw)
+        self.block2 = _stage(16 * width, 32 * width, blocks, 2, raw)
+        self.block3 = _stage(32 * width, 64 * width, blocks, 2, raw)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,3 +64,10 @@ class WideResNet(nn.Module):
         out = F.adaptive_avg_pool2d(F.relu(self.bn1(out)), 1)
         logits: Tensor = self.fc(torch.flatten(out, 1))
         return logits
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int, raw: bool) -> nn.Sequential:
+    """Return blocks in a module ``layer``, as the names in published checkpoints have it."""
+    first = WideBlock(inputs, outputs, stride, raw=raw)
+    layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+    return nn.Sequential(OrderedDict(layer=layer))

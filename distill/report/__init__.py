@@ -1,7 +1,7 @@
 """A report: what runs reached, from which data and how, as one self-contained HTML page.
 
 ``run_files`` are the schemas of a run's files; ``collect`` reads run directories; ``compare`` puts several side by
-side; ``chart`` and ``pictures`` draw; ``summary_text`` describes a run in words; ``page`` renders ``page.html.j2``.
+side; ``chart`` and ``pictures`` draw; ``page`` renders ``page.html.j2``, with the sentences of ``words.j2``.
 """
 
 import dataclasses
@@ -29,17 +29,12 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> Rep
     """Write a report over the run directories ``paths``, or the run directories in them.
 
     ``out`` defaults to ``report.html`` in the only path. ``images`` are source photos of the runs' sets, to draw the
-    outlines of patches on.
-
-    Raises:
-        DistillError: a path holds no run, a run that is named itself (or every run of a folder) is damaged, a photo
-            belongs to no set, or the report cannot be written.
+    outlines of patches on. A damaged run in a folder is an error only if it is the only one.
     """
     records, errors = _read(paths)
-    if out is None:
-        if len(paths) > 1:
-            raise DistillError("several folders are given; give --out, the path of their report")
-        out = paths[0] / REPORT_NAME
+    if out is None and len(paths) > 1:
+        raise DistillError("several folders are given; give --out, the path of their report")
+    out = out or paths[0] / REPORT_NAME
     if out.is_dir():
         raise DistillError(f"{out}: is a folder; give --out the name of a file")
     sources = {source.sha256 for record in records if record.manifest for source in record.manifest.sources}

@@ -3,7 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from markupsafe import Markup, escape
+import jinja2
+from markupsafe import Markup
+
+from manifests.support.counts import counted
 
 Points = Sequence[tuple[float, float]]
 
@@ -11,8 +14,7 @@ WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 18, 40
 MAX_POINTS = 400
 UNITS = ((1.0, ""), (1e3, " k"), (1e6, " M"))
-STYLES = 6
-"""Line styles of the style sheet, ``l0`` to ``l5``: the maximum number of lines in a chart."""
+STYLES = 6  # line styles of the style sheet, ``l0`` to ``l5``: the maximum number of lines in a chart
 
 
 def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, title: str) -> Markup:
@@ -26,38 +28,23 @@ def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, t
         return Markup()
     last = max(x for x, _ in points)
     low, high, step = _scale([*(y for _, y in points), *marks.values()])
-    count = (high - low) / step
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        right = LEFT + (WIDTH - LEFT - RIGHT) * x / max(last, 1)
-        return round(right, 1), round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / (high - low), 1)
+    def across(samples: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * samples / max(last, 1), 1)
 
-    label = escape(title)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}"><title>{label}</title>']
-    for number in range(round(count) + 1):
-        value = low + number * step
-        x, y = at(0, value)
-        parts.append(f'<path class="grid" d="M{x} {y}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{x - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>')
-    for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
-        x, y = at(share * last, low)
-        parts.append(
-            f'<text class="tick" x="{x}" y="{y + 16}" text-anchor="{anchor}">{format_count(share * last)}</text>'
-        )
-    parts.append(f'<text class="tick" x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">samples seen</text>')
-    parts.append(f'<text class="tick" x="4" y="10">{escape(unit)}</text>')
-    for name, height in marks.items():
-        _, y = at(0, height)
-        parts.append(f'<path class="mark" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="label" x="{LEFT + 6}" y="{y - 5}">{escape(name)} {height:.4g}</text>')
-    for number, line in enumerate(lines):
-        dots = [at(*point) for point in thin(line)]
-        if len(dots) == 1:
-            parts.append(f'<circle class="l{number}" cx="{dots[0][0]}" cy="{dots[0][1]}" r="4"/>')
-        elif dots:
-            path = "L".join(f"{x} {y}" for x, y in dots)
-            parts.append(f'<path class="line l{number}" d="M{path}"/>')
-    return Markup("".join(parts) + "</svg>")  # noqa: S704 - every text in it is escaped
+    def down(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low), 1)
+
+    heights = [low + number * step for number in range(round((high - low) / step) + 1)]
+    anchors = {"start": 0.0, "middle": last / 2, "end": last}
+    svg = TEMPLATES.get_template("chart.svg.j2").render(
+        **{"title": title, "unit": unit, "width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT},
+        ticks=[(value, down(value)) for value in heights],
+        samples=[(count, across(count), anchor) for anchor, count in anchors.items()],
+        marks=[(name, value, down(value)) for name, value in marks.items()],
+        lines=[[(across(x), down(y)) for x, y in thin(line)] for line in lines],
+    )
+    return Markup(svg)  # noqa: S704 - the template escapes every text
 
 
 def thin(line: Points) -> Points:
@@ -81,3 +68,9 @@ def _scale(values: list[float]) -> tuple[float, float, float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 6)
     bottom = math.floor(low / step) * step
     return bottom, max(math.ceil(high / step) * step, bottom + step), step
+
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("distill", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+TEMPLATES.filters |= {"short": format_count, "counted": counted}

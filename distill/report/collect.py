@@ -23,8 +23,7 @@ from manifests.support.yaml_core import parse_yaml
 
 NEURONS_PREFIX = "neurons-"
 MAX_BYTES = 64 << 20
-MAX_NUMBER = 1e100
-"""Larger numbers in a log are dropped, so that the arithmetic of charts stays finite."""
+MAX_NUMBER = 1e100  # larger numbers in a log are dropped, so that the arithmetic of charts stays finite
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -59,7 +58,7 @@ class RunRecord:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes of the trained network."""
+        """The classes of the trained network."""
         return (self.config.teacher or self.config.trained).num_classes
 
     @property
@@ -67,6 +66,19 @@ class RunRecord:
         """The networks of the run: teacher and student, or the one trained from labels."""
         teacher, arch = self.config.teacher, self.config.trained.arch
         return f"{arch} from labels" if teacher is None else f"{teacher.arch} → {arch}"
+
+    @property
+    def set_name(self) -> str:
+        """The training data in a few words."""
+        if self.manifest is None:
+            return "labelled images" if self.supervised else ""
+        sources = [source.name for source in self.manifest.sources]
+        return f"{self.manifest.n:,} of {sources[0]}{f' and {len(sources) - 1} more' if sources[1:] else ''}"
+
+    @property
+    def accuracy(self) -> list[tuple[float, float]]:
+        """Samples seen and top-1 of every evaluation."""
+        return self.series(f"{self.prefix}top1")
 
     def identity(self) -> dict[str, Any]:
         """Return what all runs of a mean share, see ``run_identity``."""
@@ -83,11 +95,7 @@ class RunRecord:
 
 
 def find_runs(path: Path) -> list[Path]:
-    """Return ``path`` if it is a run directory, else the run directories up to two levels below it.
-
-    Raises:
-        DistillError: there is no run directory, or ``path`` cannot be read.
-    """
+    """Return ``path`` if it is a run directory, else the run directories up to two levels below it."""
     try:
         if (path / CONFIG_NAME).is_file():
             return [path]
@@ -101,11 +109,7 @@ def find_runs(path: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read and validate a run directory.
-
-    Raises:
-        DistillError: a file is damaged, or is no file of a run.
-    """
+    """Read and validate a run directory."""
     manifest_bytes = _read_bytes(folder / MANIFEST_NAME)
     text = (_read_bytes(folder / CONFIG_NAME) or b"").decode("utf-8", "backslashreplace")
     try:

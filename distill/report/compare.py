@@ -1,11 +1,10 @@
 """Several runs side by side: a table, means over seeds, bars, and lines for the terminal."""
 
-import dataclasses
 import json
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill.report.collect import RunRecord
 from distill.training.run_identity import why_no_mean
@@ -13,8 +12,7 @@ from distill.training.seeds import SEED_FOLDER
 from manifests.support.counts import counted
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bar:
+class Bar(NamedTuple):
     """A bar of a figure in percent; ``key`` is its name in ``summary.json``, if it has one."""
 
     name: str
@@ -38,19 +36,9 @@ def unique_names(records: list[RunRecord]) -> list[str]:
 
 
 def overview(records: list[RunRecord]) -> dict[str, Any]:
-    """Return the overview of a page: a row and a bar for each run, means over seeds, and notes."""
-    named = list(zip(unique_names(records), records, strict=True))
-    rows = [
-        {
-            "number": n,
-            "name": name,
-            "record": run,
-            "set": set_name(run),
-            "curve": bool(run.series(f"{run.prefix}top1")),
-        }
-        for n, (name, run) in enumerate(named)
-    ]
-    return {"rows": rows, "spreads": _spreads(records), "bars": _bars(named), "notes": _notes(records)}
+    """Return the overview of a page: all runs by name, means over seeds, a bar for each run, and notes."""
+    runs = list(zip(unique_names(records), records, strict=True))
+    return {"runs": runs, "spreads": _spreads(records), "bars": _bars(runs), "notes": _notes(records)}
 
 
 def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
@@ -65,9 +53,9 @@ def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
         group = list(distinct.values())
         if len(group) > 1 and _why_no_mean(group) is None:
             top1 = [run.figure("top1") for run in group]
-            spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1)}
             seeds = ", ".join(str(run.config.train.seed) for run in group)
-            spreads.append({"title": group[0].title, "set": set_name(group[0]), "seeds": seeds, **spread})
+            spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1), "seeds": seeds}
+            spreads.append({"run": group[0], **spread})
     return spreads
 
 
@@ -96,12 +84,10 @@ def _bars(named: list[tuple[str, RunRecord]]) -> list[Bar]:
     evaluated = [(name, run) for name, run in named if run.figure("top1") is not None]
     records = [run for _, run in evaluated]
     chance, teacher = common_value(100 / run.num_classes for run in records), common_teacher(records)
-    bars = [] if chance is None else [Bar(name="chance", value=chance, kind="chance")]
-    for name, run in evaluated:
-        kind = "teacher" if run.supervised else "student"
-        bars.append(Bar(name=name, value=run.figure("top1"), kind=kind))
+    bars = [] if chance is None else [Bar("chance", chance, "chance")]
+    bars += [Bar(name, run.figure("top1"), "teacher" if run.supervised else "student") for name, run in evaluated]
     if teacher is not None and not any(run.supervised for run in records):
-        bars.append(Bar(name="teacher", value=teacher, kind="teacher"))
+        bars.append(Bar("teacher", teacher, "teacher"))
     return bars
 
 
@@ -124,13 +110,5 @@ def text_lines(records: list[RunRecord]) -> list[str]:
         state = "not evaluated" if top1 is None else f"top-1 {top1:.2f} %"
         state += f" after {counted(seen, 'sample', ',')}" if seen else ""
         state = "unfinished" if record.summary is None else state
-        lines.append(f"{name}: {record.title}, {set_name(record) or 'no set'}: {state}")
+        lines.append(f"{name}: {record.title}, {record.set_name or 'no set'}: {state}")
     return [*lines, *_notes(records)]
-
-
-def set_name(record: RunRecord) -> str:
-    """Return the training data of a run in a few words."""
-    if record.manifest is None:
-        return "labelled images" if record.supervised else ""
-    sources = [source.name for source in record.manifest.sources]
-    return f"{record.manifest.n:,} of {sources[0]}{f' and {len(sources) - 1} more' if sources[1:] else ''}"

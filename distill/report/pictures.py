@@ -14,10 +14,8 @@ from distill.report.run_files import SamplePatch
 from manifests.format.digest import file_digest
 from manifests.format.schema import Manifest
 
-MAX_PIXELS = 960
-"""Maximum length of a photo's longer side in a page."""
-MAX_OUTLINES = 24
-"""Maximum outlines over a photo; more would hide it."""
+MAX_PIXELS = 960  # of a photo's longer side
+MAX_OUTLINES = 24  # more would hide the photo
 
 
 def data_uri(data: bytes, kind: str = "png") -> str:
@@ -26,11 +24,7 @@ def data_uri(data: bytes, kind: str = "png") -> str:
 
 
 def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
-    """Return photos as small JPEGs, by the SHA-256 of their files; ``known`` are those in the runs' manifests.
-
-    Raises:
-        DistillError: a photo cannot be read, or belongs to none of the sets.
-    """
+    """Return photos as small JPEGs, by the SHA-256 of their files; ``known`` are those in the runs' manifests."""
     photos = {}
     for path in paths:
         try:

@@ -1,9 +1,10 @@
 """Schemas of the files in a run directory, as far as a report reads them; unknown keys are allowed."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from distill.augment.config import AugmentConfig
 from distill.config.schema import PaperConfig
 
 
@@ -14,7 +15,6 @@ class _File(BaseModel):
 Percent = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Figure = Annotated[float, Field(ge=0, le=2**53)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Counts = list[list[Count]]
 
 
@@ -95,15 +95,8 @@ class TrainPart(_File):
     seed: Count
 
 
-class AugmentPart(_File):
-    resized_crop: list[float] | None = None
-    pad_crop: Count = 0
-    flip: bool = False
-    jitter: dict[str, Any] | None = None
-    grayscale: Share = 0
-    solarize: Share = 0
-    cutmix_alpha: Figure = 0
-    mixup_alpha: Figure = 0
+class AugmentPart(AugmentConfig):
+    model_config = ConfigDict(extra="allow")
 
 
 class EvalPart(_File):
@@ -117,7 +110,7 @@ class RunConfig(_File):
     student: NetworkPart | None = None
     network: NetworkPart | None = None
     train: TrainPart
-    augment: AugmentPart = AugmentPart()
+    augment: AugmentPart = AugmentPart(pad_crop=0, flip=False, cutmix_alpha=0)
     eval: EvalPart | None = None
     paper: PaperConfig | None = None
 
@@ -130,7 +123,4 @@ class RunConfig(_File):
     @property
     def trained(self) -> NetworkPart:
         """The network that is trained."""
-        network = self.network or self.student
-        if network is None:  # excluded by validation
-            raise TypeError("a run without a network")
-        return network
+        return cast(NetworkPart, self.network or self.student)

@@ -19,25 +19,19 @@ def input_digest(name: str, path: Path) -> str:
     A folder's digest is of the lines that ``sha256sum`` prints for all files below it, in the order of the bytes of
     their paths; above ``MAX_HASHED_BYTES`` with their sizes instead of their SHA-256. Links to folders are followed;
     the folders of tables and system files are left out.
-
-    Raises:
-        DistillError: the input cannot be read.
     """
     try:
-        return _folder_digest(path) if path.is_dir() else file_digest(path)
+        if not path.is_dir():
+            return file_digest(path)
+        files = {os.fsencode(file.relative_to(path)): file for file in _files_below(path)}
+        hashed = sum(file.stat().st_size for file in files.values()) <= MAX_HASHED_BYTES
+        state = hashlib.sha256()
+        for each, file in sorted(files.items()):
+            content = file_digest(file) if hashed else str(file.stat().st_size)
+            state.update(b"%s  %s\n" % (content.encode(), each))
     except OSError as error:
         where = error.filename or path
         raise DistillError(f"{name}: {where}: cannot be read: {error.strerror or error}") from error
-
-
-def _folder_digest(folder: Path) -> str:
-    files = {os.fsencode(path.relative_to(folder).as_posix()): path for path in _files_below(folder)}
-    sizes = {name: path.stat().st_size for name, path in files.items()}
-    hashed = sum(sizes.values()) <= MAX_HASHED_BYTES
-    state = hashlib.sha256()
-    for name in sorted(files):
-        content = file_digest(files[name]) if hashed else str(sizes[name])
-        state.update(b"%s  %s\n" % (content.encode(), name))
     return f"{state.hexdigest()} over {'its files' if hashed else 'names and sizes of its files'}"
 
 

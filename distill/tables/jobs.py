@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill.config import presets
 from distill.config.overrides import merge
@@ -18,9 +18,9 @@ from manifests.format.digest import file_digest
 from manifests.support.console import shell_word
 
 EVERY = "eval.every"
+DIGEST_OF = "sha256 of "  # stands before a file's name, or an input's variable, in the identity of a job
 
-DIGEST_OF = "sha256 of "
-"""Stands before a file's name, or an input's variable, in the identity of a job."""
+C = TypeVar("C", Config, SupervisedConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,7 @@ def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
 
 
 def make_jobs(table: Table, options: TableOptions) -> dict[str, Job]:
-    """Return all jobs that the given inputs allow, by name, each after those it needs.
-
-    Raises:
-        DistillError: a config is missing or wrong.
-    """
+    """Return all jobs that the given inputs allow, by name, each after those it needs."""
     jobs = _JobMaker(table, options)
     found = [*jobs.images(), *jobs.sets(), *jobs.packs(), *jobs.networks(), *jobs.runs()]
     return {job.name: dataclasses.replace(job, identity=_identity(job, options)) for job in found}
@@ -103,6 +99,15 @@ def jobs_of(table: Table, options: TableOptions, row: Row) -> list[str]:
     return [f"runs/{row.of}/seed{seed}" for seed in options.seeds]
 
 
+def with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
+    """Return the named jobs and all that they need, in the order of ``jobs``, where needs come first."""
+    wanted = set(names)
+    for name, job in reversed(list(jobs.items())):
+        if name in wanted:
+            wanted.update(job.needs)
+    return {name: job for name, job in jobs.items() if name in wanted}
+
+
 @dataclasses.dataclass(frozen=True)
 class _JobMaker:
     table: Table
@@ -110,41 +115,36 @@ class _JobMaker:
 
     def images(self) -> Iterator[Job]:
         for name, image in self.table.images.items():
-            path = f"images/{name}.png"
-            size, seed = ("--size", image.size), ("--seed", str(image.seed))
-            argv = ("patchgen", "source", image.source, *size, *seed, "--out", path)
+            path, seed = f"images/{name}.png", str(image.seed)
+            argv = ("patchgen", "source", image.source, "--size", image.size, "--seed", seed, "--out", path)
             yield Job(name=f"images/{name}", argv=argv, results=(path,))
 
     def sets(self) -> Iterator[Job]:
+        paths = {image: str(path) for image, path in self.options.inputs.items()}
+        paths |= {image: f"images/{image}.png" for image in self.table.images}
         for name, built in self.table.sets.items():
-            paths = {image: str(path) for image, path in self.options.inputs.items()}
-            paths |= {image: f"images/{image}.png" for image in self.table.images}
             if not paths.keys() >= set(built.images):
                 continue
-            n = self._patches(name, built)
+            n = self._num_patches(name, built)
             argv = ["patchgen", "build", *(word for image in built.images for word in ("--image", paths[image]))]
             argv += ["--n", str(n)]
             argv += ["--size", str(built.size)] if built.size else []
             argv += ["--recipe", self._file_or_name(built.recipe)] if built.recipe else []
             argv += ["--seed", str(built.seed)] if built.seed else []
             needs = tuple(f"images/{image}" for image in built.images if image in self.table.images)
-            yield self._set_job(name, argv, needs=needs, n=n)
+            yield _set_job(name, argv, needs=needs, n=n)
 
     def packs(self) -> Iterator[Job]:
         for name, packed in self.table.packs.items():
             if packed.pack in self.options.inputs:
                 size = ["--size", str(packed.size)] if packed.size else []
-                yield self._set_job(name, ["patchgen", "pack", str(self.options.inputs[packed.pack]), *size])
+                yield _set_job(name, ["patchgen", "pack", str(self.options.inputs[packed.pack]), *size])
 
-    def _set_job(self, name: str, argv: list[str], **fields: Any) -> Job:
-        path = f"sets/{name}"
-        return Job(name=path, argv=(*argv, "--out", path), results=(f"{path}/manifest.json",), **fields)
-
-    def _patches(self, name: str, built: BuiltSet) -> int:
+    def _num_patches(self, name: str, built: BuiltSet) -> int:
         """Return how many patches a set gets: no more than the shortened runs on it use."""
         if self.options.scale >= 1:
             return built.n
-        configs = (self._run_config(key) for key, run in self.table.runs.items() if run.shards == name)
+        configs = (self._run_config(key)[1] for key, run in self.table.runs.items() if run.shards == name)
         used = (_samples(config, built.n, self.options.scale) for config in configs)
         return min(built.n, max(used, default=built.n))
 
@@ -153,16 +153,15 @@ class _JobMaker:
             given = name in self.options.teachers
             if network.config is None or given or network.data not in self.options.inputs:
                 continue
-            where, path = f"networks.{name}", f"networks/{name}"
-            settings = _merge(where, network.set, self.options.teacher_settings)
-            config = self._parse(where, network.config, settings, SupervisedConfig)
-            settings = merge(settings, _scaled_length(config, self.options.teacher_scale))
-            config = self._parse(where, network.config, settings, SupervisedConfig)
-            data = str(self.options.inputs[network.data])
+            where, path, data = f"networks.{name}", f"networks/{name}", str(self.options.inputs[network.data])
+            layers = [network.set, self.options.teacher_settings]
+            _, config = self._resolve(where, network.config, SupervisedConfig, *layers)
+            layers.append(_scaled_length(config, self.options.teacher_scale))
+            settings, config = self._resolve(where, network.config, SupervisedConfig, *layers)
             argv = ["distill", "train-teacher", "--data", data, "--config", self._file_or_name(network.config)]
-            argv += ["--eval", data]
             results = (f"{path}/{SUMMARY_NAME}", f"{path}/{TEACHER_NAME}")
-            yield _training(path, argv, settings, results=results, config=config, epoch_input=network.data)
+            fields: dict[str, Any] = {"results": results, "config": config, "epoch_input": network.data}
+            yield _training(path, [*argv, "--eval", data], settings, **fields)
 
     def runs(self) -> Iterator[Job]:
         for name, run in self.table.runs.items():
@@ -176,44 +175,36 @@ class _JobMaker:
             argv = ["distill", "train", "--shards", needs[0], "--config", self._file_or_name(run.config)]
             argv += ["--teacher", str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"]
             argv += ["--eval", str(self.options.inputs[self.table.networks[run.teacher].data])]
+            epoch_input = packed.pack if packed else None
+            fields: dict[str, Any] = {"needs": needs, "n": n, "epoch_input": epoch_input, "run": name}
             for seed in self.options.seeds:
-                path, seeded = f"runs/{name}/seed{seed}", settings | {"train.seed": seed}
-                yield _training(
-                    path,
-                    argv,
-                    seeded,
-                    results=(f"{path}/{SUMMARY_NAME}",),
-                    needs=needs,
-                    config=self._parse(f"runs.{name}", run.config, seeded, Config),
-                    n=n,
-                    epoch_input=packed.pack if packed else None,
-                    run=name,
-                )
+                path = f"runs/{name}/seed{seed}"
+                seeded, config = self._resolve(f"runs.{name}", run.config, Config, settings, {"train.seed": seed})
+                results = (f"{path}/{SUMMARY_NAME}",)
+                yield _training(path, argv, seeded, results=results, config=config, **fields)
 
     def _run_settings(self, name: str, n: int | None) -> dict[str, Any]:
         """Return all settings of a run but its seed; its set has ``n`` patches if known."""
-        run, config, scale = self.table.runs[name], self._run_config(name), self.options.scale
-        settings = merge(self._merged_settings(name), _scaled_length(config, scale, n))
-        if run.evaluations:
+        evaluations, scale = self.table.runs[name].evaluations, self.options.scale
+        settings, config = self._run_config(name)
+        settings = merge(settings, _scaled_length(config, scale, n))
+        if evaluations:
             if n is None and config.train.samples is None:
                 raise DistillError(f"runs.{name}.evaluations: of a pack in epochs; set train.samples")
-            settings[EVERY] = max(_samples(config, n or 0, scale) // run.evaluations, 1)
+            settings[EVERY] = max(_samples(config, n or 0, scale) // evaluations, 1)
         return settings
 
-    def _merged_settings(self, name: str) -> dict[str, Any]:
-        variant = self.table.variant(self.options.variant)
-        return _merge(f"runs.{name}", variant, self.table.runs[name].set, self.options.settings)
+    def _run_config(self, name: str) -> tuple[dict[str, Any], Config]:
+        """Return the settings and the config of a run before it is scaled."""
+        run, variant = self.table.runs[name], self.table.variant(self.options.variant)
+        return self._resolve(f"runs.{name}", run.config, Config, variant, run.set, self.options.settings)
 
-    def _run_config(self, name: str) -> Config:
-        config: Config = self._parse(
-            f"runs.{name}", self.table.runs[name].config, self._merged_settings(name), Config
-        )
-        return config
-
-    def _parse(self, where: str, name: str, settings: Mapping[str, Any], model: type[Any]) -> Any:
+    def _resolve(self, where: str, name: str, model: type[C], *layers: Mapping[str, Any]) -> tuple[dict[str, Any], C]:
+        """Return the settings of all ``layers`` together, and the config ``name`` with them."""
         _, text = presets.read(presets.CONFIGS, self._file_or_name(name))
         try:
-            return parse_config(text, name, dict(settings), model)
+            settings = merge(*layers)
+            return settings, parse_config(text, name, settings, model)
         except DistillError as error:
             raise DistillError(f"{where}: {error}") from error
 
@@ -223,22 +214,19 @@ class _JobMaker:
         return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - is_file raises for long names
 
 
+def _set_job(name: str, argv: list[str], **fields: Any) -> Job:
+    path = f"sets/{name}"
+    return Job(name=path, argv=(*argv, "--out", path), results=(f"{path}/manifest.json",), **fields)
+
+
 def _training(path: str, argv: list[str], settings: Mapping[str, Any], **fields: Any) -> Job:
     sets = [word for each in format_settings(settings) for word in ("--set", each)]
     return Job(name=path, argv=(*argv, *sets, "--out", path, "--resume"), **fields)
 
 
-def _merge(where: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return merge(*layers)
-    except DistillError as error:
-        raise DistillError(f"{where}: {error}") from error
-
-
 def _samples(config: Config | SupervisedConfig, n: int, scale: float) -> int:
     """Return the samples of a scaled run whose epoch has ``n``: at least one batch."""
-    samples = config.train.samples if config.train.samples is not None else round((config.train.epochs or 0) * n)
-    return max(round(samples * scale), config.data.batch_size)
+    return max(round(config.train.num_samples(n) * scale), config.data.batch_size)
 
 
 def _scaled_length(config: Config | SupervisedConfig, scale: float, n: int | None = None) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-TEACHER_PREFIX = "teacher-"
-"""Stands before the names of given networks where they are listed with inputs."""
+TEACHER_PREFIX = "teacher-"  # stands before the names of given networks where they are listed with inputs
 _ABSOLUTE = re.compile(r'(^|=)("?)(/[^"]*)("?)$')
 
 
@@ -54,14 +53,10 @@ class TableOptions:
         words = [f'--input {name}="${variable(name)}"' for name in self.inputs]
         words += [f'--teacher {name}="${variable(TEACHER_PREFIX + name)}"' for name in self.teachers]
         words += [f"--only {_quote(pattern)}" for pattern in only]
-        if self.scale != 1:
-            words.append(f"--scale {self.scale!r}")
-        if self.teacher_scale != self.scale:
-            words.append(f"--teacher-scale {self.teacher_scale!r}")
-        if self.variant is not None:
-            words.append(f"--variant {_quote(self.variant)}")
-        if self.seeds != (0,):
-            words.append(f"--seeds {','.join(map(str, self.seeds))}")
+        words += [f"--scale {self.scale!r}"] if self.scale != 1 else []
+        words += [f"--teacher-scale {self.teacher_scale!r}"] if self.teacher_scale != self.scale else []
+        words += [f"--variant {_quote(self.variant)}"] if self.variant else []
+        words += [f"--seeds {','.join(map(str, self.seeds))}"] if self.seeds != (0,) else []
         words += [f"--set {_quote(word)}" for word in format_settings(self.settings)]
         words += [f"--teacher-set {_quote(word)}" for word in format_settings(self.teacher_settings)]
         return " ".join(["distill reproduce", _quote(self.name), *words])

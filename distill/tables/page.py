@@ -16,11 +16,7 @@ from manifests.support.counts import counted
 HEADINGS = ("", "paper", "ours", "difference", "samples", "time", "set", "teacher", "result")
 SHORT = 8
 LEGEND = "Top-1 in percent at the last step; ± is the deviation over seeds. Times are of training only."
-LABELS = {
-    **DIGESTS,
-    "config_sha256": "config, with the order it gives",
-    "sha256": "result's file",
-}
+LABELS = DIGESTS | {"config_sha256": "config, with the order it gives", "sha256": "result's file"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,33 +32,21 @@ class Page:
     facts: list[tuple[str, str]]
     commands: list[str]
 
-    def groups(self) -> list[tuple[str, list[RowResult]]]:
-        """Return the rows by group, in the table's order, without groups of which no row can be run."""
-        return [(name, rows) for name, rows in self._all_groups() if not all(row.missing for row in rows)]
+    def groups(self, *, runnable: bool = True) -> list[tuple[str, list[RowResult]]]:
+        """Return the rows by group, in the table's order: groups of which a row can be run, or else the others."""
+        groups = [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
+        return [(name, rows) for name, rows in groups if all(row.missing for row in rows) != runnable]
 
     def left_out(self) -> list[str]:
         """Return a sentence for each set of missing options, with the groups that it leaves out."""
         found: dict[str, list[str]] = {}
-        for name, rows in self._all_groups():
-            if all(row.missing for row in rows):
-                found.setdefault(rows[0].missing, []).append(name)
+        for name, rows in self.groups(runnable=False):
+            found.setdefault(rows[0].missing, []).append(name)
         return [f"Left out because {missing} is missing: {'; '.join(groups)}." for missing, groups in found.items()]
 
-    def _all_groups(self) -> list[tuple[str, list[RowResult]]]:
-        return [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
 
-
-def markdown(page: Page) -> str:
-    """Return the page as Markdown."""
-    return _render("table.md.j2", page).rstrip() + "\n"
-
-
-def html(page: Page) -> str:
-    """Return the page as HTML."""
-    return _render("table.html.j2", page)
-
-
-def _render(template: str, page: Page) -> str:
+def render(page: Page, template: str) -> str:
+    """Return the page by the ``template`` ``table.md.j2`` or ``table.html.j2``."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("distill", "tables"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -71,7 +55,7 @@ def _render(template: str, page: Page) -> str:
     )
     environment.filters |= {"escape_markdown": _escape_markdown, "one_line": _one_line}
     shown = {"headings": HEADINGS, "legend": LEGEND, "cells": cells, "labels": LABELS}
-    return environment.get_template(template).render(page=page, **shown)
+    return environment.get_template(template).render(page=page, **shown).rstrip() + "\n"
 
 
 def cells(row: RowResult) -> list[str]:

@@ -4,28 +4,23 @@ import dataclasses
 import difflib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatch
 
 from PIL import Image
 
-from distill.config.schema import Config
 from distill.data.labelled import count_images
 from distill.errors import DistillError
 from distill.tables.digests import input_digest
-from distill.tables.jobs import EVERY, Job, jobs_of, make_jobs, missing_options
+from distill.tables.jobs import EVERY, Job, jobs_of, make_jobs, missing_options, with_needs
 from distill.tables.options import TableOptions
-from distill.tables.schema import PHOTO, Row, Table
-from distill.weights.files import load_weights
-from distill.weights.load import require_network
-from manifests.support.counts import counted
+from distill.tables.schema import PHOTO, Table
 
 NOT_FOR_SET = {
     "train.seed": "use --seeds, which gives each run its own",
     "teacher.weights": "use --teacher NETWORK=FILE",
     "eval.data": "use --input, whose test images every row is evaluated on",
 }
-"""Keys that ``--set`` must not set, because another option does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +39,7 @@ class Plan:
 
 
 def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Plan:
-    """Plan the rows whose run or network matches one of the patterns ``only``, or all rows.
-
-    Raises:
-        DistillError: an option names something that does not exist, a config is wrong, or nothing is left to run.
-    """
+    """Plan the rows whose run or network matches one of the patterns ``only``, or all rows."""
     _check_options(table, options)
     digests = {path: input_digest(name, path) for name, path in options.given_paths().items()}
     options = dataclasses.replace(options, digests=digests)
@@ -65,18 +56,13 @@ def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Pla
     if not shown:
         inputs = ", ".join(f"{name} ({kind})" for name, kind in sorted(table.inputs().items()))
         raise DistillError(f"no row can be run: give --input NAME=PATH for {inputs}")
-    chosen = _with_needs(jobs, shown)
-    _require_matching_teachers(table, options, rows, chosen)
+    chosen = with_needs(jobs, shown)
     skipped = Counter(missing[row.of] for row in rows if missing[row.of])
     return Plan(table=table, options=options, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
 
 
 def _check_options(table: Table, options: TableOptions) -> None:
-    """Check that the table has every input and network that the options name, and that the files exist.
-
-    Raises:
-        DistillError: it has not, or a setting belongs to another option.
-    """
+    """Check that the table has every input and network that the options name, and that the files exist."""
     for option, settings in (("--set", options.settings), ("--teacher-set", options.teacher_settings)):
         if key := next((key for key in settings if key in NOT_FOR_SET), None):
             raise DistillError(f"{option} {key}: {NOT_FOR_SET[key]}")
@@ -87,25 +73,17 @@ def _check_options(table: Table, options: TableOptions) -> None:
     for option, given, known in named:
         for name, path in given.items():
             if name not in known:
-                raise DistillError(f"{option} {name}: the table has {_suggest(name, known)}")
+                near = difflib.get_close_matches(name, list(known), n=1)
+                hint = f"none of that name; did you mean {near[0]!r}?" if near else ", ".join(sorted(known))
+                raise DistillError(f"{option} {name}: the table has {hint}")
             if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
                 raise DistillError(f"{option} {name}={path}: no such file or folder")
 
 
-def _suggest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"none of that name; did you mean {near[0]!r}?" if near else f"{', '.join(sorted(known))}"
-
-
 def _require_readable_inputs(table: Table, options: TableOptions, names: Iterable[str]) -> None:
-    """Check, from file names and headers only, that the inputs of networks and runs are of the kind that they need.
-
-    Raises:
-        DistillError: an input is of another kind, or cannot be read.
-    """
-    kinds = table.inputs()
+    """Check, from file names and headers only, that the inputs of networks and runs are of the kind they need."""
     for name in sorted({needed for each in names for needed in table.inputs_of(each)}):
-        path, kind = options.inputs[name], kinds[name]
+        path, kind = options.inputs[name], table.inputs()[name]
         try:
             if kind == PHOTO:
                 Image.open(path).close()
@@ -115,40 +93,3 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
             raise DistillError(f"--input {name}: {error}; expected {kind}") from error
         except (OSError, Image.DecompressionBombError) as error:
             raise DistillError(f"--input {name}={path}: cannot be read, expected {kind}: {error}") from error
-
-
-def _require_matching_teachers(
-    table: Table, options: TableOptions, rows: Iterable[Row], chosen: Mapping[str, Job]
-) -> None:
-    """Check, from names and shapes only, that given weight files hold the networks that the runs' configs name.
-
-    Raises:
-        DistillError: a file holds another network, or cannot be read.
-    """
-    expected = {
-        (table.runs[row.of].teacher, config.teacher.arch, config.teacher.num_classes)
-        for row in rows
-        if row.of in table.runs and table.runs[row.of].teacher in options.teachers
-        for name in jobs_of(table, options, row)
-        if name in chosen and isinstance(config := chosen[name].config, Config)
-    }
-    for name, arch, num_classes in sorted(expected):
-        try:
-            weights = load_weights(options.teachers[name])
-            if weights.arch not in (None, arch):
-                raise DistillError(f"{weights.path}: holds a {weights.arch}")
-            require_network(weights, arch=arch, num_classes=num_classes)
-        except DistillError as error:
-            raise DistillError(
-                f"--teacher {name}: {error}; expected a {arch} of {counted(num_classes, 'class')}, as the "
-                "table's configs say"
-            ) from error
-
-
-def _with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
-    """Return the named jobs and all that they need, in the order of ``jobs``, where needs come first."""
-    wanted = set(names)
-    for name, job in reversed(list(jobs.items())):
-        if name in wanted:
-            wanted.update(job.needs)
-    return {name: job for name, job in jobs.items() if name in wanted}

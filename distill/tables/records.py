@@ -25,21 +25,14 @@ MAX_BYTES = 1 << 20
 
 def _common_settings(options: TableOptions) -> dict[str, Any]:
     """Return what all rows of a table have in common."""
-    return {
-        "format": FORMAT,
-        "scale": options.scale,
-        "teacher_scale": options.teacher_scale,
-        "variant": options.variant,
-        "settings": dict(options.settings),
-        "teacher_settings": dict(options.teacher_settings),
-    }
+    names = ("scale", "teacher_scale", "variant", "settings", "teacher_settings")
+    return {"format": FORMAT} | {name: getattr(options, name) for name in names}
 
 
 def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) -> None:
     """Check that ``out`` is empty, or holds this table with the same settings, configs and input files.
 
-    Raises:
-        DistillError: it holds something else; the message names the first difference.
+    Inputs are compared with those of all recorded jobs, also of rows and seeds that were not selected now.
     """
     if out.exists() and not out.is_dir():
         raise DistillError(f"{out}: is not a folder; choose another --out")
@@ -56,16 +49,10 @@ def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) ->
             if (identity := _held_identity(out, name)) is not None:
                 what = f"{name}, to be averaged with {job.name},"
                 _require_same(out, what, without_seed(identity, name), without_seed(job.identity, job.name))
-    _require_same_inputs(out, options)
-
-
-def _require_same_inputs(out: Path, options: TableOptions) -> None:
-    """Compare the inputs with those of all recorded jobs, also of rows and seeds that were not selected now."""
     now = {f"{DIGEST_OF}{options.redact_text(str(path))}": digest for path, digest in options.digests.items()}
     for path in sorted((out / RECORDS).rglob("*.json")):
         name = path.relative_to(out / RECORDS).with_suffix("").as_posix()
-        identity = _held_identity(out, name) or {}
-        held = {key: identity[key] for key in sorted(now.keys() & identity.keys())}
+        held = {key: value for key, value in (_held_identity(out, name) or {}).items() if key in now}
         _require_same(out, name, held, {key: now[key] for key in held})
 
 
@@ -78,21 +65,18 @@ def _held_identity(out: Path, name: str, *results: str) -> dict[str, Any] | None
 
 
 def _require_same(out: Path, what: str, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    wanted = _as_json(wanted)
     found = [
         f"{path} was {old}, is now {new}"
-        for path, old, new in differences(dict(held), dict(wanted))
+        for path, old, new in differences(dict(held), _as_json(wanted))
         if path != "command"
     ]
-    if held.get("command") != wanted.get("command"):
-        before, after = str(held.get("command")).split(), str(wanted.get("command")).split()
+    before, after = (str(each.get("command")).split() for each in (held, wanted))
+    if before != after:
         old, new = ([word for word in a if word not in b] for a, b in ((before, after), (after, before)))
         found.append(f"command had {' '.join(old) or 'less'}, has now {' '.join(new) or 'less'}")
     if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise DistillError(
-            f"{out}: {what} was started with other values: {found[0][:400]}{more}; choose another --out"
-        )
+        first = found[0][:400] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+        raise DistillError(f"{out}: {what} was started with other values: {first}; choose another --out")
 
 
 def seeds_of(out: Path, run: str) -> list[str]:
@@ -102,11 +86,6 @@ def seeds_of(out: Path, run: str) -> list[str]:
     return [f"runs/{run}/seed{number}" for number in numbers]
 
 
-def _as_json(value: Any) -> Any:
-    """Return a value as it comes back from a JSON file."""
-    return json.loads(json.dumps(value))
-
-
 def write_table_file(out: Path, options: TableOptions) -> None:
     """Write ``table.json``, which makes ``out`` the folder of this table."""
     _write(out / TABLE_NAME, _common_settings(options))
@@ -114,41 +93,12 @@ def write_table_file(out: Path, options: TableOptions) -> None:
 
 def write_record(out: Path, job: Job, *, done: bool = False, error: str | None = None) -> None:
     """Write the record of a job that starts, or has ended: ``done``, or with an ``error``."""
-    path = _path(out, job.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, {"made_from": dict(job.identity), "done": done, "failed": error})
+    _write(_path(out, job.name), {"made_from": dict(job.identity), "done": done, "failed": error})
 
 
 def read_record(out: Path, name: str) -> dict[str, Any] | None:
-    """Return a job's record, or None if it was never started.
-
-    Raises:
-        DistillError: the record is damaged.
-    """
-    value = _read(_path(out, name))
-    if value is not None and not (isinstance(value.get("made_from"), dict) and value.keys() >= {"done", "failed"}):
-        raise DistillError(f"{_path(out, name)}: damaged; delete it and {out / name}")
-    return value
-
-
-def _path(out: Path, name: str) -> Path:
-    return out / RECORDS / f"{name}.json"
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        value = parse_json(read_regular_file(path, MAX_BYTES), str(path))
-    except (OSError, PatchSetError):
-        value = None
-    if not isinstance(value, dict):
-        raise DistillError(f"{path}: damaged; delete it, or choose another --out")
-    return value
+    """Return a job's record, or None if it was never started."""
+    return _read(_path(out, name), "made_from", "done", "failed")
 
 
 def is_done(out: Path, job: Job) -> bool:
@@ -157,3 +107,31 @@ def is_done(out: Path, job: Job) -> bool:
         return False
     record = read_record(out, job.name)
     return record is not None and bool(record["done"]) and record["made_from"] == _as_json(job.identity)
+
+
+def _path(out: Path, name: str) -> Path:
+    return out / RECORDS / f"{name}.json"
+
+
+def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a value as it comes back from a JSON file."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(value)))
+    return plain
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _read(path: Path, *keys: str) -> dict[str, Any] | None:
+    """Return the object in a JSON file, which has these ``keys``; None if there is no file."""
+    if not path.exists():
+        return None
+    try:
+        value = parse_json(read_regular_file(path, MAX_BYTES), str(path))
+    except (OSError, PatchSetError):
+        value = None
+    if not (isinstance(value, dict) and value.keys() >= set(keys) and isinstance(value.get("made_from", {}), dict)):
+        raise DistillError(f"{path}: damaged; delete it and what the job left, or choose another --out")
+    return value

@@ -15,8 +15,7 @@ from distill.training.run_dir import SUMMARY_NAME
 from distill.training.run_identity import DIGESTS, why_no_mean
 from manifests.support.counts import counted
 
-SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")
-"""Keys of ``summary.json`` that a page cites; the last is of the final weights."""
+SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")  # that a page cites; the last is of the final weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,11 +52,6 @@ class RowResult:
         return None if self.mean is None or self.paper is None else self.mean - self.paper
 
 
-def collect(table: Table, options: TableOptions, out: Path) -> list[RowResult]:
-    """Return the result of each row of ``table`` from all runs in ``out``."""
-    return [_row_result(table, options, row, out) for row in table.rows]
-
-
 def done_commands(table: Table, out: Path) -> list[str]:
     """Return the redacted commands of the jobs that are done, each after those it needs."""
     names = [f"images/{name}" for name in table.images]
@@ -81,19 +75,21 @@ def _read_job(out: Path, name: str) -> RunRecord | str | None:
         return f"damaged: {str(error).replace(f'{out}/', '')}; delete {name}, and run it again"
 
 
-def _row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowResult:
+def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowResult:
+    """Return the result of a row from all runs in ``out``."""
     result = RowResult(group=row.group, name=row.name, paper=row.paper)
     if row.of in options.teachers:
         return _given_teacher(result, table, row, out)
     started = [f"networks/{row.of}"] if row.of in table.networks else seeds_of(out, row.of)
     jobs = [_read_job(out, name) for name in dict.fromkeys([*started, *jobs_of(table, options, row)])]
     runs = [job for job in jobs if isinstance(job, RunRecord)]
-    faults = [job for job in jobs if isinstance(job, str)]
+    states = [job for job in jobs if isinstance(job, str)][:1]
     if not runs:
-        missing = "" if faults else " ".join(missing_options(table, options, row.of))
-        state = faults[0] if faults else f"needs {missing}" if missing else "not run"
+        missing = "" if states else " ".join(missing_options(table, options, row.of))
+        state = states[0] if states else f"needs {missing}" if missing else "not run"
         return dataclasses.replace(result, state=state, missing=missing)
-    states = faults[:1] or ([f"{len(runs)} of {counted(len(jobs), 'seed')}"] if len(runs) < len(jobs) else [])
+    if not states and len(runs) < len(jobs):
+        states = [f"{len(runs)} of {counted(len(jobs), 'seed')}"]
     return _with_figures(result, runs, row.after, states)
 
 
@@ -104,30 +100,26 @@ def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states
         values = [value for run in runs if (value := run.figure(key))]
         digests |= {key: ", ".join(dict.fromkeys(values))} if values else {}
     points = [(run, point) for run in runs if (point := _point(run, after)) is not None]
-    if not points:
-        states = [*states, "not evaluated then"]
-    elif len(points) < len(runs):
-        states = [*states, f"{len(runs) - len(points)} not evaluated then"]
-    if points and (reason := _why_no_mean(points)):
+    if lacking := len(runs) - len(points):
+        states = [*states, f"{lacking} not evaluated then" if points else "not evaluated then"]
+    if reason := _why_no_mean(points):
         points, states = [], [*states, f"no mean: {reason}"]
-    result = dataclasses.replace(result, digests=digests, state="; ".join(states))
-    if not points:
-        return result
-    return dataclasses.replace(
-        result,
-        top1=tuple(top1 for _, (_, top1) in points),
-        samples=round(statistics.fmean(samples for _, (samples, _) in points)),
-        seconds=statistics.fmean(_seconds(run, samples) for run, (samples, _) in points),
-    )
-
-
-def _seconds(run: RunRecord, samples: float) -> float:
-    """Return the training time of a run up to so many samples."""
-    return float(run.figure("seconds") or 0) * samples / max(run.figure("samples_seen") or 0, 1)
+    if points:
+        rates = [(run.figure("seconds") or 0) / max(run.figure("samples_seen") or 0, 1) for run, _ in points]
+        samples = [seen for _, (seen, _) in points]
+        result = dataclasses.replace(
+            result,
+            top1=tuple(top1 for _, (_, top1) in points),
+            samples=round(statistics.fmean(samples)),
+            seconds=statistics.fmean(rate * seen for rate, seen in zip(rates, samples, strict=True)),
+        )
+    return dataclasses.replace(result, digests=digests, state="; ".join(states))
 
 
 def _why_no_mean(points: list[tuple[RunRecord, tuple[float, float]]]) -> str | None:
     """Return why evaluated runs have no mean; None where they have one."""
+    if len(points) < 2:
+        return None
     identities = {run.folder.name: run.identity() for run, _ in points}
     if reason := why_no_mean(identities, supervised=points[0][0].supervised):
         return reason
@@ -142,8 +134,7 @@ def _point(run: RunRecord, after: float) -> tuple[float, float] | None:
     if after == 1:
         top1 = run.figure("top1")
         return None if top1 is None else (whole, top1)
-    series = run.series(f"{run.prefix}top1")
-    return min(series, key=lambda point: abs(point[0] - after * whole)) if series else None
+    return min(run.accuracy, key=lambda point: abs(point[0] - after * whole), default=None)
 
 
 def _given_teacher(result: RowResult, table: Table, row: Row, out: Path) -> RowResult:
@@ -151,7 +142,6 @@ def _given_teacher(result: RowResult, table: Table, row: Row, out: Path) -> RowR
     for name in (name for key, run in table.runs.items() if run.teacher == row.of for name in seeds_of(out, key)):
         run = _read_job(out, name)
         if isinstance(run, RunRecord) and (top1 := run.figure("teacher_top1")) is not None:
-            digests = {"eval_sha256": run.figure("eval_sha256"), "sha256": run.figure("teacher_sha256")}
-            digests = {key: digest for key, digest in digests.items() if digest}
-            return dataclasses.replace(result, top1=(top1,), digests=digests)
+            known = {"eval_sha256": run.figure("eval_sha256"), "sha256": run.figure("teacher_sha256")}
+            return dataclasses.replace(result, top1=(top1,), digests={k: v for k, v in known.items() if v})
     return dataclasses.replace(result, state="given; evaluated with the first run that it teaches")

@@ -5,7 +5,6 @@ Jobs that are done are skipped, and a job that fails does not stop the others. T
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -14,19 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from distill.tables.jobs import Job
+from distill.tables.jobs import Job, with_needs
 from distill.tables.records import RECORDS, is_done, write_record
 from distill.training.run_dir import METRICS_NAME
 
 POLL_SECONDS = 0.2
 TAIL_BYTES = 4096
-STOP_SECONDS = 600.0
-"""Maximum time for a stopped job to finish a step or an evaluation and save a checkpoint."""
+STOP_SECONDS = 600.0  # for a stopped job to finish a step or an evaluation and save a checkpoint
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Events:
+class Events(NamedTuple):
     """Callbacks of ``run_jobs``: a job started; a job ended, with its error or None; time passed while jobs run."""
 
     started: Callable[[Job], None]
@@ -41,49 +39,34 @@ def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Eve
     repairs them. A KeyboardInterrupt stops the running jobs, which save checkpoints, and is raised again.
     """
     failed: dict[str, str] = {}
-    waiting = _to_run(jobs, out)
+    waiting = with_needs(jobs, [name for name, job in jobs.items() if not is_done(out, job)])
     running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
+
+    def end(job: Job, error: str | None) -> None:
+        failed.update({} if error is None else {job.name: error})
+        write_record(out, job, done=error is None, error=error)
+        events.ended(job, error)
+
     try:
         while waiting or running:
-            for name, job in list(waiting.items()):
-                cause = next((need for need in job.needs if need in failed), None)
-                if cause is not None:
-                    failed[name] = f"needs {cause}: {failed[cause]}"
-                    del waiting[name]
-                    write_record(out, job, error=failed[name])
-                    events.ended(job, failed[name])
+            for job in list(waiting.values()):
+                if cause := next((need for need in job.needs if need in failed), None):
+                    end(waiting.pop(job.name), f"needs {cause}: {failed[cause]}")
             for device in devices:
-                ready = None if device in running else _ready(waiting, running)
-                if ready is not None:
-                    del waiting[ready.name]
-                    events.started(ready)
-                    running[device] = ready, _start(ready, out, device)
+                unfinished = waiting.keys() | {job.name for job, _ in running.values()}
+                ready = (job for job in waiting.values() if not unfinished.intersection(job.needs))
+                if device not in running and (first := next(ready, None)):
+                    events.started(waiting.pop(first.name))
+                    running[device] = first, _start(first, out, device)
             events.waited([job for job, _ in running.values()])
             time.sleep(POLL_SECONDS)
             for device, (job, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[device]
-                    error = _error_of(out, job, process.returncode)
-                    failed |= {} if error is None else {job.name: error}
-                    write_record(out, job, done=error is None, error=error)
-                    events.ended(job, error)
+                    end(job, _error_of(out, job, process.returncode))
     finally:
         _stop([process for _, process in running.values()])
     return failed
-
-
-def _to_run(jobs: Mapping[str, Job], out: Path) -> dict[str, Job]:
-    """Return the jobs that are not done, and all that they need."""
-    wanted = {name for name, job in jobs.items() if not is_done(out, job)}
-    for name in reversed(list(jobs)):  # each comes after what it needs
-        if name in wanted:
-            wanted.update(need for need in jobs[name].needs if need in jobs)
-    return {name: job for name, job in jobs.items() if name in wanted}
-
-
-def _ready(waiting: Mapping[str, Job], running: Mapping[str, tuple[Job, object]]) -> Job | None:
-    unfinished = waiting.keys() | {job.name for job, _ in running.values()}
-    return next((job for job in waiting.values() if not unfinished.intersection(job.needs)), None)
 
 
 _RUN_CHILD = (
@@ -101,7 +84,7 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
     (out / job.name).parent.mkdir(parents=True, exist_ok=True)
     program, *words = job.argv
     words += ["--device", device] if program == "distill" else []
-    with _log(out, job).open("ab") as log:
+    with (out / RECORDS / f"{job.name}.log").open("ab") as log:
         log.write(f"$ {job.command}\n".encode())
         log.flush()
         return subprocess.Popen(  # noqa: S603 - one of our two programs, no shell
@@ -115,23 +98,17 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
         )
 
 
-def _log(out: Path, job: Job) -> Path:
-    return out / RECORDS / f"{job.name}.log"
-
-
 def _error_of(out: Path, job: Job, status: int) -> str | None:
     """Return the error of a job that has ended, or None if it has its results."""
     if status == 0 and all((out / path).is_file() for path in job.results):
         return None
-    where = f"its output: {RECORDS}/{job.name}.log"
+    log = f"{RECORDS}/{job.name}.log"
     if status < 0:
         why = ", perhaps because memory ran out" if -status == signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-status).name}{why} ({where})"
-    lines = _tail(_log(out, job)).decode(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else ""
-    program = job.argv[0]
-    said = last if last.startswith((f"{program}: ", f"{program} ")) else f"ended with status {status}; {last[:200]}"
-    return f"{said} ({where})"
+        return f"killed by {signal.Signals(-status).name}{why} (its output: {log})"
+    *_, last = ["", *_tail(out / log).decode(errors="replace").strip().splitlines()]
+    is_error = last.startswith((f"{job.argv[0]}: ", f"{job.argv[0]} "))
+    return f"{last if is_error else f'ended with status {status}; {last[:200]}'} (its output: {log})"
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -159,9 +136,7 @@ def samples_seen(out: Path, job: Job) -> int:
 
 def _tail(path: Path) -> bytes:
     """Return the end of a file; empty if there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
-            return file.read()
-    except OSError:
-        return b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
+        return file.read()
+    return b""

@@ -11,8 +11,7 @@ from manifests.support.home import expand_home
 from manifests.support.validation import describe
 from manifests.support.yaml_core import parse_yaml
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-"""The name of a part of a table; it is also the name of a folder."""
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]  # also the name of a folder
 File = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$"), AfterValidator(expand_home)]
 """The name of a packaged file, or a path relative to the table."""
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
@@ -27,8 +26,7 @@ NOT_FOR_TABLES = {
 }
 """Config keys that a table must not set, and what sets them."""
 
-PHOTO, LABELLED_DATA, IMAGES = "a photo", "labelled data", "a folder of images"
-"""Kinds of inputs."""
+PHOTO, LABELLED_DATA, IMAGES = "a photo", "labelled data", "a folder of images"  # kinds of inputs
 
 
 class _Part(BaseModel):
@@ -39,15 +37,15 @@ class SyntheticImage(_Part):
     """A source image from ``patchgen source``."""
 
     source: Literal["noise", "fractal", "dead-leaves"]
-    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$", description="WIDTHxHEIGHT in pixels")]
+    size: str = Field(pattern=r"^\d{1,5}x\d{1,5}$", description="WIDTHxHEIGHT in pixels")
     seed: Seed = 0
 
 
 class BuiltSet(_Part):
     """A patch set that ``patchgen build`` builds from ``images``: names of inputs or synthetic images."""
 
-    images: Annotated[list[Name], Field(min_length=1)]
-    n: Annotated[int, Field(ge=1, le=10**9, description="patches")]
+    images: list[Name] = Field(min_length=1)
+    n: int = Field(ge=1, le=10**9, description="patches")
     size: PatchSize = None
     recipe: File | None = None
     seed: Seed = 0
@@ -75,7 +73,7 @@ class RunSpec(_Part):
     shards: Name
     teacher: Name
     set: dict[str, Any] = {}
-    evaluations: Annotated[int, Field(ge=0, le=1000)] = 0
+    evaluations: int = Field(default=0, ge=0, le=1000)
 
 
 class Row(_Part):
@@ -84,8 +82,8 @@ class Row(_Part):
     group: Annotated[str, StringConstraints(max_length=120)]
     name: Annotated[str, StringConstraints(max_length=120)]
     of: Name
-    paper: Annotated[float | None, Field(ge=0, le=100, description="top-1 in percent")] = None
-    after: Annotated[float, Field(gt=0, le=1, description="part of the run")] = 1.0
+    paper: float | None = Field(default=None, ge=0, le=100, description="top-1 in percent")
+    after: float = Field(default=1.0, gt=0, le=1, description="part of the run")
 
 
 class Table(_Part):
@@ -100,14 +98,14 @@ class Table(_Part):
     networks: dict[Name, NetworkSpec] = {}
     runs: dict[Name, RunSpec] = {}
     variants: dict[Name, dict[str, Any]] = {}
-    rows: Annotated[list[Row], Field(min_length=1)]
+    rows: list[Row] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
-        if both := self.networks.keys() & self.runs.keys():
-            raise ValueError(f"{min(both)!r} is a network and a run")
-        if both := self.sets.keys() & self.packs.keys():
-            raise ValueError(f"{min(both)!r} is a set and a pack")
+        kinds = ((self.networks, self.runs, "network and a run"), (self.sets, self.packs, "set and a pack"))
+        for a, b, what in kinds:
+            if both := a.keys() & b.keys():
+                raise ValueError(f"{min(both)!r} is a {what}")
         for name, run in self.runs.items():
             _require(run.shards, self.sets | self.packs, f"runs.{name}.shards", "set or pack")
             _require(run.teacher, self.networks, f"runs.{name}.teacher", "network")
@@ -123,16 +121,10 @@ class Table(_Part):
         return self
 
     def variant(self, name: str | None) -> dict[str, Any]:
-        """Return the settings of a variant; empty if ``name`` is None.
-
-        Raises:
-            DistillError: the table has no such variant.
-        """
-        if name is None:
-            return {}
-        if name not in self.variants:
+        """Return the settings of a variant; empty if ``name`` is None."""
+        if name is not None and name not in self.variants:
             raise DistillError(f"--variant {name}: the table has {', '.join(sorted(self.variants)) or 'no variants'}")
-        return dict(self.variants[name])
+        return self.variants[name] if name else {}
 
     def inputs(self) -> dict[str, str]:
         """Return the kinds of the inputs that the user must give, by name."""
@@ -144,14 +136,11 @@ class Table(_Part):
 
     def inputs_of(self, name: str) -> Iterator[str]:
         """Yield the names of the inputs that a network or run needs."""
-        if name in self.networks:
-            yield self.networks[name].data
-            return
-        run = self.runs[name]
-        yield self.networks[run.teacher].data
-        if run.shards in self.packs:
+        run = self.runs.get(name)
+        yield self.networks[run.teacher if run else name].data
+        if run and run.shards in self.packs:
             yield self.packs[run.shards].pack
-        else:
+        elif run:
             yield from (name for name in self.sets[run.shards].images if name not in self.images)
 
 
@@ -161,11 +150,7 @@ def _require(name: str, known: Mapping[str, Any], where: str, what: str) -> None
 
 
 def parse_table(text: str, where: str) -> Table:
-    """Parse a table from YAML text; ``where`` names it in errors.
-
-    Raises:
-        DistillError: the text is not YAML, a key is missing, unknown or ill-typed, or a name is not defined.
-    """
+    """Parse a table from YAML text; ``where`` names it in errors."""
     try:
         return Table.model_validate(read_counts(parse_yaml(text), Table))
     except ValidationError as error:

@@ -23,18 +23,11 @@ from manifests.support.files import write_atomically
 Triple = tuple[float, float, float]
 MeanTriple = Annotated[Triple, AfterValidator(check_mean)]
 StdTriple = Annotated[Triple, AfterValidator(check_std)]
-MAX_CLASSES = 100_000
-MAX_HEADER_BYTES = 8 << 20
-"""Of a safetensors file: names and positions of its tensors, 100 bytes each."""
-MAX_ARCH_LETTERS = 200
-MAX_NAME_LETTERS = 1000
-"""Of a class, which may be named as a folder whose name has each byte written out."""
+MAX_HEADER_BYTES = 8 << 20  # of a safetensors file: names and positions of its tensors, 100 bytes each
 
 _Numbers = Annotated[Triple, BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)]
-_Name = Annotated[str, Field(max_length=MAX_NAME_LETTERS)]
-_Names = Annotated[
-    tuple[_Name, ...], BeforeValidator(lambda value: from_json(value) if isinstance(value, str) else value)
-]
+_Name = Annotated[str, Field(max_length=1000)]  # a folder's name may have each byte written out
+_Names = Annotated[tuple[_Name, ...], BeforeValidator(lambda v: from_json(v) if isinstance(v, str) else v)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +43,8 @@ class Weights:
 
     path: Path
     held: Any
-    arch: Annotated[str, Field(max_length=MAX_ARCH_LETTERS)] | None = None
-    num_classes: Annotated[int, Field(ge=1, le=MAX_CLASSES)] | None = None
+    arch: Annotated[str, Field(max_length=200)] | None = None
+    num_classes: Annotated[int, Field(ge=1, le=100_000)] | None = None
     mean: _Numbers | None = None
     std: _Numbers | None = None
     classes: _Names = ()
@@ -63,11 +56,7 @@ _METADATA = ("arch", "num_classes", "mean", "std", "classes", "data_sha256", "bn
 
 
 def load_weights(path: Path) -> Weights:
-    """Read a ``.safetensors`` file, or a PyTorch file of tensors. No code of a file runs.
-
-    Raises:
-        DistillError: the file is missing, unreadable or damaged, or holds more than tensors and plain values.
-    """
+    """Read a ``.safetensors`` file, or a PyTorch file of tensors. No code of a file runs."""
     if path.is_dir():
         raise DistillError(f"{path}: is a folder; give the weight file in it, such as student.safetensors")
     if not path.is_file():
@@ -77,9 +66,8 @@ def load_weights(path: Path) -> Weights:
     held = load_torch_file(path)
     tensors = [tensor for _, state in state_dicts(held) for tensor in state.values()]
     if not tensors:
-        raise DistillError(
-            f"{path}: holds no state dict, expected a dict of parameter names to tensors, by itself or in other dicts"
-        )
+        expected = "a dict of parameter names to tensors, by itself or in other dicts"
+        raise DistillError(f"{path}: holds no state dict, expected {expected}")
     storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
     if sum(storages.values()) > path.stat().st_size:  # torch does not notice if numbers are missing
         raise DamagedError(f"{path}: does not hold the numbers of its tensors; get it again")
@@ -87,20 +75,18 @@ def load_weights(path: Path) -> Weights:
 
 
 def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, mapped from it, and its metadata.
+    """Return the tensors of a safetensors file of at most ``max_bytes``, mapped from it, and its metadata.
 
     Raises:
-        DamagedError: the file is damaged, or longer than ``max_bytes``, or its header is longer than it needs to be.
+        DamagedError: the file is damaged, or longer.
         DistillError: it cannot be read.
     """
     try:
         require_file(path, max_bytes)
         with path.open("rb") as start:
             length = int.from_bytes(start.read(8), "little")
-        if length > (longest := min(MAX_HEADER_BYTES, path.stat().st_size)):
-            raise DamagedError(
-                f"{path}: damaged: a header of {length} bytes, expected at most {longest}; get it again"
-            )
+        if length > (most := min(MAX_HEADER_BYTES, path.stat().st_size)):
+            raise DamagedError(f"{path}: damaged: a header of {length} bytes, expected at most {most}; get it again")
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
@@ -115,16 +101,11 @@ def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str
         weights = Weights(path=path, held=state, **known)
     except pydantic.ValidationError as error:
         fault = error.errors()[0]
-        raise DistillError(
-            f"{path}: its metadata is damaged: {fault['loc'][0]} is {str(fault['input'])[:60]!r}: {fault['msg']}; "
-            "expected 'num_classes' as an integer, 'mean' and 'std' as three numbers with commas, "
-            "'bn_eps' as a number above 0 up to 1"
-        ) from error
+        found = f"{fault['loc'][0]} is {str(fault['input'])[:60]!r}: {fault['msg']}"
+        raise DistillError(f"{path}: its metadata is damaged: {found}; get it again") from error
     if weights.classes and len(weights.classes) != weights.num_classes:
-        raise DistillError(
-            f"{path}: its metadata is damaged: classes has {len(weights.classes)} names, "
-            f"num_classes is {weights.num_classes}"
-        )
+        found = f"classes has {len(weights.classes)} names, num_classes is {weights.num_classes}"
+        raise DistillError(f"{path}: its metadata is damaged: {found}; get it again")
     return weights
 
 
@@ -145,12 +126,8 @@ def encode_weights(
     bn_eps: float | None = None,
 ) -> bytes:
     """Return a state dict as safetensors, with the metadata of ``Weights``: equal bytes for equal networks."""
-    metadata = {
-        "arch": arch,
-        "num_classes": str(num_classes),
-        "mean": ",".join(repr(float(value)) for value in mean),
-        "std": ",".join(repr(float(value)) for value in std),
-    }
+    metadata = {"arch": arch, "num_classes": str(num_classes)}
+    metadata |= {name: ",".join(repr(float(v)) for v in values) for name, values in (("mean", mean), ("std", std))}
     metadata |= {"classes": json.dumps(list(classes))} if classes else {}
     metadata |= {"data_sha256": data_sha256} if data_sha256 else {}
     metadata |= {} if bn_eps is None else {"bn_eps": repr(float(bn_eps))}

@@ -12,7 +12,6 @@ Some names are refused on purpose, because different networks share them: an Ima
 torchvision's names may pool after the stem (huyvnphan/PyTorch_CIFAR10) or not, and no file says which.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping
 
@@ -26,63 +25,37 @@ _BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
 """Single numbers beside parameters: counted batches, the counts of thop, the state of averages of weights."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """How repositories name the parameters of networks that differ from ours in names only.
+Rules = tuple[tuple[str, str], ...]
 
-    ``archs`` is a pattern of our names of these networks. ``rules`` are patterns and their replacements, applied to
-    every name one after another.
-    """
-
-    source: str
-    archs: str
-    rules: tuple[tuple[str, str], ...]
-
-    def rename(self, name: str) -> str:
-        """Return our name of a parameter."""
-        for pattern, replacement in self.rules:
-            name = re.sub(pattern, replacement, name)
-        return name
-
-
-SCHEMES = (
-    Scheme(
-        source="chenyaofo/pytorch-cifar-models, HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller, "
-        "yoshitomo-matsubara/torchdistill, bearpaw/pytorch-classification (of basic blocks)",
-        archs=r"resnet\d+-b|resnet\d+x4",
-        rules=((r"^(layer\d\.\d+)\.downsample\.", r"\1.shortcut."), (r"^fc\.", "linear.")),
+SCHEMES: tuple[tuple[str, Rules], ...] = (
+    # chenyaofo/pytorch-cifar-models, HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller,
+    # yoshitomo-matsubara/torchdistill, bearpaw/pytorch-classification (of basic blocks)
+    (r"resnet\d+-b|resnet\d+x4", ((r"^(layer\d\.\d+)\.downsample\.", r"\1.shortcut."), (r"^fc\.", "linear."))),
+    # HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller
+    (r"vgg\d+-bn-avg", ((r"^block(\d)\.", r"features.\1."),)),
+    # yoshitomo-matsubara/torchdistill
+    (
+        r"wrn-\d+-\d+-raw",
+        ((r"^layer(\d)\.(\d+)\.", r"block\1.layer.\2."), (r"\.shortcut\.0\.", ".rawShortcut.")),
     ),
-    Scheme(
-        source="HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller",
-        archs=r"vgg\d+-bn-avg",
-        rules=((r"^block(\d)\.", r"features.\1."),),
-    ),
-    Scheme(
-        source="yoshitomo-matsubara/torchdistill",
-        archs=r"wrn-\d+-\d+-raw",
-        rules=((r"^layer(\d)\.(\d+)\.", r"block\1.layer.\2."), (r"\.shortcut\.0\.", ".rawShortcut.")),
-    ),
-    Scheme(
-        source="weiaicunzai/pytorch-cifar100",
-        archs=r"resnet\d+-8x",
-        rules=(
+    # weiaicunzai/pytorch-cifar100
+    (
+        r"resnet\d+-8x",
+        (
             *((r"^conv1\.0\.", "conv1."), (r"^conv1\.1\.", "bn1."), (r"^fc\.", "linear.")),
             *((rf"^conv{stage + 1}_x\.", f"layer{stage}.") for stage in (1, 2, 3, 4)),
             *((rf"\.residual_function\.{3 * k - 3}\.", f".conv{k}.") for k in (1, 2, 3)),
             *((rf"\.residual_function\.{3 * k - 2}\.", f".bn{k}.") for k in (1, 2, 3)),
         ),
     ),
-    Scheme(
-        source="torchvision's DenseNet files, which are older than its code",
-        archs=r"torchvision/densenet\d+",
-        rules=((r"\.(norm|conv)\.([12])\.", r".\1\2."),),
-    ),
-    Scheme(
-        source="torchvision's ViT files, which are older than its code",
-        archs=r"torchvision/vit_\w+",
-        rules=((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3.")),
-    ),
+    # torchvision's DenseNet and ViT files, which are older than its code
+    (r"torchvision/densenet\d+", ((r"\.(norm|conv)\.([12])\.", r".\1\2."),)),
+    (r"torchvision/vit_\w+", ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))),
 )
+"""A pattern of our names of networks, and how their repositories name the parameters, if in names only they differ.
+
+The rules are patterns and their replacements, applied to every name one after another.
+"""
 
 _VARIANTS = (
     (re.compile(r"(resnet\d+)(?:-b|-8x|x4)?"), ("", "-b", "x4", "-8x")),
@@ -96,21 +69,22 @@ _VARIANTS = (
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict under the names of ``expected``, which are those of ``arch``, if a scheme leads there.
 
-    Else the names stay. Counters of batches, which torch before 0.4.1 did not keep, are added as 0: nothing here
-    reads them. Other counters, and auxiliary heads, which our networks do not have, are left out.
+    Else the names stay. Counters of batches, which no network computes with, are 0 in the result: torch before 0.4.1
+    did not keep them. Other counters, and auxiliary heads, which our networks do not have, are left out.
     """
-    counters = state.keys() - without_counters(state).keys() - expected.keys()
-    state = {name: value for name, value in state.items() if name not in counters and not is_auxiliary(name, arch)}
-    unchanged = _with_counters(state, expected)
-    if unchanged.keys() == expected.keys():
-        return unchanged
-    for scheme in SCHEMES:
-        if re.fullmatch(scheme.archs, arch):
-            renamed = {scheme.rename(name): value for name, value in state.items()}
-            complete = _with_counters(renamed, expected)
-            if len(renamed) == len(state) and complete.keys() == expected.keys():  # no two met under one name
-                return complete
-    return unchanged
+    zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
+    held = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
+    for rules in [(), *(rules for archs, rules in SCHEMES if re.fullmatch(archs, arch))]:
+        renamed = {_rename(name, rules): value for name, value in held.items()}
+        if len(renamed) == len(held) and (zeros | renamed).keys() == expected.keys():  # no two met under one name
+            return zeros | renamed
+    return zeros | held
+
+
+def _rename(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,19 +93,9 @@ def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_counter(name: str, value: Tensor) -> bool:
-    is_integer = not (value.is_floating_point() or value.is_complex()) and value.dtype != torch.bool
-    return value.numel() == 1 and (is_integer or name.rpartition(".")[2] in _BESIDE)
-
-
-def _with_counters(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with 0 for each counter that is missing, or is a single number of another type or shape."""
-    counters = (name for name in expected if name.endswith(_COUNTER))
-    replaced = [name for name in counters if name not in state or _is_cast(state[name], expected[name])]
-    return state | {name: torch.zeros((), dtype=torch.long) for name in replaced}
-
-
-def _is_cast(counter: Tensor, expected: Tensor) -> bool:
-    return counter.numel() == 1 and (counter.is_floating_point() or counter.shape != expected.shape)
+    if value.numel() != 1 or value.is_complex() or value.dtype == torch.bool:
+        return False
+    return not value.is_floating_point() or name.rpartition(".")[2] in _BESIDE
 
 
 def variants(arch: str) -> list[str]:

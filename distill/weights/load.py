@@ -16,17 +16,13 @@ from distill.weights.unwrap import Found, closest_state, find_networks
 from manifests.support.console import note
 from manifests.support.counts import counted
 
-BESIDE_BYTES = 64 << 20
-"""Of what a file may hold beside networks."""
+BESIDE_BYTES = 64 << 20  # of what a file may hold beside networks
 
 
 def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
     """Build the network ``arch`` with ``num_classes`` outputs from the parameters and the ``bn_eps`` of ``weights``.
 
     If the file does not name its network, its parameters may have the names of ``foreign_names``.
-
-    Raises:
-        DistillError: the file is damaged, of another network, or of another number of classes.
     """
     outline = outline_of(arch, num_classes)
     state = _match(weights, outline.state_dict(), arch, num_classes)
@@ -43,49 +39,26 @@ def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
     return model
 
 
-def require_network(weights: Weights, *, arch: str, num_classes: int) -> None:
-    """Check, from names and shapes alone, that a file holds ``arch`` with ``num_classes`` outputs.
-
-    Raises:
-        DistillError: it is of another network, or of another number of classes.
-    """
-    _match(weights, outline_of(arch, num_classes).state_dict(), arch, num_classes)
-
-
 def outline_of(arch: str, num_classes: int) -> nn.Module:
-    """Return the network ``arch`` on the meta device: names and shapes, without memory for its parameters.
-
-    Raises:
-        DistillError: no network has this name.
-    """
+    """Return the network ``arch`` on the meta device: names and shapes, without memory for its parameters."""
     with torch.device("meta"):
         return build_model(arch, num_classes)
 
 
 def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy tensors of a model's names and shapes into it.
-
-    ``load_state_dict`` asks some models for versions, which state dicts of plain tensors do not have.
-    """
+    """Copy tensors into a model. Some models' ``load_state_dict`` wants versions, which plain tensors do not have."""
     with torch.no_grad():
         for name, value in model.state_dict().items():  # these are the model's own tensors
             value.copy_(state[name])
 
 
 def largest_file(network: nn.Module) -> int:
-    """Return the number of bytes of the largest file in which a network may come.
-
-    It holds an average and two moments of an optimizer beside the network, in twice its precision.
-    """
+    """Return the bytes of a network's largest file: with an average and two moments, in twice its precision."""
     return 8 * sum(value.nbytes for value in network.state_dict().values()) + BESIDE_BYTES
 
 
 def count_classes(weights: Weights, arch: str) -> int:
-    """Return the number of outputs of the ``arch`` in a file: the rows of its last matrix.
-
-    Raises:
-        DistillError: the file holds another network, or this one does not end with a linear layer.
-    """
+    """Return the number of outputs of the ``arch`` in a file: the rows of its last matrix."""
     expected = outline_of(arch, 2).state_dict()
     state = _find_state(weights, arch, expected)
     if (count := _num_outputs(state, expected)) is None:
@@ -109,29 +82,17 @@ def _match(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes
 
 
 def _find_state(weights: Weights, arch: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the file's tensors under the names of ``expected``, or the state dict that comes closest.
-
-    Raises:
-        DistillError: the file holds another network, or several.
-    """
-    held_arch = weights.arch
-    if held_arch is None:
-        if found := find_networks(weights.held, arch, expected):
-            return _choose(found, weights.path).state
-        held_arch = _held_variant(weights, arch)
-    if held_arch is not None and held_arch != arch:
-        raise DistillError(
-            f"{weights.path}: holds a {held_arch}, but the config or --arch says {arch}; say {held_arch} there"
-        )
+    """Return the file's tensors under the names of ``expected``, or the state dict that comes closest."""
+    if weights.arch is None and (found := find_networks(weights.held, arch, expected)):
+        return _choose(found, weights.path).state
+    held = weights.arch or _held_variant(weights, arch) or arch
+    if held != arch:
+        raise DistillError(f"{weights.path}: holds a {held}, but the config or --arch says {arch}; say {held} there")
     return closest_state(weights.held, arch, expected) if weights.arch is None else weights.held
 
 
 def _choose(found: list[Found], path: Path) -> Found:
-    """Return the preferred one of several networks, and tell the user which that is.
-
-    Raises:
-        DistillError: none is preferred to all others.
-    """
+    """Return the preferred one of several networks, and tell the user which that is."""
     first, *others = found
     if not others:
         return first
@@ -143,8 +104,7 @@ def _choose(found: list[Found], path: Path) -> Found:
     return first
 
 
-_note_once = functools.cache(note)
-"""A file may be read more than once."""
+_note_once = functools.cache(note)  # a file may be read more than once
 
 
 def _held_variant(weights: Weights, arch: str) -> str | None:

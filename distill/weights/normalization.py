@@ -7,28 +7,17 @@ S = TypeVar("S", bound=Sequence[float])
 
 
 def check_mean(values: S) -> S:
-    """Return the means of the three channels unchanged.
-
-    Raises:
-        ValueError: one is outside [0, 1], such as those of RGB in 0 to 255.
-    """
-    return _check("mean", values, all(0 <= value <= 1 for value in values))
+    """Return the means of the three channels; a ValueError says that one is outside [0, 1]."""
+    return _check("mean", values, 0, "from 0 to 1")
 
 
 def check_std(values: S) -> S:
-    """Return the deviations of the three channels unchanged. A network that takes RGB in 0 to 255 has 1/255.
-
-    Raises:
-        ValueError: one is below 1e-6 or above 1.
-    """
-    return _check("std", values, all(1e-6 <= value <= 1 for value in values))
+    """Return the deviations of the three channels; a ValueError says that one is below 1e-6 or above 1."""
+    return _check("std", values, 1e-6, "from 0.000001 to 1")
 
 
-def _check(name: str, values: S, good: bool) -> S:
-    if good:  # which no comparison with nan is
+def _check(name: str, values: S, least: float, expected: str) -> S:
+    if all(least <= value <= 1 for value in values):  # which no comparison with nan is
         return values
-    expected = "from 0 to 1" if name == "mean" else "from 0.000001 to 1"
-    raise ValueError(
-        f"{name} is {', '.join(f'{value:g}' for value in values)}, expected numbers {expected}, of RGB in [0, 1]"
-        + ("; divide values of RGB in 0 to 255 by 255" if max(values) > 1 else "")
-    )
+    found = f"{name} is {', '.join(f'{value:g}' for value in values)}, expected numbers {expected}, of RGB in [0, 1]"
+    raise ValueError(found + ("; divide values of RGB in 0 to 255 by 255" if max(values) > 1 else ""))

@@ -13,12 +13,9 @@ from torch import Tensor
 from distill.errors import DamagedError, DistillError
 from manifests.errors import DECODE_ERRORS
 
-MAX_FILE_BYTES = 16 << 30
-"""Of a weight file or a checkpoint: the largest networks have 2 GB, and an optimizer keeps two more of each."""
-MAX_LEGACY_BYTES = 1 << 30
-"""Of a file in the format before torch 1.6, which is read into memory: VGG-19, the largest then, has 0.6 GB."""
-MAX_PICKLE_BYTES = 5 << 20
-"""Of names, shapes and plain values in a zip file: a checkpoint of ResNet-1202 has 3 MB of them."""
+MAX_FILE_BYTES = 16 << 30  # the largest networks have 2 GB, and an optimizer keeps two more of each
+MAX_LEGACY_BYTES = 1 << 30  # of a file before torch 1.6, which is read into memory; VGG-19 has 0.6 GB
+MAX_PICKLE_BYTES = 5 << 20  # of names, shapes and plain values in a zip file; ResNet-1202 has 3 MB
 
 
 class _Ignored:
@@ -81,11 +78,7 @@ def load_torch_file(path: Path) -> Any:
 
 
 def require_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
-    """Check that ``path`` is a regular file of at most ``max_bytes``.
-
-    Raises:
-        DamagedError: it is not.
-    """
+    """Check that ``path`` is a regular file of at most ``max_bytes``."""
     if not path.is_file():
         raise DamagedError(f"{path}: is no regular file; give a file of weights")
     if (num_bytes := path.stat().st_size) > max_bytes:
@@ -93,7 +86,7 @@ def require_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
 
 
 def is_zip(path: Path) -> bool:
-    """Tell whether torch reads a file as a zip file, and not as one of its format before 1.6."""
+    """Return whether torch reads a file as a zip file, and not as one of its format before 1.6."""
     require_file(path)
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
@@ -109,17 +102,15 @@ def _check_zip(path: Path) -> None:
         raise DamagedError(f"{path}: its parts are compressed; save it again with torch.save")
     num_bytes = sum(part.file_size for part in parts if "/data/" not in part.filename)
     if num_bytes > MAX_PICKLE_BYTES:
-        raise DamagedError(
-            f"{path}: names and values of {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES}; "
-            "save its state dict alone"
-        )
+        found = f"names and values of {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES}"
+        raise DamagedError(f"{path}: {found}; save its state dict alone")
 
 
 _SAVE_STATE = "where you trust it, save its state dict alone: torch.save(model.state_dict(), FILE)"
 
 
 def _describe(message: str) -> str:
-    """Say in one line why torch did not read a file, and what to do."""
+    """Return in one line why torch did not read a file, and what to do."""
     if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message):
         name = re.sub(r"[^0-9A-Za-z_.]", "?", found[1])[:100]
         return f"asks for {name}, which is no tensor and might run code, so it is not read; {_SAVE_STATE}"
@@ -129,11 +120,7 @@ def _describe(message: str) -> str:
 
 
 def require_checksums(path: Path) -> None:
-    """Compare the checksums that a zip file holds of its parts, which torch does not.
-
-    Raises:
-        DamagedError: a part is not what was written.
-    """
+    """Compare the checksums that a zip file holds of its parts, which torch does not."""
     if not is_zip(path):
         return
     try:
@@ -146,7 +133,7 @@ def require_checksums(path: Path) -> None:
 
 
 def are_finite(tensor: Tensor) -> bool:
-    """Tell whether a tensor holds no infinity and no NaN, as float32. Takes no memory of the tensor's size."""
+    """Return whether a tensor holds no infinity and no NaN, as float32. Takes no memory of the tensor's size."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     values = tensor.float() if tensor.itemsize == 1 else tensor  # torch computes nothing in 8 bits

@@ -44,20 +44,17 @@ class Found:
         """The keys as text for a message."""
         return ".".join(self.keys)[:100] or "its own names"
 
-    @property
-    def rank(self) -> tuple[int, ...]:
-        """The place of each key in ``PREFERRED``; other keys come after those, keys of averages last."""
-        return tuple(
-            PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
-            for key in self.keys
-        )
-
     def is_preferred_to(self, other: "Found") -> bool:
-        """Tell whether this network is preferred to ``other``, by the first key in which they differ."""
-        for key, other_key, rank, other_rank in zip(self.keys, other.keys, self.rank, other.rank, strict=False):
+        """Return whether this network is preferred to ``other``, by the first key in which they differ."""
+        for key, other_key in zip(self.keys, other.keys, strict=False):
             if key != other_key:
-                return rank < other_rank
+                return _rank(key) < _rank(other_key)
         return len(self.keys) < len(other.keys)
+
+
+def _rank(key: str) -> int:
+    """Return the place of a key in ``PREFERRED``; other keys come after those, keys of averages last."""
+    return PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
 
 
 def state_dicts(held: Any) -> Iterator[tuple[Keys, State]]:
@@ -79,7 +76,7 @@ def state_dicts(held: Any) -> Iterator[tuple[Keys, State]]:
 
 
 def _is_dense(value: object) -> bool:
-    """Tell whether a value is a tensor that holds each of its numbers: a network is no larger than its file."""
+    """Return whether a value is a tensor that holds each of its numbers: a network is no larger than its file."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -96,20 +93,20 @@ def find_networks(held: Any, arch: str, expected: Mapping[str, Tensor]) -> list[
     """
     count = len(without_counters(expected))
     parts = (
-        ((*keys, *more), _without_inner_wrappers(part))
-        for keys, state in state_dicts(held)
-        for more, part in _without_prefixes(state, count)
+        (keys, _without_inner_wrappers(part))
+        for keys, part in _candidates(held, count)
         if sum(not is_auxiliary(name, arch) for name in without_counters(part)) == count
     )
-    ours = ((keys, to_our_names(part, arch, expected)) for keys, part in islice(parts, _MAX_TRIED))
-    found: dict[Any, tuple[int, Found]] = {}
-    for keys, state in ours:
+    found: dict[Any, Found] = {}
+    misfits: dict[Any, int] = {}
+    for keys, part in islice(parts, _MAX_TRIED):
+        state = to_our_names(part, arch, expected)
         if state.keys() == expected.keys():
             storage = tuple(value.data_ptr() for _, value in sorted(without_counters(state).items()))
-            misfits = sum(state[name].shape != value.shape for name, value in expected.items())
-            found.setdefault(storage, (misfits, Found(keys=keys, state=state)))
-    fewest = min((misfits for misfits, _ in found.values()), default=0)
-    return sorted((each for misfits, each in found.values() if misfits == fewest), key=lambda each: each.rank)
+            found.setdefault(storage, Found(keys=keys, state=state))
+            misfits[storage] = sum(state[name].shape != value.shape for name, value in expected.items())
+    fewest = [each for storage, each in found.items() if misfits[storage] == min(misfits.values())]
+    return sorted(fewest, key=lambda each: [_rank(key) for key in each.keys])
 
 
 def _without_inner_wrappers(state: State) -> State:
@@ -120,26 +117,22 @@ def _without_inner_wrappers(state: State) -> State:
 
 def closest_state(held: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
     """Return the state dict in ``held`` that has most of the names of ``arch``: to compare with in an error."""
-    states = [state for _, state in state_dicts(held)]
-    largest = max(map(len, states))
-    parts = (
-        to_our_names(part, arch, expected)
-        for state in states
-        if 2 * len(state) >= largest
-        for _, part in _without_prefixes(state, len(state) // 2 + 1)
-    )
+    most = max(len(state) for _, state in state_dicts(held))
+    parts = (to_our_names(part, arch, expected) for _, part in _candidates(held, most // 2 + 1))
     return max(islice(parts, _MAX_TRIED), key=lambda state: (len(state.keys() & expected.keys()), len(state)))
 
 
-def _without_prefixes(state: State, count: int) -> Iterator[tuple[Keys, State]]:
-    """Yield a state dict, and its parts of at least ``count`` names with a common prefix, without these prefixes."""
-    waiting: deque[tuple[Keys, State]] = deque([((), state)])
-    while waiting:
-        keys, state = waiting.popleft()
-        yield keys, state
-        parts: defaultdict[str, State] = defaultdict(dict)
-        for name, value in state.items():
-            prefix, dot, rest = name.partition(".")
-            if dot and len(keys) < _MAX_PREFIXES:
-                parts[prefix][rest] = value
-        waiting.extend(((*keys, prefix), part) for prefix, part in parts.items() if len(part) >= count)
+def _candidates(held: Any, count: int) -> Iterator[tuple[Keys, State]]:
+    """Yield each state dict, and its parts of at least ``count`` names with a common prefix, without the prefixes."""
+    for outer, whole in state_dicts(held):
+        waiting: deque[tuple[Keys, State]] = deque([((), whole)])
+        while waiting:
+            prefixes, state = waiting.popleft()
+            if len(state) >= count:
+                yield (*outer, *prefixes), state
+            parts: defaultdict[str, State] = defaultdict(dict)
+            for name, value in state.items():
+                prefix, dot, rest = name.partition(".")
+                if dot and len(prefixes) < _MAX_PREFIXES:
+                    parts[prefix][rest] = value
+            waiting.extend(((*prefixes, prefix), part) for prefix, part in parts.items() if len(part) >= count)

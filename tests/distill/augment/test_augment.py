@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from distill.augment import AugmentConfig, Draws, augment, draw, normalize, view_version
 from distill.augment.color import draw_color
-from distill.augment.config import JitterConfig
 from distill.augment.geometry import ResizedCrop, Shift, draw_resized_crop
 from distill.augment.mix import CutMix, MixUp
 from distill.runtime.randomness import Stream
@@ -35,6 +34,10 @@ def stream(seed: int) -> Stream:
 
 def config_of(**values: object) -> AugmentConfig:
     return AugmentConfig.model_validate(values)
+
+
+def crop_of(area: tuple[float, float], size: int, *, flip: bool = True) -> AugmentConfig:
+    return config_of(pad_crop=0, resized_crop=area, size=size, flip=flip)
 
 
 def slow(images: torch.Tensor, config: AugmentConfig, seed: int) -> torch.Tensor:
@@ -131,7 +134,7 @@ def test_colors_are_torchvisions(operation: str) -> None:
     """One operation at a time, each image with its own factor, on values that are no whole numbers."""
     images = (IMAGES.float() + 0.4).clamp(0, 255)
     images[0] = 77.0  # gray has no hue
-    color = draw_color(JitterConfig.model_validate({operation: 0.5}), 0, 0, 6, stream(1))
+    color = draw_color(config_of(jitter={operation: 0.5}), 6, stream(1))
     out = color(images)
     for image, mine, factor in zip(images, out, getattr(color, operation).tolist(), strict=True):
         planes = image.permute(2, 0, 1) / 255
@@ -142,19 +145,19 @@ def test_colors_are_torchvisions(operation: str) -> None:
 
 def test_grayscale_and_solarize() -> None:
     images = IMAGES.float()
-    color = draw_color(None, 0.5, 0, 6, stream(0))
+    color = draw_color(config_of(grayscale=0.5), 6, stream(0))
     for image, out, gray in zip(images, color(images), color.grayscale, strict=True):
         expected = TF.rgb_to_grayscale(image.permute(2, 0, 1), 3).permute(1, 2, 0) if gray else image
         assert torch.allclose(out, expected, atol=0.01)
-    color = draw_color(None, 0, 0.5, 6, stream(0))
+    color = draw_color(config_of(solarize=0.5), 6, stream(0))
     for image, out, solarized in zip(images, color(images), color.solarize, strict=True):
         assert torch.equal(out, TF.solarize(image.byte(), 128).float() if solarized else image)
     assert 0 < color.solarize.sum() < 6
 
 
 def test_jitter_touches_its_share_and_every_sample_has_its_own_order() -> None:
-    config = JitterConfig(p=0.25, brightness=0.4, hue=0.1)
-    color = draw_color(config, 0, 0, 10_000, stream(0))
+    config = config_of(jitter={"p": 0.25, "brightness": 0.4, "hue": 0.1})
+    color = draw_color(config, 10_000, stream(0))
     touched = color.brightness != 1
     assert 0.23 < touched.double().mean() < 0.27 and torch.equal(touched, color.hue != 0)
     assert (color.order[~touched] == -1).all()
@@ -165,8 +168,8 @@ def test_jitter_touches_its_share_and_every_sample_has_its_own_order() -> None:
 
 def test_jitter_is_torchvisions_in_each_samples_order() -> None:
     images = IMAGES.repeat(8, 1, 1, 1)
-    config = JitterConfig(p=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
-    color = draw_color(config, 0, 0, 48, stream(2))
+    config = config_of(jitter={"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4})
+    color = draw_color(config, 48, stream(2))
     before, out = images.clone(), color(images)
     names = ("brightness", "contrast", "saturation", "hue")
     for row, (image, mine) in enumerate(zip(images, out, strict=True)):
@@ -189,7 +192,7 @@ def test_resized_crops_are_torchvisions(size: int, out: int, area: tuple[float, 
     images = torch.randint(0, 256, (8, size, size, 3), dtype=torch.uint8)
     if smooth:
         images = TF.gaussian_blur(images.permute(0, 3, 1, 2), 9).permute(0, 2, 3, 1).contiguous()
-    crop = draw_resized_crop(area, True, 8, size, out, stream(0))
+    crop = draw_resized_crop(crop_of(area, out), 8, size, stream(0))
     crops = crop(images)
     assert crops.dtype == torch.uint8 and crops.shape == (8, out, out, 3) and 0 < crop.flipped.sum() < 8
     for image, mine, box, flipped in zip(images, crops, crop.boxes.int().tolist(), crop.flipped, strict=True):
@@ -203,7 +206,7 @@ def test_resized_crops_are_torchvisions(size: int, out: int, area: tuple[float, 
 
 
 def test_boxes_have_the_asked_share_and_aspect() -> None:
-    boxes = draw_resized_crop((0.2, 0.9), True, 500, 40, 40, stream(0)).boxes
+    boxes = draw_resized_crop(crop_of((0.2, 0.9), 40), 500, 40, stream(0)).boxes
     top, left, h, w = boxes.T
     assert ((h * w / 1600 > 0.17) & (h * w / 1600 < 0.95)).all() and (w / h > 0.7).all() and (w / h < 1.4).all()
     assert (boxes[:, :2] >= 0).all() and (top + h <= 40).all() and (left + w <= 40).all()
@@ -212,14 +215,14 @@ def test_boxes_have_the_asked_share_and_aspect() -> None:
 
 def test_nothing_outside_of_its_box_is_in_a_crop() -> None:
     images = torch.full((50, 40, 40, 3), 255, dtype=torch.uint8)
-    crop = draw_resized_crop((0.1, 0.5), True, 50, 40, 24, stream(0))
+    crop = draw_resized_crop(crop_of((0.1, 0.5), 24), 50, 40, stream(0))
     for image, (top, left, h, w) in zip(images, crop.boxes.int().tolist(), strict=True):
         image[top : top + h, left : left + w] = 7
     assert (crop(images) == 7).all()
 
 
 def test_a_crop_that_cannot_fit_is_the_whole_image() -> None:
-    crop = draw_resized_crop((1, 1), False, 50, 16, 16, stream(0))
+    crop = draw_resized_crop(crop_of((1, 1), 16, flip=False), 50, 16, stream(0))
     whole = (crop.boxes == torch.tensor([0.0, 0, 16, 16])).all(dim=1)
     assert whole.all()
     assert torch.equal(crop(IMAGES[:1].expand(50, -1, -1, -1)), IMAGES[:1].expand(50, -1, -1, -1))

@@ -118,5 +118,5 @@ def test_a_network_without_batch_norms(run_distill: Program, arguments: list[Any
 def test_a_file_with_an_impossible_eps(eps: float, tmp_path: Path) -> None:
     file = tmp_path / "t.safetensors"
     save_weights(file, build_model("resnet8", 4), arch="resnet8", num_classes=4, mean=MEAN, std=STD, bn_eps=eps)
-    with pytest.raises(DistillError, match=r"metadata is damaged: bn_eps is .*'bn_eps' as a number above 0 up to 1"):
+    with pytest.raises(DistillError, match=r"metadata is damaged: bn_eps is .*: Input should be (greater|less) than"):
         load_weights(file)

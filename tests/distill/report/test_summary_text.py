@@ -6,32 +6,36 @@ from typing import Any
 
 import pytest
 
+from distill.report.chart import TEMPLATES
+from distill.report.page import without_folders
 from distill.report.run_files import AugmentPart
-from distill.report.summary_text import describe_augmentation, without_folders
 from tests.conftest import Program
 
 
 @pytest.mark.parametrize(
     ("augment", "words"),
     [
-        ({}, ""),
         (
             {"flip": True, "pad_crop": 4, "cutmix_alpha": 0.25},
             "moved by up to 4 px, mirrored half of the time, mixed with others (CutMix)",
         ),
         (
-            {"resized_crop": [0.08, 1.0], "pad_crop": 4, "jitter": {"p": 0.5}},
+            {"resized_crop": [0.08, 1.0], "jitter": {"p": 0.5}},
             "cropped at random and resized, changed in color",
         ),
         (
             {"grayscale": 1.0, "solarize": 0.2, "mixup_alpha": 1.0},
             "turned gray, solarized in 20% of cases, mixed with others (MixUp)",
         ),
-        ({"grayscale": 0.0, "pad_crop": 0, "cutmix_alpha": 0.0}, ""),
+        ({"grayscale": 0.0}, ""),
     ],
 )
 def test_augmentations_in_words(augment: dict[str, Any], words: str) -> None:
-    assert describe_augmentation(AugmentPart.model_validate(augment)) == words
+    template: Any = TEMPLATES.get_template("words.j2").module
+    assert (
+        template.augmentation(AugmentPart.model_validate({"pad_crop": 0, "flip": False, "cutmix_alpha": 0} | augment))
+        == words
+    )
 
 
 def test_a_page_tells_nothing_of_its_writers_folders() -> None:

@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
-from distill.models import build_model
 from distill.training.run_identity import DIGESTS
-from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import MEAN, STD, TEACHER
+from tests.distill.conftest import TEACHER
 from tests.helpers.browser import needs_chromium, visit
 from tests.helpers.running import same
 
@@ -244,27 +241,6 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
     assert made_by in (out / "table.md").read_text()
     assert f"four classes, teacher: paper 90.00, ours {summary['teacher_top1']:.2f}" in result.out
     assert summary["teacher_sha256"] in (out / "table.md").read_text()
-
-
-def test_a_teacher_of_another_network_is_refused_first(
-    words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path
-) -> None:
-    out, silent = tmp_path / "out", tmp_path / "silent.pth"
-    other, five = build_model("resnet14", 4), build_model("resnet8", 5)
-    save_weights(tmp_path / "other.safetensors", other, arch="resnet14", num_classes=4, mean=MEAN, std=STD)
-    save_weights(tmp_path / "five.safetensors", five, arch="resnet8", num_classes=5, mean=MEAN, std=STD)
-    torch.save(other.state_dict(), silent)
-    (tmp_path / "photo.pth").write_bytes(b"no weights")
-    expected = "expected a resnet8 of 4 classes, as the table's configs say"
-    for name, part in (
-        ("other.safetensors", "holds a resnet14; "),
-        ("five.safetensors", "has 5 classes, but num_classes is 4"),
-        ("silent.pth", "is not a resnet8: has the unknown "),
-        ("photo.pth", "photo.pth: "),
-    ):
-        result = run_distill(*words, out, "--teacher", f"net={tmp_path / name}", "--only", "photo")
-        assert_one_line(result, f"--teacher net: {tmp_path / name}: ", part, expected)
-        assert not out.exists()
 
 
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from distill.models import build_model
 from distill.tables.digests import input_digest
 from distill.tables.jobs import jobs_of, make_jobs, missing_options
 from distill.tables.options import TableOptions
-from distill.tables.page import Page, cells, html, markdown, text
+from distill.tables.page import Page, cells, render, text
 from distill.tables.plan import make_plan
 from distill.tables.results import RowResult
 from distill.tables.schema import Table, parse_table
@@ -449,11 +449,11 @@ def test_figures_of_a_line() -> None:
 
 
 def test_a_page_as_markdown_and_html() -> None:
-    shown = markdown(page())
+    shown = render(page(), "table.md.j2")
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     assert all(line.replace("\\|", "").count("|") == 10 for line in rows) and len(rows) == 7
     assert "| **CIFAR \\| 10** |" in shown and "&lt;b&gt;" in shown and "a" * 64 in shown and "distill x" in shown
-    written = html(page())
+    written = render(page(), "table.html.j2")
     assert "1 &lt;script&gt;" in written and "<script" not in written and "81.00 ± 1.00" in written
     assert "src=" not in written and 'href="http' not in written
     assert "<script" not in shown and not re.search(r"(?<!\\)!\[", shown) and shown.count("\n# ") == 0
@@ -474,7 +474,7 @@ def test_groups_that_cannot_be_run_are_a_sentence() -> None:
         "Left out because --input a=PATH is missing: third.",
         "Left out because --input b=PATH is missing: fourth.",
     ]
-    for shown in (markdown(whole), html(whole)):
+    for shown in (render(whole, "table.md.j2"), render(whole, "table.html.j2")):
         assert all(sentence in shown for sentence in whole.left_out()) and page().left_out() == []
 
 
