@@ -51,7 +51,7 @@ def test_a_server_that_answers_other_ranges_is_asked_for_all(rough: Manners, pat
 def test_a_server_that_always_cuts_and_ignores_ranges_is_given_up(rough: Manners) -> None:
     rough.cut, rough.ranges = CUT, False
     assert ": the connection was cut; try again later" in fault(rough.url)
-    assert max(Counter(rough.names()).values()) <= download.ATTEMPTS + 1
+    assert max(Counter(rough.names()).values()) <= download.ATTEMPTS + 2  # cuts at other bytes count as progress
     rough.cut, rough.cuts_of = None, {TAR: iter([20_000, 40_000] * 20)}
     assert f"{TAR}: the connection was cut" in fault(rough.url)
 
