@@ -47,11 +47,7 @@ def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_single_process(command: str) -> None:
-    """Check that a command which does not share its work between ranks runs in one process.
-
-    Raises:
-        DistillError: ``torchrun`` started several.
-    """
+    """Check that a command which does not share its work between ranks runs in one process."""
     if launched():
         raise DistillError(f"{command}: is the work of one process; start it without torchrun")
 

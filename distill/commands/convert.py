@@ -21,10 +21,6 @@ def convert(
     """Write the network of a weight file to ``out``, with its architecture, its classes and its normalization.
 
     ``bn_eps`` is that of its batch norms, if it was not trained with the architecture's default.
-
-    Raises:
-        DistillError: the file is missing, damaged or another network than ``arch``; neither it nor the arguments say
-            what is to be written; or ``out`` is something else already, or cannot be written.
     """
     if out.suffix != ".safetensors":
         raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")

@@ -53,11 +53,7 @@ def load_network(
     device: torch.device,
     bn_eps: float | None = None,
 ) -> Network:
-    """Load the network of a weight file; arguments may be None where the file has the value.
-
-    Raises:
-        DistillError: the file is missing or damaged, contradicts an argument, or lacks a value that is not given.
-    """
+    """Load the network of a weight file; arguments may be None where the file has the value."""
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):
@@ -89,9 +85,6 @@ def evaluate(
     """Measure a network on labelled images: top-1, top-5 and per-class top-1 in percent.
 
     With a ``teacher``, also its top-1, the agreement of both in percent and the KL divergence from it in nats.
-
-    Raises:
-        DistillError: the data is wrong, or the teacher has other classes.
     """
     found = load_labelled(data, size)
     labelled = match_classes(found, network.num_classes, network.classes, data)

@@ -50,9 +50,6 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
     """Write the teacher's logits for every batch of the run that ``config`` describes into ``out``.
 
     Called again for the same folder, it goes on after the last whole file.
-
-    Raises:
-        DistillError, PatchSetError: config, teacher or set are wrong, or ``out`` holds something else.
     """
     with own_folder(out, "run it again"):
         patchset = open_folder(shards)
@@ -81,11 +78,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
 
 
 def check_inputs(config: Config, out: Path) -> None:
-    """Check all inputs of ``make_logits`` but its set, before that is downloaded.
-
-    Raises:
-        DistillError: the teacher, the evaluation data or ``out`` are missing or wrong.
-    """
+    """Check all inputs of ``make_logits`` but its set, before that is downloaded."""
     load_teacher(config.teacher, torch.device("cpu"))
     if config.eval.data is not None:
         require_data(config.eval.data)
@@ -192,12 +185,7 @@ class Check:
 def verify_logits(
     config: Config, folder: Path, shards: Path, context: RunContext, *, sample: int, seed: int
 ) -> Check:
-    """Check every digest of stored logits, and compute ``sample`` random steps again.
-
-    Raises:
-        DistillError, PatchSetError: they are not of this set, teacher and view, a file is damaged, or a logit
-            differs by more than rounding explains.
-    """
+    """Check every digest of stored logits, and compute ``sample`` random steps again."""
     manifest = read_manifest(folder)
     patchset = open_folder(shards)
     require_same(folder, "the set", manifest.set_id, patchset.manifest.set_id)

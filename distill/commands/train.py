@@ -52,11 +52,7 @@ def train(config: Config, shards: Path, out: Path, context: RunContext, *, resum
 
 
 def check_inputs(config: Config, out: Path | None, context: RunContext, *, resume: bool) -> None:
-    """Check all inputs of a run but its set, before that is downloaded; ``out`` may be None.
-
-    Raises:
-        DistillError: the teacher, its logits, the evaluation data or the run directory are missing or wrong.
-    """
+    """Check all inputs of a run but its set, before that is downloaded; ``out`` may be None."""
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
@@ -181,9 +177,6 @@ def open_evaluator(
     """Read the evaluation data for patches of ``size`` px, and measure the teacher on it; None without data.
 
     The teacher is measured as it computes targets: folded and in ``precision``, but not compiled.
-
-    Raises:
-        DistillError: the data cannot be read, has other classes, or the teacher is worse than teacher.min_top1.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:

@@ -41,9 +41,6 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
     """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file is found.
 
     A run of labels has ``neurons-network.png``. ``teacher`` is used instead of the file that the config names.
-
-    Raises:
-        DistillError: no finished run is there, or a file of it or a class is wrong.
     """
     record = read_run(folder)
     if record.summary is None:
@@ -88,11 +85,7 @@ def _require_digest(path: Path, sha256: str | None) -> None:
 
 
 def visualize_weights(network: Network, size: int, out: Path, options: ImageOptions) -> None:
-    """Write what ``network``, which takes images of ``size`` pixels, wants to see as PNG ``out``.
-
-    Raises:
-        DistillError: the size or a class is wrong, or the picture cannot be written.
-    """
+    """Write what ``network``, which takes images of ``size`` pixels, wants to see as PNG ``out``."""
     _write(network, size, None, out, options, network.arch)
 
 

@@ -44,11 +44,6 @@ def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunC
     """Verify a set and yield its patches in the order of ``seed``, held where ``config.cache`` says, or streamed.
 
     Local rank 0 of each machine verifies and decodes the set; the other ranks map the file that it kept.
-
-    Raises:
-        DistillError: the set does not fit, a member is not the image that the manifest promises, or a decoding
-            process was killed.
-        PatchSetError: a shard is not what the manifest says.
     """
     source = _open(patchset, config, seed, context)
     try:
@@ -94,11 +89,7 @@ def _require_window(patchset: PatchSet, window: int, processes: int) -> None:
 
 
 def cache_folder(config: DataConfig) -> Path:
-    """Return the folder of decoded sets.
-
-    Raises:
-        DistillError: there is no home directory, and data.cache_dir is not set.
-    """
+    """Return the folder of decoded sets."""
     if config.cache_dir is not None:
         return config.cache_dir
     try:
@@ -108,11 +99,7 @@ def cache_folder(config: DataConfig) -> Path:
 
 
 def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: bool) -> str:
-    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where every process of this machine holds the pixels.
-
-    Raises:
-        DistillError: the place that the config asks for does not exist or is too small.
-    """
+    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where every process of this machine holds the pixels."""
     needed, processes = bytes_of(patchset), context.ranks.local_world_size
     problems: dict[str, Callable[[], str | None]] = {
         "gpu": lambda: None if fits_gpu(needed, context.device) else "no GPU, or too little memory on it,",

@@ -23,9 +23,6 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
     spaces, ``-`` and ``_``. Class folders that are numbers are class numbers, counted from 0, or from 1 where the
     largest is ``num_classes``. Other class folders, for a network without names, are numbered in order.
     ``where`` names the data in messages; unusual names or numbers are logged.
-
-    Raises:
-        DistillError: the data has a class that the network does not have.
     """
     present = data.labels.unique().tolist()
     numbers = dict(zip(present, present, strict=True))

@@ -48,11 +48,7 @@ def shared_memory(patchset: PatchSet) -> Pixels:
 
 
 def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """Return an empty array for a set, mapped to a new file and shared with processes forked later.
-
-    Raises:
-        OSError: the disk is too full. Space is allocated now, because a full disk under a mapping kills the process.
-    """
+    """Return an empty array for a set, mapped to a new file and shared with processes forked later."""
     with path.open("xb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, bytes_of(patchset))
@@ -71,10 +67,6 @@ def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Ca
 
     ``images`` is from ``shared_memory`` or ``file_memory``, since processes write into it.
     ``on_patches`` is called with the number of patches that each step added.
-
-    Raises:
-        DistillError: a member is not the image the manifest promises, a patch is missing or there twice, or a process
-            that decodes has ended.
     """
     shards = patchset.manifest.shards
     numbers = iter(range(len(shards)))
@@ -97,10 +89,6 @@ def decode_shard(
     """Yield rows of a shard of a verified set and their pixels, ``chunk_of`` rows at a time.
 
     ``wanted``, bool (patches of the shard), selects rows; None selects all.
-
-    Raises:
-        DistillError: the shard cannot be read, a member is not the image the manifest promises, or a patch is missing
-            or there twice.
     """
     manifest = patchset.manifest
     shard = manifest.shards[number]
@@ -144,11 +132,7 @@ def _tar_errors(path: Path) -> Iterator[None]:
 
 
 def index_of(sample: dict[str, Any], span: range) -> int:
-    """Return the index of a sample's patch.
-
-    Raises:
-        DistillError: its key is not an index in ``span``.
-    """
+    """Return the index of a sample's patch."""
     key = str(sample["__key__"])
     if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
         raise DistillError(
@@ -158,11 +142,7 @@ def index_of(sample: dict[str, Any], span: range) -> int:
 
 
 def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:
-    """Return the pixels of a sample: uint8 (size, size, 3).
-
-    Raises:
-        DistillError: it is not the image that the manifest promises.
-    """
+    """Return the pixels of a sample: uint8 (size, size, 3)."""
     where = f"{sample['__url__']}: member {sample['__key__']}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:

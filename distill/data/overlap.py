@@ -18,9 +18,6 @@ def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) ->
     """Compare evaluation images with training images by ``seen``, the SHA-256 of the latter's pixels.
 
     Logs a line if some are the same.
-
-    Raises:
-        DistillError: all of them are; ``where`` names the training data.
     """
     common = sum(digest in seen for digest in data.digests)
     if not common:
@@ -37,11 +34,7 @@ def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) ->
 
 
 def packed_digests(patchset: PatchSet) -> frozenset[bytes]:
-    """Return the SHA-256 of the pixels of each patch of a set that was packed from images; none of other sets.
-
-    Raises:
-        PatchSetError: a table cannot be read.
-    """
+    """Return the SHA-256 of the pixels of each patch of a set that was packed from images; none of other sets."""
     if patchset.manifest.recipe.get("name") != PACKED:
         return frozenset()
     return frozenset(_digests(patchset))

@@ -43,11 +43,7 @@ class Streamed:
         return self._patchset.manifest.size
 
     def images(self, step: int) -> Tensor:
-        """Return this rank's images of ``order.batch(step)``.
-
-        Raises:
-            DistillError: a member is not the image that the manifest promises, or a decoding process has ended.
-        """
+        """Return this rank's images of ``order.batch(step)``."""
         pieces = self.order.pieces(step, self.context.ranks)
         wanted = [place for place, _ in pieces]
         self._windows = {place: pixels for place, pixels in self._windows.items() if place in wanted}
@@ -95,11 +91,7 @@ class _Reader:
             raise
 
     def take(self) -> Tensor:
-        """Return the next window: uint8 (rows, size, size, 3); only this rank's rows are set.
-
-        Raises:
-            DistillError: as ``check``.
-        """
+        """Return the next window: uint8 (rows, size, size, 3); only this rank's rows are set."""
         while True:
             self.check()
             with contextlib.suppress(queue.Empty):

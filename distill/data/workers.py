@@ -41,11 +41,7 @@ Work = Callable[[Job], Iterator[tuple[Answer, list[Pixels]]]]
 
 
 class Workers(Generic[Job, Answer]):
-    """A pool of ``count`` processes; with 0, this process does the jobs. ``chunk`` is the largest chunk's shape.
-
-    Raises:
-        DistillError: a process cannot be started.
-    """
+    """A pool of ``count`` processes; with 0, this process does the jobs. ``chunk`` is the largest chunk's shape."""
 
     def __init__(self, count: int, work: Work[Job, Answer], chunk: tuple[int, ...]) -> None:
         self._work = work
@@ -69,9 +65,6 @@ class Workers(Generic[Job, Answer]):
 
         ``next_job`` is called whenever a process is idle; None means that there is no job now. The iterator ends
         when there is no job and no process is busy.
-
-        Raises:
-            DistillError: ``work`` raised it, a process has ended, or no process answers.
         """
         if not self._members:
             while (job := next_job()) is not None:

@@ -100,22 +100,14 @@ class Evaluator:
 
 
 def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px, with the labels of a network whose class names are ``classes``.
-
-    Raises:
-        DistillError: the data cannot be read, or has classes that the network does not have.
-    """
+    """Read labelled images at ``size`` px, with the labels of a network whose class names are ``classes``."""
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
 
 
 def log_unmeasured(summary: dict[str, Any], prefix: str, weights: Path, data: Path | None, size: int) -> None:
-    """Log if a finished run was not evaluated, or on other data than ``data``, read at ``size`` px.
-
-    Raises:
-        DistillError: the data cannot be read.
-    """
+    """Log if a finished run was not evaluated, or on other data than ``data``, read at ``size`` px."""
     if data is None:
         return
     command = f"distill eval --weights {shell_word(str(weights))} --data {shell_word(str(data))}"

@@ -64,11 +64,7 @@ class Ranks:
         return values if self.world_size == 1 else values[self.row_mask(len(values)).to(values.device)]
 
     def require_rows(self, batch_size: int) -> None:
-        """Check that every rank gets rows of a batch.
-
-        Raises:
-            DistillError: the batch is too small.
-        """
+        """Check that every rank gets rows of a batch."""
         if self.world_size > 1 and batch_size < 2 * self.world_size:
             raise DistillError(
                 f"data.batch_size {batch_size}: too small for {self.world_size} ranks, expected at least "
@@ -114,11 +110,7 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def require_same(self, values: dict[str, Any]) -> None:
-        """Check that all ranks train the same run; their machines may hold different files.
-
-        Raises:
-            DistillError: a value differs from the main rank's.
-        """
+        """Check that all ranks train the same run; their machines may hold different files."""
         for key, value in self.broadcast(lambda: values).items():
             if values.get(key) != value:
                 raise DistillError(

@@ -103,11 +103,7 @@ def steps_per_file(batch_size: int, num_classes: int) -> int:
 
 
 def read_manifest(folder: Path) -> LogitsManifest:
-    """Read the manifest of stored logits.
-
-    Raises:
-        DistillError: it is missing or damaged.
-    """
+    """Read the manifest of stored logits."""
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise DistillError(
@@ -155,11 +151,7 @@ class StoredLogits:
 
 
 def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLogits:
-    """Verify the files that hold the logits of the first ``steps`` steps, and map them into memory.
-
-    Raises:
-        DistillError: a file is missing, or has another shape or digest than the manifest says.
-    """
+    """Verify the files that hold the logits of the first ``steps`` steps, and map them into memory."""
     lengths = [file.steps for file in manifest.files]
     if (
         len(set(lengths[:-1])) > 1
@@ -211,11 +203,7 @@ def _require_digest(path: Path, file: LogitsFile) -> None:
 
 
 def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Check that stored logits are of the view ``wanted``; newer keys of ``augment`` have their defaults.
-
-    Raises:
-        DistillError: they are of another view, or ``held`` is not a view.
-    """
+    """Check that stored logits are of the view ``wanted``; newer keys of ``augment`` have their defaults."""
     try:
         augment = AugmentConfig.model_validate(held.get("augment")).model_dump(mode="json")
     except ValidationError as error:
@@ -224,11 +212,7 @@ def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]
 
 
 def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
-    """Check that a property of stored logits, ``held``, is that of the run, ``wanted``.
-
-    Raises:
-        DistillError: they differ.
-    """
+    """Check that a property of stored logits, ``held``, is that of the run, ``wanted``."""
     if held == wanted:
         return
     if isinstance(held, dict) and isinstance(wanted, dict):
@@ -241,11 +225,7 @@ def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
 
 
 def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
-    """Read the manifest of the stored logits that ``config`` names, if any.
-
-    Raises:
-        DistillError: it is damaged, or of another set or teacher than the config's.
-    """
+    """Read the manifest of the stored logits that ``config`` names, if any."""
     if config.logits is None:
         return None
     manifest = read_manifest(config.logits)

@@ -87,11 +87,7 @@ class StoredTargets:
 
 
 def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> StoredTargets:
-    """Verify and open the stored logits in ``folder`` for all batches of ``view``.
-
-    Raises:
-        DistillError: the logits are of another view, too few, or a file is damaged.
-    """
+    """Verify and open the stored logits in ``folder`` for all batches of ``view``."""
     require_same_view(folder, manifest.view, view.describe())
     if manifest.steps < view.period:
         raise DistillError(

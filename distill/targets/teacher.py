@@ -50,12 +50,7 @@ class Teacher:
 
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
-    """Load and check the teacher that ``config`` names.
-
-    Raises:
-        DistillError: the weights are not set or missing; they are of another network, other classes or another
-            normalization than ``config`` says; or the normalization is not known.
-    """
+    """Load and check the teacher that ``config`` names."""
     if config.weights is None:
         raise DistillError("teacher.weights is not set; give the teacher's weight file with --teacher FILE")
     weights = load_weights(config.weights)
@@ -76,9 +71,6 @@ def normalization(weights: Weights, mean: Triple | None, std: Triple | None, *, 
     """Return mean and standard deviation of a network's input: those given, or the weight file's.
 
     ``prefix`` precedes the setting's name in messages.
-
-    Raises:
-        DistillError: both are known and differ, neither is known, or a value is outside the range of RGB in [0, 1].
     """
     chosen = []
     checks: tuple[tuple[str, Triple | None, Triple | None, Callable[[Triple], Triple]], ...] = (

@@ -88,10 +88,6 @@ def load_checkpoint(
     """Return the last undamaged state saved in a run directory, or None if there is no checkpoint.
 
     Its tensors are mapped from a file of at most ``max_bytes``: copy those that you keep.
-
-    Raises:
-        DistillError: all checkpoints are damaged, an older version wrote them, or they belong to a run whose
-            ``identity`` differs.
     """
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
     if not paths and (old := next((folder / name for name in OLD_NAMES if (folder / name).exists()), None)):
@@ -128,11 +124,7 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
 
 def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
-    """Check that ``state``, loaded from ``path``, belongs to the run that ``identity`` describes.
-
-    Raises:
-        DistillError: it belongs to another run, or is no state of a run.
-    """
+    """Check that ``state``, loaded from ``path``, belongs to the run that ``identity`` describes."""
     parts = state if isinstance(state, dict) and state.keys() >= KEYS else dict.fromkeys(KEYS)
     held, arithmetic = parts["identity"], parts["arithmetic"]
     if (

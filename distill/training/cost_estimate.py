@@ -68,11 +68,7 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, device: torch.device) -> Cost:
-    """Measure a few steps of ``config``, as if an epoch had ``n`` images of ``size`` px. No input file is needed.
-
-    Raises:
-        DistillError: a network of the config does not exist, or does not take the size.
-    """
+    """Measure a few steps of ``config``, as if an epoch had ``n`` images of ``size`` px. No input file is needed."""
     batch = config.data.batch_size
     measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
     scale = batch / measured_batch

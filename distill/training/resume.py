@@ -33,12 +33,7 @@ _OTHER_OUT = "choose another --out"
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Load a checkpoint into ``trainer``, and cut the log back to its step; without one, remove the log.
-
-    Raises:
-        DamagedError: the checkpoint does not fit the trainer.
-        OSError: the log is longer than the run's can be, or not a regular file.
-    """
+    """Load a checkpoint into ``trainer``, and cut the log back to its step; without one, remove the log."""
     metrics, state = out / METRICS_NAME, trainer.state
     if checkpoint is None:
         if trainer.ranks.is_main:
@@ -68,11 +63,7 @@ def _row_step(line: str) -> float:
 
 
 def require_fit(trainer: Trainer, state: dict[str, Any], where: str) -> None:
-    """Check that everything in a checkpoint is built as in ``trainer``; only values that steps change may differ.
-
-    Raises:
-        DamagedError: something differs; ``where`` names the file.
-    """
+    """Check that everything in a checkpoint is built as in ``trainer``; only values that steps change may differ."""
     current = trainer.state
     parts: dict[str, Any] = {"student": current.student, "scaler": current.scaler, "scheduler": current.scheduler}
     for name, part in (parts | ({} if current.average is None else {"average": current.average})).items():
@@ -99,11 +90,7 @@ def _is_loss(value: Any) -> bool:
 
 
 def require_like(held: Any, own: Any, where: str) -> None:
-    """Check that ``held`` has the keys, lengths, types, shapes and dtypes of ``own``, and finite numbers only.
-
-    Raises:
-        DamagedError: it does not; ``where`` names it.
-    """
+    """Check that ``held`` has the keys, lengths, types, shapes and dtypes of ``own``, and finite numbers only."""
     if isinstance(own, dict) and isinstance(held, dict):
         if unmatched := [key for key in (*held, *own) if (key in held) != (key in own)]:
             raise DamagedError(f"{where}: the key {str(unmatched[0])[:100]!r} is missing or too many; {_OTHER_OUT}")
@@ -140,11 +127,7 @@ def _require_equal(held: dict[str, Any], own: dict[str, Any], moving: Collection
 
 
 def require_optimizer(held: Any, optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Check that ``held`` is a state that steps of ``optimizer`` can have produced.
-
-    Raises:
-        DamagedError: it is not; ``where`` names it.
-    """
+    """Check that ``held`` is a state that steps of ``optimizer`` can have produced."""
     own = optimizer.state_dict()["param_groups"]
     if not isinstance(held, dict) or not isinstance(held.get("state"), dict):
         raise DamagedError(f"{where}: holds no state; {_OTHER_OUT}")

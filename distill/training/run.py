@@ -104,10 +104,6 @@ def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume
     """Train the task in the run directory ``out`` and return the summary; all ranks call this.
 
     A finished run is not trained again: its summary is returned.
-
-    Raises:
-        DistillError, PatchSetError: something is wrong with the config, the inputs or the run directory.
-        InterruptedRun: a signal came; the same call with ``resume`` goes on.
     """
     with run_directory(out, resume, context.ranks):
         return _run(open_task(), out, context)

@@ -27,11 +27,7 @@ KnownDigests = Mapping[str, Callable[[], str | None]]
 
 
 def check_seeds_folder(out: Path, resume: bool) -> None:
-    """Check that runs of several seeds may start in ``out``.
-
-    Raises:
-        DistillError: it holds a single run, or is not empty and ``resume`` is false.
-    """
+    """Check that runs of several seeds may start in ``out``."""
     if holds_checkpoint(out):
         raise DistillError(f"{out}: holds a run of one seed; choose another --out for several")
     if not resume and out.is_dir() and entries(out):
@@ -42,9 +38,6 @@ def require_same_identity(out: Path, config: Config | SupervisedConfig, known: K
     """Check that new runs of ``config`` may have a mean with the runs that ``out`` already holds.
 
     Digests that neither ``known`` nor the held run's summary gives are not compared.
-
-    Raises:
-        DistillError: a run in ``out`` has another config, set, teacher or data, or is damaged.
     """
     digests: dict[str, str | None] = {}
     for folder in sorted(out.glob("seed*")):
@@ -78,9 +71,6 @@ def summarize_seeds(out: Path, summaries: list[dict[str, Any]], prefix: str) -> 
 
     Every figure that all runs have gets ``mean``, ``deviation`` (of the sample, n - 1; null for one run) and
     ``values``. ``prefix`` stands before the keys of accuracies: ``student_``, or nothing for supervised runs.
-
-    Raises:
-        DistillError: the runs differ in more than their seeds.
     """
     names = [f"{prefix}top1", f"{prefix}top5", "agreement", "kl_to_teacher"]
     common = [name for name in names if all(summary.get(name) is not None for summary in summaries)]

@@ -128,11 +128,7 @@ class Trainer:
         return ranks.mean(loss.detach())
 
     def mean_loss(self) -> float:
-        """Return the mean loss since the last line of the log, 0 without a step; waits for the device.
-
-        Raises:
-            NonFiniteLossError: a loss is NaN or infinite; names the first such step and its samples.
-        """
+        """Return the mean loss since the last line of the log, 0 without a step; waits for the device."""
         if not self.state.losses:
             return 0.0
         losses = torch.stack(self.state.losses)
@@ -197,11 +193,7 @@ class Trainer:
             self.save(out, metadata)
 
     def save(self, out: Path, metadata: dict[str, Any]) -> None:
-        """Write a checkpoint on the main rank.
-
-        Raises:
-            NonFiniteLossError: a loss is NaN or infinite, so the state is not worth keeping.
-        """
+        """Write a checkpoint on the main rank."""
         if self.ranks.is_main:
             self.mean_loss()
             save_checkpoint(out, metadata | self.state.state_dict())
@@ -220,9 +212,6 @@ def new_network(
 
     A student and its teacher often have the same architecture and seed; their purposes differ, so that the student
     does not start with the teacher's initial weights. Seeds torch's global generator.
-
-    Raises:
-        DistillError: no network has this name, or it has no batch norm to configure.
     """
     torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
     network = build_model(arch, num_classes)
