@@ -1,28 +1,28 @@
 """Decode verified shards into one uint8 array, with several processes that write into it."""
 
 import contextlib
+import math
 import mmap
 import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from distill.data.webdataset_reader import read_samples
-from distill.data.workers import Pixels, Workers
+from distill.data.workers import Workers
 from distill.errors import DistillError
 from manifests import PatchSet
 from manifests.errors import PatchSetError
 from manifests.support.processes import usable_cores
 from manifests.untrusted.images import decode_patch
 
-_CHUNK, _CHUNK_BYTES = 512, 32 << 20
-
-Rows = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
 
 
 def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
@@ -31,30 +31,23 @@ def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
     return manifest.n, manifest.size, manifest.size, 3
 
 
-def chunk_of(size: int) -> int:
-    """Return how many patches of ``size`` px a process decodes before it sends them: 512, or 32 MB of them."""
-    return max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size**2)))
+def shared_memory(shape: tuple[int, ...]) -> Pixels:
+    """Return an empty array in memory shared with processes forked later."""
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=np.uint8).reshape(shape)
 
 
-def bytes_of(patchset: PatchSet) -> int:
-    """Return the number of bytes of all patches, decoded."""
-    n, height, width, channels = shape_of(patchset)
-    return n * height * width * channels
+def file_memory(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Return an empty array mapped to a new file and shared with processes forked later.
 
-
-def shared_memory(patchset: PatchSet) -> Pixels:
-    """Return an empty array for a set, in memory shared with processes forked later."""
-    return np.frombuffer(mmap.mmap(-1, bytes_of(patchset)), dtype=np.uint8).reshape(shape_of(patchset))
-
-
-def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """Return an empty array for a set, mapped to a new file and shared with processes forked later."""
+    Raises:
+        OSError: the disk is too full. Space is allocated now, because a full disk under a mapping kills the process.
+    """
     with path.open("xb") as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, bytes_of(patchset))
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         else:  # macOS
-            file.truncate(bytes_of(patchset))
-    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape_of(patchset))
+            file.truncate(math.prod(shape))
+    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
 
 
 def useful_workers(patchset: PatchSet, workers: int) -> int:
@@ -69,24 +62,21 @@ def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Ca
     ``on_patches`` is called with the number of patches that each step added.
     """
     shards = patchset.manifest.shards
-    numbers = iter(range(len(shards)))
 
-    def decode(number: int) -> Iterator[tuple[int, list[Pixels]]]:
-        for rows, patches in decode_shard(patchset, number):
-            for row, patch in zip(rows, patches, strict=True):
-                images[shards[number].first_index + row] = patch
-            yield len(rows), []
+    def decode(number: int) -> Iterator[None]:
+        for row, patch in decode_shard(patchset, number):
+            images[shards[number].first_index + row] = patch
+            yield
 
-    pool = Workers(useful_workers(patchset, workers), decode, (0,))
-    with contextlib.closing(pool):
-        for count, _ in pool.answers(lambda: next(numbers, None)):
-            on_patches(count)
+    with contextlib.closing(Workers(useful_workers(patchset, workers), decode, on_patches)) as pool:
+        for future in as_completed([pool.submit(number) for number in range(len(shards))]):
+            future.result()
 
 
 def decode_shard(
     patchset: PatchSet, number: int, wanted: npt.NDArray[np.bool_] | None = None
-) -> Iterator[tuple[Rows, list[Pixels]]]:
-    """Yield rows of a shard of a verified set and their pixels, ``chunk_of`` rows at a time.
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield the row in its shard, and the pixels, of each patch of a shard of a verified set.
 
     ``wanted``, bool (patches of the shard), selects rows; None selects all.
     """
@@ -95,23 +85,14 @@ def decode_shard(
     span = range(shard.first_index, shard.first_index + shard.n)
     path = patchset.shard_path(shard)
     seen = np.zeros(shard.n, np.bool_)
-    rows: list[int] = []
-    images: list[Pixels] = []
-    with _tar_errors(path):
-        for sample in read_samples(path):
+    with _tar_errors(path), path.open("rb") as stream:  # a plain file: never a URL or a command to WebDataset
+        for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
             row = index_of(sample, span) - shard.first_index
             if seen[row]:
                 raise DistillError(f"{path}: the key {sample['__key__']} stands twice; get the set again")
             seen[row] = True
-            if wanted is not None and not wanted[row]:
-                continue
-            rows.append(row)
-            images.append(decode_sample(sample, manifest.encoding.format, manifest.size))
-            if len(rows) == chunk_of(manifest.size):
-                yield np.array(rows), images
-                rows, images = [], []
-    if rows:
-        yield np.array(rows), images
+            if wanted is None or wanted[row]:
+                yield row, decode_sample(sample, manifest.encoding.format, manifest.size)
     if not seen.all():
         raise DistillError(f"{path}: holds {seen.sum()} patches, the manifest says {shard.n}; get the set again")
 

@@ -71,6 +71,7 @@ class WindowOrder:
         self.n = sum(sizes)
         self.batch_size = batch_size
         self._seed, self._window = seed, window
+        self.largest_window = sum(sorted(sizes)[-window:])  # patches
         self._sizes = np.array(sizes)
         self._firsts = np.cumsum(self._sizes) - self._sizes
         self._windows = -(-len(sizes) // window)
