@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from distill.commands.evaluate import Network, load_network
+from distill.commands.evaluate import load_network
 from distill.errors import DistillError
+from distill.targets.teacher import Network
 from distill.weights.files import Triple, encode_weights
 from manifests.support.files import describe_os_error, is_plain, write_atomically
 

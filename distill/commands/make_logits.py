@@ -33,7 +33,7 @@ from distill.targets.stored_logits import (
     write_manifest,
 )
 from distill.targets.targets import TeacherTargets
-from distill.targets.teacher import Teacher, load_teacher
+from distill.targets.teacher import Network, load_teacher
 from distill.training.run_dir import own_folder
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
@@ -59,7 +59,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
         _require_free(out)
         steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
-        info = describe_teacher(config.teacher, teacher)
+        info = describe_teacher(teacher)
         open_evaluator(config, size, teacher, info, accelerator, accelerator.precision)
         seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
         with open_view(config, patchset, seed, context) as view:
@@ -95,7 +95,7 @@ def check_stored(config: Config, folder: Path) -> None:
 class _LiveTeacher:
     """A teacher that computes the logits of the batches of a view."""
 
-    def __init__(self, teacher: Teacher, view: View, accelerator: Accelerator) -> None:
+    def __init__(self, teacher: Network, view: View, accelerator: Accelerator) -> None:
         self.view, self._mean, self._std = view, teacher.mean, teacher.std
         self.targets = TeacherTargets(network=accelerator.frozen(teacher.model, view.example()))
 
@@ -190,7 +190,7 @@ def verify_logits(
     patchset = open_folder(shards)
     require_same(folder, "the set", manifest.set_id, patchset.manifest.set_id)
     teacher = load_teacher(config.teacher, context.device)
-    wanted = describe_teacher(config.teacher, teacher)
+    wanted = describe_teacher(teacher)
     require_same(folder, "a teacher with", manifest.teacher.model_dump(), wanted.model_dump())
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, manifest.steps)
     require_same(folder, "the precision", manifest.precision, accelerator.precision)

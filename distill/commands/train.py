@@ -32,7 +32,7 @@ from distill.targets.stored_logits import (
     require_same,
 )
 from distill.targets.targets import Targets, stored_targets, teacher_targets
-from distill.targets.teacher import Teacher, load_teacher
+from distill.targets.teacher import Network, load_teacher
 from distill.training.patch_sample import keep_sample
 from distill.training.run import Task, run
 from distill.training.run_dir import STUDENT_NAME, run_directory
@@ -147,13 +147,13 @@ class Distillation(Task):
 
 def _load_teacher(
     config: Config, stored: LogitsManifest | None, context: RunContext
-) -> tuple[Teacher | None, TeacherInfo]:
+) -> tuple[Network | None, TeacherInfo]:
     """Load the teacher, which may be missing beside stored logits, and check that it computed them."""
     if stored is not None and config.teacher.weights is None:
         return None, stored.teacher
     teacher = load_teacher(config.teacher, context.device)
     if stored is None:
-        return teacher, describe_teacher(config.teacher, teacher)
+        return teacher, describe_teacher(teacher)
     require_same(config.teacher.logits or Path(), "a teacher with sha256", stored.teacher.sha256, teacher.sha256)
     return teacher, stored.teacher
 
@@ -169,7 +169,7 @@ def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext
 def open_evaluator(
     config: Config,
     size: int,
-    teacher: Teacher | None,
+    teacher: Network | None,
     info: TeacherInfo,
     accelerator: Accelerator,
     precision: Precision,

@@ -33,8 +33,7 @@ from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
 from manifests.support.home import user_cache
 
-MARGIN = 1 << 30
-"""Bytes of disk and of memory that stay free."""
+MARGIN = 1 << 30  # bytes of disk and of memory that stay free
 logger = logging.getLogger(__name__)
 
 

@@ -13,8 +13,7 @@ from distill.data.workers import Workers
 from distill.runtime.context import RunContext
 from manifests import PatchSet
 
-WINDOWS = 3
-"""Windows in memory: the one in use, and those that processes decode ahead."""
+WINDOWS = 3  # windows in memory: the one in use, and those that processes decode ahead
 
 
 class Streamed:

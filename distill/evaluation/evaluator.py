@@ -22,20 +22,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """The figures of a run's result: ``summary`` by name, and ``classes``, the confusions, both as JSON values.
-
-    ``classes`` has ``names`` ("0", "1", … if unknown) and, for at most 200 classes, three matrices of image counts.
-    Entry [i][j] of ``label_network`` counts the images of class i that the network predicts as j; ``label_teacher``
-    is the same for the teacher; ``teacher_network`` has the teacher's prediction in rows. The last two are None
-    without a teacher.
-    """
-
-    summary: dict[str, Any]
-    classes: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
     """Evaluation data for networks with one normalization; the network's figures are named ``prefix`` + metric.
 
@@ -57,8 +43,14 @@ class Evaluator:
         """Return top-1, top-5 and agreement in percent, and the KL divergence from the teacher in nats."""
         return self._figures(self._logits(network))
 
-    def evaluate(self, network: nn.Module) -> EvaluationResult:
-        """Return the figures of ``measure``, those of the teacher, top-1 in percent of each class, and confusions."""
+    def evaluate(self, network: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the figures of a run's result, by name, and its confusions, both as JSON values.
+
+        The figures are those of ``measure``, those of the teacher, and top-1 in percent of each class. The confusions
+        have ``names`` ("0", "1", … if unknown) and, for at most 200 classes, matrices of image counts: entry [i][j]
+        of ``label_network`` counts the images of class i that the network predicts as j. ``label_teacher`` is the
+        same for the teacher, ``teacher_network`` has the teacher's prediction in rows; None without a teacher.
+        """
         logits, labels = self._logits(network), self.data.labels
         result: dict[str, Any] = self._figures(logits)
         result["eval_images"] = len(labels)
@@ -68,7 +60,7 @@ class Evaluator:
             result["teacher_top1"] = self.teacher_top1
             result["teacher_top5"] = top_k(self.teacher_logits, labels, 5)
             result["teacher_per_class"] = per_class_top1(self.teacher_logits, labels)
-        return EvaluationResult(summary=result, classes=self._confusions(logits))
+        return result, self._confusions(logits)
 
     def _confusions(self, logits: Tensor) -> dict[str, Any]:
         count = logits.shape[1]

@@ -5,10 +5,8 @@ rank ends, all end.
 """
 
 import dataclasses
-import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +22,7 @@ from distill.errors import DistillError
 from distill.runtime.torchrun_env import launched
 from manifests.support.processes import handling
 
-JOIN_TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for another to start."""
+JOIN_TIMEOUT = timedelta(minutes=10)  # how long a rank waits for another to start
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 """How long a collective waits: another rank may be decoding a large set. A rank that dies is noticed at once."""
 
@@ -143,7 +140,6 @@ def joined() -> Iterator[Ranks]:
     if ranks.world_size == 1:
         yield ranks
         return
-    _require_address()
     try:
         with handling(signal.SIG_DFL):  # Python runs no handler while it waits in C
             _connect(ranks)
@@ -165,17 +161,6 @@ def joined() -> Iterator[Ranks]:
             "another rank has ended, torchrun says how; start again with --resume to go on from the last checkpoint"
         ) from error
     dist.destroy_process_group()
-
-
-def _require_address() -> None:
-    """Check that the main rank's host name resolves, which torch would retry for ``JOIN_TIMEOUT``."""
-    if host := os.environ.get("MASTER_ADDR"):
-        try:
-            socket.getaddrinfo(host, None)
-        except (OSError, UnicodeError) as error:
-            raise DistillError(
-                f"MASTER_ADDR {host!r}: this host name does not resolve; start with torchrun"
-            ) from error
 
 
 def _connect(ranks: Ranks) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
 from distill.runtime.precision import Precision
-from distill.targets.teacher import Teacher, TeacherConfig
+from distill.targets.teacher import Network, TeacherConfig
 from distill.weights.files import Triple
 from distill.weights.normalization import check_mean, check_std
 from manifests.format.canonical_json import canonical_json, parse_json
@@ -239,12 +239,12 @@ def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
     return manifest
 
 
-def describe_teacher(config: TeacherConfig, teacher: Teacher) -> TeacherInfo:
+def describe_teacher(teacher: Network) -> TeacherInfo:
     """Return what a manifest of stored logits says of ``teacher``."""
     return TeacherInfo(
-        arch=config.arch,
+        arch=teacher.arch,
         sha256=teacher.sha256,
-        num_classes=config.num_classes,
+        num_classes=teacher.num_classes,
         mean=list(teacher.mean),
         std=list(teacher.std),
         classes=list(teacher.classes),

@@ -23,14 +23,11 @@ from manifests.support.files import write_atomically
 CHECKPOINT_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "checkpoint.previous.safetensors"
 DAMAGED_NAME = "checkpoint.damaged.safetensors"
-OLD_NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
-"""Checkpoints of versions before 0.1, which wrote them with ``torch.save``."""
 KEYS = frozenset(
     {"identity", "arithmetic", "student", "optimizer", "scaler", "scheduler", "average", "step", "seconds", "losses"}
 )
 
-MAX_ARITHMETIC_LETTERS = 10_000
-"""Of what rounding depends on, which is shown to the user if it changed."""
+MAX_ARITHMETIC_LETTERS = 10_000  # of what rounding depends on, which is shown to the user if it changed
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -78,8 +75,8 @@ def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 
 
 def holds_checkpoint(folder: Path) -> bool:
-    """Tell whether ``folder`` holds a checkpoint, of this version or an older one."""
-    return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME, *OLD_NAMES))
+    """Tell whether ``folder`` holds a checkpoint."""
+    return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME))
 
 
 def load_checkpoint(
@@ -90,8 +87,6 @@ def load_checkpoint(
     Its tensors are mapped from a file of at most ``max_bytes``: copy those that you keep.
     """
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
-    if not paths and (old := next((folder / name for name in OLD_NAMES if (folder / name).exists()), None)):
-        raise DistillError(f"{old}: was written by an older version; start again without --resume in another --out")
     for path in paths:
         try:
             state = read_checkpoint(path, max_bytes)

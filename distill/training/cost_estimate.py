@@ -30,8 +30,7 @@ MIN_ESTIMATED_STEPS = 200
 MAX_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """The most pixels in a measured step; the cost of a larger batch is taken to be proportional."""
 BYTES_PER_PIXEL = 3
-CHECKPOINTS = 2
-"""A run directory holds the last checkpoint and the one before it."""
+CHECKPOINTS = 2  # a run directory holds the last checkpoint and the one before it
 NORMALIZATION = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 

@@ -18,8 +18,7 @@ from distill.weights.load import put_state
 from distill.weights.torch_files import are_finite
 from manifests.support.files import read_regular_file, write_atomically
 
-ROW_BYTES = 400
-"""The most bytes of ``metrics.jsonl`` for each step: a line of the loop and one of the evaluator."""
+ROW_BYTES = 400  # the most bytes of ``metrics.jsonl`` for each step: a line of the loop and one of the evaluator
 _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "step", "seconds"}) | {
     *("last_epoch", "_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr")
 }

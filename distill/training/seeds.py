@@ -18,8 +18,7 @@ from manifests.support.files import read_regular_file, write_atomically
 from manifests.support.system_files import entries
 from manifests.support.yaml_core import parse_yaml
 
-SEED_FOLDER = re.compile(r"seed\d+")
-"""The name of a run directory that is one of several seeds."""
+SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one of several seeds
 MAX_CONFIG_BYTES = 1 << 20
 
 KnownDigests = Mapping[str, Callable[[], str | None]]

@@ -36,8 +36,7 @@ from manifests.support.console import progress_bar
 
 Purpose = Literal["init", "init from labels"]
 """Of a network's initial weights: a student's, or those of a network trained from labels."""
-Measure = Callable[[nn.Module], dict[str, float]]
-"""Measures a network during a run; returns figures by name."""
+Measure = Callable[[nn.Module], dict[str, float]]  # measures a network during a run; returns figures by name
 
 
 class InterruptedRun(Exception):  # noqa: N818 - not an error: the run was asked to stop

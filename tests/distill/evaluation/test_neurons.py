@@ -60,7 +60,7 @@ def test_pictures_of_a_run_come_into_its_report(run_distill: Program, arguments:
     with Image.open(run / "neurons-student.png") as picture:
         assert picture.size == (2 * 96 + 4, 96 + 18)
     assert run_distill("report", run).status == 0
-    assert "What the classes want to see" in (run / "report.html").read_text()
+    assert "Images that maximize each class" in (run / "report.html").read_text()
 
     assert_one_line(run_distill("visualize", run, "--classes", "4"), "the network has classes 0 to 3")
     assert_one_line(run_distill("visualize", run, "--arch", "resnet8"), "goes with a weight file", status=2)

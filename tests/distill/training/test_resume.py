@@ -286,12 +286,3 @@ def test_a_checkpoint_holds_what_was_saved(tmp_path: Path) -> None:
             held = saved["optimizer"]["state"][number][key]
             assert torch.equal(held, value) and held.stride() == value.stride()
     assert torch.equal(torch.stack(saved["losses"]), torch.stack(state["losses"]))
-
-
-def test_a_checkpoint_of_an_older_version_is_named(
-    run_distill: Program, arguments: list[Any], tmp_path: Path
-) -> None:
-    (tmp_path / "run").mkdir()
-    torch.save({}, tmp_path / "run" / "checkpoint.pt")
-    refused = run_distill(*arguments, tmp_path / "run", "--resume")
-    assert_one_line(refused, "checkpoint.pt: was written by an older version; start again without --resume")
