@@ -12,12 +12,7 @@ from manifests.support.files import describe_os_error, is_plain, write_atomicall
 
 
 def convert(
-    path: Path,
-    out: Path,
-    arch: str | None,
-    mean: Triple | None,
-    std: Triple | None,
-    bn_eps: float | None = None,
+    path: Path, out: Path, arch: str | None, mean: Triple | None, std: Triple | None, bn_eps: float | None = None
 ) -> Network:
     """Write the network of a weight file to ``out``, with its architecture, its classes and its normalization.
 

@@ -1,16 +1,15 @@
 """``distill eval``: measure the network of a weight file on labelled images, and compare it with a teacher."""
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distill.data.classes import match_classes
-from distill.data.labelled import LabelledImages, load_labelled
+from distill.data.labelled import load_labelled
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator
+from distill.evaluation.evaluator import Evaluator, warn_if_trained_on
 from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.context import RunContext
@@ -20,7 +19,6 @@ from distill.weights.load import count_classes
 from manifests.support.counts import counted
 
 FIGURES = ("top1", "top5", "per_class", "teacher_top1", "agreement", "kl_to_teacher")
-logger = logging.getLogger(__name__)
 
 
 def load_network(
@@ -52,11 +50,11 @@ def evaluate(
     With a ``teacher``, also its top-1, the agreement of both in percent and the KL divergence from it in nats.
     """
     labelled = match_classes(load_labelled(data, size), network.num_classes, network.classes, data)
-    _warn_if_trained_on(network, labelled)
+    warn_if_trained_on(str(network.path), network.data_sha256, labelled)
     require_size(network.arch, network.num_classes, labelled.size)
     context, teacher_logits = RunContext(device=device), None
     if teacher is not None:
-        _warn_if_trained_on(teacher, labelled)
+        warn_if_trained_on(str(teacher.path), teacher.data_sha256, labelled)
         _require_same_classes(teacher, network)
         teacher_logits = logits_of(teacher.model, labelled, teacher.mean, teacher.std, context)
     evaluator = Evaluator(
@@ -81,12 +79,4 @@ def _require_same_classes(teacher: Network, network: Network) -> None:
         raise DistillError(
             f"{teacher.path}: its classes ({teacher.classes[0]}, …) are not those of {network.path}, or in another "
             "order; evaluate each alone"
-        )
-
-
-def _warn_if_trained_on(network: Network, data: LabelledImages) -> None:
-    if network.data_sha256 == data.sha256:
-        logger.info(
-            f"{data.where}: these are the images that {network.path} was trained on: "
-            "its figures say nothing of others"
         )

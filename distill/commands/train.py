@@ -12,15 +12,14 @@ import torch
 from distill.config.schema import Config
 from distill.data.batches import View
 from distill.data.cache import open_source
-from distill.data.labelled import load_labelled, require_data
+from distill.data.labelled import require_data
 from distill.data.overlap import packed_digests, require_unseen
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, load_evaluation_data
+from distill.evaluation.evaluator import Evaluator, evaluation_digest, load_evaluation_data, warn_if_trained_on
 from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.context import RunContext
-from distill.runtime.logs import silenced
 from distill.runtime.precision import DTYPES, Precision
 from distill.targets.losses import Loss, make_loss
 from distill.targets.stored_logits import (
@@ -37,7 +36,6 @@ from distill.training.patch_sample import keep_sample
 from distill.training.run import Task, run
 from distill.training.run_dir import STUDENT_NAME, run_directory
 from distill.training.run_identity import config_digests
-from distill.training.seeds import KnownDigests
 from manifests import PatchSet
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
@@ -64,22 +62,14 @@ def check_inputs(config: Config, out: Path | None, context: RunContext, *, resum
             pass
 
 
-def known_digests(config: Config, shards: Path) -> KnownDigests:
-    """Return functions that compute the digests of what a run of ``config`` is made from and evaluated on."""
-    manifest = open_folder(shards).manifest
-
-    def teacher() -> str | None:
-        if config.teacher.logits is not None:
-            return read_manifest(config.teacher.logits).teacher.sha256
-        return None if config.teacher.weights is None else file_digest(config.teacher.weights)
-
-    def evaluation() -> str | None:
-        if config.eval.data is None:
-            return None
-        with silenced():
-            return load_labelled(config.eval.data, config.augment.output_size(manifest.size)).sha256
-
-    return {"set_id": lambda: manifest.set_id, "teacher_sha256": teacher, "eval_sha256": evaluation}
+def known_digests(config: Config, shards: Path) -> dict[str, str | None]:
+    """Return the digests of what a run of ``config`` is made from and evaluated on."""
+    manifest, teacher = open_folder(shards).manifest, config.teacher
+    teacher_sha256 = None if teacher.weights is None else file_digest(teacher.weights)
+    if teacher.logits is not None:
+        teacher_sha256 = read_manifest(teacher.logits).teacher.sha256
+    eval_sha256 = evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
+    return {"set_id": manifest.set_id, "teacher_sha256": teacher_sha256, "eval_sha256": eval_sha256}
 
 
 class Distillation(Task):
@@ -186,11 +176,7 @@ def open_evaluator(
     data = load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
     if teacher is not None:
-        if teacher.data_sha256 == data.sha256:
-            logger.info(
-                f"{data.where}: these are the images that the teacher was trained on: "
-                "its figures say nothing of others"
-            )
+        warn_if_trained_on("the teacher", teacher.data_sha256, data)
         folded = dataclasses.replace(accelerator, precision=precision).folded(teacher.model)
         logits = logits_of(folded, data, *info.normalization, accelerator.context, DTYPES[precision])
     evaluator = Evaluator(

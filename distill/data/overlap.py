@@ -1,7 +1,7 @@
 """Find training images among the evaluation images, on which accuracy has no meaning."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
@@ -37,10 +37,5 @@ def packed_digests(patchset: PatchSet) -> frozenset[bytes]:
     """Return the SHA-256 of the pixels of each patch of a set that was packed from images; none of other sets."""
     if patchset.manifest.recipe.get("name") != PACKED:
         return frozenset()
-    return frozenset(_digests(patchset))
-
-
-def _digests(patchset: PatchSet) -> Iterator[bytes]:
-    for shard in patchset.manifest.shards:
-        raw = read_pixel_digests(patchset.folder / shard.parquet.name, shard.n)
-        yield from (raw[at : at + DIGEST_BYTES] for at in range(0, len(raw), DIGEST_BYTES))
+    tables = (read_pixel_digests(patchset.folder / shard.parquet.name, shard.n) for shard in patchset.manifest.shards)
+    return frozenset(raw[at : at + DIGEST_BYTES] for raw in tables for at in range(0, len(raw), DIGEST_BYTES))

@@ -14,7 +14,6 @@ from distill.evaluation.metrics import agreement, confusion, kl_to, logits_of, p
 from distill.runtime.context import RunContext
 from distill.runtime.logs import silenced
 from distill.weights.files import Triple
-from manifests.support.console import shell_word
 
 MAX_CONFUSION_CLASSES = 200
 """Confusion matrices are kept up to this number of classes; their size grows with its square."""
@@ -98,15 +97,17 @@ def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Seque
     return data
 
 
-def log_unmeasured(summary: dict[str, Any], prefix: str, weights: Path, data: Path | None, size: int) -> None:
-    """Log if a finished run was not evaluated, or on other data than ``data``, read at ``size`` px."""
-    if data is None:
-        return
-    command = f"distill eval --weights {shell_word(str(weights))} --data {shell_word(str(data))}"
-    if summary.get(f"{prefix}top1") is None:
-        logger.info(f"it was not evaluated: {command}")
-        return
+def evaluation_digest(path: Path | None, size: int) -> str | None:
+    """Return the SHA-256 of labelled images and their labels, and log nothing; None without a ``path``."""
+    if path is None:
+        return None
     with silenced():
-        sha256 = load_labelled(data, size).sha256
-    if summary.get("eval_sha256") not in (None, sha256):
-        logger.info(f"its figures are of other evaluation data than {data}; of this: {command}")
+        return load_labelled(path, size).sha256
+
+
+def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
+    """Log if evaluation data is the training data, with the digest ``data_sha256``, of the network ``what``."""
+    if data_sha256 == data.sha256:
+        logger.info(
+            f"{data.where}: these are the images that {what} was trained on: its figures say nothing of others"
+        )

@@ -120,14 +120,14 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
 def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
     """Check that ``state``, loaded from ``path``, belongs to the run that ``identity`` describes."""
-    parts = state if isinstance(state, dict) and state.keys() >= KEYS else dict.fromkeys(KEYS)
-    held, arithmetic = parts["identity"], parts["arithmetic"]
-    if (
-        not isinstance(held, dict)
-        or not isinstance(arithmetic, dict)
-        or len(str(arithmetic)) > MAX_ARITHMETIC_LETTERS
+    if not (
+        isinstance(state, dict)
+        and state.keys() >= KEYS
+        and all(isinstance(state[key], dict) for key in ("identity", "arithmetic"))
+        and len(str(state["arithmetic"])) <= MAX_ARITHMETIC_LETTERS
     ):
         raise DistillError(f"{path}: holds no state of a run; choose another --out")
+    held = state["identity"]
     for key, value in identity.items():
         if held.get(key) != value:
             raise DistillError(

@@ -15,7 +15,7 @@ import torch
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
 from distill.errors import DistillError, NonFiniteLossError
-from distill.evaluation.evaluator import Evaluator, log_unmeasured
+from distill.evaluation.evaluator import Evaluator
 from distill.models.norms import warn_of_stale_statistics
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.context import RunContext
@@ -110,14 +110,13 @@ def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume
 
 
 def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
-    config, ranks, weights = task.config, context.ranks, out / task.weights_name
+    config, ranks = task.config, context.ranks
     norms = {"bn_momentum": task.network.bn_momentum, "bn_eps": task.network.bn_eps}
     network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
     identity = identity_of(config, **task.inputs)
     ranks.require_same(identity)
     state, done = ranks.broadcast(lambda: read_progress(out, task.weights_name, identity, network))
     if done is not None:  # the run has ended before
-        log_unmeasured(done, task.prefix, weights, config.eval.data, config.augment.output_size(task.size))
         return done
     if context.device.type == "cpu" and ranks.world_size == 1:
         choose_threads(state)

@@ -42,12 +42,9 @@ logger = logging.getLogger(__name__)
 def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
     """Lock ``out`` for a run while the block runs, on the main rank; see ``own_folder``."""
     remedy = "go on with --resume"
-    if not ranks.is_main:
-        with explain_errors(out, remedy):
-            yield
-        return
-    check_folder(out, resume)
-    with own_folder(out, remedy):
+    if ranks.is_main:
+        check_folder(out, resume)
+    with own_folder(out, remedy) if ranks.is_main else explain_errors(out, remedy):
         yield
 
 
@@ -116,7 +113,7 @@ def read_progress(
         logger.info(f"{out / weights_name}: missing or damaged; it is made again")
         summary = None
     if summary is not None:
-        logger.info("this run is already finished; its figures were measured then")
+        logger.info("this run is already finished and not evaluated again; use distill eval for other data")
     return state, summary
 
 

@@ -21,9 +21,6 @@ from manifests.support.yaml_core import parse_yaml
 SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one of several seeds
 MAX_CONFIG_BYTES = 1 << 20
 
-KnownDigests = Mapping[str, Callable[[], str | None]]
-"""Functions that compute digests a run's summary will have, by their keys in ``DIGESTS``."""
-
 
 def check_seeds_folder(out: Path, resume: bool) -> None:
     """Check that runs of several seeds may start in ``out``."""
@@ -33,19 +30,21 @@ def check_seeds_folder(out: Path, resume: bool) -> None:
         raise DistillError(f"{out}: is not empty; add --resume to go on with its runs, or choose another --out")
 
 
-def require_same_identity(out: Path, config: Config | SupervisedConfig, known: KnownDigests) -> None:
+def require_same_identity(
+    out: Path, config: Config | SupervisedConfig, digests: Callable[[], Mapping[str, str | None]]
+) -> None:
     """Check that new runs of ``config`` may have a mean with the runs that ``out`` already holds.
 
-    Digests that neither ``known`` nor the held run's summary gives are not compared.
+    ``digests`` computes those that the summaries of new runs will have, by their keys in ``DIGESTS``; what it or a
+    held run lacks is not compared.
     """
-    digests: dict[str, str | None] = {}
-    for folder in sorted(out.glob("seed*")):
-        if not (SEED_FOLDER.fullmatch(folder.name) and (folder / CONFIG_NAME).is_file()):
-            continue
+    folders = [path for path in sorted(out.glob("seed*")) if SEED_FOLDER.fullmatch(path.name)]
+    folders = [path for path in folders if (path / CONFIG_NAME).is_file()]
+    known = digests() if folders else {}
+    for folder in folders:
         held = _held_identity(folder)
-        digests |= {key: known[key]() for key in known if held[key] is not None and key not in digests}
         wanted = run_identity(parse_yaml(config.to_yaml()), {})
-        wanted |= {key: digests.get(key) or held[key] for key in DIGESTS}
+        wanted |= {key: held[key] and (known.get(key) or held[key]) for key in DIGESTS}
         if different := first_difference(held, wanted):
             label, old, new = different
             raise DistillError(

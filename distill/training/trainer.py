@@ -228,12 +228,16 @@ def make_trainer(
     accelerator: Accelerator,
 ) -> Trainer:
     """Move ``student`` to the device and return a trainer at step 0."""
-    student.to(accelerator.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = accelerator.context.device
+    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config.optim, student.parameters())
     forward = accelerator.student(student, view.example())  # before the average: DDP replaces batch norms
+    average = None
+    if (decay := config.train.ema) is not None:
+        average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True, device=device)
     state = TrainState(
         student=student,
-        average=_average_of(student, config.train.ema),
+        average=average,
         optimizer=optimizer,
         scheduler=make_scheduler(config.optim, optimizer, accelerator.steps),
         scaler=accelerator.scaler(),
@@ -248,14 +252,6 @@ def make_trainer(
         accelerator=accelerator,
         seed=config.train.seed,
     )
-
-
-def _average_of(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return an exponential moving average of weights and buffers, or None without a ``decay``."""
-    if decay is None:
-        return None
-    device = next(network.parameters()).device
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True, device=device)
 
 
 @contextmanager
