@@ -25,7 +25,7 @@ from distill.weights.normalization import check_mean, check_std
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
 from manifests.support.counts import counted
-from manifests.support.files import is_plain, read_regular_file, write_atomically
+from manifests.support.files import is_plain, read_regular_file
 from manifests.support.validation import describe
 
 MANIFEST_NAME = "labels.json"
@@ -122,11 +122,6 @@ def read_manifest(folder: Path) -> LogitsManifest:
     if not manifest.files or not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
         raise DistillError(f"{path}: has no files, or a batch_size that is not its view's; get it again")
     return manifest
-
-
-def write_manifest(folder: Path, manifest: LogitsManifest) -> None:
-    """Write ``labels.json`` atomically."""
-    write_atomically(folder / MANIFEST_NAME, manifest.to_json())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
