@@ -13,9 +13,15 @@ from distill.config.schema import Config
 from distill.data.batches import View
 from distill.data.cache import open_source
 from distill.data.labelled import require_data
-from distill.data.overlap import packed_digests, require_unseen
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, evaluation_digest, load_evaluation_data, warn_if_trained_on
+from distill.evaluation.evaluator import (
+    Evaluator,
+    evaluation_digest,
+    load_evaluation_data,
+    packed_digests,
+    require_unseen,
+    warn_if_trained_on,
+)
 from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator

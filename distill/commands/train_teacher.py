@@ -13,10 +13,9 @@ from distill.config.schema import SupervisedConfig
 from distill.data.batches import Resident, View
 from distill.data.classes import complete_names, match_classes
 from distill.data.labelled import load_labelled
-from distill.data.overlap import require_unseen
 from distill.data.sampler import Order
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, evaluation_digest, load_evaluation_data
+from distill.evaluation.evaluator import Evaluator, evaluation_digest, load_evaluation_data, require_unseen
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.context import RunContext

@@ -87,9 +87,14 @@ def decode_shard(
     seen = np.zeros(shard.n, np.bool_)
     with _tar_errors(path), path.open("rb") as stream:  # a plain file: never a URL or a command to WebDataset
         for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
-            row = index_of(sample, span) - shard.first_index
+            key = str(sample["__key__"])
+            if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
+                raise DistillError(
+                    f"{path}: member {key}: the key is no index of a patch in this shard; get the set again"
+                )
+            row = int(key) - shard.first_index
             if seen[row]:
-                raise DistillError(f"{path}: the key {sample['__key__']} stands twice; get the set again")
+                raise DistillError(f"{path}: the key {key} stands twice; get the set again")
             seen[row] = True
             if wanted is None or wanted[row]:
                 yield row, decode_sample(sample, manifest.encoding.format, manifest.size)
@@ -110,16 +115,6 @@ def _tar_errors(path: Path) -> Iterator[None]:
         raise DistillError(f"{path}: is no good tar: {reason}; get the set again") from error
     except MemoryError as error:
         raise DistillError(f"{path}: too little memory to decode it; use fewer data.workers") from error
-
-
-def index_of(sample: dict[str, Any], span: range) -> int:
-    """Return the index of a sample's patch."""
-    key = str(sample["__key__"])
-    if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
-        raise DistillError(
-            f"{sample['__url__']}: member {key}: the key is no index of a patch in this shard; get the set again"
-        )
-    return int(key)
 
 
 def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,16 @@ from torch import Tensor, nn
 
 from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
+from distill.errors import DistillError
 from distill.evaluation.metrics import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
 from distill.runtime.context import RunContext
 from distill.runtime.logs import silenced
 from distill.weights.files import Triple
+from manifests import PatchSet
+from manifests.format.digest import DIGEST_BYTES
+from manifests.format.schema import PACKED
+from manifests.format.shard_table import read_pixel_digests
+from manifests.support.counts import counted
 
 MAX_CONFUSION_CLASSES = 200
 """Confusion matrices are kept up to this number of classes; their size grows with its square."""
@@ -111,3 +117,30 @@ def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages)
         logger.info(
             f"{data.where}: these are the images that {what} was trained on: its figures say nothing of others"
         )
+
+
+def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) -> None:
+    """Compare evaluation images with training images by ``seen``, the SHA-256 of the latter's pixels.
+
+    Logs a line if some are the same.
+    """
+    common = sum(digest in seen for digest in data.digests)
+    if not common:
+        return
+    found = f"{data.where}: {common} of {counted(len(data.digests), 'evaluation image')}"
+    if common == len(data.digests):
+        raise DistillError(
+            f"{found} are training images of {where}, so that the figures would say nothing; "
+            "give images that the network does not learn from"
+        )
+    logger.info(
+        f"{found} are also training images of {where}: figures are too good by what the network remembers of them"
+    )
+
+
+def packed_digests(patchset: PatchSet) -> frozenset[bytes]:
+    """Return the SHA-256 of the pixels of each patch of a set that was packed from images; none of other sets."""
+    if patchset.manifest.recipe.get("name") != PACKED:
+        return frozenset()
+    tables = (read_pixel_digests(patchset.folder / shard.parquet.name, shard.n) for shard in patchset.manifest.shards)
+    return frozenset(raw[at : at + DIGEST_BYTES] for raw in tables for at in range(0, len(raw), DIGEST_BYTES))
