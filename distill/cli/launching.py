@@ -59,12 +59,9 @@ def only_main_rank_prints() -> Iterator[None]:
         rank = launched().get("rank", 0)
     except DistillError:  # raised again, and reported, when the command asks for its ranks
         rank = 0
-    with _captured(rank) if rank else contextlib.nullcontext():
+    if not rank:
         yield
-
-
-@contextlib.contextmanager
-def _captured(rank: int) -> Iterator[None]:
+        return
     captured = io.StringIO()
     try:
         with (

@@ -108,8 +108,7 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
         student, num_classes, loss = config.network, config.network.num_classes, cross_entropy
         labels = torch.arange(len(images)) % num_classes
         targets = LabelTargets(labels=labels, order=order, num_classes=num_classes, smoothing=0.0, context=context)
-    norms = {"bn_momentum": student.bn_momentum, "bn_eps": student.bn_eps}
-    network = new_network(student.arch, num_classes, 1, "init", **norms)
+    network = new_network(student.arch, num_classes, 1, "init", student.bn_momentum, student.bn_eps)
     return make_trainer(config, network, view, targets, loss, NORMALIZATION, accelerator)
 
 

@@ -111,8 +111,8 @@ def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume
 
 def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
     config, ranks = task.config, context.ranks
-    norms = {"bn_momentum": task.network.bn_momentum, "bn_eps": task.network.bn_eps}
-    network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
+    norms = task.network.bn_momentum, task.network.bn_eps
+    network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, *norms)
     identity = identity_of(config, **task.inputs)
     ranks.require_same(identity)
     state, done = ranks.broadcast(lambda: read_progress(out, task.weights_name, identity, network))

@@ -33,6 +33,7 @@ from distill.training.metrics_log import MetricsLog
 from distill.weights.files import Triple
 from manifests.format.schema import patch_key
 from manifests.support.console import progress_bar
+from manifests.support.processes import handling
 
 Purpose = Literal["init", "init from labels"]
 """Of a network's initial weights: a student's, or those of a network trained from labels."""
@@ -203,7 +204,6 @@ def new_network(
     num_classes: int,
     seed: int,
     purpose: Purpose,
-    *,
     bn_momentum: float | None = None,
     bn_eps: float | None = None,
 ) -> nn.Module:
@@ -258,16 +258,11 @@ def make_trainer(
 def _stop_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list in the block; a second signal has its usual effect."""
     received: list[int] = []
+    usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def receive(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        signal.signal(signum, previous[signum])
+        signal.signal(signum, usual[signum])
 
-    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, receive)
-    try:
+    with handling(receive):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
