@@ -47,11 +47,7 @@ def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_single_process(command: str) -> None:
-    """Check that a command which does not share its work between ranks runs in one process.
-
-    Raises:
-        DistillError: ``torchrun`` started several.
-    """
+    """Check that a command which does not share its work between ranks runs in one process."""
     if launched():
         raise DistillError(f"{command}: is the work of one process; start it without torchrun")
 
@@ -63,12 +59,9 @@ def only_main_rank_prints() -> Iterator[None]:
         rank = launched().get("rank", 0)
     except DistillError:  # raised again, and reported, when the command asks for its ranks
         rank = 0
-    with _captured(rank) if rank else contextlib.nullcontext():
+    if not rank:
         yield
-
-
-@contextlib.contextmanager
-def _captured(rank: int) -> Iterator[None]:
+        return
     captured = io.StringIO()
     try:
         with (

@@ -73,11 +73,7 @@ def with_files(
     logits: Path | None = None,
     eval_data: Path | None = None,
 ) -> dict[str, Any]:
-    """Add the config keys that the file options set to ``settings``.
-
-    Raises:
-        UsageError: ``--set`` gives such a key as well.
-    """
+    """Add the config keys that the file options set to ``settings``."""
     keys = {"teacher.weights": teacher, "teacher.logits": logits, "eval.data": eval_data}
     given = {key: value for key, value in keys.items() if value is not None}
     for key in given.keys() & settings.keys():

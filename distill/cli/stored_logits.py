@@ -1,6 +1,5 @@
 """The commands ``make-logits`` and ``verify-logits``."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -98,10 +97,10 @@ def verify_logits(
     folder = fetched(shards, lambda: check_stored(config, logits))
     check = run_verify_logits(config, logits, folder, context, sample=sample, seed=seed)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(check)))
+        click.echo(json.dumps(check))
         return
     click.echo(
-        f"{logits}: every digest as promised; over {counted(check.steps, 'step')} computed again, a logit "
-        f"differs by at most {check.largest_difference:.5f} (their deviation is {check.deviation:.3f}), "
-        f"{check.same_class:.2f} % of the likeliest classes are the same"
+        f"{logits}: every digest as promised; over {counted(int(check['steps']), 'step')} computed again, a logit "
+        f"differs by at most {check['largest_difference']:.5f} (their deviation is {check['deviation']:.3f}), "
+        f"{check['same_class']:.2f} % of the likeliest classes are the same"
     )

@@ -1,6 +1,5 @@
 """The commands ``train`` and ``train-teacher``, with one seed or several."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,15 +93,17 @@ def train(
     with ranks.local_main_first():
         patches = fetched(shards, check)
     manifest = open_folder(patches).manifest
-    runs = _Runs(
-        ranks=ranks,
-        run=run,
-        check_origin=lambda folder: require_same_identity(folder, first, known_digests(first, patches)),
+    _run_all(
+        run,
+        ranks,
+        out or Path("runs") / f"{name}-{manifest.set_id[:8]}{_suffix(first.train.seed, seeds)}",
+        seeds,
+        resume=resume,
+        check_origin=lambda folder: require_same_identity(folder, first, lambda: known_digests(first, patches)),
         network=f"student {first.student.arch}",
         prefix="student_",
         next_command=NEXT_OF_TRAIN + photo_option(manifest),
     )
-    _run_all(runs, out, f"{name}-{manifest.set_id[:8]}", first.train.seed, seeds, resume=resume)
 
 
 @click.command()
@@ -150,63 +151,61 @@ def train_teacher(
         config = parse_config(text, config_name, settings | seed, SupervisedConfig)
         return run_train_teacher(config, data, folder, context, resume=resume)
 
-    runs = _Runs(
-        ranks=ranks,
-        run=run,
-        check_origin=lambda folder: require_same_identity(folder, first, known_digests(first, data)),
+    _run_all(
+        run,
+        ranks,
+        out or Path("runs") / f"{name}{_suffix(first.train.seed, seeds)}",
+        seeds,
+        resume=resume,
+        check_origin=lambda folder: require_same_identity(folder, first, lambda: known_digests(first, data)),
         network=first.network.arch,
         prefix="",
         next_command=NEXT_OF_TRAIN_TEACHER,
     )
-    _run_all(runs, out, name, first.train.seed, seeds, resume=resume)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Runs:
-    """The runs of a command: ``run`` trains with further settings into a folder and returns the summary.
-
-    ``check_origin`` refuses a folder whose seeds have no mean with the new ones. ``network`` names the result, and
-    ``prefix`` starts the names of its figures. ``next_command`` has a place for the run directory.
-    """
-
-    ranks: "Ranks"
-    run: Callable[[dict[str, Any], Path], dict[str, Any]]
-    check_origin: Callable[[Path], None]
-    network: str
-    prefix: str
-    next_command: str
+def _suffix(seed: int, seeds: tuple[int, ...] | None) -> str:
+    return "" if seeds else f"-seed{seed}"
 
 
 def _run_all(
-    runs: _Runs, out: Path | None, stem: str, seed: int, seeds: tuple[int, ...] | None, *, resume: bool
+    run: Callable[[dict[str, Any], Path], dict[str, Any]],
+    ranks: "Ranks",
+    out: Path,
+    seeds: tuple[int, ...] | None,
+    *,
+    resume: bool,
+    check_origin: Callable[[Path], None],
+    network: str,
+    prefix: str,
+    next_command: str,
 ) -> None:
-    """Run once with the config's ``seed``, or into a sub-folder for each of ``seeds``; print the results."""
+    """Train with the config's seed, or into a sub-folder for each of ``seeds``; print the results.
+
+    ``run`` trains with further settings into a folder and returns the summary. ``check_origin`` refuses a folder
+    whose seeds have no mean with the new ones. ``network`` names the result, and ``prefix`` starts the names of its
+    figures. ``next_command`` has a place for the run directory.
+    """
     from distill.training.seeds import check_seeds_folder, summarize_seeds  # noqa: PLC0415
     from distill.training.trainer import InterruptedRun  # noqa: PLC0415
 
-    out = out or Path("runs") / (stem if seeds else f"{stem}-seed{seed}")
-    main = runs.ranks.is_main
+    summaries = []
     try:
-        if seeds is None:
-            _print_summary(runs.network, runs.prefix, runs.run({}, out), out)
-            if main:
-                _write_page(out)
-            say(f"next: {runs.next_command.format(shell_word(str(out)))}")
-            return
-        if main:
+        if seeds is not None and ranks.is_main:
             check_seeds_folder(out, resume)
-            runs.check_origin(out)
-        summaries = []
-        for each in seeds:
-            folder = out / f"seed{each}"
-            summaries.append(runs.run({"train.seed": each}, folder))
-            _print_summary(f"seed {each}: {runs.network}", runs.prefix, summaries[-1], folder)
-            if main:
+            check_origin(out)
+        for seed in (None,) if seeds is None else seeds:
+            folder = out if seed is None else out / f"seed{seed}"
+            summaries.append(run({} if seed is None else {"train.seed": seed}, folder))
+            _print_summary(network if seed is None else f"seed {seed}: {network}", prefix, summaries[-1], folder)
+            if ranks.is_main:
                 _write_page(folder)
     except InterruptedRun as stop:
         raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
-    if main:
-        click.echo(summarize_seeds(out, summaries, runs.prefix))
+    if seeds is None:
+        say(f"next: {next_command.format(shell_word(str(out)))}")
+    elif ranks.is_main:
+        click.echo(summarize_seeds(out, summaries, prefix))
         _write_page(out)
 
 

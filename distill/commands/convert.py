@@ -4,27 +4,19 @@ from pathlib import Path
 
 import torch
 
-from distill.commands.evaluate import Network, load_network
+from distill.commands.evaluate import load_network
 from distill.errors import DistillError
+from distill.targets.teacher import Network
 from distill.weights.files import Triple, encode_weights
 from manifests.support.files import describe_os_error, is_plain, write_atomically
 
 
 def convert(
-    path: Path,
-    out: Path,
-    arch: str | None,
-    mean: Triple | None,
-    std: Triple | None,
-    bn_eps: float | None = None,
+    path: Path, out: Path, arch: str | None, mean: Triple | None, std: Triple | None, bn_eps: float | None = None
 ) -> Network:
     """Write the network of a weight file to ``out``, with its architecture, its classes and its normalization.
 
     ``bn_eps`` is that of its batch norms, if it was not trained with the architecture's default.
-
-    Raises:
-        DistillError: the file is missing, damaged or another network than ``arch``; neither it nor the arguments say
-            what is to be written; or ``out`` is something else already, or cannot be written.
     """
     if out.suffix != ".safetensors":
         raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")

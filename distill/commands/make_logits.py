@@ -30,10 +30,9 @@ from distill.targets.stored_logits import (
     require_same,
     require_same_view,
     steps_per_file,
-    write_manifest,
 )
 from distill.targets.targets import TeacherTargets
-from distill.targets.teacher import Teacher, load_teacher
+from distill.targets.teacher import Network, load_teacher
 from distill.training.run_dir import own_folder
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
@@ -50,9 +49,6 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
     """Write the teacher's logits for every batch of the run that ``config`` describes into ``out``.
 
     Called again for the same folder, it goes on after the last whole file.
-
-    Raises:
-        DistillError, PatchSetError: config, teacher or set are wrong, or ``out`` holds something else.
     """
     with own_folder(out, "run it again"):
         patchset = open_folder(shards)
@@ -62,7 +58,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
         _require_free(out)
         steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
-        info = describe_teacher(config.teacher, teacher)
+        info = describe_teacher(teacher)
         open_evaluator(config, size, teacher, info, accelerator, accelerator.precision)
         seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
         with open_view(config, patchset, seed, context) as view:
@@ -81,11 +77,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
 
 
 def check_inputs(config: Config, out: Path) -> None:
-    """Check all inputs of ``make_logits`` but its set, before that is downloaded.
-
-    Raises:
-        DistillError: the teacher, the evaluation data or ``out`` are missing or wrong.
-    """
+    """Check all inputs of ``make_logits`` but its set, before that is downloaded."""
     load_teacher(config.teacher, torch.device("cpu"))
     if config.eval.data is not None:
         require_data(config.eval.data)
@@ -102,7 +94,7 @@ def check_stored(config: Config, folder: Path) -> None:
 class _LiveTeacher:
     """A teacher that computes the logits of the batches of a view."""
 
-    def __init__(self, teacher: Teacher, view: View, accelerator: Accelerator) -> None:
+    def __init__(self, teacher: Network, view: View, accelerator: Accelerator) -> None:
         self.view, self._mean, self._std = view, teacher.mean, teacher.std
         self.targets = TeacherTargets(network=accelerator.frozen(teacher.model, view.example()))
 
@@ -125,7 +117,7 @@ def _write(live: _LiveTeacher, manifest: LogitsManifest, out: Path) -> LogitsMan
             update(last * view.batch_size, "")
     live.targets.require_unchanged()
     manifest = manifest.model_copy(update={"files": files})
-    write_manifest(out, manifest)
+    write_atomically(out / MANIFEST_NAME, manifest.to_json())
     (out / PART_NAME).unlink(missing_ok=True)
     for path in sorted(set(out.glob("logits-*")) - {out / file.name for file in files}):
         path.unlink()  # of an unfinished, longer call
@@ -150,9 +142,7 @@ def _finished_files(out: Path, manifest: LogitsManifest) -> list[LogitsFile]:
         held = LogitsManifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise DistillError(f"{path}: damaged; delete {out} and label again") from error
-    for name in ("set_id", "view", "precision", "environment"):
-        require_same(out, name, getattr(held, name), getattr(manifest, name))
-    require_same(out, "a teacher with", held.teacher.model_dump(), manifest.teacher.model_dump())
+    require_same(out, "a run with", held.model_dump(exclude={"files"}), manifest.model_dump(exclude={"files"}))
     good = []
     for file in held.files:
         path = out / file.name
@@ -176,34 +166,19 @@ def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range) -> Log
     return LogitsFile(name=path.name, steps=len(steps), sha256=file_digest(path))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """The result of ``verify_logits`` on the steps computed again; differences are in units of the logits.
-
-    ``deviation`` is the standard deviation of the logits, ``same_class`` the percent of equal predictions.
-    """
-
-    steps: int
-    largest_difference: float
-    deviation: float
-    same_class: float
-
-
 def verify_logits(
     config: Config, folder: Path, shards: Path, context: RunContext, *, sample: int, seed: int
-) -> Check:
+) -> dict[str, float]:
     """Check every digest of stored logits, and compute ``sample`` random steps again.
 
-    Raises:
-        DistillError, PatchSetError: they are not of this set, teacher and view, a file is damaged, or a logit
-            differs by more than rounding explains.
+    Returns the number of these ``steps``; the ``largest_difference`` of a logit; the ``deviation`` of all
+    their logits; and ``same_class``, the percent of equal predictions.
     """
     manifest = read_manifest(folder)
     patchset = open_folder(shards)
     require_same(folder, "the set", manifest.set_id, patchset.manifest.set_id)
     teacher = load_teacher(config.teacher, context.device)
-    wanted = describe_teacher(config.teacher, teacher)
-    require_same(folder, "a teacher with", manifest.teacher.model_dump(), wanted.model_dump())
+    require_same(folder, "a teacher with", manifest.teacher.model_dump(), describe_teacher(teacher).model_dump())
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, manifest.steps)
     require_same(folder, "the precision", manifest.precision, accelerator.precision)
     stored = open_logits(folder, manifest, manifest.steps)
@@ -215,16 +190,17 @@ def verify_logits(
         live = _LiveTeacher(teacher, view, accelerator)
         pairs = [(stored.of_step(step).float(), live.logits(step).float()) for step in steps]
     mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
-    check = Check(
-        steps=len(steps),
-        largest_difference=float((mine - theirs).abs().max()),
-        deviation=float(theirs.std()),
-        same_class=100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean()),
-    )
-    allowed = TOLERANCE[manifest.precision] * check.deviation
-    if not check.largest_difference <= allowed:
+    difference, deviation = float((mine - theirs).abs().max()), float(theirs.std())
+    allowed = TOLERANCE[manifest.precision] * deviation
+    if not difference <= allowed:
         raise DistillError(
-            f"{folder}: a logit computed again differs by {check.largest_difference:.4f}, rounding explains "
-            f"{allowed:.4f}; the labels are not what this teacher says of this set"
+            f"{folder}: a logit computed again differs by {difference:.4f}, rounding explains {allowed:.4f}; "
+            "the labels are not what this teacher says of this set"
         )
-    return check
+    same_class = 100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean())
+    return {
+        "steps": len(steps),
+        "largest_difference": difference,
+        "deviation": deviation,
+        "same_class": same_class,
+    }

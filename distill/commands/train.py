@@ -12,15 +12,20 @@ import torch
 from distill.config.schema import Config
 from distill.data.batches import View
 from distill.data.cache import open_source
-from distill.data.labelled import load_labelled, require_data
-from distill.data.overlap import packed_digests, require_unseen
+from distill.data.labelled import require_data
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, load_evaluation_data
+from distill.evaluation.evaluator import (
+    Evaluator,
+    evaluation_digest,
+    load_evaluation_data,
+    packed_digests,
+    require_unseen,
+    warn_if_trained_on,
+)
 from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.context import RunContext
-from distill.runtime.logs import silenced
 from distill.runtime.precision import DTYPES, Precision
 from distill.targets.losses import Loss, make_loss
 from distill.targets.stored_logits import (
@@ -32,12 +37,11 @@ from distill.targets.stored_logits import (
     require_same,
 )
 from distill.targets.targets import Targets, stored_targets, teacher_targets
-from distill.targets.teacher import Teacher, load_teacher
+from distill.targets.teacher import Network, load_teacher
 from distill.training.patch_sample import keep_sample
 from distill.training.run import Task, run
 from distill.training.run_dir import STUDENT_NAME, run_directory
 from distill.training.run_identity import config_digests
-from distill.training.seeds import KnownDigests
 from manifests import PatchSet
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
@@ -52,11 +56,7 @@ def train(config: Config, shards: Path, out: Path, context: RunContext, *, resum
 
 
 def check_inputs(config: Config, out: Path | None, context: RunContext, *, resume: bool) -> None:
-    """Check all inputs of a run but its set, before that is downloaded; ``out`` may be None.
-
-    Raises:
-        DistillError: the teacher, its logits, the evaluation data or the run directory are missing or wrong.
-    """
+    """Check all inputs of a run but its set, before that is downloaded; ``out`` may be None."""
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
@@ -68,22 +68,14 @@ def check_inputs(config: Config, out: Path | None, context: RunContext, *, resum
             pass
 
 
-def known_digests(config: Config, shards: Path) -> KnownDigests:
-    """Return functions that compute the digests of what a run of ``config`` is made from and evaluated on."""
-    manifest = open_folder(shards).manifest
-
-    def teacher() -> str | None:
-        if config.teacher.logits is not None:
-            return read_manifest(config.teacher.logits).teacher.sha256
-        return None if config.teacher.weights is None else file_digest(config.teacher.weights)
-
-    def evaluation() -> str | None:
-        if config.eval.data is None:
-            return None
-        with silenced():
-            return load_labelled(config.eval.data, config.augment.output_size(manifest.size)).sha256
-
-    return {"set_id": lambda: manifest.set_id, "teacher_sha256": teacher, "eval_sha256": evaluation}
+def known_digests(config: Config, shards: Path) -> dict[str, str | None]:
+    """Return the digests of what a run of ``config`` is made from and evaluated on."""
+    manifest, teacher = open_folder(shards).manifest, config.teacher
+    teacher_sha256 = None if teacher.weights is None else file_digest(teacher.weights)
+    if teacher.logits is not None:
+        teacher_sha256 = read_manifest(teacher.logits).teacher.sha256
+    eval_sha256 = evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
+    return {"set_id": manifest.set_id, "teacher_sha256": teacher_sha256, "eval_sha256": eval_sha256}
 
 
 class Distillation(Task):
@@ -151,13 +143,13 @@ class Distillation(Task):
 
 def _load_teacher(
     config: Config, stored: LogitsManifest | None, context: RunContext
-) -> tuple[Teacher | None, TeacherInfo]:
+) -> tuple[Network | None, TeacherInfo]:
     """Load the teacher, which may be missing beside stored logits, and check that it computed them."""
     if stored is not None and config.teacher.weights is None:
         return None, stored.teacher
     teacher = load_teacher(config.teacher, context.device)
     if stored is None:
-        return teacher, describe_teacher(config.teacher, teacher)
+        return teacher, describe_teacher(teacher)
     require_same(config.teacher.logits or Path(), "a teacher with sha256", stored.teacher.sha256, teacher.sha256)
     return teacher, stored.teacher
 
@@ -173,7 +165,7 @@ def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext
 def open_evaluator(
     config: Config,
     size: int,
-    teacher: Teacher | None,
+    teacher: Network | None,
     info: TeacherInfo,
     accelerator: Accelerator,
     precision: Precision,
@@ -181,9 +173,6 @@ def open_evaluator(
     """Read the evaluation data for patches of ``size`` px, and measure the teacher on it; None without data.
 
     The teacher is measured as it computes targets: folded and in ``precision``, but not compiled.
-
-    Raises:
-        DistillError: the data cannot be read, has other classes, or the teacher is worse than teacher.min_top1.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:
@@ -193,11 +182,7 @@ def open_evaluator(
     data = load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
     if teacher is not None:
-        if teacher.data_sha256 == data.sha256:
-            logger.info(
-                f"{data.where}: these are the images that the teacher was trained on: "
-                "its figures say nothing of others"
-            )
+        warn_if_trained_on("the teacher", teacher.data_sha256, data)
         folded = dataclasses.replace(accelerator, precision=precision).folded(teacher.model)
         logits = logits_of(folded, data, *info.normalization, accelerator.context, DTYPES[precision])
     evaluator = Evaluator(

@@ -13,10 +13,9 @@ from distill.config.schema import SupervisedConfig
 from distill.data.batches import Resident, View
 from distill.data.classes import complete_names, match_classes
 from distill.data.labelled import load_labelled
-from distill.data.overlap import require_unseen
 from distill.data.sampler import Order
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, load_evaluation_data
+from distill.evaluation.evaluator import Evaluator, evaluation_digest, load_evaluation_data, require_unseen
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.context import RunContext
@@ -27,7 +26,6 @@ from distill.targets.targets import LabelTargets, Targets
 from distill.training.run import Task, run
 from distill.training.run_dir import TEACHER_NAME
 from distill.training.run_identity import config_digests
-from distill.training.seeds import KnownDigests
 from distill.weights.files import Triple
 
 logger = logging.getLogger(__name__)
@@ -40,21 +38,12 @@ def train_teacher(
     return run(lambda: SupervisedTraining(config, data, context), out, context, resume=resume)
 
 
-def known_digests(config: SupervisedConfig, data: Path) -> KnownDigests:
-    """Return functions that compute the digests of what a run of ``config`` is made from and evaluated on."""
-
-    def training() -> str | None:
-        with silenced():
-            return load_labelled(data, config.data.size, "train").sha256
-
-    def evaluation() -> str | None:
-        if config.eval.data is None:
-            return None
-        with silenced():
-            size = load_labelled(data, config.data.size, "train").size
-            return load_labelled(config.eval.data, config.augment.output_size(size)).sha256
-
-    return {"data_sha256": training, "eval_sha256": evaluation}
+def known_digests(config: SupervisedConfig, data: Path) -> dict[str, str | None]:
+    """Return the digests of what a run of ``config`` is made from and evaluated on."""
+    with silenced():
+        training = load_labelled(data, config.data.size, "train")
+    eval_sha256 = evaluation_digest(config.eval.data, config.augment.output_size(training.size))
+    return {"data_sha256": training.sha256, "eval_sha256": eval_sha256}
 
 
 class SupervisedTraining(Task):

@@ -11,19 +11,18 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from distill.commands.evaluate import Network, load_network
+from distill.commands.evaluate import load_network
 from distill.errors import DistillError
 from distill.evaluation.neurons import excite
 from distill.models import require_size
 from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
+from distill.targets.teacher import Network
 from distill.training.run_dir import STUDENT_NAME, TEACHER_NAME
-from manifests.format.digest import file_digest
 from manifests.support.console import progress_bar
 from manifests.support.files import describe_os_error, write_atomically
 
 COLUMNS, TILE, LABEL, GAP = 5, 96, 18, 4
-MAX_CLASSES = 20
-"""The number of classes shown if none are chosen."""
+MAX_CLASSES = 20  # the number of classes shown if none are chosen
 logger = logging.getLogger(__name__)
 
 
@@ -41,9 +40,6 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
     """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file is found.
 
     A run of labels has ``neurons-network.png``. ``teacher`` is used instead of the file that the config names.
-
-    Raises:
-        DistillError: no finished run is there, or a file of it or a class is wrong.
     """
     record = read_run(folder)
     if record.summary is None:
@@ -61,38 +57,30 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
 
 def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> Iterator[tuple[str, Network]]:
     part = record.config.teacher
+    role, name = ("network", TEACHER_NAME) if part is None else ("student", STUDENT_NAME)
+    own = load_network(record.folder / name, None, None, None, device)
+    yield role, _require_digest(own, record.figure("sha256"))
     if part is None:
-        yield "network", _load(record.folder / TEACHER_NAME, record.figure("sha256"), device)
         return
-    student = _load(record.folder / STUDENT_NAME, record.figure("sha256"), device)
-    yield "student", student
     path = teacher or (Path(part.weights) if part.weights else None)
     if path is None or (teacher is None and not path.exists()):
         logger.info("the teacher's file is not where the run's config says; --teacher FILE shows it too")
         return
-    network = load_network(path, part.arch, student.mean, student.std, device)
-    _require_digest(path, record.figure("teacher_sha256"))
-    yield "teacher", network
+    found = load_network(path, part.arch, own.mean, own.std, device)
+    yield "teacher", _require_digest(found, record.figure("teacher_sha256"))
 
 
-def _load(path: Path, sha256: str | None, device: torch.device) -> Network:
-    network = load_network(path, None, None, None, device)
-    _require_digest(path, sha256)  # after loading, which bounds the length of the file
+def _require_digest(network: Network, sha256: str | None) -> Network:
+    """Return ``network`` if its file is the one whose digest is in the run's summary."""
+    if sha256 not in (None, network.sha256):
+        raise DistillError(
+            f"{network.path}: sha256 is {network.sha256}, the run's is {sha256}; give the file the run was made with"
+        )
     return network
 
 
-def _require_digest(path: Path, sha256: str | None) -> None:
-    """Check that a file is the one whose digest is in the run's summary."""
-    if path.is_file() and sha256 is not None and (found := file_digest(path)) != sha256:
-        raise DistillError(f"{path}: sha256 is {found}, the run's is {sha256}; give the file the run was made with")
-
-
 def visualize_weights(network: Network, size: int, out: Path, options: ImageOptions) -> None:
-    """Write what ``network``, which takes images of ``size`` pixels, wants to see as PNG ``out``.
-
-    Raises:
-        DistillError: the size or a class is wrong, or the picture cannot be written.
-    """
+    """Write images that excite the classes of ``network``, which takes ``size`` pixels, as PNG ``out``."""
     _write(network, size, None, out, options, network.arch)
 
 

@@ -1,35 +1,17 @@
 """Batches of a run: which samples a step sees and how they are augmented, as a function of a seed."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill.augment import AugmentConfig, Draws, augment, draw, part_of, view_version
-from distill.data.sampler import Ordering
+from distill.data.sampler import Order, WindowOrder
+from distill.data.stream import Streamed
 from distill.runtime.context import RunContext
 from distill.runtime.distributed import Ranks
 from distill.runtime.randomness import Stream
-
-
-class Source(Protocol):
-    """Square uint8 images of ``size`` px, in the order of a run."""
-
-    @property
-    def order(self) -> Ordering: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def context(self) -> RunContext: ...
-
-    def images(self, step: int) -> Tensor:
-        """Return this rank's images of ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
-
-    def close(self) -> None:
-        """Stop the processes and threads that read ahead."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,19 +19,24 @@ class Resident:
     """A source whose ``samples``, uint8 (n, size, size, 3), are in memory or on the device."""
 
     samples: Tensor
-    order: Ordering
+    order: Order | WindowOrder
     context: RunContext
 
     @property
     def size(self) -> int:
+        """Pixels a side."""
         return self.samples.shape[1]
 
     def images(self, step: int) -> Tensor:
+        """Return this rank's images of ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
         indices = self.context.ranks.take_rows(self.order.batch(step)).to(self.samples.device, non_blocking=True)
         return self.samples[indices].to(self.context.device, non_blocking=True)
 
     def close(self) -> None:
         """Do nothing: no process reads ahead."""
+
+
+Source = Resident | Streamed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ The file is decoded from verified shards, and hashed again before it is used.
 import fcntl
 import json
 import logging
+import math
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,10 +20,9 @@ import torch
 
 from distill.data.batches import Resident, Source
 from distill.data.config import DataConfig
-from distill.data.decode import bytes_of, decode_into, file_memory, shape_of, shared_memory
+from distill.data.decode import Pixels, decode_into, file_memory, shape_of, shared_memory
 from distill.data.sampler import Order, WindowOrder
-from distill.data.stream import Streamed
-from distill.data.workers import Pixels
+from distill.data.stream import WINDOWS, Streamed
 from distill.errors import DistillError
 from distill.runtime.context import RunContext
 from distill.runtime.memory import fits_gpu, free_memory
@@ -33,9 +33,7 @@ from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
 from manifests.support.home import user_cache
 
-MARGIN = 1 << 30
-"""Bytes of disk and of memory that stay free."""
-_WINDOWS = 3
+MARGIN = 1 << 30  # bytes of disk and of memory that stay free
 logger = logging.getLogger(__name__)
 
 
@@ -44,11 +42,6 @@ def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunC
     """Verify a set and yield its patches in the order of ``seed``, held where ``config.cache`` says, or streamed.
 
     Local rank 0 of each machine verifies and decodes the set; the other ranks map the file that it kept.
-
-    Raises:
-        DistillError: the set does not fit, a member is not the image that the manifest promises, or a decoding
-            process was killed.
-        PatchSetError: a shard is not what the manifest says.
     """
     source = _open(patchset, config, seed, context)
     try:
@@ -62,11 +55,11 @@ def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext
     cached = None if config.cache == "none" else _cached(patchset, cache_folder(config))
     place = _place(patchset, config, context, cached is not None)
     if ranks.any(place == "none"):  # one rank that streams makes all stream, because its order differs
-        _require_window(patchset, config.window, ranks.local_world_size)
+        windows = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
+        _require_window(windows, config.window, ranks.local_world_size * 3 * patchset.manifest.size**2)
         with ranks.local_main_first():
             if not ranks.local_rank:
                 _verify(patchset, config)
-        windows = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
         return Streamed(patchset, windows, config.workers, context)
     with ranks.local_main_first():
         if cached is None and ranks.local_rank:
@@ -81,11 +74,9 @@ def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext
     return Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), context=context)
 
 
-def _require_window(patchset: PatchSet, window: int, processes: int) -> None:
-    """Check that every process has memory for the window in use, the next one and the one being filled."""
-    manifest = patchset.manifest
-    most = sum(sorted((shard.n for shard in manifest.shards), reverse=True)[:window])
-    needed, free = processes * _WINDOWS * most * 3 * manifest.size**2, free_memory()
+def _require_window(order: WindowOrder, window: int, patch_bytes: int) -> None:
+    """Check that all processes have memory for their windows."""
+    needed, free = WINDOWS * order.largest_window * patch_bytes, free_memory()
     if needed > free:
         raise DistillError(
             f"data.window {window}: patches of so many shards take {needed / 1e9:.1f} GB, decoded, "
@@ -94,11 +85,7 @@ def _require_window(patchset: PatchSet, window: int, processes: int) -> None:
 
 
 def cache_folder(config: DataConfig) -> Path:
-    """Return the folder of decoded sets.
-
-    Raises:
-        DistillError: there is no home directory, and data.cache_dir is not set.
-    """
+    """Return the folder of decoded sets."""
     if config.cache_dir is not None:
         return config.cache_dir
     try:
@@ -108,12 +95,8 @@ def cache_folder(config: DataConfig) -> Path:
 
 
 def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: bool) -> str:
-    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where every process of this machine holds the pixels.
-
-    Raises:
-        DistillError: the place that the config asks for does not exist or is too small.
-    """
-    needed, processes = bytes_of(patchset), context.ranks.local_world_size
+    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where every process of this machine holds the pixels."""
+    needed, processes = math.prod(shape_of(patchset)), context.ranks.local_world_size
     problems: dict[str, Callable[[], str | None]] = {
         "gpu": lambda: None if fits_gpu(needed, context.device) else "no GPU, or too little memory on it,",
         "ram": lambda: None if processes * needed + MARGIN < free_memory() else "too little memory",
@@ -134,7 +117,7 @@ def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
     """Map the file of a set that was decoded before; None if there is none, or it is damaged."""
     path, note = _files(patchset, folder)
     try:
-        if not (is_plain(path) and is_plain(note)) or path.stat().st_size != bytes_of(patchset):
+        if not (is_plain(path) and is_plain(note)) or path.stat().st_size != math.prod(shape_of(patchset)):
             return None
         held = json.loads(note.read_text())
         with progress_bar("hashing decoded patches (bytes)", path.stat().st_size) as update:
@@ -157,7 +140,7 @@ def _files(patchset: PatchSet, folder: Path) -> tuple[Path, Path]:
 
 def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str) -> Pixels:
     """Decode a verified set into its cache file or, if the disk is too full, into memory."""
-    needed = bytes_of(patchset)
+    needed = math.prod(shape_of(patchset))
     why = _disk_problem(folder, needed)
     if why is None:
         try:
@@ -167,7 +150,7 @@ def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str) -
     if place == "disk":
         raise DistillError(f"{why}; choose another folder with data.cache_dir, or data.cache none")
     logger.info(f"the decoded patches are not kept for the next run: {why}")
-    pixels = shared_memory(patchset)
+    pixels = shared_memory(shape_of(patchset))
     _decode(pixels, patchset, config)
     return pixels
 
@@ -188,7 +171,7 @@ def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pix
     _remove_abandoned_parts(folder)
     part = folder / f"{PART_PREFIX}{secrets.token_hex(8)}-{path.name}"
     try:
-        pixels = file_memory(part, patchset)
+        pixels = file_memory(part, shape_of(patchset))
         with part.open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             _decode(pixels, patchset, config)

@@ -23,9 +23,6 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
     spaces, ``-`` and ``_``. Class folders that are numbers are class numbers, counted from 0, or from 1 where the
     largest is ``num_classes``. Other class folders, for a network without names, are numbered in order.
     ``where`` names the data in messages; unusual names or numbers are logged.
-
-    Raises:
-        DistillError: the data has a class that the network does not have.
     """
     present = data.labels.unique().tolist()
     numbers = dict(zip(present, present, strict=True))
@@ -33,8 +30,6 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
         numbers = _named(data, present, names, where)
     elif not data.numbered and are_numbers(data.names):
         numbers = _numbered(data, present, num_classes, where)
-    elif not data.numbered and (moved := _natural_order(data.names)):
-        logger.info(f"{where}: class folders are numbered in the order {', '.join(moved)}, character by character")
     low, high = min(numbers.values()), max(numbers.values())
     if low < 0 or high >= num_classes:
         raise DistillError(
@@ -106,17 +101,6 @@ def _numbered(data: LabelledImages, present: list[int], num_classes: int, where:
         )
     logger.info(f"{where}: class folders are numbers, taken in order; folder {values[0]} is class 0")
     return {label: label for label in present}
-
-
-def _natural_order(names: Sequence[str]) -> list[str]:
-    """Return the first names that a reader who counts would order in another way; none if there are none."""
-
-    def counted(name: str) -> list[tuple[bool, int, str]]:
-        return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
-
-    wanted = sorted(names, key=counted)
-    at = next((k for k, (name, other) in enumerate(zip(names, wanted, strict=True)) if name != other), None)
-    return [] if at is None else list(names[max(at - 1, 0) : at + 3])
 
 
 def _plain(name: str) -> str:

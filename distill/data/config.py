@@ -13,8 +13,7 @@ class BatchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 512
     view_seed: Annotated[
-        int | None,
-        Field(ge=0, lt=2**53, description="of order and augmentation; default: train.seed, or labels'"),
+        int | None, Field(ge=0, lt=2**53, description="of order and augmentation; default: train.seed, or labels'")
     ] = None
 
 
@@ -22,8 +21,7 @@ class DataConfig(BatchConfig):
     """Batches of patches, and how these are read."""
 
     passes: Annotated[
-        int,
-        Field(ge=1, description="times each augmented batch is seen; its logits are the teacher's first ones"),
+        int, Field(ge=1, description="times each augmented batch is seen; its logits are the teacher's first ones")
     ] = 1
     cache: Annotated[
         Literal["auto", "gpu", "ram", "disk", "none"],

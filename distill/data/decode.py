@@ -1,28 +1,28 @@
 """Decode verified shards into one uint8 array, with several processes that write into it."""
 
 import contextlib
+import math
 import mmap
 import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from distill.data.webdataset_reader import read_samples
-from distill.data.workers import Pixels, Workers
+from distill.data.workers import Workers
 from distill.errors import DistillError
 from manifests import PatchSet
 from manifests.errors import PatchSetError
 from manifests.support.processes import usable_cores
 from manifests.untrusted.images import decode_patch
 
-_CHUNK, _CHUNK_BYTES = 512, 32 << 20
-
-Rows = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
 
 
 def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
@@ -31,34 +31,23 @@ def shape_of(patchset: PatchSet) -> tuple[int, int, int, int]:
     return manifest.n, manifest.size, manifest.size, 3
 
 
-def chunk_of(size: int) -> int:
-    """Return how many patches of ``size`` px a process decodes before it sends them: 512, or 32 MB of them."""
-    return max(1, min(_CHUNK, _CHUNK_BYTES // (3 * size**2)))
+def shared_memory(shape: tuple[int, ...]) -> Pixels:
+    """Return an empty array in memory shared with processes forked later."""
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=np.uint8).reshape(shape)
 
 
-def bytes_of(patchset: PatchSet) -> int:
-    """Return the number of bytes of all patches, decoded."""
-    n, height, width, channels = shape_of(patchset)
-    return n * height * width * channels
-
-
-def shared_memory(patchset: PatchSet) -> Pixels:
-    """Return an empty array for a set, in memory shared with processes forked later."""
-    return np.frombuffer(mmap.mmap(-1, bytes_of(patchset)), dtype=np.uint8).reshape(shape_of(patchset))
-
-
-def file_memory(path: Path, patchset: PatchSet) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """Return an empty array for a set, mapped to a new file and shared with processes forked later.
+def file_memory(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Return an empty array mapped to a new file and shared with processes forked later.
 
     Raises:
         OSError: the disk is too full. Space is allocated now, because a full disk under a mapping kills the process.
     """
     with path.open("xb") as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, bytes_of(patchset))
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         else:  # macOS
-            file.truncate(bytes_of(patchset))
-    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape_of(patchset))
+            file.truncate(math.prod(shape))
+    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
 
 
 def useful_workers(patchset: PatchSet, workers: int) -> int:
@@ -71,59 +60,44 @@ def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Ca
 
     ``images`` is from ``shared_memory`` or ``file_memory``, since processes write into it.
     ``on_patches`` is called with the number of patches that each step added.
-
-    Raises:
-        DistillError: a member is not the image the manifest promises, a patch is missing or there twice, or a process
-            that decodes has ended.
     """
     shards = patchset.manifest.shards
-    numbers = iter(range(len(shards)))
 
-    def decode(number: int) -> Iterator[tuple[int, list[Pixels]]]:
-        for rows, patches in decode_shard(patchset, number):
-            for row, patch in zip(rows, patches, strict=True):
-                images[shards[number].first_index + row] = patch
-            yield len(rows), []
+    def decode(number: int) -> Iterator[None]:
+        for row, patch in decode_shard(patchset, number):
+            images[shards[number].first_index + row] = patch
+            yield
 
-    pool = Workers(useful_workers(patchset, workers), decode, (0,))
-    with contextlib.closing(pool):
-        for count, _ in pool.answers(lambda: next(numbers, None)):
-            on_patches(count)
+    with contextlib.closing(Workers(useful_workers(patchset, workers), decode, on_patches)) as pool:
+        for future in as_completed([pool.submit(number) for number in range(len(shards))]):
+            future.result()
 
 
 def decode_shard(
     patchset: PatchSet, number: int, wanted: npt.NDArray[np.bool_] | None = None
-) -> Iterator[tuple[Rows, list[Pixels]]]:
-    """Yield rows of a shard of a verified set and their pixels, ``chunk_of`` rows at a time.
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield the row in its shard, and the pixels, of each patch of a shard of a verified set.
 
     ``wanted``, bool (patches of the shard), selects rows; None selects all.
-
-    Raises:
-        DistillError: the shard cannot be read, a member is not the image the manifest promises, or a patch is missing
-            or there twice.
     """
     manifest = patchset.manifest
     shard = manifest.shards[number]
     span = range(shard.first_index, shard.first_index + shard.n)
     path = patchset.shard_path(shard)
     seen = np.zeros(shard.n, np.bool_)
-    rows: list[int] = []
-    images: list[Pixels] = []
-    with _tar_errors(path):
-        for sample in read_samples(path):
-            row = index_of(sample, span) - shard.first_index
+    with _tar_errors(path), path.open("rb") as stream:  # a plain file: never a URL or a command to WebDataset
+        for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
+            key = str(sample["__key__"])
+            if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
+                raise DistillError(
+                    f"{path}: member {key}: the key is no index of a patch in this shard; get the set again"
+                )
+            row = int(key) - shard.first_index
             if seen[row]:
-                raise DistillError(f"{path}: the key {sample['__key__']} stands twice; get the set again")
+                raise DistillError(f"{path}: the key {key} stands twice; get the set again")
             seen[row] = True
-            if wanted is not None and not wanted[row]:
-                continue
-            rows.append(row)
-            images.append(decode_sample(sample, manifest.encoding.format, manifest.size))
-            if len(rows) == chunk_of(manifest.size):
-                yield np.array(rows), images
-                rows, images = [], []
-    if rows:
-        yield np.array(rows), images
+            if wanted is None or wanted[row]:
+                yield row, decode_sample(sample, manifest.encoding.format, manifest.size)
     if not seen.all():
         raise DistillError(f"{path}: holds {seen.sum()} patches, the manifest says {shard.n}; get the set again")
 
@@ -143,26 +117,8 @@ def _tar_errors(path: Path) -> Iterator[None]:
         raise DistillError(f"{path}: too little memory to decode it; use fewer data.workers") from error
 
 
-def index_of(sample: dict[str, Any], span: range) -> int:
-    """Return the index of a sample's patch.
-
-    Raises:
-        DistillError: its key is not an index in ``span``.
-    """
-    key = str(sample["__key__"])
-    if not re.fullmatch(r"[0-9]{9,10}", key) or int(key) not in span:
-        raise DistillError(
-            f"{sample['__url__']}: member {key}: the key is no index of a patch in this shard; get the set again"
-        )
-    return int(key)
-
-
 def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:
-    """Return the pixels of a sample: uint8 (size, size, 3).
-
-    Raises:
-        DistillError: it is not the image that the manifest promises.
-    """
+    """Return the pixels of a sample: uint8 (size, size, 3)."""
     where = f"{sample['__url__']}: member {sample['__key__']}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:

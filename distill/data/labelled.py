@@ -68,11 +68,7 @@ class LabelledImages:
 
 
 def require_data(path: Path, split: Split = "test") -> None:
-    """Check that ``path`` exists.
-
-    Raises:
-        DistillError: it does not.
-    """
+    """Check that ``path`` exists."""
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise DistillError(f"{path}: no such {_KIND[split]} data; give {FORMS}")
 
@@ -82,9 +78,6 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
 
     Names say which split files and folders are of (see ``manifests.foreign.splits``); data without such names is of
     every split. Kinds of files that are left out are logged.
-
-    Raises:
-        DistillError: nothing is there, it has no known form, is damaged, or sizes differ and ``size`` is None.
     """
     require_data(path, split)
     try:
@@ -104,11 +97,7 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
 
 
 def count_images(path: Path) -> int:
-    """Return how many training images lie in ``path``, with labels or without.
-
-    Raises:
-        DistillError: there are none, or they cannot be read.
-    """
+    """Return how many training images lie in ``path``, with labels or without."""
     try:
         found = find_images(path)
     except (PatchSetError, OSError) as error:

@@ -1,7 +1,6 @@
 """The order of the samples of a run: a function of seed and step, so that a run can start at any step."""
 
 import functools
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,21 +10,8 @@ from distill.runtime.distributed import SINGLE_PROCESS, Ranks
 from distill.runtime.randomness import Stream
 
 
-class Ordering(Protocol):
-    """The samples of each step. Every epoch is one permutation; a batch may contain samples of two epochs."""
-
-    n: int
-    batch_size: int
-
-    def batch(self, step: int) -> Tensor:
-        """Return the indices of the samples of ``step``, counted from 0: int64 (batch_size,)."""
-
-    def describe(self) -> dict[str, int]:
-        """Return all that determines the order, as plain values."""
-
-
 class Order:
-    """One permutation of all samples an epoch, end to end.
+    """The samples of each step: one permutation of all samples an epoch, end to end.
 
     A batch may contain samples of two epochs, so that all batches have one size and no sample is left out.
     """
@@ -37,6 +23,7 @@ class Order:
         self._epochs: dict[int, Tensor] = {}
 
     def batch(self, step: int) -> Tensor:
+        """Return the indices of the samples of ``step``, counted from 0: int64 (batch_size,)."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         first, last = start // self.n, (stop - 1) // self.n
         parts = []
@@ -48,6 +35,7 @@ class Order:
         return torch.cat(parts)
 
     def describe(self) -> dict[str, int]:
+        """Return all that determines the order, as plain values."""
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed}
 
     def _permutation(self, epoch: int) -> Tensor:
@@ -56,8 +44,7 @@ class Order:
         return self._epochs[epoch]
 
 
-Place = tuple[int, int]
-"""An epoch, and the number of a window in it."""
+Place = tuple[int, int]  # an epoch, and the number of a window in it
 
 
 class WindowOrder:
@@ -71,6 +58,7 @@ class WindowOrder:
         self.n = sum(sizes)
         self.batch_size = batch_size
         self._seed, self._window = seed, window
+        self.largest_window = sum(sorted(sizes)[-window:])  # patches
         self._sizes = np.array(sizes)
         self._firsts = np.cumsum(self._sizes) - self._sizes
         self._windows = -(-len(sizes) // window)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +10,20 @@ from torch import Tensor, nn
 
 from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
+from distill.errors import DistillError
 from distill.evaluation.metrics import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
 from distill.runtime.context import RunContext
 from distill.runtime.logs import silenced
 from distill.weights.files import Triple
-from manifests.support.console import shell_word
+from manifests import PatchSet
+from manifests.format.digest import DIGEST_BYTES
+from manifests.format.schema import PACKED
+from manifests.format.shard_table import read_pixel_digests
+from manifests.support.counts import counted
 
 MAX_CONFUSION_CLASSES = 200
 """Confusion matrices are kept up to this number of classes; their size grows with its square."""
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """The figures of a run's result: ``summary`` by name, and ``classes``, the confusions, both as JSON values.
-
-    ``classes`` has ``names`` ("0", "1", … if unknown) and, for at most 200 classes, three matrices of image counts.
-    Entry [i][j] of ``label_network`` counts the images of class i that the network predicts as j; ``label_teacher``
-    is the same for the teacher; ``teacher_network`` has the teacher's prediction in rows. The last two are None
-    without a teacher.
-    """
-
-    summary: dict[str, Any]
-    classes: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +48,14 @@ class Evaluator:
         """Return top-1, top-5 and agreement in percent, and the KL divergence from the teacher in nats."""
         return self._figures(self._logits(network))
 
-    def evaluate(self, network: nn.Module) -> EvaluationResult:
-        """Return the figures of ``measure``, those of the teacher, top-1 in percent of each class, and confusions."""
+    def evaluate(self, network: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the figures of a run's result, by name, and its confusions, both as JSON values.
+
+        The figures are those of ``measure``, those of the teacher, and top-1 in percent of each class. The confusions
+        have ``names`` ("0", "1", … if unknown) and, for at most 200 classes, matrices of image counts: entry [i][j]
+        of ``label_network`` counts the images of class i that the network predicts as j. ``label_teacher`` is the
+        same for the teacher, ``teacher_network`` has the teacher's prediction in rows; None without a teacher.
+        """
         logits, labels = self._logits(network), self.data.labels
         result: dict[str, Any] = self._figures(logits)
         result["eval_images"] = len(labels)
@@ -68,7 +65,7 @@ class Evaluator:
             result["teacher_top1"] = self.teacher_top1
             result["teacher_top5"] = top_k(self.teacher_logits, labels, 5)
             result["teacher_per_class"] = per_class_top1(self.teacher_logits, labels)
-        return EvaluationResult(summary=result, classes=self._confusions(logits))
+        return result, self._confusions(logits)
 
     def _confusions(self, logits: Tensor) -> dict[str, Any]:
         count = logits.shape[1]
@@ -100,29 +97,50 @@ class Evaluator:
 
 
 def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px, with the labels of a network whose class names are ``classes``.
-
-    Raises:
-        DistillError: the data cannot be read, or has classes that the network does not have.
-    """
+    """Read labelled images at ``size`` px, with the labels of a network whose class names are ``classes``."""
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
 
 
-def log_unmeasured(summary: dict[str, Any], prefix: str, weights: Path, data: Path | None, size: int) -> None:
-    """Log if a finished run was not evaluated, or on other data than ``data``, read at ``size`` px.
-
-    Raises:
-        DistillError: the data cannot be read.
-    """
-    if data is None:
-        return
-    command = f"distill eval --weights {shell_word(str(weights))} --data {shell_word(str(data))}"
-    if summary.get(f"{prefix}top1") is None:
-        logger.info(f"it was not evaluated: {command}")
-        return
+def evaluation_digest(path: Path | None, size: int) -> str | None:
+    """Return the SHA-256 of labelled images and their labels, and log nothing; None without a ``path``."""
+    if path is None:
+        return None
     with silenced():
-        sha256 = load_labelled(data, size).sha256
-    if summary.get("eval_sha256") not in (None, sha256):
-        logger.info(f"its figures are of other evaluation data than {data}; of this: {command}")
+        return load_labelled(path, size).sha256
+
+
+def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
+    """Log if evaluation data is the training data, with the digest ``data_sha256``, of the network ``what``."""
+    if data_sha256 == data.sha256:
+        logger.info(
+            f"{data.where}: these are the images that {what} was trained on: its figures say nothing of others"
+        )
+
+
+def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) -> None:
+    """Compare evaluation images with training images by ``seen``, the SHA-256 of the latter's pixels.
+
+    Logs a line if some are the same.
+    """
+    common = sum(digest in seen for digest in data.digests)
+    if not common:
+        return
+    found = f"{data.where}: {common} of {counted(len(data.digests), 'evaluation image')}"
+    if common == len(data.digests):
+        raise DistillError(
+            f"{found} are training images of {where}, so that the figures would say nothing; "
+            "give images that the network does not learn from"
+        )
+    logger.info(
+        f"{found} are also training images of {where}: figures are too good by what the network remembers of them"
+    )
+
+
+def packed_digests(patchset: PatchSet) -> frozenset[bytes]:
+    """Return the SHA-256 of the pixels of each patch of a set that was packed from images; none of other sets."""
+    if patchset.manifest.recipe.get("name") != PACKED:
+        return frozenset()
+    tables = (read_pixel_digests(patchset.folder / shard.parquet.name, shard.n) for shard in patchset.manifest.shards)
+    return frozenset(raw[at : at + DIGEST_BYTES] for raw in tables for at in range(0, len(raw), DIGEST_BYTES))

@@ -26,9 +26,6 @@ def logits_of(
 
     The normalized images are converted to ``dtype``, that of the weights, or stay float32. The model's mode is
     restored. The ranks share the batches, which do not depend on their number.
-
-    Raises:
-        DistillError: a logit is not finite.
     """
     was_training = model.training
     model.eval()

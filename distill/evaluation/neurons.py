@@ -15,8 +15,7 @@ from distill.runtime.randomness import Stream
 from distill.weights.files import Triple
 from manifests.support.console import Update
 
-MARGIN = 4
-"""Width in pixels of the border in which an image can move."""
+MARGIN = 4  # width in pixels of the border in which an image can move
 TURN, ZOOM = math.radians(10), 0.1
 LEARNING_RATE = 0.03
 SPREAD = 0.01

@@ -45,11 +45,7 @@ class FrozenNetwork:
         return self.network(x.to(self.dtype)).clone()
 
     def require_unchanged(self) -> None:
-        """Check that no weight and no buffer changed since the network was frozen.
-
-        Raises:
-            DistillError: one did, so the targets of the run cannot be trusted.
-        """
+        """Check that no weight and no buffer changed since the network was frozen."""
         if state_digest(self.folded) != self.digest:
             raise DistillError("the teacher changed during the run; its logits cannot be trusted: report this")
 

@@ -22,11 +22,7 @@ def processor(device: torch.device) -> str:
 
 
 def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
-    """Return the device ``name``; ``auto`` is the GPU if there is one. Each rank of a machine gets its own GPU.
-
-    Raises:
-        DistillError: this machine has no such device, or all ranks on it would share one GPU.
-    """
+    """Return the device ``name``; ``auto`` is the GPU if there is one. Each rank of a machine gets its own GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_world_size > 1 and name.startswith("cuda"):

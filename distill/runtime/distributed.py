@@ -5,10 +5,8 @@ rank ends, all end.
 """
 
 import dataclasses
-import os
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +22,7 @@ from distill.errors import DistillError
 from distill.runtime.torchrun_env import launched
 from manifests.support.processes import handling
 
-JOIN_TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for another to start."""
+JOIN_TIMEOUT = timedelta(minutes=10)  # how long a rank waits for another to start
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 """How long a collective waits: another rank may be decoding a large set. A rank that dies is noticed at once."""
 
@@ -64,11 +61,7 @@ class Ranks:
         return values if self.world_size == 1 else values[self.row_mask(len(values)).to(values.device)]
 
     def require_rows(self, batch_size: int) -> None:
-        """Check that every rank gets rows of a batch.
-
-        Raises:
-            DistillError: the batch is too small.
-        """
+        """Check that every rank gets rows of a batch."""
         if self.world_size > 1 and batch_size < 2 * self.world_size:
             raise DistillError(
                 f"data.batch_size {batch_size}: too small for {self.world_size} ranks, expected at least "
@@ -114,11 +107,7 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def require_same(self, values: dict[str, Any]) -> None:
-        """Check that all ranks train the same run; their machines may hold different files.
-
-        Raises:
-            DistillError: a value differs from the main rank's.
-        """
+        """Check that all ranks train the same run; their machines may hold different files."""
         for key, value in self.broadcast(lambda: values).items():
             if values.get(key) != value:
                 raise DistillError(
@@ -151,7 +140,6 @@ def joined() -> Iterator[Ranks]:
     if ranks.world_size == 1:
         yield ranks
         return
-    _require_address()
     try:
         with handling(signal.SIG_DFL):  # Python runs no handler while it waits in C
             _connect(ranks)
@@ -161,7 +149,7 @@ def joined() -> Iterator[Ranks]:
     try:
         yield ranks
     except RuntimeError as error:
-        if not _is_collective_failure(error):
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # gloo has no type of its own
             raise
         if cause := next((line.strip() for line in str(error).splitlines() if _SHARED_MEMORY in line), None):
             raise DistillError(
@@ -173,17 +161,6 @@ def joined() -> Iterator[Ranks]:
             "another rank has ended, torchrun says how; start again with --resume to go on from the last checkpoint"
         ) from error
     dist.destroy_process_group()
-
-
-def _require_address() -> None:
-    """Check that the main rank's host name resolves, which torch would retry for ``JOIN_TIMEOUT``."""
-    if host := os.environ.get("MASTER_ADDR"):
-        try:
-            socket.getaddrinfo(host, None)
-        except (OSError, UnicodeError) as error:
-            raise DistillError(
-                f"MASTER_ADDR {host!r}: this host name does not resolve; start with torchrun"
-            ) from error
 
 
 def _connect(ranks: Ranks) -> None:
@@ -219,8 +196,3 @@ def _start_name(store: Any, ranks: Ranks) -> str:
         if time.monotonic() > end:
             raise ValueError(f"no answer from rank {min(waiting)}")
     return own
-
-
-def _is_collective_failure(error: RuntimeError) -> bool:
-    """Return whether a collective failed; gloo has no exception type of its own."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)

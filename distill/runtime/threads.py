@@ -11,8 +11,7 @@ from manifests.support.counts import counted
 from manifests.support.processes import usable_cores
 
 SAMPLE_SECONDS = 0.5
-TAKEN = 0.75
-"""Load of a core from which on it counts as taken."""
+TAKEN = 0.75  # load of a core from which on it counts as taken
 logger = logging.getLogger(__name__)
 _CHOICES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 

@@ -13,11 +13,7 @@ _NAMES = {
 
 
 def launched() -> dict[str, int]:
-    """Return the fields of ``Ranks`` that ``torchrun`` set for this process; empty for a single process.
-
-    Raises:
-        DistillError: a variable is missing or the numbers contradict each other.
-    """
+    """Return the fields of ``Ranks`` that ``torchrun`` set for this process; empty for a single process."""
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return {}
     found = {}

@@ -19,13 +19,13 @@ from torch import Tensor
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
 from distill.runtime.precision import Precision
-from distill.targets.teacher import Teacher, TeacherConfig
+from distill.targets.teacher import Network, TeacherConfig
 from distill.weights.files import Triple
 from distill.weights.normalization import check_mean, check_std
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
 from manifests.support.counts import counted
-from manifests.support.files import is_plain, read_regular_file, write_atomically
+from manifests.support.files import is_plain, read_regular_file
 from manifests.support.validation import describe
 
 MANIFEST_NAME = "labels.json"
@@ -103,11 +103,7 @@ def steps_per_file(batch_size: int, num_classes: int) -> int:
 
 
 def read_manifest(folder: Path) -> LogitsManifest:
-    """Read the manifest of stored logits.
-
-    Raises:
-        DistillError: it is missing or damaged.
-    """
+    """Read the manifest of stored logits."""
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise DistillError(
@@ -126,11 +122,6 @@ def read_manifest(folder: Path) -> LogitsManifest:
     if not manifest.files or not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
         raise DistillError(f"{path}: has no files, or a batch_size that is not its view's; get it again")
     return manifest
-
-
-def write_manifest(folder: Path, manifest: LogitsManifest) -> None:
-    """Write ``labels.json`` atomically."""
-    write_atomically(folder / MANIFEST_NAME, manifest.to_json())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,11 +146,7 @@ class StoredLogits:
 
 
 def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLogits:
-    """Verify the files that hold the logits of the first ``steps`` steps, and map them into memory.
-
-    Raises:
-        DistillError: a file is missing, or has another shape or digest than the manifest says.
-    """
+    """Verify the files that hold the logits of the first ``steps`` steps, and map them into memory."""
     lengths = [file.steps for file in manifest.files]
     if (
         len(set(lengths[:-1])) > 1
@@ -211,11 +198,7 @@ def _require_digest(path: Path, file: LogitsFile) -> None:
 
 
 def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Check that stored logits are of the view ``wanted``; newer keys of ``augment`` have their defaults.
-
-    Raises:
-        DistillError: they are of another view, or ``held`` is not a view.
-    """
+    """Check that stored logits are of the view ``wanted``; newer keys of ``augment`` have their defaults."""
     try:
         augment = AugmentConfig.model_validate(held.get("augment")).model_dump(mode="json")
     except ValidationError as error:
@@ -224,11 +207,7 @@ def require_same_view(folder: Path, held: dict[str, Any], wanted: dict[str, Any]
 
 
 def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
-    """Check that a property of stored logits, ``held``, is that of the run, ``wanted``.
-
-    Raises:
-        DistillError: they differ.
-    """
+    """Check that a property of stored logits, ``held``, is that of the run, ``wanted``."""
     if held == wanted:
         return
     if isinstance(held, dict) and isinstance(wanted, dict):
@@ -241,11 +220,7 @@ def require_same(folder: Path, what: str, held: Any, wanted: Any) -> None:
 
 
 def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
-    """Read the manifest of the stored logits that ``config`` names, if any.
-
-    Raises:
-        DistillError: it is damaged, or of another set or teacher than the config's.
-    """
+    """Read the manifest of the stored logits that ``config`` names, if any."""
     if config.logits is None:
         return None
     manifest = read_manifest(config.logits)
@@ -259,12 +234,12 @@ def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
     return manifest
 
 
-def describe_teacher(config: TeacherConfig, teacher: Teacher) -> TeacherInfo:
+def describe_teacher(teacher: Network) -> TeacherInfo:
     """Return what a manifest of stored logits says of ``teacher``."""
     return TeacherInfo(
-        arch=config.arch,
+        arch=teacher.arch,
         sha256=teacher.sha256,
-        num_classes=config.num_classes,
+        num_classes=teacher.num_classes,
         mean=list(teacher.mean),
         std=list(teacher.std),
         classes=list(teacher.classes),

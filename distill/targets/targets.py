@@ -1,34 +1,27 @@
-"""What the student's logits are compared with at each step: a live teacher's logits, stored logits, or labels."""
+"""What the student's logits are compared with at each step: a live teacher's logits, stored logits, or labels.
+
+Targets are called with a batch and its normalized images, float32 (B, 3, H, W), and return the targets (B, classes)
+of this rank's rows. ``require_unchanged`` raises DistillError if their source changed during the run.
+"""
 
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.data.batches import Batch, View
-from distill.data.sampler import Ordering
+from distill.data.sampler import Order, WindowOrder
 from distill.errors import DistillError
 from distill.runtime.compile import Accelerator, FrozenNetwork
 from distill.runtime.context import RunContext
 from distill.runtime.memory import fits_gpu, free_memory
 from distill.targets.stored_logits import LogitsManifest, StoredLogits, open_logits, require_same_view
-from distill.targets.teacher import Teacher
+from distill.targets.teacher import Network
 from manifests.support.counts import counted
 
 logger = logging.getLogger(__name__)
-
-
-class Targets(Protocol):
-    """Gives the target (B, classes) of this rank's rows of each batch."""
-
-    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return the target of ``batch``; ``x`` are its normalized images, float32 (B, 3, H, W)."""
-
-    def require_unchanged(self) -> None:
-        """Raise DistillError if the source of the targets changed during the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +49,7 @@ class TeacherTargets:
         self.network.require_unchanged()
 
 
-def teacher_targets(teacher: Teacher, num_classes: int, view: View, accelerator: Accelerator) -> TeacherTargets:
+def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator: Accelerator) -> TeacherTargets:
     """Return the logits of a live teacher, with a cache if the run repeats batches and memory has room for it."""
     network = accelerator.frozen(teacher.model, view.example())
     num_bytes = view.period * view.rows * num_classes * network.dtype.itemsize
@@ -87,11 +80,7 @@ class StoredTargets:
 
 
 def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> StoredTargets:
-    """Verify and open the stored logits in ``folder`` for all batches of ``view``.
-
-    Raises:
-        DistillError: the logits are of another view, too few, or a file is damaged.
-    """
+    """Verify and open the stored logits in ``folder`` for all batches of ``view``."""
     require_same_view(folder, manifest.view, view.describe())
     if manifest.steps < view.period:
         raise DistillError(
@@ -106,7 +95,7 @@ class LabelTargets:
     """Class probabilities of labels, int64 (n,): smoothed, and mixed as the pixels are."""
 
     labels: Tensor
-    order: Ordering
+    order: Order | WindowOrder
     num_classes: int
     smoothing: float
     context: RunContext
@@ -124,3 +113,6 @@ class LabelTargets:
 
     def require_unchanged(self) -> None:
         """Do nothing: labels do not change."""
+
+
+Targets = TeacherTargets | StoredTargets | LabelTargets

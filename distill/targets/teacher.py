@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -34,41 +35,56 @@ class TeacherConfig(BaseModel):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """A loaded teacher. ``mean`` and ``std`` normalize the input of teacher and student.
+class Network:
+    """A frozen network from a weight file with SHA-256 ``sha256``; ``mean`` and ``std`` normalize its input.
 
-    ``classes`` are its class names, empty where its file has none; ``data_sha256`` is the digest of the images it was
-    trained on, if the file has it.
+    ``classes`` are its class names and ``data_sha256`` the digest of the labelled images it was trained on, if the
+    file has them; ``bn_eps`` is that of its batch norms, if not the architecture's default.
     """
 
+    path: Path
     model: nn.Module
+    arch: str
+    num_classes: int
     mean: Triple
     std: Triple
     sha256: str
-    classes: tuple[str, ...] = ()
-    data_sha256: str | None = None
+    classes: tuple[str, ...]
+    data_sha256: str | None
+    bn_eps: float | None
 
 
-def load_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
-    """Load and check the teacher that ``config`` names.
-
-    Raises:
-        DistillError: the weights are not set or missing; they are of another network, other classes or another
-            normalization than ``config`` says; or the normalization is not known.
-    """
+def load_teacher(config: TeacherConfig, device: torch.device) -> Network:
+    """Load and check the teacher that ``config`` names."""
     if config.weights is None:
         raise DistillError("teacher.weights is not set; give the teacher's weight file with --teacher FILE")
     weights = load_weights(config.weights)
-    model = build_filled(weights, arch=config.arch, num_classes=config.num_classes)
+    return build_network(weights, config.arch, config.num_classes, (config.mean, config.std), device, "teacher.")
+
+
+def build_network(
+    weights: Weights,
+    arch: str,
+    num_classes: int,
+    given: tuple[Triple | None, Triple | None],
+    device: torch.device,
+    prefix: str,
+) -> Network:
+    """Return the network of ``weights`` in eval mode; ``given`` and ``prefix`` are as for ``normalization``."""
+    model = build_filled(weights, arch=arch, num_classes=num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = normalization(weights, config.mean, config.std, prefix="teacher.")
-    return Teacher(
+    mean, std = normalization(weights, *given, prefix=prefix)
+    return Network(
+        path=weights.path,
         model=model,
+        arch=arch,
+        num_classes=num_classes,
         mean=mean,
         std=std,
-        sha256=file_digest(config.weights),
+        sha256=file_digest(weights.path),
         classes=weights.classes,
         data_sha256=weights.data_sha256,
+        bn_eps=weights.bn_eps,
     )
 
 
@@ -76,9 +92,6 @@ def normalization(weights: Weights, mean: Triple | None, std: Triple | None, *, 
     """Return mean and standard deviation of a network's input: those given, or the weight file's.
 
     ``prefix`` precedes the setting's name in messages.
-
-    Raises:
-        DistillError: both are known and differ, neither is known, or a value is outside the range of RGB in [0, 1].
     """
     chosen = []
     checks: tuple[tuple[str, Triple | None, Triple | None, Callable[[Triple], Triple]], ...] = (

@@ -23,14 +23,11 @@ from manifests.support.files import write_atomically
 CHECKPOINT_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "checkpoint.previous.safetensors"
 DAMAGED_NAME = "checkpoint.damaged.safetensors"
-OLD_NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
-"""Checkpoints of versions before 0.1, which wrote them with ``torch.save``."""
 KEYS = frozenset(
     {"identity", "arithmetic", "student", "optimizer", "scaler", "scheduler", "average", "step", "seconds", "losses"}
 )
 
-MAX_ARITHMETIC_LETTERS = 10_000
-"""Of what rounding depends on, which is shown to the user if it changed."""
+MAX_ARITHMETIC_LETTERS = 10_000  # of what rounding depends on, which is shown to the user if it changed
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -78,8 +75,8 @@ def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 
 
 def holds_checkpoint(folder: Path) -> bool:
-    """Tell whether ``folder`` holds a checkpoint, of this version or an older one."""
-    return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME, *OLD_NAMES))
+    """Tell whether ``folder`` holds a checkpoint."""
+    return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME))
 
 
 def load_checkpoint(
@@ -88,14 +85,8 @@ def load_checkpoint(
     """Return the last undamaged state saved in a run directory, or None if there is no checkpoint.
 
     Its tensors are mapped from a file of at most ``max_bytes``: copy those that you keep.
-
-    Raises:
-        DistillError: all checkpoints are damaged, an older version wrote them, or they belong to a run whose
-            ``identity`` differs.
     """
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
-    if not paths and (old := next((folder / name for name in OLD_NAMES if (folder / name).exists()), None)):
-        raise DistillError(f"{old}: was written by an older version; start again without --resume in another --out")
     for path in paths:
         try:
             state = read_checkpoint(path, max_bytes)
@@ -128,19 +119,15 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
 
 def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
-    """Check that ``state``, loaded from ``path``, belongs to the run that ``identity`` describes.
-
-    Raises:
-        DistillError: it belongs to another run, or is no state of a run.
-    """
-    parts = state if isinstance(state, dict) and state.keys() >= KEYS else dict.fromkeys(KEYS)
-    held, arithmetic = parts["identity"], parts["arithmetic"]
-    if (
-        not isinstance(held, dict)
-        or not isinstance(arithmetic, dict)
-        or len(str(arithmetic)) > MAX_ARITHMETIC_LETTERS
+    """Check that ``state``, loaded from ``path``, belongs to the run that ``identity`` describes."""
+    if not (
+        isinstance(state, dict)
+        and state.keys() >= KEYS
+        and all(isinstance(state[key], dict) for key in ("identity", "arithmetic"))
+        and len(str(state["arithmetic"])) <= MAX_ARITHMETIC_LETTERS
     ):
         raise DistillError(f"{path}: holds no state of a run; choose another --out")
+    held = state["identity"]
     for key, value in identity.items():
         if held.get(key) != value:
             raise DistillError(

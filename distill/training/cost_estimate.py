@@ -30,8 +30,7 @@ MIN_ESTIMATED_STEPS = 200
 MAX_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """The most pixels in a measured step; the cost of a larger batch is taken to be proportional."""
 BYTES_PER_PIXEL = 3
-CHECKPOINTS = 2
-"""A run directory holds the last checkpoint and the one before it."""
+CHECKPOINTS = 2  # a run directory holds the last checkpoint and the one before it
 NORMALIZATION = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -68,11 +67,7 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, device: torch.device) -> Cost:
-    """Measure a few steps of ``config``, as if an epoch had ``n`` images of ``size`` px. No input file is needed.
-
-    Raises:
-        DistillError: a network of the config does not exist, or does not take the size.
-    """
+    """Measure a few steps of ``config``, as if an epoch had ``n`` images of ``size`` px. No input file is needed."""
     batch = config.data.batch_size
     measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
     scale = batch / measured_batch
@@ -113,8 +108,7 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
         student, num_classes, loss = config.network, config.network.num_classes, cross_entropy
         labels = torch.arange(len(images)) % num_classes
         targets = LabelTargets(labels=labels, order=order, num_classes=num_classes, smoothing=0.0, context=context)
-    norms = {"bn_momentum": student.bn_momentum, "bn_eps": student.bn_eps}
-    network = new_network(student.arch, num_classes, 1, "init", **norms)
+    network = new_network(student.arch, num_classes, 1, "init", student.bn_momentum, student.bn_eps)
     return make_trainer(config, network, view, targets, loss, NORMALIZATION, accelerator)
 
 

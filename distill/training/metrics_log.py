@@ -12,11 +12,7 @@ class MetricsLog:
     """Appends rows of figures to the logs of a run directory; without ``enabled``, as on other ranks, drops them."""
 
     def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
-        """Go on after ``step``; later steps in TensorBoard's log become void.
-
-        Raises:
-            DistillError: TensorBoard is not installed.
-        """
+        """Go on after ``step``; later steps in TensorBoard's log become void."""
         self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
         self._board: Any = None
         if tensorboard and enabled:

@@ -20,8 +20,7 @@ MANIFEST_NAME = "patchset.json"
 SHEET_NAME = "patches.png"
 OUTLINES_NAME = "patches.json"
 COLUMNS, ROWS, GAP = 12, 5, 2
-TILE = 64
-"""The largest side of a patch on the sheet, in pixels."""
+TILE = 64  # the largest side of a patch on the sheet, in pixels
 logger = logging.getLogger(__name__)
 
 

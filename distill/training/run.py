@@ -15,7 +15,7 @@ import torch
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
 from distill.errors import DistillError, NonFiniteLossError
-from distill.evaluation.evaluator import EvaluationResult, Evaluator, log_unmeasured
+from distill.evaluation.evaluator import Evaluator
 from distill.models.norms import warn_of_stale_statistics
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.context import RunContext
@@ -104,24 +104,19 @@ def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume
     """Train the task in the run directory ``out`` and return the summary; all ranks call this.
 
     A finished run is not trained again: its summary is returned.
-
-    Raises:
-        DistillError, PatchSetError: something is wrong with the config, the inputs or the run directory.
-        InterruptedRun: a signal came; the same call with ``resume`` goes on.
     """
     with run_directory(out, resume, context.ranks):
         return _run(open_task(), out, context)
 
 
 def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
-    config, ranks, weights = task.config, context.ranks, out / task.weights_name
-    norms = {"bn_momentum": task.network.bn_momentum, "bn_eps": task.network.bn_eps}
-    network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
+    config, ranks = task.config, context.ranks
+    norms = task.network.bn_momentum, task.network.bn_eps
+    network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, *norms)
     identity = identity_of(config, **task.inputs)
     ranks.require_same(identity)
     state, done = ranks.broadcast(lambda: read_progress(out, task.weights_name, identity, network))
     if done is not None:  # the run has ended before
-        log_unmeasured(done, task.prefix, weights, config.eval.data, config.augment.output_size(task.size))
         return done
     if context.device.type == "cpu" and ranks.world_size == 1:
         choose_threads(state)
@@ -135,8 +130,10 @@ def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
         trainer = make_trainer(config, network, view, targets, task.make_loss(), task.normalization, accelerator)
         _train(task, trainer, out, identity, state, evaluator)
     targets.require_unchanged()
-    result = evaluator.evaluate(trainer.result) if evaluator else EvaluationResult(summary={}, classes={})
-    return ranks.broadcast(lambda: _finish(task, trainer, result, out))
+    figures, confusions = evaluator.evaluate(trainer.result) if evaluator else ({}, {})
+    if confusions and ranks.is_main:
+        write_atomically(out / CLASSES_NAME, (json.dumps(confusions) + "\n").encode())
+    return ranks.broadcast(lambda: _finish(task, trainer, figures, out))
 
 
 def _train(
@@ -177,7 +174,7 @@ def _train(
         raise DistillError(f"{error}; all of them are in {where}") from error
 
 
-def _finish(task: Task, trainer: Trainer, result: EvaluationResult, out: Path) -> dict[str, Any]:
+def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write the result and, last of all, the summary, which says that the run has ended; return the summary."""
     if not all(bool(torch.isfinite(value).all()) for value in trainer.result.state_dict().values()):
         raise DistillError("the result holds weights that are no finite numbers; lower optim.lr and start again")
@@ -187,12 +184,10 @@ def _finish(task: Task, trainer: Trainer, result: EvaluationResult, out: Path) -
     mean, std = trainer.normalization
     save_weights(weights, trainer.result, mean=mean, std=std, **network)
     samples = state.step * trainer.view.batch_size
-    if result.classes:
-        write_atomically(out / CLASSES_NAME, (json.dumps(result.classes) + "\n").encode())
     versions = {"distill": metadata.version("single-image-distillation"), "python": platform.python_version()}
     summary = (
         dict.fromkeys(task.figures)
-        | result.summary
+        | figures
         | network
         | task.origin(trainer.view, trainer.accelerator)
         | {

@@ -40,18 +40,11 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
-    """Lock ``out`` for a run while the block runs, on the main rank; see ``own_folder``.
-
-    Raises:
-        DistillError: ``out`` is not free, or cannot be written.
-    """
+    """Lock ``out`` for a run while the block runs, on the main rank; see ``own_folder``."""
     remedy = "go on with --resume"
-    if not ranks.is_main:
-        with explain_errors(out, remedy):
-            yield
-        return
-    check_folder(out, resume)
-    with own_folder(out, remedy):
+    if ranks.is_main:
+        check_folder(out, resume)
+    with own_folder(out, remedy) if ranks.is_main else explain_errors(out, remedy):
         yield
 
 
@@ -75,11 +68,7 @@ def check_folder(out: Path, resume: bool) -> None:
 
 @contextmanager
 def own_folder(out: Path, remedy: str) -> Iterator[None]:
-    """Create ``out`` and lock it while the block runs; a folder that is still empty then is removed.
-
-    Raises:
-        DistillError: another program holds the lock, or ``out`` cannot be written; ``remedy`` says how to go on.
-    """
+    """Create ``out`` and lock it while the block runs; a folder that is still empty then is removed."""
     existed = out.exists()
     try:
         with explain_errors(out, remedy):
@@ -116,9 +105,6 @@ def read_progress(
     """Return the last checkpoint's state and the summary of a finished run, each None if there is none.
 
     Only the size of ``network`` is used: it limits the length of the files.
-
-    Raises:
-        DistillError: a file is damaged, or of another run than ``identity``.
     """
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, logger.info)
@@ -127,16 +113,12 @@ def read_progress(
         logger.info(f"{out / weights_name}: missing or damaged; it is made again")
         summary = None
     if summary is not None:
-        logger.info("this run is already finished; its figures were measured then")
+        logger.info("this run is already finished and not evaluated again; use distill eval for other data")
     return state, summary
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:
-    """Return the summary of a finished run, else None.
-
-    Raises:
-        DistillError: it is damaged.
-    """
+    """Return the summary of a finished run, else None."""
     path = out / SUMMARY_NAME
     if not path.exists():
         return None

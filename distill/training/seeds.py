@@ -18,42 +18,33 @@ from manifests.support.files import read_regular_file, write_atomically
 from manifests.support.system_files import entries
 from manifests.support.yaml_core import parse_yaml
 
-SEED_FOLDER = re.compile(r"seed\d+")
-"""The name of a run directory that is one of several seeds."""
+SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one of several seeds
 MAX_CONFIG_BYTES = 1 << 20
-
-KnownDigests = Mapping[str, Callable[[], str | None]]
-"""Functions that compute digests a run's summary will have, by their keys in ``DIGESTS``."""
 
 
 def check_seeds_folder(out: Path, resume: bool) -> None:
-    """Check that runs of several seeds may start in ``out``.
-
-    Raises:
-        DistillError: it holds a single run, or is not empty and ``resume`` is false.
-    """
+    """Check that runs of several seeds may start in ``out``."""
     if holds_checkpoint(out):
         raise DistillError(f"{out}: holds a run of one seed; choose another --out for several")
     if not resume and out.is_dir() and entries(out):
         raise DistillError(f"{out}: is not empty; add --resume to go on with its runs, or choose another --out")
 
 
-def require_same_identity(out: Path, config: Config | SupervisedConfig, known: KnownDigests) -> None:
+def require_same_identity(
+    out: Path, config: Config | SupervisedConfig, digests: Callable[[], Mapping[str, str | None]]
+) -> None:
     """Check that new runs of ``config`` may have a mean with the runs that ``out`` already holds.
 
-    Digests that neither ``known`` nor the held run's summary gives are not compared.
-
-    Raises:
-        DistillError: a run in ``out`` has another config, set, teacher or data, or is damaged.
+    ``digests`` computes those that the summaries of new runs will have, by their keys in ``DIGESTS``; what it or a
+    held run lacks is not compared.
     """
-    digests: dict[str, str | None] = {}
-    for folder in sorted(out.glob("seed*")):
-        if not (SEED_FOLDER.fullmatch(folder.name) and (folder / CONFIG_NAME).is_file()):
-            continue
+    folders = [path for path in sorted(out.glob("seed*")) if SEED_FOLDER.fullmatch(path.name)]
+    folders = [path for path in folders if (path / CONFIG_NAME).is_file()]
+    known = digests() if folders else {}
+    for folder in folders:
         held = _held_identity(folder)
-        digests |= {key: known[key]() for key in known if held[key] is not None and key not in digests}
         wanted = run_identity(parse_yaml(config.to_yaml()), {})
-        wanted |= {key: digests.get(key) or held[key] for key in DIGESTS}
+        wanted |= {key: held[key] and (known.get(key) or held[key]) for key in DIGESTS}
         if different := first_difference(held, wanted):
             label, old, new = different
             raise DistillError(
@@ -78,9 +69,6 @@ def summarize_seeds(out: Path, summaries: list[dict[str, Any]], prefix: str) -> 
 
     Every figure that all runs have gets ``mean``, ``deviation`` (of the sample, n - 1; null for one run) and
     ``values``. ``prefix`` stands before the keys of accuracies: ``student_``, or nothing for supervised runs.
-
-    Raises:
-        DistillError: the runs differ in more than their seeds.
     """
     names = [f"{prefix}top1", f"{prefix}top5", "agreement", "kl_to_teacher"]
     common = [name for name in names if all(summary.get(name) is not None for summary in summaries)]

@@ -33,11 +33,11 @@ from distill.training.metrics_log import MetricsLog
 from distill.weights.files import Triple
 from manifests.format.schema import patch_key
 from manifests.support.console import progress_bar
+from manifests.support.processes import handling
 
 Purpose = Literal["init", "init from labels"]
 """Of a network's initial weights: a student's, or those of a network trained from labels."""
-Measure = Callable[[nn.Module], dict[str, float]]
-"""Measures a network during a run; returns figures by name."""
+Measure = Callable[[nn.Module], dict[str, float]]  # measures a network during a run; returns figures by name
 
 
 class InterruptedRun(Exception):  # noqa: N818 - not an error: the run was asked to stop
@@ -128,11 +128,7 @@ class Trainer:
         return ranks.mean(loss.detach())
 
     def mean_loss(self) -> float:
-        """Return the mean loss since the last line of the log, 0 without a step; waits for the device.
-
-        Raises:
-            NonFiniteLossError: a loss is NaN or infinite; names the first such step and its samples.
-        """
+        """Return the mean loss since the last line of the log, 0 without a step; waits for the device."""
         if not self.state.losses:
             return 0.0
         losses = torch.stack(self.state.losses)
@@ -197,11 +193,7 @@ class Trainer:
             self.save(out, metadata)
 
     def save(self, out: Path, metadata: dict[str, Any]) -> None:
-        """Write a checkpoint on the main rank.
-
-        Raises:
-            NonFiniteLossError: a loss is NaN or infinite, so the state is not worth keeping.
-        """
+        """Write a checkpoint on the main rank."""
         if self.ranks.is_main:
             self.mean_loss()
             save_checkpoint(out, metadata | self.state.state_dict())
@@ -212,7 +204,6 @@ def new_network(
     num_classes: int,
     seed: int,
     purpose: Purpose,
-    *,
     bn_momentum: float | None = None,
     bn_eps: float | None = None,
 ) -> nn.Module:
@@ -220,9 +211,6 @@ def new_network(
 
     A student and its teacher often have the same architecture and seed; their purposes differ, so that the student
     does not start with the teacher's initial weights. Seeds torch's global generator.
-
-    Raises:
-        DistillError: no network has this name, or it has no batch norm to configure.
     """
     torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
     network = build_model(arch, num_classes)
@@ -240,12 +228,16 @@ def make_trainer(
     accelerator: Accelerator,
 ) -> Trainer:
     """Move ``student`` to the device and return a trainer at step 0."""
-    student.to(accelerator.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = accelerator.context.device
+    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config.optim, student.parameters())
     forward = accelerator.student(student, view.example())  # before the average: DDP replaces batch norms
+    average = None
+    if (decay := config.train.ema) is not None:
+        average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True, device=device)
     state = TrainState(
         student=student,
-        average=_average_of(student, config.train.ema),
+        average=average,
         optimizer=optimizer,
         scheduler=make_scheduler(config.optim, optimizer, accelerator.steps),
         scaler=accelerator.scaler(),
@@ -262,28 +254,15 @@ def make_trainer(
     )
 
 
-def _average_of(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return an exponential moving average of weights and buffers, or None without a ``decay``."""
-    if decay is None:
-        return None
-    device = next(network.parameters()).device
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True, device=device)
-
-
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list in the block; a second signal has its usual effect."""
     received: list[int] = []
+    usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def receive(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        signal.signal(signum, previous[signum])
+        signal.signal(signum, usual[signum])
 
-    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, receive)
-    try:
+    with handling(receive):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -20,7 +20,7 @@ import distill.training.cost_estimate
 import distill.training.run
 import distill.training.trainer
 from distill.runtime.precision import DTYPES
-from distill.targets.teacher import Teacher
+from distill.targets.teacher import Network
 
 
 def die_or_stop(step: int) -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     def wide(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
         return normalize(images, mean, std).double()
 
-    def wide_teacher(*arguments: Any) -> Teacher:
+    def wide_teacher(*arguments: Any) -> Network:
         teacher = load_teacher(*arguments)
         return dataclasses.replace(teacher, model=teacher.model.double())
 

@@ -8,11 +8,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from distill.training.checkpoint import CHECKPOINT_NAME, OLD_NAMES, PREVIOUS_NAME, read_checkpoint, save_checkpoint
+from distill.training.checkpoint import CHECKPOINT_NAME, PREVIOUS_NAME, read_checkpoint, save_checkpoint
 from distill.weights.files import tensors_digest
 from tests.hostile.case import Case
 from tests.hostile.forge import Make, sparse
-from tests.hostile.weights import FILES, TENSORS
+from tests.hostile.weights import TENSORS
 
 
 def _as_checkpoint(make: Make) -> Make:
@@ -56,14 +56,6 @@ def _metadata(text: str) -> Make:
         _end_early(world)
 
     return make
-
-
-def _old(world: Path) -> None:
-    """Write a checkpoint of an older version that calls a command."""
-    FILES["pickle in a zip that calls a command"][0](world)
-    (world / "weights.pt").rename(world / "run" / OLD_NAMES[0])
-    (world / "run" / CHECKPOINT_NAME).unlink()
-    _end_early(world)
 
 
 AS_CHECKPOINT = (
@@ -151,7 +143,6 @@ MAKES: dict[str, tuple[Make, str]] = {
     **{name: (_as_checkpoint(TENSORS[name][0]), "checkpoint") for name in AS_CHECKPOINT},
     **{name: (_metadata(text), CHECKPOINT_NAME) for name, text in METADATA.items()},
     **{name: (make, "run") for name, make in STATES.items()},
-    "older version, that calls a command": (_old, "was written by an older version"),
     "moments of 8 bits": (in_run(_eight_bits), "does not fit"),
 }
 CASES = tuple(

@@ -13,7 +13,6 @@ from distill.data import cache
 from distill.data.batches import Resident
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
-from distill.data.decode import chunk_of
 from distill.data.stream import Streamed
 from distill.errors import DistillError
 from distill.runtime import memory
@@ -127,10 +126,6 @@ def test_a_window_has_room(patchset_path: Path, monkeypatch: pytest.MonkeyPatch)
                 open_source(open_patchset(patchset_path), config, 0, RunContext(device=CPU)),
             ):
                 pass
-
-
-def test_chunks_have_a_size_in_bytes() -> None:
-    assert [chunk_of(size) for size in (1, 32, 64, 224, 1024, 4096)] == [512, 512, 512, 222, 10, 1]
 
 
 def test_a_disk_that_fills_while_the_file_is_made(

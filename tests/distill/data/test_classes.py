@@ -59,12 +59,6 @@ def test_numbers_that_are_no_class(tmp_path: Path) -> None:
         matched(folders(tmp_path, "10", "20"), 5)
 
 
-def test_an_order_that_counting_readers_do_not_expect_is_said(tmp_path: Path) -> None:
-    labels, said = matched(folders(tmp_path, "class1", "class2", "class10"), 3)
-    assert labels == {0: 0, 1: 2, 2: 1}
-    assert said == ["data: class folders are numbered in the order class1, class10, class2, character by character"]
-
-
 @pytest.mark.parametrize("missing", ["ant", "bee", "cat"])
 def test_a_missing_class_folder_shifts_no_label(missing: str, tmp_path: Path) -> None:
     whole = ("ant", "bee", "cat", "dog")

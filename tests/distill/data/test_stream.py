@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,8 +71,7 @@ def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> 
 
 
 def processes(source: Streamed) -> list[Any]:
-    assert source._reader is not None
-    return [member.process for member in source._reader._workers._members]
+    return [member.process for member in source._workers._members]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
@@ -85,16 +83,6 @@ def test_a_decoding_process_that_is_killed(patchset_path: Path, workers: int, nu
         os.kill(processes(source)[-1].pid, number)
         for step in range(1000):
             source.images(step)
-
-
-def test_a_killed_process_ends_the_run_before_the_window_that_is_ready(patchset_path: Path) -> None:
-    with pytest.raises(DistillError, match="killed by SIGKILL"), stream(patchset_path, window=1) as source:
-        source.images(0)
-        while not source._reader._ready.full():
-            time.sleep(0.01)
-        os.kill(processes(source)[0].pid, signal.SIGKILL)
-        while True:
-            source.images(0)  # of the window in use
 
 
 def test_a_process_that_is_stuck(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +127,6 @@ def test_decoding_takes_nothing_of_shared_memory(
 
 STREAM = """
 import sys, torch
-import distill.data.workers as workers_module
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
 from distill.runtime.context import RunContext

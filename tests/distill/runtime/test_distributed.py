@@ -193,17 +193,11 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return be
 
 
-def test_other_commands_are_refused(
-    run_distill: Program, as_rank: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str], None]) -> None:
     as_rank("0")
     assert_one_line(run_distill("configs"), "configs: is the work of one process; start it without torchrun")
     as_rank("2")
     assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "a rank is not below its world size")
-    monkeypatch.setenv("MASTER_ADDR", "nowhere.invalid")
-    as_rank("0")
-    train = ("train", "--shards", "x", "--config", "resnet20", "--teacher", "y", "--out", "z")
-    assert_one_line(run_distill(*train), "MASTER_ADDR 'nowhere.invalid': this host name does not resolve")
     as_rank("first")
     assert_one_line(run_distill("configs"), "RANK is 'first' in the environment, expected a number")
 

@@ -109,23 +109,6 @@ def other_path(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
     return write_tar(tmp_path / "other.tar", members)
 
 
-def test_figures_of_a_finished_run_are_not_taken_for_those_of_other_data(
-    run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
-) -> None:
-    out = tmp_path / "run"
-    assert run_distill(*arguments, out).status == 0
-    same_data = run_distill(*arguments, out, "--resume")
-    assert same_data.status == 0 and "evaluation data" not in same_data.out
-    arguments[arguments.index("--eval") + 1] = other_path
-    result = run_distill(*arguments, out, "--resume")
-    command = f"distill eval --weights {out / 'student.safetensors'} --data {other_path}"
-    assert result.status == 0
-    assert f"its figures are of other evaluation data than {other_path}; of this: {command}\n" in result.out
-    summary = json.loads((out / "summary.json").read_text())
-    (out / "summary.json").write_text(json.dumps(summary | {"student_top1": None}))
-    assert f"it was not evaluated: {command}\n" in run_distill(*arguments, out, "--resume").out
-
-
 def test_seeds_that_differ_in_more_are_refused_before_they_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
 ) -> None:
@@ -286,12 +269,3 @@ def test_a_checkpoint_holds_what_was_saved(tmp_path: Path) -> None:
             held = saved["optimizer"]["state"][number][key]
             assert torch.equal(held, value) and held.stride() == value.stride()
     assert torch.equal(torch.stack(saved["losses"]), torch.stack(state["losses"]))
-
-
-def test_a_checkpoint_of_an_older_version_is_named(
-    run_distill: Program, arguments: list[Any], tmp_path: Path
-) -> None:
-    (tmp_path / "run").mkdir()
-    torch.save({}, tmp_path / "run" / "checkpoint.pt")
-    refused = run_distill(*arguments, tmp_path / "run", "--resume")
-    assert_one_line(refused, "checkpoint.pt: was written by an older version; start again without --resume")
