@@ -123,16 +123,17 @@ def write_config(path: Path, steps: int, config: dict[str, Any]) -> tuple[str | 
 
 
 def digests(folder: Path, *patterns: str) -> list[str]:
-    """SHA-256 of files, in the order of their names."""
+    """Return the SHA-256 of files, in the order of their names."""
     paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Of a run directory the losses by step, and a digest of the weights."""
+    """Return the losses of a run by step, and a digest of its weights."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     digest = hashlib.sha256()
-    for name, values in sorted(load_file(next(folder.glob("*.safetensors"))).items()):
+    weights = next(path for path in folder.glob("*.safetensors") if not path.name.startswith("checkpoint"))
+    for name, values in sorted(load_file(weights).items()):
         digest.update(f"{name} {values.dtype} {values.shape}".encode() + values.tobytes())
     return {"losses": {line["step"]: line["loss"] for line in lines if "loss" in line}, "weights": digest.hexdigest()}
 
