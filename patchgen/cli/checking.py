@@ -139,7 +139,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     else:
         found = diff_manifests(read_manifest(a), read_manifest(b))
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found) | {"verdict": found.summary()}))
+        click.echo(json.dumps(dataclasses.asdict(found) | {"summary": found.summary()}))
     else:
         click.echo(found.summary())
         for path, left, right in found.keys:
