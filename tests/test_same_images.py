@@ -22,6 +22,7 @@ from manifests.patchset import read_patches
 from manifests.untrusted.decode import image_formats, image_suffixes
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import write_tar
+from tests.helpers.running import log_lines
 
 Pixels = npt.NDArray[np.uint8]
 SIDE = 16
@@ -62,7 +63,7 @@ def digests(*seeds: int) -> list[bytes]:
 
 
 def evaluated(data: Path, split: Any = "test") -> list[bytes]:
-    return sorted(load_labelled(data, None, split, lambda line: None).digests)
+    return sorted(load_labelled(data, None, split).digests)
 
 
 LOSSLESS = {
@@ -187,8 +188,8 @@ def test_hidden_files_are_left_out_and_named(
     else:
         members = [*images.items(), ("a/0.cls", b"0"), ("b/0.cls", b"1")]
         data_path = write_tar(tmp_path / "data.tar", members)
-    notes: list[str] = []
-    loaded = load_labelled(data_path, None, "test", notes.append)
+    with log_lines() as notes:
+        loaded = load_labelled(data_path, None, "test")
     assert sorted(loaded.digests) == pack(data_path) == digests(0, 1)
     assert len(notes) == 1 and "1 left out (hidden" in notes[0] and Path(name).parts[0] in notes[0]
 
@@ -196,8 +197,8 @@ def test_hidden_files_are_left_out_and_named(
 def test_what_is_not_read_is_counted(tmp_path: Path, run_patchgen: Program) -> None:
     for name in ("a/0.png", "b/0.png", "a/1.heic", "a/2.heic", "b/notes.txt", "a/.DS_Store", "b/Thumbs.db"):
         write(tmp_path / "data" / name, 0)
-    notes: list[str] = []
-    assert len(load_labelled(tmp_path / "data", None, "test", notes.append).labels) == 2
+    with log_lines() as notes:
+        assert len(load_labelled(tmp_path / "data", None, "test").labels) == 2
     data = tmp_path / "data"
     wanted = f"{data}: 3 left out (no format that is read: 2 .heic, 1 .txt), such as {data / 'a' / '1.heic'}"
     assert notes == [wanted]
