@@ -84,12 +84,14 @@ def reproduce(
         (click.echo if only_estimate else say)(printable(line))
     if only_estimate:
         return
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs as well
+    previous = signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # a closed terminal stops the jobs too
     try:
         measured = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
         lines, failed = run_table(plan, out, devices, measured)
     except KeyboardInterrupt as stop:
         raise InterruptedProgram("stopped; run the same command again to go on") from stop
+    finally:
+        signal.signal(signal.SIGHUP, previous)
     for line in lines:
         click.echo(printable(line))
     click.echo(f"table: {out / HTML_NAME}")

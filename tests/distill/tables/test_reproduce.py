@@ -74,9 +74,10 @@ def words(table_path: Path, four: Path, photo_path: Path) -> list[Any]:
 
 
 def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, on_hangup = tmp_path / "out", signal.getsignal(signal.SIGHUP)
     result = run_distill(*words, out)
     assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
+    assert signal.getsignal(signal.SIGHUP) == on_hangup
     assert "left out: 1 row, because --teacher untrained=FILE is missing" in result.out
     assert re.search(
         r"^9 jobs, 7 of them training, on cpu: about \d+ s and .*, up to .* of memory, .* of disk",
