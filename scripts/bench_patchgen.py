@@ -41,11 +41,11 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-"""Runs a command from a small process: a child counts the memory of the process it was forked from as its own."""
+"""Runs a command from a small process, because the peak memory of a child includes that of its parent at the fork."""
 
 
 def whole_command(image: Path, folder: Path, n: int, size: int, workers: int) -> dict[str, float]:
-    """``patchgen build`` as a user runs it; peak memory is that of the largest process."""
+    """Run ``patchgen build`` as a user does; return its speed, and the peak memory of its largest process."""
     command = [sys.executable, "-m", "patchgen", "build", "--image", image, "--n", n, "--size", size]
     command += ["--workers", workers, "--out", folder]
     started = time.perf_counter()
@@ -60,7 +60,7 @@ def whole_command(image: Path, folder: Path, n: int, size: int, workers: int) ->
 
 
 def stages(image: Path, folder: Path, n: int, size: int) -> dict[str, float]:
-    """Microseconds a patch in one process, stage by stage, and of the whole of ``build_shard``."""
+    """Return the microseconds per patch of each stage in one process, and of the whole ``build_shard``."""
     recipe, photo = load_recipe("asano2023"), read_photo(image)
     times: dict[str, float] = {}
     started = time.perf_counter()

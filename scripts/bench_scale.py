@@ -64,7 +64,7 @@ def _of_session(leader: int) -> Iterator[int]:
 
 
 def _memory(pid: int) -> tuple[float, float]:
-    """A process's peak resident set and its share now, MiB."""
+    """Return the peak resident set of a process and its current proportional set, both in MiB."""
     try:
         peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -75,7 +75,7 @@ def _memory(pid: int) -> tuple[float, float]:
 
 
 def steps(n: int, photo: Path, size: int, shard_size: int | None) -> dict[str, list[str]]:
-    """What is measured, in its order."""
+    """Return the measured steps in order."""
     patchgen = [sys.executable, "-m", "patchgen"]
     build = [*patchgen, "build", "--image", str(photo), "--n", str(n), "--size", str(size), "--out", "set", "-q"]
     build += ["--shard-size", str(shard_size)] if shard_size else []
@@ -91,7 +91,7 @@ def steps(n: int, photo: Path, size: int, shard_size: int | None) -> dict[str, l
 
 
 def first_batch(cache: str) -> None:
-    """One batch of 512 of the set in this folder, as a run gets it."""
+    """Read one batch of 512 patches of the set in this folder as ``distill train`` does."""
     import torch  # noqa: PLC0415 - only this step's process loads it
 
     from distill.data.cache import open_source  # noqa: PLC0415
@@ -114,7 +114,7 @@ def first_batch(cache: str) -> None:
 def main(
     counts: tuple[int, ...], size: int, shard_size: int | None, folder: Path, out: Path | None, batch: str | None
 ) -> None:
-    """Measure sets of so many patches, one after another; FOLDER needs 1.8 KB for a patch of 8 px."""
+    """Measure sets of the given numbers of patches. FOLDER needs 1.8 KB of disk for each patch of 8 px."""
     if batch is not None:
         first_batch(batch)
         return

@@ -1,16 +1,18 @@
-"""Does the working tree still make the bytes and losses of an earlier commit, as fast as that one did?
+"""Compare the working tree with an earlier commit: the bytes and losses it produces, and its speed.
 
-Both trees run the same commands in turn: they build two small sets, train a teacher from labelled images, store its
-logits and train students. Shards, stored logits, the loss of every step and trained weights must be equal to the last
-bit. Students of both trees have the set, the teacher and the stored logits that COMMIT made first: a difference there
-does not spread, and files of COMMIT must still open. The last lines are ratios of time, working tree / COMMIT, each
-the median of the rounds'; below 1 the working tree is faster. Measure on an idle machine, and with more ``--steps``
-if training itself is in question: most of the time of so few is Python's for its imports.
+Both trees run the same commands in turn. The commands build two small sets, train a teacher from labelled images,
+store its logits and train students. Shards, stored logits, the loss of every step and trained weights must be equal
+to the last bit. The students of both trees use the set, the teacher and the stored logits of COMMIT, so a difference
+in an early step does not spread, and the script also tests that files of COMMIT still open.
+
+The last lines are ratios of time: working tree / COMMIT, the median over the rounds. A ratio below 1 means that the
+working tree is faster. Measure on an idle machine. Use more ``--steps`` to measure training: most of the time of a
+short run is Python's imports.
 
     python scripts/measure/compare_commits.py COMMIT [--rounds 3] [--steps 50]
 
-It takes about three minutes: rounds after the first train a teacher and the first two students alone. The status is 1
-if anything differs, 2 if a command fails. Whoever renames a command or an option adds its name to ``NAMES``.
+The script takes about three minutes. Rounds after the first train only the teacher and the first two students. The
+exit status is 1 if anything differs, and 2 if a command fails. Add a renamed command or option to ``NAMES``.
 """
 
 import hashlib
@@ -33,7 +35,7 @@ from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"synthesize": "source", "train-teacher": "teacher", "make-logits": "label", "--teacher-logits": "--labels"}
-"""Commands and options as they are written here, and what they are called in trees that have no such name."""
+"""Commands and options of the working tree, and their names in trees that do not have them."""
 BATCH = 16
 SETS = {
     "jpg": ("--n", "2000", "--shard-size", "500"),
@@ -54,13 +56,13 @@ STUDENTS: dict[str, dict[str, Any]] = {
 
 
 class CommandFailed(click.ClickException):
-    """A tree does not run a command."""
+    """A command of a tree failed."""
 
     exit_code = 2
 
 
 class Tree:
-    """One of the two: runs its commands in a folder, and adds up how long each program took since ``begin``."""
+    """Run the commands of one tree in a folder and add up the time of each program since ``begin``."""
 
     def __init__(self, title: str, path: Path, folder: Path) -> None:
         self.title, self.path = title, path
@@ -74,13 +76,13 @@ class Tree:
         self.words = set(re.findall(r"^  (--[\w-]+|[a-z-]+(?=  ))", "\n".join(helps), re.MULTILINE))
 
     def begin(self, folder: Path) -> None:
-        """Go to a folder, which has a cache of its own; no time has been spent."""
+        """Work in a folder with its own cache, and set the times to zero."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.spent = {"patchgen": np.zeros(2), "distill": np.zeros(2)}
 
     def python(self, *words: str) -> str:
-        """Run Python with this tree's modules, on one thread, whose number moves rounding; return what it prints."""
+        """Run Python with the modules of this tree on one thread, because the number changes rounding."""
         told = {"PYTHONPATH": str(self.path), "XDG_CACHE_HOME": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
         command, place = [sys.executable, "-P", *words], self.folder
         done = subprocess.run(command, cwd=place, env=os.environ | told, capture_output=True, text=True, check=False)
@@ -89,7 +91,7 @@ class Tree:
         return str(done.stdout)
 
     def run(self, program: str, *words: str | Path) -> None:
-        """Run a command, by the names that this tree has for it, and time it: seconds and CPU seconds."""
+        """Run a command under its name in this tree; add its seconds and CPU seconds to the times."""
         old = {name: other for name, other in NAMES.items() if name not in self.words and other in self.words}
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         self.python("-m", program, *(old.get(str(word), str(word)) for word in words))
@@ -98,7 +100,7 @@ class Tree:
 
 
 def export(commit: str, folder: Path) -> None:
-    """Write the files of a commit."""
+    """Write the files of a commit into a folder."""
     tar = folder.with_suffix(".tar")
     if subprocess.run(["git", "archive", "--output", tar, commit], cwd=ROOT, check=False).returncode:
         raise CommandFailed(f"git archive {commit} failed")
@@ -106,7 +108,7 @@ def export(commit: str, folder: Path) -> None:
 
 
 def write_labelled(folder: Path) -> None:
-    """Write three classes of 40 noisy images, each about a colour of its own: a folder of PNG files a class."""
+    """Write three classes of 40 noisy images as PNG files, one color and one folder for each class."""
     rng = np.random.default_rng(0)
     for number, index in np.ndindex(3, 40):
         (folder / f"class{number}").mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ def write_labelled(folder: Path) -> None:
 
 
 def write_config(path: Path, steps: int, config: dict[str, Any]) -> tuple[str | Path, ...]:
-    """Write a config (JSON is YAML) in plain arithmetic that logs each step; return the options that use it."""
+    """Write a config that trains without compilation and logs each step; return the options that use the config."""
     data = {"batch_size": BATCH} | config.get("data", {})
     train = {"samples": steps * BATCH, "precision": "fp32", "compile": "off", "log_steps": 1}
     path.write_text(json.dumps(config | {"data": data, "train": train | config.get("train", {})}))
@@ -123,13 +125,13 @@ def write_config(path: Path, steps: int, config: dict[str, Any]) -> tuple[str | 
 
 
 def digests(folder: Path, *patterns: str) -> list[str]:
-    """Return the SHA-256 of files, in the order of their names."""
+    """Return the SHA-256 of files, sorted by name."""
     paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return the losses of a run by step, and a digest of its weights."""
+    """Return the loss of each step of a run, and a digest of its weights."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     digest = hashlib.sha256()
     weights = next(path for path in folder.glob("*.safetensors") if not path.name.startswith("checkpoint"))
@@ -139,7 +141,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def build_sets(tree: Tree, photo: Path) -> dict[str, Any]:
-    """Build the sets in the tree's folder; return their digests."""
+    """Build the sets in the folder of a tree; return their digests."""
     found = {}
     for name, options in SETS.items():
         out = tree.folder / name
@@ -150,7 +152,7 @@ def build_sets(tree: Tree, photo: Path) -> dict[str, Any]:
 
 
 def train_networks(tree: Tree, steps: int, world: Path, students: list[str]) -> dict[str, Any]:
-    """Train a teacher and students, these with what COMMIT made first; return losses and digests."""
+    """Train a teacher, and students with the set, teacher and logits of COMMIT; return losses and digests."""
     folder, first, found = tree.folder, world / "then0", {}
     config = write_config(folder / "teacher.yaml", steps, SGD | {"network": NETWORK | CLASSES})
     tree.run("distill", "train-teacher", "--data", world / "labelled", *config, "--out", folder / "teacher")
@@ -171,7 +173,7 @@ def train_networks(tree: Tree, steps: int, world: Path, students: list[str]) -> 
 
 
 def difference(here: dict[str, Any], there: dict[str, Any]) -> str:
-    """Say what differs between two findings; empty if nothing does."""
+    """Return the first difference between two results as text, or an empty text."""
     ours, theirs = here.get("losses", {}), there.get("losses", {})
     if ours.keys() != theirs.keys():
         return f"{len(ours)} steps are logged, expected {len(theirs)}"

@@ -6,8 +6,8 @@ Prints a line for each case and command: exit status, seconds, peak memory and t
 status is 1 if a case was accepted, took longer than 10 s or more than 500 MB, or printed more than one line. A case
 that took longer is run once more, without other cases beside it.
 
-Memory is resident memory as the kernel counts it, minus that of Python with the program's libraries loaded: torch's
-libraries take several hundred megabytes whatever is read.
+Memory is the peak resident memory of the process minus that of Python with the libraries of the program loaded,
+because torch's libraries alone need several hundred megabytes.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def _try_all(scratch: Path, only: str, jobs: int) -> int:
 
 
 def _lane(scratch: Path, name: str, cases: list[str], idle: dict[str, float]) -> list[Tried]:
-    """Run cases one after another, each command in a new copy of the valid files."""
+    """Run cases in sequence; each command runs in a new copy of the valid files."""
     tried = []
     with _maker(scratch / name) as maker:
         for line in cases:
@@ -146,7 +146,7 @@ def _lane(scratch: Path, name: str, cases: list[str], idle: dict[str, float]) ->
 
 @contextmanager
 def _maker(here: Path) -> Iterator[Callable[[str], str]]:
-    """Start a process that prepares cases in ``here``; yield a function that returns its error message."""
+    """Start a process that prepares cases in ``here``; yield a function that prepares one and returns an error."""
     command = [sys.executable, "-m", "tests.hostile", "serve", str(here)]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=here.parent, env=os.environ | ENVIRONMENT, **streams) as process:
