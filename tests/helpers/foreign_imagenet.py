@@ -24,7 +24,7 @@ def residual(inputs: int, inside: int, widening: int, stride: int) -> list[nn.Mo
 
 
 class Block(nn.Module):
-    """A residual block of weiaicunzai if ``row`` (one ``residual_function``), else of kuangliu (``conv1``, ``bn1`` …)."""
+    """A residual block of weiaicunzai if ``row`` (``residual_function``), else of kuangliu (``conv1``, ``bn1`` …)."""
 
     def __init__(self, inputs: int, inside: int, widening: int, stride: int, *, row: bool) -> None:
         super().__init__()
