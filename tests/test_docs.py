@@ -40,8 +40,7 @@ REFERENCE = "docs/reference.md"
 GROUPS = {"patchgen": patchgen.cli.cli, "distill": distill.cli.cli}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 NOT_RUN = ("scripts/", "source ", "cp ", "pip ", "sha256sum ", "torchrun ")
-"""First words of commands that this test does not run. CI runs ``scripts/test``, which installs the project. Other
-tests run ``torchrun`` and ``sha256sum``."""
+"""First words of commands that are not run here. CI runs ``scripts/test``; other tests run the last two."""
 
 
 def commands() -> list[str]:

@@ -62,7 +62,7 @@ def test_good_files_are_accepted(
 
 
 IN_TURN = [(case, case.entrances[number % len(case.entrances)]) for number, case in enumerate(CASES)]
-"""Each case with one of its commands. ``scripts/stress/hostile.py`` runs all commands of a case in minutes."""
+"""Each case with one of its commands. ``scripts/stress/hostile.py`` runs all commands of each case."""
 
 
 @pytest.mark.parametrize(("case", "entrance"), IN_TURN, ids=[f"{case.name}, {by}" for case, by in IN_TURN])

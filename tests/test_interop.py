@@ -83,7 +83,7 @@ print(first["patches/key"], first["patches/image"].size)"""
         [sys.executable, "-c", code, str(published / "croissant.json")],
         capture_output=True,
         text=True,
-        env=os.environ | {"CROISSANT_CACHE": str(tmp_path)},  # its keys are only shard names
+        env=os.environ | {"CROISSANT_CACHE": str(tmp_path)},  # a cache for this set only
         check=True,
     )
     assert done.stdout == "b'000000000.jpg' (8, 8)\n"

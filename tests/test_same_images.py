@@ -367,7 +367,7 @@ def test_the_folder_above_cifars_files(
     name: str, python: bool, archive: bool, tmp_path: Path, pack: Callable[[Path], list[bytes]]
 ) -> None:
     write_cifar(tmp_path / "root" / name, python)
-    if archive:  # torchvision leaves the archive there
+    if archive:  # torchvision leaves the archive beside the folder
         (tmp_path / "root" / "cifar-10-python.tar.gz").write_bytes(b"not looked at")
     assert evaluated(tmp_path / "root") == sorted(pixel_digest(noise32(50 + k)) for k in range(2))
     training = sorted(pixel_digest(noise32(10 * n + k)) for n in range(5) for k in range(2))

@@ -113,7 +113,7 @@ def archive(data: bytes) -> bool:
 
 
 def labelled(data: bytes) -> bool:
-    """Read a tar of labelled images. Its reader makes no check before."""
+    """Read a tar of labelled images. No other check runs before."""
     path = _scratch(data, "l.tar")
     return not _refused(lambda: read_samples(path, LeftOut(), with_labels=True), PatchSetError)
 

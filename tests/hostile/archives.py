@@ -78,7 +78,7 @@ def _two_directories(world: Path) -> None:
     first, end = bytearray(out.getvalue()), bomb.rindex(b"PK\x05\x06")
     (start,), (other,) = (struct.unpack("<I", data[-6:-2]) for data in (first, bomb))
     at = start
-    # Python finds the directory at another place than the end record says, and adds the difference to each offset.
+    # The directory does not begin at the offset in the end record. Python adds the difference to every offset.
     while first[at : at + 4] == b"PK\x01\x02":
         (place,) = struct.unpack_from("<I", first, at + 42)
         struct.pack_into("<I", first, at + 42, place + other - start)

@@ -42,7 +42,7 @@ def _second_is_first(value: dict[str, Any]) -> None:
 
 
 def _moved(name: str, how: str) -> Any:
-    """Replace a file of the set by a link to its new place, a pipe, a folder or a device. The digests still fit."""
+    """Move a file out of the set, and put a link, a pipe, a folder or a device in its place."""
 
     def make(world: Path) -> None:
         path = world / "set" / name

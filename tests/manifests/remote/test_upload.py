@@ -209,7 +209,7 @@ def test_what_cannot_be_sent_is_refused_before_it_is_built(
         words = ("--manifest", patchset_path, "--image", photo_path, "--out", "memory://lab/a", "--workers", 1)
         assert_one_line(run_patchgen("rebuild", *words), "this is the build ")
     packing = ["pack", patchset_path, "--workers", 1, "--out"]
-    refused = run_patchgen(*packing, "memory://lab/a")  # its build id is known only after the images are read
+    refused = run_patchgen(*packing, "memory://lab/a")  # a pack's build id depends on its images
     assert "memory://lab/a: holds an unfinished upload of the build 0000" in refused.err.splitlines()[0]
     kept = Path(refused.err.strip().rpartition("what was built is kept in ")[2])
     packed = local(kept)

@@ -18,7 +18,7 @@ def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_pa
     quiet = run_patchgen(*command, tmp_path / "b", "-q")
     assert quiet.out.splitlines() == loud.out.splitlines()[:-1] and quiet.err == ""
     told = run_patchgen(*command, tmp_path / "b", "--verbose")
-    assert "1 of 1 shard found" not in told.err  # the set is complete: there is no work
+    assert "1 of 1 shard found" not in told.err  # the set is complete: no work is left
     told = run_patchgen(*command, tmp_path / "c", "--verbose")
     assert "0 of 1 shard found; plan" in told.err
 

@@ -36,7 +36,10 @@ def command(request: pytest.FixtureRequest, build: list[Any], patchset_path: Pat
 def test_no_shared_memory(
     command: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """If no lock can be created, the error names /dev/shm. In containers /dev/shm may be small, read-only or missing."""
+    """If no lock can be created, the error names /dev/shm.
+
+    In a container, /dev/shm may be small, read-only or missing.
+    """
 
     def refuse(*values: Any, **options: Any) -> None:
         raise OSError(number, os.strerror(number))

@@ -242,7 +242,7 @@ def test_links_to_folders_outside_are_not_followed(tmp_path: Path, run_patchgen:
     )
     assert packed(tmp_path / "two")[1] == packed(tmp_path / "one")[1]
     (given / "out").unlink()
-    (given / "kept elsewhere.png").symlink_to(private / "2.png")  # as in DVC and in hubs' caches
+    (given / "kept elsewhere.png").symlink_to(private / "2.png")  # DVC stores files as such links
     assert run_patchgen("pack", given, "--out", tmp_path / "three").err == ""
     assert len(packed(tmp_path / "three")[1]) == 4
 

@@ -1,4 +1,4 @@
-"""Test Dask workers that build into a store, and claims, which reserve a store for one build."""
+"""Test Dask workers that build into a store, and claims. A claim reserves a store for one build."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -114,7 +114,10 @@ def test_the_warp_agrees_with_the_chain_it_replaces() -> None:
 
 
 def sharpness(patches: list[np.ndarray]) -> tuple[float, float]:
-    """Return two measures of gray patches: mean absolute horizontal gradient, and share of energy above 1/4 cycle/px."""
+    """Return two measures of sharpness of the gray patches.
+
+    They are the mean absolute horizontal gradient, and the share of energy above 1/4 cycle a pixel.
+    """
     gray = np.stack(patches).astype(float) @ np.array([0.299, 0.587, 0.114])
     spectrum = np.abs(np.fft.fft2(gray - gray.mean(axis=(1, 2), keepdims=True))) ** 2
     frequency = np.abs(np.fft.fftfreq(gray.shape[1]))
