@@ -1,4 +1,4 @@
-"""Shared fixtures: a photo made here, a small set built from it, and a way to call the programs in-process."""
+"""Shared fixtures: a synthetic photo, a small set of the photo, functions that call the programs, an S3 server."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import pytest
 import distill.cli
 import patchgen.cli
 
-hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no defect
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is slow
 hypothesis.settings.load_profile("unhurried")
 
 
@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with the longest tests first, so that with several processes none waits for another at the end."""
+    """Move the files with the longest tests to the front, so that parallel processes end at about the same time."""
     items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_reproduce.py", "test_torchrun.py"))
 
 
@@ -32,7 +32,7 @@ def update_goldens(request: pytest.FixtureRequest) -> bool:
 
 
 def make_photo(width: int = 160, height: int = 120, seed: int = 0) -> np.ndarray:
-    """A colourful photo-like image, smooth at large scale and rough at small: RGB uint8."""
+    """Return a colorful RGB image (uint8) like a photo: smooth at large scale, rough at small scale."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for cells, weight in ((3, 0.6), (12, 0.3), (48, 0.15)):
@@ -88,7 +88,7 @@ def run_distill(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[st
 
 @pytest.fixture(scope="session")
 def patchset_path(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished set of 200 patches of 32 px in three shards. Tests must not change it."""
+    """Build a set of 200 patches of 32 px in three shards. Tests must not change the set."""
     from patchgen.pipeline.build import build
     from patchgen.pipeline.plan import make_plan
     from patchgen.recipe import load_recipe
@@ -103,7 +103,7 @@ def patchset_path(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def assert_one_line(result: Result, *parts: str, status: int = 1) -> None:
-    """The program ended with ``status`` and one line on stderr that holds every part."""
+    """Check that the program ended with ``status`` and wrote one line to stderr that contains every part."""
     assert result.status == status, result
     assert len(result.err.strip().splitlines()) == 1, result.err
     for part in parts:
@@ -112,7 +112,7 @@ def assert_one_line(result: Result, *parts: str, status: int = 1) -> None:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The URL of an S3 server on loopback."""
+    """Start an S3 server on loopback, and yield its URL."""
     pytest.importorskip("s3fs")
     moto_server = pytest.importorskip("moto.server")
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -124,7 +124,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of that server, which has one empty bucket, ``lab``; s3fs finds the server as its users' do."""
+    """Yield a client of the S3 server with an empty bucket ``lab``. s3fs finds the server in the environment."""
     import boto3
     import s3fs
 

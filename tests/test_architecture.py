@@ -27,7 +27,7 @@ LAYERS = {
         *("optim", "data", "augment", "runtime", "weights", "models", "errors"),
     ),
 }
-"""Folders and files of a package, from top to bottom: each imports only what stands after it."""
+"""Folders and files of a package, from top to bottom. Each may import only entries after itself."""
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in FORBIDDEN

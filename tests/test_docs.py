@@ -1,8 +1,8 @@
-"""Run every command and Python block of README.md and docs/; check the links, and that reference.md is current.
+"""Test that all commands and Python blocks of README.md and docs/ run, and that links and reference.md are correct.
 
-Commands run in the order of ``PAGES``, each as it is written, in a folder that holds what a reader brings. Only four
-things are changed: runs have a few steps, sets a hundredth of their patches, ``visualize`` makes two steps, and
-``reproduce`` only estimates (``test_reproduce`` runs a table).
+Commands run in the order of ``PAGES``, exactly as written, in a folder with the files that a reader has. The test
+changes only four things. Runs have a few steps. Sets have a hundredth of their patches. ``visualize`` makes two
+steps. ``reproduce`` only estimates (``test_reproduce`` runs a table).
 """
 
 import re
@@ -34,13 +34,13 @@ PAGES = (
     *("docs/distill.md", "docs/losses-and-augmentation.md", "docs/teacher-logits.md", "docs/foreign-checkpoints.md"),
     *("docs/distributed.md", "docs/reproduce.md", "docs/python.md", "docs/limits.md"),
 )
-"""In this order: a page may use files that the commands of earlier pages wrote."""
+"""The order matters: a page may use files that the commands of earlier pages wrote."""
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
 REFERENCE = "docs/reference.md"
 GROUPS = {"patchgen": patchgen.cli.cli, "distill": distill.cli.cli}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 NOT_RUN = ("scripts/", "source ", "cp ", "pip ", "sha256sum ", "torchrun ")
-"""CI runs ``scripts/test``, which installs. Other tests run ``torchrun`` and ``sha256sum``."""
+"""First words of commands that are not run here. CI runs ``scripts/test``; other tests run the last two."""
 
 
 def commands() -> list[str]:
@@ -63,7 +63,7 @@ def commands() -> list[str]:
 
 
 def python_blocks() -> list[tuple[str, str]]:
-    """Return pairs of page and Python code."""
+    """Return pairs of a page's name and a block of Python code."""
     return [
         (page, block)
         for page, text in TEXTS.items()
@@ -82,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     model = build_model("resnet56", 10)
     model.train()
-    model(torch.randn(64, 3, 32, 32))  # sets the statistics of the batch norms
+    model(torch.randn(64, 3, 32, 32))  # sets the statistics of the batch normalization layers
     model.eval()
     save_weights(tmp_path / "resnet56.safetensors", model, arch="resnet56", num_classes=10, mean=MEAN, std=STD)
     foreign = build_model("resnet56-b", 10).state_dict()

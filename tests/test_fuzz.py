@@ -1,4 +1,4 @@
-"""Random bytes, and good ones with a few changed: every entrance accepts them or says one line."""
+"""Test that every fuzz target accepts or refuses random bytes, and good bytes with small changes."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_what_fuzzing_found_is_refused_in_one_line(path: Path) -> None:
 
 @st.composite
 def changed(draw: st.DrawFn, good: list[bytes]) -> bytes:
-    """Good bytes with some of them flipped, cut out, doubled or replaced."""
+    """Return good bytes after a few changes: parts are deleted, doubled or replaced."""
     data = draw(st.sampled_from(good))
     for _ in range(draw(st.integers(1, 6))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -58,7 +58,7 @@ json_values = st.recursive(
 
 @st.composite
 def edited(draw: st.DrawFn) -> Any:
-    """A good manifest in which one value, anywhere, is another, or a key is gone or new."""
+    """Return a good manifest with one changed value or one deleted key, at any depth."""
     value = json.loads(GOLDEN[0].read_bytes())
     inner: Any = value
     while True:

@@ -1,4 +1,4 @@
-"""Every hostile case is refused with one line, and no file is changed."""
+"""Test that the programs refuse every hostile case with one line, and change no file."""
 
 import contextlib
 import shutil
@@ -27,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a copy of the good files, which is the current folder."""
+    """Copy the good files, make the copy the current folder, and yield its path."""
     folder = tmp_path / "here"
     shutil.copytree(world, folder)
     monkeypatch.chdir(folder)
@@ -39,7 +39,7 @@ def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def enter(name: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run the command of an entrance in this process, and return its exit status."""
+    """Run a command of ``ENTRANCES`` in this process, and return its exit status."""
     program, *arguments = ENTRANCES[name]
     if program == "python":
         return open_set(arguments[-1])
@@ -57,12 +57,12 @@ def enter(name: str, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_good_files_are_accepted(
     entrance: str, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Otherwise a refusal would prove nothing."""
+    """Every command accepts the good files. Otherwise a refusal of a hostile file would prove nothing."""
     assert enter(entrance, monkeypatch) == 0, capfd.readouterr()
 
 
 IN_TURN = [(case, case.entrances[number % len(case.entrances)]) for number, case in enumerate(CASES)]
-"""Each case with one of its commands: ``scripts/stress/hostile.py`` runs all of them, which takes minutes."""
+"""Each case with one of its commands. ``scripts/stress/hostile.py`` runs all commands of each case."""
 
 
 @pytest.mark.parametrize(("case", "entrance"), IN_TURN, ids=[f"{case.name}, {by}" for case, by in IN_TURN])

@@ -1,4 +1,4 @@
-"""A set of 50,000 patches in the hands of other people's tools: the real packages, or the test is skipped."""
+"""Test that other tools read a set of 50,000 patches. A test is skipped if the tool's package is not installed."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ N = 50_000
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built and exported by the programs, as a lab would."""
+    """Build and export a set with the command-line programs, as a user would, and return its folder."""
     folder = tmp_path_factory.mktemp("published")
     photo = write_image(folder / "photo.png", make_photo())
     out = folder / "shards"
@@ -29,7 +29,7 @@ def test_sha256sum(published: Path) -> None:
     done = subprocess.run(
         ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=published, capture_output=True, text=True, check=True
     )
-    assert done.stdout.count(": OK\n") == len(list(published.iterdir())) - 2  # itself and the card
+    assert done.stdout.count(": OK\n") == len(list(published.iterdir())) - 2  # SHA256SUMS omits itself and the card
 
 
 def test_webdataset(published: Path) -> None:
@@ -56,7 +56,7 @@ def test_hugging_face_datasets(published: Path, tmp_path: Path, monkeypatch: pyt
     loaded = datasets.load_dataset("webdataset", data_files=files, split="train", cache_dir=str(tmp_path))
     assert len(loaded) == N
     assert loaded[N - 1]["__key__"] == f"{N - 1:09d}" and loaded[0]["jpg"].size == (8, 8)
-    by_card = datasets.load_dataset(str(published), split="train", streaming=True)  # as the card's header says
+    by_card = datasets.load_dataset(str(published), split="train", streaming=True)  # the card names files
     assert next(iter(by_card))["__key__"] == "000000000"
 
 
@@ -83,7 +83,7 @@ print(first["patches/key"], first["patches/image"].size)"""
         [sys.executable, "-c", code, str(published / "croissant.json")],
         capture_output=True,
         text=True,
-        env=os.environ | {"CROISSANT_CACHE": str(tmp_path)},  # what is unpacked there goes by the shards' names alone
+        env=os.environ | {"CROISSANT_CACHE": str(tmp_path)},  # a cache for this set only
         check=True,
     )
     assert done.stdout == "b'000000000.jpg' (8, 8)\n"
@@ -93,6 +93,6 @@ def test_bagit(published: Path) -> None:
     pytest.importorskip("bagit")
     bag = published.parent / "bag"
     subprocess.run([sys.executable, "-m", "bagit", "--validate", str(bag)], check=True, capture_output=True)
-    (bag / "data" / "index.json").unlink()  # a link of its own: the set keeps its file
+    (bag / "data" / "index.json").unlink()  # the bag has a copy: the set keeps its file
     done = subprocess.run([sys.executable, "-m", "bagit", "--validate", str(bag)], check=False, capture_output=True)
     assert done.returncode != 0 and (published / "index.json").exists()

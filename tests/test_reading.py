@@ -1,4 +1,4 @@
-"""The blocks of READING.md, run as they stand, but for DALI's, which needs that package."""
+"""Test that the code blocks of READING.md run as written. DALI's block is left out: it needs NVIDIA's package."""
 
 import re
 import shutil

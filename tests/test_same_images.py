@@ -1,4 +1,7 @@
-"""``patchgen pack`` and ``distill eval`` read one tree alike: formats, depths, orientations, splits, hidden files."""
+"""Test that ``patchgen pack`` and ``distill eval`` read the same images from the same folder.
+
+The tests compare formats, bit depths, orientations, splits and hidden files.
+"""
 
 import io
 import pickle
@@ -39,14 +42,14 @@ def encoded(pixels: npt.NDArray[Any], form: str = "PNG", **options: Any) -> byte
 
 
 def write(path: Path, data: bytes | int) -> None:
-    """An image file; a number is the seed of a noisy PNG."""
+    """Write an image file. A number is the seed of a PNG of noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded(noise(data)) if isinstance(data, int) else data)
 
 
 @pytest.fixture
 def pack(run_patchgen: Program, tmp_path: Path) -> Callable[[Path], list[bytes]]:
-    """What ``patchgen pack`` makes of a tree: the sorted digests of its patches' pixels."""
+    """Return a function that packs a folder and returns the sorted digests of the patches' pixels."""
 
     def packed(data: Path) -> list[bytes]:
         shutil.rmtree(tmp_path / "packed", ignore_errors=True)
@@ -264,7 +267,7 @@ def test_of_test_and_validation_images_the_test_images_are_read(tmp_path: Path) 
             write_tar(tmp_path / f"{split}.tar", [("0.png", encoded(noise(number))), ("0.cls", b"0")])
     assert evaluated(tmp_path / "data") == digests(4, 5)
     shutil.rmtree(tmp_path / "data" / "test")
-    write(tmp_path / "data" / "test" / "0.png", 9)  # without labels, as ImageNet's
+    write(tmp_path / "data" / "test" / "0.png", 9)  # no labels, like ImageNet's test images
     assert evaluated(tmp_path / "data") == digests(2, 3)
     shutil.rmtree(tmp_path / "data")
     assert evaluated(tmp_path) == digests(2)
@@ -344,7 +347,7 @@ def test_class_folders_may_be_links(tmp_path: Path) -> None:
 
 
 def write_cifar(folder: Path, python: bool = True) -> None:
-    """CIFAR-10's files, in Python's form or as records; image k of file n is ``noise32(10 * n + k)``."""
+    """Write CIFAR-10 in Python's form or as binary records. Image k of file n is ``noise32(10 * n + k)``."""
     folder.mkdir(parents=True)
     for number, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
         rows = np.stack([noise32(10 * number + k).transpose(2, 0, 1).reshape(-1) for k in range(2)])
@@ -364,7 +367,7 @@ def test_the_folder_above_cifars_files(
     name: str, python: bool, archive: bool, tmp_path: Path, pack: Callable[[Path], list[bytes]]
 ) -> None:
     write_cifar(tmp_path / "root" / name, python)
-    if archive:  # as torchvision leaves it
+    if archive:  # torchvision leaves the archive beside the folder
         (tmp_path / "root" / "cifar-10-python.tar.gz").write_bytes(b"not looked at")
     assert evaluated(tmp_path / "root") == sorted(pixel_digest(noise32(50 + k)) for k in range(2))
     training = sorted(pixel_digest(noise32(10 * n + k)) for n in range(5) for k in range(2))

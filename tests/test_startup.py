@@ -1,6 +1,6 @@
-"""Help, completion and wrong usage are answered before any library but click is loaded.
+"""Test that help, completion and usage errors load no library except click.
 
-``scripts/bench_startup.py`` measures how long they take.
+``scripts/bench_startup.py`` measures the time that these commands need.
 """
 
 import json
@@ -36,13 +36,13 @@ for line, environment in calls:
     answers.append([line, environment, err.getvalue(), status, sorted(set(heavy) & set(sys.modules))])
 print(json.dumps(answers))
 """
-"""Calls a program with several command lines, one after the other; prints status and loaded modules after each."""
+"""A script that calls a program with several command lines. It prints status and loaded modules of each call."""
 
 Call = tuple[list[str], dict[str, str]]
 
 
 def require_light(program: str, calls: list[Call], status: int, allowed: frozenset[str] = frozenset()) -> None:
-    """Each call ends with ``status``, and has loaded no heavy module but those ``allowed``."""
+    """Check that each call ends with ``status`` and loads no heavy module except those ``allowed``."""
     question = json.dumps([program, calls, HEAVY])
     run = subprocess.run([sys.executable, "-c", CALLS], input=question, stdout=subprocess.PIPE, text=True, check=True)
     answers = json.loads(run.stdout)
@@ -52,7 +52,7 @@ def require_light(program: str, calls: list[Call], status: int, allowed: frozens
 
 
 def valued_options(command: click.Command) -> Iterator[str]:
-    """Its options that take a value."""
+    """Yield the options of a command that need a value."""
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.is_flag:
             yield parameter.opts[0]

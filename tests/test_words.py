@@ -1,4 +1,4 @@
-"""Refuse words in code and pages that a reader without our history cannot understand."""
+"""Test that code and pages contain no words that only readers of the project's history understand."""
 
 import ast
 import io
@@ -23,7 +23,7 @@ FILES = [
 
 
 def prose(path: Path) -> list[tuple[int, str]]:
-    """Return line numbers and texts: comments and strings of a Python file, every line of another file."""
+    """Return pairs of line number and text: comments and strings of a Python file, or all lines of another file."""
     if path.suffix != ".py":
         return list(enumerate(path.read_text().splitlines(), 1))
     code = path.read_text()

@@ -1,7 +1,7 @@
-"""Fuzz targets: each accepts any bytes, or refuses them by its own error with a message of one line.
+"""Fuzz targets: each accepts its input, or refuses the input with its own error and a message of one line.
 
-Anything else that leaves is a defect. ``tests/test_fuzz.py`` feeds them by Hypothesis, ``scripts/stress/fuzz.py`` by
-coverage.
+Any other exception is a defect. ``tests/test_fuzz.py`` runs the targets with Hypothesis. ``scripts/stress/fuzz.py``
+runs them with a coverage-guided fuzzer.
 """
 
 import io
@@ -40,7 +40,7 @@ ROWS, SIZE = 3, 8
 
 
 class Target(NamedTuple):
-    """``run`` tells whether bytes are accepted; ``good`` returns some that are."""
+    """A fuzz target. ``run`` returns whether bytes are accepted. ``good`` returns examples of accepted bytes."""
 
     run: Callable[[bytes], bool]
     good: Callable[[], Iterable[bytes]]
@@ -56,7 +56,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 
 def _refused(call: Callable[[], object], *errors: type[Exception]) -> bool:
-    """Tell whether ``call`` raised one of ``errors``, with a message of one line."""
+    """Return whether ``call`` raised one of ``errors``. Check that the message is one line."""
     try:
         call()
     except errors as error:
@@ -68,7 +68,7 @@ def _refused(call: Callable[[], object], *errors: type[Exception]) -> bool:
 
 
 def manifest(data: bytes) -> bool:
-    """A manifest's bytes; and what a build makes of the recipe in one that is accepted."""
+    """Parse a manifest. If the manifest is accepted, parse its recipe too."""
     found = []
     if _refused(lambda: found.append(parse_manifest(data, "m.json")), PatchSetError):
         return False
@@ -77,7 +77,7 @@ def manifest(data: bytes) -> bool:
 
 
 def signed(data: bytes) -> bool:
-    """Keys of a good manifest replaced by those of a JSON object, and the identity made to fit."""
+    """Replace keys of a good manifest by those of a JSON object, correct the ``set_id``, and parse the manifest."""
     try:
         changes = json.loads(data)
         if not isinstance(changes, dict):
@@ -86,12 +86,12 @@ def signed(data: bytes) -> bool:
         value["set_id"] = set_id(value)
         text = json.dumps(value).encode()
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        return False  # what has no identity has no set_id that fits
+        return False  # no set_id can be computed
     return manifest(text)
 
 
 def table(data: bytes) -> bool:
-    """A table's bytes, read in every way that there is."""
+    """Read a table with every function that reads tables."""
     path = _scratch(data, "t.parquet")
     shard_table.read_metadata(path)
     ways: tuple[Callable[[], object], ...] = (
@@ -101,25 +101,25 @@ def table(data: bytes) -> bool:
         lambda: shard_table.read_places(path, ROWS),
         lambda: shard_table.read_parameters(path, ROWS, ("angle", "flip")),
     )
-    refusals = [_refused(way, PatchSetError) for way in ways]  # each way is tried, whatever came before
+    refusals = [_refused(way, PatchSetError) for way in ways]  # try every way, also after a refusal
     return not any(refusals)
 
 
 def archive(data: bytes) -> bool:
-    """A shard's bytes, by the check that stands before every reader."""
+    """Check a shard's bytes. Every reader of shards makes this check first."""
     path = _scratch(data, "s.tar")
     names = [f"{index:09d}.png" for index in range(ROWS)]
     return not _refused(lambda: tar.require_canonical(path, names, 1000), PatchSetError)
 
 
 def labelled(data: bytes) -> bool:
-    """The bytes of a tar of labelled images, which has no such check, by the reader."""
+    """Read a tar of labelled images. No other check runs before."""
     path = _scratch(data, "l.tar")
     return not _refused(lambda: read_samples(path, LeftOut(), with_labels=True), PatchSetError)
 
 
 def image(data: bytes) -> bool:
-    """An image's bytes, in each format that a set may have, and as a labelled image."""
+    """Decode an image as a patch in each format of a set, and as a labelled image."""
     refusals = [_refused(lambda: decode_image(data, "x"), PatchSetError)] if len(data) < MOST else []
     for name in IMAGE_FORMATS:
         refusals.append(_refused(lambda name=name: decode_patch(data, "x", SIZE, name), PatchSetError))
@@ -127,25 +127,25 @@ def image(data: bytes) -> bool:
 
 
 def weights(data: bytes) -> bool:
-    """The bytes of a file of ``torch.save``."""
+    """Read a weight file of ``torch.save``."""
     path = _scratch(data, "w.pt")
     return not _refused(lambda: load_torch_file(path), DistillError)
 
 
 def sums(data: bytes) -> bool:
-    """The bytes of ``SHA256SUMS``."""
+    """Read a file ``SHA256SUMS``."""
     path = _scratch(data, "SHA256SUMS")
     return not _refused(lambda: read_sums(path), PatchSetError)
 
 
 def config(data: bytes) -> bool:
-    """The text of a config of ``distill``."""
+    """Parse a config of ``distill``."""
     text = data.decode("utf-8", "replace")
     return not _refused(lambda: parse_config(text, "c.yaml", {}, Config), DistillError)
 
 
 def recipe(data: bytes) -> bool:
-    """The text of a recipe of ``patchgen``."""
+    """Parse a recipe of ``patchgen``."""
     text = data.decode("utf-8", "replace")
     return not _refused(lambda: parse_recipe(text, "r.yaml"), PatchgenError)
 

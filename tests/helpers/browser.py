@@ -1,4 +1,4 @@
-"""A page in headless Chromium: what it becomes, what it says on the console, and what it asks of the network."""
+"""Helpers that open a page in headless Chromium and return its content, console lines and network requests."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ OPTIONS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Visit:
-    """``dom`` is the page when it has loaded; ``requests`` are the URLs it asked the network for."""
+    """The result of opening a page. ``dom`` is the loaded page. ``requests`` are the URLs that the page requested."""
 
     dom: str
     console: list[str]
@@ -30,9 +30,9 @@ class Visit:
 
 
 def visit(page: Path, folder: Path) -> Visit:
-    """Open a file; ``folder`` takes the browser's own files."""
+    """Open a page in the browser. The browser writes its own files into ``folder``."""
     log = folder / "net.json"
-    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []  # Chromium has none for root
+    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []  # the sandbox does not work for root
     command = [str(CHROMIUM), *OPTIONS, *sandbox, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}"]
     result = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
@@ -40,10 +40,10 @@ def visit(page: Path, folder: Path) -> Visit:
 
 
 def _requests(log: str) -> list[str]:
-    """URLs that a page asked for; those the browser asks for by itself have no origin."""
+    """Return the URLs that a page requested. Requests of the browser itself have no origin and are left out."""
     try:
         value = json.loads(log)
-    except ValueError:  # cut off where the browser ended
+    except ValueError:  # the browser ended before the log was complete
         value = json.loads(log.rstrip().rstrip(",") + "]}")
     asked = [event["params"] for event in value["events"] if "initiator" in event.get("params", {})]
     return [each["url"] for each in asked if each["initiator"] != "not an origin" and "url" in each]
@@ -65,14 +65,14 @@ class _Figures(HTMLParser):
 
 
 def figures(html: str) -> dict[str, list[str]]:
-    """What a page shows of ``summary.json``, by key."""
+    """Return the values of ``summary.json`` that a page shows, by key."""
     parser = _Figures()
     parser.feed(html)
     return parser.found
 
 
 def width_needed(page: Path, width: int, folder: Path) -> int:
-    """How wide a page becomes, in pixels, on a screen of ``width``."""
+    """Return the width in pixels that a page needs on a screen of ``width`` pixels."""
     frame = folder / f"frame{width}.html"
     script = "document.title = this.contentDocument.documentElement.scrollWidth"
     source = json.dumps(page.as_uri())

@@ -1,7 +1,8 @@
-"""``distill`` in float64: in float32 two runs of which one adds in another order part within some dozen steps.
+"""Run ``distill`` in float64. In float32, two runs that add in different orders differ after a few dozen steps.
 
-Evaluation data comes in batches of six, so that several ranks have some. Where ``CUT`` is set, the second rank dies
-in step 20, and once ``torchrun`` has started all again it has that stopped in step 60.
+Evaluation uses batches of six images, so that every rank has some. If the variable ``CUT`` is set, the second rank
+kills itself before step 20. After ``torchrun`` has restarted all ranks, the second rank stops ``torchrun`` before
+step 60.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from distill.targets.teacher import Network
 
 
 def die_or_stop(step: int) -> None:
-    """What happens to the second rank before a step."""
+    """Kill this rank before step 20. After the restart, stop ``torchrun`` before step 60."""
     attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     if (attempt, step) == (0, 20):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -32,7 +33,7 @@ def die_or_stop(step: int) -> None:
         heard: list[int] = []
         usual = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
         os.kill(os.getppid(), signal.SIGTERM)
-        while not heard:  # torchrun's, after which this rank hears it as any other would
+        while not heard:  # torchrun forwards SIGTERM to its ranks; then this rank handles a SIGTERM as usual
             time.sleep(0.01)
         signal.signal(signal.SIGTERM, usual)
         os.kill(os.getpid(), signal.SIGTERM)

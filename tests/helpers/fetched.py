@@ -1,4 +1,4 @@
-"""What tests of remote sets look at."""
+"""Helpers for tests of remote sets: contents of folders, sizes of files, texts of errors."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def sizes_sent(folder: Path) -> dict[str, int]:
-    """Of the files that are fetched; those beside follow from the manifest."""
+    """Return the sizes of the files that a fetch downloads. All other files are made from the manifest."""
     names = [path.name for path in folder.iterdir() if path.name.startswith("patches-")]
     return {name: (folder / name).stat().st_size for name in (*names, "manifest.json", "SHA256SUMS")}
 

@@ -1,15 +1,18 @@
-"""ImageNet's ResNets for small images with kuangliu's and weiaicunzai's names, as ``foreign`` has the others."""
+"""ImageNet's ResNets for small images, with the parameter names of kuangliu and weiaicunzai.
+
+``foreign_networks`` has the networks of other repositories.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 DEPTHS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
-"""Blocks of each stage, and how much wider a block's output is than its inside."""
+"""For each depth: the number of blocks in each stage, and the ratio of a block's output to its inner channels."""
 
 
 def residual(inputs: int, inside: int, widening: int, stride: int) -> list[nn.Module]:
-    """conv, bn, relu, conv, bn, and in a bottleneck relu, conv, bn again."""
+    """Return the layers conv, bn, relu, conv, bn. A bottleneck block ends with one more relu, conv, bn."""
     if widening == 1:
         shapes = [(inputs, inside, 3, stride), (inside, inside, 3, 1)]
     else:
@@ -21,7 +24,7 @@ def residual(inputs: int, inside: int, widening: int, stride: int) -> list[nn.Mo
 
 
 class Block(nn.Module):
-    """weiaicunzai: a ``residual_function`` in a row; kuangliu: ``conv1``, ``bn1`` …"""
+    """A residual block of weiaicunzai if ``row`` (``residual_function``), else of kuangliu (``conv1``, ``bn1`` …)."""
 
     def __init__(self, inputs: int, inside: int, widening: int, stride: int, *, row: bool) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class Block(nn.Module):
 
 
 class Resnet8x(nn.Module):
-    """ResNet-18 or -50 with a 3×3 stem and no pooling behind it."""
+    """ResNet-18 or ResNet-50 with a 3×3 stem and no pooling after the stem."""
 
     def __init__(self, depth: int, *, row: bool) -> None:
         super().__init__()

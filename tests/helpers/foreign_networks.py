@@ -1,6 +1,6 @@
-"""Networks with the structure and the parameter names of published repositories, small, written for these tests.
+"""Small networks with the structure and the parameter names of published repositories, written for these tests.
 
-They share no code with ``distill.models``: what they compute is what a file of such a repository is worth.
+They share no code with ``distill.models``. So their outputs are the reference for files of these repositories.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
-"""Channels of VGG-11's convolutions."""
+"""Channels of VGG-11's convolutions in each stage."""
 
 
 def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -22,7 +22,7 @@ def stack(block: Callable[[int, int, int], nn.Module], inputs: int, outputs: int
 
 
 class Pad(nn.Module):
-    """akamaster: every second pixel, and a quarter of the new channels on either side."""
+    """akamaster's shortcut: keep every second pixel, and add ``outputs // 4`` zero channels on each side."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Pad(nn.Module):
 
 
 class Basic(nn.Module):
-    """conv-bn-relu-conv-bn, shortcut, relu; the shortcut's name and kind differ."""
+    """A block of conv-bn-relu-conv-bn, shortcut, relu. ``name`` and ``pad`` select the shortcut's name and kind."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, name: str, pad: bool) -> None:
         super().__init__()
@@ -50,7 +50,10 @@ class Basic(nn.Module):
 
 
 class CifarResnet(nn.Module):
-    """akamaster (``shortcut``, ``linear``), or RepDistiller, chenyaofo, torchdistill (``downsample``, ``fc``)."""
+    """A ResNet of akamaster (``shortcut``, ``linear``), or of three other repositories (``downsample``, ``fc``).
+
+    The other repositories are RepDistiller, chenyaofo and torchdistill.
+    """
 
     def __init__(self, shortcut: str, head: str, *, pad: bool = False, channels: Sequence[int] = (16, 16, 32, 64)):
         super().__init__()
@@ -73,7 +76,7 @@ class CifarResnet(nn.Module):
 
 
 class EqualInOut(nn.Module):
-    """xternalz's block: where channels change, the activated input goes into both branches, else into one."""
+    """xternalz's block. The shortcut reads the activated input if the number of channels changes, else the input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ class Layer(nn.Module):
 
 
 class RawShortcut(nn.Module):
-    """torchdistill's block: the shortcut convolves the block's input as it is."""
+    """torchdistill's block: the shortcut convolves the block's input without normalization and activation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -115,7 +118,7 @@ class RawShortcut(nn.Module):
 
 
 class WideResnet(nn.Module):
-    """WRN-16 of xternalz (``block1.layer.0``) or, ``raw``, of torchdistill (``layer1.0``)."""
+    """WRN-16 of torchdistill if ``raw`` (``layer1.0``), else of xternalz (``block1.layer.0``)."""
 
     def __init__(self, width: int, *, raw: bool) -> None:
         super().__init__()
@@ -143,7 +146,7 @@ def convolutions(inputs: int, channels: Sequence[int]) -> list[nn.Module]:
 
 
 class Vgg(nn.Module):
-    """kuangliu's VGG-11; with three linear layers chenyaofo's (512 wide) and weiaicunzai's (4096)."""
+    """VGG-11 of kuangliu. With three linear layers: of chenyaofo (``hidden`` is 512) or weiaicunzai (4096)."""
 
     def __init__(self, hidden: int | None) -> None:
         super().__init__()
@@ -163,7 +166,7 @@ class Vgg(nn.Module):
 
 
 class BlockVgg(nn.Module):
-    """RepDistiller's VGG-11: at 32 px three poolings, and a mean over what the fifth block makes of 4×4."""
+    """RepDistiller's VGG-11 for 32 px: three poolings, then a mean over the 4×4 output of the fifth block."""
 
     def __init__(self) -> None:
         super().__init__()

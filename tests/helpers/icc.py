@@ -1,9 +1,9 @@
-"""Small ICC profiles (ICC.1:2001-04, version 2.4): three primaries and a power law, or a gray curve."""
+"""Helpers that make small ICC profiles (ICC.1:2001-04, version 2.4) with primaries and a curve, or a gray curve."""
 
 import struct
 
 SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
-"""X, Y and Z of red, green and blue under D50."""
+"""X, Y and Z of red, green and blue, relative to the white point D50."""
 DISPLAY_P3 = ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841))
 ADOBE_RGB = ((0.6097, 0.3111, 0.0195), (0.2053, 0.6257, 0.0609), (0.1492, 0.0632, 0.7446))
 
@@ -17,7 +17,7 @@ def _xyz(*values: float) -> bytes:
 
 
 def _curve(gamma: float | None) -> bytes:
-    """A power law; None for sRGB's curve, sampled."""
+    """Return the tag of a power law, or of sRGB's sampled curve if ``gamma`` is None."""
     if gamma is not None:
         return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
     x = [k / 1023 for k in range(1024)]
@@ -33,7 +33,7 @@ def _description(text: str) -> bytes:
 def make_profile(
     name: str, primaries: tuple[tuple[float, ...], ...] | None = SRGB, gamma: float | None = None
 ) -> bytes:
-    """The bytes of a profile called ``name``; of grays if it has no primaries."""
+    """Return the bytes of a profile with the description ``name``. Without primaries, the profile is for grays."""
     tags = {b"desc": _description(name), b"cprt": b"text\0\0\0\0none\0", b"wtpt": _xyz(0.9642, 1.0, 0.8249)}
     if primaries is None:
         tags[b"kTRC"] = _curve(gamma)

@@ -1,4 +1,4 @@
-"""Read run directories."""
+"""Helpers that read run directories and collect log lines."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def timeless(run: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def log_lines() -> Iterator[list[str]]:
-    """Collect the INFO lines that ``distill`` logs in the block."""
+    """Collect the INFO lines that ``distill`` logs inside the ``with`` block."""
     lines: list[str] = []
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Servers on loopback: a plain web server with bad manners on request."""
+"""Helpers that start web servers on loopback. A server can misbehave in chosen ways."""
 
 import contextlib
 import socket
@@ -16,41 +16,41 @@ BLOCK = 1 << 14
 
 @dataclass
 class Manners:
-    """How a server behaves, and what it was asked for. Files are named by their last part."""
+    """Settings of a server, and a record of its requests. The key of a file is the last part of its path."""
 
     folder: Path
     cut: int | None = None
-    """Bytes after which every connection ends."""
+    """The number of bytes after which the server closes a connection."""
     cuts: int = 1 << 30
-    """How often it does."""
+    """How many connections the server closes after ``cut`` bytes."""
     cuts_of: dict[str, Iterator[int]] = field(default_factory=dict)
-    """Bytes of a file after which its next connections end."""
+    """For each file: the numbers of bytes after which the server closes the next connections."""
     ranges: bool = True
     wrong_range: bool = False
     length: bool = True
     flips: Counter[str] = field(default_factory=Counter)
-    """How often a byte of a file is flipped."""
+    """For each file: how many of its next answers have one wrong byte."""
     extra: dict[str, bytes] = field(default_factory=dict)
-    """What follows a file's own bytes."""
+    """For each file: the bytes that the server adds after the file's own bytes."""
     statuses: dict[str, list[int]] = field(default_factory=dict)
-    """What is answered first."""
+    """For each file: the HTTP statuses of the first answers."""
     after: int | None = None
-    """What Retry-After says then."""
+    """The value of the header Retry-After in answers by ``statuses`` and ``pages``."""
     pages: dict[str, list[bytes]] = field(default_factory=dict)
-    """What is answered first in place of a file, as if it were one."""
+    """For each file: the bodies that the server sends first in place of the file, with status 200."""
     encoding: str | None = None
     chatter: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-    """What is sent once, and then again and again, in place of an answer."""
+    """For each file: bytes to send once, and bytes to repeat without end, in place of an HTTP answer."""
     redirects: dict[str, str] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)
     stalled: set[str] = field(default_factory=set)
-    """Files of which half is sent, and then nothing."""
+    """Files of which the server sends half. Then the connection stays open."""
     released: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
-    """Path with query, and what range, of each request."""
+    """Path with query, and value of the header Range, of each request."""
     headers: list[dict[str, str]] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)
-    """Bytes sent of each file."""
+    """The number of bytes sent of each file."""
     port: int = 0
 
     @property
@@ -58,20 +58,20 @@ class Manners:
         return f"http://127.0.0.1:{self.port}/set"
 
     def names(self) -> list[str]:
-        """The files that were asked for, in order."""
+        """Return the names of the requested files, in order."""
         return [urlsplit(path).path.rpartition("/")[2] for path, _ in self.asked]
 
 
 @contextlib.contextmanager
 def serving(folder: Path, host: str = "127.0.0.1", **manners: Any) -> Iterator[Manners]:
-    """A server of a set's files, whatever folder their URL names."""
+    """Start a server of a set's files, and yield its settings. The server ignores the folder part of URLs."""
     state = Manners(folder=folder, **manners)
 
     class Server(ThreadingHTTPServer):
         address_family = ThreadingHTTPServer.address_family if ":" not in host else socket.AF_INET6
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that leaves is no news."""
+            """Print nothing: tests close connections early."""
 
     server = Server((host, 0), _handler(state))
     state.port = server.server_address[1]
@@ -89,7 +89,7 @@ def serving(folder: Path, host: str = "127.0.0.1", **manners: Any) -> Iterator[M
 def _handler(state: Manners) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *arguments: object) -> None:
-            """Nothing."""
+            """Print nothing."""
 
         def do_GET(self) -> None:
             path = urlsplit(self.path).path

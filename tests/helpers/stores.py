@@ -1,4 +1,4 @@
-"""What tests of shards in a store share: its objects, workers' temporary folders, and patience."""
+"""Helpers for tests of shards in a store: read and write objects, find temporary folders, wait for a condition."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,7 @@
-"""``list`` prints the name, the expected text and the entrances of each case; ``serve FOLDER`` makes cases on demand.
+"""List the hostile cases, or make them on request.
 
-``serve`` reads one name a line. It makes the case in ``FOLDER`` and answers with an empty line, or with the error.
+``list`` prints the name, the expected text and the entrances of each case. ``serve FOLDER`` reads names of cases from
+stdin, one a line. For each name it makes the case in ``FOLDER``, and prints an empty line or an error.
 """
 
 import os
@@ -19,5 +20,5 @@ else:
         try:
             makers[line.strip("\n")](Path.cwd())
             print(flush=True)
-        except Exception as error:  # noqa: BLE001 - whatever a case's own code does
+        except Exception as error:  # noqa: BLE001 - any error of a case's own code
             print(repr(error), flush=True)

@@ -1,4 +1,4 @@
-"""Weight files of a wrong layout: zips of two directories or overlapping parts, old files without their numbers."""
+"""Hostile weight files of a wrong layout: zips of two directories or overlapping parts, old files without numbers."""
 
 import io
 import os
@@ -19,7 +19,7 @@ DAMAGED = "no PyTorch file of tensors alone"
 
 
 def zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Make:
-    """Change the members of a file of torch."""
+    """Change the members of a file of ``torch.save``."""
 
     def make(world: Path) -> None:
         old = (world / "weights.pt").read_bytes()
@@ -34,7 +34,7 @@ def zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP
 
 
 def _bomb(world: Path) -> None:
-    """A zip of 600 KB of which one part unpacks to 600 MB."""
+    """Write a zip of 600 KB with a part that expands to 600 MB."""
     with zipfile.ZipFile(world / "weights.pt", "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
         out.writestr("archive/version", "3\n")
@@ -44,7 +44,7 @@ def _bomb(world: Path) -> None:
 
 
 def _overlapping(world: Path) -> None:
-    """A zip whose directory names one stored part 5,000 times."""
+    """Write a zip whose directory names one stored part 5,000 times."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("archive/data/0", bytes(MEGA))
@@ -64,9 +64,10 @@ def _many_parts(world: Path) -> None:
 
 
 def _two_directories(world: Path) -> None:
-    """A zip in which Python, that looks for the directory before its end record, sees parts of a byte each.
+    """Write a zip with two directories, so that two readers find different parts.
 
-    Who believes the record finds another directory, of a part of 64 MB.
+    Python reads the directory directly before the end record, with parts of one byte. A reader that uses the offset
+    in the end record reads the other directory, with a part of 64 MB.
     """
     path = world / "weights.pt"
     zipped(lambda name, data: bytes(64 * MEGA) if name.endswith("/data/0") else data, zipfile.ZIP_DEFLATED)(world)
@@ -77,7 +78,8 @@ def _two_directories(world: Path) -> None:
     first, end = bytearray(out.getvalue()), bomb.rindex(b"PK\x05\x06")
     (start,), (other,) = (struct.unpack("<I", data[-6:-2]) for data in (first, bomb))
     at = start
-    while first[at : at + 4] == b"PK\x01\x02":  # Python adds to each place what the directory is away from its own
+    # The directory does not begin at the offset in the end record. Python adds the difference to every offset.
+    while first[at : at + 4] == b"PK\x01\x02":
         (place,) = struct.unpack_from("<I", first, at + 42)
         struct.pack_into("<I", first, at + 42, place + other - start)
         at += 46 + sum(struct.unpack_from("<HHH", first, at + 28))
@@ -85,7 +87,7 @@ def _two_directories(world: Path) -> None:
 
 
 def _legacy(value: Any) -> list[bytes]:
-    """Return the parts of a file in the format before 1.6: header, pickle, keys of the storages, their numbers."""
+    """Return the parts of a file in the format before PyTorch 1.6: header, pickle, keys and numbers of storages."""
     out = io.BytesIO()
     torch.save(value, out, _use_new_zipfile_serialization=False)
     data, stream, ends = out.getvalue(), io.BytesIO(out.getvalue()), []
@@ -105,7 +107,7 @@ def _without_numbers(world: Path) -> None:
 
 
 def _named_twice(world: Path) -> None:
-    """Numbers of one storage twice, and of another never."""
+    """Write a file with the numbers of one storage twice, and without the numbers of another storage."""
     before, tensors, keys, numbers = _legacy(_good(world))
     names = [name for code, name, _ in pickletools.genops(keys) if code.name == "BINUNICODE"]
     (world / "weights.pt").write_bytes(before + tensors + pickle.dumps([names[0], *names[:-1]], protocol=2) + numbers)
@@ -116,14 +118,14 @@ def _cut(world: Path) -> None:
 
 
 def _grown(world: Path) -> None:
-    """Write a file of a few hundred bytes with a tensor of 1.2 GB, whose numbers would be uninitialized memory."""
+    """Write a file of a few hundred bytes with a tensor of 1.2 GB. A bad reader returns uninitialized memory."""
     before, tensors, _, _ = _legacy({"linear.weight": torch.zeros(5)})
     tensors = tensors.replace(b"K\x05", b"J" + struct.pack("<i", 300_000_000))
     (world / "weights.pt").write_bytes(before + tensors + pickle.dumps([], protocol=2))
 
 
 def _sparse(of: Callable[[dict[str, Any], torch.Tensor], dict[str, Any]]) -> Make:
-    """Write a file of the old format with a sparse tensor of 15 GB beside good ones."""
+    """Write a file of the old format with good tensors and a tensor of 15 GB. The file is sparse on disk."""
 
     def make(world: Path) -> None:
         before, tensors, keys, numbers = _legacy(of(_good(world), torch.zeros(5)))

@@ -1,4 +1,4 @@
-"""The type of a case: how to make a hostile file, the commands that read it, and the text of the refusal."""
+"""The type of a hostile case, and the commands of users that read hostile files."""
 
 import dataclasses
 import os
@@ -47,7 +47,7 @@ ENTRANCES: dict[str, tuple[str, ...]] = {
     "convert": ("distill", "convert", "weights.pt", "--arch", "resnet8", *NORM, "--out", "out.safetensors"),
     "report": ("distill", "report", "run"),
 }
-"""Commands of users, in a folder with the good files of ``world``, one of which a case replaces."""
+"""Commands of users. They run in a folder with the good files of ``world``. A case replaces one of these files."""
 ENTRANCES["teach-pt"] = (*ENTRANCES["teach-pt"], "--set", "teacher.std=[0.2,0.25,0.3]")
 
 READERS = ("verify", "open", "train")
@@ -58,8 +58,11 @@ MADE = frozenset({"out", "out.png", "out.safetensors"})
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """``make`` changes a folder of good files; each of the ``entrances`` must then print ``said``, or a part of
-    it between bars."""
+    """A way to make a hostile file, the commands that read the file, and the expected text of the refusal.
+
+    ``make`` changes a folder of good files. Then each of the ``entrances`` must print ``said``. If ``said`` contains
+    bars (``|``), one of the texts between the bars is enough.
+    """
 
     name: str
     make: Callable[[Path], None]
@@ -68,7 +71,10 @@ class Case:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Return mode, length and time of every file and folder below a folder: a refusal must not change them."""
+    """Return mode, length and time of all files and folders in a folder, except outputs (``MADE``).
+
+    A refusal must not change them.
+    """
     found = {}
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):

@@ -1,4 +1,4 @@
-"""Checkpoints of runs that did not end: damaged files, other networks, values that no training step leaves behind."""
+"""Hostile checkpoints of unfinished runs: damaged files, other networks, values that no training step produces."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tests.hostile.weights import TENSORS
 
 
 def _as_checkpoint(make: Make) -> Make:
-    """Use a hostile ``teacher.safetensors`` as the only checkpoint of a run that did not end."""
+    """Use a hostile ``teacher.safetensors`` as the only checkpoint of an unfinished run."""
 
     def replace(world: Path) -> None:
         teacher = world / "teacher.safetensors"
@@ -36,7 +36,7 @@ def _end_early(world: Path) -> None:
 
 
 def in_run(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """Change the checkpoint of a run that did not end."""
+    """Change the checkpoint of an unfinished run."""
 
     def make(world: Path) -> None:
         state = read_checkpoint(world / "run" / CHECKPOINT_NAME)
@@ -48,7 +48,7 @@ def in_run(change: Callable[[dict[str, Any]], Any]) -> Make:
 
 
 def _metadata(text: str) -> Make:
-    """Make a checkpoint whose metadata is ``text``, with the digest that fits it."""
+    """Write a checkpoint with the metadata ``text`` and a correct digest."""
 
     def make(world: Path) -> None:
         data = safetensors.torch.save({}, {"state": text, "sha256": tensors_digest({}, text)})
@@ -75,7 +75,7 @@ METADATA = {
 
 
 def _kept(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """Change the optimizer's state of the first parameter."""
+    """Change the optimizer's state of the first parameter in the checkpoint of an unfinished run."""
     return in_run(lambda state: change(state["optimizer"]["state"][0]))
 
 
@@ -85,7 +85,7 @@ def _eight_bits(state: dict[str, Any]) -> None:
 
 
 def _beside(name: str, change: Callable[[Path], Any]) -> Make:
-    """Change another file of a run that did not end."""
+    """Change another file of an unfinished run."""
 
     def make(world: Path) -> None:
         in_run(lambda state: None)(world)

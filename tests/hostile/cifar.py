@@ -1,4 +1,4 @@
-"""CIFAR's own files: records, and pickles that do more than hold arrays."""
+"""Hostile CIFAR files: binary records, and pickles that contain more than arrays."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ PIXELS = 3072
 
 
 def _cifar(data: Callable[[bytes], bytes]) -> Make:
-    """Replace every file of CIFAR."""
+    """Change the bytes of every CIFAR file."""
 
     def make(world: Path) -> None:
         for path in (world / "cifar").iterdir():
@@ -22,7 +22,7 @@ def _cifar(data: Callable[[bytes], bytes]) -> Make:
 
 
 def _pickled(data: bytes) -> Make:
-    """Write CIFAR's files as pickles of these bytes."""
+    """Replace all CIFAR files by files in Python's form with these bytes."""
 
     def make(world: Path) -> None:
         for path in (world / "cifar").iterdir():
@@ -48,7 +48,7 @@ def _pipes(world: Path) -> None:
 
 
 def _array(shape: bytes, data: bytes = b"U\x01x", labels: bytes = b"](K\x00e") -> bytes:
-    """Return a pickle of CIFAR's form whose array has another shape or other bytes."""
+    """Return a pickle in CIFAR's form, with an array of this shape and data."""
     return b"\x80\x02}(U\x04data" + _items(shape, data) + b"U\x06labels" + labels + b"u."
 
 
@@ -60,7 +60,7 @@ def _items(shape: bytes, data: bytes) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    """Return the opcodes of an integer of 64 bits."""
+    """Return the pickle opcodes of a 64-bit integer."""
     return b"\x8a\x08" + value.to_bytes(8, "little")
 
 

@@ -1,4 +1,4 @@
-"""YAML of configs and recipes: code, bombs, depth, numbers; and what a run directory holds beside its checkpoint."""
+"""Hostile YAML of configs and recipes: code, bombs, depth, numbers. Hostile JSON files of a run directory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +62,7 @@ def _yaml(name: str, change: Callable[[str], str]) -> Make:
 
 
 def _group(line: str) -> Make:
-    """The good config with one group replaced."""
+    """Replace one group of the good config."""
 
     def change(text: str) -> str:
         import yaml

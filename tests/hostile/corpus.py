@@ -1,4 +1,4 @@
-"""All cases, theme by theme. Importing them imports torch; ``case`` does not."""
+"""All hostile cases, ordered by theme. This module imports torch; ``case`` does not."""
 
 from tests.hostile import (
     checkpoints,

@@ -1,4 +1,4 @@
-"""Change a set and compute every digest again, as an attacker can."""
+"""Helpers that change a set and sign the set: all digests are computed again, as an attacker can do."""
 
 import hashlib
 import os
@@ -16,12 +16,12 @@ Make = Callable[[Path], None]
 
 
 def signed(change: Change) -> Make:
-    """Change only the manifest of a set."""
+    """Change only the manifest of a set, and sign."""
     return lambda world: resign(world / "set", change)
 
 
 def text(change: Callable[[bytes], bytes]) -> Make:
-    """Change the bytes of a set's manifest to what no JSON writer writes."""
+    """Change the bytes of a set's manifest. The result may be text that no JSON writer writes."""
 
     def make(world: Path) -> None:
         put_manifest(world / "set", change((world / "set" / "manifest.json").read_bytes()))
@@ -40,7 +40,7 @@ def members(world: Path, number: int = 0) -> list[bytes]:
 def put_images(
     world: Path, images: Sequence[bytes], image_format: str = "png", change: Change = lambda value: None
 ) -> None:
-    """Fill the first shard with these encoded images and sign; both shards if the format is another than PNG."""
+    """Fill the first shard with these encoded images, and sign. For formats other than PNG, fill both shards."""
     for number in range(1 if image_format == "png" else 2):
         data, offsets = b"", []
         for row, image in enumerate(images):
@@ -64,7 +64,7 @@ def put_images(
 
 
 def put_columns(world: Path, columns: dict[str, pa.Array], number: int = 0, **options: Any) -> None:
-    """Replace columns of a table."""
+    """Replace columns of a table of the set. This function does not sign."""
     path = world / "set" / f"patches-{number:06d}.parquet"
     table = pq.read_table(path)
     for name, values in columns.items():
@@ -73,7 +73,7 @@ def put_columns(world: Path, columns: dict[str, pa.Array], number: int = 0, **op
 
 
 def in_table(change: Callable[[pa.Table], pa.Table], **options: Any) -> Make:
-    """Replace a set's first table by what ``change`` returns, written with ``options``, and sign."""
+    """Replace a set's first table by the result of ``change``, written with ``options``, and sign."""
 
     def make(world: Path) -> None:
         path = world / "set" / "patches-000000.parquet"
@@ -102,7 +102,7 @@ def sparse(path: Path, length: int) -> None:
 
 
 def reheader(block: bytes, **fields: tuple[int, bytes]) -> bytes:
-    """Return a tar header with bytes replaced at offsets, and the fitting checksum: ``name=(0, b"x")``."""
+    """Return a tar header with bytes replaced at offsets, as in ``name=(0, b"x")``, and with the correct checksum."""
     data = bytearray(block)
     for at, content in fields.values():
         data[at : at + len(content)] = content

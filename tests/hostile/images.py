@@ -1,4 +1,4 @@
-"""Images: what they declare, what they unpack to, and what else stands in them."""
+"""Hostile images as patches of a set: false sizes, decompression bombs, damaged files, files of other formats."""
 
 import functools
 import io
@@ -19,12 +19,12 @@ READ = ("verify", "open", "train", "stream")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of PNG."""
+    """Return a PNG chunk."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(width: int, height: int, *extra: bytes, pixels: bytes = b"", depth: int = 8, colors: int = 2) -> bytes:
-    """A PNG that declares a size, with chunks before its pixels."""
+    """Return a PNG that declares this size, with the chunks ``extra`` before its pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -35,14 +35,14 @@ def _pixels(rows: int = 32) -> bytes:
 
 @functools.cache
 def zip_bomb(length: int) -> bytes:
-    """zlib's bytes for ``length`` zeros."""
+    """Return ``length`` zeros, compressed by zlib."""
     squeeze = zlib.compressobj(9)
     data = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(length >> 20))
     return data + squeeze.flush()
 
 
 def saved(form: str, size: int = 32, mode: str = "RGB", **options: object) -> bytes:
-    """A noisy square as Pillow writes it."""
+    """Return a square image of noise, encoded by Pillow."""
     noise = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(noise).convert(mode).save(out, form, **options)
@@ -50,14 +50,14 @@ def saved(form: str, size: int = 32, mode: str = "RGB", **options: object) -> by
 
 
 def scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan stands there ``count`` times more."""
+    """Return a progressive JPEG that repeats its last scan ``count`` times."""
     data = saved("JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:-2] + data[last:-2] * count + b"\xff\xd9"
 
 
 def cut_jpeg(share: float, **options: object) -> bytes:
-    """A JPEG with a share of the bytes of its first scan, and then its end."""
+    """Return a JPEG with only a share of the bytes of its scans, and with an end marker."""
     data = saved("JPEG", **options)
     start = data.index(b"\xff\xda")
     start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
@@ -65,7 +65,7 @@ def cut_jpeg(share: float, **options: object) -> bytes:
 
 
 def declare_jpeg(side: int) -> bytes:
-    """A JPEG whose frame declares another size."""
+    """Return a JPEG whose frame header declares another size."""
     data = bytearray(saved("JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", side, side)
@@ -73,7 +73,7 @@ def declare_jpeg(side: int) -> bytes:
 
 
 def declare_webp(side: int) -> bytes:
-    """A lossless WebP that declares another size."""
+    """Return a lossless WebP that declares another size."""
     data = bytearray(saved("WEBP", lossless=True))
     bits = struct.unpack("<I", data[21:25])[0] >> 28 << 28
     data[21:25] = struct.pack("<I", bits | (side - 1) | (side - 1) << 14)
@@ -81,7 +81,7 @@ def declare_webp(side: int) -> bytes:
 
 
 def animated(form: str) -> bytes:
-    """Two pictures in one file."""
+    """Return one file with two pictures."""
     first, second = (Image.new("RGB", (32, 32), color) for color in ("red", "blue"))
     out = io.BytesIO()
     first.save(out, form, save_all=True, append_images=[second], lossless=True)
@@ -89,12 +89,12 @@ def animated(form: str) -> bytes:
 
 
 def _first(data: Callable[[], bytes]) -> Make:
-    """A set whose first patch is another image; signed."""
+    """Replace the first patch of the set by another image, and sign."""
     return lambda world: put_images(world, [data(), *members(world)[1:]])
 
 
 def _all(image_format: str, good: Callable[[], bytes], data: Callable[[], bytes]) -> Make:
-    """A set of another format whose first patch is the hostile image."""
+    """Make a set of another format whose first patch is the hostile image, and sign."""
     return lambda world: put_images(world, [data(), *[good()] * 3], image_format)
 
 

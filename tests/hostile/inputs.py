@@ -1,4 +1,4 @@
-"""Images to pack or to evaluate on: folders and tars of other people."""
+"""Hostile images and tars of other people, to pack or to evaluate on."""
 
 import bz2
 import gzip
@@ -62,7 +62,7 @@ def _kind(kind: bytes, linkname: str = "/etc/passwd") -> Callable[[], bytes]:
 
 
 def _gzip_bomb(world: Path) -> None:
-    """A compressed tar of 1 GB of zeros in one member, in the place of the tars."""
+    """Replace all images to pack by a compressed tar with one member of 1 GB of zeros."""
     info = tarfile.TarInfo("0.png")
     info.size = 1 << 30
     for name in ("images.tar", "eval.tar"):
@@ -138,7 +138,7 @@ def _sized(size: bytes) -> bytes:
 
 
 def _sparse_member(kind: bytes, name: str) -> Make:
-    """Write tars whose first member is a sparse one of 1 GB."""
+    """Write tars whose first member has 1 GB. The files are sparse on disk."""
 
     def make(world: Path) -> None:
         info = tarfile.TarInfo(name)
@@ -155,12 +155,12 @@ def _bzipped() -> bytes:
 
 
 def _one_bit(side: int) -> bytes:
-    """A PNG of one bit a pixel: a few kilobytes, whatever its side."""
+    """Return a PNG of one bit a pixel. The file has a few kilobytes, also for a large ``side``."""
     return png(side, side, pixels=zlib.compress(bytes((1 + (side + 7) // 8) * side)), depth=1, colors=0)
 
 
 def _many_scans() -> bytes:
-    """A JPEG of 1,500 scans in a file of two pictures, which Pillow gives another name."""
+    """Return a file with two pictures, of which the first is a JPEG of 1,500 scans. Pillow calls this format MPO."""
     data = saved("MPO", 64, progressive=True, save_all=True, append_images=[Image.new("RGB", (64, 64))])
     end = data.index(b"\xff\xd9\xff\xd8")
     last = data.rindex(b"\xff\xda", 0, end)

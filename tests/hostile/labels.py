@@ -1,4 +1,4 @@
-"""Stored logits: arrays that lie about their shape, hold objects or no numbers; and manifests of them."""
+"""Hostile stored logits: arrays with false shapes, objects or values that are not numbers, and false manifests."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def _signed(change: Callable[[dict[str, Any]], Any]) -> Make:
 
 
 def _file(data: Callable[[np.ndarray], bytes]) -> Make:
-    """The first array file replaced, its digest made to fit."""
+    """Replace the first array file, and correct its digest."""
 
     def make(world: Path) -> None:
         path = world / "labels" / "logits-000000.npy"
@@ -49,7 +49,7 @@ def _array(change: Callable[[np.ndarray], np.ndarray]) -> Make:
 
 
 def _header(text: str) -> Make:
-    """An array file whose header says ``text``."""
+    """Replace the header of the first array file by ``text``, and correct its digest."""
 
     def data(array: np.ndarray) -> bytes:
         line = text.encode() + b"\n"
@@ -79,7 +79,7 @@ def _instead(how: str, name: str) -> Make:
 
 
 def _long(steps: int, more: int = 0) -> Make:
-    """Replace the first file by a sparse one of ``steps`` steps and ``more`` bytes after them, and sign."""
+    """Replace the first array file by a sparse file of ``steps`` steps with ``more`` bytes at its end, and sign."""
 
     def make(world: Path) -> None:
         path = world / "labels" / "logits-000000.npy"

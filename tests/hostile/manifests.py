@@ -1,4 +1,4 @@
-"""Manifests: too large, too deep, no JSON, numbers and names that lie."""
+"""Hostile manifests: too large, too deep, not JSON, false numbers and names."""
 
 import json
 import os
@@ -53,13 +53,13 @@ def _letters(world: Path) -> None:
 
 
 def _values(world: Path) -> None:
-    """An environment of 990,000 small objects, in 8 MB."""
+    """Write a manifest of 8 MB whose environment has 990,000 small objects."""
     value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"environment": {"x": "@"}}
     put_manifest(world / "set", json.dumps(value).encode().replace(b'"@"', b"[" + b'{"a":0},' * 990_000 + b"0]"))
 
 
 def _emoji(world: Path) -> None:
-    """Texts of 44 MB that Python keeps in four bytes a letter, for one of them needs as many."""
+    """Write a manifest with 44 MB of text. Each text has one emoji, so Python needs four bytes for every letter."""
     value = json.loads((world / "set" / "manifest.json").read_bytes()) | {"environment": {"x": "@"}}
     texts = ",".join(['"\U0001f600' + "a" * 999_900 + '"'] * 46)
     put_manifest(world / "set", json.dumps(value).encode().replace(b'"@"', f"[{texts}]".encode()))

@@ -1,4 +1,4 @@
-"""Names and texts: where a set's files lie, and what is printed of it."""
+"""Hostile names and texts: paths of a set's files, and texts that commands print."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ def _second_is_first(value: dict[str, Any]) -> None:
 
 
 def _moved(name: str, how: str) -> Any:
-    """A file of the set that is a link to where it was moved, a pipe, or a folder; the digests fit."""
+    """Move a file out of the set, and put a link, a pipe, a folder or a device in its place."""
 
     def make(world: Path) -> None:
         path = world / "set" / name
@@ -59,7 +59,7 @@ def _moved(name: str, how: str) -> Any:
     return make
 
 
-def _stranger(world: Path) -> None:
+def _extra_shard(world: Path) -> None:
     (world / "set" / "patches-000007.tar").write_bytes(b"")
 
 
@@ -72,7 +72,7 @@ def _sums(line: bytes) -> Any:
 
 
 def _longer(name: str) -> Any:
-    """A file of the set made longer than any, after it was signed."""
+    """Make a file of the set 1 TB long (sparse), after the set was signed."""
 
     def make(world: Path) -> None:
         if not (world / "set" / name).exists():
@@ -172,7 +172,7 @@ CASES = (
         Case(name=f"{name} of 1 TB", make=_longer(name), entrances=("verify", "fast"), said="at most")
         for name in ("croissant.json", "index.json", "patches-000000.idx")
     ),
-    Case(name="a shard too many", make=_stranger, entrances=("verify", "fast"), said="not part of this set"),
+    Case(name="a shard too many", make=_extra_shard, entrances=("verify", "fast"), said="not part of this set"),
     Case(name="card text of shell words", make=_text("url", SHELL), entrances=READERS, said="patches-000000.tar"),
     Case(
         name="card text of terminal escapes",

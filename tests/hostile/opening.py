@@ -1,4 +1,4 @@
-"""Use a set as a user's program does: open it, verify its shards, read rows and patches."""
+"""Use a set as a user's program does: open the set, verify its shards, read rows and patches."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from manifests import PatchSetError, open_patchset, verify_shards
 
 
 def main(folder: str) -> int:
-    """Return 0, or 1 after one line on stderr."""
+    """Read a set. Return 0, or return 1 after one line on stderr."""
     try:
         patchset = open_patchset(Path(folder))
         verify_shards(patchset)

@@ -1,4 +1,4 @@
-"""Small weight files that ask for much work, and tensors of types that networks do not have."""
+"""Hostile weight files: small files that need much work to read, and tensors of types that networks do not have."""
 
 import io
 import pickle
@@ -24,7 +24,7 @@ def _global(name: str) -> bytes:
 
 
 def _doubled(depth: int, first: int = 0, leaf: bytes = b"K\x01") -> bytes:
-    """Return opcodes of a list that holds a list twice, which holds another twice, and so on."""
+    """Return opcodes of nested lists: each list contains the previous list twice."""
     steps = [leaf + b"q" + bytes([first])]
     for at in range(first, first + depth):
         steps.append(b"](h" + bytes([at]) + b"h" + bytes([at]) + b"eq" + bytes([at + 1]))
@@ -48,13 +48,13 @@ def _zip(data: bytes) -> Make:
 
 
 def _legacy(world: Path) -> None:
-    """Write a file whose names of storages are two values whose comparison takes 2^40 steps."""
+    """Write a file with two names of storages. A comparison of the two names needs 2^40 steps."""
     keys = b"((" + _doubled(40) + b"t(" + _doubled(40, 100) + b"te."
     (world / "weights.pt").write_bytes(LEGACY + pickle.dumps({}, 2) + START + b"]" + keys)
 
 
 def _local_name(world: Path) -> None:
-    """Write a zip with a part whose name is UTF-8 in the directory, but not in the part's own header."""
+    """Write a zip with a part whose name is UTF-8 in the directory, but not UTF-8 in the part's own header."""
     path = world / "weights.pt"
     data = bytearray(path.read_bytes())
     at = data.index(b"PK\x01\x02")
@@ -67,7 +67,7 @@ def _local_name(world: Path) -> None:
 
 
 def _parts(world: Path) -> None:
-    """Write a zip with a directory of 200,000 entries in 10 MB, all of one part."""
+    """Write a zip of 10 MB whose directory has 200,000 entries for one part."""
     local = struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 0, 0, 0, 0, 0, 0, 1, 0) + b"a"
     entry = struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\x01\x02", 20, 20, *[0] * 7, 1, *[0] * 6) + b"a"
     count, size = 200_000, 200_000 * len(entry)

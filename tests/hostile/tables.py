@@ -1,4 +1,4 @@
-"""Tables that lie: about sizes, rows and types, about the tar beside them, and about how much they unpack to."""
+"""Hostile tables: false sizes, rows and types, rows that do not fit the tar, and decompression bombs."""
 
 import struct
 from collections.abc import Callable
@@ -17,7 +17,7 @@ TABLE = "patches-000000.parquet"
 
 
 def _with(name: str, change: Callable[[list[Any]], list[Any]], kind: pa.DataType | None = None) -> Make:
-    """The values of a column changed."""
+    """Change the values of a column, and sign."""
 
     def make(world: Path) -> None:
         column = pq.read_table(world / "set" / TABLE)[name]
@@ -67,7 +67,7 @@ def _long_keys(table: pa.Table) -> pa.Table:
 
 
 def _swapped(world: Path) -> None:
-    """A bomb of keys whose footer gives its name to another column, of good ones."""
+    """Write a table whose first column is a bomb. The footer exchanges the column's path with that of good keys."""
     path = world / "set" / TABLE
     table = pq.read_table(path).append_column("abc", pa.array(["0" * (120 << 20)] * 4))
     names = ["abc", *table.column_names[1:6], "key"]
@@ -75,7 +75,7 @@ def _swapped(world: Path) -> None:
     pq.write_table(kept, path, compression="zstd", use_dictionary=False)
     data = path.read_bytes()
     start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    key, other = b"\x19\x18\x03key", b"\x19\x18\x03abc"  # a list of one text, as a column's path is written
+    key, other = b"\x19\x18\x03key", b"\x19\x18\x03abc"  # a list of one text: the path of a column
     footer = other.join(part.replace(other, key) for part in data[start:].split(key))
     path.write_bytes(data[:start] + footer)
     resign(world / "set")
@@ -86,7 +86,7 @@ def _footer(length: int) -> Make:
 
 
 def _rows_said(world: Path) -> None:
-    """A table of a billion rows that are all the same, a few kilobytes long, under a manifest of 10^6."""
+    """Write a small file with 200,000 equal rows, and sign. The manifest still declares four rows."""
     path = world / "set" / TABLE
     table = pq.read_table(path)
     rows = pa.concat_tables([table.slice(0, 1)] * 200_000).combine_chunks()
@@ -95,7 +95,7 @@ def _rows_said(world: Path) -> None:
 
 
 def _same_rows(world: Path) -> None:
-    """A table of 300,000 rows that are all the same, under a manifest that agrees."""
+    """Write a table of 300,000 equal rows, and a manifest that declares the same number of rows."""
     n, path = 300_000, world / "set" / TABLE
     row = pq.read_table(path).select(range(6)).slice(0, 1)
     pq.write_table(row.take(pa.array([0] * n)), path, compression="zstd")

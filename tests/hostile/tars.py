@@ -1,4 +1,4 @@
-"""Shards: members of every kind that a tar can hold and a set does not."""
+"""Hostile shards: members of every kind that is allowed in a tar, but not in a set."""
 
 import io
 import pickle
@@ -17,7 +17,7 @@ BLOCK = tar.BLOCK
 
 
 def _first(**fields: tuple[int, bytes]) -> Make:
-    """The first header with fields replaced and its checksum made to fit."""
+    """Replace fields of the first header, correct its checksum, and sign."""
     return in_shard(lambda data: reheader(data[:BLOCK], **fields) + data[BLOCK:])
 
 
@@ -32,7 +32,7 @@ def _written(kind: bytes, name: str = FIRST, linkname: str = "") -> bytes:
 
 
 def _extended(kind: bytes, content: bytes) -> bytes:
-    """An extended header, of PAX or GNU, with its content."""
+    """Return an extended header of PAX or GNU, with its content."""
     info = tarfile.TarInfo("././@PaxHeader")
     info.type, info.size = kind, len(content)
     return info.tobuf(tarfile.USTAR_FORMAT) + content + tar.padding(len(content))
@@ -50,7 +50,7 @@ def _pax(**records: str) -> bytes:
 
 
 def _rewritten(form: int) -> Make:
-    """The same members in a tar of another kind."""
+    """Write the same members as a tar of another format, and sign."""
 
     def make(world: Path) -> None:
         out = io.BytesIO()
@@ -66,7 +66,7 @@ def _rewritten(form: int) -> Make:
 
 
 def _pickled(suffix: str) -> Make:
-    """A pickle that would run a command, as a further member or in place of an image."""
+    """Put a pickle that would run a command before the first member, and sign."""
     code = b"cos\nsystem\n(S'touch hacked'\ntR."
 
     def change(data: bytes) -> bytes:
@@ -94,7 +94,7 @@ def _sum_off(data: bytes) -> bytes:
 
 
 def _padded(data: bytes) -> bytes:
-    """Something in the padding behind the first member."""
+    """Write a byte other than zero into the padding after the first member."""
     end = BLOCK + int(data[124:135], 8)
     return data[:end] + b"\1" + data[end + 1 :]
 

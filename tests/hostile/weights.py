@@ -1,4 +1,4 @@
-"""Weight files: code, bombs, tensors of wrong sizes, values that are not finite."""
+"""Hostile weight files: code, bombs, tensors of wrong sizes, values that are not finite."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def _state(world: Path) -> dict[str, torch.Tensor]:
 
 
 def saved(change: Callable[[dict[str, Any]], Any], legacy: bool = False) -> Make:
-    """Write what ``change`` returns for a good state dict by ``torch.save``."""
+    """Change a good state dict, and write the result with ``torch.save``."""
 
     def make(world: Path) -> None:
         torch.save(change(_state(world)), world / "weights.pt", _use_new_zipfile_serialization=not legacy)
@@ -60,7 +60,7 @@ def _with_attribute(**attributes: Any) -> torch.nn.Parameter:
 
 
 def _many_names(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state dict of 8 MB that, copied name by name, would be 24 GB."""
+    """Return a state dict with 3,000 names for one tensor of 8 MB. A copy for each name would need 24 GB."""
     tensor = torch.zeros(2_000_000)
     return state | {f"t{number}": tensor for number in range(3000)}
 
@@ -70,7 +70,7 @@ def _global(module: str, name: str) -> bytes:
 
 
 def _wide_rebuild(world: Path) -> None:
-    """Change a file so that a tensor of 10^12 elements has a storage of a few bytes."""
+    """Change a file so that a tensor with a small storage declares more than 10^18 elements."""
     zipped(lambda name, data: data.replace(b"K\x04K\x40\x86", b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86"))(world)
 
 
@@ -81,7 +81,7 @@ def _safetensors(header: bytes | dict[str, Any], body: bytes = b"", length: int 
 
 
 def _in_header(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """Change the header of the good teacher."""
+    """Change the header of the good teacher's file."""
 
     def make(world: Path) -> None:
         path = world / "teacher.safetensors"
@@ -118,7 +118,7 @@ def _entry(dtype: str, shape: list[int], offsets: list[int]) -> dict[str, Any]:
 
 
 def _wide(world: Path) -> None:
-    """Add a sparse tensor of 15 GB to the good ones."""
+    """Add a tensor of 15 GB to the good tensors. The file is sparse on disk."""
     path = world / "teacher.safetensors"
     length = path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
     entry = {"dtype": "F32", "shape": [15 << 28], "data_offsets": [length, length + (15 << 30)]}

@@ -1,4 +1,4 @@
-"""Make the good files that a case changes: a photo, its set, a teacher, stored logits, a run, evaluation data."""
+"""Make the good files that cases change: a photo, its set, a teacher, stored logits, a run, evaluation data."""
 
 import io
 import shutil
@@ -60,14 +60,14 @@ def _make_sets(folder: Path) -> None:
 
 
 def png(image: np.ndarray) -> bytes:
-    """An image's pixels as PNG."""
+    """Return an image as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "png")
     return buffer.getvalue()
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> None:
-    """A plain tar."""
+    """Write a tar without compression."""
     with tarfile.open(path, "w", format=form) as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -76,7 +76,7 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.
 
 
 def _make_images(folder: Path, noise: np.ndarray) -> None:
-    """The same four squares in each form that images are given in."""
+    """Write the same four images as tars, as folders and as CIFAR files."""
     squares = [np.ascontiguousarray(noise[16 * k : 16 * k + 32, 8 * k : 8 * k + 32]) for k in range(3)]
     squares.append(squares[0][::-1].copy())
     members = [
@@ -98,7 +98,7 @@ def _make_images(folder: Path, noise: np.ndarray) -> None:
 
 
 def _make_networks(folder: Path) -> None:
-    """A teacher in both kinds of file, its stored logits, and a run that ended."""
+    """Write a teacher in two file formats, its stored logits, and a finished run."""
     torch.manual_seed(3)
     model = build_model("resnet8", 4)
     save_weights(

@@ -1,4 +1,4 @@
-"""Outlines against the worked example of FORMAT.md, and sets that do not say where their patches lie."""
+"""Test outlines against the worked example of FORMAT.md, and with sets that do not record positions of patches."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Comparisons of two sets."""
+"""Test the comparison of two sets."""
 
 from pathlib import Path
 

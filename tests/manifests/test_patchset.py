@@ -1,4 +1,4 @@
-"""Opening a folder, verifying its shards, and files that are whole or absent."""
+"""Test how a set is opened, how its shards are verified, and how files are written completely or not at all."""
 
 import hashlib
 import pickle

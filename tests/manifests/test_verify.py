@@ -1,4 +1,4 @@
-"""Verification finds and names every fault, and reports no false ones."""
+"""Test that verification finds and names every fault, and reports no false faults."""
 
 import hashlib
 import random
@@ -41,7 +41,7 @@ def test_a_good_set_has_no_fault(copy: Path) -> None:
 def test_every_flipped_bit_is_found(copy: Path) -> None:
     chance = random.Random(1)
     for path in sorted(copy.iterdir()):
-        if path.name == "README.md":  # the card is for people to edit
+        if path.name == "README.md":  # users may edit the card
             continue
         data = path.read_bytes()
         positions = [chance.randrange(len(data)) for _ in range(25)] + [0, len(data) - 1]
@@ -131,7 +131,7 @@ def test_swapped_shards_and_links_are_found(copy: Path) -> None:
 
 
 def rewrite(folder: Path, tar_bytes: bytes) -> None:
-    """Make ``tar_bytes`` the shard, with a manifest that agrees, so that only the tar's contents are wrong."""
+    """Replace the shard by ``tar_bytes`` and correct the manifest, so that only the contents of the tar are wrong."""
     (folder / SHARD).write_bytes(tar_bytes)
     resign(folder, exports=True)
 
@@ -188,7 +188,7 @@ def test_sums_are_what_sha256sum_reads(patchset_path: Path) -> None:
 
 
 def forge(folder: Path, image_format: str, replacement: bytes) -> None:
-    """Put other bytes into the first member, and make row, table, shard and manifest agree with them."""
+    """Replace the bytes of the first member, and correct its row, the table, the shard and the manifest."""
     import pyarrow as pa
 
     parts, rows = members(folder), pq.read_table(folder / TABLE)

@@ -1,4 +1,4 @@
-"""For tests of ``patchgen``."""
+"""Fixtures for tests of ``patchgen``."""
 
 import shutil
 from pathlib import Path

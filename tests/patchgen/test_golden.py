@@ -1,4 +1,4 @@
-"""Reference sets: their manifests lie in ``manifests/golden``, and every machine must make their bytes."""
+"""Test the reference sets. Their manifests are in ``manifests/golden``. Every machine must make the same bytes."""
 
 import dataclasses
 import json
@@ -42,7 +42,11 @@ encoding: {format: png}
 
 
 def definitions() -> dict[str, dict[str, Any]]:
-    """Every packaged recipe in its own format, asano2023 in every format and at 224 px, two photos, named steps."""
+    """Return the definitions of the reference sets, by name.
+
+    They are every packaged recipe in its own format, asano2023 in every format and at 224 px, a set of three photos,
+    and a recipe with named steps.
+    """
     sets: dict[str, dict[str, Any]] = {}
     for recipe in packaged_recipes():
         sets[f"{recipe}-32-jpg"] = {"recipe": load_recipe(recipe)}

@@ -1,4 +1,4 @@
-"""What the commands that look at a set find and print."""
+"""Test the results and the output of the commands that inspect a set."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Pa
     result = run_patchgen(*command)
     assert result.status == 0 and "good: 50 of 200 patches built again from the photo" in result.out
     assert json.loads(run_patchgen(*command, "--json").out)["patches_regenerated"] == 50
-    # A set that agrees with itself, but was made with another seed than it says, is caught by this alone.
+    # Only --regenerate finds a set that is consistent, but whose manifest declares a wrong seed.
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
     resign(copy, lambda value: value.update(seed=3), exports=True)
     assert run_patchgen("verify", copy).status == 0

@@ -1,4 +1,4 @@
-"""Pictures: synthetic sources, contact sheets, and the list of recipes."""
+"""Test synthetic sources, contact sheets, and the list of recipes."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_noise_is_uniform() -> None:
 
 
 def test_dead_leaves_look_alike_at_two_scales() -> None:
-    """What makes them natural: halving the image leaves the contrast between neighbours nearly as it was."""
+    """As in natural images, the contrast between neighboring pixels is nearly the same after the image is halved."""
     pixels = make_source("dead-leaves", 512, 512, 0).astype(float)
     halved = pixels.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
     contrast = [np.abs(np.diff(image, axis=1)).mean() / image.std() for image in (pixels, halved)]
@@ -83,7 +83,7 @@ def test_outlines_lie_where_the_patch_was_read(photo_path: Path, patchset_path: 
     for outline, patch in zip(outlines, read_patches(patchset, indices), strict=True):
         x, y = np.mean(outline.corners, axis=0).astype(int)
         errors.append(np.abs(patch[14:18, 14:18].mean(axis=(0, 1)) - photo.pixels[y, x]).mean())
-    assert np.median(errors) < 25  # half the patches are color-jittered; at another position in the photo it is 50
+    assert np.median(errors) < 25  # half the patches are color-jittered; at a wrong position the error is 50
 
 
 def test_recipes_are_listed_and_printed(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:

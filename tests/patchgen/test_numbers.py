@@ -1,4 +1,4 @@
-"""Exact elementary functions and counter-based draws."""
+"""Test exact elementary functions and counter-based draws."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_draws_depend_on_seed_stream_and_index_alone(first: int) -> None:
 
 
 def test_draws_are_philox_words_for_good() -> None:
-    # Philox-4x64-10 of key (0, 0), counters 1 and 2, worked once with NumPy 2.4 and pinned.
+    # Philox-4x64-10 with key (0, 0) and counters 1 and 2. The values were computed once with NumPy 2.4.
     words = (uniforms(0, 0, 0, 1)[0, :8] * 2**53).astype(np.uint64)
     raw = np.random.Philox(key=0).random_raw(8) >> np.uint64(11)
     assert np.array_equal(words, raw)

@@ -1,4 +1,4 @@
-"""Card, Croissant, indexes and bags: their contents, untrusted texts in them, and which of them users may edit."""
+"""Test the card, Croissant, indexes and bags: their contents, untrusted texts, and files that users may edit."""
 
 import hashlib
 import json
@@ -168,7 +168,7 @@ def test_croissant_states_license_and_origin(patchset_path: Path) -> None:
     one = croissant({"licence": "CC BY 4.0", "url": "https://example.org/a", "attribution": "A. Person"})
     assert one["license"] == "https://creativecommons.org/licenses/by/4.0/"
     assert one["isBasedOn"] == ["https://example.org/a"] and one["creditText"] == "A. Person"
-    assert "url" not in one  # the photo's page is not the set's
+    assert "url" not in one  # the photo's page is not the page of the set
     two = croissant({"licence": "CC0"}, {"licence": "Ask me"})
     assert two["license"] == ["Ask me", "https://creativecommons.org/publicdomain/zero/1.0/"]
     assert "license" not in croissant({"licence": "CC0"}, {})
@@ -218,7 +218,7 @@ def test_export_writes_them_again(run_patchgen: Program, copy: Path, patchset_pa
     assert {fault.file for fault in verify(copy).faults} == {"SHA256SUMS"}
     (copy / indexes[2]).unlink()
     assert any(fault.file == indexes[2] and "is missing" in fault.what for fault in verify(copy).faults)
-    assert run_patchgen("export", copy).status == 0  # existing files are written again, what is not is not wanted
+    assert run_patchgen("export", copy).status == 0  # existing files are written again, deleted files are not
     assert (copy / indexes[1]).read_bytes() == whole and not (copy / indexes[2]).exists()
     assert verify(copy).faults == ()
 
@@ -231,7 +231,7 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     assert run_patchgen(*build, 20).status == 0
     first = (out / "README.md").read_bytes()
     assert run_patchgen("extend", out, "--n", 30, "--image", photo_path).status == 0
-    assert b"30 patches" in (out / "README.md").read_bytes() != first  # it was not edited, so it is written again
+    assert b"30 patches" in (out / "README.md").read_bytes() != first  # the card was not edited: it is written again
     (out / "README.md").write_text("# My own words\n")
     assert run_patchgen(*build, 30, "--license", "CC0-1.0").status == 0
     assert (out / "README.md").read_text() == "# My own words\n"

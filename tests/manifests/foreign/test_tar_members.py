@@ -1,4 +1,4 @@
-"""Untrusted tars: members as tarfile finds them, and the bounds on what is read."""
+"""Test untrusted tars: the members are those that tarfile finds, and the number of bytes read is limited."""
 
 import gzip
 import io
@@ -21,7 +21,7 @@ def write(path: Path, form: int = tarfile.GNU_FORMAT) -> Path:
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
-            except ValueError:  # ustar's names are short
+            except ValueError:  # USTAR allows only short names
                 info.name = "c.png"
                 archive.addfile(info, io.BytesIO(data))
     return path

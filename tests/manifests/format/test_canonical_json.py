@@ -1,4 +1,4 @@
-"""Canonical JSON against RFC 8785's own examples, and strict parsing."""
+"""Test canonical JSON against the examples of RFC 8785, and test strict parsing."""
 
 import json
 import math
@@ -22,7 +22,7 @@ json_values = st.recursive(
 )
 
 
-# RFC 8785, appendix B: IEEE-754 bits and what ECMAScript prints for them.
+# RFC 8785, appendix B: the bits of IEEE-754 numbers, and their text in ECMAScript.
 @pytest.mark.parametrize(
     ("bits", "text"),
     [
@@ -77,7 +77,7 @@ def test_canonical_bytes_parse_back_and_are_stable(value: object) -> None:
     ("value", "part"),
     [
         (2**53, "exceeds safe integer"),
-        (2.0**53, "beyond"),  # RFC 8785 would print an integer that many parsers round
+        (2.0**53, "beyond"),  # RFC 8785 writes an integer here, which many parsers round
         (math.nan, "nan is not representable"),
         (math.inf, "inf is not representable"),
         ("\ud800", "non-UTF-8"),

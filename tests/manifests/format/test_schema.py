@@ -1,4 +1,4 @@
-"""The manifest: what its identity covers, and one clear line for each way to break it."""
+"""Test the manifest: which values ``set_id`` covers, and the one clear line for each fault."""
 
 import copy
 import hashlib
@@ -20,7 +20,7 @@ def manifest(patchset_path: Path) -> dict[str, Any]:
 
 
 def parse(value: dict[str, Any], *, sign: bool = True) -> str:
-    """Return the error of parsing, after signing again so that only the edited key is wrong."""
+    """Return the error of parsing. First correct the ``set_id``, so that only the edited key is wrong."""
     value = copy.deepcopy(value)
     if sign:
         value["set_id"] = set_id(value)
@@ -42,7 +42,7 @@ def test_set_id_worked_from_the_specification(manifest: dict[str, Any]) -> None:
             del source[key]
     for shard in manifest["shards"]:
         del shard["parquet"]
-    # This manifest's numbers need none of RFC 8785's special cases, except that 30.0 is written 30.
+    # The numbers of this manifest need only one special rule of RFC 8785: 30.0 is written as 30.
     text = re.sub(r"(\d)\.0(?=[],}])", r"\1", json.dumps(manifest, sort_keys=True, separators=(",", ":")))
     assert hashlib.sha256(text.encode()).hexdigest() == expected_id
 

@@ -1,4 +1,4 @@
-"""The canonical header against the standard library's own USTAR writer and reader."""
+"""Test the canonical header against the USTAR writer and reader of the standard library."""
 
 import io
 import tarfile
@@ -20,11 +20,12 @@ def test_header_is_the_standard_librarys(name: str, size: int) -> None:
     info.size, info.mode, info.mtime = size, 0o444, 0
     theirs = info.tobuf(format=tarfile.USTAR_FORMAT)
     ours = tar.header(name, size)
-    # Pythons differ in the device numbers of a regular file, which mean nothing, and so in the checksum.
+    # Versions of Python write different device numbers for a regular file. The numbers mean nothing, but they change
+    # the checksum.
     for start, stop in ((0, 148), (156, 329), (345, 512)):
         assert ours[start:stop] == theirs[start:stop]
-    assert ours[329:345] == b"0000000\0" * 2  # as GNU tar writes them
-    assert tarfile.TarInfo.frombuf(ours, "ascii", "strict").size == size  # which checks the checksum
+    assert ours[329:345] == b"0000000\0" * 2  # GNU tar writes the same numbers
+    assert tarfile.TarInfo.frombuf(ours, "ascii", "strict").size == size  # frombuf checks the checksum
 
 
 def test_an_archive_reads_back() -> None:

@@ -1,4 +1,4 @@
-"""A server of a set that can be told to misbehave, and a cache of its own for each test."""
+"""Fixtures for tests of remote sets: a server that can misbehave, and an empty cache for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.helpers.servers import Manners, serving
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing of another test, no proxy, and no pauses."""
+    """Use an empty cache, no proxy, and no pauses between attempts. Return the path of the cache."""
     monkeypatch.setenv("PATCHSET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(download, "PAUSE", 0.0)

@@ -1,4 +1,4 @@
-"""The cache of sets from elsewhere: nothing is fetched twice, and nothing damaged in it is used."""
+"""Test the cache of remote sets: no file is fetched twice, and no damaged file is used."""
 
 import errno
 import os
@@ -134,9 +134,9 @@ def test_a_killed_download_goes_on_from_its_part(rough: Manners, patchset_path: 
     assert files(fetch(rough.url)) == files(patchset_path)
     assert sorted(asked or "" for path, asked in rough.asked if "patches" in path) == ["", "bytes=70000-"]
     (folder / TAR).unlink()
-    (folder / f"{PART_PREFIX}{TAR}").write_bytes(b"x" * 70_000)  # a bad part is fetched again whole
+    (folder / f"{PART_PREFIX}{TAR}").write_bytes(b"x" * 70_000)  # a damaged part is fetched again completely
     assert files(fetch(rough.url)) == files(patchset_path)
-    (folder / TAR).replace(folder / f"{PART_PREFIX}{TAR}")  # killed before the rename
+    (folder / TAR).replace(folder / f"{PART_PREFIX}{TAR}")  # as if killed before the rename
     rough.asked.clear()
     assert files(fetch(rough.url)) == files(patchset_path)
     assert TAR not in rough.names()

@@ -1,4 +1,4 @@
-"""Commands on sets that lie elsewhere."""
+"""Test commands on remote sets."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""Published bytes that are not what the manifest says are fetched once more, and then refused."""
+"""Test that published bytes that do not fit the manifest are fetched once more, and then refused."""
 
 import os
 import shutil
@@ -44,12 +44,12 @@ def test_a_byte_flipped_always_is_refused_and_the_rest_kept(rough: Manners, patc
     rough.cut = CUT
     before = rough.sent.copy()
     assert files(fetch(rough.url)) == files(patchset_path)
-    assert (rough.sent - before)[TAR] < 2 * (patchset_path / TAR).stat().st_size  # resumed, not begun again
+    assert (rough.sent - before)[TAR] < 2 * (patchset_path / TAR).stat().st_size  # resumed, not started again
 
 
 @pytest.mark.parametrize("where", ["licence", "parquet"])
 def test_a_manifest_that_lies_beside_its_set_id(where: str, patchset_path: Path, tmp_path: Path) -> None:
-    """``set_id`` covers neither card texts nor tables; ``SHA256SUMS`` does."""
+    """A wrong card text or table is refused. ``set_id`` does not cover these values, but ``SHA256SUMS`` does."""
     copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
     value = open_patchset(copy).manifest.model_dump(mode="json")
     if where == "licence":
@@ -88,6 +88,6 @@ def test_a_manifest_that_never_ends(rough: Manners, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(manifests.remote.fetch, "MAX_MANIFEST_BYTES", 1 << 20)
     rough.endless = {"manifest.json"}
     assert "more than 1048576 bytes" in fault(rough.url)
-    assert rough.sent["manifest.json"] < 16 << 20  # what sockets hold besides
+    assert rough.sent["manifest.json"] < 16 << 20  # sockets buffer more bytes
     rough.endless = {TAR}
     assert "more than the " in fault(rough.url)

@@ -1,4 +1,7 @@
-"""Servers that cut, wait, send elsewhere or answer something else: the set arrives, or one line says why not."""
+"""Test servers that cut connections, wait, redirect or send wrong answers.
+
+The set is fetched completely, or one line says why not.
+"""
 
 import os
 import tracemalloc
@@ -21,7 +24,7 @@ from tests.helpers.servers import Manners, serving
 TAR, TABLE = "patches-000001.tar", "patches-000001.parquet"
 CUT = 50_000
 LOST = 1 << 16
-"""Bytes that a cut connection may lose: what aiohttp has buffered, and what a socket gives at once."""
+"""The number of bytes that a cut connection may lose: those in the buffers of aiohttp and of the socket."""
 
 
 def test_connections_that_are_cut_are_resumed(rough: Manners, patchset_path: Path) -> None:
@@ -33,7 +36,7 @@ def test_connections_that_are_cut_are_resumed(rough: Manners, patchset_path: Pat
     assert sum(seen) == sum(size for name, size in sizes.items() if name.startswith("patches"))
     ranges = [int(asked[6:-1]) for path, asked in rough.asked if path.endswith(TAR) and asked]
     assert len(ranges) > 2 and ranges == sorted(ranges)
-    resent = rough.sent - sizes  # what aiohttp had buffered when a connection was cut
+    resent = rough.sent - sizes  # lost from aiohttp's buffer when a connection was cut
     assert all(count <= LOST * rough.names().count(name) for name, count in resent.items())
 
 
@@ -51,7 +54,7 @@ def test_a_server_that_answers_other_ranges_is_asked_for_all(rough: Manners, pat
 def test_a_server_that_always_cuts_and_ignores_ranges_is_given_up(rough: Manners) -> None:
     rough.cut, rough.ranges = CUT, False
     assert ": the connection was cut; try again later" in fault(rough.url)
-    assert max(Counter(rough.names()).values()) <= download.ATTEMPTS + 2  # cuts at other bytes count as progress
+    assert max(Counter(rough.names()).values()) <= download.ATTEMPTS + 2  # a cut at another byte counts as progress
     rough.cut, rough.cuts_of = None, {TAR: iter([20_000, 40_000] * 20)}
     assert f"{TAR}: the connection was cut" in fault(rough.url)
 

@@ -1,4 +1,4 @@
-"""Sets built to a URL: the place has the whole set in the end, or no manifest; nothing of others is touched."""
+"""Test builds to a URL: the store has the whole set at the end, or no manifest. Other files do not change."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def memory() -> Any:
-    """fsspec's store in memory: its files by path."""
+    """Yield fsspec's store in memory, without files."""
     fs = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem()
     fs.store.clear()
     fs.pseudo_dirs[:] = [""]
@@ -53,7 +53,7 @@ def memory() -> Any:
 
 @pytest.fixture
 def arguments(photo_path: Path) -> list[Any]:
-    """The command of the session's finished set, but for --out."""
+    """Return the command that built ``patchset_path``, without the value of --out."""
     base = ["build", "--image", photo_path, "--n", 200, "--shard-size", 80, "--format", "png"]
     return [*base, "--workers", 1, "--out"]
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_sent_is_refused_before_it_is_built(
         words = ("--manifest", patchset_path, "--image", photo_path, "--out", "memory://lab/a", "--workers", 1)
         assert_one_line(run_patchgen("rebuild", *words), "this is the build ")
     packing = ["pack", patchset_path, "--workers", 1, "--out"]
-    refused = run_patchgen(*packing, "memory://lab/a")  # its build is not known before it is read
+    refused = run_patchgen(*packing, "memory://lab/a")  # a pack's build id depends on its images
     assert "memory://lab/a: holds an unfinished upload of the build 0000" in refused.err.splitlines()[0]
     kept = Path(refused.err.strip().rpartition("what was built is kept in ")[2])
     packed = local(kept)
@@ -303,7 +303,7 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     for path in ("b/notes.txt", "c/manifest.json", f"d/{CLAIM_NAME}"):
         memory.rm_file(f"/lab/{path}")
     assert stored(memory, "/lab") == before
-    assert run_patchgen(*arguments, "memory://lab/a").status == 0  # what was refused left nothing behind
+    assert run_patchgen(*arguments, "memory://lab/a").status == 0  # refused builds leave no files
     assert_one_line(run_patchgen(*arguments, "http://127.0.0.1/a"), "no set can be written to a web server", status=2)
 
 

@@ -1,4 +1,4 @@
-"""Which URLs are taken, what is sent with them, and what is shown of them."""
+"""Test which URLs are accepted, which data is sent with them, and how they are displayed."""
 
 import shutil
 import socket
@@ -38,7 +38,7 @@ def test_spaces_percent_signs_and_ipv6(patchset_path: Path) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        return  # no IPv6 here
+        return  # this machine has no IPv6
     with serving(patchset_path, host="::1") as rough:
         fetch(f"http://[::1]:{rough.port}/set")
 
@@ -94,7 +94,7 @@ def test_whatever_a_store_raises_is_told_in_one_line_without_secrets(monkeypatch
     memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
 
     class OddError(Exception):
-        """Of a package that nobody knows."""
+        """An exception of an unknown package."""
 
     def odd(*arguments: object, **options: object) -> None:
         raise OddError("lab:se%40cret@host?key=sesame\nse@cret")
@@ -129,7 +129,7 @@ def test_schemes_are_written_in_small_letters() -> None:
 
 def test_unknown_schemes_and_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Protocol not known: nothing" in fault("nothing://bucket/set")
-    monkeypatch.delitem(_registry, "s3", raising=False)  # another test may have used it
+    monkeypatch.delitem(_registry, "s3", raising=False)  # another test may have registered s3
     monkeypatch.setitem(sys.modules, "s3fs", None)
     assert "pip install 'single-image-distillation[remote]'" in fault("s3://bucket/set")
     monkeypatch.setitem(sys.modules, "fsspec.core", None)

@@ -1,4 +1,4 @@
-"""What a person sees of both programs: notes and how to have fewer or more, progress, completion, suggestions."""
+"""Test the output of both programs: notes, options for fewer or more notes, progress, completion, suggestions."""
 
 import os
 import pty
@@ -18,7 +18,7 @@ def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_pa
     quiet = run_patchgen(*command, tmp_path / "b", "-q")
     assert quiet.out.splitlines() == loud.out.splitlines()[:-1] and quiet.err == ""
     told = run_patchgen(*command, tmp_path / "b", "--verbose")
-    assert "1 of 1 shard found" not in told.err  # the set was whole: nothing was left to do
+    assert "1 of 1 shard found" not in told.err  # the set is complete: no work is left
     told = run_patchgen(*command, tmp_path / "c", "--verbose")
     assert "0 of 1 shard found; plan" in told.err
 
@@ -71,7 +71,7 @@ def test_progress_is_for_terminals_and_obeys_no_color(colors: bool, photo_path: 
         while True:
             try:
                 part = os.read(reader, 1 << 16)
-            except OSError:  # the other end is closed
+            except OSError:  # the program has closed the terminal
                 break
             if not part:
                 break

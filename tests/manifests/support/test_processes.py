@@ -1,4 +1,4 @@
-"""Pools of processes that cannot start, or that do not end: one line, in a bounded time."""
+"""Test pools of processes that cannot start or do not end: the program prints one line in a limited time."""
 
 import concurrent.futures
 import contextlib
@@ -36,7 +36,10 @@ def command(request: pytest.FixtureRequest, build: list[Any], patchset_path: Pat
 def test_no_shared_memory(
     command: list[Any], run_patchgen: Program, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A container's /dev/shm may be small, read-only or missing: then no lock can be made."""
+    """If no lock can be created, the error names /dev/shm.
+
+    In a container, /dev/shm may be small, read-only or missing.
+    """
 
     def refuse(*values: Any, **options: Any) -> None:
         raise OSError(number, os.strerror(number))
@@ -57,7 +60,7 @@ def test_no_server(command: list[Any], run_patchgen: Program, monkeypatch: pytes
 
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Every process that is waited for stands still; they are listed here."""
+    """Stop all worker processes (SIGSTOP) when the pool waits for them. Yield the list of these processes."""
     processes: list[Any] = []
     original = concurrent.futures.wait
 

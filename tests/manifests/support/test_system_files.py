@@ -1,4 +1,4 @@
-"""Names that systems leave in folders by themselves."""
+"""Test files and folders that operating systems create by themselves."""
 
 import shutil
 import subprocess
@@ -57,7 +57,7 @@ JUNK = (".DS_Store", "._.DS_Store", "._patches-000000.tar", "Thumbs.db", "deskto
 
 
 def litter(folder: Path) -> None:
-    """Put into a folder what systems leave there, a folder among them."""
+    """Create the files and one folder that operating systems leave in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in JUNK:
         (folder / name).write_bytes(b"\0junk")

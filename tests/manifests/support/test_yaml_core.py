@@ -1,4 +1,4 @@
-"""Scalars of YAML files: the core schema of YAML 1.2, in configs, recipes, tables, ``--set`` and options alike."""
+"""Test scalars of YAML: configs, recipes, tables, ``--set`` and options all use the core schema of YAML 1.2."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from manifests.support.yaml_core import dump_yaml, parse_yaml
 def test_plain_scalars(text: str, value: Any) -> None:
     found = parse_yaml(f"a: {text}\n")["a"]
     assert (found, type(found)) == (value, type(value))
-    assert parse_yaml(f"[{text}]") in ([value], [])  # an empty list has no null
+    assert parse_yaml(f"[{text}]") in ([value], [])  # "[]" is an empty list, not a list with a null
 
 
 def test_no_number() -> None:
@@ -86,7 +86,10 @@ SCALARS = (
 
 @given(st.dictionaries(st.sampled_from("abc"), SCALARS | st.lists(SCALARS, max_size=3), max_size=3))
 def test_what_is_written_is_read_again(value: dict[str, Any]) -> None:
-    """Also by a reader of YAML 1.1, which PyYAML is: somebody else's script may read a run's config."""
+    """Written YAML is read again as the same value.
+
+    A reader of YAML 1.1 (PyYAML) reads the same value too: a user's script may read the config of a run.
+    """
     text = dump_yaml(value)
     assert repr(parse_yaml(text)) == repr(value)
     assert repr(yaml.safe_load(text)) == repr(value)

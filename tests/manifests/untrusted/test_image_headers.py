@@ -1,4 +1,4 @@
-"""Image headers: what every encoder's files declare, and what no set holds."""
+"""Test image headers: the sizes that files of all encoders declare, and images that a set must not contain."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ from manifests.untrusted.jpeg import MAX_SCANS, read_jpeg
 
 FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Of an interlaced PNG: first column and row, and steps to the next."""
+"""The passes of an interlaced PNG: first column, first row, and the steps to the next column and row."""
 
 
 def encoded(image_format: str, width: int = 40, height: int = 24, mode: str = "RGB", **options: object) -> bytes:
@@ -65,7 +65,7 @@ def test_a_jpeg_holds_all_its_pixels(options: dict[str, object], size: int) -> N
     assert np.array_equal(decode_patch(data, "x", size, "jpg"), decode_image(data, "x"))
     ends = read_jpeg(data).ends
     start = data.index(b"\xff\xda") + 14
-    for end in (ends[0], ends[-1]) if size > 8 else ends[:1]:  # the last scan of so few pixels may change none
+    for end in (ends[0], ends[-1]) if size > 8 else ends[:1]:  # the last scan of a small image may be empty
         start = max(start, data.rfind(b"\xff\xda", 0, end) + 10)
         for left in (0, (end - start) // 2) if size > 8 else (0,):
             with pytest.raises(PatchSetError, match="not a whole image"):
@@ -88,7 +88,7 @@ def test_a_jpeg_that_decoders_read_each_in_its_own_way(change: Callable[[bytes],
 
 
 def packed_png(rows: bytes, size: int, interlaced: int = 0) -> bytes:
-    """A PNG in RGB of 8 bits, of rows that begin with their filter's byte."""
+    """Return a PNG (RGB, 8 bits) with these rows. Each row begins with the byte of its filter."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -142,13 +142,13 @@ def test_what_no_set_holds(data: bytes, image_format: str, part: str) -> None:
 
 
 def test_a_tiffs_pictures_are_not_counted() -> None:
-    """Each is looked for behind the one before, which takes the square of their number."""
+    """The pictures of a TIFF are not counted. A count needs time that grows with the square of their number."""
     out = io.BytesIO()
     Image.new("RGB", (9, 7)).save(out, "TIFF")
     data = bytearray(out.getvalue())
     first = int.from_bytes(data[4:8], "little")
     end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
-    data[end : end + 4] = first.to_bytes(4, "little")  # its second picture is the first
+    data[end : end + 4] = first.to_bytes(4, "little")  # the second picture is the first again
     assert as_a_set_holds_it(bytes(data), "x") == ((9, 7), None)
     image = Image.open(io.BytesIO(data))
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,7 @@
-"""Tables with false footers and pages are refused before Arrow decodes them; tables of many writers are read."""
+"""Test that tables with false footers or pages are refused before Arrow decodes them.
+
+Tables of many writers are accepted.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -116,10 +119,10 @@ def test_broken_footers(tmp_path: Path, change: Any, part: str) -> None:
 @pytest.mark.parametrize(
     ("data", "part"),
     [
-        (b"\x25\x02\x00", "of type 5, expected 6"),  # field 2 as i32: Arrow passes over it
+        (b"\x25\x02\x00", "of type 5, expected 6"),  # field 2 as i32: Arrow skips the field
         (b"\x15\x80\x80\x80\x80\x20\x00", "more than 32 bits"),  # Arrow keeps the lower bits
-        (b"\x39\x18\x01\x02\x00", "of type 8, expected 5"),  # a list said to be of texts: Arrow reads numbers
-        (b"\x06\x82\x80\x08\x00\x00", "more than 16 bits"),  # field 65,537, which Arrow takes for field 1
+        (b"\x39\x18\x01\x02\x00", "of type 8, expected 5"),  # a list that declares texts: Arrow reads numbers
+        (b"\x06\x82\x80\x08\x00\x00", "more than 16 bits"),  # field 65,537: Arrow reads field 1
     ],
 )
 def test_bytes_that_readers_of_thrift_read_differently(data: bytes, part: str) -> None:
@@ -128,7 +131,10 @@ def test_bytes_that_readers_of_thrift_read_differently(data: bytes, part: str) -
 
 
 def test_every_flipped_byte_of_a_footer_is_refused_or_read(tmp_path: Path) -> None:
-    """Not every byte of a footer matters, but none may end the process or leave as another error."""
+    """A footer with one changed byte is refused in one line, or read.
+
+    No changed byte may crash the process or raise another error.
+    """
     path = write(tmp_path / "t.parquet", table=shard_table.table(contract(20), {}, b""))
     whole = path.read_bytes()
     start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")

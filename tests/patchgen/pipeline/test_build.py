@@ -1,4 +1,4 @@
-"""Builds: the same bytes whoever builds them, resumed, refused, interrupted."""
+"""Test builds: the bytes do not depend on the processes, and builds are resumed, refused and interrupted."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ FORMATS = ("png", "jpg", "webp", "ppm")
 
 @pytest.fixture
 def arguments(photo_path: Path) -> list[Any]:
-    """The command of the session's finished set, but for --out."""
+    """Return the command that built ``patchset_path``, without the value of --out."""
     base = ["build", "--image", photo_path, "--n", 200, "--shard-size", 80, "--format", "png"]
     return [*base, "--workers", 1, "--out"]
 
@@ -77,7 +77,7 @@ def test_a_patch_can_be_traced_to_its_place(patchset_path: Path, photo_path: Pat
 
 
 def test_workers_and_a_kill_do_not_change_a_byte(photo_path: Path, tmp_path: Path) -> None:
-    """Two and three processes, and two builds killed -9 on the way, against one process."""
+    """A build with three processes, and a build that was killed twice, have the same bytes as with one process."""
     base = [sys.executable, "-m", "patchgen", "build", "--image", photo_path, "--n", "12000"]
     base += ["--shard-size", "1500", "--out"]
 

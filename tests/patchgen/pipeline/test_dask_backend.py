@@ -1,4 +1,4 @@
-"""Builds shared by many: a Dask cluster's workers, or the jobs of a batch system. The set is the local build's."""
+"""Test builds by workers of a Dask cluster, or by jobs of a batch system. The set equals that of a local build."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def options(photo: Path, folder: Path, n: int = N) -> list[str]:
 
 @pytest.fixture(scope="module")
 def local(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set as this machine builds it alone."""
+    """Build the set on this machine, without a cluster."""
     folder = tmp_path_factory.mktemp("local") / "set"
     subprocess.run([sys.executable, "-m", "patchgen", *options(photo_path, folder)], check=True, capture_output=True)
     return folder
@@ -48,7 +48,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Any]:
-    """A cluster of four worker processes."""
+    """Start a cluster of four worker processes."""
     with distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=":0") as here:
         yield here
 
@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_costs_its_shard_alone(
     command = [sys.executable, "-m", "patchgen", *options(photo_path, folder)]
     with subprocess.Popen([*command, "--scheduler", workers.scheduler_address], stderr=subprocess.PIPE) as build:
         killed = None
-        while killed is None and build.poll() is None:  # a file that is being written names its process
+        while killed is None and build.poll() is None:  # a temporary file's name contains the process id
             for part in folder.glob(f"{PART_PREFIX}*.tar"):
                 killed = int(part.name.removeprefix(PART_PREFIX).split("-")[1])
                 os.kill(killed, signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_a_cluster_without_workers(
 
 
 class Stub:
-    """A client whose one worker has ``spec`` of the package."""
+    """A Dask client with one worker. ``spec`` is the worker's answer to the search for the package."""
 
     def __init__(self, spec: Any) -> None:
         self.spec, self.cancelled = spec, False
@@ -149,7 +149,7 @@ def test_workers_without_the_package_and_a_scheduler_that_is_lost(
 
 
 def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_path: Path) -> None:
-    """A folder that a worker does not see: here, one that another build has just finished and taken away."""
+    """A worker that does not see the build's folder raises an error of one line, which names the worker."""
     task = ShardTask(number=0, first_index=0, n=1)
     context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
     with (
@@ -177,7 +177,7 @@ def test_a_scheduler_that_does_not_answer(
     build = options(photo_path, tmp_path / "set")
     result = run_patchgen(*build, "--scheduler", "tcp://127.0.0.1:9")
     assert_one_line(result, "--scheduler tcp://127.0.0.1:9: does not answer", "dask scheduler")
-    bare = run_patchgen(*build, "--scheduler", "tls://127.0.0.1:9")  # without certificates
+    bare = run_patchgen(*build, "--scheduler", "tls://127.0.0.1:9")  # there are no certificates
     assert bare.status == 1 and "Traceback" not in bare.err
     assert "--scheduler tls://127.0.0.1:9: does not answer: TLS expects" in bare.err
     for wrong in ("local:", "local:0", "local:x", "tcp:x", "http://host", "local:٣", "tcp://user:word@host:1", ""):
@@ -198,7 +198,10 @@ def test_jobs_write_into_no_store_and_nothing_there_is_made_longer(photo_path: P
 def test_jobs_that_build_some_shards_each(
     photo_path: Path, tmp_path: Path, local: Path, run_patchgen: Program
 ) -> None:
-    """All at once, two of them the same shards, and one killed; the last command builds what is missing."""
+    """Jobs that run at the same time build their shards, and a last command builds the missing shards.
+
+    Two jobs build the same shards, and one job is killed.
+    """
     folder = tmp_path / "set"
     command = [sys.executable, "-m", "patchgen", *options(photo_path, folder)]
     spans = ("0-7", "8-15", "16-99", "16-99", "8")

@@ -1,4 +1,4 @@
-"""Builds whose workers send their shards to a store: the set there is the local build's, file for file."""
+"""Test builds whose workers send shards to a store. All files in the store are equal to those of a local build."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def options(photo: Path, out: str | Path, *more: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def local(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set as this machine builds it alone."""
+    """Build the set on this machine, without a cluster."""
     folder = tmp_path_factory.mktemp("local") / "set"
     subprocess.run([sys.executable, "-m", "patchgen", *options(photo_path, folder)], check=True, capture_output=True)
     return folder
@@ -47,13 +47,13 @@ def local(photo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    """Where the workers keep what is temporary."""
+    """Return the folder for temporary files of the workers."""
     return tmp_path / "scratch"
 
 
 @pytest.fixture
 def workers(s3: Any, scratch: Path) -> Iterator[Any]:
-    """A cluster of four worker processes, whose environment has the store's keys."""
+    """Start a cluster of four worker processes. Their environment contains the store's access keys."""
     with distributed.LocalCluster(
         n_workers=4, threads_per_worker=1, dashboard_address=":0", local_directory=str(scratch)
     ) as here:
@@ -120,7 +120,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
     assert other.returncode == 1 and "its copy " in told
-    (own_cache / "out").rename(own_cache / "aside")  # as on another machine
+    (own_cache / "out").rename(own_cache / "aside")  # no local copy, as on another machine
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
     assert other.returncode == 1 and len(told.splitlines()) == 1

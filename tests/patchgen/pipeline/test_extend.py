@@ -1,4 +1,4 @@
-"""Sets made longer, and sets repaired in their own folders, through the command line."""
+"""Test sets that are extended, and sets that are repaired in their own folders, through the command line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Other people's images as a set: copied byte for byte where a set may hold them so, else fitted."""
+"""Test sets of other people's images: copied byte for byte if a set allows such files, else cropped and encoded."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def encoded(pixels: Pixels, image_format: str = "PNG", **options: Any) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Fifty PNGs in two sub-folders, and what is no image."""
+    """Write fifty PNGs in two folders, and two files that are not images."""
     root = tmp_path / "images"
     for k in range(50):
         path = root / ("b" if k < 20 else "a") / f"{k:02d}.png"
@@ -137,7 +137,7 @@ def test_other_formats_are_copied_too(
     assert run_patchgen(*recoded).status == 0
     patches, _ = packed(tmp_path / "webp")
     with Image.open(tmp_path / "images" / f"1.{suffix}") as opened:
-        assert np.abs(patches[1].astype(int) - np.asarray(opened).astype(int)).max() <= 1  # two JPEG decoders
+        assert np.abs(patches[1].astype(int) - np.asarray(opened).astype(int)).max() <= 1  # JPEG decoders differ by 1
     assert open_patchset(tmp_path / "webp").manifest.encoding.format == "webp"
 
 
@@ -204,7 +204,7 @@ def test_tars_and_only_those_for_training(
     assert packed(tmp_path / "third")[1] == ["train/01.png"]
     (tmp_path / "split" / "Validation").rename(tmp_path / "split" / "bus")
     assert run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "classes").status == 0
-    assert len(packed(tmp_path / "classes")[1]) == 51  # "train" is a class beside "bus" and "extra"
+    assert len(packed(tmp_path / "classes")[1]) == 51  # "train" is now a class, like "bus" and "extra"
 
 
 @pytest.mark.parametrize("form", ["binary", "python"])
@@ -230,7 +230,7 @@ def test_links_to_folders_outside_are_not_followed(tmp_path: Path, run_patchgen:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(image(number)))
     (given / "in.png").symlink_to(given / "1.png")
-    (given / "again").symlink_to(given / "a")  # the same folder, packed once
+    (given / "again").symlink_to(given / "a")  # the same folder: packed once
     assert run_patchgen("pack", given, "--out", tmp_path / "one").err == ""
     assert sorted(name.rpartition("/")[2] for name in packed(tmp_path / "one")[1]) == ["0.png", "1.png", "in.png"]
     (given / "out").symlink_to(private)
@@ -242,7 +242,7 @@ def test_links_to_folders_outside_are_not_followed(tmp_path: Path, run_patchgen:
     )
     assert packed(tmp_path / "two")[1] == packed(tmp_path / "one")[1]
     (given / "out").unlink()
-    (given / "kept elsewhere.png").symlink_to(private / "2.png")  # as DVC and the hubs' caches have all files
+    (given / "kept elsewhere.png").symlink_to(private / "2.png")  # DVC stores files as such links
     assert run_patchgen("pack", given, "--out", tmp_path / "three").err == ""
     assert len(packed(tmp_path / "three")[1]) == 4
 

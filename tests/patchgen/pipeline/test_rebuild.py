@@ -1,4 +1,4 @@
-"""Sets built again from their manifests, through the command line."""
+"""Test sets that are built again from their manifests, through the command line."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Workers that build for a store, and claims of stores."""
+"""Test Dask workers that build into a store, and claims. A claim reserves a store for one build."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ def new_shard(task: ShardTask) -> Shard:
 
 
 def work(builder: StoreBuilder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do what a worker does, without Dask."""
+    """Build a shard as a Dask worker does, but without Dask."""
     worker = SimpleNamespace(address="tcp://node7:1", local_directory=str(folder))
     monkeypatch.setattr(distributed, "get_worker", lambda: worker)
     task = ShardTask(number=0, first_index=0, n=1)
@@ -103,7 +103,7 @@ def test_no_password_stands_in_what_dask_logs(tmp_path: Path) -> None:
 
 
 class Broken(StoreOutput):
-    """An output whose builder fails."""
+    """An output whose builder always fails."""
 
     def __init__(self, output: StoreOutput) -> None:
         super().__init__(upload=output.upload)

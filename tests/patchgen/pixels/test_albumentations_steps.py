@@ -1,4 +1,4 @@
-"""Albumentations transforms named in a recipe, several photos in one set, and mirrored patches."""
+"""Test recipes with Albumentations transforms, sets of several photos, and mirrored patches."""
 
 import inspect
 import json
@@ -47,7 +47,7 @@ def test_any_transform_with_its_parameters(run_patchgen: Program, tmp_path: Path
     assert manifest.pixel_root == open_patchset(three).manifest.pixel_root
     assert manifest.recipe["profile"] == "fast"
     assert "AVX" in manifest.environment["cpu_features"] or manifest.environment["machine"] != "x86_64"
-    assert manifest.recipe["augment"][0]["sigma_limit"]  # a default, filled in
+    assert manifest.recipe["augment"][0]["sigma_limit"]  # the manifest contains defaults
     rows = table(one)
     assert 10 < sum(row["augment0_GaussianBlur_applied"] for row in rows) < 50
     for row in rows:
@@ -57,7 +57,7 @@ def test_any_transform_with_its_parameters(run_patchgen: Program, tmp_path: Path
 
 
 def test_numbers_of_recipes_as_people_write_them() -> None:
-    """In the notation of YAML 1.2: the recipe is the same, whatever its numbers look like."""
+    """All notations of numbers in YAML 1.2 lead to the same recipe."""
     plain = recipe_text("{name: ColorJitter, p: 0.5, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}")
     other = recipe_text("{name: ColorJitter, p: 5e-1, brightness: 4e-1, contrast: .4, saturation: +0.40, hue: 1e-1}")
     other = other.replace("rotation: 0", "rotation: 0e0").replace("version: 1", "version: 1.0")
@@ -100,7 +100,10 @@ def test_transforms_that_read_files_are_not_taken(name: str) -> None:
 
 
 def test_every_other_transform_reads_nothing() -> None:
-    """A new one of Albumentations' that takes paths or metadata belongs into the list."""
+    """Only the refused transforms of Albumentations read files.
+
+    If a new transform reads paths or metadata, add the transform to the list.
+    """
     import albumentations
 
     kinds = (albumentations.ImageOnlyTransform, albumentations.DualTransform)
@@ -222,7 +225,7 @@ def test_a_transform_need_fit_no_other_size(tmp_path: Path, photo_path: Path, ru
 
 
 def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, run_patchgen: Program) -> None:
-    """Tried at the real size when the build is planned, and watched while it runs."""
+    """A transform that fails, or that changes the shape or type of a patch, is refused, and no set is written."""
     for augment, part in (
         ("{name: CenterCrop, p: 1, height: 20, width: 20, pad_if_needed: true}", "expected uint8 of shape"),
         ("{name: Resize, p: 1, height: 48, width: 48}", "returns uint8 of shape (48, 48, 3)"),

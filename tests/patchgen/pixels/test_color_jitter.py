@@ -1,4 +1,4 @@
-"""Color jitter: the operations against torchvision's, and the sampled parameters."""
+"""Test color jitter: its operations against torchvision's, and its random parameters."""
 
 import cv2
 import numpy as np
@@ -45,7 +45,8 @@ def test_hue_turns_as_in_hsv_and_keeps_luma(turns: float) -> None:
     gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(int) for image in (PATCH, turned)]
     inside = ((turned > 0) & (turned < 255)).all(axis=2)
     assert np.abs(gray[0] - gray[1])[inside].max() <= 1
-    # The two color spaces differ, so only the direction is compared: it must be nearer than the other one.
+    # The two color spaces differ, so the test compares only directions. The error must be smaller in the right
+    # direction than in the opposite direction.
     there, back = (np.abs(turned.astype(int) - torchvision("hue", t)).mean() for t in (turns, -turns))
     assert there < 0.7 * back
 

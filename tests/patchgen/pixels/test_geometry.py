@@ -1,4 +1,4 @@
-"""Places and the warp: ranges, exactness, and agreement with the chain of operations it replaces."""
+"""Test places and the warp: ranges, exactness, and agreement with the chain of operations that the warp replaces."""
 
 import math
 from typing import Any
@@ -40,7 +40,7 @@ def test_ranges_of_the_paper() -> None:
     for angles in (p.rotation, p.shear):
         assert -30 <= angles.min() < -29.9 and 29.9 < angles.max() <= 30
     assert abs(np.log(aspect).mean()) < 0.01
-    # Area is uniform where every aspect ratio fits: below 3/4 of the square.
+    # Area is uniform only if every aspect ratio fits: below 3/4 of the square.
     low = area[area < 0.7]
     assert abs(low.mean() - 0.351) < 0.01
 
@@ -85,7 +85,7 @@ def test_the_identity_crop_returns_the_photo() -> None:
 
 
 def reference(photo: np.ndarray, p: Placements, i: int, size: int) -> np.ndarray:
-    """The chain in torchvision: crop, antialiased bicubic resize to √2 × size, affine, center crop."""
+    """Return a patch of torchvision's chain: crop, antialiased bicubic resize to √2 × size, affine, center crop."""
     side = math.floor(math.sqrt(2) * size)
     top, left = round(p.y[i]), round(p.x[i])
     height, width = max(round(p.height[i]), 1), max(round(p.width[i]), 1)
@@ -104,8 +104,8 @@ def test_the_warp_agrees_with_the_chain_it_replaces() -> None:
     p = places(geometry, source, n=150)
     warp = Warp(geometry, 32, [source], p)
     errors = [np.abs(warp[i].astype(float) - reference(photo, p, i, 32)) for i in range(150)]
-    # Crops are rounded to whole pixels in the chain, and it resamples twice: a few grey levels remain. A wrong
-    # direction of shear gives a mean of 8, of rotation 12.
+    # The chain rounds crops to whole pixels and resamples twice, so errors of a few gray levels remain. The mean
+    # error is 8 with a wrong direction of shear, and 12 with a wrong direction of rotation.
     assert np.mean(errors) < 4
     black = [(warp[i] == 0).all(axis=2).mean() for i in range(150)]
     expected = [(reference(photo, p, i, 32) == 0).all(axis=2).mean() for i in range(150)]
@@ -114,7 +114,10 @@ def test_the_warp_agrees_with_the_chain_it_replaces() -> None:
 
 
 def sharpness(patches: list[np.ndarray]) -> tuple[float, float]:
-    """Mean absolute horizontal gradient of the gray patches, and the share of energy above 1/4 cycle a pixel."""
+    """Return two measures of sharpness of the gray patches.
+
+    They are the mean absolute horizontal gradient, and the share of energy above 1/4 cycle a pixel.
+    """
     gray = np.stack(patches).astype(float) @ np.array([0.299, 0.587, 0.114])
     spectrum = np.abs(np.fft.fft2(gray - gray.mean(axis=(1, 2), keepdims=True))) ** 2
     frequency = np.abs(np.fft.fftfreq(gray.shape[1]))
@@ -124,10 +127,13 @@ def sharpness(patches: list[np.ndarray]) -> tuple[float, float]:
 
 @pytest.mark.parametrize("size", [32, 96])
 def test_patches_are_as_sharp_as_the_references_and_no_more_aliased(size: int) -> None:
-    """At every scale, so that blur at one cannot make up for aliasing at another; both with black corners.
+    """At every scale, patches are as sharp as those of the reference, and have no more aliasing.
 
-    Dead leaves have the edges and scales of photographs. Levels an octave apart read at scales from 1 to 2 give
-    gradients from 0.82 to 1.32 of the reference's, and twice its high frequencies.
+    The test compares each scale alone, because blur at one scale could hide aliasing at another scale. Ours and the
+    reference have black corners. Dead leaves have edges and scales like photographs.
+
+    This test fails if the levels are a whole octave apart and are read at scales from 1 to 2. Then gradients are 0.82
+    to 1.32 times those of the reference, and the energy of high frequencies is doubled.
     """
     photo = make_source("dead-leaves", 1600, 900, 1)
     source = build_pyramid(photo, enlarge=True)
@@ -190,7 +196,10 @@ def test_a_recipe_that_is_not_there() -> None:
 
 
 def test_the_formula_of_the_format_page() -> None:
-    """``manifests/FORMAT.md`` says where a pixel of a patch lies in the photo; its worked example is here too."""
+    """The warp reads each pixel from the place in the photo that the formula of ``manifests/FORMAT.md`` computes.
+
+    The last line checks the worked example of that page.
+    """
     photo = make_source("dead-leaves", 640, 480, 0)
     geometry = Geometry(**(PAPER | {"corners": "photo", "hflip": 0.5, "vflip": 0.5}))
     p = places(geometry, build_pyramid(photo, enlarge=False), n=200, seed=5)

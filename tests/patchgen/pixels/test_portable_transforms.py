@@ -1,4 +1,7 @@
-"""The same bytes at every dispatch level of OpenCV and NumPy that this machine can pretend to have."""
+"""Test that the bytes do not depend on the CPU features that OpenCV and NumPy use.
+
+The tests disable features of this machine's CPU.
+"""
 
 import json
 import os
@@ -13,9 +16,9 @@ AVX512 = "AVX512-SKX"
 AVX2 = f"AVX2,{AVX512}"
 BASELINE = f"SSE4.1,SSE4.2,AVX,FP16,{AVX2}"
 NUMBERS = {"SSE4.1": 6, "SSE4.2": 7, "FP16": 9, "AVX": 10, "AVX2": 11, "AVX512-SKX": 256}
-"""OpenCV's numbers of these features (cv::CpuFeatures), which its Python module does not name."""
+"""OpenCV's numbers of these CPU features (cv::CpuFeatures). OpenCV's Python module has no names for them."""
 
-# Rebuilds the reference sets in one process; its last line is a JSON object.
+# The script rebuilds the reference sets in one process. Its last line is a JSON object.
 SCRIPT = """
 import json, sys
 import cv2

@@ -1,4 +1,4 @@
-"""The pyramid: Pillow's filter in exact arithmetic, levels a quarter of an octave apart."""
+"""Test the pyramid: Pillow's filter in exact arithmetic, and levels a quarter of an octave apart."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_the_smallest_photo() -> None:
 
 
 def test_sums_fit_float32_exactly() -> None:
-    """The weights of any size: whole, summing to one, and too small for a sum that float32 would round."""
+    """For any size, the weights are integers with the sum 2^14. They are so small that float32 sums are exact."""
     from patchgen.pixels.pyramid import _weights
 
     for n, count in [(2560, 2153), (1920, 960), (7, 3), (3, 7), (1000, 1), (1, 5), (640, 453)]:

@@ -1,4 +1,4 @@
-"""Photos whose enlarged copy is longer than OpenCV's warp can address, and photos of extreme shapes."""
+"""Test photos whose enlarged copy is too long for OpenCV's warp, and photos of extreme shapes."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def noise(width: int, height: int) -> np.ndarray:
 
 
 def warped(photo: np.ndarray, geometry: Geometry, size: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Patches of a photo, and the numbers of the levels that they were read from."""
+    """Return patches of a photo, and the numbers of the pyramid levels that the patches were read from."""
     pyramids = build_pyramids(geometry, size, [photo])
     places = place(geometry, size, pyramids, uniforms(1, 0, 0, n))
     read = warp.Warp(geometry, size, pyramids, places)
@@ -40,7 +40,8 @@ def test_a_window_of_a_level_gives_the_patches_of_the_whole_level(
     photo = np.ascontiguousarray(photo.transpose(1, 0, 2)) if turned else photo
     geometry = Geometry(**(PAPER | changes))
     whole, numbers = warped(photo, geometry, size)
-    # The window is to this photo's enlarged level, 6000×400, what the real one is to the longest there is.
+    # The window and this photo's enlarged level, 6000×400, have the same ratio as the real window and the longest
+    # possible level.
     monkeypatch.setattr(warp, "MAX_SIDE", 4000)
     monkeypatch.setattr(warp, "_WINDOW", 16384 * 400 // 1024)
     assert np.array_equal(warped(photo, geometry, size)[0], whole)
@@ -49,7 +50,7 @@ def test_a_window_of_a_level_gives_the_patches_of_the_whole_level(
 
 
 def test_the_window_of_the_longest_level_is_wide_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound that the window's length rests on, at the largest crop of the largest level of its kind."""
+    """The window is long enough for the worst case: the largest crop of the largest enlarged level."""
     geometry = Geometry(**(PAPER | STEEPEST | {"area": (1, 1), "aspect": (1, 1), "shear": 80}))
     photo = noise(MAX_SIDE // 2 + 1, 511)
     patches, numbers = warped(photo, geometry, 1024, n=30)
@@ -98,7 +99,7 @@ def test_images_of_any_shape_are_packed(tmp_path: Path, run_patchgen: Program, w
 
 
 def test_a_photo_beyond_opencvs_own_limits(tmp_path: Path, run_patchgen: Program) -> None:
-    """A PGM of more than 2**20 pixels a side: its header is enough, nothing is decoded."""
+    """A PGM of more than 2**20 pixels a side is refused by its header. Nothing is decoded."""
     photo = tmp_path / "p.pgm"
     photo.write_bytes(b"P5\n1200000 1\n255\n" + bytes(1_200_000))
     result = run_patchgen("build", "--image", photo, "--n", 5, "--out", tmp_path / "out")

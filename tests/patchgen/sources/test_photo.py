@@ -1,4 +1,4 @@
-"""Every kind of file somebody may call a photo, through the program."""
+"""Test all kinds of files that a user may pass as a photo, through the program."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Photos whose pixels are not what a viewer shows: every command that reads one says so, once, on stderr."""
+"""Test photos whose pixels differ from the picture in a viewer.
+
+Every command that reads such a photo prints one warning on stderr.
+"""
 
 import io
 import json
@@ -41,7 +44,7 @@ def kinds(tmp_path: Path, data: bytes) -> list[str]:
 
 
 def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
-    """A PNG with one more chunk behind its header."""
+    """Return a PNG with one more chunk after its header."""
     crc = struct.pack(">I", zlib.crc32(kind + content))
     return png[:33] + struct.pack(">I", len(content)) + kind + content + crc + png[33:]
 
@@ -56,7 +59,7 @@ JPEGS = {
 
 
 def middle(data: bytes) -> int:
-    """A byte in the middle of a JPEG's last scan."""
+    """Return the offset of a byte in the middle of a JPEG's last scan."""
     return (data.rindex(b"\xff\xda") + len(data)) // 2
 
 
@@ -74,7 +77,7 @@ def test_a_damaged_jpeg_is_said(tmp_path: Path, jpeg: str, damage: str) -> None:
     whole = JPEGS[jpeg]
     assert "damage" not in kinds(tmp_path, whole)
     spoilt = DAMAGES[damage](whole)
-    if damage == "zeros to the end" and jpeg in ("progressive", "restarts"):  # OpenCV gives up
+    if damage == "zeros to the end" and jpeg in ("progressive", "restarts"):  # OpenCV refuses it
         with pytest.raises(PatchgenError, match="not a whole image"):
             found(tmp_path, spoilt)
         return
@@ -88,12 +91,12 @@ def scan_starts(data: bytes) -> list[int]:
 
 
 def test_a_progressive_jpeg_without_its_last_scans_is_damaged(tmp_path: Path) -> None:
-    """No decoder complains: the picture is only coarse."""
+    """The damage is reported, although decoders report no error and show a coarse picture."""
     data = JPEGS["progressive"]
     assert len(scan_starts(data)) > 5
     for start in scan_starts(data)[1:]:
         cut = data[:start]
-        cut = cut[: cut.rindex(b"\xff\xc4")] if b"\xff\xc4" in cut[-400:] else cut  # its Huffman table goes too
+        cut = cut[: cut.rindex(b"\xff\xc4")] if b"\xff\xc4" in cut[-400:] else cut  # cut the Huffman table too
         assert ("damage", "the JPEG lacks its last scans") in [
             (kind, re.sub(r".*\((.*)\).*", r"\1", text)) for kind, text in found(tmp_path, cut + b"\xff\xd9")
         ]
@@ -150,7 +153,7 @@ def test_gray_photos(tmp_path: Path) -> None:
     gray = PHOTO.convert("L")
     assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=make_profile("Dot gain", None, 1.75))) == ["colors"]
     assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=make_profile("sGray", None))) == []
-    # The primaries of an RGB profile do nothing to grays, and Display P3 has sRGB's curve.
+    # The primaries of an RGB profile do not change grays, and Display P3 has the curve of sRGB.
     assert kinds(tmp_path, encoded(gray, "JPEG", icc_profile=P3)) == []
 
 
