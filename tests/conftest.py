@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the files with the longest tests to the front, so that parallel processes end at about the same time."""
-    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_reproduce.py", "test_torchrun.py"))
+    items.sort(key=lambda item: item.path.name not in ("test_docs.py", "test_reproduce.py", "test_torchrun.py"))
 
 
 @pytest.fixture
