@@ -80,7 +80,7 @@ def eval_path(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def train_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write twenty other images and labels, for training, as a WebDataset tar, and return the path."""
+    """Write twenty other images and labels as a WebDataset tar for training, and return the path."""
     images = np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     members = []
     for i, image in enumerate(images):
@@ -118,7 +118,7 @@ def arguments(patchset_path: Path, config_path: Path, teacher_path: Path, eval_p
 
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
-    """Return a context manager that sends SIGTERM to runs while they compute a given step."""
+    """Return a context manager that sends SIGTERM to runs during a given step."""
     original = Trainer.train_step
 
     @contextmanager

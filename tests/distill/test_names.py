@@ -72,7 +72,10 @@ def test_names_of_classes_are_text(data: Path) -> None:
 def test_a_run_directory_whose_weights_could_not_be_read_is_refused(
     tmp_path: Path, data: Path, config: Path, run_distill: Program
 ) -> None:
-    """A run directory whose path is not UTF-8 is refused, because its weight files could not be read."""
+    """A run directory with a path that is not UTF-8 is refused.
+
+    The library safetensors could not read weight files in this directory.
+    """
     out = tmp_path / CLASS
     for more in ((), ("--seeds", "0,1")):
         result = run_distill("train-teacher", "--data", data, "--config", config, "--out", out, *more)

@@ -1,4 +1,4 @@
-"""Test runs that are refused or that fail: each prints one line, and no result is lost."""
+"""Test runs that are refused or fail: the program prints one line, and no result is lost."""
 
 import errno
 import json
@@ -113,7 +113,7 @@ def first_member(data: bytes) -> bytes:
 def test_a_signed_set_whose_tar_is_wrong(
     run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path, change: Any, part: str
 ) -> None:
-    """A wrong tar is found even if all checksums of the set were computed from it."""
+    """A wrong tar is refused, even if the checksums of the set match the tar."""
     shards = Path(shutil.copytree(patchset_path, tmp_path / "set #1?%20"))
     path = shards / "patches-000000.tar"
     path.write_bytes(change(path.read_bytes()))
@@ -162,9 +162,9 @@ def test_eval_needs_to_know_the_network(
 def test_a_loss_that_is_no_number_names_step_and_samples(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first step whose loss is not finite is named, even between two log lines.
+    """The error names the first step with a loss that is not finite, even between two log lines.
 
-    The last checkpoint is from before this step, so the run can be resumed.
+    The last checkpoint is older than this step, so the run can be resumed.
     """
     original, seen = distill.training.trainer.Trainer.train_step, {}
 
@@ -238,7 +238,7 @@ def test_no_home_directory(run_distill: Program, arguments: list[Any], tmp_path:
 def test_a_shard_that_goes_while_it_is_read_ends_the_program(
     arguments: list[Any], tmp_path: Path, cache: str
 ) -> None:
-    """If a shard is deleted before it is decoded, the program ends.
+    """If a shard is deleted before decoding, the program ends.
 
     The decoding processes are stopped, so the program does not wait for them.
     """

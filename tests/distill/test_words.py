@@ -1,4 +1,4 @@
-"""Test the words of messages: a file has the name that the user wrote, and a count of one is singular."""
+"""Test the words of messages: files have the names that the user wrote, and a count of one is singular."""
 
 import re
 from pathlib import Path

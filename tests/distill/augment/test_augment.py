@@ -1,4 +1,4 @@
-"""Test batch augmentation: compare it with slow code for one image, and with torchvision."""
+"""Test batch augmentation: compare the results with slow code for one image, and with torchvision."""
 
 import dataclasses
 import hashlib
@@ -162,7 +162,7 @@ def test_grayscale_and_solarize() -> None:
 
 
 def test_jitter_touches_its_share_and_every_sample_has_its_own_order() -> None:
-    """``p`` is the share of images that are changed, and each image has its own order of operations."""
+    """A share ``p`` of the images is changed, and the order of operations is drawn for each image."""
     config = config_of(jitter={"p": 0.25, "brightness": 0.4, "hue": 0.1})
     color = draw_color(config, 10_000, stream(0))
     touched = color.brightness != 1
@@ -174,7 +174,7 @@ def test_jitter_touches_its_share_and_every_sample_has_its_own_order() -> None:
 
 
 def test_jitter_is_torchvisions_in_each_samples_order() -> None:
-    """Color jitter equals torchvision's functions, called in the order that was drawn for each image."""
+    """Color jitter equals a sequence of torchvision's functions. The sequence is drawn for each image."""
     images = IMAGES.repeat(8, 1, 1, 1)
     config = config_of(jitter={"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4})
     color = draw_color(config, 48, stream(2))
@@ -217,7 +217,7 @@ def test_resized_crops_are_torchvisions(size: int, out: int, area: tuple[float, 
 
 
 def test_boxes_have_the_asked_share_and_aspect() -> None:
-    """Crop boxes have the area and the aspect ratio that the config asks for."""
+    """Crop boxes have the area and the aspect ratio of the config."""
     boxes = draw_resized_crop(crop_of((0.2, 0.9), 40), 500, 40, stream(0)).boxes
     top, left, h, w = boxes.T
     assert ((h * w / 1600 > 0.17) & (h * w / 1600 < 0.95)).all() and (w / h > 0.7).all() and (w / h < 1.4).all()

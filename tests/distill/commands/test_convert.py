@@ -1,4 +1,4 @@
-"""Test ``distill convert``: the copy records what the file contains, and no other file is overwritten."""
+"""Test ``distill convert``: the copy records the network, and no other file is overwritten."""
 
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def test_no_other_file_is_lost(run_distill: Program, arguments: list[Any], forei
 
 
 def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreign: Path, tmp_path: Path) -> None:
-    """The command needs the network and its normalization if the file does not record them."""
+    """If a file does not record network and normalization, the options are required."""
     out = ["--out", tmp_path / "t.safetensors"]
     assert_one_line(run_distill("convert", foreign, *NORM, *out), "does not say which network it is; give --arch")
     assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the values it was")

@@ -1,4 +1,4 @@
-"""Test networks that learn from labels: the files of a run, its targets, its result, and resuming."""
+"""Test networks that learn from labels: files of a run, targets, result, and resuming."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ CONFIG = {
 
 
 def dataset(count: int, seed: int) -> tuple[np.ndarray, list[int]]:
-    """Return images, uint8 (count, 32, 32, 3), and their labels. The class of an image is its bright corner."""
+    """Return images, uint8 (count, 32, 32, 3), and labels. A label is the position of the bright corner."""
     rng = np.random.default_rng(seed)
     labels = [i % 4 for i in range(count)]
     images = rng.integers(0, 120, (count, 32, 32, 3), dtype=np.uint8)
@@ -162,9 +162,9 @@ def test_a_stopped_run_resumes_exactly(
 
 @pytest.mark.parametrize("box", ["batch", "sample"])
 def test_targets_are_mixed_as_pixels_are(box: str) -> None:
-    """The classes of a mixed image are weighted by their shares of its pixels.
+    """If two images are mixed, their classes are weighted by the shares of the pixels.
 
-    Here each class has one color, so the share of a color is the weight of its class.
+    In this test each class has one color. So the share of a color is the weight of the class.
     """
     labels = torch.arange(24) % 4
     samples = (labels * 60).to(torch.uint8)[:, None, None, None].expand(24, 8, 8, 3).contiguous()

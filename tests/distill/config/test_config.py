@@ -1,4 +1,4 @@
-"""Test configs: packaged configs are complete, and an error names its key and suggests the nearest one."""
+"""Test configs: packaged configs are complete, and an error names the key and suggests the nearest known key."""
 
 import hashlib
 import json
@@ -77,7 +77,7 @@ def test_imagenet_is_augmented_as_the_authors_do() -> None:
 
 
 def test_names_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--config wrn.yaml`` reads the file of this name if it exists, or else the packaged config ``wrn``."""
+    """``--config wrn.yaml`` reads the file with this name. If no file exists, the packaged config ``wrn`` is read."""
     assert presets.read(presets.CONFIGS, "wrn.yaml") == presets.read(presets.CONFIGS, "wrn")
     assert presets.read(presets.CONFIGS, "resnet20")[0] == "resnet20"
     monkeypatch.chdir(tmp_path)
@@ -220,7 +220,7 @@ FAST = presets.text(presets.CONFIGS, "fast-cifar")
     ],
 )
 def test_a_setting_removes_what_it_makes_void(settings: dict[str, object], expected: tuple[str, dict]) -> None:
-    """A setting removes the keys of the file that it makes invalid. The order of the settings does not matter."""
+    """If a setting makes keys of the file invalid, these keys are removed. The order of settings does not matter."""
     for items in (list(settings.items()), list(settings.items())[::-1]):
         config = parse_config(FAST, "fast-cifar", dict(items), Config)
         group, values = expected
@@ -259,14 +259,14 @@ def test_settings_that_contradict_each_other(settings: dict[str, object], messag
 def test_another_optimiser_or_schedule_leaves_the_files_keys_without_a_use(
     held: dict[str, object], overrides: dict[str, object], left: dict[str, object]
 ) -> None:
-    """Keys of the file that another optimizer or schedule does not use are dropped."""
+    """A setting changes the optimizer or the schedule. Keys of the file without a use are then dropped."""
     text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1, **held}})
     optim = parse_config(text, "c.yaml", overrides, Config).optim
     assert {key: getattr(optim, key) for key in left} == left
 
 
 def test_a_key_that_is_asked_for_is_not_dropped() -> None:
-    """A key on the command line that the optimizer or schedule does not use is an error."""
+    """A key on the command line without a use is an error."""
     with pytest.raises(DistillError, match=r"unknown key 'optim\.eps'"):
         parse(optim__eps=1e-3, optim__name="sgd")
     with pytest.raises(DistillError, match="warmup is not used by schedule onecycle"):
@@ -284,9 +284,9 @@ def test_a_key_that_is_asked_for_is_not_dropped() -> None:
 def test_runs_begun_before_a_key_came_can_go_on(
     name: str, model: type[Config] | type[SupervisedConfig], digest: str
 ) -> None:
-    """A run that was started before a key existed can be resumed.
+    """A run can be resumed with a newer version that has more keys.
 
-    The identity of a run must equal the identity in its checkpoint. So keys at their defaults are not part of it.
+    The identity of the run must equal the identity in the checkpoint. So keys with default values are not included.
     """
     config: Config | SupervisedConfig = parse_config(presets.text(presets.CONFIGS, name), name, {}, model)
     held = json.dumps(identity_of(config), sort_keys=True)
@@ -349,7 +349,7 @@ def test_files_that_are_no_config(text: str, part: str) -> None:
 
 
 def test_a_missing_tag_is_a_missing_key() -> None:
-    """A missing key that selects the variant, here ``optim.name``, is reported like every missing key."""
+    """The error for a missing ``optim.name`` is the usual error for a missing key."""
     text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1}})
     with pytest.raises(DistillError, match=r"^config c\.yaml: required key 'optim\.name' is missing$"):
         parse_config(text, "c.yaml", {}, Config)

@@ -1,4 +1,4 @@
-"""Test decoded sets: their pixels, where they are stored, and that a damaged file is decoded again."""
+"""Test decoded sets: their pixels, their place in memory or on disk, and damaged files."""
 
 import fcntl
 import os

@@ -21,7 +21,7 @@ from tests.helpers.running import log_lines
 
 
 def folders(root: Path, *names: str) -> LabelledImages:
-    """Write class folders with one image each, and load them. The images become brighter from folder to folder."""
+    """Write class folders with one image each, and load the images. The brightness increases from folder to folder."""
     for number, name in enumerate(names):
         (root / name).mkdir(parents=True)
         (root / name / "0.png").write_bytes(png(np.full((8, 8, 3), 10 * number, np.uint8)))
@@ -29,7 +29,7 @@ def folders(root: Path, *names: str) -> LabelledImages:
 
 
 def matched(data: LabelledImages, num_classes: int, *names: str) -> tuple[dict[int, int], list[str]]:
-    """Return the class that each image was matched to, by its brightness, and the logged lines."""
+    """Return the class of each image, by brightness, and the logged lines."""
     with log_lines() as said:
         found = match_classes(data, num_classes, names, Path("data"))
     values = (found.images[:, 0, 0, 0] // 10).tolist()
@@ -51,7 +51,7 @@ def matched(data: LabelledImages, num_classes: int, *names: str) -> tuple[dict[i
 def test_folders_that_are_numbers(
     names: list[str], num_classes: int, expected: range, part: str | None, tmp_path: Path
 ) -> None:
-    """Folders whose names are numbers are matched to classes by these numbers, and unusual numbers are logged."""
+    """If folder names are numbers, the numbers are the classes. Unusual numbers are logged."""
     labels, said = matched(folders(tmp_path, *names), num_classes)
     assert labels == dict(enumerate(expected))
     assert part is None or any(part in line for line in said)

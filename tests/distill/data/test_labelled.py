@@ -144,7 +144,7 @@ def test_tars_that_are_no_test_set(tmp_path: Path, members: list[tuple[str, byte
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_a_tar_without_its_end(images: Labelled, tmp_path: Path, suffix: str) -> None:
-    """A tar that is cut off is refused, although it can be read as a shorter tar.
+    """A tar without an end marker is refused, although the members before the cut can be read.
 
     A damaged header between two samples has the same effect as a cut.
     """

@@ -1,4 +1,4 @@
-"""Test streamed sets: every step has the patches that its order names, and a stopped run resumes exactly."""
+"""Test streamed sets: every step has the patches of the order, and a stopped run resumes exactly."""
 
 import errno
 import os
@@ -61,12 +61,12 @@ def test_a_batch_larger_than_the_set(patchset_path: Path, pixels: torch.Tensor) 
 
 
 def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> None:
-    """A shard that is damaged after its verification is named when a step reads it."""
+    """If a shard is damaged after the verification, the step that reads the shard fails."""
     shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
     path = shards / "patches-000001.tar"
     data = path.read_bytes()
     with pytest.raises(DistillError, match=r"patches-000001\.tar: .*get the set again"), stream(shards) as source:
-        path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # the set is verified; now its members end early
+        path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # after the verification, cut the members off
         for step in range(8):
             source.images(step)
 
@@ -155,7 +155,7 @@ def test_a_small_shared_memory(patchset_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_the_program(patchset_path: Path, number: signal.Signals) -> None:
-    """When the program is killed or interrupted, its decoding processes end too."""
+    """When the program is killed or interrupted, the decoding processes end too."""
     command = [sys.executable, "-c", STREAM, str(patchset_path), "forever"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
         assert program.stdout is not None

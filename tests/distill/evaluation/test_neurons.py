@@ -1,4 +1,4 @@
-"""Test images that maximize a logit, and the command ``distill visualize`` that draws them."""
+"""Test images that maximize a logit, and the command ``distill visualize``."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_pictures_of_a_run_come_into_its_report(run_distill: Program, arguments:
 def test_a_teacher_that_moved_and_a_run_that_goes_on(
     run_distill: Program, arguments: list[Any], tmp_path: Path, teacher_path: Path
 ) -> None:
-    """A teacher's file that has moved is set with ``--teacher``. Unfinished and old runs are refused."""
+    """If the teacher's file has moved, ``--teacher`` sets the new path. Unfinished and old runs are refused."""
     run = tmp_path / "run"
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(teacher_path.read_bytes())

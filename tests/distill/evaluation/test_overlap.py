@@ -1,4 +1,4 @@
-"""Test that a network is not evaluated on images that it was trained on."""
+"""Test that a network is not evaluated on training images."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_training_images_are_no_evaluation_data(
 
 
 def test_some_images_in_common_are_said(teach: list[Any], tmp_path: Path, run_distill: Program) -> None:
-    """Evaluation data that shares some images with the training data is accepted, and their number is printed."""
+    """Evaluation data may share some images with the training data. The number of shared images is printed."""
     data, other = write(tmp_path / "data", range(32)), write(tmp_path / "other", range(28, 40))
     result = run_distill(*teach, "--data", data, "--eval", other)
     assert result.status == 0, result.err
@@ -82,7 +82,7 @@ def test_a_student_has_its_teachers_class_names(
     result = run_distill("train", *base, "--teacher", weights, "--eval", other, "--out", tmp_path / "run")
     assert result.status == 0 and f"evaluation data: 40 images of 4 classes in {other}" in result.out
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["classes"] == list("abcd")
-    (other / "a").rename(other / "e")  # after the renaming, this is the last class folder
+    (other / "a").rename(other / "e")  # the renamed folder is the last class folder
     command = ["eval", "--data", other, "--device", "cpu", "--json", "--weights"]
     assert_one_line(run_distill(*command, tmp_path / "run" / "student.safetensors"), "1 of its 4 classes (e)")
     (other / "e").rename(other / "A")

@@ -1,4 +1,4 @@
-"""Test reports: the page of one or several runs shows what their files say, and loads no other file."""
+"""Test reports: the page shows the contents of one or several run directories, and loads no other file."""
 
 import errno
 import html
@@ -29,7 +29,7 @@ def run(run_distill: Program, arguments: list[Any], tmp_path: Path) -> Path:
 
 
 def shown(summary: dict[str, Any], key: str) -> str:
-    """Return a figure of the summary as a page writes it."""
+    """Format a figure of the summary as a page does."""
     value = summary[key]
     if key in ("student_top1", "teacher_top1", "agreement", "student_top5"):
         return f"{value:.2f} %"

@@ -1,4 +1,4 @@
-"""Test the sentences of a report about one run, and its mean over several runs."""
+"""Test the sentences of a report about one run, and the mean over several runs."""
 
 import shutil
 from pathlib import Path

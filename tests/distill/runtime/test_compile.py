@@ -1,6 +1,6 @@
 """Test that folded, compiled and half-precision networks return the same logits, up to rounding.
 
-If a network cannot be folded or compiled, it is used unchanged.
+If folding or compiling is impossible, the original network is used.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def test_a_folded_network_has_the_same_logits(arch: str) -> None:
 
 
 def test_folding_leaves_fewer_layers_and_a_change_is_noticed() -> None:
-    """A folded network has no batch norms, and a change of its parameters during the run is an error."""
+    """A folded network has no batch norms. If a parameter changes during the run, the run fails."""
     frozen = accelerator().frozen(trained("resnet8"), X)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.folded.modules())
     frozen.require_unchanged()
@@ -62,7 +62,7 @@ def test_folding_leaves_fewer_layers_and_a_change_is_noticed() -> None:
 
 
 class Branching(nn.Module):
-    """A network that torch.fx cannot trace, because its path depends on values."""
+    """A network with a branch that depends on values. torch.fx cannot trace this network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,10 @@ def test_compiled_networks_have_the_same_logits(caplog: pytest.LogCaptureFixture
 
 
 def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU, networks are compiled to CUDA graphs, and later calls do not change logits that were returned."""
+    """On a GPU, networks are compiled to CUDA graphs.
+
+    The returned logits are copies, so later calls do not change these logits.
+    """
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, options: calls.append(options) or model)
     on = accelerator(device=torch.device("cuda"), compile="auto")
@@ -117,7 +120,7 @@ def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: py
 def test_what_cannot_be_compiled_runs_uncompiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If compiling fails, one line is logged and the network is used uncompiled."""
+    """If compiling fails, one line is logged and the uncompiled network is used."""
 
     def broken(model: nn.Module, options: object) -> nn.Module:
         def call(x: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""Test that several ranks train as one process does: equal batches, statistics, losses and figures.
+"""Test that several ranks have the same results as one process: batches, statistics, losses and figures.
 
-Also test what a rank prints when it fails.
+Also test the messages of a rank that fails.
 """
 
 import contextlib
@@ -137,7 +137,7 @@ class Together:
         value.copy_(total)
 
     def run(self, *works: Callable[[], None]) -> None:
-        self._values.clear()  # an identifier may be that of an earlier thread, or a new one
+        self._values.clear()  # keys are thread identifiers; new threads may reuse them
         threads = [threading.Thread(target=work) for work in works]
         for thread in threads:
             thread.start()
@@ -210,9 +210,9 @@ def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str
 def test_a_rank_speaks_only_when_it_alone_fails(
     run_distill: Program, as_rank: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rank other than the main one waits ten seconds before it prints its error.
+    """A rank other than the main rank waits ten seconds before printing an error.
 
-    ``torchrun`` ends this rank earlier if the main rank fails too, so an error is printed once.
+    If the main rank fails too, ``torchrun`` ends the other ranks earlier. So the error is printed once.
     """
     waited: list[float] = []
     monkeypatch.setattr(distill.cli.launching.time, "sleep", waited.append)
@@ -226,7 +226,7 @@ def test_a_rank_speaks_only_when_it_alone_fails(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_nccl_without_shared_memory_is_not_taken_for_a_lost_rank(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If NCCL finds too little shared memory, the error says so, and does not say that a rank has ended."""
+    """If NCCL has too little shared memory, the error message names shared memory, not a lost rank."""
     here = {"rank": rank, "world_size": 2, "local_rank": rank, "local_world_size": 2}
     monkeypatch.setattr(distill.runtime.distributed, "launched", lambda: here)
     monkeypatch.setattr(distill.runtime.distributed, "_connect", lambda ranks: None)

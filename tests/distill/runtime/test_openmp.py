@@ -1,6 +1,6 @@
 """Test how long the threads of torch spin while they wait.
 
-The setting is read from the OpenMP library itself, after torch has loaded the library.
+The tests load torch, and then read the setting from the OpenMP library.
 """
 
 import os
@@ -19,7 +19,7 @@ LIBRARY = ["-c", "import distill.models"]
 
 
 def spin_count(call: list[str], chosen: dict[str, str]) -> int:
-    """Return the spin count of OpenMP in a new Python process whose environment contains ``chosen``."""
+    """Start a Python process with ``chosen`` in the environment, and return the spin count of the OpenMP library."""
     environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     environment |= {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
     run = subprocess.run([sys.executable, *call], env=environment, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Test ``distill train`` under ``torchrun``: several processes have the result of one process, even after a kill."""
+"""Test ``distill train`` under ``torchrun``: several processes have the same results as one, even after a kill."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.helpers.running import rows
 
 
 class Launch:
-    """Start ``distill train`` on CPUs: as one process, or as several ranks by ``torchrun``."""
+    """Start ``distill train`` on CPUs: as one process, or with ``torchrun`` as several ranks."""
 
     def __init__(self, arguments: list[Any], out: Path) -> None:
         self._arguments, self.out = arguments, out
@@ -37,7 +37,7 @@ class Launch:
 
 
 def said(process: Any) -> tuple[int, list[str]]:
-    """Return the exit status of a launch and the lines that ``distill`` itself wrote to stderr."""
+    """Wait for a launch. Return the exit status and the lines that ``distill`` wrote to stderr."""
     try:
         _, err = process.communicate(timeout=300)
     finally:
@@ -49,9 +49,9 @@ def said(process: Any) -> tuple[int, list[str]]:
 def launches(
     patchset_path: Path, teacher_path: Path, eval_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Launch]:
-    """Return a function that prepares a launch into a folder.
+    """Return a function that prepares a launch for a folder name.
 
-    All launches share one config: 200 steps of nine small samples, with a CutMix box for each sample.
+    All launches have the same config: 200 steps of nine small samples. Every sample has a CutMix box.
     """
     folder = tmp_path_factory.mktemp("ranks")
     config = CONFIG | {
@@ -111,7 +111,7 @@ def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
 
 
 def test_what_is_wrong_is_said_once(launches: Callable[[str], Launch]) -> None:
-    """An error that all ranks find is printed once."""
+    """If all ranks find the same error, the error is printed once."""
     launch = launches("wrong")
     status, lines = said(launch.start(2, "--set", "data.batch_size=3", module="distill"))
     assert status and len(lines) == 1 and "data.batch_size 3: too small for 2 ranks" in lines[0], lines

@@ -74,7 +74,7 @@ def words(table_path: Path, four: Path, photo_path: Path) -> list[Any]:
 
 
 def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
-    """One command runs all jobs of a table and writes its page. Jobs that fail are named."""
+    """One command runs all jobs of a table and writes the page. The page names failed jobs."""
     out, on_hangup = tmp_path / "out", signal.getsignal(signal.SIGHUP)
     result = run_distill(*words, out)
     assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
@@ -105,7 +105,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
 
 
 def _again(words: list[Any], run_distill: Program, out: Path) -> None:
-    """Check that the same command again runs only jobs whose results are missing or damaged."""
+    """Check that a second call runs only jobs with missing or damaged results."""
     before = {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")}
     assert len(before) == 4
     only = run_distill(*words, out, "--only", "photo", "--only", "real")
@@ -123,7 +123,7 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
 
 
 def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None:
-    """Check that changed settings, configs and inputs are refused, and that the page keeps earlier results."""
+    """Check that changed settings, configs and inputs are refused. The page keeps earlier results."""
     before = (out / "table.md").read_bytes()
     other = run_distill(*words, out, "--set", "optim.lr=0.002")
     assert_one_line(
@@ -171,7 +171,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture
 def one_seed(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> list[Any]:
-    """Run seed 0 of a run, and return the command for further seeds. The seeds must be appended."""
+    """Run seed 0, and return the command for other seeds. The caller appends the seeds."""
     command = [*words, tmp_path / "out", "--teacher", f"net={teacher_path}", "--only", "photo", "--seeds"]
     assert run_distill(*command, "0").status == 0
     return command
@@ -210,7 +210,10 @@ def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, 
 def test_seeds_that_differ_in_more_have_no_mean_on_the_page(
     one_seed: list[Any], run_distill: Program, tmp_path: Path
 ) -> None:
-    """The page shows no mean of seeds whose summaries or configs differ, even if the records of the jobs agree."""
+    """If the summaries or configs of two seeds differ, the page shows no mean.
+
+    The page does not rely on the records of the jobs.
+    """
     out = tmp_path / "out"
     whole = run_distill(*one_seed, "0,1")
     assert re.search(r"one image: paper 80\.00, ours \d+\.\d+ ± .*, difference ", whole.out)
@@ -249,13 +252,13 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
 
 
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
-    """``--estimate`` prints the cost of every job and runs none."""
+    """``--estimate`` prints the cost of every job, and runs no job."""
     result = run_distill(*words, tmp_path / "out", "--estimate")
     assert result.status == 0 and not (tmp_path / "out").exists()
     assert "runs/real/seed1: about " in result.out and "9 jobs, 7 of them training" in result.out
     assert "not measured" not in result.out
     short = run_distill(*words, tmp_path / "out", "--estimate", "--teacher-scale", "0.1")
-    assert "networks/net: about " in short.out  # one batch, because the scaled 10 samples are less
+    assert "networks/net: about " in short.out  # at least one batch, although the scale asks for 10 samples
 
 
 @pytest.mark.parametrize(
@@ -316,7 +319,7 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program that its parent is gone")
 def test_jobs_end_with_the_program_that_began_them(words: list[Any], tmp_path: Path) -> None:
-    """When ``distill reproduce`` is killed, its jobs end too."""
+    """When ``distill reproduce`` is killed, the running jobs end too."""
     out = tmp_path / "out"
     more = ["--seeds", "0", "--only", "net", "--teacher-set", "train.samples=4000000"]
     command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
@@ -332,7 +335,7 @@ def test_jobs_end_with_the_program_that_began_them(words: list[Any], tmp_path: P
 
 
 def _processes(folder: Path) -> list[str]:
-    """Return the IDs of the processes whose working directory is ``folder``."""
+    """Return the IDs of all processes in the working directory ``folder``."""
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""Test how the jobs of a table run: their order, failures, progress, and the end of a job that does not stop."""
+"""Test how the jobs of a table run: order, failures, progress, and jobs that do not stop."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
 
 
 def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
-    """A job starts after the jobs that it needs, and does not start if one of them fails.
+    """A job starts after all needed jobs. If a needed job fails, the job does not start.
 
     Each device runs one job at a time.
     """

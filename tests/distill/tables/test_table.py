@@ -1,4 +1,4 @@
-"""Test tables: the checks of their YAML, their commands, and the page of their results."""
+"""Test tables: checks of the YAML, commands, and the page of results."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ def table(name: str) -> Table:
 
 
 def everything(parsed: Table, **more: Any) -> TableOptions:
-    """Return options with all inputs, and with a weight file for each network that has no config."""
+    """Return options with all inputs. Networks without a config have a weight file."""
     given = {name: Path(f"/in/{name}.pth") for name, network in parsed.networks.items() if network.config is None}
     return TableOptions(inputs={name: Path(f"/in/{name}") for name in parsed.inputs()}, teachers=given, **more)
 
@@ -79,7 +79,7 @@ def test_packaged_tables_become_commands_that_exist(name: str) -> None:
 
 
 def test_the_main_tables_figures_are_its_configs() -> None:
-    """The figures of the paper in the table ``main`` equal those in the configs."""
+    """The paper's figures in the table ``main`` equal the figures in the configs."""
     parsed = table("main")
     keys = {"teacher": "teacher", "student alone": "student_alone", "full training set": "full_set"}
     shown: dict[str, dict[str, float | None]] = {}
@@ -97,7 +97,7 @@ def test_the_main_tables_figures_are_its_configs() -> None:
 
 
 def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
-    """Without a scale, a row adds no settings to its config except the seed."""
+    """Without a scale, a row uses the packaged config and sets only the seed."""
     parsed = table("main")
     jobs = make_jobs(parsed, everything(parsed))
     run = jobs["runs/cifar10-resnet56-resnet20-photo/seed0"]
@@ -221,7 +221,7 @@ def test_commands_for_any_machine() -> None:
 
 
 def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
-    """If a key is set several times, the user's setting is used, else that of the row, else that of the variant."""
+    """Settings of the user override settings of a row. Settings of a row override settings of a variant."""
     runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.temperature": 2, "optim.lr": 0.5}}}
     variants = {"fast": {"loss.temperature": 3, "optim.lr": 0.6, "data.batch_size": 32}}
     parsed = parse_table(changed(runs=runs, variants=variants, rows=SMALL["rows"][:2]), "t")
@@ -245,7 +245,7 @@ LENGTHS = [{"train.epochs": 3}, {"train.samples": 4000}]
 def test_the_last_length_said_is_the_one_that_is_scaled(
     base: str, variant: dict[str, Any], own: dict[str, Any], given: dict[str, Any], scale: float, shards: str
 ) -> None:
-    """The scale multiplies one length: that of the user, else that of the row, else that of the variant.
+    """The scale multiplies the user's length. Without a user's length, the row's length is used, and then the variant's.
 
     The length is in samples or epochs. The run uses a set of known size, or a pack.
     """
@@ -271,7 +271,7 @@ def test_the_last_length_said_is_the_one_that_is_scaled(
 def test_the_last_length_of_a_network_is_the_one_that_is_scaled(
     own: dict[str, Any], given: dict[str, Any], scale: float
 ) -> None:
-    """The scale multiplies one length of a network: that of the user, else of the table, else of the config."""
+    """The scale multiplies the user's length. Without a user's length, the table's length is used, and then the config's."""
     networks = {**SMALL["networks"], "big": {**SMALL["networks"]["big"], "set": own}}
     parsed = parse_table(changed(networks=networks), "t")
     job = make_jobs(parsed, everything(parsed, teacher_settings=given, teacher_scale=scale))["networks/big"]
@@ -282,7 +282,7 @@ def test_the_last_length_of_a_network_is_the_one_that_is_scaled(
 
 
 def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its_own() -> None:
-    """Keys of a variant that the optimizer or loss of a row does not use are dropped."""
+    """If a row has another optimizer or loss than the variant, the variant's keys without a use are dropped."""
     sgd = {"optim.name": "sgd", "optim.lr": 0.1, "optim.nesterov": True, "loss.temperature": 2}
     runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.name": "mse"}}}
     parsed = parse_table(changed(runs=runs, variants={"v": sgd}, rows=SMALL["rows"][:2]), "t")
@@ -298,7 +298,7 @@ def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its
 def test_rows_of_losses_and_temperatures_have_gradients_of_one_size(variant: str | None) -> None:
     """Rows that compare losses and temperatures have gradients of about equal size.
 
-    The logits have the deviation and correlation that scripts/measure/loss_weights.py measures in a run.
+    The test's logits have the same deviation and correlation as the run in scripts/measure/loss_weights.py.
     """
     parsed = table("ablations")
     jobs = make_jobs(parsed, everything(parsed, variant=variant))
@@ -320,7 +320,7 @@ def test_rows_of_losses_and_temperatures_have_gradients_of_one_size(variant: str
 
 
 def test_another_loss_does_not_inherit_a_rows_weight() -> None:
-    """The loss weight of a row is dropped when a setting changes the loss or its temperature."""
+    """If a setting changes the loss or the temperature of a row, the loss weight of the row is dropped."""
     parsed = table("ablations")
     for name, weight in (("kl", 1), ("l2", None)):
         job = make_jobs(parsed, everything(parsed, settings={"loss.name": name}))["runs/loss-l2/seed0"]
@@ -330,7 +330,7 @@ def test_another_loss_does_not_inherit_a_rows_weight() -> None:
     assert merge(row, {"loss.temperature": 2.0}) == {
         "loss.name": "l2",
         "loss.temperature": 2.0,
-    }  # the weight is of another temperature
+    }  # measured at another temperature
 
 
 def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
 
 
 def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The digest of a folder covers the contents of its files, or only names and sizes if the folder is large."""
+    """The digest of a small folder covers the contents of all files. For a large folder: names and sizes."""
     folder = tmp_path / "data"
     (folder / "b").mkdir(parents=True)
     (folder / "a").write_bytes(b"1")

@@ -1,6 +1,6 @@
-"""Test that the figures of a teacher are those of the network that teaches.
+"""Test that the teacher is measured in the same form in which it teaches.
 
-This network has folded batch norms, and computes in the precision of the run or of the stored logits.
+This form has folded batch norms, and the precision of the run or of the stored logits.
 """
 
 import json
@@ -49,7 +49,7 @@ def coarse(tmp_path: Path, teacher_path: Path, images: Any) -> tuple[Path, Path]
 def test_the_teacher_is_measured_as_it_teaches(
     run_distill: Program, patchset_path: Path, config_path: Path, coarse: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """The folded copy of the teacher is measured, in the precision of its logits.
+    """The folded copy of the teacher is measured, in the precision of the run.
 
     The network in the weight file would have other figures.
     """
@@ -75,7 +75,7 @@ def test_the_teacher_is_measured_as_it_teaches(
 def test_stored_logits_were_computed_in_a_precision(
     run_distill: Program, patchset_path: Path, config_path: Path, coarse: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """With stored logits, the teacher is measured in the precision of these logits, not in that of the run."""
+    """With stored logits, the teacher is measured in the precision of the logits, not in the precision of the run."""
     teacher, data = coarse
     base = ["--shards", patchset_path, "--config", config_path, "--teacher", teacher]
     told = run_distill("make-logits", *base, "--set", "train.precision=bf16", "--out", tmp_path / "labels")

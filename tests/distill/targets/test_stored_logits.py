@@ -1,4 +1,7 @@
-"""Test stored logits: training with them equals training with the live teacher, and other logits are refused."""
+"""Test stored logits: training with stored logits equals training with the live teacher.
+
+Stored logits of another run, set or teacher are refused.
+"""
 
 import json
 import os
@@ -50,7 +53,7 @@ def test_training_from_them_is_training_with_the_teacher(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Weights from stored logits equal those from a live teacher whose logits are rounded to float16.
+    """Stored logits are float16. A live teacher with logits rounded to float16 leads to the same weights.
 
     The temperature may be chosen after the logits were stored.
     """

@@ -1,4 +1,4 @@
-"""Test views that are used several times: their pixels are equal, and the teacher computes each view once."""
+"""Test views that are used several times: the pixels are equal, and the teacher computes each view once."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Test runs that stop and resume, after a signal, a kill or a crash, and runs that must not be resumed."""
+"""Test how runs stop and resume after a signal, a kill or a crash.
+
+Also test which runs must not be resumed.
+"""
 
 import json
 import subprocess
@@ -112,7 +115,7 @@ def other_path(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
 def test_seeds_that_differ_in_more_are_refused_before_they_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
 ) -> None:
-    """Seeds whose settings, evaluation data or teacher differ are refused before anything is written."""
+    """If seeds have different settings, evaluation data or teachers, the command is refused before a run starts."""
     out = tmp_path / "seeds"
     given = [*arguments, out, "--resume", "--seeds"]
     assert run_distill(*given, "0").status == 0
@@ -213,7 +216,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
 def test_a_compiler_that_went_is_told(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that was compiled and resumes uncompiled prints that its weights will differ."""
+    """If a compiled run resumes uncompiled, a message says that the weights will differ."""
 
     def compiled(self: Accelerator, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
         self.compiled.append("student")
@@ -227,7 +230,7 @@ def test_a_compiler_that_went_is_told(
 
 
 def test_another_number_of_threads_is_told(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
-    """A run that resumes with another number of threads prints that its weights will differ."""
+    """If a run resumes with another number of threads, a message says that the weights will differ."""
     assert run_distill(*arguments, tmp_path / "run").status == 0
     (tmp_path / "run" / "summary.json").unlink()
     threads = torch.get_num_threads()
@@ -240,7 +243,7 @@ def test_another_number_of_threads_is_told(run_distill: Program, arguments: list
 
 
 def test_a_result_longer_than_its_network_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result file that is too large is refused by its size."""
+    """A result file that is too large is refused without a digest."""
     monkeypatch.setattr(distill.training.run_dir, "file_digest", lambda path: "same")
     (tmp_path / "student.safetensors").write_bytes(bytes(100))
     assert distill.training.run_dir._is_result(tmp_path / "student.safetensors", "same", 100)

@@ -1,4 +1,4 @@
-"""Test checkpoints of other repositories: our network computes the same logits as the original network."""
+"""Test checkpoints of other repositories: our network and the original network compute the same logits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ State = dict[str, torch.Tensor]
 def alive(model: nn.Module) -> nn.Module:
     """Fill every batch norm with different random numbers, and return the model in eval mode.
 
-    So the logits change if a batch norm is left out or exchanged with another.
+    If the loaded network lacks a batch norm or has another order of batch norms, the logits differ.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -129,7 +129,7 @@ def test_a_published_network_computes_what_it_did(
 def test_old_torchvision_files(tmp_path: Path, name: str) -> None:
     """Old files of torchvision are loaded.
 
-    The file of DenseNet has old names, no file has counters, and torchvision's MNASNet needs a version.
+    Old files of DenseNet have old names. No old file has counters. torchvision's MNASNet needs a version in the file.
     """
     foreign = alive(torchvision.models.get_model(name, weights=None, num_classes=10))
     state = before_counters(foreign.state_dict())
@@ -168,7 +168,7 @@ def test_networks_with_auxiliary_heads(tmp_path: Path, name: str, size: int, hea
 
 
 def test_auxiliary_heads_of_other_networks_are_unknown(tmp_path: Path) -> None:
-    """Auxiliary heads are ignored only in files of networks that have them."""
+    """Auxiliary heads are ignored only if the network has auxiliary heads."""
     state = build_model("torchvision/resnet18", 10).state_dict()
     torch.save(state | {"aux1.weight": torch.zeros(1), "AuxLogits.weight": torch.zeros(1)}, tmp_path / "t.pth")
     with pytest.raises(DistillError, match=r"has the unknown AuxLogits\.weight \(and 1 more\)"):
@@ -232,7 +232,7 @@ def test_names_that_two_networks_share_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
-    """Names that belong to no known repository are refused, and so are two names for one tensor."""
+    """Names of no known repository are refused. Two names for one tensor are refused too."""
     state = down().state_dict()
     state["layer4.0.conv1.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "t.pth")

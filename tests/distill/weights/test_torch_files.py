@@ -1,4 +1,4 @@
-"""Test files of ``torch.save``: both formats, every number type, views, and files that are refused."""
+"""Test files of ``torch.save``: both formats, every number type, views, and refused files."""
 
 import argparse
 import fractions
@@ -125,7 +125,7 @@ def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
 
 @FORMATS
 def test_values_beside_networks_are_not_read(tmp_path: Path, legacy: bool) -> None:
-    """Options and statistics in a checkpoint do not prevent the loading of its tensors."""
+    """Tensors are loaded from a checkpoint that also contains options and statistics."""
     values = {
         "args": argparse.Namespace(lr=0.1, path=Path("x")),
         "more": types.SimpleNamespace(a=1),

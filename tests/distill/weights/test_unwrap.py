@@ -1,6 +1,6 @@
 """Test networks inside wrappers of frameworks: the unwrapped network computes the same logits.
 
-If a file contains several networks, the intended one is read, or the file is refused.
+If a file contains several networks, the right network is read, or the file is refused.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def profiled(state: State) -> State:
 
 
 def inside(state: State) -> State:
-    """Return the state of a parallel network with single modules that were parallel, compiled or recomputed."""
+    """Return a state with the names of single modules that were parallel, compiled or recomputed."""
     changes = {"layer1.": "layer1.module.", "layer2.0.": "layer2.0._orig_mod._checkpoint_wrapped_module."}
     for old, new in changes.items():
         state = {name.replace(old, new): value for name, value in state.items()}
@@ -83,7 +83,7 @@ def lightning(state: State) -> Any:
 
 
 def optimised(state: State) -> Any:
-    """Return a checkpoint with the moments of Adam, which have the shapes of the network but no names."""
+    """Return a checkpoint with Adam's moments. The moments have the shapes of the network, but no names."""
     moments = {number: {"step": torch.tensor(5.0), "exp_avg": value} for number, value in enumerate(state.values())}
     return {"net": state, "optimizer": {"state": moments, "param_groups": []}, "rng": [torch.zeros(5)]}
 
@@ -191,7 +191,7 @@ MEANT: dict[str, Callable[[State, State], Any]] = {
 def test_of_several_networks_one_is_meant_and_said(
     tmp_path: Path, network: nn.Module, case: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """If names show which of two networks is meant, this network is read, and a note says so."""
+    """If the names show which of two networks to read, this network is read, and a note names the network."""
     torch.save(MEANT[case](network.state_dict(), other(network)), tmp_path / "t.pt")
     load._note_once.cache_clear()
     require_same(tmp_path / "t.pt", network)
@@ -210,7 +210,7 @@ TIED: dict[str, Callable[[State, State], Any]] = {
 
 @pytest.mark.parametrize("case", TIED)
 def test_of_several_networks_none_is_guessed(tmp_path: Path, network: nn.Module, case: str) -> None:
-    """If names do not show which of two networks is meant, the file is refused."""
+    """If the names do not show which of two networks to read, the file is refused."""
     torch.save(TIED[case](network.state_dict(), other(network)), tmp_path / "t.pt")
     one, two = case.split(" and ")
     with pytest.raises(DistillError, match=rf"holds 2 such networks, under ({one} and {two}|{two} and {one}); save"):
@@ -218,7 +218,7 @@ def test_of_several_networks_none_is_guessed(tmp_path: Path, network: nn.Module,
 
 
 def test_shapes_tell_two_networks_apart(tmp_path: Path, network: nn.Module) -> None:
-    """Of two networks, the one whose shapes fit is read."""
+    """If a file contains two networks, the network with the right shapes is read."""
     more = build_model("resnet8", 100).state_dict()
     torch.save({"teacher": more, "student": network.state_dict()}, tmp_path / "t.pt")
     x = torch.randn(2, 3, 32, 32)
