@@ -41,7 +41,7 @@ def test_packaged_configs_are_whole_and_headed(name: str) -> None:
         )
         return
     config = parse_config(text, name, {}, Config)
-    if config.loss.name == "kl" and config.optim.name != "sgd":  # a larger loss needs a larger eps for equal steps
+    if config.loss.name == "kl" and config.optim.name != "sgd":  # eps has the factor T² of the loss
         assert config.optim.eps == pytest.approx(64 * (1e-8 if name.startswith("imagenet") else 1e-7))
     for arch in (config.teacher.arch, config.student.arch):
         build_model(arch, config.teacher.num_classes)

@@ -21,7 +21,7 @@ from tests.helpers.running import log_lines
 
 
 def folders(root: Path, *names: str) -> LabelledImages:
-    """Write class folders with one image each, and load the images. The brightness increases from folder to folder."""
+    """Write class folders with one image each, and load the images. Each folder has a brighter image than before."""
     for number, name in enumerate(names):
         (root / name).mkdir(parents=True)
         (root / name / "0.png").write_bytes(png(np.full((8, 8, 3), 10 * number, np.uint8)))

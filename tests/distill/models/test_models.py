@@ -55,7 +55,7 @@ def test_conformance(arch: str) -> None:
         ("wrn-40-2", 100, 2_255_156),
         ("wrn-16-4", 10, 2_748_890),
         ("wrn-16-4-raw", 10, 2_748_890),
-        # Option B adds a 1×1 convolution and a batch norm to two blocks: 16 × 32 + 64 and 32 × 64 + 128 parameters.
+        # Option B adds a 1×1 convolution and a batch norm to two blocks: 16 × 32 + 64 and 32 × 64 + 128 numbers.
         ("resnet56-b", 10, 855_770),
         ("resnet32x4", 100, 7_433_860),
         ("resnet18-8x", 10, 11_173_962),

@@ -245,7 +245,7 @@ LENGTHS = [{"train.epochs": 3}, {"train.samples": 4000}]
 def test_the_last_length_said_is_the_one_that_is_scaled(
     base: str, variant: dict[str, Any], own: dict[str, Any], given: dict[str, Any], scale: float, shards: str
 ) -> None:
-    """The scale multiplies the user's length. Without a user's length, the row's length is used, and then the variant's.
+    """The scale multiplies the length of the user, or else the length of the row, or else the length of the variant.
 
     The length is in samples or epochs. The run uses a set of known size, or a pack.
     """
@@ -271,7 +271,7 @@ def test_the_last_length_said_is_the_one_that_is_scaled(
 def test_the_last_length_of_a_network_is_the_one_that_is_scaled(
     own: dict[str, Any], given: dict[str, Any], scale: float
 ) -> None:
-    """The scale multiplies the user's length. Without a user's length, the table's length is used, and then the config's."""
+    """The scale multiplies the user's length, or else the length of the table, or else the length of the config."""
     networks = {**SMALL["networks"], "big": {**SMALL["networks"]["big"], "set": own}}
     parsed = parse_table(changed(networks=networks), "t")
     job = make_jobs(parsed, everything(parsed, teacher_settings=given, teacher_scale=scale))["networks/big"]

@@ -26,7 +26,7 @@ def test_what_a_run_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     cost = estimate_cost(config(epochs=10), n=1000, size=32, device=CPU)
     assert cost.seconds == 625 * 0.5 and cost.images_per_second == 32
     assert cost.decoded == 1000 * 32 * 32 * 3 and cost.memory > cost.decoded
-    numbers = 78_042 + 5 * 2 * 16  # of about a ResNet-8; Adam stores two more for each
+    numbers = 78_042 + 5 * 2 * 16  # numbers in a ResNet-8; Adam has two more for each
     assert 7 * 3.5 * numbers < cost.disk < 7 * 4.5 * numbers
     assert str(cost).startswith("about 5 min, ")
     labelled = estimate_cost(SupervisedConfig.model_validate(TEACHER), n=60, size=32, device=CPU)
