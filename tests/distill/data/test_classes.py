@@ -115,7 +115,10 @@ def test_tars_have_the_names_beside_them(tmp_path: Path) -> None:
 def test_names_that_a_weight_file_keeps(
     names: tuple[str, ...], num_classes: int, expected: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """A weight file records class names only if the data has a folder for every class, and not for plain indices."""
+    """A weight file records class names only if the data has a folder for every class.
+
+    Names that are equal to the class numbers are not recorded.
+    """
     data = folders(tmp_path, *names)
     assert complete_names(match_classes(data, num_classes, (), tmp_path)) == expected
 

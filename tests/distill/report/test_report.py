@@ -123,7 +123,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
 
 
 def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: Program, tmp_path: Path) -> None:
-    """The page of an unfinished run shows how far the run is."""
+    """The page of an unfinished run shows the number of samples so far."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("config.yaml", "metrics.jsonl"):

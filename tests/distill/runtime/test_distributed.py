@@ -59,7 +59,7 @@ def test_a_batch_too_small_for_its_ranks_is_refused() -> None:
 
 
 def test_the_mean_over_ranks_is_that_over_the_batch() -> None:
-    """The mean of the ranks' losses equals the loss of the whole batch."""
+    """The mean of the ranks' scaled losses equals the mean loss of the whole batch."""
     losses = torch.rand(13, dtype=torch.float64)
     parts = [ranks.scale_loss(ranks.take_rows(losses).mean(), 13) for ranks in RANKS]
     assert torch.isclose(sum(parts) / WORLD, losses.mean())

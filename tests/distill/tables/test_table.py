@@ -389,7 +389,10 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
 
 
 def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The digest of a small folder covers the contents of all files. For a large folder: names and sizes."""
+    """The digest of a folder covers the contents of all files.
+
+    If the folder is large, the digest covers names and sizes instead of contents.
+    """
     folder = tmp_path / "data"
     (folder / "b").mkdir(parents=True)
     (folder / "a").write_bytes(b"1")

@@ -1,4 +1,4 @@
-"""Test every loss in the same way: values worked out by hand, gradients, and changes without effect."""
+"""Test every loss in the same way: values worked out by hand, gradients, and inputs with the same loss."""
 
 import math
 from typing import Any

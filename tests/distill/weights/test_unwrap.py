@@ -48,7 +48,7 @@ def averaged(state: State) -> State:
 
 
 def profiled(state: State) -> State:
-    """Return the state as thop leaves it: with two more numbers in every module and in the network itself."""
+    """Return the state as thop leaves it: every module, also the network itself, has two more numbers."""
     modules = {"", *(name.rpartition(".")[0] + "." for name in state)}
     sums = itertools.product(modules, ("total_ops", "total_params"))
     return state | {module + name: torch.zeros(1, dtype=torch.float64) for module, name in sums}
