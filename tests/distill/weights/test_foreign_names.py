@@ -88,6 +88,7 @@ def down(**changes: Any) -> nn.Module:
     return CifarResnet("downsample", "fc", **changes)
 
 
+# Architecture, original network, and form of the file. The comments name the authors or repositories of such files.
 CASES: list[tuple[str, Callable[[], nn.Module], Callable[[State], Any]]] = [
     ("resnet14", lambda: CifarResnet("shortcut", "linear", pad=True), akamaster),
     ("resnet14-b", lambda: CifarResnet("shortcut", "linear"), akamaster),
