@@ -1,4 +1,4 @@
-"""Small teachers, test data and runs."""
+"""Fixtures of the tests of ``distill``: small teachers, labeled images, and options of short runs."""
 
 import io
 import os
@@ -31,17 +31,17 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoded sets are kept from no test for another."""
+    """Use a separate cache of decoded sets for each test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")
 def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-8 with random weights and four classes."""
+    """Save a ResNet-8 with random weights and four classes, and return the path."""
     torch.manual_seed(3)
     model = build_model("resnet8", 4)
     model.train()
-    model(torch.randn(64, 3, 32, 32))  # gives the batch norms statistics of their own
+    model(torch.randn(64, 3, 32, 32))  # sets the statistics of the batch norms
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     save_weights(path, model, arch="resnet8", num_classes=4, mean=MEAN, std=STD)
     return path
@@ -49,7 +49,7 @@ def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def images() -> tuple[np.ndarray, np.ndarray]:
-    """Twenty labelled images: uint8 (20, 32, 32, 3), labels 0 to 3."""
+    """Return twenty images, uint8 (20, 32, 32, 3), and their labels, 0 to 3."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), np.arange(20) % 4
 
@@ -71,7 +71,7 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> 
 
 @pytest.fixture(scope="session")
 def eval_path(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The labelled images as a WebDataset tar."""
+    """Write the images and labels as a WebDataset tar, and return the path."""
     members = []
     for i, (image, label) in enumerate(zip(*images, strict=True)):
         members += [(f"{i:04d}.cls", str(label).encode()), (f"{i:04d}.png", png(image))]
@@ -80,7 +80,7 @@ def eval_path(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def train_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty other labelled images, to learn from, as a WebDataset tar."""
+    """Write twenty other images and labels as a WebDataset tar for training, and return the path."""
     images = np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     members = []
     for i, image in enumerate(images):
@@ -118,7 +118,7 @@ def arguments(patchset_path: Path, config_path: Path, teacher_path: Path, eval_p
 
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
-    """A context in which runs are asked to stop, by SIGTERM, while they do a certain step."""
+    """Return a context manager that sends SIGTERM to runs during a given step."""
     original = Trainer.train_step
 
     @contextmanager

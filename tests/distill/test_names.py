@@ -1,4 +1,4 @@
-"""Names of folders that are no text, or that a shell would take apart."""
+"""Test folder names that are not UTF-8, and names that a shell would split."""
 
 import itertools
 import json
@@ -21,7 +21,10 @@ CLASS = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two classes of eight images in each split, one of whose folders has a name that is not UTF-8."""
+    """Write eight images for each of two classes in each split, and return the folder.
+
+    The name of one class folder is not UTF-8.
+    """
     rng = np.random.default_rng(0)
     for split, name in itertools.product(("train", "test"), (CLASS, "dog")):
         for number in range(8):
@@ -60,6 +63,7 @@ def test_a_class_whose_name_is_no_text_has_a_report(
 
 
 def test_names_of_classes_are_text(data: Path) -> None:
+    """Bytes of a folder name that are not UTF-8 are escaped in the class name."""
     names = load_labelled(data, None).names
     assert names == ("caf\\xe9", "dog")
     assert [name.encode() for name in names]
@@ -68,6 +72,10 @@ def test_names_of_classes_are_text(data: Path) -> None:
 def test_a_run_directory_whose_weights_could_not_be_read_is_refused(
     tmp_path: Path, data: Path, config: Path, run_distill: Program
 ) -> None:
+    """A run directory with a path that is not UTF-8 is refused.
+
+    The library safetensors could not read weight files in this directory.
+    """
     out = tmp_path / CLASS
     for more in ((), ("--seeds", "0,1")):
         result = run_distill("train-teacher", "--data", data, "--config", config, "--out", out, *more)
@@ -79,6 +87,7 @@ def test_a_run_directory_whose_weights_could_not_be_read_is_refused(
     "name", [CLASS, "a b", "it's", "$HOME", "new\nline", "\x1b[31m", "tab\there", "été", "x\\y'\n"]
 )
 def test_an_advised_command_can_be_copied(tmp_path: Path, name: str) -> None:
+    """A shell reads the quoted name as the original name."""
     word = shell_word(name)
     assert word.isprintable()
     echoed = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)

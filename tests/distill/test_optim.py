@@ -1,4 +1,4 @@
-"""Every optimiser with every schedule: the learning rate it has at each step."""
+"""Test every optimizer with every schedule: the learning rate of each step, and the options of the optimizer."""
 
 import itertools
 
@@ -44,7 +44,7 @@ def test_schedules(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_milestones_are_fractions_of_the_run(name: str) -> None:
-    """As torch's MultiStepLR with milestones at steps 10 and 15 of 20."""
+    """The rates equal those of torch's MultiStepLR with milestones at steps 10 and 15 of 20."""
     halved = rates(name, "milestones", milestones=[0.5, 0.75], gamma=0.5)
     assert halved == pytest.approx([0.1] * 10 + [0.05] * 5 + [0.025] * 5)
     assert rates(name, "milestones", milestones=[0.15]) == pytest.approx([0.1] * 3 + [0.01] * 17)
@@ -52,7 +52,7 @@ def test_milestones_are_fractions_of_the_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_a_warm_up_comes_before_every_schedule_but_onecycle(name: str) -> None:
-    rise = [0.02, 0.04, 0.06, 0.08]  # a fifth of 20 steps, and then lr itself
+    rise = [0.02, 0.04, 0.06, 0.08]  # one fifth of 20 steps; the fifth step has lr itself
     assert rates(name, "constant", warmup=0.2) == pytest.approx([*rise, *[0.1] * 16])
     dropped = rates(name, "milestones", warmup=0.2, milestones=[0.5])
     assert dropped == pytest.approx([*rise, *[0.1] * 6, *[0.01] * 10])
@@ -62,7 +62,10 @@ def test_a_warm_up_comes_before_every_schedule_but_onecycle(name: str) -> None:
 
 
 def test_a_fraction_is_that_many_steps_whatever_its_digits() -> None:
-    """0.07 · 100 and 0.29 · 100 are no whole numbers to a computer."""
+    """A fraction of the run is a whole number of steps.
+
+    In floating point, 0.07 · 100 and 0.29 · 100 are not whole numbers.
+    """
     for hundredth in range(1, 99):
         config = config_of(schedule="milestones", milestones=[hundredth / 100], warmup=hundredth / 100)
         optimizer = make_optimizer(config, [torch.nn.Parameter(torch.ones(1))])
@@ -97,7 +100,10 @@ def test_a_key_without_a_use_is_refused(values: dict[str, object], part: str) ->
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_betas_and_eps_reach_the_optimiser(name: str) -> None:
-    """One step by hand: with lr 0.1 a gradient of 1 moves a weight by 0.1 / (1 + eps)."""
+    """Betas and eps are passed to the optimizer.
+
+    In the first step, a gradient of 1 changes a weight by lr / (1 + eps), here by 0.1 / 2.
+    """
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = make_optimizer(config_of(name=name, betas=[0.5, 0.75], eps=1.0), [parameter])
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.75)

@@ -1,4 +1,4 @@
-"""Runs that must not begin, or must not end well: one line, and nothing lost."""
+"""Test runs that are refused or fail: the program prints one line, and no result is lost."""
 
 import errno
 import json
@@ -94,6 +94,7 @@ def test_a_damaged_summary(run_distill: Program, arguments: list[Any], tmp_path:
 
 
 def first_member(data: bytes) -> bytes:
+    """Return the header and the padded content of the first member of a tar."""
     size = int(data[124:135], 8)
     return data[: 512 + size + len(tar.padding(size))]
 
@@ -112,6 +113,7 @@ def first_member(data: bytes) -> bytes:
 def test_a_signed_set_whose_tar_is_wrong(
     run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path, change: Any, part: str
 ) -> None:
+    """A wrong tar is refused, even if the checksums of the set match the tar."""
     shards = Path(shutil.copytree(patchset_path, tmp_path / "set #1?%20"))
     path = shards / "patches-000000.tar"
     path.write_bytes(change(path.read_bytes()))
@@ -123,6 +125,7 @@ def test_a_signed_set_whose_tar_is_wrong(
 def test_a_path_is_never_a_url(
     run_distill: Program, arguments: list[Any], tmp_path: Path, patchset_path: Path, eval_path: Path
 ) -> None:
+    """Paths with characters of URLs or shells are read as paths."""
     arguments[2] = shutil.copytree(patchset_path, tmp_path / "set #1?%20")
     data = shutil.copy(eval_path, tmp_path / "pipe:touch hacked #.tar")
     assert run_distill(*arguments, tmp_path / "run", "--eval", data).status == 0
@@ -159,7 +162,10 @@ def test_eval_needs_to_know_the_network(
 def test_a_loss_that_is_no_number_names_step_and_samples(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two lines of the log, the first bad step is named; the last checkpoint is a good one."""
+    """The error names the first step with a loss that is not finite, even between two log lines.
+
+    The last checkpoint is older than this step, so the run can be resumed.
+    """
     original, seen = distill.training.trainer.Trainer.train_step, {}
 
     def spoil(self: distill.training.trainer.Trainer, step: int) -> torch.Tensor:
@@ -181,6 +187,7 @@ def test_a_loss_that_is_no_number_names_step_and_samples(
 def test_a_finished_run_is_not_evaluated_in_silence(
     run_distill: Program, arguments: list[Any], tmp_path: Path
 ) -> None:
+    """If ``--eval`` is added to a finished run, a message says that the run is not evaluated again."""
     blind = [*arguments[: arguments.index("--eval")], "--out", tmp_path / "run"]
     assert run_distill(*blind).status == 0
     again = run_distill(*arguments, tmp_path / "run", "--resume")
@@ -231,7 +238,10 @@ def test_no_home_directory(run_distill: Program, arguments: list[Any], tmp_path:
 def test_a_shard_that_goes_while_it_is_read_ends_the_program(
     arguments: list[Any], tmp_path: Path, cache: str
 ) -> None:
-    """Processes that decode are told to end: the program does not wait for them for ever."""
+    """If a shard is deleted before decoding, the program ends.
+
+    The decoding processes are stopped, so the program does not wait for them.
+    """
     shards = Path(shutil.copytree(arguments[arguments.index("--shards") + 1], tmp_path / "shards"))
     spoil = """
 import sys

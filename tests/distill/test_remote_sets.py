@@ -1,4 +1,4 @@
-"""Runs on remote sets: the weights equal those of a run on the local folder, also over a bad connection."""
+"""Test runs on remote sets: the weights equal those of a run on the local folder, even over a bad connection."""
 
 from pathlib import Path
 from typing import Any

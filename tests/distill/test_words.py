@@ -1,4 +1,4 @@
-"""What programs print: files by the names a user gave them, and counts of one."""
+"""Test the words of messages: files have the names that the user wrote, and a count of one is singular."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``distill convert``: a copy that says what it holds, and no other file lost to it."""
+"""Test ``distill convert``: the copy records the network, and no other file is overwritten."""
 
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def arguments(foreign: Path, tmp_path: Path) -> list[Any]:
 def test_the_copy_says_what_it_is(
     run_distill: Program, arguments: list[Any], eval_path: Path, tmp_path: Path
 ) -> None:
+    """The copy records network, classes and normalization, so ``eval`` needs no further options."""
     result = run_distill(*arguments)
     out = tmp_path / "new file.safetensors"
     assert result.out.splitlines() == [
@@ -57,6 +58,7 @@ def test_no_other_file_is_lost(run_distill: Program, arguments: list[Any], forei
 
 
 def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreign: Path, tmp_path: Path) -> None:
+    """If a file does not record network and normalization, the options are required."""
     out = ["--out", tmp_path / "t.safetensors"]
     assert_one_line(run_distill("convert", foreign, *NORM, *out), "does not say which network it is; give --arch")
     assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the values it was")

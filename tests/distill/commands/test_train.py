@@ -1,4 +1,4 @@
-"""Whole runs of the program on a tiny set: what they leave and what happens in them."""
+"""Test whole runs on a tiny set: the files that a run writes, and what happens during training."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_run_and_its_directory(
         )
     ]
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["samples_seen"] == 192  # twelve whole batches of 16 fit into 200
+    assert summary["samples_seen"] == 192  # the 200 patches contain twelve whole batches of 16
     assert summary["seed"] == 0 and summary["images_per_second"] > 0
     assert set(summary) >= {"set_id", "teacher_sha256", "agreement", "seconds", "student_top1", "teacher_top1"}
 
@@ -77,6 +77,7 @@ def test_the_loss_falls(run_distill: Program, arguments: list[Any], tmp_path: Pa
 def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In every step, teacher and student receive the same augmented images."""
     seen: list[tuple[str, torch.Tensor]] = []
     original, teach = distill.training.trainer.Trainer.train_step, TeacherTargets.compute
 
@@ -106,6 +107,7 @@ def test_bf16_runs_too(run_distill: Program, arguments: list[Any], tmp_path: Pat
 
 
 def test_an_untempered_loss_needs_no_surgery(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    """A loss without temperature can replace the loss of a config, although the config sets a temperature."""
     config = parse_config(presets.text(presets.CONFIGS, "resnet20"), "resnet20", {"loss.name": "mse"}, Config)
     assert config.loss.name == "mse"
     assert run_distill(*arguments, tmp_path / "run", "--set", "loss.name=hard").status == 0

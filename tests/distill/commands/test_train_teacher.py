@@ -1,4 +1,4 @@
-"""Networks taught from labels: what a run leaves, how targets are mixed, that it learns and resumes."""
+"""Test networks that learn from labels: files of a run, targets, result, and resuming."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ CONFIG = {
 
 
 def dataset(count: int, seed: int) -> tuple[np.ndarray, list[int]]:
-    """Images whose class is the corner that is bright: uint8 (count, 32, 32, 3)."""
+    """Return images, uint8 (count, 32, 32, 3), and labels. A label is the position of the bright corner."""
     rng = np.random.default_rng(seed)
     labels = [i % 4 for i in range(count)]
     images = rng.integers(0, 120, (count, 32, 32, 3), dtype=np.uint8)
@@ -49,7 +49,7 @@ def dataset(count: int, seed: int) -> tuple[np.ndarray, list[int]]:
 
 @pytest.fixture
 def cifar(tmp_path: Path) -> Path:
-    """CIFAR-10's Python files with 32 images each, four classes."""
+    """Write CIFAR-10's Python files with 32 images each and four classes, and return their folder."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for number, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
@@ -75,7 +75,7 @@ def test_a_student_does_not_begin_where_its_teacher_began(
     config_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One architecture, one seed, two runs: no tensor that is drawn has a number in common."""
+    """A student and its teacher have different initial weights, even with one architecture and one seed."""
     first: dict[str, torch.nn.Module] = {}
 
     def watched(*given: Any, **more: Any) -> torch.nn.Module:
@@ -104,7 +104,10 @@ def test_a_student_does_not_begin_where_its_teacher_began(
     ],
 )
 def test_first_weights_stay(seed: int, purpose: Any, weights: list[float]) -> None:
-    """A seed gives these in every version; from CPU to CPU they differ by rounding alone."""
+    """A seed always draws the same initial weights, also in later versions.
+
+    On another CPU the weights differ only by rounding.
+    """
     found = new_network("resnet8", 10, seed, purpose).state_dict()["conv1.weight"].flatten()[:4]
     torch.testing.assert_close(found, torch.tensor(weights), rtol=1e-4, atol=1e-6)
 
@@ -112,6 +115,7 @@ def test_first_weights_stay(seed: int, purpose: Any, weights: list[float]) -> No
 def test_it_learns_and_may_teach(
     run_distill: Program, arguments: list[Any], tmp_path: Path, cifar: Path, patchset_path: Path, config_path: Path
 ) -> None:
+    """A network trained from labels reaches more than 90 %, and can be the teacher of another run."""
     out = tmp_path / "run"
     result = run_distill(*arguments, out, "--set", "eval.every=480")
     assert result.status == 0 and "training data: 160 images of 4 classes in " in result.out, result
@@ -158,7 +162,10 @@ def test_a_stopped_run_resumes_exactly(
 
 @pytest.mark.parametrize("box", ["batch", "sample"])
 def test_targets_are_mixed_as_pixels_are(box: str) -> None:
-    """Images of one colour a class: the share of a colour in a mixed image is the weight of its class."""
+    """If two images are mixed, their classes are weighted by the shares of the pixels.
+
+    In this test each class has one color. So the share of a color is the weight of the class.
+    """
     labels = torch.arange(24) % 4
     samples = (labels * 60).to(torch.uint8)[:, None, None, None].expand(24, 8, 8, 3).contiguous()
     augment = AugmentConfig(pad_crop=0, flip=False, cutmix_alpha=1, cutmix_box=box)
@@ -187,6 +194,7 @@ def test_channel_statistics() -> None:
 
 
 def test_the_average_is_the_result(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    """With ``train.ema``, the weight file of the run contains the averaged weights."""
     for name, extra in (("plain", []), ("ema", ["--set", "train.ema=0.99"])):
         assert run_distill(*arguments, tmp_path / name, *extra, "--set", "train.epochs=1").status == 0
     plain, ema = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("plain", "ema"))

@@ -1,4 +1,4 @@
-"""Configs: packaged ones are whole, faults are named by their key, the nearest key is suggested."""
+"""Test configs: packaged configs are complete, and an error names the key and suggests the nearest known key."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def test_packaged_configs_are_whole_and_headed(name: str) -> None:
         )
         return
     config = parse_config(text, name, {}, Config)
-    if config.loss.name == "kl" and config.optim.name != "sgd":  # Adam's steps are the authors' in spite of T²
+    if config.loss.name == "kl" and config.optim.name != "sgd":  # eps has the factor T² of the loss
         assert config.optim.eps == pytest.approx(64 * (1e-8 if name.startswith("imagenet") else 1e-7))
     for arch in (config.teacher.arch, config.student.arch):
         build_model(arch, config.teacher.num_classes)
@@ -64,7 +64,7 @@ def test_a_config_for_each_row_of_the_papers_table() -> None:
         assert (config.optim.name, config.optim.lr, config.optim.schedule) == ("adam", 1e-3, "constant")
         assert (config.data.batch_size, config.train.epochs, config.loss.temperature) == (512, 1000, 8)
         assert config.augment.cutmix_alpha == 0.25
-        assert (config.student.bn_momentum, config.student.bn_eps) == (0.01, 0.001)  # Keras's
+        assert (config.student.bn_momentum, config.student.bn_eps) == (0.01, 0.001)  # the values of Keras
         assert config.teacher.num_classes == int(name.split("-")[0].removeprefix("cifar"))
 
 
@@ -77,6 +77,7 @@ def test_imagenet_is_augmented_as_the_authors_do() -> None:
 
 
 def test_names_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--config wrn.yaml`` reads the file with this name. If no file exists, the packaged config ``wrn`` is read."""
     assert presets.read(presets.CONFIGS, "wrn.yaml") == presets.read(presets.CONFIGS, "wrn")
     assert presets.read(presets.CONFIGS, "resnet20")[0] == "resnet20"
     monkeypatch.chdir(tmp_path)
@@ -109,7 +110,7 @@ def test_round_trip() -> None:
     ],
 )
 def test_numbers_as_people_write_them(group: str, line: str, value: object) -> None:
-    """The same in a file and behind ``--set``."""
+    """Numbers are read in every usual notation, in a config file and in ``--set``."""
     key, _, text = line.partition(": ")
     good = {"name": "adamw", "lr": 0.1} if group == "optim" else {"samples": 8} if group == "train" else {}
     good = {name: item for name, item in good.items() if name != key and (name, key) != ("samples", "epochs")}
@@ -157,7 +158,7 @@ def test_home_folders_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_home_folders_on_the_command_line(
     run_distill: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shell replaces no ``~`` behind ``=`` or in quotes."""
+    """The program expands ``~`` where a shell does not: after ``=`` and in quotes."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c.yaml").write_text("teacher: 3")
     assert_one_line(run_distill("train", "--shards=~/s", "--config=~/c.yaml"), "c.yaml: ")
@@ -181,6 +182,7 @@ def test_the_cache_in_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_yaml_reads_off_as_false(run_distill: Program) -> None:
+    """``compile: off`` means off, although YAML reads ``off`` as false."""
     assert parse(train__compile=False).train.compile == "off" and parse(train__compile=True).train.compile == "on"
     assert_one_line(
         run_distill("train", "--shards", "none", "--config", "wrn", "--set", "train.compile=off"), "none: "
@@ -218,7 +220,7 @@ FAST = presets.text(presets.CONFIGS, "fast-cifar")
     ],
 )
 def test_a_setting_removes_what_it_makes_void(settings: dict[str, object], expected: tuple[str, dict]) -> None:
-    """In whichever order the settings come."""
+    """If a setting makes keys of the file invalid, these keys are removed. The order of settings does not matter."""
     for items in (list(settings.items()), list(settings.items())[::-1]):
         config = parse_config(FAST, "fast-cifar", dict(items), Config)
         group, values = expected
@@ -257,12 +259,14 @@ def test_settings_that_contradict_each_other(settings: dict[str, object], messag
 def test_another_optimiser_or_schedule_leaves_the_files_keys_without_a_use(
     held: dict[str, object], overrides: dict[str, object], left: dict[str, object]
 ) -> None:
+    """A setting changes the optimizer or the schedule. Keys of the file without a use are then dropped."""
     text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1, **held}})
     optim = parse_config(text, "c.yaml", overrides, Config).optim
     assert {key: getattr(optim, key) for key in left} == left
 
 
 def test_a_key_that_is_asked_for_is_not_dropped() -> None:
+    """A key on the command line without a use is an error."""
     with pytest.raises(DistillError, match=r"unknown key 'optim\.eps'"):
         parse(optim__eps=1e-3, optim__name="sgd")
     with pytest.raises(DistillError, match="warmup is not used by schedule onecycle"):
@@ -280,7 +284,10 @@ def test_a_key_that_is_asked_for_is_not_dropped() -> None:
 def test_runs_begun_before_a_key_came_can_go_on(
     name: str, model: type[Config] | type[SupervisedConfig], digest: str
 ) -> None:
-    """An identity is compared with a checkpoint's: keys at their defaults must not be in it."""
+    """A run can be resumed with a newer version that has more keys.
+
+    The identity of the run must equal the identity in the checkpoint. So keys with default values are not included.
+    """
     config: Config | SupervisedConfig = parse_config(presets.text(presets.CONFIGS, name), name, {}, model)
     held = json.dumps(identity_of(config), sort_keys=True)
     assert hashlib.sha256(held.encode()).hexdigest()[:16] == digest
@@ -342,12 +349,14 @@ def test_files_that_are_no_config(text: str, part: str) -> None:
 
 
 def test_a_missing_tag_is_a_missing_key() -> None:
+    """The error for a missing ``optim.name`` is the usual error for a missing key."""
     text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1}})
     with pytest.raises(DistillError, match=r"^config c\.yaml: required key 'optim\.name' is missing$"):
         parse_config(text, "c.yaml", {}, Config)
 
 
 def test_length_is_given_once() -> None:
+    """A config with both ``samples`` and ``epochs`` is refused."""
     text = yaml.safe_dump(CONFIG | {"train": {"samples": 10, "epochs": 2}})
     with pytest.raises(DistillError, match="give either samples or epochs"):
         parse_config(text, "c.yaml", {}, Config)

@@ -1,4 +1,4 @@
-"""Decoded sets: the set's pixels wherever they are held, decoded once, believed only while they hash as they did."""
+"""Test decoded sets: their pixels, their place in memory or on disk, and damaged files."""
 
 import fcntl
 import os
@@ -46,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
 @pytest.mark.parametrize("place", ["auto", "ram", "disk"])
 def test_the_pixels_are_the_sets(patchset_path: Path, folder: Path, place: str, workers: int) -> None:
+    """The decoded pixels have the digest of the set, in memory and on disk. A second run does not decode again."""
     first, said = load(patchset_path, cache=place, workers=workers)
     require_pixels(first, patchset_path)
     assert "3 verified shards" in said[0]
@@ -54,7 +55,7 @@ def test_the_pixels_are_the_sets(patchset_path: Path, folder: Path, place: str, 
     again, said = load(patchset_path, cache=place, workers=workers)
     require_pixels(again, patchset_path)
     assert "decoded before" in said[0]
-    again.zero_()  # what a run does to its pixels must not reach the file
+    again.zero_()  # a run may change its pixels, but not the file
     require_pixels(load(patchset_path, cache=place)[0], patchset_path)
 
 
@@ -96,6 +97,7 @@ def test_a_damaged_shard_is_refused_and_nothing_is_kept(patchset_path: Path, tmp
 
 
 def test_no_room_on_the_disk(patchset_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Without space on the disk, the pixels are only in memory. If the config asks for the disk, the run fails."""
     monkeypatch.setattr(cache, "MARGIN", 1 << 60)
     monkeypatch.setattr(cache, "free_memory", lambda: 1 << 62)
     tensor, said = load(patchset_path)
@@ -112,6 +114,7 @@ def test_what_does_not_fit_anywhere_is_streamed(patchset_path: Path, monkeypatch
 
 
 def test_a_window_has_room(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window is refused if its decoded shards do not fit into memory."""
     largest = max(shard.n for shard in open_patchset(patchset_path).manifest.shards)
     needed = 3 * largest * 32 * 32 * 3
     for free, message in ((needed, None), (needed - 1, r"data\.window 1: patches of so many shards take .*lower it")):
@@ -141,15 +144,17 @@ def test_a_disk_that_fills_while_the_file_is_made(
 
 
 def test_too_little_memory(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without free memory, ``cache: ram`` is an error, and ``cache: auto`` uses the disk."""
     monkeypatch.setattr(cache, "free_memory", lambda: 0)
     with pytest.raises(DistillError, match=r"data\.cache ram: too little memory"):
         load(patchset_path, cache="ram")
     with pytest.raises(DistillError, match=r"data\.cache gpu: no GPU"):
         load(patchset_path, cache="gpu")
-    require_pixels(load(patchset_path)[0], patchset_path)  # on the disk
+    require_pixels(load(patchset_path)[0], patchset_path)  # uses the disk
 
 
 def test_leftovers_of_killed_runs_go(patchset_path: Path, folder: Path) -> None:
+    """Partial files of killed runs are deleted, but not those of a running program."""
     folder.mkdir(parents=True)
     dead, alive = folder / ".patchset-part-1-x.rgb", folder / ".patchset-part-2-x.rgb"
     dead.touch()
@@ -166,6 +171,7 @@ def test_another_decoder_decodes_again(patchset_path: Path, monkeypatch: pytest.
 
 
 def test_the_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free memory is the limit of the container minus its use."""
     files = {"/sys/fs/cgroup/memory.max": "3000\n", "/sys/fs/cgroup/memory.current": "1000\n"}
     original = Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda self: files.get(str(self)) or original(self))
@@ -175,5 +181,6 @@ def test_the_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_of_ones_own(patchset_path: Path, tmp_path: Path, folder: Path) -> None:
+    """``cache_dir`` replaces the default folder."""
     load(patchset_path, cache_dir=str(tmp_path / "mine"))
     assert len(list((tmp_path / "mine").iterdir())) == 2 and not folder.exists()

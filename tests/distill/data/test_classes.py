@@ -1,4 +1,7 @@
-"""Which class a label means: by name where both sides have names, else by number; and what is said of it."""
+"""Test which class a label means, and which messages are printed.
+
+Labels are matched by class names if both the data and the network have names, and by number otherwise.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,7 @@ from tests.helpers.running import log_lines
 
 
 def folders(root: Path, *names: str) -> LabelledImages:
-    """Class folders, each with one image of a brightness of its own, the first name's being darkest."""
+    """Write class folders with one image each, and load the images. Each folder has a brighter image than before."""
     for number, name in enumerate(names):
         (root / name).mkdir(parents=True)
         (root / name / "0.png").write_bytes(png(np.full((8, 8, 3), 10 * number, np.uint8)))
@@ -26,7 +29,7 @@ def folders(root: Path, *names: str) -> LabelledImages:
 
 
 def matched(data: LabelledImages, num_classes: int, *names: str) -> tuple[dict[int, int], list[str]]:
-    """The class of each brightness, and what was said."""
+    """Return the class of each image, by brightness, and the logged lines."""
     with log_lines() as said:
         found = match_classes(data, num_classes, names, Path("data"))
     values = (found.images[:, 0, 0, 0] // 10).tolist()
@@ -48,6 +51,7 @@ def matched(data: LabelledImages, num_classes: int, *names: str) -> tuple[dict[i
 def test_folders_that_are_numbers(
     names: list[str], num_classes: int, expected: range, part: str | None, tmp_path: Path
 ) -> None:
+    """If folder names are numbers, the numbers are the classes. Unusual numbers are logged."""
     labels, said = matched(folders(tmp_path, *names), num_classes)
     assert labels == dict(enumerate(expected))
     assert part is None or any(part in line for line in said)
@@ -82,10 +86,12 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_numbers_are_compared_with_no_names(tmp_path: Path) -> None:
+    """Numeric folder names are not compared with the class names of the network."""
     assert matched(folders(tmp_path, "0", "1", "2"), 3, "ant", "bee", "cat") == ({0: 0, 1: 1, 2: 2}, [])
 
 
 def test_tars_have_the_names_beside_them(tmp_path: Path) -> None:
+    """Class names of a tar are read from ``classes.txt`` in the same folder."""
     members = [("0.png", png(np.zeros((8, 8, 3), np.uint8))), ("0.cls", b"1")]
     data = load_labelled(write_tar(tmp_path / "test-0.tar", members), None)
     assert data.names == ()
@@ -109,6 +115,10 @@ def test_tars_have_the_names_beside_them(tmp_path: Path) -> None:
 def test_names_that_a_weight_file_keeps(
     names: tuple[str, ...], num_classes: int, expected: tuple[str, ...], tmp_path: Path
 ) -> None:
+    """A weight file records class names only if the data has a folder for every class.
+
+    Names that are equal to the class numbers are not recorded.
+    """
     data = folders(tmp_path, *names)
     assert complete_names(match_classes(data, num_classes, (), tmp_path)) == expected
 

@@ -1,4 +1,4 @@
-"""Evaluation data in every known form gives the same images; anything else gives one clear line."""
+"""Test evaluation data: every known form loads the same images, and all other files are refused in one line."""
 
 import gzip
 import io
@@ -59,11 +59,14 @@ def test_cifar_python(images: Labelled, tmp_path: Path, name: str, key: bytes, p
 
 
 class Bomb:
+    """An object whose pickle calls ``print`` when it is loaded."""
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("the pickle ran code",)
 
 
 def test_a_pickle_that_wants_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pickle that would run code is refused, and the code does not run."""
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Bomb()}))
     with pytest.raises(DistillError, match=r"asks for builtins\.print"):
         load_labelled(tmp_path, None)
@@ -112,6 +115,7 @@ def test_classes_have_the_names_that_files_give_them(images: Labelled, tmp_path:
 
 
 def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
+    """Images of several sizes are refused, unless a size is set."""
     for i, (width, height) in enumerate([(80, 60), (60, 80), (32, 32)]):
         (tmp_path / str(i)).mkdir()
         Image.new("RGB", (width, height), (255, 0, 0)).save(tmp_path / str(i) / "x.png")
@@ -140,7 +144,10 @@ def test_tars_that_are_no_test_set(tmp_path: Path, members: list[tuple[str, byte
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_a_tar_without_its_end(images: Labelled, tmp_path: Path, suffix: str) -> None:
-    """Cut between two samples, or with a damaged header there, a tar reads as a shorter whole one."""
+    """A tar without an end marker is refused, although the members before the cut can be read.
+
+    A damaged header between two samples has the same effect as a cut.
+    """
     members = []
     for i, (image, label) in enumerate(zip(*images, strict=True)):
         members += [(f"{i:04d}.cls", str(label).encode()), (f"{i:04d}.png", png(image))]
@@ -210,7 +217,7 @@ def test_labels_and_pixels_as_arrays_of_every_protocol(images: Labelled, tmp_pat
 
 
 class Pointers:
-    """Asks for an array of objects at an address of its choice."""
+    """An object whose pickle asks for an array of objects at an arbitrary memory address."""
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return np.ndarray, ((1,), np.dtype("O"), b"A" * 8)

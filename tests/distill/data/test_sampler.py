@@ -1,4 +1,4 @@
-"""Every epoch one permutation, and any step without those before it."""
+"""Test the order of samples: every epoch is a permutation, and any step can be computed without earlier steps."""
 
 import torch
 from hypothesis import given, settings
@@ -40,6 +40,7 @@ def test_every_epoch_of_windows_is_one_permutation(sizes: list[int], batch_size:
 
 
 def test_windows_hold_whole_shards_in_an_order_of_their_own() -> None:
+    """A window contains whole shards, and every epoch and every seed has another order of shards."""
     order = WindowOrder([10] * 12, 20, 0, 2)
     windows = [{int(i) // 10 for i in order.batch(step)} for step in range(12)]
     assert all(len(window) == 2 for window in windows) and set().union(*windows[:6]) == set(range(12))

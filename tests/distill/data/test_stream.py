@@ -1,4 +1,4 @@
-"""Streamed sets: each step's patches are those its order names, from any step on, and a run resumes as exactly."""
+"""Test streamed sets: every step has the patches of the order, and a stopped run resumes exactly."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def test_each_step_has_the_pixels_its_order_names(
     patchset_path: Path, pixels: torch.Tensor, workers: int, window: int
 ) -> None:
     with stream(patchset_path, workers, window=window) as source:
-        for step in [*range(15), 3, 4, 40]:  # two epochs, back to the middle, and far ahead
+        for step in [*range(15), 3, 4, 40]:  # two epochs, then earlier and later steps
             assert torch.equal(source.images(step), pixels[source.order.batch(step)])
 
 
@@ -61,11 +61,12 @@ def test_a_batch_larger_than_the_set(patchset_path: Path, pixels: torch.Tensor) 
 
 
 def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> None:
+    """If a shard is damaged after the verification, the step that reads the shard fails."""
     shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
     path = shards / "patches-000001.tar"
     data = path.read_bytes()
     with pytest.raises(DistillError, match=r"patches-000001\.tar: .*get the set again"), stream(shards) as source:
-        path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # after it was verified, the members end early
+        path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # after the verification, cut the members off
         for step in range(8):
             source.images(step)
 
@@ -112,7 +113,7 @@ def test_a_process_that_cannot_start(patchset_path: Path, monkeypatch: pytest.Mo
 def test_decoding_takes_nothing_of_shared_memory(
     patchset_path: Path, pixels: torch.Tensor, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container's /dev/shm may be small, read-only or missing."""
+    """Decoding works if a container's /dev/shm is small, read-only or missing."""
 
     def refuse(*values: Any, **options: Any) -> Any:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -141,6 +142,7 @@ with open_source(open_patchset(sys.argv[1]), config, 3, RunContext(device=torch.
 
 
 def test_a_small_shared_memory(patchset_path: Path) -> None:
+    """Decoding works in a program whose /dev/shm has only 64 kB."""
     alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
     try:
@@ -153,13 +155,14 @@ def test_a_small_shared_memory(patchset_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_the_program(patchset_path: Path, number: signal.Signals) -> None:
+    """When the program is killed or interrupted, the decoding processes end too."""
     command = [sys.executable, "-c", STREAM, str(patchset_path), "forever"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
         assert program.stdout is not None
         while not program.stdout.readline().startswith("reading"):
             pass
         program.send_signal(number)
-        assert program.communicate(timeout=60) == ("", None)  # the end, when no process holds the pipe any more
+        assert program.communicate(timeout=60) == ("", None)  # end of file: no process has the pipe open
 
 
 def test_a_streamed_run_resumes_exactly(

@@ -1,4 +1,4 @@
-"""What a network is worth, counted by hand."""
+"""Test the metrics of networks against values worked out by hand."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def test_agreement() -> None:
 
 
 def test_kl_to_the_teacher() -> None:
-    ln2 = math.log(2)  # (1/4, 1/2, 1/4) against (1/2, 1/4, 1/4), and a pair without difference
+    ln2 = math.log(2)  # softmax: (1/4, 1/2, 1/4) and (1/2, 1/4, 1/4); second row: equal
     teacher, student = torch.tensor([[0.0, ln2, 0.0], [1, 2, 3]]), torch.tensor([[ln2, 0.0, 0.0], [4, 5, 6]])
     assert kl_to(teacher, student) == pytest.approx(ln2 / 8, rel=1e-6)
 

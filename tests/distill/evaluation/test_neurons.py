@@ -1,4 +1,4 @@
-"""What networks want to see: images that raise a logit, and the command that makes pictures of them."""
+"""Test images that maximize a logit, and the command ``distill visualize``."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.2, 0.2)
 
 
 class Channels(nn.Module):
-    """Three classes: how red, how green and how blue an image is."""
+    """A network of three classes. Its logits are the means of the red, green and blue channels of an image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def test_each_image_raises_its_own_logit() -> None:
     before = state_digest(network)
     found = images(network)
     assert found.shape == (3, 16, 16, 3) and found.dtype == torch.uint8
-    colours = found.float().mean(dim=(1, 2))  # of image i, channel j
+    colours = found.float().mean(dim=(1, 2))  # [i, j]: mean of channel j in image i
     assert torch.equal(colours.argmax(dim=0), torch.arange(3))
     assert state_digest(network) == before
     assert torch.equal(images(network), found)
@@ -75,6 +75,7 @@ def test_pictures_of_a_run_come_into_its_report(run_distill: Program, arguments:
 def test_a_teacher_that_moved_and_a_run_that_goes_on(
     run_distill: Program, arguments: list[Any], tmp_path: Path, teacher_path: Path
 ) -> None:
+    """If the teacher's file has moved, ``--teacher`` sets the new path. Unfinished and old runs are refused."""
     run = tmp_path / "run"
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(teacher_path.read_bytes())
@@ -102,7 +103,7 @@ def test_labels_fit_below_their_images() -> None:
     for text in ("immunohistochemistry of a whole slide", "W" * 60):
         sheet = np.asarray(_sheet(tiles, ["", text, ""]))
         changed = np.flatnonzero((sheet != plain).any(axis=(0, 2)))
-        assert changed.min() >= 100 and changed.max() < 196  # the second tile's columns
+        assert changed.min() >= 100 and changed.max() < 196  # columns of the second tile
 
 
 @pytest.mark.parametrize("text", ["a", "-1", "1,,2"])

@@ -1,4 +1,4 @@
-"""A network is not measured on the images that it learns from."""
+"""Test that a network is not evaluated on training images."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ NORM = ["--set", "teacher.mean=[0.5,0.4,0.3]", "--set", "teacher.std=[0.2,0.25,0
 
 
 def write(root: Path, numbers: range, size: int = 32) -> Path:
-    """Images in four class folders; each number is an image of its own."""
+    """Write images into four class folders, and return ``root``. Each number is the seed of one image."""
     for number in numbers:
         folder = root / "abcd"[number % 4]
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +46,7 @@ def test_training_images_are_no_evaluation_data(
 
 
 def test_some_images_in_common_are_said(teach: list[Any], tmp_path: Path, run_distill: Program) -> None:
+    """Evaluation data may share some images with the training data. The number of shared images is printed."""
     data, other = write(tmp_path / "data", range(32)), write(tmp_path / "other", range(28, 40))
     result = run_distill(*teach, "--data", data, "--eval", other)
     assert result.status == 0, result.err
@@ -81,7 +82,7 @@ def test_a_student_has_its_teachers_class_names(
     result = run_distill("train", *base, "--teacher", weights, "--eval", other, "--out", tmp_path / "run")
     assert result.status == 0 and f"evaluation data: 40 images of 4 classes in {other}" in result.out
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["classes"] == list("abcd")
-    (other / "a").rename(other / "e")  # now the last class folder
+    (other / "a").rename(other / "e")  # the renamed folder is the last class folder
     command = ["eval", "--data", other, "--device", "cpu", "--json", "--weights"]
     assert_one_line(run_distill(*command, tmp_path / "run" / "student.safetensors"), "1 of its 4 classes (e)")
     (other / "e").rename(other / "A")

@@ -1,4 +1,4 @@
-"""One conformance suite for every network, and the sizes the literature reports."""
+"""Test networks: the same checks for every network, and the numbers of parameters in the literature."""
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ ALL = (
 
 @pytest.mark.parametrize("arch", ALL)
 def test_conformance(arch: str) -> None:
+    """Every network returns finite float32 logits, also under autocast, and every parameter has a gradient."""
     model = build_model(arch, 7).to(memory_format=torch.channels_last).eval()
     size = 75 if arch.endswith("inception_v3") else 32
     x = torch.randn(2, 3, size, size)
@@ -45,16 +46,16 @@ def test_conformance(arch: str) -> None:
 @pytest.mark.parametrize(
     ("arch", "classes", "parameters"),
     [
-        # He et al. 2016, table 6: 0.27, 0.46, 0.66 and 0.85 million, exact with option-A shortcuts.
+        # He et al. 2016, table 6: 0.27, 0.46, 0.66 and 0.85 million. These are networks with option-A shortcuts.
         ("resnet20", 10, 269_722),
         ("resnet32", 10, 464_154),
         ("resnet44", 10, 658_586),
         ("resnet56", 10, 853_018),
-        # 2.7 and 8.9 million in Zagoruyko & Komodakis; 2,255,156 is the literature's WRN-40-2.
+        # Zagoruyko & Komodakis: 2.7 and 8.9 million. Other papers: 2,255,156 for WRN-40-2.
         ("wrn-40-2", 100, 2_255_156),
         ("wrn-16-4", 10, 2_748_890),
         ("wrn-16-4-raw", 10, 2_748_890),
-        # Option B adds 1×1 convolutions and batch norms to two blocks: 16 × 32 + 64 and 32 × 64 + 128.
+        # Option B adds a 1×1 convolution and a batch norm to two blocks: 16 × 32 + 64 and 32 × 64 + 128 numbers.
         ("resnet56-b", 10, 855_770),
         ("resnet32x4", 100, 7_433_860),
         ("resnet18-8x", 10, 11_173_962),
@@ -78,6 +79,7 @@ def test_every_classification_model_of_torchvision(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "least"), [("googlenet", 15), ("inception_v3", 75)])
 def test_the_smallest_images(name: str, least: int) -> None:
+    """An image that is too small for a network is refused."""
     require_size(f"torchvision/{name}", 7, least)
     with pytest.raises(DistillError, match=f"{name}': does not take images of {least - 1} px: "):
         require_size(f"torchvision/{name}", 7, least - 1)
@@ -98,6 +100,7 @@ def test_names_are_those_of_published_checkpoints() -> None:
 
 
 def test_the_option_a_shortcut() -> None:
+    """An option-A shortcut uses every second pixel and pads the channels with zeros."""
     block = build_model("resnet8", 2).layer2[0].eval()
     torch.nn.init.zeros_(block.conv2.weight)
     x = torch.rand(1, 16, 8, 8)

@@ -1,4 +1,7 @@
-"""Batch norms as a config sets them: they train so, and whatever reads the weight file computes with the same."""
+"""Test the settings of batch norms: training uses them, and the weight file records them.
+
+Every command that reads the weight file computes with the recorded eps.
+"""
 
 import json
 from pathlib import Path
@@ -61,6 +64,7 @@ def test_a_file_is_measured_with_the_eps_it_was_trained_with(
 def test_a_run_without_it_leaves_the_file_as_it_was(
     run_distill: Program, arguments: list[Any], tmp_path: Path
 ) -> None:
+    """Without ``bn_eps``, the weight file and the summary have no such entry."""
     assert run_distill(*arguments, tmp_path / "run").status == 0
     assert load_weights(tmp_path / "run" / "student.safetensors").bn_eps is None
     assert "bn_eps" not in json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -74,7 +78,7 @@ def test_momentum_and_eps_move_the_student(run_distill: Program, arguments: list
     stale = "the batch norms' statistics keep 89% of their first values after 12 steps"
     assert [stale in result.out for result in results.values()] == [False, False, True]
     plain, eps, slow = (load_weights(tmp_path / n / "student.safetensors").held for n in ("plain", "eps", "slow"))
-    assert torch.equal(plain["conv1.weight"], slow["conv1.weight"])  # training looks at each batch's own statistics
+    assert torch.equal(plain["conv1.weight"], slow["conv1.weight"])  # training uses the statistics of each batch
     assert not torch.equal(plain["conv1.weight"], eps["conv1.weight"])
     moved, less = (state["bn1.running_mean"].abs().mean() for state in (plain, slow))
     assert 0 < less < 0.5 * moved
@@ -94,6 +98,7 @@ def test_a_stopped_run_with_them_resumes_exactly(
 
 
 def test_a_taught_network_has_them_too(run_distill: Program, eval_path: Path, tmp_path: Path) -> None:
+    """``train-teacher`` has the same settings."""
     config = tmp_path / "teacher.json"
     config.write_text(json.dumps(TEACHER | {"train": {"samples": 32}}))
     command = ["train-teacher", "--data", eval_path, "--config", config, "--device", "cpu", "--out"]

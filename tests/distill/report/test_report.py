@@ -1,4 +1,4 @@
-"""Reports: the page of a run or of several shows what their files say, and needs nothing but itself."""
+"""Test reports: the page shows the contents of one or several run directories, and loads no other file."""
 
 import errno
 import html
@@ -29,7 +29,7 @@ def run(run_distill: Program, arguments: list[Any], tmp_path: Path) -> Path:
 
 
 def shown(summary: dict[str, Any], key: str) -> str:
-    """How a page writes a figure."""
+    """Format a figure of the summary as a page does."""
     value = summary[key]
     if key in ("student_top1", "teacher_top1", "agreement", "student_top5"):
         return f"{value:.2f} %"
@@ -53,10 +53,11 @@ def test_a_page_shows_the_summary_and_stands_alone(run: Path) -> None:
 
 
 def test_the_photo_of_the_set_and_no_other(run: Path, photo_path: Path, tmp_path: Path, run_distill: Program) -> None:
+    """A page shows patches on the photo of the set. Another photo is refused."""
     assert "<polygon" not in (run / "report.html").read_text()
     assert run_distill("report", run, "--image", photo_path).status == 0
     page = (run / "report.html").read_text()
-    assert page.count("<polygon") == 2 * 20 and 'viewBox="0 0 160 120"' in page  # every third of 60, dark and bright
+    assert page.count("<polygon") == 2 * 20 and 'viewBox="0 0 160 120"' in page  # 20 patches, two outlines each
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
     assert_one_line(run_distill("report", run, "--image", other), "other.png", "give the source photo itself")
     assert_one_line(run_distill("report", run, "--image", tmp_path / "none"), "none: cannot be read")
@@ -122,6 +123,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
 
 
 def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: Program, tmp_path: Path) -> None:
+    """The page of an unfinished run shows the number of samples so far."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("config.yaml", "metrics.jsonl"):
@@ -172,7 +174,7 @@ def test_a_damaged_file_is_one_line(name: str, text: str, part: str, run: Path, 
     assert_one_line(run_distill("report", run), name, part)
     shutil.copytree(run, run.parent / "runs" / "bad")
     shutil.copytree(run, run.parent / "runs" / "good", ignore=shutil.ignore_patterns("*.json"))
-    if name != "config.yaml":  # one bad run of several is told, and the others have their page
+    if name != "config.yaml":  # a page of several runs names the damaged run
         result = run_distill("report", run.parent / "runs")
         assert result.status == 0 and part in result.out and "good: resnet8" in result.out
         assert "Not on this page" in (run.parent / "runs" / "report.html").read_text()
@@ -197,6 +199,8 @@ def test_a_run_of_an_earlier_version(run: Path, run_distill: Program) -> None:
 def test_a_page_that_cannot_be_made_spoils_no_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A run succeeds even if its page cannot be written."""
+
     def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -209,6 +213,7 @@ def test_a_page_that_cannot_be_made_spoils_no_run(
 def test_the_page_of_a_finished_run_stays(
     run: Path, run_distill: Program, arguments: list[Any], photo_path: Path
 ) -> None:
+    """``--resume`` does not write the page of a finished run again."""
     assert run_distill("report", run, "--image", photo_path).status == 0
     before = (run / "report.html").read_bytes()
     assert run_distill(*arguments, run, "--set", "eval.every=64", "--resume").status == 0
@@ -223,7 +228,7 @@ def test_runs_that_do_not_share_their_classes(run: Path, run_distill: Program, t
     (tmp_path / "link").symlink_to(run)
     command = ["report", run, other, tmp_path / "link", "--out", tmp_path / "both.html"]
     result = run_distill(*command)
-    assert result.status == 0 and len(result.out.splitlines()) == 3  # the link is the same run
+    assert result.status == 0 and len(result.out.splitlines()) == 3  # the link leads to the first run
     head = (tmp_path / "both.html").read_text().split("<article")[0]
     assert 'name">chance' not in head and head.count('class="line l') >= 2
 
@@ -242,6 +247,7 @@ def test_many_classes(run: Path, run_distill: Program) -> None:
 
 
 def test_text_for_the_terminal_is_plain(run: Path, run_distill: Program) -> None:
+    """Control characters in a config are not printed to the terminal."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["student"]["arch"] = "\x1b[31mred\nfake: top-1 99.00 %"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -250,6 +256,7 @@ def test_text_for_the_terminal_is_plain(run: Path, run_distill: Program) -> None
 
 
 def test_names_from_elsewhere_are_text(run: Path, run_distill: Program) -> None:
+    """Names from files of a run are escaped in HTML."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["student"]["arch"] = "<script>alert(1)</script>"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -306,7 +313,7 @@ def test_the_page_in_a_browser(run: Path, photo_path: Path, run_distill: Program
     bad = tmp_path / "bad.html"
     bad.write_text("<script>console.error('x')</script><img src='http://127.0.0.1:9/x.png'>")
     control = visit(bad, tmp_path)
-    assert control.console and "http://127.0.0.1:9/x.png" in control.requests  # this test can fail
+    assert control.console and "http://127.0.0.1:9/x.png" in control.requests  # the browser reports errors
     bad.write_text(f"<p>{'x' * 300}</p>")
     assert width_needed(bad, 390, tmp_path) > 390
 
@@ -328,6 +335,7 @@ def test_the_page_in_a_browser(run: Path, photo_path: Path, run_distill: Program
 def test_no_photo_is_asked_for_where_none_made_the_set(
     run_patchgen: Program, run_distill: Program, arguments: list[Any], tmp_path: Path
 ) -> None:
+    """The suggested command asks for a photo only if the set was made from a photo."""
     out, images = tmp_path / "run", tmp_path / "images"
     images.mkdir()
     for seed in range(20):

@@ -1,4 +1,4 @@
-"""What a report says of its runs in words, and of several runs together."""
+"""Test the sentences of a report about one run, and the mean over several runs."""
 
 import shutil
 from pathlib import Path
@@ -39,6 +39,7 @@ def test_augmentations_in_words(augment: dict[str, Any], words: str) -> None:
 
 
 def test_a_page_tells_nothing_of_its_writers_folders() -> None:
+    """Paths on a page are shortened to the name of the file."""
     text = "teacher:\n  weights: /home/ada/t.safetensors\ndata:\n  cache_dir: '/home/a da/cache'\nx: a/b\n"
     assert without_folders(text) == "teacher:\n  weights: …/t.safetensors\ndata:\n  cache_dir: …/cache'\nx: a/b\n"
 
@@ -54,4 +55,4 @@ def test_a_run_in_words(run_distill: Program, arguments: list[Any], tmp_path: Pa
     result = run_distill("report", tmp_path / "two", tmp_path / "copy", "--out", tmp_path / "all.html")
     assert [line.split(":")[0] for line in result.out.splitlines()] == ["two/seed0", "two/seed1", "copy", "report"]
     page = (tmp_path / "all.html").read_text()
-    assert "deviation of seeds 0, 1<" in page or "deviation of seeds 1, 0<" in page  # the copy counts once
+    assert "deviation of seeds 0, 1<" in page or "deviation of seeds 1, 0<" in page  # seed 0 is counted once

@@ -1,4 +1,4 @@
-"""Logging for TensorBoard, where it is installed."""
+"""Test logging to TensorBoard, with and without the package."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ def test_tensorboard_gets_what_the_log_gets(
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = tmp_path / "run"
     command = [*arguments, run, "--set", "train.tensorboard=true", "-q"]
-    with stopping(7):  # after the step of a line of the log
+    with stopping(7):  # the run stops after a step with a log line
         assert run_distill(*command).status == 130
     assert run_distill(*command, "--resume").status == 0
     events = accumulator.EventAccumulator(str(run / "tensorboard"))

@@ -1,4 +1,7 @@
-"""Faster networks are the same ones, up to rounding: folded, compiled and in half precision; and they fall back."""
+"""Test that folded, compiled and half-precision networks return the same logits, up to rounding.
+
+If folding or compiling is impossible, the original network is used.
+"""
 
 import dataclasses
 
@@ -22,7 +25,7 @@ def accelerator(device: torch.device = CPU, **values: object) -> Accelerator:
 
 
 def trained(arch: str) -> nn.Module:
-    """A network whose batch norms have statistics of their own."""
+    """Return a network in eval mode. Its batch norms have the statistics of three random batches."""
     model = build_model(arch, 10).train()
     for _ in range(3):
         model(torch.randn(32, 3, 32, 32) * 2 + 0.5)
@@ -47,6 +50,7 @@ def test_a_folded_network_has_the_same_logits(arch: str) -> None:
 
 
 def test_folding_leaves_fewer_layers_and_a_change_is_noticed() -> None:
+    """A folded network has no batch norms. If a parameter changes during the run, the run fails."""
     frozen = accelerator().frozen(trained("resnet8"), X)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.folded.modules())
     frozen.require_unchanged()
@@ -58,7 +62,7 @@ def test_folding_leaves_fewer_layers_and_a_change_is_noticed() -> None:
 
 
 class Branching(nn.Module):
-    """What torch.fx cannot trace: its path depends on values."""
+    """A network with a branch that depends on values. torch.fx cannot trace this network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,11 +102,15 @@ def test_compiled_networks_have_the_same_logits(caplog: pytest.LogCaptureFixture
 
 
 def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, networks are compiled to CUDA graphs.
+
+    The returned logits are copies, so later calls do not change these logits.
+    """
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, options: calls.append(options) or model)
     on = accelerator(device=torch.device("cuda"), compile="auto")
     on.student(trained("resnet8"), X)
-    buffer = torch.zeros(8, 10)  # as a graph gives the same memory each time
+    buffer = torch.zeros(8, 10)  # a CUDA graph returns the same memory at every call
     frozen = dataclasses.replace(on.frozen(trained("resnet8"), X), network=lambda x: buffer.add_(1))
     first, second = frozen(X), frozen(X)
     assert calls == [{"triton.cudagraphs": True}, {"freezing": True, "triton.cudagraphs": True}]
@@ -112,6 +120,8 @@ def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: py
 def test_what_cannot_be_compiled_runs_uncompiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """If compiling fails, one line is logged and the uncompiled network is used."""
+
     def broken(model: nn.Module, options: object) -> nn.Module:
         def call(x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no working C++ compiler\nand a long story")
@@ -135,6 +145,7 @@ def test_what_cannot_be_compiled_runs_uncompiled(
 
 @pytest.mark.parametrize(("steps", "compiled"), [(LONG_RUN - 1, False), (LONG_RUN, True)])
 def test_auto_compiles_where_it_pays(monkeypatch: pytest.MonkeyPatch, steps: int, compiled: bool) -> None:
+    """``compile: auto`` compiles only in long runs."""
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, options: calls.append(options) or model)
     auto = accelerator(compile="auto", steps=steps)

@@ -1,4 +1,7 @@
-"""Several ranks train as one process does: the same batches, statistics, losses, figures; whoever stops or dies."""
+"""Test that several ranks have the same results as one process: batches, statistics, losses and figures.
+
+Also test the messages of a rank that fails.
+"""
 
 import contextlib
 import signal
@@ -40,6 +43,7 @@ RANKS = [Ranks(rank=rank, world_size=WORLD, local_rank=rank, local_world_size=WO
 @settings(max_examples=30)
 @given(st.integers(1, 9), st.data())
 def test_rows_are_shared_out_and_are_the_same_in_reverse(world: int, data: st.DataObject) -> None:
+    """Every row of a batch belongs to one rank, and a reversed batch has the same rows on each rank."""
     batch = data.draw(st.integers(2 * world, 200))
     masks = torch.stack([Ranks(rank=rank, world_size=world).row_mask(batch) for rank in range(world)])
     assert torch.equal(masks.sum(dim=0), torch.ones(batch, dtype=torch.int64))
@@ -55,6 +59,7 @@ def test_a_batch_too_small_for_its_ranks_is_refused() -> None:
 
 
 def test_the_mean_over_ranks_is_that_over_the_batch() -> None:
+    """The mean of the ranks' scaled losses equals the mean loss of the whole batch."""
     losses = torch.rand(13, dtype=torch.float64)
     parts = [ranks.scale_loss(ranks.take_rows(losses).mean(), 13) for ranks in RANKS]
     assert torch.isclose(sum(parts) / WORLD, losses.mean())
@@ -113,13 +118,13 @@ def test_a_streamed_rank_decodes_only_its_rows(patchset_path: Path, monkeypatch:
         decoded.clear()
         wanted = [int(order.wanted((epoch, window), ranks).sum()) for epoch in range(4) for window in range(2)]
         with contextlib.closing(Streamed(patchset, order, 0, RunContext(device=CPU, ranks=ranks))) as source:
-            for step in range(31):  # two epochs
+            for step in range(31):  # two epochs of the set
                 assert torch.equal(source.images(step), pixels[ranks.take_rows(order.batch(step))])
         assert 100 < sum(wanted[:4]) < 170 and len(decoded) <= sum(wanted)
 
 
 class Together:
-    """``all_reduce`` among threads, each of which is a rank."""
+    """Threads that replace ranks. ``all_reduce`` adds the values of all threads."""
 
     def __init__(self, world: int) -> None:
         self._barrier, self._values = threading.Barrier(world), {}
@@ -132,7 +137,7 @@ class Together:
         value.copy_(total)
 
     def run(self, *works: Callable[[], None]) -> None:
-        self._values.clear()  # a thread's number may be that of an earlier one, or another
+        self._values.clear()  # keys are thread identifiers; new threads may reuse them
         threads = [threading.Thread(target=work) for work in works]
         for thread in threads:
             thread.start()
@@ -205,6 +210,10 @@ def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str
 def test_a_rank_speaks_only_when_it_alone_fails(
     run_distill: Program, as_rank: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A rank other than the main rank waits ten seconds before printing an error.
+
+    If the main rank fails too, ``torchrun`` ends the other ranks earlier. So the error is printed once.
+    """
     waited: list[float] = []
     monkeypatch.setattr(distill.cli.launching.time, "sleep", waited.append)
     before = signal.getsignal(signal.SIGTERM)
@@ -217,6 +226,7 @@ def test_a_rank_speaks_only_when_it_alone_fails(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_nccl_without_shared_memory_is_not_taken_for_a_lost_rank(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If NCCL has too little shared memory, the error message names shared memory, not a lost rank."""
     here = {"rank": rank, "world_size": 2, "local_rank": rank, "local_world_size": 2}
     monkeypatch.setattr(distill.runtime.distributed, "launched", lambda: here)
     monkeypatch.setattr(distill.runtime.distributed, "_connect", lambda ranks: None)

@@ -1,4 +1,7 @@
-"""How torch's threads wait: OpenMP itself, as it is loaded with torch, tells what it was told."""
+"""Test how long the threads of torch spin while they wait.
+
+The tests load torch, and then read the setting from the OpenMP library.
+"""
 
 import os
 import re
@@ -11,12 +14,12 @@ import pytest
 from distill.runtime.openmp import SPIN_COUNT
 
 NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-PROGRAM = ["-m", "distill", "configs", "--keys", "train"]  # which loads torch
+PROGRAM = ["-m", "distill", "configs", "--keys", "train"]  # this command loads torch
 LIBRARY = ["-c", "import distill.models"]
 
 
 def spin_count(call: list[str], chosen: dict[str, str]) -> int:
-    """The spin count of the OpenMP that a Python process loads, for a user whose environment has ``chosen``."""
+    """Start a Python process with ``chosen`` in the environment, and return the spin count of the OpenMP library."""
     environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     environment |= {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
     run = subprocess.run([sys.executable, *call], env=environment, capture_output=True, text=True, check=True)

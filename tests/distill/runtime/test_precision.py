@@ -1,4 +1,4 @@
-"""Half precision where the hardware has it."""
+"""Test which precision a run uses: half precision if the hardware supports it."""
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
 def test_what_the_system_says(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, info: str, bf16: bool, fp16: bool
 ) -> None:
+    """The flags in /proc/cpuinfo decide which half precisions a CPU supports."""
     caplog.set_level("INFO")
     monkeypatch.setattr(distill.runtime.precision, "_cpuinfo", lambda: info)
     assert (cpu_has("bf16"), cpu_has("fp16")) == (bf16, fp16)
@@ -35,6 +36,7 @@ def test_what_the_system_says(
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "fp16")])
 def test_an_older_gpu_takes_fp16(monkeypatch: pytest.MonkeyPatch, has: bool, expected: str) -> None:
+    """A GPU without bf16 uses fp16."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
     assert choose_precision("auto", torch.device("cuda")) == expected
 

@@ -1,4 +1,7 @@
-"""How many threads a run computes with: those that other programs leave, unless the user or a checkpoint decides."""
+"""Test how many threads a run uses.
+
+The default is the number of cores that other programs leave free. The user or a checkpoint can set another number.
+"""
 
 from collections.abc import Iterator
 from typing import Any

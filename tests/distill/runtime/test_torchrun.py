@@ -1,4 +1,4 @@
-"""``distill train`` under ``torchrun``, as processes: the run of one, whoever is killed or stopped in between."""
+"""Test ``distill train`` under ``torchrun``: several processes have the same results as one, even after a kill."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.helpers.running import rows
 
 
 class Launch:
-    """``distill train`` by ``torchrun`` on CPUs, or as one process, in float64 or as it is."""
+    """Start ``distill train`` on CPUs: as one process, or with ``torchrun`` as several ranks."""
 
     def __init__(self, arguments: list[Any], out: Path) -> None:
         self._arguments, self.out = arguments, out
@@ -37,7 +37,7 @@ class Launch:
 
 
 def said(process: Any) -> tuple[int, list[str]]:
-    """Exit status of a launch, and what ``distill`` itself wrote to stderr."""
+    """Wait for a launch. Return the exit status and the lines that ``distill`` wrote to stderr."""
     try:
         _, err = process.communicate(timeout=300)
     finally:
@@ -49,7 +49,10 @@ def said(process: Any) -> tuple[int, list[str]]:
 def launches(
     patchset_path: Path, teacher_path: Path, eval_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Launch]:
-    """Launches of one config into folders: two hundred steps of nine small samples, each with its own CutMix box."""
+    """Return a function that prepares a launch for a folder name.
+
+    All launches have the same config: 200 steps of nine small samples. Every sample has a CutMix box.
+    """
     folder = tmp_path_factory.mktemp("ranks")
     config = CONFIG | {
         "augment": {"pad_crop": 0, "resized_crop": [0.3, 1], "size": 8, "cutmix_alpha": 1, "cutmix_box": "sample"},
@@ -63,14 +66,14 @@ def launches(
 
 @pytest.fixture(scope="module")
 def whole(launches: Callable[[str], Launch]) -> Path:
-    """The run of one process."""
+    """Train in one process, and return the run directory."""
     launch = launches("whole")
     assert said(launch.start(1)) == (0, [])
     return launch.out
 
 
 def assert_same_run(first: Path, second: Path) -> None:
-    """Every loss, and what the student is worth."""
+    """Check that two runs have equal losses and equal figures, up to rounding."""
     losses, others = ([row["loss"] for row in rows(run)] for run in (first, second))
     assert len(losses) == len(others) == 200
     assert losses == pytest.approx(others, rel=1e-8)
@@ -91,7 +94,10 @@ def test_two_ranks_train_as_one_process(launches: Callable[[str], Launch], whole
 def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
     launches: Callable[[str], Launch], whole: Path
 ) -> None:
-    """``torchrun`` starts all ranks again when one dies; stopped later, the run is ended by a single process."""
+    """A run continues after one rank is killed. After a later stop, one process completes the run.
+
+    When a rank dies, ``torchrun`` starts all ranks again.
+    """
     launch = launches("cut")
     status, lines = said(launch.start(2, "--resume", "--set", "train.checkpoint_seconds=0.1", cut=True))
     assert status and len(lines) == 2, lines
@@ -105,6 +111,7 @@ def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
 
 
 def test_what_is_wrong_is_said_once(launches: Callable[[str], Launch]) -> None:
+    """If all ranks find the same error, the error is printed once."""
     launch = launches("wrong")
     status, lines = said(launch.start(2, "--set", "data.batch_size=3", module="distill"))
     assert status and len(lines) == 1 and "data.batch_size 3: too small for 2 ranks" in lines[0], lines

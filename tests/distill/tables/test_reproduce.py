@@ -1,4 +1,4 @@
-"""``distill reproduce``: tables run, stopped, run again, and what they cost."""
+"""Test ``distill reproduce``: run a table, stop it, run it again, and estimate its cost."""
 
 import json
 import re
@@ -46,7 +46,7 @@ TABLE["networks"]["untrained"] = {"data": "four"}
 
 @pytest.fixture
 def four(tmp_path: Path) -> Path:
-    """Images of four classes, 60 to train on and 20 to measure on."""
+    """Write images of four classes, 60 for training and 20 for evaluation, and return their folder."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 15), ("test", 5)):
         for label in range(4):
@@ -74,6 +74,7 @@ def words(table_path: Path, four: Path, photo_path: Path) -> list[Any]:
 
 
 def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    """One command runs all jobs of a table and writes the page. The page names failed jobs."""
     out, on_hangup = tmp_path / "out", signal.getsignal(signal.SIGHUP)
     result = run_distill(*words, out)
     assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
@@ -104,7 +105,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
 
 
 def _again(words: list[Any], run_distill: Program, out: Path) -> None:
-    """What is done is not done again; another table is refused; one more seed costs one more run."""
+    """Check that a second call runs only jobs with missing or damaged results."""
     before = {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")}
     assert len(before) == 4
     only = run_distill(*words, out, "--only", "photo", "--only", "real")
@@ -122,7 +123,7 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
 
 
 def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None:
-    """Other settings, configs and files are refused before anything runs; what is done stays on the page."""
+    """Check that changed settings, configs and inputs are refused. The page keeps earlier results."""
     before = (out / "table.md").read_bytes()
     other = run_distill(*words, out, "--set", "optim.lr=0.002")
     assert_one_line(
@@ -141,7 +142,7 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     assert_one_line(run_distill(*words, out), "sets/photo was started with other values: sha256 of $PHOTO was")
     photo.write_bytes(pixels)
     four = Path(str(words[3]).removeprefix("four="))
-    for part in ("test", "train"):  # with nothing left to do
+    for part in ("test", "train"):  # an error even though all jobs are done
         image = four / part / "class1" / "0.png"
         pixels = image.read_bytes()
         image.write_bytes((four / part / "class1" / "1.png").read_bytes())
@@ -170,7 +171,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture
 def one_seed(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> list[Any]:
-    """The command for further seeds of a run whose seed 0 is there."""
+    """Run seed 0, and return the command for other seeds. The caller appends the seeds."""
     command = [*words, tmp_path / "out", "--teacher", f"net={teacher_path}", "--only", "photo", "--seeds"]
     assert run_distill(*command, "0").status == 0
     return command
@@ -179,6 +180,7 @@ def one_seed(words: list[Any], teacher_path: Path, run_distill: Program, tmp_pat
 def test_a_seed_of_another_config_or_set_is_refused_first(
     one_seed: list[Any], table_path: Path, run_distill: Program, tmp_path: Path
 ) -> None:
+    """A further seed with another config or set is refused before anything is written."""
     out = tmp_path / "out"
     before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
     for changes, part in OTHERWISE.values():
@@ -197,6 +199,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
 
 
 def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, run_distill: Program) -> None:
+    """A further seed is refused if the evaluation data has changed."""
     (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
     expected = (
         "runs/photo/seed0, to be averaged with runs/photo/seed1, was started with other values: sha256 of $FOUR was"
@@ -207,7 +210,10 @@ def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, 
 def test_seeds_that_differ_in_more_have_no_mean_on_the_page(
     one_seed: list[Any], run_distill: Program, tmp_path: Path
 ) -> None:
-    """Whatever the records of the jobs say."""
+    """If the summaries or configs of two seeds differ, the page shows no mean.
+
+    The page does not rely on the records of the jobs.
+    """
     out = tmp_path / "out"
     whole = run_distill(*one_seed, "0,1")
     assert re.search(r"one image: paper 80\.00, ours \d+\.\d+ ± .*, difference ", whole.out)
@@ -232,6 +238,7 @@ def test_seeds_that_differ_in_more_have_no_mean_on_the_page(
 
 
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:
+    """With ``--teacher NAME=FILE``, the teacher is not trained."""
     out = tmp_path / "out"
     given = ["--teacher", f"net={teacher_path}", "--only", "net", "--only", "photo", "--scale", "0.5"]
     result = run_distill(*words, out, *given, "--seeds", "0")
@@ -245,12 +252,13 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
 
 
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    """``--estimate`` prints the cost of every job, and runs no job."""
     result = run_distill(*words, tmp_path / "out", "--estimate")
     assert result.status == 0 and not (tmp_path / "out").exists()
     assert "runs/real/seed1: about " in result.out and "9 jobs, 7 of them training" in result.out
     assert "not measured" not in result.out
     short = run_distill(*words, tmp_path / "out", "--estimate", "--teacher-scale", "0.1")
-    assert "networks/net: about " in short.out  # one batch, not the 10 samples that the scale leaves
+    assert "networks/net: about " in short.out  # at least one batch, although the scale asks for 10 samples
 
 
 @pytest.mark.parametrize(
@@ -270,12 +278,14 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
 def test_options_that_cannot_be(
     more: list[str], parts: tuple[str, ...], words: list[Any], run_distill: Program, tmp_path: Path
 ) -> None:
+    """An invalid option is refused in one line, and no folder is made."""
     result = run_distill(*words, tmp_path / "out", *more)
     assert_one_line(result, *parts, status=2 if more in (["--input", "four"], ["--scale", "nan"]) else 1)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    """``--out`` must be a new folder or the folder of a table. Other folders stay unchanged."""
     (tmp_path / "file").write_text("")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "jobs").mkdir()
@@ -288,7 +298,7 @@ def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program,
 
 
 def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
-    """The signal reaches the run, which saves itself; the same command then ends as if nothing had been."""
+    """After SIGTERM, the run saves a checkpoint. The same command then completes the table with the same weights."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     more = ["--seeds", "0", "--only", "photo", "--set", "train.epochs=40", "--set", "train.log_steps=1"]
     command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
@@ -309,6 +319,7 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program that its parent is gone")
 def test_jobs_end_with_the_program_that_began_them(words: list[Any], tmp_path: Path) -> None:
+    """When ``distill reproduce`` is killed, the running jobs end too."""
     out = tmp_path / "out"
     more = ["--seeds", "0", "--only", "net", "--teacher-set", "train.samples=4000000"]
     command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
@@ -324,7 +335,7 @@ def test_jobs_end_with_the_program_that_began_them(words: list[Any], tmp_path: P
 
 
 def _processes(folder: Path) -> list[str]:
-    """Programs that work in ``folder``."""
+    """Return the IDs of all processes in the working directory ``folder``."""
     found = []
     for entry in Path("/proc").iterdir():
         try:

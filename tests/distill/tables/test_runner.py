@@ -1,4 +1,4 @@
-"""The jobs of a table: which wait for which, what one that fails takes with it, how far one is."""
+"""Test how the jobs of a table run: order, failures, progress, and jobs that do not stop."""
 
 import os
 import signal
@@ -21,6 +21,10 @@ def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
 
 
 def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
+    """A job starts after all needed jobs. If a needed job fails, the job does not start.
+
+    Each device runs one job at a time.
+    """
     made = {
         each.name: each
         for each in (
@@ -64,7 +68,7 @@ def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
     def waited(running: list[Job]) -> None:
         nonlocal killed
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        for child in children if running and not killed else []:  # a test before may have left others
+        for child in children if running and not killed else []:  # earlier tests may have left other children
             if b"i/a.png" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(int(child), signal.SIGKILL)
                 killed = True
@@ -77,6 +81,7 @@ def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
 
 
 def test_how_far_a_training_is(tmp_path: Path) -> None:
+    """Progress is read from the last complete line of the log."""
     each = Job(name="run", argv=("distill",), results=("x",))
     assert samples_seen(tmp_path, each) == 0
     (tmp_path / "run").mkdir()

@@ -1,4 +1,4 @@
-"""Tables: what their YAML may say, the commands they become, and the page of their results."""
+"""Test tables: checks of the YAML, commands, and the page of results."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ def table(name: str) -> Table:
 
 
 def everything(parsed: Table, **more: Any) -> TableOptions:
-    """Options with every input, and a file for each network that cannot be trained."""
+    """Return options with all inputs. Networks without a config have a weight file."""
     given = {name: Path(f"/in/{name}.pth") for name, network in parsed.networks.items() if network.config is None}
     return TableOptions(inputs={name: Path(f"/in/{name}") for name in parsed.inputs()}, teachers=given, **more)
 
@@ -79,6 +79,7 @@ def test_packaged_tables_become_commands_that_exist(name: str) -> None:
 
 
 def test_the_main_tables_figures_are_its_configs() -> None:
+    """The paper's figures in the table ``main`` equal the figures in the configs."""
     parsed = table("main")
     keys = {"teacher": "teacher", "student alone": "student_alone", "full training set": "full_set"}
     shown: dict[str, dict[str, float | None]] = {}
@@ -96,6 +97,7 @@ def test_the_main_tables_figures_are_its_configs() -> None:
 
 
 def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
+    """Without a scale, a row uses the packaged config and sets only the seed."""
     parsed = table("main")
     jobs = make_jobs(parsed, everything(parsed))
     run = jobs["runs/cifar10-resnet56-resnet20-photo/seed0"]
@@ -129,6 +131,7 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
     ],
 )
 def test_a_table_that_does_not_hang_together(parts: dict[str, Any], message: str) -> None:
+    """A table is refused if a name is unknown, used twice or not allowed."""
     with pytest.raises(DistillError, match="table mine: ") as error:
         parse_table(changed(**parts), "mine")
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -187,6 +190,7 @@ def test_an_error_names_its_row() -> None:
 
 
 def test_commands_for_any_machine() -> None:
+    """Commands on a page contain shell variables instead of paths of this machine."""
     options = TableOptions(
         name="my $(x) table.yaml",
         inputs={"4x": Path("/home/me/a b"), "a-b": Path("/home/me/a b/c")},
@@ -217,6 +221,7 @@ def test_commands_for_any_machine() -> None:
 
 
 def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
+    """Settings of the user override settings of a row. Settings of a row override settings of a variant."""
     runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.temperature": 2, "optim.lr": 0.5}}}
     variants = {"fast": {"loss.temperature": 3, "optim.lr": 0.6, "data.batch_size": 32}}
     parsed = parse_table(changed(runs=runs, variants=variants, rows=SMALL["rows"][:2]), "t")
@@ -240,7 +245,10 @@ LENGTHS = [{"train.epochs": 3}, {"train.samples": 4000}]
 def test_the_last_length_said_is_the_one_that_is_scaled(
     base: str, variant: dict[str, Any], own: dict[str, Any], given: dict[str, Any], scale: float, shards: str
 ) -> None:
-    """Of a user, else of the row, else of the variant; in samples or epochs; of a set of known size or a pack."""
+    """The scale multiplies the length of the user, or else the length of the row, or else the length of the variant.
+
+    The length is in samples or epochs. The run uses a set of known size, or a pack.
+    """
     run = {"config": base, "shards": shards, "teacher": "big", "set": own}
     parsed = parse_table(
         changed(runs={"one": run}, variants={"v": variant}, rows=[{"group": "g", "name": "n", "of": "one"}]), "t"
@@ -263,6 +271,7 @@ def test_the_last_length_said_is_the_one_that_is_scaled(
 def test_the_last_length_of_a_network_is_the_one_that_is_scaled(
     own: dict[str, Any], given: dict[str, Any], scale: float
 ) -> None:
+    """The scale multiplies the user's length, or else the length of the table, or else the length of the config."""
     networks = {**SMALL["networks"], "big": {**SMALL["networks"]["big"], "set": own}}
     parsed = parse_table(changed(networks=networks), "t")
     job = make_jobs(parsed, everything(parsed, teacher_settings=given, teacher_scale=scale))["networks/big"]
@@ -273,6 +282,7 @@ def test_the_last_length_of_a_network_is_the_one_that_is_scaled(
 
 
 def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its_own() -> None:
+    """If a row has another optimizer or loss than the variant, the variant's keys without a use are dropped."""
     sgd = {"optim.name": "sgd", "optim.lr": 0.1, "optim.nesterov": True, "loss.temperature": 2}
     runs = {"one": {**SMALL["runs"]["one"], "set": {"loss.name": "mse"}}}
     parsed = parse_table(changed(runs=runs, variants={"v": sgd}, rows=SMALL["rows"][:2]), "t")
@@ -286,7 +296,10 @@ def test_a_row_with_another_optimiser_or_loss_drops_what_the_variant_says_of_its
 
 @pytest.mark.parametrize("variant", [None, "fast"])
 def test_rows_of_losses_and_temperatures_have_gradients_of_one_size(variant: str | None) -> None:
-    """On logits that deviate and correlate as those of the run that scripts/measure/loss_weights.py measures."""
+    """Rows that compare losses and temperatures have gradients of about equal size.
+
+    The test's logits have the same deviation and correlation as the run in scripts/measure/loss_weights.py.
+    """
     parsed = table("ablations")
     jobs = make_jobs(parsed, everything(parsed, variant=variant))
     draws = torch.Generator().manual_seed(0)
@@ -307,6 +320,7 @@ def test_rows_of_losses_and_temperatures_have_gradients_of_one_size(variant: str
 
 
 def test_another_loss_does_not_inherit_a_rows_weight() -> None:
+    """If a setting changes the loss or the temperature of a row, the loss weight of the row is dropped."""
     parsed = table("ablations")
     for name, weight in (("kl", 1), ("l2", None)):
         job = make_jobs(parsed, everything(parsed, settings={"loss.name": name}))["runs/loss-l2/seed0"]
@@ -316,7 +330,7 @@ def test_another_loss_does_not_inherit_a_rows_weight() -> None:
     assert merge(row, {"loss.temperature": 2.0}) == {
         "loss.name": "l2",
         "loss.temperature": 2.0,
-    }  # measured at another
+    }  # measured at another temperature
 
 
 def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
@@ -375,6 +389,10 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
 
 
 def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest of a folder covers the contents of all files.
+
+    If the folder is large, the digest covers names and sizes instead of contents.
+    """
     folder = tmp_path / "data"
     (folder / "b").mkdir(parents=True)
     (folder / "a").write_bytes(b"1")
@@ -460,6 +478,7 @@ def test_a_page_as_markdown_and_html() -> None:
 
 
 def test_groups_that_cannot_be_run_are_a_sentence() -> None:
+    """If no row of a group can run, the page has one sentence about the group instead of rows."""
     lacking = [
         RowResult(group=group, name="x", paper=None, state=f"needs {lacks}", missing=lacks)
         for group, lacks in (
@@ -469,7 +488,7 @@ def test_groups_that_cannot_be_run_are_a_sentence() -> None:
         )
     ]
     whole = dataclasses.replace(page(), rows=[*ROWS, *lacking])
-    assert [group for group, _ in whole.groups()] == ["CIFAR | 10", "other <b>"]  # one of whose rows was run
+    assert [group for group, _ in whole.groups()] == ["CIFAR | 10", "other <b>"]  # a row of this group was run
     assert whole.left_out() == [
         "Left out because --input a=PATH is missing: third.",
         "Left out because --input b=PATH is missing: fourth.",

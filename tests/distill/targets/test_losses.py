@@ -1,4 +1,4 @@
-"""One suite for every loss: values worked by hand, gradients against finite differences, what changes nothing."""
+"""Test every loss in the same way: values worked out by hand, gradients, and inputs with the same loss."""
 
 import math
 from typing import Any
@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from distill.targets.losses import TEMPERED, UNTEMPERED, Loss, LossConfig, kl_loss, make_loss, mse_loss
 
 LN2 = math.log(2)
-# Softmax at T = 1: student (1/2, 1/4, 1/4), teacher (1/4, 1/2, 1/4); at 1/2: (2/3, 1/6, 1/6), (1/6, 2/3, 1/6).
+# Softmax at T = 1: student (1/2, 1/4, 1/4), teacher (1/4, 1/2, 1/4).
+# Softmax at T = 1/2: student (2/3, 1/6, 1/6), teacher (1/6, 2/3, 1/6).
 STUDENT, TEACHER = [[LN2, 0.0, 0.0]], [[0.0, LN2, 0.0]]
-ROOT = math.sqrt(3)  # standardised, they are (2, -1, -1) / √3 and (-1, 2, -1) / √3
+ROOT = math.sqrt(3)  # standardized logits: (2, -1, -1) / √3 and (-1, 2, -1) / √3
 
 GOLDEN: list[tuple[str, float | None, float]] = [
     ("kl", 1.0, LN2 / 4),
@@ -119,6 +120,7 @@ def test_kls_gradient_is_the_scaled_difference_of_probabilities(temperature: flo
 
 @pytest.mark.parametrize("name", ["kl", "reverse-kl", "js", "standardised-kl"])
 def test_t_squared_keeps_the_gradients_size(name: str) -> None:
+    """Because losses are multiplied by T², the size of their gradients hardly depends on T."""
     norms = []
     for temperature in (8.0, 16.0, 32.0):
         student = torch.tensor(TWO_STUDENTS, requires_grad=True)

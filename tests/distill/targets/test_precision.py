@@ -1,4 +1,7 @@
-"""A teacher's figures are those of the network whose logits teach: folded, and in half precision where it is so."""
+"""Test that the teacher is measured in the same form in which it teaches.
+
+This form has folded batch norms, and the precision of the run or of the stored logits.
+"""
 
 import json
 from pathlib import Path
@@ -17,9 +20,10 @@ from tests.distill.conftest import MEAN, STD, png, write_tar
 
 @pytest.fixture
 def coarse(tmp_path: Path, teacher_path: Path, images: Any) -> tuple[Path, Path]:
-    """A teacher that takes everything for class 1 in float32 and for class 0 in bf16; and images, 5 of 0, 15 of 1.
+    """Return the weight file of a teacher whose class depends on the precision, and a tar of 20 images.
 
-    In bf16 the biases 1002.1 and 1001.9 are 1004 and 1000, where the features' 1 is lost.
+    The teacher predicts class 1 for every image in float32, and class 0 in bf16. Five images are of class 0, 15 of
+    class 1. The biases are 1002.1 and 1001.9. bf16 rounds them to 1004 and 1000, and rounds away features of about 1.
     """
     weights = load_weights(teacher_path)
     model = build_model("resnet8", 4).eval()
@@ -45,7 +49,10 @@ def coarse(tmp_path: Path, teacher_path: Path, images: Any) -> tuple[Path, Path]
 def test_the_teacher_is_measured_as_it_teaches(
     run_distill: Program, patchset_path: Path, config_path: Path, coarse: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Its folded copy in the precision of its logits is; the network in its file would have other figures."""
+    """The folded copy of the teacher is measured, in the precision of the run.
+
+    The network in the weight file would have other figures.
+    """
     teacher, data = coarse
     told = run_distill("eval", "--weights", teacher, "--data", data)
     assert "top-1 75.00 %" in told.out
@@ -68,7 +75,7 @@ def test_the_teacher_is_measured_as_it_teaches(
 def test_stored_logits_were_computed_in_a_precision(
     run_distill: Program, patchset_path: Path, config_path: Path, coarse: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Beside them the teacher is measured in it, whatever the run's is."""
+    """With stored logits, the teacher is measured in the precision of the logits, not in the precision of the run."""
     teacher, data = coarse
     base = ["--shards", patchset_path, "--config", config_path, "--teacher", teacher]
     told = run_distill("make-logits", *base, "--set", "train.precision=bf16", "--out", tmp_path / "labels")

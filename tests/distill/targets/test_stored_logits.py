@@ -1,4 +1,7 @@
-"""Stored logits: trained from, they give what the live teacher gives; of anything else, they are refused."""
+"""Test stored logits: training with stored logits equals training with the live teacher.
+
+Stored logits of another run, set or teacher are refused.
+"""
 
 import json
 import os
@@ -50,7 +53,10 @@ def test_training_from_them_is_training_with_the_teacher(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Bit for bit where the live teacher's logits are rounded to float16 too, at a temperature chosen afterwards."""
+    """Stored logits are float16. A live teacher with logits rounded to float16 leads to the same weights.
+
+    The temperature may be chosen after the logits were stored.
+    """
     sets = ["--set", "loss.temperature=3", "--set", "train.log_steps=1", "--eval", eval_path]
     live, rounded, stored = (tmp_path / name for name in ("live", "rounded", "stored"))
     result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", stored)
@@ -72,6 +78,7 @@ def test_training_from_them_is_training_with_the_teacher(
 def test_the_teacher_may_judge_beside_its_logits(
     run_distill: Program, base: list[Any], labels: Path, teacher_path: Path, eval_path: Path, tmp_path: Path
 ) -> None:
+    """With stored logits and ``--teacher``, the teacher is used for the evaluation."""
     extra = ["--teacher", teacher_path, "--eval", eval_path]
     result = run_distill("train", *base, "--teacher-logits", labels, *extra, "--out", tmp_path / "run")
     assert result.status == 0 and "agreement" in result.out
@@ -80,6 +87,7 @@ def test_the_teacher_may_judge_beside_its_logits(
 def test_students_of_several_seeds_share_one_view(
     run_distill: Program, base: list[Any], labels: Path, eval_path: Path, tmp_path: Path
 ) -> None:
+    """Students with different seeds can be trained from the same stored logits."""
     out = tmp_path / "runs"
     extra = ["--teacher-logits", labels, "--eval", eval_path, "--seeds", "3,5", "--out", out]
     result = run_distill("train", *base, *extra)
@@ -148,13 +156,14 @@ def test_logits_of_another_set_or_teacher_are_refused(
 
 
 def _edit(folder: Path, **changes: Any) -> None:
+    """Change keys of ``labels.json``. A callable computes the new value from the old value."""
     path = folder / "labels.json"
     value = json.loads(path.read_text())
     path.write_text(json.dumps(value | {k: v(value[k]) if callable(v) else v for k, v in changes.items()}))
 
 
 def _replace(folder: Path, write: Any) -> None:
-    """Write another array file and make its digest fit, as somebody who means harm would."""
+    """Write another array file with ``write``, and record its digest, as an attacker would."""
     from manifests.format.digest import file_digest
 
     path = folder / "logits-000000.npy"
@@ -245,7 +254,7 @@ def test_verify_computes_a_sample_again(
     assert check["same_class"] > 95 and 0 < check["largest_difference"] < 0.01 and check["steps"] == 12
     assert json.loads(run_distill(*command[:-1], 5, "--json").out)["steps"] == 5
     shorter = run_distill(*command, "--json", "--set", "train.samples=32")
-    assert json.loads(shorter.out) == check  # the labels' length counts, not the config's
+    assert json.loads(shorter.out) == check  # the stored logits set the length, not the config
     array = np.load(labels / "logits-000000.npy")
     array[::16] += 1
     np.save(labels / "logits-000000.npy", array)
@@ -282,6 +291,7 @@ def test_labelling_goes_on_where_it_stopped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """After an error, the same command continues with the first incomplete file, and the logits are the same."""
     monkeypatch.setattr(distill.commands.make_logits, "steps_per_file", lambda batch_size, num_classes: 5)
     original, calls = TeacherTargets.compute, []
 
@@ -320,6 +330,7 @@ def test_labelling_goes_on_where_it_stopped(
 def test_label_leaves_other_folders_alone(
     run_distill: Program, base: list[Any], labels: Path, teacher_path: Path, tmp_path: Path
 ) -> None:
+    """``make-logits`` changes no folder with other content."""
     command = ["make-logits", *base, "--teacher", teacher_path, "--out"]
     assert_one_line(run_distill(*command, labels), "holds stored logits already")
     (tmp_path / "mine").mkdir()

@@ -1,4 +1,4 @@
-"""Weight files and teachers: round trip, published forms, and one line for each thing that can be wrong."""
+"""Test weight files and teachers: save and load, published files, and one line for every fault."""
 
 import fractions
 from pathlib import Path
@@ -44,6 +44,8 @@ def test_published_pytorch_files(teacher_path: Path, tmp_path: Path, wrap) -> No
 
 
 class Code:
+    """An object whose pickle calls ``print`` when it is loaded."""
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("ran code",)
 
@@ -121,6 +123,7 @@ def test_bfloat16_weights_load_and_have_a_digest(tmp_path: Path) -> None:
     ],
 )
 def test_normalization_must_make_sense(teacher_path: Path, tmp_path: Path, name: str, value: tuple) -> None:
+    """A mean or std that is impossible for pixel values from 0 to 1 is refused."""
     torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
     values = {"mean": MEAN, "std": STD} | {name: value}
     with pytest.raises(DistillError, match=f"--{name} is "):
@@ -132,9 +135,9 @@ def test_normalization_must_make_sense(teacher_path: Path, tmp_path: Path, name:
     [
         ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         ((0, 0, 0), (1, 1, 1)),
-        ((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)),  # a network that takes values of 0 to 255
+        ((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)),  # a network for pixel values from 0 to 255
         ((127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)),  # EfficientNet-Lite
-        ((0.485, 0.456, 0.406), (1 / 255, 1 / 255, 1 / 255)),  # Caffe's: the mean subtracted from 0 to 255
+        ((0.485, 0.456, 0.406), (1 / 255, 1 / 255, 1 / 255)),  # Caffe: pixel values from 0 to 255, minus a mean
     ],
 )
 def test_normalizations_that_people_use(teacher_path: Path, tmp_path: Path, mean: Any, std: Any) -> None:

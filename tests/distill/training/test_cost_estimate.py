@@ -1,4 +1,4 @@
-"""What a run costs, told before it starts."""
+"""Test the estimated cost of a run."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_what_a_run_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     cost = estimate_cost(config(epochs=10), n=1000, size=32, device=CPU)
     assert cost.seconds == 625 * 0.5 and cost.images_per_second == 32
     assert cost.decoded == 1000 * 32 * 32 * 3 and cost.memory > cost.decoded
-    numbers = 78_042 + 5 * 2 * 16  # about a ResNet-8; Adam has two more of each parameter
+    numbers = 78_042 + 5 * 2 * 16  # numbers in a ResNet-8; Adam has two more for each
     assert 7 * 3.5 * numbers < cost.disk < 7 * 4.5 * numbers
     assert str(cost).startswith("about 5 min, ")
     labelled = estimate_cost(SupervisedConfig.model_validate(TEACHER), n=60, size=32, device=CPU)
@@ -36,6 +36,7 @@ def test_what_a_run_costs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_estimate_changes_no_run(
     arguments: list[Any], run_distill: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A run with an estimate has the same weights as a run without."""
     assert "estimated" not in run_distill(*arguments, tmp_path / "without").out
     monkeypatch.setattr(distill.training.run, "MIN_ESTIMATED_STEPS", 1)
     result = run_distill(*arguments, tmp_path / "with")

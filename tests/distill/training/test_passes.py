@@ -1,4 +1,4 @@
-"""Views that come again: the same pixels, and the teacher asked once about each of them."""
+"""Test views that are used several times: the pixels are equal, and the teacher computes each view once."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ from tests.distill.conftest import Stopping
 from tests.helpers.running import same
 
 PASSES = ["--set", "data.passes=3", "--set", "train.samples=320"]
-"""20 steps of 16, over 7 views."""
+"""Options of a run with 20 steps of 16 samples. The first 7 steps draw views, and later steps use them again."""
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps whose views a live teacher was asked about."""
+    """Collect the steps in which a live teacher computes logits."""
     steps: list[int] = []
     original = TeacherTargets.compute
 
@@ -54,6 +54,7 @@ def test_the_teacher_is_asked_once_about_each_view(
 def test_memory_is_no_part_of_the_result(
     run_distill: Program, arguments: list[Any], tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without memory for logits, the teacher computes them in every step, and the weights are the same."""
     assert run_distill(*arguments, tmp_path / "memory", *PASSES).status == 0
     asked.clear()
     monkeypatch.setattr(distill.targets.targets, "free_memory", lambda: 0)

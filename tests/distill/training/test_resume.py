@@ -1,4 +1,7 @@
-"""Runs that stop and go on: at a signal, a kill, a crash; and which run may go on where."""
+"""Test how runs stop and resume after a signal, a kill or a crash.
+
+Also test which runs must not be resumed.
+"""
 
 import json
 import subprocess
@@ -45,7 +48,7 @@ SCHEDULES = {
 def test_a_stopped_run_resumes_exactly(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, schedule: str
 ) -> None:
-    """SIGTERM in the middle of a log interval saves; the resumed run ends as the uninterrupted one does."""
+    """SIGTERM stops a run after a checkpoint. The resumed run has the weights and the log of an uninterrupted run."""
     sets = ["--set", f"optim.schedule={schedule}", *SCHEDULES[schedule], "--set", "train.epochs=2"]
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
     with stopping(7):
@@ -85,7 +88,7 @@ def test_resume_refuses_another_run(
     assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
     student = (out / "student.safetensors").read_bytes()
     damaged = bytearray((out / "checkpoint.safetensors").read_bytes())
-    damaged[len(damaged) // 2] ^= 16  # in the middle of a weight, where torch does not look
+    damaged[len(damaged) // 2] ^= 16  # a bit of a weight, so the file still has a valid form
     (out / "checkpoint.safetensors").write_bytes(damaged)
     resumed = run_distill(*arguments, out, "--resume")
     assert resumed.status == 0 and "checkpoint.safetensors: damaged" in resumed.out and "resuming from" in resumed.out
@@ -102,7 +105,7 @@ def test_resume_refuses_another_run(
 
 @pytest.fixture
 def other_path(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
-    """The evaluation data with one label changed."""
+    """Write the evaluation data with one label changed, and return the path."""
     members = []
     for i, (image, label) in enumerate(zip(*images, strict=True)):
         members += [(f"{i:04d}.cls", str(0 if i == 3 else label).encode()), (f"{i:04d}.png", png(image))]
@@ -112,6 +115,7 @@ def other_path(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
 def test_seeds_that_differ_in_more_are_refused_before_they_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, other_path: Path
 ) -> None:
+    """If seeds have different settings, evaluation data or teachers, the command is refused before a run starts."""
     out = tmp_path / "seeds"
     given = [*arguments, out, "--resume", "--seeds"]
     assert run_distill(*given, "0").status == 0
@@ -163,7 +167,10 @@ def test_a_network_with_dropout_resumes_exactly(
 def test_fp16_resumes_with_its_loss_scale(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loss far above float16's range: without a scale that fell, and was kept, no step would move a weight."""
+    """A resumed run continues with the loss scale of its checkpoint.
+
+    The loss overflows float16 at first, so steps change weights only after the scale has fallen.
+    """
     sets = ["--set", "train.precision=fp16", "--set", "train.samples=112"]
     make_loss = distill.commands.train.make_loss
     monkeypatch.setattr(distill.commands.train, "make_loss", lambda config: lambda s, t: 64 * make_loss(config)(s, t))
@@ -209,6 +216,8 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
 def test_a_compiler_that_went_is_told(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If a compiled run resumes uncompiled, a message says that the weights will differ."""
+
     def compiled(self: Accelerator, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
         self.compiled.append("student")
         return model
@@ -221,6 +230,7 @@ def test_a_compiler_that_went_is_told(
 
 
 def test_another_number_of_threads_is_told(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    """If a run resumes with another number of threads, a message says that the weights will differ."""
     assert run_distill(*arguments, tmp_path / "run").status == 0
     (tmp_path / "run" / "summary.json").unlink()
     threads = torch.get_num_threads()
@@ -233,6 +243,7 @@ def test_another_number_of_threads_is_told(run_distill: Program, arguments: list
 
 
 def test_a_result_longer_than_its_network_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result file that is too large is refused without a digest."""
     monkeypatch.setattr(distill.training.run_dir, "file_digest", lambda path: "same")
     (tmp_path / "student.safetensors").write_bytes(bytes(100))
     assert distill.training.run_dir._is_result(tmp_path / "student.safetensors", "same", 100)
@@ -241,6 +252,7 @@ def test_a_result_longer_than_its_network_is_not_even_hashed(tmp_path: Path, mon
 
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1%s}' % ("0" * 400), '{"step": null}', '{"step"', "", "1"])
 def test_lines_of_a_log_that_say_no_step(line: str) -> None:
+    """A log line without a valid step counts as later than every step."""
     assert distill.training.resume._row_step(line) == float("inf")
 
 

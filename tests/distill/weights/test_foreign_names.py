@@ -1,4 +1,4 @@
-"""Checkpoints of other repositories: each network is built as there, and compared with what we make of its file."""
+"""Test checkpoints of other repositories: our network and the original network compute the same logits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,10 @@ State = dict[str, torch.Tensor]
 
 
 def alive(model: nn.Module) -> nn.Module:
-    """With numbers of its own in every batch norm, so that none can be left out or taken for another."""
+    """Fill every batch norm with different random numbers, and return the model in eval mode.
+
+    If the loaded network lacks a batch norm or has another order of batch norms, the logits differ.
+    """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -44,7 +47,7 @@ def parallel(state: State) -> State:
 
 
 def before_counters(state: State) -> State:
-    """As torch before 0.4.1 wrote it."""
+    """Remove the counters ``num_batches_tracked``, which torch before 0.4.1 did not write."""
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
@@ -85,6 +88,7 @@ def down(**changes: Any) -> nn.Module:
     return CifarResnet("downsample", "fc", **changes)
 
 
+# Architecture, original network, and form of the file. The comments name the authors or repositories of such files.
 CASES: list[tuple[str, Callable[[], nn.Module], Callable[[State], Any]]] = [
     ("resnet14", lambda: CifarResnet("shortcut", "linear", pad=True), akamaster),
     ("resnet14-b", lambda: CifarResnet("shortcut", "linear"), akamaster),
@@ -93,15 +97,15 @@ CASES: list[tuple[str, Callable[[], nn.Module], Callable[[State], Any]]] = [
     ("resnet14-b", down, bearpaw),
     ("resnet14-b", down, compiled),
     ("resnet14x4", lambda: down(channels=(32, 64, 128, 256)), repdistiller),
-    ("wrn-16-1", lambda: WideResnet(1, raw=False), xternalz),  # polo5 and CMI, too
+    ("wrn-16-1", lambda: WideResnet(1, raw=False), xternalz),  # also polo5 and CMI
     ("wrn-16-2", lambda: WideResnet(2, raw=False), repdistiller),
     ("wrn-16-1-raw", lambda: WideResnet(1, raw=True), bare),  # torchdistill
     ("wrn-16-2-raw", lambda: WideResnet(2, raw=True), bare),
     ("vgg11-bn", lambda: Vgg(None), kuangliu),
     ("vgg11-bn-512", lambda: Vgg(512), bare),  # chenyaofo
-    ("vgg11-bn-96", lambda: Vgg(96), bare),  # weiaicunzai's, but for 4096
+    ("vgg11-bn-96", lambda: Vgg(96), bare),  # weiaicunzai, but with 96 units instead of 4096
     ("vgg11-bn-avg", BlockVgg, repdistiller),
-    ("resnet18-8x", lambda: Resnet8x(18, row=False), kuangliu),  # CMI, too
+    ("resnet18-8x", lambda: Resnet8x(18, row=False), kuangliu),  # also CMI
     ("resnet50-8x", lambda: Resnet8x(50, row=False), repdistiller),
     ("resnet18-8x", lambda: Resnet8x(18, row=True), bare),  # weiaicunzai
     ("resnet50-8x", lambda: Resnet8x(50, row=True), bare),
@@ -124,7 +128,10 @@ def test_a_published_network_computes_what_it_did(
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mnasnet0_5"])
 def test_old_torchvision_files(tmp_path: Path, name: str) -> None:
-    """DenseNet's are older than its names, all are older than counters, and MnasNet asks for a version."""
+    """Old files of torchvision are loaded.
+
+    Old files of DenseNet have old names. No old file has counters. torchvision's MNASNet needs a version in the file.
+    """
     foreign = alive(torchvision.models.get_model(name, weights=None, num_classes=10))
     state = before_counters(foreign.state_dict())
     if name == "densenet121":
@@ -145,7 +152,10 @@ def test_old_torchvision_files(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("heads", [True, False])
 @pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 80)])
 def test_networks_with_auxiliary_heads(tmp_path: Path, name: str, size: int, heads: bool) -> None:
-    """As ``weights=`` of torchvision makes them: its files have the heads, and input is normalised a second time."""
+    """GoogLeNet and Inception v3 are loaded with and without auxiliary heads.
+
+    torchvision's own files contain the heads. With ``weights=``, torchvision normalizes the input a second time.
+    """
     options = {"aux_logits": heads, "transform_input": True, "init_weights": False}
     foreign = alive(torchvision.models.get_model(name, weights=None, num_classes=10, **options))
     state = foreign.state_dict()
@@ -159,7 +169,7 @@ def test_networks_with_auxiliary_heads(tmp_path: Path, name: str, size: int, hea
 
 
 def test_auxiliary_heads_of_other_networks_are_unknown(tmp_path: Path) -> None:
-    """A head is left out of the networks that have one, and of no other."""
+    """Auxiliary heads are ignored only if the network has auxiliary heads."""
     state = build_model("torchvision/resnet18", 10).state_dict()
     torch.save(state | {"aux1.weight": torch.zeros(1), "AuxLogits.weight": torch.zeros(1)}, tmp_path / "t.pth")
     with pytest.raises(DistillError, match=r"has the unknown AuxLogits\.weight \(and 1 more\)"):
@@ -167,7 +177,7 @@ def test_auxiliary_heads_of_other_networks_are_unknown(tmp_path: Path) -> None:
 
 
 def test_old_names_of_vision_transformers() -> None:
-    """As torchvision itself reads them."""
+    """Old names of vision transformers are read as torchvision reads them."""
     sizes = {"image_size": 32, "patch_size": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
     first, second = (torchvision.models.VisionTransformer(**sizes, num_classes=4).state_dict() for _ in range(2))
     old = {key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): v for key, v in first.items()}
@@ -209,7 +219,10 @@ def test_classes_are_counted_under_foreign_names(tmp_path: Path) -> None:
 
 
 def test_names_that_two_networks_share_are_refused(tmp_path: Path) -> None:
-    """torchvision's names with a 3×3 stem: one repository pools behind it, others do not."""
+    """A ResNet with torchvision's names and a 3×3 stem is refused.
+
+    The names do not show whether a pooling layer follows the stem. One repository has this layer, others do not.
+    """
     model = torchvision.models.resnet18(num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     torch.save(model.state_dict(), tmp_path / "t.pth")
@@ -220,6 +233,7 @@ def test_names_that_two_networks_share_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
+    """Names of no known repository are refused. Two names for one tensor are refused too."""
     state = down().state_dict()
     state["layer4.0.conv1.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "t.pth")
@@ -233,7 +247,7 @@ def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
 
 
 def test_our_own_files_are_taken_at_their_word(tmp_path: Path) -> None:
-    """No name is changed in a file that says what it is."""
+    """If the metadata of a file names the network, no tensor is renamed."""
     import safetensors.torch
 
     metadata = {"arch": "resnet14-b", "num_classes": "10"}

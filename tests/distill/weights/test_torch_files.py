@@ -1,4 +1,4 @@
-"""Files of torch.save, read as torch reads them: both formats, every kind of number, views; and what is refused."""
+"""Test files of ``torch.save``: both formats, every number type, views, and refused files."""
 
 import argparse
 import fractions
@@ -39,6 +39,7 @@ def test_every_kind_of_number(tmp_path: Path, kind: torch.dtype, legacy: bool) -
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.uint16], ids=str)
 def test_kinds_that_are_newer_than_their_storages(tmp_path: Path, kind: torch.dtype) -> None:
+    """Number types that have no storage class of their own are loaded."""
     held = saved(tmp_path / "t.pt", [torch.ones(3).to(kind)], legacy=False)[0]
     assert held.dtype == kind and held.float().tolist() == [1, 1, 1] and are_finite(held)
 
@@ -86,6 +87,7 @@ def test_a_file_is_not_changed_by_what_is_read_of_it(tmp_path: Path) -> None:
 
 
 def test_a_bit_that_fell_over(tmp_path: Path) -> None:
+    """A file with one changed bit does not match its checksums."""
     saved(tmp_path / "t.pt", [torch.zeros(500)], legacy=False)
     require_checksums(tmp_path / "t.pt")
     data = bytearray((tmp_path / "t.pt").read_bytes())
@@ -123,6 +125,7 @@ def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
 
 @FORMATS
 def test_values_beside_networks_are_not_read(tmp_path: Path, legacy: bool) -> None:
+    """Tensors are loaded from a checkpoint that also contains options and statistics."""
     values = {
         "args": argparse.Namespace(lr=0.1, path=Path("x")),
         "more": types.SimpleNamespace(a=1),

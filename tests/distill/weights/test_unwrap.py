@@ -1,4 +1,7 @@
-"""One network in every wrapping that frameworks give it: the same logits; of several, the one that is meant."""
+"""Test networks inside wrappers of frameworks: the unwrapped network computes the same logits.
+
+If a file contains several networks, the right network is read, or the file is refused.
+"""
 
 import argparse
 import collections
@@ -40,19 +43,19 @@ def under(*keys: str) -> Wrap:
 
 
 def averaged(state: State) -> State:
-    """As AveragedModel's."""
+    """Return the state as torch's ``AveragedModel`` writes it."""
     return {"n_averaged": torch.tensor(12)} | prefixed("module.")(state)
 
 
 def profiled(state: State) -> State:
-    """As thop leaves it: two numbers in every module, the outermost one among them."""
+    """Return the state as thop leaves it: every module, also the network itself, has two more numbers."""
     modules = {"", *(name.rpartition(".")[0] + "." for name in state)}
     sums = itertools.product(modules, ("total_ops", "total_params"))
     return state | {module + name: torch.zeros(1, dtype=torch.float64) for module, name in sums}
 
 
 def inside(state: State) -> State:
-    """Single modules that were parallel, compiled or recomputed."""
+    """Return a state with the names of single modules that were parallel, compiled or recomputed."""
     changes = {"layer1.": "layer1.module.", "layer2.0.": "layer2.0._orig_mod._checkpoint_wrapped_module."}
     for old, new in changes.items():
         state = {name.replace(old, new): value for name, value in state.items()}
@@ -80,7 +83,7 @@ def lightning(state: State) -> Any:
 
 
 def optimised(state: State) -> Any:
-    """Adam's moments have shapes of the network, and no names."""
+    """Return a checkpoint with Adam's moments. The moments have the shapes of the network, but no names."""
     moments = {number: {"step": torch.tensor(5.0), "exp_avg": value} for number, value in enumerate(state.values())}
     return {"net": state, "optimizer": {"state": moments, "param_groups": []}, "rng": [torch.zeros(5)]}
 
@@ -188,6 +191,7 @@ MEANT: dict[str, Callable[[State, State], Any]] = {
 def test_of_several_networks_one_is_meant_and_said(
     tmp_path: Path, network: nn.Module, case: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """If the names show which of two networks to read, this network is read, and a note names the network."""
     torch.save(MEANT[case](network.state_dict(), other(network)), tmp_path / "t.pt")
     load._note_once.cache_clear()
     require_same(tmp_path / "t.pt", network)
@@ -206,6 +210,7 @@ TIED: dict[str, Callable[[State, State], Any]] = {
 
 @pytest.mark.parametrize("case", TIED)
 def test_of_several_networks_none_is_guessed(tmp_path: Path, network: nn.Module, case: str) -> None:
+    """If the names do not show which of two networks to read, the file is refused."""
     torch.save(TIED[case](network.state_dict(), other(network)), tmp_path / "t.pt")
     one, two = case.split(" and ")
     with pytest.raises(DistillError, match=rf"holds 2 such networks, under ({one} and {two}|{two} and {one}); save"):
@@ -213,6 +218,7 @@ def test_of_several_networks_none_is_guessed(tmp_path: Path, network: nn.Module,
 
 
 def test_shapes_tell_two_networks_apart(tmp_path: Path, network: nn.Module) -> None:
+    """If a file contains two networks, the network with the right shapes is read."""
     more = build_model("resnet8", 100).state_dict()
     torch.save({"teacher": more, "student": network.state_dict()}, tmp_path / "t.pt")
     x = torch.randn(2, 3, 32, 32)
