@@ -1,4 +1,4 @@
-"""The command line of ``distill``: parse, call, print. Heavy imports come inside the commands, after parsing."""
+"""The command line of ``distill``: parse, call, print. Commands import large libraries after parsing."""
 
 import signal
 from types import FrameType
@@ -7,12 +7,13 @@ from typing import NoReturn
 import click
 
 from distill.cli.checking import configs, convert, evaluate, tables
-from distill.cli.launching import logged, only_main_rank_prints, require_single_process
+from distill.cli.launching import logged, only_main_rank_prints
 from distill.cli.reporting import report, visualize
 from distill.cli.reproducing import reproduce
 from distill.cli.stored_logits import make_logits, verify_logits
 from distill.cli.training import train, train_teacher
 from distill.errors import DistillError
+from distill.runtime.torchrun_env import launched
 from manifests.errors import PatchSetError
 from manifests.support.console import ProgramGroup, run_program
 
@@ -22,23 +23,13 @@ from manifests.support.console import ProgramGroup, run_program
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train students on frozen patch sets against a teacher."""
-    if context.invoked_subcommand not in (train.name, train_teacher.name):
-        require_single_process(str(context.invoked_subcommand))
+    command = context.invoked_subcommand
+    if command not in (train.name, train_teacher.name) and launched():
+        raise DistillError(f"{command}: this command runs in one process, not in several; start it without torchrun")
 
 
-for command in (
-    train,
-    train_teacher,
-    make_logits,
-    verify_logits,
-    evaluate,
-    convert,
-    visualize,
-    report,
-    reproduce,
-    configs,
-    tables,
-):
+TRAINING = (train, train_teacher, make_logits, verify_logits)
+for command in (*TRAINING, evaluate, convert, visualize, report, reproduce, configs, tables):
     if command.callback is not None:
         command.callback = logged(str(command.name), command.callback)
     cli.add_command(command)
@@ -49,7 +40,7 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point; see ``run_program`` for exit statuses."""
+    """Run the program ``distill``; see ``run_program`` for exit statuses."""
     signal.signal(signal.SIGTERM, _terminate)
     with only_main_rank_prints():
         run_program(cli, "distill", (DistillError, PatchSetError))

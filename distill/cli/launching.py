@@ -1,4 +1,4 @@
-"""Commands under ``torchrun``: which of them may run there, and that only the main rank prints."""
+"""Commands under ``torchrun``: connect the ranks, and let only the main rank print."""
 
 import contextlib
 import functools
@@ -16,16 +16,16 @@ from distill.runtime.torchrun_env import launched
 from manifests.support.console import FAILED, INTERRUPTED, WRONG_USAGE
 
 GRACE = {FAILED: 10.0, WRONG_USAGE: 10.0, INTERRUPTED: 1.0}
-"""Seconds that a failed rank other than the main one waits before it ends: ``torchrun`` ends all ranks as soon as one
-has ended, and the main rank must report the reason before."""
+"""Seconds that a failed rank waits before it ends, by exit status. The main rank does not wait: ``torchrun`` ends all
+ranks when one rank has ended, and the main rank must report the reason before."""
 
 
 def on_ranks(command: Callable[..., None]) -> Callable[..., None]:
-    """Call a command with the connected ranks of ``torchrun`` as its first argument."""
+    """Connect to the other processes that ``torchrun`` started, and call ``command`` with the ``Ranks`` first."""
 
     @functools.wraps(command)
     def connected(*arguments: Any, **options: Any) -> None:
-        from distill.runtime.distributed import joined  # noqa: PLC0415 - torch comes after parsing
+        from distill.runtime.distributed import joined  # noqa: PLC0415 - torch is imported after parsing
 
         with joined() as ranks:
             command(ranks, *arguments, **options)
@@ -34,7 +34,7 @@ def on_ranks(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Print log lines while a command runs: on stdout, or on stderr if stdout holds nothing but results."""
+    """Print log lines while a command runs: on stdout, or on stderr if only results may be on stdout."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -46,18 +46,12 @@ def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def require_single_process(command: str) -> None:
-    """Check that a command which does not share its work between ranks runs in one process."""
-    if launched():
-        raise DistillError(f"{command}: is the work of one process; start it without torchrun")
-
-
 @contextlib.contextmanager
 def only_main_rank_prints() -> Iterator[None]:
-    """Silence all ranks but the main one; another rank that fails still prints its error."""
+    """Let only the main rank print. Another rank prints its error if it fails."""
     try:
         rank = launched().get("rank", 0)
-    except DistillError:  # raised again, and reported, when the command asks for its ranks
+    except DistillError:  # the command raises it again and reports it
         rank = 0
     if not rank:
         yield

@@ -70,7 +70,7 @@ def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], t
     assert f"<b>{top1['mean']:.2f} ± {top1['deviation']:.2f} %</b>" in page
     assert page.count("60 of the patches") == 1 and 'of <a href="#run1">an earlier run</a>' in page
     assert 'href="#run2"' in page and "seeds 0, 1" in page and (out / "seed1" / "report.html").exists()
-    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "several folders are given; give --out")
+    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "2 folders are given", "give --out FILE")
     assert run_distill("report", out / "seed0", out / "seed1", "--out", tmp_path / "both.html").status == 0
     assert (tmp_path / "both.html").read_text().count("<article") == 2
 
@@ -202,7 +202,7 @@ def test_a_page_that_cannot_be_made_spoils_no_run(
 
     monkeypatch.setattr(distill.report, "write_atomically", full)
     result = run_distill(*arguments, tmp_path / "seeds", "--seeds", "0,1")
-    assert result.status == 0 and result.out.count("no report: ") == 3
+    assert result.status == 0 and result.out.count("the report was not written: ") == 3
     assert (tmp_path / "seeds" / "seed1" / "summary.json").exists()
 
 

@@ -299,7 +299,7 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and err.strip().endswith("run the same command again to go on"), err
+    assert process.returncode == 130 and err.strip().endswith("run the same command again to continue"), err
     assert (out / "runs/photo/seed0/checkpoint.safetensors").exists()
     assert not (out / "runs/photo/seed0/summary.json").exists()
     assert run_distill(*words, out, *more).status == 0
