@@ -1,8 +1,6 @@
 """The command line of ``distill``: parse, call, print. Commands import large libraries after parsing."""
 
 import signal
-from types import FrameType
-from typing import NoReturn
 
 import click
 
@@ -35,12 +33,8 @@ for command in (*TRAINING, evaluate, convert, visualize, report, reproduce, conf
     cli.add_command(command)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the program ``distill``; see ``run_program`` for exit statuses."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     with only_main_rank_prints():
         run_program(cli, "distill", (DistillError, PatchSetError))

@@ -1,4 +1,4 @@
-"""Commands under ``torchrun``: connect the ranks, and let only the main rank print."""
+"""Set up the output of commands: log lines on the console, and under ``torchrun`` output of the main rank only."""
 
 import contextlib
 import functools
@@ -18,19 +18,6 @@ from manifests.support.console import FAILED, INTERRUPTED, WRONG_USAGE
 GRACE = {FAILED: 10.0, WRONG_USAGE: 10.0, INTERRUPTED: 1.0}
 """Seconds that a failed rank waits before it ends, by exit status. The main rank does not wait: ``torchrun`` ends all
 ranks when one rank has ended, and the main rank must report the reason before."""
-
-
-def on_ranks(command: Callable[..., None]) -> Callable[..., None]:
-    """Connect to the other processes that ``torchrun`` started, and call ``command`` with the ``Ranks`` first."""
-
-    @functools.wraps(command)
-    def connected(*arguments: Any, **options: Any) -> None:
-        from distill.runtime.distributed import joined  # noqa: PLC0415 - torch is imported after parsing
-
-        with joined() as ranks:
-            command(ranks, *arguments, **options)
-
-    return connected
 
 
 def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from distill.cli import options
-from distill.cli.launching import on_ranks
 from distill.config import presets
 from manifests.support.console import InterruptedProgram, printable, say, shell_word
 from manifests.support.counts import counted
@@ -22,7 +21,6 @@ run_options = options.join(
     options.eval_option,
     click.option("--seeds", callback=options.parse_numbers, help="A run for each: 0,1,2; sets train.seed."),
     click.option("--resume", is_flag=True, help="Continue the run in --out if it has begun."),
-    on_ranks,
 )
 
 
@@ -31,9 +29,7 @@ run_options = options.join(
 @click.option("--teacher-logits", type=options.FILE, help="Output of distill make-logits; sets teacher.logits.")
 @click.option("--out", type=options.FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
 @run_options
-def train(
-    ranks: "Ranks", shards: Path | str, teacher: Path | None, teacher_logits: Path | None, **shared: Any
-) -> None:
+def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None, **shared: Any) -> None:
     """Distil a student from a patch set.
 
     Every shard is verified first. Then the student learns the teacher's logits of each batch.
@@ -44,28 +40,31 @@ def train(
     from distill.commands.train import check_inputs, known_digests  # noqa: PLC0415
     from distill.commands.train import train as run_train  # noqa: PLC0415
     from distill.config.schema import Config  # noqa: PLC0415
+    from distill.runtime.distributed import joined  # noqa: PLC0415
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
     from manifests.patchset import open_folder  # noqa: PLC0415
 
-    runs = _Runs(Config, ranks, {"teacher.weights": teacher, "teacher.logits": teacher_logits}, **shared)
+    files = {"teacher.weights": teacher, "teacher.logits": teacher_logits}
+    with joined() as ranks:
+        runs = _Runs(Config, ranks, files, **shared)
 
-    def check() -> None:
-        if runs.out is not None:
-            runs.check_folder(runs.out)
-        out = runs.out if runs.seeds is None else None
-        check_inputs(runs.config, out, runs.context, resume=runs.resume)
+        def check() -> None:
+            if runs.out is not None:
+                runs.check_folder(runs.out)
+            out = runs.out if runs.seeds is None else None
+            check_inputs(runs.config, out, runs.context, resume=runs.resume)
 
-    with ranks.local_main_first():
-        folder = options.download(shards, check)
-    manifest = open_folder(folder).manifest
-    runs.execute(
-        lambda config, out: run_train(config, folder, out, runs.context, resume=runs.resume),
-        default_name=f"{runs.name}-{manifest.set_id[:8]}",
-        digests=lambda: known_digests(runs.config, folder),
-        network=f"student {runs.config.student.arch}",
-        prefix="student_",
-        next_command="distill visualize {0} && distill report {0}" + photo_option(manifest),
-    )
+        with ranks.local_main_first():
+            folder = options.download(shards, check)
+        manifest = open_folder(folder).manifest
+        runs.execute(
+            lambda config, out: run_train(config, folder, out, runs.context, resume=runs.resume),
+            default_name=f"{runs.name}-{manifest.set_id[:8]}",
+            digests=lambda: known_digests(runs.config, folder),
+            network=f"student {runs.config.student.arch}",
+            prefix="student_",
+            next_command="distill visualize {0} && distill report {0}" + photo_option(manifest),
+        )
 
 
 @click.command()
@@ -73,7 +72,7 @@ def train(
 @options.config_options
 @click.option("--out", type=options.FILE, help="Run directory [default: runs/CONFIG-seedN].")
 @run_options
-def train_teacher(ranks: "Ranks", data: Path, **shared: Any) -> None:
+def train_teacher(data: Path, **shared: Any) -> None:
     """Train a network on labelled images.
 
     The network can then be the teacher of students, or be compared with students.
@@ -83,16 +82,18 @@ def train_teacher(ranks: "Ranks", data: Path, **shared: Any) -> None:
     from distill.commands.train_teacher import known_digests  # noqa: PLC0415
     from distill.commands.train_teacher import train_teacher as run_train_teacher  # noqa: PLC0415
     from distill.config.schema import SupervisedConfig  # noqa: PLC0415
+    from distill.runtime.distributed import joined  # noqa: PLC0415
 
-    runs = _Runs(SupervisedConfig, ranks, {}, **shared)
-    runs.execute(
-        lambda config, out: run_train_teacher(config, data, out, runs.context, resume=runs.resume),
-        default_name=runs.name,
-        digests=lambda: known_digests(runs.config, data),
-        network=runs.config.network.arch,
-        prefix="",
-        next_command="distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors",
-    )
+    with joined() as ranks:
+        runs = _Runs(SupervisedConfig, ranks, {}, **shared)
+        runs.execute(
+            lambda config, out: run_train_teacher(config, data, out, runs.context, resume=runs.resume),
+            default_name=runs.name,
+            digests=lambda: known_digests(runs.config, data),
+            network=runs.config.network.arch,
+            prefix="",
+            next_command="distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors",
+        )
 
 
 class _Runs(Generic[C]):

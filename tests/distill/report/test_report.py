@@ -136,7 +136,7 @@ def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: P
 
 
 def test_what_is_no_run(run: Path, run_distill: Program, tmp_path: Path) -> None:
-    assert_one_line(run_distill("report", tmp_path / "nowhere"), "nowhere: no run directory")
+    assert_one_line(run_distill("report", tmp_path / "nowhere"), "nowhere: is not a run directory")
     assert_one_line(run_distill("report", run, "--out", tmp_path / "no" / "x.html"), "choose another --out")
     assert_one_line(run_distill("report", run, "--out", tmp_path), "is a folder")
     assert_one_line(run_distill("report", tmp_path / ("x" * 300)), "cannot be read")
@@ -148,8 +148,8 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
 @pytest.mark.parametrize(
     ("name", "text", "part"),
     [
-        ("classes.json", '{"names": ["a"]}', "has other classes than summary.json"),
-        ("classes.json", '{"names": ["a"], "teacher_network": [[1, 2]]}', "a table is not 1 × 1"),
+        ("classes.json", '{"names": ["a"]}', "the number of classes differs from summary.json"),
+        ("classes.json", '{"names": ["a"], "teacher_network": [[1, 2]]}', "a confusion matrix is not 1 × 1"),
         ("classes.json", "[]x", "not JSON"),
         ("patches.json", '{"patches": [{"key": "0", "corners": [[1]]}]}', "patches[0].corners[0]"),
         ("summary.json", "{", "not JSON"),
@@ -163,7 +163,7 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
         ("config.yaml", LEAST + "augment: {grayscale: 1" + "0" * 400 + "}", "augment.grayscale"),
         ("config.yaml", LEAST + "augment: {cutmix_alpha: 1" + "0" * 400 + "}", "augment.cutmix_alpha"),
         ("config.yaml", LEAST + "paper: {source: x, samples: 1" + "0" * 400 + "}", "paper.samples"),
-        ("config.yaml", "train: {seed: 0}", "neither a teacher and a student nor a network"),
+        ("config.yaml", "train: {seed: 0}", "expected a teacher and a student, or a network"),
         ("patchset.json", "{}", "patchset.json"),
     ],
 )
