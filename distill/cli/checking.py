@@ -30,12 +30,12 @@ def evaluate(
     per_class: bool,
     as_json: bool,
     device: str,
-    **network_values: Any,
+    **own: Any,
 ) -> None:
     """Measure a network on labelled images.
 
-    Prints top-1 and top-5. With --per-class it prints the top-1 of each class, and with --teacher the agreement of
-    the network with the teacher.
+    The command prints top-1 and top-5. --per-class adds the top-1 of each class. --teacher adds the top-1 of the
+    teacher, and how often network and teacher predict the same class.
 
     Example: distill eval --weights runs/r/student.safetensors --data cifar10/ --teacher resnet56.safetensors
     """
@@ -45,7 +45,7 @@ def evaluate(
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
     picked = pick_device(device)
-    network = load_network(path, device=picked, **network_values)
+    network = load_network(path, device=picked, **own)
     other = None if teacher is None else load_network(teacher, None, None, None, picked)
     result = run_evaluate(network, data, size, other, picked)
     if as_json:
@@ -67,10 +67,10 @@ def evaluate(
 @click.option("--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Epsilon of batch norms, if unusual.")
 @click.option("--out", required=True, type=FILE, help="The new file, .safetensors.")
 def convert(path: Path, bn_eps: float | None, out: Path, **network_values: Any) -> None:
-    """Convert a checkpoint of another repository to a weight file that needs no further options.
+    """Convert a checkpoint of another repository to a weight file of this project.
 
-    Such a checkpoint declares neither the network nor the normalization of its input. The new file declares both and
-    uses our names of the parameters.
+    The checkpoint contains only parameters. The new file also contains the name of the network and the mean and std
+    of its input, and the parameters have our names.
 
     Example: distill convert wrn.pth --arch wrn-40-2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out wrn.safetensors
     """
@@ -86,7 +86,7 @@ def convert(path: Path, bn_eps: float | None, out: Path, **network_values: Any) 
 @click.argument("name", required=False)
 @click.option("--keys", type=click.Choice(["train", "train-teacher"]), help="List the keys of a command's configs.")
 def configs(name: str | None, keys: str | None) -> None:
-    """List the packaged configs, or print the one called NAME.
+    """List the packaged configs, or print the config NAME.
 
     Example: distill configs fast-cifar > mine.yaml
     """
@@ -102,7 +102,7 @@ def configs(name: str | None, keys: str | None) -> None:
 @click.command()
 @click.argument("name", required=False)
 def tables(name: str | None) -> None:
-    """List the packaged tables, or print the one called NAME.
+    """List the packaged tables, or print the table NAME.
 
     Example: distill tables main > mine.yaml
     """

@@ -14,7 +14,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def parse_settings(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Return the values of ``--set KEY=VALUE`` by key."""
+    """Parse the texts ``KEY=VALUE`` of an option; return the values by key."""
     settings = {}
     for value in values:
         key, equals, text = value.partition("=")
@@ -30,7 +30,7 @@ def parse_settings(context: click.Context, parameter: click.Parameter, values: t
 
 
 def parse_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Return the different whole numbers in a text such as ``0,1,2``."""
+    """Parse a text such as ``0,1,2``; return the numbers, which must all be different."""
     if value is None:
         return None
     try:
@@ -56,7 +56,7 @@ def _parse_triple(context: click.Context, parameter: click.Parameter, value: str
 
 
 def join(*decorators: Decorator) -> Decorator:
-    """Return a decorator that adds several options; the help text lists the options in the same order."""
+    """Return a decorator that adds several options. The help text lists the options in the same order."""
 
     def add_all(command: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):
@@ -70,10 +70,8 @@ device_option = click.option("--device", default="auto", show_default=True, help
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 eval_option = click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
 config_options = join(
-    click.option(
-        "--config", "config_name", required=True, type=NameOrPath(), help="A YAML file or a packaged config."
-    ),
-    click.option("--set", "settings", multiple=True, callback=parse_settings, help="Override a key: optim.lr=0.001."),
+    click.option("--config", "config_name", required=True, type=NameOrPath(), help="A YAML file or packaged config."),
+    click.option("--set", "settings", multiple=True, callback=parse_settings, help="Set a key: optim.lr=0.001."),
     device_option,
 )
 distillation_options = join(
@@ -81,10 +79,7 @@ distillation_options = join(
     click.option("--teacher", type=FILE, help="The teacher's weight file; sets teacher.weights."),
     config_options,
 )
-_TRIPLE: dict[str, Any] = {
-    "callback": _parse_triple,
-    "help": "R,G,B of the input in [0, 1] [default: that of the weight file].",
-}
+_TRIPLE: dict[str, Any] = {"callback": _parse_triple, "help": "R,G,B from 0 to 1 [default: that of the weight file]."}
 network_options = join(
     click.option("--arch", help="Network name [default: that of the weight file]."),
     click.option("--mean", **_TRIPLE),
@@ -93,14 +88,14 @@ network_options = join(
 
 
 def download(shards: Path | str, check_inputs: Callable[[], None]) -> Path:
-    """Return the folder of a patch set. A remote set is downloaded after ``check_inputs`` was called."""
+    """Return the folder of a patch set. For a set at a URL, call ``check_inputs`` and then download the set."""
     if not isinstance(shards, Path):
         check_inputs()
     return local_folder(shards)
 
 
 def add_files(settings: dict[str, Any], files: dict[str, Path | None]) -> dict[str, Any]:
-    """Return ``settings`` with the paths of ``files`` by config key, without those that are None."""
+    """Add file paths to settings. Both arguments are by config key; the path of a file not given is None."""
     given = {key: path for key, path in files.items() if path is not None}
     for key in given.keys() & settings.keys():
         option = {"teacher.weights": "--teacher", "teacher.logits": "--teacher-logits", "eval.data": "--eval"}[key]

@@ -52,7 +52,7 @@ def visualize(
     device: str,
     **network_values: Any,
 ) -> None:
-    """Draw images that maximize the logits of a network's classes.
+    """Draw an image for each class of a network that maximizes the logit of the class.
 
     The networks are the student and the teacher of a run, or the network of a weight file. Each image starts from
     noise. The next report of the run shows the images.

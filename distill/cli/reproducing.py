@@ -1,4 +1,4 @@
-"""The command ``reproduce``, which runs a publication's table again."""
+"""The command ``reproduce``, which runs the experiments of a publication's table."""
 
 import signal
 from pathlib import Path
@@ -14,7 +14,7 @@ from manifests.support.counts import counted
 
 
 def _parse_paths(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    """Return the absolute paths of ``--input NAME=PATH`` by name."""
+    """Parse the texts ``NAME=PATH`` of an option; return absolute paths by name."""
     found: dict[str, Path] = {}
     for value in values:
         name, equals, path = value.partition("=")
@@ -54,7 +54,7 @@ _SCALE: dict[str, Any] = {"type": float, "callback": _parse_scale}
 def reproduce(
     table: str, out: Path | None, only: tuple[str, ...], only_estimate: bool, device: str, **values: Any
 ) -> None:
-    """Run the experiments of a publication's table, and compare the publication's figures with ours.
+    """Run the experiments of a publication's table, and compare the published figures with ours.
 
     TABLE is a YAML file or a packaged table, see distill tables. The ordinary commands build sets, train teachers and
     distill students; each command is printed. Run the same command again to continue: finished runs are skipped. A

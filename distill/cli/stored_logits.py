@@ -50,7 +50,7 @@ def verify_logits(
 ) -> None:
     """Check stored logits.
 
-    Checks every digest, and computes the logits of random steps again.
+    The command checks the digest of every file. It also computes the logits of random steps again.
 
     Example: distill verify-logits logits/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
@@ -73,7 +73,7 @@ def verify_logits(
 def _parse(
     files: dict[str, Path | None], *, config_name: str, settings: dict[str, Any], device: str
 ) -> tuple["Config", "RunContext"]:
-    """Return the config with the settings and files of the user, and the device of the run."""
+    """Return the config with the settings and files of the user, and the context with the device."""
     from distill.config.schema import Config, parse_config  # noqa: PLC0415
     from distill.runtime.context import RunContext  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415

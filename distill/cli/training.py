@@ -19,7 +19,7 @@ C = TypeVar("C", "Config", "SupervisedConfig")
 
 run_options = options.join(
     options.eval_option,
-    click.option("--seeds", callback=options.parse_numbers, help="A run for each: 0,1,2; sets train.seed."),
+    click.option("--seeds", callback=options.parse_numbers, help="One run for each seed: 0,1,2; sets train.seed."),
     click.option("--resume", is_flag=True, help="Continue the run in --out if it has begun."),
 )
 
@@ -29,7 +29,7 @@ run_options = options.join(
 @click.option("--teacher-logits", type=options.FILE, help="Output of distill make-logits; sets teacher.logits.")
 @click.option("--out", type=options.FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
 @run_options
-def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None, **shared: Any) -> None:
+def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None, **values: Any) -> None:
     """Distil a student from a patch set.
 
     Every shard is verified first. Then the student learns the teacher's logits of each batch.
@@ -46,7 +46,7 @@ def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None,
 
     files = {"teacher.weights": teacher, "teacher.logits": teacher_logits}
     with joined() as ranks:
-        runs = _Runs(Config, ranks, files, **shared)
+        runs = _Runs(Config, ranks, files, values)
 
         def check() -> None:
             if runs.out is not None:
@@ -72,7 +72,7 @@ def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None,
 @options.config_options
 @click.option("--out", type=options.FILE, help="Run directory [default: runs/CONFIG-seedN].")
 @run_options
-def train_teacher(data: Path, **shared: Any) -> None:
+def train_teacher(data: Path, **values: Any) -> None:
     """Train a network on labelled images.
 
     The network can then be the teacher of students, or be compared with students.
@@ -85,7 +85,7 @@ def train_teacher(data: Path, **shared: Any) -> None:
     from distill.runtime.distributed import joined  # noqa: PLC0415
 
     with joined() as ranks:
-        runs = _Runs(SupervisedConfig, ranks, {}, **shared)
+        runs = _Runs(SupervisedConfig, ranks, {}, values)
         runs.execute(
             lambda config, out: run_train_teacher(config, data, out, runs.context, resume=runs.resume),
             default_name=runs.name,
@@ -99,34 +99,25 @@ def train_teacher(data: Path, **shared: Any) -> None:
 class _Runs(Generic[C]):
     """The runs of one command: one run with the seed of the config, or one run for each seed of ``--seeds``."""
 
-    def __init__(
-        self,
-        model: type[C],
-        ranks: "Ranks",
-        files: dict[str, Path | None],
-        *,
-        config_name: str,
-        eval_data: Path | None,
-        out: Path | None,
-        seeds: tuple[int, ...] | None,
-        settings: dict[str, Any],
-        resume: bool,
-        device: str,
-    ) -> None:
+    def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
+        """Parse the config. ``files`` are paths by config key; ``values`` are the shared options."""
         from distill.config.schema import parse_config  # noqa: PLC0415
         from distill.runtime.context import RunContext  # noqa: PLC0415
         from distill.runtime.device import pick_device  # noqa: PLC0415
 
-        self.out, self.seeds, self.resume = out, seeds, resume
+        self.out: Path | None = values["out"]
+        self.seeds: tuple[int, ...] | None = values["seeds"]
+        self.resume: bool = values["resume"]
+        config_name = values["config_name"]
         self.name, text = presets.read(presets.CONFIGS, config_name)
-        settings = options.add_files(settings, files | {"eval.data": eval_data})
-        if seeds is not None and "train.seed" in settings:
+        settings = options.add_files(values["settings"], files | {"eval.data": values["eval_data"]})
+        if self.seeds is not None and "train.seed" in settings:
             raise click.UsageError("--set train.seed and --seeds are both given; give only one of them.")
         self.parse: Callable[[dict[str, Any]], C] = lambda more: parse_config(
             text, config_name, settings | more, model
         )
         self.config: C = self.parse({})
-        self.context = RunContext(device=pick_device(device, ranks), ranks=ranks)
+        self.context = RunContext(device=pick_device(values["device"], ranks), ranks=ranks)
 
     def check_folder(self, out: Path) -> None:
         """Check that runs of several seeds can start in ``out``."""
@@ -147,9 +138,9 @@ class _Runs(Generic[C]):
     ) -> None:
         """Train every run and print the results.
 
-        ``train`` trains a config into a run directory and returns the summary. Keys of accuracies in the summary
-        begin with ``prefix``. ``digests`` returns the digests of the inputs. ``{0}`` in ``next_command`` is replaced
-        by the run directory.
+        ``train`` is called with a config and a run directory, and returns the summary of the run. The names of
+        accuracies in the summary begin with ``prefix``. ``digests`` returns the digests of the inputs. The run
+        directory replaces ``{0}`` in ``next_command``.
         """
         from distill.training.seeds import require_same_identity, summarize_seeds  # noqa: PLC0415
         from distill.training.trainer import InterruptedRun  # noqa: PLC0415

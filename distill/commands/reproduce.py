@@ -76,12 +76,12 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -
             ended_seconds += costs[job.name].seconds if job.name in costs else 0
             _write_page(plan, out, devices)
 
-        def waited(running: list[Job]) -> None:
+        def tick(running: list[Job]) -> None:
             pairs = [(job, costs[job.name]) for job in running if job.name in costs]
             parts = [min(samples_seen(out, job) / cost.images_per_second, cost.seconds) for job, cost in pairs]
             update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
 
-        return run_jobs(plan.chosen, out, devices, ended=ended, waited=waited)
+        return run_jobs(plan.chosen, out, devices, ended=ended, tick=tick)
 
 
 def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:

@@ -18,16 +18,16 @@ REPORT_NAME = "report.html"
 
 
 def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tuple[Path, list[str]]:
-    """Write a report of runs; return its path, and a line of text for each run.
+    """Write a report of runs. Return the path of the report, and a line of text for each run.
 
     Each of ``paths`` is a run directory or a folder of run directories. ``out`` defaults to ``report.html`` in the
-    only path. The page shows outlines of patches on ``images``, the source photos of the sets. A damaged run in a
-    folder is noted on the page; it is an error if no other run can be read.
+    only path. The page shows the outlines of patches on ``images``, the source photos of the sets. If a run in a
+    folder is damaged, the page contains the error. If all runs are damaged, the function raises the error.
     """
     records, errors = _read(paths)
     if out is None and len(paths) > 1:
         raise DistillError(
-            f"{counted(len(paths), 'folder')} are given: the report has no default path; give --out FILE"
+            f"{counted(len(paths), 'folder')} are given, so the report has no default path; give --out FILE"
         )
     out = out or paths[0] / REPORT_NAME
     if out.is_dir():
@@ -42,7 +42,7 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tup
 
 
 def _read(paths: list[Path]) -> tuple[list[RunRecord], list[str]]:
-    """Return all runs without repetition, and an error for each damaged run in a folder."""
+    """Read each run once. Return the runs, and an error message for each damaged run in a folder."""
     records: dict[Path, RunRecord] = {}
     errors = []
     for path in paths:

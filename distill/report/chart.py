@@ -18,7 +18,7 @@ STYLES = 6  # line styles ``l0`` to ``l5`` of the style sheet: the maximum numbe
 
 
 def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, title: str) -> Markup:
-    """Return a chart of ``lines``, each a list of samples seen and value. Without a point the chart is empty.
+    """Return a chart of ``lines``: lists of points (samples seen, value). Without points the chart is empty.
 
     ``marks`` are values by name, drawn as horizontal lines. ``unit`` is the unit of the values. Line i has the style
     ``l`` i of the style sheet.
@@ -55,7 +55,7 @@ def thin(line: Points) -> Points:
 
 
 def format_count(count: float) -> str:
-    """Format a count in three digits, such as ``1.5 M``."""
+    """Format a count with three digits and a unit, such as ``1.5 M``."""
     size, letter = next((unit for unit in UNITS if count / unit[0] < 999.5), (1e9, " G"))
     return f"{count / size:.3g}{letter}"
 

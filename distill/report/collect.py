@@ -33,13 +33,13 @@ class RunRecord:
     """The content of a run directory."""
 
     folder: Path
-    text: str  # of the config file
+    text: str  # the text of ``config.yaml``
     config: RunConfig
     rows: list[dict[str, float]]  # numbers by name, for each line of the log
     summary: Summary | None
     classes: Classes | None
-    manifest: Manifest | None  # of the patch set
-    sheet: bytes | None  # PNG of ``sample_patches``
+    manifest: Manifest | None  # the manifest of the patch set
+    sheet: bytes | None  # ``patches.png``, a picture of ``sample_patches``
     sample_patches: list[SamplePatch]
     neurons: dict[str, bytes]  # PNG files of ``distill visualize`` by name of the network
 
@@ -66,14 +66,14 @@ class RunRecord:
 
     @property
     def set_name(self) -> str:
-        """A short text for the training data: the number of patches and the name of the photo."""
+        """A short text about the training data: the number of patches and the name of the photo."""
         if self.manifest is None:
             return "labelled images" if self.supervised else ""
         sources = [source.name for source in self.manifest.sources]
         return f"{self.manifest.n:,} of {sources[0]}{f' and {len(sources) - 1} more' if sources[1:] else ''}"
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings and digests that all runs of a mean must share, see ``run_identity``."""
+        """Return the settings and digests that must be equal for all runs of a mean, see ``run_identity``."""
         summary = {} if self.summary is None else self.summary.model_dump()
         return run_identity(self.config.model_dump(mode="json", exclude_unset=True), summary)
 
@@ -82,7 +82,7 @@ class RunRecord:
         return getattr(self.summary, self.prefix + name, getattr(self.summary, name, None))
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """Return pairs of samples seen and a figure, by its name without prefix, from the lines of the log."""
+        """Return a point (samples seen, value) for each line of the log that contains the figure ``name``."""
         names = {name, self.prefix + name}
         return [(row["samples"], row[key]) for row in self.rows for key in names if key in row]
 
@@ -98,20 +98,23 @@ def find_runs(path: Path) -> list[Path]:
         raise DistillError(f"{str(path)[:200]}: cannot be read: {error.strerror}; choose another RUN") from error
     if not found:
         raise DistillError(
-            f"{path}: is not a run directory: neither it nor its folders contain {CONFIG_NAME}; choose another RUN"
+            f"{path}: is not a run directory: no {CONFIG_NAME} in this folder and its folders; choose another RUN"
         )
     return found
 
 
 def read_run(folder: Path) -> RunRecord:
     """Read and validate a run directory."""
-    manifest_bytes = _read_bytes(folder / MANIFEST_NAME)
+    path = folder / MANIFEST_NAME
+    manifest_bytes = _read_bytes(path)
     text = (_read_bytes(folder / CONFIG_NAME) or b"").decode("utf-8", "backslashreplace")
     try:
         config = _validate(folder / CONFIG_NAME, RunConfig, parse_yaml(text))
-        manifest = None if manifest_bytes is None else parse_manifest(manifest_bytes, str(folder / MANIFEST_NAME))
-    except (ValueError, PatchSetError) as error:
-        raise DistillError(f"{folder / CONFIG_NAME}: {error}") from error
+        manifest = None if manifest_bytes is None else parse_manifest(manifest_bytes, str(path))
+    except PatchSetError as error:
+        raise DistillError(str(error)) from error
+    except ValueError as error:
+        raise DistillError(f"{folder / CONFIG_NAME}: {error}; restore the file, or choose another RUN") from error
     sample = _read_json(folder / OUTLINES_NAME, SamplePatches)
     pictures = sorted(folder.glob(f"{NEURONS_PREFIX}*.png"))
     record = RunRecord(
@@ -145,7 +148,7 @@ def _read_bytes(path: Path) -> bytes | None:
 
 
 def _read_json(path: Path, model: type[M]) -> M | None:
-    """Return a JSON file validated by ``model``; None if the file does not exist."""
+    """Read a JSON file and validate it with ``model``. Return None if the file does not exist."""
     data = _read_bytes(path)
     try:
         return None if data is None else _validate(path, model, parse_json(data, str(path)))
@@ -157,7 +160,7 @@ def _validate(path: Path, model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise DistillError(f"{path}: {describe(error, model)}") from error
+        raise DistillError(f"{path}: {describe(error, model)}; restore the file, or choose another RUN") from error
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:

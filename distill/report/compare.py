@@ -18,7 +18,7 @@ class Bar(NamedTuple):
     name: str
     value: float  # in percent
     kind: str  # "chance", "student", "teacher" or "paper"
-    key: str | None = None  # of the figure in ``summary.json``
+    key: str | None = None  # the key of the figure in ``summary.json``
 
 
 def unique_names(records: list[RunRecord]) -> list[str]:
@@ -103,7 +103,7 @@ def common_teacher(records: list[RunRecord]) -> float | None:
 
 
 def text_lines(records: list[RunRecord]) -> list[str]:
-    """Return a line of text for the result of each run, and the notes."""
+    """Return a line of text with the result of each run, and then the notes as lines."""
     lines = []
     for name, record in zip(unique_names(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")

@@ -111,7 +111,7 @@ def _confusion(record: RunRecord) -> dict[str, Any] | None:
 
 
 def without_folders(text: str) -> str:
-    """Return a config without the folders of absolute paths, because users share pages."""
+    """Remove the folders of absolute paths from the text of a config, because users share pages."""
     return re.sub(r"(?m)^(\s*\w+: )['\"]?/.*/", r"\1…/", text)
 
 

@@ -14,8 +14,8 @@ from distill.report.run_files import SamplePatch
 from manifests.format.digest import file_digest
 from manifests.format.schema import Manifest
 
-MAX_PIXELS = 960  # of a photo's longer side
-MAX_OUTLINES = 24  # more would hide the photo
+MAX_PIXELS = 960  # maximum length of a photo's longer side
+MAX_OUTLINES = 24  # maximum number of outlines on a photo
 
 
 def data_uri(data: bytes, kind: str = "png") -> str:
@@ -24,7 +24,7 @@ def data_uri(data: bytes, kind: str = "png") -> str:
 
 
 def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
-    """Return photos as small JPEGs, by the SHA-256 of the original files.
+    """Read photos. Return small JPEGs by the SHA-256 of the original files.
 
     ``known`` are the SHA-256 of the source photos in the manifests of the runs; another photo is an error.
     """
@@ -43,7 +43,7 @@ def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
 
 
 def _small_jpeg(path: Path) -> bytes:
-    """Return a photo as a small JPEG. Pillow's limit of pixels is off, because the photo is known."""
+    """Return a photo as a small JPEG. Pillow's limit on pixels is off, because the digest of the photo is known."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with Image.open(path) as opened:
@@ -62,7 +62,7 @@ def _small_jpeg(path: Path) -> bytes:
 
 
 def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[SamplePatch]) -> list[dict[str, Any]]:
-    """Return each source photo of a set that is in ``photos``, with its JPEG and the outlines of some patches."""
+    """Return the source photos of a set that are in ``photos``, with the outlines of some patches on each photo."""
     found = []
     for number, source in enumerate(manifest.sources):
         if source.sha256 in photos:
@@ -74,7 +74,7 @@ def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[
 
 
 def heatmap(counts: list[list[int]]) -> bytes:
-    """Return a matrix of counts as a gray PNG. White is 0, black is the sum of the row."""
+    """Return a matrix of counts as a gray PNG. White is a share of 0 in the row, black a share of 1."""
     table = np.array(counts, dtype=np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     pixels = np.rint(255 * (1 - np.sqrt(shares))).astype(np.uint8)

@@ -61,12 +61,12 @@ class Classes(_File):
         size = len(self.names)
         for table in (self.label_network, self.teacher_network):
             if table is not None and [len(row) for row in table] != [size] * size:
-                raise ValueError(f"a confusion matrix is not {size} × {size}")
+                raise ValueError(f"a confusion matrix has the wrong size, expected {size} × {size}")
         return self
 
 
 class SamplePatch(_File):
-    """A patch of the sheet. ``corners`` are x and y in pixels of the photo with the number ``source``."""
+    """A patch in ``patches.png``. ``corners`` are x and y in pixels of the photo with the number ``source``."""
 
     key: str
     source: Count | None = None
@@ -74,7 +74,7 @@ class SamplePatch(_File):
 
 
 class SamplePatches(_File):
-    """``patches.json``: the patches of the sheet, in the order of the sheet."""
+    """``patches.json``: the patches in ``patches.png``, in the order of the picture."""
 
     patches: list[SamplePatch] = []
 
@@ -117,7 +117,7 @@ class RunConfig(_File):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         if self.network is None and (self.teacher is None or self.student is None):
-            raise ValueError("expected a teacher and a student, or a network")
+            raise ValueError("no network to train; expected the keys 'teacher' and 'student', or the key 'network'")
         return self
 
     @property

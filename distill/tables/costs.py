@@ -71,16 +71,12 @@ def describe_cost(plan: Plan, costs: dict[str, Cost | str], out: Path, devices: 
     memory = format_bytes(max((cost.memory for cost in measured.values()), default=0))
     disk = _disk(plan, waiting, measured)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if os.path.exists(p))).free  # noqa: PTH110
-    total = (
-        f"{counted(len(waiting), 'job')}, {len(costs)} of them training, on {', '.join(devices)}: about {seconds} "
-    )
-    total += (
-        f"and the time to build sets, start programs and evaluate, up to {memory} of memory, {format_bytes(disk)} "
-    )
-    total += f"of disk ({format_bytes(free)} are free{': too little' if disk > free else ''})"
-    if unknown := len(costs) - len(measured):
-        total += f"; {counted(unknown, 'job')} not measured"
-    return [*lines, total + (f"; {counted(done, 'job')} done" if done else "")]
+    time = f"about {seconds} and the time to build sets, start programs and evaluate"
+    space = f"{format_bytes(disk)} of disk ({format_bytes(free)} are free{': too little' if disk > free else ''})"
+    jobs = f"{counted(len(waiting), 'job')}, {len(costs)} of them training, on {', '.join(devices)}"
+    counts = {"not measured": len(costs) - len(measured), "done": done}
+    more = "".join(f"; {counted(count, 'job')} {state}" for state, count in counts.items() if count)
+    return [*lines, f"{jobs}: {time}, up to {memory} of memory, {space}{more}"]
 
 
 def _disk(plan: Plan, waiting: list[Job], measured: dict[str, Cost]) -> int:

@@ -30,9 +30,9 @@ class Job:
     name: str  # the path of the set, network or run in the table's folder
     argv: tuple[str, ...]
     results: tuple[str, ...]  # paths in the table's folder
-    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what decides the results, without paths
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # decides the results
     needs: tuple[str, ...] = ()  # names of the jobs that must be done first
-    config: Config | SupervisedConfig | None = None  # of a training
+    config: Config | SupervisedConfig | None = None  # None if the job does not train
     n: int | None = None  # patches of a set, or samples in an epoch of a training, if known
     epoch_input: str | None = None  # the input whose images are the epoch of a training
     run: str | None = None  # the run of the table that this job trains with one seed
@@ -58,14 +58,14 @@ def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
 
 
 def make_jobs(table: Table, options: TableOptions) -> dict[str, Job]:
-    """Return all jobs that the given inputs allow, by name. Each job is after the jobs that it needs."""
+    """Return all jobs that are possible with the given inputs, by name. A job follows the jobs that it needs."""
     maker = _JobMaker(table, options)
     jobs = [*maker.images(), *maker.sets(), *maker.packs(), *maker.networks(), *maker.runs()]
     return {job.name: dataclasses.replace(job, identity=_identity(job, options)) for job in jobs}
 
 
 def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
-    """Return what decides the results of a job, apart from the results of needed jobs, as plain JSON values."""
+    """Return the command, config and input digests that decide the results of a job, as plain JSON values."""
     value: dict[str, Any] = {"command": options.redact_command(job.argv)}
     if job.config is not None:
         config = run_identity.weight_settings(job.config.model_dump(mode="json"))
@@ -80,7 +80,7 @@ def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
 
 
 def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the identity of the run ``name`` without its seed. All runs of a mean must have the same result."""
+    """Return the identity of the run ``name`` without its seed. The result is equal for all runs of a mean."""
     seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
     value = dict(identity) | {"command": str(identity.get("command")).replace(seed, "")}
     config = value.get("config")
@@ -184,7 +184,9 @@ class _JobMaker:
         settings = merge(settings, _scaled_length(config, scale, n))
         if evaluations:
             if n is None and config.train.samples is None:
-                raise DistillError(f"runs.{name}.evaluations: the length of the run is unknown; set train.samples")
+                raise DistillError(
+                    f"runs.{name}.evaluations: the length of the run in samples is unknown; set train.samples"
+                )
             settings[EVERY] = max(_samples(config, n or 0, scale) // evaluations, 1)
         return settings
 
@@ -225,7 +227,7 @@ def _samples(config: Config | SupervisedConfig, n: int, scale: float) -> int:
 
 
 def _scaled_length(config: Config | SupervisedConfig, scale: float, n: int | None = None) -> dict[str, Any]:
-    """Return the settings of a scaled run's length: in epochs if neither config nor ``n`` has a number of samples."""
+    """Return the setting of a scaled run's length. Without a number of samples, the length is in epochs."""
     if scale == 1:
         return {}
     if n is None and config.train.samples is None:

@@ -1,4 +1,4 @@
-"""The options of ``distill reproduce``, and commands and messages without local paths."""
+"""The options of ``distill reproduce``, and functions that remove local paths from commands and messages."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ class TableOptions:
     """The options of the user for one table."""
 
     inputs: Mapping[str, Path]  # absolute paths by the table's names of inputs
-    name: str = ""  # of the table
+    name: str = ""  # the table's name or file name
     teachers: Mapping[str, Path] = dataclasses.field(default_factory=dict)  # absolute paths by name of the network
     digests: Mapping[Path, str] = dataclasses.field(default_factory=dict)  # the ``input_digest`` of each path
     scale: float = 1.0  # factor of the length of students' runs
@@ -29,7 +29,7 @@ class TableOptions:
     folder: Path = Path()  # the folder of the table's file; paths in the table are relative to this folder
 
     def given_paths(self) -> dict[str, Path]:
-        """Return every given path by a unique name."""
+        """Return the paths of all given inputs and networks, by unique names."""
         return {**self.inputs, **{TEACHER_PREFIX + name: path for name, path in self.teachers.items()}}
 
     def redact_command(self, words: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ class Page:
     rows: list[RowResult]
     command: str  # the ``distill reproduce`` command of all rows
     facts: list[tuple[str, str]]  # labels and texts
-    commands: list[str]  # of the jobs that are done, in the order of the jobs
+    commands: list[str]  # commands of the jobs that are done
 
     def groups(self, *, runnable: bool = True) -> list[tuple[str, list[RowResult]]]:
         """Return the rows of each group in which a row can run; with ``runnable=False`` those of the other groups."""

@@ -15,7 +15,7 @@ from distill.errors import DistillError
 from distill.tables.jobs import Job, jobs_of, make_jobs, missing_options, with_needs
 from distill.tables.options import TableOptions
 from distill.tables.records import TABLE_NAME
-from distill.tables.schema import EVERY, NOT_FOR_TABLES, PHOTO, Table
+from distill.tables.schema import EVERY, PHOTO, SET_BY, Table
 from manifests.format.digest import file_digest
 from manifests.support.system_files import is_system_file
 
@@ -69,8 +69,8 @@ def _check_options(table: Table, options: TableOptions) -> None:
     """Check that the table has every input and network that the options name, and that the files exist."""
     evaluated = sorted(name for name, run in table.runs.items() if run.evaluations)
     for option, settings in (("--set", options.settings), ("--teacher-set", options.teacher_settings)):
-        if key := next((key for key in settings if key in NOT_FOR_TABLES and key != EVERY), None):
-            raise DistillError(f"{option} {key}: {NOT_FOR_TABLES[key]} sets this key; use {NOT_FOR_TABLES[key]}")
+        if key := next((key for key in settings if key in SET_BY and key != EVERY), None):
+            raise DistillError(f"{option} {key}: {SET_BY[key]} sets this key; use {SET_BY[key]}")
     if evaluated and EVERY in options.settings:
         raise DistillError(f"--set {EVERY}: the table sets this key for {evaluated[0]}; remove the option")
     named = (("--input", options.inputs, table.inputs()), ("--teacher", options.teachers, table.networks))
@@ -80,7 +80,7 @@ def _check_options(table: Table, options: TableOptions) -> None:
                 names = ", ".join(sorted(known))
                 raise DistillError(f"{option} {name}: the table does not have this name; choose from {names}")
             if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
-                raise DistillError(f"{option} {name}={path}: this path does not exist; correct it")
+                raise DistillError(f"{option} {name}={path}: this path does not exist; choose another path")
 
 
 def _require_readable_inputs(table: Table, options: TableOptions, names: Iterable[str]) -> None:
@@ -95,7 +95,9 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
         except DistillError as error:
             raise DistillError(f"--input {name}: {error}; expected {kind}") from error
         except (OSError, Image.DecompressionBombError) as error:
-            raise DistillError(f"--input {name}={path}: cannot be read, expected {kind}: {error}") from error
+            raise DistillError(
+                f"--input {name}={path}: cannot be read as {kind}: {error}; choose another path"
+            ) from error
 
 
 def input_digest(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Read and write the state of a table's folder.
 
 ``table.json`` marks a folder as the folder of a table and contains the settings of all rows. ``jobs/NAME.json``
-contains the identity and the outcome of a job. It is written when the job starts and when the job ends.
+contains the outcome of a job and its identity: command, config and digests of inputs. The runner writes this file
+when the job starts and when the job ends.
 """
 
 import json
@@ -104,7 +105,7 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Return whether all results of a job exist and were computed with the present identity of the job."""
+    """Return whether all results of a job exist and its record is done with the same identity."""
     if not all((out / path).is_file() for path in job.results):
         return False
     record = read_record(out, job.name)

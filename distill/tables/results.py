@@ -15,7 +15,7 @@ from distill.training.run_dir import SUMMARY_NAME
 from distill.training.run_identity import DIGESTS, why_no_mean
 from manifests.support.counts import counted
 
-SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")  # on a page; the last is the digest of the final weights
+SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")  # keys on a page; the last is the digest of final weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class RowResult:
 
 
 def done_commands(table: Table, out: Path) -> list[str]:
-    """Return the commands of all jobs that are done, without local paths. Needed jobs are first."""
+    """Return the commands of all jobs that are done, without local paths. A job follows the jobs that it needs."""
     names = [f"images/{name}" for name in table.images]
     names += [f"sets/{name}" for name in (*table.sets, *table.packs)]
     names += [f"networks/{name}" for name in table.networks]
@@ -87,7 +87,7 @@ def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowR
 
 
 def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states: list[str]) -> RowResult:
-    """Add digests and top-1 of the runs to a result. Without a mean, add the reason to ``states`` instead."""
+    """Add the digests and top-1 of runs to a result. If the runs have no mean, add the reason to ``states``."""
     digests: dict[str, str] = {}
     for key in SHOWN_DIGESTS if after == 1 else SHOWN_DIGESTS[:-1]:
         values = [value for run in runs if (value := run.figure(key))]

@@ -28,15 +28,11 @@ STOP_SECONDS = 600.0  # time in which a stopped job finishes an evaluation and s
 
 
 def run_jobs(
-    jobs: dict[str, Job],
-    out: Path,
-    devices: list[str],
-    ended: Callable[[Job], Any],
-    waited: Callable[[list[Job]], Any],
+    jobs: dict[str, Job], out: Path, devices: list[str], ended: Callable[[Job], Any], tick: Callable[[list[Job]], Any]
 ) -> dict[str, str]:
     """Run ``jobs``, one job at a time on each of ``devices``; return the errors of failed jobs by name.
 
-    ``ended`` is called when a job ends. ``waited`` is called several times a second with the running jobs.
+    ``ended`` is called when a job ends. ``tick`` is called several times a second with the running jobs.
     A job that is done is skipped if no other job needs it. If another job needs it, its command runs again, which
     checks and repairs its results. A KeyboardInterrupt stops the running jobs, which save checkpoints, and is raised
     again.
@@ -63,7 +59,7 @@ def run_jobs(
                 if device not in running and (first := next(ready, None)):
                     logger.info(printable(f"$ {waiting.pop(first.name).command}"))
                     running[device] = first, _start(first, out, device)
-            waited([job for job, _ in running.values()])
+            tick([job for job, _ in running.values()])
             time.sleep(POLL_SECONDS)
             for device, (job, process) in list(running.items()):
                 if process.poll() is not None:
@@ -113,7 +109,7 @@ def _error_of(out: Path, job: Job, status: int) -> str | None:
         return f"killed by {signal.Signals(-status).name}{why} (output: {log})"
     *_, last = ["", *_tail(out / log).decode(errors="replace").strip().splitlines()]
     is_error = last.startswith((f"{job.argv[0]}: ", f"{job.argv[0]} "))
-    return f"{last if is_error else f'ended with status {status}; {last[:200]}'} (output: {log})"
+    return f"{last if is_error else f'ended with exit status {status}, last output: {last[:200]}'} (output: {log})"
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

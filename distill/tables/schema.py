@@ -19,13 +19,8 @@ PatchSize = Annotated[int | None, Field(ge=8, le=1024, description="pixels a sid
 Text200 = Annotated[str, StringConstraints(max_length=200)]
 
 EVERY = "eval.every"
-NOT_FOR_TABLES = {
-    "train.seed": "--seeds",
-    "teacher.weights": "--teacher",
-    "eval.data": "--input",
-    EVERY: "evaluations",
-}
-"""Config keys that a table must not set, and the option or table key that sets each."""
+SET_BY = {"train.seed": "--seeds", "teacher.weights": "--teacher", "eval.data": "--input", EVERY: "evaluations"}
+"""Config keys that the settings of a table must not contain, and what sets each key instead."""
 
 PHOTO, LABELLED_DATA, IMAGES = "a photo", "labelled data", "a folder of images"  # kinds of inputs
 
@@ -68,7 +63,7 @@ class NetworkSpec(_Part):
 
 
 class RunSpec(_Part):
-    """A student that ``distill train`` trains. It is evaluated ``evaluations`` times, for rows with ``after``."""
+    """A student that ``distill train`` trains. Rows with ``after`` need ``evaluations``, their number in the run."""
 
     config: File
     shards: Name
@@ -106,15 +101,15 @@ class Table(_Part):
         kinds = ((self.networks, self.runs, "network and a run"), (self.sets, self.packs, "set and a pack"))
         for a, b, what in kinds:
             if both := a.keys() & b.keys():
-                raise ValueError(f"{min(both)!r} is a {what}; rename one")
+                raise ValueError(f"the name {min(both)!r} is used for a {what}; rename one of the two")
         for name, run in self.runs.items():
             _require(run.shards, self.sets | self.packs, f"runs.{name}.shards", "set or pack")
             _require(run.teacher, self.networks, f"runs.{name}.teacher", "network")
         settings = {f"runs.{name}.set": run.set for name, run in self.runs.items()}
         settings |= {f"variants.{name}": variant for name, variant in self.variants.items()}
         for where, keys in settings.items():
-            if key := next((key for key in keys if key in NOT_FOR_TABLES), None):
-                raise ValueError(f"{where}: a table must not set {key}; use {NOT_FOR_TABLES[key]} instead")
+            if key := next((key for key in keys if key in SET_BY), None):
+                raise ValueError(f"{where}: a table must not set {key}; use {SET_BY[key]} instead")
         for number, row in enumerate(self.rows):
             _require(row.of, self.networks | self.runs, f"rows[{number}].of", "network or run")
             if row.after < 1 and not (row.of in self.runs and self.runs[row.of].evaluations):

@@ -149,7 +149,11 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
     ("name", "text", "part"),
     [
         ("classes.json", '{"names": ["a"]}', "the number of classes differs from summary.json"),
-        ("classes.json", '{"names": ["a"], "teacher_network": [[1, 2]]}', "a confusion matrix is not 1 × 1"),
+        (
+            "classes.json",
+            '{"names": ["a"], "teacher_network": [[1, 2]]}',
+            "a confusion matrix has the wrong size, expected 1 × 1",
+        ),
         ("classes.json", "[]x", "not JSON"),
         ("patches.json", '{"patches": [{"key": "0", "corners": [[1]]}]}', "patches[0].corners[0]"),
         ("summary.json", "{", "not JSON"),
@@ -163,7 +167,7 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
         ("config.yaml", LEAST + "augment: {grayscale: 1" + "0" * 400 + "}", "augment.grayscale"),
         ("config.yaml", LEAST + "augment: {cutmix_alpha: 1" + "0" * 400 + "}", "augment.cutmix_alpha"),
         ("config.yaml", LEAST + "paper: {source: x, samples: 1" + "0" * 400 + "}", "paper.samples"),
-        ("config.yaml", "train: {seed: 0}", "expected a teacher and a student, or a network"),
+        ("config.yaml", "train: {seed: 0}", "no network to train"),
         ("patchset.json", "{}", "patchset.json"),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import distill.cli.launching
+import distill.cli
 import distill.data.decode
 import distill.runtime.ddp
 import distill.runtime.distributed
@@ -206,7 +206,7 @@ def test_a_rank_speaks_only_when_it_alone_fails(
     run_distill: Program, as_rank: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(distill.cli.launching.time, "sleep", waited.append)
+    monkeypatch.setattr(distill.cli.time, "sleep", waited.append)
     before = signal.getsignal(signal.SIGTERM)
     as_rank("1")
     result = run_distill("configs")

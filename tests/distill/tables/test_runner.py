@@ -42,17 +42,17 @@ def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path, caplog: 
     def ended(each: Job) -> None:
         logging.getLogger("distill").info(f"ended {each.name}")
 
-    failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], ended=ended, waited=waited)
+    failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], ended=ended, tick=waited)
     seen = caplog.messages
     assert failed.keys() == {"i/b", "i/d", "i/e"} and most == 2
     assert "'wrong'" in failed["i/b"] and "(output: jobs/i/b.log)" in failed["i/b"]
     assert failed["i/d"] == f"needs i/b, which failed: {failed['i/b']}"
     assert f"$ {made['i/d'].command}" not in seen and f"i/b: {failed['i/b']}" in seen
-    assert failed["i/e"].startswith("ended with status 0; other.png: 8×8 px")
+    assert failed["i/e"].startswith("ended with exit status 0, last output: other.png: 8×8 px")
     assert seen.index("ended i/a") < seen.index(f"$ {made['i/c'].command}")
     assert [name for name in made if is_done(tmp_path, made[name])] == ["i/a", "i/c"]
     caplog.clear()
-    assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], ended=ended, waited=waited) == {}
+    assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], ended=ended, tick=waited) == {}
     assert not caplog.messages
     (tmp_path / "jobs/i/a.json").write_text("{")
     with pytest.raises(DistillError, match=r"a\.json: is damaged; delete the file"):
@@ -71,7 +71,7 @@ def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
                 os.kill(int(child), signal.SIGKILL)
                 killed = True
 
-    failed = run_jobs({"i/a": long}, tmp_path, ["cpu"], ended=lambda each: None, waited=waited)
+    failed = run_jobs({"i/a": long}, tmp_path, ["cpu"], ended=lambda each: None, tick=waited)
     assert killed and failed == {
         "i/a": "killed by SIGKILL; the machine may have too little memory (output: jobs/i/a.log)"
     }

@@ -117,8 +117,8 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
             "runs.one.teacher: the table has no network 'x'",
         ),
         ({"runs": {"one": {**SMALL["runs"]["one"], "shard": "x"}}}, "unknown key 'runs.one.shard'; did you mean"),
-        ({"runs": {"big": SMALL["runs"]["one"]}}, "'big' is a network and a run"),
-        ({"packs": {"photo": {"pack": "data"}}}, "'photo' is a set and a pack"),
+        ({"runs": {"big": SMALL["runs"]["one"]}}, "the name 'big' is used for a network and a run"),
+        ({"packs": {"photo": {"pack": "data"}}}, "the name 'photo' is used for a set and a pack"),
         ({"sets": {"../x": SMALL["sets"]["photo"]}}, "sets.../x"),
         ({"rows": []}, "rows"),
         (
@@ -378,7 +378,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         ),
         (
             TableOptions(inputs={"data": data, "photo": tmp_path / "none" / "a.txt"}),
-            "a.txt: cannot be read, expected a photo: ",
+            "a.txt: cannot be read as a photo: ",
         ),
     ):
         with pytest.raises(DistillError) as error:
