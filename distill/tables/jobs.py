@@ -36,16 +36,12 @@ class Job:
     n: int | None = None  # patches of a set, or samples in an epoch of a training, if known
     epoch_input: str | None = None  # the input whose images are the epoch of a training
     run: str | None = None  # the run of the table that this job trains with one seed
+    set_name: str | None = None  # the table's name of the set that a student is trained on
 
     @property
     def command(self) -> str:
         """The command, quoted for a shell."""
         return " ".join(map(shell_word, self.argv))
-
-    @property
-    def set_name(self) -> str | None:
-        """The table's name of the set that a student is trained on; None for a network trained from labels."""
-        return next((need.removeprefix("sets/") for need in self.needs if need.startswith("sets/")), None)
 
 
 def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
@@ -169,12 +165,12 @@ class _JobMaker:
             argv = ["distill", "train", "--shards", needs[0], "--config", self._file_or_name(run.config)]
             argv += ["--teacher", str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"]
             argv += ["--eval", str(self.options.inputs[self.table.networks[run.teacher].data])]
-            epoch: dict[str, Any] = {"n": n, "epoch_input": packed.pack if packed else None}
+            more: dict[str, Any] = {"n": n, "epoch_input": packed.pack if packed else None, "set_name": run.shards}
             for seed in self.options.seeds:
                 path = f"runs/{name}/seed{seed}"
                 seeded, config = self._resolve(f"runs.{name}", run.config, Config, settings, {"train.seed": seed})
                 results = (f"{path}/{SUMMARY_NAME}",)
-                job = Job(name=path, argv=tuple(argv), results=results, needs=needs, run=name, **epoch)
+                job = Job(name=path, argv=tuple(argv), results=results, needs=needs, run=name, **more)
                 yield _with_config(job, seeded, config)
 
     def _run_settings(self, name: str, n: int | None) -> dict[str, Any]:

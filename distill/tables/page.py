@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Iterable
 from html import escape as html_escape
 
@@ -57,14 +58,15 @@ def render(page: Page, template: str) -> str:
 
 def cells(row: RowResult) -> list[str]:
     """Return the texts of a row in the order of ``HEADINGS``. The column ``ours`` also contains the state."""
-    ours = "" if row.mean is None else f"{row.mean:.2f}"
-    ours += "" if row.deviation is None else f" ± {row.deviation:.2f}"
+    mean = statistics.fmean(row.top1) if row.top1 else None
+    ours = "" if mean is None else f"{mean:.2f}"
+    ours += f" ± {statistics.stdev(row.top1):.2f}" if len(row.top1) > 1 else ""
     digests = [row.digests.get(key, "") for key in ("set_id", "teacher_sha256", "sha256")]
     return [
         row.name,
         "" if row.paper is None else f"{row.paper:.2f}",
         "; ".join(part for part in (ours, row.state) if part),
-        "" if row.mean is None or row.paper is None else f"{row.mean - row.paper:+.2f}",
+        "" if mean is None or row.paper is None else f"{mean - row.paper:+.2f}",
         "" if row.samples is None else f"{row.samples:,}",
         "" if row.seconds is None else format_duration(row.seconds),
         *(", ".join(each[:SHORT] for each in digest.split(", ")) for digest in digests),
@@ -77,7 +79,7 @@ def text(rows: Iterable[RowResult]) -> list[str]:
     for row in rows:
         _, paper, ours, difference, _, time, *_ = cells(row)
         parts = [f"paper {paper}"] if paper else []
-        parts += [row.state if row.mean is None else f"ours {ours}"]
+        parts += [f"ours {ours}" if row.top1 else row.state]
         parts += [f"difference {difference}"] if difference else []
         parts += [f"{counted(row.samples, 'sample', ',')} in {time}"] if row.samples else []
         found.append(f"{row.group}, {row.name}: {', '.join(parts)}")

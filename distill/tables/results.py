@@ -32,16 +32,6 @@ class RowResult:
     state: str = ""  # why results are missing
     missing: str = ""  # options that the user must add before the row can run
 
-    @property
-    def mean(self) -> float | None:
-        """The mean of ``top1``; None if no seed is done."""
-        return statistics.fmean(self.top1) if self.top1 else None
-
-    @property
-    def deviation(self) -> float | None:
-        """The sample deviation (n - 1) of ``top1``; None for fewer than two seeds."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
-
 
 def done_commands(table: Table, out: Path) -> list[str]:
     """Return the commands of all jobs that are done, without local paths. A job follows the jobs that it needs."""
