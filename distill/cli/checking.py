@@ -67,7 +67,7 @@ def evaluate(
 @click.option("--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Epsilon of batch norms, if unusual.")
 @click.option("--out", required=True, type=FILE, help="The new file, .safetensors.")
 def convert(path: Path, bn_eps: float | None, out: Path, **network_values: Any) -> None:
-    """Convert a checkpoint of another repository to a weight file of this project.
+    """Convert a checkpoint of another repository.
 
     The checkpoint contains only parameters. The new file also contains the name of the network and the mean and std
     of its input, and the parameters have our names.

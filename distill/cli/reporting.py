@@ -17,7 +17,7 @@ from manifests.support.numbers import Count
     "--image", "images", multiple=True, type=FILE, help="A photo, to show the outlines of patches; repeatable."
 )
 def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -> None:
-    """Write an HTML page of one run, or of several runs side by side.
+    """Write an HTML page about one or several runs.
 
     RUN is a run directory, or a folder of run directories. The page needs no internet and no other file.
 
@@ -52,10 +52,10 @@ def visualize(
     device: str,
     **network_values: Any,
 ) -> None:
-    """Draw an image for each class of a network that maximizes the logit of the class.
+    """Draw images that maximize a network's logits.
 
-    The networks are the student and the teacher of a run, or the network of a weight file. Each image starts from
-    noise. The next report of the run shows the images.
+    The command draws an image for each class, starting from noise. The networks are the student and the teacher of a
+    run, or the network of a weight file. The next report of the run shows the images.
 
     Example: distill visualize run/ && distill report run/
     """

@@ -54,11 +54,11 @@ _SCALE: dict[str, Any] = {"type": float, "callback": _parse_scale}
 def reproduce(
     table: str, out: Path | None, only: tuple[str, ...], only_estimate: bool, device: str, **values: Any
 ) -> None:
-    """Run the experiments of a publication's table, and compare the published figures with ours.
+    """Run the experiments of a publication's table.
 
     TABLE is a YAML file or a packaged table, see distill tables. The ordinary commands build sets, train teachers and
-    distill students; each command is printed. Run the same command again to continue: finished runs are skipped. A
-    row that fails does not stop the others.
+    distill students; each command is printed. The result page shows the published figures and ours. Run the same
+    command again to continue: finished runs are skipped. A row that fails does not stop the other rows.
 
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """

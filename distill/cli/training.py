@@ -30,7 +30,7 @@ run_options = options.join(
 @click.option("--out", type=options.FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
 @run_options
 def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None, **values: Any) -> None:
-    """Distil a student from a patch set.
+    """Distill a student from a patch set.
 
     Every shard is verified first. Then the student learns the teacher's logits of each batch.
 
