@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from distill.cli.options import FILE, arch_option, device_option, json_option, mean_option, std_option
+from distill.cli.options import FILE, device_option, json_option, network_options
 from distill.config import presets
 from manifests.support.console import printable, say, shell_word
 from manifests.support.counts import counted
@@ -14,40 +15,37 @@ from manifests.support.numbers import Count
 
 @click.command("eval")
 @click.option("--weights", "path", required=True, type=FILE, help="A weight file.")
-@arch_option
 @click.option("--data", required=True, type=FILE, help="Labelled test data.")
-@click.option("--teacher", type=FILE, help="A teacher's weight file, to be compared with.")
-@mean_option
-@std_option
-@click.option("--size", type=Count(8, 1024), help="Resize and centre-crop images to this.")
-@click.option("--per-class", is_flag=True, help="Print a line a class.")
+@click.option("--teacher", type=FILE, help="A teacher's weight file, to compare the network with.")
+@network_options
+@click.option("--size", type=Count(8, 1024), help="Resize and center-crop images to this size in pixels.")
+@click.option("--per-class", is_flag=True, help="Print a line for each class.")
 @json_option
 @device_option
 def evaluate(
     path: Path,
-    arch: str | None,
     data: Path,
     teacher: Path | None,
-    mean: tuple[float, float, float] | None,
-    std: tuple[float, float, float] | None,
     size: int | None,
     per_class: bool,
     as_json: bool,
     device: str,
+    **own: Any,
 ) -> None:
     """Measure a network on labelled images.
 
-    Prints top-1 and top-5; with --per-class top-1 of each class, with --teacher the agreement with it.
+    The command prints top-1 and top-5. --per-class adds the top-1 of each class. --teacher adds the top-1 of the
+    teacher, and how often network and teacher predict the same class.
 
     Example: distill eval --weights runs/r/student.safetensors --data cifar10/ --teacher resnet56.safetensors
     """
-    # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
+    # torch takes seconds to import, so it is imported after parsing: --help and a usage error appear at once.
     from distill.commands.evaluate import evaluate as run_evaluate  # noqa: PLC0415
     from distill.commands.evaluate import load_network  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
     picked = pick_device(device)
-    network = load_network(path, arch, mean, std, picked)
+    network = load_network(path, device=picked, **own)
     other = None if teacher is None else load_network(teacher, None, None, None, picked)
     result = run_evaluate(network, data, size, other, picked)
     if as_json:
@@ -55,7 +53,7 @@ def evaluate(
         return
     click.echo(printable("{arch}: top-1 {top1:.2f} %, top-5 {top5:.2f} % on {found}".format(**result)))
     if teacher is not None:
-        line = "teacher: top-1 {teacher_top1:.2f} %, agreement {agreement:.2f} %, KL from it {kl_to_teacher:.4f} nats"
+        line = "teacher: top-1 {teacher_top1:.2f} %, agreement {agreement:.2f} %, KL {kl_to_teacher:.4f} nats"
         click.echo(line.format(**result))
     if per_class:
         names = result["classes"] or [f"class {number:4d}" for number in range(len(result["per_class"]))]
@@ -65,31 +63,22 @@ def evaluate(
 
 @click.command()
 @click.argument("path", type=FILE, metavar="FILE")
-@arch_option
-@mean_option
-@std_option
-@click.option("--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Of its batch norms, if unusual.")
+@network_options
+@click.option("--bn-eps", type=click.FloatRange(0, 1, min_open=True), help="Epsilon of batch norms, if unusual.")
 @click.option("--out", required=True, type=FILE, help="The new file, .safetensors.")
-def convert(
-    path: Path,
-    arch: str | None,
-    mean: tuple[float, float, float] | None,
-    std: tuple[float, float, float] | None,
-    bn_eps: float | None,
-    out: Path,
-) -> None:
-    """Convert a checkpoint of another repository to a weight file that says what it holds.
+def convert(path: Path, bn_eps: float | None, out: Path, **network_values: Any) -> None:
+    """Convert a checkpoint of another repository.
 
-    Such a checkpoint names neither its network nor the normalization of its input. The copy does, and has our names
-    of the parameters.
+    The checkpoint contains only parameters. The new file also contains the name of the network and the mean and std
+    of its input, and the parameters have our names.
 
     Example: distill convert wrn.pth --arch wrn-40-2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out wrn.safetensors
     """
     from distill.commands.convert import convert as run_convert  # noqa: PLC0415 - torch takes seconds to import
 
-    network = run_convert(path, out, arch, mean, std, bn_eps)
-    mean_text, std_text = (",".join(map(str, triple)) for triple in (network.mean, network.std))
-    click.echo(f"{out}: {network.arch}, {counted(network.num_classes, 'class')}, mean {mean_text}, std {std_text}")
+    network = run_convert(path, out, bn_eps=bn_eps, **network_values)
+    mean, std = (",".join(map(str, triple)) for triple in (network.mean, network.std))
+    click.echo(f"{out}: {network.arch}, {counted(network.num_classes, 'class')}, mean {mean}, std {std}")
     say(f"next: distill eval --weights {shell_word(str(out))} --data DATA")
 
 
@@ -97,7 +86,7 @@ def convert(
 @click.argument("name", required=False)
 @click.option("--keys", type=click.Choice(["train", "train-teacher"]), help="List the keys of a command's configs.")
 def configs(name: str | None, keys: str | None) -> None:
-    """List the packaged configs, or print the one called NAME.
+    """List the packaged configs, or print the config NAME.
 
     Example: distill configs fast-cifar > mine.yaml
     """
@@ -113,7 +102,7 @@ def configs(name: str | None, keys: str | None) -> None:
 @click.command()
 @click.argument("name", required=False)
 def tables(name: str | None) -> None:
-    """List the packaged tables, or print the one called NAME.
+    """List the packaged tables, or print the table NAME.
 
     Example: distill tables main > mine.yaml
     """

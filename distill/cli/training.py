@@ -1,218 +1,177 @@
 """The commands ``train`` and ``train-teacher``, with one seed or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
-from distill.cli.launching import on_ranks
-from distill.cli.options import (
-    FILE,
-    config_option,
-    device_option,
-    eval_option,
-    fetched,
-    logits_option,
-    require_one_seed,
-    resume_option,
-    seeds_option,
-    set_option,
-    shards_option,
-    teacher_option,
-    with_files,
-)
+from distill.cli import options
 from distill.config import presets
 from manifests.support.console import InterruptedProgram, printable, say, shell_word
 from manifests.support.counts import counted
 
 if TYPE_CHECKING:
+    from distill.config.schema import Config, SupervisedConfig
     from distill.runtime.distributed import Ranks
 
-NEXT_OF_TRAIN = "distill visualize {0} && distill report {0}"
-NEXT_OF_TRAIN_TEACHER = "distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors"
+C = TypeVar("C", "Config", "SupervisedConfig")
+
+run_options = options.join(
+    options.eval_option,
+    click.option("--seeds", callback=options.parse_numbers, help="One run for each seed: 0,1,2; sets train.seed."),
+    click.option("--resume", is_flag=True, help="Continue the run in --out if it has begun."),
+)
 
 
 @click.command()
-@shards_option
-@config_option
-@teacher_option
-@logits_option
-@eval_option
-@click.option("--out", type=FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
-@seeds_option
-@set_option
-@resume_option
-@device_option
-@on_ranks
-def train(
-    ranks: "Ranks",
-    shards: Path | str,
-    config_name: str,
-    teacher: Path | None,
-    teacher_logits: Path | None,
-    eval_data: Path | None,
-    out: Path | None,
-    seeds: tuple[int, ...] | None,
-    settings: dict[str, Any],
-    resume: bool,
-    device: str,
-) -> None:
-    """Distil a student from a patch set.
+@options.distillation_options
+@click.option("--teacher-logits", type=options.FILE, help="Output of distill make-logits; sets teacher.logits.")
+@click.option("--out", type=options.FILE, help="Run directory [default: runs/CONFIG-SET-seedN].")
+@run_options
+def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None, **values: Any) -> None:
+    """Distill a student from a patch set.
 
     Every shard is verified first. Then the student learns the teacher's logits of each batch.
 
     Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """
-    # torch takes seconds to import, so it comes after parsing: --help and a typing error answer at once.
+    # torch takes seconds to import, so it is imported after parsing: --help and a usage error appear at once.
     from distill.commands.train import check_inputs, known_digests  # noqa: PLC0415
     from distill.commands.train import train as run_train  # noqa: PLC0415
-    from distill.config.schema import Config, parse_config  # noqa: PLC0415
-    from distill.runtime.context import RunContext  # noqa: PLC0415
-    from distill.runtime.device import pick_device  # noqa: PLC0415
+    from distill.config.schema import Config  # noqa: PLC0415
+    from distill.runtime.distributed import joined  # noqa: PLC0415
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
-    from distill.training.seeds import check_seeds_folder, require_same_identity  # noqa: PLC0415
     from manifests.patchset import open_folder  # noqa: PLC0415
 
-    name, text = presets.read(presets.CONFIGS, config_name)
-    settings = with_files(settings, teacher=teacher, logits=teacher_logits, eval_data=eval_data)
-    require_one_seed(settings, seeds)
+    files = {"teacher.weights": teacher, "teacher.logits": teacher_logits}
+    with joined() as ranks:
+        runs = _Runs(Config, ranks, files, values)
 
-    first = parse_config(text, config_name, settings, Config)
-    context = RunContext(device=pick_device(device, ranks), ranks=ranks)
+        def check() -> None:
+            if runs.out is not None:
+                runs.check_folder(runs.out)
+            out = runs.out if runs.seeds is None else None
+            check_inputs(runs.config, out, runs.context, resume=runs.resume)
 
-    def check() -> None:
-        if seeds is not None and out is not None and ranks.is_main:
-            check_seeds_folder(out, resume)
-        check_inputs(first, None if seeds is not None else out, context, resume=resume)
-
-    def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
-        config = parse_config(text, config_name, settings | seed, Config)
-        return run_train(config, patches, folder, context, resume=resume)
-
-    with ranks.local_main_first():
-        patches = fetched(shards, check)
-    manifest = open_folder(patches).manifest
-    _run_all(
-        run,
-        ranks,
-        out or Path("runs") / f"{name}-{manifest.set_id[:8]}{_suffix(first.train.seed, seeds)}",
-        seeds,
-        resume=resume,
-        check_origin=lambda folder: require_same_identity(folder, first, lambda: known_digests(first, patches)),
-        network=f"student {first.student.arch}",
-        prefix="student_",
-        next_command=NEXT_OF_TRAIN + photo_option(manifest),
-    )
+        with ranks.local_main_first():
+            folder = options.download(shards, check)
+        manifest = open_folder(folder).manifest
+        runs.execute(
+            lambda config, out: run_train(config, folder, out, runs.context, resume=runs.resume),
+            default_name=f"{runs.name}-{manifest.set_id[:8]}",
+            digests=lambda: known_digests(runs.config, folder),
+            network=f"student {runs.config.student.arch}",
+            prefix="student_",
+            next_command="distill visualize {0} && distill report {0}" + photo_option(manifest),
+        )
 
 
 @click.command()
-@click.option("--data", required=True, type=FILE, help="Labelled training data.")
-@config_option
-@eval_option
-@click.option("--out", type=FILE, help="Run directory [default: runs/CONFIG-seedN].")
-@seeds_option
-@set_option
-@resume_option
-@device_option
-@on_ranks
-def train_teacher(
-    ranks: "Ranks",
-    data: Path,
-    config_name: str,
-    eval_data: Path | None,
-    out: Path | None,
-    seeds: tuple[int, ...] | None,
-    settings: dict[str, Any],
-    resume: bool,
-    device: str,
-) -> None:
+@click.option("--data", required=True, type=options.FILE, help="Labelled training data.")
+@options.config_options
+@click.option("--out", type=options.FILE, help="Run directory [default: runs/CONFIG-seedN].")
+@run_options
+def train_teacher(data: Path, **values: Any) -> None:
     """Train a network on labelled images.
 
-    It can then be the teacher of students, or be compared with them.
+    The network can then be the teacher of students, or be compared with students.
 
     Example: distill train-teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """
     from distill.commands.train_teacher import known_digests  # noqa: PLC0415
     from distill.commands.train_teacher import train_teacher as run_train_teacher  # noqa: PLC0415
-    from distill.config.schema import SupervisedConfig, parse_config  # noqa: PLC0415
-    from distill.runtime.context import RunContext  # noqa: PLC0415
-    from distill.runtime.device import pick_device  # noqa: PLC0415
-    from distill.training.seeds import require_same_identity  # noqa: PLC0415
+    from distill.config.schema import SupervisedConfig  # noqa: PLC0415
+    from distill.runtime.distributed import joined  # noqa: PLC0415
 
-    name, text = presets.read(presets.CONFIGS, config_name)
-    settings = with_files(settings, eval_data=eval_data)
-    require_one_seed(settings, seeds)
-
-    first = parse_config(text, config_name, settings, SupervisedConfig)
-    context = RunContext(device=pick_device(device, ranks), ranks=ranks)
-
-    def run(seed: dict[str, Any], folder: Path) -> dict[str, Any]:
-        config = parse_config(text, config_name, settings | seed, SupervisedConfig)
-        return run_train_teacher(config, data, folder, context, resume=resume)
-
-    _run_all(
-        run,
-        ranks,
-        out or Path("runs") / f"{name}{_suffix(first.train.seed, seeds)}",
-        seeds,
-        resume=resume,
-        check_origin=lambda folder: require_same_identity(folder, first, lambda: known_digests(first, data)),
-        network=first.network.arch,
-        prefix="",
-        next_command=NEXT_OF_TRAIN_TEACHER,
-    )
+    with joined() as ranks:
+        runs = _Runs(SupervisedConfig, ranks, {}, values)
+        runs.execute(
+            lambda config, out: run_train_teacher(config, data, out, runs.context, resume=runs.resume),
+            default_name=runs.name,
+            digests=lambda: known_digests(runs.config, data),
+            network=runs.config.network.arch,
+            prefix="",
+            next_command="distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors",
+        )
 
 
-def _suffix(seed: int, seeds: tuple[int, ...] | None) -> str:
-    return "" if seeds else f"-seed{seed}"
+class _Runs(Generic[C]):
+    """The runs of one command: one run with the seed of the config, or one run for each seed of ``--seeds``."""
 
+    def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
+        """Parse the config. ``files`` are paths by config key; ``values`` are the shared options."""
+        from distill.config.schema import parse_config  # noqa: PLC0415
+        from distill.runtime.context import RunContext  # noqa: PLC0415
+        from distill.runtime.device import pick_device  # noqa: PLC0415
 
-def _run_all(
-    run: Callable[[dict[str, Any], Path], dict[str, Any]],
-    ranks: "Ranks",
-    out: Path,
-    seeds: tuple[int, ...] | None,
-    *,
-    resume: bool,
-    check_origin: Callable[[Path], None],
-    network: str,
-    prefix: str,
-    next_command: str,
-) -> None:
-    """Train with the config's seed, or into a sub-folder for each of ``seeds``; print the results.
+        self.out: Path | None = values["out"]
+        self.seeds: tuple[int, ...] | None = values["seeds"]
+        self.resume: bool = values["resume"]
+        config_name = values["config_name"]
+        self.name, text = presets.read(presets.CONFIGS, config_name)
+        settings = options.add_files(values["settings"], files | {"eval.data": values["eval_data"]})
+        if self.seeds is not None and "train.seed" in settings:
+            raise click.UsageError("--set train.seed and --seeds are both given; give only one of them.")
+        self.parse: Callable[[dict[str, Any]], C] = lambda more: parse_config(
+            text, config_name, settings | more, model
+        )
+        self.config: C = self.parse({})
+        self.context = RunContext(device=pick_device(values["device"], ranks), ranks=ranks)
 
-    ``run`` trains with further settings into a folder and returns the summary. ``check_origin`` refuses a folder
-    whose seeds have no mean with the new ones. ``network`` names the result, and ``prefix`` starts the names of its
-    figures. ``next_command`` has a place for the run directory.
-    """
-    from distill.training.seeds import check_seeds_folder, summarize_seeds  # noqa: PLC0415
-    from distill.training.trainer import InterruptedRun  # noqa: PLC0415
+    def check_folder(self, out: Path) -> None:
+        """Check that runs of several seeds can start in ``out``."""
+        from distill.training.seeds import check_seeds_folder  # noqa: PLC0415
 
-    summaries = []
-    try:
-        if seeds is not None and ranks.is_main:
-            check_seeds_folder(out, resume)
-            check_origin(out)
-        for seed in (None,) if seeds is None else seeds:
-            folder = out if seed is None else out / f"seed{seed}"
-            summaries.append(run({} if seed is None else {"train.seed": seed}, folder))
-            _print_summary(network if seed is None else f"seed {seed}: {network}", prefix, summaries[-1], folder)
-            if ranks.is_main:
-                _write_page(folder)
-    except InterruptedRun as stop:
-        raise InterruptedProgram(f"{stop}; run the same command with --resume --out {out} to go on") from stop
-    if seeds is None:
-        say(f"next: {next_command.format(shell_word(str(out)))}")
-    elif ranks.is_main:
-        click.echo(summarize_seeds(out, summaries, prefix))
-        _write_page(out)
+        if self.seeds is not None and self.context.ranks.is_main:
+            check_seeds_folder(out, self.resume)
+
+    def execute(
+        self,
+        train: Callable[[C, Path], dict[str, Any]],
+        *,
+        default_name: str,
+        digests: Callable[[], Mapping[str, str | None]],
+        network: str,
+        prefix: str,
+        next_command: str,
+    ) -> None:
+        """Train every run and print the results.
+
+        ``train`` is called with a config and a run directory, and returns the summary of the run. The names of
+        accuracies in the summary begin with ``prefix``. ``digests`` returns the digests of the inputs. The run
+        directory replaces ``{0}`` in ``next_command``.
+        """
+        from distill.training.seeds import require_same_identity, summarize_seeds  # noqa: PLC0415
+        from distill.training.trainer import InterruptedRun  # noqa: PLC0415
+
+        seeds, is_main = self.seeds, self.context.ranks.is_main
+        out = self.out or Path("runs") / (default_name + ("" if seeds else f"-seed{self.config.train.seed}"))
+        summaries = []
+        try:
+            self.check_folder(out)
+            if seeds is not None and is_main:
+                require_same_identity(out, self.config, digests)
+            for seed in (None,) if seeds is None else seeds:
+                folder = out if seed is None else out / f"seed{seed}"
+                summaries.append(train(self.parse({} if seed is None else {"train.seed": seed}), folder))
+                _print_summary(network if seed is None else f"seed {seed}: {network}", prefix, summaries[-1], folder)
+                if is_main:
+                    _write_page(folder)
+        except InterruptedRun as stop:
+            advice = f"run the same command with --resume --out {out} to continue"
+            raise InterruptedProgram(f"{stop}; {advice}") from stop
+        if seeds is None:
+            say(f"next: {next_command.format(shell_word(str(out)))}")
+        elif is_main:
+            click.echo(summarize_seeds(out, summaries, prefix))
+            _write_page(out)
 
 
 def _write_page(out: Path) -> None:
-    """Write the report of a finished run, or of several; a failure is printed and does not fail the run.
+    """Write the report of a finished run, or of several runs. A failure is printed and does not fail the run.
 
-    A report that is newer than the result is kept: it may show a photo.
+    A report that is newer than the result is kept, because the user may have added a photo to it.
     """
     from distill.errors import DistillError  # noqa: PLC0415
     from distill.report import REPORT_NAME, write_report  # noqa: PLC0415
@@ -224,7 +183,8 @@ def _write_page(out: Path) -> None:
             write_report([out], None, [])
         say(f"report: {page}")
     except (DistillError, OSError) as error:
-        say(f"no report: {printable(str(error))}; once that is put right: distill report {shell_word(str(out))}")
+        again = f"distill report {shell_word(str(out))}"
+        say(f"the report was not written: {printable(str(error))}; correct this, then run: {again}")
 
 
 def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -> None:

@@ -1,7 +1,6 @@
 """``distill reproduce``: run the jobs of a table, and write its page whenever one ends."""
 
 import dataclasses
-import logging
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -17,13 +16,12 @@ from distill.tables.page import Page, render, text
 from distill.tables.plan import Plan
 from distill.tables.records import require_same_table, write_table_file
 from distill.tables.results import done_commands, row_result
-from distill.tables.runner import Events, run_jobs, samples_seen
+from distill.tables.runner import run_jobs, samples_seen
 from distill.training.cost_estimate import Cost
-from manifests.support.console import printable, progress_bar
+from manifests.support.console import progress_bar
 from manifests.support.files import describe_os_error, hold_folder, remove_parts, write_atomically
 
 MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
-logger = logging.getLogger(__name__)
 
 
 def list_devices(device: str) -> list[str]:
@@ -73,20 +71,17 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -
     whole = max(round(sum(cost.seconds for cost in costs.values())), 1)
     with progress_bar("seconds of training, as estimated", whole) as update:
 
-        def ended(job: Job, error: str | None) -> None:
+        def ended(job: Job) -> None:
             nonlocal ended_seconds
             ended_seconds += costs[job.name].seconds if job.name in costs else 0
-            if error is not None:
-                logger.info(printable(f"{job.name}: {error}"))
             _write_page(plan, out, devices)
 
-        def waited(running: list[Job]) -> None:
+        def tick(running: list[Job]) -> None:
             pairs = [(job, costs[job.name]) for job in running if job.name in costs]
             parts = [min(samples_seen(out, job) / cost.images_per_second, cost.seconds) for job, cost in pairs]
             update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
 
-        events = Events(started=lambda job: logger.info(printable(f"$ {job.command}")), ended=ended, waited=waited)
-        return run_jobs(plan.chosen, out, devices, events)
+        return run_jobs(plan.chosen, out, devices, ended=ended, tick=tick)
 
 
 def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:

@@ -1,10 +1,9 @@
-"""A report: what runs reached, from which data and how, as one self-contained HTML page.
+"""Write a report: one self-contained HTML page with the results, data and settings of runs.
 
-``run_files`` are the schemas of a run's files; ``collect`` reads run directories; ``compare`` puts several side by
-side; ``chart`` and ``pictures`` draw; ``page`` renders ``page.html.j2``, with the sentences of ``words.j2``.
+``run_files`` has the schemas of a run's files, ``collect`` reads run directories, ``compare`` compares several runs,
+``chart`` and ``pictures`` draw, and ``page`` renders ``page.html.j2`` with the sentences of ``words.j2``.
 """
 
-import dataclasses
 from pathlib import Path
 
 from distill.errors import DistillError
@@ -12,42 +11,38 @@ from distill.report.collect import RunRecord, find_runs, read_run
 from distill.report.compare import text_lines
 from distill.report.page import render
 from distill.report.pictures import read_photos
+from manifests.support.counts import counted
 from manifests.support.files import describe_os_error, write_atomically
 
 REPORT_NAME = "report.html"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    """The path of a report, and a line of text for each run."""
+def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tuple[Path, list[str]]:
+    """Write a report of runs. Return the path of the report, and a line of text for each run.
 
-    path: Path
-    lines: list[str]
-
-
-def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> Report:
-    """Write a report over the run directories ``paths``, or the run directories in them.
-
-    ``out`` defaults to ``report.html`` in the only path. ``images`` are source photos of the runs' sets, to draw the
-    outlines of patches on. A damaged run in a folder is an error only if it is the only one.
+    Each of ``paths`` is a run directory or a folder of run directories. ``out`` defaults to ``report.html`` in the
+    only path. The page shows the outlines of patches on ``images``, the source photos of the sets. If a run in a
+    folder is damaged, the page contains the error. If all runs are damaged, the function raises the error.
     """
     records, errors = _read(paths)
     if out is None and len(paths) > 1:
-        raise DistillError("several folders are given; give --out, the path of their report")
+        raise DistillError(
+            f"{counted(len(paths), 'folder')} are given, so the report has no default path; give --out FILE"
+        )
     out = out or paths[0] / REPORT_NAME
     if out.is_dir():
-        raise DistillError(f"{out}: is a folder; give --out the name of a file")
+        raise DistillError(f"{out}: is a folder, expected a file name; choose another --out")
     sources = {source.sha256 for record in records if record.manifest for source in record.manifest.sources}
     page = render(records, read_photos(images, sources), errors)
     try:
         write_atomically(out, page.encode("utf-8", "backslashreplace"))  # file names may not be UTF-8
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
-    return Report(path=out, lines=[*text_lines(records), *errors])
+    return out, [*text_lines(records), *errors]
 
 
 def _read(paths: list[Path]) -> tuple[list[RunRecord], list[str]]:
-    """Return every run once, and the errors of those in a folder that cannot be read."""
+    """Read each run once. Return the runs, and an error message for each damaged run in a folder."""
     records: dict[Path, RunRecord] = {}
     errors = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Line charts as SVG, styled by the page's style sheet. Lines differ in their dashes, not only in color."""
+"""Draw line charts as SVG. The style sheet of the page gives each line another color and another dash pattern."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 18, 40
 MAX_POINTS = 400
 UNITS = ((1.0, ""), (1e3, " k"), (1e6, " M"))
-STYLES = 6  # line styles of the style sheet, ``l0`` to ``l5``: the maximum number of lines in a chart
+STYLES = 6  # line styles ``l0`` to ``l5`` of the style sheet: the maximum number of lines in a chart
 
 
 def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, title: str) -> Markup:
-    """Return a chart of lines over samples seen, with ``marks``: named heights that are drawn straight across.
+    """Return a chart of ``lines``: lists of points (samples seen, value). Without points the chart is empty.
 
-    Line i has the style ``l`` i, also if lines before it are empty. ``unit`` is that of the vertical axis. Without a
-    point the chart is empty.
+    ``marks`` are values by name, drawn as horizontal lines. ``unit`` is the unit of the values. Line i has the style
+    ``l`` i of the style sheet.
     """
     points = [point for line in lines for point in line]
     if not points:
@@ -48,20 +48,20 @@ def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, t
 
 
 def thin(line: Points) -> Points:
-    """Return at most 400 points of a line, each the mean of the points it replaces."""
+    """Return at most 400 points of a line. Each new point has the mean value of a group of old points."""
     group = max(1, math.ceil(len(line) / MAX_POINTS))
     parts = [line[start : start + group] for start in range(0, len(line), group)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
 
 
 def format_count(count: float) -> str:
-    """Return a number such as ``1.5 M``."""
+    """Format a count with three digits and a unit, such as ``1.5 M``."""
     size, letter = next((unit for unit in UNITS if count / unit[0] < 999.5), (1e9, " G"))
     return f"{count / size:.3g}{letter}"
 
 
 def _scale(values: list[float]) -> tuple[float, float, float]:
-    """Return round numbers below and above all values, and a round step between them."""
+    """Return the lowest value of an axis, the highest value, and the step between two ticks, as round numbers."""
     low, high = min(values), max(values)
     span = (high - low) or abs(high) or 1.0
     power = 10 ** math.floor(math.log10(span / 4))

@@ -1,6 +1,6 @@
-"""Read run directories. What a run does not have yet is None.
+"""Read run directories. A file that a run has not written yet is None.
 
-A run directory may be untrusted, or from an earlier version: every file is validated as it is read.
+A run directory may be untrusted or from an earlier version, so every file is validated.
 """
 
 import dataclasses
@@ -23,65 +23,57 @@ from manifests.support.yaml_core import parse_yaml
 
 NEURONS_PREFIX = "neurons-"
 MAX_BYTES = 64 << 20
-MAX_NUMBER = 1e100  # larger numbers in a log are dropped, so that the arithmetic of charts stays finite
+MAX_NUMBER = 1e100  # greater numbers in a log are ignored, so that the coordinates of charts are finite
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The content of a run directory. ``text`` is the config file; ``rows`` are the lines of the log.
-
-    ``sheet`` is a PNG of ``sample_patches``; ``neurons`` are PNGs by network name.
-    """
+    """The content of a run directory."""
 
     folder: Path
-    text: str
+    text: str  # the text of ``config.yaml``
     config: RunConfig
-    rows: list[dict[str, float]]
+    rows: list[dict[str, float]]  # numbers by name, for each line of the log
     summary: Summary | None
     classes: Classes | None
-    manifest: Manifest | None
-    sheet: bytes | None
+    manifest: Manifest | None  # the manifest of the patch set
+    sheet: bytes | None  # ``patches.png``, a picture of ``sample_patches``
     sample_patches: list[SamplePatch]
-    neurons: dict[str, bytes]
+    neurons: dict[str, bytes]  # PNG files of ``distill visualize`` by name of the network
 
     @property
     def supervised(self) -> bool:
-        """Whether it is a run of ``distill train-teacher``."""
+        """Whether this is a run of ``distill train-teacher``."""
         return self.config.network is not None
 
     @property
     def prefix(self) -> str:
-        """The prefix of the names of the trained network's figures."""
+        """The prefix of the trained network's figures in the log and in ``summary.json``."""
         return "" if self.supervised else "student_"
 
     @property
     def num_classes(self) -> int:
-        """The classes of the trained network."""
+        """The number of classes of the trained network."""
         return (self.config.teacher or self.config.trained).num_classes
 
     @property
     def title(self) -> str:
-        """The networks of the run: teacher and student, or the one trained from labels."""
+        """A title with the networks of the run: teacher and student, or the network trained from labels."""
         teacher, arch = self.config.teacher, self.config.trained.arch
         return f"{arch} from labels" if teacher is None else f"{teacher.arch} → {arch}"
 
     @property
     def set_name(self) -> str:
-        """The training data in a few words."""
+        """A short text about the training data: the number of patches and the name of the photo."""
         if self.manifest is None:
             return "labelled images" if self.supervised else ""
         sources = [source.name for source in self.manifest.sources]
         return f"{self.manifest.n:,} of {sources[0]}{f' and {len(sources) - 1} more' if sources[1:] else ''}"
 
-    @property
-    def accuracy(self) -> list[tuple[float, float]]:
-        """Samples seen and top-1 of every evaluation."""
-        return self.series(f"{self.prefix}top1")
-
     def identity(self) -> dict[str, Any]:
-        """Return what all runs of a mean share, see ``run_identity``."""
+        """Return the settings and digests that must be equal for all runs of a mean, see ``run_identity``."""
         summary = {} if self.summary is None else self.summary.model_dump()
         return run_identity(self.config.model_dump(mode="json", exclude_unset=True), summary)
 
@@ -90,33 +82,39 @@ class RunRecord:
         return getattr(self.summary, self.prefix + name, getattr(self.summary, name, None))
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """Return samples seen and a figure for every line of the log that has it."""
-        return [(row["samples"], row[name]) for row in self.rows if name in row]
+        """Return a point (samples seen, value) for each line of the log that contains the figure ``name``."""
+        names = {name, self.prefix + name}
+        return [(row["samples"], row[key]) for row in self.rows for key in names if key in row]
 
 
 def find_runs(path: Path) -> list[Path]:
-    """Return ``path`` if it is a run directory, else the run directories up to two levels below it."""
+    """Return the run directory ``path``, or the run directories in ``path`` and in its folders."""
     try:
         if (path / CONFIG_NAME).is_file():
             return [path]
         depths = (f"*/{CONFIG_NAME}", f"*/*/{CONFIG_NAME}")
         found = sorted(file.parent for depth in depths for file in path.glob(depth)) if path.is_dir() else []
     except OSError as error:
-        raise DistillError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from error
+        raise DistillError(f"{str(path)[:200]}: cannot be read: {error.strerror}; choose another RUN") from error
     if not found:
-        raise DistillError(f"{path}: no run directory: expected {CONFIG_NAME} in it or in its folders")
+        raise DistillError(
+            f"{path}: is not a run directory: no {CONFIG_NAME} in this folder and its folders; choose another RUN"
+        )
     return found
 
 
 def read_run(folder: Path) -> RunRecord:
     """Read and validate a run directory."""
-    manifest_bytes = _read_bytes(folder / MANIFEST_NAME)
+    path = folder / MANIFEST_NAME
+    manifest_bytes = _read_bytes(path)
     text = (_read_bytes(folder / CONFIG_NAME) or b"").decode("utf-8", "backslashreplace")
     try:
         config = _validate(folder / CONFIG_NAME, RunConfig, parse_yaml(text))
-        manifest = None if manifest_bytes is None else parse_manifest(manifest_bytes, str(folder / MANIFEST_NAME))
-    except (ValueError, PatchSetError) as error:
-        raise DistillError(f"{folder / CONFIG_NAME}: {error}") from error
+        manifest = None if manifest_bytes is None else parse_manifest(manifest_bytes, str(path))
+    except PatchSetError as error:
+        raise DistillError(str(error)) from error
+    except ValueError as error:
+        raise DistillError(f"{folder / CONFIG_NAME}: {error}; restore the file, or choose another RUN") from error
     sample = _read_json(folder / OUTLINES_NAME, SamplePatches)
     pictures = sorted(folder.glob(f"{NEURONS_PREFIX}*.png"))
     record = RunRecord(
@@ -133,20 +131,24 @@ def read_run(folder: Path) -> RunRecord:
     )
     for key in ("per_class", "teacher_per_class"):
         if record.classes and (values := record.figure(key)) and len(values) != len(record.classes.names):
-            raise DistillError(f"{folder / CLASSES_NAME}: has other classes than {SUMMARY_NAME}")
+            raise DistillError(
+                f"{folder / CLASSES_NAME}: the number of classes differs from {SUMMARY_NAME}; delete {CLASSES_NAME}"
+            )
     return record
 
 
 def _read_bytes(path: Path) -> bytes | None:
-    """Return a file's bytes, or None if it does not exist."""
+    """Return the bytes of a file; None if the file does not exist."""
     try:
         return read_regular_file(path, MAX_BYTES) if path.exists() else None
     except OSError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DistillError(
+            f"{path}: cannot be read: {error.strerror or error}; make it readable, or choose another RUN"
+        ) from error
 
 
 def _read_json(path: Path, model: type[M]) -> M | None:
-    """Return a file validated as ``model``, or None if it does not exist."""
+    """Read a JSON file and validate it with ``model``. Return None if the file does not exist."""
     data = _read_bytes(path)
     try:
         return None if data is None else _validate(path, model, parse_json(data, str(path)))
@@ -158,11 +160,11 @@ def _validate(path: Path, model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise DistillError(f"{path}: {describe(error, model)}") from error
+        raise DistillError(f"{path}: {describe(error, model)}; restore the file, or choose another RUN") from error
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:
-    """Return the numbers of each line of a log; the last line of a killed run may be incomplete."""
+    """Return the numbers of each line of a log. The last line is incomplete if the run was killed."""
     rows = []
     for line in (_read_bytes(path) or b"").splitlines():
         try:

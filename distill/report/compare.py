@@ -1,4 +1,4 @@
-"""Several runs side by side: a table, means over seeds, bars, and lines for the terminal."""
+"""Compare several runs: a table, means over seeds, bars, and lines of text for the terminal."""
 
 import json
 import statistics
@@ -13,18 +13,18 @@ from manifests.support.counts import counted
 
 
 class Bar(NamedTuple):
-    """A bar of a figure in percent; ``key`` is its name in ``summary.json``, if it has one."""
+    """A bar in a bar chart of accuracies."""
 
     name: str
-    value: float
-    kind: str
-    key: str | None = None
+    value: float  # in percent
+    kind: str  # "chance", "student", "teacher" or "paper"
+    key: str | None = None  # the key of the figure in ``summary.json``
 
 
 def unique_names(records: list[RunRecord]) -> list[str]:
-    """Return short unique names of runs: their folders, with as many parent folders as needed.
+    """Return a unique name of each run: the name of its folder, with parent folders if necessary.
 
-    A run that is one of several seeds always has its parent folder.
+    The name of a run in a folder such as ``seed0`` always has the parent folder.
     """
     paths = [record.folder.resolve() for record in records]
     for depth in range(1, 10):
@@ -36,20 +36,20 @@ def unique_names(records: list[RunRecord]) -> list[str]:
 
 
 def overview(records: list[RunRecord]) -> dict[str, Any]:
-    """Return the overview of a page: all runs by name, means over seeds, a bar for each run, and notes."""
+    """Return the overview of a page: the runs with their names, means over seeds, bars, and notes."""
     runs = list(zip(unique_names(records), records, strict=True))
     return {"runs": runs, "spreads": _spreads(records), "bars": _bars(runs), "notes": _notes(records)}
 
 
 def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
-    """Return mean and deviation of evaluated runs that differ only in their seed."""
+    """Return mean and deviation of the top-1 of each group of runs that differ only in their seed."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         if record.figure("top1") is not None:
             groups.setdefault(json.dumps(record.identity(), sort_keys=True), []).append(record)
     spreads = []
     for runs in groups.values():
-        distinct = {(run.config.train.seed, run.figure("sha256") or run.folder): run for run in runs}  # no copies
+        distinct = {(run.config.train.seed, run.figure("sha256") or run.folder): run for run in runs}  # ignore copies
         group = list(distinct.values())
         if len(group) > 1 and _why_no_mean(group) is None:
             top1 = [run.figure("top1") for run in group]
@@ -65,7 +65,7 @@ def _why_no_mean(runs: list[RunRecord]) -> str | None:
 
 
 def _notes(records: list[RunRecord]) -> list[str]:
-    """Return why runs cannot be compared, and why seeds in one folder have no mean, as sentences."""
+    """Return sentences about runs that cannot be compared and about seeds that have no mean."""
     evaluated = [record for record in records if record.figure("top1") is not None]
     notes = []
     if len({record.figure("eval_sha256") for record in evaluated} - {None}) > 1:
@@ -80,7 +80,7 @@ def _notes(records: list[RunRecord]) -> list[str]:
 
 
 def _bars(named: list[tuple[str, RunRecord]]) -> list[Bar]:
-    """Return a bar for every evaluated run, and for chance and teacher where all runs share them."""
+    """Return a bar for each evaluated run, and bars for chance and teacher if they are equal for all runs."""
     evaluated = [(name, run) for name, run in named if run.figure("top1") is not None]
     records = [run for _, run in evaluated]
     chance, teacher = common_value(100 / run.num_classes for run in records), common_teacher(records)
@@ -92,18 +92,18 @@ def _bars(named: list[tuple[str, RunRecord]]) -> list[Bar]:
 
 
 def common_value(values: Iterable[float]) -> float | None:
-    """Return the value that all ``values`` have; None if they differ or there are none."""
+    """Return the common value of ``values``; None if the values differ or ``values`` is empty."""
     found = set(values)
     return found.pop() if len(found) == 1 else None
 
 
 def common_teacher(records: list[RunRecord]) -> float | None:
-    """Return the teacher's top-1 in percent if all runs with a teacher agree on it."""
+    """Return the teacher's top-1 in percent if it is equal for all runs with a teacher, else None."""
     return common_value(top1 for record in records if (top1 := record.figure("teacher_top1")) is not None)
 
 
 def text_lines(records: list[RunRecord]) -> list[str]:
-    """Return a line of text for the result of each run, and for each note."""
+    """Return a line of text with the result of each run, and then the notes as lines."""
     lines = []
     for name, record in zip(unique_names(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")

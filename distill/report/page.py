@@ -1,4 +1,4 @@
-"""The content of a report, ready for the template ``page.html.j2``."""
+"""Render the HTML page of a report with the template ``page.html.j2``."""
 
 import json
 import re
@@ -19,11 +19,11 @@ PAPER = {
     "teacher_top1": "the paper's teacher",
 }
 MAX_CLASSES = 20
-"""Maximum classes of a confusion matrix that is shown as numbers; larger ones are shown as a picture."""
+"""Maximum number of classes of a confusion matrix shown as numbers. A larger matrix is shown as a picture."""
 
 
 def render(records: list[RunRecord], photos: dict[str, bytes], errors: list[str]) -> str:
-    """Return the HTML page of ``records``, at least one; ``errors`` are of runs that could not be read."""
+    """Return the HTML page of at least one run. ``errors`` are messages about runs that could not be read."""
     first_runs: dict[str, int] = {}
     runs = []
     for number, record in enumerate(records, 1):
@@ -41,7 +41,7 @@ def render(records: list[RunRecord], photos: dict[str, bytes], errors: list[str]
 
 
 def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict[str, Any]:
-    """Return the content for one run; ``first`` is the number of an earlier run that shows the same set's patches."""
+    """Return the content for one run. Run number ``first``, if given, shows the patches of the same set."""
     manifest = record.manifest if first is None else None
     return {
         "record": record,
@@ -59,7 +59,7 @@ def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict
 
 
 def _bars(record: RunRecord) -> list[Bar]:
-    """Return the bars of chance, the trained network, its teacher and the paper's three figures, as far as known."""
+    """Return bars for chance, the trained network, its teacher, and the paper's figures, if known."""
     own, teacher, config = record.figure("top1"), record.figure("teacher_top1"), record.config
     if own is None:
         return []
@@ -76,11 +76,11 @@ def _accuracy(records: list[RunRecord]) -> Markup:
     chance = common_value(100 / record.num_classes for record in records)
     known = {"chance": chance, "teacher": common_teacher(records)}
     marks = {name: value for name, value in known.items() if value is not None}
-    return line_chart([run.accuracy for run in records], marks=marks, unit="%", title="Top-1 over samples seen")
+    return line_chart([run.series("top1") for run in records], marks=marks, unit="%", title="Top-1 over samples seen")
 
 
 def _classes(record: RunRecord) -> list[dict[str, Any]]:
-    """Return name, own and teacher's top-1 of each class; if there are many, the hardest first."""
+    """Return the top-1 of network and teacher for each class. Many classes are sorted, the lowest top-1 first."""
     own = record.figure("per_class")
     if not own or not record.classes:
         return []
@@ -91,7 +91,7 @@ def _classes(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _confusion(record: RunRecord) -> dict[str, Any] | None:
-    """Return the confusion of teacher and student, or of labels and network if there is no teacher."""
+    """Return the confusion matrix of teacher and student; without a teacher, of labels and network."""
     if record.classes is None:
         return None
     by_teacher = record.classes.teacher_network is not None
@@ -111,7 +111,7 @@ def _confusion(record: RunRecord) -> dict[str, Any] | None:
 
 
 def without_folders(text: str) -> str:
-    """Return a config with the folders of its paths removed, because pages are shared."""
+    """Remove the folders of absolute paths from the text of a config, because users share pages."""
     return re.sub(r"(?m)^(\s*\w+: )['\"]?/.*/", r"\1…/", text)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a page: data URIs, heat maps, and photos with the outlines of patches."""
+"""Prepare the pictures of a page: data URIs, heat maps, and photos with the outlines of patches."""
 
 import base64
 import io
@@ -14,40 +14,45 @@ from distill.report.run_files import SamplePatch
 from manifests.format.digest import file_digest
 from manifests.format.schema import Manifest
 
-MAX_PIXELS = 960  # of a photo's longer side
-MAX_OUTLINES = 24  # more would hide the photo
+MAX_PIXELS = 960  # maximum length of a photo's longer side
+MAX_OUTLINES = 24  # maximum number of outlines on a photo
 
 
 def data_uri(data: bytes, kind: str = "png") -> str:
-    """Return an image file as a data URI."""
+    """Return the bytes of an image file as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
-    """Return photos as small JPEGs, by the SHA-256 of their files; ``known`` are those in the runs' manifests."""
+    """Read photos. Return small JPEGs by the SHA-256 of the original files.
+
+    ``known`` are the SHA-256 of the source photos in the manifests of the runs; another photo is an error.
+    """
     photos = {}
     for path in paths:
         try:
             digest = file_digest(path)
         except OSError as error:
-            raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
+            raise DistillError(f"{path}: cannot be read: {error.strerror}; choose another --image") from error
         if digest not in known:
-            raise DistillError(f"{path}: no set of these runs was built from this file; give the source photo itself")
+            raise DistillError(
+                f"{path}: the patch sets of these runs were not built from this file; give the source photo itself"
+            )
         photos[digest] = _small_jpeg(path)
     return photos
 
 
 def _small_jpeg(path: Path) -> bytes:
-    """Return a photo of a known set as a small JPEG, without Pillow's limit of pixels."""
+    """Return a photo as a small JPEG. Pillow's limit on pixels is off, because the digest of the photo is known."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits, which convert() would clip instead of scaling
+            if image.mode.startswith("I"):  # 16 bits: convert() would clip the values
                 image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
             image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
-        raise DistillError(f"{path}: Pillow cannot read it: {error}; leave --image out") from error
+        raise DistillError(f"{path}: Pillow cannot read this image: {error}; remove --image") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     image.thumbnail((MAX_PIXELS, MAX_PIXELS))
@@ -57,7 +62,7 @@ def _small_jpeg(path: Path) -> bytes:
 
 
 def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[SamplePatch]) -> list[dict[str, Any]]:
-    """Return each source of a set whose photo is in ``photos``, with its JPEG and the outlines of some patches."""
+    """Return the source photos of a set that are in ``photos``, with the outlines of some patches on each photo."""
     found = []
     for number, source in enumerate(manifest.sources):
         if source.sha256 in photos:
@@ -69,7 +74,7 @@ def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[
 
 
 def heatmap(counts: list[list[int]]) -> bytes:
-    """Return a matrix of counts as a gray PNG, relative to the sum of each row: white is 0, black is all."""
+    """Return a matrix of counts as a gray PNG. White is a share of 0 in the row, black a share of 1."""
     table = np.array(counts, dtype=np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     pixels = np.rint(255 * (1 - np.sqrt(shares))).astype(np.uint8)

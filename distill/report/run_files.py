@@ -1,4 +1,4 @@
-"""Schemas of the files in a run directory, as far as a report reads them; unknown keys are allowed."""
+"""Schemas of the files in a run directory that a report reads. Unknown keys are allowed."""
 
 from typing import Annotated, Any, Self, cast
 
@@ -19,7 +19,7 @@ Counts = list[list[Count]]
 
 
 class Summary(_File):
-    """``summary.json``; the figures of a network trained from labels have no prefix."""
+    """``summary.json``. Figures of a student begin with ``student_``; figures of other networks have no prefix."""
 
     student_top1: Percent | None = None
     student_top5: Percent | None = None
@@ -61,12 +61,12 @@ class Classes(_File):
         size = len(self.names)
         for table in (self.label_network, self.teacher_network):
             if table is not None and [len(row) for row in table] != [size] * size:
-                raise ValueError(f"a table is not {size} × {size}")
+                raise ValueError(f"a confusion matrix has the wrong size, expected {size} × {size}")
         return self
 
 
 class SamplePatch(_File):
-    """A patch of the sheet; ``corners`` are x and y in pixels of photo number ``source``, if known."""
+    """A patch in ``patches.png``. ``corners`` are x and y in pixels of the photo with the number ``source``."""
 
     key: str
     source: Count | None = None
@@ -74,7 +74,7 @@ class SamplePatch(_File):
 
 
 class SamplePatches(_File):
-    """``patches.json``: the patches of the sheet, in order."""
+    """``patches.json``: the patches in ``patches.png``, in the order of the picture."""
 
     patches: list[SamplePatch] = []
 
@@ -104,7 +104,7 @@ class EvalPart(_File):
 
 
 class RunConfig(_File):
-    """``config.yaml`` of a distillation or of a supervised run."""
+    """``config.yaml`` of a run of ``distill train`` or ``distill train-teacher``."""
 
     teacher: TeacherPart | None = None
     student: NetworkPart | None = None
@@ -117,7 +117,7 @@ class RunConfig(_File):
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
         if self.network is None and (self.teacher is None or self.student is None):
-            raise ValueError("names neither a teacher and a student nor a network")
+            raise ValueError("no network to train; expected the keys 'teacher' and 'student', or the key 'network'")
         return self
 
     @property

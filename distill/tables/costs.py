@@ -1,11 +1,11 @@
-"""What the jobs of a table cost on this machine: one measured step time for each kind of training."""
+"""Estimate what the jobs of a table cost on this machine: measure a few steps for each kind of training."""
 
 import functools
 import os
 import shutil
 from pathlib import Path
 
-from distill.config.schema import SupervisedConfig
+from distill.config.schema import Config, SupervisedConfig
 from distill.data.labelled import count_images, load_labelled
 from distill.errors import DistillError
 from distill.runtime.device import pick_device
@@ -17,51 +17,39 @@ from distill.training.cost_estimate import BYTES_PER_PIXEL, Cost, estimate_cost,
 from manifests.support.console import progress_bar
 from manifests.support.counts import counted
 
-DEFAULT_SIZE = 32  # pixels a side of patches where neither the table nor the data says it
+DEFAULT_SIZE = 32  # pixels a side of patches if neither the table nor the data declares their size
 
 
 def estimate_jobs(plan: Plan, out: Path, device: str) -> dict[str, Cost | str]:
-    """Return the cost on ``device`` of each selected training that is not done, by job, or why it was not measured.
+    """Return the cost on ``device`` of each training that must still run, by job name.
 
-    A training that cannot be measured is no error here: its job will report the fault.
+    For a training that cannot be measured the value is the error message. The job itself will report the error.
     """
-    waiting = [job for job in plan.chosen.values() if job.config is not None and not is_done(out, job)]
+    waiting = [(job, job.config) for job in plan.chosen.values() if job.config is not None and not is_done(out, job)]
     costs: dict[str, Cost | str] = {}
     by_kind: dict[str, Cost | str] = {}
     with progress_bar("measuring costs", len(waiting)) as update:
-        for number, job in enumerate(waiting):
+        for number, (job, config) in enumerate(waiting):
             update(number, job.name)
-            config = job.config and job.config.model_dump(mode="json", exclude={"paper": True, "train": {"seed"}})
-            kind = f"{config} {job.n} {job.epoch_input} {job.set_name}"  # what decides the cost
+            settings = config.model_dump(mode="json", exclude={"paper": True, "train": {"seed"}})
+            kind = f"{settings} {job.n} {job.epoch_input} {job.set_name}"  # everything that the cost depends on
             if kind not in by_kind:
                 try:
-                    by_kind[kind] = _estimate(plan, job, device)
+                    by_kind[kind] = _estimate(plan, job, config, device)
                 except DistillError as error:
                     by_kind[kind] = str(error)
             costs[job.name] = by_kind[kind]
     return costs
 
 
-def _estimate(plan: Plan, job: Job, device: str) -> Cost:
-    config, name, picked = job.config, str(job.set_name), pick_device(device)
-    if isinstance(config, SupervisedConfig):
-        n, size = _count_images(plan, str(job.epoch_input), config.data.size)
-        return estimate_cost(config, n=n, size=size, device=picked)
-    if config is None:
-        raise TypeError(f"{job.name} is no training")
+def _estimate(plan: Plan, job: Job, config: Config | SupervisedConfig, device: str) -> Cost:
+    n, specs = job.n or 1, plan.table.sets | plan.table.packs
+    size = config.data.size if isinstance(config, SupervisedConfig) else specs[str(job.set_name)].size
     if job.epoch_input is not None:
-        n, size = _count_images(plan, job.epoch_input, plan.table.packs[name].size)
-    else:
-        n, size = job.n or 1, plan.table.sets[name].size or DEFAULT_SIZE
-    return estimate_cost(config, n=n, size=size, device=picked)
-
-
-def _count_images(plan: Plan, name: str, size: int | None) -> tuple[int, int]:
-    """Return the number of training images of an input, and their size in pixels: ``size`` if it is set."""
-    path = plan.options.inputs[name]
-    if plan.table.inputs()[name] == LABELLED_DATA:
-        return _count_labelled(path, size)
-    return count_images(path), size or DEFAULT_SIZE
+        path = plan.options.inputs[job.epoch_input]
+        labelled = plan.table.inputs()[job.epoch_input] == LABELLED_DATA
+        n, size = _count_labelled(path, size) if labelled else (count_images(path), size)
+    return estimate_cost(config, n=n, size=size or DEFAULT_SIZE, device=pick_device(device))
 
 
 @functools.lru_cache(64)  # several kinds of trainings read the same data
@@ -71,7 +59,7 @@ def _count_labelled(path: Path, size: int | None) -> tuple[int, int]:
 
 
 def describe_cost(plan: Plan, costs: dict[str, Cost | str], out: Path, devices: list[str]) -> list[str]:
-    """Return the cost of each selected training, and of all jobs, as lines."""
+    """Return a line for the cost of each training in ``costs``, and a line for the cost of all jobs."""
     waiting = [job for job in plan.chosen.values() if not is_done(out, job)]
     done = len(plan.chosen) - len(waiting)
     if not waiting:
@@ -79,24 +67,21 @@ def describe_cost(plan: Plan, costs: dict[str, Cost | str], out: Path, devices: 
     measured = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
     lines = [f"{name}: {cost}, {cost.images_per_second:,.0f} images/s" for name, cost in measured.items()]
     lines += [f"{name}: not measured: {cost}" for name, cost in costs.items() if isinstance(cost, str)]
-    seconds = sum(cost.seconds for cost in measured.values()) / len(devices)
-    memory = max((cost.memory for cost in measured.values()), default=0)
-    disk, unknown = _disk(plan, waiting, measured), len(costs) - len(measured)
+    seconds = format_duration(sum(cost.seconds for cost in measured.values()) / len(devices))
+    memory = format_bytes(max((cost.memory for cost in measured.values()), default=0))
+    disk = _disk(plan, waiting, measured)
     free = shutil.disk_usage(next(p for p in (out, *out.absolute().parents) if os.path.exists(p))).free  # noqa: PTH110
-    lines.append(
-        f"{counted(len(waiting), 'job')}, {len(costs)} of them training, on {', '.join(devices)}: about "
-        f"{format_duration(seconds)} and the time to build sets, start programs and evaluate, "
-        f"up to {format_bytes(memory)} of memory, "
-        f"{format_bytes(disk)} of disk ({format_bytes(free)} are free{': too little' if disk > free else ''})"
-        + (f"; {counted(unknown, 'job')} not measured" if unknown else "")
-        + (f"; {counted(done, 'job')} done" if done else "")
-    )
-    return lines
+    time = f"about {seconds} and the time to build sets, start programs and evaluate"
+    space = f"{format_bytes(disk)} of disk ({format_bytes(free)} are free{': too little' if disk > free else ''})"
+    jobs = f"{counted(len(waiting), 'job')}, {len(costs)} of them training, on {', '.join(devices)}"
+    counts = {"not measured": len(costs) - len(measured), "done": done}
+    more = "".join(f"; {counted(count, 'job')} {state}" for state, count in counts.items() if count)
+    return [*lines, f"{jobs}: {time}, up to {memory} of memory, {space}{more}"]
 
 
 def _disk(plan: Plan, waiting: list[Job], measured: dict[str, Cost]) -> int:
-    """Return the bytes of all sets, of the decoded ones, and of the run directories."""
+    """Return the bytes of the sets that will be built, of all decoded sets, and of the run directories."""
     decoded = {plan.jobs[name].set_name: cost.decoded for name, cost in measured.items()}
     built = [(job.n or 0, plan.table.sets.get(job.name.removeprefix("sets/"))) for job in waiting if not job.config]
-    pixels = sum(n * ((each.size if each else None) or DEFAULT_SIZE) ** 2 for n, each in built)
+    pixels = sum(n * ((spec.size if spec else None) or DEFAULT_SIZE) ** 2 for n, spec in built)
     return pixels * BYTES_PER_PIXEL + sum(cost.disk for cost in measured.values()) + sum(decoded.values())

@@ -1,6 +1,7 @@
-"""The jobs of a table: commands of the two programs, with what each needs and the files it leaves."""
+"""The jobs of a table: commands of ``patchgen`` and ``distill`` with the jobs that they need and their results."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,51 +12,40 @@ from distill.config.overrides import merge
 from distill.config.schema import Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
 from distill.tables.options import TableOptions, format_settings
-from distill.tables.schema import BuiltSet, Row, Table
+from distill.tables.schema import EVERY, BuiltSet, Row, Table
 from distill.training import run_identity
 from distill.training.run_dir import SUMMARY_NAME, TEACHER_NAME
 from manifests.format.digest import file_digest
 from manifests.support.console import shell_word
 
-EVERY = "eval.every"
-DIGEST_OF = "sha256 of "  # stands before a file's name, or an input's variable, in the identity of a job
+DIGEST_OF = "sha256 of "  # begins a key in the identity of a job; a file's name or an input's variable follows
 
 C = TypeVar("C", Config, SupervisedConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A command that runs in the table's folder; it is done when all its ``results``, paths there, are files.
+    """A command that runs in the table's folder. The job is done when all its result files exist."""
 
-    ``name`` is the path of what it builds or trains, and ``needs`` names the jobs that must be done first.
-    ``identity`` decides its results, as plain values without local paths. A set's job has ``n`` patches if known. A
-    training has a ``config``; its epoch is ``n`` samples, or all images of the input ``epoch_input``. ``run`` is the
-    table's run that it does for one seed.
-    """
-
-    name: str
+    name: str  # the path of the set, network or run in the table's folder
     argv: tuple[str, ...]
-    results: tuple[str, ...]
-    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    needs: tuple[str, ...] = ()
-    config: Config | SupervisedConfig | None = None
-    n: int | None = None
-    epoch_input: str | None = None
-    run: str | None = None
+    results: tuple[str, ...]  # paths in the table's folder
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # decides the results
+    needs: tuple[str, ...] = ()  # names of the jobs that must be done first
+    config: Config | SupervisedConfig | None = None  # None if the job does not train
+    n: int | None = None  # patches of a set, or samples in an epoch of a training, if known
+    epoch_input: str | None = None  # the input whose images are the epoch of a training
+    run: str | None = None  # the run of the table that this job trains with one seed
+    set_name: str | None = None  # the table's name of the set that a student is trained on
 
     @property
     def command(self) -> str:
-        """The command as a shell takes it."""
+        """The command, quoted for a shell."""
         return " ".join(map(shell_word, self.argv))
-
-    @property
-    def set_name(self) -> str | None:
-        """The table's name of the set that a student is trained on; None for a network trained from labels."""
-        return next((need.removeprefix("sets/") for need in self.needs if need.startswith("sets/")), None)
 
 
 def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
-    """Return the options that the user must still give for a network or run."""
+    """Return the options that the user must add so that the network or run ``of`` can be trained."""
     teacher = table.runs[of].teacher if of in table.runs else of
     missing = [f"--input {name}=PATH" for name in dict.fromkeys(table.inputs_of(of)) if name not in options.inputs]
     if table.networks[teacher].config is None and teacher not in options.teachers:
@@ -64,14 +54,14 @@ def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
 
 
 def make_jobs(table: Table, options: TableOptions) -> dict[str, Job]:
-    """Return all jobs that the given inputs allow, by name, each after those it needs."""
-    jobs = _JobMaker(table, options)
-    found = [*jobs.images(), *jobs.sets(), *jobs.packs(), *jobs.networks(), *jobs.runs()]
-    return {job.name: dataclasses.replace(job, identity=_identity(job, options)) for job in found}
+    """Return all jobs that are possible with the given inputs, by name. A job follows the jobs that it needs."""
+    maker = _JobMaker(table, options)
+    jobs = [*maker.images(), *maker.sets(), *maker.packs(), *maker.networks(), *maker.runs()]
+    return {job.name: dataclasses.replace(job, identity=_identity(job, options)) for job in jobs}
 
 
 def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
-    """Return what decides the results of a job, apart from the results of the jobs it needs."""
+    """Return the command, config and input digests that decide the results of a job, as plain JSON values."""
     value: dict[str, Any] = {"command": options.redact_command(job.argv)}
     if job.config is not None:
         config = run_identity.weight_settings(job.config.model_dump(mode="json"))
@@ -81,11 +71,12 @@ def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
             value[f"{DIGEST_OF}{options.redact_text(str(path))}"] = digest
         elif path.suffix in (".yaml", ".yml") and job.config is None:
             value[f"{DIGEST_OF}{path.name}"] = file_digest(path)
-    return value
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
 
 
 def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the identity of the run ``name`` without its seed: equal for all runs that the table averages."""
+    """Return the identity of the run ``name`` without its seed. The result is equal for all runs of a mean."""
     seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
     value = dict(identity) | {"command": str(identity.get("command")).replace(seed, "")}
     config = value.get("config")
@@ -93,14 +84,14 @@ def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def jobs_of(table: Table, options: TableOptions, row: Row) -> list[str]:
-    """Return the names of the jobs whose results a row shows: one for each seed; none for a given network."""
+    """Return the names of the jobs whose results a row shows: a job for each seed; no job for a given network."""
     if row.of in table.networks:
         return [] if row.of in options.teachers else [f"networks/{row.of}"]
     return [f"runs/{row.of}/seed{seed}" for seed in options.seeds]
 
 
 def with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
-    """Return the named jobs and all that they need, in the order of ``jobs``, where needs come first."""
+    """Return the named jobs and all jobs that they need, in the order of ``jobs``."""
     wanted = set(names)
     for name, job in reversed(list(jobs.items())):
         if name in wanted:
@@ -127,10 +118,9 @@ class _JobMaker:
                 continue
             n = self._num_patches(name, built)
             argv = ["patchgen", "build", *(word for image in built.images for word in ("--image", paths[image]))]
-            argv += ["--n", str(n)]
-            argv += ["--size", str(built.size)] if built.size else []
-            argv += ["--recipe", self._file_or_name(built.recipe)] if built.recipe else []
-            argv += ["--seed", str(built.seed)] if built.seed else []
+            recipe = built.recipe and self._file_or_name(built.recipe)
+            options = {"--n": n, "--size": built.size, "--recipe": recipe, "--seed": built.seed}
+            argv += [word for option, value in options.items() if value for word in (option, str(value))]
             needs = tuple(f"images/{image}" for image in built.images if image in self.table.images)
             yield _set_job(name, argv, needs=needs, n=n)
 
@@ -141,7 +131,7 @@ class _JobMaker:
                 yield _set_job(name, ["patchgen", "pack", str(self.options.inputs[packed.pack]), *size])
 
     def _num_patches(self, name: str, built: BuiltSet) -> int:
-        """Return how many patches a set gets: no more than the shortened runs on it use."""
+        """Return the number of patches of a set: not more than the shortened runs on the set use."""
         if self.options.scale >= 1:
             return built.n
         configs = (self._run_config(key)[1] for key, run in self.table.runs.items() if run.shards == name)
@@ -160,8 +150,8 @@ class _JobMaker:
             settings, config = self._resolve(where, network.config, SupervisedConfig, *layers)
             argv = ["distill", "train-teacher", "--data", data, "--config", self._file_or_name(network.config)]
             results = (f"{path}/{SUMMARY_NAME}", f"{path}/{TEACHER_NAME}")
-            fields: dict[str, Any] = {"results": results, "config": config, "epoch_input": network.data}
-            yield _training(path, [*argv, "--eval", data], settings, **fields)
+            job = Job(name=path, argv=(*argv, "--eval", data), results=results, epoch_input=network.data)
+            yield _with_config(job, settings, config)
 
     def runs(self) -> Iterator[Job]:
         for name, run in self.table.runs.items():
@@ -175,32 +165,34 @@ class _JobMaker:
             argv = ["distill", "train", "--shards", needs[0], "--config", self._file_or_name(run.config)]
             argv += ["--teacher", str(given) if given else f"networks/{run.teacher}/{TEACHER_NAME}"]
             argv += ["--eval", str(self.options.inputs[self.table.networks[run.teacher].data])]
-            epoch_input = packed.pack if packed else None
-            fields: dict[str, Any] = {"needs": needs, "n": n, "epoch_input": epoch_input, "run": name}
+            more: dict[str, Any] = {"n": n, "epoch_input": packed.pack if packed else None, "set_name": run.shards}
             for seed in self.options.seeds:
                 path = f"runs/{name}/seed{seed}"
                 seeded, config = self._resolve(f"runs.{name}", run.config, Config, settings, {"train.seed": seed})
                 results = (f"{path}/{SUMMARY_NAME}",)
-                yield _training(path, argv, seeded, results=results, config=config, **fields)
+                job = Job(name=path, argv=tuple(argv), results=results, needs=needs, run=name, **more)
+                yield _with_config(job, seeded, config)
 
     def _run_settings(self, name: str, n: int | None) -> dict[str, Any]:
-        """Return all settings of a run but its seed; its set has ``n`` patches if known."""
+        """Return all settings of a run except its seed; ``n`` is the number of patches of its set, if known."""
         evaluations, scale = self.table.runs[name].evaluations, self.options.scale
         settings, config = self._run_config(name)
         settings = merge(settings, _scaled_length(config, scale, n))
         if evaluations:
             if n is None and config.train.samples is None:
-                raise DistillError(f"runs.{name}.evaluations: of a pack in epochs; set train.samples")
+                raise DistillError(
+                    f"runs.{name}.evaluations: the length of the run in samples is unknown; set train.samples"
+                )
             settings[EVERY] = max(_samples(config, n or 0, scale) // evaluations, 1)
         return settings
 
     def _run_config(self, name: str) -> tuple[dict[str, Any], Config]:
-        """Return the settings and the config of a run before it is scaled."""
+        """Return the settings and the config of a run before the length is scaled."""
         run, variant = self.table.runs[name], self.table.variant(self.options.variant)
         return self._resolve(f"runs.{name}", run.config, Config, variant, run.set, self.options.settings)
 
     def _resolve(self, where: str, name: str, model: type[C], *layers: Mapping[str, Any]) -> tuple[dict[str, Any], C]:
-        """Return the settings of all ``layers`` together, and the config ``name`` with them."""
+        """Return the merged settings of all ``layers``, and the config ``name`` with these settings."""
         _, text = presets.read(presets.CONFIGS, self._file_or_name(name))
         try:
             settings = merge(*layers)
@@ -209,7 +201,7 @@ class _JobMaker:
             raise DistillError(f"{where}: {error}") from error
 
     def _file_or_name(self, name: str) -> str:
-        """Return the path of a file beside the table, or the name of a packaged one."""
+        """Return the path of a file in the table's folder if it exists, else ``name``: a packaged file's name."""
         path = self.options.folder / name
         return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - is_file raises for long names
 
@@ -219,18 +211,19 @@ def _set_job(name: str, argv: list[str], **fields: Any) -> Job:
     return Job(name=path, argv=(*argv, "--out", path), results=(f"{path}/manifest.json",), **fields)
 
 
-def _training(path: str, argv: list[str], settings: Mapping[str, Any], **fields: Any) -> Job:
-    sets = [word for each in format_settings(settings) for word in ("--set", each)]
-    return Job(name=path, argv=(*argv, *sets, "--out", path, "--resume"), **fields)
+def _with_config(job: Job, settings: Mapping[str, Any], config: Config | SupervisedConfig) -> Job:
+    """Add the settings and the config to a job that trains."""
+    words = [word for setting in format_settings(settings) for word in ("--set", setting)]
+    return dataclasses.replace(job, argv=(*job.argv, *words, "--out", job.name, "--resume"), config=config)
 
 
 def _samples(config: Config | SupervisedConfig, n: int, scale: float) -> int:
-    """Return the samples of a scaled run whose epoch has ``n``: at least one batch."""
+    """Return the samples of a scaled run whose epoch has ``n`` samples: at least one batch."""
     return max(round(config.train.num_samples(n) * scale), config.data.batch_size)
 
 
 def _scaled_length(config: Config | SupervisedConfig, scale: float, n: int | None = None) -> dict[str, Any]:
-    """Return the settings of a scaled run's length: in samples if known, else in epochs; ``n`` is an epoch."""
+    """Return the setting of a scaled run's length. Without a number of samples, the length is in epochs."""
     if scale == 1:
         return {}
     if n is None and config.train.samples is None:

@@ -1,4 +1,4 @@
-"""What the user chose for a table on the command line, and how it is shown without local paths."""
+"""The options of ``distill reproduce``, and functions that remove local paths from commands and messages."""
 
 import dataclasses
 import json
@@ -8,37 +8,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-TEACHER_PREFIX = "teacher-"  # stands before the names of given networks where they are listed with inputs
+TEACHER_PREFIX = "teacher-"  # begins the name of a given network in a list with inputs
 _ABSOLUTE = re.compile(r'(^|=)("?)(/[^"]*)("?)$')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """The options for the table called ``name``; ``inputs`` and ``teachers`` are absolute paths by the table's names.
+    """The options of the user for one table."""
 
-    ``digests`` are the ``input_digest`` of each path. ``scale`` and ``teacher_scale`` multiply the length of runs and
-    of networks. ``settings`` and ``teacher_settings`` override keys of their configs, also those that a row sets;
-    those of the table's ``variant`` do not override a row's. Paths in the table are relative to ``folder``.
-    """
-
-    inputs: Mapping[str, Path]
-    name: str = ""
-    teachers: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    digests: Mapping[Path, str] = dataclasses.field(default_factory=dict)
-    scale: float = 1.0
-    teacher_scale: float = 1.0
+    inputs: Mapping[str, Path]  # absolute paths by the table's names of inputs
+    name: str = ""  # the table's name or file name
+    teachers: Mapping[str, Path] = dataclasses.field(default_factory=dict)  # absolute paths by name of the network
+    digests: Mapping[Path, str] = dataclasses.field(default_factory=dict)  # the ``input_digest`` of each path
+    scale: float = 1.0  # factor of the length of students' runs
+    teacher_scale: float = 1.0  # factor of the length of runs from labels
     seeds: tuple[int, ...] = (0,)
-    variant: str | None = None
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    folder: Path = Path()
+    variant: str | None = None  # a name of settings in the table, which the settings of a run override
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # override the settings of every run
+    teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the same for runs from labels
+    folder: Path = Path()  # the folder of the table's file; paths in the table are relative to this folder
 
     def given_paths(self) -> dict[str, Path]:
-        """Return every given path by a unique name."""
+        """Return the paths of all given inputs and networks, by unique names."""
         return {**self.inputs, **{TEACHER_PREFIX + name: path for name, path in self.teachers.items()}}
 
     def redact_command(self, words: Iterable[str]) -> str:
-        """Return a shell command that is valid on any machine: inputs as variables, other files by name only."""
+        """Return a shell command without local paths: inputs become variables, other paths become file names."""
         known = {str(path): f'"${variable(name)}"' for name, path in self.given_paths().items()}
         return " ".join(known.get(word) or _quote(word) for word in words)
 
@@ -49,7 +44,7 @@ class TableOptions:
         return text
 
     def command(self, only: Iterable[str] = ()) -> str:
-        """Return the redacted ``distill reproduce`` command for the rows that ``only`` selects; all without it."""
+        """Return the command ``distill reproduce`` without local paths; the patterns ``only`` select rows."""
         words = [f'--input {name}="${variable(name)}"' for name in self.inputs]
         words += [f'--teacher {name}="${variable(TEACHER_PREFIX + name)}"' for name in self.teachers]
         words += [f"--only {_quote(pattern)}" for pattern in only]
@@ -63,17 +58,17 @@ class TableOptions:
 
 
 def variable(name: str) -> str:
-    """Return the name of the shell variable that stands for an input or a given network."""
+    """Return the name of the shell variable for the path of an input or a given network."""
     plain = name.upper().replace(".", "__").replace("-", "_")
     return f"_{plain}" if plain[0].isdigit() else plain
 
 
 def format_settings(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield settings as ``--set`` takes them."""
+    """Yield each setting as ``KEY=VALUE`` for the option ``--set``."""
     for key, value in settings.items():
         yield f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def _quote(word: str) -> str:
-    """Quote a word for a shell; of an absolute path, also in a setting, only the name: ``data.cache_dir="b"``."""
+    """Quote a word for a shell. An absolute path, also in a setting, is replaced by its file name."""
     return shlex.quote(_ABSOLUTE.sub(lambda found: f"{found[1]}{found[2]}{Path(found[3]).name}{found[4]}", word))

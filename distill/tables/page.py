@@ -1,7 +1,8 @@
-"""The results of a table as Markdown, as a self-contained HTML page, and as text for the terminal."""
+"""Show the results of a table as Markdown, as a self-contained HTML page, and as text for the terminal."""
 
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Iterable
 from html import escape as html_escape
 
@@ -16,29 +17,26 @@ from manifests.support.counts import counted
 HEADINGS = ("", "paper", "ours", "difference", "samples", "time", "set", "teacher", "result")
 SHORT = 8
 LEGEND = "Top-1 in percent at the last step; ± is the deviation over seeds. Times are of training only."
-LABELS = DIGESTS | {"config_sha256": "config, with the order it gives", "sha256": "result's file"}
+LABELS = DIGESTS | {"config_sha256": "config and order of samples", "sha256": "weight file of the result"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
-    """The content of a page: ``facts`` are labels and texts, ``commands`` what was run, in order.
-
-    ``command`` is the ``distill reproduce`` command that does all of it.
-    """
+    """The content of a page with the results of a table."""
 
     table: Table
     rows: list[RowResult]
-    command: str
-    facts: list[tuple[str, str]]
-    commands: list[str]
+    command: str  # the ``distill reproduce`` command of all rows
+    facts: list[tuple[str, str]]  # labels and texts
+    commands: list[str]  # commands of the jobs that are done
 
     def groups(self, *, runnable: bool = True) -> list[tuple[str, list[RowResult]]]:
-        """Return the rows by group, in the table's order: groups of which a row can be run, or else the others."""
+        """Return the rows of each group in which a row can run; with ``runnable=False`` those of the other groups."""
         groups = [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
         return [(name, rows) for name, rows in groups if all(row.missing for row in rows) != runnable]
 
     def left_out(self) -> list[str]:
-        """Return a sentence for each set of missing options, with the groups that it leaves out."""
+        """Return a sentence for each combination of missing options: which groups of rows cannot run."""
         found: dict[str, list[str]] = {}
         for name, rows in self.groups(runnable=False):
             found.setdefault(rows[0].missing, []).append(name)
@@ -46,7 +44,7 @@ class Page:
 
 
 def render(page: Page, template: str) -> str:
-    """Return the page by the ``template`` ``table.md.j2`` or ``table.html.j2``."""
+    """Render the page with a template: ``table.md.j2`` or ``table.html.j2``."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("distill", "tables"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -59,15 +57,16 @@ def render(page: Page, template: str) -> str:
 
 
 def cells(row: RowResult) -> list[str]:
-    """Return the texts of a row in the order of ``HEADINGS``; the state stands in the column of our figure."""
-    ours = "" if row.mean is None else f"{row.mean:.2f}"
-    ours += "" if row.deviation is None else f" ± {row.deviation:.2f}"
+    """Return the texts of a row in the order of ``HEADINGS``. The column ``ours`` also contains the state."""
+    mean = statistics.fmean(row.top1) if row.top1 else None
+    ours = "" if mean is None else f"{mean:.2f}"
+    ours += f" ± {statistics.stdev(row.top1):.2f}" if len(row.top1) > 1 else ""
     digests = [row.digests.get(key, "") for key in ("set_id", "teacher_sha256", "sha256")]
     return [
         row.name,
         "" if row.paper is None else f"{row.paper:.2f}",
         "; ".join(part for part in (ours, row.state) if part),
-        "" if row.difference is None else f"{row.difference:+.2f}",
+        "" if mean is None or row.paper is None else f"{mean - row.paper:+.2f}",
         "" if row.samples is None else f"{row.samples:,}",
         "" if row.seconds is None else format_duration(row.seconds),
         *(", ".join(each[:SHORT] for each in digest.split(", ")) for digest in digests),
@@ -75,12 +74,12 @@ def cells(row: RowResult) -> list[str]:
 
 
 def text(rows: Iterable[RowResult]) -> list[str]:
-    """Return a line for the terminal for each row."""
+    """Return a line of text for each row, for the terminal."""
     found = []
     for row in rows:
         _, paper, ours, difference, _, time, *_ = cells(row)
         parts = [f"paper {paper}"] if paper else []
-        parts += [row.state if row.mean is None else f"ours {ours}"]
+        parts += [f"ours {ours}" if row.top1 else row.state]
         parts += [f"difference {difference}"] if difference else []
         parts += [f"{counted(row.samples, 'sample', ',')} in {time}"] if row.samples else []
         found.append(f"{row.group}, {row.name}: {', '.join(parts)}")
@@ -88,11 +87,11 @@ def text(rows: Iterable[RowResult]) -> list[str]:
 
 
 def _escape_markdown(value: str) -> str:
-    """Return a text on one line with the characters of Markdown and HTML escaped."""
+    """Return a text as one line, with special characters of Markdown and HTML escaped."""
     line = html_escape(_one_line(value), quote=False)
     return "".join(f"\\{c}" if c in "\\`*_[]|~#!" else c for c in line)
 
 
 def _one_line(value: str) -> str:
-    """Return a text on one line without unprintable characters."""
+    """Return a text as one line without unprintable characters."""
     return "".join(c for c in " ".join(value.split()) if c.isprintable())

@@ -1,4 +1,4 @@
-"""The results of a table's rows: the publication's figure, ours, their difference, and the digests to cite."""
+"""Compute the results of a table's rows: the published figure, ours, the difference, and digests to cite."""
 
 import dataclasses
 import statistics
@@ -15,45 +15,26 @@ from distill.training.run_dir import SUMMARY_NAME
 from distill.training.run_identity import DIGESTS, why_no_mean
 from manifests.support.counts import counted
 
-SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")  # that a page cites; the last is of the final weights
+SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")  # keys on a page; the last is the digest of final weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowResult:
-    """A row with its results: ``top1`` in percent of each seed that ended, and what is missing in ``state``.
-
-    ``samples`` and ``seconds`` are the mean over the seeds; ``digests`` identify inputs and outputs. ``missing`` are
-    the options without which the row cannot be run.
-    """
+    """A row of a table with its results."""
 
     group: str
     name: str
-    paper: float | None
-    top1: tuple[float, ...] = ()
-    samples: int | None = None
-    seconds: float | None = None
-    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    state: str = ""
-    missing: str = ""
-
-    @property
-    def mean(self) -> float | None:
-        """The mean of ``top1``; None without a result."""
-        return statistics.fmean(self.top1) if self.top1 else None
-
-    @property
-    def deviation(self) -> float | None:
-        """The sample deviation (n - 1) of ``top1``; None with fewer than two results."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
-
-    @property
-    def difference(self) -> float | None:
-        """Our mean minus the publication's figure."""
-        return None if self.mean is None or self.paper is None else self.mean - self.paper
+    paper: float | None  # published top-1 in percent
+    top1: tuple[float, ...] = ()  # in percent, of each seed that is done
+    samples: int | None = None  # mean over the seeds
+    seconds: float | None = None  # of training, mean over the seeds
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of inputs and results, by summary key
+    state: str = ""  # why results are missing
+    missing: str = ""  # options that the user must add before the row can run
 
 
 def done_commands(table: Table, out: Path) -> list[str]:
-    """Return the redacted commands of the jobs that are done, each after those it needs."""
+    """Return the commands of all jobs that are done, without local paths. A job follows the jobs that it needs."""
     names = [f"images/{name}" for name in table.images]
     names += [f"sets/{name}" for name in (*table.sets, *table.packs)]
     names += [f"networks/{name}" for name in table.networks]
@@ -63,7 +44,7 @@ def done_commands(table: Table, out: Path) -> list[str]:
 
 
 def _read_job(out: Path, name: str) -> RunRecord | str | None:
-    """Return the run of a job, what went wrong with it, or None if it was not started or is not finished."""
+    """Return the run of a finished job, the error of a failed job as text, or None for any other job."""
     try:
         record = read_record(out, name)
         if record is None:
@@ -72,11 +53,13 @@ def _read_job(out: Path, name: str) -> RunRecord | str | None:
             return read_run(out / name)
         return f"failed: {record['failed']}" if record["failed"] else None
     except DistillError as error:
-        return f"damaged: {str(error).replace(f'{out}/', '')}; delete {name}, and run it again"
+        return (
+            f"damaged: {str(error).replace(f'{out}/', '')}; delete the folder {name} and run the same command again"
+        )
 
 
 def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowResult:
-    """Return the result of a row from all runs in ``out``."""
+    """Return the result of a row, computed from all runs in the table's folder ``out``."""
     result = RowResult(group=row.group, name=row.name, paper=row.paper)
     if row.of in options.teachers:
         return _given_teacher(result, table, row, out)
@@ -94,14 +77,14 @@ def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowR
 
 
 def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states: list[str]) -> RowResult:
-    """Add the digests of the runs, and the mean of their top-1 if they have one; else the reason to ``states``."""
+    """Add the digests and top-1 of runs to a result. If the runs have no mean, add the reason to ``states``."""
     digests: dict[str, str] = {}
     for key in SHOWN_DIGESTS if after == 1 else SHOWN_DIGESTS[:-1]:
         values = [value for run in runs if (value := run.figure(key))]
         digests |= {key: ", ".join(dict.fromkeys(values))} if values else {}
     points = [(run, point) for run in runs if (point := _point(run, after)) is not None]
     if lacking := len(runs) - len(points):
-        states = [*states, f"{lacking} not evaluated then" if points else "not evaluated then"]
+        states = [*states, f"{lacking} not evaluated at this point" if points else "not evaluated at this point"]
     if reason := _why_no_mean(points):
         points, states = [], [*states, f"no mean: {reason}"]
     if points:
@@ -117,7 +100,7 @@ def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states
 
 
 def _why_no_mean(points: list[tuple[RunRecord, tuple[float, float]]]) -> str | None:
-    """Return why evaluated runs have no mean; None where they have one."""
+    """Return why evaluated runs have no mean; None if they have a mean."""
     if len(points) < 2:
         return None
     identities = {run.folder.name: run.identity() for run, _ in points}
@@ -129,19 +112,19 @@ def _why_no_mean(points: list[tuple[RunRecord, tuple[float, float]]]) -> str | N
 
 
 def _point(run: RunRecord, after: float) -> tuple[float, float] | None:
-    """Return samples and top-1 at the end of a run, or of its evaluation nearest to the part ``after``."""
+    """Return samples seen and top-1 of a run, at its end or at the evaluation nearest to the part ``after``."""
     whole = run.figure("samples_seen") or 0
     if after == 1:
         top1 = run.figure("top1")
         return None if top1 is None else (whole, top1)
-    return min(run.accuracy, key=lambda point: abs(point[0] - after * whole), default=None)
+    return min(run.series("top1"), key=lambda point: abs(point[0] - after * whole), default=None)
 
 
 def _given_teacher(result: RowResult, table: Table, row: Row, out: Path) -> RowResult:
-    """Return the result of a teacher that the user gave, as evaluated before the runs that it taught."""
+    """Return the result of a teacher that the user gave. Each run of a student evaluates its teacher first."""
     for name in (name for key, run in table.runs.items() if run.teacher == row.of for name in seeds_of(out, key)):
         run = _read_job(out, name)
         if isinstance(run, RunRecord) and (top1 := run.figure("teacher_top1")) is not None:
             known = {"eval_sha256": run.figure("eval_sha256"), "sha256": run.figure("teacher_sha256")}
             return dataclasses.replace(result, top1=(top1,), digests={k: v for k, v in known.items() if v})
-    return dataclasses.replace(result, state="given; evaluated with the first run that it teaches")
+    return dataclasses.replace(result, state="given; the first run of a student will evaluate it")

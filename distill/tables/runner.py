@@ -1,42 +1,41 @@
-"""Run the jobs of a table: each after those it needs, one at a time on each device.
+"""Run the jobs of a table, one job at a time on each device.
 
-Jobs that are done are skipped, and a job that fails does not stop the others. The output of a job is in
-``OUT/jobs/NAME.log``, beside its record.
+A job starts after the jobs that it needs. Jobs that are done are skipped. A job that fails does not stop the other
+jobs. ``OUT/jobs/NAME.log`` contains the output of a job.
 """
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from distill.tables.jobs import Job, with_needs
 from distill.tables.records import RECORDS, is_done, write_record
 from distill.training.run_dir import METRICS_NAME
+from manifests.support.console import printable
 
+logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 TAIL_BYTES = 4096
-STOP_SECONDS = 600.0  # for a stopped job to finish a step or an evaluation and save a checkpoint
+STOP_SECONDS = 600.0  # time in which a stopped job finishes an evaluation and saves a checkpoint
 
 
-class Events(NamedTuple):
-    """Callbacks of ``run_jobs``: a job started; a job ended, with its error or None; time passed while jobs run."""
+def run_jobs(
+    jobs: dict[str, Job], out: Path, devices: list[str], ended: Callable[[Job], Any], tick: Callable[[list[Job]], Any]
+) -> dict[str, str]:
+    """Run ``jobs``, one job at a time on each of ``devices``; return the errors of failed jobs by name.
 
-    started: Callable[[Job], None]
-    ended: Callable[[Job, str | None], None]
-    waited: Callable[[list[Job]], None]
-
-
-def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Events) -> dict[str, str]:
-    """Run ``jobs``, one at a time on each of ``devices``; returns the errors of failed jobs, by name.
-
-    A job that is done is skipped, unless a job that runs needs it: then its own command checks its results, and
-    repairs them. A KeyboardInterrupt stops the running jobs, which save checkpoints, and is raised again.
+    ``ended`` is called when a job ends. ``tick`` is called several times a second with the running jobs.
+    A job that is done is skipped if no other job needs it. If another job needs it, its command runs again, which
+    checks and repairs its results. A KeyboardInterrupt stops the running jobs, which save checkpoints, and is raised
+    again.
     """
     failed: dict[str, str] = {}
     waiting = with_needs(jobs, [name for name, job in jobs.items() if not is_done(out, job)])
@@ -45,20 +44,22 @@ def run_jobs(jobs: Mapping[str, Job], out: Path, devices: list[str], events: Eve
     def end(job: Job, error: str | None) -> None:
         failed.update({} if error is None else {job.name: error})
         write_record(out, job, done=error is None, error=error)
-        events.ended(job, error)
+        if error is not None:
+            logger.info(printable(f"{job.name}: {error}"))
+        ended(job)
 
     try:
         while waiting or running:
             for job in list(waiting.values()):
                 if cause := next((need for need in job.needs if need in failed), None):
-                    end(waiting.pop(job.name), f"needs {cause}: {failed[cause]}")
+                    end(waiting.pop(job.name), f"needs {cause}, which failed: {failed[cause]}")
             for device in devices:
                 unfinished = waiting.keys() | {job.name for job, _ in running.values()}
                 ready = (job for job in waiting.values() if not unfinished.intersection(job.needs))
                 if device not in running and (first := next(ready, None)):
-                    events.started(waiting.pop(first.name))
+                    logger.info(printable(f"$ {waiting.pop(first.name).command}"))
                     running[device] = first, _start(first, out, device)
-            events.waited([job for job, _ in running.values()])
+            tick([job for job, _ in running.values()])
             time.sleep(POLL_SECONDS)
             for device, (job, process) in list(running.items()):
                 if process.poll() is not None:
@@ -76,9 +77,9 @@ _RUN_CHILD = (
 
 
 def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
-    """Start a job that ends when this program ends, also if this program is killed.
+    """Start the process of a job. The process ends when this program ends, also if this program is killed.
 
-    It has its own process group: Ctrl-C reaches only this program, which then stops the job.
+    The process has its own process group: Ctrl-C reaches only this program, which then stops the job.
     """
     write_record(out, job)
     (out / job.name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,20 +100,20 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
 
 
 def _error_of(out: Path, job: Job, status: int) -> str | None:
-    """Return the error of a job that has ended, or None if it has its results."""
+    """Return the error of a job that has ended; None if all results exist."""
     if status == 0 and all((out / path).is_file() for path in job.results):
         return None
     log = f"{RECORDS}/{job.name}.log"
     if status < 0:
-        why = ", perhaps because memory ran out" if -status == signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-status).name}{why} (its output: {log})"
+        why = "; the machine may have too little memory" if -status == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-status).name}{why} (output: {log})"
     *_, last = ["", *_tail(out / log).decode(errors="replace").strip().splitlines()]
     is_error = last.startswith((f"{job.argv[0]}: ", f"{job.argv[0]} "))
-    return f"{last if is_error else f'ended with status {status}; {last[:200]}'} (its output: {log})"
+    return f"{last if is_error else f'ended with exit status {status}, last output: {last[:200]}'} (output: {log})"
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ask running jobs to stop, as Ctrl-C would; a second interruption, or a long wait, kills them."""
+    """Stop running jobs with SIGTERM. Kill them after ``STOP_SECONDS``, or if the user interrupts again."""
     for process in processes:
         process.terminate()
     end = time.monotonic() + STOP_SECONDS
@@ -127,7 +128,7 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def samples_seen(out: Path, job: Job) -> int:
-    """Return the samples that a training has seen according to its log."""
+    """Return the number of samples seen, from the log of a training."""
     for line in reversed(_tail(out / job.name / METRICS_NAME).splitlines()):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return int(json.loads(line)["samples"])
@@ -135,7 +136,7 @@ def samples_seen(out: Path, job: Job) -> int:
 
 
 def _tail(path: Path) -> bytes:
-    """Return the end of a file; empty if there is none."""
+    """Return the last ``TAIL_BYTES`` of a file; empty bytes if the file does not exist."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
         return file.read()

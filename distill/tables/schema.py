@@ -1,4 +1,4 @@
-"""The schema of a table's YAML file: what is built, what is trained on it, and what the publication reports."""
+"""The schema of a table's YAML file: the sets to build, the networks to train, and the published figures."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -18,13 +18,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**53)]
 PatchSize = Annotated[int | None, Field(ge=8, le=1024, description="pixels a side")]
 Text200 = Annotated[str, StringConstraints(max_length=200)]
 
-NOT_FOR_TABLES = {
-    "train.seed": "--seeds",
-    "teacher.weights": "--teacher",
-    "eval.data": "--input",
-    "eval.every": "evaluations",
-}
-"""Config keys that a table must not set, and what sets them."""
+EVERY = "eval.every"
+SET_BY = {"train.seed": "--seeds", "teacher.weights": "--teacher", "eval.data": "--input", EVERY: "evaluations"}
+"""Config keys that the settings of a table must not contain, and what sets each key instead."""
 
 PHOTO, LABELLED_DATA, IMAGES = "a photo", "labelled data", "a folder of images"  # kinds of inputs
 
@@ -34,7 +30,7 @@ class _Part(BaseModel):
 
 
 class SyntheticImage(_Part):
-    """A source image from ``patchgen source``."""
+    """An image that ``patchgen source`` draws."""
 
     source: Literal["noise", "fractal", "dead-leaves"]
     size: str = Field(pattern=r"^\d{1,5}x\d{1,5}$", description="WIDTHxHEIGHT in pixels")
@@ -42,7 +38,7 @@ class SyntheticImage(_Part):
 
 
 class BuiltSet(_Part):
-    """A patch set that ``patchgen build`` builds from ``images``: names of inputs or synthetic images."""
+    """A patch set that ``patchgen build`` builds. ``images`` are names of inputs or of synthetic images."""
 
     images: list[Name] = Field(min_length=1)
     n: int = Field(ge=1, le=10**9, description="patches")
@@ -52,14 +48,14 @@ class BuiltSet(_Part):
 
 
 class PackedSet(_Part):
-    """A patch set that ``patchgen pack`` builds from an input's images."""
+    """A patch set that ``patchgen pack`` builds from the images of the input ``pack``."""
 
     pack: Name
     size: PatchSize = None
 
 
 class NetworkSpec(_Part):
-    """A network that ``distill train-teacher`` trains; without a ``config`` the user must give it as a file."""
+    """A network that ``distill train-teacher`` trains. Without a ``config`` the user must give its weight file."""
 
     data: Name
     config: File | None = None
@@ -67,7 +63,7 @@ class NetworkSpec(_Part):
 
 
 class RunSpec(_Part):
-    """A student that ``distill train`` trains, with ``evaluations`` during the run for rows of a part of it."""
+    """A student that ``distill train`` trains. Rows with ``after`` need ``evaluations``, their number in the run."""
 
     config: File
     shards: Name
@@ -77,7 +73,7 @@ class RunSpec(_Part):
 
 
 class Row(_Part):
-    """A row of the table: the top-1 ``of`` a network or run, at its end or ``after`` a part of it."""
+    """A row of the table: the top-1 of the network or run ``of``, at its end or ``after`` a part of the run."""
 
     group: Annotated[str, StringConstraints(max_length=120)]
     name: Annotated[str, StringConstraints(max_length=120)]
@@ -87,7 +83,7 @@ class Row(_Part):
 
 
 class Table(_Part):
-    """A table; ``variants`` are named settings that override those of every run's config."""
+    """A table. ``variants`` are settings by name, which override the config of every run."""
 
     title: Text200
     source: Text200
@@ -105,29 +101,34 @@ class Table(_Part):
         kinds = ((self.networks, self.runs, "network and a run"), (self.sets, self.packs, "set and a pack"))
         for a, b, what in kinds:
             if both := a.keys() & b.keys():
-                raise ValueError(f"{min(both)!r} is a {what}")
+                raise ValueError(f"the name {min(both)!r} is used for a {what}; rename one of the two")
         for name, run in self.runs.items():
             _require(run.shards, self.sets | self.packs, f"runs.{name}.shards", "set or pack")
             _require(run.teacher, self.networks, f"runs.{name}.teacher", "network")
         settings = {f"runs.{name}.set": run.set for name, run in self.runs.items()}
         settings |= {f"variants.{name}": variant for name, variant in self.variants.items()}
         for where, keys in settings.items():
-            if key := next((key for key in keys if key in NOT_FOR_TABLES), None):
-                raise ValueError(f"{where}: {key} is not for a table; {NOT_FOR_TABLES[key]} sets it")
+            if key := next((key for key in keys if key in SET_BY), None):
+                raise ValueError(f"{where}: a table must not set {key}; use {SET_BY[key]} instead")
         for number, row in enumerate(self.rows):
             _require(row.of, self.networks | self.runs, f"rows[{number}].of", "network or run")
             if row.after < 1 and not (row.of in self.runs and self.runs[row.of].evaluations):
-                raise ValueError(f"rows[{number}].after: {row.of} is no run with evaluations")
+                raise ValueError(
+                    f"rows[{number}].after: {row.of} is not a run with the key 'evaluations'; add the key"
+                )
         return self
 
     def variant(self, name: str | None) -> dict[str, Any]:
         """Return the settings of a variant; empty if ``name`` is None."""
         if name is not None and name not in self.variants:
-            raise DistillError(f"--variant {name}: the table has {', '.join(sorted(self.variants)) or 'no variants'}")
+            known = ", ".join(sorted(self.variants)) or "none"
+            raise DistillError(
+                f"--variant {name}: is not a variant of the table; choose one of its variants: {known}"
+            )
         return self.variants[name] if name else {}
 
     def inputs(self) -> dict[str, str]:
-        """Return the kinds of the inputs that the user must give, by name."""
+        """Return the kind of each input that the user must give, by name."""
         found = {network.data: LABELLED_DATA for network in self.networks.values()}
         found = {packed.pack: IMAGES for packed in self.packs.values()} | found
         for built in self.sets.values():
@@ -146,11 +147,11 @@ class Table(_Part):
 
 def _require(name: str, known: Mapping[str, Any], where: str, what: str) -> None:
     if name not in known:
-        raise ValueError(f"{where}: there is no {what} {name!r}")
+        raise ValueError(f"{where}: the table has no {what} {name!r}; add it or correct the name")
 
 
 def parse_table(text: str, where: str) -> Table:
-    """Parse a table from YAML text; ``where`` names it in errors."""
+    """Parse YAML text as a table; ``where`` is the table's name in error messages."""
     try:
         return Table.model_validate(read_counts(parse_yaml(text), Table))
     except ValidationError as error:

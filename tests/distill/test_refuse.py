@@ -64,7 +64,7 @@ def test_bad_input_is_one_line(
 def test_a_key_that_is_said_twice(
     run_distill: Program, arguments: list[Any], tmp_path: Path, extra: list[str], part: str
 ) -> None:
-    assert_one_line(run_distill(*arguments, tmp_path / "run", *extra), part, "give one of them", status=2)
+    assert_one_line(run_distill(*arguments, tmp_path / "run", *extra), part, "give only one of them", status=2)
     assert not (tmp_path / "run").exists()
 
 

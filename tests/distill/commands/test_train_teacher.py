@@ -217,7 +217,7 @@ def test_the_average_is_the_result(run_distill: Program, arguments: list[Any], t
         (["--set", "network.num_classes=3"], "labels run from 0 to 3, expected 0 to 2"),
         (["--set", "network.arch=resnet9"], "6n + 2 layers"),
         (["--set", "loss.name=kl"], "unknown key 'loss'"),
-        (["--seeds", "1,x"], "expected numbers with commas"),
+        (["--seeds", "1,x"], "expected whole numbers with commas"),
     ],
 )
 def test_bad_input(run_distill: Program, arguments: list[Any], tmp_path: Path, extra: list[str], part: str) -> None:

@@ -63,9 +63,9 @@ def test_pictures_of_a_run_come_into_its_report(run_distill: Program, arguments:
     assert "Images that maximize each class" in (run / "report.html").read_text()
 
     assert_one_line(run_distill("visualize", run, "--classes", "4"), "the network has classes 0 to 3")
-    assert_one_line(run_distill("visualize", run, "--arch", "resnet8"), "goes with a weight file", status=2)
+    assert_one_line(run_distill("visualize", run, "--arch", "resnet8"), "--arch is only for a weight file", status=2)
     weights = run / "student.safetensors"
-    assert_one_line(run_distill("visualize", weights, "--teacher", weights), "goes with a run", status=2)
+    assert_one_line(run_distill("visualize", weights, "--teacher", weights), "--teacher is only for a run", status=2)
     picture_path = tmp_path / "x.png"
     assert run_distill("visualize", weights, "--steps", 2, "--out", picture_path).status == 0
     assert picture_path.exists()

@@ -71,7 +71,7 @@ def test_several_runs_are_compared(run_distill: Program, arguments: list[Any], t
     assert f"<b>{top1['mean']:.2f} ± {top1['deviation']:.2f} %</b>" in page
     assert page.count("60 of the patches") == 1 and 'of <a href="#run1">an earlier run</a>' in page
     assert 'href="#run2"' in page and "seeds 0, 1" in page and (out / "seed1" / "report.html").exists()
-    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "several folders are given; give --out")
+    assert_one_line(run_distill("report", out / "seed0", out / "seed1"), "2 folders are given", "give --out FILE")
     assert run_distill("report", out / "seed0", out / "seed1", "--out", tmp_path / "both.html").status == 0
     assert (tmp_path / "both.html").read_text().count("<article") == 2
 
@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_and_a_run_that_lacks_files(run: Path, run_distill: P
 
 
 def test_what_is_no_run(run: Path, run_distill: Program, tmp_path: Path) -> None:
-    assert_one_line(run_distill("report", tmp_path / "nowhere"), "nowhere: no run directory")
+    assert_one_line(run_distill("report", tmp_path / "nowhere"), "nowhere: is not a run directory")
     assert_one_line(run_distill("report", run, "--out", tmp_path / "no" / "x.html"), "choose another --out")
     assert_one_line(run_distill("report", run, "--out", tmp_path), "is a folder")
     assert_one_line(run_distill("report", tmp_path / ("x" * 300)), "cannot be read")
@@ -150,8 +150,12 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
 @pytest.mark.parametrize(
     ("name", "text", "part"),
     [
-        ("classes.json", '{"names": ["a"]}', "has other classes than summary.json"),
-        ("classes.json", '{"names": ["a"], "teacher_network": [[1, 2]]}', "a table is not 1 × 1"),
+        ("classes.json", '{"names": ["a"]}', "the number of classes differs from summary.json"),
+        (
+            "classes.json",
+            '{"names": ["a"], "teacher_network": [[1, 2]]}',
+            "a confusion matrix has the wrong size, expected 1 × 1",
+        ),
         ("classes.json", "[]x", "not JSON"),
         ("patches.json", '{"patches": [{"key": "0", "corners": [[1]]}]}', "patches[0].corners[0]"),
         ("summary.json", "{", "not JSON"),
@@ -165,7 +169,7 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
         ("config.yaml", LEAST + "augment: {grayscale: 1" + "0" * 400 + "}", "augment.grayscale"),
         ("config.yaml", LEAST + "augment: {cutmix_alpha: 1" + "0" * 400 + "}", "augment.cutmix_alpha"),
         ("config.yaml", LEAST + "paper: {source: x, samples: 1" + "0" * 400 + "}", "paper.samples"),
-        ("config.yaml", "train: {seed: 0}", "neither a teacher and a student nor a network"),
+        ("config.yaml", "train: {seed: 0}", "no network to train"),
         ("patchset.json", "{}", "patchset.json"),
     ],
 )
@@ -206,7 +210,7 @@ def test_a_page_that_cannot_be_made_spoils_no_run(
 
     monkeypatch.setattr(distill.report, "write_atomically", full)
     result = run_distill(*arguments, tmp_path / "seeds", "--seeds", "0,1")
-    assert result.status == 0 and result.out.count("no report: ") == 3
+    assert result.status == 0 and result.out.count("the report was not written: ") == 3
     assert (tmp_path / "seeds" / "seed1" / "summary.json").exists()
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import distill.cli.launching
+import distill.cli
 import distill.data.decode
 import distill.runtime.ddp
 import distill.runtime.distributed
@@ -200,7 +200,7 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str], None]) -> None:
     as_rank("0")
-    assert_one_line(run_distill("configs"), "configs: is the work of one process; start it without torchrun")
+    assert_one_line(run_distill("configs"), "configs: this command runs in one process", "start it without torchrun")
     as_rank("2")
     assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "a rank is not below its world size")
     as_rank("first")
@@ -215,12 +215,12 @@ def test_a_rank_speaks_only_when_it_alone_fails(
     If the main rank fails too, ``torchrun`` ends the other ranks earlier. So the error is printed once.
     """
     waited: list[float] = []
-    monkeypatch.setattr(distill.cli.launching.time, "sleep", waited.append)
+    monkeypatch.setattr(distill.cli.time, "sleep", waited.append)
     before = signal.getsignal(signal.SIGTERM)
     as_rank("1")
     result = run_distill("configs")
     signal.signal(signal.SIGTERM, before)
-    assert_one_line(result, "rank 1: distill: configs: is the work of one process")
+    assert_one_line(result, "rank 1: distill: configs: this command runs in one process")
     assert waited == [10.0] and result.out == ""
 
 

@@ -93,7 +93,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     assert "needs --teacher untrained=FILE" in lines["four classes, other"]
     assert "four classes, broken: failed: distill: " in lines["four classes, broken"]
     assert "teacher.min_top1" in lines["four classes, broken"]
-    assert lines["four classes, broken"].endswith("(its output: jobs/runs/broken/seed0.log)")
+    assert lines["four classes, broken"].endswith("(output: jobs/runs/broken/seed0.log)")
     shown = (out / "table.md").read_text()
     for summary in summaries:
         assert summary["set_id"] in shown and summary["sha256"] in shown
@@ -165,7 +165,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
     "view": ({"set": {"data.view_seed": 5}}, "config.data.view_seed was null, is now 5"),
     "student": ({"set": {"student.arch": "resnet14"}}, 'config.student.arch was "resnet8", is now "resnet14"'),
     "evaluations": ({"evaluations": 3}, "config.eval.every was 50, is now 33"),
-    "shards": ({"shards": "other"}, "command had sets/photo, has now sets/other"),
+    "shards": ({"shards": "other"}, "the command had sets/photo, has now sets/other"),
 }
 
 
@@ -189,7 +189,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
         table_path.write_text(yaml.safe_dump({**TABLE, "runs": runs, "sets": sets}))
         result = run_distill(*one_seed, "1")
         assert_one_line(
-            result, "runs/photo/seed0, to be averaged with runs/photo/seed1, was started with other values: ", part
+            result, "runs/photo/seed0, which has a mean with runs/photo/seed1, was started with other values: ", part
         )
     table_path.write_text(yaml.safe_dump(TABLE))
     config = table_path.with_name("tiny.yaml")
@@ -202,7 +202,7 @@ def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, 
     """A further seed is refused if the evaluation data has changed."""
     (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
     expected = (
-        "runs/photo/seed0, to be averaged with runs/photo/seed1, was started with other values: sha256 of $FOUR was"
+        "runs/photo/seed0, which has a mean with runs/photo/seed1, was started with other values: sha256 of $FOUR was"
     )
     assert_one_line(run_distill(*one_seed, "1"), expected)
 
@@ -265,11 +265,17 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
     ("more", "parts"),
     [
         (["--input", "four"], ("'four': expected NAME=PATH",)),
-        (["--input", "x=/"], ("--input x: the table has", "four, photo")),
-        (["--set", "train.seed=1"], ("--set train.seed: use --seeds",)),
-        (["--only", "nothing"], ("matches no row", "broken, net, other, photo, real")),
+        (["--input", "x=/"], ("--input x: the table does not have this name; choose from four, photo")),
+        (["--set", "train.seed=1"], ("--set train.seed: --seeds sets this key",)),
+        (["--only", "nothing"], ("no row of the table matches", "broken, net, other, photo, real")),
         (["--scale", "nan"], ("'--scale': nan: expected a number above 0",)),
-        (["--variant", "fast"], ("--variant fast: the table has no variants",)),
+        (
+            ["--variant", "fast"],
+            (
+                "--variant fast: is not a variant of the table",
+                "choose one of its variants: none",
+            ),
+        ),
         (["--set", "optim.rate=1"], ("unknown key 'optim.rate'",)),
         (["--device", "cpu,cpu"], ("names one twice",)),
         (["--device", "cuda:77"], ("--device cuda:77: not on this machine",)),
@@ -291,9 +297,9 @@ def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program,
     (tmp_path / "taken" / "jobs").mkdir()
     some = ["--only", "net"]
     assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is not a folder", "choose another --out")
-    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty and holds no table")
+    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty and has no table.json")
     (tmp_path / "taken" / "table.json").write_text("[]")
-    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: damaged; delete it")
+    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: is damaged; delete the file")
     assert {path.name for path in (tmp_path / "taken").iterdir()} == {"jobs", "table.json"}
 
 
@@ -309,7 +315,7 @@ def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program,
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and err.strip().endswith("run the same command again to go on"), err
+    assert process.returncode == 130 and err.strip().endswith("run the same command again to continue"), err
     assert (out / "runs/photo/seed0/checkpoint.safetensors").exists()
     assert not (out / "runs/photo/seed0/summary.json").exists()
     assert run_distill(*words, out, *more).status == 0

@@ -1,5 +1,6 @@
 """Test how the jobs of a table run: order, failures, progress, and jobs that do not stop."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from distill.errors import DistillError
 from distill.tables import runner
 from distill.tables.jobs import Job
 from distill.tables.records import is_done, read_record
-from distill.tables.runner import Events, run_jobs, samples_seen
+from distill.tables.runner import run_jobs, samples_seen
 
 
 def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
@@ -20,11 +21,12 @@ def job(name: str, *argv: str, needs: tuple[str, ...] = ()) -> Job:
     return Job(name=name, argv=words, results=(f"{name}.png",), needs=needs, identity={"command": list(words)})
 
 
-def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
+def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A job starts after all needed jobs. If a needed job fails, the job does not start.
 
     Each device runs one job at a time.
     """
+    caplog.set_level("INFO", "distill")
     made = {
         each.name: each
         for each in (
@@ -35,29 +37,29 @@ def test_jobs_wait_for_what_they_need_and_share_devices(tmp_path: Path) -> None:
             job("i/e", "--size", "8x8", "--out", "other.png"),
         )
     }
-    seen: list[str] = []
     most = 0
 
     def waited(running: list[Job]) -> None:
         nonlocal most
         most = max(most, len(running))
 
-    events = Events(
-        started=lambda each: seen.append(f"started {each.name}"),
-        ended=lambda each, error: seen.append(f"{'failed' if error else 'ended'} {each.name}"),
-        waited=waited,
-    )
-    failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], events)
+    def ended(each: Job) -> None:
+        logging.getLogger("distill").info(f"ended {each.name}")
+
+    failed = run_jobs(made, tmp_path, ["cpu", "cpu2"], ended=ended, tick=waited)
+    seen = caplog.messages
     assert failed.keys() == {"i/b", "i/d", "i/e"} and most == 2
-    assert "'wrong'" in failed["i/b"] and "(its output: jobs/i/b.log)" in failed["i/b"]
-    assert failed["i/d"] == f"needs i/b: {failed['i/b']}" and "started i/d" not in seen
-    assert failed["i/e"].startswith("ended with status 0; other.png: 8×8 px")
-    assert seen.index("ended i/a") < seen.index("started i/c")
+    assert "'wrong'" in failed["i/b"] and "(output: jobs/i/b.log)" in failed["i/b"]
+    assert failed["i/d"] == f"needs i/b, which failed: {failed['i/b']}"
+    assert f"$ {made['i/d'].command}" not in seen and f"i/b: {failed['i/b']}" in seen
+    assert failed["i/e"].startswith("ended with exit status 0, last output: other.png: 8×8 px")
+    assert seen.index("ended i/a") < seen.index(f"$ {made['i/c'].command}")
     assert [name for name in made if is_done(tmp_path, made[name])] == ["i/a", "i/c"]
-    seen.clear()
-    assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], events) == {} and seen == []
+    caplog.clear()
+    assert run_jobs({"i/a": made["i/a"]}, tmp_path, ["cpu"], ended=ended, tick=waited) == {}
+    assert not caplog.messages
     (tmp_path / "jobs/i/a.json").write_text("{")
-    with pytest.raises(DistillError, match=r"a\.json: damaged; delete it"):
+    with pytest.raises(DistillError, match=r"a\.json: is damaged; delete the file"):
         read_record(tmp_path, "i/a")
 
 
@@ -73,10 +75,9 @@ def test_a_job_that_is_killed_says_so(tmp_path: Path) -> None:
                 os.kill(int(child), signal.SIGKILL)
                 killed = True
 
-    events = Events(started=lambda each: None, ended=lambda each, error: None, waited=waited)
-    failed = run_jobs({"i/a": long}, tmp_path, ["cpu"], events)
+    failed = run_jobs({"i/a": long}, tmp_path, ["cpu"], ended=lambda each: None, tick=waited)
     assert killed and failed == {
-        "i/a": "killed by SIGKILL, perhaps because memory ran out (its output: jobs/i/a.log)"
+        "i/a": "killed by SIGKILL; the machine may have too little memory (output: jobs/i/a.log)"
     }
 
 

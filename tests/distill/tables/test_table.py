@@ -17,11 +17,10 @@ from distill.config.overrides import merge
 from distill.config.schema import Config, parse_config
 from distill.errors import DistillError
 from distill.models import build_model
-from distill.tables.digests import input_digest
 from distill.tables.jobs import jobs_of, make_jobs, missing_options
 from distill.tables.options import TableOptions
 from distill.tables.page import Page, cells, render, text
-from distill.tables.plan import make_plan
+from distill.tables.plan import input_digest, make_plan
 from distill.tables.results import RowResult
 from distill.tables.schema import Table, parse_table
 from distill.targets.losses import make_loss
@@ -109,24 +108,30 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"rows": [{"group": "g", "name": "n", "of": "none"}]}, "rows[0].of: there is no network or run 'none'"),
-        ({"rows": [{"group": "g", "name": "n", "of": "two", "after": 0.5}]}, "two is no run with evaluations"),
-        ({"runs": {"one": {**SMALL["runs"]["one"], "shards": "x"}}}, "there is no set or pack 'x'"),
-        ({"runs": {"one": {**SMALL["runs"]["one"], "teacher": "x"}}}, "runs.one.teacher: there is no network 'x'"),
+        ({"rows": [{"group": "g", "name": "n", "of": "none"}]}, "rows[0].of: the table has no network or run 'none'"),
+        (
+            {"rows": [{"group": "g", "name": "n", "of": "two", "after": 0.5}]},
+            "two is not a run with the key 'evaluations'",
+        ),
+        ({"runs": {"one": {**SMALL["runs"]["one"], "shards": "x"}}}, "the table has no set or pack 'x'"),
+        (
+            {"runs": {"one": {**SMALL["runs"]["one"], "teacher": "x"}}},
+            "runs.one.teacher: the table has no network 'x'",
+        ),
         ({"runs": {"one": {**SMALL["runs"]["one"], "shard": "x"}}}, "unknown key 'runs.one.shard'; did you mean"),
-        ({"runs": {"big": SMALL["runs"]["one"]}}, "'big' is a network and a run"),
-        ({"packs": {"photo": {"pack": "data"}}}, "'photo' is a set and a pack"),
+        ({"runs": {"big": SMALL["runs"]["one"]}}, "the name 'big' is used for a network and a run"),
+        ({"packs": {"photo": {"pack": "data"}}}, "the name 'photo' is used for a set and a pack"),
         ({"sets": {"../x": SMALL["sets"]["photo"]}}, "sets.../x"),
         ({"rows": []}, "rows"),
         (
             {"runs": {"one": {**SMALL["runs"]["one"], "set": {"train.seed": 3}}}},
-            "runs.one.set: train.seed is not for a table; --seeds sets it",
+            "runs.one.set: a table must not set train.seed; use --seeds instead",
         ),
         (
             {"runs": {"one": {**SMALL["runs"]["one"], "set": {"eval.every": 3}}}},
-            "runs.one.set: eval.every is not for a table; evaluations sets it",
+            "runs.one.set: a table must not set eval.every; use evaluations instead",
         ),
-        ({"variants": {"v": {"train.seed": 3}}}, "variants.v: train.seed is not for a table; --seeds sets it"),
+        ({"variants": {"v": {"train.seed": 3}}}, "variants.v: a table must not set train.seed; use --seeds instead"),
         ({"sets": {"photo": {**SMALL["sets"]["photo"], "recipe": "\0"}}}, "holds NUL"),
     ],
 )
@@ -229,7 +234,9 @@ def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
     config = make_jobs(parsed, options)["runs/one/seed0"].config
     assert isinstance(config, Config)
     assert (config.loss.temperature, config.optim.lr, config.data.batch_size) == (2, 0.7, 32)  # type: ignore[union-attr]
-    with pytest.raises(DistillError, match="--variant slow: the table has fast"):
+    with pytest.raises(
+        DistillError, match="--variant slow: is not a variant of the table; choose one of its variants: fast"
+    ):
         make_jobs(parsed, everything(parsed, variant="slow"))
 
 
@@ -351,24 +358,33 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
     assert plan.skipped == {"--input photo=PATH": 1, "--teacher given=FILE": 1}
     assert plan.chosen.keys() == {"networks/big"}
     for wrong, message in (
-        (TableOptions(inputs={"dat": data}), "--input dat: the table has none of that name; did you mean 'data'?"),
-        (TableOptions(inputs={"data": Path("/none/x")}), "--input data=/none/x: no such file or folder"),
-        (TableOptions(inputs={}, teachers={"zzz": photo}), "--teacher zzz: the table has big, given"),
-        (TableOptions(inputs={}, settings={"train.seed": 1}), "--set train.seed: use --seeds"),
+        (
+            TableOptions(inputs={"dat": data}),
+            "--input dat: the table does not have this name; choose from data, photo",
+        ),
+        (TableOptions(inputs={"data": Path("/none/x")}), "--input data=/none/x: this path does not exist"),
+        (
+            TableOptions(inputs={}, teachers={"zzz": photo}),
+            "--teacher zzz: the table does not have this name; choose from big, given",
+        ),
+        (TableOptions(inputs={}, settings={"train.seed": 1}), "--set train.seed: --seeds sets this key; use --seeds"),
         (
             TableOptions(inputs={}, settings={"teacher.weights": "x"}),
-            "--set teacher.weights: use --teacher NETWORK=FILE",
+            "--set teacher.weights: --teacher sets this key; use --teacher",
         ),
-        (TableOptions(inputs={}, settings={"eval.data": "x"}), "--set eval.data: use --input"),
-        (TableOptions(inputs={}, teacher_settings={"eval.data": "x"}), "--teacher-set eval.data: use --input"),
+        (TableOptions(inputs={}, settings={"eval.data": "x"}), "--set eval.data: --input sets this key; use --input"),
+        (
+            TableOptions(inputs={}, teacher_settings={"eval.data": "x"}),
+            "--teacher-set eval.data: --input sets this key",
+        ),
         (
             TableOptions(inputs={}, settings={"eval.every": 5}),
-            "--set eval.every: the table says how often one is evaluated",
+            "--set eval.every: the table sets this key for one; remove the option",
         ),
-        (TableOptions(inputs={"data": Path("/" + "n" * 5000)}), "no such file or folder"),
+        (TableOptions(inputs={"data": Path("/" + "n" * 5000)}), "this path does not exist"),
         (
             TableOptions(inputs={}),
-            "no row can be run: give --input NAME=PATH for data (labelled data), photo (a photo)",
+            "because inputs are missing; give --input NAME=PATH for data (labelled data), photo (a photo)",
         ),
         (
             TableOptions(inputs={"data": tmp_path / "none"}),
@@ -376,15 +392,15 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         ),
         (
             TableOptions(inputs={"data": data, "photo": tmp_path / "none" / "a.txt"}),
-            "a.txt: cannot be read, expected a photo: ",
+            "a.txt: cannot be read as a photo: ",
         ),
     ):
         with pytest.raises(DistillError) as error:
             make_plan(parsed, wrong, ())
         assert message in str(error.value)
-    with pytest.raises(DistillError, match="nothing to run: what the rows show is given"):
+    with pytest.raises(DistillError, match="no job to run: every selected row shows a network that --teacher gives"):
         make_plan(parsed, TableOptions(inputs={"data": data}, teachers={"big": photo}), ("big",))
-    with pytest.raises(DistillError, match="--only x\\*: matches no row; rows are of big, one, two"):
+    with pytest.raises(DistillError, match="--only x\\*: no row of the table matches; choose from big, one, two"):
         make_plan(parsed, options, ("x*",))
 
 
@@ -399,17 +415,17 @@ def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "b" / "c").write_bytes(b"22")
     one, two = (hashlib.sha256(content).hexdigest() for content in (b"1", b"22"))
     lines = f"{one}  a\n{two}  b/c\n".encode()
-    assert input_digest("data", folder / "a") == one
-    assert input_digest("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
+    assert input_digest(folder / "a") == one
+    assert input_digest(folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
     (folder / "b" / "again").symlink_to(folder)
     (folder / "tables").mkdir()
     (folder / "tables" / "table.json").write_text("{}")
-    assert input_digest("data", folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
-    monkeypatch.setattr("distill.tables.digests.MAX_HASHED_BYTES", 2)
+    assert input_digest(folder) == f"{hashlib.sha256(lines).hexdigest()} over its files"
+    monkeypatch.setattr("distill.tables.plan.MAX_HASHED_BYTES", 2)
     sizes = hashlib.sha256(b"1  a\n2  b/c\n").hexdigest()
-    assert input_digest("data", folder) == f"{sizes} over names and sizes of its files"
-    with pytest.raises(DistillError, match=r"data: .*none: cannot be read: No such file"):
-        input_digest("data", tmp_path / "none")
+    assert input_digest(folder) == f"{sizes} over names and sizes of its files"
+    with pytest.raises(DistillError, match=r"none: cannot be read: No such file .*; choose another --input"):
+        input_digest(tmp_path / "none")
 
 
 def test_a_config_and_a_recipe_beside_the_table(tmp_path: Path) -> None:

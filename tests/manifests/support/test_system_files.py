@@ -155,11 +155,11 @@ def test_runs_labels_and_tables_begin_beside_system_files(tmp_path: Path) -> Non
 
 
 def test_a_tables_input_is_the_same_when_a_system_has_looked_at_it(tmp_path: Path) -> None:
-    from distill.tables.digests import input_digest
+    from distill.tables.plan import input_digest
 
     folder = packable(tmp_path / "images")
-    before = input_digest("data", folder)
+    before = input_digest(folder)
     litter(folder)
-    assert input_digest("data", folder) == before
+    assert input_digest(folder) == before
     (folder / "b.png").write_bytes(b"another")
-    assert input_digest("data", folder) != before
+    assert input_digest(folder) != before
