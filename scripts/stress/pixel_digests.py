@@ -11,9 +11,8 @@ import click
 
 from manifests.limits import IMAGE_FORMATS
 from patchgen.doctor import examine
-from patchgen.environment import environment
 from patchgen.pipeline.build import build
-from patchgen.pipeline.plan import make_plan
+from patchgen.pipeline.plan import environment, make_plan
 from patchgen.recipe import Recipe, load_recipe
 from patchgen.recipes import packaged_recipes
 from patchgen.sources.photo import read_photo
