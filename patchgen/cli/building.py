@@ -12,6 +12,7 @@ from manifests.support.console import note, say, shell_word
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
 from patchgen.cli import options
+from patchgen.cli.options import Paths
 from patchgen.limits import MAX_SIZE, MIN_SIZE
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _SIZE = Count(MIN_SIZE, MAX_SIZE)
 @click.option("--attribution", multiple=True, help="Whom to credit for the photo: once, or for each --image.")
 @options.json_option
 def build(
-    images: tuple[Path, ...],
+    images: Paths,
     out: Path | str,
     recipe: str,
     image_format: str | None,
@@ -88,12 +89,7 @@ def build(
 @options.scheduler_option
 @options.json_option
 def rebuild(
-    manifest: Path | str,
-    images: tuple[Path, ...],
-    out: Path | str,
-    workers: int | None,
-    scheduler: str | None,
-    as_json: bool,
+    manifest: Path | str, images: Paths, out: Path | str, workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
     """Build the set that a manifest describes, byte for byte.
 
@@ -124,7 +120,7 @@ def rebuild(
 @options.scheduler_option
 @options.json_option
 def extend(
-    shards: Path | str, n: int, images: tuple[Path, ...], workers: int | None, scheduler: str | None, as_json: bool
+    shards: Path | str, n: int, images: Paths, workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
     """Add patches to a set, until it is equal to the set that a build of N patches writes.
 

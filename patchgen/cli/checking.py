@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 @options.workers_option
 @options.json_option
 def verify(
-    shards: Path | str,
-    fast: bool,
-    regenerate: int | None,
-    images: tuple[Path, ...],
-    workers: int | None,
-    as_json: bool,
+    shards: Path | str, fast: bool, regenerate: int | None, images: options.Paths, workers: int | None, as_json: bool
 ) -> None:
     """Check every file, member, row and digest of a set.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CARD_KEYS = {"license": "licence", "url": "url", "attribution": "attribution"}
 """Options that describe a source, and their keys in the manifest."""
 
+Paths = tuple[Path, ...]
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -17,17 +17,16 @@ from manifests.support.files import describe_os_error, hold_folder, remove_parts
 from patchgen.errors import PatchgenError
 from patchgen.pipeline.dask_backend import DaskExecutor, LocalOutput
 from patchgen.pipeline.output_dir import claim_folder, mark_finished, mark_unfinished
-from patchgen.pipeline.plan import BuildPlan, environment
+from patchgen.pipeline.plan import BuildPlan, Photos, environment
 from patchgen.pipeline.process_pool import build_shards
 from patchgen.pipeline.shard import BuildContext, ShardTask
-from patchgen.sources.photo import Photo
 
 ShardExecutor = int | DaskExecutor  # a number of processes on this machine, or the workers of a cluster
 
 
 def build(
     plan: BuildPlan,
-    photos: Sequence[Photo],
+    photos: Photos,
     folder: Path,
     *,
     workers: ShardExecutor,
@@ -50,7 +49,7 @@ def build(
                 remove_parts(folder)
 
 
-def build_part(plan: BuildPlan, photos: Sequence[Photo], folder: Path, numbers: range, *, workers: int) -> None:
+def build_part(plan: BuildPlan, photos: Photos, folder: Path, numbers: range, *, workers: int) -> None:
     """Build only the shards ``numbers`` of a set. Other processes or machines may build other shards in this folder.
 
     ``build`` completes the set when all shards exist.

@@ -25,6 +25,8 @@ from patchgen.sources.photo import Photo
 
 PACKAGES = ("albumentations", "numpy", "opencv-python-headless", "pyarrow", "single-image-distillation")
 Card = dict[str, str | None]  # license, URL and attribution of a source, by their keys in the manifest
+Cards = Sequence[Card]
+Photos = Sequence[Photo]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,14 +104,7 @@ class BuildPlan:
 
 
 def make_plan(
-    *,
-    photos: Sequence[Photo],
-    recipe: Recipe,
-    n: int,
-    size: int,
-    seed: int,
-    shard_size: int | None,
-    cards: Sequence[Card] = (),
+    *, photos: Photos, recipe: Recipe, n: int, size: int, seed: int, shard_size: int | None, cards: Cards = ()
 ) -> BuildPlan:
     """Return the plan of a new set. ``cards`` contains license, URL and attribution of each photo, or is empty."""
     sources = []

@@ -239,9 +239,8 @@ def test_another_build_is_told_what_lies_where(
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1, "-q")
     assert_one_line(
         other,
-        f"patchgen: memory://lab/a: the local copy of the set: {folder}: the folder contains a finished set with seed 0, "
-        "but this build has seed 1; "
-        "choose another --out, or give the options of the build in the folder",
+        f"memory://lab/a: the local copy of the set: {folder}: the folder contains a finished set with seed 0, but",
+        "this build has seed 1; choose another --out, or give the options of the build in the folder",
     )
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
     longer = run_patchgen(*arguments, "memory://lab/a", "--n", 300)
