@@ -27,8 +27,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _check_scheduler(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    local = re.fullmatch(r"local:([0-9]{1,4})", value or "local:1")
-    if (local and 1 <= int(local[1]) <= 1024) or re.fullmatch(r"(tcp|tls|ucx|wss?)://[^@]+", str(value)):
+    if value is None:
+        return None
+    local = re.fullmatch(r"local:([0-9]{1,4})", value)
+    if (local and 1 <= int(local[1]) <= 1024) or re.fullmatch(r"(tcp|tls|ucx|wss?)://[^@]+", value):
         return value
     raise click.BadParameter(f"{value!r} is not an address of a scheduler, expected tcp://host:8786 or local:4.")
 

@@ -24,7 +24,7 @@ OnPatches = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
-    """The values that all shards of a build share."""
+    """The recipe, photos and other values that all shards of a build share."""
 
     recipe: RecordedRecipe
     pyramids: tuple[Pyramid, ...]  # of the photos; empty if images are packed

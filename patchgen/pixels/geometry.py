@@ -59,9 +59,9 @@ class Geometry(BaseModel):
     @model_validator(mode="after")
     def _ranges(self) -> "Geometry":
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area is {list(self.area)}, expected 0 < low ≤ high ≤ 1")
+            raise ValueError(f"area is {list(self.area)}, expected 0 < low ≤ high ≤ 1; correct the recipe")
         if not 0.01 <= self.aspect[0] <= self.aspect[1] <= 100:
-            raise ValueError(f"aspect is {list(self.aspect)}, expected 0.01 ≤ low ≤ high ≤ 100")
+            raise ValueError(f"aspect is {list(self.aspect)}, expected 0.01 ≤ low ≤ high ≤ 100; correct the recipe")
         return self
 
 

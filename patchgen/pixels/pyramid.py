@@ -47,9 +47,9 @@ class Pyramid:
 
 
 def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
-    """Return the pyramid of a photo (H, W, 3), down to 8 pixels a side. Each level is resized from the level k - 4.
+    """Return the pyramid of a photo (H, W, 3), down to 8 pixels a side. With ``enlarge`` it contains level -4.
 
-    With ``enlarge`` the pyramid contains level -4; see ``geometry.build_pyramids``.
+    Every level is resized from the level that is twice as large, or from the photo.
     """
     height, width = photo.shape[:2]
     levels, number = {0: photo}, 0

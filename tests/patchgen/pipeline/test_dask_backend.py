@@ -98,7 +98,7 @@ def test_a_cluster_without_workers(
         address = here.scheduler_address
         result = run_patchgen(*options(photo_path, tmp_path / "set"), "--scheduler", address)
     assert result.status == 1 and f"{address} has no workers yet; start some with 'dask worker" in result.err
-    assert f"--scheduler {address}: has no workers; start some" in result.err
+    assert f"--scheduler {address}: the scheduler has no workers; start some" in result.err
 
 
 class Stub:
@@ -185,10 +185,10 @@ def test_a_scheduler_that_does_not_answer(
     monkeypatch.setattr(dask_backend, "CONNECT_SECONDS", 1)
     build = options(photo_path, tmp_path / "set")
     result = run_patchgen(*build, "--scheduler", "tcp://127.0.0.1:9")
-    assert_one_line(result, "--scheduler tcp://127.0.0.1:9: does not answer", "dask scheduler")
+    assert_one_line(result, "--scheduler tcp://127.0.0.1:9: the scheduler does not answer", "dask scheduler")
     bare = run_patchgen(*build, "--scheduler", "tls://127.0.0.1:9")  # without certificates
     assert bare.status == 1 and "Traceback" not in bare.err
-    assert "--scheduler tls://127.0.0.1:9: does not answer: TLS expects" in bare.err
+    assert "--scheduler tls://127.0.0.1:9: the scheduler does not answer: TLS expects" in bare.err
     for wrong in ("local:", "local:0", "local:x", "tcp:x", "http://host", "local:٣", "tcp://user:word@host:1", ""):
         assert_one_line(run_patchgen(*build, "--scheduler", wrong), "is not an address of a scheduler", status=2)
     monkeypatch.setitem(sys.modules, "distributed", None)
