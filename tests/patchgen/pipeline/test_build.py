@@ -179,7 +179,7 @@ def test_a_table_with_a_flipped_bit_is_built_again(
         (["--n", 150], "of 200 patches, but this build has 150; choose another --out, or give --n 200"),
         (
             ["--format", "jpg"],
-            '"png", encoding.compression 1, encoding.filter "paeth", but this build has encoding.',
+            'with encoding.format "png", encoding.compression 1, encoding.filter "paeth", but this build has',
         ),
         (["--shard-size", 90], "with shard_size 80, but this build has shard_size 90"),
         (["--size", 16], "with size 32, but this build has size 16"),
