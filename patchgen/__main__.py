@@ -1,4 +1,4 @@
-"""Run the program: ``python -m patchgen``."""
+"""Run ``python -m patchgen``."""
 
 from patchgen.cli import main
 

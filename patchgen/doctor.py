@@ -1,6 +1,5 @@
-"""Rebuild small reference sets and compare them: does this machine make the same bytes as others?"""
+"""Rebuild small reference sets, to check that this machine produces the same bytes as other machines."""
 
-import dataclasses
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
@@ -13,29 +12,15 @@ from patchgen.sources.photo import Photo, read_photo
 from patchgen.sources.synthetic import make_source, write_source
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
-    """A reference set: its manifest, and that of the set which this machine built."""
-
-    name: str
-    expected: Manifest
-    built: Manifest
-
-    @property
-    def good(self) -> bool:
-        """Whether all bytes are the same."""
-        return self.built.set_id == self.expected.set_id
-
-
 def goldens() -> dict[str, Manifest]:
-    """Return the manifests of the reference sets, by name. Their sources are images of ``patchgen source``."""
+    """Return the manifests of the reference sets, by their names. The sources of these sets are synthetic images."""
     folder = resources.files("manifests") / "golden"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
     return {file.name.removesuffix(".json"): parse_manifest(file.read_bytes(), file.name) for file in files}
 
 
 def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
-    """Make the sources of a reference set in ``folder`` from their names: KIND-WIDTHxHEIGHT-SEED.png."""
+    """Write the sources of a reference set into ``folder``. The name of a source is KIND-WIDTHxHEIGHT-SEED.png."""
     photos = []
     for source in manifest.sources:
         kind, extent, seed = source.name.removesuffix(".png").rsplit("-", 2)
@@ -47,10 +32,10 @@ def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
     return photos
 
 
-def examine() -> Iterator[Finding]:
-    """Rebuild every reference set, and yield what was found of each."""
+def examine() -> Iterator[tuple[str, Manifest, Manifest]]:
+    """Rebuild every reference set. Yield its name, its expected manifest, and the manifest of the rebuilt set."""
     with tempfile.TemporaryDirectory(prefix="patchgen-doctor-") as temporary:
         for name, expected in goldens().items():
             photos = golden_photos(expected, Path(temporary))
             plan = plan_of(expected, photos, n=expected.n)
-            yield Finding(name=name, expected=expected, built=build(plan, photos, Path(temporary) / name, workers=1))
+            yield name, expected, build(plan, photos, Path(temporary) / name, workers=1)

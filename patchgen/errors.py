@@ -1,9 +1,9 @@
-"""The errors of this package."""
+"""Define the errors of this package."""
 
 
 class PatchgenError(Exception):
-    """The user must change something. The message is one line: where, observed, expected, what to do."""
+    """An error that the user can correct. The message is one line: where, observed, expected, what to do."""
 
 
 class TakenError(PatchgenError):
-    """A folder has contents that a build cannot continue from."""
+    """The output folder contains other files than those of the requested build."""

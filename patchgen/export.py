@@ -1,8 +1,7 @@
-"""Export a finished set: write the files that other tools read beside it."""
+"""Export a finished set: write the files that other tools read into its folder."""
 
 import dataclasses
 import os
-from collections.abc import Callable
 from itertools import chain, count
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from manifests.format.checksums import SUMS_NAME, read_sums
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME
 from manifests.patchset import PatchSet, open_folder
+from manifests.support.console import counting, progress_bar
 from manifests.support.files import atomic_file, describe_os_error, hold_folder, is_plain, write_atomically
 from manifests.verify import verify
 from patchgen.errors import PatchgenError
@@ -21,78 +21,80 @@ from patchgen.errors import PatchgenError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
-    """Names of the ``files`` that were written, and of the card that a user had edited, if there is one."""
+    """The result of an export."""
 
     patchset: PatchSet
-    files: tuple[str, ...]
-    edited_card: str | None
+    files: tuple[str, ...]  # names of the files that were written
+    edited_card: str | None  # name of the card that a user had edited
 
 
-def export(folder: Path, *, dali: bool, new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
-    """Write card, ``croissant.json``, ``index.json``, ``SHA256SUMS`` and, with ``dali``, an index beside each shard.
+def export(folder: Path, *, dali: bool, new_card: bool) -> Exported:
+    """Write the card, ``croissant.json``, ``index.json``, ``SHA256SUMS`` and the indexes for NVIDIA DALI.
 
-    A card that a user edited stays, unless ``new_card`` is set; then it is renamed. Existing indexes are written
-    again without ``dali`` too. ``on_bytes`` is called with the bytes of tables that were read for them.
+    The indexes are written with ``dali``, or if they exist already. With ``new_card`` a card that a user edited is
+    renamed and replaced; else it is not changed.
     """
     patchset = open_folder(folder)
     try:
         with hold_folder(folder):
             _require_good(patchset)
-            return _write(patchset, dali, new_card, on_bytes)
+            return _write(patchset, dali, new_card)
     except BlockingIOError as error:
-        raise PatchgenError(f"{folder}: another program is writing here; wait for it to end") from error
+        raise PatchgenError(f"{folder}: another program writes to this folder; wait for its end") from error
     except OSError as error:
         raise PatchgenError(f"{describe_os_error(error, folder)} and export again") from error
 
 
 def _require_good(patchset: PatchSet) -> None:
-    """Refuse a damaged set: new digests would hide the damage."""
+    """Refuse a damaged set, because new digests would hide the damage."""
     folder, manifest = patchset.folder, patchset.manifest
     own = {CARD_NAME, SUMS_NAME, *derived_files(manifest), *map(dali_name, manifest.shards)}
     for fault in verify(folder, fast=True).faults:
         if fault.file not in own:
-            raise PatchgenError(f"{folder}: {fault}; rebuild the set, or copy what is named from a good one")
+            raise PatchgenError(f"{folder}: {fault}; rebuild the set, or copy this file from a good set")
     if not is_plain(folder / SUMS_NAME):
         return
     expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
     for name, digest in read_sums(folder / SUMS_NAME).items():
         if digest != expected.get(name, digest):
             raise PatchgenError(
-                f"{folder / SUMS_NAME}: names {name} with {digest}, the set has {expected[name]}; one of the two was "
-                f"changed: copy both from a good set, or remove {SUMS_NAME} if the manifest is the right one"
+                f"{folder / SUMS_NAME}: the file lists {name} with sha256 {digest}, expected {expected[name]}; copy "
+                f"{SUMS_NAME} and {MANIFEST_NAME} from a good set, or remove {SUMS_NAME} if the manifest is correct"
             )
 
 
-def _write(patchset: PatchSet, dali: bool, new_card: bool, on_bytes: Callable[[int], None]) -> Exported:
+def _write(patchset: PatchSet, dali: bool, new_card: bool) -> Exported:
     folder, manifest = patchset.folder, patchset.manifest
     files = {CARD_NAME: make_card(manifest)} | derived_files(manifest)
     edited_card = None if may_replace_card(folder) else CARD_NAME
     if edited_card and new_card:
         aside = f"{CARD_NAME}.edited"
-        names = chain([aside], (f"{aside}.{number}" for number in count(2)))
-        edited_card = next(name for name in names if not os.path.lexists(folder / name))
+        free = chain([aside], (f"{aside}.{number}" for number in count(2)))
+        edited_card = next(name for name in free if not os.path.lexists(folder / name))
         (folder / CARD_NAME).replace(folder / edited_card)
     elif edited_card:
         del files[CARD_NAME]
     for name, data in files.items():
         write_atomically(folder / name, data)
-    indexes = []
-    for shard in manifest.shards:
-        index, table = folder / dali_name(shard), folder / shard.parquet.name
-        if not dali and not os.path.lexists(index):
-            continue
-        if (found := file_digest(table, on_bytes)) != shard.parquet.sha256:
-            raise PatchgenError(f"{table}: sha256 is {found}, expected {shard.parquet.sha256}; rebuild the set")
-        with atomic_file(index) as file:
-            file.writelines(make_dali_index(patchset, shard))
-        indexes.append(index.name)
+    indexed = [shard for shard in manifest.shards if dali or os.path.lexists(folder / dali_name(shard))]
+    with progress_bar("indexes, bytes", sum(shard.parquet.bytes for shard in indexed)) as update:
+        on_bytes = counting(update)
+        for shard in indexed:
+            table = folder / shard.parquet.name
+            if (found := file_digest(table, on_bytes)) != shard.parquet.sha256:
+                raise PatchgenError(f"{table}: sha256 is {found}, expected {shard.parquet.sha256}; rebuild the set")
+            with atomic_file(folder / dali_name(shard)) as file:
+                file.writelines(make_dali_index(patchset, shard))
     write_sums(folder, manifest)
-    return Exported(patchset=patchset, files=(*files, *indexes, SUMS_NAME), edited_card=edited_card)
+    names = (*files, *map(dali_name, indexed), SUMS_NAME)
+    return Exported(patchset=patchset, files=names, edited_card=edited_card)
 
 
-def export_bag(exported: Exported, bag: Path, on_bytes: Callable[[int], None]) -> None:
-    """Make a BagIt bag of a set that was just exported."""
+def export_bag(exported: Exported, bag: Path) -> None:
+    """Copy a set that was just exported into the new folder ``bag``, as a BagIt bag."""
     folder, manifest = exported.patchset.folder, exported.patchset.manifest
     listed = read_sums(folder / SUMS_NAME)
     expected = file_digests(manifest, derived=False) | listed
-    write_bag(exported.patchset, [*listed, CARD_NAME, SUMS_NAME], expected, bag, on_bytes)
+    total = sum(shard.bytes + shard.parquet.bytes for shard in manifest.shards)
+    with progress_bar("bag, bytes", total) as update:
+        write_bag(exported.patchset, [*listed, CARD_NAME, SUMS_NAME], expected, bag, counting(update))

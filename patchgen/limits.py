@@ -1,5 +1,5 @@
-"""Limits of a build, for numbers from the command line, a manifest or an earlier build."""
+"""Define the limits of a build. They apply to the command line, to manifests and to earlier builds."""
 
 MIN_SIZE, MAX_SIZE = 8, 1024  # size of a patch in pixels
-MAX_SIDE = 32_766  # pixels of a side of a photo: OpenCV's warp addresses pixels with 16-bit numbers
-MAX_SHARD_PATCHES = 100_000  # their parameters and digests take about 1 KB of memory each while a shard is built
+MAX_SIDE = 32_766  # pixels of a photo's side; OpenCV's warp addresses pixels with 16-bit numbers
+MAX_SHARD_PATCHES = 100_000  # building a shard needs about 1 KB of memory for each patch

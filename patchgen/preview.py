@@ -1,4 +1,4 @@
-"""Draw a contact sheet: patches of a set side by side, and where they are in the photo."""
+"""Draw a contact sheet: patches of a set in a grid, and their places in the photo."""
 
 import colorsys
 import io
@@ -12,22 +12,22 @@ from manifests import Manifest, PatchSet
 from manifests.crop_outlines import Outline, read_outlines
 from manifests.patchset import evenly_spaced, read_patches
 from manifests.support.counts import counted
-from manifests.support.files import write_atomically
 from patchgen.errors import PatchgenError
 from patchgen.pipeline.plan import plan_of
 from patchgen.sources.photo import Photo
+from patchgen.sources.synthetic import write_picture
 
 Color = tuple[int, int, int]
 _PAPER, _INK, _FAINT = (24, 24, 27), (244, 244, 245), (161, 161, 170)
 _TILE = 96  # smallest side of a tile in pixels
 _GAP, _MARGIN, _FRAME = 8, 32, 3
-_TALLEST = 4  # largest height of the photo in a sheet, × its width: a strip of 30,000 px would become a huge image
+_TALLEST = 4  # largest height / width of the photo in a sheet
 
 
 def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) -> Image.Image:
-    """Return an RGB image of ``count`` patches, evenly spaced over the set.
+    """Return an RGB image of ``count`` patches, whose indices are evenly spaced.
 
-    With the set's ``photos`` it also shows these, with the outline of every patch in the color of its frame.
+    If ``photos`` is not empty, the image also shows the photos, with an outline of every patch in its frame's color.
     """
     manifest = patchset.manifest
     indices = evenly_spaced(patchset, count)
@@ -46,20 +46,23 @@ def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) ->
         for number, photo in enumerate(photos):
             own = [(o, c) for o, c in zip(outlines, colors, strict=False) if o.source == number]
             parts.append(_photo(photo, own, grid.width))
-    return _stack(parts)
+    height = sum(part.height + _MARGIN // 2 for part in parts) + _MARGIN * 3 // 2
+    sheet, y = Image.new("RGB", (grid.width + 2 * _MARGIN, height), _PAPER), _MARGIN
+    for part in parts:
+        sheet.paste(part, (_MARGIN, y))
+        y += part.height + _MARGIN // 2
+    return sheet
 
 
 def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write a sheet as PNG or JPEG, as the suffix of its name says."""
+    """Write a sheet as a PNG or JPEG file. The suffix of the file's name determines the format."""
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     if path.suffix.lower() not in formats:
-        raise PatchgenError(f"{path}: expected a name that ends in {', '.join(formats)}")
+        what = f"the name ends in {path.suffix!r}, expected {', '.join(formats)}"
+        raise PatchgenError(f"{path}: {what}; choose another --out")
     buffer = io.BytesIO()
     sheet.save(buffer, formats[path.suffix.lower()])
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise PatchgenError(f"{path}: cannot be written: {error.strerror}; choose another --out") from error
+    write_picture(path, buffer.getvalue())
 
 
 def _heading(manifest: Manifest, width: int) -> Image.Image:
@@ -87,7 +90,7 @@ def _grid(patchset: PatchSet, indices: list[int], columns: int, colors: list[Col
 
 
 def _photo(photo: Photo, outlines: list[tuple[Outline, Color]], width: int) -> Image.Image:
-    # Lines are drawn at twice the size and shrunk with the photo, which makes them smooth.
+    # Lines are drawn at twice the size and shrunk with the photo, so that they are smooth.
     scale = min(2 * width / photo.width, 2 * _TALLEST * width / photo.height)
     size = max(2, round(photo.width * scale)), max(2, round(photo.height * scale))
     image = Image.fromarray(photo.pixels).resize(size, Image.Resampling.LANCZOS)
@@ -99,18 +102,7 @@ def _photo(photo: Photo, outlines: list[tuple[Outline, Color]], width: int) -> I
     return image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BOX)
 
 
-def _stack(parts: list[Image.Image]) -> Image.Image:
-    width = max(part.width for part in parts)
-    height = sum(part.height for part in parts) + _MARGIN // 2 * (len(parts) - 1)
-    sheet = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), _PAPER)
-    y = _MARGIN
-    for part in parts:
-        sheet.paste(part, (_MARGIN, y))
-        y += part.height + _MARGIN // 2
-    return sheet
-
-
 def _color(i: int) -> Color:
-    """Return a color far from those before it, by the golden ratio around the hue circle."""
+    """Return color number ``i``. Its hue differs much from the hues of the previous colors."""
     red, green, blue = colorsys.hsv_to_rgb((i * 0.618034) % 1, (0.9, 0.5, 0.7)[i % 3], (1.0, 1.0, 0.8)[i % 3])
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,4 +1,4 @@
-"""Load recipes: YAML files that say how patches are made from a photo. Packaged recipes have names."""
+"""Load recipes: YAML files that describe how patches are made from a photo. Some recipes are part of the package."""
 
 import json
 from difflib import get_close_matches
@@ -31,13 +31,13 @@ def _kind(value: Any) -> str:
 Augment = Annotated[
     Annotated[ColorJitterConfig, Tag("exact")] | Annotated[NamedConfig, Tag("named")], Discriminator(_kind)
 ]
-"""``ColorJitter`` is our exact one; any other name is a transform of Albumentations."""
+"""A step of a recipe: ``ColorJitter`` of this package, or an Albumentations transform."""
 
 
 class Recipe(RecordedRecipe):
-    """A complete recipe. Equal recipes, photos, seeds and indices give equal pixels.
+    """A complete recipe. Recipe, photos, seed and index determine every pixel of a patch.
 
-    ``version`` increases when the code changes a pixel under the same parameters.
+    ``version`` increases when the code of this package changes a pixel for the same parameters.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -47,14 +47,14 @@ class Recipe(RecordedRecipe):
     encoding: EncodingConfig
 
     def with_format(self, image_format: str | None) -> "Recipe":
-        """Return this recipe with another image format and that format's default parameters."""
+        """Return this recipe with another image format and the default parameters of this format."""
         if image_format in (None, self.encoding.format):
             return self
         return self.model_copy(update={"encoding": default_encoding(str(image_format))})
 
     @property
     def inexact(self) -> list[str]:
-        """Return the names of the transforms that may give other bytes on other CPUs."""
+        """Return the names of the transforms that may produce other bytes on other CPUs."""
         named = {config.name for config in self.augment if isinstance(config, NamedConfig)}
         return sorted(named - PORTABLE)
 
@@ -63,7 +63,7 @@ class Recipe(RecordedRecipe):
         return "fast" if self.inexact else "portable"
 
     def require_fit(self, size: int) -> None:
-        """Check that every Albumentations transform works on a patch of ``size`` px and keeps its size."""
+        """Check that every Albumentations transform accepts patches of ``size`` px and preserves their size."""
         for i, config in enumerate(self.augment):
             if isinstance(config, NamedConfig):
                 probe(config, size, f"recipe {self.name}: augment[{i}]")
@@ -78,7 +78,7 @@ class Recipe(RecordedRecipe):
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """Load a packaged recipe by name, or a YAML file."""
+    """Load a recipe of the package by its name, or a YAML file by its path."""
     names = packaged_recipes()
     if name_or_path in names:
         return parse_recipe(recipe_text(name_or_path), name_or_path)
@@ -86,21 +86,20 @@ def load_recipe(name_or_path: str) -> Recipe:
     try:
         text = read_regular_file(path, MAX_RECIPE_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8 text"
         near = get_close_matches(name_or_path, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
-        raise PatchgenError(
-            f"recipe {name_or_path}: no packaged recipe ({hint}), and no readable file: {reason}"
-        ) from error
+        hint = f"did you mean {near[0]}?" if near else f"give a YAML file or one of: {', '.join(names)}"
+        what = f"is not a packaged recipe, and cannot be read as a file: {reason}"
+        raise PatchgenError(f"recipe {name_or_path}: {what}; {hint}") from error
     return parse_recipe(text, name_or_path)
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
-    """Parse a recipe from YAML text; ``where`` names it in errors."""
+    """Parse a recipe from YAML text. ``where`` is the name of the recipe in error messages."""
     try:
         value = parse_yaml(text)
         if not isinstance(value, dict):
-            what = "is empty" if value is None else f"holds {type(value).__name__}"
+            what = "is empty" if value is None else f"contains one {type(value).__name__}"
             raise PatchgenError(f"{what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'")
         return _validated(value).resolved()
     except ValidationError as error:  # a subclass of ValueError
@@ -110,25 +109,27 @@ def parse_recipe(text: str, where: str) -> Recipe:
 
 
 def _validated(value: dict[str, Any]) -> Recipe:
-    """Validate plain values without coercion, except that a list may be a tuple and 1e6 an integer."""
+    """Validate the values of a YAML or JSON file strictly. A list may become a tuple, and 1e6 an integer."""
     return Recipe.model_validate_json(json.dumps(read_counts(value, Recipe), default=str), strict=True)
 
 
 def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
-    """Return the recipe that a manifest records in two parts."""
+    """Return the recipe of a manifest, from its two parts: ``pixels`` and ``encoding``."""
     if pixels.get("name") == PACKED and "geometry" not in pixels:
         raise PatchgenError(
-            "the set was packed from files, so no photo gives it again; 'patchgen pack' their folder and compare "
-            "the two with 'patchgen diff'"
+            "the set was packed from image files, so it cannot be rebuilt from a photo; run 'patchgen pack' on the "
+            "folder of these files, and compare the two sets with 'patchgen diff'"
         )
     parts = {key: value for key, value in pixels.items() if key != "profile"}
     try:
         recipe = _validated({**parts, "encoding": encoding}).resolved()
     except ValidationError as error:
-        raise PatchgenError(f"the manifest's recipe: {describe(error, Recipe)}") from error
+        raise PatchgenError(
+            f"the manifest's recipe: {describe(error, Recipe)}; download the manifest again"
+        ) from error
     if (recipe.pixels_json(), recipe.encoding_json()) != (pixels, encoding):
         raise PatchgenError(
-            f"the manifest's recipe {recipe.name!r} is not complete as this version records it; "
-            "use the version of the package that wrote the set"
+            f"the manifest's recipe {recipe.name!r} has other keys than this version of the package writes; install "
+            f"the version that the manifest names under 'environment'"
         )
     return recipe

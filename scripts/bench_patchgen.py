@@ -24,10 +24,9 @@ import cv2
 import numpy as np
 from measure.authors_recipe import reference_patches
 
-from patchgen.environment import environment
-from patchgen.pipeline.patch_maker import PatchMaker
+from patchgen.pipeline.plan import environment
 from patchgen.pipeline.shard import BuildContext, ShardTask
-from patchgen.pipeline.shard_writer import build_shard, configure_process
+from patchgen.pipeline.shard_writer import PatchMaker, build_shard, configure_process
 from patchgen.pixels.encode import make_encoder
 from patchgen.pixels.geometry import build_pyramids
 from patchgen.recipe import load_recipe

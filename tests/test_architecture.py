@@ -20,7 +20,7 @@ LAYERS = {
     ),
     "patchgen": (
         *("__main__", "cli", "doctor", "preview", "pipeline", "recipe", "recipes", "sources", "pixels"),
-        *("export", "limits", "environment", "errors"),
+        *("export", "limits", "errors"),
     ),
     "distill": (
         *("__main__", "cli", "commands", "tables", "report", "training", "config", "evaluation", "targets"),

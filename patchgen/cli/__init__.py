@@ -1,4 +1,4 @@
-"""The command line of ``patchgen``: parse, call, print. Heavy imports come inside the commands, after parsing."""
+"""Define the command line of ``patchgen``. Commands import heavy libraries only after parsing their options."""
 
 import signal
 
@@ -15,7 +15,7 @@ from patchgen.errors import PatchgenError
 @click.group(cls=ProgramGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="single-image-distillation", prog_name="patchgen")
 def cli() -> None:
-    """Frozen, bit-exact sets of augmented patches from a single image."""
+    """Build bit-exact sets of augmented patches from a single image."""
 
 
 for command in (build, pack, rebuild, extend, export, verify, diff, info, preview, source, recipes, doctor):
@@ -23,6 +23,6 @@ for command in (build, pack, rebuild, extend, export, verify, diff, info, previe
 
 
 def main() -> None:
-    """Entry point; see ``run_program`` for exit statuses."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt
+    """Run the program, and exit with a status of ``run_program``."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     run_program(cli, "patchgen", (PatchgenError, PatchSetError))

@@ -1,4 +1,4 @@
-"""Commands that write a set: ``build``, ``rebuild``, ``extend``, ``pack``."""
+"""Define the commands that write a set: ``build``, ``rebuild``, ``extend``, ``pack``."""
 
 import json
 from pathlib import Path
@@ -6,27 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manifests.limits import MAX_PATCHES, ImageFormat
+from manifests.limits import MAX_PATCHES
 from manifests.remote.cli_location import LocalPath, Location, NameOrPath, location_name, require_local
-from manifests.support.console import say, shell_word
+from manifests.support.console import note, say, shell_word
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
 from patchgen.cli import options
+from patchgen.cli.options import Paths
 from patchgen.limits import MAX_SIZE, MIN_SIZE
-
-_SPAN = "Build only shards A-B, counted from 0, while other processes build others; at last run it once without."
 
 if TYPE_CHECKING:
     from manifests import Manifest
-    from patchgen.pipeline.plan import Card, PhotoPlan
+    from patchgen.pipeline.plan import BuildPlan, Card
     from patchgen.sources.photo import Photo
+
+_SPAN = "Build only shards A-B, counted from 0. Finish the set by the same command without --shards."
+_SIZE = Count(MIN_SIZE, MAX_SIZE)
 
 
 @click.command()
-@options.images(required=True, help_text="The photo. If given several times, patches come from all photos equally.")
-@click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches.")
+@options.images(required=True, help_text="The photo. Each patch comes from one of the photos, drawn uniformly.")
+@click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="Number of patches.")
 @options.out_option
-@click.option("--size", default=32, show_default=True, type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side.")
+@click.option("--size", default=32, show_default=True, type=_SIZE, help="Pixels of a patch's side.")
 @click.option(
     "--recipe", default="asano2023", show_default=True, type=NameOrPath(), help="A packaged recipe or a YAML file."
 )
@@ -35,56 +37,48 @@ if TYPE_CHECKING:
 @options.shard_size_option("Patches")
 @options.workers_option
 @options.scheduler_option
-@click.option("--shards", "span", type=options.Span(), help=_SPAN)
+@click.option("--shards", "span", metavar="A-B", callback=options.parse_span, help=_SPAN)
 @click.option("--license", multiple=True, help="License of the photo, for the manifest: once, or for each --image.")
 @click.option("--url", multiple=True, help="Where the photo is published: once, or for each --image.")
 @click.option("--attribution", multiple=True, help="Whom to credit for the photo: once, or for each --image.")
 @options.json_option
 def build(
-    images: tuple[Path, ...],
-    n: int,
+    images: Paths,
     out: Path | str,
-    size: int,
     recipe: str,
-    seed: int,
     image_format: str | None,
-    shard_size: int | None,
     workers: int | None,
     scheduler: str | None,
     span: range | None,
     as_json: bool,
-    **cards: tuple[str, ...],
+    **others: Any,
 ) -> None:
     """Write N patches of a photo as WebDataset shards with a manifest.
 
-    Equal options give equal bytes on any machine. Run the same command again to finish a build that was
+    The same options produce the same bytes on every machine. Run the same command again to finish a build that was
     interrupted.
 
     Example: patchgen build --image photo.jpg --n 50000 --out shards/
     """
     if span is not None and scheduler is not None:
-        raise click.UsageError("--shards and --scheduler are two ways to share a build; give one.")
-    texts = _cards(cards, len(images))
+        raise click.UsageError("--shards and --scheduler cannot be used together; give one of the two.")
+    cards = _cards({option: others.pop(option) for option in options.CARD_KEYS}, len(images))
     options.preload_workers(workers, scheduler)
-    from patchgen.pipeline.build import build as run_build  # noqa: PLC0415
-    from patchgen.pipeline.plan import make_plan  # noqa: PLC0415
+    from patchgen.pipeline import build, plan  # noqa: PLC0415
     from patchgen.recipe import load_recipe  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos, chosen = read_photos(images), load_recipe(recipe).with_format(image_format)
-    plan = make_plan(photos=photos, recipe=chosen, n=n, size=size, seed=seed, shard_size=shard_size, cards=texts)
+    new_set = plan.make_plan(photos=photos, recipe=chosen, cards=cards, **others)
     if span is not None:
-        build_span(plan, photos, out, span, workers, as_json)
+        build_span(new_set, photos, out, span, workers, as_json)
         return
-    with options.building(out, workers, scheduler, plan.build_id) as (folder, builders):
-        manifest = run_build(plan, photos, folder, workers=builders)
+    with options.building(out, workers, scheduler, new_set.build_id) as (folder, builders):
+        manifest = build.build(new_set, photos, folder, workers=builders)
     report_set(manifest, out, as_json)
-    if plan.recipe.inexact:
-        click.echo(
-            f"profile fast: {', '.join(plan.recipe.inexact)} of recipe {plan.recipe.name!r} may give other bytes on "
-            "another CPU",
-            err=True,
-        )
+    if chosen.inexact:
+        what = f"profile fast: {', '.join(chosen.inexact)} of recipe {chosen.name!r}"
+        note(f"{what} may produce other bytes on another CPU")
 
 
 @click.command()
@@ -95,53 +89,42 @@ def build(
 @options.scheduler_option
 @options.json_option
 def rebuild(
-    manifest: Path | str,
-    images: tuple[Path, ...],
-    out: Path | str,
-    workers: int | None,
-    scheduler: str | None,
-    as_json: bool,
+    manifest: Path | str, images: Paths, out: Path | str, workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
-    """Make the set that a manifest describes, byte for byte.
+    """Build the set that a manifest describes, byte for byte.
 
-    Every shard is compared with the manifest as soon as it is built; the command ends at the first difference. Run it
-    again to go on after an interruption, or in the folder of a damaged set to repair it.
+    Every shard is compared with the manifest as soon as it is built. The command ends at the first difference. Run it
+    again to continue after an interruption, or in the folder of a damaged set to repair the set.
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
     options.preload_workers(workers, scheduler)
-    from patchgen.pipeline.build import build as run_build  # noqa: PLC0415
-    from patchgen.pipeline.plan import plan_of  # noqa: PLC0415
-    from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
+    from patchgen.pipeline import build, plan, rebuild  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
-    expected = read_manifest(manifest)
-    photos = read_photos(images)
-    plan = plan_of(expected, photos, n=expected.n)
-    with options.building(out, workers, scheduler, plan.build_id) as (folder, builders):
-        built = run_build(plan, photos, folder, workers=builders, expected=expected)
+    expected, photos = rebuild.read_manifest(manifest), read_photos(images)
+    same_set = plan.plan_of(expected, photos, n=expected.n)
+    with options.building(out, workers, scheduler, same_set.build_id) as (folder, builders):
+        built = build.build(same_set, photos, folder, workers=builders, expected=expected)
     report_set(built, out, as_json)
     if built != expected:
-        click.echo(
-            "every patch and shard is that of the manifest; the Parquet tables differ, because another version of "
-            "PyArrow wrote them, which does not change the set_id",
-            err=True,
-        )
+        note("every patch and tar is equal to the manifest, and so is the set_id")
+        note("the Parquet tables differ, because another version of PyArrow wrote the manifest's tables")
 
 
 @click.command()
 @options.shards_argument
-@click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="How many patches in all.")
+@click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="Number of patches after the extension.")
 @options.set_image_option
 @options.workers_option
 @options.scheduler_option
 @options.json_option
 def extend(
-    shards: Path | str, n: int, images: tuple[Path, ...], workers: int | None, scheduler: str | None, as_json: bool
+    shards: Path | str, n: int, images: Paths, workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
-    """Make a set longer, so that it is the set that a build of N patches writes.
+    """Add patches to a set, until it is equal to the set that a build of N patches writes.
 
-    No patch changes. A set of a single shard is assumed to have the default shard size.
+    No existing patch changes. The command assumes the default shard size for a set of a single shard.
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
@@ -149,77 +132,68 @@ def extend(
         shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
     )
     options.preload_workers(workers, scheduler)
-    from patchgen.pipeline.rebuild import extend as run_extend  # noqa: PLC0415
+    from patchgen.pipeline import rebuild  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos = read_photos(images)
     with options.building(folder, workers, scheduler) as (_, builders):
-        manifest = run_extend(folder, n, photos, workers=builders)
+        manifest = rebuild.extend(folder, n, photos, workers=builders)
     report_set(manifest, folder, as_json)
 
 
 @click.command()
 @click.argument("data", type=LocalPath())
 @options.out_option
-@click.option("--size", type=Count(MIN_SIZE, MAX_SIZE), help="Pixels a side [default: the images' own].")
+@click.option("--size", type=_SIZE, help="Pixels of an image's side [default: the images' own].")
 @options.format_option("the images' own, or png")
 @options.shard_size_option("Images")
 @options.workers_option
 @click.option("--license", help="License of the images, for the manifest.")
-@click.option("--url", help="Where they are published, for the manifest.")
-@click.option("--attribution", help="Whom to credit for them, for the manifest.")
+@click.option("--url", help="Where the images are published, for the manifest.")
+@click.option("--attribution", help="Whom to credit for the images, for the manifest.")
 @options.json_option
-def pack(
-    data: Path,
-    out: Path | str,
-    size: int | None,
-    image_format: ImageFormat | None,
-    shard_size: int | None,
-    workers: int | None,
-    as_json: bool,
-    **card: str | None,
-) -> None:
-    """Write other images as a patch set.
+def pack(data: Path, out: Path | str, workers: int | None, as_json: bool, **others: Any) -> None:
+    """Write existing images as a patch set.
 
-    Students train on them as on patches. DATA is a folder of images, with subfolders or without, WebDataset
-    tars, or CIFAR's files. Squares of one size and one format are copied byte for byte; of others the
-    largest central square is scaled to --size. Labels are left out, and so are test images beside training images.
+    Students train on a packed set as on patches. DATA is a folder of images, with or without subfolders, WebDataset
+    tars, or CIFAR's files. Squares of one size and one format are copied byte for byte. Otherwise the largest
+    centered square of each image is scaled to --size. Labels are not stored. Test images beside training images are
+    not packed.
 
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """
+    card = {key: others.pop(option) for option, key in options.CARD_KEYS.items()}
     options.preload_workers(workers)
-    from patchgen.pipeline.pack import pack as run_pack  # noqa: PLC0415
+    from patchgen.pipeline import pack  # noqa: PLC0415
 
-    form: Any = {"size": size, "image_format": image_format, "shard_size": shard_size}
-    card = {options.CARD_KEYS[option]: text for option, text in card.items()}
     with options.building(out, workers) as (folder, _):
-        manifest = run_pack(data, folder, **form, workers=options.cores(workers), card=card)
+        manifest = pack.pack(data, folder, **others, workers=options.cores(workers), card=card)
     if manifest.recipe["fit"] == "centre" and not as_json:
-        say(f"encoded again as {manifest.size} px {manifest.encoding.format}: not every image is such a file")
+        what = f"encoded again as {manifest.size} px {manifest.encoding.format}"
+        say(f"{what}, because not every image is such a file")
     report_set(manifest, out, as_json)
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> "list[Card]":
-    """Return the card texts of each photo: an option given once holds for all photos."""
+    """Return the license, URL and attribution of each photo. An option that is given once is used for all photos."""
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
-            raise click.UsageError(
-                f"--{option} given {counted(len(texts), 'time')} for {counted(photos, 'image')}; "
-                "give it once or for each."
-            )
+            what = f"--{option} was given {counted(len(texts), 'time')} for {counted(photos, 'image')}"
+            raise click.UsageError(f"{what}; give it once, or once for each --image.")
     given = {options.CARD_KEYS[option]: texts * photos for option, texts in cards.items() if texts}
     return [{key: texts[k] for key, texts in given.items()} for k in range(photos)]
 
 
 def build_span(
-    plan: "PhotoPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int | None, as_json: bool
+    plan: "BuildPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int | None, as_json: bool
 ) -> None:
-    """Build some of a set's shards, and print which."""
+    """Build some shards of a set, and print their numbers."""
     from patchgen.pipeline.build import build_part  # noqa: PLC0415
 
-    folder = require_local(out, "--shards: the processes share a folder; build there, then upload the folder")
+    folder = require_local(out, "--shards needs a folder that all processes share; build there and upload the folder")
     if span.start >= plan.shards:
-        raise click.UsageError(f"--shards {span.start}-{span.stop - 1}: the set has {plan.shards}, counted from 0.")
+        what = f"the set has {counted(plan.shards, 'shard')}, counted from 0"
+        raise click.UsageError(f"--shards {span.start}-{span.stop - 1}: {what}; give smaller numbers.")
     span = range(span.start, min(span.stop, plan.shards))
     with options.building(folder, workers):
         build_part(plan, photos, folder, span, workers=options.cores(workers))
@@ -227,12 +201,12 @@ def build_span(
         click.echo(json.dumps({"shards": list(span), "of": plan.shards}))
         return
     built = f"shard {span.start}" if len(span) == 1 else f"shards {span.start} to {span.stop - 1}"
-    click.echo(f"{built} of {plan.shards} {'is' if len(span) == 1 else 'are'} there")
-    say("next: when all are, the same command without --shards")
+    click.echo(f"{built} of {plan.shards} {'is' if len(span) == 1 else 'are'} built")
+    say("next: when all shards are built, run the same command without --shards")
 
 
 def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
-    """Print what was written, and the command to use it."""
+    """Print the facts of a set that was written, and the command to train on it."""
     if as_json:
         shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
         click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))

@@ -1,4 +1,4 @@
-"""Commands that only read sets: ``verify``, ``diff``, ``info``, ``doctor``."""
+"""Define the commands that only read sets: ``verify``, ``diff``, ``info``, ``doctor``."""
 
 import contextlib
 import dataclasses
@@ -25,30 +25,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.shards_argument
-@click.option("--fast", is_flag=True, help="Check only names, sizes and counts; read no shard.")
+@click.option("--fast", is_flag=True, help="Check only names, sizes and counts. Read no shard.")
 @click.option("--regenerate", type=Count(1), metavar="K", help="Build K random patches again from --image.")
 @options.images(required=False, help_text="The photo of the set, for --regenerate.")
 @options.workers_option
 @options.json_option
 def verify(
-    shards: Path | str,
-    fast: bool,
-    regenerate: int | None,
-    images: tuple[Path, ...],
-    workers: int | None,
-    as_json: bool,
+    shards: Path | str, fast: bool, regenerate: int | None, images: options.Paths, workers: int | None, as_json: bool
 ) -> None:
     """Check every file, member, row and digest of a set.
 
-    SHARDS is a set's folder or URL. At a URL every remote file is read, also if the cache has it. Ends with status 1
-    if anything is wrong.
+    SHARDS is a set's folder or URL. At a URL every remote file is read, also files that the cache contains. The exit
+    status is 1 if the set has a fault.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
     if fast and regenerate:
         raise click.UsageError("--fast reads no shard, so it cannot be used with --regenerate.")
     if fast and isinstance(shards, str):
-        raise click.UsageError("--fast checks a folder; of a URL 'patchgen info' reads only the manifest.")
+        raise click.UsageError("--fast needs a folder; for a URL run 'patchgen info', which reads only the manifest.")
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image must be given together.")
     from manifests.export.bagit import set_in_bag  # noqa: PLC0415
@@ -62,10 +57,10 @@ def verify(
         photos = read_photos(images)
     folder = local_folder(shards, reread=True)
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "no such folder"
+        what = "this is a file, expected a folder" if folder.exists() else "the folder does not exist"
         raise PatchgenError(f"{folder}: {what}; give the folder of a set")
     if (inner := set_in_bag(folder)) is not None:
-        raise PatchgenError(f"{folder}: is a BagIt bag, whose set is in its data folder; verify {inner}")
+        raise PatchgenError(f"{folder}: this is a BagIt bag, and its set is in its data folder; verify {inner}")
     expected = 0
     with contextlib.suppress(PatchSetError):
         expected = open_folder(folder).manifest.n
@@ -82,7 +77,7 @@ def verify(
     if faults:
         many = counted(len(faults), "fault")
         only_exports = all(fault.mended_by_export for fault in faults)
-        advice = "run patchgen export" if only_exports else "rebuild the set, or copy what is named from a good one"
+        advice = "run patchgen export" if only_exports else "rebuild the set, or copy these files from a good set"
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
@@ -104,7 +99,7 @@ def _print_report(report: "Report", faults: "list[Fault]", fast: bool, again: in
         click.echo(printable(str(fault)))
     if manifest is not None and not faults:
         patches, shards = counted(manifest.n, "patch"), counted(len(manifest.shards), "shard")
-        what = "names, sizes and counts, contents unread," if fast else "every file, member, row and digest"
+        what = "names, sizes and counts (no contents)" if fast else "every file, member, row and digest"
         click.echo(f"good: {what} of {patches} in {shards}")
         if again:
             click.echo(f"good: {again} of {patches} built again from the photo")
@@ -116,10 +111,10 @@ def _print_report(report: "Report", faults: "list[Fault]", fast: bool, again: in
 @click.argument("b", type=Location())
 @options.json_option
 def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
-    """Compare two sets, or two manifests; status 1 if they differ.
+    """Compare two sets, or two manifests. The exit status is 1 if they differ.
 
-    Of two folders each patch is compared, by the digests in their tables; these are trusted, so verify the sets
-    first. A manifest tells nothing of single patches.
+    Two sets are compared patch by patch, by the digests in their tables. The command trusts these digests, so verify
+    both sets first. A manifest has no digests of single patches.
 
     Example: patchgen diff shards/ other-shards/
     """
@@ -133,7 +128,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
         first, second = map(open_folder, folders)
         for folder in folders:
             if faults := run_verify(folder, fast=True).faults:
-                raise PatchgenError(f"{folder}: {faults[0]}; 'patchgen verify' tells more")
+                raise PatchgenError(f"{folder}: {faults[0]}; run 'patchgen verify' to list all faults")
         with progress_bar("comparing patches", min(first.manifest.n, second.manifest.n)) as update:
             found = diff_sets(first, second, counting(update))
     else:
@@ -154,9 +149,9 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
 @options.shards_argument
 @options.json_option
 def info(shards: Path | str, as_json: bool) -> None:
-    """Print what a set is; only its manifest is read.
+    """Print the facts in the manifest of a set.
 
-    SHARDS is a set's folder or a manifest.json, or the URL of either.
+    SHARDS is a set's folder or a manifest.json, or the URL of either. No other file is read.
 
     Example: patchgen info shards/
     """
@@ -188,41 +183,38 @@ def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
         ("", json.dumps(recipe, ensure_ascii=False)),
     ]
     for source in manifest.sources:
-        card = [source.licence or "no license named", source.attribution, source.url]
+        card = [source.licence or "no license given", source.attribution, source.url]
         lines.append(("source", f"{source.name}, {what_of(manifest, source)}, sha256 {source.sha256}"))
         lines.append(("", "; ".join(text for text in card if text)))
-    lines.append(("made with", ", ".join(f"{key} {value}" for key, value in manifest.environment.items())))
+    lines.append(("built with", ", ".join(f"{key} {value}" for key, value in manifest.environment.items())))
     return lines
 
 
 @click.command()
 @options.json_option
 def doctor(as_json: bool) -> None:
-    """Check that this machine makes the same bytes as other machines.
+    """Check that this machine produces the same bytes as other machines.
 
-    It rebuilds small reference sets and compares them, which takes a few seconds.
+    The command rebuilds small reference sets and compares them. This takes a few seconds.
 
     Example: patchgen doctor
     """
     from patchgen.doctor import examine  # noqa: PLC0415
-    from patchgen.environment import environment  # noqa: PLC0415
+    from patchgen.pipeline.plan import environment  # noqa: PLC0415
 
-    found, findings = environment("fast"), []
+    found, sets = environment("fast"), {}
     for name, value in found.items() if not as_json else ():
         click.echo(f"{name:<26} {value}")
-    for finding in examine():
-        findings.append(finding)
-        same_pixels = finding.built.pixel_root == finding.expected.pixel_root
-        result = "same bytes" if finding.good else "OTHER BYTES" if same_pixels else "OTHER PIXELS"
+    for name, expected, built in examine():
+        good, same_pixels = built.set_id == expected.set_id, built.pixel_root == expected.pixel_root
+        sets[name] = {"good": good, "set_id": built.set_id, "pixel_root": built.pixel_root}
         if not as_json:
-            click.echo(f"{finding.name:<26} {result}")
-    wrong = [finding for finding in findings if not finding.good]
+            click.echo(f"{name:<26} {'same bytes' if good else 'OTHER BYTES' if same_pixels else 'OTHER PIXELS'}")
+    wrong = sum(not entry["good"] for entry in sets.values())
     if as_json:
-        digests = ("set_id", "pixel_root")
-        sets = {f.name: {"good": f.good, **{key: getattr(f.built, key) for key in digests}} for f in findings}
         click.echo(json.dumps({"good": not wrong, "environment": found, "sets": sets}))
     if wrong:
         raise PatchgenError(
-            f"{len(wrong)} of {len(findings)} reference sets come out otherwise here, so sets built here are "
-            "not those of other machines; report it with this output"
+            f"{wrong} of {len(sets)} reference sets differ on this machine, so sets that are built here differ from "
+            "sets of other machines; report this to the authors of this package with the output above"
         )

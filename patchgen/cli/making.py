@@ -1,4 +1,4 @@
-"""Commands that write other files: ``export``, ``preview``, ``source``; and ``recipes``, which lists the recipes."""
+"""Define the commands ``export``, ``preview``, ``source`` and ``recipes``."""
 
 import json
 import re
@@ -7,65 +7,50 @@ from pathlib import Path
 import click
 
 from manifests.remote.cli_location import LocalPath, local_folder, require_local
-from manifests.support.console import counting, progress_bar, say
+from manifests.support.console import say
 from manifests.support.numbers import Count
 from patchgen.cli.options import images, json_option, shards_argument
 from patchgen.limits import MAX_SIDE
 from patchgen.recipes import packaged_recipes, recipe_text
 
 SIDE = Count(8, MAX_SIDE)
+_BAGIT = "Also write the set as a BagIt bag into a new folder."
+_EXTENT = "Width and height in pixels."
 MAX_PIXELS = 1 << 28
 
 
-class Extent(click.ParamType[tuple[int, int]]):
-    """WIDTHxHEIGHT in pixels."""
-
-    name = "WIDTHxHEIGHT"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not WIDTHxHEIGHT, such as 2560x1920.", param, ctx)
-        width, height = int(match[1]), int(match[2])
-        for side in (width, height):
-            SIDE.convert(side, param, ctx)
-        if width * height > MAX_PIXELS:
-            self.fail(f"{value} has {width * height} pixels, at most {MAX_PIXELS}.", param, ctx)
-        return width, height
+def _parse_extent(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+    """Return width and height in pixels from a text such as 2560x1920."""
+    match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT, expected for example 2560x1920.")
+    width, height = (SIDE.convert(int(side), param, ctx) for side in match.groups())
+    if width * height > MAX_PIXELS:
+        raise click.BadParameter(f"{value} has {width * height} pixels, expected at most {MAX_PIXELS}.")
+    return width, height
 
 
 @click.command()
 @shards_argument
 @click.option("--dali", is_flag=True, help="Also write an index for NVIDIA DALI beside each shard.")
-@click.option(
-    "--bagit",
-    "bag",
-    type=LocalPath(file_okay=False),
-    metavar="DIR",
-    help="Also write the set as a BagIt bag into a new folder.",
-)
+@click.option("--bagit", "bag", type=LocalPath(file_okay=False), metavar="DIR", help=_BAGIT)
 @click.option("--card", "new_card", is_flag=True, help="Replace an edited card too; yours becomes README.md.edited.")
 @json_option
 def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_json: bool) -> None:
     """Write the card, croissant.json, index.json and SHA256SUMS of a set again.
 
-    A build writes them too. No patch, shard or manifest changes. A card that you edited stays as it is, and is copied
-    into the bag.
+    A build writes these files too. No patch, shard or manifest changes. A card that you edited does not change, and
+    it is copied into the bag.
 
     Example: patchgen export shards/ --dali
     """
     from patchgen.export import export as run_export  # noqa: PLC0415
     from patchgen.export import export_bag  # noqa: PLC0415
 
-    folder = require_local(shards, "export writes into a folder; copy the set's files into one first")
-    indexed = dali or any(folder.glob("patches-*.idx"))
-    tables = sum(path.stat().st_size for path in folder.glob("patches-*.parquet")) if indexed else 0
-    with progress_bar("indexes, bytes", tables) as update:
-        written = run_export(folder, dali=dali, new_card=new_card, on_bytes=counting(update))
+    folder = require_local(shards, "export writes into a folder; download the set into a folder first")
+    written = run_export(folder, dali=dali, new_card=new_card)
     if bag is not None:
-        total = sum(shard.bytes + shard.parquet.bytes for shard in written.patchset.manifest.shards)
-        with progress_bar("bag, bytes", total) as update:
-            export_bag(written, bag, counting(update))
+        export_bag(written, bag)
     if as_json:
         value = {"files": list(written.files), "edited_card": written.edited_card, "bag": bag and str(bag)}
         click.echo(json.dumps(value))
@@ -73,21 +58,21 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
     for name in written.files:
         click.echo(name)
     if written.edited_card:
-        stays = "" if new_card else ": it stays; --card replaces it"
+        stays = "" if new_card else ", so it was not replaced; --card replaces it"
         say(f"{written.edited_card} is the card that you edited{stays}")
     if bag is not None:
-        say(f"the bag is {bag}")
+        say(f"the BagIt bag is in {bag}")
 
 
 @click.command()
 @shards_argument
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png or .jpg file.")
 @images(required=False, help_text="The photo of the set, to show it with the outline of every patch.")
-@click.option("--count", type=Count(1, 1000), help="Patches shown [default: 60, with --image 30].")
+@click.option("--count", type=Count(1, 1000), help="Number of patches [default: 60, with --image 30].")
 def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int | None) -> None:
     """Draw a contact sheet of a set.
 
-    With --image it also shows where in the photo the patches are.
+    With --image the sheet also shows the photo and the place of each patch.
 
     Example: patchgen preview shards/ --out sheet.png --image photo.jpg
     """
@@ -104,27 +89,27 @@ def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int 
 @click.command()
 @click.argument("kind", type=click.Choice(["noise", "fractal", "dead-leaves"]))
 @click.option(
-    "--size", "extent", default="2560x1920", show_default=True, type=Extent(), help="Width and height in pixels."
+    "--size", default="2560x1920", show_default=True, metavar="WIDTHxHEIGHT", callback=_parse_extent, help=_EXTENT
 )
 @click.option("--seed", default=0, show_default=True, type=Count(0, 2**53 - 1))
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png file.")
-def source(kind: str, extent: tuple[int, int], seed: int, out: Path) -> None:
-    """Make a synthetic source image, the same on every machine.
+def source(kind: str, size: tuple[int, int], seed: int, out: Path) -> None:
+    """Write a synthetic image that can replace a photo. Its pixels are equal on every machine.
 
     Example: patchgen source noise --size 2560x1920 --seed 0 --out noise.png
     """
     from manifests.format.digest import pixel_digest  # noqa: PLC0415
     from patchgen.sources.synthetic import make_source, write_source  # noqa: PLC0415
 
-    pixels = make_source(kind, *extent, seed)
+    pixels = make_source(kind, *size, seed)
     write_source(out, pixels)
-    click.echo(f"{out}: {extent[0]}×{extent[1]} px, pixels {pixel_digest(pixels).hex()}")
+    click.echo(f"{out}: {size[0]}×{size[1]} px, pixels {pixel_digest(pixels).hex()}")
 
 
 @click.command()
 @click.argument("name", required=False)
 def recipes(name: str | None) -> None:
-    """List the packaged recipes, or print one, to start your own from it.
+    """List the packaged recipes, or print one recipe as the start of your own.
 
     Example: patchgen recipes asano2023 > mine.yaml
     """
@@ -136,4 +121,4 @@ def recipes(name: str | None) -> None:
     elif name in names:
         click.echo(recipe_text(name), nl=False)
     else:
-        raise click.UsageError(f"No packaged recipe {name!r}; there are {', '.join(names)}.")
+        raise click.UsageError(f"{name!r} is not a packaged recipe; give one of {', '.join(names)}.")

@@ -1,1 +1,1 @@
-"""From a source and a recipe to the shards of a patch set."""
+"""Build patch sets: plan, output folder, worker processes or a Dask cluster, shards, resume, rebuild, pack."""

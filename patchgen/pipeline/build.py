@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from manifests.export.finalize import has_exports, write_manifest
 from manifests.format import shard_table
@@ -15,80 +14,70 @@ from manifests.format.schema import Manifest, Shard, make_manifest
 from manifests.support.console import counting, detail, progress_bar
 from manifests.support.counts import counted
 from manifests.support.files import describe_os_error, hold_folder, remove_parts
-from patchgen.environment import environment
 from patchgen.errors import PatchgenError
-from patchgen.pipeline.dask_backend import DaskExecutor
+from patchgen.pipeline.dask_backend import DaskExecutor, LocalOutput
 from patchgen.pipeline.output_dir import claim_folder, mark_finished, mark_unfinished
-from patchgen.pipeline.plan import BuildPlan, PhotoPlan
+from patchgen.pipeline.plan import BuildPlan, Photos, environment
 from patchgen.pipeline.process_pool import build_shards
 from patchgen.pipeline.shard import BuildContext, ShardTask
-from patchgen.pipeline.shard_output import LocalOutput
-from patchgen.sources.photo import Photo
 
-ShardExecutor = int | DaskExecutor  # what builds shards: processes of this machine, or the workers of a cluster
+ShardExecutor = int | DaskExecutor  # a number of processes on this machine, or the workers of a cluster
 
 
 def build(
     plan: BuildPlan,
-    photos: Sequence[Photo],
+    photos: Photos,
     folder: Path,
     *,
     workers: ShardExecutor,
     extend: bool = False,
     expected: Manifest | None = None,
 ) -> Manifest:
-    """Write the set of ``plan`` into ``folder``, or finish one that an earlier run began; return its manifest.
+    """Write the set of ``plan`` into ``folder``, and return its manifest. Intact shards of an earlier run are kept.
 
-    Intact shards that are already there are kept. The result does not depend on ``workers``: a number of processes,
-    or a cluster. With ``extend`` the folder may hold a shorter set of the same plan. With ``expected`` every shard
-    must be the one of that manifest, and the set gets that manifest itself if its tables are the same too.
-    After an error, finished shards stay, and the same build run again goes on from them.
+    The bytes do not depend on ``workers``: a number of processes, or a cluster. With ``extend`` the folder may
+    contain a shorter set of the same plan. With ``expected`` every shard must be equal to the shard in that manifest;
+    if all tables are equal too, that manifest is written. After an error the finished shards stay for the next run.
     """
     with _hold(folder):
         try:
             manifest = claim_folder(folder, plan, extend=extend)
             remove_parts(folder)
-            context = _make_context(plan, folder, photos)
-            return _finish(plan, context, workers, manifest, expected)
+            return _finish(plan, plan.context(photos, folder), workers, manifest, expected)
         finally:
             with contextlib.suppress(OSError):
                 remove_parts(folder)
 
 
-def build_part(plan: PhotoPlan, photos: Sequence[Photo], folder: Path, numbers: range, *, workers: int) -> None:
-    """Build only the shards ``numbers`` of a set; other processes or machines may build others in the same folder.
+def build_part(plan: BuildPlan, photos: Photos, folder: Path, numbers: range, *, workers: int) -> None:
+    """Build only the shards ``numbers`` of a set. Other processes or machines may build other shards in this folder.
 
-    ``build`` finishes the set when all are there.
+    ``build`` completes the set when all shards exist.
     """
     with _hold(folder, shared=True):
         manifest = claim_folder(folder, plan, extend=False)
-        context = _make_context(plan, folder, photos)
+        context = plan.context(photos, folder)
         tasks = plan.tasks()[numbers.start : numbers.stop]
-        finished = _find_finished(context, tasks, LocalOutput(), manifest)
-        _build_missing(context, tasks, finished, workers)
+        _build_missing(context, tasks, _find_finished(context, tasks, LocalOutput(), manifest), workers)
 
 
 @contextlib.contextmanager
 def _hold(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Lock a folder, and turn errors of writing shards there into one line that says how to go on."""
+    """Lock a folder. Describe errors of the block in one line."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder, shared=shared):
             yield
     except BlockingIOError as error:
-        raise PatchgenError(f"{folder}: another build is writing here; wait for it to end") from error
+        raise PatchgenError(f"{folder}: another build writes to this folder; wait for its end") from error
     except OSError as error:
-        raise PatchgenError(f"{describe_os_error(error, folder)} and run the same command again to go on") from error
+        advice = "and run the same command again to continue"
+        raise PatchgenError(f"{describe_os_error(error, folder)} {advice}") from error
     except BrokenProcessPool as error:
         raise PatchgenError(
-            f"{folder}: a worker process was killed, perhaps for memory; run the same command again to go on, "
-            "with fewer --workers if it happens again"
+            f"{folder}: a worker process was killed, possibly because memory was short; run the same command again "
+            "to continue, with fewer --workers if a worker is killed again"
         ) from error
-
-
-def _make_context(plan: BuildPlan, folder: Path, photos: Sequence[Photo]) -> BuildContext:
-    same: dict[str, Any] = {key: getattr(plan, key) for key in ("recipe", "size", "seed", "plan_id")}
-    return BuildContext(pyramids=plan.pyramids(photos), folder=folder, **same)
 
 
 def _finish(
@@ -98,7 +87,7 @@ def _finish(
     manifest: Manifest | None,
     expected: Manifest | None,
 ) -> Manifest:
-    """Write what is missing. ``manifest`` is that of the finished or shorter set in the folder, if there is one."""
+    """Write the missing files. ``manifest`` describes the finished or shorter set in the folder, if there is one."""
     folder, tasks = context.folder, plan.tasks()
     output = LocalOutput() if isinstance(workers, int) else workers.output
     finished = _find_finished(context, tasks, output, manifest)
@@ -107,7 +96,7 @@ def _finish(
         sources = [source.model_dump(mode="json") for source in manifest.sources]
         same_cards = manifest.n == plan.n and sources == list(plan.sources)
         if len(finished) == plan.shards == len(manifest.shards) and same_cards and has_exports(folder, manifest):
-            mark_finished(folder)  # a build killed in its last moment leaves its own file beside the manifest
+            mark_finished(folder)  # a build that was killed at its end leaves its plan beside the manifest
             return manifest
         mark_unfinished(folder, plan)
     shards = _build_missing(context, tasks, finished, workers, expected)
@@ -119,20 +108,10 @@ def _finish(
     return manifest
 
 
-def _require_same(folder: Path, built: Shard, expected: Shard) -> None:
-    for key in ("bytes", "sha256"):
-        found, wanted = getattr(built, key), getattr(expected, key)
-        if found != wanted:
-            raise PatchgenError(
-                f"{folder / built.name}: {key} is {found}, the manifest says {wanted}: this machine makes other "
-                "bytes of the same recipe; compare 'patchgen info' of the set with 'patchgen doctor' here"
-            )
-
-
 def _find_finished(
     context: BuildContext, tasks: Sequence[ShardTask], output: LocalOutput, manifest: Manifest | None
 ) -> dict[int, Shard]:
-    """Return the shards that need not be built: intact, and as ``manifest`` says if it has them."""
+    """Return the intact shards by their numbers. A shard that ``manifest`` lists must be equal to its entry."""
     known = dict(enumerate(manifest.shards)) if manifest is not None else {}
     finished = output.find_finished(context, tasks)
     return {number: shard for number, shard in finished.items() if known.get(number, shard) == shard}
@@ -145,9 +124,9 @@ def _build_missing(
     workers: ShardExecutor,
     expected: Manifest | None = None,
 ) -> list[Shard]:
-    """Build the shards that are not ``finished``; return all in order. Each must be the one of ``expected``."""
+    """Build the shards that are not ``finished``. Return all shards in order. Each must be equal to ``expected``."""
     missing = [task for task in tasks if task.number not in finished]
-    there = [(task, finished[task.number]) for task in tasks if task.number in finished]
+    existing = [(task, finished[task.number]) for task in tasks if task.number in finished]
     detail(f"{len(finished)} of {counted(len(tasks), 'shard')} found; plan {context.plan_id}")
     n = sum(task.n for task in tasks)
     shards = {}
@@ -156,11 +135,20 @@ def _build_missing(
         on_patches(n - sum(task.n for task in missing))
         build_them = partial(build_shards, workers) if isinstance(workers, int) else workers.build_shards
         with contextlib.closing(build_them(context, missing, on_patches)) as built:
-            for task, shard in itertools.chain(there, built):
+            for task, shard in itertools.chain(existing, built):
                 if expected is not None:
                     _require_same(context.folder, shard, expected.shards[task.number])
                 shards[task.number] = shard
     return [shards[task.number] for task in tasks]
+
+
+def _require_same(folder: Path, built: Shard, expected: Shard) -> None:
+    if (built.bytes, built.sha256) != (expected.bytes, expected.sha256):
+        raise PatchgenError(
+            f"{folder / built.name}: the built shard has {built.bytes} bytes and sha256 {built.sha256}, but the "
+            f"manifest declares {expected.bytes} bytes and sha256 {expected.sha256}; run 'patchgen doctor', and "
+            "compare its versions with those of 'patchgen info' for the set"
+        )
 
 
 def _make_manifest(plan: BuildPlan, folder: Path, shards: list[Shard]) -> Manifest:

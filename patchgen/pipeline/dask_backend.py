@@ -1,6 +1,6 @@
-"""Build shards with the workers of a Dask cluster, one task a shard. The workers put the tars where they belong.
+"""Build shards with the workers of a Dask cluster. One task builds one shard.
 
-If a worker dies, another one builds its shard again.
+If a worker dies, another worker builds its shard.
 """
 
 import contextlib
@@ -9,49 +9,95 @@ import functools
 import importlib.util
 import logging
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from manifests.errors import PatchSetError
-from manifests.support.console import note
+from manifests.format.schema import Shard
+from manifests.support.console import note, progress_bar
 from manifests.support.counts import counted
+from manifests.support.processes import usable_cores
 from patchgen.errors import PatchgenError
-from patchgen.pipeline.shard import BuildContext, BuiltShard, BuiltTasks, OnPatches, ShardTask
-from patchgen.pipeline.shard_output import LocalOutput, ShardBuilder
+from patchgen.pipeline import shard_writer
+from patchgen.pipeline.output_dir import PLAN_NAME
+from patchgen.pipeline.plan import PACKAGES, environment
+from patchgen.pipeline.shard import BuildContext, BuiltTasks, OnPatches, ShardTask, finished_shard
 
 if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 30
+MAX_THREADS = 8  # largest number of threads that hash shards; a disk is not faster with more
 
 
-@contextmanager
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuiltShard:
+    """The manifest entry of a shard that a worker built, and the bytes of its table if the folder lacks them."""
+
+    shard: Shard
+    table: bytes | None = None
+
+
+ShardBuilder = Callable[[BuildContext, ShardTask], BuiltShard]
+"""Builds a shard and writes its tar to the output. It is pickled and called on other machines."""
+
+
+class LocalOutput:
+    """The folder of a build as the output of its workers. All workers must see the folder."""
+
+    def find_finished(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:
+        """Return the manifest entries of the intact shards of this build, by their numbers."""
+        shards = {}
+        pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))  # hashing releases the interpreter lock
+        try:
+            found = pool.map(functools.partial(finished_shard, context.folder, context.plan_id), tasks)
+            with progress_bar("checking shards", len(tasks)) as update:
+                for done, (task, shard) in enumerate(zip(tasks, found, strict=True), 1):
+                    if shard is not None:
+                        shards[task.number] = shard
+                    update(done)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return shards
+
+    def begin(self) -> ShardBuilder:
+        """Prepare the output for new shards. Return the function that workers call for each shard."""
+        return _build_in_folder
+
+    def keep(self, context: BuildContext, task: ShardTask, built: BuiltShard) -> None:
+        """Record in the build's folder that a shard is finished. The files of a ``LocalOutput`` are there already."""
+
+
+def _build_in_folder(context: BuildContext, task: ShardTask) -> BuiltShard:
+    if not (context.folder / PLAN_NAME).exists():
+        raise PatchgenError(f"the worker does not see {context.folder}; give an --out that every worker sees")
+    return BuiltShard(shard=shard_writer.build_shard(context, task, lambda count: None))
+
+
+@contextlib.contextmanager
 def connect(scheduler: str, output: LocalOutput) -> Iterator["DaskExecutor"]:
-    """Connect to the scheduler at an address such as ``tcp://host:8786``; ``local:N`` starts N workers here."""
+    """Connect to the scheduler at an address such as ``tcp://host:8786``. ``local:N`` starts N workers here."""
     try:
         import distributed  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise PatchgenError(
-            "--scheduler: Dask is not installed; run pip install 'single-image-distillation[cluster]'"
-        ) from error
+        advice = "run pip install 'single-image-distillation[cluster]'"
+        raise PatchgenError(f"--scheduler {scheduler}: Dask is not installed; {advice}") from error
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # an error is reported in one line
     try:
         with _client(distributed, scheduler) as client:
             yield DaskExecutor(client, output)
     except distributed.scheduler.KilledWorker as error:
         raise PatchgenError(
-            f"--scheduler {scheduler}: {error.allowed_failures + 1} workers died one after another over "
-            f"{error.task}, perhaps for memory; run the same command again to go on"
+            f"--scheduler {scheduler}: {error.allowed_failures + 1} workers died while they built {error.task}, "
+            "possibly because memory was short; run the same command again to continue"
         ) from error
     except (distributed.comm.core.CommClosedError, CancelledError) as error:
-        raise PatchgenError(
-            f"--scheduler {scheduler}: is gone, or gave up the build; run the same command again to go on"
-        ) from error
+        what = "the connection to the scheduler ended during the build"
+        raise PatchgenError(f"--scheduler {scheduler}: {what}; run the same command again to continue") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
     if scheduler.startswith("local:"):
         count = int(scheduler.removeprefix("local:"))
@@ -63,28 +109,28 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
         client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:  # depends on the kind of address
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PatchgenError(
-            f"--scheduler {scheduler}: does not answer: {reason}; start one with 'dask scheduler'"
-        ) from error
+        what = f"the scheduler does not answer: {reason}"
+        raise PatchgenError(f"--scheduler {scheduler}: {what}; start one with 'dask scheduler'") from error
     with client:
-        if not client.nthreads():  # Dask would wait for workers without a word
+        if not client.nthreads():  # Dask would wait for workers without a message
             advice = f"start some with 'dask worker {scheduler}'"
             note(f"{scheduler} has no workers yet; {advice}")
             try:
                 client.wait_for_workers(1, timeout=CONNECT_SECONDS)
             except TimeoutError as error:
-                raise PatchgenError(f"--scheduler {scheduler}: has no workers; {advice} and try again") from error
+                what = "the scheduler has no workers"
+                raise PatchgenError(f"--scheduler {scheduler}: {what}; {advice} and try again") from error
         yield client
 
 
 class DaskExecutor:
-    """Builds shards with the workers of a cluster; their tars go to ``output``."""
+    """Builds shards with the workers of a cluster, which write their tars to ``output``."""
 
     def __init__(self, client: "Client", output: LocalOutput) -> None:
         self._client, self.output = client, output
 
     def build_shards(self, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
-        """Build the shards of ``tasks`` as ``process_pool.build_shards`` does."""
+        """Build shards, and yield each finished shard, as ``process_pool.build_shards`` does."""
         from distributed import as_completed  # noqa: PLC0415 - an extra
         from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
@@ -109,31 +155,31 @@ class DaskExecutor:
                 yield task, built.shard
                 on_patches(task.n)
         finally:
-            with contextlib.suppress(CommClosedError, CancelledError):  # the scheduler may be gone
+            with contextlib.suppress(CommClosedError, CancelledError):  # the scheduler may have ended
                 client.cancel(futures)
 
 
 def _require_package(client: "Client") -> None:
-    """Check that every worker has this package; without it, it could not even report its error."""
+    """Check that every worker has this package. A worker without the package could not report its error."""
     found = client.run(importlib.util.find_spec, "patchgen.pipeline.dask_backend", on_error="return")
     for address, spec in found.items():
         if spec is None or isinstance(spec, Exception):
-            raise PatchgenError(f"Dask's worker {address}: has no package single-image-distillation; install it")
+            what = "the package single-image-distillation is not installed"
+            raise PatchgenError(f"Dask's worker {address}: {what}; install it on the worker's machine")
 
 
 def _build_in_worker(
     task: ShardTask, context: BuildContext, builder: ShardBuilder, versions: dict[str, str]
 ) -> BuiltShard:
-    """Build a shard in a worker, if that has the versions of the machine that runs the build."""
+    """Build a shard in a worker whose packages have the ``versions`` of the machine that runs the build."""
     from distributed import get_worker  # noqa: PLC0415 - an extra
-
-    from patchgen.pipeline.shard_writer import configure_process  # noqa: PLC0415 - see ``process_pool``
 
     try:
         if (found := _versions()) != versions:
             name = next(name for name in versions if found.get(name) != versions[name])
-            raise PatchgenError(f"has {name} {found.get(name)}, the build {versions[name]}; install that there")
-        configure_process()
+            what = f"the worker has {name} {found.get(name)}, but the build has {versions[name]}"
+            raise PatchgenError(f"{what}; install {name} {versions[name]} on the worker's machine")
+        shard_writer.configure_process()
         return builder(context, task)
     except (PatchgenError, PatchSetError) as error:
         # Without the cause, which may contain secrets: Dask logs it.
@@ -143,6 +189,4 @@ def _build_in_worker(
 @functools.cache
 def _versions() -> dict[str, str]:
     """Return the versions of all packages that the bytes of shards and tables depend on."""
-    from patchgen.environment import PACKAGES, environment  # noqa: PLC0415 - it loads OpenCV
-
     return {name: version for name, version in environment("exact").items() if name in PACKAGES}

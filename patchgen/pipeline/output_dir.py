@@ -1,4 +1,4 @@
-"""Claim the output folder of a build: it must be empty, or hold this build, unfinished, finished or shorter."""
+"""Claim the output folder of a build. The folder must be empty, or contain the same build or a shorter one."""
 
 import json
 from pathlib import Path
@@ -16,43 +16,44 @@ from patchgen.errors import TakenError
 from patchgen.pipeline.plan import BuildPlan, identity_of_source
 
 PLAN_NAME = ".patchgen-build.json"  # the plan of an unfinished build; the manifest replaces it
-ASIDE_NAME = ".patchgen-build-manifest.json"  # the manifest of a set that is being repaired or made longer
+ASIDE_NAME = ".patchgen-build-manifest.json"  # the manifest of a set that is being repaired or extended
 MAX_PLAN_BYTES = 1 << 20
 _SHOWN = 3
 
 
 def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | None:
-    """Check that an existing ``folder`` may hold this build, and write its plan there; return the set's manifest.
+    """Check that ``folder`` may contain this build. Return the manifest of a finished set in the folder.
 
-    Returns None if there is no finished set. With ``extend``, it may be the beginning of this build.
+    If there is no finished set, write the plan into the folder and return None. With ``extend`` the finished set may
+    be shorter than the plan.
     """
     if (folder / MANIFEST_NAME).exists():
         manifest = open_folder(folder).manifest
         found = identity_of(manifest)
-        if found["shard_size"] is None:  # a set of one shard fits every shard size that holds it
+        if found["shard_size"] is None:  # a set of one shard has the bytes of every shard size of at least n
             found["shard_size"] = plan.shard_size if plan.shard_size >= manifest.n else manifest.n
         if extend and manifest.n < plan.n:
             found["n"] = plan.n
-        _refuse_other(folder, plan, found, "holds a finished set")
+        _refuse_other(folder, plan, found, "a finished set")
         return manifest
     plan_file = folder / PLAN_NAME
     if plan_file.exists():
         record = parse_json(read_regular_file(plan_file, MAX_PLAN_BYTES), str(plan_file))
-        _refuse_other(folder, plan, record, "holds an unfinished build")
+        _refuse_other(folder, plan, record, "an unfinished build")
         return None
     foreign = sorted(path.name for path in entries(folder) if not path.name.startswith(PART_PREFIX))
     if foreign and plan_file.exists():
         return claim_folder(folder, plan, extend=extend)  # another process has just begun the same build
     if foreign:
         listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-        what = f"holds files that no build wrote ({listed}), expected an empty or new folder"
+        what = f"the folder contains files of no build ({listed}), expected an empty or new folder"
         raise TakenError(f"{folder}: {what}; choose another --out")
     mark_unfinished(folder, plan)
     return None
 
 
 def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
-    """Write the plan of the build into the folder, and rename a manifest, which would call the set finished."""
+    """Write the plan of the build into the folder, and rename a manifest, which would mark the set as finished."""
     text = json.dumps(plan.identity(), sort_keys=True, indent=1) + "\n"
     write_atomically(folder / PLAN_NAME, text.encode())
     if (folder / MANIFEST_NAME).exists():
@@ -61,13 +62,13 @@ def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
 
 
 def mark_finished(folder: Path) -> None:
-    """Remove the files of ``mark_unfinished``, now that there is a manifest again."""
+    """Remove the files that ``mark_unfinished`` wrote. The folder must contain a manifest."""
     for name in (PLAN_NAME, ASIDE_NAME):
         (folder / name).unlink(missing_ok=True)
 
 
 def identity_of(manifest: Manifest) -> dict[str, Any]:
-    """Return the identity of the plan that a finished set was built from."""
+    """Return ``BuildPlan.identity`` of a finished set."""
     value = manifest.model_dump(mode="json")
     shard_size = manifest.shards[0].n if len(manifest.shards) > 1 else None
     same = {key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")}
@@ -75,20 +76,20 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def _refuse_other(folder: Path, plan: BuildPlan, found: Any, what: str) -> None:
-    """Refuse a folder that holds ``what`` of the identity ``found``, unless that is the identity of ``plan``."""
+    """Refuse a folder that contains ``what`` with an identity ``found`` that differs from the plan's identity."""
     differing = list(differences(found, plan.identity()))
     if not differing:
         return
     if [path for path, _, _ in differing] == ["n"]:
-        what = f"{what} of {counted(found['n'], 'patch')}, this build has {plan.n}"
+        what = f"the folder contains {what} of {counted(found['n'], 'patch')}, but this build has {plan.n}"
         advice = f"choose another --out, or give --n {found['n']}"
         if found["n"] < plan.n:
-            advice = "choose another --out, its first patches are the same; a folder grows by 'patchgen extend'"
+            advice = "choose another --out, or run 'patchgen extend' if --out is a folder"
         raise TakenError(f"{folder}: {what}; {advice}")
-    # First what a user types as an option, then what a recipe says.
+    # The options of a command line are listed before the keys of a recipe.
     differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))
     has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
     wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
-    more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
-    what = f"{what} with {has}, this build has {wants}{more}"
-    raise TakenError(f"{folder}: {what}; choose another --out, or give the options it was built with")
+    more = f" (and {len(differing) - _SHOWN} more differences)" if len(differing) > _SHOWN else ""
+    what = f"the folder contains {what} with {has}, but this build has {wants}{more}"
+    raise TakenError(f"{folder}: {what}; choose another --out, or give the options of the build in the folder")

@@ -1,4 +1,4 @@
-"""Pack images into a set: count them, choose how they are stored, and write them as a build writes patches."""
+"""Pack images into a set: count the images, choose how to store them, and write them as a build writes patches."""
 
 import dataclasses
 import hashlib
@@ -29,15 +29,15 @@ def pack(
     workers: int,
     card: Card,
 ) -> Manifest:
-    """Write the images in ``data`` into ``folder`` as a set, in the order of their names; resume if interrupted.
+    """Write the images in ``data`` into ``folder`` as a set, in the order of their names. Continue an earlier pack.
 
-    Notes at the end say what was left out.
+    Notes at the end name the files that were not packed.
     """
     found = _find_images(data)
     items = found.images
     digests, forms = _read_images(items)
     recipe, chosen = choose(forms, size, image_format, str(data))
-    root = pixel_root(digests)  # the same hash, here of the digests of files
+    root = pixel_root(digests)  # of the digests of files instead of pixels
     extent = (max(form.width for form in forms), max(form.height for form in forms))
     plan = _PackPlan(
         items=items,
@@ -53,19 +53,19 @@ def pack(
     for line in found.notes:
         note(line)
     if found.unread:
-        note(f"{found.where} is packed, not {', '.join(found.unread[:3])}")
+        note(f"{found.where} was packed; {', '.join(found.unread[:3])} was not packed")
     return manifest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _PackPlan(BuildPlan):
-    """The plan of a pack. Names of images are in the tables only, so a shard with other names is written again."""
+    """The plan of a set of packed images."""
 
     items: tuple[StoredImage, ...]
     digests: tuple[bytes, ...]
 
     def tasks(self) -> list[ShardTask]:
-        """Return the shards of the set, each with its own images."""
+        """Return the shards of the set. Each has its own images."""
         tasks: list[ShardTask] = []
         for task in super().tasks():
             own = slice(task.first_index, task.first_index + task.n)
@@ -74,7 +74,7 @@ class _PackPlan(BuildPlan):
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of what an image's bytes and row depend on."""
+        """SHA-256, as hex, of everything that the shards and their tables depend on, with the names of all images."""
         listed = "\n".join(item.name for item in self.items).encode("utf-8", "surrogateescape")
         return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 
@@ -83,17 +83,17 @@ def _find_images(data: Path) -> ImageData:
     try:
         found = find_images(data) if data.exists() else None
     except OSError as error:
-        raise PatchgenError(f"{error.filename or data}: cannot be read: {error.strerror or error}") from error
+        what = f"the images cannot be read: {error.strerror or error}"
+        raise PatchgenError(f"{error.filename or data}: {what}; check the permissions") from error
     if found is None or not found.images:
-        what = "does not exist" if found is None else "holds no image"
-        raise PatchgenError(
-            f"{data}: {what}; expected a folder of images, WebDataset tars, or CIFAR's binary or Python files"
-        )
+        what = "the folder does not exist" if found is None else "the folder contains no image"
+        advice = "give a folder of images, WebDataset tars, or CIFAR's binary or Python files"
+        raise PatchgenError(f"{data}: {what}; {advice}")
     return found
 
 
 def _read_images(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
-    """Return the raw digest of every image, and all forms that occur; print what a viewer would show differently."""
+    """Return the raw digest of every image, and all their forms. Note images that a viewer would show differently."""
     digests: list[bytes] = []
     forms: set[Form] = set()
     found: list[tuple[str, Finding]] = []

@@ -1,8 +1,11 @@
-"""Plan a build: everything that decides the bytes of a set."""
+"""Plan a build: collect everything that decides the bytes of a set."""
 
 import dataclasses
 import hashlib
+import importlib.metadata
+import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import cv2
@@ -10,16 +13,20 @@ import cv2
 from manifests.format.canonical_json import canonical_json
 from manifests.format.digest import NOT_IN_SET_ID_SOURCE
 from manifests.format.schema import FORMAT, MAX_SHARDS, Manifest
+from manifests.support.counts import counted
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
-from patchgen.pipeline.shard import ShardTask
+from patchgen.pipeline.shard import BuildContext, ShardTask
 from patchgen.pixels.encode import RecordedRecipe
 from patchgen.pixels.geometry import build_pyramids
 from patchgen.pixels.pyramid import Pyramid
 from patchgen.recipe import Recipe, recorded_recipe
 from patchgen.sources.photo import Photo
 
+PACKAGES = ("albumentations", "numpy", "opencv-python-headless", "pyarrow", "single-image-distillation")
 Card = dict[str, str | None]  # license, URL and attribution of a source, by their keys in the manifest
+Cards = Sequence[Card]
+Photos = Sequence[Photo]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,30 +34,33 @@ class BuildPlan:
     """Everything that decides the bytes of a set, and nothing else."""
 
     n: int
-    size: int
+    size: int  # pixels of a patch's side
     seed: int
-    shard_size: int
+    shard_size: int  # patches
     recipe: RecordedRecipe
-    sources: tuple[dict[str, Any], ...]
+    sources: tuple[dict[str, Any], ...]  # as in the manifest
 
     def __post_init__(self) -> None:
-        """Check that the set is not larger than a build may be."""
+        """Check the limits of a build, and that the recipe's transforms accept patches of this size."""
         if not MIN_SIZE <= self.size <= MAX_SIZE:
-            raise PatchgenError(f"patches of {self.size} px: expected {MIN_SIZE} to {MAX_SIZE}")
+            raise PatchgenError(f"patches of {self.size} px: expected {MIN_SIZE} to {MAX_SIZE}; choose another size")
         if min(self.shard_size, self.n) > MAX_SHARD_PATCHES:
-            raise PatchgenError(f"shards of {self.shard_size} patches: expected at most {MAX_SHARD_PATCHES}")
+            what = f"shards of {self.shard_size} patches: expected at most {MAX_SHARD_PATCHES}"
+            raise PatchgenError(f"{what}; choose a smaller --shard-size")
         if self.shards > MAX_SHARDS:
             raise PatchgenError(
-                f"--n {self.n} in shards of {self.shard_size} makes {self.shards} shards, at most {MAX_SHARDS}; "
-                "raise --shard-size or build several sets"
+                f"--n {self.n} in shards of {self.shard_size} patches needs {self.shards} shards, expected at most "
+                f"{MAX_SHARDS}; choose a larger --shard-size or build several sets"
             )
+        if isinstance(self.recipe, Recipe):
+            self.recipe.require_fit(self.size)
 
     @property
     def shards(self) -> int:
         return -(-self.n // self.shard_size)
 
     def identity(self) -> dict[str, Any]:
-        """Return what two builds must share to write the same set."""
+        """Return the values that are equal in two builds if both write the same set."""
         return {
             "format": FORMAT,
             **{key: getattr(self, key) for key in ("n", "size", "seed", "shard_size")},
@@ -61,18 +71,18 @@ class BuildPlan:
 
     @property
     def build_id(self) -> str:
-        """SHA-256, as hex, of what decides the bytes of every file of a set, known before it is built."""
-        identity = self.identity() | {"shard_size": min(self.shard_size, self.n)}  # a set of one shard has no other
+        """SHA-256, as hex, of everything that decides the bytes of every file. It is known before the build."""
+        identity = self.identity() | {"shard_size": min(self.shard_size, self.n)}  # equal for all sets of one shard
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of what a patch depends on: not the number of patches, nor the size of shards."""
+        """SHA-256, as hex, of everything that a patch depends on: all values except ``n`` and ``shard_size``."""
         identity = {key: value for key, value in self.identity().items() if key not in ("n", "shard_size")}
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def with_cards_of(self, manifest: Manifest) -> Self:
-        """Return this plan with the names and card texts of a finished set, where it has none of its own."""
+        """Return this plan with the source names of a finished set. Missing card texts are copied from the set."""
         merged = []
         for new, source in zip(self.sources, manifest.sources, strict=True):
             old = source.model_dump(mode="json")
@@ -80,71 +90,55 @@ class BuildPlan:
         return dataclasses.replace(self, sources=tuple(merged))
 
     def tasks(self) -> list[ShardTask]:
-        """Return the shards of the set, all of ``shard_size`` patches but the last."""
+        """Return the shards of the set. All have ``shard_size`` patches, except the last shard."""
         size, firsts = self.shard_size, range(0, self.n, self.shard_size)
         return [ShardTask(number=k, first_index=i, n=min(size, self.n - i)) for k, i in enumerate(firsts)]
 
-    def pyramids(self, photos: Sequence[Photo]) -> tuple[Pyramid, ...]:
-        """Return what patches are read from."""
-        return ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PhotoPlan(BuildPlan):
-    """The plan of a set whose patches a recipe draws from photos."""
-
-    recipe: Recipe
-
-    def pyramids(self, photos: Sequence[Photo]) -> tuple[Pyramid, ...]:
-        """Return the pyramids of ``photos``."""
-        return build_pyramids(self.recipe.geometry, self.size, [photo.pixels for photo in photos])
+    def context(self, photos: Sequence[Photo], folder: Path) -> BuildContext:
+        """Return the values that all shards of the build share, with the pyramids of ``photos``."""
+        shared: dict[str, Any] = {key: getattr(self, key) for key in ("recipe", "size", "seed", "plan_id")}
+        pyramids: tuple[Pyramid, ...] = ()
+        if isinstance(self.recipe, Recipe):
+            pyramids = build_pyramids(self.recipe.geometry, self.size, [photo.pixels for photo in photos])
+        return BuildContext(pyramids=pyramids, folder=folder, **shared)
 
 
 def make_plan(
-    *,
-    photos: Sequence[Photo],
-    recipe: Recipe,
-    n: int,
-    size: int,
-    seed: int,
-    shard_size: int | None,
-    cards: Sequence[Card] = (),
-) -> PhotoPlan:
-    """Return a plan; ``cards`` has license, URL and attribution of each photo, or is empty."""
+    *, photos: Photos, recipe: Recipe, n: int, size: int, seed: int, shard_size: int | None, cards: Cards = ()
+) -> BuildPlan:
+    """Return the plan of a new set. ``cards`` contains license, URL and attribution of each photo, or is empty."""
     sources = []
     for photo, card in zip(photos, cards or [{}] * len(photos), strict=True):
         if min(photo.width, photo.height) < size:
             raise PatchgenError(
-                f"{photo.path}: {photo.width}×{photo.height} pixels, smaller than a patch of {size}×{size}; "
+                f"{photo.path}: the photo has {photo.width}×{photo.height} pixels, but a patch has {size}×{size}; "
                 "use a larger photo or a smaller --size"
             )
         digests = (photo.sha256, photo.pixels_sha256)
         sources.append(source_record(photo.path.name, digests, (photo.width, photo.height), card))
     shard_size = shard_size or default_shard_size(size)
-    plan = PhotoPlan(n=n, size=size, seed=seed, shard_size=shard_size, recipe=recipe, sources=tuple(sources))
-    recipe.require_fit(size)
-    return plan
+    return BuildPlan(n=n, size=size, seed=seed, shard_size=shard_size, recipe=recipe, sources=tuple(sources))
 
 
 def source_record(name: str, digests: tuple[str, str], extent: tuple[int, int], card: Card) -> dict[str, Any]:
-    """Return a source as a manifest has it; ``digests`` are of the file and of its pixels, ``extent`` in pixels."""
+    """Return the manifest entry of a source from the digests of file and pixels, and from width and height."""
     for key, text in card.items():
         if text is not None and not _is_unicode(text):
-            raise PatchgenError(f"{key} of a source: {text!r} is not UTF-8 text; give its option another value")
+            raise PatchgenError(f"{key} of a source: {text!r} is not UTF-8 text; give this option another value")
     facts = {"sha256": digests[0], "pixels": digests[1], "width": extent[0], "height": extent[1]}
     no_card = {"licence": None, "url": None, "attribution": None}
     return {"name": name if _is_unicode(name) else ascii(name), **facts, **no_card, **card}
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether a text from the command line is UTF-8: other bytes arrive as lone surrogates."""
+    """Return whether a text has no lone surrogate, which Python uses for bytes that are not UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> PhotoPlan:
-    """Return the plan of a finished set, with ``n`` patches; ``photos`` are in the order of its sources.
+def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan:
+    """Return the plan of a finished set, with ``n`` patches. ``photos`` have the order of the manifest's sources.
 
-    A set of one shard does not tell its shard size: the default is assumed, or the size of the shard if it is larger.
+    The manifest of a set with one shard does not contain the shard size. The default is used if it is large enough.
     """
     value = manifest.model_dump(mode="json")
     recipe = recorded_recipe(value["recipe"], value["encoding"])
@@ -152,40 +146,50 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> PhotoPlan
     ours = cv2.__version__.partition(".")[0]
     if theirs and theirs != ours:
         raise PatchgenError(
-            f"the set was written with OpenCV {theirs}.x, here is {ours}.x, which computes other pixels; install "
-            f"opencv-python-headless {theirs}.x and the version of this package that goes with it"
+            f"the set was built with OpenCV {theirs}.x; OpenCV {ours}.x is installed and computes other pixels; "
+            f"install opencv-python-headless {theirs}.x and a version of this package that accepts it"
         )
     if len(photos) != len(manifest.sources):
         names = ", ".join(source.name for source in manifest.sources)
         raise PatchgenError(
-            f"images given: {len(photos)}, sources of the set: {len(manifest.sources)}, {names}; give --image for "
-            "each, in this order"
+            f"the set has {counted(len(manifest.sources), 'source')} ({names}), but --image was given "
+            f"{counted(len(photos), 'time')}; give --image for each source, in this order"
         )
     for photo, source in zip(photos, manifest.sources, strict=True):
         if (photo.pixels_sha256, photo.width, photo.height) != (source.pixels, source.width, source.height):
             raise PatchgenError(
-                f"{photo.path}: {photo.width}×{photo.height} pixels with digest {photo.pixels_sha256[:16]}…, the "
-                f"set's source {source.name!r} has {source.width}×{source.height} with {source.pixels[:16]}…; "
-                "give the photo that the set was made from"
+                f"{photo.path}: the photo has {photo.width}×{photo.height} pixels with digest "
+                f"{photo.pixels_sha256[:16]}…, but the set's source {source.name!r} has {source.width}×"
+                f"{source.height} with digest {source.pixels[:16]}…; give the photo that the set was built from"
             )
     sizes = [shard.n for shard in manifest.shards]
     shard_size = sizes[0] if len(sizes) > 1 else max(sizes[0], default_shard_size(manifest.size))
     if any(size != shard_size for size in sizes[:-1]) or sizes[-1] > shard_size:
-        raise PatchgenError(f"the set's shards hold {sizes[:5]} … patches, expected one size for all but the last")
+        raise PatchgenError(
+            f"the first shards of the set have {sizes[:5]} patches, expected equal numbers in all shards except the "
+            "last; report this to the publisher of the set"
+        )
     same: dict[str, Any] = {"size": manifest.size, "seed": manifest.seed, "sources": tuple(value["sources"])}
-    plan = PhotoPlan(n=n, shard_size=shard_size, recipe=recipe, **same)
-    recipe.require_fit(plan.size)
-    return plan
+    return BuildPlan(n=n, shard_size=shard_size, recipe=recipe, **same)
 
 
 def default_shard_size(size: int) -> int:
-    """Return the patches a shard: 20,000 of 32 px, fewer larger ones, which makes about 50 MB of JPEG.
+    """Return the number of patches in a shard: 20,000 of 32 px, fewer of larger patches (about 50 MB of JPEG).
 
-    It depends only on the size of a patch, so that a longer build starts with the shards of a shorter one.
+    The number depends only on the size of a patch, so a longer build begins with the shards of a shorter build.
     """
     return max(100, 20_000 * 32 * 32 // max(size, 32) ** 2)
 
 
 def identity_of_source(source: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a source that decides pixels."""
+    """Return the keys of a source that decide pixels."""
     return {key: value for key, value in source.items() if key not in NOT_IN_SET_ID_SOURCE}
+
+
+def environment(profile: str) -> dict[str, str]:
+    """Return the ``environment`` of a manifest: package versions and, for the profile ``fast``, CPU features."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found |= {"python": platform.python_version(), "machine": platform.machine()}
+    if profile == "fast":
+        found["cpu_features"] = " ".join(str(cv2.getCPUFeaturesLine()).split())
+    return found

@@ -1,7 +1,6 @@
-"""Build shards in several processes of this machine. The order in which they finish does not matter.
+"""Build shards in several processes of this machine. The shards may finish in any order.
 
-``shard_writer`` imports OpenCV and PyArrow. A fork server loads them once for all workers while the parent goes
-on, so nothing here imports it at the top.
+A fork server imports ``shard_writer`` once for all workers, while this program reads the photos.
 """
 
 import ctypes
@@ -18,15 +17,17 @@ from manifests.format.schema import Shard
 from manifests.support import processes
 from manifests.support.files import part_prefix
 from patchgen.errors import PatchgenError
+from patchgen.pipeline import shard_writer
 from patchgen.pipeline.shard import BuildContext, BuiltTasks, OnPatches, ShardTask
 
 POLL_SECONDS = 0.2
-STUCK_SECONDS = 600.0
-"""Longest time without a new patch or shard: a disk that hangs would otherwise keep the workers forever."""
+STUCK_SECONDS = (
+    600.0  # longest time without a new patch or shard; the workers would wait for ever for a disk that hangs
+)
 
 
 def build_shards(workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
-    """Build the shards of ``tasks`` in up to ``workers`` processes, or in this one; yield each when it is finished.
+    """Build shards in up to ``workers`` processes, or in this process if one is enough. Yield each finished shard.
 
     Raises:
         BrokenProcessPool: a worker was killed.
@@ -34,11 +35,9 @@ def build_shards(workers: int, context: BuildContext, tasks: list[ShardTask], on
     if min(workers, len(tasks)) > 1:
         yield from _build_in_pool(workers, context, tasks, on_patches)
         return
-    from patchgen.pipeline.shard_writer import build_shard, configure_process  # noqa: PLC0415 - see the module docstring
-
-    configure_process()
+    shard_writer.configure_process()
     for task in tasks:
-        yield task, build_shard(context, task, on_patches)
+        yield task, shard_writer.build_shard(context, task, on_patches)
 
 
 def _build_in_pool(workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
@@ -56,26 +55,18 @@ def _build_in_pool(workers: int, context: BuildContext, tasks: list[ShardTask], 
         yield from _collect(futures, counter, context.folder, on_patches)
     finally:
         if pool is not None:
-            with processes.handling(signal.SIG_IGN):  # a second Ctrl-C must not leave the workers without their stop
-                stop.value = 1  # they look at it every few patches, so that an error or Ctrl-C ends in milliseconds
+            with processes.handling(signal.SIG_IGN):  # a second Ctrl-C must not prevent the end of the workers
+                stop.value = 1  # workers read this every few patches, so an error or Ctrl-C ends them in milliseconds
                 processes.end_pool(pool)
         array_file.unlink(missing_ok=True)
 
 
 def _store_context(context: BuildContext, path: Path) -> tuple[bytes, list[int]]:
-    """Pickle a context but for the bytes of its pyramids, which go into a file that all workers map."""
+    """Pickle a context. The bytes of its pyramids are written to a file that all workers map into memory."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(context, protocol=5, buffer_callback=buffers.append)
     with path.open("wb") as file:
         return pickled, [file.write(buffer.raw()) for buffer in buffers]
-
-
-def _map_context(pickled: bytes, path: Path, lengths: list[int]) -> BuildContext:
-    """Return the context of ``_store_context``; its arrays are mapped pages, so the file may be deleted meanwhile."""
-    arrays: list[Any] = []
-    if lengths:
-        arrays = np.split(np.memmap(path, mode="r"), np.cumsum(lengths)[:-1])
-    return pickle.loads(pickled, buffers=arrays)  # noqa: S301 - from our parent
 
 
 def _collect(
@@ -92,8 +83,8 @@ def _collect(
         idle_polls = 0 if finished or count > previous else idle_polls + 1
         if idle_polls * POLL_SECONDS >= STUCK_SECONDS:
             raise PatchgenError(
-                f"{folder}: the worker processes have made nothing for {STUCK_SECONDS:.0f} s; see whether the disk "
-                "answers, and run the same command again to go on"
+                f"{folder}: the worker processes wrote no patch for {STUCK_SECONDS:.0f} s; check that the disk "
+                "responds, and run the same command again to continue"
             )
 
 
@@ -104,18 +95,16 @@ def _start_worker(
     pickled: bytes, array_file: Path, lengths: list[int], counter: "Synchronized[int]", stop: ctypes.c_byte
 ) -> None:
     global _worker_state  # noqa: PLW0603 - the pool's initializer has no other way to hand state to its tasks
-    from patchgen.pipeline.shard_writer import configure_process  # noqa: PLC0415 - see the module docstring
-
-    configure_process()
-    _worker_state = (_map_context(pickled, array_file, lengths), counter, stop)
+    shard_writer.configure_process()
+    arrays: list[Any] = np.split(np.memmap(array_file, mode="r"), np.cumsum(lengths)[:-1]) if lengths else []
+    context = pickle.loads(pickled, buffers=arrays)  # noqa: S301 - from our parent
+    _worker_state = (context, counter, stop)
     processes.die_with_parent()
 
 
 def _build_in_worker(task: ShardTask) -> Shard:
     if _worker_state is None:
         raise RuntimeError("the worker's initializer did not run")
-    from patchgen.pipeline.shard_writer import build_shard  # noqa: PLC0415 - see the module docstring
-
     context, counter, stop = _worker_state
 
     def on_patches(count: int) -> None:
@@ -124,4 +113,4 @@ def _build_in_worker(task: ShardTask) -> Shard:
         with counter.get_lock():
             counter.value += count
 
-    return build_shard(context, task, on_patches)
+    return shard_writer.build_shard(context, task, on_patches)

@@ -16,15 +16,16 @@ from manifests.verify import Fault
 from patchgen.errors import PatchgenError
 from patchgen.pipeline.build import ShardExecutor, build
 from patchgen.pipeline.output_dir import ASIDE_NAME
-from patchgen.pipeline.patch_maker import PatchMaker
 from patchgen.pipeline.plan import plan_of
+from patchgen.pipeline.shard import ShardTask
+from patchgen.pipeline.shard_writer import make_maker
 from patchgen.sources.photo import Photo
 
 
 def read_manifest(path: Path | str) -> Manifest:
-    """Read the manifest in a file or a set's folder, also one that an interrupted repair renamed there.
+    """Read a manifest from a file, from the folder of a set, or from the URL of either.
 
-    A text is the URL of either.
+    If a repair of the folder was interrupted, the manifest that the repair renamed is read.
     """
     if isinstance(path, str):
         from manifests.remote.fetch import open_store, read_remote_manifest  # noqa: PLC0415 - most are local
@@ -37,28 +38,29 @@ def read_manifest(path: Path | str) -> Manifest:
     try:
         return parse_manifest(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
     except OSError as error:
-        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; give a {MANIFEST_NAME}") from error
+        advice = f"give the path of a {MANIFEST_NAME}"
+        raise PatchSetError(f"{path}: the file cannot be read: {error.strerror}; {advice}") from error
 
 
 def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: ShardExecutor) -> Manifest:
-    """Make the set in ``folder`` ``n`` patches long, or finish an interrupted extension."""
+    """Add patches to the set in ``folder`` until it has ``n``, or complete an interrupted extension."""
     manifest = read_manifest(folder)
     if n < manifest.n:
-        raise PatchgenError(f"{folder}: holds {counted(manifest.n, 'patch')} already, expected --n of at least that")
+        what = f"the set has {counted(manifest.n, 'patch')} already, which is more than --n {n}"
+        raise PatchgenError(f"{folder}: {what}; give a larger --n")
     return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
 
 
 def regenerate(
     patchset: PatchSet, photos: Sequence[Photo], count: int, on_patch: Callable[[int], None]
 ) -> list[Fault]:
-    """Build ``count`` patches again, chosen at random, and compare them with their rows in the tables.
+    """Build ``count`` random patches again, and return the patches whose digests differ from the set's tables.
 
-    Together with ``verify`` this proves that a set was made from its photo as its recipe says. ``on_patch(1)`` is
+    Together with ``verify`` this proves that the set was made from its photo with its recipe. ``on_patch(1)`` is
     called after each patch.
     """
     manifest = patchset.manifest
-    plan = plan_of(manifest, photos, n=manifest.n)
-    pyramids = plan.pyramids(photos)
+    context = plan_of(manifest, photos, n=manifest.n).context(photos, patchset.folder)
     chosen = sorted(random.SystemRandom().sample(range(manifest.n), min(count, manifest.n)))
     faults, name, columns = [], "", {}
     for index in chosen:
@@ -66,13 +68,12 @@ def regenerate(
         if shard.parquet.name != name:
             name = shard.parquet.name
             columns = read_contract(patchset.folder / name, shard.n, ("sha256", "pixels"))
-        maker = PatchMaker(plan.recipe, pyramids, size=plan.size, seed=plan.seed, first_index=index, n=1)
+        maker = make_maker(context, ShardTask(number=0, first_index=index, n=1))
         encoded, pixels = next(maker.encoded())[0]
-        row = index - shard.first_index
-        digests = {"pixels": pixels, "sha256": hashlib.sha256(encoded).digest()}
-        for digest, value in digests.items():
-            if value != columns[digest][row]:
-                what = f"patch {index}: built again, its {digest} is {value.hex()}, its row says "
-                faults.append(Fault(file=name, what=what + columns[digest][row].hex()))
+        for key, value in {"pixels": pixels, "sha256": hashlib.sha256(encoded).digest()}.items():
+            recorded = columns[key][index - shard.first_index]
+            if value != recorded:
+                what = f"patch {index}: the rebuilt patch has {key} {value.hex()}, the table has {recorded.hex()}"
+                faults.append(Fault(file=name, what=what))
         on_patch(1)
     return faults

@@ -1,4 +1,4 @@
-"""Shards of a build: what there is to build, and which shards an earlier run already finished."""
+"""Describe the shards of a build, and find the shards that an earlier run already finished."""
 
 import hashlib
 from collections.abc import Callable, Generator
@@ -19,24 +19,24 @@ from patchgen.pixels.encode import RecordedRecipe
 from patchgen.pixels.pyramid import Pyramid
 
 OnPatches = Callable[[int], None]
-"""Called with the number of patches made since the last call; may raise to stop the build."""
+"""A function that receives the number of patches written since its last call. It may raise to stop the build."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
-    """What all shards of a build share. ``plan_id`` ties a finished shard to its build. A pack has no pyramids."""
+    """The recipe, photos and other values that all shards of a build share."""
 
     recipe: RecordedRecipe
-    pyramids: tuple[Pyramid, ...]
-    size: int
+    pyramids: tuple[Pyramid, ...]  # of the photos; empty if images are packed
+    size: int  # pixels of a patch's side
     seed: int
-    plan_id: str
+    plan_id: str  # digest of everything that a patch depends on; each finished table contains it
     folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """A shard to build: patches ``first_index`` to ``first_index + n - 1``."""
+    """A shard to build: the patches ``first_index`` to ``first_index + n - 1``."""
 
     number: int
     first_index: int
@@ -50,31 +50,25 @@ class ShardTask:
     def table_name(self) -> str:
         return str(Path(self.tar_name).with_suffix(".parquet"))
 
+    def record(self, num_bytes: Any, sha256: Any) -> dict[str, Any]:
+        """Return the keys of the shard's manifest entry that describe its tar."""
+        entry = {"name": self.tar_name, "n": self.n, "first_index": self.first_index}
+        return {**entry, "bytes": num_bytes, "sha256": sha256}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackTask(ShardTask):
-    """A shard to pack: its images, and the raw SHA-256 that each had when they were counted."""
+    """A shard of packed images: the images, and the raw SHA-256 of each image when all images were counted."""
 
     items: tuple[StoredImage, ...]
     digests: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuiltShard:
-    """A shard's manifest entry, and the bytes of its table if that is not in the build's folder already."""
-
-    shard: Shard
-    table: bytes | None = None
 
 
 BuiltTasks = Generator[tuple[ShardTask, Shard], None, None]
 
 
 def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
-    """Return the entry of a shard that an earlier run of this build completed in ``folder``, else None.
-
-    Its table must be as for ``recorded_shard``, and its tar a regular file with the digest recorded there.
-    """
+    """Return the manifest entry of a shard if its table and its tar in ``folder`` are intact, else None."""
     path = folder / task.tar_name
     shard = recorded_shard(folder, plan_id, task) if is_plain(path) else None
     is_same = shard is not None and (path.stat().st_size, file_digest(path)) == (shard.bytes, shard.sha256)
@@ -82,9 +76,9 @@ def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
 
 
 def recorded_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
-    """Return the entry of a shard from its table in ``folder``, wherever its tar is; None without an intact table.
+    """Return the manifest entry that the table of a shard records, without reading the tar.
 
-    The table must be of this build, no link, and its pixel digests those it had when it was written.
+    Returns None if ``folder`` has no intact table of the build ``plan_id``.
     """
     path = folder / task.table_name
     data = None if path.is_symlink() else shard_table.read_metadata(path)
@@ -92,27 +86,21 @@ def recorded_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
         return None
     try:
         found = parse_json(data, str(path))["shard"]
-        record = tar_record(task, found["bytes"], found["sha256"])
+        record = task.record(found["bytes"], found["sha256"])
         if data != table_record(plan_id, record, shard_table.read_pixel_digests(path, task.n)):
             return None
         return make_shard(record, path)
     except (PatchSetError, ValidationError, LookupError, TypeError):
-        return None  # a damaged table: the shard is built again
-
-
-def tar_record(task: ShardTask, num_bytes: Any, sha256: Any) -> dict[str, Any]:
-    """Return the part of a shard's entry that describes its tar."""
-    entry = {"name": task.tar_name, "n": task.n, "first_index": task.first_index}
-    return {**entry, "bytes": num_bytes, "sha256": sha256}
+        return None  # the table is damaged, so the shard is built again
 
 
 def table_record(plan_id: str, record: dict[str, Any], pixel_digests: bytes) -> bytes:
-    """Return what a table records of its shard: the build, the tar, and the digest of the pixel digests."""
+    """Return the metadata of a shard's table: the build, the tar, and the digest of all pixel digests."""
     pixels = hashlib.sha256(pixel_digests).hexdigest()
     return canonical_json({"plan_id": plan_id, "shard": record, "pixels": pixels})
 
 
 def make_shard(record: dict[str, Any], table: Path) -> Shard:
-    """Return a shard's entry from its ``tar_record`` and its table."""
+    """Return a shard's manifest entry from its ``ShardTask.record`` and its table."""
     parquet = ParquetFile(name=table.name, bytes=table.stat().st_size, sha256=file_digest(table))
     return Shard(**record, parquet=parquet)

@@ -1,1 +1,1 @@
-"""Pixel arithmetic, bit-exact on every CPU: geometry, warp, color jitter, encoding."""
+"""Compute patches with the same bits on every CPU: geometry, warp, color jitter, encoding."""

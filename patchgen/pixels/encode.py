@@ -4,14 +4,10 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from manifests.limits import ImageFormat
-
-Patch = npt.NDArray[np.uint8]
-Encoder = Callable[[Patch], bytes]
+from patchgen.pixels.exact_math import Pixels
 
 
 class _Config(BaseModel):
@@ -19,9 +15,9 @@ class _Config(BaseModel):
 
 
 class Png(_Config):
-    """Lossless PNG. ``compression`` is zlib's level; ``filter`` and ``strategy`` are libpng's and zlib's.
+    """Lossless PNG: zlib's ``compression`` level, libpng's ``filter`` and zlib's ``strategy``.
 
-    At level 1, the strategy "huffman" with the Paeth filter is the fastest, and its files are not larger.
+    At level 1, "huffman" with the Paeth filter is the fastest, and its files are not larger.
     """
 
     format: Literal["png"]
@@ -31,7 +27,7 @@ class Png(_Config):
 
 
 class Jpg(_Config):
-    """Lossy JPEG. ``subsampling`` is that of the chroma planes."""
+    """Lossy JPEG with its ``quality`` and chroma ``subsampling``."""
 
     format: Literal["jpg"]
     quality: Annotated[int, Field(ge=1, le=100)] = 75
@@ -45,13 +41,13 @@ class Webp(_Config):
 
 
 class Ppm(_Config):
-    """Raw pixels after a short header (binary PPM, "P6"); at 32 px hardly larger than PNG, and much faster."""
+    """Raw pixels after a short header (binary PPM, "P6"). It is much faster than PNG, and hardly larger at 32 px."""
 
     format: Literal["ppm"]
 
 
 class AsFound(_Config):
-    """The encoding of files that are copied; its parameters are unknown."""
+    """The encoding of files that ``patchgen pack`` copies. Only the format is known."""
 
     format: ImageFormat
 
@@ -63,19 +59,19 @@ _PNG_STRATEGIES = ("default", "filtered", "huffman", "rle", "fixed")  # numbered
 
 
 class RecordedRecipe(_Config):
-    """How patches were made, as a manifest records it: the key ``encoding``, and everything else."""
+    """A recipe that a manifest can record in two parts: the encoding, and everything that determines pixels."""
 
     @property
     def profile(self) -> str:
-        """Return ``portable`` if every CPU gives the same bytes, else ``fast``."""
+        """Return ``portable`` if all CPUs produce the same bytes, else ``fast``."""
         return "portable"
 
     def pixels_json(self) -> dict[str, Any]:
-        """Return the part that determines pixels: everything but the encoding."""
+        """Return the part that determines pixels: all keys except the encoding."""
         return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
 
     def encoding_json(self) -> dict[str, Any]:
-        """Return the part that determines bytes."""
+        """Return the encoding, which determines how pixels become bytes."""
         return self.model_dump(mode="json")["encoding"]
 
 
@@ -84,13 +80,13 @@ def default_encoding(image_format: str) -> Png | Jpg | Webp | Ppm:
     return TypeAdapter(EncodingConfig).validate_python({"format": image_format})
 
 
-def make_encoder(config: Png | Jpg | Webp | Ppm) -> Encoder:
-    """Return a function from an RGB uint8 patch (H, W, 3) to its encoded bytes."""
+def make_encoder(config: Png | Jpg | Webp | Ppm) -> Callable[[Pixels], bytes]:
+    """Return a function that encodes an RGB uint8 patch (H, W, 3)."""
     if isinstance(config, Ppm):
         return lambda patch: b"P6\n%d %d\n255\n" % patch.shape[1::-1] + patch.tobytes()
     extension, options = f".{config.format}", _options(config)
 
-    def encode(patch: Patch) -> bytes:
+    def encode(patch: Pixels) -> bytes:
         good, data = cv2.imencode(extension, cv2.cvtColor(patch, cv2.COLOR_RGB2BGR), options)
         if not good:
             raise RuntimeError(f"OpenCV could not encode a patch as {extension}")
@@ -100,7 +96,7 @@ def make_encoder(config: Png | Jpg | Webp | Ppm) -> Encoder:
 
 
 def _options(config: Png | Jpg | Webp) -> list[int]:
-    """Return the parameters of an encoding as OpenCV takes them: pairs of a key and a value."""
+    """Return the parameters of an encoding for OpenCV: a list of alternating keys and values."""
     if isinstance(config, Png):
         every = config.filter == "adaptive"
         filters = cv2.IMWRITE_PNG_ALL_FILTERS if every else 8 << _PNG_FILTERS.index(config.filter)

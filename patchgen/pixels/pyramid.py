@@ -1,8 +1,8 @@
-"""Build a photo at many resolutions, four per octave, so that a warp never scales by much.
+"""Resize a photo to many resolutions, four per octave. A warp from the nearest resolution changes the scale little.
 
-Each level is filtered like Pillow's antialiased bicubic resize, with which the reference pipeline resizes its
-crops; a bilinear warp from the nearest level is as sharp as that pipeline at every scale.
-Weights are multiples of 2**-14, so that every product and sum below is exact in float32, in any order.
+Each level is resized like Pillow's antialiased bicubic filter, which the authors' pipeline uses for its crops.
+A bilinear warp from the nearest level is as sharp as the authors' pipeline at every scale.
+Weights are multiples of 2**-14. Every product and sum below is therefore exact in float32, in any order.
 """
 
 import dataclasses
@@ -11,17 +11,14 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
+from patchgen.pixels.exact_math import Floats, Ints, Pixels
 
 STEPS = 4  # levels per octave
 _ROOTS = (1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429)
-_SMALLEST = 8  # pixels of the shorter side of the last level, at least
+_SMALLEST = 8  # minimum of the shorter side of a level, in pixels
 _ENLARGED = -STEPS
-_LARGEST_TO_ENLARGE = 1 << 23
-"""Pixels above which a photo gets no enlarged level, which would take four times its memory."""
+_LARGEST_TO_ENLARGE = 1 << 23  # pixels: a larger photo has no enlarged level, which needs four times the memory
 _UNIT = 1 << 14
 _SHARPNESS = -0.5
 _BLOCK = 16
@@ -29,10 +26,10 @@ _BLOCK = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pyramid:
-    """A photo at many resolutions: level ``numbers[i]`` is ``levels[i]``, RGB uint8 (H, W, 3).
+    """A photo at many resolutions. The level with number ``numbers[i]`` is ``levels[i]``, RGB uint8 (H, W, 3).
 
-    Level k is the photo shrunk by about 2**(k / 4), so level 0 is the photo. Level -4, twice as large, exists if
-    patches enlarge a photo of at most 8 megapixels.
+    Level k is the photo shrunk by about 2**(k / 4), so level 0 is the photo. Level -4 is twice as large as the photo;
+    it exists if patches enlarge the photo and the photo has at most 8 megapixels.
     """
 
     levels: tuple[Pixels, ...]
@@ -40,20 +37,19 @@ class Pyramid:
 
     @cached_property
     def photo(self) -> Pixels:
-        """Return the photo itself, level 0."""
+        """Return the photo, which is level 0."""
         return self.levels[self.numbers.index(0)]
 
-    def nearest(self, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the indices in ``levels`` of the levels nearest to these level numbers."""
-        first = 0 if self.numbers[0] == 0 else 1  # the index of level 0
-        indices = np.clip(number, 0, self.numbers[-1]) + first
+    def nearest(self, number: Ints) -> Ints:
+        """Return for each level number the index in ``levels`` of the nearest level."""
+        indices = np.clip(number, 0, self.numbers[-1]) + self.numbers.index(0)
         return np.where(number < _ENLARGED // 2, 0, indices)
 
 
 def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
-    """Build every level down to 8 pixels a side, each from the level one octave above it.
+    """Return the pyramid of a photo (H, W, 3), down to 8 pixels a side. With ``enlarge`` it contains level -4.
 
-    ``enlarge`` says whether any patch may use level -4; see ``geometry.build_pyramids``.
+    Every level is resized from the level that is twice as large, or from the photo.
     """
     height, width = photo.shape[:2]
     levels, number = {0: photo}, 0
@@ -71,7 +67,7 @@ def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize an image (H, W, 3), antialiased bicubic, first horizontally and then vertically, like Pillow."""
+    """Resize an image (H, W, 3) like Pillow: antialiased bicubic, first horizontally, then vertically."""
     transposed = cv2.transpose(image).reshape(image.shape[1], -1)
     resized = _resize_rows(transposed, width).reshape(width, *image.shape[::2])
     rows = cv2.transpose(resized).reshape(image.shape[0], -1)
@@ -79,7 +75,7 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def _resize_rows(rows: Pixels, count: int) -> Pixels:
-    """Resample ``rows`` (n, m) to (count, m), in blocks of rows that are products with a band of weights."""
+    """Resample ``rows`` (n, m) to (count, m). Each block of output rows is a band of weights times input rows."""
     first, weights = _weights(len(rows), count)
     taps = weights.shape[1]
     out = np.empty((count, rows.shape[1]), dtype=np.uint8)
@@ -94,10 +90,10 @@ def _resize_rows(rows: Pixels, count: int) -> Pixels:
     return out
 
 
-def _weights(n: int, count: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Return the first row and the integer weights (count, taps), with sum 2**14, of each output row.
+def _weights(n: int, count: int) -> tuple[Ints, Floats]:
+    """Return for each of ``count`` output rows its first input row, of ``n``, and its integer weights (count, taps).
 
-    ``n`` rows are resampled to ``count``. Only float64 additions, products and quotients are used, which give the
+    The weights of a row have the sum 2**14. Only float64 additions, products and quotients are used: these have the
     same bits on every machine.
     """
     scale = n / count
@@ -114,7 +110,7 @@ def _weights(n: int, count: int) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 def _bicubic(x: Floats) -> Floats:
-    """Return Keys' cubic convolution kernel with a = -1/2 at |x| (IEEE Transactions on ASSP 29, 1981)."""
+    """Return the cubic convolution kernel of Keys with a = -1/2, at x ≥ 0 (IEEE Transactions on ASSP 29, 1981)."""
     near = ((_SHARPNESS + 2) * x - (_SHARPNESS + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * _SHARPNESS
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))

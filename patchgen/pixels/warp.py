@@ -1,33 +1,29 @@
-"""Read patches from image pyramids at their placements, by one bilinear warp each."""
+"""Read patches from photos at many resolutions. One bilinear warp reads one patch."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from patchgen.limits import MAX_SIDE
-from patchgen.pixels.exact_math import Floats
+from patchgen.pixels.exact_math import Bools, Floats, Ints, Pixels
 from patchgen.pixels.geometry import Geometry, Placements
 from patchgen.pixels.pyramid import Pyramid
 
-Patch = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _POLYGON_BITS = 8
-_MARGIN = 1  # pixels around a patch that bilinear reading needs: inside the photo, its border is never read
+_MARGIN = 1  # pixels around a patch that a bilinear warp reads
 _WINDOW = 1 << 14
-"""Pixels that OpenCV gets of a level's side of more than ``MAX_SIDE``. Only enlarged levels have such sides.
+"""Length in pixels of the window that OpenCV receives of a level whose side is longer than ``MAX_SIDE``.
 
-Those have at most 2**25 pixels, so that the other side is at most 1,024 px. No pixel of a patch reads farther than
-4,173 px from its center: half the crop's side, which is at most the other side, times the largest shear and rotation
-(1 / cos 80° · √2). A window around the center therefore holds all that is read, reflections included.
+Only enlarged levels have such sides. Enlarged levels have at most 2**25 pixels, so the other side has at most 1,024.
+No pixel of a patch is read farther than 4,173 px from the patch's center: half the crop's side (at most 512 px) times
+the largest shear and rotation (1 / cos 80° · √2). The window therefore contains all pixels that are read.
 """
 
 
 class Warp:
-    """Reads the patches of ``places``; index it by a patch's position in them."""
+    """Reads patches: ``warp[i]`` is the patch at placement number ``i``."""
 
     def __init__(self, geometry: Geometry, size: int, pyramids: Sequence[Pyramid], places: Placements) -> None:
         self._shape = (size, size)
@@ -51,9 +47,9 @@ class Warp:
         self._matrices = list(matrices)
 
     def _cut(self, places: Placements, extent: Ints) -> Ints:
-        """Reduce every level to the patch's crop, and return the crops' corners (n, 2).
+        """Cut every patch's crop out of its level, and return the left and top edges of the crops (n, 2).
 
-        The reference resizes only the crop, so no pixel outside may have an influence.
+        The authors' pipeline resizes only the crop, so no pixel outside the crop may have an influence.
         """
         left, right = _spans(places.x, places.width, places.ratio[:, 0], extent[:, 0])
         top, bottom = _spans(places.y, places.height, places.ratio[:, 1], extent[:, 1])
@@ -62,9 +58,9 @@ class Warp:
         return np.stack([left, top], axis=1)
 
     def _windowed(self, matrices: Floats, size: int, extent: Ints) -> Floats:
-        """Reduce every level that is too long for OpenCV to a window, and return the matrices for the windows.
+        """Cut a window out of every level that is too long for OpenCV, and return the matrices for the windows.
 
-        Windows start at whole pixels, so OpenCV's fixed-point coordinates shift exactly and no patch changes.
+        A window starts at a whole pixel. OpenCV's fixed-point coordinates therefore shift exactly.
         """
         long = extent > MAX_SIDE
         if not long.any():
@@ -79,34 +75,32 @@ class Warp:
         moved[:, :, 2] -= first
         return moved
 
-    def __getitem__(self, i: int) -> Patch:
+    def __getitem__(self, i: int) -> Pixels:
         """Return patch ``i``: RGB uint8 of shape (size, size, 3)."""
-        patch = cv2.warpAffine(
-            self._levels[i], self._matrices[i], self._shape, flags=_FLAGS, borderMode=self._borders[i]
-        )
-        return self._blacken(patch, self._polygons[i]) if self._black and self._clipped[i] else patch
-
-    def _blacken(self, patch: Patch, polygon: Floats) -> Patch:
+        level, matrix, border = self._levels[i], self._matrices[i], self._borders[i]
+        patch = cv2.warpAffine(level, matrix, self._shape, flags=_FLAGS, borderMode=border)
+        if not self._black or not self._clipped[i]:
+            return patch
         mask = np.zeros(self._shape, dtype=np.uint8)
-        points = np.rint(polygon * 2**_POLYGON_BITS).astype(np.int32)
+        points = np.rint(self._polygons[i] * 2**_POLYGON_BITS).astype(np.int32)
         cv2.fillConvexPoly(mask, points, 255, lineType=cv2.LINE_8, shift=_POLYGON_BITS)
         return cv2.bitwise_and(patch, patch, mask=mask)
 
 
 def _spans(start: Floats, length: Floats, ratio: Floats, limit: Ints) -> tuple[Ints, Ints]:
-    """Return start and end of the pixels of a level whose centers are in each crop's range; at least one pixel."""
+    """Return the first pixel of each crop, and the end of the crop: pixels whose centers are inside, at least one."""
     first = np.minimum(np.ceil(start * ratio - 0.5), limit - 1)
     last = np.minimum(np.ceil((start + length) * ratio - 0.5), limit)
     return np.maximum(first, 0).astype(np.int64), np.maximum(np.maximum(last, first + 1), 1).astype(np.int64)
 
 
-def _inside(matrices: Floats, size: int, extent: Ints) -> npt.NDArray[np.bool_]:
-    """Return which patches read nothing outside their level, so that OpenCV's fastest border mode can be used.
+def _inside(matrices: Floats, size: int, extent: Ints) -> Bools:
+    """Return which patches read no pixel outside their level. These patches use OpenCV's fastest border mode.
 
-    A border mode changes no pixel of such a patch; reflection costs twice the time at 224 px.
+    The border mode changes no pixel of such a patch. Reflection needs twice the time at 224 px.
     """
     middle = (size - 1) / 2
     center = matrices[:, :, 2] + (matrices[:, :, 0] + matrices[:, :, 1]) * middle
     reach = (np.abs(matrices[:, :, 0]) + np.abs(matrices[:, :, 1])) * middle + _MARGIN
-    inside: npt.NDArray[np.bool_] = np.all((center - reach >= 0) & (center + reach <= extent - 1), axis=1)
+    inside: Bools = np.all((center - reach >= 0) & (center + reach <= extent - 1), axis=1)
     return inside

@@ -1,4 +1,4 @@
-"""Read the recipes that come with the package."""
+"""Read the recipes of the package."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ _FOLDER = Path(__file__).parent
 
 
 def packaged_recipes() -> list[str]:
-    """Return the names of the recipes that come with the package, sorted."""
+    """Return the sorted names of the packaged recipes."""
     return sorted(file.stem for file in _FOLDER.glob("*.yaml"))
 
 
 def recipe_text(name: str) -> str:
-    """Return the YAML text of a packaged recipe, comments included."""
+    """Return the YAML text of a packaged recipe, with its comments."""
     return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Photos and other images that patches are made of."""
+"""Read the images that patches are made from: photos, images to pack, synthetic images."""

@@ -1,4 +1,4 @@
-"""Pack images into a set: copied if a set may hold their bytes, else fitted into squares of one size."""
+"""Pack images into a set: copy their bytes if the format of sets allows this, else scale them to squares."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,30 +6,29 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from manifests.errors import PatchSetError
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
 from manifests.format.digest import pixel_digest
 from manifests.format.schema import PACKED
 from manifests.limits import ImageFormat
-from manifests.untrusted.decode import Pixels
 from manifests.untrusted.images import as_a_set_holds_it, decode_patch
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SIDE, MAX_SIZE, MIN_SIZE
 from patchgen.pixels.encode import AsFound, EncodingConfig, RecordedRecipe, default_encoding, make_encoder
+from patchgen.pixels.exact_math import Pixels
 from patchgen.pixels.geometry import Geometry, build_pyramids, place
 from patchgen.pixels.randomness import DRAWS
 from patchgen.pixels.warp import Warp
 
-_REMEDY = "take it out or get it again, then pack into a new folder"
+_REMEDY = "remove or replace this image, then pack into a new folder"
 _LARGEST_SQUARE = Geometry(
     crop=1, area=(1, 1), aspect=(1, 1), oversize=1, rotation=0, shear=0, corners="photo"
-)  # with draws of 0.5, the square in the middle
+)  # draws of 0.5 place this crop in the middle
 
 
 class PackRecipe(RecordedRecipe):
-    """How a set was packed: ``fit`` is ``none`` if files were copied, ``centre`` if squares were cut and scaled."""
+    """The recipe of a packed set. ``fit`` is ``none`` for copied files, ``centre`` for squares that were scaled."""
 
     name: Literal["packed"] = PACKED
     version: Literal[1] = 1
@@ -39,15 +38,15 @@ class PackRecipe(RecordedRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """Width and height of an image in pixels, and its format if a set may hold its bytes."""
+    """The size of an image, and its format if its bytes may be copied into a set."""
 
-    width: int
+    width: int  # pixels
     height: int
     format: str | None
 
 
 def form_of(content: bytes | Pixels, where: str) -> Form:
-    """Return the form of an image from its header."""
+    """Return the form of an image file, from its header, or of the pixels of an image."""
     if not isinstance(content, bytes):
         return Form(width=content.shape[1], height=content.shape[0], format=None)
     try:
@@ -60,22 +59,22 @@ def form_of(content: bytes | Pixels, where: str) -> Form:
 def choose(
     forms: set[Form], size: int | None, image_format: ImageFormat | None, where: str
 ) -> tuple[PackRecipe, int]:
-    """Return how to pack images of these forms, and the size of the patches in pixels.
+    """Return the recipe for packing images of these forms, and the size of the patches in pixels.
 
-    Files are copied if all are squares of one size in one format that a set may hold, and the user asked for no
-    other ``size`` or ``image_format``.
+    Files are copied if all have one square size and one format that a set may contain, and if the user's ``size`` and
+    ``image_format`` are None or equal to these.
     """
     sizes = {(form.width, form.height) for form in forms}
     width, height = min(sizes)
     square = width if len(sizes) == 1 and width == height else None
     if size is None and square is None:
-        of = f"of {len(sizes)} sizes, such as" if len(sizes) > 1 else "of"
-        raise PatchgenError(
-            f"{where}: images are {of} {width}×{height} px, expected squares of one size; give --size"
-        )
+        of = f"{len(sizes)} sizes, for example" if len(sizes) > 1 else "the size"
+        what = f"the images have {of} {width}×{height} px, expected squares of one size"
+        raise PatchgenError(f"{where}: {what}; give --size")
     chosen = size or square or 0
     if not MIN_SIZE <= chosen <= MAX_SIZE:
-        raise PatchgenError(f"{where}: images of {chosen} px, expected {MIN_SIZE} to {MAX_SIZE}; give --size")
+        what = f"the images have {chosen} px a side, expected {MIN_SIZE} to {MAX_SIZE}"
+        raise PatchgenError(f"{where}: {what}; give --size")
     formats = {form.format for form in forms}
     found = next(iter(formats))
     if chosen == square and len(formats) == 1 and found is not None and image_format in (None, found):
@@ -84,7 +83,7 @@ def choose(
 
 
 class PackMaker:
-    """Makes the patches of one shard of images, whose raw SHA-256 was ``digests`` when the pack began."""
+    """Makes the patches of one shard from images. ``digests`` are their raw SHA-256 when the pack began."""
 
     def __init__(self, recipe: PackRecipe, size: int, items: Sequence[StoredImage], digests: Sequence[bytes]) -> None:
         self._recipe, self._size = recipe, size
@@ -92,11 +91,11 @@ class PackMaker:
         self._encode = None if isinstance(recipe.encoding, AsFound) else make_encoder(recipe.encoding)
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield the encoded bytes and the raw pixel digest of each patch, in order."""
+        """Yield the encoded bytes and the raw pixel digest of the patches in order, in lists of one patch."""
         for item, digest in zip(self._items, self._digests, strict=True):
             content = read_stored(item)
             if content_digest(content) != digest:
-                raise PatchgenError(f"{item.where}: changed while it was packed; pack into a new folder")
+                raise PatchgenError(f"{item.where}: the image changed while it was packed; pack into a new folder")
             try:
                 packed = self._pack(content, item.where)
             except PatchSetError as error:
@@ -104,7 +103,7 @@ class PackMaker:
             yield [packed]
 
     def columns(self) -> dict[str, Any]:
-        """Return the column with each image's path below the packed folder; bytes that are not UTF-8 are escaped."""
+        """Return the column ``file``: paths below the packed folder. Bytes that are not UTF-8 are escaped."""
         names = (item.name.encode("utf-8", "backslashreplace") for item in self._items)
         return {"file": [name.decode("utf-8") for name in names]}
 
@@ -115,19 +114,20 @@ class PackMaker:
         pixels = pixels_of(content, where)
         if max(pixels.shape) > MAX_SIDE:
             height, width = pixels.shape[:2]
-            raise PatchgenError(f"{where}: {width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
+            what = f"the image has {width}×{height} pixels, expected at most {MAX_SIDE} a side"
+            raise PatchgenError(f"{where}: {what}; scale it down")
         patch = fit(pixels, self._size)
         return self._encode(patch), pixel_digest(patch)
 
 
 def content_digest(content: bytes | Pixels) -> bytes:
-    """Return the raw SHA-256 of a file's bytes, or of a record's pixels."""
+    """Return the raw SHA-256 of the bytes of a file, or of the pixels of an image."""
     data = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
     return hashlib.sha256(data).digest()
 
 
-def fit(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Return the largest centered square of an image, scaled like a patch of a photo: uint8 (size, size, 3)."""
+def fit(pixels: Pixels, size: int) -> Pixels:
+    """Scale the largest centered square of an image, as a patch of a photo is scaled, to (size, size, 3)."""
     if pixels.shape[:2] == (size, size):
         return pixels
     pyramids = build_pyramids(_LARGEST_SQUARE, size, [pixels])

@@ -1,9 +1,10 @@
-"""Read a photo file into RGB uint8 pixels as a viewer would show it."""
+"""Read a photo as RGB uint8 pixels."""
 
 import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from manifests.format.digest import pixel_digest
 from manifests.support.console import note
@@ -19,24 +19,24 @@ from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SIDE
-from patchgen.sources.photo_checks import Finding, decoder_damage, header_findings
+from patchgen.pixels.exact_math import Pixels
+from patchgen.sources.photo_checks import Finding, damage, header_findings
 
 MAX_FILE_BYTES = 2 << 30
 _MAX_MESSAGE_BYTES = 1 << 16
+# libjpeg and libtiff invent pixels that they cannot read, and report this only on stderr.
+_DECODER_MESSAGE = re.compile(r"(Corrupt JPEG data: .*|Premature end of JPEG.*)|TIFF_Error (.*)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Photo:
-    """A decoded photo: ``pixels`` RGB uint8 of shape (height, width, 3); digests are SHA-256 as hex.
-
-    ``findings`` say how its pixels differ from what a viewer shows.
-    """
+    """A decoded photo."""
 
     path: Path
-    pixels: npt.NDArray[np.uint8]
-    sha256: str
-    pixels_sha256: str
-    findings: tuple[Finding, ...] = ()
+    pixels: Pixels  # RGB uint8 (height, width, 3)
+    sha256: str  # of the file, as hex
+    pixels_sha256: str  # pixel digest, as hex
+    findings: tuple[Finding, ...] = ()  # differences between the pixels and those that a viewer shows
 
     @property
     def width(self) -> int:
@@ -48,7 +48,7 @@ class Photo:
 
 
 def read_photos(paths: Iterable[Path]) -> list[Photo]:
-    """Read photos, and print a line to stderr for each difference between their pixels and what a viewer shows."""
+    """Read photos. Note on stderr how their pixels differ from those that a viewer shows."""
     photos = [read_photo(path) for path in paths]
     for line in dict.fromkeys(f"{photo.path}: {found.text}" for photo in photos for found in photo.findings):
         note(line)
@@ -58,67 +58,69 @@ def read_photos(paths: Iterable[Path]) -> list[Photo]:
 def read_photo(path: Path) -> Photo:
     """Read a JPEG, PNG, WebP, TIFF, BMP or PPM file of at most 32,766 pixels a side.
 
-    EXIF orientation is applied, grayscale becomes RGB, CMYK is converted, an alpha channel is dropped, and
-    16 bits a channel are scaled to 8 with exact rounding. Color profiles are ignored.
+    EXIF orientation is applied. Gray and CMYK become RGB. An alpha channel is dropped. Channels of 16 bits are scaled
+    to 8 bits with exact rounding. Color profiles are ignored.
     """
     try:
         data = read_regular_file(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise PatchgenError(f"{path}: cannot be read: {error.strerror}; give the path of an image") from error
+        what = f"the photo cannot be read: {error.strerror}"
+        raise PatchgenError(f"{path}: {what}; give the path of an image") from error
     try:
         pixels, messages = _decode(data)
     except PatchgenError as error:
         raise PatchgenError(f"{path}: {error}") from error
     except (cv2.error, MemoryError) as error:
         reason = (str(error).strip().splitlines() or ["too little memory"])[-1].split("error: ")[-1]
-        raise PatchgenError(
-            f"{path}: not readable as an image: {reason}; expected at most {MAX_SIDE} pixels a side"
-        ) from error
+        what = f"the image cannot be decoded: {reason}; expected at most {MAX_SIDE} pixels a side"
+        raise PatchgenError(f"{path}: {what}; scale the photo down") from error
     findings = header_findings(data, decode=True)
-    if (damage := decoder_damage(messages)) is not None:
-        findings = [damage, *(finding for finding in findings if finding.kind != "damage")]
+    if match := _DECODER_MESSAGE.search(messages):
+        reported = damage((match[1] or f"TIFF: {match[2]}").strip()[:200])
+        findings = [reported, *(finding for finding in findings if finding.kind != "damage")]
     digests = {"sha256": hashlib.sha256(data).hexdigest(), "pixels_sha256": pixel_digest(pixels).hex()}
     return Photo(path=path, pixels=pixels, findings=tuple(findings), **digests)
 
 
-def _decode(data: bytes) -> tuple[npt.NDArray[np.uint8], str]:
-    """Return RGB uint8 pixels (H, W, 3), and what decoders wrote to stderr meanwhile."""
+def _decode(data: bytes) -> tuple[Pixels, str]:
+    """Return RGB uint8 pixels (H, W, 3), and the messages of the decoder on stderr."""
     if not data:
-        raise PatchgenError("the file is empty, expected an image")
+        raise PatchgenError("the file is empty, expected an image; download the file again")
     messages: list[str] = []
     with _captured_stderr(messages):
         # IMREAD_COLOR_RGB would leave 16-bit color TIFFs undefined (OpenCV 4.14).
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if decoded is None:
         raise PatchgenError(
-            f"not a whole image ({counted(len(data), 'byte')}): expected a complete JPEG, PNG, WebP, TIFF, BMP or "
-            "PPM file; open it in a viewer and save it again"
+            f"the file ({counted(len(data), 'byte')}) is not a whole image, expected JPEG, PNG, WebP, TIFF, BMP "
+            "or PPM; download the file again, or open it in a viewer and save it as PNG"
         )
     return _eight_bits(decoded), "".join(messages)
 
 
-def _eight_bits(decoded: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _eight_bits(decoded: Any) -> Pixels:
     """Convert BGR pixels of 8 or 16 bits to RGB uint8 pixels (H, W, 3)."""
     if max(decoded.shape) > MAX_SIDE:
         height, width = decoded.shape[:2]
-        raise PatchgenError(f"{width}×{height} pixels, at most {MAX_SIDE} a side; scale it down")
+        what = f"the photo has {width}×{height} pixels, expected at most {MAX_SIDE} a side"
+        raise PatchgenError(f"{what}; scale the photo down")
     decoded = np.ascontiguousarray(decoded[..., ::-1])
     if decoded.dtype == np.uint16:
-        return ((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        decoded = ((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if decoded.dtype != np.uint8:
-        raise PatchgenError(f"pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert it to PNG")
+        raise PatchgenError(f"pixels are {decoded.dtype}, expected 8 or 16 bits a channel; convert the photo to PNG")
     return decoded
 
 
 @contextlib.contextmanager
 def _captured_stderr(messages: list[str]) -> Iterator[None]:
-    """Append to ``messages`` what OpenCV and the C libraries below it write to stderr, instead of showing it."""
+    """Append to ``messages`` the text that OpenCV and its C libraries write to stderr in the block."""
     with contextlib.ExitStack() as stack:
         try:
             saved = os.dup(2)
             stack.callback(os.close, saved)
             file = stack.enter_context(tempfile.TemporaryFile())
-        except OSError:  # stderr is closed, or no folder for temporary files can be written
+        except OSError:  # stderr is closed, or the program cannot write temporary files
             yield
             return
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)

@@ -1,6 +1,7 @@
-"""Generate source images from a seed: noise, fractals, dead leaves, with the same pixels on every machine.
+"""Generate source images from a seed: noise, fractals, dead leaves.
 
-Only integer arithmetic and correctly rounded float64 operations are used: kind, size and seed determine every pixel.
+Kind, size and seed determine every pixel on every machine, because only integer arithmetic and correctly rounded
+float64 operations are used.
 """
 
 import math
@@ -10,51 +11,55 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from manifests.support.files import write_atomically
 from patchgen.errors import PatchgenError
+from patchgen.pixels.exact_math import Ints, Pixels
 from patchgen.pixels.randomness import to_unit
 
-Pixels = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-
-_STREAM = 2**32  # philox stream, different from those of recipes
+_STREAM = 2**32  # a stream of Philox that no recipe uses
 _SMALLEST_LEAF, _LAYERS = 3.0, 5
 _FRACTALS, _POINTS, _STEPS, _BURN_IN = 240, 4096, 48, 16
 _FIXED = 16  # fraction bits of a fractal's coordinates
 
 
 def make_source(kind: str, width: int, height: int, seed: int) -> Pixels:
-    """Return an RGB uint8 image of shape (height, width, 3); ``kind`` is one of ``KINDS``."""
+    """Return an RGB uint8 image of shape (height, width, 3). ``kind`` is one of ``KINDS``."""
     return KINDS[kind](width, height, np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64)))
 
 
 def write_source(path: Path, pixels: Pixels) -> None:
-    """Write pixels as a PNG file, atomically. Its bytes are part of the ``set_id`` of sets made from it."""
+    """Write RGB pixels as a PNG file. The bytes of the file affect the ``set_id`` of sets that are built from it."""
     if path.suffix.lower() != ".png":
-        raise PatchgenError(f"{path}: expected a name that ends in .png, which stores every pixel as it is")
+        what = f"the name ends in {path.suffix!r}, expected .png, a format that preserves every pixel"
+        raise PatchgenError(f"{path}: {what}; choose another --out")
     _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    write_picture(path, data.tobytes())
+
+
+def write_picture(path: Path, data: bytes) -> None:
+    """Write the bytes of an image file, completely or not at all."""
     try:
-        write_atomically(path, data.tobytes())
+        write_atomically(path, data)
     except OSError as error:
-        raise PatchgenError(f"{path}: cannot be written: {error.strerror}; choose another --out") from error
+        what = f"the file cannot be written: {error.strerror}"
+        raise PatchgenError(f"{path}: {what}; choose another --out") from error
 
 
 def _noise(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Draw every byte uniformly and independently, like the paper's "Noise" image."""
+    """Return an image whose bytes are drawn uniformly and independently, like the paper's "Noise" image."""
     num_bytes = width * height * 3
     words = philox.random_raw(-(-num_bytes // 8)).astype("<u8")
     return words.view(np.uint8)[:num_bytes].reshape(height, width, 3).copy()
 
 
 def _dead_leaves(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Draw discs that hide one another, with radii by an inverse cube law: the occlusion model of natural images.
+    """Return an image of discs that cover earlier discs. The density of radii falls with the cube of the radius.
 
     Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 2001.
     """
     largest = max(min(width, height) / 4, 2 * _SMALLEST_LEAF)
-    # A logarithm may differ by an ulp between machines, so the mean area is rounded.
+    # A logarithm may differ in the last bit between machines, so the mean area is rounded.
     mean_area = round(2 * math.pi * _SMALLEST_LEAF**2 * math.log(largest / _SMALLEST_LEAF))
     count = _LAYERS * width * height // mean_area + 1
     words = philox.random_raw(4 * count)
@@ -72,9 +77,9 @@ def _dead_leaves(width: int, height: int, philox: np.random.Philox) -> Pixels:
 
 
 def _fractal(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Draw attractors of random iterated function systems in random places, sizes and colors on black.
+    """Return a black image with attractors of random iterated function systems in random places, sizes and colors.
 
-    This is the chaos game of Barnsley (1988), with maps like those of FractalDB (Kataoka et al., ACCV 2020).
+    This is the chaos game of Barnsley (1988), with random maps like those of FractalDB (Kataoka et al., ACCV 2020).
     """
     image = np.zeros((height, width, 3), dtype=np.uint8)
     for _ in range(_FRACTALS):

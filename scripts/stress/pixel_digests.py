@@ -11,9 +11,8 @@ import click
 
 from manifests.limits import IMAGE_FORMATS
 from patchgen.doctor import examine
-from patchgen.environment import environment
 from patchgen.pipeline.build import build
-from patchgen.pipeline.plan import make_plan
+from patchgen.pipeline.plan import environment, make_plan
 from patchgen.recipe import Recipe, load_recipe
 from patchgen.recipes import packaged_recipes
 from patchgen.sources.photo import read_photo
@@ -46,9 +45,8 @@ def main(n: int) -> None:
             recipe = load_recipe("asano2023").with_format(image_format)
             add(f"asano2023-{image_format}", recipe, max(n // SLOW.get(image_format, 1), 1), 32)
         add("asano2023-224", load_recipe("asano2023"), max(n // 20, 1), 224)
-    for finding in examine():
-        built = finding.built
-        found[f"golden {finding.name}"] = {"n": built.n, "set_id": built.set_id, "good": finding.good}
+    for name, expected, built in examine():
+        found[f"golden {name}"] = {"n": built.n, "set_id": built.set_id, "good": built.set_id == expected.set_id}
     click.echo(json.dumps({"environment": environment("fast"), "sets": found}))
 
 

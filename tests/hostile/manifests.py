@@ -144,7 +144,7 @@ CASES = (
             )
         ),
         entrances=("rebuild", "extend"),
-        said="reads files besides the photos",
+        said="reads other files than the photos",
     ),
     Case(
         name="manifest nested 100,000 deep",

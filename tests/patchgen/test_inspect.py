@@ -23,7 +23,7 @@ def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Pa
     assert run_patchgen("verify", copy).status == 0
     result = run_patchgen("verify", copy, "--regenerate", 3, "--image", photo_path)
     assert_one_line(result, "6 faults")
-    assert result.out.count("built again, its pixels is") == 3
+    assert result.out.count("the rebuilt patch has pixels") == 3
 
 
 def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -39,7 +39,7 @@ def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_pa
     assert not value["good"] and value["faults"][0]["file"] == "patches-000001.tar"
     (copy / "manifest.json").write_text("{")
     assert run_patchgen("verify", copy).out.startswith("manifest.json: ")
-    assert_one_line(run_patchgen("verify", tmp_path / "none"), "no such folder")
+    assert_one_line(run_patchgen("verify", tmp_path / "none"), "the folder does not exist")
     assert run_patchgen("verify", copy, "--regenerate", 3).status == 2
     assert run_patchgen("verify", copy, "--fast", "--regenerate", 3, "--image", "x.png").status == 2
 
@@ -55,7 +55,7 @@ def test_what_export_writes_again_asks_for_no_new_set(
     assert_one_line(found, "run patchgen export")
     assert "rebuild" not in found.err + found.out and "'patchgen export' writes it again" in found.out
     (copy / "patches-000001.tar").unlink()
-    assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy what is named")
+    assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy these files")
     shutil.copy(patchset_path / "patches-000001.tar", copy)
     assert run_patchgen("export", copy).status == 0 and run_patchgen("verify", copy).status == 0
 
@@ -70,13 +70,13 @@ def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path,
     )
     for place in (patchset_path, manifest_path):
         result = run_patchgen("info", place)
-        assert result.status == 0 and "200 of 32×32 px" in result.out and "no license named" in result.out
+        assert result.status == 0 and "200 of 32×32 px" in result.out and "no license given" in result.out
     assert json.loads(run_patchgen("info", patchset_path, "--json").out)["n"] == 200
     texts = {"name": "a\u009b2Jb\u202ec"}
     strange = resign_manifest(edited(manifest_path, {"environment": texts}))
     result = run_patchgen("info", strange, "--json")
     assert result.out.isascii() and json.loads(result.out)["environment"].items() >= texts.items()
-    assert_one_line(run_patchgen("info", tmp_path / "none.json"), "none.json: cannot be read")
+    assert_one_line(run_patchgen("info", tmp_path / "none.json"), "none.json: the file cannot be read")
 
 
 def test_pipes_and_links_are_never_read(patchset_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -110,7 +110,7 @@ def test_cards_of_several_photos(photo_path: Path, tmp_path: Path, run_patchgen:
     cards = [(s.licence, s.url) for s in open_patchset(tmp_path / "out").manifest.sources]
     assert cards == [("CC0-1.0", "https://example.org"), ("CC-BY-4.0", "https://example.org")]
     result = run_patchgen(*command, *["--license", "CC0-1.0"] * 3)
-    assert_one_line(result, "--license given 3 times for 2 images", status=2)
+    assert_one_line(result, "--license was given 3 times for 2 images", status=2)
 
 
 def test_json_of_what_was_built(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:

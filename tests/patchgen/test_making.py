@@ -44,12 +44,12 @@ def test_dead_leaves_look_alike_at_two_scales() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "part"),
     [
-        (["noise", "--out", "x.jpg"], 1, "expected a name that ends in .png"),
+        (["noise", "--out", "x.jpg"], 1, "the name ends in '.jpg', expected .png"),
         (["noise", "--size", "30", "--out", "x.png"], 2, "is not WIDTHxHEIGHT"),
         (["noise", "--size", "3x4", "--out", "x.png"], 2, "3 is not in the range"),
-        (["noise", "--size", "32000x32000", "--out", "x.png"], 2, "pixels, at most"),
+        (["noise", "--size", "32000x32000", "--out", "x.png"], 2, "pixels, expected at most"),
         (["cloud", "--out", "x.png"], 2, "'cloud' is not one of"),
-        (["noise", "--size", "8x8", "--out", "missing/x.png"], 1, "missing/x.png: cannot be written"),
+        (["noise", "--size", "8x8", "--out", "missing/x.png"], 1, "missing/x.png: the file cannot be written"),
     ],
 )
 def test_sources_that_cannot_be(arguments: list[str], status: int, part: str, run_patchgen: Program) -> None:
@@ -67,7 +67,10 @@ def test_a_contact_sheet(patchset_path: Path, photo_path: Path, tmp_path: Path, 
         assert traced.size[0] == size[0] and traced.size[1] > size[1] + 100
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
     assert_one_line(run_patchgen(*command, other, "--out", tmp_path / "c.png"), "the set's source 'photo.png'")
-    assert_one_line(run_patchgen(*command, photo_path, "--out", tmp_path / "c.gif"), "ends in .png, .jpg, .jpeg")
+    assert_one_line(
+        run_patchgen(*command, photo_path, "--out", tmp_path / "c.gif"),
+        "the name ends in '.gif', expected .png, .jpg, .jpeg",
+    )
 
 
 def test_outlines_lie_where_the_patch_was_read(photo_path: Path, patchset_path: Path) -> None:
@@ -96,4 +99,4 @@ def test_recipes_are_listed_and_printed(run_patchgen: Program, tmp_path: Path, p
         folder = tmp_path / name
         command = ["build", "--image", photo_path, "--n", 5, "--recipe", tmp_path / "mine.yaml", "--out", folder]
         assert run_patchgen(*command).status == 0
-    assert_one_line(run_patchgen("recipes", "asano"), "No packaged recipe 'asano'", status=2)
+    assert_one_line(run_patchgen("recipes", "asano"), "'asano' is not a packaged recipe", status=2)

@@ -274,7 +274,7 @@ def test_changed_files_are_not_signed_again(run_patchgen: Program, copy: Path, t
     manifest = (copy / "manifest.json").read_bytes()
     (copy / "manifest.json").write_bytes(manifest + b"\n")
     assert_one_line(
-        run_patchgen("export", copy), "SHA256SUMS: names manifest.json with", "one of the two was changed"
+        run_patchgen("export", copy), "SHA256SUMS: the file lists manifest.json", "copy SHA256SUMS and manifest.json"
     )
     assert (copy / "SHA256SUMS").read_bytes() == before
     (copy / "manifest.json").write_bytes(manifest)

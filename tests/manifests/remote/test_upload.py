@@ -239,15 +239,15 @@ def test_another_build_is_told_what_lies_where(
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1, "-q")
     assert_one_line(
         other,
-        f"patchgen: memory://lab/a: its copy {folder}: holds a finished set with seed 0, this build has seed 1; "
-        "choose another --out, or give the options it was built with",
+        f"memory://lab/a: the local copy of the set: {folder}: the folder contains a finished set with seed 0, but",
+        "this build has seed 1; choose another --out, or give the options of the build in the folder",
     )
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
     longer = run_patchgen(*arguments, "memory://lab/a", "--n", 300)
     assert_one_line(
         longer,
-        "memory://lab/a: its copy ",
-        "holds a finished set of 200 patches, this build has 300; choose another --out, its first patches",
+        "memory://lab/a: the local copy of the set: ",
+        "a finished set of 200 patches, but this build has 300; choose another --out",
     )
 
 
@@ -290,7 +290,11 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
     before = stored(memory, "/lab")
     other = run_patchgen(*arguments, "memory://lab/a", "--seed", 1)
-    assert_one_line(other, "memory://lab/a: its copy ", "holds a finished set with seed 0, this build has seed 1")
+    assert_one_line(
+        other,
+        "memory://lab/a: the local copy of the set: ",
+        "the folder contains a finished set with seed 0, but this build has seed 1",
+    )
     card = run_patchgen(*arguments, "memory://lab/a", "--license", "CC0")
     assert_one_line(card, "memory://lab/a: holds this set with another license")
     assert_one_line(run_patchgen(*arguments, "memory://lab"), "holds files that no build wrote (a)")
@@ -341,7 +345,7 @@ def test_a_build_to_s3_that_is_killed_and_run_again(
         killed = kill(command, at, by)
         assert killed.returncode == status, killed.stderr
         assert "manifest.json" not in in_bucket(s3, "sets/one/")
-    assert killed.stderr.splitlines() == ["patchgen: interrupted; run the same command again to go on"]
+    assert killed.stderr.splitlines() == ["patchgen: interrupted; run the same command again to continue"]
     done = run_patchgen(*command)
     assert done.status == 0, done.err
     assert in_bucket(s3, "sets/one/") == local(patchset_path)

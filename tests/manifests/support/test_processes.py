@@ -81,7 +81,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 def test_processes_that_stand_still(build: list[Any], run_patchgen: Program, stuck: list[Any]) -> None:
-    assert_one_line(run_patchgen(*build), "the worker processes have made nothing for", "the disk answers")
+    assert_one_line(run_patchgen(*build), "the worker processes wrote no patch for", "the disk responds")
     assert len(stuck) == 2
 
 

@@ -110,7 +110,7 @@ def test_two_ctrl_c_end_a_parallel_build_in_one_line(photo_path: Path, tmp_path:
         time.sleep(0.02)
     _, err = build.communicate(timeout=60)
     assert build.returncode == 130
-    assert err.splitlines() == ["patchgen: interrupted; run the same command again to go on"]
+    assert err.splitlines() == ["patchgen: interrupted; run the same command again to continue"]
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -175,21 +175,21 @@ def test_a_table_with_a_flipped_bit_is_built_again(
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (["--seed", 1], "with seed 0, this build has seed 1"),
-        (["--n", 150], "of 200 patches, this build has 150; choose another --out, or give --n 200"),
+        (["--seed", 1], "with seed 0, but this build has seed 1"),
+        (["--n", 150], "of 200 patches, but this build has 150; choose another --out, or give --n 200"),
         (
             ["--format", "jpg"],
-            'with encoding.format "png", encoding.compression 1, encoding.filter "paeth", this build has encoding.',
+            'with encoding.format "png", encoding.compression 1, encoding.filter "paeth", but this build has',
         ),
-        (["--shard-size", 90], "with shard_size 80, this build has shard_size 90"),
-        (["--size", 16], "with size 32, this build has size 16"),
+        (["--shard-size", 90], "with shard_size 80, but this build has shard_size 90"),
+        (["--size", 16], "with size 32, but this build has size 16"),
     ],
 )
 def test_a_folder_with_another_set_is_refused(
     patchset_path: Path, run_patchgen: Program, arguments: list[Any], change: list[Any], part: str
 ) -> None:
     before = contents(patchset_path)
-    assert_one_line(run_patchgen(*arguments, patchset_path, *change), "holds a finished set " + part, "--out")
+    assert_one_line(run_patchgen(*arguments, patchset_path, *change), "contains a finished set " + part, "--out")
     assert contents(patchset_path) == before
 
 
@@ -198,7 +198,7 @@ def test_a_set_without_its_manifest_is_foreign(
 ) -> None:
     out = Path(shutil.copytree(patchset_path, tmp_path / "out"))
     (out / "manifest.json").unlink()
-    assert_one_line(run_patchgen(*arguments, out), "files that no build wrote")
+    assert_one_line(run_patchgen(*arguments, out), "files of no build")
 
 
 def test_an_unfinished_build_of_another_recipe(
@@ -213,7 +213,7 @@ def test_an_unfinished_build_of_another_recipe(
         assert_one_line(run_patchgen(*arguments, out), "interrupted", status=130)
     assert (out / PLAN_NAME).exists()
     result = run_patchgen(*arguments, out, "--seed", 9)
-    assert_one_line(result, "holds an unfinished build with seed 0, this build has seed 9")
+    assert_one_line(result, "contains an unfinished build with seed 0, but this build has seed 9")
     assert run_patchgen(*arguments, out).status == 0
     assert not (out / PLAN_NAME).exists()
 
@@ -247,12 +247,12 @@ def test_pipes_are_not_waited_for(tmp_path: Path, run_patchgen: Program, argumen
 
 def test_too_many_shards(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     many = ["--n", 10**9, "--shard-size", 1]
-    assert_one_line(run_patchgen(*arguments, tmp_path / "out", *many), "1000000000 shards, at most 90000")
+    assert_one_line(run_patchgen(*arguments, tmp_path / "out", *many), "1000000000 shards, expected at most 90000")
 
 
 def test_foreign_files_are_left_alone(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert_one_line(run_patchgen(*arguments, tmp_path), "files that no build wrote (thesis.tex)")
+    assert_one_line(run_patchgen(*arguments, tmp_path), "files of no build (thesis.tex)")
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 
 
@@ -290,7 +290,7 @@ def test_two_builds_in_one_folder(tmp_path: Path, run_patchgen: Program, argumen
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        assert_one_line(run_patchgen(*arguments, tmp_path), "another build is writing here")
+        assert_one_line(run_patchgen(*arguments, tmp_path), "another build writes to this folder")
     finally:
         os.close(handle)
 

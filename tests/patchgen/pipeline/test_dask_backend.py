@@ -20,10 +20,9 @@ from manifests.support.files import PART_PREFIX, hold_folder, part_prefix
 from manifests.verify import verify
 from patchgen.errors import PatchgenError
 from patchgen.pipeline import dask_backend
-from patchgen.pipeline.dask_backend import DaskExecutor
+from patchgen.pipeline.dask_backend import DaskExecutor, LocalOutput
 from patchgen.pipeline.output_dir import PLAN_NAME
 from patchgen.pipeline.shard import BuildContext, ShardTask
-from patchgen.pipeline.shard_output import LocalOutput
 from tests.conftest import Program, assert_one_line
 
 distributed = pytest.importorskip("distributed")
@@ -99,7 +98,7 @@ def test_a_cluster_without_workers(
         address = here.scheduler_address
         result = run_patchgen(*options(photo_path, tmp_path / "set"), "--scheduler", address)
     assert result.status == 1 and f"{address} has no workers yet; start some with 'dask worker" in result.err
-    assert f"--scheduler {address}: has no workers; start some" in result.err
+    assert f"--scheduler {address}: the scheduler has no workers; start some" in result.err
 
 
 class Stub:
@@ -130,7 +129,9 @@ def test_workers_without_the_package_and_a_scheduler_that_is_lost(
     context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
     tasks = [ShardTask(number=0, first_index=0, n=1)]
     for spec in (None, ModuleNotFoundError("No module named 'patchgen'")):
-        with pytest.raises(PatchgenError, match="worker tcp://node7:1: has no package single-image-distillation"):
+        with pytest.raises(
+            PatchgenError, match="worker tcp://node7:1: the package single-image-distillation is not installed"
+        ):
             list(DaskExecutor(Stub(spec), LocalOutput()).build_shards(context, tasks, print))  # type: ignore[arg-type]
     client = Stub("a spec")
 
@@ -141,7 +142,10 @@ def test_workers_without_the_package_and_a_scheduler_that_is_lost(
     monkeypatch.setattr(dask_backend, "_client", connected)
     monkeypatch.setattr(distributed, "as_completed", lambda *_, **__: [(None, CancelledError())])
     with (
-        pytest.raises(PatchgenError, match="--scheduler tcp://x:1: is gone, or gave up the build; run the same"),
+        pytest.raises(
+            PatchgenError,
+            match="--scheduler tcp://x:1: the connection to the scheduler ended during the build; run the same",
+        ),
         dask_backend.connect("tcp://x:1", LocalOutput()) as executor,
     ):
         list(executor.build_shards(context, tasks, print))
@@ -154,7 +158,9 @@ def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_pa
     context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
     with (
         distributed.Client(workers) as client,
-        pytest.raises(PatchgenError, match=r"worker tcp://.*: does not see .*; give an --out that every worker sees"),
+        pytest.raises(
+            PatchgenError, match=r"worker tcp://.*: the worker does not see .*; give an --out that every worker sees"
+        ),
     ):
         executor = DaskExecutor(client, LocalOutput())
         list(executor.build_shards(context, [task], lambda count: None))
@@ -166,7 +172,10 @@ def test_a_worker_with_other_versions_builds_nothing(tmp_path: Path, monkeypatch
     context = BuildContext(recipe=None, pyramids=(), size=8, seed=0, plan_id="0" * 64, folder=tmp_path)  # type: ignore[arg-type]
     task = ShardTask(number=0, first_index=0, n=1)
     other = dask_backend._versions() | {"opencv-python-headless": "4.99.0"}
-    with pytest.raises(PatchgenError, match=r"tcp://node7:1: has opencv-python-headless 4\.\S+, the build 4\.99\.0"):
+    with pytest.raises(
+        PatchgenError,
+        match=r"tcp://node7:1: the worker has opencv-python-headless 4\.\S+, but the build has 4\.99\.0",
+    ):
         dask_backend._build_in_worker(task, context, LocalOutput().begin(), other)
 
 
@@ -176,12 +185,12 @@ def test_a_scheduler_that_does_not_answer(
     monkeypatch.setattr(dask_backend, "CONNECT_SECONDS", 1)
     build = options(photo_path, tmp_path / "set")
     result = run_patchgen(*build, "--scheduler", "tcp://127.0.0.1:9")
-    assert_one_line(result, "--scheduler tcp://127.0.0.1:9: does not answer", "dask scheduler")
-    bare = run_patchgen(*build, "--scheduler", "tls://127.0.0.1:9")  # there are no certificates
+    assert_one_line(result, "--scheduler tcp://127.0.0.1:9: the scheduler does not answer", "dask scheduler")
+    bare = run_patchgen(*build, "--scheduler", "tls://127.0.0.1:9")  # without certificates
     assert bare.status == 1 and "Traceback" not in bare.err
-    assert "--scheduler tls://127.0.0.1:9: does not answer: TLS expects" in bare.err
+    assert "--scheduler tls://127.0.0.1:9: the scheduler does not answer: TLS expects" in bare.err
     for wrong in ("local:", "local:0", "local:x", "tcp:x", "http://host", "local:٣", "tcp://user:word@host:1", ""):
-        assert_one_line(run_patchgen(*build, "--scheduler", wrong), "is no scheduler", status=2)
+        assert_one_line(run_patchgen(*build, "--scheduler", wrong), "is not an address of a scheduler", status=2)
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert_one_line(
         run_patchgen(*build, "--scheduler", "local:1"), "pip install 'single-image-distillation[cluster]'"
@@ -190,7 +199,7 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_jobs_write_into_no_store_and_nothing_there_is_made_longer(photo_path: Path, run_patchgen: Program) -> None:
     result = run_patchgen(*options(photo_path, Path("x"))[:-1], "s3://lab/set", "--shards", "0-1")
-    assert_one_line(result, "s3://lab/set: --shards: the processes share a folder; build there, then upload")
+    assert_one_line(result, "s3://lab/set: --shards needs a folder that all processes share; build there and upload")
     words = ("extend", "s3://lab/set", "--n", N, "--image", photo_path, "--scheduler", "local:1")
     assert_one_line(run_patchgen(*words), "s3://lab/set: extend changes a folder")
 
@@ -227,21 +236,21 @@ def test_spans_that_are_none_and_a_build_that_would_finish_too_early(
     folder = tmp_path / "set"
     build = options(photo_path, folder, n=2 * SHARD)
     for wrong in ("", "-", "1-", "-1", "3-2", "a", "1-2-3", "²"):
-        assert_one_line(run_patchgen(*build, "--shards", wrong), "is no span of shards", status=2)
-    assert_one_line(run_patchgen(*build, "--shards", "2-3"), "the set has 2, counted from 0", status=2)
+        assert_one_line(run_patchgen(*build, "--shards", wrong), "is not a range of shards", status=2)
+    assert_one_line(run_patchgen(*build, "--shards", "2-3"), "the set has 2 shards, counted from 0", status=2)
     both = run_patchgen(*build, "--shards", "0", "--scheduler", "local:1")
     assert_one_line(both, "give one", status=2)
-    assert run_patchgen(*build, "--shards", "1-7").out == "shard 1 of 2 is there\n" + NEXT
+    assert run_patchgen(*build, "--shards", "1-7").out == "shard 1 of 2 is built\n" + NEXT
     other = options(photo_path, folder, n=3 * SHARD)
-    assert_one_line(run_patchgen(*other, "--shards", "0"), "holds an unfinished build")
+    assert_one_line(run_patchgen(*other, "--shards", "0"), "contains an unfinished build")
     with hold_folder(folder, shared=True):
-        assert_one_line(run_patchgen(*build), "another build is writing here")
+        assert_one_line(run_patchgen(*build), "another build writes to this folder")
         assert run_patchgen(*build, "--shards", "0").status == 0
     with hold_folder(folder):
-        assert_one_line(run_patchgen(*build, "--shards", "0"), "another build is writing here")
+        assert_one_line(run_patchgen(*build, "--shards", "0"), "another build writes to this folder")
 
 
-NEXT = "next: when all are, the same command without --shards\n"
+NEXT = "next: when all shards are built, run the same command without --shards\n"
 
 
 def test_temporary_files_of_two_machines_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
         assert 3 <= there < SHARDS and "manifest.json" not in stored(s3)
         assert CLAIM_NAME in stored(s3)
         wait_until(lambda: not parts(scratch))
-    assert said.splitlines()[-1] == "patchgen: interrupted; run the same command again to go on"
+    assert said.splitlines()[-1] == "patchgen: interrupted; run the same command again to continue"
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
     assert other.returncode == 1 and "its copy " in told
@@ -159,7 +159,7 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
     assert mended.status == 0 and "building 3 shards with 2 workers" in mended.err, mended.err
     assert stored(s3) == files(local)
     other = run_patchgen(*command, "--seed", 1)
-    assert_one_line(other, f"{URL}: its copy ", "holds a finished set with seed 0, this build has seed 1")
+    assert_one_line(other, f"{URL}: its copy ", "contains a finished set with seed 0, but this build has seed 1")
 
 
 def test_a_rebuild_and_a_build_that_began_without_a_cluster(

@@ -27,7 +27,9 @@ def test_a_longer_set_is_the_one_built_at_once(
         assert (short / "patches-000000.tar").stat().st_mtime_ns == kept
     assert run_patchgen("diff", short, whole).status == 0
     assert run_patchgen(*command).status == 0
-    assert_one_line(run_patchgen("extend", short, "--n", 300, "--image", photo_path), "holds 410 patches already")
+    assert_one_line(
+        run_patchgen("extend", short, "--n", 300, "--image", photo_path), "the set has 410 patches already"
+    )
 
 
 def test_an_interrupted_extension_goes_on(
@@ -51,7 +53,7 @@ def test_an_interrupted_extension_goes_on(
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
     assert_one_line(run_patchgen("extend", folder, "--n", 400, "--image", other), "the set's source 'photo.png' has")
     assert_one_line(
-        run_patchgen("extend", folder, "--n", 500, "--image", photo_path), "of 400 patches, this build has 500"
+        run_patchgen("extend", folder, "--n", 500, "--image", photo_path), "of 400 patches, but this build has 500"
     )
     assert run_patchgen("extend", folder, "--n", 400, "--image", photo_path).status == 0
     assert contents(folder) == contents(whole)
@@ -94,7 +96,7 @@ def test_extending_with_another_opencv_is_refused(
     edited(copy / "manifest.json", {"environment": {"opencv-python-headless": "5.1.0"}})
     before = contents(copy)
     result = run_patchgen("extend", copy, "--n", 300, "--image", photo_path)
-    assert_one_line(result, "written with OpenCV 5.x, here is 4.x")
+    assert_one_line(result, "built with OpenCV 5.x; OpenCV 4.")
     assert contents(copy) == before
 
 
@@ -114,6 +116,6 @@ def test_a_damaged_record_is_refused(
     whole = json.loads(record.read_text())
     for value in (whole | {"seed": -1}, whole | {"size": "a"}, whole | {"recipe": []}, {}, [], 7):
         record.write_text(json.dumps(value))
-        assert_one_line(run_patchgen(*command), "holds an unfinished build with ")
+        assert_one_line(run_patchgen(*command), "contains an unfinished build with ")
     record.write_text("{")
     assert_one_line(run_patchgen(*command), PLAN_NAME)

@@ -96,7 +96,7 @@ def test_a_pack_goes_on_where_it_stopped(folder: Path, tmp_path: Path, run_patch
     (folder / "aa").rename(folder / "a")
     assert run_patchgen(*command).status == 0
     (folder / "a" / "30.png").write_bytes(encoded(image(99)))
-    assert_one_line(run_patchgen(*command), "holds a finished set with sources[0].pixels", "choose another --out")
+    assert_one_line(run_patchgen(*command), "contains a finished set with sources[0].pixels", "choose another --out")
 
 
 TURNED = Image.Exif()
@@ -160,7 +160,9 @@ def test_other_sizes_are_cut_and_scaled(tmp_path: Path, run_patchgen: Program) -
     photos.mkdir()
     write_image(photos / "wide.png", make_photo(300, 200))
     write_image(photos / "high.png", make_photo(120, 400, seed=1))
-    assert_one_line(run_patchgen("pack", photos, "--out", tmp_path / "out"), "of 2 sizes, such as", "give --size")
+    assert_one_line(
+        run_patchgen("pack", photos, "--out", tmp_path / "out"), "the images have 2 sizes, for example", "give --size"
+    )
     assert not (tmp_path / "out").exists()
     assert run_patchgen("pack", photos, "--size", 32, "--out", tmp_path / "out").status == 0
     patches, files = packed(tmp_path / "out")
@@ -197,7 +199,7 @@ def test_tars_and_only_those_for_training(
     assert packed(tmp_path / "parts")[1] == ["train/01.png"]
     (tmp_path / "split" / "test").rename(tmp_path / "split" / "Validation")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "again")
-    assert result.err == f"{tmp_path / 'split' / 'train'} is packed, not Validation\n"
+    assert result.err == f"{tmp_path / 'split' / 'train'} was packed; Validation was not packed\n"
     shutil.copytree(folder / "b", tmp_path / "split" / "extra")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "third")
     assert f"1 left out (beside the splits), such as {tmp_path / 'split' / 'extra'}\n" in result.err
@@ -270,10 +272,10 @@ def test_bad_images_are_named(folder: Path, tmp_path: Path, run_patchgen: Progra
 def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
     out = tmp_path / "out"
     assert_one_line(
-        run_patchgen("pack", tmp_path / "none", "--out", out), "none: does not exist", "a folder of images"
+        run_patchgen("pack", tmp_path / "none", "--out", out), "none: the folder does not exist", "a folder of images"
     )
     (tmp_path / "empty").mkdir()
-    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: holds no image")
+    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: the folder contains no image")
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
     assert_one_line(
         run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "get it again"
@@ -303,7 +305,7 @@ def test_an_image_that_changes_meanwhile(
 ) -> None:
     monkeypatch.setattr(patchgen.sources.packed_images, "content_digest", lambda content: bytes(32))
     result = run_patchgen("pack", folder, "--out", tmp_path / "out", "--workers", 1)
-    assert_one_line(result, "20.png: changed while it was packed")
+    assert_one_line(result, "20.png: the image changed while it was packed")
 
 
 def test_no_photo_makes_a_packed_set(folder: Path, photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -316,7 +318,7 @@ def test_no_photo_makes_a_packed_set(folder: Path, photo_path: Path, tmp_path: P
         ["verify", out, "--regenerate", 3, *photo],
         ["preview", out, "--out", tmp_path / "sheet.png", *photo],
     ):
-        assert_one_line(run_patchgen(*command), "packed from files", "patchgen pack")
+        assert_one_line(run_patchgen(*command), "packed from image files", "patchgen pack")
     assert run_patchgen("preview", out, "--out", tmp_path / "sheet.png").status == 0
     shown = json.loads(run_patchgen("info", out, "--json").out)
     assert shown["recipe"]["name"] == "packed"

@@ -17,7 +17,7 @@ from patchgen.pipeline import dask_backend
 from patchgen.pipeline.dask_backend import DaskExecutor
 from patchgen.pipeline.plan import make_plan
 from patchgen.pipeline.shard import BuildContext, ShardTask
-from patchgen.pipeline.shard_output import StoreBuilder, StoreOutput
+from patchgen.pipeline.store_output import StoreBuilder, StoreOutput
 from patchgen.recipe import load_recipe
 from patchgen.sources.photo import read_photo
 from tests.helpers.stores import URL, parts, stored
@@ -64,12 +64,13 @@ def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
     here = StoreBuilder(url=URL, build_id="b", digests=None)
     write_claim(ShardStore(URL), "another")
     with pytest.raises(
-        PatchgenError, match=f"tcp://node7:1: {URL}/{CLAIM_NAME}: is claimed for the build another now"
+        PatchgenError,
+        match=f"tcp://node7:1: {URL}/{CLAIM_NAME}: the store is claimed by build another, expected build b",
     ):
         work(here, tmp_path, monkeypatch)
     write_claim(ShardStore(URL), "b")
     other = StoreBuilder(url=URL, build_id="b", digests={"patches-000000.tar": "2" * 64})
-    with pytest.raises(PatchgenError, match=f"{URL}/patches-000000.tar: built here its sha256 is 1111"):
+    with pytest.raises(PatchgenError, match=f"{URL}/patches-000000.tar: the built shard has sha256 1111"):
         work(other, tmp_path, monkeypatch)
     with pytest.raises(PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"):
         work(here, tmp_path / "none", monkeypatch)

@@ -13,7 +13,7 @@ from manifests import open_patchset
 from manifests.format.canonical_json import canonical_json
 from manifests.patchset import read_patches
 from patchgen.errors import PatchgenError
-from patchgen.pixels.albumentations_steps import NOT_TAKEN, PORTABLE
+from patchgen.pixels.albumentations_steps import PORTABLE, REFUSED
 from patchgen.recipe import load_recipe, parse_recipe
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 
@@ -92,9 +92,9 @@ def test_counts_and_home_folders_of_options(
     assert_one_line(run_patchgen("build", "--image", photo_path, "--out", "o", "--n", "1.5"), "--n", status=2)
 
 
-@pytest.mark.parametrize("name", sorted(NOT_TAKEN))
+@pytest.mark.parametrize("name", sorted(REFUSED))
 def test_transforms_that_read_files_are_not_taken(name: str) -> None:
-    with pytest.raises(PatchgenError, match=f"{name} reads files besides the photos") as caught:
+    with pytest.raises(PatchgenError, match=f"{name} reads other files than the photos") as caught:
         parse_recipe(recipe_text(f"{{name: {name}, reference_images: [/etc/passwd]}}"), "r.yaml")
     assert "\n" not in str(caught.value)
 
@@ -114,7 +114,7 @@ def test_every_other_transform_reads_nothing() -> None:
         if isinstance(kind, type) and issubclass(kind, kinds)
         if any(word in key for key in inspect.signature(kind.__init__).parameters for word in words)
     }
-    assert found == NOT_TAKEN
+    assert found == REFUSED
 
 
 def test_the_user_is_told_once_that_a_recipe_is_fast(run_patchgen: Program, tmp_path: Path, photo_path: Path) -> None:
@@ -146,12 +146,12 @@ def test_exact_transforms_do_what_their_names_say(run_patchgen: Program, tmp_pat
 @pytest.mark.parametrize(
     ("augment", "part"),
     [
-        ("{name: GausianBlur}", "has no transform 'GausianBlur' of single images; did you mean GaussianBlur?"),
+        ("{name: GausianBlur}", "has no transform 'GausianBlur' for single images; did you mean GaussianBlur?"),
         ("{name: ColourJitter}", "did you mean ColorJitter?"),
         ("{name: GaussianBlur, blur_limits: 3}", "Argument(s) 'blur_limits' are not valid"),
         ("{name: GaussianBlur, blur_limit: many}", "augment[0]: GaussianBlur: blur_limit: "),
         ("{name: GaussianBlur, p: 1.5}", "augment[0].p: Input should be less than or equal to 1"),
-        ("{name: Compose}", "has no transform 'Compose' of single images"),
+        ("{name: Compose}", "has no transform 'Compose' for single images"),
         ("{name: Lambda}", "has no transform 'Lambda'"),
         ("{name: os.system}", "augment[0].name: String should match pattern"),
         ("{p: 1}", "required key 'augment[0].name' is missing"),
@@ -188,7 +188,7 @@ def test_patches_of_several_photos(run_patchgen: Program, tmp_path: Path) -> Non
 
 
 def test_one_of_several_photos_gives_the_patches_it_gives_alone(photo_path: Path) -> None:
-    from patchgen.pipeline.patch_maker import PatchMaker
+    from patchgen.pipeline.shard_writer import PatchMaker
     from patchgen.pixels.pyramid import build_pyramid
     from patchgen.sources.photo import read_photo
 
@@ -230,7 +230,7 @@ def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, r
         ("{name: CenterCrop, p: 1, height: 20, width: 20, pad_if_needed: true}", "expected uint8 of shape"),
         ("{name: Resize, p: 1, height: 48, width: 48}", "returns uint8 of shape (48, 48, 3)"),
         ("{name: RandomCrop, height: 8, width: 8}", "expected uint8 of shape"),
-        ("{name: CenterCrop, height: 64, width: 64}", "augment[0]: a black patch: CenterCrop fails on it"),
+        ("{name: CenterCrop, height: 64, width: 64}", "augment[0]: a black patch: CenterCrop fails: "),
         ("{name: ToFloat}", "returns float32"),
     ):
         (tmp_path / "r.yaml").write_text(recipe_text(augment))

@@ -96,12 +96,12 @@ def test_missing_folder_and_float_images(tmp_path: Path) -> None:
 def test_a_photo_smaller_than_a_patch(tmp_path: Path, run_patchgen: Program, shape: tuple[int, int]) -> None:
     path = write_image(tmp_path / "small.png", np.zeros((*shape, 3), np.uint8))
     result = run_patchgen("build", "--image", path, "--n", 5, "--out", tmp_path / "out")
-    assert_one_line(result, f"{shape[1]}×{shape[0]} pixels, smaller than a patch of 32×32", "--size")
+    assert_one_line(result, f"{shape[1]}×{shape[0]} pixels, but a patch has 32×32", "--size")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_photo_too_wide_for_the_warp(tmp_path: Path) -> None:
     path = tmp_path / "wide.png"
     save(path, Image.fromarray(np.zeros((2, 40_000, 3), np.uint8)))
-    with pytest.raises(PatchgenError, match="40000×2 pixels, at most 32766"):
+    with pytest.raises(PatchgenError, match="40000×2 pixels, expected at most 32766"):
         read_photo(path)

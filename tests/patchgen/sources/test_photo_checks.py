@@ -23,8 +23,8 @@ from tests.helpers.icc import ADOBE_RGB, DISPLAY_P3, SRGB, make_profile
 
 PHOTO = Image.fromarray(make_photo(160, 120))
 P3 = make_profile("Display P3", DISPLAY_P3)
-ADVICE = "convert the photo to sRGB to keep what a viewer shows"
-P3_NOTE = f'its color profile "Display P3" is ignored and colors are read as sRGB; {ADVICE}'
+ADVICE = "convert the photo to sRGB to preserve the colors that a viewer shows"
+P3_NOTE = f'the color profile "Display P3" is ignored, and colors are read as sRGB; {ADVICE}'
 
 
 def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:
@@ -83,26 +83,12 @@ def test_a_damaged_jpeg_is_said(tmp_path: Path, jpeg: str, damage: str) -> None:
         return
     texts = [text for kind, text in found(tmp_path, spoilt) if kind == "damage"]
     assert len(texts) == 1
-    assert re.search(r"is damaged \(.+\): a part of the picture may be wrong or gray; get the file again", texts[0])
+    assert re.search(
+        r"the file is damaged \(.+\): a part of the picture may be wrong or gray; download the file again", texts[0]
+    )
 
 
-def scan_starts(data: bytes) -> list[int]:
-    return [match.start() for match in re.finditer(b"\xff\xda", data)]
-
-
-def test_a_progressive_jpeg_without_its_last_scans_is_damaged(tmp_path: Path) -> None:
-    """The damage is reported, although decoders report no error and show a coarse picture."""
-    data = JPEGS["progressive"]
-    assert len(scan_starts(data)) > 5
-    for start in scan_starts(data)[1:]:
-        cut = data[:start]
-        cut = cut[: cut.rindex(b"\xff\xc4")] if b"\xff\xc4" in cut[-400:] else cut  # cut the Huffman table too
-        assert ("damage", "the JPEG lacks its last scans") in [
-            (kind, re.sub(r".*\((.*)\).*", r"\1", text)) for kind, text in found(tmp_path, cut + b"\xff\xd9")
-        ]
-
-
-@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg"])
+@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
 def test_a_damaged_tiff_is_said(tmp_path: Path, compression: str) -> None:
     data = encoded(Image.fromarray(make_photo(320, 240)), "TIFF", compression=compression)
     assert kinds(tmp_path, data) == []
@@ -125,7 +111,7 @@ PROFILED = [
 @pytest.mark.parametrize(("image_format", "options"), PROFILED)
 def test_a_profile_is_named_and_srgbs_is_not(tmp_path: Path, image_format: str, options: dict[str, Any]) -> None:
     ((kind, text),) = found(tmp_path, encoded(PHOTO, image_format, icc_profile=P3, **options))
-    assert kind == "colors" and text.startswith('its color profile "Display P3" is ignored')
+    assert kind == "colors" and text.startswith('the color profile "Display P3" is ignored')
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for same in (srgb, make_profile("c2", SRGB), None):
         assert found(tmp_path, encoded(PHOTO, image_format, icc_profile=same, **options)) == []
@@ -204,18 +190,13 @@ def test_alpha_is_said_where_a_pixel_is_transparent(tmp_path: Path) -> None:
 
 def test_cmyk_is_said_with_its_profile(tmp_path: Path) -> None:
     ((kind, text),) = found(tmp_path, JPEGS["cmyk"])
-    assert (kind, text.split(";")[0]) == ("cmyk", "is CMYK, converted by a plain formula")
+    assert (kind, text.split(";")[0]) == ("cmyk", "CMYK pixels are converted by a simple formula")
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "MPO"])
 def test_more_than_one_picture(tmp_path: Path, image_format: str) -> None:
     other = Image.fromarray(make_photo(160, 120, seed=1))
     assert kinds(tmp_path, encoded(PHOTO, image_format, save_all=True, append_images=[other])) == ["frames"]
-
-
-def test_an_hdr_gain_map(tmp_path: Path) -> None:
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" hdrgm:Version="1.0"/>'
-    assert kinds(tmp_path, encoded(PHOTO, "JPEG", xmp=xmp)) == ["gain map"]
 
 
 def test_ordinary_photos_say_nothing(tmp_path: Path) -> None:
@@ -234,7 +215,7 @@ def test_every_command_says_it_once_and_bytes_do_not_change(tmp_path: Path, run_
     plain, photo = tmp_path / "plain.png", tmp_path / "p3.png"
     plain.write_bytes(encoded(PHOTO, "PNG"))
     photo.write_bytes(encoded(PHOTO, "PNG", icc_profile=P3))
-    line = re.escape(f'{photo}: its color profile "Display P3" is ignored') + r".*\n"
+    line = re.escape(f'{photo}: the color profile "Display P3" is ignored') + r".*\n"
     common = ("--n", 300, "--shard-size", 100, "--workers", 2)
     result = run_patchgen("build", "--image", plain, *common, "--out", tmp_path / "plain")
     assert (result.status, result.err) == (0, "")
@@ -271,7 +252,7 @@ def test_pack_counts_what_it_finds(tmp_path: Path, run_patchgen: Program) -> Non
     assert result.status == 0
     assert result.err.splitlines() == [
         f"{folder / 'a.png'}: {P3_NOTE} (and 1 more image)",
-        f"{folder / 'd.jpg'}: is CMYK, converted by a plain formula; {ADVICE}",
+        f"{folder / 'd.jpg'}: CMYK pixels are converted by a simple formula; {ADVICE}",
     ]
 
 
