@@ -1,19 +1,17 @@
-"""The errors of this package, and the errors that decoders raise over damaged files."""
+"""Errors of this package, and errors that decoders raise when they read damaged files."""
 
 import pickle
 import struct
 
 
 class PatchSetError(ValueError):
-    """A patch set, or a part of one, breaks the format.
-
-    The message is one line: where, what was observed, what was expected, what to do.
-    """
+    """A patch set breaks the format. The message is one line: where, observed, expected, what to do."""
 
 
 DECODE_ERRORS = (
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-    SyntaxError,  # Pillow, over a PNG
+    SyntaxError,  # Pillow raises this for a damaged PNG
 )
-"""Errors that Pillow or an unpickler raises over damaged bytes."""
+"""Errors that Pillow or an unpickler raises when it reads damaged bytes."""
+CORRUPT = "the file is corrupt; download the set again or rebuild it"  # end of a message about a file of a set

@@ -18,7 +18,6 @@ from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from manifests import open_patchset
 from manifests.format.digest import pixel_digest
-from manifests.patchset import read_patches
 from manifests.untrusted.decode import image_formats, image_suffixes
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import write_tar
@@ -53,7 +52,7 @@ def pack(run_patchgen: Program, tmp_path: Path) -> Callable[[Path], list[bytes]]
         result = run_patchgen("pack", data, "--out", tmp_path / "packed")
         assert result.status == 0, result.err
         patchset = open_patchset(tmp_path / "packed")
-        return sorted(pixel_digest(patch) for patch in read_patches(patchset, range(patchset.manifest.n)))
+        return sorted(pixel_digest(patch) for patch in map(patchset.__getitem__, range(len(patchset))))
 
     return packed
 

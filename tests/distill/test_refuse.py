@@ -224,7 +224,7 @@ def test_no_home_directory(run_distill: Program, arguments: list[Any], tmp_path:
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", nobody)
-    assert_one_line(run_distill(*arguments, tmp_path / "run"), "no home directory", "set data.cache_dir")
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "no home folder", "set data.cache_dir")
 
 
 @pytest.mark.parametrize("cache", ["auto", "none"])

@@ -61,7 +61,7 @@ def test_no_number() -> None:
         ("!!float a", "'a' is not a valid float"),
         ("!!bool yes", "'yes' is not a valid bool"),
         ("!!timestamp 2001-01-01", "tagged !!timestamp"),
-        ("0x" + "f" * 4000, "a number of 4002 letters"),
+        ("0x" + "f" * 4000, "a number has 4002 characters"),
     ],
 )
 def test_scalars_that_are_refused(text: str, part: str) -> None:
