@@ -8,10 +8,13 @@ class PatchSetError(ValueError):
     """A patch set breaks the format. The message is one line: where, observed, expected, what to do."""
 
 
-DECODE_ERRORS = (
+def corrupt(where: object, what: str) -> PatchSetError:
+    """Return the error for a damaged file of a patch set. ``where`` is the file, ``what`` the observed fault."""
+    return PatchSetError(f"{where}: {what}; the file is corrupt; download the set again or rebuild it")
+
+
+DECODE_ERRORS = (  # errors that Pillow or an unpickler raises when it reads damaged bytes
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
     SyntaxError,  # Pillow raises this for a damaged PNG
 )
-"""Errors that Pillow or an unpickler raises when it reads damaged bytes."""
-CORRUPT = "the file is corrupt; download the set again or rebuild it"  # end of a message about a file of a set

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, parse_manifest, patch_key
 from manifests.format.shard_table import read_columns, read_places
@@ -152,16 +152,14 @@ def _require_shard(patchset: PatchSet, on_bytes: Callable[[int], None] | None, s
         if not is_plain(path):
             raise PatchSetError(f"{path}: the shard is missing or not a regular file; download or rebuild the set")
         if (size := path.stat().st_size) != shard.bytes:
-            what = f"the shard has {counted(size, 'byte')}, the manifest declares {shard.bytes}"
-            raise PatchSetError(f"{path}: {what}; {CORRUPT}")
+            raise corrupt(path, f"the shard has {counted(size, 'byte')}, the manifest declares {shard.bytes}")
         if (digest := file_digest(path, on_bytes)) != shard.sha256:
-            what = f"sha256 is {digest}, the manifest declares {shard.sha256}"
-            raise PatchSetError(f"{path}: {what}; {CORRUPT}")
+            raise corrupt(path, f"sha256 is {digest}, the manifest declares {shard.sha256}")
         indices = range(shard.first_index, shard.first_index + shard.n)
         names = (f"{patch_key(index)}.{manifest.encoding.format}" for index in indices)
         require_canonical(path, names, max_patch_bytes(manifest.size))
     except OSError as error:
-        raise PatchSetError(f"{path}: the shard cannot be read: {error.strerror}; {CORRUPT}") from error
+        raise corrupt(path, f"the shard cannot be read: {error.strerror}") from error
 
 
 @lru_cache(maxsize=64)
@@ -176,9 +174,9 @@ def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
     try:
         if not 0 <= offset <= offset + length <= (size := path.stat().st_size) or length > max_bytes:
             span = f"{counted(length, 'byte')} at offset {offset}"
-            raise PatchSetError(f"{path}: its table declares {span}, but the shard has {size} bytes; {CORRUPT}")
+            raise corrupt(path, f"its table declares {span}, but the shard has {size} bytes")
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)
     except OSError as error:
-        raise PatchSetError(f"{path}: the shard cannot be read: {error.strerror}; {CORRUPT}") from error
+        raise corrupt(path, f"the shard cannot be read: {error.strerror}") from error

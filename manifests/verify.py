@@ -7,10 +7,10 @@ in the manifest. Patches must have the digests in their rows. All faults are rep
 import dataclasses
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 from manifests.errors import PatchSetError
@@ -28,7 +28,6 @@ from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
-TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 600.0, 1e6  # longest wait for a shard: a constant, and by its size
 MAX_SHARD_FAULTS = 1000  # faults that are kept of all shards together; further faults are only counted
 
 
@@ -96,12 +95,11 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
     # ``set_id`` does not cover card texts and the environment. Only this digest shows a flipped bit in these.
     expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
     exports = longest_exports(manifest)
-    for name, most in exports.items():
-        if is_plain(folder / name):
-            if (num_bytes := (folder / name).stat().st_size) > most:
-                yield name, f"the file has {num_bytes} bytes, expected at most {most}; {BY_EXPORT}"
-                return
-            expected[name] = file_digest(folder / name)
+    found = [name for name in exports if is_plain(folder / name)]
+    if large := [name for name in found if (folder / name).stat().st_size > exports[name]]:
+        yield large[0], f"the file has more than {exports[large[0]]} bytes; {BY_EXPORT}"
+        return
+    expected |= {name: file_digest(folder / name) for name in found}
     for name in sorted(expected.keys() | sums.keys()):
         if name in exports and name not in expected:
             yield name, f"is missing, but {SUMS_NAME} lists it; {BY_EXPORT}"
@@ -122,10 +120,7 @@ def _name_faults(folder: Path, manifest: Manifest) -> Faults:
         yield name, f"is missing; {remedy}"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
-            yield (
-                ascii(name)[1:-1],
-                "belongs to a build that is running or was killed; run that build again to finish it",
-            )
+            yield ascii(name)[1:-1], "belongs to a build that runs or was killed; run it again to finish it"
         elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
             yield ascii(name)[1:-1], "is not part of this set; remove it"
     for name in sorted(expected & found):
@@ -143,10 +138,7 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
         elif part is shard.parquet:
             try:
                 if (rows := count_rows(path)) != shard.n:
-                    yield (
-                        part.name,
-                        f"the table has {counted(rows, 'row')}, the manifest declares {counted(shard.n, 'patch')}",
-                    )
+                    yield part.name, f"the table has {counted(rows, 'row')}, the manifest declares {shard.n}"
             except PatchSetError as error:
                 yield part.name, str(error).removeprefix(f"{path}: ")
 
@@ -156,44 +148,37 @@ def _shard_faults(
 ) -> tuple[list[tuple[str, str]], int]:
     """Verify all shards. Return their faults, and the number of patches whose own digests were computed."""
     faults: list[tuple[str, str]] = []
-    patches = omitted = 0
-    last, complete, root = "", True, hashlib.sha256()
-    for shard, report in _verify_shards(folder, manifest, workers):
-        left = MAX_SHARD_FAULTS - len(faults)
-        faults += report.faults[:left]
-        if beyond := report.faults[left:]:
-            omitted, last = omitted + len(beyond), beyond[-1][0]
+    patches, omitted, complete, root = 0, 0, True, hashlib.sha256()
+    for shard, report in zip(manifest.shards, _reports(folder, manifest, workers), strict=True):
+        faults += report.faults[: MAX_SHARD_FAULTS - len(faults)]
+        omitted += len(report.faults)
         patches += report.patches
         complete = complete and bool(report.pixel_digests)
         root.update(report.pixel_digests)
         if on_patches is not None:
             on_patches(shard.n)
-    if omitted:
-        faults.append((last, f"and {counted(omitted, 'more fault')} in this file and the shards before it"))
+    if omitted := omitted - len(faults):
+        faults.append(
+            (manifest.shards[-1].name, f"and {counted(omitted, 'more fault')} in the shards up to this one")
+        )
     if complete and root.hexdigest() != manifest.pixel_root:
         faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, but the tables have {root.hexdigest()}"))
     return faults, patches
 
 
-def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[tuple[Shard, ShardReport]]:
-    """Yield a report of each shard, in the order of the manifest."""
-    shards = manifest.shards
-    arguments = (manifest.encoding.format, manifest.size)
-    workers = min(workers, len(shards))
+def _reports(folder: Path, manifest: Manifest, workers: int) -> Iterator[ShardReport]:
+    verify_one = partial(verify_shard, folder, image_format=manifest.encoding.format, size=manifest.size)
+    workers = min(workers, len(manifest.shards))
     if workers <= 1:
-        yield from ((shard, verify_shard(folder, shard, *arguments)) for shard in shards)
+        yield from map(verify_one, manifest.shards)
         return
     context = start_server("manifests.verify_shard")
     with explaining_start():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent)
     try:
         with explaining_start(), starting_processes():
-            futures = deque(pool.submit(verify_shard, folder, shard, *arguments) for shard in shards)
-        for shard in shards:
-            yield shard, futures.popleft().result(TIMEOUT_SECONDS + shard.bytes / MIN_BYTES_PER_SECOND)
-    except TimeoutError as error:
-        what = "the shard was not verified in time; check that the disk works, then verify the set again"
-        raise PatchSetError(f"{folder / shard.name}: {what}") from error
+            reports = pool.map(verify_one, manifest.shards)
+        yield from reports
     except BrokenProcessPool as error:
         what = "a verifying process was killed, possibly because memory ran out; verify the set with fewer --workers"
         raise PatchSetError(f"{folder}: {what}") from error

@@ -108,10 +108,7 @@ def _member_faults(
             return
         block = file.read(tar.BLOCK)
         if block != tar.header(member, length):
-            yield (
-                name,
-                f"member {member}: the header at byte {position} is {_named(block)}, expected the header of {member}",
-            )
+            yield name, f"member {member}: the header at byte {position} is {_named(block)}"
         data = file.read(length)
         padding = tar.padding(length)
         if file.read(len(padding)) != padding:

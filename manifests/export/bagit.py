@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.format.checksums import format_sums
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME
@@ -66,8 +66,7 @@ def _write(
             _link_or_copy(patchset.folder / name, data / name)
             digests[name] = file_digest(data / name, on_bytes)
             if digests[name] != expected.get(name, digests[name]):
-                what = f"sha256 is {digests[name]}, expected {expected[name]}"
-                raise PatchSetError(f"{patchset.folder / name}: {what}; {CORRUPT}")
+                raise corrupt(patchset.folder / name, f"sha256 is {digests[name]}, expected {expected[name]}")
         octets = sum((data / name).stat().st_size for name in names)
         manifest = patchset.manifest
         info = (

@@ -38,7 +38,6 @@ def make_croissant(manifest: Manifest) -> bytes:
 
 
 def _credits(manifest: Manifest) -> dict[str, Any]:
-    """Return the license, the web pages and the authors of the photos, if the manifest declares them."""
     sources = manifest.sources
     value: dict[str, Any] = {}
     licenses = sorted({source.licence for source in sources if source.licence})

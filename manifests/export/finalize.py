@@ -35,9 +35,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def write_sums(folder: Path, manifest: Manifest) -> None:
     """Write ``SHA256SUMS`` with the digests of all files of the set. DALI's indexes are optional."""
-    digests = file_digests(manifest) | {
-        name: file_digest(folder / name) for name in map(dali_name, manifest.shards) if is_plain(folder / name)
-    }
+    indexes = [name for name in map(dali_name, manifest.shards) if is_plain(folder / name)]
+    digests = file_digests(manifest) | {name: file_digest(folder / name) for name in indexes}
     write_atomically(folder / SUMS_NAME, format_sums(digests))
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import corrupt
 from manifests.format.schema import Manifest, Shard, patch_key
 from manifests.format.shard_table import read_places
 from manifests.format.tar import BLOCK
@@ -45,6 +45,6 @@ def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
             what = (
                 f"row {row} declares {counted(size, 'byte')} at offset {offset}, but the tar has {shard.bytes} bytes"
             )
-            raise PatchSetError(f"{path}: {what}; {CORRUPT}")
+            raise corrupt(path, f"{what}")
         name = f"{patch_key(shard.first_index + row)}.{suffix}"
         yield f"{suffix} {offset} {size} {name}\n".encode()

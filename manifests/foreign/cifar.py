@@ -23,7 +23,7 @@ MAX_NAMES_BYTES = 1 << 20
 MAX_CLASSES, MAX_NAME_BYTES = 1000, 100
 MAX_OPERATIONS = 1_000_000  # in a pickle; CIFAR-100's training images need 300,000
 _MAX_SIDE = 1 << 31
-_ARRAY_NAMES = frozenset({"_reconstruct", "_frombuffer", "ndarray", "dtype"})
+_ARRAY_NAMES = frozenset({"_reconstruct", "ndarray", "dtype"})
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -52,9 +52,7 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
     """
     if path.is_file():
         if path.name in ARCHIVES:
-            raise PatchSetError(
-                f"{path}: this is CIFAR's archive; unpack it with tar -xf, and use the unpacked folder"
-            )
+            raise PatchSetError(f"{path}: this is an archive; unpack it with tar -xf, and use the unpacked folder")
         return [path] if _form(path) else None
     files = _files_in(path, split)
     if files is not None or not path.is_dir():
@@ -160,9 +158,7 @@ def to_array(value: Any) -> npt.NDArray[Any]:
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
-        case (_, tuple() as shape, _, _, bytes() | bytearray() | str() as data):  # version, shape, dtype, order, data
-            pass
-        case (bytes() | bytearray() as data, _, tuple() as shape, _):  # data, dtype, shape, order
+        case (_, tuple() as shape, _, _, bytes() | str() as data):  # version, shape, dtype, order, data
             pass
         case _:
             raise ValueError("pixels or labels are neither an array nor a list of integers")
@@ -190,7 +186,6 @@ class _Unpickler(pickle._Unpickler):  # the unpickler in C allocates too much me
         self._bytes_left = len(data)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the class that replaces a class of NumPy. Refuse all other classes."""
         if module.partition(".")[0] == "numpy" and name in _ARRAY_NAMES:
             return _Array
         if (module, name) == ("_codecs", "encode"):

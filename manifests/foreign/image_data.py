@@ -129,7 +129,6 @@ def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
 
 
 def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[str]) -> None:
-    """Refuse a folder that does not consist of at least two class folders."""
     if not by_class:
         what = f"the folder contains images ({loose[0]}) and no subfolders"
         raise PatchSetError(f"{folder}: {what}, expected one subfolder of images for each class")

@@ -20,8 +20,7 @@ GZIP_SUFFIXES = (".tar.gz", ".tgz")
 TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)
 MAX_MEMBERS = 300_000  # members of a tar; each of them needs about 1 KB of memory
 MAX_HEADER_BYTES = 1 << 20  # bytes of the headers of one member, with long names and extended headers
-MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100
-"""Maximum unpacked bytes of a compressed tar: the larger of a constant and a multiple of its own length."""
+MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100  # unpacked bytes of a compressed tar; a multiple of its length is accepted too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +46,9 @@ def file_image(path: Path, name: str) -> StoredImage:
 
 def cifar_images(files: Sequence[Path]) -> tuple[StoredImage, ...]:
     """Return all records of CIFAR files, in order."""
-    records = ((file, k) for file in files for k in range(len(read_cifar_file(file)[0])))
-    return tuple(
-        StoredImage(name=f"{file.name}/{k:05d}", path=str(file), kind="record", offset=k) for file, k in records
-    )
+    records = [(file, k) for file in files for k in range(len(read_cifar_file(file)[0]))]
+    stored = functools.partial(StoredImage, kind="record")
+    return tuple(stored(name=f"{file.name}/{k:05d}", path=str(file), offset=k) for file, k in records)
 
 
 def read_stored(image: StoredImage) -> bytes | Pixels:
@@ -61,9 +59,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
         if image.kind == "file":
             return read_regular_file(Path(image.path), MAX_IMAGE_BYTES)
         if image.length > MAX_IMAGE_BYTES:
-            raise PatchSetError(
-                f"{image.where}: the image has {image.length} bytes, expected at most {MAX_IMAGE_BYTES}"
-            )
+            raise PatchSetError(f"{image.where}: {image.length} bytes, expected at most {MAX_IMAGE_BYTES}")
         data = read_member(image.path, image.offset, image.length)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error

@@ -29,9 +29,8 @@ EVALUATION: tuple[Kind, ...] = ("test", "val")  # splits for evaluation; the fir
 
 def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
     """Return a function from a name to its split. In ``pattern``, WORDS is replaced by the words for each split."""
-    patterns = {
-        kind: re.compile(pattern.replace("WORDS", words), re.IGNORECASE | re.DOTALL) for kind, words in _WORDS.items()
-    }
+    flags = re.IGNORECASE | re.DOTALL
+    patterns = {kind: re.compile(pattern.replace("WORDS", words), flags) for kind, words in _WORDS.items()}
     return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)
 
 
@@ -85,7 +84,7 @@ def is_visible(name: str) -> bool:
 
 
 def choose(
-    names: Iterable[str], kind_of: Callable[[str], Kind | None], split: Split, where: object
+    names: Iterable[str], kind_of: Callable[[str], Kind | None], split: Split, where: Path
 ) -> tuple[list[str], list[str]]:
     """Return the sorted names of ``split``, and the other names, sorted. ``kind_of`` returns the split of a name.
 
@@ -147,7 +146,6 @@ def _require_no_images(folder: Path, tar: str) -> None:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[Path]]:
-    """Return the names of visible subfolders, and the paths of visible tars."""
     visible = [path for path in folder.iterdir() if is_visible(path.name)]
     tars = [path for path in visible if path.name.lower().endswith(TAR_SUFFIXES) and path.is_file()]
     return [path.name for path in visible if path.is_dir()], tars
@@ -195,14 +193,11 @@ def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
 
 
 def _entered(root: Path, names: list[str], top: str, left_out: LeftOut, *, follow: bool) -> Iterator[str]:
-    """Yield the subfolders of ``root`` in which images are searched."""
     for name in names:
         path = root / name
         if not is_visible(name):
-            with os.scandir(path) as entries:
-                if any(is_image_name(entry.name) for entry in entries):
-                    left_out.add("hidden folders", str(path))
-        elif not follow and path.is_symlink() and os.path.commonpath([os.path.realpath(path), top]) != top:
+            continue
+        if not follow and path.is_symlink() and os.path.commonpath([os.path.realpath(path), top]) != top:
             left_out.add("links to folders outside are not followed; copy such a folder", str(path))
         else:
             yield name

@@ -10,7 +10,7 @@ from typing import Any
 
 import rfc8785
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 
 MAX_SAFE_INTEGER = 2**53 - 1  # largest integer that every JSON implementation keeps exactly (RFC 7493, section 2.2)
 
@@ -51,10 +51,9 @@ def parse_json(data: bytes, where: str) -> Any:
         _require_bounded(value)
         return value
     except UnicodeDecodeError as error:
-        raise PatchSetError(f"{where}: byte {error.start} is not UTF-8; {CORRUPT}") from error
+        raise corrupt(where, f"byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
-        what = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        raise PatchSetError(f"{where}: {what}; {CORRUPT}") from error
+        raise corrupt(where, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise PatchSetError(f"{where}: the JSON is nested more than {MAX_DEPTH} levels deep") from error
     except ValueError as error:  # a PatchSetError, or an integer with too many digits for Python
@@ -80,7 +79,6 @@ def _levels(value: Any) -> Iterator[list[Any]]:
 
 
 def _texts(items: list[Any]) -> Iterator[str]:
-    """Yield the strings among ``items``, and the keys of the dicts among ``items``."""
     for item in items:
         if isinstance(item, str):
             yield item
@@ -116,7 +114,7 @@ def _parse_int(text: str) -> int:
 
 
 def _parse_float(text: str) -> float:
-    if not math.isfinite(value := float(text)):
+    if not math.isfinite(value := float(text)) or MAX_SAFE_INTEGER < abs(value) < 1e21:  # see ``canonical_json``
         raise PatchSetError(f"the number {text[:40]} is too large")
     return value
 

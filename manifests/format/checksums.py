@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.support.files import read_regular_file
 
 SUMS_NAME = "SHA256SUMS"
@@ -22,9 +22,7 @@ def read_sums(path: Path) -> dict[str, str]:
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:
-        raise PatchSetError(
-            f"{path}: the file cannot be read: {error.strerror}; 'patchgen export' writes it again"
-        ) from error
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; 'patchgen export' writes it again") from error
 
 
 def parse_sums(data: bytes, where: str) -> dict[str, str]:
@@ -32,15 +30,13 @@ def parse_sums(data: bytes, where: str) -> dict[str, str]:
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError as error:
-        raise PatchSetError(f"{where}: byte {error.start} is not ASCII; {CORRUPT}") from error
+        raise corrupt(where, f"byte {error.start} is not ASCII") from error
     digests: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            what = f"line {number} is not 64 hex digits, two spaces and a file name"
-            raise PatchSetError(f"{where}: {what}; {CORRUPT}")
+            raise corrupt(where, f"line {number} is not 64 hex digits, two spaces and a file name")
         digests[match[2]] = match[1]
     if format_sums(digests) != text.encode("ascii"):
-        what = "the lines are not sorted, a name appears twice, or the last newline is missing"
-        raise PatchSetError(f"{where}: {what}; {CORRUPT}")
+        raise corrupt(where, "the lines are not sorted, a name appears twice, or the last newline is missing")
     return digests

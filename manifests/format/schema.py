@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.format.canonical_json import MAX_SAFE_INTEGER, measure, parse_json
 from manifests.format.digest import set_id
 from manifests.format.tar import BLOCK, END
@@ -139,28 +139,17 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     """Parse and validate the bytes of a ``manifest.json``. ``where`` is the name of the file in errors."""
     value = parse_json(data, where)
     if not isinstance(value, dict):
-        raise PatchSetError(f"{where}: the content is a JSON {type(value).__name__}, expected an object; {CORRUPT}")
+        raise corrupt(where, f"the content is a JSON {type(value).__name__}, expected an object")
     if (found := value.get("format")) != FORMAT:
         what = f"format is {found!r}, expected {FORMAT!r}"
         raise PatchSetError(f"{where}: {what}; another version of this package may read the set")
     _require_bounded(value, where)
-    computed = _computed_set_id(value, where)
     del value  # it takes hundreds of megabytes, and the validation needs as much again
     manifest = _validate(data, where)
-    if computed != manifest.set_id:
+    if (computed := set_id(manifest.model_dump(mode="json"))) != manifest.set_id:
         what = f"set_id is {manifest.set_id}, expected {computed}: the manifest was edited or damaged"
         raise PatchSetError(f"{where}: {what}; download it again from its publisher")
     return manifest
-
-
-def _computed_set_id(value: dict[str, Any], where: str) -> str:
-    """Return the ``set_id`` of a manifest that is not validated yet. Return "none" if it lacks sources or shards."""
-    try:
-        return set_id(value)
-    except PatchSetError as error:
-        raise PatchSetError(f"{where}: {error}") from error
-    except (LookupError, TypeError, AttributeError):
-        return "none"
 
 
 def _require_bounded(value: dict[str, Any], where: str) -> None:
@@ -173,8 +162,7 @@ def _require_bounded(value: dict[str, Any], where: str) -> None:
             raise PatchSetError(f"{where}: the manifest declares {len(entries)} {name}, expected at most {most}")
         for number, entry in enumerate(entries):
             if (values := measure(entry)[0]) > MAX_ENTRY_VALUES:
-                what = f"{name}[{number}] has {values} values, expected at most {MAX_ENTRY_VALUES}"
-                raise PatchSetError(f"{where}: {what}; {CORRUPT}")
+                raise corrupt(where, f"{name}[{number}] has {values} values, expected at most {MAX_ENTRY_VALUES}")
     own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
     _, letters = measure([item for key, item in value.items() if key != "shards"])
     if own > MAX_OWN_VALUES or letters > MAX_LETTERS:

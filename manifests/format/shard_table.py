@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.format.digest import DIGEST_BYTES
 from manifests.support.counts import counted
 from manifests.support.files import is_plain
@@ -47,9 +47,9 @@ def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names
         footer = _read_footer(path, file, n)
         if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
             found = [name[:40] for name in footer.columns[: len(CONTRACT)]]
-            raise PatchSetError(f"{path}: its columns begin with {found}, expected {CONTRACT.names}; {CORRUPT}")
+            raise corrupt(path, f"its columns begin with {found}, expected {CONTRACT.names}")
         if nested := next((name for name in names if name not in footer.flat), None):
-            raise PatchSetError(f"{path}: the column {nested!r} does not have one value in each row; {CORRUPT}")
+            raise corrupt(path, f"the column {nested!r} does not have one value in each row")
         found_table = _decode(file, footer, names)
         return {name: _checked(path, CONTRACT.field(name), found_table.column(name)) for name in names}
 
@@ -113,7 +113,7 @@ def raw_digests(column: pa.Array) -> bytes:
 def _read_footer(path: Path, file: BinaryIO, n: int) -> Footer:
     footer = read_footer(file)
     if footer.rows != n:  # checked before decoding, because a footer may declare billions
-        raise PatchSetError(f"{path}: the table has {counted(footer.rows, 'row')}, expected {n}; {CORRUPT}")
+        raise corrupt(path, f"the table has {counted(footer.rows, 'row')}, expected {n}")
     return footer
 
 
@@ -131,11 +131,10 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_dictionary(kind):
         for chunk in column.chunks:
             if any(text is not None and len(text) > MAX_KEY_LETTERS for text in chunk.dictionary.to_pylist()):
-                raise PatchSetError(f"{path}: the column {field.name!r} has longer texts than a key; {CORRUPT}")
+                raise corrupt(path, f"the column {field.name!r} has longer texts than a key")
         kind = kind.value_type
     if kind != field.type or column.null_count:
-        what = f"the column {field.name!r} is {kind}, expected {field.type} without nulls"
-        raise PatchSetError(f"{path}: {what}; {CORRUPT}")
+        raise corrupt(path, f"the column {field.name!r} is {kind}, expected {field.type} without nulls")
     return column.cast(field.type).combine_chunks()
 
 
@@ -146,7 +145,7 @@ def _open_parquet(path: Path) -> Iterator[BinaryIO]:
     PyArrow gets an open file, because it accepts only names in UTF-8.
     """
     if os.path.lexists(path) and not is_plain(path):
-        raise PatchSetError(f"{path}: the table is a folder, link or device, expected a regular file; {CORRUPT}")
+        raise corrupt(path, "the table is a folder, link or device, expected a regular file")
     try:
         with path.open("rb") as file:
             yield file
@@ -155,4 +154,4 @@ def _open_parquet(path: Path) -> Iterator[BinaryIO]:
     # A flipped bit in a footer may cause any of these errors.
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PatchSetError(f"{path}: the table cannot be read as Parquet: {reason}; {CORRUPT}") from error
+        raise corrupt(path, f"the table cannot be read as Parquet: {reason}") from error

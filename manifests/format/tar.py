@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # end of archive: two zero blocks, without padding to a larger record
@@ -18,9 +18,7 @@ MAX_NAME_BYTES = 100
 _OCTAL = re.compile(rb"[0-7]{11}")
 
 _BEFORE_SIZE = b"0000444\x00" + b"0000000\x00" * 2  # mode, uid, gid
-_AFTER_SIZE = b"00000000000\x00"  # mtime
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
-_CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord(" ")
 
 
 def header(name: str, size: int) -> bytes:
@@ -29,9 +27,11 @@ def header(name: str, size: int) -> bytes:
         raise PatchSetError(f"tar member {name!r}: the name is not 1 to {MAX_NAME_BYTES} ASCII characters")
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise PatchSetError(f"tar member {name!r}: the size is {size} bytes, expected at most {MAX_MEMBER_BYTES}")
-    padded, octal = name.encode("ascii").ljust(100, b"\x00"), b"%011o\x00" % size
-    checksum = b"%06o\x00 " % (_CONSTANT_SUM + sum(padded) + sum(octal))
-    return padded + _BEFORE_SIZE + octal + _AFTER_SIZE + checksum + _AFTER_SUM
+    start = (
+        name.encode("ascii").ljust(100, b"\x00") + _BEFORE_SIZE + b"%011o\x00" % size + b"00000000000\x00"
+    )  # mtime
+    checksum = sum(start) + sum(_AFTER_SUM) + 8 * ord(" ")  # the field of the checksum counts as spaces
+    return start + b"%06o\x00 " % checksum + _AFTER_SUM
 
 
 def padding(size: int) -> bytes:
@@ -50,14 +50,11 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
             block = file.read(BLOCK)
             size = int(block[124:135], 8) if _OCTAL.fullmatch(block[124:135]) else -1
             if not 0 <= size <= max_bytes or block != header(name, size):
-                what = f"the header at byte {at} is not the header of {name} with at most {max_bytes} bytes"
-                raise PatchSetError(f"{path}: {what}; {CORRUPT}")
+                raise corrupt(path, f"the header at byte {at} is not of {name} with at most {max_bytes} bytes")
             at += BLOCK + size
             file.seek(at)
             if (found := file.read(-size % BLOCK)) != padding(size):
-                what = f"the padding at byte {at}, after {name}, is not zero bytes"
-                raise PatchSetError(f"{path}: {what}; {CORRUPT}")
+                raise corrupt(path, f"the padding at byte {at}, after {name}, is not zero bytes")
             at += len(found)
         if file.read(len(END) + 1) != END:
-            what = f"byte {at}, after the last member, does not begin two zero blocks that end the file"
-            raise PatchSetError(f"{path}: {what}; {CORRUPT}")
+            raise corrupt(path, f"byte {at}, after the last member, does not begin two zero blocks that end the file")

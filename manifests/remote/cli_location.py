@@ -18,7 +18,6 @@ class LocalPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a ``Path``. Refuse a URL."""
         if isinstance(value, str) and is_url(value):  # it would become a folder with the name "s3:"
             self.fail(f"{display_url(value)}: is a URL, expected a path; only a set may be at a URL.", param, ctx)
         return super().convert(_expanded(self, value, param, ctx), param, ctx)
@@ -32,7 +31,6 @@ class Location(LocalPath):
         self.to_write = to_write
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a ``Path``, or a valid URL as text."""
         if not isinstance(value, str) or not is_url(value):
             return super().convert(value, param, ctx)
         try:
@@ -53,7 +51,6 @@ class NameOrPath(click.ParamType):  # type: ignore[type-arg]  # generic only in 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a text."""
         return _expanded(self, value, param, ctx)
 
 

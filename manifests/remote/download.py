@@ -183,7 +183,6 @@ def _receive_right_file(store: ShardStore, file: SetFile, sink: BinaryIO | None,
 
 
 def _receive(store: ShardStore, file: SetFile, received: _Received, channel: Channel) -> None:
-    """Receive all bytes of a file, if necessary with several requests."""
     where, expected = store.display(file.name), file.num_bytes
     failures, most = 0, received.have
     while received.have < expected:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from manifests.errors import PatchSetError
 from manifests.export import finalize
@@ -23,6 +24,8 @@ from manifests.remote.transfers import Channel, Job, direct_channel, run_jobs
 from manifests.remote.urls import is_url, parse_url
 from manifests.support.console import note
 from manifests.support.files import describe_os_error, is_plain
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,37 +132,43 @@ def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
         if name not in limits:
             what = f"lists {name}, but the set has no such file"
             raise PatchSetError(f"{store.display(SUMS_NAME)}: {what}; report this to the publisher of the set")
-        where, expected = store.display(name), remote.sums[name]
-        for is_last in (False, True):
-            data = read_small_file(store, name, limits[name], channel)
-            if (found := hashlib.sha256(data).hexdigest()) == expected:
-                break
-            if is_last:
-                what = f"sha256 is {found}, {SUMS_NAME} lists {expected}"
-                raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
-            channel.note(f"{where}: sha256 is {found}; reading it once more")
+        read = partial(read_small_file, store, name, limits[name], channel)
+        data = _checked(read, partial(_require_digest, store.display(name), remote.sums[name]), channel)
         if name in derived and not finalize.agree(data, derived[name]):
-            raise PatchSetError(
-                f"{where}: the file does not match the manifest; report this to the publisher of the set"
-            )
+            what = "the file does not match the manifest"
+            raise PatchSetError(f"{store.display(name)}: {what}; report this to the publisher of the set")
+
+
+def _checked(read: Callable[[], bytes], check: Callable[[bytes], T], channel: Channel) -> T:
+    """Read bytes, and return the result of ``check``. If ``check`` fails, read the bytes a second time."""
+    data = read()
+    try:
+        return check(data)
+    except PatchSetError as error:
+        channel.note(f"{error} (reading the file once more)")
+    return check(read())
+
+
+def _require_digest(where: str, expected: str, data: bytes) -> bytes:
+    if (found := hashlib.sha256(data).hexdigest()) != expected:
+        what = f"sha256 is {found}, {SUMS_NAME} lists {expected}"
+        raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
+    return data
 
 
 def _read_manifest(store: ShardStore, *, with_sums: bool) -> tuple[Manifest, dict[str, str]]:
-    channel = direct_channel()
-    where = store.display(MANIFEST_NAME)
-    for is_last in (False, True):
-        data = read_small_file(store, MANIFEST_NAME, MAX_MANIFEST_BYTES, channel)
-        sums = read_small_file(store, SUMS_NAME, MAX_SUMS_BYTES, channel) if with_sums else None
-        try:
-            if data.lstrip()[:1] == b"<":
-                raise PatchSetError(f"{where}: the server sent a web page, expected a manifest; check the URL")
-            manifest = parse_manifest(data, where)
-            return manifest, {} if sums is None else _parse_sums_of(manifest, data, sums, store.display(SUMS_NAME))
-        except PatchSetError as error:
-            if is_last:
-                raise
-            channel.note(f"{error} (reading the file once more)")
-    raise AssertionError("unreachable")
+    channel, where = direct_channel(), store.display(MANIFEST_NAME)
+
+    def parse(data: bytes) -> tuple[Manifest, dict[str, str]]:
+        if data.lstrip()[:1] == b"<":
+            raise PatchSetError(f"{where}: the server sent a web page, expected a manifest; check the URL")
+        manifest = parse_manifest(data, where)
+        if not with_sums:
+            return manifest, {}
+        sums = read_small_file(store, SUMS_NAME, MAX_SUMS_BYTES, channel)
+        return manifest, _parse_sums_of(manifest, data, sums, store.display(SUMS_NAME))
+
+    return _checked(partial(read_small_file, store, MANIFEST_NAME, MAX_MANIFEST_BYTES, channel), parse, channel)
 
 
 def _parse_sums_of(manifest: Manifest, data: bytes, sums: bytes, where: str) -> dict[str, str]:

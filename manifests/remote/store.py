@@ -167,9 +167,7 @@ class ShardStore:
                 content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
                 if content_range is None or int(content_range[1]) != start:
                     if start == 0:
-                        raise TemporaryError(
-                            f"{where}: the server sent another part of the file than requested; try again later"
-                        )
+                        raise TemporaryError(f"{where}: the server sent a wrong part of the file; try again later")
                     return self._open_http_file(name, 0)
                 offset, total = start, None if content_range[2] == "*" else int(content_range[2])
             on_error.pop_all()

@@ -111,9 +111,7 @@ class Upload:
         if existing.set_id != manifest.set_id:
             what = f"the store contains the set {existing.set_id}, this build created {manifest.set_id};"
         elif existing.sources != manifest.sources:
-            what = (
-                "the store contains this set with another license, URL, attribution or name of a photo; use these, or"
-            )
+            what = "the store contains this set with another license, URL, attribution or photo name; use these, or"
         else:
             return
         shutil.rmtree(self.folder)  # the next build must not continue this one
@@ -201,9 +199,7 @@ def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
                     folder.rmdir()
                     home.rmdir()
     except BlockingIOError as error:
-        raise PatchSetError(
-            f"{store.display()}: another build sends files to this store; wait for its end"
-        ) from error
+        raise PatchSetError(f"{store.display()}: another build sends files to this store; wait for it") from error
     except OSError as error:
         advice = "and run the same command again to continue"
         raise PatchSetError(f"{describe_os_error(error, folder)} {advice}") from error

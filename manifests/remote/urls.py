@@ -8,9 +8,8 @@ from manifests.errors import PatchSetError
 
 MANIFEST_SUFFIX = "/manifest.json"
 HTTP_SCHEMES = ("http", "https")
+# Object stores have no folders, and their packages never read keys from a URL.
 BUCKET_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "oci", "oss", "tos"})
-"""Schemes of object stores. These have no folders, and their packages never read keys from a URL."""
-
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]*"
 _URL = re.compile(rf"(?:{_SCHEME}::)*({_SCHEME})://")
 
@@ -49,9 +48,7 @@ def parse_url(text: str) -> str | Path:
 
 def _file_path(text: str, parts: SplitResult) -> Path:
     if parts.netloc not in ("", "localhost"):
-        raise PatchSetError(
-            f"{display_url(text)}: the file is on another machine; use a path, or a URL such as https://host/set"
-        )
+        raise PatchSetError(f"{display_url(text)}: the file is on another machine; use a path or an https:// URL")
     path = unquote(parts.path)
     if not path or "\0" in path:
         raise PatchSetError(f"{display_url(text)}: the URL has no path; use a URL such as file:///home/me/set")

@@ -74,11 +74,7 @@ def is_plain(path: Path) -> bool:
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file. Links are followed.
-
-    Raises:
-        OSError: the file cannot be read, is larger than ``max_bytes``, or is a folder, pipe or device.
-    """
+    """Return the bytes of a file. Raise OSError for a file larger than ``max_bytes``, a folder, pipe or device."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", str(path))
@@ -91,10 +87,9 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 @contextlib.contextmanager
 def hold_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Lock an existing folder while the block runs. Several processes may have a ``shared`` lock at the same time.
+    """Lock a folder while the block runs. Raise BlockingIOError if another process has locked the folder.
 
-    Raises:
-        BlockingIOError: another process has locked the folder.
+    Several processes may have a ``shared`` lock at the same time.
     """
     handle = os.open(folder, os.O_RDONLY)
     if not _held:
@@ -132,11 +127,7 @@ def describe_os_error(error: OSError, folder: Path) -> str:
 
 
 def expand_home(path: str) -> str:
-    """Return a path in which ``~`` or ``~USER`` at the beginning is replaced by the home folder.
-
-    Raises:
-        ValueError: the home folder is unknown.
-    """
+    """Replace ``~`` or ``~USER`` at the beginning of a path. Raise ValueError if the home folder is unknown."""
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser changes other paths too
     if path.startswith("~") and expanded.startswith("~"):
         name = path.partition("/")[0]
@@ -145,11 +136,7 @@ def expand_home(path: str) -> str:
 
 
 def user_cache() -> Path:
-    """Return the user's cache folder: ``$XDG_CACHE_HOME``, or ``~/.cache``.
-
-    Raises:
-        ValueError: the user has no home folder.
-    """
+    """Return ``$XDG_CACHE_HOME``, or ``~/.cache``. Raise ValueError if the user has no home folder."""
     try:
         return Path(expand_home(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")))
     except RuntimeError as error:

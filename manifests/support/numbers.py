@@ -28,6 +28,5 @@ class Count(click.IntRange):
     """The type of an option with a whole number in a range, such as ``1000000``, ``1_000_000`` or ``1e6``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Convert the text of an option to an int."""
         found = whole_number(value) if isinstance(value, str) else None
         return super().convert(value if found is None else found, param, ctx)

@@ -57,10 +57,7 @@ def _nearest(keys: list[int | str], model: type[BaseModel] | None) -> str:
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:
-    """Return the keys of the file in the path of an error, and the model that has the last key.
-
-    pydantic inserts the tag of a union's member into the path. The tag is not a key of the file, so it is removed.
-    """
+    """Return the path of an error without the tags that pydantic inserts, and the model that has the last key."""
     keys: list[int | str] = []
     parent: type[BaseModel] | None = model
     current: Any = model

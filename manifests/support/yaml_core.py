@@ -16,7 +16,6 @@ _MAX_TEXT = 1 << 17
 _MAX_NODES = 20_000
 _MAX_KEYS = 1000
 _TAG = "tag:yaml.org,2002:"
-_OTHER_TAGS = frozenset(_TAG + name for name in ("binary", "set", "omap", "pairs", "timestamp"))
 
 _SCALARS = (  # type, pattern of a whole scalar, characters it may begin with
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -32,6 +31,11 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_TAG) in ("null", "str", "seq", "map")  # None refuses all other tags
+}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -70,8 +74,6 @@ def _require_plain(root: yaml.Node) -> None:
             return known
         sizes[id(node)] = None
         children = node.value if isinstance(node, yaml.CollectionNode) else []
-        if node.tag in _OTHER_TAGS:
-            raise ValueError(f"a value is tagged !!{node.tag.rpartition(':')[2]}; write it as a text, list or map")
         if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
             raise ValueError("a text contains NUL")
         if node.tag in (_TAG + "int", _TAG + "float") and len(node.value) > MAX_LETTERS:
@@ -80,9 +82,7 @@ def _require_plain(root: yaml.Node) -> None:
             keys = [key.value for key, _ in children if isinstance(key, yaml.ScalarNode)]
             twice = next((key for key in keys if keys.count(key) > 1), None) if len(keys) <= _MAX_KEYS else ""
             if twice is not None:
-                raise ValueError(
-                    f"the key {twice!r} appears twice" if twice else f"a map has more than {_MAX_KEYS} keys"
-                )
+                raise ValueError(f"the key {twice!r} appears twice" if twice else f"more than {_MAX_KEYS} keys")
             children = [part for pair in children for part in pair]
         total = 1 + sum(measure(child) for child in children)
         if total > _MAX_NODES:
@@ -93,26 +93,19 @@ def _require_plain(root: yaml.Node) -> None:
     measure(root)
 
 
-def _constructor(name: str, pattern: str, convert: Callable[[str], Any]) -> Callable[[yaml.SafeLoader, Any], Any]:
-    """Return a function that converts a scalar. It refuses a text with a wrong tag, such as ``!!int x``."""
-
-    def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
-        text = str(loader.construct_scalar(node))
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"{text[:60]!r} is not a valid {name}")
-        return convert(text)
-
-    return construct
-
-
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "bool": lambda text: text.lower() == "true",
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
     "int": to_int,
     "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
 }
+
+
+def _construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    return _CONVERTERS[node.tag.removeprefix(_TAG)](str(loader.construct_scalar(node)))
+
 
 for _name, _pattern, _first in _SCALARS:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), list(_first))
     if _name in _CONVERTERS:
-        _Loader.add_constructor(_TAG + _name, _constructor(_name, _pattern, _CONVERTERS[_name]))
+        _Loader.add_constructor(_TAG + _name, _construct)

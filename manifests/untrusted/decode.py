@@ -20,9 +20,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 1 << 25
-"""Maximum width × height of an image. Decoding needs up to 8 bytes for each pixel."""
-
+MAX_PIXELS = 1 << 25  # maximum width × height of an image; decoding needs up to 8 bytes for each pixel
 REPLACE = "the image is corrupt; replace it"  # end of a message about a damaged image
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 """Pillow runs Ghostscript for EPS, reads WMF only on Windows, and cannot decode the other formats."""

@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import corrupt
 from manifests.support.counts import counted
 
 MAX_SCANS = 100
@@ -36,8 +36,7 @@ def declared_size(data: bytes, image_format: str, where: str) -> tuple[int, int]
         return _READERS[image_format](data)
     except (ValueError, struct.error, IndexError) as error:
         reason = str(error) if type(error) is ValueError else "its header is cut off"
-        what = f"not a whole image: not a valid {image_format} of a patch set: {reason}"
-        raise PatchSetError(f"{where}: {what}; {CORRUPT}") from error
+        raise corrupt(where, f"not a whole image: not a valid {image_format} of a patch set: {reason}") from error
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from manifests.errors import CORRUPT, PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.limits import IMAGE_FORMATS, max_patch_bytes
 from manifests.untrusted.decode import REPLACE, image_formats, open_image, orientation
 from manifests.untrusted.image_headers import declared_size, png_chunks, variants
@@ -27,29 +27,25 @@ def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.N
     """Return the RGB uint8 pixels (size, size, 3) of a patch. ``where`` is the name of the patch in errors."""
     # A decoder allocates memory for the declared size, so this size is checked before.
     if len(data) > max_patch_bytes(size):
-        what = f"the image has {len(data)} bytes, expected at most {max_patch_bytes(size)} for {size} px"
-        raise PatchSetError(f"{where}: {what}; {CORRUPT}")
+        raise corrupt(where, f"the image has {len(data)} bytes, expected at most {max_patch_bytes(size)}")
     if (declared := declared_size(data, image_format, where)) != (size, size):
-        what = f"the image is {declared[0]}×{declared[1]}, expected {size}×{size}"
-        raise PatchSetError(f"{where}: {what} pixels; {CORRUPT}")
+        raise corrupt(where, f"the image is {declared[0]}×{declared[1]}, expected {size}×{size} pixels")
     if image_format == "png" and not _has_all_rows(data, size):
-        raise PatchSetError(f"{where}: not a whole image: the PNG does not have {size} rows of pixels; {CORRUPT}")
+        raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
     if image_format != "jpg":
         return _pixels(data, where, size, image_format)
     pixels, *others = (_pixels(variant, where, size, "jpg") for variant in variants(data))
     if not all(np.array_equal(pixels, other) for other in others):
-        raise PatchSetError(f"{where}: not a whole image: the JPEG lacks a part of its pixels; {CORRUPT}")
+        raise corrupt(where, "not a whole image: the JPEG lacks a part of its pixels")
     return pixels
 
 
 def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
     with open_image(data, where, (_PILLOW[image_format],)) as image:
         if image.size != (size, size):
-            what = f"the image is {image.width}×{image.height}, expected {size}×{size} pixels"
-            raise PatchSetError(f"{where}: {what}; {CORRUPT}")
+            raise corrupt(where, f"the image is {image.width}×{image.height}, expected {size}×{size} pixels")
         if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
-            what = f"the image is {image.mode}, expected one picture in RGB with 8 bits for each channel"
-            raise PatchSetError(f"{where}: {what}; {CORRUPT}")
+            raise corrupt(where, f"the image is {image.mode}, expected one picture in RGB with 8 bits a channel")
         return np.asarray(image)
 
 
@@ -61,8 +57,7 @@ def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | N
     """
     with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _is_whole_png(data):
-            what = "a part of the PNG is missing, or a checksum is wrong"
-            raise PatchSetError(f"{where}: not a whole image: {what}; {REPLACE}")
+            raise PatchSetError(f"{where}: not a whole image: a chunk of the PNG is damaged; {REPLACE}")
         turned = orientation(image)
         size = image.size[::-1] if turned >= 5 and image.format != "TIFF" else image.size  # Pillow turns TIFF itself
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)

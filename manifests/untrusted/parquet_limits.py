@@ -185,7 +185,6 @@ def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...]) -> 
 
 
 def _values(page: Struct) -> int:
-    """Return how many values a page holds."""
     fields = {_DATA: (5, 2), _DICTIONARY: (7, 2), _DATA_V2: (8, 4)}  # its header, and the encoding in that
     if page[1] not in fields:
         raise ValueError(f"a page of kind {page[1]}")

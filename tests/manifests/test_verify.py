@@ -60,8 +60,8 @@ def test_faults_that_are_not_listed_are_counted(copy: Path, monkeypatch: pytest.
     every = verify(copy).faults
     monkeypatch.setattr(manifests.verify, "MAX_SHARD_FAULTS", 2)
     faults = verify(copy).faults
-    assert set(faults[:2]) == set(every[:2]) and len(faults) == 3 < len(every)
-    assert f"and {len(every) - 2} more faults in this file and the shards" in str(faults[2])
+    assert len(faults) == 3 < len(every)
+    assert f"and {len(every) - 2} more faults in the shards" in str(faults[2])
 
 
 def test_a_fault_names_its_member(copy: Path) -> None:

@@ -352,7 +352,9 @@ def test_a_build_to_s3_that_is_killed_and_run_again(
     key = "sets/one/patches-000001.tar"
     data = s3.get_object(Bucket="lab", Key=key)["Body"].read()
     s3.put_object(Bucket="lab", Key=key, Body=data[:900] + b"x" + data[901:])
-    assert_one_line(run_patchgen("verify", "s3://lab/sets/one", "-q"), f"s3://lab/{key}: sha256 is ", "(in two downloads)")
+    assert_one_line(
+        run_patchgen("verify", "s3://lab/sets/one", "-q"), f"s3://lab/{key}: sha256 is ", "(in two downloads)"
+    )
 
 
 def test_buckets_that_are_not_there(

@@ -90,16 +90,6 @@ def test_verifying_processes_that_are_killed(
     assert_one_line(killed, "process was killed, possibly because memory")
 
 
-def test_verifying_processes_that_stand_still(
-    patchset_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(manifests.verify, "die_with_parent", signal.pause)
-    monkeypatch.setattr(manifests.verify, "TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
-    still = run_patchgen("verify", patchset_path, "--workers", 2)
-    assert_one_line(still, "patches-000000.tar: the shard was not verified in time", "the disk works")
-
-
 def test_processes_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
     pool = ProcessPoolExecutor(2, mp_context=start_server("time"))

@@ -283,7 +283,9 @@ def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) 
         run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: ", "not a whole tar", "download it again"
     )
     shutil.copy(folder / "a" / "30.png", tmp_path / "empty")
-    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "contains tars (a.tar) and images (30.png)")
+    assert_one_line(
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "contains tars (a.tar) and images (30.png)"
+    )
     (tmp_path / "large").mkdir()
     write_image(tmp_path / "large" / "one.png", make_photo(2000, 2000))
     assert_one_line(run_patchgen("pack", tmp_path / "large", "--out", out), "images of 2000 px", "give --size")
