@@ -5,12 +5,12 @@ import struct
 
 
 class PatchSetError(ValueError):
-    """A patch set breaks the format. The message is one line: where, observed, expected, what to do."""
+    """A patch set or a file breaks its format. The message is one line: file, observed, expected, what to do."""
 
 
 def corrupt(where: object, what: str) -> PatchSetError:
-    """Return the error for a damaged file of a patch set. ``where`` is the file, ``what`` the observed fault."""
-    return PatchSetError(f"{where}: {what}; the file is corrupt; download the set again or rebuild it")
+    """Return the error for a damaged file. ``where`` is the name of the file, ``what`` is the observed fault."""
+    return PatchSetError(f"{where}: {what}; the file is corrupt; download or rebuild it")
 
 
 DECODE_ERRORS = (  # errors that Pillow or an unpickler raises when it reads damaged bytes

@@ -120,7 +120,7 @@ def _name_faults(folder: Path, manifest: Manifest) -> Faults:
         yield name, f"is missing; {remedy}"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
-            yield ascii(name)[1:-1], "belongs to a build that runs or was killed; run it again to finish it"
+            yield ascii(name)[1:-1], "belongs to an unfinished build; run the same build command again"
         elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
             yield ascii(name)[1:-1], "is not part of this set; remove it"
     for name in sorted(expected & found):

@@ -104,7 +104,7 @@ def _member_faults(
             yield name, f"member {member}: its row declares {span}, but the tar has {end} bytes"
             return
         if length > (most := max_patch_bytes(size)):
-            yield name, f"member {member}: {length} bytes, expected at most {most} for a patch of {size} px"
+            yield name, f"member {member}: the size is {length} bytes, expected at most {most} for {size} px"
             return
         block = file.read(tar.BLOCK)
         if block != tar.header(member, length):

@@ -54,9 +54,7 @@ def _credits(manifest: Manifest) -> dict[str, Any]:
 def _file(file: Shard | ParquetFile, media: str) -> dict[str, str]:
     return {
         "@type": "cr:FileObject",
-        "@id": file.name,
-        "name": file.name,
-        "contentUrl": file.name,
+        **dict.fromkeys(("@id", "name", "contentUrl"), file.name),
         "contentSize": f"{file.bytes} B",
         "encodingFormat": media,
         "sha256": file.sha256,

@@ -29,15 +29,11 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_BINARIES = tuple(f"{name}.bin" for name in _BATCHES)
 # The files of a split, and the number of label bytes of a record or the key of the labels in a pickled dict.
 _FORMS: dict[str, dict[tuple[str, ...], int | bytes]] = {
     "test": {("test_batch.bin",): 1, ("test.bin",): 2, ("test_batch",): b"labels", ("test",): b"fine_labels"},
-    "train": {
-        tuple(f"{name}.bin" for name in _BATCHES): 1,
-        ("train.bin",): 2,
-        _BATCHES: b"labels",
-        ("train",): b"fine_labels",
-    },
+    "train": {_BINARIES: 1, ("train.bin",): 2, _BATCHES: b"labels", ("train",): b"fine_labels"},
 }
 
 # Folders in the archives of the two data sets. torchvision's ``root`` is the folder above them.
@@ -63,6 +59,8 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
         raise PatchSetError(f"{path}: the folder contains {names}; use one of these two folders")
     if roots:
         return _files_in(roots[0], split)
+    if deeper := [folder for root in ROOTS for folder in path.glob(f"*/{root}")]:
+        raise PatchSetError(f"{path}: CIFAR's files are in a subfolder; use {deeper[0]}")
     if archive := next((name for name in ARCHIVES if (path / name).is_file()), None):
         raise PatchSetError(f"{path}: the folder contains only the archive {archive}; unpack it with tar -xf")
     return None
@@ -83,7 +81,9 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     """Read one of CIFAR's files. Return its images, uint8 (N, 32, 32, 3), and its labels, int64 (N,)."""
     form = _form(file)
     if form is None:
-        raise PatchSetError(f"{file}: the name is not the name of a file of CIFAR-10 or CIFAR-100")
+        raise PatchSetError(
+            f"{file}: not a file of CIFAR-10 or CIFAR-100, according to its name; use one of CIFAR's files"
+        )
     try:
         data = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:

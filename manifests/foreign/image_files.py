@@ -59,7 +59,9 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
         if image.kind == "file":
             return read_regular_file(Path(image.path), MAX_IMAGE_BYTES)
         if image.length > MAX_IMAGE_BYTES:
-            raise PatchSetError(f"{image.where}: {image.length} bytes, expected at most {MAX_IMAGE_BYTES}")
+            raise PatchSetError(
+                f"{image.where}: the size is {image.length} bytes, expected at most {MAX_IMAGE_BYTES}"
+            )
         data = read_member(image.path, image.offset, image.length)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error

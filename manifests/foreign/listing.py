@@ -100,8 +100,9 @@ def choose(
     wanted = next((kind for kind in order if kind in present), None if split == "train" else "test")
     chosen = [name for name in ordered if kinds[name] == wanted]
     if not chosen:
-        what = f"{'training' if split == 'train' else 'evaluation'} data is not among {', '.join(ordered[:5])}"
-        raise PatchSetError(f"{where}: {what}; use the folder or file with this data instead of the folder above")
+        kind = "training" if split == "train" else "evaluation"
+        what = f"the folder contains {', '.join(ordered[:5])}, expected {kind} data"
+        raise PatchSetError(f"{where}: {what}; use the folder or file that contains this data")
     return chosen, [name for name in ordered if kinds[name] != wanted]
 
 
@@ -196,8 +197,9 @@ def _entered(root: Path, names: list[str], top: str, left_out: LeftOut, *, follo
     for name in names:
         path = root / name
         if not is_visible(name):
-            continue
-        if not follow and path.is_symlink() and os.path.commonpath([os.path.realpath(path), top]) != top:
+            if any(is_image_name(hidden.name) for hidden in path.iterdir()):
+                left_out.add("hidden folders", str(path))
+        elif not follow and path.is_symlink() and os.path.commonpath([os.path.realpath(path), top]) != top:
             left_out.add("links to folders outside are not followed; copy such a folder", str(path))
         else:
             yield name

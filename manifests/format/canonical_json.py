@@ -39,7 +39,7 @@ def parse_json(data: bytes, where: str) -> Any:
     """Parse a JSON text. Refuse a text that different parsers read differently. ``where`` is its name in errors."""
     # Each value follows a comma or an opening bracket, so this count is an upper bound.
     if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
-        raise PatchSetError(f"{where}: the JSON has about {values} values, expected at most {MAX_VALUES}")
+        raise corrupt(where, f"the JSON has about {values} values, expected at most {MAX_VALUES}")
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -55,9 +55,9 @@ def parse_json(data: bytes, where: str) -> Any:
     except json.JSONDecodeError as error:
         raise corrupt(where, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
-        raise PatchSetError(f"{where}: the JSON is nested more than {MAX_DEPTH} levels deep") from error
+        raise corrupt(where, f"the JSON is nested more than {MAX_DEPTH} levels deep") from error
     except ValueError as error:  # a PatchSetError, or an integer with too many digits for Python
-        raise PatchSetError(f"{where}: {error}") from error
+        raise corrupt(where, str(error)) from error
 
 
 def measure(value: Any) -> tuple[int, int]:

@@ -159,7 +159,7 @@ def _require_bounded(value: dict[str, Any], where: str) -> None:
         if not isinstance(entries, list):
             continue  # validation reports the type
         if len(entries) > most:
-            raise PatchSetError(f"{where}: the manifest declares {len(entries)} {name}, expected at most {most}")
+            raise corrupt(where, f"the manifest declares {len(entries)} {name}, expected at most {most}")
         for number, entry in enumerate(entries):
             if (values := measure(entry)[0]) > MAX_ENTRY_VALUES:
                 raise corrupt(where, f"{name}[{number}] has {values} values, expected at most {MAX_ENTRY_VALUES}")
@@ -167,7 +167,7 @@ def _require_bounded(value: dict[str, Any], where: str) -> None:
     _, letters = measure([item for key, item in value.items() if key != "shards"])
     if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
         what = f"{own} values outside sources and shards, and {letters} characters outside shards"
-        raise PatchSetError(f"{where}: the manifest has {what}, expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}")
+        raise corrupt(where, f"the manifest has {what}, expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}")
 
 
 def _validate(data: bytes | str, where: str) -> Manifest:

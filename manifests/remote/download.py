@@ -66,7 +66,7 @@ def _read_once(store: ShardStore, name: str, limit: int) -> bytes:
             data += chunk
             is_small = len(data) <= limit
     if not is_small:
-        what = f"the file has more than {limit} bytes, expected at most {limit}"
+        what = f"the file is too large, expected at most {limit} bytes"
         raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
     if stream.total not in (None, len(data)):
         cut = f"the connection was cut after {len(data)} of {counted(stream.total, 'byte')}"

@@ -104,12 +104,12 @@ class Upload:
             try:
                 self.store.remove(CLAIM_NAME)
             except PatchSetError as error:  # the set is complete, and readers ignore the claim file
-                note(f"{error}; the set is complete, but remove {CLAIM_NAME} yourself")
+                note(f"{error}; the set is complete, so remove the file {CLAIM_NAME} by hand")
         shutil.rmtree(self.home)
 
     def _require_same_set(self, manifest: Manifest, existing: Manifest) -> None:
         if existing.set_id != manifest.set_id:
-            what = f"the store contains the set {existing.set_id}, this build created {manifest.set_id};"
+            what = f"the store contains the set {existing.set_id}, but this build created the set {manifest.set_id};"
         elif existing.sources != manifest.sources:
             what = "the store contains this set with another license, URL, attribution or photo name; use these, or"
         else:
@@ -162,13 +162,11 @@ class Upload:
             if has_size:
                 with contextlib.suppress(WrongFileError):
                     return verify_remote(self.store, file, channel)
-            if repair.get(file.name) != file.sha256:
-                what = "the file is missing or damaged, and another version of PyArrow wrote it"
-                raise PatchSetError(f"{where}: {what}; install that version and run again, or choose another --out")
             channel.note(f"{where}: the file is missing or damaged; sending it again")
-        if not is_plain(self.folder / file.name):
-            what = "the file was sent before, but now it is missing or damaged in the store"
-            raise PatchSetError(f"{where}: {what}; run the same command again to rebuild it")
+        is_other = repair is not None and repair.get(file.name) != file.sha256  # of another version of PyArrow
+        if is_other or not is_plain(self.folder / file.name):
+            what = "the file is missing or damaged in the store, and the build has no copy of it"
+            raise PatchSetError(f"{where}: {what}; run the same command again, or choose another --out")
         retry(partial(self.store.put, self.folder / file.name, file.name), channel)
         self.record_sent(file.name, file.sha256)
         return channel.count(file.num_bytes)

@@ -27,8 +27,8 @@ class ProgramGroup(click.Group):
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add a command, and add the options ``-q`` and ``-v`` to it."""
         for short, long, verbosity, text in (
-            ("-q", "--quiet", -1, "No progress, no notes: the result and errors."),
-            ("-v", "--verbose", 1, "More notes, and where in the code an error arose."),
+            ("-q", "--quiet", -1, "Print only the result and errors."),
+            ("-v", "--verbose", 1, "Print more notes, and the place in the code that raised an error."),
         ):
             callback = functools.partial(_set_verbosity, verbosity)
             option = click.Option([short, long], is_flag=True, expose_value=False, callback=callback, help=text)

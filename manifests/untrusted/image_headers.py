@@ -50,7 +50,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _png(data: bytes) -> tuple[int, int]:
     if data[:16] != b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR":
-        raise ValueError("it does not begin as one")
+        raise ValueError("its first bytes are wrong")
     width, height, depth, color_type = struct.unpack(">IIBB", data[16:26])
     if (depth, color_type) != (8, 2):
         raise ValueError(f"it has {depth} bits and color type {color_type}, expected 8 bits and type 2 (RGB)")
@@ -64,9 +64,9 @@ def _jpg(data: bytes) -> tuple[int, int]:
 
 def _webp(data: bytes) -> tuple[int, int]:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise ValueError("it does not begin as one")
+        raise ValueError("its first bytes are wrong")
     if data[12:16] != b"VP8L" or data[20:21] != b"\x2f":
-        raise ValueError("it is not one lossless picture")
+        raise ValueError("it is not a single lossless picture")
     bits = struct.unpack("<I", data[21:25])[0]
     if bits >> 29:
         raise ValueError("it uses a later version of the format")
@@ -97,7 +97,7 @@ class Jpeg:
 def read_jpeg(data: bytes) -> Jpeg:
     """Read the markers of a JPEG. Refuse a JPEG that does not have three channels of 8 bits."""
     if data[:2] != _SOI:
-        raise ValueError("it does not begin as one")
+        raise ValueError("its first bytes are wrong")
     if (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise ValueError(f"it has {scans} scans, expected at most {MAX_SCANS}")
     frames: list[tuple[int, int, int]] = []

@@ -187,7 +187,7 @@ CASES = (
         name="table: no rows",
         make=in_table(lambda t: t.slice(0, 0)),
         entrances=READ,
-        said="0 rows, |which the file does not hold",
+        said="0 rows, |but the pages end at byte",
     ),
     Case(name="table: 200,000 rows in place of 4", make=_rows_said, entrances=(*READ, "fast"), said="200000 rows, "),
     Case(name="table: column of another name", make=in_table(_renamed), entrances=READ, said="its columns begin"),

@@ -87,7 +87,7 @@ def test_fewer_bytes_than_the_manifest_says(rough: Manners, patchset_path: Path,
 def test_a_manifest_that_never_ends(rough: Manners, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests.remote.fetch, "MAX_MANIFEST_BYTES", 1 << 20)
     rough.endless = {"manifest.json"}
-    assert "more than 1048576 bytes" in fault(rough.url)
+    assert "at most 1048576 bytes" in fault(rough.url)
     assert rough.sent["manifest.json"] < 16 << 20  # what sockets hold besides
     rough.endless = {TAR}
     assert "more than the " in fault(rough.url)

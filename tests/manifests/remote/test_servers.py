@@ -104,7 +104,7 @@ def test_a_file_in_many_pieces_takes_its_own_size_and_one_that_is_too_large_is_n
         assert tracemalloc.get_traced_memory()[1] < 200_000
     finally:
         tracemalloc.stop()
-    with pytest.raises(PatchSetError, match="x: the file has more than 9 bytes"):
+    with pytest.raises(PatchSetError, match="x: the file is too large, expected at most 9 bytes"):
         read_small_file(Store(10, (pytest.fail("read") for _ in "x")), "x", 9, direct_channel())
 
 

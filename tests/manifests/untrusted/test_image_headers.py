@@ -127,7 +127,7 @@ def png(width: int, height: int, depth: int = 8, colors: int = 2) -> bytes:
         (png(32, 32, colors=6), "png", "type 6"),
         (encoded("jpg", 32, 32, "CMYK"), "jpg", "4 channels"),
         (encoded("jpg", 32, 32, "L"), "jpg", "1 channel"),
-        (encoded("webp", 32, 32, lossless=False), "webp", "one lossless picture"),
+        (encoded("webp", 32, 32, lossless=False), "webp", "a single lossless picture"),
         (b"P6\n32 32\n65535\n" + bytes(6 * 32 * 32), "ppm", "255"),
         (b"P6\n99999 99999\n255\n", "ppm", "99999×99999"),
         (encoded("jpg", 32, 32) + b"\xff\xda" * MAX_SCANS, "jpg", "scans"),

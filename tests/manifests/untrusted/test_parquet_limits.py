@@ -66,7 +66,7 @@ def test_a_text_repeated_in_every_row(tmp_path: Path) -> None:
     refuse(write(tmp_path / "t.parquet", table=table), "longer texts than a key")
     keys = pa.DictionaryArray.from_arrays(pa.array([0] * N, pa.int32()), pa.array(["x" * 10_000_000]))
     table = base.set_column(0, pa.field("key", keys.type, nullable=False), keys)
-    refuse(write(tmp_path / "t.parquet", table=table), "more bytes|of more bytes")
+    refuse(write(tmp_path / "t.parquet", table=table), "larger pages")
 
 
 def test_texts_built_one_out_of_the_other(tmp_path: Path) -> None:
@@ -100,12 +100,12 @@ def test_nested_and_missing_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda data: data[:-8] + (1 << 31).to_bytes(4, "little") + b"PAR1", "footer of 2147483648 bytes"),
+        (lambda data: data[:-8] + (1 << 31).to_bytes(4, "little") + b"PAR1", "footer has 2147483648 bytes"),
         (lambda data: data[:-4] + b"PARE", "encrypted"),
         (lambda data: data[:-4] + b"PAR2", "does not end as"),
         (lambda data: data[:-8] + bytes(4) + b"PAR1", "damaged footer"),
-        (lambda data: b"PAR1", "no Parquet file"),
-        (lambda data: b"", "no Parquet file"),
+        (lambda data: b"PAR1", "expected at least 12"),
+        (lambda data: b"", "expected at least 12"),
     ],
 )
 def test_broken_footers(tmp_path: Path, change: Any, part: str) -> None:
@@ -117,9 +117,9 @@ def test_broken_footers(tmp_path: Path, change: Any, part: str) -> None:
 @pytest.mark.parametrize(
     ("data", "part"),
     [
-        (b"\x25\x02\x00", "of type 5, expected 6"),  # field 2 as i32: Arrow passes over it
+        (b"\x25\x02\x00", "the type 5, expected 6"),  # field 2 as i32: Arrow passes over it
         (b"\x15\x80\x80\x80\x80\x20\x00", "more than 32 bits"),  # Arrow keeps the lower bits
-        (b"\x39\x18\x01\x02\x00", "of type 8, expected 5"),  # a list said to be of texts: Arrow reads numbers
+        (b"\x39\x18\x01\x02\x00", "the type 8, expected 5"),  # a list said to be of texts: Arrow reads numbers
         (b"\x06\x82\x80\x08\x00\x00", "more than 16 bits"),  # field 65,537, which Arrow takes for field 1
     ],
 )
