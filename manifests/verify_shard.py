@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -40,9 +39,10 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
     A file that is missing or not a regular file is skipped: ``verify`` reports it.
     """
     path, table_path = folder / shard.name, folder / shard.parquet.name
-    faults = [*_file_faults(path, shard), *_file_faults(table_path, shard.parquet)]
+    faults: list[tuple[str, str]] = []
     patches, digests = 0, b""
     try:
+        faults += [*_file_faults(path, shard), *_file_faults(table_path, shard.parquet)]
         if is_plain(table_path):
             columns = shard_table.read_columns(table_path, shard.n)
             digests = shard_table.raw_digests(columns["pixels"])
@@ -52,6 +52,8 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
                 patches = shard.n
     except PatchSetError as error:
         faults.append((table_path.name, str(error).removeprefix(f"{table_path}: ")))
+    except OSError as error:
+        faults.append((path.name, f"the shard or its table cannot be read: {error.strerror}"))
     return ShardReport(faults=tuple(faults), patches=patches, pixel_digests=digests)
 
 
@@ -66,11 +68,8 @@ def first_faults(faults: Faults) -> list[tuple[str, str]]:
 
 def _file_faults(path: Path, part: Shard | ParquetFile) -> Faults:
     """Check the digest of a file. A file of another size is not read: it may be huge, and ``verify`` reports it."""
-    try:
-        if is_plain(path) and path.stat().st_size == part.bytes and (digest := file_digest(path)) != part.sha256:
-            yield path.name, f"sha256 is {digest}, the manifest declares {part.sha256}"
-    except OSError as error:
-        yield path.name, f"cannot be read: {error.strerror}"
+    if is_plain(path) and path.stat().st_size == part.bytes and (digest := file_digest(path)) != part.sha256:
+        yield path.name, f"sha256 is {digest}, the manifest declares {part.sha256}"
 
 
 def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults:
@@ -83,43 +82,35 @@ def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults
 
 
 def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int) -> Faults:
-    try:
-        with path.open("rb") as file:
-            yield from _member_faults(file, path.name, columns, shard, image_format, size)
-    except OSError as error:
-        yield path.name, f"cannot be read: {error.strerror}"
-
-
-def _member_faults(
-    file: BinaryIO, name: str, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int
-) -> Faults:
     """Compare each member of the tar with its row. After a missing member, the next header is reported as wrong."""
+    name = path.name
     contract = shard_table.iterate_rows([columns[name] for name in ("offset", "size", "sha256", "pixels")])
-    end = os.fstat(file.fileno()).st_size
-    position = 0
-    for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
-        member = f"{patch_key(index)}.{image_format}"
-        if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
-            span = f"{counted(length, 'byte')} at offset {offset}"
-            yield name, f"member {member}: its row declares {span}, but the tar has {end} bytes"
-            return
-        if length > (most := max_patch_bytes(size)):
-            yield name, f"member {member}: the size is {length} bytes, expected at most {most} for {size} px"
-            return
-        block = file.read(tar.BLOCK)
-        if block != tar.header(member, length):
-            yield name, f"member {member}: the header at byte {position} is {_named(block)}"
-        data = file.read(length)
-        padding = tar.padding(length)
-        if file.read(len(padding)) != padding:
-            yield name, f"member {member}: the padding after it is not zero bytes"
-        if (digest := hashlib.sha256(data).digest()) != sha256:
-            yield name, f"member {member}: sha256 is {digest.hex()}, its row declares {sha256.hex()}"
-        else:
-            yield from _image_faults(data, name, member, image_format, size, pixels)
-        position = offset + length + len(padding)
-    if file.read(len(tar.END) + 1) != tar.END:
-        yield name, f"after the last member, at byte {position}, expected two zero blocks and the end of the file"
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        position = 0
+        for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
+            member = f"{patch_key(index)}.{image_format}"
+            if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
+                span = f"{counted(length, 'byte')} at offset {offset}"
+                yield name, f"member {member}: its row declares {span}, but the tar has {end} bytes"
+                return
+            if length > (most := max_patch_bytes(size)):
+                yield name, f"member {member}: the size is {length} bytes, expected at most {most} for {size} px"
+                return
+            block = file.read(tar.BLOCK)
+            if block != tar.header(member, length):
+                yield name, f"member {member}: the header at byte {position} is {_named(block)}"
+            data = file.read(length)
+            padding = tar.padding(length)
+            if file.read(len(padding)) != padding:
+                yield name, f"member {member}: the padding after it is not zero bytes"
+            if (digest := hashlib.sha256(data).digest()) != sha256:
+                yield name, f"member {member}: sha256 is {digest.hex()}, its row declares {sha256.hex()}"
+            else:
+                yield from _image_faults(data, name, member, image_format, size, pixels)
+            position = offset + length + len(padding)
+        if file.read(len(tar.END) + 1) != tar.END:
+            yield name, f"after the last member, at byte {position}, expected two zero blocks and the end of the file"
 
 
 def _named(block: bytes) -> str:

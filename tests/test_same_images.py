@@ -287,10 +287,13 @@ def test_a_class_may_be_called_train(tmp_path: Path, pack: Callable[[Path], list
 @pytest.mark.parametrize(
     ("names", "part"),
     [
-        (["cifar/train/a/0.png", "cifar/test/a/0.png"], "cifar: contains the splits test, train; use this folder"),
-        (["c10/Train/a/0.png", "c100/Train/a/0.png"], "c10: contains the splits Train; use this folder"),
-        (["cat/train/0.png", "cat/test/0.png", "dog/train/0.png"], "cat: contains the splits test, train"),
-        (["x/train/0.png", "x/val/0.png", "y/0.png"], "x: contains the splits train, val"),
+        (
+            ["cifar/train/a/0.png", "cifar/test/a/0.png"],
+            "cifar: the folder contains the splits test, train; use this folder",
+        ),
+        (["c10/Train/a/0.png", "c100/Train/a/0.png"], "c10: the folder contains the splits Train; use this folder"),
+        (["cat/train/0.png", "cat/test/0.png", "dog/train/0.png"], "cat: the folder contains the splits test, train"),
+        (["x/train/0.png", "x/val/0.png", "y/0.png"], "x: the folder contains the splits train, val"),
     ],
 )
 def test_splits_one_level_too_deep_are_refused(
@@ -379,7 +382,7 @@ def test_what_is_said_where_cifar_cannot_be_read(tmp_path: Path, run_patchgen: P
         assert_one_line(run_patchgen("pack", data, "--out", tmp_path / "out"), "unpack it with tar -xf")
     write_cifar(tmp_path / "root" / "cifar-10-batches-py")
     (tmp_path / "root" / "cifar-100-python").mkdir()
-    with pytest.raises(DistillError, match="holds cifar-10-batches-py and cifar-100-python; give one of them"):
+    with pytest.raises(DistillError, match="contains cifar-10-batches-py and cifar-100-python; use one of these"):
         load_labelled(tmp_path / "root", None)
 
 

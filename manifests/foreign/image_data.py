@@ -9,7 +9,7 @@ from typing import Any
 
 from manifests.errors import PatchSetError
 from manifests.foreign.cifar import cifar_files, class_names, read_cifar_file
-from manifests.foreign.image_files import TAR_SUFFIXES, StoredImage, cifar_images, file_image
+from manifests.foreign.image_files import TAR_SUFFIXES, StoredImage, cifar_images
 from manifests.foreign.listing import LeftOut, Split, SplitFiles, find_split, is_visible, list_images
 from manifests.foreign.tar_samples import Sample, read_samples
 from manifests.support.files import read_regular_file
@@ -38,12 +38,13 @@ def find_images(data: Path) -> ImageData:
     if (files := cifar_files(data, "train")) is not None:
         return ImageData(images=cifar_images(files), where=str(files[0] if len(files) == 1 else files[0].parent))
     if data.is_file() and not data.name.lower().endswith(TAR_SUFFIXES):
-        return ImageData(images=(file_image(data, data.name),), where=str(data))
+        return ImageData(images=(StoredImage(name=data.name, path=str(data)),), where=str(data))
     found = find_split(data, "train", left_out)
     images: list[StoredImage] = []
     for folder in found.folders:
         for name in list_images(folder, left_out, follow=False):
-            images.append(file_image(folder / name, (folder.relative_to(data) / name).as_posix()))
+            relative = (folder.relative_to(data) / name).as_posix()
+            images.append(StoredImage(name=relative, path=str(folder / name)))
     for tar in found.tars:
         for sample in read_samples(tar, left_out, with_labels=False):
             images += sample.images
@@ -123,7 +124,7 @@ def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
     for name in loose:
         left_out.add("images beside the class folders", str(folder / name))
     ordered = sorted(by_class, key=lambda name: (int(name), name)) if are_numbers(by_class) else sorted(by_class)
-    images = tuple(file_image(folder / name, name) for each in ordered for name in by_class[each])
+    images = tuple(StoredImage(name=name, path=str(folder / name)) for each in ordered for name in by_class[each])
     labels = tuple(label for label, each in enumerate(ordered) for _ in by_class[each])
     return _image_data(data, found, left_out, images=images, labels=labels, classes=tuple(ordered), numbered=False)
 

@@ -29,7 +29,7 @@ class StoredImage:
 
     name: str  # path of the image below the folder or file that the user chose
     path: str
-    kind: Literal["file", "member", "record"]
+    kind: Literal["file", "member", "record"] = "file"
     offset: int = 0  # of a member in bytes, or the number of a record
     length: int = 0  # of a member in bytes
 
@@ -37,11 +37,6 @@ class StoredImage:
     def where(self) -> str:
         """Return the name of the image for errors."""
         return self.path if self.kind == "file" else f"{self.path}: {self.name.rpartition('/')[2]}"
-
-
-def file_image(path: Path, name: str) -> StoredImage:
-    """Return the ``StoredImage`` of an image file."""
-    return StoredImage(name=name, path=str(path), kind="file")
 
 
 def cifar_images(files: Sequence[Path]) -> tuple[StoredImage, ...]:

@@ -49,7 +49,7 @@ def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArra
         return np.asarray(image)
 
 
-def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
+def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
     """Return the size of the result of ``decode_image``, and the image's format if a set may contain its bytes.
 
     The size is (width, height) in pixels. A set may contain PNG or PPM in RGB with 8 bits, JPEG in RGB without an

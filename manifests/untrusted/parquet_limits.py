@@ -26,13 +26,7 @@ _REPEATED = 2
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 # Plain, dictionaries and packed numbers. Encodings that repeat the previous text have no limit, so they are refused.
 _ENCODINGS = frozenset({0, 2, 3, 4, 5, 8, 9})
-_DAMAGE = (
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    struct.error,
-)  # errors of damaged bytes, besides ValueError
+_DAMAGE = (IndexError, KeyError, TypeError, AttributeError, struct.error)  # errors of damaged bytes
 _PAIR: StructType = {1: BINARY, 2: BINARY}
 _COLUMN: StructType = {
     **{1: I32, 2: [I32], 3: [BINARY], 4: I32, 5: I64, 6: I64, 7: I64, 8: [_PAIR], 9: I64, 10: I64, 11: I64},

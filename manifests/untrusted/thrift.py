@@ -7,13 +7,12 @@ bytes that another reader could read differently.
 Source: Apache Thrift, ``doc/specs/thrift-compact-protocol.md``.
 """
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 16
 I32, I64, BINARY = 5, 6, 8
-_STOP, _TRUE, _FALSE, _BYTE, _I16, _DOUBLE, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 4, 7, 9, 10, 12
+_STOP, _TRUE, _FALSE, _BYTE, _I16, _LIST, _STRUCT = 0, 1, 2, 3, 4, 9, 12
 _BITS = {_I16: 16, I32: 32, I64: 64}
 
 Struct = dict[int, Any]  # values of a struct by field number
@@ -37,7 +36,6 @@ class CompactReader:
             _I16: lambda: self._integer(_I16),
             I32: lambda: self._integer(I32),
             I64: lambda: self._integer(I64),
-            _DOUBLE: lambda: struct.unpack("<d", self._bytes(8))[0],
             BINARY: lambda: self._bytes(self._varint()),
         }
 
@@ -69,7 +67,7 @@ class CompactReader:
                 raise ValueError(f"a value has the type {kind}, expected {wanted}")
         if kind == _STRUCT:
             return self.struct(expected or {})
-        if kind in (_LIST, _SET):
+        if kind == _LIST:
             return self._list(expected[0] if expected else None)
         if kind not in self._scalars:
             raise ValueError(f"a value has the type {kind}, which Parquet does not use")

@@ -12,7 +12,7 @@ from PIL import Image
 from manifests.errors import PatchSetError
 from manifests.untrusted.decode import decode_image
 from manifests.untrusted.image_headers import MAX_SCANS, declared_size, read_jpeg
-from manifests.untrusted.images import as_a_set_holds_it, decode_patch
+from manifests.untrusted.images import decode_patch, size_and_storable_format
 
 FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -148,8 +148,8 @@ def test_a_tiffs_pictures_are_not_counted() -> None:
     first = int.from_bytes(data[4:8], "little")
     end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
     data[end : end + 4] = first.to_bytes(4, "little")  # its second picture is the first
-    assert as_a_set_holds_it(bytes(data), "x") == ((9, 7), None)
+    assert size_and_storable_format(bytes(data), "x") == ((9, 7), None)
     image = Image.open(io.BytesIO(data))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(image), "n_frames", property(lambda self: pytest.fail("counted")))
-        as_a_set_holds_it(bytes(data), "x")
+        size_and_storable_format(bytes(data), "x")
