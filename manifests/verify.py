@@ -97,7 +97,7 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
     exports = longest_exports(manifest)
     found = [name for name in exports if is_plain(folder / name)]
     if large := [name for name in found if (folder / name).stat().st_size > exports[name]]:
-        yield large[0], f"the file has more than {exports[large[0]]} bytes; {BY_EXPORT}"
+        yield large[0], f"the file is too large, expected at most {exports[large[0]]} bytes; {BY_EXPORT}"
         return
     expected |= {name: file_digest(folder / name) for name in found}
     for name in sorted(expected.keys() | sums.keys()):

@@ -31,7 +31,7 @@ METADATA_KEY = b"patchset"  # key of the file's metadata for the writer's own JS
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
-    """Return the table of a shard with the contract columns and parameters. The metadata contains ``record``."""
+    """Return the table of a shard. ``contract`` has the required columns, ``record`` is stored in the metadata."""
     columns = {field.name: pa.array(contract[field.name], type=field.type) for field in CONTRACT}
     columns |= {name: pa.array(values) for name, values in parameters.items()}
     fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
@@ -39,9 +39,9 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
 
 
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
-    """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays.
+    """Return columns that every table must have, as Arrow arrays. ``n`` is the expected number of rows.
 
-    A table with another number of rows is refused, and so is a column that is missing, has a null or another type.
+    A table with another number of rows is refused. A column that is missing, has a null or another type is refused.
     """
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)

@@ -50,7 +50,7 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
             block = file.read(BLOCK)
             size = int(block[124:135], 8) if _OCTAL.fullmatch(block[124:135]) else -1
             if not 0 <= size <= max_bytes or block != header(name, size):
-                raise corrupt(path, f"the header at byte {at} is not of {name} with at most {max_bytes} bytes")
+                raise corrupt(path, f"the header at byte {at} is wrong, expected the header of {name}")
             at += BLOCK + size
             file.seek(at)
             if (found := file.read(-size % BLOCK)) != padding(size):

@@ -102,10 +102,13 @@ def first_member(data: bytes) -> bytes:
     ("change", "part"),
     [
         (lambda data: data[:-1024] + first_member(data) + tar.END, "after the last member"),
-        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "not that of 000000005.png"),
+        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "expected the header of 000000005.png"),
         (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "after the last member"),
-        (lambda data: bytes(512) + data[512:], "the header at byte 0 is not that of 000000000.png"),
-        (lambda data: tar.header("000000000.jpg", 0) + data, "the header at byte 0 is not that of 000000000.png"),
+        (lambda data: bytes(512) + data[512:], "the header at byte 0 is wrong, expected the header of 000000000.png"),
+        (
+            lambda data: tar.header("000000000.jpg", 0) + data,
+            "the header at byte 0 is wrong, expected the header of 000000000.png",
+        ),
         (lambda data: tar.END, "the header at byte 0"),
     ],
 )

@@ -230,7 +230,7 @@ CASES = (
         name="table: two columns' names exchanged in its row groups",
         make=_swapped,
         entrances=("verify", "open", "fast"),
-        said="not those of the schema",
+        said="differ from the columns of the schema",
     ),
     Case(name="table: footer of 4 GB", make=_footer(2**32 - 1), entrances=(*READ, "fast"), said=TABLE),
     Case(name="table: footer of 2 GB", make=_footer(2**31 - 1), entrances=(*READ, "fast"), said=TABLE),
