@@ -29,7 +29,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "NUL": ("a: \x00\n", "not YAML"),
     "list as a key": ("? [a]\n: 1\n", "not YAML"),
     "binary": ("a: !!binary ///\n", ""),
-    "binary for a text": ("student: {arch: !!binary cmVzbmV0OA==}\n", "could not determine a constructor for the tag"),
+    "binary for a text": (
+        "student: {arch: !!binary cmVzbmV0OA==}\n",
+        "could not determine a constructor for the tag",
+    ),
     "NUL in a path": ('data: {batch_size: 4, cache_dir: "/tmp/a\\0b"}\n', "contains NUL"),
     "terminal escapes": ('"\\e[2J\\e]0;x\\a": 1\n', ""),
 }
