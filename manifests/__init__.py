@@ -3,7 +3,7 @@
 - ``remote``: sets at URLs: fetch into a cache, download, upload.
 - ``verify``, ``verify_shard``, ``diff``: find the faults of a set; compare two sets.
 - ``export``: files for other tools (card, Croissant, indexes, BagIt), and the last step of a build.
-- ``patchset``, ``crop_outlines``: open a set; read patches; where a patch lies in its photo.
+- ``patchset``, ``crop_outlines``: open a set; read patches; compute where a patch was cut from its photo.
 - ``foreign``: image data of others: folders, tars, CIFAR's files.
 - ``format``: manifest schema, canonical JSON, digests, ``SHA256SUMS``, tar headers, Parquet tables.
 - ``untrusted``: limits on untrusted bytes before a library decodes them.
@@ -29,7 +29,7 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """Import a public name on first use: NumPy, PyArrow and pydantic would slow down every --help."""
+        """Import a public name when it is first used. NumPy, PyArrow and pydantic would slow down every --help."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"manifests.{_MODULES[name]}"), name)

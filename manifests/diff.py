@@ -1,4 +1,4 @@
-"""Compare two sets: the keys in which their manifests differ, and their patches one by one."""
+"""Compare two sets: the keys in which their manifests differ, and the digests of their patches."""
 
 import dataclasses
 import json
@@ -22,24 +22,24 @@ Digests = npt.NDArray[np.void]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchComparison:
-    """How many patches of two sets were compared, index by index, and how many are equal."""
+    """The number of patches of two sets that were compared index by index, and how many of them are equal."""
 
     compared: int
     same_bytes: int
     same_pixels: int
-    first_changed: tuple[int, ...]
+    first_changed: tuple[int, ...]  # indices of the first patches with other pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How set B differs from set A; ``keys`` are (path, value in A, value in B) as JSON texts."""
+    """The differences between set A and set B."""
 
     same_set: bool
     same_pixel_root: bool
-    keys: tuple[tuple[str, str, str], ...]
-    only_in_a: int
+    keys: tuple[tuple[str, str, str], ...]  # path in the manifest, value in A, value in B; values are JSON texts
+    only_in_a: int  # number of patches
     only_in_b: int
-    patches: PatchComparison | None
+    patches: PatchComparison | None  # None if only the manifests were compared
 
     def summary(self) -> str:
         """Return the relation of the two sets in a few words."""
@@ -60,7 +60,7 @@ class Difference:
 
 
 def diff_manifests(a: Manifest, b: Manifest) -> Difference:
-    """Compare two manifests, without their patches."""
+    """Compare two manifests without their patches."""
     return Difference(
         same_set=a.set_id == b.set_id,
         same_pixel_root=a.pixel_root == b.pixel_root,
@@ -72,7 +72,7 @@ def diff_manifests(a: Manifest, b: Manifest) -> Difference:
 
 
 def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None = None) -> Difference:
-    """Compare two sets by their manifests and by the digests in their tables, which only ``verify`` checks.
+    """Compare the manifests of two sets, and the digests in their tables. No shard is read.
 
     ``on_patches`` is called with the number of patches compared since its last call.
     """
@@ -92,7 +92,7 @@ def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield the paths at which two JSON values differ, and the two values there as JSON texts."""
+    """Compare two JSON values. Yield each path where they differ, with both values at this path as JSON texts."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
@@ -109,7 +109,7 @@ def _compared(manifest: Manifest) -> dict[str, Any]:
 
 
 def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digests]]:
-    """Yield digests of the same patches of two sets, each an array (2, n): of encoded bytes, and of pixels."""
+    """Yield digests of the same patches of two sets. Each array (2, n) has digests of encoded bytes and of pixels."""
     tables_a, tables_b = _shard_digests(a), _shard_digests(b)
     rest_a = rest_b = np.empty((2, 0), f"V{DIGEST_BYTES}")
     left = min(a.manifest.n, b.manifest.n)

@@ -1,19 +1,20 @@
-"""The errors of this package, and the errors that decoders raise over damaged files."""
+"""Errors of this package, and errors that decoders raise when they read damaged files."""
 
 import pickle
 import struct
 
 
 class PatchSetError(ValueError):
-    """A patch set, or a part of one, breaks the format.
-
-    The message is one line: where, what was observed, what was expected, what to do.
-    """
+    """A patch set or a file breaks its format. The message is one line: file, observed, expected, what to do."""
 
 
-DECODE_ERRORS = (
+def corrupt(where: object, what: str) -> PatchSetError:
+    """Return the error for a damaged file. ``where`` is the name of the file, ``what`` is the observed fault."""
+    return PatchSetError(f"{where}: {what}; the file is corrupt; download or rebuild it")
+
+
+DECODE_ERRORS = (  # errors that Pillow or an unpickler raises when it reads damaged bytes
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, ValueError, ImportError),
     *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-    SyntaxError,  # Pillow, over a PNG
+    SyntaxError,  # Pillow raises this for a damaged PNG
 )
-"""Errors that Pillow or an unpickler raises over damaged bytes."""

@@ -1,16 +1,16 @@
 """Verify a whole set: every file, every member of every tar, every row of every table, every digest.
 
-Only SHA-256 is trusted: a manifest must have the ``set_id`` of its content, a shard and a table the digests that the
-manifest names, a patch the digests of its row. All faults are reported, not only the first.
+Only SHA-256 is trusted. The manifest must have the ``set_id`` of its content. Shards and tables must have the digests
+in the manifest. Patches must have the digests in their rows. All faults are reported, not only the first.
 """
 
 import dataclasses
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 from manifests.errors import PatchSetError
@@ -28,20 +28,19 @@ from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
-TIMEOUT_SECONDS, MIN_BYTES_PER_SECOND = 600.0, 1e6  # longest wait for a shard: a constant, and by its size
-MAX_SHARD_FAULTS = 1000  # faults kept of all shards together; the others are only counted
+MAX_SHARD_FAULTS = 1000  # faults that are kept of all shards together; further faults are only counted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault: the file, and what was observed and expected."""
+    """One fault: the name of the file, and what was observed and expected."""
 
     file: str
     what: str
 
     @property
     def mended_by_export(self) -> bool:
-        """Return whether ``patchgen export`` repairs it."""
+        """Return whether ``patchgen export`` repairs this fault."""
         return self.what.endswith(BY_EXPORT)
 
     def __str__(self) -> str:
@@ -50,7 +49,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """The result of a verification. ``patches`` counts those whose own digests were computed."""
+    """The result of a verification. ``patches`` is the number of patches whose own digests were computed."""
 
     folder: Path
     manifest: Manifest | None
@@ -61,9 +60,9 @@ class Report:
 def verify(
     folder: Path, *, fast: bool = False, workers: int = 1, on_patches: Callable[[int], None] | None = None
 ) -> Report:
-    """Verify the set in ``folder``; with ``fast`` only names, sizes and row counts, without reading a shard.
+    """Verify the set in ``folder``. With ``fast``, check only names, sizes and row counts, and read no shard.
 
-    Digests of pixels are computed for lossless formats; those of JPEG patches can only be checked by a rebuild.
+    Digests of pixels are computed for lossless formats. Only a rebuild can check the pixel digests of JPEG patches.
     ``on_patches`` is called with the number of patches verified since its last call.
     """
     try:
@@ -85,7 +84,7 @@ def verify(
 
 
 def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
-    """Compare ``SHA256SUMS`` with the manifest's content, and with the digest of the manifest's file."""
+    """Compare ``SHA256SUMS`` with the digests in the manifest, and with the digest of the manifest file."""
     if not is_plain(folder / SUMS_NAME):
         return  # _name_faults reports it
     try:
@@ -93,41 +92,40 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
     except PatchSetError as error:
         yield SUMS_NAME, str(error).removeprefix(f"{folder / SUMS_NAME}: ")
         return
-    # Card texts and the environment are not in set_id, so a flipped bit there shows only here.
+    # ``set_id`` does not cover card texts and the environment. Only this digest shows a flipped bit in these.
     expected = file_digests(manifest, derived=False) | {MANIFEST_NAME: file_digest(folder / MANIFEST_NAME)}
     exports = longest_exports(manifest)
-    for name, most in exports.items():
-        if is_plain(folder / name):
-            if (num_bytes := (folder / name).stat().st_size) > most:
-                yield name, f"{num_bytes} bytes, expected at most {most}; {BY_EXPORT}"
-                return
-            expected[name] = file_digest(folder / name)
+    found = [name for name in exports if is_plain(folder / name)]
+    if large := [name for name in found if (folder / name).stat().st_size > exports[name]]:
+        yield large[0], f"the file is too large, expected at most {exports[large[0]]} bytes; {BY_EXPORT}"
+        return
+    expected |= {name: file_digest(folder / name) for name in found}
     for name in sorted(expected.keys() | sums.keys()):
         if name in exports and name not in expected:
-            yield name, f"is missing, {SUMS_NAME} names it; {BY_EXPORT}"
+            yield name, f"is missing, but {SUMS_NAME} lists it; {BY_EXPORT}"
         elif sums.get(name) != expected.get(name):
-            origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest says"
-            what = f"names {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
+            origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest declares"
+            what = f"lists {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
             yield SUMS_NAME, f"{what}; {BY_EXPORT}" if name in exports else what
 
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:
-    """Find files that are missing, and files that look like a part of a set but do not belong to this one."""
+    """Find missing files, and files that look like a part of a set but do not belong to this set."""
     parts = (part.name for shard in manifest.shards for part in (shard, shard.parquet))
     expected = {MANIFEST_NAME, SUMS_NAME, *parts}
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in entries(folder)}
     for name in sorted(expected - found):
-        remedy = BY_EXPORT if name == SUMS_NAME else "rebuild it or copy it again from a good set"
+        remedy = BY_EXPORT if name == SUMS_NAME else "download the set again or rebuild it"
         yield name, f"is missing; {remedy}"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
-            yield ascii(name)[1:-1], "belongs to a build that is running or was killed"
+            yield ascii(name)[1:-1], "belongs to an unfinished build; run the same build command again"
         elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
             yield ascii(name)[1:-1], "is not part of this set; remove it"
     for name in sorted(expected & found):
         if not is_plain(folder / name):
-            yield name, "expected a regular file, not a folder, link or device"
+            yield name, "is a folder, link or device, expected a regular file"
 
 
 def _size_faults(folder: Path, shard: Shard) -> Faults:
@@ -136,11 +134,11 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
         if not is_plain(path):
             continue  # _name_faults reports it
         if (num_bytes := path.stat().st_size) != part.bytes:
-            yield part.name, f"{counted(num_bytes, 'byte')}, the manifest says {part.bytes}"
+            yield part.name, f"the file has {counted(num_bytes, 'byte')}, the manifest declares {part.bytes}"
         elif part is shard.parquet:
             try:
                 if (rows := count_rows(path)) != shard.n:
-                    yield part.name, f"{counted(rows, 'row')}, the manifest says {counted(shard.n, 'patch')}"
+                    yield part.name, f"the table has {counted(rows, 'row')}, the manifest declares {shard.n}"
             except PatchSetError as error:
                 yield part.name, str(error).removeprefix(f"{path}: ")
 
@@ -148,48 +146,41 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
 def _shard_faults(
     folder: Path, manifest: Manifest, workers: int, on_patches: Callable[[int], None] | None
 ) -> tuple[list[tuple[str, str]], int]:
-    """Verify all shards; return their faults, and the number of patches whose own digests were computed."""
+    """Verify all shards. Return their faults, and the number of patches whose own digests were computed."""
     faults: list[tuple[str, str]] = []
-    patches = omitted = 0
-    last, complete, root = "", True, hashlib.sha256()
-    for shard, report in _verify_shards(folder, manifest, workers):
-        left = MAX_SHARD_FAULTS - len(faults)
-        faults += report.faults[:left]
-        if beyond := report.faults[left:]:
-            omitted, last = omitted + len(beyond), beyond[-1][0]
+    patches, omitted, complete, root = 0, 0, True, hashlib.sha256()
+    for shard, report in zip(manifest.shards, _reports(folder, manifest, workers), strict=True):
+        faults += report.faults[: MAX_SHARD_FAULTS - len(faults)]
+        omitted += len(report.faults)
         patches += report.patches
         complete = complete and bool(report.pixel_digests)
         root.update(report.pixel_digests)
         if on_patches is not None:
             on_patches(shard.n)
-    if omitted:
-        faults.append((last, f"and {counted(omitted, 'more fault')} in this file and the shards before it"))
+    if omitted := omitted - len(faults):
+        faults.append(
+            (manifest.shards[-1].name, f"and {counted(omitted, 'more fault')} in the shards up to this one")
+        )
     if complete and root.hexdigest() != manifest.pixel_root:
-        faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables give {root.hexdigest()}"))
+        faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, but the tables have {root.hexdigest()}"))
     return faults, patches
 
 
-def _verify_shards(folder: Path, manifest: Manifest, workers: int) -> Iterator[tuple[Shard, ShardReport]]:
-    """Yield a report of each shard, in their order."""
-    shards = manifest.shards
-    arguments = (manifest.encoding.format, manifest.size)
-    workers = min(workers, len(shards))
+def _reports(folder: Path, manifest: Manifest, workers: int) -> Iterator[ShardReport]:
+    verify_one = partial(verify_shard, folder, image_format=manifest.encoding.format, size=manifest.size)
+    workers = min(workers, len(manifest.shards))
     if workers <= 1:
-        yield from ((shard, verify_shard(folder, shard, *arguments)) for shard in shards)
+        yield from map(verify_one, manifest.shards)
         return
     context = start_server("manifests.verify_shard")
     with explaining_start():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent)
     try:
         with explaining_start(), starting_processes():
-            futures = deque(pool.submit(verify_shard, folder, shard, *arguments) for shard in shards)
-        for shard in shards:
-            yield shard, futures.popleft().result(TIMEOUT_SECONDS + shard.bytes / MIN_BYTES_PER_SECOND)
-    except TimeoutError as error:
-        what = "was not verified in time; check that the disk answers, and verify it again"
-        raise PatchSetError(f"{folder / shard.name}: {what}") from error
+            reports = pool.map(verify_one, manifest.shards)
+        yield from reports
     except BrokenProcessPool as error:
-        what = "a verifying process was killed, perhaps for memory; verify it again"
+        what = "a verifying process was killed, possibly because memory ran out; verify the set with fewer --workers"
         raise PatchSetError(f"{folder}: {what}") from error
     finally:
         end_pool(pool)

@@ -1,4 +1,4 @@
-"""Verify one shard: its tar, its table, and each against the other."""
+"""Verify one shard: compare its tar, its table and the manifest."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -20,29 +19,30 @@ from manifests.support.files import is_plain
 from manifests.untrusted.images import decode_patch
 
 LOSSLESS = frozenset({"png", "webp", "ppm"})
-MAX_FAULTS = 20  # faults of one kind that are reported of one file
+MAX_FAULTS = 20  # faults of one kind that are reported for one file
 
 Faults = Iterable[tuple[str, str]]  # pairs of a file name, and what was observed and expected
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardReport:
-    """The faults of a shard, the number of patches whose digests were computed, and the table's pixel digests."""
+    """The result of the verification of one shard."""
 
     faults: tuple[tuple[str, str], ...]
-    patches: int
-    pixel_digests: bytes
+    patches: int  # number of patches whose digests were computed
+    pixel_digests: bytes  # from the table, 32 bytes for each patch
 
 
 def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> ShardReport:
-    """Read a shard and its table whole, and compare them with the manifest and with each other.
+    """Read a whole shard and its table, and compare them with the manifest and with each other.
 
-    Files that are missing or not regular are skipped: ``verify`` reports those.
+    A file that is missing or not a regular file is skipped: ``verify`` reports it.
     """
     path, table_path = folder / shard.name, folder / shard.parquet.name
-    faults = [*_file_faults(path, shard), *_file_faults(table_path, shard.parquet)]
+    faults: list[tuple[str, str]] = []
     patches, digests = 0, b""
     try:
+        faults += [*_file_faults(path, shard), *_file_faults(table_path, shard.parquet)]
         if is_plain(table_path):
             columns = shard_table.read_columns(table_path, shard.n)
             digests = shard_table.raw_digests(columns["pixels"])
@@ -52,11 +52,13 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
                 patches = shard.n
     except PatchSetError as error:
         faults.append((table_path.name, str(error).removeprefix(f"{table_path}: ")))
+    except OSError as error:
+        faults.append((path.name, f"the shard or its table cannot be read: {error.strerror}"))
     return ShardReport(faults=tuple(faults), patches=patches, pixel_digests=digests)
 
 
 def first_faults(faults: Faults) -> list[tuple[str, str]]:
-    """Return the first ``MAX_FAULTS``, and one more entry that counts the others."""
+    """Return the first ``MAX_FAULTS`` faults. If there are more, a last entry counts them."""
     faults = iter(faults)
     kept, more, file = list(itertools.islice(faults, MAX_FAULTS)), 0, ""
     for file, _ in faults:  # noqa: B007 - the last file is used
@@ -65,12 +67,9 @@ def first_faults(faults: Faults) -> list[tuple[str, str]]:
 
 
 def _file_faults(path: Path, part: Shard | ParquetFile) -> Faults:
-    """Check a file's digest. A file of another size may be huge and is not read: ``verify`` reports it."""
-    try:
-        if is_plain(path) and path.stat().st_size == part.bytes and (digest := file_digest(path)) != part.sha256:
-            yield path.name, f"sha256 is {digest}, the manifest says {part.sha256}"
-    except OSError as error:
-        yield path.name, f"cannot be read: {error.strerror}"
+    """Check the digest of a file. A file of another size is not read: it may be huge, and ``verify`` reports it."""
+    if is_plain(path) and path.stat().st_size == part.bytes and (digest := file_digest(path)) != part.sha256:
+        yield path.name, f"sha256 is {digest}, the manifest declares {part.sha256}"
 
 
 def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults:
@@ -83,48 +82,40 @@ def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults
 
 
 def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int) -> Faults:
-    try:
-        with path.open("rb") as file:
-            yield from _member_faults(file, path.name, columns, shard, image_format, size)
-    except OSError as error:
-        yield path.name, f"cannot be read: {error.strerror}"
-
-
-def _member_faults(
-    file: BinaryIO, name: str, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int
-) -> Faults:
-    """Compare the tar with the rows, member by member; a missing member shows as the wrong header of the next one."""
+    """Compare each member of the tar with its row. After a missing member, the next header is reported as wrong."""
+    name = path.name
     contract = shard_table.iterate_rows([columns[name] for name in ("offset", "size", "sha256", "pixels")])
-    end = os.fstat(file.fileno()).st_size
-    position = 0
-    for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
-        member = f"{patch_key(index)}.{image_format}"
-        if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
-            span = f"{counted(length, 'byte')} at {offset}"
-            yield name, f"member {member}: its row says {span}, the tar has {end} in all"
-            return
-        if length > (most := max_patch_bytes(size)):
-            yield name, f"member {member}: {length} bytes, expected at most {most} for {size} px"
-            return
-        block = file.read(tar.BLOCK)
-        if block != tar.header(member, length):
-            yield name, f"member {member}: the header at byte {position} is {_named(block)}"
-        data = file.read(length)
-        padding = tar.padding(length)
-        if file.read(len(padding)) != padding:
-            yield name, f"member {member}: the padding after it is not zero bytes"
-        if (digest := hashlib.sha256(data).digest()) != sha256:
-            yield name, f"member {member}: sha256 is {digest.hex()}, its row says {sha256.hex()}"
-        else:
-            yield from _image_faults(data, name, member, image_format, size, pixels)
-        position = offset + length + len(padding)
-    if file.read(len(tar.END) + 1) != tar.END:
-        yield name, f"after the last member, at byte {position}, expected two zero blocks and the end of the file"
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        position = 0
+        for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
+            member = f"{patch_key(index)}.{image_format}"
+            if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
+                span = f"{counted(length, 'byte')} at offset {offset}"
+                yield name, f"member {member}: its row declares {span}, but the tar has {end} bytes"
+                return
+            if length > (most := max_patch_bytes(size)):
+                yield name, f"member {member}: the size is {length} bytes, expected at most {most} for {size} px"
+                return
+            block = file.read(tar.BLOCK)
+            if block != tar.header(member, length):
+                yield name, f"member {member}: the header at byte {position} is {_named(block)}"
+            data = file.read(length)
+            padding = tar.padding(length)
+            if file.read(len(padding)) != padding:
+                yield name, f"member {member}: the padding after it is not zero bytes"
+            if (digest := hashlib.sha256(data).digest()) != sha256:
+                yield name, f"member {member}: sha256 is {digest.hex()}, its row declares {sha256.hex()}"
+            else:
+                yield from _image_faults(data, name, member, image_format, size, pixels)
+            position = offset + length + len(padding)
+        if file.read(len(tar.END) + 1) != tar.END:
+            yield name, f"after the last member, at byte {position}, expected two zero blocks and the end of the file"
 
 
 def _named(block: bytes) -> str:
     found = block[:100].split(b"\x00", 1)[0]
-    return f"that of {found.decode('latin-1')!a}, or damaged" if found else "empty"
+    return f"the header of {found.decode('latin-1')!a} or damaged" if found else "empty"
 
 
 def _image_faults(data: bytes, name: str, member: str, image_format: str, size: int, expected: bytes) -> Faults:
@@ -133,6 +124,6 @@ def _image_faults(data: bytes, name: str, member: str, image_format: str, size: 
     except PatchSetError as error:
         yield name, str(error)
         return
-    # Pixels decoded from a lossy format do not have the recorded digest, which is of the pixels before encoding.
+    # The table records the digest of the pixels before encoding. A lossy format decodes to other pixels.
     if image_format in LOSSLESS and (digest := pixel_digest(found)) != expected:
-        yield name, f"member {member}: its pixels hash to {digest.hex()}, its row says {expected.hex()}"
+        yield name, f"member {member}: its pixels hash to {digest.hex()}, its row declares {expected.hex()}"

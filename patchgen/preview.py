@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from manifests import Manifest, PatchSet
 from manifests.crop_outlines import Outline, read_outlines
-from manifests.patchset import evenly_spaced, read_patches
+from manifests.patchset import evenly_spaced
 from manifests.support.counts import counted
 from patchgen.errors import PatchgenError
 from patchgen.pipeline.plan import plan_of
@@ -81,9 +81,9 @@ def _grid(patchset: PatchSet, indices: list[int], columns: int, colors: list[Col
     rows = math.ceil(len(indices) / columns)
     image = Image.new("RGB", (columns * (side + _GAP) - _GAP, rows * (side + _GAP) - _GAP), _PAPER)
     draw = ImageDraw.Draw(image)
-    for i, patch in enumerate(read_patches(patchset, indices)):
+    for i, index in enumerate(indices):
         x, y = (i % columns) * (side + _GAP), (i // columns) * (side + _GAP)
-        image.paste(Image.fromarray(patch).resize((side, side), Image.Resampling.NEAREST), (x, y))
+        image.paste(Image.fromarray(patchset[index]).resize((side, side), Image.Resampling.NEAREST), (x, y))
         if colors:
             draw.rectangle((x - 1, y - 1, x + side, y + side), outline=colors[i], width=_FRAME)
     return image

@@ -21,7 +21,6 @@ from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from manifests import open_patchset
 from manifests.format.digest import pixel_digest
-from manifests.patchset import read_patches
 from manifests.untrusted.decode import image_formats, image_suffixes
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import write_tar
@@ -56,7 +55,7 @@ def pack(run_patchgen: Program, tmp_path: Path) -> Callable[[Path], list[bytes]]
         result = run_patchgen("pack", data, "--out", tmp_path / "packed")
         assert result.status == 0, result.err
         patchset = open_patchset(tmp_path / "packed")
-        return sorted(pixel_digest(patch) for patch in read_patches(patchset, range(patchset.manifest.n)))
+        return sorted(pixel_digest(patch) for patch in map(patchset.__getitem__, range(len(patchset))))
 
     return packed
 
@@ -203,7 +202,7 @@ def test_what_is_not_read_is_counted(tmp_path: Path, run_patchgen: Program) -> N
     with log_lines() as notes:
         assert len(load_labelled(tmp_path / "data", None, "test").labels) == 2
     data = tmp_path / "data"
-    wanted = f"{data}: 3 left out (no format that is read: 2 .heic, 1 .txt), such as {data / 'a' / '1.heic'}"
+    wanted = f"{data}: 3 left out (the format is not read: 2 .heic, 1 .txt), such as {data / 'a' / '1.heic'}"
     assert notes == [wanted]
     assert wanted in run_patchgen("pack", tmp_path / "data", "--out", tmp_path / "out").err
 
@@ -291,10 +290,13 @@ def test_a_class_may_be_called_train(tmp_path: Path, pack: Callable[[Path], list
 @pytest.mark.parametrize(
     ("names", "part"),
     [
-        (["cifar/train/a/0.png", "cifar/test/a/0.png"], "cifar: holds the splits test, train; give this folder"),
-        (["c10/Train/a/0.png", "c100/Train/a/0.png"], "c10: holds the splits Train; give this folder"),
-        (["cat/train/0.png", "cat/test/0.png", "dog/train/0.png"], "cat: holds the splits test, train"),
-        (["x/train/0.png", "x/val/0.png", "y/0.png"], "x: holds the splits train, val"),
+        (
+            ["cifar/train/a/0.png", "cifar/test/a/0.png"],
+            "cifar: the folder contains the splits test, train; use this folder",
+        ),
+        (["c10/Train/a/0.png", "c100/Train/a/0.png"], "c10: the folder contains the splits Train; use this folder"),
+        (["cat/train/0.png", "cat/test/0.png", "dog/train/0.png"], "cat: the folder contains the splits test, train"),
+        (["x/train/0.png", "x/val/0.png", "y/0.png"], "x: the folder contains the splits train, val"),
     ],
 )
 def test_splits_one_level_too_deep_are_refused(
@@ -310,15 +312,15 @@ def test_splits_one_level_too_deep_are_refused(
 @pytest.mark.parametrize(
     ("names", "part"),
     [
-        (["data2/0.png"], "holds one sub-folder (data2)"),
-        (["0.png", "1.png"], "no sub-folders, expected one sub-folder of images a class"),
-        (["train/0.png", "test/1.png"], "no sub-folders, expected one sub-folder of images a class"),
-        (["a/0.png", "b/0.png", "docs/readme.md"], "docs: holds files and no image, but every sub-folder"),
-        (["train/a/0.png", "train/b/0.png"], "expected evaluation data among them"),
-        (["gallery/a/0.png", "gallery/b/0.png", "probe/a/0.png", "probe/b/0.png"], "all hold a, b, as splits hold"),
+        (["data2/0.png"], "contains one subfolder (data2)"),
+        (["0.png", "1.png"], "no subfolders, expected one subfolder of images for each class"),
+        (["train/0.png", "test/1.png"], "no subfolders, expected one subfolder of images for each class"),
+        (["a/0.png", "b/0.png", "docs/readme.md"], "docs: the folder contains files but no image"),
+        (["train/a/0.png", "train/b/0.png"], "expected evaluation data"),
+        (["gallery/a/0.png", "gallery/b/0.png", "probe/a/0.png", "probe/b/0.png"], "contain the folders a, b"),
         (
             ["labeled/a/0.png", "labeled/b/0.png", "unlabeled/a/0.png", "unlabeled/b/0.png"],
-            "all hold a, b, as splits",
+            "contain the folders a, b",
         ),
     ],
 )
@@ -334,7 +336,7 @@ def test_evaluation_images_alone_are_not_packed(tmp_path: Path, run_patchgen: Pr
     write(tmp_path / "data" / "test" / "a" / "0.png", 0)
     write(tmp_path / "data" / "val" / "a" / "0.png", 1)
     result = run_patchgen("pack", tmp_path / "data", "--out", tmp_path / "out")
-    assert_one_line(result, "holds test, val, expected training data among them")
+    assert_one_line(result, "contains test, val, expected training data")
 
 
 def test_class_folders_may_be_links(tmp_path: Path) -> None:
@@ -378,12 +380,12 @@ def test_what_is_said_where_cifar_cannot_be_read(tmp_path: Path, run_patchgen: P
     archive = tmp_path / "root" / "cifar-100-python.tar.gz"
     write(archive, b"x")
     for data in (archive, archive.parent):
-        with pytest.raises(DistillError, match=r"unpack it \(tar -xf\)"):
+        with pytest.raises(DistillError, match=r"unpack it with tar -xf"):
             load_labelled(data, None)
-        assert_one_line(run_patchgen("pack", data, "--out", tmp_path / "out"), "unpack it (tar -xf)")
+        assert_one_line(run_patchgen("pack", data, "--out", tmp_path / "out"), "unpack it with tar -xf")
     write_cifar(tmp_path / "root" / "cifar-10-batches-py")
     (tmp_path / "root" / "cifar-100-python").mkdir()
-    with pytest.raises(DistillError, match="holds cifar-10-batches-py and cifar-100-python; give one of them"):
+    with pytest.raises(DistillError, match="contains cifar-10-batches-py and cifar-100-python; use one of these"):
         load_labelled(tmp_path / "root", None)
 
 
@@ -420,6 +422,6 @@ def test_an_empty_folder_keeps_its_place_among_the_classes(tmp_path: Path) -> No
 
 def test_cifars_files_further_down_are_named(tmp_path: Path, run_patchgen: Program) -> None:
     write_cifar(tmp_path / "root" / "cifar10" / "cifar-10-batches-py")
-    with pytest.raises(DistillError, match=r"give .*cifar10/cifar-10-batches-py"):
+    with pytest.raises(DistillError, match=r"use .*cifar10/cifar-10-batches-py"):
         load_labelled(tmp_path / "root", None)
     assert_one_line(run_patchgen("pack", tmp_path / "root", "--out", tmp_path / "out"), "cifar-10-batches-py")

@@ -30,8 +30,14 @@ from manifests import PatchSet, verify_shards
 from manifests.format.digest import file_digest
 from manifests.support.console import counting, progress_bar
 from manifests.support.counts import counted
-from manifests.support.files import PART_PREFIX, describe_os_error, is_plain, sync_directory, write_atomically
-from manifests.support.home import user_cache
+from manifests.support.files import (
+    PART_PREFIX,
+    describe_os_error,
+    is_plain,
+    sync_directory,
+    user_cache,
+    write_atomically,
+)
 
 MARGIN = 1 << 30  # bytes of disk and of memory that stay free
 logger = logging.getLogger(__name__)

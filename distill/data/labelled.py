@@ -17,7 +17,7 @@ from distill.errors import DistillError
 from manifests.errors import PatchSetError
 from manifests.foreign.image_data import ImageData, find_images, find_labelled
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
-from manifests.foreign.splits import Split
+from manifests.foreign.listing import Split
 from manifests.format.digest import pixel_digest
 from manifests.support.counts import counted
 from manifests.support.files import name_as_text
@@ -76,7 +76,7 @@ def require_data(path: Path, split: Split = "test") -> None:
 def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
     """Read the images and labels of a split. ``size`` in pixels: others are resized and center-cropped.
 
-    Names say which split files and folders are of (see ``manifests.foreign.splits``); data without such names is of
+    Names say which split files and folders are of (see ``manifests.foreign.listing``); data without such names is of
     every split. Kinds of files that are left out are logged.
     """
     require_data(path, split)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from distill.errors import DistillError
 from manifests.support.field_values import read_counts
-from manifests.support.home import expand_home
+from manifests.support.files import expand_home
 from manifests.support.validation import describe
 from manifests.support.yaml_core import parse_yaml
 

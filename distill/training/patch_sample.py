@@ -13,7 +13,7 @@ from manifests import PatchSet
 from manifests.crop_outlines import read_outlines
 from manifests.errors import PatchSetError
 from manifests.format.schema import PACKED, Manifest, patch_key
-from manifests.patchset import evenly_spaced, read_patches
+from manifests.patchset import evenly_spaced
 from manifests.support.files import write_atomically
 
 MANIFEST_NAME = "patchset.json"
@@ -48,8 +48,8 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
     rows = math.ceil(len(indices) / COLUMNS)
     step = tile + GAP
     sheet = Image.new("RGBA", (min(len(indices), COLUMNS) * step - GAP, rows * step - GAP))  # transparent gaps
-    for number, patch in enumerate(read_patches(patchset, indices)):
-        image = Image.fromarray(patch)
+    for number, index in enumerate(indices):
+        image = Image.fromarray(patchset[index])
         if patchset.manifest.size > tile:
             image = image.resize((tile, tile), Image.Resampling.LANCZOS)
         sheet.paste(image, (number % COLUMNS * step, number // COLUMNS * step))

@@ -1,6 +1,6 @@
-"""Write a set as a BagIt bag: its files below ``data/``, and the checksums that archives verify.
+"""Write a set as a BagIt bag: the files of the set in ``data/``, and checksums that archives verify.
 
-Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". Optional dates are left out.
+Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". Optional dates are omitted.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.format.checksums import format_sums
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME
@@ -30,13 +30,13 @@ def write_bag(
     bag: Path,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write the set's files ``names`` into the new folder ``bag``; shards and tables become hard links if possible.
+    """Copy the files ``names`` of a set into the new folder ``bag``. Shards and tables become hard links if possible.
 
-    Every file is hashed in the bag, and must have the SHA-256 in ``expected``, if it is there. ``on_bytes`` is called
-    with the number of bytes hashed. ``bagit.txt``, which makes the folder a bag, is written last.
+    Every file in the bag is hashed and compared with its digest in ``expected``. ``on_bytes`` is called with the
+    number of bytes hashed since its last call. ``bagit.txt`` is written last, because it makes the folder a bag.
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
-        raise PatchSetError(f"{bag}: exists already, expected a new or empty folder; choose another --bagit")
+        raise PatchSetError(f"{bag}: already exists, expected a new or empty folder; choose another --bagit")
     try:
         _write(patchset, names, expected, bag, on_bytes)
     except BaseException:
@@ -49,7 +49,7 @@ def write_bag(
 
 
 def set_in_bag(folder: Path) -> Path | None:
-    """Return the folder of the set inside ``folder`` if that is a bag of a set; else None."""
+    """Return the folder of the set inside the bag ``folder``. Return None if ``folder`` is not a bag of a set."""
     inner = folder / "data"
     bagged = (folder / "bagit.txt").is_file() and (inner / MANIFEST_NAME).is_file()
     return inner if bagged and not (folder / MANIFEST_NAME).exists() else None
@@ -66,9 +66,7 @@ def _write(
             _link_or_copy(patchset.folder / name, data / name)
             digests[name] = file_digest(data / name, on_bytes)
             if digests[name] != expected.get(name, digests[name]):
-                what = f"sha256 is {digests[name]}, expected {expected[name]}"
-                advice = "rebuild the set, or copy this file from a good one"
-                raise PatchSetError(f"{patchset.folder / name}: {what}; {advice}")
+                raise corrupt(patchset.folder / name, f"sha256 is {digests[name]}, expected {expected[name]}")
         octets = sum((data / name).stat().st_size for name in names)
         manifest = patchset.manifest
         info = (
@@ -91,7 +89,7 @@ def _write(
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Link shards and tables. Copy small files: users may edit a set's card, and a link would change the bag."""
+    """Link shards and tables, and copy other files. A later edit of the set's card must not change the bag."""
     if source.suffix in _LARGE:
         with contextlib.suppress(OSError):
             os.link(source, target)

@@ -1,6 +1,6 @@
-"""Write ``croissant.json``, the description of a set in Croissant 1.1, for tools that search and load data sets.
+"""Write ``croissant.json``, a description of a set for tools that search and load data sets.
 
-Source: the Croissant format specification 1.1 (MLCommons). There is no date, because a manifest has none.
+Source: the Croissant format specification 1.1 (MLCommons). The description has no date, because a manifest has none.
 """
 
 import json
@@ -12,12 +12,12 @@ from manifests.export.licenses import license_link, link_of
 from manifests.format.schema import PACKED, Manifest, ParquetFile, Shard
 
 CROISSANT_NAME = "croissant.json"
-_BASE = Path(__file__).with_name("croissant_base.json")  # what all sets have in common; null is filled in or left out
+_BASE = Path(__file__).with_name("croissant_base.json")  # common to all sets; a null is replaced or removed
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "ppm": "image/x-portable-pixmap"}
 
 
 def make_croissant(manifest: Manifest) -> bytes:
-    """Return the bytes of ``croissant.json``: every shard and table with its digest, and a record for each patch."""
+    """Return the bytes of ``croissant.json``. The file lists all shards and tables with their digests."""
     shards, size = manifest.shards, manifest.size
     what = "images" if manifest.recipe.get("name") == PACKED else "augmented patches"
     value = json.loads(_BASE.read_bytes())
@@ -38,7 +38,6 @@ def make_croissant(manifest: Manifest) -> bytes:
 
 
 def _credits(manifest: Manifest) -> dict[str, Any]:
-    """Return what the manifest says of its photos. It does not know the set's own page, author and date."""
     sources = manifest.sources
     value: dict[str, Any] = {}
     licenses = sorted({source.licence for source in sources if source.licence})
@@ -55,9 +54,7 @@ def _credits(manifest: Manifest) -> dict[str, Any]:
 def _file(file: Shard | ParquetFile, media: str) -> dict[str, str]:
     return {
         "@type": "cr:FileObject",
-        "@id": file.name,
-        "name": file.name,
-        "contentUrl": file.name,
+        **dict.fromkeys(("@id", "name", "contentUrl"), file.name),
         "contentSize": f"{file.bytes} B",
         "encodingFormat": media,
         "sha256": file.sha256,

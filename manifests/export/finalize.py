@@ -1,4 +1,4 @@
-"""Finish a set whose shards and tables are written: exports, then ``SHA256SUMS``, then the manifest."""
+"""Finish a set whose shards and tables are written: write exports, then ``SHA256SUMS``, then the manifest."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,51 +16,50 @@ from manifests.format.schema import MANIFEST_NAME, Manifest
 from manifests.support.files import is_plain, read_regular_file, write_atomically
 
 MAX_CARD_BYTES = 16 << 20
-BY_EXPORT = "'patchgen export' writes it again"  # how to repair a file that is derived from the manifest
-_WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})  # texts for people
-_WORDS_BYTES = 1 << 16  # bytes that other wording may add to a file
+BY_EXPORT = "'patchgen export' writes it again"  # remedy for a file that is derived from the manifest
+_WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})  # descriptions for people
+_WORDS_BYTES = 1 << 16  # bytes that other descriptions may add to a file
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Finish a set whose shards and tables are in ``folder``. A card that a user edited is kept."""
+    """Write all files of a set except shards and tables into ``folder``. An edited card is kept."""
     if may_replace_card(folder):
         write_atomically(folder / CARD_NAME, make_card(manifest))
     for name, data in derived_files(manifest).items():
         write_atomically(folder / name, data)
     for shard in manifest.shards:
-        (folder / dali_name(shard)).unlink(missing_ok=True)  # it may be of earlier shards
+        (folder / dali_name(shard)).unlink(missing_ok=True)  # it may belong to earlier shards
     write_sums(folder, manifest)
     write_atomically(folder / MANIFEST_NAME, manifest.to_json())
 
 
 def write_sums(folder: Path, manifest: Manifest) -> None:
-    """Write ``SHA256SUMS`` of the set's files and of DALI's indexes, if there are any."""
-    digests = file_digests(manifest) | {
-        name: file_digest(folder / name) for name in map(dali_name, manifest.shards) if is_plain(folder / name)
-    }
+    """Write ``SHA256SUMS`` with the digests of all files of the set. DALI's indexes are optional."""
+    indexes = [name for name in map(dali_name, manifest.shards) if is_plain(folder / name)]
+    digests = file_digests(manifest) | {name: file_digest(folder / name) for name in indexes}
     write_atomically(folder / SUMS_NAME, format_sums(digests))
 
 
 def derived_files(manifest: Manifest) -> dict[str, bytes]:
-    """Return the names and bytes of the files derived from a manifest, except the card, which users may edit."""
+    """Return the names and bytes of the files that are derived from a manifest and that users do not edit."""
     return {CROISSANT_NAME: make_croissant(manifest), INDEX_NAME: make_index(manifest)}
 
 
 def longest_exports(manifest: Manifest) -> dict[str, int]:
-    """Return the maximum length in bytes of each file for other tools; longer ones are not read."""
+    """Return the maximum length in bytes of each file for other tools. A longer file is not read."""
     longest = {name: 2 * len(data) + _WORDS_BYTES for name, data in derived_files(manifest).items()}
     return longest | {dali_name(shard): MAX_DALI_LINE * (shard.n + 1) for shard in manifest.shards}
 
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
-    """Return the SHA-256, as hex, of a set's files except ``SHA256SUMS``, the card and, if asked, derived files."""
+    """Return the hex digests of a set's files except ``SHA256SUMS`` and the card. ``derived`` adds derived files."""
     digests = {part.name: part.sha256 for shard in manifest.shards for part in (shard, shard.parquet)}
     files = (derived_files(manifest) if derived else {}) | {MANIFEST_NAME: manifest.to_json()}
     return digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def may_replace_card(folder: Path) -> bool:
-    """Return whether the card in a folder is missing or unedited."""
+    """Return whether the card in a folder is missing, or was not edited by a user."""
     path = folder / CARD_NAME
     if not path.is_symlink() and not path.exists():
         return True
@@ -71,7 +70,7 @@ def may_replace_card(folder: Path) -> bool:
 
 
 def has_exports(folder: Path, manifest: Manifest) -> bool:
-    """Return whether all other files of ``write_manifest`` are in the folder and belong to the manifest."""
+    """Return whether a folder contains all other files that ``write_manifest`` writes for this manifest."""
     try:
         listed = read_sums(folder / SUMS_NAME)
     except PatchSetError:
@@ -84,22 +83,22 @@ def has_exports(folder: Path, manifest: Manifest) -> bool:
 
 
 def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield the names of derived files that do not match the manifest, and what is wrong with each.
+    """Yield the name and the fault of each derived file that does not match the manifest.
 
-    Other wording is accepted: another version of this program may have written them.
+    Other descriptions are accepted, because another version of this program may have written the file.
     """
     for name, data in derived_files(manifest).items():
         try:
             if not is_plain(folder / name):
                 yield name, f"is missing or not a regular file; {BY_EXPORT}"
             elif not agree(read_regular_file(folder / name, 2 * len(data) + _WORDS_BYTES), data):
-                yield name, f"is not what the manifest gives; {BY_EXPORT}"
+                yield name, f"does not match the manifest; {BY_EXPORT}"
         except OSError as error:
-            yield name, f"is not what the manifest gives: {error.strerror}; {BY_EXPORT}"
+            yield name, f"does not match the manifest: {error.strerror}; {BY_EXPORT}"
 
 
 def agree(found: bytes, ours: bytes) -> bool:
-    """Return whether a derived file has the same content as ours, ignoring texts for people."""
+    """Return whether a derived file has the same content as ours. Descriptions for people are ignored."""
     try:
         return found == ours or _without_words(parse_json(found, "")) == _without_words(parse_json(ours, ""))
     except PatchSetError:

@@ -1,4 +1,4 @@
-"""Write the licenses of a set's photos as the Hugging Face Hub and Croissant expect them, and recognize links.
+"""Write the licenses of a set's photos in the form of the Hugging Face Hub and of Croissant, and recognize links.
 
 Sources: the Hub's documentation, "Licenses" and "Dataset cards"; creativecommons.org for its deeds.
 """
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from manifests.format.schema import Manifest
 
-_HUB_LICENSES = {  # the Hub's identifiers of licenses that photos are published under
+_HUB_LICENSES = {  # the Hub's identifiers of usual licenses of photos
     *("apache-2.0", "mit", "odbl", "pddl", "gpl-3.0", "bsd-3-clause", "unlicense", "wtfpl", "cc", "cc0-1.0"),
     *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
     *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
@@ -23,7 +23,7 @@ _ZERO = "cc0-1.0"
 
 
 def link_of(text: str | None) -> str | None:
-    """Return a text that is only a URL, with its non-ASCII letters escaped; else None."""
+    """Return a URL with its non-ASCII letters escaped. Return None if ``text`` is not a URL."""
     if text is None or not text.isprintable():
         return None
     scheme, sep, rest = text.partition("://")
@@ -33,9 +33,9 @@ def link_of(text: str | None) -> str | None:
 
 
 def identifier(text: str) -> str:
-    """Return a license as the Hub writes it: ``cc-by-4.0`` for "CC BY 4.0 International" or for the deed's address.
+    """Return the Hub's identifier of a license: ``cc-by-4.0`` for "CC BY 4.0 International" or the deed's address.
 
-    Other texts become their words in lower case, joined by dashes.
+    For other texts the result is the words in lower case, joined by dashes.
     """
     if deed := _DEED.fullmatch(text.strip()):
         _, name, version = deed.groups()[:3]
@@ -46,7 +46,7 @@ def identifier(text: str) -> str:
 
 
 def license_link(text: str) -> str | None:
-    """Return the address of a Creative Commons deed, or of a license that is given as an address; else None."""
+    """Return the address of a license. Return None if ``text`` is neither a Creative Commons license nor a URL."""
     name = identifier(text)
     if name == _ZERO:
         return "https://creativecommons.org/publicdomain/zero/1.0/"
@@ -56,7 +56,7 @@ def license_link(text: str) -> str | None:
 
 
 def hub_license(manifest: Manifest) -> dict[str, str]:
-    """Return the keys of a card's header that state the license of the set's photos."""
+    """Return the license of the set's photos as keys for the header of a dataset card."""
     licenses = {source.licence for source in manifest.sources}
     if len(licenses) > 1 and all(licenses):
         return {"license": "other", "license_name": "several"}

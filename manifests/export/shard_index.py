@@ -1,4 +1,4 @@
-"""Write indexes of shards for other readers: ``index.json`` for wids, and one file per shard for DALI.
+"""Write indexes of shards for other readers: ``index.json`` for wids, and one file for each shard for DALI.
 
 Sources: the package ``wids`` ("wids-shard-index-v1"); NVIDIA DALI's ``wds2idx`` ("v1.2").
 """
@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from manifests.errors import PatchSetError
+from manifests.errors import corrupt
 from manifests.format.schema import Manifest, Shard, patch_key
 from manifests.format.shard_table import read_places
 from manifests.format.tar import BLOCK
@@ -15,11 +15,11 @@ from manifests.patchset import PatchSet
 from manifests.support.counts import counted
 
 INDEX_NAME = "index.json"
-MAX_DALI_LINE = 80  # bytes of a line of DALI's index: an extension, two numbers of up to 16 digits, and a name
+MAX_DALI_LINE = 80  # maximum bytes of a line: an extension, two numbers of up to 16 digits, and a name
 
 
 def make_index(manifest: Manifest) -> bytes:
-    """Return the bytes of ``index.json``: the relative name, number of patches and bytes of every shard."""
+    """Return the bytes of ``index.json``. The file lists the name, number of patches and bytes of every shard."""
     value = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
@@ -30,19 +30,21 @@ def make_index(manifest: Manifest) -> bytes:
 
 
 def dali_name(shard: Shard) -> str:
-    """Return the file name of DALI's index of a shard."""
+    """Return the name of the file with DALI's index of a shard."""
     return str(Path(shard.name).with_suffix(".idx"))
 
 
 def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
-    """Yield the lines of DALI's index of a shard, from its table."""
+    """Read the table of a shard, and yield the lines of DALI's index of the shard."""
     path = patchset.folder / shard.parquet.name
     suffix = patchset.manifest.encoding.format
     offsets, sizes = read_places(path, shard.n)
     yield f"v1.2 {shard.n}\n".encode()
     for row, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
         if not BLOCK <= offset <= offset + size <= shard.bytes:
-            span = f"{counted(size, 'byte')} at {offset}"
-            raise PatchSetError(f"{path}: row {row} says {span}, which its tar does not hold")
+            what = (
+                f"row {row} declares {counted(size, 'byte')} at offset {offset}, but the tar has {shard.bytes} bytes"
+            )
+            raise corrupt(path, f"{what}")
         name = f"{patch_key(shard.first_index + row)}.{suffix}"
         yield f"{suffix} {offset} {size} {name}\n".encode()

@@ -1,6 +1,6 @@
-"""Read image data sets of others: which files, of which split, with which labels.
+"""Read image data sets of others: find the images and labels of a split.
 
-``image_data`` finds the images of a split in folders (``listing``, ``splits``), tars (``tar_samples``,
-``tar_members``) or CIFAR's files (``cifar``); ``image_files`` reads one image. Both programs use these
-modules, so that ``patchgen pack`` and ``distill eval`` read the same images.
+``image_data`` finds the images in folders (``listing``), tars (``tar_samples``) or CIFAR's files (``cifar``).
+``image_files`` reads one image. ``patchgen pack`` and ``distill eval`` both use these modules, so they read the same
+images.
 """

@@ -1,6 +1,6 @@
 """Read the files of CIFAR-10 and CIFAR-100: binary records, or pickled arrays.
 
-No code of a pickle runs, and none of NumPy's: https://docs.python.org/3/library/pickle.html#restricting-globals.
+A pickle cannot run code: https://docs.python.org/3/library/pickle.html#restricting-globals.
 """
 
 import io
@@ -18,83 +18,80 @@ from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 
 PIXELS = 3 * 32 * 32
-MAX_FILE_BYTES = 1 << 28  # the largest of the files, CIFAR-100's training images, has 154 MB
+MAX_FILE_BYTES = 1 << 28  # the largest file, CIFAR-100's training images, has 154 MB
 MAX_NAMES_BYTES = 1 << 20
 MAX_CLASSES, MAX_NAME_BYTES = 1000, 100
-MAX_OPERATIONS = 1_000_000  # of a pickle; CIFAR-100's training images take 300,000, one for each label and file name
+MAX_OPERATIONS = 1_000_000  # in a pickle; CIFAR-100's training images need 300,000
 _MAX_SIDE = 1 << 31
-_ARRAY_NAMES = frozenset({"_reconstruct", "_frombuffer", "ndarray", "dtype"})
+_ARRAY_NAMES = frozenset({"_reconstruct", "ndarray", "dtype"})
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
-
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_BINARIES = tuple(f"{name}.bin" for name in _BATCHES)
 # The files of a split, and the number of label bytes of a record or the key of the labels in a pickled dict.
 _FORMS: dict[str, dict[tuple[str, ...], int | bytes]] = {
     "test": {("test_batch.bin",): 1, ("test.bin",): 2, ("test_batch",): b"labels", ("test",): b"fine_labels"},
-    "train": {
-        tuple(f"{name}.bin" for name in _BATCHES): 1,
-        ("train.bin",): 2,
-        _BATCHES: b"labels",
-        ("train",): b"fine_labels",
-    },
+    "train": {_BINARIES: 1, ("train.bin",): 2, _BATCHES: b"labels", ("train",): b"fine_labels"},
 }
 
-# Folders in the archives of the two data sets; torchvision's ``root`` is the folder above them.
+# Folders in the archives of the two data sets. torchvision's ``root`` is the folder above them.
 ROOTS = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-100-python", "cifar-100-binary")
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz")
 
 
 def cifar_files(path: Path, split: str) -> list[Path] | None:
-    """Return the files of the ``split``, ``train`` or ``test``, in a folder; or ``path`` itself if it is such a file.
+    """Return CIFAR's files of the ``split`` "train" or "test", or None if there are no such files.
 
-    The folder may also be the parent of one of ``ROOTS``, as torchvision's ``root`` is.
-    Return None if ``path`` holds no file of CIFAR's.
+    ``path`` is one of CIFAR's files, their folder, or the folder above, such as torchvision's ``root``.
     """
     if path.is_file():
         if path.name in ARCHIVES:
-            raise PatchSetError(f"{path}: is CIFAR's archive; unpack it (tar -xf) and give the folder it holds")
+            raise PatchSetError(f"{path}: this is an archive; unpack it with tar -xf, and use the unpacked folder")
         return [path] if _form(path) else None
     files = _files_in(path, split)
     if files is not None or not path.is_dir():
         return files
     roots = [path / root for root in ROOTS if (path / root).is_dir()]
     if len({root.name.startswith("cifar-100") for root in roots}) > 1:
-        raise PatchSetError(f"{path}: holds {' and '.join(root.name for root in roots)}; give one of them")
+        names = " and ".join(root.name for root in roots)
+        raise PatchSetError(f"{path}: the folder contains {names}; use one of these two folders")
     if roots:
         return _files_in(roots[0], split)
     if deeper := [folder for root in ROOTS for folder in path.glob(f"*/{root}")]:
-        raise PatchSetError(f"{path}: holds CIFAR's files further down; give {deeper[0]}")
+        raise PatchSetError(f"{path}: CIFAR's files are in a subfolder; use {deeper[0]}")
     if archive := next((name for name in ARCHIVES if (path / name).is_file()), None):
-        raise PatchSetError(f"{path}: holds {archive} alone; unpack it (tar -xf) and give the folder it holds")
+        raise PatchSetError(f"{path}: the folder contains only the archive {archive}; unpack it with tar -xf")
     return None
 
 
 def _files_in(folder: Path, split: str) -> list[Path] | None:
     for names in _FORMS[split]:
         files = [folder / name for name in names]
-        there = [file.is_file() for file in files]
-        if all(there):
+        present = [file.is_file() for file in files]
+        if all(present):
             return files
-        if any(there):
-            raise PatchSetError(f"{files[there.index(False)]}: is missing beside {files[there.index(True)].name}")
+        if any(present):
+            raise PatchSetError(f"{files[present.index(False)]}: no such file; download CIFAR's files again")
     return None
 
 
 def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
-    """Return the images, uint8 (N, 32, 32, 3), and the labels, int64 (N,), of one file, whose name tells its form."""
+    """Read one of CIFAR's files. Return its images, uint8 (N, 32, 32, 3), and its labels, int64 (N,)."""
     form = _form(file)
     if form is None:
-        raise PatchSetError(f"{file}: is not named as a file of CIFAR-10 or CIFAR-100")
+        raise PatchSetError(
+            f"{file}: not a file of CIFAR-10 or CIFAR-100, according to its name; use one of CIFAR's files"
+        )
     try:
         data = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:
-        raise PatchSetError(f"{file}: cannot be read: {error.strerror}; download it again") from error
+        raise PatchSetError(f"{file}: the file cannot be read: {error.strerror}; download it again") from error
     try:
         planes, labels = _unpickled(data, form) if isinstance(form, bytes) else _records(data, form)
     except DECODE_ERRORS as error:
-        raise PatchSetError(f"{file}: no CIFAR file: {error}; download it again") from error
+        raise PatchSetError(f"{file}: not a CIFAR file: {error}; download it again") from error
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int64)
 
 
@@ -104,10 +101,10 @@ def _form(file: Path) -> int | bytes | None:
 
 
 def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
-    """Split records of labels, of which the last is the finest, and three planes of 32x32 pixels."""
+    """Return the planes and the labels of binary records. The last label of a record is the finest label."""
     record = label_bytes + PIXELS
     if not data or len(data) % record:
-        raise ValueError(f"{counted(len(data), 'byte')}, expected a multiple of {record}")
+        raise ValueError(f"it has {counted(len(data), 'byte')}, expected a multiple of {record}")
     rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, record)
     return rows[:, label_bytes:], rows[:, label_bytes - 1]
 
@@ -122,12 +119,12 @@ def _unpickled(data: bytes, key: bytes) -> tuple[Pixels, npt.NDArray[Any]]:
         or pixels.dtype != np.uint8
         or pixels.shape != (len(labels), PIXELS)
     ):
-        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels {labels.dtype} {labels.shape}")
+        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels are {labels.dtype} {labels.shape}")
     return pixels, labels
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """Return the class names in the files beside CIFAR's images; empty if there are none, or damaged ones."""
+    """Return the class names in the files beside CIFAR's images. Return () if they are missing or damaged."""
     folder = path if path.is_dir() else path.parent
     for name in ("batches.meta.txt", "fine_label_names.txt"):
         if (folder / name).is_file():
@@ -145,30 +142,28 @@ def _pickled_names(data: bytes, key: bytes) -> tuple[str, ...]:
             return ()
         return tuple(name.decode("utf-8", "replace") for name in names)
     except DECODE_ERRORS:
-        return ()  # classes are numbers then
+        return ()
 
 
 def unpickle(data: bytes) -> Any:
-    """Return the value in a pickle: plain Python values, and arrays for ``to_array``."""
+    """Return the value in a pickle. It consists of plain Python values, and arrays that ``to_array`` converts."""
     for count, (_, argument, _) in enumerate(pickletools.genops(data)):
         if count > MAX_OPERATIONS or (isinstance(argument, int) and abs(argument) >> 32):
-            raise ValueError(f"more than {MAX_OPERATIONS} operations, or a number of more than 32 bits")
+            raise ValueError(f"it has more than {MAX_OPERATIONS} operations, or a number of more than 32 bits")
     return _Unpickler(data).load()
 
 
 def to_array(value: Any) -> npt.NDArray[Any]:
-    """Return an unpickled array or flat list of integers as an array: uint8, or signed if an item has more bytes."""
+    """Convert an unpickled array or a list of integers to an array. One-byte items are uint8, others are signed."""
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
-        case (_, tuple() as shape, _, _, bytes() | bytearray() | str() as data):  # version, shape, dtype, order, data
-            pass
-        case (bytes() | bytearray() as data, _, tuple() as shape, _):  # data, dtype, shape, order
+        case (_, tuple() as shape, _, _, bytes() | str() as data):  # version, shape, dtype, order, data
             pass
         case _:
             raise ValueError("pixels or labels are neither an array nor a list of integers")
     if len(shape) > 2 or not all(type(side) is int and 0 <= side <= _MAX_SIDE for side in shape):
-        raise ValueError("an array whose shape is not that of CIFAR's")
+        raise ValueError(f"an array has the shape {str(shape)[:60]}, expected at most 2 dimensions")
     raw = data.encode("latin1") if isinstance(data, str) else data
     num_items = math.prod(shape)
     kind = {1: "u1", 2: "<i2", 4: "<i4", 8: "<i8"}[len(raw) // num_items if num_items else 0]
@@ -176,7 +171,7 @@ def to_array(value: Any) -> npt.NDArray[Any]:
 
 
 class _Array:
-    """Keeps the parts of a NumPy array or dtype. NumPy itself would trust a file's shapes, types and addresses."""
+    """The parts of a pickled NumPy array or dtype. NumPy itself would trust shapes, types and addresses in a file."""
 
     def __init__(self, *parts: object) -> None:
         self.parts: Any = parts
@@ -185,22 +180,21 @@ class _Array:
         self.parts = state
 
 
-class _Unpickler(pickle._Unpickler):  # the one in C allocates as much memory as an index in the file says
+class _Unpickler(pickle._Unpickler):  # the unpickler in C allocates too much memory for a large index
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
         self._bytes_left = len(data)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what replaces a part of an array."""
         if module.partition(".")[0] == "numpy" and name in _ARRAY_NAMES:
             return _Array
         if (module, name) == ("_codecs", "encode"):
             return self._encode
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it contains an object of {module}.{name}")
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """Return a text as bytes, as old protocols write them: in all at most as many as the file has."""
+        """Return a text as bytes, as old protocols write bytes. The results together are no longer than the file."""
         self._bytes_left -= len(text)
         if self._bytes_left < 0:
-            raise pickle.UnpicklingError("it asks for more bytes than it holds")
+            raise pickle.UnpicklingError("its texts are longer than the file")
         return text.encode("latin1")

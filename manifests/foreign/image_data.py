@@ -1,4 +1,4 @@
-"""Find the images of a data set, with labels or without: folders, WebDataset tars, CIFAR's files."""
+"""Find the images of a data set, with or without labels, in folders, WebDataset tars or CIFAR's files."""
 
 import os
 import re
@@ -9,48 +9,42 @@ from typing import Any
 
 from manifests.errors import PatchSetError
 from manifests.foreign.cifar import cifar_files, class_names, read_cifar_file
-from manifests.foreign.image_files import StoredImage, cifar_images, file_image
-from manifests.foreign.listing import LeftOut, SplitFiles, find_split, is_visible, list_images
-from manifests.foreign.splits import Split
-from manifests.foreign.tar_members import TAR_SUFFIXES
+from manifests.foreign.image_files import TAR_SUFFIXES, StoredImage, cifar_images
+from manifests.foreign.listing import LeftOut, Split, SplitFiles, find_split, is_visible, list_images
 from manifests.foreign.tar_samples import Sample, read_samples
 from manifests.support.files import read_regular_file
 
 NAME_FILES = ("classes.txt", "classnames.txt")
-"""Files beside tars with the names of their classes, one a line, from class 0 on."""
+"""Names of files beside tars. Such a file contains the name of one class in each line, beginning with class 0."""
 MAX_NAMES_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """The images of one split.
-
-    ``labels`` has a number for each image, and ``classes`` the name of each number, as far as names are known.
-    ``numbered`` is false for class folders, whose numbers are only positions in ``classes``. ``where`` names what was
-    read, ``unread`` the other splits, and ``notes`` has one line for each reason why files were left out.
-    """
+    """The images of one split."""
 
     images: tuple[StoredImage, ...]
-    where: str
-    notes: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
-    classes: tuple[str, ...] = ()
-    numbered: bool = True
+    where: str  # the files or folders that were read
+    notes: tuple[str, ...] = ()  # one line for each reason why files were skipped
+    unread: tuple[str, ...] = ()  # names of the other splits
+    labels: tuple[int, ...] = ()  # class number of each image
+    classes: tuple[str, ...] = ()  # name of each class number; empty if unknown
+    numbered: bool = True  # False for class folders, because their labels are only positions in ``classes``
 
 
 def find_images(data: Path) -> ImageData:
-    """Find every image in ``data``, ordered by name; in data with splits, only the training images."""
+    """Return all images in ``data``, sorted by name. If ``data`` has splits, return only the training images."""
     left_out = LeftOut()
     if (files := cifar_files(data, "train")) is not None:
         return ImageData(images=cifar_images(files), where=str(files[0] if len(files) == 1 else files[0].parent))
     if data.is_file() and not data.name.lower().endswith(TAR_SUFFIXES):
-        return ImageData(images=(file_image(data, data.name),), where=str(data))
+        return ImageData(images=(StoredImage(name=data.name, path=str(data)),), where=str(data))
     found = find_split(data, "train", left_out)
     images: list[StoredImage] = []
     for folder in found.folders:
         for name in list_images(folder, left_out, follow=False):
-            images.append(file_image(folder / name, (folder.relative_to(data) / name).as_posix()))
+            relative = (folder.relative_to(data) / name).as_posix()
+            images.append(StoredImage(name=relative, path=str(folder / name)))
     for tar in found.tars:
         for sample in read_samples(tar, left_out, with_labels=False):
             images += sample.images
@@ -60,7 +54,7 @@ def find_images(data: Path) -> ImageData:
 
 
 def find_labelled(data: Path, split: Split) -> ImageData | None:
-    """Find the images of a split with their labels; return None if ``data`` has none of the known layouts."""
+    """Return the images of a split with their labels. Return None if the layout of ``data`` is unknown."""
     if (files := cifar_files(data, split)) is not None:
         return ImageData(
             images=cifar_images(files),
@@ -96,10 +90,11 @@ def _labelled_tars(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
 
 def _label(sample: Sample, where: str) -> int:
     if sample.cls is None or not sample.images:
-        raise PatchSetError(f"{where}: holds {', '.join(sorted(sample.suffixes))}, expected an image and .cls")
+        found = ", ".join(sorted(sample.suffixes))
+        raise PatchSetError(f"{where}: the sample has the files {found}, expected an image and .cls; correct the tar")
     text = sample.cls.decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise PatchSetError(f"{where}: .cls is {text[:20]!r}, expected a class number counted from 0")
+        raise PatchSetError(f"{where}: .cls is {text[:20]!r}, expected a class number from 0; correct the tar")
     return int(text)
 
 
@@ -115,7 +110,7 @@ def _names_beside(tar: Path) -> tuple[str, ...]:
 def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageData | None:
     if len(found.folders) > 1:
         names = ", ".join(folder.name for folder in found.folders)
-        raise PatchSetError(f"{data}: holds several folders of this split ({names}); give one of them")
+        raise PatchSetError(f"{data}: the folder contains several folders of this split ({names}); use one of them")
     folder = found.folders[0]
     folders = (path.name for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
     by_class: dict[str, list[str]] = {name: [] for name in folders}
@@ -129,34 +124,33 @@ def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
     for name in loose:
         left_out.add("images beside the class folders", str(folder / name))
     ordered = sorted(by_class, key=lambda name: (int(name), name)) if are_numbers(by_class) else sorted(by_class)
-    images = tuple(file_image(folder / name, name) for each in ordered for name in by_class[each])
+    images = tuple(StoredImage(name=name, path=str(folder / name)) for each in ordered for name in by_class[each])
     labels = tuple(label for label, each in enumerate(ordered) for _ in by_class[each])
     return _image_data(data, found, left_out, images=images, labels=labels, classes=tuple(ordered), numbered=False)
 
 
 def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[str]) -> None:
-    """Refuse folders that are not at least two class folders: loose images, splits, folders of other files."""
     if not by_class:
-        what = f"holds images ({loose[0]}) and no sub-folders"
-        raise PatchSetError(f"{folder}: {what}, expected one sub-folder of images a class")
+        what = f"the folder contains images ({loose[0]}) and no subfolders"
+        raise PatchSetError(f"{folder}: {what}, expected one subfolder of images for each class")
     without_images = (name for name, images in by_class.items() if not images and _holds_files(folder / name))
-    if name := min(without_images, default=None):  # an empty folder is a class without images
-        what = f"holds files and no image, but every sub-folder of {folder} is a class"
-        raise PatchSetError(f"{folder / name}: {what}; move it away")
+    if name := min(without_images, default=None):
+        what = f"the folder contains files but no image, and every subfolder of {folder} must be a class"
+        raise PatchSetError(f"{folder / name}: {what}; move this folder to another place")
     if shared := _shared_folders(by_class):
-        what = f"its sub-folders {', '.join(sorted(by_class)[:3])} all hold {', '.join(shared[:3])}"
-        advice = f"give one of them, such as {folder / min(by_class)}"
-        raise PatchSetError(f"{folder}: {what}, as splits hold classes; {advice}")
+        what = f"all subfolders ({', '.join(sorted(by_class)[:3])}) contain the folders {', '.join(shared[:3])}"
+        advice = f"use one of the subfolders, such as {folder / min(by_class)}"
+        raise PatchSetError(f"{folder}: {what}, so they are not classes; {advice}")
     if len(by_class) == 1:
         (only,) = by_class
-        what = f"holds one sub-folder ({only}), expected one a class and at least two"
-        raise PatchSetError(f"{folder}: {what}; if the classes are in it, give {folder / only}")
+        what = f"the folder contains one subfolder ({only}), expected at least two classes"
+        raise PatchSetError(f"{folder}: {what}; if the classes are in the subfolder, use {folder / only}")
 
 
 def _shared_folders(by_class: dict[str, list[str]]) -> list[str]:
-    """Return the folders that all class folders contain, if these contain only folders and share several of them.
+    """Return the names of subfolders that all class folders contain. Then the class folders are probably splits.
 
-    One shared folder, such as ``images``, is usual.
+    Return [] if there is only one such name, such as ``images``, or if class folders contain images directly.
     """
     parts = [[name.split("/") for name in images] for images in by_class.values()]
     if len(parts) < 2 or any(len(part) == 2 for each in parts for part in each):
@@ -170,6 +164,6 @@ def _holds_files(folder: Path) -> bool:
 
 
 def are_numbers(names: Sequence[str] | dict[str, list[str]]) -> bool:
-    """Return whether all class names are whole numbers of different values."""
+    """Return whether all names are whole numbers with different values."""
     plain = all(re.fullmatch(r"[0-9]{1,9}", name) for name in names)
     return plain and len({int(name) for name in names}) == len(names)

@@ -1,72 +1,73 @@
-"""Read one image from a file, a member of a tar, or a record of a CIFAR file."""
+"""Read one image from a file, a member of an untrusted tar, or a record of a CIFAR file."""
 
 import dataclasses
 import functools
+import gzip
+import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 from manifests.errors import PatchSetError
 from manifests.foreign.cifar import read_cifar_file
-from manifests.foreign.tar_members import is_gzip, open_tar
+from manifests.format.tar import BLOCK
 from manifests.support.files import read_regular_file
 from manifests.untrusted.decode import Pixels, decode_image
 
 MAX_IMAGE_BYTES = 256 << 20  # bytes of one encoded image
+GZIP_SUFFIXES = (".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)
+MAX_MEMBERS = 300_000  # members of a tar; each of them needs about 1 KB of memory
+MAX_HEADER_BYTES = 1 << 20  # bytes of the headers of one member, with long names and extended headers
+MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100  # unpacked bytes of a compressed tar; a multiple of its length is accepted too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
-    """Where one image is stored. ``name`` is its path below the data that the user gave.
+    """The place of one image: a file, a member of a tar, or a record of a CIFAR file."""
 
-    ``offset`` and ``length`` are the bytes of a tar's member. For a record of a CIFAR file, ``offset`` is its number.
-    """
-
-    name: str
+    name: str  # path of the image below the folder or file that the user chose
     path: str
-    kind: Literal["file", "member", "record"]
-    offset: int = 0
-    length: int = 0
+    kind: Literal["file", "member", "record"] = "file"
+    offset: int = 0  # of a member in bytes, or the number of a record
+    length: int = 0  # of a member in bytes
 
     @property
     def where(self) -> str:
-        """Return the name of the image in errors."""
+        """Return the name of the image for errors."""
         return self.path if self.kind == "file" else f"{self.path}: {self.name.rpartition('/')[2]}"
 
 
-def file_image(path: Path, name: str) -> StoredImage:
-    """Return an image file as a stored image."""
-    return StoredImage(name=name, path=str(path), kind="file")
-
-
 def cifar_images(files: Sequence[Path]) -> tuple[StoredImage, ...]:
-    """Return every record of CIFAR files, in order."""
-    records = ((file, k) for file in files for k in range(len(read_cifar_file(file)[0])))
-    return tuple(
-        StoredImage(name=f"{file.name}/{k:05d}", path=str(file), kind="record", offset=k) for file, k in records
-    )
+    """Return all records of CIFAR files, in order."""
+    records = [(file, k) for file in files for k in range(len(read_cifar_file(file)[0]))]
+    stored = functools.partial(StoredImage, kind="record")
+    return tuple(stored(name=f"{file.name}/{k:05d}", path=str(file), offset=k) for file, k in records)
 
 
 def read_stored(image: StoredImage) -> bytes | Pixels:
-    """Return the bytes of an image's file or member; for a CIFAR record its pixels, uint8 (32, 32, 3)."""
+    """Return the bytes of an image. For a record of a CIFAR file, return its pixels, uint8 (32, 32, 3)."""
     if image.kind == "record":
         return _records(image.path, _version(image.path))[image.offset]
     try:
         if image.kind == "file":
             return read_regular_file(Path(image.path), MAX_IMAGE_BYTES)
         if image.length > MAX_IMAGE_BYTES:
-            raise PatchSetError(f"{image.where}: {image.length} bytes, expected at most {MAX_IMAGE_BYTES}")
+            raise PatchSetError(
+                f"{image.where}: the size is {image.length} bytes, expected at most {MAX_IMAGE_BYTES}"
+            )
         data = read_member(image.path, image.offset, image.length)
     except (OSError, EOFError, zlib.error) as error:
-        raise PatchSetError(f"{image.where}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise PatchSetError(f"{image.where}: the image cannot be read: {reason}; download it again") from error
     if len(data) != image.length:
-        raise PatchSetError(f"{image.where}: the tar ends in the middle of it; get the tar again")
+        raise PatchSetError(f"{image.where}: the tar ends inside this image; download the tar again")
     return data
 
 
 def read_member(path: str, offset: int, length: int) -> bytes:
-    """Return bytes of a tar; ``offset`` counts unpacked bytes if it is compressed."""
+    """Return ``length`` bytes of a tar. If the tar is compressed, ``offset`` counts unpacked bytes."""
     if is_gzip(Path(path)):
         file = _unzipped(path, _version(path))
         file.seek(offset)
@@ -77,23 +78,76 @@ def read_member(path: str, offset: int, length: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """Return time and length of a file, which change when it is written again."""
+    """Return the time and the length of a file. They change when the file is written again."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=1)
 def _unzipped(path: str, version: tuple[int, int]) -> BinaryIO:
-    """Return a compressed tar and keep it open: its members are read in order, and seeking back is slow."""
+    """Open a compressed tar and keep it open, because members are read in order and seeking back is slow."""
     return open_tar(Path(path))
 
 
 @functools.lru_cache(maxsize=2)
 def _records(path: str, version: tuple[int, int]) -> Pixels:
-    """Return the images of a CIFAR file and keep them in memory: its records are read in order."""
+    """Return the images of a CIFAR file and keep them in memory, because all records are read."""
     return read_cifar_file(Path(path))[0]
 
 
 def pixels_of(content: bytes | Pixels, where: str) -> Pixels:
-    """Return the pixels of a result of ``read_stored``, uint8 (H, W, 3)."""
+    """Return the pixels, uint8 (H, W, 3), of a result of ``read_stored``."""
     return decode_image(content, where) if isinstance(content, bytes) else content
+
+
+def is_gzip(path: Path) -> bool:
+    """Return whether the name of a tar means that it is compressed by gzip."""
+    return path.name.lower().endswith(GZIP_SUFFIXES)
+
+
+def open_tar(path: Path) -> BinaryIO:
+    """Open a tar for reading. A compressed tar is unpacked while it is read."""
+    return cast(BinaryIO, gzip.open(path)) if is_gzip(path) else path.open("rb")
+
+
+def members_of(path: Path) -> list[tarfile.TarInfo]:
+    """Return the members of a tar. Only headers are read, up to the end marker.
+
+    A tar without an end marker is refused, because ``tarfile`` also stops at a damaged header.
+    """
+    members = []
+    with open_tar(path) as file:
+        longest = max(MAX_UNZIPPED, MAX_RATIO * path.stat().st_size) if is_gzip(path) else None
+        headers = _Headers(file, longest)
+        with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as archive:
+            for member in archive:
+                members.append(member)
+                headers.bytes_left = MAX_HEADER_BYTES
+                if len(members) > MAX_MEMBERS:
+                    raise tarfile.ReadError(f"it has more than {MAX_MEMBERS} members")
+            headers.seek(archive.offset)
+            if headers.read(BLOCK) != bytes(BLOCK):
+                raise tarfile.ReadError("it has no end marker after its last whole member")
+    return members
+
+
+class _Headers:
+    """A file for ``tarfile``. It refuses to read too many bytes of headers for one member."""
+
+    def __init__(self, file: BinaryIO, longest: int | None) -> None:
+        self.bytes_left = MAX_HEADER_BYTES
+        self._file, self._longest = file, longest
+
+    def read(self, size: int) -> bytes:
+        self.bytes_left -= size
+        if self.bytes_left < 0:
+            raise tarfile.ReadError(f"a member has headers of more than {MAX_HEADER_BYTES} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        if self._longest is not None and offset > self._longest:
+            raise tarfile.ReadError(f"it has more than {self._longest} unpacked bytes")
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()

@@ -1,32 +1,61 @@
-"""Find the files of a split in a folder: its split folders, its tars, and every image file below it."""
+"""Find the files of a split in a folder: split folders, tars, and image files."""
 
 import dataclasses
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from manifests.errors import PatchSetError
-from manifests.foreign.splits import EVALUATION, Kind, Split, choose, file_kind, folder_kind, holder_kind
-from manifests.foreign.tar_members import TAR_SUFFIXES
+from manifests.foreign.image_files import TAR_SUFFIXES
 from manifests.support.system_files import is_system_file
 from manifests.untrusted.decode import is_image_name
 
-NO_FORMAT = "no format that is read"
+Split = Literal["train", "test"]
+Kind = Literal["train", "test", "val", "other"]
+
+_WORDS: dict[Kind, str] = {
+    "train": "train|training|trainval|trn",
+    "test": "test|testing|tst",
+    "val": "val|valid|validation|dev|eval|evaluation|holdout",
+    "other": "extra|unlabel(?:l)?ed|unsup|unsupervised",
+}
+_REST = r"(?:[-_. ]?(?:sets?|splits?|data|images?|imgs?|jpe?gs?|pngs?|\d+(?:x\d+|px)?|[a-d]))*"
+"""Endings of the name of a split folder, as in ``val2017``, ``Train_images``, ``test_32x32`` and ``trainA``."""
+EVALUATION: tuple[Kind, ...] = ("test", "val")  # splits for evaluation; the first existing split is read
+
+
+def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
+    """Return a function from a name to its split. In ``pattern``, WORDS is replaced by the words for each split."""
+    flags = re.IGNORECASE | re.DOTALL
+    patterns = {kind: re.compile(pattern.replace("WORDS", words), flags) for kind, words in _WORDS.items()}
+    return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)
+
+
+folder_kind = _kind_finder(rf"(?:.*[-_. ])?(?:WORDS){_REST}")
+"""Return the split of a folder from its whole name, such as ``Training`` or ``ILSVRC2012_img_val``."""
+holder_kind = _kind_finder(r"(?:.*[-_. ])?(?:WORDS)(?:[-_. (\d].*)?")
+"""Return the split of a folder of folders or tars from its name, such as ``train_blurred`` or ``training_v2``."""
+file_kind = _kind_finder(r"(?:.*[-_. ])?(?:WORDS)(?:set)?(?:[-_. \d].*)?")
+"""Return the split of a file from a word in its name, as in ``cifar10-train-000000.tar``."""
+
+NO_FORMAT = "the format is not read"
 
 
 @dataclasses.dataclass
 class LeftOut:
-    """Collects the names of files that are not read, by reason, for one note each."""
+    """Collects the names of skipped files, and writes one note for each reason."""
 
     names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def add(self, reason: str, name: str) -> None:
-        """Add a file that is left out."""
+        """Record that the file ``name`` is skipped."""
         self.names.setdefault(reason, []).append(name)
 
     def notes(self, where: Path) -> list[str]:
-        """Return one line for each reason, with the number of files and the first name."""
+        """Return one line for each reason. It contains the number of skipped files and the first name."""
         lines = []
         for reason, names in self.names.items():
             suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
@@ -38,11 +67,11 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitFiles:
-    """The ``folders`` of images, or the ``tars``, of one split; ``unread`` names the other splits."""
+    """The folders with the images of one split, or its tars."""
 
     folders: tuple[Path, ...] = ()
     tars: tuple[Path, ...] = ()
-    unread: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()  # names of the other splits
 
     def __str__(self) -> str:
         paths = self.folders or self.tars
@@ -50,12 +79,35 @@ class SplitFiles:
 
 
 def is_visible(name: str) -> bool:
-    """Return whether a file or folder of this name is read: it is neither hidden nor a system file."""
+    """Return whether a name belongs neither to a hidden file nor to a system file. Other files are not read."""
     return not name.startswith(".") and not is_system_file(name)
 
 
+def choose(
+    names: Iterable[str], kind_of: Callable[[str], Kind | None], split: Split, where: Path
+) -> tuple[list[str], list[str]]:
+    """Return the sorted names of ``split``, and the other names, sorted. ``kind_of`` returns the split of a name.
+
+    For evaluation, the validation names are used if there are no test names. If no name belongs to a split, all names
+    belong to every split. If there are no training names, the names without a split are training names.
+    """
+    ordered = sorted(names)
+    kinds = {name: kind_of(name) for name in ordered}
+    present = set(kinds.values()) - {None}
+    if not present & {"train", "test", "val"}:
+        return ordered, []
+    order: tuple[Kind, ...] = ("train",) if split == "train" else EVALUATION
+    wanted = next((kind for kind in order if kind in present), None if split == "train" else "test")
+    chosen = [name for name in ordered if kinds[name] == wanted]
+    if not chosen:
+        kind = "training" if split == "train" else "evaluation"
+        what = f"the folder contains {', '.join(ordered[:5])}, expected {kind} data"
+        raise PatchSetError(f"{where}: {what}; use the folder or file that contains this data")
+    return chosen, [name for name in ordered if kinds[name] != wanted]
+
+
 def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
-    """Find the folders or tars of ``split`` in a folder; a tar is a split by itself."""
+    """Find the folders or tars of ``split`` in a folder. If ``data`` is a tar, it is the only tar of the split."""
     if not data.is_dir():
         return SplitFiles(tars=(data,))
     folders, tars = _entries(data)
@@ -78,9 +130,9 @@ def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
 
 
 def _usable_kinds(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str, Kind]:
-    """For evaluation, mark splits without folders and tars as "other" if a split with them exists.
+    """For evaluation, replace the kind of splits without folders and tars by "other", if another split has some.
 
-    ImageNet's test images have no labels, so they are in no class folders.
+    ImageNet's test images, for example, have no labels and no class folders.
     """
     labelled = {name for name, kind in kinds.items() if kind in EVALUATION and any(_entries(data / name))}
     if split == "train" or not labelled:
@@ -90,22 +142,22 @@ def _usable_kinds(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str,
 
 def _require_no_images(folder: Path, tar: str) -> None:
     if image := next(iter(list_images(folder, LeftOut(), follow=False)), None):
-        raise PatchSetError(f"{folder}: holds tars ({tar}) and images ({image}); give a folder of one kind")
+        what = f"the folder contains tars ({tar}) and images ({image})"
+        raise PatchSetError(f"{folder}: {what}; use a folder with only tars or only images")
 
 
 def _entries(folder: Path) -> tuple[list[str], list[Path]]:
-    """Return the names of visible sub-folders, and the visible tars."""
     visible = [path for path in folder.iterdir() if is_visible(path.name)]
     tars = [path for path in visible if path.name.lower().endswith(TAR_SUFFIXES) and path.is_file()]
     return [path.name for path in visible if path.is_dir()], tars
 
 
 def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
-    """Return the sub-folders that are splits, and their kinds; an empty dict if they are classes.
+    """Return a dict from the subfolders that are splits to their kinds. The dict is empty if subfolders are classes.
 
-    A class may be called "train" or "test". So a sub-folder with the name of a split is one only if it contains
-    folders or tars, or if there are names of a training and of an evaluation split, or no other names at all. Folders
-    called "extra" or "unlabeled" alone are not splits.
+    A class may have the name "train" or "test". Subfolders with such names are splits only if they contain folders or
+    tars, if there is a training and an evaluation split, or if all subfolders have such names. The names "extra" and
+    "unlabeled" are splits only beside other splits.
     """
     named = {name: kind for name in names if (kind := folder_kind(name))}
     possible = {name: kind for name in names if (kind := holder_kind(name)) not in (None, "other")}
@@ -116,10 +168,10 @@ def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
 
 
 def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
-    """Return the relative paths of all images below a folder, in order; each real folder is entered once.
+    """Return the sorted relative paths of all images below a folder.
 
-    Links to files are followed. Links to folders outside are followed only with ``follow``: a packed set is
-    published, and must not contain what a link of somebody else points to.
+    Links to folders outside ``folder`` are followed only with ``follow``. A packed set is published, so it must not
+    contain images that are outside the folder. Links to files are followed.
     """
 
     def fail(error: OSError) -> None:
@@ -135,20 +187,18 @@ def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
         below = Path(root).relative_to(folder)
         folders[:] = sorted(_entered(Path(root), folders, top, left_out, follow=follow))
         if below.parts and (splits := sorted(split_kinds(Path(root), folders))):
-            what = f"holds the splits {', '.join(splits[:4])}"
-            raise PatchSetError(f"{root}: {what}; give this folder instead of {folder}")
+            what = f"the folder contains the splits {', '.join(splits[:4])}"
+            raise PatchSetError(f"{root}: {what}; use this folder instead of {folder}")
         found += [below / name for name in names if _is_read(Path(root) / name, left_out)]
     return sorted(path.as_posix() for path in found)
 
 
 def _entered(root: Path, names: list[str], top: str, left_out: LeftOut, *, follow: bool) -> Iterator[str]:
-    """Yield the sub-folders of ``root`` to enter."""
     for name in names:
         path = root / name
         if not is_visible(name):
-            with os.scandir(path) as entries:
-                if any(is_image_name(entry.name) for entry in entries):
-                    left_out.add("hidden folders", str(path))
+            if any(is_image_name(hidden.name) for hidden in path.iterdir()):
+                left_out.add("hidden folders", str(path))
         elif not follow and path.is_symlink() and os.path.commonpath([os.path.realpath(path), top]) != top:
             left_out.add("links to folders outside are not followed; copy such a folder", str(path))
         else:

@@ -1,4 +1,4 @@
-"""Group the members of a tar of images into samples: names that are equal up to the first dot, as in WebDataset."""
+"""Group the members of a tar into samples, as WebDataset does: their names are equal up to the first dot."""
 
 import re
 import tarfile
@@ -7,37 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.errors import PatchSetError
-from manifests.foreign.image_files import StoredImage, read_member
+from manifests.foreign.image_files import StoredImage, members_of, read_member
 from manifests.foreign.listing import LeftOut, is_visible
-from manifests.foreign.tar_members import members_of
 from manifests.untrusted.decode import image_suffixes, is_image_name
 
 MAX_LABEL_BYTES = 1000
-_META = re.compile(r"__[^/]*__($|/)")  # WebDataset's names of members that belong to no sample
+_META = re.compile(r"__[^/]*__($|/)")  # names of members that WebDataset ignores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The images of one sample, the bytes of its ``cls`` member, and the suffixes of all its members."""
+    """One sample of a tar."""
 
     key: str
     images: tuple[StoredImage, ...]
-    cls: bytes | None
+    cls: bytes | None  # the content of the member ``KEY.cls``
     suffixes: tuple[str, ...]
 
 
 def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
-    """Return the samples of a tar in the order of their first members; only contents of ``cls`` members are read.
+    """Return the samples of a tar in the order of their first members. Only ``cls`` members are read.
 
-    If a sample has images such as ``KEY.png``, others such as ``KEY.mask.png`` are not its images.
+    If a sample has an image such as ``KEY.png``, images such as ``KEY.mask.png`` are ignored.
     """
     try:
         return _samples(path, left_out, with_labels=with_labels)
     except PatchSetError:
         raise
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
-        what = "not a whole tar" if isinstance(error, EOFError) else "not a whole tar of the kind its name says"
-        raise PatchSetError(f"{path}: {what}: {str(error) or type(error).__name__}; get it again") from error
+        reason = str(error) or type(error).__name__
+        raise PatchSetError(f"{path}: not a whole tar: {reason}; download it again") from error
 
 
 def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
@@ -55,7 +54,7 @@ def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample
 
 
 def _regular_members(path: Path) -> dict[str, tarfile.TarInfo]:
-    """Return the members with contents by name; a hard link stands for its target, sparse files are left out."""
+    """Return a dict of the regular members by name. A hard link becomes its target. Sparse files are skipped."""
     found: dict[str, tarfile.TarInfo] = {}
     for member in members_of(path):
         name = member.name.removeprefix("./")

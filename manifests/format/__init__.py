@@ -1,1 +1,1 @@
-"""The format ``patchset/1``: its manifest, tables, tars, digests and canonical JSON."""
+"""The format ``patchset/1``: manifest, tables, tars, digests and canonical JSON."""

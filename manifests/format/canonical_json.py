@@ -1,6 +1,6 @@
-"""Canonical JSON (RFC 8785, the JSON Canonicalization Scheme) and strict parsing.
+"""Write canonical JSON (RFC 8785, the JSON Canonicalization Scheme), and parse untrusted JSON strictly.
 
-Two implementations that agree on a value agree on these bytes, so their SHA-256 identifies the value.
+All implementations write the same bytes for a value, so the SHA-256 of these bytes identifies the value.
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any
 
 import rfc8785
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, corrupt
 
-MAX_SAFE_INTEGER = 2**53 - 1  # largest integer every JSON implementation keeps exactly (RFC 7493, section 2.2)
+MAX_SAFE_INTEGER = 2**53 - 1  # largest integer that every JSON implementation keeps exactly (RFC 7493, section 2.2)
 
 MAX_VALUES = 2_000_000  # values in an untrusted JSON text
 MAX_DEPTH = 64  # levels of nesting in an untrusted JSON text
@@ -20,15 +20,15 @@ MAX_LETTERS = 1_000_000  # characters in one string or number of an untrusted JS
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the UTF-8 bytes of ``value`` in the JSON Canonicalization Scheme.
+    """Return the canonical JSON of ``value`` as UTF-8.
 
-    ``value`` is built of dict (str keys), list, tuple, str, int, float, bool and None.
+    ``value`` consists of dict (str keys), list, tuple, str, int, float, bool and None.
     """
     for items in _levels(value):
         for item in items:
-            # RFC 8785 prints these floats as integers that many parsers round.
+            # RFC 8785 writes these floats as integers, and many parsers round these integers.
             if isinstance(item, float) and MAX_SAFE_INTEGER < abs(item) < 1e21:
-                raise PatchSetError(f"canonical JSON: {item} is beyond ±(2**53 - 1); use a smaller number")
+                raise PatchSetError(f"canonical JSON: the number {item} is beyond ±(2**53 - 1); use a smaller number")
     try:
         return rfc8785.dumps(value)
     except ValueError as error:
@@ -36,10 +36,10 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse a JSON text and refuse what parsers disagree about. ``where`` names the text in errors."""
-    # Each value follows a comma or an opening bracket, so the bytes bound their number before any is created.
+    """Parse a JSON text. Refuse a text that different parsers read differently. ``where`` is its name in errors."""
+    # Each value follows a comma or an opening bracket, so this count is an upper bound.
     if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
-        raise PatchSetError(f"{where}: about {values} values, expected at most {MAX_VALUES}")
+        raise corrupt(where, f"the JSON has about {values} values, expected at most {MAX_VALUES}")
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -51,17 +51,17 @@ def parse_json(data: bytes, where: str) -> Any:
         _require_bounded(value)
         return value
     except UnicodeDecodeError as error:
-        raise PatchSetError(f"{where}: not UTF-8 at byte {error.start}") from error
+        raise corrupt(where, f"byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
-        raise PatchSetError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise corrupt(where, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
-        raise PatchSetError(f"{where}: nested more than {MAX_DEPTH} deep") from error
-    except ValueError as error:  # a PatchSetError, or an integer of more digits than Python converts
-        raise PatchSetError(f"{where}: {error}") from error
+        raise corrupt(where, f"the JSON is nested more than {MAX_DEPTH} levels deep") from error
+    except ValueError as error:  # a PatchSetError, or an integer with too many digits for Python
+        raise corrupt(where, str(error)) from error
 
 
 def measure(value: Any) -> tuple[int, int]:
-    """Return how many values a JSON value contains, and how many characters its strings and keys have."""
+    """Return the number of values in a JSON value, itself included, and the number of characters in its strings."""
     values = letters = 0
     for items in _levels(value):
         values += len(items)
@@ -70,7 +70,7 @@ def measure(value: Any) -> tuple[int, int]:
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:
-    """Yield the values of a JSON value by depth: itself, then its items, then theirs, and so on."""
+    """Yield a list of values for each level of nesting: first the value itself, then its items, and so on."""
     items = [value]
     while items:
         yield items
@@ -79,7 +79,6 @@ def _levels(value: Any) -> Iterator[list[Any]]:
 
 
 def _texts(items: list[Any]) -> Iterator[str]:
-    """Yield the strings among values, and the keys of the dicts among them."""
     for item in items:
         if isinstance(item, str):
             yield item
@@ -91,12 +90,12 @@ def _require_bounded(value: Any) -> None:
     """Refuse nesting beyond ``MAX_DEPTH``, strings longer than ``MAX_LETTERS``, and lone surrogates."""
     for depth, items in enumerate(_levels(value)):
         if depth == MAX_DEPTH:
-            raise PatchSetError(f"nested more than {MAX_DEPTH} deep")
+            raise PatchSetError(f"the JSON is nested more than {MAX_DEPTH} levels deep")
         for text in _texts(items):
             if len(text) > MAX_LETTERS:
-                raise PatchSetError(f"a text has {len(text)} letters, expected at most {MAX_LETTERS}")
+                raise PatchSetError(f"a string has {len(text)} characters, expected at most {MAX_LETTERS}")
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise PatchSetError(f"the text {text[:40]!a} holds a lone surrogate")
+                raise PatchSetError(f"the string {text[:40]!a} contains a lone surrogate")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -115,10 +114,10 @@ def _parse_int(text: str) -> int:
 
 
 def _parse_float(text: str) -> float:
-    if not math.isfinite(value := float(text)):
+    if not math.isfinite(value := float(text)) or MAX_SAFE_INTEGER < abs(value) < 1e21:  # see ``canonical_json``
         raise PatchSetError(f"the number {text[:40]} is too large")
     return value
 
 
 def _refuse_constant(name: str) -> Any:
-    raise PatchSetError(f"{name} is not JSON")
+    raise PatchSetError(f"{name} is not a JSON value")

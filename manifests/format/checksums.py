@@ -1,9 +1,9 @@
-"""Write and read ``SHA256SUMS``: the digest of every other file of a set, in the format of ``sha256sum -c``."""
+"""Write and read ``SHA256SUMS``: the digests of all other files of a set, in the format of ``sha256sum -c``."""
 
 import re
 from pathlib import Path
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.support.files import read_regular_file
 
 SUMS_NAME = "SHA256SUMS"
@@ -13,30 +13,30 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([!-~]+)")
 
 
 def format_sums(digests: dict[str, str]) -> bytes:
-    """Return the bytes of the file for file names and their SHA-256 as hex: one line each, sorted by name."""
+    """Return the bytes of ``SHA256SUMS``. ``digests`` maps file names to hex digests; lines are sorted by name."""
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode("ascii")
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """Read the file and return file names and their SHA-256 as hex."""
+    """Read ``SHA256SUMS`` and return a dict from file names to hex digests."""
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:
-        raise PatchSetError(f"{path}: cannot be read: {error.strerror}") from error
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; 'patchgen export' writes it again") from error
 
 
 def parse_sums(data: bytes, where: str) -> dict[str, str]:
-    """Parse the bytes of the file; see ``read_sums``. ``where`` names the file in errors."""
+    """Parse the bytes of ``SHA256SUMS``, as ``read_sums`` does. ``where`` is the name of the file in errors."""
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError as error:
-        raise PatchSetError(f"{where}: byte {error.start} is not ASCII") from error
+        raise corrupt(where, f"byte {error.start} is not ASCII") from error
     digests: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise PatchSetError(f"{where}: line {number} is not 64 hex digits, two spaces and a file name")
+            raise corrupt(where, f"line {number} is not 64 hex digits, two spaces and a file name")
         digests[match[2]] = match[1]
     if format_sums(digests) != text.encode("ascii"):
-        raise PatchSetError(f"{where}: lines are not sorted, a name appears twice, or the last newline is missing")
+        raise corrupt(where, "the lines are not sorted, a name appears twice, or the last newline is missing")
     return digests

@@ -1,4 +1,4 @@
-"""Compute the SHA-256 digests of a patch set, which ``manifests/FORMAT.md`` defines."""
+"""Compute the SHA-256 digests of a patch set. ``manifests/FORMAT.md`` defines them."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -21,15 +21,15 @@ NOT_IN_SET_ID_SHARD = frozenset({"parquet"})
 
 
 def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
-    """Return the SHA-256 (32 bytes) of a patch's pixels before encoding: RGB uint8 (H, W, 3), C order, no header."""
+    """Return the SHA-256, 32 bytes, of a patch's pixels before encoding: RGB uint8 (H, W, 3) in C order."""
     if patch.dtype != _UINT8 or patch.ndim != 3 or patch.shape[2] != 3:
         found = f"{patch.dtype} of shape {patch.shape}"
-        raise PatchSetError(f"pixel digest: got {found}, expected uint8 of shape (H, W, 3)")
+        raise PatchSetError(f"pixel digest: the patch is {found}, expected uint8 of shape (H, W, 3)")
     return hashlib.sha256(np.ascontiguousarray(patch).data).digest()
 
 
 def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """Return the SHA-256 of a file as hex. ``on_bytes`` is called with the number of bytes of each block read."""
+    """Return the SHA-256 of a file as hex. ``on_bytes`` is called with the number of bytes of each block."""
     state = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -40,23 +40,22 @@ def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
 
 
 def pixel_root(digests: Iterable[bytes]) -> str:
-    """Return the SHA-256, as hex, over raw pixel digests (32 bytes each) in index order.
+    """Return the SHA-256, as hex, of the pixel digests of a set, 32 bytes each, joined in index order.
 
-    An item may be several digests joined; the result depends on their order only.
+    An item of ``digests`` may be one digest or several joined digests.
     """
     state = hashlib.sha256()
     for chunk in digests:
         if len(chunk) % DIGEST_BYTES:
-            raise PatchSetError(f"pixel root: {len(chunk)} bytes, expected a multiple of {DIGEST_BYTES}")
+            raise PatchSetError(f"pixel root: an item has {len(chunk)} bytes, expected a multiple of {DIGEST_BYTES}")
         state.update(chunk)
     return state.hexdigest()
 
 
 def set_id(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256, as hex, of the canonical JSON of a manifest's identity.
+    """Return the SHA-256, as hex, of the canonical JSON of a manifest without the keys that change no shard.
 
-    The identity leaves out what changes no patch and no shard: ``set_id`` itself, ``environment``, the Parquet
-    files, and a source's name, license, URL and attribution.
+    These keys are ``set_id``, ``environment``, the Parquet files, and a source's name, license, URL and attribution.
     """
     identity = {key: value for key, value in manifest.items() if key not in NOT_IN_SET_ID}
     identity["sources"] = [_without(source, NOT_IN_SET_ID_SOURCE) for source in manifest["sources"]]

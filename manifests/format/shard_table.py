@@ -1,6 +1,6 @@
-"""Read and create the Parquet table of a shard: one row per patch, in index order.
+"""Read and create the Parquet table of a shard: one row for each patch, in index order.
 
-The six columns of ``CONTRACT`` come first. Columns after them are the writer's own: the parameters it applied.
+The six columns of ``CONTRACT`` are the first columns. All further columns are parameters that the writer applied.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.format.digest import DIGEST_BYTES
 from manifests.support.counts import counted
 from manifests.support.files import is_plain
@@ -27,11 +27,11 @@ _TYPES = {
 CONTRACT = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _TYPES.items()])
 MAX_KEY_LETTERS = 10
 _BATCH_ROWS = 4096
-METADATA_KEY = b"patchset"  # of the file's metadata, under which a writer keeps its own JSON record of the shard
+METADATA_KEY = b"patchset"  # key of the file's metadata for the writer's own JSON record of the shard
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
-    """Return a shard's table: the contract columns, the writer's ``parameters``, and its ``record`` as metadata."""
+    """Return the table of a shard. ``contract`` has the required columns, ``record`` is stored in the metadata."""
     columns = {field.name: pa.array(contract[field.name], type=field.type) for field in CONTRACT}
     columns |= {name: pa.array(values) for name, values in parameters.items()}
     fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
@@ -39,39 +39,34 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
 
 
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
-    """Return the contract columns ``names`` of a table of ``n`` rows as Arrow arrays.
+    """Return columns that every table must have, as Arrow arrays. ``n`` is the expected number of rows.
 
-    A table is refused if it has another number of rows, or if a column is missing, has a null or another type.
+    A table with another number of rows is refused. A column that is missing, has a null or another type is refused.
     """
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
         if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
             found = [name[:40] for name in footer.columns[: len(CONTRACT)]]
-            raise PatchSetError(f"{path}: its columns begin {found}, expected {CONTRACT.names}")
+            raise corrupt(path, f"its columns begin with {found}, expected {CONTRACT.names}")
         if nested := next((name for name in names if name not in footer.flat), None):
-            raise PatchSetError(f"{path}: the column {nested!r} is not one value a row")
+            raise corrupt(path, f"the column {nested!r} does not have one value in each row")
         found_table = _decode(file, footer, names)
         return {name: _checked(path, CONTRACT.field(name), found_table.column(name)) for name in names}
 
 
-def read_contract(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, list[Any]]:
-    """Return what ``read_columns`` returns, as lists, which take three times the memory."""
-    return {name: column.to_pylist() for name, column in read_columns(path, n, names).items()}
-
-
 def read_pixel_digests(path: Path, n: int) -> bytes:
-    """Return the raw pixel digests of the ``n`` patches of a shard, 32 bytes each, in row order."""
+    """Return the pixel digests in the table of a shard of ``n`` patches, 32 bytes each, joined in row order."""
     return raw_digests(read_columns(path, n, ("pixels",))["pixels"])
 
 
 def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return offset and length in bytes of each of ``n`` patches in the tar of the shard: int64 (n,) each."""
+    """Return the offset and the length in bytes of each patch in the tar of a shard: two arrays, int64 (n,)."""
     columns = read_columns(path, n, ("offset", "size"))
     return columns["offset"].to_numpy(), columns["size"].to_numpy()
 
 
 def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """Return the writer's columns ``names`` of a table of ``n`` rows; None if one is missing or not numeric."""
+    """Return the parameters ``names`` from a table of ``n`` rows. Return None if one is missing or not numeric."""
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
         if not set(names) <= footer.flat.keys():
@@ -85,7 +80,7 @@ def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[
 
 
 def read_metadata(path: Path) -> bytes | None:
-    """Return the writer's JSON record in a Parquet file; None if the file is unreadable or has no record."""
+    """Return the writer's JSON record in a table. Return None if the file is unreadable or has no record."""
     if not path.is_file():
         return None
     try:
@@ -96,19 +91,19 @@ def read_metadata(path: Path) -> bytes | None:
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of rows in the footer of a table."""
+    """Return the number of rows that the footer of a table declares."""
     with _open_parquet(path) as file:
         return read_footer(file).rows
 
 
 def iterate_rows(columns: Sequence[pa.Array]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of columns as Python values, converted in batches to bound memory."""
+    """Yield the rows of columns as Python values. Only a batch of rows is converted at a time."""
     for start in range(0, len(columns[0]), _BATCH_ROWS):
         yield from zip(*(column.slice(start, _BATCH_ROWS).to_pylist() for column in columns), strict=True)
 
 
 def raw_digests(column: pa.Array) -> bytes:
-    """Return the values of a column of digests, joined."""
+    """Return the values of a column of digests, joined to one bytes object."""
     # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
     start = column.offset * DIGEST_BYTES
     values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
@@ -117,13 +112,13 @@ def raw_digests(column: pa.Array) -> bytes:
 
 def _read_footer(path: Path, file: BinaryIO, n: int) -> Footer:
     footer = read_footer(file)
-    if footer.rows != n:  # checked before decoding: a footer may claim billions
-        raise PatchSetError(f"{path}: {counted(footer.rows, 'row')}, expected {n}")
+    if footer.rows != n:  # checked before decoding, because a footer may declare billions
+        raise corrupt(path, f"the table has {counted(footer.rows, 'row')}, expected {n}")
     return footer
 
 
 def _decode(file: BinaryIO, footer: Footer, names: Sequence[str]) -> pa.Table:
-    """Decode columns in this thread: Arrow's own threads sometimes abort a process that ends."""
+    """Decode columns in this thread. Arrow's own threads sometimes abort a process at its end."""
     require_bounded_pages(file, footer, names)
     # Keys keep their dictionary: all rows of a small file may be the same megabyte of text.
     reader = pq.ParquetFile(file, pre_buffer=False, read_dictionary=["key"])
@@ -131,29 +126,32 @@ def _decode(file: BinaryIO, footer: Footer, names: Sequence[str]) -> pa.Table:
 
 
 def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array of the type of ``field``, if it has this type, no null and no long key."""
+    """Return a column as one array. Refuse a column with another type than ``field``, a null or a long key."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         for chunk in column.chunks:
             if any(text is not None and len(text) > MAX_KEY_LETTERS for text in chunk.dictionary.to_pylist()):
-                raise PatchSetError(f"{path}: the column {field.name!r} has longer texts than a key")
+                raise corrupt(path, f"the column {field.name!r} has longer texts than a key")
         kind = kind.value_type
     if kind != field.type or column.null_count:
-        raise PatchSetError(f"{path}: the column {field.name!r} is {kind}, expected {field.type} without nulls")
+        raise corrupt(path, f"the column {field.name!r} is {kind}, expected {field.type} without nulls")
     return column.cast(field.type).combine_chunks()
 
 
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for PyArrow, which takes no name that is not UTF-8, and turn its many errors into one."""
+    """Open a table for PyArrow, and turn every error of PyArrow into a PatchSetError.
+
+    PyArrow gets an open file, because it accepts only names in UTF-8.
+    """
     if os.path.lexists(path) and not is_plain(path):
-        raise PatchSetError(f"{path}: expected a regular file, not a folder, link or device")
+        raise corrupt(path, "the table is a folder, link or device, expected a regular file")
     try:
         with path.open("rb") as file:
             yield file
     except PatchSetError:
         raise
-    # A flipped bit in a footer shows as Arrow's errors, text that is not UTF-8, a size that no memory holds.
+    # A flipped bit in a footer may cause any of these errors.
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PatchSetError(f"{path}: cannot be read as Parquet: {reason}; rebuild the shard") from error
+        raise corrupt(path, f"the table cannot be read as Parquet: {reason}") from error

@@ -1,4 +1,4 @@
-"""Write and check canonical USTAR headers: given members have exactly one byte sequence, which all readers accept.
+"""Write and check canonical USTAR headers. The same members always become the same bytes.
 
 Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
 """
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, corrupt
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # end of archive: two zero blocks, without padding to a larger record
@@ -18,32 +18,31 @@ MAX_NAME_BYTES = 100
 _OCTAL = re.compile(rb"[0-7]{11}")
 
 _BEFORE_SIZE = b"0000444\x00" + b"0000000\x00" * 2  # mode, uid, gid
-_AFTER_SIZE = b"00000000000\x00"  # mtime
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
-_CONSTANT_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord(" ")
 
 
 def header(name: str, size: int) -> bytes:
-    """Return the 512-byte header of a regular file of ``size`` bytes: mode 0444, uid, gid and mtime 0, no owner."""
+    """Return the 512-byte header of a regular file of ``size`` bytes, with mode 0444 and uid, gid and mtime 0."""
     if not name or not name.isascii() or len(name) > MAX_NAME_BYTES:
-        raise PatchSetError(f"tar member {name!r}: expected a name of 1 to {MAX_NAME_BYTES} ASCII bytes")
+        raise PatchSetError(f"tar member {name!r}: the name is not 1 to {MAX_NAME_BYTES} ASCII characters")
     if not 0 <= size <= MAX_MEMBER_BYTES:
-        raise PatchSetError(f"tar member {name!r}: {size} bytes, expected at most {MAX_MEMBER_BYTES}")
-    padded, octal = name.encode("ascii").ljust(100, b"\x00"), b"%011o\x00" % size
-    checksum = b"%06o\x00 " % (_CONSTANT_SUM + sum(padded) + sum(octal))
-    return padded + _BEFORE_SIZE + octal + _AFTER_SIZE + checksum + _AFTER_SUM
+        raise PatchSetError(f"tar member {name!r}: the size is {size} bytes, expected at most {MAX_MEMBER_BYTES}")
+    start = (
+        name.encode("ascii").ljust(100, b"\x00") + _BEFORE_SIZE + b"%011o\x00" % size + b"00000000000\x00"
+    )  # mtime
+    checksum = sum(start) + sum(_AFTER_SUM) + 8 * ord(" ")  # the field of the checksum counts as spaces
+    return start + b"%06o\x00 " % checksum + _AFTER_SUM
 
 
 def padding(size: int) -> bytes:
-    """Return the zero bytes that fill a member of ``size`` bytes up to a whole block."""
+    """Return the zero bytes after a member of ``size`` bytes, which fill its last block."""
     return bytes(-size % BLOCK)
 
 
 def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
-    """Check that a tar holds exactly the members ``names``, each with its canonical header and padding.
+    """Check that a tar contains exactly the members ``names``, each with its canonical header and padding.
 
-    Headers are read, contents are not. A tar that passes holds no link, device, sparse file, extended header,
-    directory or second archive.
+    Only headers and padding are read. An accepted tar has no link, device, directory, sparse file or extended header.
     """
     with path.open("rb") as file:
         at = 0
@@ -51,14 +50,11 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
             block = file.read(BLOCK)
             size = int(block[124:135], 8) if _OCTAL.fullmatch(block[124:135]) else -1
             if not 0 <= size <= max_bytes or block != header(name, size):
-                what = f"the header at byte {at} is not that of {name} and at most {max_bytes} bytes"
-                raise PatchSetError(f"{path}: {what}; get the set again")
+                raise corrupt(path, f"the header at byte {at} is wrong, expected the header of {name}")
             at += BLOCK + size
             file.seek(at)
             if (found := file.read(-size % BLOCK)) != padding(size):
-                what = f"the padding at byte {at}, after {name}, is not zero bytes"
-                raise PatchSetError(f"{path}: {what}; get the set again")
+                raise corrupt(path, f"the padding at byte {at}, after {name}, is not zero bytes")
             at += len(found)
         if file.read(len(END) + 1) != END:
-            what = "expected two zero blocks and the end of the file"
-            raise PatchSetError(f"{path}: after the last member, at byte {at}, {what}")
+            raise corrupt(path, f"byte {at}, after the last member, does not begin two zero blocks that end the file")

@@ -1,1 +1,1 @@
-"""Patch sets at URLs: fetch one, resumed and verified, or upload one."""
+"""Patch sets at URLs: download a set into the cache and verify it, or upload a set."""

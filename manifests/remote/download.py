@@ -1,4 +1,4 @@
-"""Receive one remote file: resume it where a connection was cut, and hash it as it arrives."""
+"""Download one file: continue after a cut connection, and hash the bytes while they arrive."""
 
 import contextlib
 import hashlib
@@ -17,11 +17,11 @@ from manifests.remote.transfers import Channel
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, is_plain
 
-ATTEMPTS = 5  # unsuccessful attempts in a row after which a file is given up
-PAUSE = 0.5  # seconds before the second attempt, up to twice as many at random; doubled for each further attempt
+ATTEMPTS = 5  # failed attempts in a row after which the download of a file fails
+PAUSE = 0.5  # seconds before the second attempt, doubled before each further attempt; a random part is added
 LONGEST_PAUSE = 30.0
-PROGRESS_BYTES = 1 << 14  # new bytes that make an attempt a successful one, although the connection was cut
-SLOW_BYTES, SLOW_SECONDS = 60_000, 60.0  # a server must send so many bytes in so many seconds
+PROGRESS_BYTES = 1 << 14  # an attempt with this many new bytes is no failure, although the connection was cut
+SLOW_BYTES, SLOW_SECONDS = 60_000, 60.0  # a server must send at least these bytes in these seconds
 _RETRY_ADVICE = "; try again later"
 _BLOCK = 1 << 20
 T = TypeVar("T")
@@ -37,16 +37,16 @@ class SetFile:
 
 
 class WrongFileError(PatchSetError):
-    """A remote file is not the one that the manifest describes."""
+    """A remote file differs from the manifest."""
 
 
 def read_small_file(store: ShardStore, name: str, limit: int, channel: Channel) -> bytes:
-    """Return the content of a remote file, which is refused if it has more than ``limit`` bytes."""
+    """Return the content of a remote file. Refuse a file of more than ``limit`` bytes."""
     return retry(partial(_read_once, store, name, limit), channel)
 
 
 def retry(action: Callable[[], T], channel: Channel) -> T:
-    """Return the result of ``action``, which is called again after temporary errors, at most ``ATTEMPTS`` times."""
+    """Call ``action`` and return its result. Repeat the call after a temporary error, at most ``ATTEMPTS`` times."""
     failures = 0
     while True:
         channel.check()
@@ -66,14 +66,16 @@ def _read_once(store: ShardStore, name: str, limit: int) -> bytes:
             data += chunk
             is_small = len(data) <= limit
     if not is_small:
-        raise PatchSetError(f"{where}: more than {limit} bytes, which no such file of a set has")
+        what = f"the file is too large, expected at most {limit} bytes"
+        raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
     if stream.total not in (None, len(data)):
-        raise TemporaryError(f"{where}: cut off after {len(data)} of {counted(stream.total, 'byte')}{_RETRY_ADVICE}")
+        cut = f"the connection was cut after {len(data)} of {counted(stream.total, 'byte')}"
+        raise TemporaryError(f"{where}: {cut}{_RETRY_ADVICE}")
     return bytes(data)
 
 
 def _paced(stream: RemoteStream, where: str) -> Generator[bytes, None, None]:
-    """Yield the chunks of a stream; raise ``TemporaryError`` if fewer than SLOW_BYTES arrive in SLOW_SECONDS."""
+    """Yield the chunks of a stream. Raise ``TemporaryError`` if fewer than SLOW_BYTES arrive in SLOW_SECONDS."""
     begin, num_bytes = time.monotonic(), 0
     with contextlib.closing(stream.chunks) as chunks:
         for chunk in chunks:
@@ -87,10 +89,10 @@ def _paced(stream: RemoteStream, where: str) -> Generator[bytes, None, None]:
 
 
 def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> None:
-    """Wait before the next attempt; raise ``error`` if there were ``ATTEMPTS`` failures in a row.
+    """Raise ``error`` after ``ATTEMPTS`` failures in a row. Otherwise wait before the next attempt.
 
-    The wait is at least as long as the server demands, and random: a busy server must not get all its readers back
-    at the same moment.
+    The wait is at least as long as the server demands. It is partly random, so that the clients of a busy server do
+    not all return at the same moment.
     """
     if failures >= ATTEMPTS:
         raise error
@@ -102,14 +104,14 @@ def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> N
 
 
 def part_path(folder: Path, name: str) -> Path:
-    """Return where an incomplete download of a file lies; the next download resumes it."""
+    """Return the path of an incomplete download. The next download of the file continues it."""
     return folder / f"{PART_PREFIX}{name}"
 
 
 def download(store: ShardStore, file: SetFile, folder: Path, channel: Channel) -> None:
-    """Download a file into ``folder``; a file with a wrong digest is downloaded once more.
+    """Download a file into ``folder``, and check its digest. A file with a wrong digest is downloaded once more.
 
-    What has arrived when the job is stopped is kept, and resumed next time.
+    If the job is stopped, the received bytes are kept, and the next download continues behind them.
     """
     part = part_path(folder, file.name)
     if not is_plain(part):
@@ -126,12 +128,12 @@ def download(store: ShardStore, file: SetFile, folder: Path, channel: Channel) -
 
 
 def verify_remote(store: ShardStore, file: SetFile, channel: Channel) -> None:
-    """Read a remote file and check its digest, without keeping it; otherwise as ``download``."""
+    """Read a remote file and check its digest, as ``download`` does, without writing the file."""
     _receive_right_file(store, file, None, channel)
 
 
 class _Received:
-    """The first ``have`` bytes of a file: hashed, and written to ``sink`` if there is one."""
+    """The first ``have`` bytes of a file. They are hashed and, if ``sink`` is not None, written to it."""
 
     def __init__(self, size: int, sink: BinaryIO | None, channel: Channel) -> None:
         self._size, self._sink, self._channel = size, sink, channel
@@ -141,7 +143,7 @@ class _Received:
         if sink.seek(0, os.SEEK_END) > size:
             sink.truncate(0)
         sink.seek(0)
-        while block := sink.read(_BLOCK):  # of an interrupted download
+        while block := sink.read(_BLOCK):  # the bytes of an interrupted download
             self.digest.update(block)
         self.have = sink.tell()
         channel.count(self.have)
@@ -155,7 +157,7 @@ class _Received:
     def add(self, chunk: bytes) -> None:
         self._channel.check()
         if self.have + len(chunk) > self._size:
-            raise WrongFileError(f"more than the {counted(self._size, 'byte')} that the manifest says")
+            raise WrongFileError(f"the file has more than the {self._size} bytes that the manifest declares")
         if self._sink is not None:
             self._sink.write(chunk)
         self.digest.update(chunk)
@@ -164,41 +166,38 @@ class _Received:
 
 
 def _receive_right_file(store: ShardStore, file: SetFile, sink: BinaryIO | None, channel: Channel) -> None:
-    """Receive a file into ``sink``, or only hash it; a second time if its digest is wrong."""
+    """Receive a file, and check its digest. If the digest is wrong, receive the file a second time."""
     where, received = store.display(file.name), _Received(file.num_bytes, sink, channel)
     for is_last in (False, True):
         try:
             _receive(store, file, received, channel)
             if (found := received.digest.hexdigest()) == file.sha256:
                 return
-            fault = f"sha256 is {found}, the manifest says {file.sha256}"
+            fault = f"sha256 is {found}, the manifest declares {file.sha256}"
         except WrongFileError as error:
             fault = str(error)
         received.restart()
         if not is_last:
-            channel.note(f"{where}: {fault}; fetching it once more")
-    raise WrongFileError(f"{where}: {fault}, twice: it is not the file of this set; report it to the publisher")
+            channel.note(f"{where}: {fault}; downloading it once more")
+    raise WrongFileError(f"{where}: {fault} (in two downloads); report this to the publisher of the set")
 
 
 def _receive(store: ShardStore, file: SetFile, received: _Received, channel: Channel) -> None:
-    """Receive all bytes of a file, with as many requests as it takes."""
     where, expected = store.display(file.name), file.num_bytes
     failures, most = 0, received.have
     while received.have < expected:
         try:
             stream = store.open(file.name, received.have)
             with contextlib.closing(_paced(stream, where)) as chunks:
-                if stream.total not in (None, expected):  # what arrived is kept: it may be a page of a busy server
-                    raise TemporaryError(
-                        f"{where}: {counted(stream.total, 'byte')}, the manifest says {expected}; report it to the "
-                        "publisher, or try again later"
-                    )
+                if stream.total not in (None, expected):  # it may be an error page, so received bytes are kept
+                    what = f"the file has {counted(stream.total, 'byte')}, the manifest declares {expected}"
+                    raise TemporaryError(f"{where}: {what}; try again later, or report this to the publisher")
                 if stream.start != received.have:
                     received.restart()
                 for chunk in chunks:
                     received.add(chunk)
             if received.have < expected:
-                cut = f"cut off after {received.have} of {counted(expected, 'byte')}"
+                cut = f"the connection was cut after {received.have} of {counted(expected, 'byte')}"
                 raise TemporaryError(f"{where}: {cut}{_RETRY_ADVICE}")
         except TemporaryError as error:
             failures = 0 if received.have - most >= PROGRESS_BYTES else failures + 1

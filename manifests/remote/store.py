@@ -1,6 +1,6 @@
-"""``ShardStore``: the folder of a set at a URL (http, https, S3, …), accessed through fsspec.
+"""Read and write the folder of a set at a URL (http, https, S3, …) through fsspec.
 
-fsspec and aiohttp are imported when a store is opened: most sets are local folders.
+fsspec and aiohttp are imported only when a store is opened, because most sets are local folders.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from manifests.remote.urls import BUCKET_SCHEMES, HTTP_SCHEMES, display_url, fol
 from manifests.support.system_files import is_system_file
 
 CONNECT_SECONDS, SILENT_SECONDS, RESPONSE_SECONDS = 30.0, 30.0, 600.0
-"""Longest wait of an HTTP request for a connection, between two reads, and for the end of the response."""
-MAX_RETRY_AFTER = 60.0  # longest ``Retry-After`` of a busy server that is followed, in seconds
+"""Longest time of an HTTP request before the connection, between two reads, and until the end of the response."""
+MAX_RETRY_AFTER = 60.0  # longest wait that a busy server may demand with ``Retry-After``, in seconds
 _CHUNK_BYTES = 4 << 20
 _HTTP_CHUNK_BYTES = 1 << 17
 _BOTO_CONFIG: dict[str, Any] = {"retries": {"max_attempts": 2, "mode": "standard"}, "connect_timeout": 15}
-# s3fs keeps ``max_concurrency`` parts of 50 MB of an upload in memory, and several files are sent at a time.
+# For each upload, s3fs keeps ``max_concurrency`` parts of 50 MB in memory. Several uploads run at the same time.
 _S3_OPTIONS: dict[str, Any] = {"max_concurrency": 2, "config_kwargs": _BOTO_CONFIG}
 
 _PERMANENT = (
@@ -36,37 +36,29 @@ _PERMANENT_NAMES = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound", "InvalidURL"}
 )
 _TEMPORARY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-_IDENTITY_ENCODINGS = ("", "identity", "aws-chunked")  # some uploads to S3 leave the last one on plain bytes
+_IDENTITY_ENCODINGS = ("", "identity", "aws-chunked")  # S3 declares the last one for some files of plain bytes
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 
 
 class TemporaryError(PatchSetError):
-    """A remote file is not available now; another attempt may succeed after ``wait_seconds``."""
+    """A remote file is not available now. Another attempt may succeed after ``wait_seconds``."""
 
     def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
         super().__init__(message)
         self.wait_seconds = wait_seconds
 
 
-class NoRemoteFileError(PatchSetError):
-    """There is no such remote file, folder or bucket."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RemoteStream:
-    """The content of a remote file from byte ``start`` on.
+    """The content of a remote file, from byte ``start`` to its end."""
 
-    ``start`` is the requested offset, or 0 if the server cannot start there. ``total`` is the size of the whole file
-    in bytes, if the server tells it.
-    """
-
-    start: int
-    total: int | None
+    start: int  # the requested offset, or 0 if the server can only send the whole file
+    total: int | None  # size of the whole file in bytes, if the server declares it
     chunks: Generator[bytes, None, None]
 
 
 class ShardStore:
-    """The folder of a set at a URL. Credentials that the URL lacks are found where fsspec looks for them."""
+    """The folder of a set at a URL. fsspec finds credentials that are not in the URL."""
 
     def __init__(self, url: str) -> None:
         self._display = folder_of(display_url(url).rstrip("/"))
@@ -87,7 +79,7 @@ class ShardStore:
                     self.fs, root = url_to_fs(url, **(_S3_OPTIONS if scheme in ("s3", "s3a") else {}))
                     self.root, self._query = folder_of(root), ""
             except ImportError as error:
-                advice = "for S3 run pip install 'single-image-distillation[remote]'"
+                advice = "install the package; for S3 run pip install 'single-image-distillation[remote]'"
                 raise PatchSetError(f"{self._display}: {error}; {advice}") from error
 
     def display(self, name: str = "") -> str:
@@ -95,11 +87,11 @@ class ShardStore:
         return f"{self._display}/{name}" + ("?…" if self._query else "") if name else self._display
 
     def path(self, name: str) -> str:
-        """Return the path of a file as fsspec takes it."""
+        """Return the path of a file for fsspec."""
         return f"{self.root}/{name}" + (f"?{self._query}" if self._query else "")
 
     def list(self) -> dict[str, int | None]:
-        """Return the names in the folder, without system files, and their sizes in bytes, None if not a file."""
+        """Return a dict from the names in the folder to sizes in bytes, or None for a folder. Skip system files."""
         found: dict[str, int | None] = {}
         with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()
@@ -111,7 +103,7 @@ class ShardStore:
         return found
 
     def open(self, name: str, start: int = 0) -> RemoteStream:
-        """Open a file for reading from byte ``start`` on."""
+        """Open a file, and read it from byte ``start``."""
         with self._one_line_errors(name):
             if self.is_http:
                 return self._open_http_file(name, start)
@@ -134,7 +126,7 @@ class ShardStore:
             self.fs.rm_file(self.path(name))
 
     def make_folder(self) -> None:
-        """Create the folder of the set, except in object stores, where this might create a bucket."""
+        """Create the folder of the set. Do nothing in an object store, because this might create a bucket."""
         protocol = self.fs.protocol
         if BUCKET_SCHEMES.isdisjoint({protocol} if isinstance(protocol, str) else set(protocol)):
             with self._one_line_errors():
@@ -152,7 +144,7 @@ class ShardStore:
     def _open_http_file(self, name: str, start: int) -> RemoteStream:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         try:
-            # block_size 0 streams one response; a size makes fsspec skip its own HEAD request.
+            # With block_size 0, fsspec streams one response. With a size, it sends no HEAD request.
             file = self.fs.open(self.path(name), block_size=0, size=1, headers=headers)
         except Exception as error:
             if start and getattr(error, "status", None) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -165,17 +157,17 @@ class ShardStore:
             if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
                 raise _describe_status(where, response.status, response.headers)
             if self.root.startswith("https:") and any(r.url.scheme != "https" for r in (*response.history, response)):
-                raise PatchSetError(f"{where}: redirects from https: to http:, which is not followed; check the URL")
+                raise PatchSetError(f"{where}: the server redirects from https: to http:; check the URL")
             encoding = response.headers.get("Content-Encoding", "").strip().lower()
             if encoding not in _IDENTITY_ENCODINGS:
-                what = f"comes in the encoding {encoding[:20]!a}, expected none"
-                raise PatchSetError(f"{where}: {what}; report it to its publisher")
+                what = f"the server uses the encoding {encoding[:20]!a}, expected no encoding"
+                raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
             offset, total = 0, response.content_length
             if response.status == http.HTTPStatus.PARTIAL_CONTENT:
                 content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
                 if content_range is None or int(content_range[1]) != start:
                     if start == 0:
-                        raise TemporaryError(f"{where}: the server sends a part of the file that was not requested")
+                        raise TemporaryError(f"{where}: the server sent a wrong part of the file; try again later")
                     return self._open_http_file(name, 0)
                 offset, total = start, None if content_range[2] == "*" else int(content_range[2])
             on_error.pop_all()
@@ -192,13 +184,13 @@ class ShardStore:
 
     @contextlib.contextmanager
     def _one_line_errors(self, name: str = "") -> Iterator[None]:
-        """Turn any error in the block into a ``PatchSetError`` without secrets."""
+        """Turn every error in the block into a ``PatchSetError`` without secrets."""
         try:
             yield
         except PatchSetError:
             raise
         except Exception as error:  # noqa: BLE001 - packages behind fsspec may raise anything
-            cause = None if self.is_http else error  # aiohttp's errors contain the URL, which -v would print
+            cause = None if self.is_http else error  # -v would print the URL in an error of aiohttp
             raise self._describe(self.display(name), error) from cause
 
     def _describe(self, where: str, error: Exception) -> PatchSetError:
@@ -206,17 +198,17 @@ class ShardStore:
         if self.is_http and status:
             return _describe_status(where, status, getattr(error, "headers", None) or {})
         if isinstance(error, FileNotFoundError):
-            return NoRemoteFileError(f"{where}: there is no such file or bucket; check the URL")
+            return PatchSetError(f"{where}: no such file or bucket; check the URL")
         cause = getattr(error, "certificate_error", getattr(error, "os_error", error))  # aiohttp wraps these
         said = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
         kind = type(error).__name__
         is_permanent = isinstance(cause, _PERMANENT) or kind in _PERMANENT_NAMES
         if "Redirect" in kind:  # aiohttp's
-            said, is_permanent = "redirects too often, or to a URL that is not http", True
+            said, is_permanent = "the server redirects too often, or to a URL that is not http", True
         elif isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-            said, is_permanent = "there is no host of this name", True
+            said, is_permanent = "a host with this name does not exist", True
         elif isinstance(cause, ssl.SSLCertVerificationError):
-            said, is_permanent = f"its certificate is invalid: {cause.verify_message}", True
+            said, is_permanent = f"the server's certificate is invalid: {cause.verify_message}", True
         elif kind in ("ClientPayloadError", "ServerDisconnectedError"):
             said = "the connection was cut"
         elif isinstance(cause, TimeoutError):
@@ -235,14 +227,14 @@ def _http_file_system() -> Any:
     from fsspec.implementations.http import HTTPFileSystem  # noqa: PLC0415
 
     timeout = aiohttp.ClientTimeout(RESPONSE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
-    # aiohttp drops what it has buffered when a connection is cut, so it gets a small buffer. ``trust_env`` makes it
-    # use the proxies of the environment.
+    # aiohttp drops its buffer when a connection is cut, so the buffer is small. ``trust_env`` makes aiohttp use the
+    # proxies of the environment.
     options = {"timeout": timeout, "read_bufsize": 1 << 12, "trust_env": True}
     return HTTPFileSystem(client_kwargs=options, encoded=True, skip_instance_cache=True)
 
 
 def _escaped(url: str) -> str:
-    """Return a URL with spaces, other letters and lone ``%`` escaped, other escapes unchanged, and no fragment."""
+    """Return a URL without fragment, in which spaces, non-ASCII letters and single ``%`` are escaped."""
     parts = urlsplit(url)
 
     def escape(text: str) -> str:
@@ -261,12 +253,12 @@ def _describe_status(where: str, status: int, headers: Mapping[str, str]) -> Pat
         seconds = min(float(wait), MAX_RETRY_AFTER) if re.fullmatch(r"\d{1,18}", wait) else 0.0
         return TemporaryError(f"{said}; try again later", seconds)
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
-        return PatchSetError(f"{said}; you have no permission, or a signature has expired: get a new URL")
+        return PatchSetError(f"{said}; check your permissions, or get a new URL if its signature has expired")
     return PatchSetError(f"{said}; check the URL, or ask the publisher of the set")
 
 
 def _secrets(url: str) -> list[str]:
-    """Return the parts of a URL that no message may contain: user with password, password, and query."""
+    """Return the secret parts of a URL: user with password, password, and query. No message may contain them."""
     parts = urlsplit(url)
     user = parts.netloc.rpartition("@")[0]
     found = {user, user.partition(":")[2], parts.query} - {""}

@@ -1,4 +1,4 @@
-"""Run transfer jobs in several threads, and report their progress from the calling thread."""
+"""Run downloads and uploads in several threads, and report their progress in the calling thread."""
 
 import threading
 import time
@@ -10,18 +10,18 @@ from typing import Any
 from manifests.support.console import note
 
 THREADS = 4
-_GRACE_SECONDS = 2.0  # that running jobs get to end after an error; a thread that waits for a server is abandoned
+_GRACE_SECONDS = 2.0  # time to end for jobs after an error; a thread that still waits for a server is abandoned
 
 
-class Stopped(Exception):  # noqa: N818 - no error of its own
-    """Another job failed, or the user interrupted: this job must end."""
+class Stopped(Exception):  # noqa: N818 - not an error
+    """A job must end, because another job failed or the user interrupted the program."""
 
 
 class Channel:
-    """Lets a job report progress, print notes, and learn that it must end.
+    """Connects a job with the calling thread.
 
-    ``count`` takes the bytes that were done, a negative number if some must be transferred again. ``note`` takes a
-    line for the user.
+    ``count`` adds to the number of transferred bytes; a negative number means that bytes must be transferred again.
+    ``note`` prints a line.
     """
 
     def __init__(self, send: Callable[[int | str], None], stop: threading.Event) -> None:
@@ -35,7 +35,7 @@ class Channel:
             raise Stopped
 
     def pause(self, seconds: float) -> None:
-        """Wait, or raise ``Stopped`` as soon as the job must end."""
+        """Wait. Raise ``Stopped`` as soon as the job must end."""
         self._stop.wait(seconds)
         self.check()
 
@@ -44,16 +44,16 @@ Job = Callable[[Channel], None]
 
 
 def direct_channel() -> Channel:
-    """Return a channel for work in the calling thread: notes are printed, bytes are not counted."""
+    """Return a channel for work in the calling thread. It prints notes, and does not count bytes."""
     return Channel(lambda message: note(message) if isinstance(message, str) else None, threading.Event())
 
 
 def run_jobs(jobs: Sequence[Job], on_bytes: Callable[[int], None]) -> None:
-    """Run all jobs in threads. ``on_bytes`` is called in the calling thread with the bytes they count.
+    """Run all jobs in threads. The first error of a job stops all jobs and is raised.
 
-    The first error of a job stops the others and is raised.
+    ``on_bytes`` is called in the calling thread with each number of bytes that a job counts.
     """
-    messages: SimpleQueue[Any] = SimpleQueue()  # int, str, an error, or None for a job that is done
+    messages: SimpleQueue[Any] = SimpleQueue()  # bytes, notes, errors, and None for a finished job
     stop = threading.Event()
     channel = Channel(messages.put, stop)
 
@@ -61,8 +61,7 @@ def run_jobs(jobs: Sequence[Job], on_bytes: Callable[[int], None]) -> None:
         channel.check()
         job(channel)
 
-    # A ThreadPool, and no ThreadPoolExecutor: its threads are daemons, so that a silent server does not keep an
-    # interrupted program alive.
+    # The threads of a ThreadPool are daemons, so an interrupted program can end while a server does not answer.
     pool = ThreadPool(min(THREADS, len(jobs) or 1))
     results = [pool.apply_async(run, (job,), callback=messages.put, error_callback=messages.put) for job in jobs]
     pending = len(jobs)

@@ -1,8 +1,8 @@
-"""Upload a set to a store: it is built in a folder of the cache, then sent, its manifest last.
+"""Upload a set to a store. The set is built in a folder of the cache and then sent, its manifest last.
 
-While files are sent, a claim file in the store says whose upload it is. The cache records which files were sent, so
-that the same command resumes an interrupted upload. The folder in the cache is removed when the size of every file in
-the store was checked. Workers of a cluster may send shards themselves after ``Upload.begin``.
+A claim file in the store names the build whose upload is not finished. The cache records the files that were sent, so
+the same command continues an interrupted upload. When the size of every file in the store was checked, the folder in
+the cache is removed. After ``Upload.begin``, workers of a cluster may send shards themselves.
 """
 
 import contextlib
@@ -43,48 +43,47 @@ Listing = Mapping[str, int | None]  # what ``ShardStore.list`` returns
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A folder in which a set is built, and the store it is sent to."""
+    """A folder in which a set is built, and the store to which the set is sent."""
 
     store: ShardStore
     url: str = field(repr=False)
     home: Path
-    build_id: str | None  # of the build that makes the set, if it is known before
-    existing: Manifest | None  # of the finished set in the store, if there is one
-    is_fresh: bool  # whether ``folder`` is empty, but for the manifest of that set
+    build_id: str | None  # id of the build that creates the set, if it is already known
+    existing: Manifest | None  # manifest of the finished set in the store
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
-        """The folder to build in."""
+        """Return the folder in which the set is built."""
         return self.home / _FOLDER
 
     @property
     def num_bytes(self) -> int:
-        """Size of the finished set in ``folder``."""
+        """Return the size of the finished set in ``folder``."""
         return sum(file.num_bytes for file in self._local_files(open_folder(self.folder).manifest).values())
 
     def begin(self) -> None:
-        """Claim the store, before shards are sent there."""
+        """Claim the store. Call this before shards are sent."""
         self._claim(self.build_id or UNCLAIMED, self.store.list())
 
     def record_sent(self, name: str, sha256: str) -> None:
-        """Record that a file with this digest is in the store."""
+        """Record that a file with this digest was sent to the store."""
         with self._lock, (self.home / _SENT_NAME).open("a") as record:
             record.write(f"{sha256}  {name}\n")
 
     def read_sent(self) -> dict[str, str]:
-        """Return the names of the files that were sent, with their digests."""
+        """Return a dict from the names of the files that were sent to their digests."""
         try:
-            lines = (self.home / _SENT_NAME).read_text().split("\n")[:-1]  # the last may be torn
+            lines = (self.home / _SENT_NAME).read_text().split("\n")[:-1]  # the last line may be incomplete
         except FileNotFoundError:
             return {}
         return {match[2]: match[1] for match in map(_SENT_LINE.fullmatch, lines) if match}
 
     def send(self, on_bytes: OnBytes) -> None:
-        """Send the finished set in ``folder`` to the store, and remove it here.
+        """Send the finished set in ``folder`` to the store, and remove the folder.
 
-        Files that were sent before are skipped. If the set is finished in the store, every file there is read, and
-        sent again if it is damaged. ``on_bytes`` is called with the bytes that are in the store, new or not.
+        Files that were sent before are skipped. If the store already has the finished set, its files are read, and
+        damaged files are sent again. ``on_bytes`` is called with the size of each file that is in the store.
         """
         manifest = open_folder(self.folder).manifest
         files, listing = self._local_files(manifest), self.store.list()
@@ -94,32 +93,32 @@ class Upload:
             self._claim(self.build_id or manifest.set_id, listing)
         else:
             self._require_same_set(manifest, existing)
-            # Another version of PyArrow may have written the set there: then its tables and other files stay.
+            # Another version of PyArrow may have written other tables into the store. These tables stay.
             files = (files if existing == manifest else {}) | {file.name: file for file in set_files(existing)}
             if CARD_NAME in listing:
-                files.pop(CARD_NAME, None)  # it may have been edited there
+                files.pop(CARD_NAME, None)  # the publisher may have edited the card in the store
         last = [files.pop(MANIFEST_NAME)] if MANIFEST_NAME in files else []
         for some in (list(files.values()), last):
             self._send_files(some, listing, digests if existing else None, on_bytes)
         if CLAIM_NAME in self.store.list():
             try:
                 self.store.remove(CLAIM_NAME)
-            except PatchSetError as error:  # the set is complete, and readers ignore the file
-                note(f"{error}: {CLAIM_NAME} stays there; remove it")
+            except PatchSetError as error:  # the set is complete, and readers ignore the claim file
+                note(f"{error}; the set is complete, so remove the file {CLAIM_NAME} by hand")
         shutil.rmtree(self.home)
 
     def _require_same_set(self, manifest: Manifest, existing: Manifest) -> None:
         if existing.set_id != manifest.set_id:
-            what = f"holds the set {existing.set_id}, this build made {manifest.set_id};"
+            what = f"the store contains the set {existing.set_id}, but this build created the set {manifest.set_id};"
         elif existing.sources != manifest.sources:
-            what = "holds this set with another license, URL, attribution or name of a photo; give those, or"
+            what = "the store contains this set with another license, URL, attribution or photo name; use these, or"
         else:
             return
-        shutil.rmtree(self.folder)  # else the next build would take it for its own beginning
+        shutil.rmtree(self.folder)  # the next build must not continue this one
         raise PatchSetError(f"{self.store.display()}: {what} choose another --out")
 
     def _local_files(self, manifest: Manifest) -> dict[str, SetFile]:
-        """Return the files of the set: shards and tables, sent or not, and all else in the folder."""
+        """Return all shards and tables of the set, and all other files in the folder."""
         files, digests = {file.name: file for file in set_files(manifest)}, file_digests(manifest)
         for path in sorted(entries(self.folder)):
             if is_plain(path) and not path.name.startswith(".") and path.name not in files:
@@ -132,14 +131,16 @@ class Upload:
         if found == UNCLAIMED:
             write_claim(self.store, build_id)
         elif found != build_id:
-            kept = f"and run the same command again: what was built is kept in {self.folder}"
+            kept = f"and run the same command again; the built shards are kept in {self.folder}"
             raise PatchSetError(f"{claimed_message(self.store, found, build_id)} {kept}")
 
     def _send_files(
         self, files: list[SetFile], listing: Listing, repair: Mapping[str, str] | None, on_bytes: OnBytes
     ) -> None:
-        """Send files that were not sent before. ``repair``: the set is finished in the store, and these are the
-        digests of the files here; each file there is verified."""
+        """Send the files that were not sent before, and check the sizes of all files in the store.
+
+        If the store has the finished set, ``repair`` has the digests of the local files, and remote files are read.
+        """
         jobs, sent = [], self.read_sent()
         for file in files:
             has_size = listing.get(file.name) == file.num_bytes
@@ -152,7 +153,7 @@ class Upload:
         listing = self.store.list()
         for file in files:
             if (found := listing.get(file.name)) != file.num_bytes:
-                what = f"{found} bytes after sending, expected {file.num_bytes}; run the same command again"
+                what = f"the uploaded file has {found} bytes, expected {file.num_bytes}; run the same command again"
                 raise PatchSetError(f"{self.store.display(file.name)}: {what}")
 
     def _send_file(self, file: SetFile, repair: Mapping[str, str] | None, has_size: bool, channel: Channel) -> None:
@@ -161,13 +162,11 @@ class Upload:
             if has_size:
                 with contextlib.suppress(WrongFileError):
                     return verify_remote(self.store, file, channel)
-            if repair.get(file.name) != file.sha256:
-                what = "missing or damaged, and written by another version of PyArrow than this one"
-                raise PatchSetError(f"{where}: {what}; repair it with that one, or choose another --out")
-            channel.note(f"{where}: missing or damaged; sending it again")
-        if not is_plain(self.folder / file.name):
-            what = "was sent, and is missing or damaged now"
-            raise PatchSetError(f"{where}: {what}; run the same command again to build it again")
+            channel.note(f"{where}: the file is missing or damaged; sending it again")
+        is_other = repair is not None and repair.get(file.name) != file.sha256  # of another version of PyArrow
+        if is_other or not is_plain(self.folder / file.name):
+            what = "the file is missing or damaged in the store, and the build has no copy of it"
+            raise PatchSetError(f"{where}: {what}; run the same command again, or choose another --out")
         retry(partial(self.store.put, self.folder / file.name, file.name), channel)
         self.record_sent(file.name, file.sha256)
         return channel.count(file.num_bytes)
@@ -175,10 +174,10 @@ class Upload:
 
 @contextlib.contextmanager
 def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
-    """Check the store at ``url`` and yield an ``Upload`` to it; other uploads of this machine to it are locked out.
+    """Check the store at ``url`` and yield an ``Upload`` to it. No other process of this machine can upload to it.
 
-    If the store holds a finished set, its manifest is put into the empty folder, so that a build of another set is
-    refused as it would be in a local folder.
+    If the store has a finished set, its manifest is copied into the empty folder. The build of another set is then
+    refused, as in a local folder.
     """
     store = ShardStore(url)
     home = cache_home() / "out" / _home_name(url, store)
@@ -189,19 +188,19 @@ def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
             _remove_lone_manifest(folder)
             try:
                 existing = _check_store(store, folder, build_id)
-                is_fresh = existing is not None and not entries(folder)
-                if existing is not None and is_fresh:
+                if existing is not None and not entries(folder):
                     write_atomically(folder / MANIFEST_NAME, existing.to_json())
-                yield Upload(store=store, url=url, home=home, build_id=build_id, existing=existing, is_fresh=is_fresh)
+                yield Upload(store=store, url=url, home=home, build_id=build_id, existing=existing)
             finally:
                 _remove_lone_manifest(folder)
-                with contextlib.suppress(OSError):  # they contain what an interrupted command resumes
+                with contextlib.suppress(OSError):  # the folders are not empty if a command can continue
                     folder.rmdir()
                     home.rmdir()
     except BlockingIOError as error:
-        raise PatchSetError(f"{store.display()}: another build is sending there; wait for it to end") from error
+        raise PatchSetError(f"{store.display()}: another build sends files to this store; wait for it") from error
     except OSError as error:
-        raise PatchSetError(f"{describe_os_error(error, folder)} and run the same command again to go on") from error
+        advice = "and run the same command again to continue"
+        raise PatchSetError(f"{describe_os_error(error, folder)} {advice}") from error
 
 
 def _home_name(url: str, store: ShardStore) -> str:
@@ -213,21 +212,21 @@ def _home_name(url: str, store: ShardStore) -> str:
 
 
 def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manifest | None:
-    """Check that a store is empty, or holds this upload or a finished set, whose manifest is returned."""
+    """Check that a store is empty or contains this upload. If it contains a finished set, return the manifest."""
     listing = store.list()
     existing = _finished_manifest(store, listing)
     if existing is not None:
         return existing
     if CLAIM_NAME in listing:
         found = read_claim(store)
-        if found not in (UNCLAIMED, build_id) and not entries(folder):  # what lies in the folder says more than an id
+        if found not in (UNCLAIMED, build_id) and not entries(folder):  # files in the folder prove more than an id
             if build_id is not None or found == INVALID_CLAIM:
                 raise PatchSetError(claimed_message(store, found, build_id))
-            note(f"{store.display()}: holds an unfinished upload of the build {found}; only that can be sent there")
+            note(f"{store.display()}: an upload of the build {found} is not finished; only this build can be sent")
     elif listing:
-        what = f"holds files that no build wrote ({', '.join(sorted(listing)[:3])})"
+        what = f"the folder contains files that no build wrote ({', '.join(sorted(listing)[:3])})"
         raise PatchSetError(f"{store.display()}: {what}, expected an empty or new folder; choose another --out")
-    else:  # missing permissions are to be found before a long build and not after it
+    else:  # missing permissions must be found before a long build
         write_claim(store, UNCLAIMED)
         with contextlib.suppress(PatchSetError):  # the claim of the build will replace it
             store.remove(CLAIM_NAME)
@@ -235,20 +234,20 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
 
 
 def _finished_manifest(store: ShardStore, listing: Listing) -> Manifest | None:
-    """Return the manifest of the finished set in a store; None if there is none, or it was torn while it was sent."""
+    """Return the manifest of the finished set in a store. Return None if the set is not finished."""
     if MANIFEST_NAME not in listing:
         return None
     try:
         return read_remote_manifest(store)
     except TemporaryError:
         raise
-    except PatchSetError:
+    except PatchSetError:  # an interrupted upload may have sent a part of the manifest
         if CLAIM_NAME not in listing:
             raise
         return None
 
 
 def _remove_lone_manifest(folder: Path) -> None:
-    """Remove a manifest that is alone in the folder: it was put there to be compared with."""
+    """Remove the manifest that ``stage_upload`` copied, if it is the only file in the folder."""
     if folder.is_dir() and [path.name for path in entries(folder)] == [MANIFEST_NAME]:
         (folder / MANIFEST_NAME).unlink()

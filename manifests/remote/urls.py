@@ -1,4 +1,4 @@
-"""URLs of patch sets: parse and validate them, and show them without their secrets."""
+"""Parse and validate URLs of patch sets, and show them without their secrets."""
 
 import re
 from pathlib import Path
@@ -8,9 +8,8 @@ from manifests.errors import PatchSetError
 
 MANIFEST_SUFFIX = "/manifest.json"
 HTTP_SCHEMES = ("http", "https")
+# Object stores have no folders, and their packages never read keys from a URL.
 BUCKET_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "oci", "oss", "tos"})
-"""Object stores. They have no folders, and their packages never read keys from a URL."""
-
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]*"
 _URL = re.compile(rf"(?:{_SCHEME}::)*({_SCHEME})://")
 
@@ -24,40 +23,40 @@ def parse_url(text: str) -> str | Path:
     """Return a valid URL with a lower-case scheme, or the path of a ``file:`` URL."""
     match = _URL.match(text)
     if match is None:
-        raise PatchSetError(f"{text!r}: is no URL, expected one such as https://host/set")
+        raise PatchSetError(f"{text!r}: this is not a URL, expected a URL such as https://host/set")
     if "::" in text[: match.end()]:
-        raise PatchSetError(f"{display_url(text)}: URLs within URLs are not supported; give that of the set itself")
+        raise PatchSetError(f"{display_url(text)}: URLs within URLs are not supported; use the URL of the set itself")
     if not text.isprintable():
-        raise PatchSetError(f"{display_url(text)!a}: contains control characters; copy the URL again")
+        raise PatchSetError(f"{display_url(text)!a}: the URL contains control characters; copy it again")
     scheme = match[1].lower()
     text = scheme + text[len(scheme) :]
     try:
         parts = urlsplit(text)
         port = parts.port if scheme in HTTP_SCHEMES else None
-    except ValueError:  # without the cause: its message may contain a password, which -v would print
-        what = "is no URL: its host or port is invalid; write / : @ in a password as %2F, %3A, %40"
+    except ValueError:  # without the cause, because -v would print a password in its message
+        what = "the host or the port of the URL is invalid; write / : @ in a password as %2F, %3A, %40"
         raise PatchSetError(f"{display_url(text)}: {what}") from None
     if scheme == "file":
         return _file_path(text, parts)
     if scheme in HTTP_SCHEMES and (not parts.hostname or port == 0):
-        raise PatchSetError(f"{display_url(text)}: names no host; give a URL such as https://host/set")
+        raise PatchSetError(f"{display_url(text)}: the URL has no host; use a URL such as https://host/set")
     if scheme in BUCKET_SCHEMES and _has_password(text) and not parts.netloc.startswith("arn:"):
-        advice = "remove them, and put them where the package of the store looks for them, such as AWS_PROFILE"
+        advice = "remove the keys, and configure them for the package of the store, for example with AWS_PROFILE"
         raise PatchSetError(f"{display_url(text)}: keys are not read from a URL; {advice}")
     return text
 
 
 def _file_path(text: str, parts: SplitResult) -> Path:
     if parts.netloc not in ("", "localhost"):
-        raise PatchSetError(f"{display_url(text)}: is on another machine; give a path, or a URL that can be fetched")
+        raise PatchSetError(f"{display_url(text)}: the file is on another machine; use a path or an https:// URL")
     path = unquote(parts.path)
     if not path or "\0" in path:
-        raise PatchSetError(f"{display_url(text)}: names no path; give one such as file:///home/me/set")
+        raise PatchSetError(f"{display_url(text)}: the URL has no path; use a URL such as file:///home/me/set")
     return Path(path)
 
 
 def _has_password(url: str) -> bool:
-    """Return whether a password may precede the last ``@``, also one whose slash ends the host part too early."""
+    """Return whether a password may precede the last ``@``. The password may contain a slash."""
     user, _, _ = url.partition("://")[2].rpartition("@")
     return ":" in re.sub(r"^\[.*?\]", "", _authority(user))
 
@@ -67,13 +66,13 @@ def _authority(rest: str) -> str:
 
 
 def display_url(url: str) -> str:
-    """Return a URL without user, password, query (it may be a signature) and fragment."""
+    """Return a URL without user, password, query and fragment. The query may be a signature."""
     scheme, separator, rest = url.partition("://")
     authority = _authority(rest)
     path_and_query = rest[len(authority) :]
     if "@" in path_and_query and _has_password(url):
         before, _, host = rest.rpartition("@")
-        rest = "…" if re.search("[?#]", before) else f"…@{host}"  # after ? or # the @ may be part of a signature
+        rest = "…" if re.search("[?#]", before) else f"…@{host}"  # an @ after ? or # may belong to a signature
     else:
         rest = authority.rpartition("@")[2] + path_and_query
     if scheme.lower() in HTTP_SCHEMES:
@@ -83,10 +82,10 @@ def display_url(url: str) -> str:
 
 
 def names_manifest(url: str) -> bool:
-    """Return whether a URL is that of a manifest, and not of a folder."""
+    """Return whether a URL is the URL of a manifest and not of a folder."""
     return urlsplit(url).path.rstrip("/").endswith(MANIFEST_SUFFIX)
 
 
 def folder_of(path: str) -> str:
-    """Return the folder of a set from its path or that of its manifest, without a slash at the end."""
+    """Return the folder of a set without a slash at the end. ``path`` is the path of the set or of its manifest."""
     return path.rstrip("/").removesuffix(MANIFEST_SUFFIX).rstrip("/")

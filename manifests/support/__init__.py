@@ -1,1 +1,1 @@
-"""Console, files, processes and validation of values: what both programs share besides the format."""
+"""Code that both programs share besides the format: console, files, processes, validation of values."""

@@ -1,8 +1,9 @@
-"""Run a program at a terminal: errors in one line, exit statuses, notes and a progress bar."""
+"""Run a command line program: print errors in one line, set the exit status, print notes, show a progress bar."""
 
 import contextlib
 import functools
 import io
+import re
 import shlex
 import sys
 import traceback
@@ -12,22 +13,22 @@ from typing import Any, Protocol
 import click
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
-MAX_LETTERS = 1500  # characters of an error's line
+MAX_LETTERS = 1500  # characters of an error line
 _VERBOSITY = "manifests.support.console.verbosity"
 
 
 class InterruptedProgram(Exception):  # noqa: N818 - not an error: the user asked for it
-    """The user stopped a program that can be continued later; the message says how."""
+    """The user stopped a program that can continue later. The message contains the command for that."""
 
 
 class ProgramGroup(click.Group):
-    """A program's commands, each of which also takes ``-q`` and ``-v``."""
+    """The commands of a program. Each command also accepts ``-q`` and ``-v``."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, and the two options to it."""
+        """Add a command, and add the options ``-q`` and ``-v`` to it."""
         for short, long, verbosity, text in (
-            ("-q", "--quiet", -1, "No progress, no notes: the result and errors."),
-            ("-v", "--verbose", 1, "More notes, and where in the code an error arose."),
+            ("-q", "--quiet", -1, "Print only the result and errors."),
+            ("-v", "--verbose", 1, "Print more notes, and the place in the code that raised an error."),
         ):
             callback = functools.partial(_set_verbosity, verbosity)
             option = click.Option([short, long], is_flag=True, expose_value=False, callback=callback, help=text)
@@ -35,7 +36,7 @@ class ProgramGroup(click.Group):
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; with ``-v``, print the traceback of an error before ``run_program`` prints its line."""
+        """Run a command. With ``-v``, print the traceback of an error before ``run_program`` prints one line."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, InterruptedProgram):
@@ -58,34 +59,34 @@ def _verbosity() -> int:
 
 
 def say(line: str) -> None:
-    """Print a note to stdout, unless the user gave ``-q``."""
+    """Print a line to stdout. With ``-q``, print nothing."""
     if _verbosity() >= 0:
         click.echo(line)
 
 
 def note(line: str) -> None:
-    """Print a note to stderr, so that it does not mix with results, unless the user gave ``-q``."""
+    """Print a note to stderr, so that results on stdout stay separate. With ``-q``, print nothing."""
     if _verbosity() >= 0:
         click.echo(printable(line), err=True)
 
 
 def detail(line: str) -> None:
-    """Print a note to stderr if the user gave ``-v``."""
+    """Print a note to stderr if the user chose ``-v``."""
     if _verbosity() > 0:
         click.echo(line, err=True)
 
 
 def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]) -> None:
-    """Run a command line and exit: 0, or 1 after one of ``errors``, 2 for wrong usage, 130 if interrupted.
+    """Run a command line and exit with status 0, 1 after one of ``errors``, 2 for wrong usage, or 130 if interrupted.
 
-    An error is printed as one line on stderr. Any other exception is a defect and keeps its traceback.
+    These errors are printed as one line on stderr. Any other exception is a defect and prints its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may lack a letter
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot show
     try:
         status = cli.main(prog_name=name, standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)  # a command may return a status without a message
+        sys.exit(status if isinstance(status, int) else 0)  # a command may return an exit status
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -99,57 +100,54 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
     except errors as error:
         _fail(name, str(error), FAILED)
     except InterruptedProgram as stop:
-        import logging  # noqa: PLC0415 - it takes a tenth of the time of --help
+        import logging  # noqa: PLC0415 - it would slow down --help
 
-        # A thread may still send data; asyncio would log that its connection ends with the program.
+        # asyncio would log that the connections of abandoned threads are cut.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         _fail(name, str(stop), INTERRUPTED)
-    except OSError as error:  # of stdout: commands handle errors of the files they write
-        _fail(name, f"cannot write its output: {error.strerror or error}", FAILED)
+    except OSError as error:  # from stdout, because commands handle errors of their own files
+        _fail(name, f"the output cannot be written: {error.strerror or error}", FAILED)
     except (click.Abort, KeyboardInterrupt):
         _fail(name, "interrupted", INTERRUPTED)
 
 
 def _fail(where: str, message: str, status: int) -> None:
-    if len(message) > MAX_LETTERS:  # it may contain untrusted names of megabytes
+    if len(message) > MAX_LETTERS:  # an untrusted name may have megabytes
         message = f"{message[: MAX_LETTERS // 2]} … {message[-MAX_LETTERS // 2 :]}"
     click.echo(f"{where}: {printable(message)}", err=True)
     sys.exit(status)
 
 
 def printable(text: str) -> str:
-    """Return a text on one line, with escapes for characters that could move a terminal's cursor or set colors."""
+    """Return a text on one line. Characters that could control a terminal become escapes."""
     line = " ".join(text.splitlines())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def shell_word(text: str) -> str:
-    r"""Return a text quoted for a shell, for a command that a user may copy.
+    r"""Return a text quoted for a shell, so that a user can copy a command.
 
-    Bytes that are not UTF-8 and characters that a terminal does not show become escapes such as ``$'caf\351'``, which
-    bash, zsh and POSIX shells since 2024 read.
+    A text with bytes that are not UTF-8, or that a terminal cannot show, is written with escapes: ``$'caf\351'``.
     """
     if text.isprintable():
         return shlex.quote(text)
-    letters = (
-        c
-        if c.isprintable() and c not in "\\'"
-        else "".join(f"\\{b:03o}" for b in c.encode("utf-8", "surrogateescape"))
-        for c in text
-    )
-    return f"$'{''.join(letters)}'"
+    return "$'" + re.sub(r"[^ -~]|[\\']", _octal, text) + "'"
+
+
+def _octal(letter: re.Match[str]) -> str:
+    return "".join(f"\\{byte:03o}" for byte in letter[0].encode("utf-8", "surrogateescape"))
 
 
 class Update(Protocol):
-    """The function that ``progress_bar`` yields."""
+    """The type of the function that ``progress_bar`` yields."""
 
     def __call__(self, done: int, note: str = "") -> None:
-        """Move the bar to ``done``, and show ``note`` after the rate."""
+        """Move the bar to the count ``done``, and show ``note`` behind the rate."""
 
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Update]:
-    """Show a bar on stderr while the block runs, if stderr is a terminal; yield a function that moves it."""
+    """Show a progress bar while the block runs, if stderr is a terminal. Yield the function that moves the bar."""
     if _verbosity() < 0 or sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, note="": None
         return
@@ -174,7 +172,7 @@ def progress_bar(what: str, total: int) -> Iterator[Update]:
 
 
 def counting(update: Callable[[int], None]) -> Callable[[int], None]:
-    """Return a function that takes how much was done since its last call, and calls ``update`` with the total."""
+    """Return a function that adds its arguments and calls ``update`` with their sum."""
     done = 0
 
     def add(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Convert values of a YAML file for a pydantic model: ``1e6`` is a count, ``true`` no number, ``~`` a home folder."""
+"""Convert values of a YAML file for a pydantic model: ``1e6`` is a whole number, and ``~`` is the home folder."""
 
 import types
 import typing
@@ -7,22 +7,17 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
-from manifests.support.home import expand_home
+from manifests.support.files import expand_home
 
-
-def _expanded(value: Any) -> Any:
-    return expand_home(value) if isinstance(value, str) else value
-
-
-HomePath = Annotated[Path, BeforeValidator(_expanded)]
-"""A path that may begin with ``~`` or ``~USER``, which stands for a home folder."""
+HomePath = Annotated[Path, BeforeValidator(lambda value: expand_home(value) if isinstance(value, str) else value)]
+"""A path that may begin with ``~`` or ``~USER``. This beginning is replaced by a home folder."""
 
 
 def read_counts(value: Any, annotation: Any) -> Any:
-    """Return plain values with whole floats converted to int where ``annotation`` allows an int and no float.
+    """Return a YAML value with whole floats converted to int, where ``annotation`` allows an int but no float.
 
-    ``annotation`` is a pydantic model, or the type of a field. A bool where only a number is allowed becomes a text,
-    which pydantic refuses; it would read ``true`` as 1.
+    ``annotation`` is a pydantic model or the type of a field. Where only a number is allowed, a bool becomes a text,
+    so that pydantic refuses it. Otherwise pydantic would read ``true`` as 1.
     """
     allowed = _alternatives(annotation)
     if isinstance(value, dict):
@@ -40,7 +35,7 @@ def read_counts(value: Any, annotation: Any) -> Any:
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the annotation itself, without metadata."""
+    """Return the members of a union, or the annotation itself if it is not a union. Metadata is removed."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _alternatives(arguments[0])
@@ -50,7 +45,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _of_key(key: Any, allowed: tuple[Any, ...]) -> Any:
-    """Return the annotation of the value of ``key`` in a model or dict."""
+    """Return the annotation of the value of ``key`` in the models and dicts among ``allowed``."""
     models = [each for each in allowed if isinstance(each, type) and issubclass(each, BaseModel)]
     found = [each.model_fields[key].annotation for each in models if key in each.model_fields]
     free = [Any for each in models if key not in each.model_fields and each.model_config.get("extra") == "allow"]

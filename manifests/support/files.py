@@ -1,4 +1,4 @@
-"""Write files atomically (under a temporary name, synced, then renamed), read bounded files, and lock folders."""
+"""Write files atomically, read files of bounded size, lock folders, and expand ``~`` in paths."""
 
 import contextlib
 import errno
@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 PART_PREFIX = ".patchset-part-"
-"""Prefix of every temporary file. Readers ignore these; a writer that holds the folder's lock removes them."""
+"""Prefix of every temporary file. Readers ignore these files. A writer that has locked the folder removes them."""
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``; rename it to ``path`` when the block ends without error.
+    """Open a temporary file beside ``path``. Rename it to ``path`` when the block ends without error.
 
-    The bytes reach the disk before the name does, so a crash leaves the old file or the new one. On any
-    error the temporary file is removed.
+    The file is synced before it is renamed, so a crash leaves the old file or the whole new file.
     """
     part = path.with_name(f"{part_prefix()}{path.name}")
     try:
@@ -37,19 +36,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_prefix() -> str:
-    """Return the prefix of this process's temporary files: other machines may write into the same folder."""
+    """Return the prefix of this process's temporary files. Other machines may write into the same folder."""
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     return f"{PART_PREFIX}{machine}-{os.getpid()}-"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` whole, or leave ``path`` as it was."""
+    """Write ``data`` to ``path``. If this fails, ``path`` stays unchanged."""
     with atomic_file(path) as file:
         file.write(data)
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable, where the file system supports it."""
+    """Make renames in a directory durable, if the file system supports this."""
     with contextlib.suppress(OSError):  # some network file systems refuse to open or sync a directory
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -59,13 +58,13 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove temporary files that a killed writer left; call it only while holding the folder's lock."""
+    """Remove the temporary files of killed writers. The caller must have locked the folder."""
     for part in folder.glob(f"{PART_PREFIX}*"):
         part.unlink(missing_ok=True)
 
 
 def name_as_text(name: str) -> str:
-    """Return a file's name as text, with escapes such as ``\\xe9`` for bytes that are not UTF-8."""
+    """Return the name of a file as text. Bytes that are not UTF-8 become escapes such as ``\\xe9``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -75,11 +74,7 @@ def is_plain(path: Path) -> bool:
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file, or of the regular file that a link points to.
-
-    Raises:
-        OSError: it cannot be read, is larger than ``max_bytes``, or is a pipe or device, which might never end.
-    """
+    """Return the bytes of a file. Raise OSError for a file larger than ``max_bytes``, a folder, pipe or device."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", str(path))
@@ -92,10 +87,9 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 @contextlib.contextmanager
 def hold_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Lock an existing folder for the duration of the block. ``shared`` locks exclude only exclusive ones.
+    """Lock a folder while the block runs. Raise BlockingIOError if another process has locked the folder.
 
-    Raises:
-        BlockingIOError: another process holds the lock.
+    Several processes may have a ``shared`` lock at the same time.
     """
     handle = os.open(folder, os.O_RDONLY)
     if not _held:
@@ -117,16 +111,33 @@ _held: set[int] = set()
 
 
 def _release_in_child() -> None:
-    """Close inherited locks, which a forked process would keep after its parent is killed."""
+    """Close the locks that a forked process inherits. They would stay locked after its parent was killed."""
     while _held:
         os.close(_held.pop())
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:
-    """Return the start of an error line about a failed write into ``folder``: the path, the reason, what to do."""
+    """Return the path, the reason and a remedy of a failed write into ``folder``, as the start of an error line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{folder}: no space left on the disk; free some"
+        return f"{folder}: no space left on the disk; free some space"
     path = error.filename2 or error.filename or folder
     if Path(os.fsdecode(path)).name.startswith(PART_PREFIX):
         path = folder  # users do not know the temporary name
-    return f"{path}: {error.strerror or error}; put that right"
+    return f"{path}: {error.strerror or error}; solve this problem"
+
+
+def expand_home(path: str) -> str:
+    """Replace ``~`` or ``~USER`` at the beginning of a path. Raise ValueError if the home folder is unknown."""
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser changes other paths too
+    if path.startswith("~") and expanded.startswith("~"):
+        name = path.partition("/")[0]
+        raise ValueError(f"{path}: the home folder {name} is unknown; write ./{path} if this is the name of a file")
+    return expanded
+
+
+def user_cache() -> Path:
+    """Return ``$XDG_CACHE_HOME``, or ``~/.cache``. Raise ValueError if the user has no home folder."""
+    try:
+        return Path(expand_home(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")))
+    except RuntimeError as error:
+        raise ValueError("this user has no home folder") from error

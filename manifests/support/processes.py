@@ -1,11 +1,10 @@
-"""Start worker processes from a fork server, handle signals meanwhile, and end every worker.
+"""Start worker processes from a fork server, handle signals during the start, and end every worker.
 
-This module imports little, so that the fork server can start before heavy imports of the program.
+This module imports little, so that the fork server can start before the program imports large libraries.
 """
 
 import contextlib
 import ctypes
-import errno
 import multiprocessing
 import os
 import signal
@@ -23,50 +22,42 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 10.0  # longest wait for the processes of a pool to exit before they are killed
 
-_FILE_ERRORS = (errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOSYS, errno.ENOTDIR)
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_OLD_LIMIT = 32 << 20  # of glibc before 2.35
 
 
 def usable_cores() -> int:
     """Return the number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_server(preload: str) -> ForkServerContext:
-    """Start a fork server that imports module ``preload`` once and forks clean, single-threaded workers.
+    """Start a fork server that imports module ``preload`` for its workers. Return its multiprocessing context.
 
-    Returns its multiprocessing context. Called early, it imports while this process does its own imports.
+    The server imports the module in the background, so an early call saves time.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    try:
+    with explaining_start():
         resource_tracker.ensure_running()  # its start unblocks SIGINT, so it must start first
         with starting_processes():
             forkserver.ensure_running()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise PatchSetError(f"worker processes cannot start: {reason}; put that right, or use --workers 1") from error
     return context
 
 
 @contextlib.contextmanager
 def explaining_start() -> Iterator[None]:
-    """Explain why a pool's locks, values or processes cannot be created. On Linux these are files in /dev/shm."""
+    """Raise a PatchSetError if the block cannot create processes or their locks."""
     try:
         yield
     except OSError as error:
-        reason, remedy = error.strerror or str(error), "put that right,"
-        if error.errno in _FILE_ERRORS:
-            reason, remedy = f"/dev/shm: {reason}", "make it writable and free some space there,"  # noqa: S108
-        raise PatchSetError(f"worker processes cannot start: {reason}; {remedy} or use --workers 1") from error
+        reason = error.strerror or str(error)
+        advice = "make /dev/shm and the temporary folder writable and free some space there, or use --workers 1"
+        raise PatchSetError(f"worker processes cannot start: {reason}; {advice}") from error
 
 
 def end_pool(pool: "ProcessPoolExecutor") -> None:
-    """Cancel what is queued in a pool, wait for its processes to exit, and kill those still alive after a while."""
+    """Cancel the queued calls of a pool, and end its processes. Kill a process that does not exit in time."""
     processes = list((pool._processes or {}).values())  # Python 3.14 has kill_workers for it
     pool.shutdown(wait=False, cancel_futures=True)
     end = time.monotonic() + GRACE_SECONDS
@@ -78,7 +69,7 @@ def end_pool(pool: "ProcessPoolExecutor") -> None:
 
 @contextlib.contextmanager
 def handling(handler: Any) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM with ``handler`` in the block, if this is the main thread."""
+    """Call ``handler`` for SIGINT and SIGTERM while the block runs, if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -92,10 +83,10 @@ def handling(handler: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def starting_processes() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, and raise one that comes meanwhile when all have started.
+    """Make the processes that the block starts ignore Ctrl-C. Raise a Ctrl-C of the user after the block.
 
-    Children inherit this thread's signal mask. The mask alone is not enough in this process: another library's
-    thread may receive the signal, and an exception in the middle would leave half a pool.
+    The new processes inherit the signal mask of this thread. In this process another thread may receive the signal,
+    so a handler delays it too: an exception in the block would leave a pool with too few processes.
     """
     received: list[int] = []
     with handling(lambda number, frame: received.append(number)):
@@ -109,7 +100,7 @@ def starting_processes() -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """End this worker when its parent ends. Without this, workers of a killed parent wait for ever."""
+    """End this worker when its parent ends. Otherwise the workers of a killed parent would wait for ever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -121,20 +112,16 @@ def die_with_parent() -> None:
 
 
 def end_with(parent: int) -> None:
-    """Make Linux send this program SIGTERM when the process ``parent``, which started it, dies for any reason."""
-    with contextlib.suppress(OSError, AttributeError):  # other systems have no such call
+    """Make Linux send SIGTERM to this program when the process ``parent``, which started it, ends."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems lack this call
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before
+    if os.getppid() != parent:  # the parent has already ended
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def keep_freed_memory(limit: int) -> None:
-    """Let the C library keep up to ``limit`` bytes that this process frees, instead of returning them at once.
-
-    Otherwise large arrays that are created repeatedly are faulted in page by page each time.
-    """
+    """Let the C library keep up to ``limit`` bytes of freed memory. Large arrays are then created faster."""
     with contextlib.suppress(OSError, AttributeError):  # only the GNU C library has this call
         mallopt = ctypes.CDLL(None).mallopt
-        if not mallopt(_M_MMAP_THRESHOLD, limit):
-            mallopt(_M_MMAP_THRESHOLD, min(limit, _OLD_LIMIT))
+        mallopt(_M_MMAP_THRESHOLD, limit)
         mallopt(_M_TRIM_THRESHOLD, limit)

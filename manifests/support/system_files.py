@@ -1,6 +1,6 @@
 """Recognize files and folders that operating systems, file servers and notebooks create in any folder.
 
-A folder with only these counts as empty. They belong to no set, and no image is searched in them.
+A folder with only these files counts as empty. They belong to no set, and they are not read as images.
 """
 
 import re
@@ -8,42 +8,32 @@ from pathlib import Path
 
 _NAMES = frozenset(
     {
-        # macOS, and its zip archives
+        # macOS, Windows
         ".ds_store", ".localized", "icon\r", "__macosx", ".spotlight-v100", ".trashes", ".fseventsd",
-        ".temporaryitems", ".documentrevisions-v100", ".appledouble", ".appledb", ".appledesktop", ".apdisk",
-        ".volumeicon.icns", ".metadata_never_index", ".com.apple.timemachine.donotpresent",
-        "network trash folder",
-        # Windows
-        "thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin",
-        "system volume information",
-        # Linux desktops and file systems
-        ".directory", "lost+found", ".gvfs", ".xdg-volume-info",
-        # file servers: Synology, QNAP, NetApp
-        "@eadir", "#recycle", "@recycle", ".@__thumb", "#snapshot", ".snapshot", ".snapshots",
-        # notebooks
+        "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
+        # Linux desktops and file systems, file servers, notebooks
+        ".directory", "lost+found", "@eadir", "#recycle", "@recycle", "#snapshot", ".snapshot", ".snapshots",
         ".ipynb_checkpoints",
     }
 )  # fmt: skip
 """In lower case, as Windows and macOS compare names."""
 _PATTERN = re.compile(
-    r"\._.*"  # a file's attributes, which macOS stores beside it on foreign file systems
-    r"|\.nfs[0-9a-f]{8,}"  # a deleted file that a process still has open, on NFS
-    r"|\.fuse_hidden[0-9a-f]+"  # the same, on FUSE
+    r"\._.*"  # attributes of a file, which macOS stores beside the file on foreign file systems
+    r"|\.nfs[0-9a-f]{8,}|\.fuse_hidden[0-9a-f]+"  # a deleted file that a process still has open
     r"|\.trash(-\d+)?",
     re.DOTALL,
 )
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a system creates files or folders of this name (not a path), in upper or lower case.
+    """Return whether a system creates files or folders with this name, such as ``.DS_Store``. Case is ignored.
 
-    True for ``.DS_Store``, ``._photo.jpg``, ``Thumbs.db``, ``@eaDir``, ``.nfs00a1…`` and ``.ipynb_checkpoints``.
-    False for other hidden names, such as ``.git``.
+    Other hidden names, such as ``.git``, are not system files.
     """
     lower = name.lower()
     return lower in _NAMES or _PATTERN.fullmatch(lower) is not None
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return the files and folders in a folder, in no order, except system files."""
+    """Return the files and folders in a folder, in no particular order, except system files."""
     return [path for path in folder.iterdir() if not is_system_file(path.name)]

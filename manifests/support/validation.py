@@ -1,4 +1,4 @@
-"""Describe a pydantic validation error in one line: key, fault, what was observed."""
+"""Describe a pydantic validation error in one line: the key, the fault, the observed value."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-_REPR = reprlib.Repr()  # a value may be huge: YAML aliases can repeat it exponentially
+_REPR = reprlib.Repr()  # a value may be huge, because YAML aliases can repeat it
 _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the most helpful error found while validating ``model``: unknown keys before missing ones."""
+    """Describe the most helpful fault of an error. An unknown key is more helpful than a missing key."""
     faults = error.errors(include_url=False)
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     missing = [f["loc"] for f in faults if f["type"] == "missing"]
@@ -57,10 +57,7 @@ def _nearest(keys: list[int | str], model: type[BaseModel] | None) -> str:
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:
-    """Return an error's path as keys of the file, and the model that holds the last of them.
-
-    pydantic inserts the tag of a union's member into the path, which is no key of the file.
-    """
+    """Return the path of an error without the tags that pydantic inserts, and the model that has the last key."""
     keys: list[int | str] = []
     parent: type[BaseModel] | None = model
     current: Any = model
@@ -83,8 +80,8 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
 
 
 def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[type[BaseModel], frozenset[Any]]]:
-    """Return the models that an annotation allows, each with the tags that select it in a union."""
-    from pydantic import BaseModel, Tag  # noqa: PLC0415 - parsing YAML alone, as --set does, needs no pydantic
+    """Return the models that an annotation allows. Each model has the tags that select it in a union."""
+    from pydantic import BaseModel, Tag  # noqa: PLC0415 - it is slow to import
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = (field.annotation for field in annotation.model_fields.values())

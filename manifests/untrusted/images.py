@@ -1,4 +1,4 @@
-"""Decode the patches of a set, and find out which images a set may hold without encoding them again."""
+"""Decode the patches of a set, and find images that a set may contain without being encoded again."""
 
 import zlib
 from collections.abc import Callable
@@ -6,70 +6,68 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, corrupt
 from manifests.limits import IMAGE_FORMATS, max_patch_bytes
-from manifests.untrusted.decode import image_formats, open_image, orientation
-from manifests.untrusted.image_headers import declared_size, png_chunks
-from manifests.untrusted.jpeg import variants
+from manifests.untrusted.decode import REPLACE, image_formats, open_image, orientation
+from manifests.untrusted.image_headers import declared_size, png_chunks, variants
 
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}  # Pillow's names of the formats
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""First column and row of each pass of an interlaced PNG, and steps to the next (PNG specification, section 8.2)."""
+"""First column and row, and steps, of each pass of an interlaced PNG (PNG specification, section 8.2)."""
 _PLAIN: dict[str, Callable[[bytes], bool]] = {
     "png": lambda data: data[24:26] == b"\x08\x02" and not any(chunk in data for chunk in (b"tRNS", b"eXIf")),
     "jpg": lambda data: data[-2:] == b"\xff\xd9",
     "webp": lambda data: data[12:16] == b"VP8L",
     "ppm": lambda data: data[:2] == b"P6" and data.split(maxsplit=4)[3:4] == [b"255"],
 }
-"""By format, whether a set may hold bytes that Pillow opens as RGB, such as a PNG of 8 bits without transparency."""
+"""For each format, a test whether a set may contain an image that Pillow opens as RGB."""
 
 
 def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
-    """Return the RGB uint8 pixels (size, size, 3) of a patch of a set."""
-    # A decoder takes memory for what an image declares, so this is checked before.
+    """Return the RGB uint8 pixels (size, size, 3) of a patch. ``where`` is the name of the patch in errors."""
+    # A decoder allocates memory for the declared size, so this size is checked before.
     if len(data) > max_patch_bytes(size):
-        raise PatchSetError(f"{where}: {len(data)} bytes, expected at most {max_patch_bytes(size)} for {size} px")
+        raise corrupt(where, f"the image has {len(data)} bytes, expected at most {max_patch_bytes(size)}")
     if (declared := declared_size(data, image_format, where)) != (size, size):
-        raise PatchSetError(f"{where}: the image is {declared[0]}×{declared[1]}, expected {size}×{size}")
+        raise corrupt(where, f"the image is {declared[0]}×{declared[1]}, expected {size}×{size} pixels")
     if image_format == "png" and not _has_all_rows(data, size):
-        raise PatchSetError(f"{where}: not a whole image: its PNG does not hold {size} rows of pixels")
+        raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
     if image_format != "jpg":
         return _pixels(data, where, size, image_format)
     pixels, *others = (_pixels(variant, where, size, "jpg") for variant in variants(data))
     if not all(np.array_equal(pixels, other) for other in others):
-        raise PatchSetError(f"{where}: not a whole image: its JPEG lacks a part of its pixels")
+        raise corrupt(where, "not a whole image: the JPEG lacks a part of its pixels")
     return pixels
 
 
 def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
     with open_image(data, where, (_PILLOW[image_format],)) as image:
         if image.size != (size, size):
-            raise PatchSetError(f"{where}: the image is {image.width}×{image.height}, expected {size}×{size}")
+            raise corrupt(where, f"the image is {image.width}×{image.height}, expected {size}×{size} pixels")
         if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
-            what = f"the image is {image.mode}, expected one picture in RGB of 8 bits a channel"
-            raise PatchSetError(f"{where}: {what}")
+            raise corrupt(where, f"the image is {image.mode}, expected one picture in RGB with 8 bits a channel")
         return np.asarray(image)
 
 
-def as_a_set_holds_it(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
-    """Return width and height of an image as ``decode_image`` returns it, and its format if a set may hold its bytes.
+def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
+    """Return the size of the result of ``decode_image``, and the image's format if a set may contain its bytes.
 
-    A set may hold one picture of any size: PNG or PPM in RGB of 8 bits, JPEG in RGB without an orientation to apply
-    and without bytes after its end, or lossless WebP. Only headers are read.
+    The size is (width, height) in pixels. A set may contain PNG or PPM in RGB with 8 bits, JPEG in RGB without an
+    orientation and without bytes after its end, and lossless WebP, each with one picture. Only headers are read.
     """
     with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _is_whole_png(data):
-            raise PatchSetError(f"{where}: not a whole image: a part of the PNG is missing or its checksum is wrong")
+            raise PatchSetError(f"{where}: not a whole image: a chunk of the PNG is damaged; {REPLACE}")
         turned = orientation(image)
         size = image.size[::-1] if turned >= 5 and image.format != "TIFF" else image.size  # Pillow turns TIFF itself
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
-        # Pillow counts a TIFF's pictures by searching for each of them, so the format is compared first.
+        # Pillow counts the pictures of a TIFF slowly, so the format is compared first.
         plain = found and image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and turned == 1
         return size, found if plain and found and _PLAIN[found](data) else None
 
 
 def _has_all_rows(data: bytes, size: int) -> bool:
-    """Return whether an RGB PNG of 8 bits, ``size`` px a side, holds all its rows: decoders invent missing ones."""
+    """Return whether an RGB PNG of ``size`` × ``size`` pixels has all its rows. Decoders invent missing rows."""
     packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     passes = _ADAM7 if data[28:29] == b"\1" else ((0, 0, 1, 1),)
     sides = ((-(-(size - x) // dx), -(-(size - y) // dy)) for x, y, dx, dy in passes)
@@ -81,7 +79,7 @@ def _has_all_rows(data: bytes, size: int) -> bool:
 
 
 def _is_whole_png(data: bytes) -> bool:
-    """Return whether every chunk up to IEND has its checksum (PNG specification, section 5)."""
+    """Return whether all chunks of a PNG up to IEND are present and have the right checksum."""
     for kind, start, end in png_chunks(data):
         is_good = zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") == data[end : end + 4]
         if kind == b"IEND" or not is_good:

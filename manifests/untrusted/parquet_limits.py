@@ -1,9 +1,9 @@
-"""Bound what a Parquet file claims before Arrow decodes a column of it.
+"""Check the sizes that a Parquet file declares before Arrow decodes a column of the file.
 
-Arrow trusts a footer: it allocates what a page claims to hold, repeats a dictionary's entry a billion times, and some
-metadata ends the process. So the footer and the headers of the pages are read and bounded here first.
+Arrow trusts a footer. It allocates the declared size of a page, repeats an entry of a dictionary a billion times, and
+some metadata crashes the process. Therefore this module first reads the footer and the page headers, and limits them.
 
-Source: the Parquet format, ``parquet.thrift``; the numbers below are those of its fields.
+Source: the Parquet format, ``parquet.thrift``. The numbers of fields are from this file.
 """
 
 import dataclasses
@@ -18,16 +18,15 @@ from manifests.untrusted.thrift import BINARY, I32, I64, CompactReader, Struct, 
 MAX_FOOTER_BYTES = 8 << 20
 MAX_FOOTER_VALUES = 400_000
 MAX_HEADER_BYTES = 64 << 10  # bytes of one page's header
-MAX_COLUMN_BYTES, MAX_ROW_BYTES = 1 << 16, 64
-"""Uncompressed bytes of a column's pages: a constant, and so many a row (a digest takes 32, a key 9)."""
+MAX_COLUMN_BYTES, MAX_ROW_BYTES = 1 << 16, 64  # uncompressed bytes of a column, and additional bytes for each row
 MAX_FIELDS = 1000
-MAX_PAGES = 1000  # pages of a column, and one more for each hundred rows
+MAX_PAGES = 1000  # pages of a column; one more page is allowed for each hundred rows
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
 _REPEATED = 2
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
-# Plain, dictionaries and packed numbers; not those that build a text from the text before it, without a bound.
+# Plain, dictionaries and packed numbers. Encodings that repeat the previous text have no limit, so they are refused.
 _ENCODINGS = frozenset({0, 2, 3, 4, 5, 8, 9})
-_DAMAGE = (IndexError, KeyError, TypeError, AttributeError, struct.error)  # besides ValueError, of damaged bytes
+_DAMAGE = (IndexError, KeyError, TypeError, AttributeError, struct.error)  # errors of damaged bytes
 _PAIR: StructType = {1: BINARY, 2: BINARY}
 _COLUMN: StructType = {
     **{1: I32, 2: [I32], 3: [BINARY], 4: I32, 5: I64, 6: I64, 7: I64, 8: [_PAIR], 9: I64, 10: I64, 11: I64},
@@ -44,92 +43,90 @@ _PAGE: StructType = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColumnChunk:
-    """The pages of one column in one row group: ``length`` bytes from byte ``start`` on, with ``values`` values."""
+    """The pages of one column in one row group."""
 
-    start: int
-    length: int
-    values: int
+    start: int  # position in the file in bytes
+    length: int  # bytes
+    values: int  # number of values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Footer:
-    """What a footer says.
-
-    ``columns`` are the names of the top-level fields, in order. ``flat`` has the columns of one value a row, with
-    their chunks.
-    """
+    """The content of a Parquet footer."""
 
     rows: int
-    columns: tuple[str, ...]
-    flat: dict[str, tuple[ColumnChunk, ...]]
+    columns: tuple[str, ...]  # names of the top-level fields, in order
+    flat: dict[str, tuple[ColumnChunk, ...]]  # chunks of each column that has one value in each row
     metadata: dict[bytes, bytes]
 
 
 def read_footer(file: BinaryIO) -> Footer:
-    """Return the footer of an open Parquet file."""
+    """Read and check the footer of an open Parquet file. Raise ValueError if it is damaged or too large."""
     end = os.fstat(file.fileno()).st_size
     if end < 12:
-        raise ValueError(f"{end} bytes are no Parquet file")
+        raise ValueError(f"it has {end} bytes, expected at least 12")
     file.seek(end - 8)
     tail = file.read(8)
     length, most = int.from_bytes(tail[:4], "little"), min(end - 12, MAX_FOOTER_BYTES)
     if tail[4:] != _MAGIC:
         raise ValueError("it is encrypted" if tail[4:] == _ENCRYPTED else "it does not end as a Parquet file")
     if length > most:
-        raise ValueError(f"a footer of {length} bytes, expected at most {most}")
+        raise ValueError(f"its footer has {length} bytes, expected at most {most}")
     file.seek(end - 8 - length)
     try:
         return _footer(CompactReader(file.read(length), budget=MAX_FOOTER_VALUES).struct(_FOOTER), end - 8 - length)
     except _DAMAGE as error:
-        raise ValueError(f"a damaged footer: {type(error).__name__} {error}") from error
+        raise ValueError(f"it has a damaged footer: {type(error).__name__} {error}") from error
 
 
 def _footer(value: Struct, end: int) -> Footer:
-    """Check a footer whose pages end at byte ``end`` of the file."""
+    """Check a footer. All pages must end before byte ``end`` of the file."""
     if 8 in value or 9 in value:
         raise ValueError("it is encrypted, or signed with a key")
     fields = _fields(value[2])
     columns = tuple(path[0].decode() for path, _ in fields if len(path) == 1)
     if len(set(columns)) != len(columns):
-        raise ValueError("the schema names a column twice")
+        raise ValueError("its schema has two columns with the same name")
     leaves = [(path, element) for path, element in fields if not element.get(5)]
     names = [path[0].decode() if len(path) == 1 and element.get(3) != _REPEATED else None for path, element in leaves]
     flat: dict[str, list[ColumnChunk]] = {name: [] for name in names if name is not None}
     rows = 0
     for group in value[4]:
-        # Arrow finds columns by position and ignores their paths: what is bounded here must be what it decodes.
+        # Arrow finds columns by position and ignores their paths, so the order must be the order of the schema.
         if [tuple(column[3][3]) for column in group[1]] != [path for path, _ in leaves]:
-            raise ValueError("a row group whose columns are not those of the schema, in their order")
+            raise ValueError("the columns of a row group differ from the columns of the schema")
         for column, name in zip(group[1], names, strict=True):
             if 1 in column or 8 in column:
-                raise ValueError("a column in another file, or encrypted")
+                raise ValueError("a column is encrypted, or in another file")
             if name is not None:
                 flat[name].append(_column_chunk(column[3], end))
         rows += _count(group[3])
     if rows != _count(value[3]):
-        raise ValueError(f"{counted(value[3], 'row')}, and {rows} in its row groups")
+        raise ValueError(f"its footer declares {counted(value[3], 'row')}, but its row groups have {rows}")
     for name, chunks in flat.items():
         if (values := sum(chunk.values for chunk in chunks)) != rows:
-            raise ValueError(f"the column {name!a} has {counted(values, 'value')} of {counted(rows, 'row')}")
+            raise ValueError(f"the column {name!a} has {counted(values, 'value')} for {counted(rows, 'row')}")
     metadata = {pair[1]: pair.get(2, b"") for pair in value.get(5, [])}
     return Footer(rows=rows, columns=columns, flat={k: tuple(v) for k, v in flat.items()}, metadata=metadata)
 
 
 def _fields(elements: list[Struct]) -> list[tuple[tuple[bytes, ...], Struct]]:
-    """Return the path and the description of every field of a schema, a tree that is written in depth-first order."""
+    """Return the path and the description of every field of a schema. ``elements`` is a tree in depth-first order."""
     if len(elements) > MAX_FIELDS:
-        raise ValueError(f"{len(elements)} fields, expected at most {MAX_FIELDS}")
+        raise ValueError(f"its schema has {len(elements)} fields, expected at most {MAX_FIELDS}")
     fields: list[tuple[tuple[bytes, ...], Struct]] = []
-    parents: list[tuple[bytes, ...]] = [()] * min(_count(elements[0][5]), MAX_FIELDS)  # of the fields to come
+    parents: list[tuple[bytes, ...]] = [()] * min(
+        _count(elements[0][5]), MAX_FIELDS
+    )  # the paths of the parents of the next fields
     for element in elements[1:]:
         path = (*parents.pop(), element[4])
         children = _count(element.get(5, 0))
         if children > MAX_FIELDS or bool(children) == (1 in element):
-            raise ValueError("a field is neither a value nor a group of fields")
+            raise ValueError("a field of its schema is neither a value nor a group of fields")
         parents += [path] * children
         fields.append((path, element))
     if parents:
-        raise ValueError("the schema is not a tree")
+        raise ValueError("its schema is not a tree")
     return fields
 
 
@@ -137,18 +134,20 @@ def _column_chunk(column: Struct, end: int) -> ColumnChunk:
     start = min(column[9], column.get(11) or column[9])
     length = _count(column[7])
     if not len(_MAGIC) <= start <= start + length <= end:
-        raise ValueError(f"a column of {counted(length, 'byte')} at {start}, which the file does not hold")
+        raise ValueError(
+            f"a column declares {counted(length, 'byte')} at offset {start}, but the pages end at byte {end}"
+        )
     return ColumnChunk(start=start, length=length, values=_count(column[5]))
 
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"a count of {value!r}")
+        raise ValueError(f"a count is {value!r}, expected a whole number from 0")
     return value
 
 
 def require_bounded_pages(file: BinaryIO, footer: Footer, names: Iterable[str]) -> None:
-    """Check by the headers of their pages that columns decode to about the size of so many numbers and digests."""
+    """Read the page headers of columns. Raise ValueError if the decoded pages would be too large for their rows."""
     for name in names:
         try:
             _require_bounded_column(file, footer.flat[name])
@@ -163,16 +162,16 @@ def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...]) -> 
     bytes_left, pages_left = MAX_COLUMN_BYTES + MAX_ROW_BYTES * rows, MAX_PAGES + rows // 100
     for chunk in chunks:
         values, at, end = 0, chunk.start, chunk.start + chunk.length
-        bytes_left += 64  # a small page of each row group
+        bytes_left += 64  # each row group may have a small page
         while values < chunk.values:
             if at >= end:
-                raise ValueError(f"pages of {counted(values, 'value')}, its footer says {chunk.values}")
+                raise ValueError(f"pages with {counted(values, 'value')}, but the footer declares {chunk.values}")
             file.seek(at)
             reader = CompactReader(file.read(min(MAX_HEADER_BYTES, end - at)), budget=1000)
             page = reader.struct(_PAGE)
             bytes_left, pages_left = bytes_left - _count(page[2]), pages_left - 1
             if bytes_left < 0 or pages_left < 0:
-                raise ValueError("more pages, or of more bytes, than so many rows need")
+                raise ValueError("more pages or larger pages than its rows need")
             count = _values(page)
             if page[1] != _DICTIONARY:
                 if count == 0:
@@ -181,15 +180,14 @@ def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...]) -> 
             at += reader.at + _count(page[3])
         if values != chunk.values or at > end:
             found = f"{counted(values, 'value')} in {counted(at - chunk.start, 'byte')}"
-            raise ValueError(f"pages of {found}, its footer says {chunk.values} in {chunk.length}")
+            raise ValueError(f"pages with {found}, but the footer declares {chunk.values} in {chunk.length}")
 
 
 def _values(page: Struct) -> int:
-    """Return how many values a page holds."""
-    fields = {_DATA: (5, 2), _DICTIONARY: (7, 2), _DATA_V2: (8, 4)}  # its header, and the encoding in that
+    fields = {_DATA: (5, 2), _DICTIONARY: (7, 2), _DATA_V2: (8, 4)}  # numbers of the header and of its encoding
     if page[1] not in fields:
-        raise ValueError(f"a page of kind {page[1]}")
+        raise ValueError(f"a page of the unknown kind {page[1]}")
     header, encoding = fields[page[1]]
     if page[header][encoding] not in _ENCODINGS:
-        raise ValueError(f"pages in encoding {page[header][encoding]}, expected plain or dictionary")
+        raise ValueError(f"pages in the encoding {page[header][encoding]}, expected plain or dictionary")
     return _count(page[header][1])

@@ -8,7 +8,6 @@ from pathlib import Path
 from manifests import Manifest, PatchSet
 from manifests.errors import PatchSetError
 from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, parse_manifest
-from manifests.format.shard_table import read_contract
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
@@ -67,7 +66,7 @@ def regenerate(
         shard = patchset.shard_of(index)
         if shard.parquet.name != name:
             name = shard.parquet.name
-            columns = read_contract(patchset.folder / name, shard.n, ("sha256", "pixels"))
+            columns = patchset.rows(shard)
         maker = make_maker(context, ShardTask(number=0, first_index=index, n=1))
         encoded, pixels = next(maker.encoded())[0]
         for key, value in {"pixels": pixels, "sha256": hashlib.sha256(encoded).digest()}.items():

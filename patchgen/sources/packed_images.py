@@ -12,7 +12,7 @@ from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
 from manifests.format.digest import pixel_digest
 from manifests.format.schema import PACKED
 from manifests.limits import ImageFormat
-from manifests.untrusted.images import as_a_set_holds_it, decode_patch
+from manifests.untrusted.images import decode_patch, size_and_storable_format
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SIDE, MAX_SIZE, MIN_SIZE
 from patchgen.pixels.encode import AsFound, EncodingConfig, RecordedRecipe, default_encoding, make_encoder
@@ -50,7 +50,7 @@ def form_of(content: bytes | Pixels, where: str) -> Form:
     if not isinstance(content, bytes):
         return Form(width=content.shape[1], height=content.shape[0], format=None)
     try:
-        (width, height), image_format = as_a_set_holds_it(content, where)
+        (width, height), image_format = size_and_storable_format(content, where)
     except PatchSetError as error:
         raise PatchgenError(f"{error}; {_REMEDY}") from error
     return Form(width=width, height=height, format=image_format)

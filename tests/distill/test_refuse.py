@@ -103,10 +103,13 @@ def first_member(data: bytes) -> bytes:
     ("change", "part"),
     [
         (lambda data: data[:-1024] + first_member(data) + tar.END, "after the last member"),
-        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "not that of 000000005.png"),
+        (lambda data: data.replace(b"000000005.png", b"00000000x.png"), "expected the header of 000000005.png"),
         (lambda data: data[:-1024] + tar.header("000000999.png", 0) + tar.END, "after the last member"),
-        (lambda data: bytes(512) + data[512:], "the header at byte 0 is not that of 000000000.png"),
-        (lambda data: tar.header("000000000.jpg", 0) + data, "the header at byte 0 is not that of 000000000.png"),
+        (lambda data: bytes(512) + data[512:], "the header at byte 0 is wrong, expected the header of 000000000.png"),
+        (
+            lambda data: tar.header("000000000.jpg", 0) + data,
+            "the header at byte 0 is wrong, expected the header of 000000000.png",
+        ),
         (lambda data: tar.END, "the header at byte 0"),
     ],
 )
@@ -231,7 +234,7 @@ def test_no_home_directory(run_distill: Program, arguments: list[Any], tmp_path:
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", nobody)
-    assert_one_line(run_distill(*arguments, tmp_path / "run"), "no home directory", "set data.cache_dir")
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "no home folder", "set data.cache_dir")
 
 
 @pytest.mark.parametrize("cache", ["auto", "none"])

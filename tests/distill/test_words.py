@@ -81,7 +81,7 @@ def test_a_set_of_one_patch_is_told_in_the_singular(
     ]
     (one / next(path.name for path in one.glob("*.tar"))).write_bytes(b"x")
     told.append(run_patchgen("verify", one))
-    assert "1 byte, the manifest says " in told[-1].out
+    assert "1 byte, the manifest declares " in told[-1].out
     card = (two / "README.md").read_text()
     assert "# 1 patch of a single image" in card and ": 1 RGB image of 32×32 pixels" in card
     for text in [card, *(result.out + result.err for result in told)]:

@@ -96,7 +96,7 @@ def table(data: bytes) -> bool:
     shard_table.read_metadata(path)
     ways: tuple[Callable[[], object], ...] = (
         lambda: shard_table.count_rows(path),
-        lambda: shard_table.read_contract(path, ROWS),
+        lambda: shard_table.read_columns(path, ROWS),
         lambda: shard_table.read_columns(path, ROWS, ("sha256", "pixels")),
         lambda: shard_table.read_places(path, ROWS),
         lambda: shard_table.read_parameters(path, ROWS, ("angle", "flip")),

@@ -107,7 +107,7 @@ CASES = (
     Case(name="manifest of 1 GB", make=_gigabyte, entrances=("info", "verify", "train", "open"), said="at most"),
     Case(name="manifest of 40 MB of spaces", make=_spaces, entrances=LOOKS, said="format is None"),
     Case(name="manifest of 100 MB of one text", make=_hundred, entrances=LOOKS, said="at most"),
-    Case(name="manifest with a text of 40 MB", make=_letters, entrances=LOOKS, said="letters, expected at most"),
+    Case(name="manifest with a text of 40 MB", make=_letters, entrances=LOOKS, said="characters, expected at most"),
     Case(name="manifest with three million keys", make=_members, entrances=LOOKS, said="values, expected at most"),
     Case(
         name="manifest with 90,000 times one shard",
@@ -134,7 +134,7 @@ CASES = (
         )
     ),
     Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values outside sources"),
-    Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="letters outside shards"),
+    Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="characters outside shards"),
     Case(name="600,000 shards of nothing", make=_empty_shards, entrances=LOOKS, said="shards, expected at most"),
     Case(
         name="recipe that reads other files",
@@ -164,12 +164,12 @@ CASES = (
     Case(name="manifest that leads to itself", make=_loop, entrances=LOOKS, said="manifest.json"),
     Case(name="set that leads to itself", make=_no_set, entrances=LOOKS, said="set"),
     Case(name="key twice", make=_raw(b'"n": 8', b'"n": 8, "n": 9'), entrances=LOOKS, said="appears twice"),
-    Case(name="NaN", make=_raw(b'"n": 8', b'"n": NaN'), entrances=LOOKS, said="NaN is not JSON"),
+    Case(name="NaN", make=_raw(b'"n": 8', b'"n": NaN'), entrances=LOOKS, said="NaN is not a JSON value"),
     Case(
         name="Infinity in the recipe",
         make=_raw(b'"recipe": {', b'"recipe": {"x": -Infinity,'),
         entrances=LOOKS,
-        said="-Infinity is not JSON",
+        said="-Infinity is not a JSON value",
     ),
     Case(name="1e400", make=_raw(b'"n": 8', b'"n": 1e400'), entrances=LOOKS, said="is too large"),
     Case(name="number of 5,000 digits", make=_raw(b'"n": 8', b'"n": ' + b"9" * 5000), entrances=LOOKS, said="digits"),
@@ -195,7 +195,7 @@ CASES = (
         name="format that is a list", make=_key("format", ["patchset/1"]), entrances=LOOKS, said="format is ['patch"
     ),
     Case(name="unknown key", make=_key("run", "os.system"), entrances=LOOKS, said="unknown key 'run'"),
-    Case(name="a billion patches", make=_key("n", 10**9), entrances=LOOKS, said="the shards hold 8"),
+    Case(name="a billion patches", make=_key("n", 10**9), entrances=LOOKS, said="the shards declare 8"),
     Case(name="shard of 10^6 patches", make=_shard("n", 10**6), entrances=LOOKS, said="first_index is"),
     Case(name="shard of -1 patches", make=_shard("n", -1), entrances=LOOKS, said="shards[0].n"),
     Case(name="shards that overlap", make=_shard("n", 6), entrances=LOOKS, said="first_index is 4, expected 6"),

@@ -160,13 +160,13 @@ CASES = (
         name="shard of 1 TB",
         make=_longer("patches-000000.tar"),
         entrances=("verify", "fast", "open", "train"),
-        said="1099511627776 bytes, the manifest says",
+        said="1099511627776 bytes, the manifest declares",
     ),
     Case(
         name="table of 1 TB",
         make=_longer("patches-000000.parquet"),
         entrances=("verify", "fast"),
-        said="1099511627776 bytes, the manifest says",
+        said="1099511627776 bytes, the manifest declares",
     ),
     *(
         Case(name=f"{name} of 1 TB", make=_longer(name), entrances=("verify", "fast"), said="at most")

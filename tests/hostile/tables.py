@@ -143,7 +143,7 @@ CASES = (
         name="table: size and offset that overflow", make=_with("size", _first(2**63 - 1)), entrances=READ, said="pat"
     ),
     Case(name="table: 300,000 rows that are one", make=_same_rows, entrances=("verify",), said="more faults"),
-    Case(name="table: rows that overlap", make=_overlap, entrances=("verify",), said="its row says"),
+    Case(name="table: rows that overlap", make=_overlap, entrances=("verify",), said="its row declares"),
     Case(
         name="table: rows in another order",
         make=_with("index", lambda v: v[::-1]),
@@ -162,13 +162,13 @@ CASES = (
         name="table: digest of another image",
         make=_with("sha256", lambda v: v[::-1]),
         entrances=("verify",),
-        said="its row says",
+        said="its row declares",
     ),
     Case(
         name="table: digest of other pixels",
         make=_with("pixels", lambda v: v[::-1]),
         entrances=("verify",),
-        said="its row says",
+        said="its row declares",
     ),
     Case(
         name="table: digests of MD5",
@@ -187,7 +187,7 @@ CASES = (
         name="table: no rows",
         make=in_table(lambda t: t.slice(0, 0)),
         entrances=READ,
-        said="0 rows, |which the file does not hold",
+        said="0 rows, |but the pages end at byte",
     ),
     Case(name="table: 200,000 rows in place of 4", make=_rows_said, entrances=(*READ, "fast"), said="200000 rows, "),
     Case(name="table: column of another name", make=in_table(_renamed), entrances=READ, said="its columns begin"),
@@ -230,7 +230,7 @@ CASES = (
         name="table: two columns' names exchanged in its row groups",
         make=_swapped,
         entrances=("verify", "open", "fast"),
-        said="not those of the schema",
+        said="differ from the columns of the schema",
     ),
     Case(name="table: footer of 4 GB", make=_footer(2**32 - 1), entrances=(*READ, "fast"), said=TABLE),
     Case(name="table: footer of 2 GB", make=_footer(2**31 - 1), entrances=(*READ, "fast"), said=TABLE),

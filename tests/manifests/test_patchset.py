@@ -40,14 +40,14 @@ def test_one_flipped_bit(copy: Path, position: int) -> None:
     data[position] ^= 4
     path.write_bytes(data)
     assert str(path) in fault(copy)
-    assert "the manifest says" in fault(copy)
+    assert "the manifest declares" in fault(copy)
 
 
 def test_a_truncated_a_missing_and_a_linked_shard(copy: Path) -> None:
     path = copy / "patches-000002.tar"
     data = path.read_bytes()
     path.write_bytes(data[:-512])
-    assert "bytes, the manifest says" in fault(copy)
+    assert "bytes, the manifest declares" in fault(copy)
     path.unlink()
     assert "missing" in fault(copy)
     other = copy / "other.tar"
@@ -59,7 +59,7 @@ def test_a_truncated_a_missing_and_a_linked_shard(copy: Path) -> None:
 def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(PatchSetError, match="no such folder"):
         open_patchset(tmp_path / "none")
-    with pytest.raises(PatchSetError, match=r"holds no manifest\.json"):
+    with pytest.raises(PatchSetError, match=r"the folder has no manifest\.json"):
         open_patchset(tmp_path)
 
 

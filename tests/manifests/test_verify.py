@@ -60,8 +60,8 @@ def test_faults_that_are_not_listed_are_counted(copy: Path, monkeypatch: pytest.
     every = verify(copy).faults
     monkeypatch.setattr(manifests.verify, "MAX_SHARD_FAULTS", 2)
     faults = verify(copy).faults
-    assert set(faults[:2]) == set(every[:2]) and len(faults) == 3 < len(every)
-    assert f"and {len(every) - 2} more faults in this file and the shards" in str(faults[2])
+    assert len(faults) == 3 < len(every)
+    assert f"and {len(every) - 2} more faults in the shards" in str(faults[2])
 
 
 def test_a_fault_names_its_member(copy: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_fault_names_its_member(copy: Path) -> None:
     path.write_bytes(data)
     faults = [str(fault) for fault in verify(copy).faults]
     assert len(faults) == 2
-    assert any("sha256 is" in fault and "the manifest says" in fault for fault in faults)
+    assert any("sha256 is" in fault and "the manifest declares" in fault for fault in faults)
     assert any(fault.startswith(f"{SHARD}: member {row['key']}.png: sha256 is ") for fault in faults)
 
 
@@ -83,7 +83,7 @@ def test_truncation_is_found(copy: Path, boundary: bool) -> None:
     end = row["offset"] - tar.BLOCK if boundary else row["offset"] + 5
     path.write_bytes(path.read_bytes()[:end])
     assert files_at_fault(copy) == files_at_fault(copy, fast=True) == {SHARD}
-    assert f"{end} bytes, the manifest says" in str(verify(copy, fast=True).faults[0])
+    assert f"{end} bytes, the manifest declares" in str(verify(copy, fast=True).faults[0])
 
 
 def _rename(folder: Path) -> None:
@@ -150,7 +150,7 @@ def members(folder: Path) -> list[bytes]:
         (lambda m: [*m, m[0]], "after the last member"),
         (lambda m: [*m[:3], m[3], *m[3:-1]], "member 000000084.png: the header"),
         (lambda m: [m[1], m[0], *m[2:]], "member 000000080.png"),
-        (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "that of '../../etc/pwd'"),
+        (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "the header of '../../etc/pwd'"),
         (lambda m: [*m[:-1], m[-1][:-1] + b"\x01"], "the padding after it is not zero bytes"),
     ],
 )
@@ -222,13 +222,13 @@ def encoded(mode: str, image_format: str, side: int = 32) -> bytes:
 @pytest.mark.parametrize(
     ("image_format", "replacement", "part"),
     [
-        ("jpg", b"no image", "not a whole image: no jpg"),
+        ("jpg", b"no image", "not a valid jpg"),
         ("jpg", b"", "not a whole image"),
-        ("jpg", encoded("RGB", "PNG"), "not a whole image: no jpg"),
+        ("jpg", encoded("RGB", "PNG"), "not a valid jpg"),
         ("jpg", encoded("RGB", "JPEG", 64), "the image is 64×64, expected 32×32"),
         ("jpg", encoded("L", "JPEG"), "1 channel of 8 bits, expected 3"),
-        ("png", encoded("RGB", "JPEG"), "not a whole image: no png"),
-        ("png", encoded("RGBA", "PNG"), "8 bits of color type 6, expected 8 bits of type 2"),
+        ("png", encoded("RGB", "JPEG"), "not a valid png"),
+        ("png", encoded("RGBA", "PNG"), "8 bits and color type 6, expected 8 bits and type 2"),
         ("png", encoded("P", "PNG"), "color type 3"),
         ("png", encoded("RGB", "PNG"), "its pixels hash to"),
     ],

@@ -34,7 +34,7 @@ def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_pa
     (copy / "patches-000001.tar").unlink()
     bad = run_patchgen("verify", copy)
     assert_one_line(bad, "1 fault;")
-    assert bad.out == "patches-000001.tar: is missing; rebuild it or copy it again from a good set\n"
+    assert bad.out == "patches-000001.tar: is missing; download the set again or rebuild it\n"
     value = json.loads(run_patchgen("verify", copy, "--json").out)
     assert not value["good"] and value["faults"][0]["file"] == "patches-000001.tar"
     (copy / "manifest.json").write_text("{")

@@ -135,7 +135,7 @@ def test_numbers_as_people_write_them(group: str, line: str, value: object) -> N
         ("optim.lr=true", "optim.lr: Input should be a valid number, unable to parse"),
         ("augment.resized_crop=[0.1, true]", "augment.resized_crop[1]: Input should be a valid number"),
         ("student.arch=true", "student.arch: Input should be a valid string, got True"),
-        ("data.cache_dir=~nobody-of-this-name/c", "data.cache_dir: ~nobody-of-this-name/c: no home folder"),
+        ("data.cache_dir=~nobody-of-this-name/c", "data.cache_dir: ~nobody-of-this-name/c: the home folder"),
     ],
 )
 def test_what_is_no_number(run_distill: Program, tmp_path: Path, setting: str, message: str) -> None:
@@ -166,7 +166,7 @@ def test_home_folders_on_the_command_line(
     assert_one_line(run_distill("reproduce", "~/t.yaml"), f"table '{tmp_path}/t.yaml': no such file")
     assert_one_line(
         run_distill("eval", "--weights", "~nobody-of-this-name/w.pt", "--data", "d"),
-        "no home folder ~nobody-of-this-name is known; for a file of this name give ./~nobody-of-this-name/w.pt",
+        "the home folder ~nobody-of-this-name is unknown; write ./~nobody-of-this-name/w.pt",
         status=2,
     )
 

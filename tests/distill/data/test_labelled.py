@@ -68,7 +68,7 @@ class Bomb:
 def test_a_pickle_that_wants_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A pickle that would run code is refused, and the code does not run."""
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Bomb()}))
-    with pytest.raises(DistillError, match=r"asks for builtins\.print"):
+    with pytest.raises(DistillError, match=r"an object of builtins\.print"):
         load_labelled(tmp_path, None)
     assert "ran code" not in capsys.readouterr().out
 
@@ -128,8 +128,8 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "part"),
     [
-        ([("1.png", b"x")], "holds png, expected an image and .cls"),
-        ([("1.cls", b"1")], "holds cls, expected an image"),
+        ([("1.png", b"x")], "the files png, expected an image and .cls"),
+        ([("1.cls", b"1")], "the files cls, expected an image"),
         ([("1.png", b"x"), ("1.cls", b"cat")], ".cls is 'cat'"),
         ([("1.png", b"x"), ("1.cls", b"1")], "not a whole image"),
         ([], "holds no sample"),
@@ -159,7 +159,7 @@ def test_a_tar_without_its_end(images: Labelled, tmp_path: Path, suffix: str) ->
     for data in (whole[:middle], bytes(damaged)):
         path = tmp_path / f"test{suffix}"
         path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
-        with pytest.raises(DistillError, match=r"not a whole tar .*no end marker"):
+        with pytest.raises(DistillError, match=r"not a whole tar.*no end marker"):
             load_labelled(path, None)
 
 
@@ -225,5 +225,5 @@ class Pointers:
 
 def test_a_pickle_that_points_into_memory(tmp_path: Path) -> None:
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Pointers(), b"labels": [0]}))
-    with pytest.raises(DistillError, match="no CIFAR file"):
+    with pytest.raises(DistillError, match="not a CIFAR file"):
         load_labelled(tmp_path, None)

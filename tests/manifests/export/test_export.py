@@ -266,7 +266,7 @@ def test_a_rerun_mends_what_is_derived(run_patchgen: Program, tmp_path: Path, ph
 def test_what_is_no_good_set_is_not_exported(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
     assert_one_line(run_patchgen("export", tmp_path / "none"), "no such folder")
     (copy / "patches-000001.tar").write_bytes(b"")
-    assert_one_line(run_patchgen("export", copy), "patches-000001.tar: 0 bytes")
+    assert_one_line(run_patchgen("export", copy), "patches-000001.tar: the file has 0 bytes")
 
 
 def test_changed_files_are_not_signed_again(run_patchgen: Program, copy: Path, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path, dali: bool) ->
     assert f"Payload-Oxum: {octets}.{len(names)}" in (bag / "bag-info.txt").read_text()
     assert verify(bag / "data").faults == ()
     assert_one_line(run_patchgen("verify", bag), f"{bag}: is a BagIt bag", f"verify {bag / 'data'}")
-    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "exists already", "another --bagit")
+    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "already exists", "another --bagit")
 
 
 def test_derived_files_are_small(patchset_path: Path) -> None:

@@ -102,8 +102,8 @@ def test_values_json_cannot_hold(value: object, part: str) -> None:
         (b"1" * 5000, "digits"),
         (b"[" * 65 + b"]" * 65, "nested more than 64"),
         (b"[" + b"0," * 2_000_000 + b"0]", "about 2000001 values"),
-        (b'"' + b"x" * 1_000_001 + b'"', "1000001 letters"),
-        (b'{"' + b"x" * 1_000_001 + b'": 0}', "1000001 letters"),
+        (b'"' + b"x" * 1_000_001 + b'"', "1000001 characters"),
+        (b'{"' + b"x" * 1_000_001 + b'": 0}', "1000001 characters"),
         (b'["\\ud800"]', "lone surrogate"),
     ],
 )

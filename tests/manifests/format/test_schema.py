@@ -84,7 +84,7 @@ def test_an_edited_manifest_is_refused(manifest: dict[str, Any], edit: Any) -> N
         (lambda m: m.pop("seed"), "m.json: required key 'seed' is missing"),
         (lambda m: m.update(sourses=1), "m.json: unknown key 'sourses'; did you mean 'sources'?"),
         (lambda m: m.update(n="200"), "m.json: n: Input should be a valid integer, got '200'"),
-        (lambda m: m.update(n=201), "m.json: n is 201, but the shards hold 200 patches"),
+        (lambda m: m.update(n=201), "m.json: n is 201, but the shards declare 200 patches"),
         (lambda m: m.update(size=0), "m.json: size: Input should be greater than or equal to 1, got 0"),
         (
             lambda m: m["shards"][1].update(name="../patches-000001.tar"),
@@ -115,7 +115,7 @@ def test_a_digest_is_64_lower_case_hex_digits(manifest: dict[str, Any], value: s
 def test_another_format_version(manifest: dict[str, Any]) -> None:
     manifest["format"] = "patchset/2"
     assert "'patchset/2'" in parse(manifest)
-    with pytest.raises(PatchSetError, match="holds a JSON list"):
+    with pytest.raises(PatchSetError, match="the content is a JSON list"):
         parse_manifest(b"[]", "m.json")
 
 

@@ -56,7 +56,11 @@ def test_verify_reads_what_is_published_and_keeps_what_is_good(
     every = {path.name: path.stat().st_size for path in patchset_path.iterdir() if path.name != "README.md"}
     assert rough.sent - before == Counter(every)
     assert files(folder) == files(patchset_path)
-    for name, told in ((TAR, "twice: "), ("index.json", "SHA256SUMS there says "), ("croissant.json", "says ")):
+    for name, told in (
+        (TAR, "(in two downloads)"),
+        ("index.json", "SHA256SUMS lists "),
+        ("croissant.json", "lists "),
+    ):
         rough.flips[name] = 2
         assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/{name}: sha256 is ", told)
     rough.statuses["index.json"] = [404]
@@ -84,7 +88,9 @@ def test_verify_looks_at_all_that_published_sums_name(
             assert told.status == 0 and name in rough.names()
         else:
             end = (
-                "croissant.json: is not what" if name == "croissant.json" else "SHA256SUMS: names ../../notes, which"
+                "croissant.json: the file does not match"
+                if name == "croissant.json"
+                else "SHA256SUMS: lists ../../notes, but"
             )
             assert_one_line(told, f"{rough.url}/{end}")
         assert "notes" not in rough.names()

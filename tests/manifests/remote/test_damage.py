@@ -26,7 +26,7 @@ def test_a_byte_flipped_once_is_fetched_once_more(
     rough.flips.update([TAR, TABLE])
     assert files(fetch(rough.url)) == files(patchset_path)
     assert rough.sent[TAR] == 2 * (patchset_path / TAR).stat().st_size
-    assert capsys.readouterr().err.count("fetching it once more") == 2
+    assert capsys.readouterr().err.count("downloading it once more") == 2
 
 
 def test_a_byte_flipped_always_is_refused_and_the_rest_kept(rough: Manners, patchset_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_manifest_that_lies_beside_its_set_id(where: str, patchset_path: Path,
     made = make_manifest(**{k: v for k, v in value.items() if k not in ("format", "set_id")})
     (copy / "manifest.json").write_bytes(made.to_json())
     with serving(copy) as rough:
-        assert "SHA256SUMS: names " in fault(rough.url)
+        assert "SHA256SUMS: lists " in fault(rough.url)
         assert Counter(rough.names()) == {"manifest.json": 2, "SHA256SUMS": 2}
 
 
@@ -73,7 +73,7 @@ def test_a_manifest_flipped_once_and_one_flipped_always(rough: Manners) -> None:
 @pytest.mark.parametrize("length", [True, False])
 def test_more_bytes_than_the_manifest_says(length: bool, rough: Manners, own_cache: Path) -> None:
     rough.extra[TAR], rough.length = bytes(1 << 20), length
-    assert "the manifest says" in fault(rough.url)
+    assert "the manifest declares" in fault(rough.url)
     largest = max(p.stat().st_size for p in own_cache.rglob("*") if p.is_file())
     assert largest <= max(p.stat().st_size for p in rough.folder.iterdir())
 
@@ -81,13 +81,13 @@ def test_more_bytes_than_the_manifest_says(length: bool, rough: Manners, own_cac
 def test_fewer_bytes_than_the_manifest_says(rough: Manners, patchset_path: Path, tmp_path: Path) -> None:
     rough.folder = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
     os.truncate(rough.folder / TAR, 100)
-    assert "100 bytes, the manifest says" in fault(rough.url)
+    assert "100 bytes, the manifest declares" in fault(rough.url)
 
 
 def test_a_manifest_that_never_ends(rough: Manners, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests.remote.fetch, "MAX_MANIFEST_BYTES", 1 << 20)
     rough.endless = {"manifest.json"}
-    assert "more than 1048576 bytes" in fault(rough.url)
+    assert "at most 1048576 bytes" in fault(rough.url)
     assert rough.sent["manifest.json"] < 16 << 20  # sockets buffer more bytes
     rough.endless = {TAR}
     assert "more than the " in fault(rough.url)

@@ -107,7 +107,7 @@ def test_a_file_in_many_pieces_takes_its_own_size_and_one_that_is_too_large_is_n
         assert tracemalloc.get_traced_memory()[1] < 200_000
     finally:
         tracemalloc.stop()
-    with pytest.raises(PatchSetError, match="x: more than 9 bytes"):
+    with pytest.raises(PatchSetError, match="x: the file is too large, expected at most 9 bytes"):
         read_small_file(Store(10, (pytest.fail("read") for _ in "x")), "x", 9, direct_channel())
 
 
@@ -122,7 +122,7 @@ def test_busy_servers_are_asked_again_and_missing_files_are_not(
     rough.statuses = {"manifest.json": [404]}
     assert "/set/manifest.json: the server answers 404 Not Found; check the URL" in fault(rough.url)
     rough.statuses = {"manifest.json": [403]}
-    assert "you have no permission, or a signature has expired" in fault(rough.url)
+    assert "check your permissions, or get a new URL" in fault(rough.url)
     assert len(rough.asked) == 2
     rough.statuses = {"manifest.json": [503] * 100}
     assert "503 Service Unavailable; try again later" in fault(rough.url)
@@ -149,16 +149,18 @@ def test_a_busy_server_says_when_to_come_again(
 
 def test_pages_encodings_and_users_without_a_password(rough: Manners) -> None:
     rough.pages["manifest.json"] = [b"\n<!DOCTYPE html>"] * 2
-    assert "/set/manifest.json: is a web page, expected a manifest; check the URL" in fault(rough.url)
+    assert "/set/manifest.json: the server sent a web page, expected a manifest; check the URL" in fault(rough.url)
     rough.encoding = "gzip"
-    assert "/set/manifest.json: comes in the encoding 'gzip'" in fault(rough.url.replace("//", "//token@"))
+    assert "/set/manifest.json: the server uses the encoding 'gzip'" in fault(rough.url.replace("//", "//token@"))
     assert rough.headers[-1]["Authorization"] == "Basic dG9rZW46"
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", ""])
 def test_redirects_to_other_schemes_are_not_followed(target: str, rough: Manners) -> None:
     rough.redirects["manifest.json"] = target
-    told = "redirects too often, or to a URL that is not http" if target else "the server answers 302 Found"
+    told = (
+        "the server redirects too often, or to a URL that is not http" if target else "the server answers 302 Found"
+    )
     assert told in fault(rough.url)
     assert len(rough.asked) == 1
 

@@ -53,31 +53,31 @@ def test_hosts_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "the server did not answer in time; try again later" in fault(f"http://127.0.0.1:{port}/set")
     assert "Connection refused; try again later" in fault(f"http://127.0.0.1:{port}/set")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert "there is no host of this name" in fault("http://nowhere.invalid/set")
+    assert "a host with this name does not exist" in fault("http://nowhere.invalid/set")
 
 
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("http://127.0.0.1:99999/set", "http://127.0.0.1:99999/set: is no URL: its host or port is invalid"),
-        ("http://127.0.0.1:0/set", "names no host"),
-        ("http:///set", "names no host"),
-        ("http://[::1/set", "is no URL"),
-        ("http://lab:se/cret@127.0.0.1/set", "is no URL"),
+        ("http://127.0.0.1:99999/set", "http://127.0.0.1:99999/set: the host or the port of the URL is invalid"),
+        ("http://127.0.0.1:0/set", "the URL has no host"),
+        ("http:///set", "the URL has no host"),
+        ("http://[::1/set", "the host or the port of the URL is invalid"),
+        ("http://lab:se/cret@127.0.0.1/set", "the host or the port of the URL is invalid"),
         ("http://127.0.0.1/a\nb", "control characters"),
         ("simplecache::http://127.0.0.1/set", "URLs within URLs"),
         ("zip::https://lab:se?cret@host/x", "URLs within URLs"),
         ("file://elsewhere/set", "on another machine"),
-        ("https://lab:secret/x@host/set", "https://…@host/set: is no URL"),
-        ("https://lab@home:se/cret@host/set", "https://…@host/set: is no URL"),
-        ("https://lab:se℀cret@127.0.0.1/set", "https://127.0.0.1/set: is no URL"),
-        ("http://lab:0/secret@host/set", "http://…@host/set: names no host"),
-        ("http://host:0/set?sig=a@secret", "http://…: names no host"),
-        ("http://host:0/set#token=secret", "http://host:0/set: names no host"),
+        ("https://lab:secret/x@host/set", "https://…@host/set: the host or the port of the URL is invalid"),
+        ("https://lab@home:se/cret@host/set", "https://…@host/set: the host or the port of the URL is invalid"),
+        ("https://lab:se℀cret@127.0.0.1/set", "https://127.0.0.1/set: the host or the port of the URL is invalid"),
+        ("http://lab:0/secret@host/set", "http://…@host/set: the URL has no host"),
+        ("http://host:0/set?sig=a@secret", "http://…: the URL has no host"),
+        ("http://host:0/set#token=secret", "http://host:0/set: the URL has no host"),
         ("s3://AKIA:secret@lab/set", "s3://lab/set: keys are not read from a URL"),
         ("s3://AKIA:sec/ret@lab/set", "s3://…@lab/set: keys are not read from a URL"),
-        ("file://", "names no path"),
-        ("file:///a%00b", "names no path"),
+        ("file://", "the URL has no path"),
+        ("file:///a%00b", "the URL has no path"),
     ],
 )
 def test_urls_that_are_none(url: str, part: str, run_patchgen: Program) -> None:

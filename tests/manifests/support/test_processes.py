@@ -45,7 +45,7 @@ def test_no_shared_memory(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
-    reason = f"worker processes cannot start: /dev/shm: {os.strerror(number)}; make it writable"
+    reason = f"worker processes cannot start: {os.strerror(number)}; make /dev/shm"
     assert_one_line(run_patchgen(*command), reason, "or use --workers 1")
     assert run_patchgen(*command[:-1], 1).status == 0
 
@@ -90,17 +90,7 @@ def test_verifying_processes_that_are_killed(
 ) -> None:
     monkeypatch.setattr(manifests.verify, "die_with_parent", os.abort)
     killed = run_patchgen("verify", patchset_path, "--workers", 2)
-    assert_one_line(killed, "process was killed, perhaps for memory")
-
-
-def test_verifying_processes_that_stand_still(
-    patchset_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(manifests.verify, "die_with_parent", signal.pause)
-    monkeypatch.setattr(manifests.verify, "TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(manifests.support.processes, "GRACE_SECONDS", 0.2)
-    still = run_patchgen("verify", patchset_path, "--workers", 2)
-    assert_one_line(still, "patches-000000.tar: was not verified in time", "the disk answers")
+    assert_one_line(killed, "process was killed, possibly because memory")
 
 
 def test_processes_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:

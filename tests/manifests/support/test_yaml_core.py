@@ -56,12 +56,12 @@ def test_no_number() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("!!int 1:30", "'1:30' is not a valid int"),
-        ("!!int ''", "'' is not a valid int"),
-        ("!!float a", "'a' is not a valid float"),
-        ("!!bool yes", "'yes' is not a valid bool"),
-        ("!!timestamp 2001-01-01", "tagged !!timestamp"),
-        ("0x" + "f" * 4000, "a number of 4002 letters"),
+        ("!!int 1:30", "invalid literal for int.*'1:30'"),
+        ("!!int ''", "invalid literal for int.*''"),
+        ("!!float a", "could not convert string to float: 'a'"),
+        ("!!bool yes", "not YAML: 'yes'"),
+        ("!!timestamp 2001-01-01", "tag.*timestamp"),
+        ("0x" + "f" * 4000, "a number has 4002 characters"),
     ],
 )
 def test_scalars_that_are_refused(text: str, part: str) -> None:

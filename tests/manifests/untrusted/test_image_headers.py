@@ -11,9 +11,8 @@ from PIL import Image
 
 from manifests.errors import PatchSetError
 from manifests.untrusted.decode import decode_image
-from manifests.untrusted.image_headers import declared_size
-from manifests.untrusted.images import as_a_set_holds_it, decode_patch
-from manifests.untrusted.jpeg import MAX_SCANS, read_jpeg
+from manifests.untrusted.image_headers import MAX_SCANS, declared_size, read_jpeg
+from manifests.untrusted.images import decode_patch, size_and_storable_format
 
 FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -42,7 +41,7 @@ def test_a_header_that_is_cut_off_or_another_formats(image_format: str) -> None:
         with pytest.raises(PatchSetError, match="not a whole image"):
             declared_size(whole[:length], image_format, "x")
     for other in FORMATS.keys() - {image_format}:
-        with pytest.raises(PatchSetError, match=f"no {other} as a set holds it"):
+        with pytest.raises(PatchSetError, match=f"not a valid {other} of a patch set"):
             declared_size(whole, other, "x")
 
 
@@ -79,7 +78,7 @@ def test_a_jpeg_holds_all_its_pixels(options: dict[str, object], size: int) -> N
         (lambda data: data + b"\0", "1 byte after its end"),
         (lambda data: data + data, "bytes after its end"),
         (lambda data: data[:-40] + b"\xff\xd0" + data[-40:], "lacks a part"),
-        (lambda data: data.replace(b"\xff\xc0", b"\xff\xc9"), "a frame of kind 9"),
+        (lambda data: data.replace(b"\xff\xc0", b"\xff\xc9"), "frame is of kind 9"),
     ],
 )
 def test_a_jpeg_that_decoders_read_each_in_its_own_way(change: Callable[[bytes], bytes], part: str) -> None:
@@ -111,7 +110,7 @@ def test_a_png_holds_as_many_rows_as_it_declares(size: int) -> None:
     for rows, kind in ((plain, 0), (interlaced, 1)):
         assert np.array_equal(decode_patch(packed_png(rows, size, kind), "x", size, "png"), pixels)
         for wrong in (rows[:-1], rows + b"\0", b""):
-            with pytest.raises(PatchSetError, match=f"does not hold {size} rows"):
+            with pytest.raises(PatchSetError, match=f"does not have {size} rows"):
                 decode_patch(packed_png(wrong, size, kind), "x", size, "png")
 
 
@@ -128,7 +127,7 @@ def png(width: int, height: int, depth: int = 8, colors: int = 2) -> bytes:
         (png(32, 32, colors=6), "png", "type 6"),
         (encoded("jpg", 32, 32, "CMYK"), "jpg", "4 channels"),
         (encoded("jpg", 32, 32, "L"), "jpg", "1 channel"),
-        (encoded("webp", 32, 32, lossless=False), "webp", "one lossless picture"),
+        (encoded("webp", 32, 32, lossless=False), "webp", "a single lossless picture"),
         (b"P6\n32 32\n65535\n" + bytes(6 * 32 * 32), "ppm", "255"),
         (b"P6\n99999 99999\n255\n", "ppm", "99999×99999"),
         (encoded("jpg", 32, 32) + b"\xff\xda" * MAX_SCANS, "jpg", "scans"),
@@ -149,8 +148,8 @@ def test_a_tiffs_pictures_are_not_counted() -> None:
     first = int.from_bytes(data[4:8], "little")
     end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
     data[end : end + 4] = first.to_bytes(4, "little")  # the second picture is the first again
-    assert as_a_set_holds_it(bytes(data), "x") == ((9, 7), None)
+    assert size_and_storable_format(bytes(data), "x") == ((9, 7), None)
     image = Image.open(io.BytesIO(data))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(image), "n_frames", property(lambda self: pytest.fail("counted")))
-        as_a_set_holds_it(bytes(data), "x")
+        size_and_storable_format(bytes(data), "x")

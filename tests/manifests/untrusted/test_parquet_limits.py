@@ -44,7 +44,8 @@ def write(path: Path, table: pa.Table | None = None, **options: Any) -> Path:
 )
 def test_tables_of_many_writers(tmp_path: Path, options: dict[str, Any]) -> None:
     path = write(tmp_path / "t.parquet", **options)
-    assert shard_table.read_contract(path, N) == contract()
+    columns = shard_table.read_columns(path, N)
+    assert {name: column.to_pylist() for name, column in columns.items()} == contract()
     assert shard_table.read_pixel_digests(path, N) == b"".join(contract()["pixels"])
     assert shard_table.read_parameters(path, N, ("angle", "flip")) == {"angle": [0.5] * N, "flip": [True] * N}
     assert shard_table.read_parameters(path, N, ("other",)) is None
@@ -57,7 +58,7 @@ def test_tables_of_many_writers(tmp_path: Path, options: dict[str, Any]) -> None
 
 def refuse(path: Path, part: str, n: int = N) -> None:
     with pytest.raises(PatchSetError, match=part) as caught:
-        shard_table.read_contract(path, n)
+        shard_table.read_columns(path, n)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -68,7 +69,7 @@ def test_a_text_repeated_in_every_row(tmp_path: Path) -> None:
     refuse(write(tmp_path / "t.parquet", table=table), "longer texts than a key")
     keys = pa.DictionaryArray.from_arrays(pa.array([0] * N, pa.int32()), pa.array(["x" * 10_000_000]))
     table = base.set_column(0, pa.field("key", keys.type, nullable=False), keys)
-    refuse(write(tmp_path / "t.parquet", table=table), "more bytes|of more bytes")
+    refuse(write(tmp_path / "t.parquet", table=table), "larger pages")
 
 
 def test_texts_built_one_out_of_the_other(tmp_path: Path) -> None:
@@ -90,8 +91,8 @@ def test_nested_and_missing_columns(tmp_path: Path) -> None:
     base = shard_table.table(contract(), {}, b"")
     lists = pa.array([[i] for i in range(N)])
     nested = base.set_column(2, "offset", lists)
-    refuse(write(tmp_path / "t.parquet", table=nested), "not one value a row")
-    refuse(write(tmp_path / "t.parquet", table=base.drop_columns(["pixels"])), "its columns begin")
+    refuse(write(tmp_path / "t.parquet", table=nested), "does not have one value in each row")
+    refuse(write(tmp_path / "t.parquet", table=base.drop_columns(["pixels"])), "its columns begin with")
     nulls = base.set_column(2, "offset", pa.array([None] * N, pa.int64()))
     refuse(write(tmp_path / "t.parquet", table=nulls), "without nulls")
     texts = base.set_column(1, "index", pa.array(["1"] * N))
@@ -102,12 +103,12 @@ def test_nested_and_missing_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda data: data[:-8] + (1 << 31).to_bytes(4, "little") + b"PAR1", "footer of 2147483648 bytes"),
+        (lambda data: data[:-8] + (1 << 31).to_bytes(4, "little") + b"PAR1", "footer has 2147483648 bytes"),
         (lambda data: data[:-4] + b"PARE", "encrypted"),
         (lambda data: data[:-4] + b"PAR2", "does not end as"),
         (lambda data: data[:-8] + bytes(4) + b"PAR1", "damaged footer"),
-        (lambda data: b"PAR1", "no Parquet file"),
-        (lambda data: b"", "no Parquet file"),
+        (lambda data: b"PAR1", "expected at least 12"),
+        (lambda data: b"", "expected at least 12"),
     ],
 )
 def test_broken_footers(tmp_path: Path, change: Any, part: str) -> None:
@@ -119,9 +120,9 @@ def test_broken_footers(tmp_path: Path, change: Any, part: str) -> None:
 @pytest.mark.parametrize(
     ("data", "part"),
     [
-        (b"\x25\x02\x00", "of type 5, expected 6"),  # field 2 as i32: Arrow skips the field
+        (b"\x25\x02\x00", "the type 5, expected 6"),  # field 2 as i32: Arrow skips the field
         (b"\x15\x80\x80\x80\x80\x20\x00", "more than 32 bits"),  # Arrow keeps the lower bits
-        (b"\x39\x18\x01\x02\x00", "of type 8, expected 5"),  # a list that declares texts: Arrow reads numbers
+        (b"\x39\x18\x01\x02\x00", "the type 8, expected 5"),  # a list that declares texts: Arrow reads numbers
         (b"\x06\x82\x80\x08\x00\x00", "more than 16 bits"),  # field 65,537: Arrow reads field 1
     ],
 )
@@ -144,7 +145,7 @@ def test_every_flipped_byte_of_a_footer_is_refused_or_read(tmp_path: Path) -> No
         data[at] ^= 0x55
         path.write_bytes(data)
         try:
-            shard_table.read_contract(path, 20)
+            shard_table.read_columns(path, 20)
         except PatchSetError as error:
             refused += "\n" not in str(error)
     assert refused > 100

@@ -18,7 +18,6 @@ from PIL import Image
 import patchgen.sources.packed_images
 from manifests import open_patchset
 from manifests.format.digest import pixel_digest
-from manifests.patchset import read_patches
 from patchgen.sources.packed_images import fit
 from tests.conftest import Program, assert_one_line, make_photo, write_image
 from tests.helpers.editing import contents
@@ -54,7 +53,7 @@ def packed(out: Path) -> tuple[list[Pixels], list[str]]:
     files: list[str] = []
     for shard in patchset.manifest.shards:
         files += pq.read_table(out / shard.parquet.name).column("file").to_pylist()
-    return list(read_patches(patchset, range(patchset.manifest.n))), files
+    return [patchset[index] for index in range(len(patchset))], files
 
 
 def test_squares_of_one_format_are_copied(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -278,15 +277,17 @@ def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) 
     assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: the folder contains no image")
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
     assert_one_line(
-        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "get it again"
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "download it again"
     )
     (tmp_path / "empty" / "a.tar.gz").rename(tmp_path / "empty" / "a.tar")
     (tmp_path / "empty" / "a.tar").write_bytes(b"no tar" * 200)
     assert_one_line(
-        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: ", "not a whole tar", "get it again"
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: ", "not a whole tar", "download it again"
     )
     shutil.copy(folder / "a" / "30.png", tmp_path / "empty")
-    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "holds tars (a.tar) and images (30.png)")
+    assert_one_line(
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "contains tars (a.tar) and images (30.png)"
+    )
     (tmp_path / "large").mkdir()
     write_image(tmp_path / "large" / "one.png", make_photo(2000, 2000))
     assert_one_line(run_patchgen("pack", tmp_path / "large", "--out", out), "images of 2000 px", "give --size")

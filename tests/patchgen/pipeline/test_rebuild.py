@@ -55,7 +55,7 @@ def test_another_photo_is_refused(manifest_path: Path, tmp_path: Path, run_patch
     [
         ({"seed": 3}, "set_id is"),
         ({"environment": {"opencv-python-headless": "5.0.0.93"}}, "built with OpenCV 5.x; OpenCV 4."),
-        ({"format": "patchset/2"}, "format is 'patchset/2', this version reads 'patchset/1'"),
+        ({"format": "patchset/2"}, "format is 'patchset/2', expected 'patchset/1'"),
     ],
 )
 def test_an_edited_manifest_is_refused(

@@ -72,7 +72,9 @@ def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
     other = StoreBuilder(url=URL, build_id="b", digests={"patches-000000.tar": "2" * 64})
     with pytest.raises(PatchgenError, match=f"{URL}/patches-000000.tar: the built shard has sha256 1111"):
         work(other, tmp_path, monkeypatch)
-    with pytest.raises(PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; put that right"):
+    with pytest.raises(
+        PatchgenError, match=r"tcp://node7:1: .*none.*: No such file or directory; solve this problem"
+    ):
         work(here, tmp_path / "none", monkeypatch)
     assert set(stored(s3)) == {CLAIM_NAME}
     work(here, tmp_path, monkeypatch)

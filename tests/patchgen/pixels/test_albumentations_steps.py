@@ -11,7 +11,6 @@ import pytest
 
 from manifests import open_patchset
 from manifests.format.canonical_json import canonical_json
-from manifests.patchset import read_patches
 from patchgen.errors import PatchgenError
 from patchgen.pixels.albumentations_steps import PORTABLE, REFUSED
 from patchgen.recipe import load_recipe, parse_recipe
@@ -139,7 +138,7 @@ def test_exact_transforms_do_what_their_names_say(run_patchgen: Program, tmp_pat
     assert set(meanings) < PORTABLE and photo.shape
     for name, meaning in meanings.items():
         changed = build(run_patchgen, tmp_path, recipe_text(f"{{name: {name}, p: 1}}"), photo_path, n=12)
-        pairs = zip(*(read_patches(open_patchset(folder), range(12)) for folder in (plain, changed)), strict=True)
+        pairs = zip(*(map(open_patchset(folder).__getitem__, range(12)) for folder in (plain, changed)), strict=True)
         assert all(np.array_equal(meaning(before), after) for before, after in pairs)
 
 
@@ -176,7 +175,7 @@ def test_patches_of_several_photos(run_patchgen: Program, tmp_path: Path) -> Non
     out = build(run_patchgen, tmp_path, recipe_text(""), *photos, n=300)
     manifest, rows = open_patchset(out).manifest, table(out)
     assert [source.name for source in manifest.sources] == ["0.png", "1.png", "2.png"]
-    patches = read_patches(open_patchset(out), range(300))
+    patches = map(open_patchset(out).__getitem__, range(300))
     assert all((patch == 40 * row["source"] + 20).all() for patch, row in zip(patches, rows, strict=True))
     counts = np.bincount([row["source"] for row in rows])
     assert counts.min() > 70
@@ -213,7 +212,7 @@ def test_mirrored_patches(run_patchgen: Program, tmp_path: Path, photo_path: Pat
         flipped = build(run_patchgen, tmp_path, recipe_text("", f", {option}: 0.5"), photo_path)
         rows = table(flipped)
         assert 15 < sum(row[option] for row in rows) < 45
-        pairs = zip(*(read_patches(open_patchset(folder), range(60)) for folder in (plain, flipped)), strict=True)
+        pairs = zip(*(map(open_patchset(folder).__getitem__, range(60)) for folder in (plain, flipped)), strict=True)
         for (before, after), row in zip(pairs, rows, strict=True):
             expected = np.flip(before, axis) if row[option] else before
             assert np.abs(expected.astype(int) - after).max() <= 1

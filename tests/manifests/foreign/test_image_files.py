@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from manifests.foreign import tar_members
-from manifests.foreign.tar_members import members_of, open_tar
+from manifests.foreign import image_files
+from manifests.foreign.image_files import members_of, open_tar
 
 FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 MEMBERS = {"a.png": b"a" * 700, "b/" * 90 + "c.png": b"", "d.cls": b"3"}
@@ -45,14 +45,14 @@ def test_members_are_those_of_tarfile(tmp_path: Path, form: int, name: str) -> N
     [
         ("MAX_MEMBERS", 2, "more than 2 members"),
         ("MAX_HEADER_BYTES", 1024, "headers of more than 1024"),
-        ("MAX_UNZIPPED", 100, "more than 100 bytes, unpacked"),
+        ("MAX_UNZIPPED", 100, "more than 100 unpacked bytes"),
     ],
 )
 def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, part: str) -> None:
     path = write(tmp_path / "x.tar.gz")
-    monkeypatch.setattr(tar_members, "MAX_RATIO", 0)
+    monkeypatch.setattr(image_files, "MAX_RATIO", 0)
     members_of(path)
-    monkeypatch.setattr(tar_members, limit, value)
+    monkeypatch.setattr(image_files, limit, value)
     with pytest.raises(tarfile.ReadError, match=part):
         members_of(path)
 
