@@ -1,9 +1,7 @@
-"""The frozen teacher: its config, loaded weights-only, hashed, in eval mode."""
+"""The teacher: its config, and its network, which is loaded without running code of the file and never trained."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,52 +10,43 @@ from torch import nn
 from distill.errors import DistillError
 from distill.weights.files import MeanTriple, StdTriple, Triple, Weights, load_weights
 from distill.weights.load import build_filled
-from distill.weights.normalization import check_mean, check_std
 from manifests.format.digest import file_digest
 from manifests.support.field_values import HomePath
 
 
 class TeacherConfig(BaseModel):
-    """The teacher network. What its weight file contains need not be given here."""
+    """The teacher network. Values that the weight file contains may be left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    arch: Annotated[str, Field(description="network name, see distill.models")]
-    weights: Annotated[HomePath | None, Field(description="its file; --teacher sets it")] = None
-    logits: Annotated[HomePath | None, Field(description="folder of its stored logits; --teacher-logits sets it")] = (
-        None
-    )
-    num_classes: Annotated[int, Field(ge=2, le=100_000)]
-    mean: Annotated[MeanTriple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
-    std: Annotated[StdTriple | None, Field(description="of RGB in [0, 1]; default: the weight file's")] = None
-    min_top1: Annotated[float | None, Field(ge=0, le=100, description="percent it must reach on evaluation data")] = (
-        None
-    )
+    arch: str = Field(description="network name, see distill.models")
+    weights: HomePath | None = Field(default=None, description="the teacher's weight file; --teacher sets it")
+    logits: HomePath | None = Field(default=None, description="folder of stored logits; --teacher-logits sets it")
+    num_classes: int = Field(ge=2, le=100_000)
+    mean: MeanTriple | None = Field(default=None, description="of RGB in [0, 1]; default: the weight file's mean")
+    std: StdTriple | None = Field(default=None, description="of RGB in [0, 1]; default: the weight file's std")
+    min_top1: float | None = Field(default=None, ge=0, le=100, description="percent required on the evaluation data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A frozen network from a weight file with SHA-256 ``sha256``; ``mean`` and ``std`` normalize its input.
-
-    ``classes`` are its class names and ``data_sha256`` the digest of the labelled images it was trained on, if the
-    file has them; ``bn_eps`` is that of its batch norms, if not the architecture's default.
-    """
+    """A network of a weight file, in eval mode, and the properties that the file records."""
 
     path: Path
     model: nn.Module
     arch: str
     num_classes: int
-    mean: Triple
+    mean: Triple  # of RGB in [0, 1]; the input is normalized by mean and std
     std: Triple
-    sha256: str
-    classes: tuple[str, ...]
-    data_sha256: str | None
-    bn_eps: float | None
+    sha256: str  # of the weight file, in hex
+    classes: tuple[str, ...]  # names; empty if unknown
+    data_sha256: str | None  # of the labelled images that trained the network, if known
+    bn_eps: float | None  # epsilon of the batch norms; None: the default of the architecture
 
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> Network:
-    """Load and check the teacher that ``config`` names."""
+    """Load and check the teacher that ``config`` describes."""
     if config.weights is None:
-        raise DistillError("teacher.weights is not set; give the teacher's weight file with --teacher FILE")
+        raise DistillError("teacher.weights is not set; pass the teacher's weight file with --teacher FILE")
     weights = load_weights(config.weights)
     return build_network(weights, config.arch, config.num_classes, (config.mean, config.std), device, "teacher.")
 
@@ -70,7 +59,11 @@ def build_network(
     device: torch.device,
     prefix: str,
 ) -> Network:
-    """Return the network of ``weights`` in eval mode; ``given`` and ``prefix`` are as for ``normalization``."""
+    """Return the network of ``weights`` in eval mode on ``device``.
+
+    ``given`` are the mean and std that the user set, or None. ``prefix`` precedes the names of the user's settings in
+    messages.
+    """
     model = build_filled(weights, arch=arch, num_classes=num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = normalization(weights, *given, prefix=prefix)
@@ -89,28 +82,21 @@ def build_network(
 
 
 def normalization(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:
-    """Return mean and standard deviation of a network's input: those given, or the weight file's.
+    """Return mean and std of a network's input: the arguments, or the values of the weight file if these are None.
 
-    ``prefix`` precedes the setting's name in messages.
+    ``prefix`` precedes the names of the user's settings in messages.
     """
     chosen = []
-    checks: tuple[tuple[str, Triple | None, Triple | None, Callable[[Triple], Triple]], ...] = (
-        ("mean", weights.mean, mean, check_mean),
-        ("std", weights.std, std, check_std),
-    )
-    for name, held, given, check in checks:
-        if held is not None and given is not None and held != given:
+    for name, own, given in (("mean", weights.mean, mean), ("std", weights.std, std)):
+        if own is not None and given is not None and own != given:
             raise DistillError(
-                f"{weights.path}: says its {name} is {held}, but {prefix}{name} is {given}; leave it out"
+                f"{weights.path}: the file declares {name} {own}, but {prefix}{name} is {given}; omit {prefix}{name}"
             )
-        value = given if given is not None else held
+        value = given or own
         if value is None:
             raise DistillError(
-                f"{weights.path}: does not say how its input was normalised; "
-                f"set {prefix}{name} to the values it was trained with"
+                f"{weights.path}: the file does not declare the {name} of its normalization; "
+                f"set {prefix}{name} to the value that the network was trained with"
             )
-        try:
-            chosen.append(check(value))
-        except ValueError as error:
-            raise DistillError(f"{weights.path}: {prefix if held is None else 'its '}{error}") from error
+        chosen.append(value)
     return chosen[0], chosen[1]
