@@ -25,8 +25,8 @@ __all__ = ["AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normali
 def view_version(config: AugmentConfig) -> int:
     """Return the version of the augmentation, which stored logits and checkpoints record.
 
-    If the pixels change that result from some configs, the version of these configs increases. Since version 2,
-    resized crops are bicubic and antialiased, and the order of the jitter is drawn for each sample.
+    The version increases only for configs whose pixels change. Since version 2, resized crops are bicubic and
+    antialiased, and the order of the jitter is drawn for each sample.
     """
     return 1 if config.resized_crop is None and config.jitter is None else 2
 

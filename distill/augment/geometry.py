@@ -17,7 +17,7 @@ _ATTEMPTS = 10
 class Shift:
     """Windows of padded images, which are as large as the images before padding.
 
-    Only these tensors are copied to a GPU. Copies of whole index tables would delay each step.
+    Only ``corners`` and ``flipped`` are copied to a GPU, because copies of whole index tables would delay each step.
     """
 
     padding: int  # pixels on each side
@@ -42,7 +42,7 @@ class Shift:
 
 
 def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
-    """Draw windows of images that are padded with ``pad_crop`` black pixels. Half of the windows are mirrored."""
+    """Draw windows of images that are padded with ``pad_crop`` black pixels. With ``flip``, half are mirrored."""
     tops = stream.integers(2 * config.pad_crop + 1, batch)
     lefts = stream.integers(2 * config.pad_crop + 1, batch)
     flipped = (stream.uniform(batch) < 0.5) & config.flip

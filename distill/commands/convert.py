@@ -1,6 +1,5 @@
 """``distill convert``: write a weight file that says what it holds."""
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -8,7 +7,7 @@ import torch
 from distill.commands.evaluate import load_network
 from distill.errors import DistillError
 from distill.targets.teacher import Network
-from distill.weights.files import Metadata, Triple, encode_weights
+from distill.weights.files import Triple, encode_weights
 from manifests.support.files import describe_os_error, is_plain, write_atomically
 
 
@@ -22,8 +21,7 @@ def convert(
     if out.suffix != ".safetensors":
         raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")
     network = load_network(path, arch, mean, std, torch.device("cpu"), bn_eps)
-    metadata = {field.name: getattr(network, field.name) for field in dataclasses.fields(Metadata)}
-    data = encode_weights(network.model, Metadata(**metadata))
+    data = encode_weights(network.model, network)
     try:
         if not out.exists():
             write_atomically(out, data)

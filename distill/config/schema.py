@@ -111,7 +111,7 @@ class _Run(_Group):
 
 
 class Config(_Run):
-    """The config of a distillation. Each group belongs to one component."""
+    """The config of a distillation. Each group of keys configures one component."""
 
     command = "distill train"
     teacher: TeacherConfig
@@ -140,7 +140,7 @@ class LabelConfig(_Group):
 
 
 class SupervisedConfig(_Run):
-    """The config of a supervised training. Each group belongs to one component."""
+    """The config of a supervised training. Each group of keys configures one component."""
 
     command = "distill train-teacher"
     network: NetworkConfig
@@ -164,10 +164,12 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     try:
         value = parse_yaml(text)
         if not isinstance(value, dict):
-            raise DistillError(f"config {where}: is a {type(value).__name__}, expected groups such as 'teacher'")
+            found = f"contains a {type(value).__name__}, expected groups of keys such as 'teacher'"
+            raise DistillError(f"config {where}: {found}; correct the file")
         other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
         if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
-            raise DistillError(f"config {where}: belongs to {other.command}, but this is {model.command}")
+            found = f"belongs to {other.command}, but this is {model.command}"
+            raise DistillError(f"config {where}: {found}; choose another --config")
         apply_settings(value, overrides)
         return model.model_validate(read_counts(value, model))
     except ValidationError as error:

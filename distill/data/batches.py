@@ -98,9 +98,6 @@ class View:
 
     def describe(self) -> dict[str, Any]:
         """Return everything that determines a batch, except the samples, as plain JSON values."""
-        return {
-            "version": view_version(self.augment),
-            "seed": self.seed,
-            "order": self.source.order.describe(),
-            "augment": self.augment.model_dump(mode="json"),
-        }
+        order, augmentation = self.source.order.describe(), self.augment.model_dump(mode="json")
+        version = view_version(self.augment)
+        return {"version": version, "seed": self.seed, "order": order, "augment": augmentation}

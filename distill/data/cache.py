@@ -77,10 +77,8 @@ def _require_window(order: WindowOrder, window: int, patch_bytes: int) -> None:
     """Check that the free memory is large enough for the windows of all processes of this machine."""
     needed, free = WINDOWS * order.largest_window * patch_bytes, free_memory()
     if needed > free:
-        raise DistillError(
-            f"data.window {window}: the windows of decoded patches need {needed / 1e9:.1f} GB, but "
-            f"{free / 1e9:.1f} GB of memory are free; set a smaller data.window, or use a patch set of smaller shards"
-        )
+        found = f"decoded windows of shards need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free"
+        raise DistillError(f"data.window {window}: {found}; set a smaller data.window, or use smaller shards")
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -108,15 +106,13 @@ def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: 
     if config.cache == "auto":
         return next(place for place, problem in problems.items() if problem() is None)
     if (problem := problems[config.cache]()) is not None:
-        raise DistillError(
-            f"data.cache {config.cache}: {problem} for {needed / 1e9:.1f} GB of decoded patches; "
-            "set data.cache auto, or another folder as data.cache_dir"
-        )
+        found = f"{problem} for {needed / 1e9:.1f} GB of decoded patches"
+        raise DistillError(f"data.cache {config.cache}: {found}; set data.cache auto, or another data.cache_dir")
     return config.cache
 
 
 def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
-    """Map the decoded pixels of a patch set; return None if the cache folder has no valid file of them."""
+    """Map the decoded pixels of a patch set from the cache folder. Returns None without a valid file."""
     path, note = _files(patchset, folder)
     try:
         if not (is_plain(path) and is_plain(note)) or path.stat().st_size != math.prod(shape_of(patchset)):
@@ -126,10 +122,7 @@ def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
                 return None
     except (OSError, ValueError):
         return None
-    logger.info(
-        f"set {patchset.manifest.set_id[:16]}: {counted(patchset.manifest.n, 'patch')}, decoded by an earlier run: "
-        f"{path}"
-    )
+    logger.info(f"{path}: contains {counted(patchset.manifest.n, 'patch')}, decoded by an earlier run")
     return np.memmap(path, dtype=np.uint8, mode="c", shape=shape_of(patchset))
 
 
@@ -206,7 +199,5 @@ def _verify(patchset: PatchSet, workers: int) -> None:
     manifest = patchset.manifest
     with progress_bar("verifying (bytes)", sum(shard.bytes for shard in manifest.shards)) as update:
         verify_shards(patchset, threads=max(workers, 1), on_bytes=counting(update))
-    logger.info(
-        f"set {manifest.set_id[:16]}: {counted(manifest.n, 'patch')} of {manifest.size} px "
-        f"in {counted(len(manifest.shards), 'verified shard')}"
-    )
+    content = f"{counted(manifest.n, 'patch')} of {manifest.size} px"
+    logger.info(f"set {manifest.set_id[:16]}: {content} in {counted(len(manifest.shards), 'verified shard')}")

@@ -32,21 +32,15 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
         numbers = _by_number(data, present, num_classes, where)
     low, high = min(numbers.values()), max(numbers.values())
     if low < 0 or high >= num_classes:
-        raise DistillError(
-            f"{where}: the labels are from {low} to {high}, expected 0 to {num_classes - 1}; "
-            "use images of the network's classes"
-        )
+        found = f"the labels are from {low} to {high}, expected 0 to {num_classes - 1}"
+        raise DistillError(f"{where}: {found}; use images of the network's classes")
     if len(present) < num_classes:
         logger.info(f"{where}: contains images of {len(present)} of the network's {num_classes} classes")
     lookup = torch.zeros(present[-1] + 1, dtype=torch.int64)
     lookup[present] = torch.tensor([numbers[label] for label in present])
     known = dict(enumerate(names)) or {numbers.get(k, k): name for k, name in enumerate(data.names)}
-    return dataclasses.replace(
-        data,
-        labels=lookup[data.labels],
-        names=tuple(known.get(number, _UNNAMED.format(number)) for number in range(num_classes)) if known else (),
-        numbered=True,
-    )
+    own = tuple(known.get(number, _UNNAMED.format(number)) for number in range(num_classes)) if known else ()
+    return dataclasses.replace(data, labels=lookup[data.labels], names=own, numbered=True)
 
 
 def complete_names(data: LabelledImages) -> tuple[str, ...]:
@@ -71,7 +65,7 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
         )
     numbers = {label: matches[0] for label, matches in found.items()}
     if any(label != number for label, number in numbers.items()):
-        logger.info(f"{where}: the classes have another order than the network's classes; names are matched")
+        logger.info(f"{where}: the classes have another order than in the network; they are matched by name")
     return numbers
 
 
@@ -88,10 +82,8 @@ def _by_number(data: LabelledImages, present: list[int], num_classes: int, where
         logger.info(f"{where}: class folders are numbers counted from 1; folder {smallest} is class {smallest - 1}")
         return {label: values[label] - 1 for label in present}
     if len(values) != num_classes:
-        raise DistillError(
-            f"{where}: class folders are numbers from {smallest} to {largest}, expected 0 to {num_classes - 1}; "
-            "rename the class folders to the network's class numbers"
-        )
+        found = f"class folders are numbers from {smallest} to {largest}, expected 0 to {num_classes - 1}"
+        raise DistillError(f"{where}: {found}; rename the class folders to the network's class numbers")
     logger.info(f"{where}: class folders are numbers, used in sorted order; folder {smallest} is class 0")
     return {label: label for label in present}
 

@@ -37,13 +37,9 @@ def shared_memory(shape: tuple[int, ...]) -> Pixels:
 
 
 def file_memory(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """Create a file, and return an empty array that is mapped to the file and shared with processes forked later.
-
-    Raises:
-        OSError: the disk is too full. Space is allocated now, because a full disk under a mapping kills the process.
-    """
+    """Create a file, and return an empty array that is mapped to the file and shared with processes forked later."""
     with path.open("xb") as file:
-        if hasattr(os, "posix_fallocate"):
+        if hasattr(os, "posix_fallocate"):  # fails if the disk is too full; a write to the mapping would kill us
             os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         else:  # macOS
             file.truncate(math.prod(shape))
@@ -104,12 +100,12 @@ _DAMAGED = "the patch set is corrupt; download it again"
 
 @contextlib.contextmanager
 def _tar_errors(path: Path) -> Iterator[None]:
-    """Turn an error of reading a shard into a DistillError of one line."""
+    """Convert an error that occurs while reading a shard to a DistillError of one line."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise DistillError(f"{path}: cannot be read: {reason}; {_DAMAGED}") from error
+        raise DistillError(f"{path}: cannot be read: {reason}; check the disk, or download the set again") from error
     except (tarfile.TarError, ValueError) as error:
         reason = str(next(iter(error.args), type(error).__name__)).split(" @ ")[0]  # WebDataset adds the open file
         raise DistillError(f"{path}: is not a valid tar file: {reason}; {_DAMAGED}") from error

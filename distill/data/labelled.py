@@ -80,7 +80,8 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
     except PatchSetError as error:
         raise DistillError(str(error)) from error
     except OSError as error:
-        raise DistillError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise DistillError(f"{error.filename or path}: cannot be read: {reason}; check its permissions") from error
     for line in found.notes:
         logger.info(line)
     return data
@@ -91,7 +92,7 @@ def count_images(path: Path) -> int:
     try:
         found = find_images(path)
     except (PatchSetError, OSError) as error:
-        raise DistillError(f"{path}: cannot be read: {error}") from error
+        raise DistillError(f"{path}: cannot be read: {error}; choose another file or folder") from error
     if not found.images:
         raise DistillError(f"{path}: contains no image; give the path of training images")
     return len(found.images)
@@ -127,20 +128,17 @@ def _fit(image: Pixels, size: int | None) -> Pixels:
 def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes, bool]], path: Path) -> LabelledImages:
     shapes = sorted({image.shape for image, *_ in decoded})
     if len(shapes) > 1:
-        raise DistillError(
-            f"{path}: contains images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; "
-            "choose one size with --size or data.size"
-        )
-    images, labels = np.stack([image for image, *_ in decoded]), np.array(found.labels, dtype=np.int64)
-    state = hashlib.sha256(b"".join(digest for _, digest, _ in decoded))
-    state.update(labels.data)
+        sizes = f"contains images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}"
+        raise DistillError(f"{path}: {sizes}; choose one size with --size or data.size")
+    labels = np.array(found.labels, dtype=np.int64)
+    digests = tuple(digest for _, digest, _ in decoded)
     return LabelledImages(
-        images=torch.from_numpy(images),
+        images=torch.from_numpy(np.stack([image for image, *_ in decoded])),
         labels=torch.from_numpy(labels),
-        sha256=state.hexdigest(),
+        sha256=hashlib.sha256(b"".join(digests) + labels.tobytes()).hexdigest(),
         resized=any(resized for *_, resized in decoded),
         names=tuple(map(name_as_text, found.classes)),  # they enter JSON and HTML, so they must be text
         numbered=found.numbered,
-        digests=tuple(digest for _, digest, _ in decoded),
+        digests=digests,
         where=found.where,
     )

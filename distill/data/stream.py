@@ -1,4 +1,4 @@
-"""Patch sets that are larger than memory: every epoch reads the shards again in random order, a window at a time."""
+"""Read patch sets that are larger than memory. Every epoch reads the shards again, in windows of several shards."""
 
 from collections import deque
 from concurrent.futures import Future
@@ -39,7 +39,7 @@ class Streamed:
         self._workers.close()
 
     def _window(self, place: Place) -> Tensor:
-        """Drop earlier windows, and return this one: uint8 (rows, size, size, 3). Only this rank's rows are set."""
+        """Return the pixels of a window, uint8 (rows, size, size, 3), of which only this rank's rows are decoded."""
         while self._queue and self._queue[0][0] != place:
             for future in self._queue.popleft()[2]:
                 if not future.cancel():
@@ -55,7 +55,7 @@ class Streamed:
         return torch.from_numpy(self._slots[slot])
 
     def _decode(self, job: tuple[Place, int, int]) -> None:
-        """Decode the patches that this rank needs of one shard of a window. A worker process calls this."""
+        """Decode the patches of one shard of a window that this rank needs. A worker process calls this method."""
         place, slot, part = job
         numbers = self.order.shards(place)
         sizes = [self._patchset.manifest.shards[number].n for number in numbers]

@@ -51,7 +51,7 @@ class Workers(Generic[Job]):
             raise DistillError(message) from error
 
     def submit(self, job: Job) -> Future[None]:
-        """Start a job. Its future raises a DistillError of ``work``, or DistillError if the job's process ended."""
+        """Start a job, and return its future, which raises DistillError if ``work`` failed or its process ended."""
         return self._threads.submit(self._run, job)
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class _Member:
         end.close()  # now only the process has this end, so the pipe breaks when the process ends
 
     def run(self, job: Any) -> None:
-        """Send a job to the process and wait for its end."""
+        """Send a job to the process, and wait for the result."""
         try:
             self.pipe.send(job)
             error: DistillError | None = self.pipe.recv()
@@ -93,7 +93,6 @@ class _Member:
             raise error
 
     def _exit_error(self) -> DistillError:
-        """Return an error that describes how the process ended."""
         self.process.join(GRACE_SECONDS)
         status = self.process.exitcode
         if status is None or status >= 0:
@@ -104,7 +103,7 @@ class _Member:
 
 
 def _serve(end: Connection, work: Callable[[Any], None]) -> None:
-    """Run the loop of a process: receive a job, do it, and send its error or None."""
+    """Run the loop of a process: receive a job, call ``work``, and send the error or None."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends this process
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()

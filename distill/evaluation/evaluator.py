@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Measures networks on labelled images, and compares them with a teacher if ``teacher_logits`` is set."""
+    """Measures networks on labelled images, and compares the networks with a teacher if there is one."""
 
     data: LabelledImages
     normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
@@ -107,7 +107,7 @@ def evaluation_digest(path: Path | None, size: int) -> str | None:
 
 
 def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
-    """Log a warning if the evaluation data is the training data of the network ``what``, by its digest."""
+    """Log a warning if the network ``what`` was trained on ``data``, by the digest of its training data."""
     if data_sha256 == data.sha256:
         logger.info(f"{data.where}: {what} was trained on these images, so its accuracy on other images is unknown")
 
@@ -127,7 +127,7 @@ def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) ->
 
 
 def packed_digests(patchset: PatchSet) -> frozenset[bytes]:
-    """Return the SHA-256 of the pixels of each patch, if ``patchgen pack`` created the patch set from images."""
+    """Return the SHA-256 of each patch's pixels if ``patchgen pack`` created the patch set, else an empty set."""
     if patchset.manifest.recipe.get("name") != PACKED:
         return frozenset()
     tables = (read_pixel_digests(patchset.folder / shard.parquet.name, shard.n) for shard in patchset.manifest.shards)

@@ -10,17 +10,13 @@ from distill.errors import DistillError
 from distill.runtime.context import RunContext
 from distill.weights.files import Triple
 
+Dtype = torch.dtype | None
 BATCH = 500
 
 
 @torch.inference_mode()
 def logits_of(
-    model: nn.Module,
-    data: LabelledImages,
-    mean: Triple,
-    std: Triple,
-    context: RunContext,
-    dtype: torch.dtype | None = None,
+    model: nn.Module, data: LabelledImages, mean: Triple, std: Triple, context: RunContext, dtype: Dtype = None
 ) -> Tensor:
     """Return the logits of ``model`` in eval mode for every image: float32 (N, classes) on the CPU.
 

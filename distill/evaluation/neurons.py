@@ -16,6 +16,7 @@ from distill.weights.files import Triple
 from manifests.support.console import Update
 
 MARGIN = 4  # pixels of border around an image, in which the image moves
+Pair = tuple[Triple, Triple]
 TURN, ZOOM = math.radians(10), 0.1
 LEARNING_RATE = 0.03
 SPREAD = 0.01
@@ -24,14 +25,7 @@ _COLORS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.
 
 
 def excite(
-    network: nn.Module,
-    classes: Tensor,
-    size: int,
-    normalization: tuple[Triple, Triple],
-    *,
-    steps: int,
-    seed: int,
-    update: Update,
+    network: nn.Module, classes: Tensor, size: int, normalization: Pair, *, steps: int, seed: int, update: Update
 ) -> Tensor:
     """Return an image that raises the logit of each class: uint8 (n, size, size, 3) on the CPU.
 

@@ -58,40 +58,33 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
         if match := pattern.fullmatch(arch):
             numbers = [int(number) for number in match.groups()]
             if numbers[0] > MAX_LAYERS or (arch.startswith("wrn") and numbers[1] > MAX_WIDTH):
-                raise DistillError(
-                    f"arch {arch!r}: expected at most {MAX_LAYERS} layers and a width factor of at most {MAX_WIDTH}"
-                )
+                limits = f"at most {MAX_LAYERS} layers and a width factor of at most {MAX_WIDTH}"
+                raise DistillError(f"arch {arch!r}: expected {limits}; choose a smaller network")
             try:
                 return factory(*numbers, num_classes=num_classes)
             except ValueError as error:
-                raise DistillError(f"arch {arch!r}: {error}") from error
+                raise DistillError(f"arch {arch!r}: {error}; choose another number") from error
     near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"networks are {', '.join(EXAMPLES)}"
     raise DistillError(f"arch {arch[:100]!r}: unknown network; {hint}; networks of torchvision are '{PREFIX}NAME'")
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:
-    """Check on the meta device that the network ``arch`` in training mode maps images of ``size`` px to logits."""
+    """Check on the meta device that the network ``arch`` accepts images of ``size`` px in training mode."""
     try:
         with torch.device("meta"):
-            logits = build_model(arch, num_classes)(torch.empty(2, 3, size, size))
+            build_model(arch, num_classes)(torch.empty(2, 3, size, size))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise DistillError(f"arch {arch!r}: does not accept images of {size} px: {reason}") from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        raise DistillError(
-            f"arch {arch!r}: returns other values than logits in training mode; choose another network"
-        )
+        found = f"does not accept images of {size} px: {reason}"
+        raise DistillError(f"arch {arch!r}: {found}; choose another network or size") from error
 
 
 def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
     """Set the momentum and epsilon of all batch norms of ``network``; None leaves a value unchanged.
 
     ``momentum`` is the share of a batch in the running statistics, as in torch. Keras calls 1 minus this share the
-    momentum. ``eps`` is added to the variance.
-
-    Raises:
-        DistillError: a value is set, but the network has no batch norm.
+    momentum. ``eps`` is added to the variance. A network without batch norms is an error.
     """
     if momentum is None and eps is None:
         return
@@ -106,7 +99,5 @@ def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: f
 def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
     """Log a warning if ``steps`` are too few for the running statistics of batch norms with this ``momentum``."""
     if momentum is not None and (left := (1 - momentum) ** steps) > MAX_STALE:
-        logger.info(
-            f"bn_momentum {momentum}: after {steps} steps, the batch norms' statistics still contain {left:.0%} of "
-            "their initial values, which spoils the result; raise bn_momentum or the number of steps"
-        )
+        found = f"after {steps} steps, the batch norms' statistics still contain {left:.0%} of their initial values"
+        logger.info(f"bn_momentum {momentum}: {found}, which spoils the result; raise bn_momentum or the steps")

@@ -40,7 +40,7 @@ def torchvision_model(arch: str, num_classes: int) -> nn.Module:
 
 
 def is_auxiliary(name: str, arch: str) -> bool:
-    """Return whether a parameter of ``arch`` belongs to an auxiliary head, which our networks do not have."""
+    """Return whether the parameter ``name`` of ``arch`` belongs to an auxiliary head. Our networks have none."""
     pattern = _WITH_AUXILIARY_HEADS.get(arch.removeprefix(PREFIX))
     return arch.startswith(PREFIX) and pattern is not None and pattern.match(name) is not None
 

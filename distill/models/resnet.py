@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_Block = Callable[[int, int, int], nn.Module]  # of input channels, output channels and stride
 _BLOCKS_8X = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
@@ -76,13 +77,7 @@ def _shortcut(inputs: int, outputs: int, stride: int, projection: bool) -> nn.Mo
 class _ResNet(nn.Module):
     """A 3×3 convolution, stages with ``blocks`` blocks, and a linear layer. Later stages halve the image size."""
 
-    def __init__(
-        self,
-        block: Callable[[int, int, int], nn.Module],
-        blocks: tuple[int, ...],
-        channels: tuple[int, ...],
-        classes: int,
-    ) -> None:
+    def __init__(self, block: _Block, blocks: tuple[int, ...], channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])

@@ -1,7 +1,8 @@
-"""Stored logits: the logits of a teacher for every step of a view, in a folder of the format ``labels/1``.
+"""Stored logits: a folder with the logits of a teacher for every training step, in the format ``labels/1``.
 
-The files ``logits-NNNNNN.npy`` contain the logits, float16 (rows, classes): whole steps in order. The manifest
-``labels.json`` is written last. It declares the patch set, the teacher, the view and the SHA-256 of every file.
+The "view" of a run is the order and the augmentation of the patches. It determines the batch of each step. The files
+``logits-NNNNNN.npy`` contain the logits, float16 (rows, classes): whole steps in order. The manifest ``labels.json``
+is written last. It declares the patch set, the teacher, the view and the SHA-256 of every file.
 """
 
 import dataclasses
@@ -112,7 +113,7 @@ def read_manifest(folder: Path) -> LogitsManifest:
     except ValidationError as error:
         raise DistillError(f"{path}: {describe(error, LogitsManifest)}; {_CORRUPT}") from error
     except OSError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
     except ValueError as error:  # nested deeper than pydantic supports
         raise DistillError(f"{path}: {str(error).splitlines()[0]}; {_CORRUPT}") from error
     order = manifest.view.get("order")
@@ -182,7 +183,7 @@ def _require_digest(path: Path, file: LogitsFile) -> None:
     try:
         digest = file_digest(path)
     except OSError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     if digest != file.sha256:
         raise DistillError(f"{path}: sha256 is {digest}, but the manifest declares {file.sha256}; {_CORRUPT}")
 
@@ -198,17 +199,15 @@ def require_same_view(folder: Path, stored: dict[str, Any], wanted: dict[str, An
 
 
 def require_same(folder: Path, what: str, stored: Any, wanted: Any) -> None:
-    """Check that a property of stored logits equals the property ``wanted`` of the run."""
+    """Check that the property ``what`` of stored logits equals the value ``wanted`` of the run."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for key in sorted(stored.keys() | wanted.keys()):
             require_same(folder, f"{what} {key}", stored.get(key), wanted.get(key))
     elif isinstance(stored, float) and isinstance(wanted, float) and math.isclose(stored, wanted, rel_tol=1e-6):
         pass
     elif stored != wanted:
-        raise DistillError(
-            f"{folder}: the stored logits belong to {what} {stored}, but this run has {wanted}; "
-            "create stored logits for this run with distill make-logits"
-        )
+        found = f"the stored logits belong to {what} {stored}, but this run has {wanted}"
+        raise DistillError(f"{folder}: {found}; create stored logits for this run with distill make-logits")
 
 
 def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class TeacherTargets:
     """Logits that the teacher computes during the run, on the same pixels as the student.
 
-    ``cache`` keeps the logits by step of the view, so that the teacher computes each batch only once.
+    ``cache`` keeps the logits of each step, so that later passes over the same batches do not compute them again.
     """
 
     network: FrozenNetwork
@@ -59,9 +59,8 @@ def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator:
     device, processes = accelerator.context.device, view.ranks.local_world_size
     if fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2):
         return TeacherTargets(network=network, cache={})
-    logger.info(
-        f"too little memory for {num_bytes / 1e9:.1f} GB of logits: the teacher computes them again in every pass"
-    )
+    size = f"{num_bytes / 1e9:.1f} GB"
+    logger.info(f"too little memory for {size} of logits: the teacher computes them again in every pass")
     return TeacherTargets(network=network)
 
 
@@ -84,10 +83,8 @@ def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> Stored
     """Verify and open the stored logits in ``folder`` for all batches of ``view``."""
     require_same_view(folder, manifest.view, view.describe())
     if manifest.steps < view.period:
-        raise DistillError(
-            f"{folder}: contains logits of {counted(manifest.steps, 'step')}, but this run has {view.period}; "
-            "create logits with this run's length, or shorten the run with train.samples"
-        )
+        found = f"contains logits of {counted(manifest.steps, 'step')}, but this run has {view.period}"
+        raise DistillError(f"{folder}: {found}; create logits of this length, or set fewer train.samples")
     return StoredTargets(logits=open_logits(folder, manifest, view.period), context=view.source.context)
 
 

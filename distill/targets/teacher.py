@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from distill.errors import DistillError
-from distill.weights.files import MeanTriple, StdTriple, Triple, Weights, load_weights
+from distill.weights.files import MeanTriple, Metadata, StdTriple, Triple, Weights, load_weights
 from distill.weights.load import build_filled
 from manifests.format.digest import file_digest
 from manifests.support.field_values import HomePath
@@ -28,19 +28,16 @@ class TeacherConfig(BaseModel):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Network:
-    """A network of a weight file, in eval mode, and the properties that the file records."""
+class Network(Metadata):
+    """A network of a weight file, in eval mode, with complete metadata."""
 
     path: Path
+    sha256: str  # of the weight file, in hex
     model: nn.Module
     arch: str
     num_classes: int
-    mean: Triple  # of RGB in [0, 1]; the input is normalized by mean and std
+    mean: Triple
     std: Triple
-    sha256: str  # of the weight file, in hex
-    classes: tuple[str, ...]  # names; empty if unknown
-    data_sha256: str | None  # of the labelled images that trained the network, if known
-    bn_eps: float | None  # epsilon of the batch norms; None: the default of the architecture
 
 
 def load_teacher(config: TeacherConfig, device: torch.device) -> Network:
@@ -67,18 +64,9 @@ def build_network(
     model = build_filled(weights, arch=arch, num_classes=num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = normalization(weights, *given, prefix=prefix)
-    return Network(
-        path=weights.path,
-        model=model,
-        arch=arch,
-        num_classes=num_classes,
-        mean=mean,
-        std=std,
-        sha256=file_digest(weights.path),
-        classes=weights.classes,
-        data_sha256=weights.data_sha256,
-        bn_eps=weights.bn_eps,
-    )
+    known = {field.name: getattr(weights, field.name) for field in dataclasses.fields(Metadata)}
+    known |= {"arch": arch, "num_classes": num_classes, "mean": mean, "std": std}
+    return Network(path=weights.path, sha256=file_digest(weights.path), model=model, **known)
 
 
 def normalization(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:
@@ -89,14 +77,11 @@ def normalization(weights: Weights, mean: Triple | None, std: Triple | None, *, 
     chosen = []
     for name, own, given in (("mean", weights.mean, mean), ("std", weights.std, std)):
         if own is not None and given is not None and own != given:
-            raise DistillError(
-                f"{weights.path}: the file declares {name} {own}, but {prefix}{name} is {given}; omit {prefix}{name}"
-            )
+            found = f"the file declares {name} {own}, but {prefix}{name} is {given}"
+            raise DistillError(f"{weights.path}: {found}; omit {prefix}{name}")
         value = given or own
         if value is None:
-            raise DistillError(
-                f"{weights.path}: the file does not declare the {name} of its normalization; "
-                f"set {prefix}{name} to the value that the network was trained with"
-            )
+            action = f"set {prefix}{name} to the value that the network was trained with"
+            raise DistillError(f"{weights.path}: the file does not declare the {name} of its input; {action}")
         chosen.append(value)
     return chosen[0], chosen[1]

@@ -80,9 +80,7 @@ def load_weights(path: Path) -> Weights:
 def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of a safetensors file, which are mapped from the file, and the metadata of the file.
 
-    Raises:
-        DamagedError: the file is corrupt, or larger than ``max_bytes``.
-        DistillError: the file cannot be read.
+    Raises DamagedError if the file is corrupt or larger than ``max_bytes``.
     """
     try:
         require_file(path, max_bytes)
@@ -95,11 +93,10 @@ def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[
     except safetensors.SafetensorError as error:
         raise DamagedError(f"{path}: is not a valid .safetensors file: {error}; {CORRUPT}") from error
     except OSError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
 
 
 def _parse(path: Path, text: dict[str, str]) -> Metadata:
-    """Validate the metadata of a safetensors file."""
     names = {field.name for field in dataclasses.fields(Metadata)}
     known: dict[str, Any] = {name: value for name, value in text.items() if name in names}
     try:
@@ -121,7 +118,8 @@ def save_weights(path: Path, model: nn.Module, **metadata: Any) -> None:
 
 def encode_weights(model: nn.Module, metadata: Metadata) -> bytes:
     """Return a state dict and its metadata as safetensors. Equal networks return equal bytes."""
-    text = {name: _as_text(value) for name, value in vars(metadata).items() if value not in (None, (), "")}
+    fields = ((field.name, getattr(metadata, field.name)) for field in dataclasses.fields(Metadata))
+    text = {name: _as_text(value) for name, value in fields if value not in (None, (), "")}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     return _sort_header(safetensors.torch.save(state, text))
 

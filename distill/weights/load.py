@@ -33,7 +33,8 @@ def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
     try:
         set_batch_norms(model, eps=weights.bn_eps)
     except DistillError as error:
-        raise DistillError(f"{weights.path}: the file declares bn_eps {weights.bn_eps}, but {error}") from error
+        found = f"declares bn_eps {weights.bn_eps}, but a {arch} has no batch norm"
+        raise DistillError(f"{weights.path}: the file {found}; {CORRUPT}") from error
     put_state(model, state)
     return model
 
@@ -73,10 +74,8 @@ def _match(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes
     state = _find_state(weights, arch, expected)
     own = weights.num_classes or _num_outputs(state, expected)
     if own is not None and own != num_classes:
-        raise DistillError(
-            f"{weights.path}: has {counted(own, 'class')}, but num_classes is {num_classes}; "
-            "use weights trained on the same classes, or set num_classes"
-        )
+        found = f"has {counted(own, 'class')}, but num_classes is {num_classes}"
+        raise DistillError(f"{weights.path}: {found}; choose a file with these classes, or set num_classes")
     _require_fit(state, expected, weights.path, arch)
     return state
 
@@ -92,13 +91,13 @@ def _find_state(weights: Weights, arch: str, expected: dict[str, Tensor]) -> dic
 
 
 def _choose(found: list[Found], path: Path) -> Found:
-    """Return the preferred network, and tell the user which network that is if the file contains several."""
+    """Return the preferred network. If the file contains several networks, print a note about the choice."""
     first, *others = found
     what = f"{path}: contains {len(found)} such networks, with the keys {', '.join(each.label for each in found[:5])}"
     if not all(first.is_preferred_to(other) for other in others):
         raise DistillError(f"{what}; save the state dict of one network in a file of its own")
     if others:
-        _note_once(f"{what}; reads {first.label}; to read another, save its state dict in a file of its own")
+        _note_once(f"{what}; {first.label} is used; to use another, save its state dict in a file of its own")
     return first
 
 
@@ -106,7 +105,7 @@ _note_once = functools.cache(note)  # a file may be read more than once
 
 
 def _own_variant(weights: Weights, arch: str) -> str | None:
-    """Return the variant of ``arch`` that a weight file contains, if any. Only the classes may have other shapes."""
+    """Return the variant of ``arch`` that a weight file contains, or None. The number of classes does not matter."""
     for name in variants(arch):
         try:
             expected = outline_of(name, 2).state_dict()

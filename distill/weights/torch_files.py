@@ -61,10 +61,7 @@ def load_torch_file(path: Path) -> Any:
     """Return the content of a file of ``torch.save``, on the CPU: tensors and plain values in dicts and lists.
 
     Since version 1.6 torch writes zip files. Their tensors are mapped, and need memory only when they are used.
-
-    Raises:
-        DamagedError: the file is corrupt or too large, or contains other objects than tensors and plain values.
-        DistillError: the file cannot be read.
+    Raises DamagedError if the file is corrupt or too large, or contains other objects.
     """
     try:
         mapped = is_zip(path)
@@ -74,7 +71,7 @@ def load_torch_file(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except PermissionError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     except (*DECODE_ERRORS, zipfile.BadZipFile) as error:
         raise DamagedError(f"{path}: {_describe(str(error))}") from error
 

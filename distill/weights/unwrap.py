@@ -41,7 +41,6 @@ class Found:
 
     @property
     def label(self) -> str:
-        """The keys as text for a message."""
         return ".".join(self.keys)[:100] or "its own names"
 
     def is_preferred_to(self, other: "Found") -> bool:
@@ -76,7 +75,7 @@ def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
 
 
 def _is_dense(value: object) -> bool:
-    """Return whether a value is a tensor whose memory contains all numbers, so no larger than the file."""
+    """Return whether a value is a tensor with memory for each of its numbers, so no larger than the file."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

@@ -333,7 +333,7 @@ def test_faults(overrides: dict[str, object], message: str) -> None:
         ("a: 2024-13-45", "unknown key 'a'"),
         ("a: !!int ''", "not YAML"),
         ("[" * 5000, "not YAML"),
-        ("- 1", "is a list"),
+        ("- 1", "contains a list"),
         ("{}", "required keys 'teacher', 'student', 'optim', 'train' are missing"),
         ("teacher: 3", "teacher: "),
     ],

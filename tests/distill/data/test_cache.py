@@ -101,7 +101,7 @@ def test_no_room_on_the_disk(patchset_path: Path, monkeypatch: pytest.MonkeyPatc
     tensor, said = load(patchset_path)
     require_pixels(tensor, patchset_path)
     assert "not kept for the next run" in said[1] and not list(folder.iterdir())
-    with pytest.raises(DistillError, match=r"data\.cache disk: .*GB free.*another folder as data\.cache_dir"):
+    with pytest.raises(DistillError, match=r"data\.cache disk: .*GB free.*another data\.cache_dir"):
         load(patchset_path, cache="disk")
 
 
@@ -116,7 +116,7 @@ def test_a_window_has_room(patchset_path: Path, monkeypatch: pytest.MonkeyPatch)
     needed = 3 * largest * 32 * 32 * 3
     for free, message in (
         (needed, None),
-        (needed - 1, r"data\.window 1: the windows of decoded patches need .*smaller"),
+        (needed - 1, r"data\.window 1: decoded windows of shards need .*smaller"),
     ):
         monkeypatch.setattr(cache, "free_memory", lambda free=free: free)
         config = DataConfig(cache="none", window=1)

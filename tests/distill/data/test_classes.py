@@ -71,7 +71,7 @@ def test_a_missing_class_folder_shifts_no_label(missing: str, tmp_path: Path) ->
 def test_names_decide_and_not_the_order(tmp_path: Path) -> None:
     labels, said = matched(folders(tmp_path, "Polar-Bear", "ant", "bee"), 3, "polar bear", "bee", "ant")
     assert labels == {0: 0, 1: 2, 2: 1}
-    assert said == ["data: the classes have another order than the network's classes; names are matched"]
+    assert said == ["data: the classes have another order than in the network; they are matched by name"]
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_of_several_networks_one_is_meant_and_said(
     assert (
         "t.pt: contains 2 such networks, with the keys " in said
         and case.strip(".") in said
-        and "; to read another" in said
+        and "; to use another" in said
     )
 
 
