@@ -1,8 +1,8 @@
-"""Augmentation of a whole batch on the device.
+"""Augment a whole batch on the device.
 
-``config`` is the config group; ``geometry``, ``color`` and ``mix`` each draw parameters and apply them. Draws are
-made on the CPU, so that one seed gives one augmentation on every device; only the draws are copied to it. Images stay
-uint8 until an operation needs float32.
+``config`` is the config group. ``geometry``, ``color`` and ``mix`` each draw random parameters and apply them. The
+draws happen on the CPU and are copied to the device, so the same seed has the same augmentation on every device.
+Images are uint8 until an operation needs float32.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ __all__ = ["AugmentConfig", "Draws", "JitterConfig", "augment", "draw", "normali
 
 
 def view_version(config: AugmentConfig) -> int:
-    """Return the version of the pixels that ``config`` and a seed give; stored logits and checkpoints name it.
+    """Return the version of the augmentation, which stored logits and checkpoints record.
 
-    It is raised, only for the configs concerned, when their pixels change. Version 2: resized crops are bicubic and
-    antialiased, and each sample is jittered in its own order.
+    The version increases only for configs whose pixels change. Since version 2, resized crops are bicubic and
+    antialiased, and the order of the jitter is drawn for each sample.
     """
     return 1 if config.resized_crop is None and config.jitter is None else 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """The augmentation of one batch."""
+    """The random parameters of the augmentation of one batch."""
 
     crop: Shift | ResizedCrop
     color: ColorChange | None
@@ -41,7 +41,7 @@ class Draws:
 
 
 def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
-    """Draw the augmentation of ``batch`` square images of ``size`` px."""
+    """Draw the parameters of the augmentation of ``batch`` square images of ``size`` px."""
     resized = config.resized_crop is not None
     crop = draw_resized_crop(config, batch, size, stream) if resized else draw_shift(config, batch, stream)
     color = draw_color(config, batch, stream)
@@ -49,9 +49,10 @@ def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
 
 
 def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws:
-    """Return ``draws`` of ``batch`` images for the images that ``part`` selects from a tensor (batch, …).
+    """Return the draws of the images that ``part`` selects. ``part`` selects rows of a tensor (batch, …).
 
-    Mixing pairs image i with image -1 - i, so the selection must be symmetric. Draws of the whole batch are kept.
+    The selection must be symmetric, because mixing combines image i with image -1 - i. Draws that apply to the whole
+    batch do not change.
     """
 
     def select(operation: Any) -> Any:
@@ -63,10 +64,7 @@ def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
-    """Apply ``draws`` to uint8 images (B, H, W, 3): uint8, or float32 in [0, 255] where an operation needs it.
-
-    Mixing takes each image's partner from the batch in reverse order.
-    """
+    """Return augmented images for uint8 images (B, H, W, 3): uint8, or float32 in [0, 255] if necessary."""
     out = draws.crop(images)
     if draws.color is not None:
         out = draws.color(out)
@@ -81,7 +79,7 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 @functools.lru_cache(16)
 def _normalization(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return shift and scale on ``device``; cached, because each copy to a GPU would stall the step."""
+    """Return shift and scale on ``device``. The cache avoids a copy to the GPU in each step."""
     with torch.inference_mode(False):
         deviation = torch.tensor(std)
         return (-torch.tensor(mean) / deviation).to(device), (1 / (255.0 * deviation)).to(device)

@@ -1,6 +1,6 @@
-"""Color changes of a batch, each image with its own strength: jitter, grayscale, solarize.
+"""Change the colors of a batch: jitter, grayscale, solarize. Each image has its own strength.
 
-Images are float32 (B, H, W, 3), RGB in [0, 255]. Formulas as torchvision's (torchvision.transforms.v2.functional).
+Images are float32 (B, H, W, 3), RGB in [0, 255]. The formulas are those of ``torchvision.transforms.v2.functional``.
 """
 
 import dataclasses
@@ -17,34 +17,29 @@ _MAX = 255.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColorChange:
-    """The color changes of one batch.
+    """The color changes of one batch of B images.
 
-    Each tensor but ``order`` is (B,): factors around 1, ``hue`` in parts of the circle, the last two bool. ``order``
-    (B, 4) lists each sample's operations in the order they act: 0 brightness, 1 contrast, 2 saturation, 3 hue, or -1
-    where the sample is not jittered. Without jitter it is (B, 0).
+    ``order`` contains the operations of each image in order: 0 brightness, 1 contrast, 2 saturation, 3 hue, or -1 if
+    the image is not jittered.
     """
 
-    order: Tensor
-    brightness: Tensor
+    order: Tensor  # int64 (B, 4); (B, 0) without jitter
+    brightness: Tensor  # (B,) factors around 1, as the next two
     contrast: Tensor
     saturation: Tensor
-    hue: Tensor
-    grayscale: Tensor
-    solarize: Tensor
+    hue: Tensor  # (B,) in parts of the circle
+    grayscale: Tensor  # bool (B,)
+    solarize: Tensor  # bool (B,)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Change uint8 or float32 images (B, H, W, 3) in [0, 255]; returns float32 of that shape."""
+        """Return the changed images, float32, for uint8 or float32 images (B, H, W, 3) in [0, 255]."""
         images = self._jittered(images.to(torch.float32, copy=True))
         images = torch.where(_column(self.grayscale, images), _gray(images), images)
         inverted = torch.where(images >= 128, _MAX - images, images)
         return torch.where(_column(self.solarize, images), inverted, images)
 
     def _jittered(self, images: Tensor) -> Tensor:
-        """Jitter ``images``, float32 (B, H, W, 3), in place.
-
-        At each position of the order, the samples with the same operation are gathered, changed together and written
-        back, so that each operation is computed once a sample.
-        """
+        """Jitter images, float32 (B, H, W, 3), in place. Images with the same next operation change together."""
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         for position in self.order.T:
             for number, (operation, strength) in enumerate(zip(_OPERATIONS, strengths, strict=True)):
@@ -56,7 +51,7 @@ class ColorChange:
 
 
 def draw_color(config: AugmentConfig, batch: int, stream: Stream) -> ColorChange | None:
-    """Draw the color changes of ``batch`` images; None where the config asks for none."""
+    """Draw the color changes of ``batch`` images. Returns None if the config changes no colors."""
     if config.jitter is None and not config.grayscale and not config.solarize:
         return None
     jitter = config.jitter or JitterConfig()
@@ -81,7 +76,7 @@ def draw_color(config: AugmentConfig, batch: int, stream: Stream) -> ColorChange
 
 
 def _column(values: Tensor, images: Tensor) -> Tensor:
-    """Return (B,) as (B, 1, 1, 1) on the device of ``images``, in their dtype unless bool."""
+    """Return a tensor (B,) as (B, 1, 1, 1) on the device of ``images``. Numbers get the dtype of ``images``."""
     kind = values.dtype if values.dtype == torch.bool else images.dtype
     return values.to(images.device, kind, non_blocking=True)[:, None, None, None]
 
@@ -108,7 +103,7 @@ def _saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue in HSV by ``turn`` of a full circle; value and saturation stay."""
+    """Turn the hue in HSV by ``turn``, a part of the full circle. Value and saturation do not change."""
     value, lowest = images.amax(dim=3), images.amin(dim=3)
     span = value - lowest
     red, green, blue = images.unbind(dim=3)
@@ -118,11 +113,11 @@ def _hue(images: Tensor, turn: Tensor) -> Tensor:
     turned = sector + 6 * turn[..., 0]
 
     def channel(offset: int) -> Tensor:
-        """v - s · max(0, min(k, 4 - k, 1)) with k = (offset + hue) mod 6."""
+        """Return value - span · max(0, min(k, 4 - k, 1)) with k = (offset + hue) mod 6."""
         k = (offset + turned) % 6
         return value - span * torch.minimum(k, 4 - k).clamp(0, 1)
 
     return torch.stack([channel(5), channel(3), channel(1)], dim=3)
 
 
-_OPERATIONS = (_brightness, _contrast, _saturation, _hue)  # in the numbers of ``ColorChange.order``
+_OPERATIONS = (_brightness, _contrast, _saturation, _hue)  # ``ColorChange.order`` contains indices of this tuple

@@ -14,30 +14,27 @@ def _strength(what: str) -> Any:
 
 
 class JitterConfig(BaseModel):
-    """Color jitter; strengths and the order of the four operations are drawn for each sample.
-
-    As torchvision's ColorJitter: factors are uniform in [max(0, 1 - s), 1 + s].
-    """
+    """Color jitter of torchvision. Strengths and the order of the four operations are drawn for each sample."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     p: Share = Field(default=1.0, description="share of images that are jittered")
     brightness: Annotated[float, _strength("brightness")] = 0.0
     contrast: Annotated[float, _strength("contrast")] = 0.0
     saturation: Annotated[float, _strength("saturation")] = 0.0
-    hue: float = Field(default=0.0, ge=0, le=0.5, description="hue is turned by up to ± this part of the circle")
+    hue: float = Field(default=0.0, ge=0, le=0.5, description="the hue turns by up to ± this part of the circle")
 
 
 class AugmentConfig(BaseModel):
-    """What happens to a batch, in this order: crop and flip, colors, mixing."""
+    """The augmentation of a batch, in this order: crop and flip, colors, mixing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-    pad_crop: int = Field(default=4, ge=0, le=64, description="pixels of black padding before a crop")
+    pad_crop: int = Field(default=4, ge=0, le=64, description="pixels of black padding before the crop")
     resized_crop: tuple[float, float] | None = None
-    "crop of this share of the area, resized (bicubic, antialiased); replaces pad_crop"
+    "smallest and largest share of the area of a resized crop (bicubic, antialiased); replaces pad_crop"
     size: int | None = Field(default=None, ge=8, le=1024, description="pixels a side after resized_crop")
     flip: bool = Field(default=True, description="mirror each patch with probability 1/2")
     jitter: JitterConfig | None = None
-    "of brightness, contrast, saturation, hue, in an order drawn for each sample"
+    "changes of brightness, contrast, saturation and hue, in an order drawn for each sample"
     grayscale: Share = Field(default=0.0, description="share of images turned gray")
     solarize: Share = Field(default=0.0, description="share of images whose values from 128 up are inverted")
     cutmix_alpha: Alpha = Field(default=0.25, description=_CUTMIX)
@@ -48,16 +45,15 @@ class AugmentConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.cutmix_box == "sample" and not self.cutmix_alpha:
-            raise ValueError("cutmix_box needs a cutmix_alpha above 0")
-        if self.resized_crop is None:
-            if self.size is not None:
-                raise ValueError("size needs resized_crop")
-            return self
-        low, high = self.resized_crop
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"resized_crop is [{low}, {high}], expected 0 < low <= high <= 1")
-        if self.pad_crop:
-            raise ValueError("resized_crop replaces pad_crop; set pad_crop to 0")
+            raise ValueError("cutmix_box sample needs a cutmix_alpha above 0")
+        if self.resized_crop is None and self.size is not None:
+            raise ValueError("size needs resized_crop; set resized_crop, or omit size")
+        if self.resized_crop is not None:
+            low, high = self.resized_crop
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"resized_crop is [{low}, {high}], expected 0 < low <= high <= 1")
+            if self.pad_crop:
+                raise ValueError("resized_crop replaces pad_crop; set pad_crop to 0")
         return self
 
     def output_size(self, size: int) -> int:
@@ -66,6 +62,6 @@ class AugmentConfig(BaseModel):
 
 
 class SupervisedAugmentConfig(AugmentConfig):
-    """As for distillation, but nothing is mixed by default."""
+    """The augmentation of a batch, in this order: crop and flip, colors, mixing. The default has no mixing."""
 
     cutmix_alpha: Alpha = Field(default=0.0, description=_CUTMIX)

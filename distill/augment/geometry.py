@@ -1,4 +1,4 @@
-"""Crops and flips of a batch of images (B, H, W, 3) on any device; draws are made on the CPU."""
+"""Crop and mirror a batch of images (B, H, W, 3) on any device. The draws happen on the CPU."""
 
 import dataclasses
 import math
@@ -15,17 +15,17 @@ _ATTEMPTS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shift:
-    """Windows of padded images: ``corners`` are top and left, int64 (B, 2); ``flipped`` (B,) mirrors them.
+    """Windows of padded images, which are as large as the images before padding.
 
-    Only these are copied to a GPU: copies of whole index tables would make each step wait for the one before.
+    Only ``corners`` and ``flipped`` are copied to a GPU, because copies of whole index tables would delay each step.
     """
 
-    padding: int
-    corners: Tensor
-    flipped: Tensor
+    padding: int  # pixels on each side
+    corners: Tensor  # int64 (B, 2), top and left in pixels
+    flipped: Tensor  # bool (B,), which images are mirrored
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Cut the windows out of uint8 images (B, size, size, 3); returns the same shape and dtype."""
+        """Return the windows of uint8 images (B, size, size, 3), with the same shape and dtype."""
         pad, device = self.padding, images.device
         padded = F.pad(images, (0, 0, pad, pad, pad, pad)) if pad else images
         _, height, width, _ = padded.shape
@@ -34,7 +34,7 @@ class Shift:
         return padded.reshape(-1, 3)[(start + rows[:, :, None]) * width + columns[:, None, :]]
 
     def pixels(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the rows and columns of the padded images to take, int64 (B, size) each, on ``device``."""
+        """Return the rows and the columns of the windows in the padded images, both int64 (B, size) on ``device``."""
         positions = torch.arange(size, device=device)
         tops, lefts = self.corners.to(device, non_blocking=True).T[:, :, None]
         flipped = self.flipped.to(device, non_blocking=True)[:, None]
@@ -42,7 +42,7 @@ class Shift:
 
 
 def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
-    """Draw windows as large as the images, which are padded with ``pad_crop`` black pixels; half are mirrored."""
+    """Draw windows of images that are padded with ``pad_crop`` black pixels. With ``flip``, half are mirrored."""
     tops = stream.integers(2 * config.pad_crop + 1, batch)
     lefts = stream.integers(2 * config.pad_crop + 1, batch)
     flipped = (stream.uniform(batch) < 0.5) & config.flip
@@ -51,17 +51,16 @@ def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResizedCrop:
-    """Boxes (B, 4) of top, left, height, width in pixels, resized to ``size``; ``flipped`` (B,) mirrors."""
+    """Boxes of images, which are resized to ``size`` px."""
 
-    boxes: Tensor
-    flipped: Tensor
+    boxes: Tensor  # (B, 4), top, left, height and width in pixels
+    flipped: Tensor  # bool (B,), which images are mirrored
     size: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Resize the boxes of uint8 (B, H, W, 3) to uint8 (B, size, size, 3): bicubic, antialiased, as Pillow does.
+        """Resize the boxes of uint8 images (B, H, W, 3) to uint8 (B, size, size, 3): bicubic, antialiased.
 
-        Columns are resized first, then rows, each rounded to whole values and clipped to 0 … 255. Each pass is one
-        batched matrix product with ``cubic_weights``.
+        As in Pillow, columns are resized first, then rows, and both results are rounded and clipped to 0 … 255.
         """
         batch, height, width, channels = images.shape
         device = images.device
@@ -78,11 +77,11 @@ class ResizedCrop:
 
 
 def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tensor:
-    """Return the weights that resize a part of a row of ``pixels`` pixels to ``out``: float32 (B, out, pixels).
+    """Return weights that resize a part of a row of ``pixels`` pixels to ``out`` pixels: float32 (B, out, pixels).
 
-    The part begins at pixel ``start`` and is ``length`` pixels long, each (B,) of whole numbers; pixels outside of it
-    weigh nothing. Each output pixel's weights sum to 1. The kernel is the cubic of Keys (1981) with a = -0.5, made
-    wider where the part is shrunk: that of Pillow and of torchvision with ``antialias=True``.
+    ``start`` and ``length``, (B,) of whole numbers, are the first pixel and the number of pixels of the part. Pixels
+    outside of the part have the weight 0. The weights of each output pixel sum to 1. The kernel is the cubic of Keys
+    (1981) with a = -0.5. It is wider if the part shrinks, as in Pillow and torchvision with ``antialias=True``.
     """
     start, length = start[:, None, None], length[:, None, None]
     centers = (torch.arange(out, device=start.device) + 0.5)[:, None] * (length / out)  # B out 1
@@ -95,9 +94,10 @@ def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tenso
 
 
 def draw_resized_crop(config: AugmentConfig, batch: int, size: int, stream: Stream) -> ResizedCrop:
-    """Draw boxes of a share of the image and an aspect of 3/4 to 4/3; the whole image where ten draws do not fit.
+    """Draw boxes with a share of the image's area and an aspect ratio of 3/4 to 4/3.
 
-    As RandomResizedCrop of torchvision (Szegedy et al. 2015, arXiv 1409.4842).
+    If ten draws do not fit into the image, the box is the whole image. This is RandomResizedCrop of torchvision
+    (Szegedy et al. 2015, arXiv 1409.4842).
     """
     smallest, largest = config.resized_crop or (1.0, 1.0)
     areas = size * size * (smallest + (largest - smallest) * stream.uniform(batch, _ATTEMPTS))

@@ -1,6 +1,6 @@
-"""CutMix and MixUp of a batch with itself in reverse order.
+"""CutMix and MixUp: combine a batch with the same batch in reverse order, so image i has the partner -1 - i.
 
-Teacher and student see the same mixed pixels, so distillation mixes no labels.
+Distillation mixes no labels, because teacher and student process the same mixed pixels.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ from distill.runtime.randomness import Stream
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutMix:
-    """Boxes of top, bottom, left, right in pixels, filled from the partner: int64 (B, 4), or (1, 4) for all."""
+    """Boxes of the images that are filled with the pixels of the partner."""
 
-    boxes: Tensor
+    boxes: Tensor  # int64 (B, 4), top, bottom, left and right in pixels; (1, 4) is one box for all images
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Mix images (B, H, W, 3) of any dtype; returns the same shape and dtype."""
+        """Return mixed images for images (B, H, W, 3) of any dtype, with the same shape and dtype."""
         if len(self.boxes) == 1:
             top, bottom, left, right = self.boxes[0].tolist()
             mixed = images.clone()
@@ -33,32 +33,32 @@ class CutMix:
         return torch.where(inside, images.flip(0), images)
 
     def kept(self, batch: int, size: int) -> Tensor:
-        """Return the share of each image's pixels that are its own: float64 (batch,)."""
+        """Return for each mixed image the share of pixels from the image itself: float64 (batch,)."""
         top, bottom, left, right = self.boxes.T
         return (1 - (bottom - top) * (right - left) / (size * size)).double().expand(batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixUp:
-    """The ``weight`` of each image in its mixture; its partner has 1 - ``weight``."""
+    """The ``weight`` of each image in its mixture. The partner has the weight 1 - ``weight``."""
 
     weight: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Mix images (B, H, W, 3); returns float32 of that shape."""
+        """Return mixed images for images (B, H, W, 3), as float32 with the same shape."""
         wide = images.float()
         return torch.lerp(wide.flip(0), wide, self.weight)
 
     def kept(self, batch: int, size: int) -> Tensor:
-        """Return the share of each mixture that is the image itself: float64 (batch,)."""
+        """Return for each mixed image the weight of the image itself: float64 (batch,)."""
         return torch.full((batch,), self.weight, dtype=torch.float64)
 
 
 def draw_mix(config: AugmentConfig, batch: int, size: int, stream: Stream) -> CutMix | MixUp | None:
-    """Draw how a batch is mixed; where both kinds are configured, each has probability 1/2.
+    """Draw the mixing of a batch. If the config has both CutMix and MixUp, each has the probability 1/2.
 
-    The boxes of CutMix have 1 - λ of the area around uniform centers, and are cut at the border (Yun et al. 2019,
-    arXiv 1905.04899).
+    The boxes of CutMix have 1 - λ of the image's area. Their centers are uniform, and the border of the image limits
+    them (Yun et al. 2019, arXiv 1905.04899).
     """
     if config.mixup_alpha and (not config.cutmix_alpha or stream.word() % 2):
         return MixUp(weight=float(stream.beta(config.mixup_alpha, 1)))

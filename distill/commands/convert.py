@@ -21,16 +21,7 @@ def convert(
     if out.suffix != ".safetensors":
         raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")
     network = load_network(path, arch, mean, std, torch.device("cpu"), bn_eps)
-    data = encode_weights(
-        network.model,
-        arch=network.arch,
-        num_classes=network.num_classes,
-        mean=network.mean,
-        std=network.std,
-        classes=network.classes,
-        data_sha256=network.data_sha256,
-        bn_eps=network.bn_eps,
-    )
+    data = encode_weights(network.model, network)
     try:
         if not out.exists():
             write_atomically(out, data)

@@ -1,4 +1,4 @@
-"""Packaged YAML files (configs and tables) by name, and a user's own by path."""
+"""Find packaged YAML files (configs and tables) by name, and files of the user by path."""
 
 import difflib
 import os
@@ -14,17 +14,17 @@ _FOLDERS = {CONFIGS: _PACKAGE / "configs", TABLES: _PACKAGE / "tables" / "defini
 
 
 def names(folder: str) -> list[str]:
-    """Return the names of the packaged files of a kind, ``CONFIGS`` or ``TABLES``."""
+    """Return the names of the packaged configs or tables. ``folder`` is ``CONFIGS`` or ``TABLES``."""
     return list(_paths(folder))
 
 
 def text(folder: str, name: str) -> str:
-    """Return the YAML text of a packaged file, with its comments."""
+    """Return the YAML text of the packaged config or table ``name``, including comments."""
     kind, paths, bare = folder.removesuffix("s"), _paths(folder), name.removesuffix(".yaml")
     if bare not in paths:
         near = difflib.get_close_matches(bare, paths, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(paths)}"
-        raise DistillError(f"{kind} {name!r}: no such file and no packaged {kind}; {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"the packaged {folder} are {', '.join(paths)}"
+        raise DistillError(f"{kind} {name!r}: is neither a file nor a packaged {kind}; {hint}")
     return paths[bare].read_text(encoding="utf-8")
 
 
@@ -33,17 +33,19 @@ def _paths(folder: str) -> dict[str, Path]:
 
 
 def headline(folder: str, name: str) -> str:
-    """Return what a packaged file is for: its first comment up to a colon."""
+    """Return the purpose of a packaged file: its first comment up to the colon."""
     return text(folder, name).splitlines()[0].removeprefix("#").split(":")[0].strip()
 
 
 def read(folder: str, name_or_path: str) -> tuple[str, str]:
-    """Return the short name and YAML text of the file at a path if there is one, else of the packaged file."""
+    """Return the short name and the YAML text of a file of the user, or else of a packaged file."""
     path = Path(name_or_path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         return path.name.removesuffix(".yaml"), text(folder, name_or_path)
     try:
         return path.stem, read_regular_file(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DistillError(f"{folder.removesuffix('s')} {path}: cannot be read: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise DistillError(
+            f"{folder.removesuffix('s')} {path}: cannot be read: {reason}; choose another file"
+        ) from error

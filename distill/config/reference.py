@@ -1,4 +1,4 @@
-"""The reference of config keys, generated from the pydantic models."""
+"""Generate the reference of config keys from the pydantic models."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _BOUNDS = {
 
 
 def describe_keys(model: type[BaseModel]) -> str:
-    """Return a line for each key of a config of type ``model``: allowed values, default, description."""
+    """Return one line for each key of a config of type ``model``: allowed values, default, description."""
     schema = model.model_json_schema()
     lines: list[str] = []
     for group, value in schema["properties"].items():
@@ -29,7 +29,7 @@ def describe_keys(model: type[BaseModel]) -> str:
 
 
 def _variants(value: Schema, known: Schema) -> list[Schema]:
-    """Return the schemas of the models that a value may be."""
+    """Return the schemas of the models that a key accepts."""
     options = value.get("oneOf") or value.get("anyOf") or [value]
     return [known[option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]
 

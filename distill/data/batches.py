@@ -1,4 +1,4 @@
-"""Batches of a run: which samples a step sees and how they are augmented, as a function of a seed."""
+"""Batches of a run: which samples a step uses, and how the samples are augmented. A seed determines both."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from distill.runtime.randomness import Stream
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resident:
-    """A source whose ``samples``, uint8 (n, size, size, 3), are in memory or on the device."""
+    """Training images whose pixels, ``samples`` uint8 (n, size, size, 3), are in memory or on the device."""
 
     samples: Tensor
     order: Order | WindowOrder
@@ -41,9 +41,9 @@ Source = Resident | Streamed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """This rank's rows of a step: the draws of the augmentation, and the augmented ``images`` (B, H, W, 3).
+    """This rank's rows of a step: the random draws of the augmentation, and the augmented ``images`` (B, H, W, 3).
 
-    Images are uint8, or float32 in [0, 255] where the augmentation needs it.
+    Images are uint8, or float32 in [0, 255] if an augmentation computes in float32.
     """
 
     step: int
@@ -53,7 +53,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """The augmented batches of a source; after ``period`` steps the same batches are repeated."""
+    """The augmented batches of a source of images. After ``period`` steps the same batches are repeated."""
 
     source: Source
     augment: AugmentConfig
@@ -81,27 +81,23 @@ class View:
         return self.augment.output_size(self.source.size)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of ``step``, counted from 0; ``Batch.step`` is ``step`` modulo ``period``."""
+        """Return the batch of ``step``, counted from 0. ``Batch.step`` is ``step`` modulo ``period``."""
         step %= self.period
         draws = draw(self.augment, self.batch_size, self.source.size, Stream(self.seed, "augment", step))
         draws = part_of(draws, self.batch_size, self.ranks.take_rows)
-        images = augment(self.source.images(step), draws)
-        return Batch(step=step, draws=draws, images=images)
+        return Batch(step=step, draws=draws, images=augment(self.source.images(step), draws))
 
     def indices(self, step: int) -> Tensor:
         """Return the indices of the samples of ``step`` on all ranks: int64 (B,)."""
         return self.source.order.batch(step % self.period)
 
     def example(self) -> Tensor:
-        """Return zeros in the shape of a network's input: float32 (B, 3, H, W) in channels-last memory."""
+        """Return zeros with the shape of a network's input: float32 (B, 3, H, W) in channels-last memory."""
         shape = (self.rows, 3, self.size, self.size)
         return torch.zeros(shape, device=self.source.context.device).contiguous(memory_format=torch.channels_last)
 
     def describe(self) -> dict[str, Any]:
-        """Return all that determines a batch except the samples, as plain JSON values."""
-        return {
-            "version": view_version(self.augment),
-            "seed": self.seed,
-            "order": self.source.order.describe(),
-            "augment": self.augment.model_dump(mode="json"),
-        }
+        """Return everything that determines a batch, except the samples, as plain JSON values."""
+        order, augmentation = self.source.order.describe(), self.augment.model_dump(mode="json")
+        version = view_version(self.augment)
+        return {"version": version, "seed": self.seed, "order": order, "augment": augmentation}

@@ -1,9 +1,11 @@
-"""Decoded sets: one file of raw pixels for each set, kept between runs, and where a run holds its pixels.
+"""Open the patch set of a run: in GPU memory, in memory, in a cache file, or streamed.
 
-``SET_ID.rgb`` in the cache folder is uint8 (n, size, size, 3); ``SET_ID.json``, written after it, has its SHA-256.
-The file is decoded from verified shards, and hashed again before it is used.
+The cache folder keeps decoded patch sets between runs. ``SET_ID.rgb`` contains the pixels, uint8 (n, size, size, 3).
+``SET_ID.json`` is written later and contains the SHA-256 of the pixels. A run decodes only verified shards. It hashes
+a cached file before use.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -11,7 +13,6 @@ import math
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +44,15 @@ MARGIN = 1 << 30  # bytes of disk and of memory that stay free
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext) -> Iterator[Source]:
-    """Verify a set and yield its patches in the order of ``seed``, held where ``config.cache`` says, or streamed.
+    """Verify a patch set and yield the source of its patches, in the order that ``seed`` determines.
 
-    Local rank 0 of each machine verifies and decodes the set; the other ranks map the file that it kept.
+    ``config.cache`` determines where the pixels are. Local rank 0 of each machine verifies and decodes the patch set.
+    The other ranks map the decoded file.
     """
-    source = _open(patchset, config, seed, context)
-    try:
+    with contextlib.closing(_open(patchset, config, seed, context)) as source:
         yield source
-    finally:
-        source.close()
 
 
 def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext) -> Source:
@@ -65,14 +64,14 @@ def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext
         _require_window(windows, config.window, ranks.local_world_size * 3 * patchset.manifest.size**2)
         with ranks.local_main_first():
             if not ranks.local_rank:
-                _verify(patchset, config)
+                _verify(patchset, config.workers)
         return Streamed(patchset, windows, config.workers, context)
     with ranks.local_main_first():
         if cached is None and ranks.local_rank:
             cached = _cached(patchset, cache_folder(config))
         if cached is None:
-            _verify(patchset, config)
-            cached = _decoded(patchset, config, cache_folder(config), place)
+            _verify(patchset, config.workers)
+            cached = _decoded(patchset, config, place)
     if place == "ram" and ranks.local_world_size == 1 and isinstance(cached, np.memmap):
         cached = np.array(cached)
     samples = torch.from_numpy(cached)
@@ -81,61 +80,55 @@ def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext
 
 
 def _require_window(order: WindowOrder, window: int, patch_bytes: int) -> None:
-    """Check that all processes have memory for their windows."""
+    """Check that the free memory is large enough for the windows of all processes of this machine."""
     needed, free = WINDOWS * order.largest_window * patch_bytes, free_memory()
     if needed > free:
-        raise DistillError(
-            f"data.window {window}: patches of so many shards take {needed / 1e9:.1f} GB, decoded, "
-            f"{free / 1e9:.1f} GB of memory are free; lower it, or use a set of smaller shards"
-        )
+        found = f"decoded windows of shards need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free"
+        raise DistillError(f"data.window {window}: {found}; set a smaller data.window, or use smaller shards")
 
 
 def cache_folder(config: DataConfig) -> Path:
-    """Return the folder of decoded sets."""
+    """Return the folder that keeps decoded patch sets between runs."""
     if config.cache_dir is not None:
         return config.cache_dir
     try:
         return user_cache() / "single-image-distillation"
     except ValueError as error:
-        raise DistillError(f"{error}, so there is no place to keep decoded patches in; set data.cache_dir") from error
+        raise DistillError(f"{error}, so decoded patches have no default folder; set data.cache_dir") from error
 
 
 def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: bool) -> str:
-    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where every process of this machine holds the pixels."""
+    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where each process of this machine keeps the pixels.
+
+    ``cached`` tells whether the cache folder contains the decoded patch set already.
+    """
     needed, processes = math.prod(shape_of(patchset)), context.ranks.local_world_size
     problems: dict[str, Callable[[], str | None]] = {
-        "gpu": lambda: None if fits_gpu(needed, context.device) else "no GPU, or too little memory on it,",
-        "ram": lambda: None if processes * needed + MARGIN < free_memory() else "too little memory",
+        "gpu": lambda: None if fits_gpu(needed, context.device) else "no GPU has enough free memory",
+        "ram": lambda: None if processes * needed + MARGIN < free_memory() else "the free memory is too small",
         "disk": lambda: None if cached else _disk_problem(cache_folder(config), needed),
         "none": lambda: None,
     }
     if config.cache == "auto":
         return next(place for place, problem in problems.items() if problem() is None)
     if (problem := problems[config.cache]()) is not None:
-        raise DistillError(
-            f"data.cache {config.cache}: {problem} for {needed / 1e9:.1f} GB of decoded patches; "
-            "use auto, or another folder with data.cache_dir"
-        )
+        found = f"{problem} for {needed / 1e9:.1f} GB of decoded patches"
+        raise DistillError(f"data.cache {config.cache}: {found}; set data.cache auto, or another data.cache_dir")
     return config.cache
 
 
 def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
-    """Map the file of a set that was decoded before; None if there is none, or it is damaged."""
+    """Map the decoded pixels of a patch set from the cache folder. Returns None without a valid file."""
     path, note = _files(patchset, folder)
     try:
         if not (is_plain(path) and is_plain(note)) or path.stat().st_size != math.prod(shape_of(patchset)):
             return None
-        held = json.loads(note.read_text())
         with progress_bar("hashing decoded patches (bytes)", path.stat().st_size) as update:
-            if not isinstance(held, dict) or held.get("pillow") != PIL.__version__:
-                return None  # another version may decode a JPEG to other pixels
-            if file_digest(path, counting(update)) != held.get("sha256"):
+            if json.loads(note.read_text()) != _note(file_digest(path, counting(update))):
                 return None
     except (OSError, ValueError):
         return None
-    logger.info(
-        f"set {patchset.manifest.set_id[:16]}: {counted(patchset.manifest.n, 'patch')}, decoded before: {path}"
-    )
+    logger.info(f"{path}: contains {counted(patchset.manifest.n, 'patch')}, decoded by an earlier run")
     return np.memmap(path, dtype=np.uint8, mode="c", shape=shape_of(patchset))
 
 
@@ -144,17 +137,21 @@ def _files(patchset: PatchSet, folder: Path) -> tuple[Path, Path]:
     return folder / f"{stem}.rgb", folder / f"{stem}.json"
 
 
-def _decoded(patchset: PatchSet, config: DataConfig, folder: Path, place: str) -> Pixels:
-    """Decode a verified set into its cache file or, if the disk is too full, into memory."""
-    needed = math.prod(shape_of(patchset))
-    why = _disk_problem(folder, needed)
+def _note(sha256: str) -> dict[str, str]:
+    return {"sha256": sha256, "pillow": PIL.__version__}  # another Pillow may decode a JPEG to other pixels
+
+
+def _decoded(patchset: PatchSet, config: DataConfig, place: str) -> Pixels:
+    """Decode a verified patch set into its cache file. If the disk is too full, decode into memory."""
+    folder = cache_folder(config)
+    why = _disk_problem(folder, math.prod(shape_of(patchset)))
     if why is None:
         try:
             return _decode_to_file(patchset, config, folder)
         except OSError as error:
             why = describe_os_error(error, folder)
     if place == "disk":
-        raise DistillError(f"{why}; choose another folder with data.cache_dir, or data.cache none")
+        raise DistillError(f"{why}; set another folder as data.cache_dir, or data.cache none")
     logger.info(f"the decoded patches are not kept for the next run: {why}")
     pixels = shared_memory(shape_of(patchset))
     _decode(pixels, patchset, config)
@@ -168,7 +165,7 @@ def _disk_problem(folder: Path, needed: int) -> str | None:
     except OSError as error:
         return f"{folder}: {error.strerror}"
     if free < needed + MARGIN:
-        return f"{folder}: {free / 1e9:.1f} GB free, {(needed + MARGIN) / 1e9:.1f} GB needed"
+        return f"{folder}: the disk has {free / 1e9:.1f} GB free, but {(needed + MARGIN) / 1e9:.1f} GB are needed"
     return None
 
 
@@ -187,14 +184,14 @@ def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pix
     finally:
         part.unlink(missing_ok=True)
     sync_directory(folder)
-    write_atomically(note, json.dumps({"sha256": digest, "pillow": PIL.__version__}).encode())
+    write_atomically(note, json.dumps(_note(digest)).encode())
     return pixels
 
 
 def _remove_abandoned_parts(folder: Path) -> None:
-    """Remove unfinished files of killed processes; a file that a process still writes is locked."""
+    """Remove the unfinished files of killed processes. A process locks the file that it still writes."""
     for part in folder.glob(f"{PART_PREFIX}*"):
-        with suppress(OSError), part.open("rb") as file:
+        with contextlib.suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
 
@@ -204,11 +201,9 @@ def _decode(pixels: Pixels, patchset: PatchSet, config: DataConfig) -> None:
         decode_into(pixels, patchset, config.workers, counting(update))
 
 
-def _verify(patchset: PatchSet, config: DataConfig) -> None:
+def _verify(patchset: PatchSet, workers: int) -> None:
     manifest = patchset.manifest
     with progress_bar("verifying (bytes)", sum(shard.bytes for shard in manifest.shards)) as update:
-        verify_shards(patchset, threads=max(config.workers, 1), on_bytes=counting(update))
-    logger.info(
-        f"set {manifest.set_id[:16]}: {counted(manifest.n, 'patch')} of {manifest.size} px "
-        f"in {counted(len(manifest.shards), 'verified shard')}"
-    )
+        verify_shards(patchset, threads=max(workers, 1), on_bytes=counting(update))
+    content = f"{counted(manifest.n, 'patch')} of {manifest.size} px"
+    logger.info(f"set {manifest.set_id[:16]}: {content} in {counted(len(manifest.shards), 'verified shard')}")

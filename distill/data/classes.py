@@ -1,4 +1,4 @@
-"""Which class of a network each label of some data means: by name where both sides have names, else by number."""
+"""Match the labels of image data with the classes of a network: by class name if both have names, else by number."""
 
 import dataclasses
 import logging
@@ -19,87 +19,72 @@ logger = logging.getLogger(__name__)
 def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], where: Path) -> LabelledImages:
     """Return ``data`` with the labels and class names of a network with ``num_classes`` outputs.
 
-    ``names`` are the network's class names, empty where they are unknown. Names are compared without regard to case,
-    spaces, ``-`` and ``_``. Class folders that are numbers are class numbers, counted from 0, or from 1 where the
-    largest is ``num_classes``. Other class folders, for a network without names, are numbered in order.
-    ``where`` names the data in messages; unusual names or numbers are logged.
+    ``names`` are the network's class names, or empty if they are unknown. The comparison of names ignores case,
+    spaces, ``-`` and ``_``. If class folders are named by numbers, these are class numbers, counted from 0, or from 1
+    if the largest is ``num_classes``. If the network has no names, other class folders are numbered in sorted order.
+    ``where`` is the path of the data in messages. Unusual names and numbers are logged.
     """
     present = data.labels.unique().tolist()
-    numbers = dict(zip(present, present, strict=True))
-    if _by_name(data, names):
-        numbers = _named(data, present, names, where)
+    numbers = {label: label for label in present}
+    if names and data.names and are_numbers(names) == are_numbers(data.names):
+        numbers = _by_name(data, present, names, where)
     elif not data.numbered and are_numbers(data.names):
-        numbers = _numbered(data, present, num_classes, where)
+        numbers = _by_number(data, present, num_classes, where)
     low, high = min(numbers.values()), max(numbers.values())
     if low < 0 or high >= num_classes:
-        raise DistillError(
-            f"{where}: labels run from {low} to {high}, expected 0 to {num_classes - 1}; "
-            "use data with the network's classes"
-        )
+        found = f"the labels are from {low} to {high}, expected 0 to {num_classes - 1}"
+        raise DistillError(f"{where}: {found}; use images of the network's classes")
     if len(present) < num_classes:
-        logger.info(f"{where}: has images of {len(present)} of the network's {num_classes} classes")
+        logger.info(f"{where}: contains images of {len(present)} of the network's {num_classes} classes")
     lookup = torch.zeros(present[-1] + 1, dtype=torch.int64)
     lookup[present] = torch.tensor([numbers[label] for label in present])
-    held = dict(enumerate(names)) or {numbers.get(k, k): name for k, name in enumerate(data.names)}
-    return dataclasses.replace(
-        data,
-        labels=lookup[data.labels],
-        names=tuple(held.get(number, _UNNAMED.format(number)) for number in range(num_classes)) if held else (),
-        numbered=True,
-    )
+    known = dict(enumerate(names)) or {numbers.get(k, k): name for k, name in enumerate(data.names)}
+    own = tuple(known.get(number, _UNNAMED.format(number)) for number in range(num_classes)) if known else ()
+    return dataclasses.replace(data, labels=lookup[data.labels], names=own, numbered=True)
 
 
 def complete_names(data: LabelledImages) -> tuple[str, ...]:
-    """Return the class names of matched training data if every class has one, else none.
-
-    Numbers that are all the classes' own are no names.
-    """
+    """Return the class names of matched training data, or none if a class has no name or all names are numbers."""
     unnamed = any(name == _UNNAMED.format(number) for number, name in enumerate(data.names))
     return () if unnamed or data.names == tuple(map(str, range(len(data.names)))) else data.names
 
 
-def _by_name(data: LabelledImages, names: Sequence[str]) -> bool:
-    """Return whether both sides have class names of one kind, words or numbers."""
-    return bool(names) and bool(data.names) and are_numbers(names) == are_numbers(data.names)
-
-
-def _named(data: LabelledImages, present: list[int], names: Sequence[str], where: Path) -> dict[int, int]:
+def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], where: Path) -> dict[int, int]:
+    """Return the network's class number of each label in ``present``, by class name."""
     if data.names == tuple(names):
         return {label: label for label in present}
     of_name: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         of_name.setdefault(_plain(name), []).append(number)
-    found = {
-        label: of_name.get(_plain(data.names[label]), []) if label < len(data.names) else [] for label in present
-    }
-    if unknown := [label for label, numbers in found.items() if len(numbers) != 1]:
-        listed = ", ".join(data.names[k] if k < len(data.names) else str(k) for k in unknown[:3])
+    own = {label: data.names[label] if label < len(data.names) else str(label) for label in present}
+    found = {label: of_name.get(_plain(name), []) for label, name in own.items()}
+    if unknown := [own[label] for label, numbers in found.items() if len(numbers) != 1]:
         raise DistillError(
-            f"{where}: {len(unknown)} of its {len(present)} classes ({listed}) have no name of the network's "
-            f"({', '.join(names[:3])}, …); rename the classes as the network's, or to its class numbers"
+            f"{where}: {len(unknown)} of {len(present)} class names ({', '.join(unknown[:3])}) are not class names "
+            f"of the network ({', '.join(names[:3])}, …); rename the classes to the network's names or class numbers"
         )
     numbers = {label: matches[0] for label, matches in found.items()}
     if any(label != number for label, number in numbers.items()):
-        logger.info(f"{where}: its classes are in another order than the network's; they are matched by name")
+        logger.info(f"{where}: the classes have another order than in the network; they are matched by name")
     return numbers
 
 
-def _numbered(data: LabelledImages, present: list[int], num_classes: int, where: Path) -> dict[int, int]:
+def _by_number(data: LabelledImages, present: list[int], num_classes: int, where: Path) -> dict[int, int]:
+    """Return the network's class number of each label in ``present``, by the numbers that name the class folders."""
     values = [int(name) for name in data.names]
+    smallest, largest = values[0], values[-1]
     if values == list(range(len(values))):
         return {label: label for label in present}
-    if max(values) < num_classes:
-        logger.info(f"{where}: class folders are numbers with gaps; folder {values[-1]} is class {values[-1]}")
+    if largest < num_classes:
+        logger.info(f"{where}: class folders are numbers with gaps; folder {largest} is class {largest}")
         return {label: values[label] for label in present}
-    if min(values) >= 1 and max(values) == num_classes:
-        logger.info(f"{where}: class folders are numbers counted from 1; folder {values[0]} is class {values[0] - 1}")
+    if smallest >= 1 and largest == num_classes:
+        logger.info(f"{where}: class folders are numbers counted from 1; folder {smallest} is class {smallest - 1}")
         return {label: values[label] - 1 for label in present}
     if len(values) != num_classes:
-        raise DistillError(
-            f"{where}: class folders are numbers from {values[0]} to {values[-1]}, expected 0 to {num_classes - 1}; "
-            "rename them to the network's class numbers"
-        )
-    logger.info(f"{where}: class folders are numbers, taken in order; folder {values[0]} is class 0")
+        found = f"class folders are numbers from {smallest} to {largest}, expected 0 to {num_classes - 1}"
+        raise DistillError(f"{where}: {found}; rename the class folders to the network's class numbers")
+    logger.info(f"{where}: class folders are numbers, used in sorted order; folder {smallest} is class 0")
     return {label: label for label in present}
 
 

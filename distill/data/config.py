@@ -1,6 +1,6 @@
 """How samples are read and batched: the ``data`` group of a config."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,36 +8,29 @@ from manifests.support.field_values import HomePath
 
 
 class BatchConfig(BaseModel):
-    """Batches, and the seed of which samples they hold."""
+    """Batches, and the seed that determines their samples."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 512
-    view_seed: Annotated[
-        int | None, Field(ge=0, lt=2**53, description="of order and augmentation; default: train.seed, or labels'")
-    ] = None
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    batch_size: int = Field(default=512, ge=2, le=65_536)
+    view_seed: int | None = Field(default=None, ge=0, lt=2**53)
+    "seed of order and augmentation; default: train.seed, or the stored logits' seed"
 
 
 class DataConfig(BatchConfig):
-    """Batches of patches, and how these are read."""
+    """Batches of patches, and how patches are read."""
 
-    passes: Annotated[
-        int, Field(ge=1, description="times each augmented batch is seen; its logits are the teacher's first ones")
-    ] = 1
-    cache: Annotated[
-        Literal["auto", "gpu", "ram", "disk", "none"],
-        Field(description="where decoded patches are held, none: streamed; auto: the first that is large enough"),
-    ] = "auto"
-    window: Annotated[int, Field(ge=1, description="shards whose patches are shuffled together when streamed")] = 16
-    cache_dir: Annotated[
-        HomePath | None,
-        Field(description="folder that keeps decoded sets; default: single-image-distillation in ~/.cache"),
-    ] = None
-    workers: Annotated[int, Field(ge=0, le=256, description="decoding processes; 0: in this one")] = 2
+    passes: int = Field(default=1, ge=1)
+    "times each augmented batch is used; the teacher computes its logits once, in the first pass"
+    cache: Literal["auto", "gpu", "ram", "disk", "none"] = "auto"
+    "where decoded patches are kept; none: streamed from the shards; auto: the first place that is large enough"
+    window: int = Field(default=16, ge=1, description="shards whose patches are shuffled together when streamed")
+    cache_dir: HomePath | None = None
+    "folder that keeps decoded patch sets; default: single-image-distillation in ~/.cache"
+    workers: int = Field(default=2, ge=0, le=256, description="decoding processes; 0: decode in the main process")
 
 
 class SupervisedDataConfig(BatchConfig):
     """Batches of labelled images."""
 
-    size: Annotated[
-        int | None, Field(ge=8, le=1024, description="pixels a side; images are resized and cropped to it")
-    ] = None
+    size: int | None = Field(default=None, ge=8, le=1024)
+    "pixels a side; images are resized and cropped to this size"

@@ -1,4 +1,4 @@
-"""Labelled images in memory: every form that ``manifests.foreign`` finds, decoded to one size."""
+"""Read labelled images into memory: every form of data that ``manifests.foreign`` finds, decoded to one size."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ from manifests.support.files import name_as_text
 from manifests.untrusted.decode import Pixels
 
 FORMS = (
-    "CIFAR's binary or Python files, a folder with one sub-folder of images a class, "
+    "CIFAR's binary or Python files, a folder with one subfolder of images for each class, "
     "or WebDataset tars whose samples have an image and .cls"
 )
 _KIND: dict[Split, str] = {"train": "training", "test": "evaluation"}
@@ -34,26 +34,16 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """Images of one split: ``images`` uint8 (N, H, W, 3), RGB; ``labels`` int64 (N,), classes counted from 0.
+    """Images of one split, and their labels."""
 
-    ``names`` are those of the classes, by number, as far as they are known. ``numbered`` tells whether the data
-    itself gives each image a class number; else a label is the place of a class folder among the others.
-    ``digests`` has the SHA-256 of each image's pixels before it was resized; ``sha256``, in hex, is over these
-    and the labels as they were read. ``where`` says what was read.
-    """
-
-    images: Tensor
-    labels: Tensor
-    names: tuple[str, ...] = ()
-    numbered: bool = True
-    digests: tuple[bytes, ...] = ()
-    sha256: str = ""
+    images: Tensor  # uint8 (N, H, W, 3), RGB
+    labels: Tensor  # int64 (N,), classes counted from 0
+    names: tuple[str, ...] = ()  # of the classes, by number; empty if unknown
+    numbered: bool = True  # whether the data has class numbers; else a label is the index of a class folder
+    digests: tuple[bytes, ...] = ()  # SHA-256 of each image's pixels before resizing
+    sha256: str = ""  # in hex, of the digests and of the labels as read
     resized: bool = False
-    where: str = ""
-
-    def __post_init__(self) -> None:
-        # Names of folders may hold bytes that are no text, and these enter JSON and HTML.
-        object.__setattr__(self, "names", tuple(map(name_as_text, self.names)))
+    where: str = ""  # path or description of the data, for messages
 
     @property
     def size(self) -> int:
@@ -61,7 +51,7 @@ class LabelledImages:
         return self.images.shape[1]
 
     def __str__(self) -> str:
-        """Return how many images of how many classes were found, and where."""
+        """Return the number of images, the number of classes and the location in one line."""
         classes = len(self.labels.unique())
         resized = f", resized to {self.size} px" if self.resized else ""
         return f"{counted(len(self.labels), 'image')} of {counted(classes, 'class')} in {self.where}{resized}"
@@ -70,62 +60,63 @@ class LabelledImages:
 def require_data(path: Path, split: Split = "test") -> None:
     """Check that ``path`` exists."""
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
-        raise DistillError(f"{path}: no such {_KIND[split]} data; give {FORMS}")
+        raise DistillError(f"{path}: the {_KIND[split]} data does not exist; give the path of {FORMS}")
 
 
 def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
-    """Read the images and labels of a split. ``size`` in pixels: others are resized and center-cropped.
+    """Read the images and labels of a split. Images of another size than ``size`` px are resized and center-cropped.
 
-    Names say which split files and folders are of (see ``manifests.foreign.listing``); data without such names is of
-    every split. Kinds of files that are left out are logged.
+    Names of files and folders determine the split (see ``manifests.foreign.listing``). Data without such names
+    belongs to every split. Kinds of files that are not read are logged.
     """
     require_data(path, split)
     try:
         found = find_labelled(path, split)
         if found is None:
-            raise DistillError(f"{path}: no {_KIND[split]} data in a known form; expected {FORMS}")
+            raise DistillError(f"{path}: contains no {_KIND[split]} data in a known form; give the path of {FORMS}")
         if not found.images:
-            raise DistillError(f"{path}: holds no sample; expected {FORMS}")
+            raise DistillError(f"{path}: contains no sample; give the path of {FORMS}")
         data = _stack(found, list(_decoded(found.images, size)), path)
     except PatchSetError as error:
         raise DistillError(str(error)) from error
     except OSError as error:
-        raise DistillError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise DistillError(f"{error.filename or path}: cannot be read: {reason}; check its permissions") from error
     for line in found.notes:
         logger.info(line)
     return data
 
 
 def count_images(path: Path) -> int:
-    """Return how many training images lie in ``path``, with labels or without."""
+    """Return the number of training images in the folder or file ``path``, with or without labels."""
     try:
         found = find_images(path)
     except (PatchSetError, OSError) as error:
-        raise DistillError(f"{path}: cannot be read: {error}") from error
+        raise DistillError(f"{path}: cannot be read: {error}; choose another file or folder") from error
     if not found.images:
-        raise DistillError(f"{path}: holds no image")
+        raise DistillError(f"{path}: contains no image; give the path of training images")
     return len(found.images)
 
 
 def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[Pixels, bytes, bool]]:
-    """Yield each image at ``size``, the digest of its own pixels and whether it was resized.
+    """Yield each image at ``size``, the digest of its original pixels, and whether the image was resized.
 
-    Threads decode some hundred at a time.
+    Threads decode some hundred images at a time.
     """
 
-    def decode(item: tuple[StoredImage, bytes | Pixels]) -> tuple[Pixels, bytes, bool]:
-        pixels = pixels_of(item[1], item[0].where)
+    def decode(image: StoredImage, data: bytes | Pixels) -> tuple[Pixels, bytes, bool]:
+        pixels = pixels_of(data, image.where)
         fitted = _fit(pixels, size)
         return fitted, pixel_digest(pixels), fitted is not pixels
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(images), _CHUNK):
             part = images[start : start + _CHUNK]
-            yield from pool.map(decode, [(image, read_stored(image)) for image in part])
+            yield from pool.map(decode, part, map(read_stored, part))
 
 
 def _fit(image: Pixels, size: int | None) -> Pixels:
-    """Return ``image``, resized so that its short side is 8/7 of ``size`` and center-cropped, as for ImageNet."""
+    """Resize an image so that the short side is 8/7 of ``size``, and crop the center, as usual for ImageNet."""
     if size is None or image.shape[:2] == (size, size):
         return image
     planes = torch.from_numpy(image.copy()).permute(2, 0, 1)
@@ -137,19 +128,17 @@ def _fit(image: Pixels, size: int | None) -> Pixels:
 def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes, bool]], path: Path) -> LabelledImages:
     shapes = sorted({image.shape for image, *_ in decoded})
     if len(shapes) > 1:
-        raise DistillError(
-            f"{path}: images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}; give --size or data.size"
-        )
-    images, labels = np.stack([image for image, *_ in decoded]), np.array(found.labels, dtype=np.int64)
-    state = hashlib.sha256(b"".join(digest for _, digest, _ in decoded))
-    state.update(labels.data)
+        sizes = f"contains images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}"
+        raise DistillError(f"{path}: {sizes}; choose one size with --size or data.size")
+    labels = np.array(found.labels, dtype=np.int64)
+    digests = tuple(digest for _, digest, _ in decoded)
     return LabelledImages(
-        images=torch.from_numpy(images),
+        images=torch.from_numpy(np.stack([image for image, *_ in decoded])),
         labels=torch.from_numpy(labels),
-        sha256=state.hexdigest(),
+        sha256=hashlib.sha256(b"".join(digests) + labels.tobytes()).hexdigest(),
         resized=any(resized for *_, resized in decoded),
-        names=found.classes,
+        names=tuple(map(name_as_text, found.classes)),  # they enter JSON and HTML, so they must be text
         numbered=found.numbered,
-        digests=tuple(digest for _, digest, _ in decoded),
+        digests=digests,
         where=found.where,
     )

@@ -1,4 +1,4 @@
-"""The order of the samples of a run: a function of seed and step, so that a run can start at any step."""
+"""The order of the samples of a run. Seed and step determine the samples, so a run can start at any step."""
 
 import functools
 
@@ -11,9 +11,9 @@ from distill.runtime.randomness import Stream
 
 
 class Order:
-    """The samples of each step: one permutation of all samples an epoch, end to end.
+    """The samples of each step. Every epoch is a permutation of all samples, and batches cut the epochs into pieces.
 
-    A batch may contain samples of two epochs, so that all batches have one size and no sample is left out.
+    A batch may contain samples of two epochs. So all batches have the same size, and every sample is used.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
@@ -35,7 +35,7 @@ class Order:
         return torch.cat(parts)
 
     def describe(self) -> dict[str, int]:
-        """Return all that determines the order, as plain values."""
+        """Return everything that determines the order, as plain values."""
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed}
 
     def _permutation(self, epoch: int) -> Tensor:
@@ -48,10 +48,10 @@ Place = tuple[int, int]  # an epoch, and the number of a window in it
 
 
 class WindowOrder:
-    """An order for shards of ``sizes`` patches that are read ``window`` shards at a time.
+    """The samples of each step, for shards that are read a window of ``window`` shards at a time.
 
-    The shards of an epoch are shuffled, then the patches within each window. The rows of a window are the patches of
-    its shards, one shard after the other.
+    ``sizes`` are the numbers of patches of the shards. Every epoch shuffles the shards, then the patches within each
+    window. The rows of a window are the patches of its first shard, then those of its second shard, and so on.
     """
 
     def __init__(self, sizes: list[int], batch_size: int, seed: int, window: int) -> None:
@@ -72,7 +72,7 @@ class WindowOrder:
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed, "window": self._window}
 
     def pieces(self, step: int, ranks: Ranks = SINGLE_PROCESS) -> list[tuple[Place, Tensor]]:
-        """Return the windows of batch ``step`` in order, with this rank's rows of each: int64."""
+        """Return the windows of batch ``step`` in order, and for each window the rows of this rank: int64."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         mask = ranks.row_mask(self.batch_size)
         pieces = []
@@ -89,7 +89,7 @@ class WindowOrder:
         return pieces
 
     def wanted(self, place: Place, ranks: Ranks) -> Tensor:
-        """Return which rows of a window are in this rank's part of any batch: bool (rows,)."""
+        """Return for each row of a window whether this rank uses the row in any batch: bool (rows,)."""
         rows = self._rows(place)
         first = place[0] * self.n + int(self._epoch(place[0])[1][place[1]])
         wanted = torch.empty(len(rows), dtype=torch.bool)
@@ -110,7 +110,7 @@ class WindowOrder:
         return torch.from_numpy(np.concatenate(spans))
 
     def _shuffle_shards(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the shards of each window of an epoch, and the number of samples before each window and in all."""
+        """Return the shards of each window of an epoch, and the number of samples before each window and in total."""
         order = Stream(self._seed, "shards", epoch).permutation(len(self._sizes)).numpy()
         windows = [order[first : first + self._window] for first in range(0, len(order), self._window)]
         return windows, np.cumsum([0, *(self._sizes[shards].sum() for shards in windows)])

@@ -1,7 +1,6 @@
-"""Sets too large for memory: shards are read again in every epoch, in a random order, a window at a time."""
+"""Read patch sets that are larger than memory. Every epoch reads the shards again, in windows of several shards."""
 
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
 
 import torch
@@ -13,25 +12,24 @@ from distill.data.workers import Workers
 from distill.runtime.context import RunContext
 from manifests import PatchSet
 
-WINDOWS = 3  # windows in memory: the one in use, and those that processes decode ahead
+WINDOWS = 3  # windows in memory: one in use, and those that processes decode ahead
 
 
 class Streamed:
-    """A source that reads a verified set again in every epoch. Steps are fast in order, slow in any other.
+    """The images of a verified patch set, read again in every epoch. Only steps in increasing order are fast.
 
-    Every rank reads all shards and decodes the patches that it needs.
+    Every rank reads all shards, but decodes only the patches of its own rows.
     """
 
     def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, context: RunContext) -> None:
         self.order, self.context, self._patchset = order, context, patchset
         self.size = patchset.manifest.size
-        memory = shared_memory((WINDOWS, order.largest_window, self.size, self.size, 3))
-        self._slots, self._pixels = memory, torch.from_numpy(memory)
-        self._queue: deque[tuple[Place, int, list[Future[None]]]] = deque()  # windows and their slots
+        self._slots = shared_memory((WINDOWS, order.largest_window, self.size, self.size, 3))
+        self._queue: deque[tuple[Place, int, list[Future[None]]]] = deque()  # windows, their slots and their jobs
         self._workers = Workers(useful_workers(patchset, workers), self._decode)
 
     def images(self, step: int) -> Tensor:
-        """Return this rank's images of ``order.batch(step)``."""
+        """Return this rank's images of ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
         pieces = self.order.pieces(step, self.context.ranks)
         images = torch.cat([self._window(place)[rows] for place, rows in pieces])
         return images.to(self.context.device, non_blocking=True)
@@ -41,24 +39,23 @@ class Streamed:
         self._workers.close()
 
     def _window(self, place: Place) -> Tensor:
-        """Drop earlier windows; return one, uint8 (rows, size, size, 3). Only this rank's rows are set."""
+        """Return the pixels of a window, uint8 (rows, size, size, 3), of which only this rank's rows are decoded."""
         while self._queue and self._queue[0][0] != place:
             for future in self._queue.popleft()[2]:
                 if not future.cancel():
                     future.exception()  # wait: the slot is used again
         following = self.order.after(self._queue[-1][0]) if self._queue else place
-        free = [slot for slot in range(WINDOWS) if slot not in [used for _, used, _ in self._queue]]
-        for slot in free:
+        for slot in sorted(set(range(WINDOWS)) - {used for _, used, _ in self._queue}):
             jobs = [(following, slot, part) for part in range(len(self.order.shards(following)))]
             self._queue.append((following, slot, [self._workers.submit(job) for job in jobs]))
             following = self.order.after(following)
         _, slot, futures = self._queue[0]
         for future in futures:
             future.result()
-        return self._pixels[slot]
+        return torch.from_numpy(self._slots[slot])
 
-    def _decode(self, job: tuple[Place, int, int]) -> Iterator[None]:
-        """Decode, in a worker process, the patches of a shard of a window that this rank needs."""
+    def _decode(self, job: tuple[Place, int, int]) -> None:
+        """Decode the patches of one shard of a window that this rank needs. A worker process calls this method."""
         place, slot, part = job
         numbers = self.order.shards(place)
         sizes = [self._patchset.manifest.shards[number].n for number in numbers]
@@ -66,4 +63,3 @@ class Streamed:
         window = self._slots[slot, sum(sizes[:part]) :]
         for row, patch in decode_shard(self._patchset, numbers[part], wanted):
             window[row] = patch
-            yield

@@ -1,15 +1,14 @@
-"""Decoding processes, forked from this one, each with its own pipe and driven by its own thread.
+"""Decoding processes. Each is forked from this process, has its own pipe, and is driven by its own thread.
 
-They write pixels into memory that was mapped before the fork. No lock and no file in ``/dev/shm`` is used: in a
-container it may be too small or missing. A process that ends closes its pipe, which is noticed at once.
+The processes write pixels into memory that was mapped before the fork. They need no lock and no file in ``/dev/shm``,
+which may be too small or missing in a container. When a process ends, its pipe closes, and its thread notices.
 """
 
 import contextlib
 import gc
 import queue
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -20,15 +19,10 @@ import torch
 from distill.errors import DistillError
 from manifests.support.processes import die_with_parent, starting_processes
 
-POLL_SECONDS = 0.2
-SILENCE_SECONDS = (
-    120.0  # how long a busy process may send nothing; a disk that does not answer would block it for ever
-)
-GRACE_SECONDS = 5.0  # how long to wait for the end of a killed process
-REPORTED = 256  # images after which a process tells that it is alive
+GRACE_SECONDS = 5.0  # longest wait for a killed process to end
 _CAUSES = {
-    signal.SIGKILL: "perhaps for want of memory; use fewer data.workers",
-    signal.SIGBUS: "perhaps because the disk of data.cache_dir is full or gone; choose another data.cache_dir",
+    signal.SIGKILL: "probably because memory ran out; use fewer data.workers",
+    signal.SIGBUS: "probably because the disk of data.cache_dir is full or missing; choose another data.cache_dir",
 }
 _FORK = get_context("fork")
 
@@ -36,41 +30,32 @@ Job = TypeVar("Job")
 
 
 class Workers(Generic[Job]):
-    """A pool of ``count`` processes that call ``work``; with 0, a thread of this process does.
+    """A pool of ``count`` processes that call ``work`` with each job. With 0, a thread of this process calls it."""
 
-    ``work`` yields after each image. ``on_images`` is called with the number of further images, from several threads,
-    one at a time.
-    """
-
-    def __init__(
-        self, count: int, work: Callable[[Job], Iterator[None]], on_images: Callable[[int], None] = lambda count: None
-    ) -> None:
-        self._work, self._on_images = work, on_images
-        self._lock, self._closed = threading.Lock(), threading.Event()
+    def __init__(self, count: int, work: Callable[[Job], None]) -> None:
+        self._work = work
         self._members: list[_Member] = []
         self._idle: queue.SimpleQueue[_Member] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(max(count, 1))
         try:
             with starting_processes() if count else contextlib.nullcontext():
                 for _ in range(count):
-                    self._members.append(_Member(work, [member.pipe for member in self._members]))
+                    self._members.append(_Member(work))
                     self._idle.put(self._members[-1])
         except BaseException as error:
             self.close()
             if not isinstance(error, OSError):
                 raise
             reason = error.strerror or str(error)
-            raise DistillError(
-                f"data.workers {count}: a decoding process cannot start: {reason}; lower it"
-            ) from error
+            message = f"data.workers {count}: a decoding process cannot start: {reason}; set fewer data.workers"
+            raise DistillError(message) from error
 
     def submit(self, job: Job) -> Future[None]:
-        """Start a job; its future raises DistillError if ``work`` raised it, or its process ends or is stuck."""
+        """Start a job, and return its future, which raises DistillError if ``work`` failed or its process ended."""
         return self._threads.submit(self._run, job)
 
     def close(self) -> None:
         """Kill the processes."""
-        self._closed.set()
         for member in self._members:
             member.process.kill()
         for member in self._members:
@@ -79,78 +64,57 @@ class Workers(Generic[Job]):
 
     def _run(self, job: Job) -> None:
         if not self._members:
-            for _ in self._work(job):
-                if self._closed.is_set():
-                    return
-                self._on_images(1)
+            self._work(job)
             return
         member = self._idle.get()
         try:
-            for count in member.run(job):
-                with self._lock:
-                    self._on_images(count)
+            member.run(job)
         finally:
             self._idle.put(member)
 
 
 class _Member:
-    """A process and this end of its pipe. Only one thread at a time may use it."""
+    """A process and this end of its pipe. Only one thread at a time may use them."""
 
-    def __init__(self, work: Callable[[Any], Iterator[None]], others: list[Connection]) -> None:
+    def __init__(self, work: Callable[[Any], None]) -> None:
         self.pipe, end = _FORK.Pipe()
-        self.process = _FORK.Process(target=_serve, args=(end, [*others, self.pipe], work), daemon=True)
+        self.process = _FORK.Process(target=_serve, args=(end, work), daemon=True)
         self.process.start()
-        end.close()  # so that this process's end of the pipe breaks when that process ends
+        end.close()  # now only the process has this end, so the pipe breaks when the process ends
 
-    def run(self, job: Any) -> Iterator[int]:
-        """Send a job, and yield numbers of images until the job ends."""
+    def run(self, job: Any) -> None:
+        """Send a job to the process, and wait for the result."""
         try:
             self.pipe.send(job)
-            while (message := self._receive()) is not None:
-                if isinstance(message, DistillError):
-                    raise message
-                yield message
-        except (EOFError, OSError) as error:
-            raise self._exit_error() from error
-
-    def _receive(self) -> int | DistillError | None:
-        """Return the next message. Counts polls, not seconds, because this program may be suspended."""
-        if not any(self.pipe.poll(POLL_SECONDS) for _ in range(round(SILENCE_SECONDS / POLL_SECONDS))):
-            raise DistillError(
-                f"a decoding process has sent nothing for {SILENCE_SECONDS:.0f} s; see whether the disk of the set "
-                "answers, and run it again"
-            )
-        message: int | DistillError | None = self.pipe.recv()
-        return message
+            error: DistillError | None = self.pipe.recv()
+        except (EOFError, OSError) as broken:
+            raise self._exit_error() from broken
+        if error is not None:
+            raise error
 
     def _exit_error(self) -> DistillError:
-        """Return an error that says how the process ended."""
         self.process.join(GRACE_SECONDS)
         status = self.process.exitcode
         if status is None or status >= 0:
-            return DistillError(f"a decoding process ended with status {status}: report this")
+            return DistillError(f"a decoding process ended with status {status}; report this to the developers")
         number = signal.Signals(-status)
-        return DistillError(f"a decoding process was killed by {number.name}, {_CAUSES.get(number, 'run it again')}")
+        cause = _CAUSES.get(number, "run the same command again")
+        return DistillError(f"a decoding process was killed by {number.name}, {cause}")
 
 
-def _serve(end: Connection, others: list[Connection], work: Callable[[Any], Iterator[None]]) -> None:
-    """Run the loop of a process: receive jobs; for each send numbers of images, then an error or None."""
+def _serve(end: Connection, work: Callable[[Any], None]) -> None:
+    """Run the loop of a process: receive a job, call ``work``, and send the error or None."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends this process
         signal.signal(number, signal.SIG_IGN)
-    for other in others:
-        other.close()
     die_with_parent()
     gc.freeze()  # do not collect objects of the parent
-    torch.set_num_threads(1)  # threads of the run are not in this process
+    torch.set_num_threads(1)  # the parent's threads do not exist in this process
     with contextlib.suppress(EOFError, ConnectionError):  # the parent has closed the pipe
         while True:
-            job, count = end.recv(), 0
+            job = end.recv()
+            error = None
             try:
-                for count, _ in enumerate(work(job), 1):
-                    if count % REPORTED == 0:
-                        end.send(REPORTED)
-            except DistillError as error:
-                end.send(error)
-                continue
-            end.send(count % REPORTED)
-            end.send(None)
+                work(job)
+            except DistillError as raised:
+                error = raised
+            end.send(error)

@@ -22,42 +22,40 @@ from manifests.format.shard_table import read_pixel_digests
 from manifests.support.counts import counted
 
 MAX_CONFUSION_CLASSES = 200
-"""Confusion matrices are kept up to this number of classes; their size grows with its square."""
+"""Largest number of classes with confusion matrices, whose size grows with the square of this number."""
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Evaluation data for networks with one normalization; the network's figures are named ``prefix`` + metric.
-
-    ``teacher_logits`` is (N, classes), or None without a teacher.
-    """
+    """Measures networks on labelled images, and compares the networks with a teacher if there is one."""
 
     data: LabelledImages
-    normalization: tuple[Triple, Triple]
-    teacher_logits: Tensor | None
+    normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
+    teacher_logits: Tensor | None  # (N, classes)
     context: RunContext
-    prefix: str
+    prefix: str  # precedes the names of the network's metrics, such as top1
 
     @property
     def teacher_top1(self) -> float | None:
-        """In percent; None without a teacher."""
+        """Top-1 of the teacher in percent; None without a teacher."""
         return None if self.teacher_logits is None else top_k(self.teacher_logits, self.data.labels, 1)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Return top-1, top-5 and agreement in percent, and the KL divergence from the teacher in nats."""
-        return self._figures(self._logits(network))
+        return self._metrics(self._logits(network))
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the figures of a run's result, by name, and its confusions, both as JSON values.
+        """Return the metrics of a network, and its confusions, both as JSON values by name.
 
-        The figures are those of ``measure``, those of the teacher, and top-1 in percent of each class. The confusions
-        have ``names`` ("0", "1", … if unknown) and, for at most 200 classes, matrices of image counts: entry [i][j]
-        of ``label_network`` counts the images of class i that the network predicts as j. ``label_teacher`` is the
-        same for the teacher, ``teacher_network`` has the teacher's prediction in rows; None without a teacher.
+        The metrics are those of ``measure``, those of the teacher, and top-1 in percent of each class. The confusions
+        are the ``names`` of the classes ("0", "1", … if unknown) and, for at most 200 classes, matrices of image
+        counts. Entry [i][j] of ``label_network`` counts images of class i that the network predicts as class j.
+        ``label_teacher`` counts predictions of the teacher. Entry [i][j] of ``teacher_network`` counts images that
+        the teacher predicts as i and the network as j. Both are None without a teacher.
         """
         logits, labels = self._logits(network), self.data.labels
-        result: dict[str, Any] = self._figures(logits)
+        result: dict[str, Any] = self._metrics(logits)
         result["eval_images"] = len(labels)
         result["eval_sha256"] = self.data.sha256
         result[f"{self.prefix}per_class"] = per_class_top1(logits, labels)
@@ -85,11 +83,8 @@ class Evaluator:
     def _logits(self, network: nn.Module) -> Tensor:
         return logits_of(network, self.data, *self.normalization, self.context)
 
-    def _figures(self, logits: Tensor) -> dict[str, float]:
-        result = {
-            f"{self.prefix}top1": top_k(logits, self.data.labels, 1),
-            f"{self.prefix}top5": top_k(logits, self.data.labels, 5),
-        }
+    def _metrics(self, logits: Tensor) -> dict[str, float]:
+        result = {f"{self.prefix}top{k}": top_k(logits, self.data.labels, k) for k in (1, 5)}
         if self.teacher_logits is not None:
             result["agreement"] = agreement(logits, self.teacher_logits)
             result["kl_to_teacher"] = kl_to(self.teacher_logits, logits)
@@ -97,14 +92,14 @@ class Evaluator:
 
 
 def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px, with the labels of a network whose class names are ``classes``."""
+    """Read labelled images at ``size`` px. Their labels are classes of a network with the names ``classes``."""
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
 
 
 def evaluation_digest(path: Path | None, size: int) -> str | None:
-    """Return the SHA-256 of labelled images and their labels, and log nothing; None without a ``path``."""
+    """Return the SHA-256 of labelled images and their labels without logging, or None if ``path`` is None."""
     if path is None:
         return None
     with silenced():
@@ -112,34 +107,27 @@ def evaluation_digest(path: Path | None, size: int) -> str | None:
 
 
 def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
-    """Log if evaluation data is the training data, with the digest ``data_sha256``, of the network ``what``."""
+    """Log a warning if the network ``what`` was trained on ``data``, by the digest of its training data."""
     if data_sha256 == data.sha256:
-        logger.info(
-            f"{data.where}: these are the images that {what} was trained on: its figures say nothing of others"
-        )
+        logger.info(f"{data.where}: {what} was trained on these images, so its accuracy on other images is unknown")
 
 
 def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) -> None:
-    """Compare evaluation images with training images by ``seen``, the SHA-256 of the latter's pixels.
+    """Check that evaluation images are not all training images, and log a warning if some are.
 
-    Logs a line if some are the same.
+    ``seen`` are the SHA-256 of the pixels of the training images, which ``where`` names.
     """
     common = sum(digest in seen for digest in data.digests)
-    if not common:
-        return
-    found = f"{data.where}: {common} of {counted(len(data.digests), 'evaluation image')}"
+    images = counted(len(data.digests), "evaluation image")
+    found = f"{data.where}: {common} of {images} are also training images in {where}"
     if common == len(data.digests):
-        raise DistillError(
-            f"{found} are training images of {where}, so that the figures would say nothing; "
-            "give images that the network does not learn from"
-        )
-    logger.info(
-        f"{found} are also training images of {where}: figures are too good by what the network remembers of them"
-    )
+        raise DistillError(f"{found}; choose evaluation images that are not training images")
+    if common:
+        logger.info(f"{found}, so the measured accuracy is too high")
 
 
 def packed_digests(patchset: PatchSet) -> frozenset[bytes]:
-    """Return the SHA-256 of the pixels of each patch of a set that was packed from images; none of other sets."""
+    """Return the SHA-256 of each patch's pixels if ``patchgen pack`` created the patch set, else an empty set."""
     if patchset.manifest.recipe.get("name") != PACKED:
         return frozenset()
     tables = (read_pixel_digests(patchset.folder / shard.parquet.name, shard.n) for shard in patchset.manifest.shards)

@@ -1,4 +1,4 @@
-"""Logits of a network on labelled images, and metrics of logits. Percentages are 0 to 100."""
+"""Compute the logits of a network on labelled images, and metrics of logits. Percentages are 0 to 100."""
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +10,18 @@ from distill.errors import DistillError
 from distill.runtime.context import RunContext
 from distill.weights.files import Triple
 
+Dtype = torch.dtype | None
 BATCH = 500
 
 
 @torch.inference_mode()
 def logits_of(
-    model: nn.Module,
-    data: LabelledImages,
-    mean: Triple,
-    std: Triple,
-    context: RunContext,
-    dtype: torch.dtype | None = None,
+    model: nn.Module, data: LabelledImages, mean: Triple, std: Triple, context: RunContext, dtype: Dtype = None
 ) -> Tensor:
-    """Compute the logits of ``model`` in eval mode for every image: float32 (N, classes) on the CPU.
+    """Return the logits of ``model`` in eval mode for every image: float32 (N, classes) on the CPU.
 
-    The normalized images are converted to ``dtype``, that of the weights, or stay float32. The model's mode is
-    restored. The ranks share the batches, which do not depend on their number.
+    ``dtype`` is the dtype of the weights; None means float32. The mode of the model is restored. Each rank computes
+    some of the batches. The batches do not depend on the number of ranks.
     """
     was_training = model.training
     model.eval()
@@ -38,14 +34,14 @@ def logits_of(
     model.train(was_training)
     logits = context.ranks.gather(outputs, -(-len(data.images) // BATCH))
     if not bool(torch.isfinite(logits).all()):
-        small = "they are beyond float16; set train.precision fp32"
-        why = small if dtype == torch.float16 else "its weights are damaged"
-        raise DistillError(f"a network's logits on the evaluation data are not finite: {why}")
+        range_error = "float16 cannot represent them; set train.precision fp32"
+        reason = range_error if dtype == torch.float16 else "the weights are corrupt; choose another weight file"
+        raise DistillError(f"the logits of a network on the evaluation data are not finite: {reason}")
     return logits
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
-    """Return the percent of images whose label is among the ``k`` largest logits."""
+    """Return the percentage of images whose label is among the ``k`` largest logits."""
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices  # N k
     return _percent((best == labels[:, None]).any(dim=1))
 
@@ -58,15 +54,14 @@ def per_class_top1(logits: Tensor, labels: Tensor) -> list[float | None]:
 
 
 def agreement(first: Tensor, second: Tensor) -> float:
-    """Return the percent of images for which two networks' logits, both (N, classes), predict the same class."""
+    """Return the percentage of images for which the logits of two networks, (N, classes), predict the same class."""
     return _percent(first.argmax(dim=1) == second.argmax(dim=1))
 
 
 def confusion(first: Tensor, second: Tensor, num_classes: int) -> list[list[int]]:
-    """Return in [i][j] the number of images of class i in ``first`` and j in ``second``, both int64 (N,)."""
+    """Return a matrix: [i][j] counts images of class i in ``first`` and class j in ``second``, both int64 (N,)."""
     counts = torch.bincount(first * num_classes + second, minlength=num_classes**2)
-    rows: list[list[int]] = counts.reshape(num_classes, num_classes).tolist()
-    return rows
+    return list(counts.reshape(num_classes, num_classes).tolist())
 
 
 def kl_to(teacher: Tensor, student: Tensor) -> float:

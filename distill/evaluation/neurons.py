@@ -1,8 +1,8 @@
-"""Activation maximization: images that excite one class of a network each.
+"""Activation maximization: compute an image for each class that raises the logit of the class.
 
-With the usual regularizers (Olah, Mordvintsev, Schubert 2017, https://distill.pub/2017/feature-visualization): an
-image is optimized as Fourier coefficients with the spectrum and color correlations of natural images; it is moved,
-rotated and scaled a little at every step.
+The regularizers are those of Olah, Mordvintsev, Schubert 2017 (https://distill.pub/2017/feature-visualization). The
+optimized values are Fourier coefficients with the spectrum and color correlations of natural images. Each step moves,
+rotates and scales the image a little.
 """
 
 import math
@@ -15,28 +15,23 @@ from distill.runtime.randomness import Stream
 from distill.weights.files import Triple
 from manifests.support.console import Update
 
-MARGIN = 4  # width in pixels of the border in which an image can move
+MARGIN = 4  # pixels of border around an image, in which the image moves
+Pair = tuple[Triple, Triple]
 TURN, ZOOM = math.radians(10), 0.1
 LEARNING_RATE = 0.03
 SPREAD = 0.01
-# Square root of the covariance of ImageNet's colors, scaled to a largest column of 1 (the paper's own constants).
+# Square root of the covariance of ImageNet's colors; constants of the paper.
 _COLORS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
 
 
 def excite(
-    network: nn.Module,
-    classes: Tensor,
-    size: int,
-    normalization: tuple[Triple, Triple],
-    *,
-    steps: int,
-    seed: int,
-    update: Update,
+    network: nn.Module, classes: Tensor, size: int, normalization: Pair, *, steps: int, seed: int, update: Update
 ) -> Tensor:
-    """Make an image for each of ``classes``, int64 (n,), that raises its logit: uint8 (n, size, size, 3) on the CPU.
+    """Return an image that raises the logit of each class: uint8 (n, size, size, 3) on the CPU.
 
-    ``network`` is in eval mode and stays unchanged; it takes images (B, 3, size, size) normalized by mean and std.
-    ``update`` is called with the number of finished steps.
+    ``classes``, int64 (n,), are class numbers. ``network`` must be in eval mode and is not changed. Its input is
+    images (B, 3, size, size), normalized by the mean and std in ``normalization``. ``update`` is called with the
+    number of finished steps.
     """
     device = next(network.parameters()).device
     side, count = size + 2 * MARGIN, len(classes)
@@ -67,7 +62,7 @@ def _weights(side: int) -> Tensor:
 
 
 def _image(spectrum: Tensor, weight: Tensor, side: int) -> Tensor:
-    """Return RGB in [0, 1], (n, 3, side, side), of coefficients (n, 3, side, side // 2 + 1, 2)."""
+    """Return RGB in [0, 1], (n, 3, side, side), for the coefficients (n, 3, side, side // 2 + 1, 2)."""
     planes = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
     colors = (_COLORS / _COLORS.norm(dim=0).max()).to(planes.device)
     return torch.sigmoid(torch.einsum("nchw,rc->nrhw", planes, colors))

@@ -1,12 +1,14 @@
-"""Build networks by name: modules that turn images into logits."""
+"""Build networks by name, and set their batch norms. A network maps normalized images to logits."""
 
 import difflib
 import functools
+import logging
 import re
 from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.errors import DistillError
 from distill.models.from_torchvision import PREFIX, torchvision_model
@@ -31,21 +33,24 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., nn.Module]], ...] = (
     (re.compile(r"vgg(\d{2})-bn-([1-9]\d{0,3})"), CifarVgg),
 )
 
+MAX_STALE = 0.01  # accepted share of the initial values in the statistics of trained batch norms
+logger = logging.getLogger(__name__)
+
 MAX_LAYERS, MAX_WIDTH = 1202, 20
-"""Limits of a network: the depth of the deepest published ResNet, twice the factor of the widest wide ResNet."""
+"""Largest networks: the deepest published ResNet, and twice the width factor of the widest published ResNet."""
 
 
 def build_model(arch: str, num_classes: int) -> nn.Module:
-    """Return a newly initialized network from normalized images (B, 3, H, W) to logits (B, num_classes).
+    """Return a network with random parameters. It maps normalized images (B, 3, H, W) to logits (B, num_classes).
 
     ``arch`` is one of:
 
-    - ``resnetN``, ``wrn-D-K`` or ``vggN-bn``: the CIFAR networks of the paper;
-    - a variant of which checkpoints are published: ``resnetN-b`` and ``resnetNx4`` (shortcuts with parameters),
+    - ``resnetN``, ``wrn-D-K`` or ``vggN-bn``: the CIFAR networks of the paper
+    - a variant with published checkpoints: ``resnetN-b`` and ``resnetNx4`` (shortcuts with parameters),
       ``resnetN-8x`` (ImageNet's, for small images), ``wrn-D-K-raw``, ``vggN-bn-avg``, ``vggN-bn-H`` (three linear
-      layers, H wide);
+      layers, H wide)
     - ``torchvision/NAME``: a classification model of torchvision, such as ``torchvision/resnet50``, without the
-      auxiliary heads that ``googlenet`` and ``inception_v3`` can train with.
+      auxiliary heads of ``googlenet`` and ``inception_v3``
     """
     if arch.startswith(PREFIX):
         return torchvision_model(arch, num_classes)
@@ -53,25 +58,46 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
         if match := pattern.fullmatch(arch):
             numbers = [int(number) for number in match.groups()]
             if numbers[0] > MAX_LAYERS or (arch.startswith("wrn") and numbers[1] > MAX_WIDTH):
-                raise DistillError(
-                    f"arch {arch!r}: more than {MAX_LAYERS} layers or {MAX_WIDTH} times as wide; use a smaller one"
-                )
+                limits = f"at most {MAX_LAYERS} layers and a width factor of at most {MAX_WIDTH}"
+                raise DistillError(f"arch {arch!r}: expected {limits}; choose a smaller network")
             try:
                 return factory(*numbers, num_classes=num_classes)
             except ValueError as error:
-                raise DistillError(f"arch {arch!r}: {error}") from error
+                raise DistillError(f"arch {arch!r}: {error}; choose another number") from error
     near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXAMPLES)}"
-    raise DistillError(f"arch {arch[:100]!r}: no such network; {hint}; those of torchvision are named '{PREFIX}NAME'")
+    hint = f"did you mean {near[0]!r}?" if near else f"networks are {', '.join(EXAMPLES)}"
+    raise DistillError(f"arch {arch[:100]!r}: unknown network; {hint}; networks of torchvision are '{PREFIX}NAME'")
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:
-    """Check, on the meta device, that a network in training mode turns images of ``size`` px into logits."""
+    """Check on the meta device that the network ``arch`` accepts images of ``size`` px in training mode."""
     try:
         with torch.device("meta"):
-            logits = build_model(arch, num_classes)(torch.empty(2, 3, size, size))
+            build_model(arch, num_classes)(torch.empty(2, 3, size, size))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise DistillError(f"arch {arch!r}: does not take images of {size} px: {reason}") from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
-        raise DistillError(f"arch {arch!r}: returns more than logits while it trains, so it cannot be used here")
+        found = f"does not accept images of {size} px: {reason}"
+        raise DistillError(f"arch {arch!r}: {found}; choose another network or size") from error
+
+
+def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
+    """Set the momentum and epsilon of all batch norms of ``network``; None leaves a value unchanged.
+
+    ``momentum`` is the share of a batch in the running statistics, as in torch. Keras calls 1 minus this share the
+    momentum. ``eps`` is added to the variance. A network without batch norms is an error.
+    """
+    if momentum is None and eps is None:
+        return
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        raise DistillError("the network has no batch norm, so bn_momentum and bn_eps have no effect; omit them")
+    for norm in norms:
+        norm.momentum = norm.momentum if momentum is None else momentum
+        norm.eps = norm.eps if eps is None else eps
+
+
+def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
+    """Log a warning if ``steps`` are too few for the running statistics of batch norms with this ``momentum``."""
+    if momentum is not None and (left := (1 - momentum) ** steps) > MAX_STALE:
+        found = f"after {steps} steps, the batch norms' statistics still contain {left:.0%} of their initial values"
+        logger.info(f"bn_momentum {momentum}: {found}, which spoils the result; raise bn_momentum or the steps")

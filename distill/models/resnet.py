@@ -1,8 +1,8 @@
-"""ResNets for small images: CIFAR's of 6n + 2 layers, and ImageNet's with a 3×3 stem and no pooling after it.
+"""ResNets for small images: CIFAR's with 6n + 2 layers, and ImageNet's with a 3×3 stem and no pooling after the stem.
 
-Source: He et al. 2016, arXiv 1512.03385. CIFAR's are in section 4.2, their shortcuts without parameters (option A) or
-with them (B) in 3.3; ImageNet's are in table 1, and the data-free literature calls them ResNet-34-8x, because images
-shrink eightfold (Fang et al. 2019, arXiv 1912.11006). Parameter names are those of
+Source: He et al. 2016, arXiv 1512.03385. Section 4.2 describes CIFAR's networks, section 3.3 the shortcuts without
+parameters (option A) or with parameters (option B), and table 1 ImageNet's networks. The data-free literature names
+these ResNet-34-8x, because images shrink by 8 (Fang et al. 2019, arXiv 1912.11006). Parameter names are those of
 https://github.com/akamaster/pytorch_resnet_cifar10 and https://github.com/kuangliu/pytorch-cifar: ``conv1``, ``bn1``,
 ``layer1.0.conv1`` …, ``layer2.0.shortcut.0``, ``linear``.
 """
@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_Block = Callable[[int, int, int], nn.Module]  # of input channels, output channels and stride
 _BLOCKS_8X = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut, of option B with ``projection``."""
+    """Two 3×3 convolutions and a shortcut. With ``projection``, the shortcut is option B, else option A."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, projection: bool = True) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (which has the stride) and 1×1 convolutions, and a shortcut of option B."""
+    """Convolutions of 1×1, 3×3 (with the stride) and 1×1, and a shortcut of option B."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class Bottleneck(nn.Module):
 
 
 class _PadChannels(nn.Module):
-    """The shortcut of option A: skip every other pixel, and add channels of zeros on both sides."""
+    """The shortcut of option A: use every second pixel, and add ``channels`` channels of zeros on both sides."""
 
     def __init__(self, stride: int, channels: int) -> None:
         super().__init__()
@@ -74,15 +75,9 @@ def _shortcut(inputs: int, outputs: int, stride: int, projection: bool) -> nn.Mo
 
 
 class _ResNet(nn.Module):
-    """A 3×3 convolution, stages of ``blocks`` blocks, which halve the size after stage 1, and a linear layer."""
+    """A 3×3 convolution, stages with ``blocks`` blocks, and a linear layer. Later stages halve the image size."""
 
-    def __init__(
-        self,
-        block: Callable[[int, int, int], nn.Module],
-        blocks: tuple[int, ...],
-        channels: tuple[int, ...],
-        classes: int,
-    ) -> None:
+    def __init__(self, block: _Block, blocks: tuple[int, ...], channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
@@ -104,16 +99,16 @@ class _ResNet(nn.Module):
 
 
 class CifarResNet(_ResNet):
-    """A ResNet of ``depth`` = 6n + 2 layers; ``projection`` is option B.
+    """A ResNet with ``depth`` = 6n + 2 layers. ``projection`` selects option B.
 
-    ``wide`` is the variant with 32-64-128-256 channels and option B of Tian et al. 2020, arXiv 1910.10699.
+    ``wide`` selects the variant of Tian et al. 2020, arXiv 1910.10699: 32-64-128-256 channels and option B.
     """
 
     def __init__(self, depth: int, num_classes: int, *, projection: bool = False, wide: bool = False) -> None:
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(
-                f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56; got {depth} (ImageNet's ResNets are "
-                "resnet18-8x for small images, torchvision/resnet18 for large ones)"
+                f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56, but got {depth}; for ImageNet's ResNets "
+                "use resnet18-8x (small images) or torchvision/resnet18 (large images)"
             )
 
         def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
@@ -131,7 +126,7 @@ class ResNet8x(_ResNet):
 
     def __init__(self, depth: int, num_classes: int) -> None:
         if depth not in _BLOCKS_8X:
-            raise ValueError(f"a ResNet-8x has {', '.join(map(str, _BLOCKS_8X))} layers; got {depth}")
+            raise ValueError(f"a ResNet-8x has {', '.join(map(str, _BLOCKS_8X))} layers, but got {depth}")
         block, expansion = (BasicBlock, 1) if depth < 50 else (Bottleneck, 4)
         channels = (64, *(width * expansion for width in (64, 128, 256, 512)))
         super().__init__(block, _BLOCKS_8X[depth], channels, num_classes)
@@ -139,7 +134,7 @@ class ResNet8x(_ResNet):
 
 
 def init_convolutions(network: nn.Module) -> None:
-    """Draw the weights of all convolutions as He et al. 2015 (arXiv 1502.01852), by the number of outputs."""
+    """Initialize the weights of all convolutions like He et al. 2015 (arXiv 1502.01852), by the number of outputs."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

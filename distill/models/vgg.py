@@ -1,8 +1,8 @@
 """VGG with batch normalization for CIFAR, and the classifiers of its published variants.
 
-Source: Simonyan & Zisserman 2015, arXiv 1409.1556, configurations A, B, D and E, with the one linear layer that the
-CIFAR literature uses in place of three large ones (https://github.com/kuangliu/pytorch-cifar, whose names these are:
-``features``, ``classifier``). The variants are those of published checkpoints, see ``distill.weights.foreign_names``.
+Source: Simonyan & Zisserman 2015, arXiv 1409.1556, configurations A, B, D and E. The CIFAR literature replaces the
+three large linear layers by one. Parameter names are those of https://github.com/kuangliu/pytorch-cifar:
+``features``, ``classifier``. The variants are those of published checkpoints, see ``distill.weights.foreign_names``.
 """
 
 import torch
@@ -16,18 +16,18 @@ _CHANNELS = (64, 128, 256, 512, 512)
 
 
 class CifarVgg(nn.Module):
-    """VGG of ``depth`` 11, 13, 16 or 19 for images of at least 32 px.
+    """VGG with 11, 13, 16 or 19 layers (``depth``) for images of at least 32 px.
 
-    With ``hidden``, the classifier has three linear layers with ``hidden`` values between them. With ``average``, no
-    max pooling follows the last two stages, so that the mean is taken over 4×4 values at 32 px: the network of
-    https://github.com/HobbitLong/RepDistiller. Its parameters have the same shapes, but other names here, because the
-    weights of one make no sense in the other.
+    With ``hidden``, the classifier has three linear layers with ``hidden`` values between them. With ``average``, the
+    last two stages have no max pooling, so the network averages 4×4 values at 32 px. This is the network of
+    https://github.com/HobbitLong/RepDistiller. Its parameters have the same shapes but other names here, because the
+    weights of one variant are useless in the other.
     """
 
     def __init__(self, depth: int, hidden: int | None = None, *, num_classes: int, average: bool = False) -> None:
         super().__init__()
         if depth not in _CONVOLUTIONS:
-            raise ValueError(f"a VGG has 11, 13, 16 or 19 layers; got {depth}")
+            raise ValueError(f"a VGG has 11, 13, 16 or 19 layers, but got {depth}")
         stages, inputs = [], 3
         for number, (count, outputs) in enumerate(zip(_CONVOLUTIONS[depth], _CHANNELS, strict=True)):
             layers: list[nn.Module] = []
@@ -49,7 +49,7 @@ class CifarVgg(nn.Module):
 
 
 def _three_layers(hidden: int, num_classes: int) -> nn.Sequential:
-    """Build linear layers 0, 3 and 6 with dropout between them, as in torchvision's VGG."""
+    """Return linear layers 0, 3 and 6 with ReLU and dropout between them, as in torchvision's VGG."""
     first = nn.Linear(512, hidden), nn.ReLU(inplace=True), nn.Dropout()
     second = nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout()
     return nn.Sequential(*first, *second, nn.Linear(hidden, num_classes))

@@ -1,8 +1,7 @@
 """Wide residual networks WRN-depth-width: pre-activation blocks, 16-16k-32k-64k channels.
 
-Source: Zagoruyko & Komodakis 2016, arXiv 1605.07146. Parameter names are those of
-https://github.com/xternalz/WideResNet-pytorch, which most checkpoints have: ``conv1``, ``block1.layer.0.bn1`` …,
-``bn1``, ``fc``.
+Source: Zagoruyko & Komodakis 2016, arXiv 1605.07146. Most checkpoints have the parameter names of
+https://github.com/xternalz/WideResNet-pytorch: ``conv1``, ``block1.layer.0.bn1`` …, ``bn1``, ``fc``.
 """
 
 from collections import OrderedDict
@@ -15,11 +14,11 @@ from distill.models.resnet import init_convolutions
 
 
 class WideBlock(nn.Module):
-    """BN-ReLU-conv twice; a 1×1 convolution on the shortcut where channels or resolution change.
+    """BN-ReLU-conv twice. If the number of channels changes, the shortcut has a 1×1 convolution.
 
-    The input of that convolution is the block's first activation. With ``raw`` it is the block's input, before batch
-    norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. Its parameters have the same shapes, but
-    other names here, because the weights of one make no sense in the other.
+    The input of this convolution is the first activation of the block. With ``raw``, it is the input of the block,
+    before batch norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. The parameters of both
+    variants have the same shapes but different names, because the weights of one variant are useless in the other.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, raw: bool = False) -> None:
@@ -42,12 +41,12 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-``depth``-``width`` with ``depth`` = 6n + 4 layers, for small images; ``raw`` as in ``WideBlock``."""
+    """WRN-``depth``-``width`` with ``depth`` = 6n + 4 layers for small images. ``WideBlock`` describes ``raw``."""
 
     def __init__(self, depth: int, width: int, num_classes: int, *, raw: bool = False) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
-            raise ValueError(f"a WRN has 6n + 4 layers and a width from 1, such as wrn-16-4; got wrn-{depth}-{width}")
+            raise ValueError(f"a WRN has 6n + 4 layers and a width of at least 1, but got {depth} and {width}")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.block1 = _stage(16, 16 * width, blocks, 1, raw)
@@ -67,7 +66,7 @@ class WideResNet(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, raw: bool) -> nn.Sequential:
-    """Return blocks in a module ``layer``, as the names in published checkpoints have it."""
+    """Return blocks in a module with the name ``layer``, as in published checkpoints."""
     first = WideBlock(inputs, outputs, stride, raw=raw)
     layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
     return nn.Sequential(OrderedDict(layer=layer))

@@ -1,7 +1,7 @@
-"""Distillation losses: pure functions of student and teacher logits, both (B, classes), to a scalar.
+"""Distillation losses: pure functions that map logits of student and teacher, both (B, classes), to a scalar.
 
-Every loss is averaged over the batch and computed in float32, or in float64 if the logits are. The teacher's logits
-are constants: they get no gradient.
+Every loss is averaged over the batch and computed in float32, or in float64 if the logits are float64. The teacher's
+logits are constants without a gradient.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T² · KL(teacher ‖ student) of softmax(logits / T): summed over classes, averaged over the batch.
 
-    The factor T² keeps the gradient's size when T changes (Hinton et al. 2015, arXiv 1503.02531, section 2).
+    The factor T² keeps the size of the gradient when T changes (Hinton et al. 2015, arXiv 1503.02531, section 2).
     """
     log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
     return temperature**2 * _divergence(log_p, log_q)
@@ -33,7 +33,7 @@ def reverse_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Ten
 def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T² times the mean of both KL divergences to the mean of both distributions, averaged over the batch.
 
-    Without the factor it lies between 0 and ln 2 (Lin 1991, doi 10.1109/18.61115).
+    Without the factor, the loss is between 0 and ln 2 (Lin 1991, doi 10.1109/18.61115).
     """
     log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
     log_mean = torch.logaddexp(log_q, log_p) - torch.log(torch.tensor(2.0, dtype=log_q.dtype))
@@ -41,9 +41,9 @@ def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 def standardised_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return ``kl_loss`` of logits scaled to mean 0 and deviation 1 over the classes of each sample.
+    """Return ``kl_loss`` of logits that are scaled to mean 0 and deviation 1 over the classes of each sample.
 
-    The student learns order and spacing of the teacher's logits, not their size (Sun et al. 2024, arXiv 2403.01427).
+    So the size of the teacher's logits has no influence (Sun et al. 2024, arXiv 2403.01427).
     """
     return kl_loss(_standardise(student), _standardise(teacher), temperature)
 
@@ -61,7 +61,7 @@ def l2_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the squared difference of logits, a mean over classes and batch (Kim et al. 2021, arXiv 2105.08919)."""
+    """Return the squared difference of logits, averaged over classes and batch (Kim 2021, arXiv 2105.08919)."""
     return F.mse_loss(_wide(student), _wide(teacher).detach())
 
 
@@ -85,12 +85,11 @@ TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 UNTEMPERED: dict[str, Loss] = {"mse": mse_loss, "hard": hard_loss}
 
-
 Weight = Annotated[float, Field(gt=0, le=10**6, description="factor of the loss, and of its gradient")]
 
 
 class TemperedLossConfig(BaseModel):
-    """A loss between the two softmax distributions, each of logits divided by ``temperature``."""
+    """A loss between the softmax distributions of student and teacher. Logits are divided by ``temperature``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["kl", "reverse-kl", "js", "standardised-kl", "l1", "l2"]
@@ -99,7 +98,7 @@ class TemperedLossConfig(BaseModel):
 
 
 class UntemperedLossConfig(BaseModel):
-    """A loss without a temperature: ``mse`` of the logits, or ``hard`` labels."""
+    """A loss without a temperature: ``mse`` of the logits, or cross-entropy to ``hard`` labels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["mse", "hard"]
@@ -116,7 +115,7 @@ LossConfig = Annotated[
 
 
 def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
-    """Return the loss that ``config`` names, multiplied by its weight."""
+    """Return the loss function that ``config`` describes, multiplied by ``config.weight``."""
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         if isinstance(config, UntemperedLossConfig):

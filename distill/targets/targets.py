@@ -1,7 +1,8 @@
-"""What the student's logits are compared with at each step: a live teacher's logits, stored logits, or labels.
+"""Targets of the student at each step: logits of a live teacher, stored logits, or labels.
 
-Targets are called with a batch and its normalized images, float32 (B, 3, H, W), and return the targets (B, classes)
-of this rank's rows. ``require_unchanged`` raises DistillError if their source changed during the run.
+A targets object is called with a batch and its normalized images, float32 (B, 3, H, W), and returns the targets
+(B, classes) of this rank's rows. ``require_unchanged`` raises DistillError if the logits or the network changed
+during the run.
 """
 
 import dataclasses
@@ -26,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherTargets:
-    """Logits of a live teacher on the same pixels that the student sees.
+    """Logits that the teacher computes during the run, on the same pixels as the student.
 
-    With a ``cache``, by step of the view, the teacher computes each batch only once.
+    ``cache`` keeps the logits of each step, so that later passes over the same batches do not compute them again.
     """
 
     network: FrozenNetwork
@@ -42,7 +43,7 @@ class TeacherTargets:
         return self.cache[batch.step]
 
     def compute(self, batch: Batch, x: Tensor) -> Tensor:
-        """Compute the teacher's logits (B, classes) in the network's precision."""
+        """Return the teacher's logits (B, classes) in the network's precision."""
         return self.network(x)
 
     def require_unchanged(self) -> None:
@@ -50,7 +51,7 @@ class TeacherTargets:
 
 
 def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator: Accelerator) -> TeacherTargets:
-    """Return the logits of a live teacher, with a cache if the run repeats batches and memory has room for it."""
+    """Return targets of a live teacher, with a cache if the run repeats batches and the memory is large enough."""
     network = accelerator.frozen(teacher.model, view.example())
     num_bytes = view.period * view.rows * num_classes * network.dtype.itemsize
     if view.period >= accelerator.steps:
@@ -58,15 +59,14 @@ def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator:
     device, processes = accelerator.context.device, view.ranks.local_world_size
     if fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2):
         return TeacherTargets(network=network, cache={})
-    logger.info(
-        f"too little memory for {num_bytes / 1e9:.1f} GB of logits: the teacher looks at every batch of every pass"
-    )
+    size = f"{num_bytes / 1e9:.1f} GB"
+    logger.info(f"too little memory for {size} of logits: the teacher computes them again in every pass")
     return TeacherTargets(network=network)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTargets:
-    """Logits that a teacher computed before on the same view."""
+    """Logits that a teacher computed before the run on the same view."""
 
     logits: StoredLogits
     context: RunContext
@@ -83,16 +83,14 @@ def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> Stored
     """Verify and open the stored logits in ``folder`` for all batches of ``view``."""
     require_same_view(folder, manifest.view, view.describe())
     if manifest.steps < view.period:
-        raise DistillError(
-            f"{folder}: has logits of {counted(manifest.steps, 'step')} of {view.batch_size}, "
-            f"this run has {view.period}; label with this run's length, or shorten the run with train.samples"
-        )
+        found = f"contains logits of {counted(manifest.steps, 'step')}, but this run has {view.period}"
+        raise DistillError(f"{folder}: {found}; create logits of this length, or set fewer train.samples")
     return StoredTargets(logits=open_logits(folder, manifest, view.period), context=view.source.context)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelTargets:
-    """Class probabilities of labels, int64 (n,): smoothed, and mixed as the pixels are."""
+    """Class probabilities of ``labels``, int64 (n,): smoothed, and mixed like the pixels."""
 
     labels: Tensor
     order: Order | WindowOrder
@@ -101,7 +99,7 @@ class LabelTargets:
     context: RunContext
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return float32 (B, classes): 1 - s on the label plus s / classes on every class."""
+        """Return float32 (B, classes): 1 - s for the label plus s / classes for every class, with smoothing s."""
         rows = self.context.ranks.take_rows(self.order.batch(batch.step))
         own = F.one_hot(self.labels[rows], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes

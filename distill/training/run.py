@@ -16,7 +16,7 @@ from distill.config.schema import Config, NetworkConfig, StudentConfig, Supervis
 from distill.data.batches import View
 from distill.errors import DistillError, NonFiniteLossError
 from distill.evaluation.evaluator import Evaluator
-from distill.models.norms import warn_of_stale_statistics
+from distill.models import warn_of_stale_statistics
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.context import RunContext
 from distill.runtime.threads import choose_threads

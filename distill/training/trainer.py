@@ -19,8 +19,7 @@ from distill.augment import normalize
 from distill.config.schema import Config, SupervisedConfig
 from distill.data.batches import View
 from distill.errors import NonFiniteLossError
-from distill.models import build_model
-from distill.models.norms import set_batch_norms
+from distill.models import build_model, set_batch_norms
 from distill.optim import make_optimizer, make_scheduler
 from distill.runtime.compile import Accelerator
 from distill.runtime.distributed import Ranks

@@ -1,4 +1,3 @@
-"""Weight files: open a file, find the state dict, match the network's names, load it.
-
-The modules are, in this order: ``files`` (and ``torch_files``), ``unwrap``, ``foreign_names``, ``load``.
+"""Read weight files: ``files`` and ``torch_files`` open a file, ``unwrap`` finds the state dict of the network,
+``foreign_names`` renames its parameters, and ``load`` copies the parameters into a network.
 """

@@ -1,8 +1,9 @@
-"""Weight files: safetensors with what is needed to use a network, or PyTorch files of tensors."""
+"""Read and write weight files: safetensors with the metadata of a network, or PyTorch files of tensors."""
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,127 +17,121 @@ from torch import Tensor, nn
 
 from distill.errors import DamagedError, DistillError
 from distill.weights.normalization import check_mean, check_std
-from distill.weights.torch_files import MAX_FILE_BYTES, load_torch_file, require_file
+from distill.weights.torch_files import CORRUPT, MAX_FILE_BYTES, SAVE_STATE, load_torch_file, require_file
 from distill.weights.unwrap import state_dicts
 from manifests.support.files import write_atomically
 
 Triple = tuple[float, float, float]
 MeanTriple = Annotated[Triple, AfterValidator(check_mean)]
 StdTriple = Annotated[Triple, AfterValidator(check_std)]
-MAX_HEADER_BYTES = 8 << 20  # of a safetensors file: names and positions of its tensors, 100 bytes each
+MAX_HEADER_BYTES = 8 << 20  # of a safetensors file: names and positions of the tensors, 100 bytes each
 
-_Numbers = Annotated[Triple, BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)]
-_Name = Annotated[str, Field(max_length=1000)]  # a folder's name may have each byte written out
+_Split = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+_Name = Annotated[str, Field(max_length=1000)]  # the name of a folder may contain an escape for each byte
 _Names = Annotated[tuple[_Name, ...], BeforeValidator(lambda v: from_json(v) if isinstance(v, str) else v)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
-class Weights:
-    """The content of a weight file, and its metadata, each None where the file has none.
+class Metadata:
+    """What a weight file declares about its network. A value is None if the file does not declare it."""
 
-    ``held`` is a state dict if the file names its network, else nested dicts and lists with tensors, among which
-    ``distill.weights.load`` finds the network. The tensors are mapped from the file; their values are not checked.
-    ``mean`` and ``std`` normalize RGB values in [0, 1]. ``classes`` are the class names. ``data_sha256`` is that of
-    the labeled images that the network was trained on. ``bn_eps`` is the epsilon of the batch norms if it is not the
-    network's usual one.
+    arch: Annotated[str, Field(max_length=200)] | None = None
+    num_classes: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    mean: Annotated[MeanTriple, _Split] | None = None  # of RGB in [0, 1]; the input is normalized by mean and std
+    std: Annotated[StdTriple, _Split] | None = None
+    classes: _Names = ()  # class names
+    data_sha256: str | None = None  # of the labelled images that trained the network
+    bn_eps: Annotated[float, Field(gt=0, le=1)] | None = None  # epsilon of batch norms, if not the usual one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights(Metadata):
+    """The content of a weight file.
+
+    ``content`` is a state dict (a dict of parameter names to tensors) if the file declares the architecture.
+    Otherwise ``content`` is nested dicts and lists with tensors, in which ``distill.weights.load`` finds the network.
+    The tensors are mapped from the file, and their values are not checked.
     """
 
     path: Path
-    held: Any
-    arch: Annotated[str, Field(max_length=200)] | None = None
-    num_classes: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    mean: _Numbers | None = None
-    std: _Numbers | None = None
-    classes: _Names = ()
-    data_sha256: str | None = None
-    bn_eps: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
-_METADATA = ("arch", "num_classes", "mean", "std", "classes", "data_sha256", "bn_eps")
+    content: Any
 
 
 def load_weights(path: Path) -> Weights:
-    """Read a ``.safetensors`` file, or a PyTorch file of tensors. No code of a file runs."""
+    """Read a ``.safetensors`` file, or a PyTorch file of tensors. No code of the file runs."""
     if path.is_dir():
-        raise DistillError(f"{path}: is a folder; give the weight file in it, such as student.safetensors")
+        raise DistillError(f"{path}: is a folder; choose a weight file in this folder, such as student.safetensors")
     if not path.is_file():
-        raise DistillError(f"{path}: no such weight file")
+        raise DistillError(f"{path}: the weight file does not exist; check the path")
     if path.suffix == ".safetensors":
-        return _with_metadata(path, *read_safetensors(path))
-    held = load_torch_file(path)
-    tensors = [tensor for _, state in state_dicts(held) for tensor in state.values()]
+        state, text = read_safetensors(path)
+        return Weights(path=path, content=state, **vars(_parse(path, text)))
+    content = load_torch_file(path)
+    tensors = [tensor for _, state in state_dicts(content) for tensor in state.values()]
     if not tensors:
-        expected = "a dict of parameter names to tensors, by itself or in other dicts"
-        raise DistillError(f"{path}: holds no state dict, expected {expected}")
+        expected = "a dict of parameter names to tensors, which other dicts may contain"
+        raise DistillError(f"{path}: contains no state dict, expected {expected}; {SAVE_STATE}")
     storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
     if sum(storages.values()) > path.stat().st_size:  # torch does not notice if numbers are missing
-        raise DamagedError(f"{path}: does not hold the numbers of its tensors; get it again")
-    return Weights(path=path, held=held)
+        raise DamagedError(f"{path}: is shorter than its tensors; the file is corrupt; download it again")
+    return Weights(path=path, content=content)
 
 
 def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file of at most ``max_bytes``, mapped from it, and its metadata.
+    """Return the tensors of a safetensors file, which are mapped from the file, and the metadata of the file.
 
-    Raises:
-        DamagedError: the file is damaged, or longer.
-        DistillError: it cannot be read.
+    Raises DamagedError if the file is corrupt or larger than ``max_bytes``.
     """
     try:
         require_file(path, max_bytes)
         with path.open("rb") as start:
             length = int.from_bytes(start.read(8), "little")
         if length > (most := min(MAX_HEADER_BYTES, path.stat().st_size)):
-            raise DamagedError(f"{path}: damaged: a header of {length} bytes, expected at most {most}; get it again")
+            raise DamagedError(f"{path}: the header declares {length} bytes, expected at most {most}; {CORRUPT}")
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise DamagedError(f"{path}: damaged: {error}; expected a .safetensors file; get it again") from error
+        raise DamagedError(f"{path}: is not a valid .safetensors file: {error}; {CORRUPT}") from error
     except OSError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
 
 
-def _with_metadata(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:
-    known: dict[str, Any] = {name: metadata[name] for name in _METADATA if name in metadata}
+def _parse(path: Path, text: dict[str, str]) -> Metadata:
+    names = {field.name for field in dataclasses.fields(Metadata)}
+    known: dict[str, Any] = {name: value for name, value in text.items() if name in names}
     try:
-        weights = Weights(path=path, held=state, **known)
+        metadata = Metadata(**known)
     except pydantic.ValidationError as error:
         fault = error.errors()[0]
-        found = f"{fault['loc'][0]} is {str(fault['input'])[:60]!r}: {fault['msg']}"
-        raise DistillError(f"{path}: its metadata is damaged: {found}; get it again") from error
-    if weights.classes and len(weights.classes) != weights.num_classes:
-        found = f"classes has {len(weights.classes)} names, num_classes is {weights.num_classes}"
-        raise DistillError(f"{path}: its metadata is damaged: {found}; get it again")
-    return weights
+        found = f"{fault['loc'][0]} is {str(fault['input'])[:60]!r}: {fault['msg'].removeprefix('Value error, ')}"
+        raise DistillError(f"{path}: the metadata is invalid: {found}; download the file again") from error
+    if metadata.classes and len(metadata.classes) != metadata.num_classes:
+        found = f"classes has {len(metadata.classes)} names, but num_classes is {metadata.num_classes}"
+        raise DistillError(f"{path}: the metadata is invalid: {found}; download the file again")
+    return metadata
 
 
 def save_weights(path: Path, model: nn.Module, **metadata: Any) -> None:
-    """Write the state dict of ``model`` atomically; ``metadata`` is as for ``encode_weights``."""
-    write_atomically(path, encode_weights(model, **metadata))
+    """Write the state dict of ``model`` atomically, with the fields of ``Metadata``."""
+    write_atomically(path, encode_weights(model, Metadata(**metadata)))
 
 
-def encode_weights(
-    model: nn.Module,
-    *,
-    arch: str,
-    num_classes: int,
-    mean: Triple,
-    std: Triple,
-    classes: Sequence[str] = (),
-    data_sha256: str | None = None,
-    bn_eps: float | None = None,
-) -> bytes:
-    """Return a state dict as safetensors, with the metadata of ``Weights``: equal bytes for equal networks."""
-    metadata = {"arch": arch, "num_classes": str(num_classes)}
-    metadata |= {name: ",".join(repr(float(v)) for v in values) for name, values in (("mean", mean), ("std", std))}
-    metadata |= {"classes": json.dumps(list(classes))} if classes else {}
-    metadata |= {"data_sha256": data_sha256} if data_sha256 else {}
-    metadata |= {} if bn_eps is None else {"bn_eps": repr(float(bn_eps))}
+def encode_weights(model: nn.Module, metadata: Metadata) -> bytes:
+    """Return a state dict and its metadata as safetensors. Equal networks return equal bytes."""
+    fields = ((field.name, getattr(metadata, field.name)) for field in dataclasses.fields(Metadata))
+    text = {name: _as_text(value) for name, value in fields if value not in (None, (), "")}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return _sort_header(safetensors.torch.save(state, metadata))
+    return _sort_header(safetensors.torch.save(state, text))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return json.dumps(value) if isinstance(value[0], str) else ",".join(repr(float(each)) for each in value)
+    return str(value)
 
 
 def _sort_header(data: bytes) -> bytes:
-    """Return a safetensors file with its metadata in order: the library's order varies from run to run."""
+    """Return a safetensors file with sorted metadata, because the library's order changes from run to run."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -146,12 +141,12 @@ def _sort_header(data: bytes) -> bytes:
 
 
 def state_digest(model: nn.Module) -> str:
-    """Return the SHA-256, as hex, of every parameter and buffer of a model and of their names."""
+    """Return the SHA-256, in hex, of the names and values of all parameters and buffers of a model."""
     return tensors_digest(model.state_dict())
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """Return the SHA-256, as hex, of ``text`` and of the bytes and names of ``tensors``, in order of their names."""
+    """Return the SHA-256, in hex, of ``text`` and of the names and bytes of ``tensors``, sorted by name."""
     digest = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
         digest.update(name.encode())

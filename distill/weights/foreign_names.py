@@ -1,15 +1,14 @@
-"""Turn the names that other repositories give to parameters into ours.
+"""Rename the parameters of networks from other repositories to our names.
 
-A scheme is listed here only for networks that compute the same function as one of ours: each was read in the
-repository it names, and ``tests/distill/weights/test_foreign_names.py`` builds that network and compares logits. No
-scheme is needed for names that are ours already: those of akamaster/pytorch_resnet_cifar10 (``resnetN``, with option
-B ``resnetN-b``), kuangliu/pytorch-cifar (``vggN-bn``, ``resnetN-8x``), bearpaw/pytorch-classification (``vggN-bn``),
-chenyaofo/pytorch-cifar-models (``vggN-bn-512``), weiaicunzai/pytorch-cifar100 (``vggN-bn-4096``), torchvision, and
-for ``wrn-D-K`` of xternalz/WideResNet-pytorch, HobbitLong/RepDistiller, polo5/ZeroShotKnowledgeTransfer and
-zju-vipa/CMI.
+``SCHEMES`` contains only networks that compute the same function as one of our networks. Each was read in the
+repository, and ``tests/distill/weights/test_foreign_names.py`` builds it and compares logits. These repositories use
+our names already: akamaster/pytorch_resnet_cifar10 (``resnetN``, with option B ``resnetN-b``), kuangliu/pytorch-cifar
+(``vggN-bn``, ``resnetN-8x``), bearpaw/pytorch-classification (``vggN-bn``), chenyaofo/pytorch-cifar-models
+(``vggN-bn-512``), weiaicunzai/pytorch-cifar100 (``vggN-bn-4096``), torchvision, and for ``wrn-D-K``
+xternalz/WideResNet-pytorch, HobbitLong/RepDistiller, polo5/ZeroShotKnowledgeTransfer and zju-vipa/CMI.
 
-Some names are refused on purpose, because different networks share them: an ImageNet ResNet with a 3×3 stem and
-torchvision's names may pool after the stem (huyvnphan/PyTorch_CIFAR10) or not, and no file says which.
+Some names are refused, because different networks have them. An ImageNet ResNet with a 3×3 stem and torchvision's
+names may have a pooling layer after the stem (huyvnphan/PyTorch_CIFAR10) or none, and no file declares which.
 """
 
 import re
@@ -22,8 +21,7 @@ from distill.models.from_torchvision import is_auxiliary
 
 _COUNTER = "num_batches_tracked"
 _BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
-"""Single numbers beside parameters: counted batches, the counts of thop, the state of averages of weights."""
-
+"""Names of single numbers that are not parameters: counters of batches, of thop, and of averages of weights."""
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -52,9 +50,9 @@ SCHEMES: tuple[tuple[str, Rules], ...] = (
     (r"torchvision/densenet\d+", ((r"\.(norm|conv)\.([12])\.", r".\1\2."),)),
     (r"torchvision/vit_\w+", ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))),
 )
-"""A pattern of our names of networks, and how their repositories name the parameters, if in names only they differ.
+"""A pattern of our names of networks, and the rules that rename the parameters of other repositories.
 
-The rules are patterns and their replacements, applied to every name one after another.
+A rule is a pattern and its replacement. All rules are applied to every name, in order.
 """
 
 _VARIANTS = (
@@ -63,22 +61,22 @@ _VARIANTS = (
     (re.compile(r"(wrn-\d+-\d+)(?:-raw)?"), ("", "-raw")),
     (re.compile(r"(vgg\d+-bn)(?:-avg|-\d+)?"), ("", "-avg", "-512", "-4096")),
 )
-"""Networks that are easily confused: a pattern, and the endings that make a variant of what it captures."""
+"""Networks that are easily confused: a pattern, and the endings that turn the captured name into a variant."""
 
 
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict under the names of ``expected``, which are those of ``arch``, if a scheme leads there.
+    """Return a state dict with the names of ``expected``, the state dict of ``arch``, if a scheme renames to them.
 
-    Else the names stay. Counters of batches, which no network computes with, are 0 in the result: torch before 0.4.1
-    did not keep them. Other counters, and auxiliary heads, which our networks do not have, are left out.
+    If no scheme does, the names do not change. Counters of batches are 0 in the result, because no network uses them
+    and torch before 0.4.1 did not store them. The result has no other counters, and no auxiliary heads.
     """
     zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
-    held = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
+    own = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
     for rules in [(), *(rules for archs, rules in SCHEMES if re.fullmatch(archs, arch))]:
-        renamed = {_rename(name, rules): value for name, value in held.items()}
-        if len(renamed) == len(held) and (zeros | renamed).keys() == expected.keys():  # no two met under one name
+        renamed = {_rename(name, rules): value for name, value in own.items()}
+        if len(renamed) == len(own) and (zeros | renamed).keys() == expected.keys():  # all new names are different
             return zeros | renamed
-    return zeros | held
+    return zeros | own
 
 
 def _rename(name: str, rules: Rules) -> str:
@@ -88,7 +86,7 @@ def _rename(name: str, rules: Rules) -> str:
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict without what no network computes with: single integers, and what profilers add."""
+    """Return a state dict without the values that no network uses: single integers, and values of profilers."""
     return {name: value for name, value in state.items() if not _is_counter(name, value)}
 
 
@@ -99,7 +97,7 @@ def _is_counter(name: str, value: Tensor) -> bool:
 
 
 def variants(arch: str) -> list[str]:
-    """Return the networks that are easily taken for ``arch``, such as ``resnet56-b`` for ``resnet56``."""
+    """Return the networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``."""
     for pattern, endings in _VARIANTS:
         if match := pattern.fullmatch(arch):
             return [name for name in (match[1] + ending for ending in endings) if name != arch]

@@ -1,4 +1,4 @@
-"""Checks of the mean and standard deviation by which a network's input is normalized: of R, G and B in [0, 1]."""
+"""Check the mean and standard deviation that normalize the input of a network: of R, G and B in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,12 +7,12 @@ S = TypeVar("S", bound=Sequence[float])
 
 
 def check_mean(values: S) -> S:
-    """Return the means of the three channels; a ValueError says that one is outside [0, 1]."""
+    """Return the means of the three channels. Raises ValueError if a mean is outside [0, 1]."""
     return _check("mean", values, 0, "from 0 to 1")
 
 
 def check_std(values: S) -> S:
-    """Return the deviations of the three channels; a ValueError says that one is below 1e-6 or above 1."""
+    """Return the deviations of the three channels. Raises ValueError if a deviation is below 1e-6 or above 1."""
     return _check("std", values, 1e-6, "from 0.000001 to 1")
 
 

@@ -1,4 +1,4 @@
-"""Files of ``torch.save``, read by ``torch.load(weights_only=True)``: no code of a file runs."""
+"""Read files of ``torch.save`` with ``torch.load(weights_only=True)``, so that no code of a file runs."""
 
 import re
 import warnings
@@ -13,13 +13,15 @@ from torch import Tensor
 from distill.errors import DamagedError, DistillError
 from manifests.errors import DECODE_ERRORS
 
-MAX_FILE_BYTES = 16 << 30  # the largest networks have 2 GB, and an optimizer keeps two more of each
+MAX_FILE_BYTES = 16 << 30  # the largest networks have 2 GB, and an optimizer keeps two more values of each weight
 MAX_LEGACY_BYTES = 1 << 30  # of a file before torch 1.6, which is read into memory; VGG-19 has 0.6 GB
 MAX_PICKLE_BYTES = 5 << 20  # of names, shapes and plain values in a zip file; ResNet-1202 has 3 MB
+CORRUPT = "the file is corrupt; download it again"
+SAVE_STATE = "if you trust the file, save only the state dict of the network: torch.save(model.state_dict(), FILE)"
 
 
 class _Ignored:
-    """Replaces a value beside the networks in a checkpoint; nothing that the file says of the value is used."""
+    """Replaces an object in a checkpoint that is not a tensor. The content of the object is ignored."""
 
     def __new__(cls, *arguments: object) -> "_Ignored":
         return super().__new__(cls)
@@ -29,7 +31,7 @@ class _Ignored:
 
 
 class _PlainDict:
-    """Replaces a subclass of ``dict``: calling it returns an empty ``dict``, which torch then fills."""
+    """Replaces a subclass of ``dict``. A call returns an empty ``dict``, which torch fills."""
 
     def __new__(cls, *arguments: object) -> Any:
         return {}
@@ -52,17 +54,14 @@ _SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((_Ignored, name) for name in _VALUES),
     *((_PlainDict, name) for name in _DICTS),
 ]
-"""What published checkpoints hold beside networks, and what replaces it while torch reads them."""
+"""Replacements, and names of the types in published checkpoints that torch replaces by them while it reads."""
 
 
 def load_torch_file(path: Path) -> Any:
-    """Return what ``torch.save`` wrote to a file, on the CPU: tensors and plain values in dicts and lists.
+    """Return the content of a file of ``torch.save``, on the CPU: tensors and plain values in dicts and lists.
 
-    The tensors of a zip file, as torch writes since 1.6, are mapped: they take memory when they are read.
-
-    Raises:
-        DamagedError: the file is damaged, too large, or holds more than tensors and plain values.
-        DistillError: it cannot be read.
+    Since version 1.6 torch writes zip files. Their tensors are mapped, and need memory only when they are used.
+    Raises DamagedError if the file is corrupt or too large, or contains other objects.
     """
     try:
         mapped = is_zip(path)
@@ -72,7 +71,7 @@ def load_torch_file(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except PermissionError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     except (*DECODE_ERRORS, zipfile.BadZipFile) as error:
         raise DamagedError(f"{path}: {_describe(str(error))}") from error
 
@@ -80,47 +79,44 @@ def load_torch_file(path: Path) -> Any:
 def require_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
     """Check that ``path`` is a regular file of at most ``max_bytes``."""
     if not path.is_file():
-        raise DamagedError(f"{path}: is no regular file; give a file of weights")
+        raise DamagedError(f"{path}: is not a regular file; choose a weight file")
     if (num_bytes := path.stat().st_size) > max_bytes:
-        raise DamagedError(f"{path}: {num_bytes} bytes, expected at most {max_bytes}")
+        raise DamagedError(f"{path}: has {num_bytes} bytes, expected at most {max_bytes}; choose another weight file")
 
 
 def is_zip(path: Path) -> bool:
-    """Return whether torch reads a file as a zip file, and not as one of its format before 1.6."""
+    """Return whether torch reads a file as a zip file. Otherwise torch reads its own format from before 1.6."""
     require_file(path)
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
 def _check_zip(path: Path) -> None:
-    """Check, from its directory alone, that a zip file is one of tensors and that reading it takes little memory."""
+    """Check that a zip file contains tensors and needs little memory to read. Only the zip directory is read."""
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
     if any(part.filename.endswith("/constants.pkl") for part in parts):
-        raise DamagedError(f"{path}: is a TorchScript program, which is code, so it is not read; {_SAVE_STATE}")
+        raise DamagedError(f"{path}: is a TorchScript program, which might run code, so it is not read; {SAVE_STATE}")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise DamagedError(f"{path}: its parts are compressed; save it again with torch.save")
+        raise DamagedError(f"{path}: the parts of the zip file are compressed; save the file again with torch.save")
     num_bytes = sum(part.file_size for part in parts if "/data/" not in part.filename)
     if num_bytes > MAX_PICKLE_BYTES:
-        found = f"names and values of {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES}"
-        raise DamagedError(f"{path}: {found}; save its state dict alone")
-
-
-_SAVE_STATE = "where you trust it, save its state dict alone: torch.save(model.state_dict(), FILE)"
+        found = f"names and values have {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES}"
+        raise DamagedError(f"{path}: {found}; {SAVE_STATE}")
 
 
 def _describe(message: str) -> str:
-    """Return in one line why torch did not read a file, and what to do."""
+    """Return in one line why torch did not read a file, and what the user can do."""
     if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message):
         name = re.sub(r"[^0-9A-Za-z_.]", "?", found[1])[:100]
-        return f"asks for {name}, which is no tensor and might run code, so it is not read; {_SAVE_STATE}"
+        return f"contains an object {name}, which might run code, so the file is not read; {SAVE_STATE}"
     if "legacy .tar format" in message:
-        return "has the format before torch 0.1.10; load it with torch.load and save it again with torch.save"
-    return "damaged, or no PyTorch file of tensors alone; get it again, or save the network's state dict"
+        return "has the format from before torch 0.1.10; load it with torch.load and save it again with torch.save"
+    return f"is corrupt, or is not a PyTorch file of tensors; download it again, or {SAVE_STATE}"
 
 
 def require_checksums(path: Path) -> None:
-    """Compare the checksums that a zip file holds of its parts, which torch does not."""
+    """Compare the parts of a zip file with their checksums, because torch does not compare them."""
     if not is_zip(path):
         return
     try:
@@ -129,11 +125,11 @@ def require_checksums(path: Path) -> None:
     except (*DECODE_ERRORS, zipfile.BadZipFile) as error:
         raise DamagedError(f"{path}: {_describe(str(error))}") from error
     if broken is not None:
-        raise DamagedError(f"{path}: damaged: {broken[:100]!r} is not what was written; get it again")
+        raise DamagedError(f"{path}: the part {broken[:100]!r} has another checksum; {CORRUPT}")
 
 
 def are_finite(tensor: Tensor) -> bool:
-    """Return whether a tensor holds no infinity and no NaN, as float32. Takes no memory of the tensor's size."""
+    """Return whether all numbers of a tensor are finite in float32. Needs only a little memory."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     values = tensor.float() if tensor.itemsize == 1 else tensor  # torch computes nothing in 8 bits

@@ -1,9 +1,9 @@
-"""Find networks in what a weight file holds: in nested dicts, under prefixes, beside optimizers and averages.
+"""Find networks in the content of a weight file: in nested dicts, under prefixes, beside optimizers and averages.
 
-Frameworks wrap a network in many ways, also in each other: ``module.`` (DataParallel, AveragedModel), ``_orig_mod.``
-(torch.compile) or ``model.`` (Lightning) comes before every name; ``state_dict``, ``model`` or ``net`` is the key of
-the dict. Instead of a list of them, every prefix is tried: a dict that has the names of the wanted network without a
-common prefix is that network.
+Frameworks wrap a network in many ways. They add a prefix to every name, such as ``module.`` (DataParallel,
+AveragedModel), ``_orig_mod.`` (torch.compile) or ``model.`` (Lightning), and they store the network under a key such
+as ``state_dict``, ``model`` or ``net``. This module knows no list of prefixes, but tries to remove every prefix. A
+dict that then has the names of the wanted network is that network.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from distill.models.from_torchvision import is_auxiliary
 from distill.weights.foreign_names import to_our_names, without_counters
 
 PREFERRED = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "module", "_orig_mod")
-"""Of several networks, such as one and its average, the one under the first of these keys is used."""
+"""If a file contains several networks, such as a network and its average, the first of these keys is used."""
 _AVERAGE = re.compile(r"(^|_)(ema|swa|avg|averaged?|shadow)(_|$)", re.IGNORECASE)
 """Keys of an average of weights, such as ``params_ema`` beside ``params``."""
 INNER = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Parts of names where single modules are parallel, compiled, sharded or recomputed."""
+"""Parts of names that wrappers of single modules add: parallel, compiled, sharded or recomputed modules."""
 _MAX_PREFIXES, _MAX_TRIED = 16, 1000
-"""Prefixes that are removed, and state dicts that are compared: an untrusted file may hold millions."""
+"""Limits for an untrusted file: the number of removed prefixes, and the number of compared state dicts."""
 
 State = dict[str, Tensor]
 Keys = tuple[str, ...]
@@ -34,18 +34,17 @@ Keys = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
-    """A network in a file: the ``keys`` and prefixes that lead to it, and its tensors by our names."""
+    """A network in a weight file: the ``keys`` and prefixes of its location, and its tensors by our names."""
 
     keys: Keys
     state: State
 
     @property
     def label(self) -> str:
-        """The keys as text for a message."""
         return ".".join(self.keys)[:100] or "its own names"
 
     def is_preferred_to(self, other: "Found") -> bool:
-        """Return whether this network is preferred to ``other``, by the first key in which they differ."""
+        """Return whether this network is preferred to ``other``. The first key that differs decides."""
         for key, other_key in zip(self.keys, other.keys, strict=False):
             if key != other_key:
                 return _rank(key) < _rank(other_key)
@@ -53,16 +52,16 @@ class Found:
 
 
 def _rank(key: str) -> int:
-    """Return the place of a key in ``PREFERRED``; other keys come after those, keys of averages last."""
+    """Return the index of a key in ``PREFERRED``. Other keys have a larger rank, and averages the largest."""
     return PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
 
 
-def state_dicts(held: Any) -> Iterator[tuple[Keys, State]]:
-    """Yield the tensors of every dict in ``held`` with the keys that lead there, outermost dicts first.
+def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
+    """Yield the keys that lead to a dict, and the dict's tensors, for every dict in ``content``; outer dicts first.
 
-    Only dense tensors count, without the attributes that a file may have given them.
+    Only dense tensors are yielded, without the attributes that a file may set.
     """
-    waiting: deque[tuple[Keys, Any]] = deque([((), held)])
+    waiting: deque[tuple[Keys, Any]] = deque([((), content)])
     seen: set[int] = set()
     while waiting:
         keys, holder = waiting.popleft()
@@ -76,7 +75,7 @@ def state_dicts(held: Any) -> Iterator[tuple[Keys, State]]:
 
 
 def _is_dense(value: object) -> bool:
-    """Return whether a value is a tensor that holds each of its numbers: a network is no larger than its file."""
+    """Return whether a value is a tensor with memory for each of its numbers, so no larger than the file."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -86,15 +85,15 @@ def _is_dense(value: object) -> bool:
     )
 
 
-def find_networks(held: Any, arch: str, expected: Mapping[str, Tensor]) -> list[Found]:
-    """Return the networks in ``held`` that have the names of ``arch``, which are those of ``expected``.
+def find_networks(content: Any, arch: str, expected: Mapping[str, Tensor]) -> list[Found]:
+    """Return the networks in ``content`` that have the names of ``expected``, the state dict of ``arch``.
 
-    Of several, those with most of its shapes; the preferred one, if any, comes first.
+    Only the networks with the fewest wrong shapes are returned. The preferred network is first.
     """
     count = len(without_counters(expected))
     parts = (
         (keys, _without_inner_wrappers(part))
-        for keys, part in _candidates(held, count)
+        for keys, part in _candidates(content, count)
         if sum(not is_auxiliary(name, arch) for name in without_counters(part)) == count
     )
     found: dict[Any, Found] = {}
@@ -110,21 +109,21 @@ def find_networks(held: Any, arch: str, expected: Mapping[str, Tensor]) -> list[
 
 
 def _without_inner_wrappers(state: State) -> State:
-    """Return a state dict without the parts of names that wrappers of single modules add: ``layer1.module.0``."""
+    """Return a state dict without the parts of names in ``INNER``: ``layer1.module.0`` becomes ``layer1.0``."""
     plain = {".".join(part for part in name.split(".") if part not in INNER): v for name, v in state.items()}
     return plain if len(plain) == len(state) else state
 
 
-def closest_state(held: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
-    """Return the state dict in ``held`` that has most of the names of ``arch``: to compare with in an error."""
-    most = max(len(state) for _, state in state_dicts(held))
-    parts = (to_our_names(part, arch, expected) for _, part in _candidates(held, most // 2 + 1))
+def closest_state(content: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
+    """Return the state dict in ``content`` that has most names of ``arch``. An error message compares the names."""
+    most = max(len(state) for _, state in state_dicts(content))
+    parts = (to_our_names(part, arch, expected) for _, part in _candidates(content, most // 2 + 1))
     return max(islice(parts, _MAX_TRIED), key=lambda state: (len(state.keys() & expected.keys()), len(state)))
 
 
-def _candidates(held: Any, count: int) -> Iterator[tuple[Keys, State]]:
-    """Yield each state dict, and its parts of at least ``count`` names with a common prefix, without the prefixes."""
-    for outer, whole in state_dicts(held):
+def _candidates(content: Any, count: int) -> Iterator[tuple[Keys, State]]:
+    """Yield each state dict, and each group of at least ``count`` names with a common prefix, which is removed."""
+    for outer, whole in state_dicts(content):
         waiting: deque[tuple[Keys, State]] = deque([((), whole)])
         while waiting:
             prefixes, state = waiting.popleft()

@@ -77,14 +77,17 @@ def test_a_fraction_is_that_many_steps_whatever_its_digits() -> None:
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"milestones": [0.5]}, "milestones needs schedule milestones, schedule is constant"),
-        ({"schedule": "cosine", "gamma": 0.5}, "gamma needs schedule milestones, schedule is cosine"),
+        ({"milestones": [0.5]}, "milestones needs schedule milestones, but schedule is constant"),
+        ({"schedule": "cosine", "gamma": 0.5}, "gamma needs schedule milestones, but schedule is cosine"),
         ({"schedule": "milestones"}, "schedule milestones needs milestones, such as"),
-        ({"schedule": "milestones", "milestones": [0.75, 0.5]}, "expected growing fractions of the run"),
-        ({"schedule": "milestones", "milestones": [0.5, 0.5]}, "expected growing fractions of the run"),
+        ({"schedule": "milestones", "milestones": [0.75, 0.5]}, "expected increasing fractions of the run"),
+        ({"schedule": "milestones", "milestones": [0.5, 0.5]}, "expected increasing fractions of the run"),
         ({"schedule": "milestones", "milestones": [100, 150]}, "less than 1"),
-        ({"schedule": "milestones", "milestones": [0.1], "warmup": 0.2}, "0.1, is in the warmup of 0.2"),
-        ({"schedule": "onecycle", "warmup": 0.1}, "warmup is not used by schedule onecycle"),
+        (
+            {"schedule": "milestones", "milestones": [0.1], "warmup": 0.2},
+            "is 0.1, expected at least the warmup 0.2",
+        ),
+        ({"schedule": "onecycle", "warmup": 0.1}, "schedule onecycle does not use warmup"),
         ({"schedule": "onecycle", "betas": [0.8, 0.99]}, "the first of betas is 0.8, but onecycle moves it"),
         ({"name": "sgd", "schedule": "onecycle", "momentum": 0.8}, "momentum is 0.8, but onecycle moves it"),
         ({"name": "sgd", "eps": 1e-3}, "eps"),

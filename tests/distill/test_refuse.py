@@ -23,16 +23,16 @@ from tests.helpers.running import same
 @pytest.mark.parametrize(
     ("extra", "parts"),
     [
-        (["--teacher", "none.pt"], ["none.pt: no such weight file"]),
-        (["--eval", "none"], ["none: no such evaluation data"]),
+        (["--teacher", "none.pt"], ["none.pt: the weight file does not exist"]),
+        (["--eval", "none"], ["none: the evaluation data does not exist"]),
         (["--shards", "none"], ["none: no such folder"]),
         (["--set", "teacher.num_classes=10"], ["has 4 classes, but num_classes is 10"]),
         (["--set", "teacher.min_top1=100"], ["top-1 is", "teacher.min_top1 is 100"]),
         (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr'; did you mean 'optim.lr'?"]),
-        (["--set", "train.samples=10"], ["10 samples are under one batch of 16"]),
+        (["--set", "train.samples=10"], ["the run has 10 samples, expected at least one batch of 16"]),
         (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),
-        (["--set", "student.arch=torchvision/vit_b_16"], ["does not take images of 32 px"]),
-        (["--set", "student.arch=torchvision/inception_v3"], ["inception_v3': does not take images of 32 px"]),
+        (["--set", "student.arch=torchvision/vit_b_16"], ["does not accept images of 32 px"]),
+        (["--set", "student.arch=torchvision/inception_v3"], ["inception_v3': does not accept images of 32 px"]),
         (["--set", "augment.cutmix_alpha=.inf"], ["augment.cutmix_alpha: Input should be a finite number"]),
         (["--set", "teacher.std=[0,0,0]"], ["teacher.std: std is 0, 0, 0, expected numbers from"]),
         (["--device", "meta"], ["not supported"]),
@@ -152,7 +152,7 @@ def test_eval_needs_to_know_the_network(
 ) -> None:
     from distill.weights.files import load_weights
 
-    torch.save(load_weights(teacher_path).held, tmp_path / "t.pt")
+    torch.save(load_weights(teacher_path).content, tmp_path / "t.pt")
     base = ["eval", "--weights", tmp_path / "t.pt", "--data", eval_path]
     assert_one_line(run_distill(*base), "give --arch")
     assert_one_line(run_distill(*base, "--arch", "resnet8"), "set --mean")

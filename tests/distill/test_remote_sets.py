@@ -62,14 +62,14 @@ def test_other_options_are_checked_before_a_set_is_fetched(
         words = with_url(arguments, rough.url)[1:-1]
         train, label = ["train", *words, "--out"], ["make-logits", *words, "--out"]
         for command, told in (
-            ([*train, tmp_path / "run", "--teacher", nothing], "nothing: no such weight file"),
-            ([*train, tmp_path / "run", "--teacher-logits", nothing], "nothing: no stored logits here"),
-            ([*train, tmp_path / "run", "--eval", nothing], "nothing: no such evaluation data"),
+            ([*train, tmp_path / "run", "--teacher", nothing], "nothing: the weight file does not exist"),
+            ([*train, tmp_path / "run", "--teacher-logits", nothing], "nothing: labels.json is missing"),
+            ([*train, tmp_path / "run", "--eval", nothing], "nothing: the evaluation data does not exist"),
             ([*train, tmp_path / "taken"], "taken: is not empty"),
             ([*train, tmp_path / "taken", "--seeds", "0,1"], "taken: is not empty"),
-            ([*label, tmp_path / "labels", "--teacher", nothing], "nothing: no such weight file"),
+            ([*label, tmp_path / "labels", "--teacher", nothing], "nothing: the weight file does not exist"),
             ([*label, tmp_path / "taken"], "taken: is not empty"),
-            (["verify-logits", nothing, *words[:6]], "nothing: no stored logits here"),
+            (["verify-logits", nothing, *words[:6]], "nothing: labels.json is missing"),
         ):
             assert_one_line(run_distill(*command), told)
         assert not rough.asked

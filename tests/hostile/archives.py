@@ -15,7 +15,7 @@ import torch
 from tests.hostile.forge import Make
 
 MEGA = 1 << 20
-DAMAGED = "no PyTorch file of tensors alone"
+DAMAGED = "not a PyTorch file of tensors"
 
 
 def zipped(change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> Make:
@@ -162,7 +162,7 @@ ARCHIVES: dict[str, tuple[Make, str]] = {
         zipped(lambda name, data: data[: len(data) // 2] if "/data/" in name else data),
         DAMAGED,
     ),
-    "zip of names of 100 MB": (_pickled(lambda: b"\x80\x02" + b"}" * 100 * MEGA), "names and values of"),
+    "zip of names of 100 MB": (_pickled(lambda: b"\x80\x02" + b"}" * 100 * MEGA), "names and values have"),
     "zip of keys with one hash": (
         _pickled(lambda: b"\x80\x02}(" + b"K\x01\x85K\x01" * 9 + b"u."),
         "no state dict",
@@ -171,10 +171,10 @@ ARCHIVES: dict[str, tuple[Make, str]] = {
         _pickled(lambda: b"\x80\x02}}X\x01\x00\x00\x00aK\x01sb."),
         DAMAGED,
     ),
-    "old file without its numbers": (_without_numbers, "does not hold the numbers of its tensors"),
+    "old file without its numbers": (_without_numbers, "is shorter than its tensors"),
     "old file with some numbers twice": (_named_twice, DAMAGED),
     "old file that was cut": (_cut, DAMAGED),
-    "old file of 1.2 GB that are not there": (_grown, "does not hold the numbers of its tensors"),
+    "old file of 1.2 GB that are not there": (_grown, "is shorter than its tensors"),
     "old file of 15 GB": (_sparse(lambda state, x: state | {"x": x}), "bytes, expected at most"),
     "old file of 15 GB beside good weights": (
         _sparse(lambda state, x: {"state_dict": state, "x": x}),

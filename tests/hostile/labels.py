@@ -122,10 +122,10 @@ CASES = (
         name="labels: header with code",
         make=_header("__import__('os').system('touch hacked')"),
         entrances=USE,
-        said="no array",
+        said=".npy file",
     ),
-    Case(name="labels: header nested 5,000 deep", make=_header("[" * 5000), entrances=USE, said="no array"),
-    Case(name="labels: header of 2 MB", make=_header("{" + " " * (2 << 20) + "}"), entrances=USE, said="no array"),
+    Case(name="labels: header nested 5,000 deep", make=_header("[" * 5000), entrances=USE, said=".npy file"),
+    Case(name="labels: header of 2 MB", make=_header("{" + " " * (2 << 20) + "}"), entrances=USE, said=".npy file"),
     Case(
         name="labels: numbers of other order",
         make=_array(lambda a: a.astype(">f2")),
@@ -142,10 +142,13 @@ CASES = (
         name="labels: no numbers",
         make=_array(lambda a: a * np.float16("nan")),
         entrances=USE,
-        said="no finite number",
+        said="not a finite number",
     ),
     Case(
-        name="labels: infinite", make=_array(lambda a: a * np.float16("inf")), entrances=USE, said="no finite number"
+        name="labels: infinite",
+        make=_array(lambda a: a * np.float16("inf")),
+        entrances=USE,
+        said="not a finite number",
     ),
     Case(name="labels: a row too few", make=_array(lambda a: a[1:]), entrances=USE, said="expected float16"),
     Case(
@@ -155,13 +158,16 @@ CASES = (
         said="expected float16",
     ),
     Case(
-        name="labels: zip of arrays", make=_file(lambda a: b"PK\x03\x04" + bytes(100)), entrances=USE, said="no array"
+        name="labels: zip of arrays",
+        make=_file(lambda a: b"PK\x03\x04" + bytes(100)),
+        entrances=USE,
+        said=".npy file",
     ),
     Case(
         name="labels: pickle for an array",
         make=_file(lambda a: b"cos\nsystem\n(S'touch hacked'\ntR."),
         entrances=USE,
-        said="no array",
+        said=".npy file",
     ),
     Case(
         name="labels: array that is a pipe", make=_instead("pipe", "logits-000000.npy"), entrances=USE, said="regular"
@@ -208,9 +214,9 @@ CASES = (
         name="labels: 2^53 steps",
         make=_signed(lambda v: v["files"][0].update(steps=2**53 - 1)),
         entrances=USE,
-        said="too long",
+        said="numbers of steps",
     ),
-    Case(name="labels: array of 1.2 GB", make=_long(40_000_000), entrances=USE, said="too long"),
+    Case(name="labels: array of 1.2 GB", make=_long(40_000_000), entrances=USE, said="numbers of steps"),
     Case(name="labels: 4 GB behind an array", make=_long(2, 4 << 30), entrances=USE, said="bytes, expected"),
     Case(name="labels: 10^9 classes", make=_teacher("num_classes", 10**9), entrances=USE, said="num_classes"),
     Case(name="labels: deviation of 0", make=_teacher("std", [0.0, 0.0, 0.0]), entrances=USE, said="std"),

@@ -102,8 +102,8 @@ CASES = (
             ("name of 4.9 MB", _zip(START + b"}" + _text("module." * 700_000) + b"Ns."), "no state dict"),
             ("part whose name is no text", _local_name, DAMAGED),
             ("zip of 200,000 entries", _parts, DAMAGED),
-            ("complex counter", _kind(torch.complex64), "numbers of another kind"),
-            ("counter that is a truth", _kind(torch.bool), "numbers of another kind"),
+            ("complex counter", _kind(torch.complex64), "another type of number"),
+            ("counter that is a truth", _kind(torch.bool), "another type of number"),
         )
     ),
 )

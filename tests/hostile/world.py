@@ -109,7 +109,7 @@ def _make_networks(folder: Path) -> None:
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.25, 0.3),
     )
-    torch.save(load_weights(folder / "teacher.safetensors").held, folder / "weights.pt")
+    torch.save(load_weights(folder / "teacher.safetensors").content, folder / "weights.pt")
     given = {"teacher.weights": folder / "teacher.safetensors"}
     config = parse_config((folder / "config.yaml").read_text(), "config.yaml", given, Config)
     context = RunContext(device=torch.device("cpu"))

@@ -61,9 +61,9 @@ def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreig
     """If a file does not record network and normalization, the options are required."""
     out = ["--out", tmp_path / "t.safetensors"]
     assert_one_line(run_distill("convert", foreign, *NORM, *out), "does not say which network it is; give --arch")
-    assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the values it was")
+    assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the value that")
     wrong = run_distill("convert", foreign, "--arch", "resnet14", *NORM, *out)
-    assert_one_line(wrong, "holds a resnet14-b, but the config or --arch says resnet14; say resnet14-b there")
+    assert_one_line(wrong, "contains a resnet14-b, but arch is resnet14; set arch or --arch to resnet14-b")
     assert not (tmp_path / "t.safetensors").exists()
 
 

@@ -205,7 +205,7 @@ def test_the_average_is_the_result(run_distill: Program, arguments: list[Any], t
 
     from distill.weights.files import load_weights
 
-    saved = load_weights(tmp_path / "ema" / "teacher.safetensors").held
+    saved = load_weights(tmp_path / "ema" / "teacher.safetensors").content
     assert all(torch.equal(saved[name], state["average"][f"module.{name}"]) for name in saved)
     assert not torch.equal(saved["conv1.weight"], last["conv1.weight"])
 
@@ -213,8 +213,8 @@ def test_the_average_is_the_result(run_distill: Program, arguments: list[Any], t
 @pytest.mark.parametrize(
     ("extra", "part"),
     [
-        (["--data", "none"], "none: no such training data"),
-        (["--set", "network.num_classes=3"], "labels run from 0 to 3, expected 0 to 2"),
+        (["--data", "none"], "none: the training data does not exist"),
+        (["--set", "network.num_classes=3"], "the labels are from 0 to 3, expected 0 to 2"),
         (["--set", "network.arch=resnet9"], "6n + 2 layers"),
         (["--set", "loss.name=kl"], "unknown key 'loss'"),
         (["--seeds", "1,x"], "expected whole numbers with commas"),

@@ -162,8 +162,10 @@ def test_home_folders_on_the_command_line(
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c.yaml").write_text("teacher: 3")
     assert_one_line(run_distill("train", "--shards=~/s", "--config=~/c.yaml"), "c.yaml: ")
-    assert_one_line(run_distill("eval", "--weights=~/w.pt", "--data=~/d"), f"{tmp_path}/w.pt: no such weight file")
-    assert_one_line(run_distill("reproduce", "~/t.yaml"), f"table '{tmp_path}/t.yaml': no such file")
+    assert_one_line(
+        run_distill("eval", "--weights=~/w.pt", "--data=~/d"), f"{tmp_path}/w.pt: the weight file does not exist"
+    )
+    assert_one_line(run_distill("reproduce", "~/t.yaml"), f"table '{tmp_path}/t.yaml': is neither a file")
     assert_one_line(
         run_distill("eval", "--weights", "~nobody-of-this-name/w.pt", "--data", "d"),
         "the home folder ~nobody-of-this-name is unknown; write ./~nobody-of-this-name/w.pt",
@@ -192,9 +194,9 @@ def test_yaml_reads_off_as_false(run_distill: Program) -> None:
 
 
 def test_a_config_of_the_other_command() -> None:
-    with pytest.raises(DistillError, match="is a config of distill train-teacher; this is distill train"):
+    with pytest.raises(DistillError, match="belongs to distill train-teacher, but this is distill train"):
         parse_config(presets.text(presets.CONFIGS, "teacher-cifar10-resnet56"), "c", {}, Config)
-    with pytest.raises(DistillError, match="is a config of distill train; this is distill train-teacher"):
+    with pytest.raises(DistillError, match="belongs to distill train, but this is distill train-teacher"):
         parse_config(presets.text(presets.CONFIGS, "resnet20"), "c", {}, SupervisedConfig)
 
 
@@ -269,7 +271,7 @@ def test_a_key_that_is_asked_for_is_not_dropped() -> None:
     """A key on the command line without a use is an error."""
     with pytest.raises(DistillError, match=r"unknown key 'optim\.eps'"):
         parse(optim__eps=1e-3, optim__name="sgd")
-    with pytest.raises(DistillError, match="warmup is not used by schedule onecycle"):
+    with pytest.raises(DistillError, match="schedule onecycle does not use warmup"):
         parse(optim__warmup=0.1, optim__schedule="onecycle")
 
 
@@ -338,7 +340,7 @@ def test_faults(overrides: dict[str, object], message: str) -> None:
         ("a: 2024-13-45", "unknown key 'a'"),
         ("a: !!int ''", "not YAML"),
         ("[" * 5000, "not YAML"),
-        ("- 1", "holds list"),
+        ("- 1", "contains a list"),
         ("{}", "required keys 'teacher', 'student', 'optim', 'train' are missing"),
         ("teacher: 3", "teacher: "),
     ],
@@ -358,7 +360,7 @@ def test_a_missing_tag_is_a_missing_key() -> None:
 def test_length_is_given_once() -> None:
     """A config with both ``samples`` and ``epochs`` is refused."""
     text = yaml.safe_dump(CONFIG | {"train": {"samples": 10, "epochs": 2}})
-    with pytest.raises(DistillError, match="give either samples or epochs"):
+    with pytest.raises(DistillError, match="expected either samples or epochs"):
         parse_config(text, "c.yaml", {}, Config)
 
 
@@ -370,7 +372,10 @@ def test_every_key_is_listed(run_distill: Program) -> None:
         for key in getattr(field.annotation, "model_fields", {}):
             assert f"\n  {key} " in told
     other = run_distill("configs", "--keys", "train-teacher").out
-    assert "  smoothing            number from 0 below 1, default 0.0: spread evenly over all classes" in other
+    assert (
+        "  smoothing            number from 0 below 1, default 0.0: probability that is shared by all classes equally"
+        in other
+    )
 
 
 def test_the_configs_command(run_distill: Program) -> None:
@@ -383,5 +388,5 @@ def test_the_configs_command(run_distill: Program) -> None:
     assert run_distill("configs", "resnet20").out == presets.text(presets.CONFIGS, "resnet20")
     assert_one_line(run_distill("configs", "resnet21"), "did you mean 'resnet20'")
     assert_one_line(
-        run_distill("train", "--shards", "s", "--config", "nothing.yaml"), "no such file and no packaged config"
+        run_distill("train", "--shards", "s", "--config", "nothing.yaml"), "is neither a file nor a packaged config"
     )

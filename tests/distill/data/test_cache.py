@@ -54,7 +54,7 @@ def test_the_pixels_are_the_sets(patchset_path: Path, folder: Path, place: str, 
     assert sorted(path.name for path in folder.iterdir()) == [f"{set_id}.json", f"{set_id}.rgb"]
     again, said = load(patchset_path, cache=place, workers=workers)
     require_pixels(again, patchset_path)
-    assert "decoded before" in said[0]
+    assert "decoded by an earlier run" in said[0]
     again.zero_()  # a run may change its pixels, but not the file
     require_pixels(load(patchset_path, cache=place)[0], patchset_path)
 
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_decoded_again(patchset_path: Path, folder: Path, dama
     tensor, said = load(patchset_path)
     assert "verified shards" in said[0]
     require_pixels(tensor, patchset_path)
-    assert "decoded before" in load(patchset_path)[1][0]
+    assert "decoded by an earlier run" in load(patchset_path)[1][0]
 
 
 def test_a_damaged_shard_is_refused_and_nothing_is_kept(patchset_path: Path, tmp_path: Path, folder: Path) -> None:
@@ -103,7 +103,7 @@ def test_no_room_on_the_disk(patchset_path: Path, monkeypatch: pytest.MonkeyPatc
     tensor, said = load(patchset_path)
     require_pixels(tensor, patchset_path)
     assert "not kept for the next run" in said[1] and not list(folder.iterdir())
-    with pytest.raises(DistillError, match=r"data\.cache disk: .*GB free.*another folder with data\.cache_dir"):
+    with pytest.raises(DistillError, match=r"data\.cache disk: .*GB free.*another data\.cache_dir"):
         load(patchset_path, cache="disk")
 
 
@@ -117,7 +117,10 @@ def test_a_window_has_room(patchset_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A window is refused if its decoded shards do not fit into memory."""
     largest = max(shard.n for shard in open_patchset(patchset_path).manifest.shards)
     needed = 3 * largest * 32 * 32 * 3
-    for free, message in ((needed, None), (needed - 1, r"data\.window 1: patches of so many shards take .*lower it")):
+    for free, message in (
+        (needed, None),
+        (needed - 1, r"data\.window 1: decoded windows of shards need .*smaller"),
+    ):
         monkeypatch.setattr(cache, "free_memory", lambda free=free: free)
         config = DataConfig(cache="none", window=1)
         if message is None:
@@ -146,7 +149,7 @@ def test_a_disk_that_fills_while_the_file_is_made(
 def test_too_little_memory(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without free memory, ``cache: ram`` is an error, and ``cache: auto`` uses the disk."""
     monkeypatch.setattr(cache, "free_memory", lambda: 0)
-    with pytest.raises(DistillError, match=r"data\.cache ram: too little memory"):
+    with pytest.raises(DistillError, match=r"data\.cache ram: the free memory is too small"):
         load(patchset_path, cache="ram")
     with pytest.raises(DistillError, match=r"data\.cache gpu: no GPU"):
         load(patchset_path, cache="gpu")

@@ -41,11 +41,11 @@ def matched(data: LabelledImages, num_classes: int, *names: str) -> tuple[dict[i
     [
         ([str(k) for k in range(12)], 12, range(12), None),
         ([f"{k:03d}" for k in range(12)], 12, range(12), None),
-        (["0", "1", "2", "4"], 5, (0, 1, 2, 4), "has images of 4 of the network's 5 classes"),
+        (["0", "1", "2", "4"], 5, (0, 1, 2, 4), "contains images of 4 of the network's 5 classes"),
         (["3", "7"], 10, (3, 7), "folder 7 is class 7"),
         ([str(k) for k in range(1, 13)], 12, range(12), "counted from 1; folder 1 is class 0"),
         (["1", "2", "4", "5"], 5, (0, 1, 3, 4), "counted from 1"),
-        (["10", "20", "100"], 3, (0, 1, 2), "taken in order; folder 10 is class 0"),
+        (["10", "20", "100"], 3, (0, 1, 2), "used in sorted order; folder 10 is class 0"),
     ],
 )
 def test_folders_that_are_numbers(
@@ -69,19 +69,19 @@ def test_a_missing_class_folder_shifts_no_label(missing: str, tmp_path: Path) ->
     names = [name for name in whole if name != missing]
     labels, said = matched(folders(tmp_path, *names), 4, *whole)
     assert labels == {k: whole.index(name) for k, name in enumerate(names)}
-    assert any("has images of 3 of the network's 4 classes" in line for line in said)
+    assert any("contains images of 3 of the network's 4 classes" in line for line in said)
 
 
 def test_names_decide_and_not_the_order(tmp_path: Path) -> None:
     labels, said = matched(folders(tmp_path, "Polar-Bear", "ant", "bee"), 3, "polar bear", "bee", "ant")
     assert labels == {0: 0, 1: 2, 2: 1}
-    assert said == ["data: its classes are in another order than the network's; they are matched by name"]
+    assert said == ["data: the classes have another order than in the network; they are matched by name"]
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DistillError, match=r"1 of its 2 classes \(cow\) have no name of the network's \(ant, bee"):
+    with pytest.raises(DistillError, match=r"1 of 2 class names \(cow\) are not class .* of the network \(ant, bee"):
         matched(folders(tmp_path, "ant", "cow"), 3, "ant", "bee", "cat")
-    with pytest.raises(DistillError, match="labels run from 0 to 1, expected 0 to 0"):
+    with pytest.raises(DistillError, match="the labels are from 0 to 1, expected 0 to 0"):
         matched(folders(tmp_path / "more", "ant", "cow"), 1)
 
 
@@ -142,7 +142,7 @@ def test_weight_files_keep_names(named_weights: Callable[..., Path], tmp_path: P
     assert (tmp_path / "copy.safetensors").read_bytes() == path.read_bytes()
     named_weights(classes=("ant", "bee"))
     assert_one_line(
-        run_distill("eval", "--weights", path, "--data", tmp_path), "classes has 2 names, num_classes is 4"
+        run_distill("eval", "--weights", path, "--data", tmp_path), "classes has 2 names, but num_classes is 4"
     )
 
 
@@ -155,7 +155,7 @@ def test_per_class_of_data_with_fewer_classes(
     assert result.status == 0, result.err
     assert [line.split(":")[0] for line in result.out.splitlines()[1:]] == ["bee", "dog", "class 2", "class 3"]
     assert "on 2 images of 2 classes in " in result.out
-    assert "has images of 2 of the network's 4 classes" in result.err
+    assert "contains images of 2 of the network's 4 classes" in result.err
     named_weights(classes=("ant", "bee", "cat", "dog"))
     result = run_distill(*command)
     assert [line.split(":")[0] for line in result.out.splitlines()[1:]] == ["ant", "bee", "cat", "dog"]

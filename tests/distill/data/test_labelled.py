@@ -132,7 +132,7 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
         ([("1.cls", b"1")], "the files cls, expected an image"),
         ([("1.png", b"x"), ("1.cls", b"cat")], ".cls is 'cat'"),
         ([("1.png", b"x"), ("1.cls", b"1")], "not a whole image"),
-        ([], "holds no sample"),
+        ([], "contains no sample"),
     ],
 )
 def test_tars_that_are_no_test_set(tmp_path: Path, members: list[tuple[str, bytes]], part: str) -> None:
@@ -182,12 +182,12 @@ def test_a_class_folder_that_cannot_be_read(
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
-    with pytest.raises(DistillError, match="no such evaluation data"):
+    with pytest.raises(DistillError, match="the evaluation data does not exist"):
         load_labelled(tmp_path / ("x" * 300), None)
 
 
 def test_no_known_form(tmp_path: Path) -> None:
-    with pytest.raises(DistillError, match="no such evaluation data"):
+    with pytest.raises(DistillError, match="the evaluation data does not exist"):
         load_labelled(tmp_path / "none", None)
     with pytest.raises(DistillError, match="in a known form"):
         load_labelled(tmp_path, None)
@@ -205,7 +205,7 @@ def test_labels_must_be_the_teachers_classes(images: Labelled, tmp_path: Path) -
     )
     data = load_labelled(tmp_path, None)
     match_classes(data, 4, (), tmp_path)
-    with pytest.raises(DistillError, match="labels run from 0 to 3, expected 0 to 2"):
+    with pytest.raises(DistillError, match="the labels are from 0 to 3, expected 0 to 2"):
         match_classes(data, 3, (), tmp_path)
 
 

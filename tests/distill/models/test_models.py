@@ -81,7 +81,7 @@ def test_every_classification_model_of_torchvision(name: str) -> None:
 def test_the_smallest_images(name: str, least: int) -> None:
     """An image that is too small for a network is refused."""
     require_size(f"torchvision/{name}", 7, least)
-    with pytest.raises(DistillError, match=f"{name}': does not take images of {least - 1} px: "):
+    with pytest.raises(DistillError, match=f"{name}': does not accept images of {least - 1} px: "):
         require_size(f"torchvision/{name}", 7, least - 1)
 
 
@@ -113,7 +113,7 @@ def test_the_option_a_shortcut() -> None:
     ("arch", "part"),
     [
         ("resnet21", "6n \\+ 2 layers"),
-        ("resnet18", "are resnet18-8x"),
+        ("resnet18", "use resnet18-8x"),
         ("resnet20-8x", "18, 34, 50, 101, 152 layers"),
         ("vgg16-bn-0", "did you mean 'vgg16-bn'"),
         ("wrn-17-4", "6n \\+ 4 layers"),
@@ -121,7 +121,7 @@ def test_the_option_a_shortcut() -> None:
         ("resnet_20", "did you mean 'resnet20'"),
         ("wrn_40_4", "did you mean 'wrn-40-4'"),
         ("torchvision/resnet5O", "did you mean 'torchvision/resnet50'"),
-        ("alexnett", "no such network"),
+        ("alexnett", "unknown network"),
     ],
 )
 def test_names_of_no_network(arch: str, part: str) -> None:

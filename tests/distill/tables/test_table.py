@@ -517,4 +517,6 @@ def test_listing_and_printing_tables(run_distill: Program) -> None:
     listed = run_distill("tables").out.splitlines()
     assert [line.split()[0] for line in listed] == NAMES
     assert run_distill("tables", "main").out == presets.text(presets.TABLES, "main")
-    assert_one_line(run_distill("tables", "mian"), "table 'mian': no such file", "did you mean 'main'?")
+    assert_one_line(
+        run_distill("tables", "mian"), "table 'mian': is neither a file nor a packaged table", "did you mean 'main'?"
+    )

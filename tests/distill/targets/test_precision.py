@@ -27,7 +27,7 @@ def coarse(tmp_path: Path, teacher_path: Path, images: Any) -> tuple[Path, Path]
     """
     weights = load_weights(teacher_path)
     model = build_model("resnet8", 4).eval()
-    put_state(model, weights.held)
+    put_state(model, weights.content)
     x = normalize(torch.from_numpy(images[0]), MEAN, STD)
     with torch.no_grad():
         model.linear.weight.zero_()

@@ -106,12 +106,12 @@ def test_students_of_several_seeds_share_one_view(
 @pytest.mark.parametrize(
     ("sets", "part"),
     [
-        (["augment.flip=false"], "view with augment flip True, this run has False"),
-        (["data.batch_size=8"], "view with order batch_size 16, this run has 8"),
+        (["augment.flip=false"], "view with augment flip True, but this run has False"),
+        (["data.batch_size=8"], "view with order batch_size 16, but this run has 8"),
         (["data.view_seed=4"], "this run has 4"),
-        (["teacher.arch=resnet14"], "a teacher with arch resnet8, this run has resnet14"),
+        (["teacher.arch=resnet14"], "a teacher with arch resnet8, but this run has resnet14"),
         (["teacher.mean=[0.1,0.1,0.1]"], "a teacher with mean"),
-        (["train.epochs=2"], "has logits of 12 steps of 16, this run has 25"),
+        (["train.epochs=2"], "contains logits of 12 steps, but this run has 25"),
     ],
 )
 def test_logits_of_something_else_are_refused(
@@ -133,7 +133,7 @@ def test_logits_of_an_earlier_augmentation_are_refused(
     value["view"]["version"] = 1
     (labels / "labels.json").write_text(json.dumps(value))
     result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", tmp_path / "run")
-    assert_one_line(result, "a view with version 1, this run has 2; label again")
+    assert_one_line(result, "a view with version 1, but this run has 2; create stored logits")
 
 
 def test_logits_of_another_set_or_teacher_are_refused(
@@ -151,8 +151,8 @@ def test_logits_of_another_set_or_teacher_are_refused(
     assert_one_line(run_distill(*verify, other), "a teacher with sha256")
     value = json.loads((labels / "labels.json").read_text())
     (labels / "labels.json").write_text(json.dumps(value | {"set_id": "0" * 64}))
-    assert_one_line(run_distill(*run), "of the set 0000")
-    assert_one_line(run_distill(*verify, teacher_path), "of the set 0000")
+    assert_one_line(run_distill(*run), "to the set 0000")
+    assert_one_line(run_distill(*verify, teacher_path), "to the set 0000")
 
 
 def _edit(folder: Path, **changes: Any) -> None:
@@ -185,21 +185,21 @@ def _flip(path: Path) -> None:
         (lambda f: (f / "labels.json").unlink(), "labels.json is missing"),
         (lambda f: (f / "labels.json").write_text("{}"), "labels.json: required keys"),
         (lambda f: (f / "labels.json").write_text("{"), "labels.json"),
-        (lambda f: _edit(f, files=[]), "has no files"),
-        (lambda f: _edit(f, batch_size=8), "a batch_size that is not its view's"),
+        (lambda f: _edit(f, files=[]), "declares no files"),
+        (lambda f: _edit(f, batch_size=8), "another batch_size than its view"),
         (
             lambda f: _edit(f, teacher=lambda held: held | {"std": [0.2, 0, 0.3]}),
             "std is 0.2, 0, 0.3, expected",
         ),
         (lambda f: _edit(f, view=lambda held: held | {"augment": 3}), "view.augment"),
-        (lambda f: _replace(f, lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100))), "no array file"),
+        (lambda f: _replace(f, lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100))), "is not a .npy file"),
         (
             lambda f: _replace(f, lambda path: np.save(path, np.zeros((192, 5), np.float16))),
             "expected float16 (192, 4)",
         ),
         (
             lambda f: _replace(f, lambda path: np.save(path, np.full((192, 4), np.nan, np.float16))),
-            "no finite number",
+            "not a finite number",
         ),
     ],
 )
@@ -239,7 +239,7 @@ def test_an_object_array_is_not_unpickled(
     value["files"][0]["sha256"] = file_digest(labels / "logits-000000.npy")
     (labels / "labels.json").write_text(json.dumps(value))
     assert_one_line(
-        run_distill("train", *base, "--teacher-logits", labels, "--out", tmp_path / "run"), "no array file"
+        run_distill("train", *base, "--teacher-logits", labels, "--out", tmp_path / "run"), "is not a .npy file"
     )
 
 

@@ -172,7 +172,7 @@ def test_auxiliary_heads_of_other_networks_are_unknown(tmp_path: Path) -> None:
     """Auxiliary heads are ignored only if the network has auxiliary heads."""
     state = build_model("torchvision/resnet18", 10).state_dict()
     torch.save(state | {"aux1.weight": torch.zeros(1), "AuxLogits.weight": torch.zeros(1)}, tmp_path / "t.pth")
-    with pytest.raises(DistillError, match=r"has the unknown AuxLogits\.weight \(and 1 more\)"):
+    with pytest.raises(DistillError, match=r"AuxLogits\.weight \(and 1 more\) is unknown"):
         load(tmp_path / "t.pth", "torchvision/resnet18")
 
 
@@ -208,7 +208,7 @@ def test_the_wrong_variant_is_named(tmp_path: Path, held: str, make: Callable[[]
     torch.save(make().state_dict(), tmp_path / "t.pth")
     with pytest.raises(DistillError) as caught:
         load(tmp_path / "t.pth", said)
-    expected = f"{tmp_path}/t.pth: holds a {held}, but the config or --arch says {said}; say {held} there"
+    expected = f"{tmp_path}/t.pth: contains a {held}, but arch is {said}; set arch or --arch to {held}"
     assert str(caught.value) == expected
 
 
@@ -226,9 +226,9 @@ def test_names_that_two_networks_share_are_refused(tmp_path: Path) -> None:
     model = torchvision.models.resnet18(num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     torch.save(model.state_dict(), tmp_path / "t.pth")
-    with pytest.raises(DistillError, match=r"is not a resnet18-8x: lacks .*; has the unknown fc\.bias"):
+    with pytest.raises(DistillError, match=r"is not a resnet18-8x: .* is missing, fc\.bias .*is unknown"):
         load(tmp_path / "t.pth", "resnet18-8x")
-    with pytest.raises(DistillError, match=r"is not a torchvision/resnet18: has another shape of conv1\.weight"):
+    with pytest.raises(DistillError, match=r"is not a torchvision/resnet18: conv1\.weight has another shape"):
         load(tmp_path / "t.pth", "torchvision/resnet18")
 
 
@@ -237,7 +237,7 @@ def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
     state = down().state_dict()
     state["layer4.0.conv1.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "t.pth")
-    with pytest.raises(DistillError, match=r"is not a resnet14-b: lacks .*; has the unknown fc\.bias"):
+    with pytest.raises(DistillError, match=r"is not a resnet14-b: .* is missing, fc\.bias .*is unknown"):
         load(tmp_path / "t.pth", "resnet14-b")
     collides = down().state_dict()
     collides["linear.bias"] = collides["fc.bias"]
@@ -252,7 +252,7 @@ def test_our_own_files_are_taken_at_their_word(tmp_path: Path) -> None:
 
     metadata = {"arch": "resnet14-b", "num_classes": "10"}
     safetensors.torch.save_file(down().state_dict(), tmp_path / "t.safetensors", metadata)
-    with pytest.raises(DistillError, match=r"is not a resnet14-b: lacks .*; has the unknown fc\.bias"):
+    with pytest.raises(DistillError, match=r"is not a resnet14-b: .* is missing, fc\.bias .*is unknown"):
         load(tmp_path / "t.safetensors", "resnet14-b")
 
 
@@ -272,5 +272,5 @@ def test_counters_are_all_that_may_be_missing(tmp_path: Path) -> None:
     assert int(load(tmp_path / "t.pth", "resnet8", 4).bn1.num_batches_tracked) == 0
     del state["bn1.running_var"]
     torch.save(state, tmp_path / "t.pth")
-    with pytest.raises(DistillError, match=r"is not a resnet8: lacks bn1\.running_var;"):
+    with pytest.raises(DistillError, match=r"is not a resnet8: bn1\.running_var is missing;"):
         load(tmp_path / "t.pth", "resnet8", 4)

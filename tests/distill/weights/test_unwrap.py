@@ -197,7 +197,9 @@ def test_of_several_networks_one_is_meant_and_said(
     require_same(tmp_path / "t.pt", network)
     (said,) = capfd.readouterr().err.splitlines()
     assert (
-        "t.pt: holds 2 such networks, under " in said and case.strip(".") in said and "is read, for another" in said
+        "t.pt: contains 2 such networks, with the keys " in said
+        and case.strip(".") in said
+        and "; to use another" in said
     )
 
 
@@ -213,7 +215,7 @@ def test_of_several_networks_none_is_guessed(tmp_path: Path, network: nn.Module,
     """If the names do not show which of two networks to read, the file is refused."""
     torch.save(TIED[case](network.state_dict(), other(network)), tmp_path / "t.pt")
     one, two = case.split(" and ")
-    with pytest.raises(DistillError, match=rf"holds 2 such networks, under ({one} and {two}|{two} and {one}); save"):
+    with pytest.raises(DistillError, match=rf"2 such networks, with the keys ({one}, {two}|{two}, {one}); save"):
         build_filled(load_weights(tmp_path / "t.pt"), arch="resnet8", num_classes=10)
 
 
@@ -230,26 +232,29 @@ def test_shapes_tell_two_networks_apart(tmp_path: Path, network: nn.Module) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda state: state | {"scale": torch.ones(())}, "has the unknown scale;"),
-        (lambda state: prefixed("model.")(state | {"scale": torch.ones(1)}), "has the unknown scale;"),
+        (lambda state: state | {"scale": torch.ones(())}, "scale is unknown;"),
+        (lambda state: prefixed("model.")(state | {"scale": torch.ones(1)}), "scale is unknown;"),
         (
             lambda state: state | {"layer4.0.conv1.weight": torch.ones(3, 3)},
-            r"has the unknown layer4\.0\.conv1\.weight",
+            r"layer4\.0\.conv1\.weight .*is unknown",
         ),
-        (lambda state: prefixed("net.")({k: v for k, v in state.items() if k != "bn1.bias"}), r"lacks bn1\.bias;"),
-        (lambda state: {"optimizer": {"momentum": torch.ones(3)}}, "lacks .* has the unknown momentum"),
+        (
+            lambda state: prefixed("net.")({k: v for k, v in state.items() if k != "bn1.bias"}),
+            r"bn1\.bias is missing",
+        ),
+        (lambda state: {"optimizer": {"momentum": torch.ones(3)}}, ".* is missing, momentum is unknown"),
     ],
 )
 def test_other_networks_are_refused_as_before(tmp_path: Path, network: nn.Module, change: Wrap, said: str) -> None:
     torch.save(change(network.state_dict()), tmp_path / "t.pt")
-    with pytest.raises(DistillError, match=rf"is not a resnet8: {said}.*save the network's state dict alone"):
+    with pytest.raises(DistillError, match=rf"is not a resnet8: {said}.*save only the state dict"):
         build_filled(load_weights(tmp_path / "t.pt"), arch="resnet8", num_classes=10)
 
 
 @pytest.mark.parametrize("wrap", [prefixed("module._orig_mod."), lightning])
 def test_a_wrapped_variant_is_named(tmp_path: Path, wrap: Wrap) -> None:
     torch.save(wrap(build_model("resnet8-b", 10).state_dict()), tmp_path / "t.pt")
-    with pytest.raises(DistillError, match="holds a resnet8-b, but the config or --arch says resnet8"):
+    with pytest.raises(DistillError, match="contains a resnet8-b, but arch is resnet8"):
         build_filled(load_weights(tmp_path / "t.pt"), arch="resnet8", num_classes=10)
 
 
@@ -261,5 +266,5 @@ def test_convert_and_eval(tmp_path: Path, network: nn.Module, run_distill: Progr
     require_same(tmp_path / "t.safetensors", network)
     torch.save(TIED["student and teacher"](network.state_dict(), other(network)), tmp_path / "two.pt")
     assert_one_line(
-        run_distill("convert", tmp_path / "two.pt", *options, tmp_path / "x.safetensors"), "student and teacher"
+        run_distill("convert", tmp_path / "two.pt", *options, tmp_path / "x.safetensors"), "student, teacher"
     )
