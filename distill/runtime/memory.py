@@ -1,4 +1,4 @@
-"""How much memory is free, and how much this process used at most."""
+"""Measure how much memory is free, and the peak of the memory that this process used."""
 
 import resource
 import sys
@@ -10,12 +10,12 @@ import torch
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that this machine, or the container (cgroup v2) it runs in, can still give."""
+    """Return the bytes of memory that are free on this machine, or in its container (cgroup v2) if fewer are."""
     available = int(psutil.virtual_memory().available)
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
         return min(available, int(limit) - int(used))
-    except (OSError, ValueError):  # no cgroup, or one without a limit
+    except (OSError, ValueError):  # no cgroup, or a cgroup without a limit
         return available
 
 
@@ -25,7 +25,7 @@ def fits_gpu(num_bytes: int, device: torch.device) -> bool:
 
 
 def reset_peak_memory(device: torch.device) -> int:
-    """Start a new measurement of ``peak_memory``; returns the bytes in use."""
+    """Start a new measurement of ``peak_memory`` and return the bytes in use."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):  # systems other than Linux report the peak since the process started
@@ -34,7 +34,7 @@ def reset_peak_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used since ``reset_peak_memory``: of the GPU on a GPU, else of this process."""
+    """Return the peak of used bytes since ``reset_peak_memory``: on a GPU of the GPU, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""The number of torch's threads on a CPU: as many as cores that other programs leave free."""
+"""Set the number of torch's threads on a CPU to the number of cores that other programs leave free."""
 
 import logging
 import os
@@ -11,37 +11,38 @@ from manifests.support.counts import counted
 from manifests.support.processes import usable_cores
 
 SAMPLE_SECONDS = 0.5
-TAKEN = 0.75  # load of a core from which on it counts as taken
+TAKEN = 0.75  # a core counts as busy from this load on
 logger = logging.getLogger(__name__)
-_CHOICES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 
 
 def choose_threads(state: dict[str, Any] | None) -> None:
-    """Set the number of torch's threads for a run on the CPU, unless the user has set it in the environment.
+    """Set the number of torch's threads for a run on the CPU, if no environment variable sets it.
 
-    Threads wait for one another at every layer, so two threads on one and a half free cores are slower than one. A
-    run that resumes from the checkpoint ``state`` keeps its number of threads, because rounding depends on it.
+    Threads wait for each other at every layer, so two threads on one and a half free cores are slower than one
+    thread. A run that resumes from the checkpoint ``state`` keeps its number of threads, because rounding depends on
+    that number.
     """
-    if any(name in os.environ for name in _CHOICES):
+    if not os.environ.keys().isdisjoint({"OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS"}):
         return
     cores = usable_cores()
     if state is not None:
-        begun = state["arithmetic"].get("threads") if isinstance(state["arithmetic"], dict) else None
-        if isinstance(begun, int) and 1 <= begun <= cores:
-            torch.set_num_threads(begun)
+        before = state["arithmetic"].get("threads")
+        if isinstance(before, int) and 1 <= before <= cores:
+            torch.set_num_threads(before)
         return
-    present, taken = torch.get_num_threads(), busy_cores()
-    wanted = max(min(present, cores - taken), 1)
+    present, busy = torch.get_num_threads(), busy_cores()
+    wanted = max(min(present, cores - busy), 1)
     if wanted < present:
         torch.set_num_threads(wanted)
         logger.info(
-            f"other programs keep {taken} of {counted(cores, 'core')} busy: {counted(wanted, 'thread')} instead of "
-            f"{present}, which moves rounding; OMP_NUM_THREADS={present} keeps {present}"
+            f"other programs keep {busy} of {counted(cores, 'core')} busy, so this run uses "
+            f"{counted(wanted, 'thread')} instead of {present}, which changes rounding; "
+            f"set OMP_NUM_THREADS={present} to keep {present}"
         )
 
 
 def busy_cores() -> int:
-    """Return how many of the cores that this process may use are busy while it sleeps for ``SAMPLE_SECONDS``."""
+    """Measure for ``SAMPLE_SECONDS`` how many of the cores that this process may use are busy."""
     shares = psutil.cpu_percent(interval=SAMPLE_SECONDS, percpu=True)
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(len(shares)))
     busy = sum(share for core, share in enumerate(shares) if core in usable) / 100

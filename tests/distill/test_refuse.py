@@ -36,7 +36,7 @@ from tests.helpers.running import same
         (["--set", "augment.cutmix_alpha=.inf"], ["augment.cutmix_alpha: Input should be a finite number"]),
         (["--set", "teacher.std=[0,0,0]"], ["teacher.std: std is 0, 0, 0, expected numbers from"]),
         (["--device", "meta"], ["not supported"]),
-        (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
+        (["--device", "cuda:99"], ["--device cuda:99: this machine does not have the device"]),
         (
             ["--set", "optim.lr=1e30", "--set", "optim.schedule=constant"],
             ["became nan at step ", "nonfinite.json"],

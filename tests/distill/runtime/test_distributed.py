@@ -180,7 +180,7 @@ def test_synced_batch_norm_is_batch_norm_of_the_whole_batch(
 def test_each_rank_has_a_gpu_of_its_own() -> None:
     ranks = Ranks(rank=1, world_size=2, local_rank=1, local_world_size=2)
     assert pick_device("cpu", ranks) == CPU
-    with pytest.raises(DistillError, match="--device cuda:0: is one GPU for 2 ranks"):
+    with pytest.raises(DistillError, match="--device cuda:0: names one GPU, but 2 ranks run"):
         pick_device("cuda:0", ranks)
 
 
@@ -197,9 +197,9 @@ def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str
     as_rank("0")
     assert_one_line(run_distill("configs"), "configs: is the work of one process; start it without torchrun")
     as_rank("2")
-    assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "a rank is not below its world size")
+    assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "expected ranks below their world size")
     as_rank("first")
-    assert_one_line(run_distill("configs"), "RANK is 'first' in the environment, expected a number")
+    assert_one_line(run_distill("configs"), "environment variable RANK: is 'first', expected a number")
 
 
 def test_a_rank_speaks_only_when_it_alone_fails(
@@ -224,9 +224,7 @@ def test_nccl_without_shared_memory_is_not_taken_for_a_lost_rank(rank: int, monk
         "NCCL error, unhandled system error\nLast error:\nError while creating shared memory segment /dev/shm/nccl-x"
     )
     with (
-        pytest.raises(
-            DistillError, match=rf"rank {rank}: Error while creating .* /dev/shm/nccl-x; give /dev/shm more"
-        ),
+        pytest.raises(DistillError, match=rf"rank {rank}: Error while creating .* /dev/shm/nccl-x; enlarge /dev/shm"),
         distill.runtime.distributed.joined(),
     ):
         raise torch.distributed.DistBackendError(said)

@@ -264,7 +264,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
         (["--variant", "fast"], ("--variant fast: the table has no variants",)),
         (["--set", "optim.rate=1"], ("unknown key 'optim.rate'",)),
         (["--device", "cpu,cpu"], ("names one twice",)),
-        (["--device", "cuda:77"], ("--device cuda:77: not on this machine",)),
+        (["--device", "cuda:77"], ("--device cuda:77: this machine does not have the device",)),
     ],
 )
 def test_options_that_cannot_be(
