@@ -78,10 +78,10 @@ def test_no_space_left_and_another_run(
     assert run_distill(*arguments, tmp_path / "whole").status == 0
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        assert_one_line(run_distill(*arguments, out), "no space left", str(out), "go on with --resume")
+        assert_one_line(run_distill(*arguments, out), "no space left", str(out), "continue with --resume")
     out.mkdir(exist_ok=True)
     with hold_folder(out):
-        assert_one_line(run_distill(*arguments, out, "--resume"), "another program is writing here")
+        assert_one_line(run_distill(*arguments, out, "--resume"), "another program is writing in this folder")
     assert run_distill(*arguments, out, "--resume").status == 0
     assert same(out, tmp_path / "whole")
 
@@ -184,7 +184,7 @@ def test_a_finished_run_is_not_evaluated_in_silence(
     blind = [*arguments[: arguments.index("--eval")], "--out", tmp_path / "run"]
     assert run_distill(*blind).status == 0
     again = run_distill(*arguments, tmp_path / "run", "--resume")
-    assert again.status == 0 and "already finished and not evaluated again; use distill eval" in again.out
+    assert again.status == 0 and "already finished and is not evaluated again; use distill eval" in again.out
 
 
 def test_a_teacher_that_changes_spoils_the_run(
@@ -205,7 +205,7 @@ def test_a_teacher_that_changes_spoils_the_run(
 def test_several_seeds_leave_a_single_run_alone(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
     assert run_distill(*arguments, tmp_path / "run").status == 0
     before = (tmp_path / "run" / "summary.json").read_bytes()
-    assert_one_line(run_distill(*arguments, tmp_path / "run", "--seeds", "0,1"), "holds a run of one seed")
+    assert_one_line(run_distill(*arguments, tmp_path / "run", "--seeds", "0,1"), "contains a run of one seed")
     assert (tmp_path / "run" / "summary.json").read_bytes() == before
 
 

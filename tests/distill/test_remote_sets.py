@@ -65,10 +65,10 @@ def test_other_options_are_checked_before_a_set_is_fetched(
             ([*train, tmp_path / "run", "--teacher", nothing], "nothing: no such weight file"),
             ([*train, tmp_path / "run", "--teacher-logits", nothing], "nothing: no stored logits here"),
             ([*train, tmp_path / "run", "--eval", nothing], "nothing: no such evaluation data"),
-            ([*train, tmp_path / "taken"], "taken: is not empty"),
-            ([*train, tmp_path / "taken", "--seeds", "0,1"], "taken: is not empty"),
+            ([*train, tmp_path / "taken"], "taken: the folder is not empty"),
+            ([*train, tmp_path / "taken", "--seeds", "0,1"], "taken: the folder is not empty"),
             ([*label, tmp_path / "labels", "--teacher", nothing], "nothing: no such weight file"),
-            ([*label, tmp_path / "taken"], "taken: is not empty"),
+            ([*label, tmp_path / "taken"], "taken: the folder is not empty"),
             (["verify-logits", nothing, *words[:6]], "nothing: no stored logits here"),
         ):
             assert_one_line(run_distill(*command), told)
