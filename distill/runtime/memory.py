@@ -1,7 +1,5 @@
 """Measure how much memory is free, and the peak of the memory that this process used."""
 
-import resource
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,17 +26,16 @@ def reset_peak_memory(device: torch.device) -> int:
     """Start a new measurement of ``peak_memory`` and return the bytes in use."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):  # systems other than Linux report the peak since the process started
+    with suppress(OSError):  # only Linux measures the peak
         Path("/proc/self/clear_refs").write_text("5")
     return peak_memory(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak of used bytes since ``reset_peak_memory``: on a GPU of the GPU, else of this process."""
+    """Return the peak of used bytes since ``reset_peak_memory``: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, ValueError, KeyError):
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(psutil.Process().memory_info().rss)

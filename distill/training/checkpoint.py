@@ -59,8 +59,7 @@ def _is_channels_last(tensor: Tensor) -> bool:
     """Return whether a tensor is in the channels-last format; fused optimizers need their state in its old format."""
     if tensor.ndim != 4:
         return False
-    outline = torch.empty_like(tensor, device="meta", memory_format=torch.channels_last)
-    return tensor.stride() == outline.stride()
+    return tensor.stride() == torch.empty_like(tensor, device="meta", memory_format=torch.channels_last).stride()
 
 
 def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:

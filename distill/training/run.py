@@ -34,7 +34,7 @@ from distill.training.run_dir import (
     read_progress,
     run_directory,
 )
-from distill.training.run_identity import identity_of
+from distill.training.run_identity import config_digests, identity_of
 from distill.training.trainer import Purpose, Trainer, new_network
 from distill.weights.files import Triple, save_weights
 from manifests.format.digest import file_digest
@@ -59,6 +59,7 @@ class Task(ABC):
     size: int  # pixels a side of a sample
     normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
     inputs: dict[str, str]  # digests by name; a resumed run must have the same
+    loss: Loss
 
     @abstractmethod
     def open_view(self) -> AbstractContextManager[View]:
@@ -69,16 +70,12 @@ class Task(ABC):
         """Return the targets that the network learns for the batches of ``view``."""
 
     @abstractmethod
-    def make_loss(self) -> Loss:
-        """Return the loss function of logits and targets."""
-
-    @abstractmethod
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
         """Read and check the evaluation data. Return None if the config names no data."""
 
-    @abstractmethod
-    def origin(self, view: View, accelerator: Accelerator) -> dict[str, Any]:
-        """Return the entries of the summary that identify the inputs and the config."""
+    def teacher_figures(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Return the entries of the summary that identify set and teacher; none for a run from labels."""
+        return {}
 
     def write_sample(self, out: Path) -> None:  # noqa: B027 - optional
         """Write a sample of the training data into the run directory ``out``."""
@@ -116,7 +113,7 @@ def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
     evaluator = task.open_evaluator(accelerator)
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
-        trainer = Trainer(config, network, view, targets, task.make_loss(), task.normalization, accelerator)
+        trainer = Trainer(config, network, view, targets, task.loss, task.normalization, accelerator)
         _train(task, trainer, out, identity, state, evaluator)
     targets.require_unchanged()
     figures, confusions = evaluator.evaluate(trainer.result) if evaluator else ({}, {})
@@ -172,6 +169,7 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
     weights = out / task.weights_name
     network = task.network.described() | {"num_classes": task.num_classes, "classes": list(task.classes)}
     network |= {"data_sha256": task.inputs["data"]} if "data" in task.inputs else {}
+    logits = {"logits": task.inputs["logits"]} if "logits" in task.inputs else {}
     mean, std = trainer.normalization
     save_weights(weights, trainer.result, mean=mean, std=std, **network)
     samples = trainer.step * trainer.view.batch_size
@@ -180,7 +178,9 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
         dict.fromkeys(task.figures)
         | figures
         | network
-        | task.origin(trainer.view, trainer.accelerator)
+        | task.teacher_figures(trainer.accelerator)
+        | {"seed": task.config.train.seed}
+        | config_digests(task.config, trainer.view, **logits)
         | {
             "weights": "last step" if trainer.average is None else "average (train.ema) at the last step",
             "size": trainer.view.size,

@@ -110,14 +110,16 @@ def read_progress(
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, logger.info)
     summary = finished_summary(out)
-    weights = out / weights_name
-    if summary is None:
-        return state, None
-    if not is_plain(weights) or weights.stat().st_size > most or file_digest(weights) != summary["sha256"]:
-        logger.info(f"{weights}: the file is missing or damaged; it is written again")
-        return state, None
-    logger.info("this run is already finished and is not evaluated again; use distill eval for other data")
+    if summary is not None and not _is_result(out / weights_name, summary["sha256"], most):
+        logger.info(f"{out / weights_name}: the file is missing or damaged; it is written again")
+        summary = None
+    if summary is not None:
+        logger.info("this run is already finished and is not evaluated again; use distill eval for other data")
     return state, summary
+
+
+def _is_result(path: Path, sha256: str, most: int) -> bool:
+    return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:

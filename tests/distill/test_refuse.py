@@ -27,7 +27,7 @@ from tests.helpers.running import same
         (["--eval", "none"], ["none: no such evaluation data"]),
         (["--shards", "none"], ["none: no such folder"]),
         (["--set", "teacher.num_classes=10"], ["has 4 classes, but num_classes is 10"]),
-        (["--set", "teacher.min_top1=100"], ["top-1 is", "teacher.min_top1 is 100"]),
+        (["--set", "teacher.min_top1=100"], ["top-1 is", "expected at least 100.0 % (teacher.min_top1)"]),
         (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr'; did you mean 'optim.lr'?"]),
         (["--set", "train.samples=10"], ["10 samples are under one batch of 16"]),
         (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),

@@ -124,7 +124,7 @@ class Together:
     def __init__(self, world: int) -> None:
         self._barrier, self._values = threading.Barrier(world), {}
 
-    def all_reduce(self, value: torch.Tensor) -> None:
+    def all_reduce(self, value: torch.Tensor, **_: Any) -> None:
         self._values[threading.get_ident()] = value.clone()
         self._barrier.wait()
         total = sum(self._values.values())
@@ -145,7 +145,7 @@ def test_synced_batch_norm_is_batch_norm_of_the_whole_batch(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     together = Together(WORLD)
-    monkeypatch.setattr(distill.runtime.ddp.dist, "all_reduce", together.all_reduce)
+    monkeypatch.setattr(torch.distributed, "all_reduce", together.all_reduce)
     whole = nn.Sequential(nn.BatchNorm2d(5, **options)).double()
     for value in whole.parameters():
         nn.init.uniform_(value)
@@ -196,10 +196,8 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str], None]) -> None:
     as_rank("0")
     assert_one_line(run_distill("configs"), "configs: is the work of one process; start it without torchrun")
-    as_rank("2")
-    assert_one_line(run_distill("train", "--shards", "x", "--config", "y"), "expected ranks below their world size")
     as_rank("first")
-    assert_one_line(run_distill("configs"), "environment variable RANK: is 'first', expected a number")
+    assert_one_line(run_distill("configs"), "expected numbers in the environment variables RANK, ")
 
 
 def test_a_rank_speaks_only_when_it_alone_fails(

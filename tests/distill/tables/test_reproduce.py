@@ -14,9 +14,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from distill.models import build_model
 from distill.training.run_identity import DIGESTS
+from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import TEACHER
+from tests.distill.conftest import MEAN, STD, TEACHER
 from tests.helpers.browser import needs_chromium, visit
 from tests.helpers.running import same
 
@@ -244,6 +246,20 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
     assert summary["teacher_sha256"] in (out / "table.md").read_text()
 
 
+def test_a_teacher_of_another_network_is_refused_before_any_job(
+    words: list[Any], run_distill: Program, tmp_path: Path
+) -> None:
+    other, five = build_model("resnet14", 4), build_model("resnet8", 5)
+    save_weights(tmp_path / "other.safetensors", other, arch="resnet14", num_classes=4, mean=MEAN, std=STD)
+    save_weights(tmp_path / "five.safetensors", five, arch="resnet8", num_classes=5, mean=MEAN, std=STD)
+    (tmp_path / "text.pth").write_bytes(b"no weights")
+    for name, part in (("other.safetensors", "resnet14"), ("five.safetensors", "5 classes"), ("text.pth", "")):
+        given = f"--teacher net={tmp_path / name}"
+        result = run_distill(*words, tmp_path / "out", *given.split(), "--only", "photo")
+        assert_one_line(result, f"{given}: run photo of the table cannot use it: {tmp_path / name}: ", part)
+        assert not (tmp_path / "out").exists()
+
+
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
     result = run_distill(*words, tmp_path / "out", "--estimate")
     assert result.status == 0 and not (tmp_path / "out").exists()
@@ -263,7 +279,7 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
         (["--scale", "nan"], ("'--scale': nan: expected a number above 0",)),
         (["--variant", "fast"], ("--variant fast: the table has no variants",)),
         (["--set", "optim.rate=1"], ("unknown key 'optim.rate'",)),
-        (["--device", "cpu,cpu"], ("names one twice",)),
+        (["--device", "cpu,cpu"], ("names a device twice",)),
         (["--device", "cuda:77"], ("--device cuda:77: this machine does not have the device",)),
     ],
 )
