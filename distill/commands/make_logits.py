@@ -1,7 +1,7 @@
 """``distill make-logits`` and ``distill verify-logits``: store the logits of a teacher for a run, and check them."""
 
 import dataclasses
-import io
+import itertools
 import platform
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from distill.training.run_dir import own_folder
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
 from manifests.support.console import progress_bar
-from manifests.support.files import write_atomically
+from manifests.support.files import atomic_file, is_plain, write_atomically
 from manifests.support.system_files import entries
 
 PART_NAME = "labels.part.json"
@@ -49,7 +49,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
         steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
         info = stored_logits.describe_teacher(teacher)
-        open_evaluator(config, size, teacher, info, accelerator, accelerator.precision)
+        open_evaluator(config, size, teacher, info, accelerator)
         seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
         with open_view(config, patchset, seed, context) as view:
             versions = {"torch": str(torch.__version__), "device": context.device.type, "machine": platform.machine()}
@@ -108,8 +108,8 @@ def _write(live: _LiveTeacher, manifest: LogitsManifest, out: Path) -> LogitsMan
     manifest = manifest.model_copy(update={"files": files})
     write_atomically(out / MANIFEST_NAME, manifest.to_json())
     (out / PART_NAME).unlink(missing_ok=True)
-    for path in sorted(set(out.glob("logits-*")) - {out / file.name for file in files}):
-        path.unlink()  # of an earlier, longer run
+    for path in set(out.glob("logits-*")) - {out / file.name for file in files}:
+        path.unlink()  # of an interrupted call for a longer run
     return manifest
 
 
@@ -132,13 +132,8 @@ def _finished_files(out: Path, manifest: LogitsManifest) -> list[LogitsFile]:
     except ValueError as error:
         raise DistillError(f"{path}: the file is damaged; delete {out} and run make-logits again") from error
     require_same(out, "a run with", before.model_dump(exclude={"files"}), manifest.model_dump(exclude={"files"}))
-    good = []
-    for file in before.files:
-        path = out / file.name
-        if not path.is_file() or file_digest(path) != file.sha256:
-            break
-        good.append(file)
-    return good
+    paths = {file: out / file.name for file in before.files}
+    return list(itertools.takewhile(lambda f: is_plain(paths[f]) and file_digest(paths[f]) == f.sha256, paths))
 
 
 def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range) -> LogitsFile:
@@ -148,10 +143,9 @@ def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range) -> Log
             f"steps {steps.start} to {steps.stop - 1}: the teacher's logits exceed the range of float16; "
             "check teacher.mean and teacher.std, or train with --teacher instead of stored logits"
         )
-    buffer = io.BytesIO()
-    np.save(buffer, logits.numpy(), allow_pickle=False)
     path = out / stored_logits.file_name(number)
-    write_atomically(path, buffer.getvalue())
+    with atomic_file(path) as file:
+        np.save(file, logits.numpy(), allow_pickle=False)
     return LogitsFile(name=path.name, steps=len(steps), sha256=file_digest(path))
 
 
@@ -167,9 +161,8 @@ def verify_logits(
     patchset = open_folder(shards)
     require_same(folder, "the set", manifest.set_id, patchset.manifest.set_id)
     teacher = load_teacher(config.teacher, context.device)
-    require_same(
-        folder, "a teacher with", manifest.teacher.model_dump(), stored_logits.describe_teacher(teacher).model_dump()
-    )
+    info = stored_logits.describe_teacher(teacher)
+    require_same(folder, "a teacher with", manifest.teacher.model_dump(), info.model_dump())
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, manifest.steps)
     require_same(folder, "the precision", manifest.precision, accelerator.precision)
     stored = stored_logits.open_logits(folder, manifest, manifest.steps)
@@ -188,6 +181,5 @@ def verify_logits(
             f"{folder}: a stored logit differs by {difference:.4f} from the same logit computed again, expected at "
             f"most {allowed:.4f}; run make-logits with this set and this teacher into another folder"
         )
-    same_class = 100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean())
-    figures = {"largest_difference": difference, "deviation": deviation, "same_class": same_class}
-    return {"steps": len(steps)} | figures
+    same = 100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean())
+    return {"steps": len(steps), "largest_difference": difference, "deviation": deviation, "same_class": same}

@@ -14,14 +14,7 @@ from distill.data.batches import View
 from distill.data.cache import open_source
 from distill.data.labelled import require_data
 from distill.errors import DistillError
-from distill.evaluation.evaluator import (
-    Evaluator,
-    evaluation_digest,
-    load_evaluation_data,
-    packed_digests,
-    require_unseen,
-    warn_if_trained_on,
-)
+from distill.evaluation import evaluator as evaluation
 from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
@@ -66,7 +59,7 @@ def known_digests(config: Config, shards: Path) -> dict[str, str | None]:
     teacher_sha256 = None if teacher.weights is None else file_digest(teacher.weights)
     if teacher.logits is not None:
         teacher_sha256 = read_manifest(teacher.logits).teacher.sha256
-    eval_sha256 = evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
+    eval_sha256 = evaluation.evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
     return {"set_id": manifest.set_id, "teacher_sha256": teacher_sha256, "eval_sha256": eval_sha256}
 
 
@@ -119,19 +112,24 @@ class Distillation(Task):
             return teacher_targets(teacher, self.num_classes, view, accelerator)
         return stored_targets(folder, self._stored, view)
 
-    def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        precision = self._stored.precision if self._stored else accelerator.precision
-        evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator, precision)
+    def open_evaluator(self, accelerator: Accelerator) -> evaluation.Evaluator | None:
+        accelerator = dataclasses.replace(accelerator, precision=self._teacher_precision(accelerator))
+        evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator)
         if evaluator is not None:
-            require_unseen(packed_digests(self._patchset), evaluator.data, f"the set {self._shards}")
+            evaluation.require_unseen(
+                evaluation.packed_digests(self._patchset), evaluator.data, f"the set {self._shards}"
+            )
         return evaluator
+
+    def _teacher_precision(self, accelerator: Accelerator) -> Precision:
+        return self._stored.precision if self._stored else accelerator.precision
 
     def teacher_figures(self, accelerator: Accelerator) -> dict[str, Any]:
         return {
             "set_id": self.inputs["set_id"],
             "teacher_arch": self.config.teacher.arch,
             "teacher_sha256": self._info.sha256,
-            "teacher_precision": self._stored.precision if self._stored else accelerator.precision,
+            "teacher_precision": self._teacher_precision(accelerator),
         }
 
     def write_sample(self, out: Path) -> None:
@@ -152,24 +150,23 @@ def open_evaluator(
     teacher: Network | None,
     info: TeacherInfo,
     accelerator: Accelerator,
-    precision: Precision,
-) -> Evaluator | None:
+) -> evaluation.Evaluator | None:
     """Read the evaluation data for patches of ``size`` px and measure the teacher; None if ``config`` names no data.
 
-    The teacher is measured as it computes targets: with folded batch norms, in ``precision``, but not compiled.
+    The teacher is measured as it computes targets: folded and in the precision of ``accelerator``, but not compiled.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:
         if least is not None:
             logger.info(f"teacher.min_top1 {least} is not checked, because there is no evaluation data (--eval)")
         return None
-    data = load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
+    data = evaluation.load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
     if teacher is not None:
-        warn_if_trained_on("the teacher", teacher.data_sha256, data)
-        folded = dataclasses.replace(accelerator, precision=precision).folded(teacher.model)
-        logits = logits_of(folded, data, *info.normalization, accelerator.context, DTYPES[precision])
-    evaluator = Evaluator(
+        evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
+        folded, dtype = accelerator.folded(teacher.model), DTYPES[accelerator.precision]
+        logits = logits_of(folded, data, *info.normalization, accelerator.context, dtype)
+    evaluator = evaluation.Evaluator(
         data=data,
         normalization=info.normalization,
         teacher_logits=logits,
@@ -182,7 +179,7 @@ def open_evaluator(
         return evaluator
     logger.info(
         f"teacher {config.teacher.arch}: top-1 {top1:.2f} % on {counted(len(data.labels), 'image')}, "
-        f"computed in {precision} as for the student"
+        f"computed in {accelerator.precision} as for the student"
     )
     if least is not None and top1 < least:
         raise DistillError(

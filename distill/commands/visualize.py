@@ -1,7 +1,6 @@
 """``distill visualize``: make images that maximize the logits of a network's classes."""
 
 import dataclasses
-import io
 import logging
 import math
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
 from distill.targets.teacher import Network
 from distill.training.run_dir import STUDENT_NAME, TEACHER_NAME
 from manifests.support.console import progress_bar
-from manifests.support.files import describe_os_error, write_atomically
+from manifests.support.files import atomic_file, describe_os_error
 
 COLUMNS, TILE, LABEL, GAP = 5, 96, 18, 4
 MAX_CLASSES = 20  # shown if the user chooses none
@@ -102,10 +101,9 @@ def _write(network: Network, size: int, names: list[str] | None, out: Path, opti
             update=update,
         )
     labels = [names[number] if names and number < len(names) else str(number) for number in classes]
-    buffer = io.BytesIO()
-    _sheet(images, labels).save(buffer, "PNG", optimize=True)
     try:
-        write_atomically(out, buffer.getvalue())
+        with atomic_file(out) as file:
+            _sheet(images, labels).save(file, "PNG", optimize=True)
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
 

@@ -50,9 +50,7 @@ class FrozenNetwork:
     def require_unchanged(self) -> None:
         """Check that all weights and buffers are those of the time when the network was frozen."""
         if state_digest(self.folded) != self.digest:
-            raise DistillError(
-                "the weights of the teacher changed during the run, so its logits are wrong; report this bug"
-            )
+            raise DistillError("weights of the teacher changed during the run, so its logits are wrong; report this")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,8 +102,7 @@ class Accelerator:
         ``example`` is a batch of normalized images (B, 3, H, W).
         """
         dtype, folded = DTYPES[self.precision], self.folded(model)
-        options = {"freezing": True} | self._options()
-        network = self._compiled(folded, example.to(dtype), "teacher", options) if self._compiles() else folded
+        network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True})
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
@@ -114,7 +111,7 @@ class Accelerator:
             if self._compiles():
                 logger.info("the student is not compiled, because several ranks train it")
             return parallel(model, self.context.device)
-        return self._compiled(model, example, "student", self._options()) if self._compiles() else model
+        return self._compiled(model, example, "student", {})
 
     def scaler(self) -> torch.amp.GradScaler:
         """Return a loss scaler, which scales only in fp16."""
@@ -124,19 +121,18 @@ class Accelerator:
         pays = self.context.device.type == "cuda" or self.steps >= LONG_RUN
         return self.compile == "on" or (self.compile == "auto" and pays)
 
-    def _options(self) -> dict[str, Any]:
-        """Return compiler options: on a GPU a CUDA graph, because hundreds of kernels start slower than they run."""
-        return {"triton.cudagraphs": True} if self.context.device.type == "cuda" else {}
-
     def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
+        """Return ``model`` compiled, or ``model`` itself if this run does not compile or the compiler fails."""
+        if not self._compiles():
+            return model
+        if self.context.device.type == "cuda":  # a CUDA graph, because hundreds of kernels start slower than they run
+            options |= {"triton.cudagraphs": True}
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
         compiled = torch.compile(model, options=options)
         try:
             self._try(model, compiled, example)
         except Exception as error:  # noqa: BLE001 - compilers, linkers and drivers fail in as many ways
-            logger.info(
-                f"the {what} is not compiled: {_first_line(error)}; set train.compile off to skip the attempt"
-            )
+            logger.info(f"the {what} is not compiled: {_first_line(error)}; train.compile off skips the attempt")
             torch.compiler.reset()
             return model
         self.compiled.append(what)

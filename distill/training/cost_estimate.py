@@ -22,9 +22,7 @@ from distill.targets.losses import cross_entropy, make_loss
 from distill.targets.targets import LabelTargets, Targets, TeacherTargets
 from distill.training.trainer import Trainer, new_network
 
-WARM_STEPS, MIN_STEPS, MAX_STEPS = 1, 2, 20
-STEPS = WARM_STEPS + MAX_STEPS
-ENOUGH_SECONDS = 1.0
+MIN_STEPS, MAX_STEPS, ENOUGH_SECONDS = 2, 20, 1.0  # measured after a first step, which is slow
 MIN_ESTIMATED_STEPS = 200  # shorter runs take about as long as their estimate, so they log none
 MAX_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # of a measured step; cost is proportional to pixels
 BYTES_PER_PIXEL = 3
@@ -71,14 +69,12 @@ def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, devic
         seconds = _step_seconds(trainer) * scale
     used = max(peak_memory(device) - before, 0) * scale
     pixels = n * size * size * BYTES_PER_PIXEL
-    network = _num_bytes(trainer.student.state_dict())
-    average = 0 if trainer.average is None else network
-    checkpoint = network + average + _num_bytes(trainer.optimizer.state_dict())
+    weights, checkpoint = _num_bytes(trainer.student.state_dict()), _num_bytes(trainer.state_dict())
     return Cost(
         seconds=seconds * config.train.steps(n, batch),
         images_per_second=batch / seconds,
         memory=before + round(used) + pixels,
-        disk=CHECKPOINTS * checkpoint + network,
+        disk=CHECKPOINTS * checkpoint + weights,
         decoded=pixels if isinstance(config, Config) else 0,
     )
 
@@ -90,8 +86,8 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
     context = RunContext(device=device)
     order = Order(len(images), batch, 0)
     source = Resident(samples=images, order=order, context=context)
-    view = View(source=source, augment=config.augment, seed=0, period=STEPS)
-    accelerator = make_accelerator(context, config.train.precision, "off", STEPS)
+    view = View(source=source, augment=config.augment, seed=0, period=MAX_STEPS + 1)
+    accelerator = make_accelerator(context, config.train.precision, "off", MAX_STEPS + 1)
     student: StudentConfig | NetworkConfig
     if isinstance(config, Config):
         student, num_classes = config.student, config.teacher.num_classes
@@ -103,22 +99,21 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
         student, num_classes, loss = config.network, config.network.num_classes, cross_entropy
         labels = torch.arange(len(images)) % num_classes
         targets = LabelTargets(labels=labels, order=order, num_classes=num_classes, smoothing=0.0, context=context)
-    network = new_network(student.arch, num_classes, 1, "init", student.bn_momentum, student.bn_eps)
+    norms = {"momentum": student.bn_momentum, "eps": student.bn_eps}
+    network = new_network(student.arch, num_classes, 1, "init", **norms)
     return Trainer(config, network, view, targets, loss, NORMALIZATION, accelerator)
 
 
 def _step_seconds(trainer: Trainer) -> float:
-    """Return the median seconds of some steps, without the slow first step."""
+    """Return the median seconds of some steps, without the first step."""
     trainer.student.train()
+    float(trainer.train_step(0))  # waits for the device
     times: list[float] = []
-    for step in range(STEPS):
+    while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and sum(times) <= ENOUGH_SECONDS):
         started = time.perf_counter()
-        float(trainer.train_step(step))  # waits for the device
+        float(trainer.train_step(1 + len(times)))
         times.append(time.perf_counter() - started)
-        measured = times[WARM_STEPS:]
-        if len(measured) >= MIN_STEPS and sum(measured) > ENOUGH_SECONDS:
-            break
-    return statistics.median(times[WARM_STEPS:])
+    return statistics.median(times)
 
 
 def _num_bytes(value: Any) -> int:

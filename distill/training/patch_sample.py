@@ -1,6 +1,5 @@
 """Keep the manifest and some patches of a patch set in the run directory, so that reports need no patch set."""
 
-import io
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ from manifests.crop_outlines import read_outlines
 from manifests.errors import PatchSetError
 from manifests.format.schema import PACKED, Manifest, patch_key
 from manifests.patchset import evenly_spaced, read_patches
-from manifests.support.files import write_atomically
+from manifests.support.files import atomic_file, write_atomically
 
 MANIFEST_NAME = "patchset.json"
 SHEET_NAME = "patches.png"
@@ -35,14 +34,15 @@ def keep_sample(patchset: PatchSet, out: Path) -> None:
     except PatchSetError as error:  # a run whose images are cached needs no shards and no tables
         logger.info(f"reports of this run show no patches: {error}")
         return
-    write_atomically(out / SHEET_NAME, sheet)
+    with atomic_file(out / SHEET_NAME) as file:
+        sheet.save(file, "PNG", optimize=True)
     patches: list[dict[str, Any]] = [{"key": patch_key(index)} for index in indices]
     for patch, outline in zip(patches, outlines or [], strict=False):
         patch |= {"source": outline.source, "corners": outline.corners}
     write_atomically(out / OUTLINES_NAME, (json.dumps({"patches": patches}) + "\n").encode())
 
 
-def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
+def _sheet(patchset: PatchSet, indices: list[int]) -> Image.Image:
     tile = min(patchset.manifest.size, TILE)
     rows = math.ceil(len(indices) / COLUMNS)
     step = tile + GAP
@@ -52,9 +52,7 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
         if patchset.manifest.size > tile:
             image = image.resize((tile, tile), Image.Resampling.LANCZOS)
         sheet.paste(image, (number % COLUMNS * step, number // COLUMNS * step))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return sheet
 
 
 def photo_option(manifest: Manifest | None) -> str:

@@ -22,20 +22,12 @@ from distill.runtime.context import RunContext
 from distill.runtime.threads import choose_threads
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets
+from distill.training import run_dir
 from distill.training.checkpoint import require_identity
 from distill.training.cost_estimate import MIN_ESTIMATED_STEPS, estimate_cost
 from distill.training.resume import restore
-from distill.training.run_dir import (
-    BAD_BATCH_NAME,
-    CLASSES_NAME,
-    CONFIG_NAME,
-    SUMMARY_NAME,
-    MetricsLog,
-    read_progress,
-    run_directory,
-)
 from distill.training.run_identity import config_digests, identity_of
-from distill.training.trainer import Purpose, Trainer, new_network
+from distill.training.trainer import Measure, Purpose, Trainer, new_network
 from distill.weights.files import Triple, save_weights
 from manifests.format.digest import file_digest
 from manifests.support.counts import counted
@@ -91,17 +83,17 @@ def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume
 
     If the run has finished before, return its summary without training.
     """
-    with run_directory(out, resume, context.ranks):
+    with run_dir.run_directory(out, resume, context.ranks):
         return _run(open_task(), out, context)
 
 
 def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
     config, ranks = task.config, context.ranks
-    norms = task.network.bn_momentum, task.network.bn_eps
-    network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, *norms)
+    norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
+    network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
     identity = identity_of(config, **task.inputs)
     ranks.require_same(identity)
-    state, done = ranks.broadcast(lambda: read_progress(out, task.weights_name, identity, network))
+    state, done = ranks.broadcast(lambda: run_dir.read_progress(out, task.weights_name, identity, network))
     if done is not None:
         return done
     if context.device.type == "cpu" and ranks.world_size == 1:
@@ -114,23 +106,16 @@ def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
         trainer = Trainer(config, network, view, targets, task.loss, task.normalization, accelerator)
-        _train(task, trainer, out, identity, state, evaluator)
+        _train(task, trainer, out, state, evaluator.measure if evaluator else None)
     targets.require_unchanged()
     figures, confusions = evaluator.evaluate(trainer.result) if evaluator else ({}, {})
     if confusions and ranks.is_main:
-        write_atomically(out / CLASSES_NAME, (json.dumps(confusions) + "\n").encode())
+        write_atomically(out / run_dir.CLASSES_NAME, (json.dumps(confusions) + "\n").encode())
     return ranks.broadcast(lambda: _finish(task, trainer, figures, out))
 
 
-def _train(
-    task: Task,
-    trainer: Trainer,
-    out: Path,
-    identity: dict[str, Any],
-    checkpoint: dict[str, Any] | None,
-    evaluator: Evaluator | None,
-) -> None:
-    """Train to the last step. Start from ``checkpoint`` if it is not None."""
+def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Measure | None) -> None:
+    """Train to the last step. Start from the state ``checkpoint`` if it is not None."""
     config, view, ranks = task.config, trainer.view, trainer.ranks
     view_identity = {"view": json.dumps(view.describe(), sort_keys=True)}
     ranks.require_same(view_identity | {"precision": trainer.accelerator.precision})
@@ -138,23 +123,22 @@ def _train(
     if checkpoint is not None:
         require_identity(checkpoint, view_identity, out)
         if checkpoint["arithmetic"] != arithmetic:
-            logger.info(
-                f"continuing with {arithmetic} after {checkpoint['arithmetic']}: weights will differ in rounding"
-            )
+            before = checkpoint["arithmetic"]
+            logger.info(f"continuing with {arithmetic} after {before}: weights will differ in rounding")
     logger.debug(config.to_yaml().rstrip())
     logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size}; arithmetic {arithmetic}")
     restore(trainer, out, checkpoint)
     board = config.train.tensorboard
-    log = MetricsLog(out, view.batch_size, trainer.step, tensorboard=board, enabled=ranks.is_main)
-    saved = {"identity": identity | view_identity, "arithmetic": arithmetic}
+    log = run_dir.MetricsLog(out, view.batch_size, trainer.step, tensorboard=board, enabled=ranks.is_main)
+    saved = {"identity": identity_of(config, **task.inputs) | view_identity, "arithmetic": arithmetic}
     try:
         trainer.save(out, saved)  # from now on the folder belongs to this run
         if ranks.is_main:
-            write_atomically(out / CONFIG_NAME, config.to_yaml().encode())
+            write_atomically(out / run_dir.CONFIG_NAME, config.to_yaml().encode())
             task.write_sample(out)
-        trainer.fit(out, log, saved, evaluator.measure if evaluator else None)
+        trainer.fit(out, log, saved, measure)
     except NonFiniteLossError as error:
-        where = out / BAD_BATCH_NAME
+        where = out / run_dir.BAD_BATCH_NAME
         if ranks.is_main:
             write_atomically(where, (json.dumps(error.details, indent=1) + "\n").encode())
         raise DistillError(f"{error}; {where} lists all samples") from error
@@ -163,9 +147,7 @@ def _train(
 def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write the trained network, then the summary, which marks the run as finished. Return the summary."""
     if not all(bool(torch.isfinite(value).all()) for value in trainer.result.state_dict().values()):
-        raise DistillError(
-            "the trained network has weights that are not finite numbers; lower optim.lr and start again"
-        )
+        raise DistillError("weights of the trained network are not finite; lower optim.lr and start again")
     weights = out / task.weights_name
     network = task.network.described() | {"num_classes": task.num_classes, "classes": list(task.classes)}
     network |= {"data_sha256": task.inputs["data"]} if "data" in task.inputs else {}
@@ -191,5 +173,5 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
             "environment": versions | {"machine": platform.machine()} | trainer.accelerator.describe(),
         }
     )
-    write_atomically(out / SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
+    write_atomically(out / run_dir.SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
     return summary

@@ -16,15 +16,7 @@ from distill.training.checkpoint import CHECKPOINT_NAME, has_checkpoint, load_ch
 from distill.weights.load import largest_file
 from manifests.format.canonical_json import parse_json
 from manifests.format.digest import file_digest
-from manifests.support.files import (
-    PART_PREFIX,
-    describe_os_error,
-    hold_folder,
-    is_plain,
-    name_as_text,
-    read_regular_file,
-    remove_parts,
-)
+from manifests.support import files
 from manifests.support.system_files import entries
 
 CONFIG_NAME = "config.yaml"
@@ -51,10 +43,10 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
 
 def check_folder(out: Path, resume: bool) -> None:
     """Check that a run may start in ``out``, or, with ``resume``, that a run may continue there."""
-    if name_as_text(str(out)) != str(out):
+    if files.name_as_text(str(out)) != str(out):
         raise DistillError(f"{out}: the path is not UTF-8 text, expected by readers of weights; choose another --out")
     try:
-        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in entries(out))
+        occupied = out.exists() and any(not item.name.startswith(files.PART_PREFIX) for item in entries(out))
     except OSError as error:
         raise DistillError(f"{out}: the folder cannot be read: {error.strerror}; choose another --out") from error
     if occupied and not resume:
@@ -74,8 +66,8 @@ def own_folder(out: Path, remedy: str) -> Iterator[None]:
     try:
         with explain_errors(out, remedy):
             out.mkdir(parents=True, exist_ok=True)
-            with hold_folder(out):
-                remove_parts(out)
+            with files.hold_folder(out):
+                files.remove_parts(out)
                 yield
     finally:
         if not existed and out.is_dir() and not any(out.iterdir()):
@@ -97,7 +89,7 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
             "or set data.cache to ram"
         ) from error
     except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)} and {remedy}") from error
+        raise DistillError(f"{files.describe_os_error(error, out)} and {remedy}") from error
 
 
 def read_progress(
@@ -119,7 +111,7 @@ def read_progress(
 
 
 def _is_result(path: Path, sha256: str, most: int) -> bool:
-    return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
+    return files.is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:
@@ -127,7 +119,7 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
     path = out / SUMMARY_NAME
     if not path.exists():
         return None
-    summary = parse_json(read_regular_file(path, 1 << 20), str(path))
+    summary = parse_json(files.read_regular_file(path, 1 << 20), str(path))
     if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
         raise DistillError(f"{path}: the summary lacks a key; delete the file and use --resume to write it again")
     return summary

@@ -176,22 +176,15 @@ class Trainer:
             save_checkpoint(out, metadata | self.state_dict())
 
 
-def new_network(
-    arch: str,
-    num_classes: int,
-    seed: int,
-    purpose: Purpose,
-    bn_momentum: float | None = None,
-    bn_eps: float | None = None,
-) -> nn.Module:
+def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norms: float | None) -> nn.Module:
     """Return a network with random weights, drawn for ``seed`` and ``purpose``. Seeds the generator of torch.
 
-    A student and its teacher often have the same architecture and seed. Their purposes differ, so that the student
-    does not start with the initial weights of its teacher.
+    ``norms`` are arguments of ``set_batch_norms``. A student and its teacher often have the same architecture and
+    seed. Their purposes differ, so that the student does not start with the initial weights of its teacher.
     """
     torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
     network = build_model(arch, num_classes)
-    set_batch_norms(network, momentum=bn_momentum, eps=bn_eps)
+    set_batch_norms(network, **norms)
     return network
 
 
