@@ -58,7 +58,16 @@ def evaluate(
     context, teacher_logits = RunContext(device=device), None
     if teacher is not None:
         warn_if_trained_on(str(teacher.path), teacher.data_sha256, labelled)
-        _require_same_classes(teacher, network)
+        if teacher.num_classes != network.num_classes:
+            raise DistillError(
+                f"{teacher.path}: the teacher has {counted(teacher.num_classes, 'class')}, but {network.path} has "
+                f"{network.num_classes}; choose a --teacher with the same classes"
+            )
+        if teacher.classes and network.classes and teacher.classes != network.classes:
+            raise DistillError(
+                f"{teacher.path}: the teacher's classes ({teacher.classes[0]}, …) or their order differ from "
+                f"those of {network.path} ({network.classes[0]}, …); choose a --teacher with the same classes"
+            )
         teacher_logits = logits_of(teacher.model, labelled, teacher.mean, teacher.std, context)
     evaluator = Evaluator(
         data=labelled,
@@ -70,16 +79,3 @@ def evaluate(
     figures, _ = evaluator.evaluate(network.model)
     found = {"arch": network.arch, "images": len(labelled.labels), "found": str(labelled)}
     return found | {"classes": list(labelled.names)} | {name: figures[name] for name in FIGURES if name in figures}
-
-
-def _require_same_classes(teacher: Network, network: Network) -> None:
-    if teacher.num_classes != network.num_classes:
-        raise DistillError(
-            f"{teacher.path}: the teacher has {counted(teacher.num_classes, 'class')}, but {network.path} has "
-            f"{network.num_classes}; choose a --teacher with the same classes"
-        )
-    if teacher.classes and network.classes and teacher.classes != network.classes:
-        raise DistillError(
-            f"{teacher.path}: the teacher's classes ({teacher.classes[0]}, …) or their order differ from those of "
-            f"{network.path} ({network.classes[0]}, …); choose a --teacher with the same classes"
-        )

@@ -50,9 +50,8 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
     names = record.classes.names if record.classes else None
     written = []
     for role, network in _networks(record, teacher, options.device):
-        out = folder / f"{NEURONS_PREFIX}{role}.png"
-        _write(network, record.summary.size, names, out, options, role)
-        written.append(out)
+        written.append(folder / f"{NEURONS_PREFIX}{role}.png")
+        _write(network, record.summary.size, names, written[-1], options, role)
     return written
 
 

@@ -1,7 +1,4 @@
-"""Make networks faster: fold and convert the teacher, and compile teacher and student where compilation saves time.
-
-If a step fails, the run uses the plain network, and a log line tells the reason.
-"""
+"""Make networks faster: fold and convert the teacher; compile both networks, or log why a network stays plain."""
 
 import copy
 import dataclasses
@@ -31,15 +28,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrozenNetwork:
-    """A network whose weights must not change: ``network`` is ``folded`` or its compiled form.
+    """A network whose weights must not change."""
 
-    ``digest`` is the SHA-256 of the state of ``folded``.
-    """
-
-    network: Callable[[Tensor], Tensor]
+    network: Callable[[Tensor], Tensor]  # ``folded``, compiled or not
     folded: nn.Module
     dtype: torch.dtype
-    digest: str
+    digest: str  # SHA-256 of the state of ``folded``
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -55,18 +49,14 @@ class FrozenNetwork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """Prepare the networks of a run: precision, folding, compilation, DDP.
-
-    ``steps`` is the length of the whole run, so that a resumed run compiles as it did before. ``compiled`` contains
-    the names of the compiled networks, and ``copies`` the results of ``folded``.
-    """
+    """Prepare the networks of a run: precision, folding, compilation, DDP."""
 
     context: RunContext
     precision: Precision
     compile: Compile
-    steps: int
-    compiled: list[str] = dataclasses.field(default_factory=list)
-    copies: dict[tuple[nn.Module, Precision], nn.Module] = dataclasses.field(default_factory=dict)
+    steps: int  # of the whole run, so that a resumed run compiles as before
+    compiled: list[str] = dataclasses.field(default_factory=list)  # names of the compiled networks
+    copies: dict[tuple[nn.Module, Precision], nn.Module] = dataclasses.field(default_factory=dict)  # of ``folded``
 
     def describe(self) -> dict[str, Any]:
         """Return the settings and versions that the rounding of a run depends on."""

@@ -7,10 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Replace the batch norms of ``network`` by synchronized ones, and return the network wrapped in DDP.
-
-    The network is on ``device``. Its parameters, buffers and their names stay.
-    """
+    """Replace the batch norms of ``network``, which is on ``device``, by synchronized ones, and wrap it in DDP."""
     if device.type != "cuda":
         synchronize(network)
         return DistributedDataParallel(network)

@@ -1,7 +1,4 @@
-"""Draw random numbers by seed, purpose and position, so that a resumed run draws what an uninterrupted run draws.
-
-The draws use the raw bits of Philox, which NumPy keeps stable between versions (NEP 19).
-"""
+"""Draw random numbers by seed, purpose and position from Philox, whose bits all versions of NumPy share (NEP 19)."""
 
 import hashlib
 

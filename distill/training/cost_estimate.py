@@ -1,7 +1,6 @@
 """Estimate the time, memory and disk space of a run on this machine from a few steps on random images.
 
-These steps use plain networks and new batches. So a run that compiles its networks, as on a GPU, or that repeats
-batches is faster than estimated.
+The networks of these steps are not compiled, so a run with compiled networks, as on a GPU, is faster than estimated.
 """
 
 import dataclasses

@@ -65,9 +65,7 @@ def require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     step, optimizer = held["step"], held["optimizer"]
     factors = [x for group in optimizer["param_groups"] for x in (group.get("momentum", 0), *group.get("betas", ()))]
     scaler = {"scale": 1.0, "_growth_tracker": 0, "growth_interval": 1} | held["scaler"]
-    never_negative = [
-        kept[key] for kept in optimizer["state"].values() for key in ("step", "exp_avg_sq") if key in kept
-    ]
+    squares = [kept[key] for kept in optimizer["state"].values() for key in ("step", "exp_avg_sq") if key in kept]
     if not (
         type(step) is int
         and 0 <= step <= trainer.steps
@@ -78,7 +76,7 @@ def require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
         and all(group["lr"] >= 0 for group in optimizer["param_groups"])
         and 0 < scaler["scale"] < 3e38
         and 0 <= scaler["_growth_tracker"] <= scaler["growth_interval"]
-        and all(value.numel() == 0 or value.min() >= 0 for value in never_negative)
+        and all(value.numel() == 0 or value.min() >= 0 for value in squares)
     ):
         raise DamagedError(f"{where}: it has values that no step of this run produces; choose another --out")
 

@@ -19,7 +19,7 @@ from distill.evaluation.evaluator import Evaluator
 from distill.models.norms import warn_of_stale_statistics
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.context import RunContext
-from distill.runtime.threads import choose_threads
+from distill.runtime.device import choose_threads
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.training import run_dir
@@ -79,10 +79,7 @@ class Task(ABC):
 
 
 def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume: bool) -> dict[str, Any]:
-    """Train a task in the run directory ``out`` and return the summary. All ranks call this.
-
-    If the run has finished before, return its summary without training.
-    """
+    """Train a task in the run directory ``out`` and return the summary. A finished run is not trained again."""
     with run_dir.run_directory(out, resume, context.ranks):
         return _run(open_task(), out, context)
 

@@ -95,9 +95,9 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
 def read_progress(
     out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the state of the last checkpoint and the summary of a finished run. Each may be None.
+    """Return the state of the last checkpoint and the summary of a finished run; each may be None.
 
-    The size of ``network`` limits the length of the files that are read.
+    The size of ``network`` limits how many bytes are read.
     """
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, logger.info)
@@ -126,10 +126,7 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """Append rows of figures to ``metrics.jsonl`` and, if the config asks for it, to TensorBoard's log.
-
-    If ``enabled`` is false, as on ranks other than the main one, rows are dropped.
-    """
+    """Append rows of figures to ``metrics.jsonl`` and to TensorBoard's log, if ``enabled``, as on the main rank."""
 
     def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
         """Open the logs in ``out`` after ``step``. TensorBoard then ignores its rows of later steps."""

@@ -1,7 +1,4 @@
-"""Compare runs by their identity: the settings and data that decide the weights.
-
-Reports show the mean of several runs only if their identities differ in nothing except the seed.
-"""
+"""Compare runs by their identity: the settings and data that decide the weights. Runs of a mean share it."""
 
 import hashlib
 import json
@@ -28,11 +25,8 @@ _NO_EFFECT = {
     "teacher": ("weights", "logits", "labels"),  # a digest of the file decides, not its path
 }
 """Keys of each group of a config that do not change the weights."""
-_LATER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {
-    "bn_momentum": None,
-    "bn_eps": None,
-    "weight": 1.0,
-}
+_LATER_KEYS: dict[str, Any] = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8}
+_LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0}
 """Keys that old checkpoints lack, with their defaults. Identities do not contain a key that has its default."""
 _SHOWN_LETTERS = 16
 
@@ -86,18 +80,15 @@ def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -
 
 
 def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of ``config`` without its seed, and the digests of ``summary`` (None if missing).
-
-    All runs of a mean have these in common.
-    """
+    """Return what all runs of a mean share: settings of ``config`` and digests of ``summary`` (None if missing)."""
     plain = json.loads(json.dumps(config, default=str, skipkeys=True))
     return {"config": without_seed(weight_settings(plain))} | {key: summary.get(key) for key in DIGESTS}
 
 
 def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Return the reason why runs have no mean, or None if they have a mean or are fewer than two.
+    """Return the reason why runs have no mean, or None. ``identities`` are by run name.
 
-    ``identities`` has a key for each run: its name. ``supervised`` runs are trained from labels.
+    ``supervised`` runs are trained from labels.
     """
     if len(identities) < 2:
         return None

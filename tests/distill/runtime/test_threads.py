@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from distill.runtime import threads
+from distill.runtime import device as threads
 from tests.conftest import Program
 from tests.distill.conftest import Stopping
 from tests.helpers.running import log_lines
