@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def known_digests(config: Config, shards: Path) -> dict[str, str | None]:
 
 
 class Distillation(Task):
-    """Train a student to compute the logits of a teacher on the patches of a set."""
+    """Train a student: on the patches of a set it learns to compute the logits of a teacher."""
 
     weights_name = STUDENT_NAME
     prefix = "student_"
@@ -91,19 +91,15 @@ class Distillation(Task):
                 folder = teacher.logits or Path()
                 require_same(folder, "a teacher with sha256", self._stored.teacher.sha256, self._teacher.sha256)
             info = self._stored.teacher
-        self._info = info
-        self.normalization = self._info.normalization
-        self.classes = tuple(self._info.classes)
+        self._info, self.normalization, self.classes = info, info.normalization, tuple(info.classes)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
-        self.inputs = {"set_id": manifest.set_id, "teacher_sha256": self._info.sha256, "logits": logits}
+        self.inputs = {"set_id": manifest.set_id, "teacher_sha256": info.sha256, "logits": logits}
 
-    @contextmanager
-    def open_view(self) -> Iterator[View]:
+    def open_view(self) -> AbstractContextManager[View]:
         stored_seed = self._stored.view.get("seed") if self._stored else None  # so students of all seeds can use them
         seed = stored_seed if isinstance(stored_seed, int) else self.config.train.seed
         seed = seed if self.config.data.view_seed is None else self.config.data.view_seed
-        with open_view(self.config, self._patchset, seed, self._context) as view:
-            yield view
+        return open_view(self.config, self._patchset, seed, self._context)
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
         folder = self.config.teacher.logits
@@ -116,9 +112,8 @@ class Distillation(Task):
         accelerator = dataclasses.replace(accelerator, precision=self._teacher_precision(accelerator))
         evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator)
         if evaluator is not None:
-            evaluation.require_unseen(
-                evaluation.packed_digests(self._patchset), evaluator.data, f"the set {self._shards}"
-            )
+            digests = evaluation.packed_digests(self._patchset)
+            evaluation.require_unseen(digests, evaluator.data, f"the set {self._shards}")
         return evaluator
 
     def _teacher_precision(self, accelerator: Accelerator) -> Precision:
@@ -145,20 +140,18 @@ def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext
 
 
 def open_evaluator(
-    config: Config,
-    size: int,
-    teacher: Network | None,
-    info: TeacherInfo,
-    accelerator: Accelerator,
+    config: Config, size: int, teacher: Network | None, info: TeacherInfo, accelerator: Accelerator
 ) -> evaluation.Evaluator | None:
-    """Read the evaluation data for patches of ``size`` px and measure the teacher; None if ``config`` names no data.
+    """Read the evaluation data, resized like patches of ``size`` px, and measure the teacher. None without data.
 
     The teacher is measured as it computes targets: folded and in the precision of ``accelerator``, but not compiled.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:
         if least is not None:
-            logger.info(f"teacher.min_top1 {least} is not checked, because there is no evaluation data (--eval)")
+            logger.info(
+                f"teacher.min_top1 {least} is not checked, because there is no evaluation data; name it with --eval"
+            )
         return None
     data = evaluation.load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
@@ -175,11 +168,11 @@ def open_evaluator(
     )
     top1 = evaluator.teacher_top1
     if top1 is None:
-        logger.info("the teacher is not evaluated, because only its stored logits are known; --teacher FILE names it")
+        logger.info("the teacher is not evaluated, because its weight file is unknown; name the file with --teacher")
         return evaluator
     logger.info(
         f"teacher {config.teacher.arch}: top-1 {top1:.2f} % on {counted(len(data.labels), 'image')}, "
-        f"computed in {accelerator.precision} as for the student"
+        f"computed in {accelerator.precision} as in training"
     )
     if least is not None and top1 < least:
         raise DistillError(

@@ -46,7 +46,7 @@ def known_digests(config: SupervisedConfig, data: Path) -> dict[str, str | None]
 
 
 class SupervisedTraining(Task):
-    """Train a network on labelled images with cross-entropy."""
+    """Train a network on labelled images with the cross-entropy loss."""
 
     weights_name = TEACHER_NAME
     prefix = ""
@@ -63,9 +63,7 @@ class SupervisedTraining(Task):
         self.classes = complete_names(images)
         height, width = images.images.shape[1:3]
         if height != width:
-            raise DistillError(
-                f"{data}: images are {width}×{height} pixels, expected square images; set data.size to resize them"
-            )
+            raise DistillError(f"{data}: images are {width}×{height} pixels, expected square images; set data.size")
         require_size(self.network.arch, self.num_classes, config.augment.output_size(images.size))
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)

@@ -44,9 +44,7 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
     if record.summary is None:
         raise DistillError(f"{folder}: the run has not finished; finish it with --resume first")
     if record.summary.size is None:
-        raise DistillError(
-            f"{folder}: an older version wrote this run; visualize its weight file with --size instead"
-        )
+        raise DistillError(f"{folder}: an older version wrote this run; visualize its weight file instead")
     names = record.classes.names if record.classes else None
     written = []
     for role, network in _networks(record, teacher, options.device):
@@ -56,6 +54,7 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
 
 
 def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> Iterator[tuple[str, Network]]:
+    """Yield the role and the network of each weight file of a run that exists."""
     part = record.config.teacher
     role, name = ("network", TEACHER_NAME) if part is None else ("student", STUDENT_NAME)
     own = load_network(record.folder / name, None, None, None, device)
@@ -65,7 +64,7 @@ def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> 
         return
     path = teacher or (Path(part.weights) if part.weights else None)
     if path is None or (teacher is None and not path.exists()):
-        logger.info("the file of the teacher is not at the path in the run's config; name it with --teacher FILE")
+        logger.info("the teacher is not shown, because its file has moved since the run; name it with --teacher FILE")
         return
     found = load_network(path, part.arch, own.mean, own.std, device)
     _require_digest(found, record.figure("teacher_sha256"))
@@ -74,9 +73,7 @@ def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> 
 
 def _require_digest(network: Network, sha256: str | None) -> None:
     if sha256 not in (None, network.sha256):
-        raise DistillError(
-            f"{network.path}: sha256 is {network.sha256}, but the run used {sha256}; name the file that the run used"
-        )
+        raise DistillError(f"{network.path}: sha256 is {network.sha256}, expected {sha256}; name the file of the run")
 
 
 def visualize_weights(network: Network, size: int, out: Path, options: ImageOptions) -> None:
@@ -89,7 +86,7 @@ def _write(network: Network, size: int, names: list[str] | None, out: Path, opti
     classes = list(range(min(network.num_classes, MAX_CLASSES))) if options.classes is None else options.classes
     if max(classes) >= network.num_classes:
         raise DistillError(
-            f"--classes {max(classes)}: the network has classes 0 to {network.num_classes - 1}; choose from these"
+            f"--classes {max(classes)}: the network has classes 0 to {network.num_classes - 1}; use these"
         )
     network.model.eval().requires_grad_(False)
     with progress_bar(what, options.steps) as update:

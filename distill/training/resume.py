@@ -32,7 +32,7 @@ def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> N
         if trainer.ranks.is_main:
             metrics.unlink(missing_ok=True)
         return
-    require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
+    _require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
     put_state(trainer.student, checkpoint["student"])
     trainer.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
     trainer.scaler.load_state_dict(checkpoint["scaler"])
@@ -55,8 +55,8 @@ def _row_step(line: str) -> float:
         return float("inf")  # a crash cut this line short
 
 
-def require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
-    """Check that steps of ``trainer`` can have produced the checkpoint ``held``, which comes from file ``where``."""
+def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
+    """Check that steps of ``trainer`` can have produced the state ``held`` of the checkpoint file ``where``."""
     own = trainer.state_dict()
     own["optimizer"]["state"] = _kept_state(trainer.optimizer, held["optimizer"])
     own["losses"] = [torch.tensor(0.0)] * len(held["losses"] if isinstance(held["losses"], list) else [])
@@ -78,11 +78,11 @@ def require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
         and 0 <= scaler["_growth_tracker"] <= scaler["growth_interval"]
         and all(value.numel() == 0 or value.min() >= 0 for value in squares)
     ):
-        raise DamagedError(f"{where}: it has values that no step of this run produces; choose another --out")
+        raise DamagedError(f"{where}: values in this file are not from a step of this run; choose another --out")
 
 
 def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[str, Tensor]]:
-    """Return tensors like those that ``optimizer`` keeps, for each parameter with a state in ``held``."""
+    """Return tensors with the shapes of the optimizer's state, for each parameter with a state in ``held``."""
     parameters = enumerate(value for group in optimizer.param_groups for value in group["params"])
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
     keys = state_keys(optimizer)
@@ -94,7 +94,7 @@ def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[s
 
 
 def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
-    """Check that ``held`` has the keys, lengths, shapes and dtypes of ``own``, and its values if not ``moving``."""
+    """Check that ``held`` has the keys, lengths, shapes and dtypes of ``own``; also its values, if not ``moving``."""
     if isinstance(own, Tensor):
         fits = isinstance(held, Tensor) and (held.shape, held.dtype) == (own.shape, own.dtype) and are_finite(held)
     elif isinstance(own, dict) and isinstance(held, dict):
@@ -110,9 +110,7 @@ def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
     else:
         fits = not isinstance(held, Tensor) and bool(held == own)
     if not fits:
-        raise DamagedError(
-            f"{where}: the checkpoint has {_kind(held)}, this run expected {_kind(own)}; choose another --out"
-        )
+        raise DamagedError(f"{where} is {_kind(held)}, expected {_kind(own)}; choose another --out")
 
 
 def _kind(value: Any) -> str:

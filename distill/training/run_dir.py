@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
-    """Check and lock ``out``, the directory of a run, while the block runs. Only the main rank does this."""
+    """Check and lock the run directory ``out`` while the block runs. Ranks other than the main one do not lock."""
     remedy = "continue with --resume"
     if ranks.is_main:
         check_folder(out, resume)
@@ -44,7 +44,9 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
 def check_folder(out: Path, resume: bool) -> None:
     """Check that a run may start in ``out``, or, with ``resume``, that a run may continue there."""
     if files.name_as_text(str(out)) != str(out):
-        raise DistillError(f"{out}: the path is not UTF-8 text, expected by readers of weights; choose another --out")
+        raise DistillError(
+            f"{out}: the path is not UTF-8 text, so weights in it cannot be read; choose another --out"
+        )
     try:
         occupied = out.exists() and any(not item.name.startswith(files.PART_PREFIX) for item in entries(out))
     except OSError as error:
@@ -85,7 +87,7 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
         raise  # the program that reads stdout has ended; the folder is intact
     except torch.OutOfMemoryError as error:
         raise DistillError(
-            f"the GPU has too little memory: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
+            f"the memory of the GPU is full: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
             "or set data.cache to ram"
         ) from error
     except OSError as error:
@@ -115,18 +117,18 @@ def _is_result(path: Path, sha256: str, most: int) -> bool:
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:
-    """Return the summary in a run directory, or None before the run has finished."""
+    """Return the summary in the run directory ``out``, or None if the run has not finished."""
     path = out / SUMMARY_NAME
     if not path.exists():
         return None
     summary = parse_json(files.read_regular_file(path, 1 << 20), str(path))
     if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
-        raise DistillError(f"{path}: the summary lacks a key; delete the file and use --resume to write it again")
+        raise DistillError(f"{path}: the file is not a summary of a run; delete it and write it again with --resume")
     return summary
 
 
 class MetricsLog:
-    """Append rows of figures to ``metrics.jsonl`` and to TensorBoard's log, if ``enabled``, as on the main rank."""
+    """Append figures to ``metrics.jsonl`` and to TensorBoard's log; only if ``enabled``, as on the main rank."""
 
     def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
         """Open the logs in ``out`` after ``step``. TensorBoard then ignores its rows of later steps."""
@@ -137,7 +139,7 @@ class MetricsLog:
                 from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
             except ImportError as error:
                 raise DistillError(
-                    "train.tensorboard: TensorBoard is not installed; run pip install tensorboard"
+                    "train.tensorboard: TensorBoard is missing; run pip install tensorboard"
                 ) from error
             self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
 

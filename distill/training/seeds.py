@@ -1,4 +1,4 @@
-"""Compute mean and deviation of runs that differ only in their seed, and check that they do."""
+"""Compute mean and deviation of several runs, and check that the runs differ only in their seeds."""
 
 import json
 import re
@@ -39,8 +39,9 @@ def require_same_identity(
 
     ``digests`` computes the digests of the new runs, by their keys in ``DIGESTS``. Missing digests are not compared.
     """
-    folders = [path for path in sorted(out.glob("seed*")) if SEED_FOLDER.fullmatch(path.name)]
-    folders = [path for path in folders if (path / CONFIG_NAME).is_file()]
+    folders = [
+        path.parent for path in sorted(out.glob(f"seed*/{CONFIG_NAME}")) if SEED_FOLDER.fullmatch(path.parent.name)
+    ]
     known = digests() if folders else {}
     for folder in folders:
         before = _read_identity(folder)
