@@ -1,7 +1,7 @@
 """Train students on patch sets against a frozen teacher.
 
-``commands`` and ``tables`` run what ``cli`` parsed; ``training`` runs the loop. ``data`` and ``augment`` make its
-batches, ``targets`` the values to learn, and ``evaluation`` measures the result. ARCHITECTURE.md lists all folders.
+``cli`` parses options and calls ``commands`` and ``tables``. ``training`` runs the training loop: ``data`` and
+``augment`` make the batches, ``targets`` the values to learn. ``evaluation`` measures the trained network.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The program ``distill``. This module imports little, so that Ctrl-C during the imports prints one line."""
+"""Start the program ``distill``. This module imports little, so that Ctrl-C during the imports prints one line."""
 
 import sys
 

@@ -40,7 +40,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
 
     A second call with the same arguments continues after the last complete file.
     """
-    with own_folder(out, "run it again"):
+    with own_folder(out, "run the same command again"):
         patchset = open_folder(shards)
         size, arch, num_classes = patchset.manifest.size, config.teacher.arch, config.teacher.num_classes
         require_size(arch, num_classes, config.augment.output_size(size))
@@ -71,7 +71,7 @@ def check_inputs(config: Config, out: Path) -> None:
     load_teacher(config.teacher, torch.device("cpu"))
     if config.eval.data is not None:
         require_data(config.eval.data)
-    with own_folder(out, "run it again"):
+    with own_folder(out, "run the same command again"):
         _require_free(out)
 
 
@@ -82,7 +82,7 @@ def check_stored(config: Config, folder: Path) -> None:
 
 
 class _LiveTeacher:
-    """Compute the logits of a teacher for the batches of a view."""
+    """Compute the logits of a teacher for the augmented batches of a run."""
 
     def __init__(self, teacher: Network, view: View, accelerator: Accelerator) -> None:
         self.view, self._mean, self._std = view, teacher.mean, teacher.std

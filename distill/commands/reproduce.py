@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def list_devices(device: str) -> list[str]:
-    """Return the devices that share the jobs: those that ``device`` names; for ``auto`` every GPU, or the CPU."""
+    """Return the devices that run jobs in parallel: every name in ``device``; for ``auto`` every GPU, or the CPU."""
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     named = device.split(",")
@@ -70,7 +70,7 @@ def check_start(plan: Plan, out: Path) -> None:
                 load_teacher(teacher.model_copy(update={"weights": file}), torch.device("cpu"))
             except DistillError as error:
                 raise DistillError(
-                    f"--teacher {name}={file}: run {run} of the table cannot use it: {error}"
+                    f"--teacher {name}={file}: run {run} of the table cannot use this file: {error}"
                 ) from error
 
 
@@ -111,7 +111,7 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
 
 
 def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
-    """Return the facts of a page: inputs without their folders, because pages are shared, versions and machine."""
+    """Return labels and values for a page: inputs (without folders, because pages are public), versions, machine."""
     given = sorted(options.given_paths().items())
     distill, python = metadata.version("single-image-distillation"), platform.python_version()
     return [

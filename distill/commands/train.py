@@ -142,9 +142,10 @@ def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext
 def open_evaluator(
     config: Config, size: int, teacher: Network | None, info: TeacherInfo, accelerator: Accelerator
 ) -> evaluation.Evaluator | None:
-    """Read the evaluation data, resized like patches of ``size`` px, and measure the teacher. None without data.
+    """Read the evaluation data, resized like patches of ``size`` px, and measure the teacher.
 
-    The teacher is measured as it computes targets: folded and in the precision of ``accelerator``, but not compiled.
+    The teacher is measured as it computes targets, folded and in the precision of ``accelerator``, but not compiled.
+    Return None if the config names no evaluation data.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:

@@ -54,7 +54,7 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
 
 
 def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> Iterator[tuple[str, Network]]:
-    """Yield the role and the network of each weight file of a run that exists."""
+    """Yield role and network of each weight file of a run: of the student, and of the teacher if its file exists."""
     part = record.config.teacher
     role, name = ("network", TEACHER_NAME) if part is None else ("student", STUDENT_NAME)
     own = load_network(record.folder / name, None, None, None, device)

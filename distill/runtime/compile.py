@@ -1,4 +1,4 @@
-"""Make networks faster: fold and convert the teacher; compile both networks, or log why a network stays plain."""
+"""Make networks faster: fold the batch norms of the teacher into its convolutions, use 16 bits, and compile."""
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrozenNetwork:
-    """A network whose weights must not change."""
+    """A network, such as a teacher, whose weights must stay the same."""
 
     network: Callable[[Tensor], Tensor]  # ``folded``, compiled or not
     folded: nn.Module
@@ -42,9 +42,11 @@ class FrozenNetwork:
         return self.network(x.to(self.dtype)).clone()
 
     def require_unchanged(self) -> None:
-        """Check that all weights and buffers are those of the time when the network was frozen."""
+        """Raise DistillError if a weight or a buffer has changed since the network was frozen."""
         if state_digest(self.folded) != self.digest:
-            raise DistillError("weights of the teacher changed during the run, so its logits are wrong; report this")
+            raise DistillError(
+                "weights of the teacher changed during the run, so its logits are wrong; report this error"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class Accelerator:
         return self._compiled(model, example, "student", {})
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Return a loss scaler, which scales only in fp16."""
+        """Return a loss scaler. It has an effect only in fp16."""
         return torch.amp.GradScaler(self.context.device.type, enabled=self.precision == "fp16")
 
     def _compiles(self) -> bool:
@@ -129,7 +131,7 @@ class Accelerator:
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
-        """Compile now: forward, and backward if ``model`` is trained. The state of ``model`` is restored."""
+        """Run ``compiled`` once to compile it, also backward if ``model`` is trained. Restore its state."""
         if not model.training:
             with torch.no_grad():
                 compiled(example)
@@ -143,7 +145,7 @@ class Accelerator:
 
 
 def make_accelerator(context: RunContext, precision: PrecisionChoice, mode: Compile, steps: int) -> Accelerator:
-    """Return the accelerator of a run of ``steps`` steps; ``precision`` may be auto.
+    """Return the accelerator of a run of ``steps`` steps; ``precision`` may be ``auto``.
 
     On a CPU this process then keeps memory that it frees, which saves a third of the time of large batches.
     """

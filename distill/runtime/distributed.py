@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """The place of this process among all processes of a run. Names are as in torch; the default is one process."""
+    """The number of this process among the processes of a run. Names are as in torch. The default is one process."""
 
     rank: int = 0
     world_size: int = 1
@@ -60,11 +60,11 @@ class Ranks:
         return values if self.world_size == 1 else values[self.row_mask(len(values)).to(values.device)]
 
     def require_rows(self, batch_size: int) -> None:
-        """Check that every rank gets rows of a batch."""
+        """Check that a batch has at least two samples for each rank."""
         if self.world_size > 1 and batch_size < 2 * self.world_size:
             raise DistillError(
                 f"data.batch_size {batch_size}: too small for {self.world_size} ranks, expected at least "
-                f"{2 * self.world_size}, two samples for each rank; raise it or start fewer ranks"
+                f"{2 * self.world_size}, two samples for each rank; raise data.batch_size or start fewer ranks"
             )
 
     def scale_loss(self, loss: Tensor, batch_size: int) -> Tensor:

@@ -8,7 +8,7 @@ from manifests.support.console import detail, note, say
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print INFO lines unless the user chose ``--quiet``, and DEBUG lines if the user chose ``--verbose``."""
+    """Print INFO lines, except with ``--quiet``, and DEBUG lines with ``--verbose``."""
 
     to_stderr = False
 

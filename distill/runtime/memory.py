@@ -8,7 +8,7 @@ import torch
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free on this machine, or in its container (cgroup v2) if fewer are."""
+    """Return the free bytes of memory of this machine, or of its container (cgroup v2) if these are fewer."""
     available = int(psutil.virtual_memory().available)
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
-    """Return the precision of a run; ``auto`` chooses bf16 if the device computes in bf16, else fp16 on a GPU."""
+    """Return ``asked``. For ``auto`` return bf16 if the device computes in it, else fp16 on a GPU, fp32 on a CPU."""
     if asked != "auto":
         if device.type == "cpu" and asked != "fp32" and not cpu_has(asked):
             logger.info(f"this CPU has no instructions for {asked}; train.precision fp32 is likely faster")
@@ -38,7 +38,7 @@ def cpu_has(precision: Precision) -> bool:
 
 
 def cpuinfo() -> str:
-    """Return the description of the CPUs by Linux, or an empty text on other systems."""
+    """Return how Linux describes the CPUs, or an empty text on other systems."""
     path = Path("/proc/cpuinfo")
     return path.read_text("utf-8", "replace") if path.exists() else ""
 

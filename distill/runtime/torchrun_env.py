@@ -11,8 +11,7 @@ def launched() -> dict[str, int]:
     """Return the fields of ``Ranks`` that ``torchrun`` set for this process; an empty dict for a single process."""
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return {}
-    try:
-        return {name.lower(): int(os.environ[name]) for name in NAMES}
-    except (KeyError, ValueError) as error:
-        wanted = f"expected numbers in the environment variables {', '.join(NAMES)}"
-        raise DistillError(f"{wanted}: {error}; start distill with torchrun, or unset RANK") from error
+    found = {name: os.environ.get(name, "") for name in NAMES}
+    if not all(value.isdecimal() for value in found.values()):
+        raise DistillError(f"environment: expected numbers, found {found}; start with torchrun, or unset RANK")
+    return {name.lower(): int(value) for name, value in found.items()}

@@ -30,7 +30,7 @@ MAX_ARITHMETIC_LETTERS = 10_000  # ``arithmetic`` is printed if it has changed
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, built of tensors and JSON values, as the checkpoint; keep the last one as the previous one.
+    """Write ``state``, tensors and JSON values, as the checkpoint. The last checkpoint becomes the previous one.
 
     Integer keys stay integers. Tuples become lists.
     """
@@ -44,7 +44,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return ``value`` with a placeholder for each of its tensors, and add these to ``tensors``."""
+    """Return ``value`` with a placeholder for each tensor in it. Add the tensors to ``tensors`` by name."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name} | ({"channels_last": True} if _is_channels_last(value) else {})
@@ -63,7 +63,7 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 
 def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    """Return the tensor that a JSON object replaces, or the object with integer keys where keys are numbers."""
+    """Return the tensor that the JSON object ``value`` replaces, or ``value`` with integers for keys of digits."""
     if "tensor" in value and value.keys() <= {"tensor", "channels_last"}:
         tensor = tensors[value["tensor"]]
         if value.get("channels_last"):
@@ -104,7 +104,7 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
     tensors, metadata = read_safetensors(path, max_bytes)
     text = metadata.get("state", "")
     if metadata.get("sha256") != tensors_digest(tensors, text):
-        raise DamagedError(f"{path}: the checkpoint is damaged: its SHA-256 differs from the one that it records")
+        raise DamagedError(f"{path}: the checkpoint is damaged: its content differs from the SHA-256 that it records")
     try:
         return json.loads(text, object_hook=functools.partial(_join, tensors=tensors))
     except (ValueError, LookupError, TypeError, RuntimeError) as error:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def keep_sample(patchset: PatchSet, out: Path) -> None:
-    """Write the manifest of a set, a sheet of 60 patches, and the outlines of these in their photos, once."""
+    """Write the manifest of a set, a sheet of 60 patches, and their outlines in the photos, if not yet written."""
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())

@@ -123,7 +123,7 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
             before = checkpoint["arithmetic"]
             logger.info(f"continuing with {arithmetic} after {before}: weights will differ in rounding")
     logger.debug(config.to_yaml().rstrip())
-    logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size}; arithmetic {arithmetic}")
+    logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size} samples; arithmetic: {arithmetic}")
     restore(trainer, out, checkpoint)
     board = config.train.tensorboard
     log = run_dir.MetricsLog(out, view.batch_size, trainer.step, tensorboard=board, enabled=ranks.is_main)

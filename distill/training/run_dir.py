@@ -1,4 +1,4 @@
-"""Lock and check the directory of a run, write its log, and read the progress that it records."""
+"""Check, lock and read the directory of a run, and write the log of the run."""
 
 import json
 import logging
@@ -52,13 +52,9 @@ def check_folder(out: Path, resume: bool) -> None:
     except OSError as error:
         raise DistillError(f"{out}: the folder cannot be read: {error.strerror}; choose another --out") from error
     if occupied and not resume:
-        raise DistillError(
-            f"{out}: the folder is not empty; add --resume to continue the run in it, or choose another --out"
-        )
+        raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
     if occupied and not has_checkpoint(out):
-        raise DistillError(
-            f"{out}: the folder has files but no {CHECKPOINT_NAME}, so no run can continue; choose another --out"
-        )
+        raise DistillError(f"{out}: no run can continue without {CHECKPOINT_NAME}; choose another --out")
 
 
 @contextmanager
@@ -78,7 +74,7 @@ def own_folder(out: Path, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def explain_errors(out: Path, remedy: str) -> Iterator[None]:
-    """Raise an error of the system as a DistillError that names ``out`` and ends with ``remedy``."""
+    """Turn an error of the system into a DistillError that names ``out`` and ends with the action ``remedy``."""
     try:
         yield
     except BlockingIOError as error:

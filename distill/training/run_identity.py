@@ -86,9 +86,9 @@ def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[
 
 
 def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Return the reason why runs have no mean, or None. ``identities`` are by run name.
+    """Return the reason why several runs have no mean, or None. The keys of ``identities`` are names of runs.
 
-    ``supervised`` runs are trained from labels.
+    Runs are ``supervised`` if they are trained from labels.
     """
     if len(identities) < 2:
         return None

@@ -27,9 +27,7 @@ def check_seeds_folder(out: Path, resume: bool) -> None:
     if has_checkpoint(out):
         raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
     if not resume and out.is_dir() and entries(out):
-        raise DistillError(
-            f"{out}: the folder is not empty; add --resume to continue the runs in it, or choose another --out"
-        )
+        raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
 
 
 def require_same_identity(

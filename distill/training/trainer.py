@@ -177,7 +177,7 @@ class Trainer:
 
 
 def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norms: float | None) -> nn.Module:
-    """Return a network with random weights, drawn for ``seed`` and ``purpose``. Seeds the generator of torch.
+    """Return a network with random weights, drawn for ``seed`` and ``purpose``. This seeds torch.
 
     ``norms`` are arguments of ``set_batch_norms``. A student and its teacher often have the same architecture and
     seed. Their purposes differ, so that the student does not start with the initial weights of its teacher.

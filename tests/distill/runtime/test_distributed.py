@@ -197,7 +197,7 @@ def test_other_commands_are_refused(run_distill: Program, as_rank: Callable[[str
     as_rank("0")
     assert_one_line(run_distill("configs"), "configs: is the work of one process; start it without torchrun")
     as_rank("first")
-    assert_one_line(run_distill("configs"), "expected numbers in the environment variables RANK, ")
+    assert_one_line(run_distill("configs"), "environment: expected numbers, found {'RANK': 'first', ")
 
 
 def test_a_rank_speaks_only_when_it_alone_fails(

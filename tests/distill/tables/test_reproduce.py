@@ -256,7 +256,7 @@ def test_a_teacher_of_another_network_is_refused_before_any_job(
     for name, part in (("other.safetensors", "resnet14"), ("five.safetensors", "5 classes"), ("text.pth", "")):
         given = f"--teacher net={tmp_path / name}"
         result = run_distill(*words, tmp_path / "out", *given.split(), "--only", "photo")
-        assert_one_line(result, f"{given}: run photo of the table cannot use it: {tmp_path / name}: ", part)
+        assert_one_line(result, f"{given}: run photo of the table cannot use this file: {tmp_path / name}: ", part)
         assert not (tmp_path / "out").exists()
 
 
