@@ -44,7 +44,7 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
     if record.summary is None:
         raise DistillError(f"{folder}: the run has not finished; finish it with --resume first")
     if record.summary.size is None:
-        raise DistillError(f"{folder}: an older version wrote this run; visualize its weight file instead")
+        raise DistillError(f"{folder}: the summary has no size; visualize the weight file in this folder instead")
     names = record.classes.names if record.classes else None
     written = []
     for role, network in _networks(record, teacher, options.device):
@@ -64,7 +64,7 @@ def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> 
         return
     path = teacher or (Path(part.weights) if part.weights else None)
     if path is None or (teacher is None and not path.exists()):
-        logger.info("the teacher is not shown, because its file has moved since the run; name it with --teacher FILE")
+        logger.info("the teacher is not shown, because its weight file is not found; name the file with --teacher")
         return
     found = load_network(path, part.arch, own.mean, own.std, device)
     _require_digest(found, record.figure("teacher_sha256"))

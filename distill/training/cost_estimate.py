@@ -25,7 +25,6 @@ MIN_STEPS, MAX_STEPS, ENOUGH_SECONDS = 2, 20, 1.0  # measured after a first step
 MIN_ESTIMATED_STEPS = 200  # shorter runs take about as long as their estimate, so they log none
 MAX_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # of a measured step; cost is proportional to pixels
 BYTES_PER_PIXEL = 3
-CHECKPOINTS = 2  # in a run directory
 NORMALIZATION = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -73,7 +72,7 @@ def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, devic
         seconds=seconds * config.train.steps(n, batch),
         images_per_second=batch / seconds,
         memory=before + round(used) + pixels,
-        disk=CHECKPOINTS * checkpoint + weights,
+        disk=2 * checkpoint + weights,  # a run directory contains two checkpoints
         decoded=pixels if isinstance(config, Config) else 0,
     )
 

@@ -26,7 +26,7 @@ _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "ste
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Load a checkpoint into ``trainer`` and drop later rows of the log. Remove the log if ``checkpoint`` is None."""
+    """Load a checkpoint into ``trainer`` and cut the log after its step. Remove the log if ``checkpoint`` is None."""
     metrics = out / METRICS_NAME
     if checkpoint is None:
         if trainer.ranks.is_main:

@@ -1,4 +1,4 @@
-"""Compare runs by their identity: the settings and data that decide the weights. Runs of a mean share it."""
+"""Compare runs by their identity: the settings and data that decide the weights."""
 
 import hashlib
 import json
@@ -111,7 +111,5 @@ def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, s
 
 
 def _shorten(text: str) -> str:
-    plain = text.strip('"')
-    if plain == "null":
-        return "nothing"
+    plain = "nothing" if text == "null" else text.strip('"')
     return plain if len(plain) <= _SHOWN_LETTERS else f"{plain[:_SHOWN_LETTERS]}…"

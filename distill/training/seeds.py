@@ -19,7 +19,6 @@ from manifests.support.system_files import entries
 from manifests.support.yaml_core import parse_yaml
 
 SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one of several seeds
-MAX_CONFIG_BYTES = 1 << 20
 
 
 def check_seeds_folder(out: Path, resume: bool) -> None:
@@ -55,7 +54,7 @@ def require_same_identity(
 
 def _read_identity(folder: Path) -> dict[str, Any]:
     try:
-        config = parse_yaml(read_regular_file(folder / CONFIG_NAME, MAX_CONFIG_BYTES).decode())
+        config = parse_yaml(read_regular_file(folder / CONFIG_NAME, 1 << 20).decode())
         summary = finished_summary(folder) or {}
     except (OSError, ValueError, PatchSetError) as error:
         raise DistillError(f"{folder}: the run cannot be read: {error}; choose another --out") from error
