@@ -1,5 +1,6 @@
 """Train a network: compute steps, and log, evaluate, save and stop between steps."""
 
+import dataclasses
 import math
 import signal
 import time
@@ -40,6 +41,7 @@ class InterruptedRun(Exception):  # noqa: N818 - not an error: a signal asked th
     """A signal stopped the run, and the run has written a checkpoint."""
 
 
+@dataclasses.dataclass(eq=False)
 class Trainer:
     """Train ``student`` on the batches of ``view`` towards ``targets`` for as many steps as ``accelerator`` has.
 
@@ -48,24 +50,21 @@ class Trainer:
     which are scalars on the device.
     """
 
-    def __init__(
-        self,
-        config: Config | SupervisedConfig,
-        student: nn.Module,
-        view: View,
-        targets: Targets,
-        loss: Loss,
-        normalization: tuple[Triple, Triple],
-        accelerator: Accelerator,
-    ) -> None:
-        """Move ``student`` to the device. ``normalization`` is mean and std of RGB in [0, 1]."""
-        device = accelerator.context.device
-        self.config, self.view, self.targets, self.loss = config, view, targets, loss
-        self.normalization, self.accelerator = normalization, accelerator
-        self.ranks, self.steps = view.ranks, accelerator.steps
-        self.student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config: Config | SupervisedConfig
+    student: nn.Module
+    view: View
+    targets: Targets
+    loss: Loss
+    normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
+    accelerator: Accelerator
+
+    def __post_init__(self) -> None:
+        """Move the student to the device, and build what its first step needs."""
+        config, student, accelerator = self.config, self.student, self.accelerator
+        self.ranks, self.steps, device = self.view.ranks, accelerator.steps, accelerator.context.device
+        student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(config.optim, student.parameters())
-        self.forward = accelerator.student(student, view.example())  # before the average: DDP replaces batch norms
+        self.forward = accelerator.student(student, self.view.example())  # before the average: DDP replaces norms
         self.average: AveragedModel | None = None
         if (decay := config.train.ema) is not None:
             update = get_ema_multi_avg_fn(decay)
