@@ -1,8 +1,10 @@
 """Train a network on several ranks: batch norms use the whole batch, and gradients are means over the ranks."""
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -41,7 +43,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
         spread, center = (value.double() for value in torch.var_mean(wide, dims, correction=0))
         own = torch.full_like(center, x.numel() // x.shape[1])
-        total = all_reduce(torch.stack([own, own * center, own * (spread + center.square())]))
+        total = _AllReduce.apply(torch.stack([own, own * center, own * (spread + center.square())]))
         count = total[0].detach()
         mean = total[1] / count
         variance = (total[2] / count - mean.square()).clamp(min=0)  # exact enough in float64
@@ -62,3 +64,15 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Accept any number of dimensions after the channels."""
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum of a tensor over the ranks. Its gradient is the sum of the gradients of the ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        summed = value.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    backward = forward
