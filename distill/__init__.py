@@ -1,21 +1,14 @@
 """Train students on patch sets against a frozen teacher.
 
-- ``cli``: parse, call, print.
-- ``commands``: one module for each command.
-- ``tables``: a publication's table: rows, commands, page.
-- ``report``: run directories as one HTML page.
-- ``training``: training loop, run directory, seeds, checkpoints, resume.
-- ``config``, ``configs``: the schema of configs, and the packaged ones.
-- ``evaluation``: top-1, agreement with the teacher, images of classes.
-- ``targets``: losses, teacher, stored logits.
-- ``optim``: optimizers and schedules.
-- ``data``: decoded or streamed shards, labelled images, sampler, batches.
-- ``augment``: augmentation on the device.
-- ``runtime``: device, precision, compilation, ``torchrun``, randomness, threads.
-- ``weights``, ``models``: weight files, ours and foreign; networks.
-- ``errors``: ``DistillError``.
+``cli`` parses options and calls ``commands`` and ``tables``. ``training`` runs the training loop: ``data`` and
+``augment`` make the batches, ``targets`` the values to learn. ``evaluation`` measures the trained network.
 """
 
-from distill.runtime.openmp import limit_spinning
+import os
 
-limit_spinning()
+SPIN_COUNT = 3_000
+"""Turns that a waiting OpenMP thread spins before it sleeps. The default of libgomp, 300,000, keeps a core busy for
+milliseconds while another thread needs that core; ``scripts/bench_distill --busy`` compares several values."""
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # libgomp reads the variable when torch is imported

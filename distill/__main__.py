@@ -1,10 +1,10 @@
-"""``python -m distill``, and the program itself: as little as can be before Ctrl-C is heard."""
+"""Start the program ``distill``. This module imports little, so that Ctrl-C during the imports prints one line."""
 
 import sys
 
 
 def main() -> None:
-    """Entry point; see ``manifests.support.console.run_program`` for exit statuses."""
+    """Run the program; see ``manifests.support.console.run_program`` for exit statuses."""
     try:
         from distill.cli import main as run  # noqa: PLC0415 - importing takes long enough to be interrupted
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ the rate at which this machine multiplies large matrices.
     scripts/bench_distill --out benchmarks/output/distill.txt
 
 ``--busy`` measures how much one busy process slows training on a CPU, for several OpenMP spin counts
-(``distill/runtime/openmp.py`` sets the default). With the demo's networks this takes about 8 minutes:
+(``distill/__init__.py`` sets the default). With the demo's networks this takes about 8 minutes:
 
     scripts/bench_distill --busy --teacher resnet8 --student resnet8 --batch 64 --compile off
 """

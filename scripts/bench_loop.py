@@ -12,17 +12,19 @@ from measure.plain_loop import MEAN, STD, WARM_UP
 from torch import Tensor
 
 from distill.augment import AugmentConfig, normalize
+from distill.config.schema import Config, StudentConfig, TrainConfig
 from distill.data.batches import Resident, View
 from distill.data.sampler import Order
 from distill.models import build_model
-from distill.optim import AdamConfig, make_optimizer, make_scheduler
+from distill.optim import AdamConfig
 from distill.runtime.compile import Accelerator, Compile, make_accelerator
 from distill.runtime.context import RunContext
 from distill.runtime.precision import Precision, choose_precision
-from distill.targets.losses import TemperedLossConfig, make_loss
+from distill.targets.losses import make_loss
 from distill.targets.stored_logits import LogitsFile, LogitsManifest, StoredLogits, TeacherInfo
 from distill.targets.targets import StoredTargets, Targets, TeacherTargets
-from distill.training.trainer import Trainer, TrainState
+from distill.targets.teacher import TeacherConfig
+from distill.training.trainer import Trainer
 
 PATCHES = 20_000
 Way = Literal["live", "twice", "stored"]
@@ -84,23 +86,10 @@ def _noise_logits(folder: Path, batch: int, steps: int) -> StoredLogits:
 
 def _loop(arch: str, view: View, targets: Targets, accelerator: Accelerator) -> Trainer:
     student = build_model(arch, 10).train()
-    student.to(accelerator.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optim = AdamConfig(name="adam", lr=1e-3)
-    optimizer = make_optimizer(optim, student.parameters())
-    state = TrainState(
-        student=student,
-        average=None,
-        optimizer=optimizer,
-        scheduler=make_scheduler(optim, optimizer, accelerator.steps),
-        scaler=accelerator.scaler(),
+    config = Config(
+        teacher=TeacherConfig(arch=arch, num_classes=10),
+        student=StudentConfig(arch=arch),
+        optim=AdamConfig(name="adam", lr=1e-3),
+        train=TrainConfig(samples=1),
     )
-    return Trainer(
-        state=state,
-        forward=accelerator.student(student, normalize(view.batch(0).images, MEAN, STD)),
-        view=view,
-        targets=targets,
-        loss=make_loss(TemperedLossConfig(name="kl")),
-        normalization=(MEAN, STD),
-        accelerator=accelerator,
-        seed=0,
-    )
+    return Trainer(config, student, view, targets, make_loss(config.loss), (MEAN, STD), accelerator)

@@ -63,7 +63,7 @@ def reproduce(
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """
     # torch takes seconds to import, so it is imported after parsing: --help and a usage error appear at once.
-    from distill.commands.reproduce import HTML_NAME, check_folder, list_devices  # noqa: PLC0415
+    from distill.commands.reproduce import HTML_NAME, check_start, list_devices  # noqa: PLC0415
     from distill.commands.reproduce import reproduce as run_table  # noqa: PLC0415
     from distill.tables.costs import describe_cost, estimate_jobs  # noqa: PLC0415
     from distill.tables.options import TableOptions  # noqa: PLC0415
@@ -79,7 +79,7 @@ def reproduce(
     plan = make_plan(parsed, TableOptions(name=Path(table).name, folder=folder, **values), only)
     for missing, rows in plan.skipped.items():
         say(f"left out: {counted(rows, 'row')}, because {missing} is missing")
-    check_folder(plan, out)
+    check_start(plan, out)
     costs = estimate_jobs(plan, out, devices[0])
     for line in describe_cost(plan, costs, out, devices):
         (click.echo if only_estimate else say)(printable(line))

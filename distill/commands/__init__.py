@@ -1,1 +1,1 @@
-"""One module a command of ``distill``."""
+"""The commands of ``distill``, one module for each command."""

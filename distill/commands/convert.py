@@ -1,4 +1,4 @@
-"""``distill convert``: write a weight file that says what it holds."""
+"""``distill convert``: write a weight file that names its network, its classes and its normalization."""
 
 from pathlib import Path
 
@@ -14,19 +14,19 @@ from manifests.support.files import describe_os_error, is_plain, write_atomicall
 def convert(
     path: Path, out: Path, arch: str | None, mean: Triple | None, std: Triple | None, bn_eps: float | None = None
 ) -> Network:
-    """Write the network of a weight file to ``out``, with its architecture, its classes and its normalization.
+    """Write the network of the weight file ``path`` to ``out``, with its architecture, classes and normalization.
 
-    ``bn_eps`` is that of its batch norms, if it was not trained with the architecture's default.
+    ``bn_eps`` is the value that its batch norms were trained with, if not the default of the architecture.
     """
     if out.suffix != ".safetensors":
-        raise DistillError(f"{out}: expected a name that ends in .safetensors, because that is what is written")
+        raise DistillError(f"{out}: expected a file name that ends in .safetensors; choose another --out")
     network = load_network(path, arch, mean, std, torch.device("cpu"), bn_eps)
     data = encode_weights(network.model, network)
     try:
         if not out.exists():
             write_atomically(out, data)
         elif not is_plain(out) or out.read_bytes() != data:
-            raise DistillError(f"{out}: exists and is something else; remove it, or choose another --out")
+            raise DistillError(f"{out}: another file exists at this path; remove it, or choose another --out")
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
     return network

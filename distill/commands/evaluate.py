@@ -29,15 +29,17 @@ def load_network(
     device: torch.device,
     bn_eps: float | None = None,
 ) -> Network:
-    """Load the network of a weight file; arguments may be None where the file has the value."""
+    """Load the network of a weight file. An argument may be None if the file contains its value."""
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):
-            raise DistillError(f"{path}: says its bn_eps is {weights.bn_eps}, but --bn-eps is {bn_eps}; leave it out")
+            raise DistillError(
+                f"{path}: the file declares bn_eps {weights.bn_eps}, but --bn-eps is {bn_eps}; remove --bn-eps"
+            )
         weights = dataclasses.replace(weights, bn_eps=bn_eps)
     arch = arch or weights.arch
     if arch is None:
-        raise DistillError(f"{path}: does not say which network it is; give --arch")
+        raise DistillError(f"{path}: the file does not name its network; choose it with --arch")
     num_classes = weights.num_classes or count_classes(weights, arch)
     return build_network(weights, arch, num_classes, (mean, std), device, "--")
 
@@ -45,9 +47,10 @@ def load_network(
 def evaluate(
     network: Network, data: Path, size: int | None, teacher: Network | None, device: torch.device
 ) -> dict[str, Any]:
-    """Measure a network on labelled images: top-1, top-5 and per-class top-1 in percent.
+    """Measure a network on the labelled images in ``data``: top-1, top-5 and top-1 of each class, in percent.
 
-    With a ``teacher``, also its top-1, the agreement of both in percent and the KL divergence from it in nats.
+    With a ``teacher``, also measure the teacher's top-1 and the agreement with the teacher, both in percent, and the
+    KL divergence from the teacher in nats.
     """
     labelled = match_classes(load_labelled(data, size), network.num_classes, network.classes, data)
     warn_if_trained_on(str(network.path), network.data_sha256, labelled)
@@ -55,7 +58,16 @@ def evaluate(
     context, teacher_logits = RunContext(device=device), None
     if teacher is not None:
         warn_if_trained_on(str(teacher.path), teacher.data_sha256, labelled)
-        _require_same_classes(teacher, network)
+        if teacher.num_classes != network.num_classes:
+            raise DistillError(
+                f"{teacher.path}: the teacher has {counted(teacher.num_classes, 'class')}, but {network.path} has "
+                f"{network.num_classes}; choose a --teacher with the same classes"
+            )
+        if teacher.classes and network.classes and teacher.classes != network.classes:
+            raise DistillError(
+                f"{teacher.path}: the teacher's classes ({teacher.classes[0]}, …) or their order differ from "
+                f"those of {network.path} ({network.classes[0]}, …); choose a --teacher with the same classes"
+            )
         teacher_logits = logits_of(teacher.model, labelled, teacher.mean, teacher.std, context)
     evaluator = Evaluator(
         data=labelled,
@@ -67,16 +79,3 @@ def evaluate(
     figures, _ = evaluator.evaluate(network.model)
     found = {"arch": network.arch, "images": len(labelled.labels), "found": str(labelled)}
     return found | {"classes": list(labelled.names)} | {name: figures[name] for name in FIGURES if name in figures}
-
-
-def _require_same_classes(teacher: Network, network: Network) -> None:
-    if teacher.num_classes != network.num_classes:
-        raise DistillError(
-            f"{teacher.path}: has {counted(teacher.num_classes, 'class')}, {network.path} has {network.num_classes}; "
-            "they cannot be compared"
-        )
-    if teacher.classes and network.classes and teacher.classes != network.classes:
-        raise DistillError(
-            f"{teacher.path}: its classes ({teacher.classes[0]}, …) are not those of {network.path}, or in another "
-            "order; evaluate each alone"
-        )

@@ -1,4 +1,4 @@
-"""``distill reproduce``: run the jobs of a table, and write its page whenever one ends."""
+"""``distill reproduce``: run the jobs of a table, and write the page of the table whenever a job ends."""
 
 import dataclasses
 import platform
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from distill.config.schema import Config
 from distill.errors import DistillError
 from distill.runtime.device import pick_device, processor
 from distill.tables.jobs import Job
@@ -17,59 +18,64 @@ from distill.tables.plan import Plan
 from distill.tables.records import require_same_table, write_table_file
 from distill.tables.results import done_commands, row_result
 from distill.tables.runner import run_jobs, samples_seen
+from distill.targets.teacher import load_teacher
 from distill.training.cost_estimate import Cost
+from distill.training.run_dir import own_folder
 from manifests.support.console import progress_bar
-from manifests.support.files import describe_os_error, hold_folder, remove_parts, write_atomically
+from manifests.support.files import describe_os_error, write_atomically
 
 MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
 
 
 def list_devices(device: str) -> list[str]:
-    """Return the devices that share the work: those named with commas; for ``auto`` every GPU, or the CPU."""
+    """Return the devices that run jobs in parallel: every name in ``device``; for ``auto`` every GPU, or the CPU."""
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     named = device.split(",")
     for each in named:
         pick_device(each)
     if len(set(named)) < len(named):
-        raise DistillError(f"--device {device}: names one twice")
+        raise DistillError(f"--device {device}: names a device twice; name each device once")
     return named
 
 
 def reproduce(
     plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]
 ) -> tuple[list[str], dict[str, str]]:
-    """Run the chosen jobs of ``plan`` in ``out``; the page is written again whenever a job ends.
+    """Run the chosen jobs of ``plan`` in the folder ``out``, which ``check_start`` accepted.
 
-    Returns a line for each row, and the errors of failed jobs by name. After a KeyboardInterrupt the same call
-    continues.
+    Return a line for each row of the table, and the errors of failed jobs by job name. After a KeyboardInterrupt,
+    the same call continues the jobs.
     """
-    try:
-        check_folder(plan, out)
-        out.mkdir(parents=True, exist_ok=True)
-        with hold_folder(out):
-            remove_parts(out)
-            write_table_file(out, plan.options)
-            failed = _run(plan, out, devices, costs)
-            return _write_page(plan, out, devices), failed
-    except BlockingIOError as error:
-        raise DistillError(f"{out}: another program is writing here; choose another --out") from error
-    except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)} and run the same command again") from error
+    with own_folder(out, "run the same command again"):
+        write_table_file(out, plan.options)
+        failed = _run(plan, out, devices, costs)
+        return _write_page(plan, out, devices), failed
 
 
-def check_folder(plan: Plan, out: Path) -> None:
-    """Check that ``out`` is empty, or holds this table; nothing is written."""
+def check_start(plan: Plan, out: Path) -> None:
+    """Check that ``out`` is empty or contains this table, and that the files of --teacher fit the chosen runs."""
     try:
         require_same_table(out, plan.options, plan.jobs.values())
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
+    runs = {job.run: job.config.teacher for job in plan.chosen.values() if job.run and isinstance(job.config, Config)}
+    for run, teacher in runs.items():
+        name = plan.table.runs[run].teacher
+        if name in plan.options.teachers:
+            file = plan.options.teachers[name]
+            try:
+                load_teacher(teacher.model_copy(update={"weights": file}), torch.device("cpu"))
+            except DistillError as error:
+                raise DistillError(
+                    f"--teacher {name}={file}: run {run} of the table cannot use this file: {error}"
+                ) from error
 
 
 def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> dict[str, str]:
     ended_seconds = 0.0
     whole = max(round(sum(cost.seconds for cost in costs.values())), 1)
-    with progress_bar("seconds of training, as estimated", whole) as update:
+    with progress_bar("estimated seconds of training", whole) as update:
 
         def ended(job: Job) -> None:
             nonlocal ended_seconds
@@ -100,7 +106,7 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
 
 
 def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
-    """Return inputs, without their folders because pages are shared, versions and machine."""
+    """Return labels and values for a page: inputs (without folders, because pages are public), versions, machine."""
     given = sorted(options.given_paths().items())
     distill, python = metadata.version("single-image-distillation"), platform.python_version()
     return [

@@ -1,9 +1,9 @@
-"""``distill train``: distil a student from a patch set and a teacher, live or stored."""
+"""``distill train``: train a student on a patch set and the logits of a teacher, computed now or stored before."""
 
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,19 @@ from distill.data.batches import View
 from distill.data.cache import open_source
 from distill.data.labelled import require_data
 from distill.errors import DistillError
-from distill.evaluation.evaluator import (
-    Evaluator,
-    evaluation_digest,
-    load_evaluation_data,
-    packed_digests,
-    require_unseen,
-    warn_if_trained_on,
-)
+from distill.evaluation import evaluator as evaluation
 from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.context import RunContext
 from distill.runtime.precision import DTYPES, Precision
-from distill.targets.losses import Loss, make_loss
-from distill.targets.stored_logits import (
-    LogitsManifest,
-    TeacherInfo,
-    describe_teacher,
-    open_stored,
-    read_manifest,
-    require_same,
-)
+from distill.targets.losses import make_loss
+from distill.targets.stored_logits import TeacherInfo, describe_teacher, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.patch_sample import keep_sample
 from distill.training.run import Task, run
 from distill.training.run_dir import STUDENT_NAME, run_directory
-from distill.training.run_identity import config_digests
 from manifests import PatchSet
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
@@ -51,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: Config, shards: Path, out: Path, context: RunContext, *, resume: bool) -> dict[str, Any]:
-    """Distil a student from the set in ``shards`` into the run directory ``out``; see ``training.run.run``."""
+    """Train a student on the set in folder ``shards`` in the run directory ``out``. Return the summary of the run."""
     return run(lambda: Distillation(config, shards, context), out, context, resume=resume)
 
 
 def check_inputs(config: Config, out: Path | None, context: RunContext, *, resume: bool) -> None:
-    """Check all inputs of a run but its set, before that is downloaded; ``out`` may be None."""
+    """Check the inputs of a run before its set is downloaded. ``out`` may be None."""
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
@@ -69,17 +54,17 @@ def check_inputs(config: Config, out: Path | None, context: RunContext, *, resum
 
 
 def known_digests(config: Config, shards: Path) -> dict[str, str | None]:
-    """Return the digests of what a run of ``config`` is made from and evaluated on."""
+    """Return the digests of the set, the teacher and the evaluation data of a run, by their keys in the summary."""
     manifest, teacher = open_folder(shards).manifest, config.teacher
     teacher_sha256 = None if teacher.weights is None else file_digest(teacher.weights)
     if teacher.logits is not None:
         teacher_sha256 = read_manifest(teacher.logits).teacher.sha256
-    eval_sha256 = evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
+    eval_sha256 = evaluation.evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
     return {"set_id": manifest.set_id, "teacher_sha256": teacher_sha256, "eval_sha256": eval_sha256}
 
 
 class Distillation(Task):
-    """A student that learns a teacher's logits on the patches of a set."""
+    """Train a student: on the patches of a set it learns to compute the logits of a teacher."""
 
     weights_name = STUDENT_NAME
     prefix = "student_"
@@ -93,23 +78,28 @@ class Distillation(Task):
         self._patchset = open_folder(shards)
         manifest, teacher = self._patchset.manifest, config.teacher
         self.n, self.size = manifest.n, manifest.size
-        self.network, self.num_classes = config.student, teacher.num_classes
+        self.network, self.num_classes, self.loss = config.student, teacher.num_classes, make_loss(config.loss)
         for arch in (teacher.arch, config.student.arch):
             require_size(arch, teacher.num_classes, config.augment.output_size(manifest.size))
         self._stored = open_stored(teacher, manifest.set_id)
-        self._teacher, self._info = _load_teacher(config, self._stored, context)
-        self.normalization = self._info.normalization
-        self.classes = tuple(self._info.classes)
+        self._teacher: Network | None = None
+        if self._stored is None or teacher.weights is not None:
+            self._teacher = load_teacher(teacher, context.device)
+            info = describe_teacher(self._teacher)
+        if self._stored is not None:
+            if self._teacher is not None:
+                folder = teacher.logits or Path()
+                require_same(folder, "a teacher with sha256", self._stored.teacher.sha256, self._teacher.sha256)
+            info = self._stored.teacher
+        self._info, self.normalization, self.classes = info, info.normalization, tuple(info.classes)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
-        self.inputs = {"set_id": manifest.set_id, "teacher_sha256": self._info.sha256, "logits": logits}
+        self.inputs = {"set_id": manifest.set_id, "teacher_sha256": info.sha256, "logits": logits}
 
-    @contextmanager
-    def open_view(self) -> Iterator[View]:
-        stored_seed = self._stored.view.get("seed") if self._stored else None  # students of several seeds share it
+    def open_view(self) -> AbstractContextManager[View]:
+        stored_seed = self._stored.view.get("seed") if self._stored else None  # so students of all seeds can use them
         seed = stored_seed if isinstance(stored_seed, int) else self.config.train.seed
         seed = seed if self.config.data.view_seed is None else self.config.data.view_seed
-        with open_view(self.config, self._patchset, seed, self._context) as view:
-            yield view
+        return open_view(self.config, self._patchset, seed, self._context)
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
         folder = self.config.teacher.logits
@@ -118,74 +108,59 @@ class Distillation(Task):
             return teacher_targets(teacher, self.num_classes, view, accelerator)
         return stored_targets(folder, self._stored, view)
 
-    def make_loss(self) -> Loss:
-        return make_loss(self.config.loss)
-
-    def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        precision = self._stored.precision if self._stored else accelerator.precision
-        evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator, precision)
+    def open_evaluator(self, accelerator: Accelerator) -> evaluation.Evaluator | None:
+        accelerator = dataclasses.replace(accelerator, precision=self._teacher_precision(accelerator))
+        evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator)
         if evaluator is not None:
-            require_unseen(packed_digests(self._patchset), evaluator.data, f"the set {self._shards}")
+            digests = evaluation.packed_digests(self._patchset)
+            evaluation.require_unseen(digests, evaluator.data, f"the set {self._shards}")
         return evaluator
 
-    def origin(self, view: View, accelerator: Accelerator) -> dict[str, Any]:
+    def _teacher_precision(self, accelerator: Accelerator) -> Precision:
+        return self._stored.precision if self._stored else accelerator.precision
+
+    def teacher_figures(self, accelerator: Accelerator) -> dict[str, Any]:
         return {
             "set_id": self.inputs["set_id"],
             "teacher_arch": self.config.teacher.arch,
             "teacher_sha256": self._info.sha256,
-            "teacher_precision": self._stored.precision if self._stored else accelerator.precision,
-            "seed": self.config.train.seed,
-        } | config_digests(self.config, view, logits=self.inputs["logits"])
+            "teacher_precision": self._teacher_precision(accelerator),
+        }
 
     def write_sample(self, out: Path) -> None:
         keep_sample(self._patchset, out)
 
 
-def _load_teacher(
-    config: Config, stored: LogitsManifest | None, context: RunContext
-) -> tuple[Network | None, TeacherInfo]:
-    """Load the teacher, which may be missing beside stored logits, and check that it computed them."""
-    if stored is not None and config.teacher.weights is None:
-        return None, stored.teacher
-    teacher = load_teacher(config.teacher, context.device)
-    if stored is None:
-        return teacher, describe_teacher(teacher)
-    require_same(config.teacher.logits or Path(), "a teacher with sha256", stored.teacher.sha256, teacher.sha256)
-    return teacher, stored.teacher
-
-
 @contextmanager
 def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext) -> Iterator[View]:
-    """Verify and decode the set, and yield its batches in the order and with the augmentation of ``config``."""
+    """Verify and decode a set, and yield its batches in the order and with the augmentation of ``config``."""
     with open_source(patchset, config.data, seed, context) as source:
         steps = config.train.steps(source.order.n, source.order.batch_size)
         yield View(source=source, augment=config.augment, seed=seed, period=-(-steps // config.data.passes))
 
 
 def open_evaluator(
-    config: Config,
-    size: int,
-    teacher: Network | None,
-    info: TeacherInfo,
-    accelerator: Accelerator,
-    precision: Precision,
-) -> Evaluator | None:
-    """Read the evaluation data for patches of ``size`` px, and measure the teacher on it; None without data.
+    config: Config, size: int, teacher: Network | None, info: TeacherInfo, accelerator: Accelerator
+) -> evaluation.Evaluator | None:
+    """Read the evaluation data, resized like patches of ``size`` px, and measure the teacher.
 
-    The teacher is measured as it computes targets: folded and in ``precision``, but not compiled.
+    The teacher is measured as it computes targets, folded and in the precision of ``accelerator``, but not compiled.
+    Return None if the config names no evaluation data.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:
         if least is not None:
-            logger.info(f"no evaluation data (--eval), so teacher.min_top1 {least} is not checked")
+            logger.info(
+                f"teacher.min_top1 {least} is not checked, because there is no evaluation data; name it with --eval"
+            )
         return None
-    data = load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
+    data = evaluation.load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
     if teacher is not None:
-        warn_if_trained_on("the teacher", teacher.data_sha256, data)
-        folded = dataclasses.replace(accelerator, precision=precision).folded(teacher.model)
-        logits = logits_of(folded, data, *info.normalization, accelerator.context, DTYPES[precision])
-    evaluator = Evaluator(
+        evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
+        folded, dtype = accelerator.folded(teacher.model), DTYPES[accelerator.precision]
+        logits = logits_of(folded, data, *info.normalization, accelerator.context, dtype)
+    evaluator = evaluation.Evaluator(
         data=data,
         normalization=info.normalization,
         teacher_logits=logits,
@@ -194,15 +169,15 @@ def open_evaluator(
     )
     top1 = evaluator.teacher_top1
     if top1 is None:
-        logger.info("no teacher (--teacher) beside its stored logits, so it is not evaluated")
+        logger.info("the teacher is not evaluated, because its weight file is unknown; name the file with --teacher")
         return evaluator
     logger.info(
         f"teacher {config.teacher.arch}: top-1 {top1:.2f} % on {counted(len(data.labels), 'image')}, "
-        f"computed in {precision} as it teaches"
+        f"computed in {accelerator.precision} as in training"
     )
     if least is not None and top1 < least:
         raise DistillError(
-            f"{config.teacher.weights}: top-1 is {top1:.2f} %, teacher.min_top1 is {least} %; "
-            "check teacher.mean, teacher.std and that the evaluation data has the teacher's classes"
+            f"{config.teacher.weights}: the teacher's top-1 is {top1:.2f} %, expected at least {least} % "
+            "(teacher.min_top1); check teacher.mean, teacher.std and the classes of the evaluation data"
         )
     return evaluator

@@ -21,11 +21,10 @@ from distill.runtime.compile import Accelerator
 from distill.runtime.context import RunContext
 from distill.runtime.logs import silenced
 from distill.runtime.memory import fits_gpu
-from distill.targets.losses import Loss, cross_entropy
+from distill.targets.losses import cross_entropy
 from distill.targets.targets import LabelTargets, Targets
 from distill.training.run import Task, run
 from distill.training.run_dir import TEACHER_NAME
-from distill.training.run_identity import config_digests
 from distill.weights.files import Triple
 
 logger = logging.getLogger(__name__)
@@ -34,12 +33,12 @@ logger = logging.getLogger(__name__)
 def train_teacher(
     config: SupervisedConfig, data: Path, out: Path, context: RunContext, *, resume: bool
 ) -> dict[str, Any]:
-    """Train a network on the training images of ``data`` into ``out``; see ``training.run.run``."""
+    """Train a network on the training images of ``data`` in the run directory ``out``. Return the run's summary."""
     return run(lambda: SupervisedTraining(config, data, context), out, context, resume=resume)
 
 
 def known_digests(config: SupervisedConfig, data: Path) -> dict[str, str | None]:
-    """Return the digests of what a run of ``config`` is made from and evaluated on."""
+    """Return the digests of the training and evaluation data of a run, by their keys in the summary."""
     with silenced():
         training = load_labelled(data, config.data.size, "train")
     eval_sha256 = evaluation_digest(config.eval.data, config.augment.output_size(training.size))
@@ -47,7 +46,7 @@ def known_digests(config: SupervisedConfig, data: Path) -> dict[str, str | None]
 
 
 class SupervisedTraining(Task):
-    """A network that learns labelled images with cross-entropy."""
+    """Train a network on labelled images with the cross-entropy loss."""
 
     weights_name = TEACHER_NAME
     prefix = ""
@@ -57,14 +56,14 @@ class SupervisedTraining(Task):
 
     def __init__(self, config: SupervisedConfig, data: Path, context: RunContext) -> None:
         context.ranks.require_rows(config.data.batch_size)
-        self.config, self._context = config, context
+        self.config, self._context, self.loss = config, context, cross_entropy
         self.network, self.num_classes = config.network, config.network.num_classes
         found = load_labelled(data, config.data.size, "train")
         self._images = images = match_classes(found, self.num_classes, (), data)
         self.classes = complete_names(images)
         height, width = images.images.shape[1:3]
         if height != width:
-            raise DistillError(f"{data}: images are {width}×{height}, expected square ones; set data.size")
+            raise DistillError(f"{data}: images are {width}×{height} pixels, expected square images; set data.size")
         require_size(self.network.arch, self.num_classes, config.augment.output_size(images.size))
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)
@@ -90,9 +89,6 @@ class SupervisedTraining(Task):
             context=self._context,
         )
 
-    def make_loss(self) -> Loss:
-        return cross_entropy
-
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
         path = self.config.eval.data
         if path is None:
@@ -107,12 +103,9 @@ class SupervisedTraining(Task):
             prefix=self.prefix,
         )
 
-    def origin(self, view: View, accelerator: Accelerator) -> dict[str, Any]:
-        return {"seed": self.config.train.seed} | config_digests(self.config, view)
-
 
 def channel_statistics(images: Tensor) -> tuple[Triple, Triple]:
-    """Return mean and std of each channel of uint8 (N, H, W, 3), scaled to [0, 1] and rounded to four digits."""
+    """Return mean and std of each channel of uint8 ``images`` (N, H, W, 3), in [0, 1], rounded to four digits."""
     count, total, squares = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for part in images.split(4096):
         wide = part.reshape(-1, 3).to(torch.int64)

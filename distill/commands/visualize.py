@@ -1,7 +1,6 @@
-"""``distill visualize``: images that excite the classes of the networks of a run, or of one network."""
+"""``distill visualize``: make images that maximize the logits of a network's classes."""
 
 import dataclasses
-import io
 import logging
 import math
 from collections.abc import Iterator
@@ -19,68 +18,66 @@ from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
 from distill.targets.teacher import Network
 from distill.training.run_dir import STUDENT_NAME, TEACHER_NAME
 from manifests.support.console import progress_bar
-from manifests.support.files import describe_os_error, write_atomically
+from manifests.support.files import atomic_file, describe_os_error
 
 COLUMNS, TILE, LABEL, GAP = 5, 96, 18, 4
-MAX_CLASSES = 20  # the number of classes shown if none are chosen
+MAX_CLASSES = 20  # shown if the user chooses none
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """The ``classes`` to show by number (None: the first 20), and how: ``steps`` steps from noise of ``seed``."""
+    """How to make images of classes."""
 
-    classes: list[int] | None
-    steps: int
-    seed: int
+    classes: list[int] | None  # numbers of the classes; None: the first 20
+    steps: int  # of the optimizer for each image
+    seed: int  # of the noise that an image starts from
     device: torch.device
 
 
 def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> list[Path]:
-    """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file is found.
+    """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file exists.
 
-    A run of labels has ``neurons-network.png``. ``teacher`` is used instead of the file that the config names.
+    For a run from labels, write ``neurons-network.png``. ``teacher`` replaces the file that the run's config names.
     """
     record = read_run(folder)
     if record.summary is None:
-        raise DistillError(f"{folder}: this run has not ended; go on with it, by --resume, first")
+        raise DistillError(f"{folder}: the run has not finished; finish it with --resume first")
     if record.summary.size is None:
-        raise DistillError(f"{folder}: is of an earlier version; give its weight file itself, with --size")
+        raise DistillError(f"{folder}: the summary has no size; visualize the weight file in this folder instead")
     names = record.classes.names if record.classes else None
     written = []
     for role, network in _networks(record, teacher, options.device):
-        out = folder / f"{NEURONS_PREFIX}{role}.png"
-        _write(network, record.summary.size, names, out, options, role)
-        written.append(out)
+        written.append(folder / f"{NEURONS_PREFIX}{role}.png")
+        _write(network, record.summary.size, names, written[-1], options, role)
     return written
 
 
 def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> Iterator[tuple[str, Network]]:
+    """Yield role and network of each weight file of a run: of the student, and of the teacher if its file exists."""
     part = record.config.teacher
     role, name = ("network", TEACHER_NAME) if part is None else ("student", STUDENT_NAME)
     own = load_network(record.folder / name, None, None, None, device)
-    yield role, _require_digest(own, record.figure("sha256"))
+    _require_digest(own, record.figure("sha256"))
+    yield role, own
     if part is None:
         return
     path = teacher or (Path(part.weights) if part.weights else None)
     if path is None or (teacher is None and not path.exists()):
-        logger.info("the teacher's file is not where the run's config says; --teacher FILE shows it too")
+        logger.info("the teacher is not shown, because its weight file is not found; name the file with --teacher")
         return
     found = load_network(path, part.arch, own.mean, own.std, device)
-    yield "teacher", _require_digest(found, record.figure("teacher_sha256"))
+    _require_digest(found, record.figure("teacher_sha256"))
+    yield "teacher", found
 
 
-def _require_digest(network: Network, sha256: str | None) -> Network:
-    """Return ``network`` if its file is the one whose digest is in the run's summary."""
+def _require_digest(network: Network, sha256: str | None) -> None:
     if sha256 not in (None, network.sha256):
-        raise DistillError(
-            f"{network.path}: sha256 is {network.sha256}, the run's is {sha256}; give the file the run was made with"
-        )
-    return network
+        raise DistillError(f"{network.path}: sha256 is {network.sha256}, expected {sha256}; name the file of the run")
 
 
 def visualize_weights(network: Network, size: int, out: Path, options: ImageOptions) -> None:
-    """Write images that excite the classes of ``network``, which takes ``size`` pixels, as PNG ``out``."""
+    """Write images of ``size`` pixels a side that maximize the logits of ``network`` into the PNG file ``out``."""
     _write(network, size, None, out, options, network.arch)
 
 
@@ -88,7 +85,9 @@ def _write(network: Network, size: int, names: list[str] | None, out: Path, opti
     require_size(network.arch, network.num_classes, size)
     classes = list(range(min(network.num_classes, MAX_CLASSES))) if options.classes is None else options.classes
     if max(classes) >= network.num_classes:
-        raise DistillError(f"--classes {max(classes)}: the network has classes 0 to {network.num_classes - 1}")
+        raise DistillError(
+            f"--classes {max(classes)}: the network has classes 0 to {network.num_classes - 1}; use these"
+        )
     network.model.eval().requires_grad_(False)
     with progress_bar(what, options.steps) as update:
         images = excite(
@@ -98,16 +97,15 @@ def _write(network: Network, size: int, names: list[str] | None, out: Path, opti
             update=update,
         )
     labels = [names[number] if names and number < len(names) else str(number) for number in classes]
-    buffer = io.BytesIO()
-    _sheet(images, labels).save(buffer, "PNG", optimize=True)
     try:
-        write_atomically(out, buffer.getvalue())
+        with atomic_file(out) as file:
+            _sheet(images, labels).save(file, "PNG", optimize=True)
     except OSError as error:
         raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
 
 
 def _sheet(images: Tensor, labels: list[str]) -> Image.Image:
-    """Draw images, uint8 (n, size, size, 3), in rows of five, each above its label."""
+    """Return a sheet of images, uint8 (n, size, size, 3), in rows of five, with a label below each image."""
     tile = images.shape[1] * max(1, TILE // images.shape[1])
     rows = math.ceil(len(images) / COLUMNS)
     width, height = tile + GAP, tile + LABEL + GAP

@@ -1,7 +1,4 @@
-"""Faster networks: the teacher folded and in half precision, and both networks compiled where that pays.
-
-Where a step fails, the plain network is used and a log line says so.
-"""
+"""Make networks faster: fold the batch norms of the teacher into its convolutions, use 16 bits, and compile."""
 
 import copy
 import dataclasses
@@ -25,48 +22,46 @@ Compile = Literal["auto", "on", "off"]
 
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000
-"""Number of steps from which on compiling for the CPU pays: it takes seconds and saves a tenth of each step."""
+"""Steps of a run from which on compilation for the CPU saves time: a tenth of each step, after some seconds."""
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrozenNetwork:
-    """A frozen network: ``network`` computes ``folded``, compiled or not; ``digest`` is that of its state."""
+    """A network, such as a teacher, whose weights must stay the same."""
 
-    network: Callable[[Tensor], Tensor]
+    network: Callable[[Tensor], Tensor]  # ``folded``, compiled or not
     folded: nn.Module
     dtype: torch.dtype
-    digest: str
+    digest: str  # SHA-256 of the state of ``folded``
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Compute logits (B, classes) of ``dtype`` from normalised images (B, 3, H, W)."""
-        torch.compiler.cudagraph_mark_step_begin()  # may overwrite the last output, which was copied
+        """Compute logits (B, classes) of ``dtype`` from normalized images (B, 3, H, W)."""
+        torch.compiler.cudagraph_mark_step_begin()  # the last output may be overwritten: it was copied
         return self.network(x.to(self.dtype)).clone()
 
     def require_unchanged(self) -> None:
-        """Check that no weight and no buffer changed since the network was frozen."""
+        """Raise DistillError if a weight or a buffer has changed since the network was frozen."""
         if state_digest(self.folded) != self.digest:
-            raise DistillError("the teacher changed during the run; its logits cannot be trusted: report this")
+            raise DistillError(
+                "weights of the teacher changed during the run, so its logits are wrong; report this error"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """Prepares the networks of a run: precision, folding, compilation, DDP.
-
-    ``steps`` is the length of the whole run, so that a resumed run compiles as it did before. ``compiled`` names the
-    networks that were compiled; ``copies`` holds the results of ``folded``.
-    """
+    """Prepare the networks of a run: precision, folding, compilation, DDP."""
 
     context: RunContext
     precision: Precision
     compile: Compile
-    steps: int
-    compiled: list[str] = dataclasses.field(default_factory=list)
-    copies: dict[tuple[nn.Module, Precision], nn.Module] = dataclasses.field(default_factory=dict)
+    steps: int  # of the whole run, so that a resumed run compiles as before
+    compiled: list[str] = dataclasses.field(default_factory=list)  # names of the compiled networks
+    copies: dict[tuple[nn.Module, Precision], nn.Module] = dataclasses.field(default_factory=dict)  # of ``folded``
 
     def describe(self) -> dict[str, Any]:
-        """Return what the rounding of a run depends on, as plain values."""
+        """Return the settings and versions that the rounding of a run depends on."""
         return {
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
@@ -77,69 +72,66 @@ class Accelerator:
         } | ({"ranks": self.context.ranks.world_size} if self.context.ranks.world_size > 1 else {})
 
     def folded(self, model: nn.Module) -> nn.Module:
-        """Return a copy of a network in eval mode, batch norms folded into convolutions, weights in ``precision``.
+        """Return a copy of ``model``, which is in eval mode, with folded batch norms and weights in ``precision``.
 
-        The copy of each network is kept; ``frozen`` compiles it.
+        A folded batch norm is part of its convolution. A second call returns the same copy.
         """
         key = (model, self.precision)
         if key not in self.copies:
-            copied = self._fold(model).to(memory_format=torch.channels_last)
+            try:
+                copied: nn.Module = fuse(model)
+            except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
+                logger.info(f"the batch norms of the teacher are not folded: {_first_line(error)}")
+                copied = copy.deepcopy(model)
+            copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)
             _convert(copied, DTYPES[self.precision])
             self.copies[key] = copied
         return self.copies[key]
 
     def frozen(self, model: nn.Module, example: Tensor) -> FrozenNetwork:
-        """Return ``model``, which is in eval mode and stays unchanged, folded, in ``precision`` and compiled.
+        """Return a folded and compiled copy of ``model``, which is in eval mode, in ``precision``.
 
-        ``example`` is a batch of normalised images (B, 3, H, W).
+        ``example`` is a batch of normalized images (B, 3, H, W).
         """
         dtype, folded = DTYPES[self.precision], self.folded(model)
-        options = {"freezing": True} | self._options()
-        network = self._compiled(folded, example.to(dtype), "teacher", options) if self._compiles() else folded
+        network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True})
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return a function that computes ``model`` with its own weights: compiled, or with DDP on several ranks."""
+        """Return a function that computes ``model`` with its own weights: compiled, or in DDP on several ranks."""
         if self.context.ranks.world_size > 1:
             if self._compiles():
-                logger.info("the student is not compiled: several ranks train it")
+                logger.info("the student is not compiled, because several ranks train it")
             return parallel(model, self.context.device)
-        return self._compiled(model, example, "student", self._options()) if self._compiles() else model
+        return self._compiled(model, example, "student", {})
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Return a loss scaler, which is active with fp16 only."""
+        """Return a loss scaler. It has an effect only in fp16."""
         return torch.amp.GradScaler(self.context.device.type, enabled=self.precision == "fp16")
 
     def _compiles(self) -> bool:
         pays = self.context.device.type == "cuda" or self.steps >= LONG_RUN
         return self.compile == "on" or (self.compile == "auto" and pays)
 
-    def _options(self) -> dict[str, Any]:
-        """Return compiler options: a CUDA graph, since launching hundreds of kernels is slower than running them."""
-        return {"triton.cudagraphs": True} if self.context.device.type == "cuda" else {}
-
-    def _fold(self, model: nn.Module) -> nn.Module:
-        try:
-            folded: nn.Module = fuse(model)  # a copy
-        except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
-            logger.info(f"the teacher's batch norms are not folded: {_first_line(error)}")
-            return copy.deepcopy(model)
-        return folded.eval().requires_grad_(False)
-
     def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
+        """Return ``model`` compiled, or ``model`` itself if this run does not compile or the compiler fails."""
+        if not self._compiles():
+            return model
+        if self.context.device.type == "cuda":  # a CUDA graph, because hundreds of kernels start slower than they run
+            options |= {"triton.cudagraphs": True}
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
         compiled = torch.compile(model, options=options)
         try:
             self._try(model, compiled, example)
         except Exception as error:  # noqa: BLE001 - compilers, linkers and drivers fail in as many ways
-            logger.info(f"the {what} is not compiled: {_first_line(error)}; train.compile off saves the attempt")
+            logger.info(f"the {what} is not compiled: {_first_line(error)}; train.compile off skips the attempt")
             torch.compiler.reset()
             return model
         self.compiled.append(what)
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
-        """Compile now, forward and backward, without changing ``model``."""
+        """Run ``compiled`` once to compile it, also backward if ``model`` is trained. Restore its state."""
         if not model.training:
             with torch.no_grad():
                 compiled(example)
@@ -152,21 +144,19 @@ class Accelerator:
         model.load_state_dict(state)
 
 
-def make_accelerator(
-    context: RunContext, precision: PrecisionChoice, compile_mode: Compile, steps: int
-) -> Accelerator:
-    """Choose the precision of a run of ``steps`` steps.
+def make_accelerator(context: RunContext, precision: PrecisionChoice, mode: Compile, steps: int) -> Accelerator:
+    """Return the accelerator of a run of ``steps`` steps; ``precision`` may be ``auto``.
 
     On a CPU this process then keeps memory that it frees, which saves a third of the time of large batches.
     """
-    chosen = choose_precision(precision, context.device)
     if context.device.type == "cpu":
         keep_freed_memory(KEPT_MEMORY)
-    return Accelerator(context=context, precision=chosen, compile=compile_mode, steps=steps)
+    chosen = choose_precision(precision, context.device)
+    return Accelerator(context=context, precision=chosen, compile=mode, steps=steps)
 
 
 def _convert(network: nn.Module, dtype: torch.dtype) -> None:
-    """Convert all but batch norms that could not be folded: their statistics need more than eight bits."""
+    """Convert all parameters and buffers except those of batch norms, whose statistics need more than eight bits."""
     for module in network.modules():
         if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):

@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""The device and the ranks of a run."""
 
 import dataclasses
 

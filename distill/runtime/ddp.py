@@ -1,4 +1,4 @@
-"""Networks on several ranks: batch norms over the whole batch, and gradients averaged over the ranks."""
+"""Train a network on several ranks: batch norms use the whole batch, and gradients are means over the ranks."""
 
 from typing import Any
 
@@ -9,16 +9,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap ``network``, which is on ``device``, in DDP.
-
-    Replaces its batch norms by synchronized ones; parameters, buffers and their names stay.
-    """
-    if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    else:
+    """Replace the batch norms of ``network``, which is on ``device``, by synchronized ones, and wrap it in DDP."""
+    if device.type != "cuda":
         synchronize(network)
-    devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=devices)
+        return DistributedDataParallel(network)
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(network, device_ids=[device])
 
 
 def synchronize(network: nn.Module) -> None:
@@ -30,9 +26,9 @@ def synchronize(network: nn.Module) -> None:
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm (Ioffe & Szegedy 2015, arXiv 1502.03167) with the statistics of all ranks' rows.
+    """Batch norm (Ioffe & Szegedy 2015, arXiv 1502.03167) with the statistics of all ranks' rows, on CPUs.
 
-    ``nn.SyncBatchNorm`` is the same on GPUs, and refuses CPUs.
+    ``nn.SyncBatchNorm`` computes the same on GPUs and refuses CPUs.
     """
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
@@ -40,7 +36,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._parameters, self._buffers, self.training = norm._parameters, norm._buffers, norm.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize (B, C, …) in float32 or wider; a rank may have a single row."""
+        """Normalize ``x`` (B, C, …) in float32 or float64. A rank may have a single row."""
         if not self.training:
             return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
@@ -50,7 +46,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         total = _AllReduce.apply(torch.stack([own, own * center, own * (spread + center.square())]))
         count = total[0].detach()
         mean = total[1] / count
-        variance = (total[2] / count - mean.square()).clamp(min=0)  # float64 has the digits for it
+        variance = (total[2] / count - mean.square()).clamp(min=0)  # exact enough in float64
         self._update_statistics(mean.detach(), variance.detach() * count / (count - 1))
         centered = wide - mean.to(wide.dtype).view(shape)
         scale = (variance + self.eps).rsqrt().to(wide.dtype)
@@ -67,11 +63,11 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var.dtype), factor)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Accept any number of dimensions behind the channels."""
+        """Accept any number of dimensions after the channels."""
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over the ranks, whose gradient is the sum of theirs."""
+    """The sum of a tensor over the ranks. Its gradient is the sum of the gradients of the ranks."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -79,8 +75,4 @@ class _AllReduce(torch.autograd.Function):
         dist.all_reduce(summed)
         return summed
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        summed = gradient.clone()
-        dist.all_reduce(summed)
-        return summed
+    backward = forward

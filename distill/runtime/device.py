@@ -1,45 +1,89 @@
-"""The device a run computes on."""
+"""Choose the device of a run, and the number of threads on a CPU."""
 
-import contextlib
+import logging
+import os
 import platform
-from pathlib import Path
+import re
+from typing import Any
 
+import psutil
 import torch
 
 from distill.errors import DistillError
 from distill.runtime.distributed import SINGLE_PROCESS, Ranks
+from distill.runtime.precision import cpuinfo
+from manifests.support.counts import counted
+from manifests.support.processes import usable_cores
+
+SAMPLE_SECONDS = 0.5
+BUSY_LOAD = 0.75  # a core counts as busy from this load on
+logger = logging.getLogger(__name__)
 
 
 def processor(device: torch.device) -> str:
-    """Return the name of a GPU, or of the CPU with the vector instructions that torch uses."""
+    """Return the name of a GPU, or the name of the CPU with the vector instructions that torch uses."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    named = re.search(r"^model name\s*:(.*)$", cpuinfo(), re.MULTILINE)
+    name = named[1].strip() if named else platform.processor() or platform.machine()
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
-    """Return the device ``name``; ``auto`` is the GPU if there is one. Each rank of a machine gets its own GPU."""
+    """Return the device ``name``. ``auto`` is the GPU if there is one. Each rank of a machine gets its own GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_world_size > 1 and name.startswith("cuda"):
         if name != "cuda":
             raise DistillError(
-                f"--device {name}: is one GPU for {ranks.local_world_size} ranks; use cuda, or start one here"
+                f"--device {name}: names one GPU, but {ranks.local_world_size} ranks run on this machine; "
+                "use --device cuda, or start one rank on this machine"
             )
         name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
-            raise DistillError(f"--device {name}: not supported; use auto, cpu or cuda")
+            raise DistillError(f"--device {name}: this device is not supported; use auto, cpu or cuda")
         if device.type == "cuda" and ranks.local_world_size > 1:
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DistillError(
-            f"--device {name}: not on this machine: {str(error).splitlines()[0][:80]}; use auto, cpu or cuda"
+            f"--device {name}: this machine does not have the device: {str(error).splitlines()[0][:80]}; "
+            "use auto, cpu or cuda"
         ) from error
     return device
+
+
+def choose_threads(state: dict[str, Any] | None) -> None:
+    """Set the number of torch's threads for a run on the CPU, if no environment variable sets it.
+
+    Threads wait for each other at every layer, so two threads on one and a half free cores are slower than one
+    thread. A run that resumes from the checkpoint ``state`` keeps its number of threads, because rounding depends on
+    that number.
+    """
+    if not os.environ.keys().isdisjoint({"OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS"}):
+        return
+    cores = usable_cores()
+    if state is not None:
+        before = state["arithmetic"].get("threads")
+        if isinstance(before, int) and 1 <= before <= cores:
+            torch.set_num_threads(before)
+        return
+    present, busy = torch.get_num_threads(), busy_cores()
+    wanted = max(min(present, cores - busy), 1)
+    if wanted < present:
+        torch.set_num_threads(wanted)
+        logger.info(
+            f"other programs keep {busy} of {counted(cores, 'core')} busy, so this run uses "
+            f"{counted(wanted, 'thread')} instead of {present}, which changes rounding; "
+            f"set OMP_NUM_THREADS={present} to keep {present}"
+        )
+
+
+def busy_cores() -> int:
+    """Measure for ``SAMPLE_SECONDS`` how many of the cores that this process may use are busy."""
+    shares = psutil.cpu_percent(interval=SAMPLE_SECONDS, percpu=True)
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(len(shares)))
+    busy = sum(share for core, share in enumerate(shares) if core in usable) / 100
+    return int(busy + 1 - BUSY_LOAD)

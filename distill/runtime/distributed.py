@@ -1,7 +1,7 @@
-"""Runs on several ranks: the processes that one ``torchrun`` started, each with its own rows of every batch.
+"""Divide each batch of a run among ranks, which are the processes that one ``torchrun`` started.
 
 The content of a batch does not depend on the number of ranks. Only the main rank writes files and prints. When one
-rank ends, all end.
+rank ends, all ranks end.
 """
 
 import dataclasses
@@ -22,17 +22,16 @@ from distill.errors import DistillError
 from distill.runtime.torchrun_env import launched
 from manifests.support.processes import handling
 
-JOIN_TIMEOUT = timedelta(minutes=10)  # how long a rank waits for another to start
-COLLECTIVE_TIMEOUT = timedelta(hours=2)
-"""How long a collective waits: another rank may be decoding a large set. A rank that dies is noticed at once."""
+JOIN_TIMEOUT = timedelta(minutes=10)  # longest wait for another rank to start
+COLLECTIVE_TIMEOUT = timedelta(hours=2)  # longest wait for a rank that works, such as one that decodes a large set
 
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - NCCL's, when ranks share a machine
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - NCCL uses it if ranks share a machine
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process among all processes of a run. Names are as in torch; the defaults are a single process."""
+    """The number of this process among the processes of a run. Names are as in torch. The default is one process."""
 
     rank: int = 0
     world_size: int = 1
@@ -41,15 +40,15 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which alone writes files and prints."""
+        """Whether this is rank 0, the only rank that writes files and prints."""
         return self.rank == 0
 
     def row_mask(self, batch_size: int) -> Tensor:
         """Return which rows of a batch belong to this rank: bool (batch_size,).
 
-        They are a share of the first half and its mirror image in the second half; the middle row of an odd batch is
-        the last rank's. So reversing the batch keeps the rows of a rank, and ``augment.mix`` finds the partner of
-        each sample, which is its mirror image, on the same rank.
+        A rank has some rows of the first half of the batch, and their mirror images in the second half. The last
+        rank has the middle row of an odd batch. ``augment.mix`` mixes each sample with its mirror image, so a sample
+        and its partner are always on the same rank.
         """
         half = (batch_size + 1) // 2
         mask = torch.zeros(batch_size, dtype=torch.bool)
@@ -61,11 +60,11 @@ class Ranks:
         return values if self.world_size == 1 else values[self.row_mask(len(values)).to(values.device)]
 
     def require_rows(self, batch_size: int) -> None:
-        """Check that every rank gets rows of a batch."""
+        """Check that a batch has at least two samples for each rank."""
         if self.world_size > 1 and batch_size < 2 * self.world_size:
             raise DistillError(
                 f"data.batch_size {batch_size}: too small for {self.world_size} ranks, expected at least "
-                f"{2 * self.world_size}, a sample and its partner for each; raise it or start fewer"
+                f"{2 * self.world_size}, two samples for each rank; raise data.batch_size or start fewer ranks"
             )
 
     def scale_loss(self, loss: Tensor, batch_size: int) -> Tensor:
@@ -75,11 +74,11 @@ class Ranks:
         return loss * (int(self.row_mask(batch_size).sum()) * self.world_size / batch_size)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean over the ranks of a tensor that has one shape on all of them."""
+        """Return the mean over the ranks of a tensor that has one shape on all ranks."""
         return value if self.world_size == 1 else self.sum(value) / self.world_size
 
     def sum(self, value: Tensor) -> Tensor:
-        """Return the sum over the ranks of a tensor that has one shape on all of them."""
+        """Return the sum over the ranks of a tensor that has one shape on all ranks."""
         if self.world_size == 1:
             return value
         summed = value.clone()
@@ -87,16 +86,19 @@ class Ranks:
         return summed
 
     def any(self, flag: bool) -> bool:
-        """Return whether ``flag`` is true on any rank; waits until all ranks have called it."""
+        """Wait until all ranks have called this, and return whether ``flag`` is true on any rank."""
         return bool(self.sum(torch.tensor(int(flag))))
 
     def gather(self, parts: dict[int, Tensor], count: int) -> Tensor:
-        """Concatenate CPU tensors (n, …) numbered from 0 to ``count`` - 1, each held by one rank; same on all."""
+        """Concatenate CPU tensors (n, …) in the order of their numbers, 0 to ``count`` - 1; same result on all ranks.
+
+        Each number is a key of ``parts`` on one rank.
+        """
         every: list[Any] = [parts] * self.world_size
         if self.world_size > 1:
             dist.all_gather_object(every, parts)
-        held = {number: part for each in every for number, part in each.items()}
-        return torch.cat([held[number] for number in range(count)])
+        found = {number: part for each in every for number, part in each.items()}
+        return torch.cat([found[number] for number in range(count)])
 
     def broadcast(self, compute: Callable[[], T]) -> T:
         """Call ``compute`` on the main rank and return its result on all ranks."""
@@ -107,12 +109,12 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def require_same(self, values: dict[str, Any]) -> None:
-        """Check that all ranks train the same run; their machines may hold different files."""
+        """Check that all ranks have the same values: their machines may have different files."""
         for key, value in self.broadcast(lambda: values).items():
             if values.get(key) != value:
                 raise DistillError(
-                    f"rank {self.rank}: has {key} {str(values.get(key))[:200]}, the first rank {str(value)[:200]}; "
-                    "give all ranks the same config, set and teacher"
+                    f"rank {self.rank}: {key} is {str(values.get(key))[:200]}, rank 0 has {str(value)[:200]}; "
+                    "start all ranks with the same config, set and teacher"
                 )
 
     @contextmanager
@@ -130,11 +132,11 @@ SINGLE_PROCESS = Ranks()
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Connect to the other ranks that ``torchrun`` started; yields a single process without it.
+    """Connect to the other ranks that ``torchrun`` started, or yield a single process if there are none.
 
     Raises:
-        DistillError: the ranks cannot connect, or have no shared memory; or, on the main rank, another one has ended.
-        SystemExit: on the other ranks when a rank has ended, because the main rank reports it.
+        DistillError: the ranks cannot connect or have no shared memory, or, on the main rank, another rank has ended.
+        SystemExit: a rank has ended; raised on ranks other than the main rank, which prints the reason.
     """
     ranks = Ranks(**launched())
     if ranks.world_size == 1:
@@ -144,21 +146,24 @@ def joined() -> Iterator[Ranks]:
         with handling(signal.SIG_DFL):  # Python runs no handler while it waits in C
             _connect(ranks)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise DistillError(f"the ranks do not find each other: {reason[0][:160]}; start with torchrun") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DistillError(
+            f"the ranks cannot connect to each other: {reason[:160]}; start all ranks with torchrun"
+        ) from error
     try:
         yield ranks
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # gloo has no type of its own
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # gloo has no error type
             raise
         if cause := next((line.strip() for line in str(error).splitlines() if _SHARED_MEMORY in line), None):
             raise DistillError(
-                f"rank {ranks.rank}: {cause[:300]}; give {_SHARED_MEMORY} more room, or set NCCL_SHM_DISABLE=1"
+                f"rank {ranks.rank}: {cause[:300]}; enlarge {_SHARED_MEMORY}, or set NCCL_SHM_DISABLE=1"
             ) from error
         if not ranks.is_main:
             raise SystemExit(1) from error
         raise DistillError(
-            "another rank has ended, torchrun says how; start again with --resume to go on from the last checkpoint"
+            "another rank has ended, and torchrun prints the reason; "
+            "start all ranks again with --resume to continue from the last checkpoint"
         ) from error
     dist.destroy_process_group()
 
@@ -175,10 +180,11 @@ def _connect(ranks: Ranks) -> None:
 
 
 def _start_name(store: Any, ranks: Ranks) -> str:
-    """Agree with all ranks on a name that no earlier start used.
+    """Return a name that all ranks share and that no earlier start of ``torchrun`` used.
 
-    ``torchrun`` keeps its store over a restart, with the addresses of ranks that have ended; a rank that read one
-    would wait for it until the timeout. So the main rank answers only the random names of ranks that run now.
+    ``torchrun`` keeps its store when it starts ranks again, with the addresses of ranks that have ended. A rank that
+    read such an address would wait until the timeout. So the main rank answers only the random names of ranks that
+    run now.
     """
     own = secrets.token_hex(8)
     if not ranks.is_main:

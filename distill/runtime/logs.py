@@ -1,4 +1,4 @@
-"""Log lines of ``distill``: on the console for the command line, or left out for a while."""
+"""Print the log lines of ``distill`` on the console, or drop them for a while."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from manifests.support.console import detail, note, say
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print INFO lines unless the user gave ``--quiet``, and DEBUG lines with ``--verbose``."""
+    """Print INFO lines, except with ``--quiet``, and DEBUG lines with ``--verbose``."""
 
     to_stderr = False
 
@@ -21,7 +21,7 @@ _HANDLER = _ConsoleHandler()
 
 
 def log_to_console(*, to_stderr: bool) -> None:
-    """Print the log lines of ``distill`` from now on: on stdout, or on stderr where stdout holds results only."""
+    """Print the log lines of ``distill`` from now on: on stderr, or on stdout."""
     _HANDLER.to_stderr = to_stderr
     logger = logging.getLogger("distill")
     logger.addHandler(_HANDLER)

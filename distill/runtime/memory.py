@@ -1,7 +1,5 @@
-"""How much memory is free, and how much this process used at most."""
+"""Measure how much memory is free, and the peak of the memory that this process used."""
 
-import resource
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,12 +8,12 @@ import torch
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that this machine, or the container (cgroup v2) it runs in, can still give."""
+    """Return the free bytes of memory of this machine, or of its container (cgroup v2) if these are fewer."""
     available = int(psutil.virtual_memory().available)
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
         return min(available, int(limit) - int(used))
-    except (OSError, ValueError):  # no cgroup, or one without a limit
+    except (OSError, ValueError):  # no cgroup, or a cgroup without a limit
         return available
 
 
@@ -25,20 +23,19 @@ def fits_gpu(num_bytes: int, device: torch.device) -> bool:
 
 
 def reset_peak_memory(device: torch.device) -> int:
-    """Start a new measurement of ``peak_memory``; returns the bytes in use."""
+    """Start a new measurement of ``peak_memory`` and return the bytes in use."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):  # systems other than Linux report the peak since the process started
+    with suppress(OSError):  # only Linux measures the peak
         Path("/proc/self/clear_refs").write_text("5")
     return peak_memory(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used since ``reset_peak_memory``: of the GPU on a GPU, else of this process."""
+    """Return the peak of used bytes since ``reset_peak_memory``: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, ValueError, KeyError):
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(psutil.Process().memory_info().rss)

@@ -1,4 +1,4 @@
-"""The floating-point precision of a run: half precision where the hardware has it."""
+"""Choose the floating-point precision of a run: 16 bits where the hardware computes in 16 bits."""
 
 import contextlib
 import logging
@@ -16,15 +16,15 @@ _CPU_FLAGS: dict[Precision, set[str]] = {
     "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
     "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
-"""Names of Linux on x86-64 and AArch64."""
+"""Names that Linux uses on x86-64 and AArch64."""
 logger = logging.getLogger(__name__)
 
 
 def choose_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
-    """Return ``asked``; for ``auto`` bf16 where ``device`` computes in it, fp16 on older GPUs, fp32 on other CPUs."""
+    """Return ``asked``. For ``auto`` return bf16 if the device computes in it, else fp16 on a GPU, fp32 on a CPU."""
     if asked != "auto":
         if device.type == "cpu" and asked != "fp32" and not cpu_has(asked):
-            logger.info(f"this CPU does not compute in {asked} by itself; train.precision fp32 is likely faster")
+            logger.info(f"this CPU has no instructions for {asked}; train.precision fp32 is likely faster")
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -32,17 +32,18 @@ def choose_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
 
 
 def cpu_has(precision: Precision) -> bool:
-    """Return whether this CPU has instructions for ``precision``; False where the system does not report it."""
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _cpuinfo(), re.MULTILINE)
+    """Return whether this CPU has instructions for ``precision``; False if the system does not list instructions."""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo(), re.MULTILINE)
     return flags is not None and not _CPU_FLAGS[precision].isdisjoint(flags[1].split())
 
 
-def _cpuinfo() -> str:
+def cpuinfo() -> str:
+    """Return how Linux describes the CPUs, or an empty text on other systems."""
     path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""
+    return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Return a context that computes in half precision where that is safe; without effect for fp32."""
+    """Return a context that computes in 16 bits where that is safe, or has no effect for fp32."""
     half = precision != "fp32"
     return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)

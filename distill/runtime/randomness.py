@@ -1,7 +1,4 @@
-"""Random draws by seed, purpose and position: a resumed run draws the same as an uninterrupted one.
-
-They use the raw bits of Philox, which NumPy keeps stable between versions (NEP 19).
-"""
+"""Draw random numbers by seed, purpose and position from Philox, whose bits all versions of NumPy share (NEP 19)."""
 
 import hashlib
 
@@ -11,7 +8,7 @@ from torch import Tensor
 
 
 class Stream:
-    """The draws of one purpose at one position (a step, an epoch) of a run with ``seed``."""
+    """The random numbers for one purpose at one position (a step or an epoch) of a run with ``seed``."""
 
     def __init__(self, seed: int, purpose: str, position: int) -> None:
         digest = hashlib.sha256(f"{seed}/{purpose}/{position}".encode()).digest()
@@ -22,18 +19,18 @@ class Stream:
         return int(self._bits.random_raw())
 
     def uniform(self, *shape: int) -> Tensor:
-        """Return float64 in [0, 1)."""
+        """Return float64 numbers in [0, 1)."""
         words = self._bits.random_raw(int(np.prod(shape)))
         return torch.from_numpy((words >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
 
     def integers(self, n: int, *shape: int) -> Tensor:
-        """Return int64 in [0, n), for n far below 2^53."""
+        """Return int64 numbers in [0, n), for n far below 2^53."""
         return (self.uniform(*shape) * n).long()
 
     def beta(self, alpha: float, count: int) -> Tensor:
-        """Return float64 (count,) drawn from Beta(alpha, alpha), by rejection.
+        """Return float64 (count,) drawn from Beta(alpha, alpha), by Jöhnk's method (1964) up to alpha = 1.
 
-        Jöhnk's method (1964) up to alpha = 1; above it, uniform numbers against the density.
+        Above 1, a uniform number is accepted with a probability that is proportional to the density.
         """
         found = torch.empty(0, dtype=torch.float64)
         while len(found) < count:

@@ -1,27 +1,17 @@
-"""The environment variables that ``torchrun`` sets, read without importing torch."""
+"""Read the environment variables that ``torchrun`` sets, without importing torch."""
 
 import os
 
 from distill.errors import DistillError
 
-_NAMES = {
-    "rank": "RANK",
-    "world_size": "WORLD_SIZE",
-    "local_rank": "LOCAL_RANK",
-    "local_world_size": "LOCAL_WORLD_SIZE",
-}
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 def launched() -> dict[str, int]:
-    """Return the fields of ``Ranks`` that ``torchrun`` set for this process; empty for a single process."""
+    """Return the fields of ``Ranks`` that ``torchrun`` set for this process; an empty dict for a single process."""
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return {}
-    found = {}
-    for key, name in _NAMES.items():
-        text = os.environ.get(name, "")
-        if not text.isdecimal():
-            raise DistillError(f"{name} is {text!r} in the environment, expected a number; start with torchrun")
-        found[key] = int(text)
-    if not (found["local_rank"] < found["local_world_size"] <= found["world_size"] > found["rank"]):
-        raise DistillError(f"{found} in the environment: a rank is not below its world size; start with torchrun")
-    return found
+    found = {name: os.environ.get(name, "") for name in NAMES}
+    if not all(value.isdecimal() for value in found.values()):
+        raise DistillError(f"environment: expected numbers, found {found}; start with torchrun, or unset RANK")
+    return {name.lower(): int(value) for name, value in found.items()}

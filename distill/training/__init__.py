@@ -1,1 +1,1 @@
-"""Training runs: the flow of a run, the training loop, run directories, checkpoints and resuming."""
+"""Training runs: the training loop, run directories, checkpoints, resuming, and means over seeds."""

@@ -1,8 +1,8 @@
-"""Checkpoints: the state that a run needs to continue as if it had never stopped; never the teacher's.
+"""Write and read checkpoints: the state that a run needs to continue as if it had never stopped.
 
-A checkpoint is a safetensors file. Its tensors are named by their place in the state, such as
-``optimizer.state.0.exp_avg``; its metadata holds the rest as JSON, in which ``{"tensor": NAME}`` stands for a tensor,
-and the SHA-256 of both.
+A checkpoint is a safetensors file. A tensor's name is its place in the state, such as ``optimizer.state.0.exp_avg``.
+The metadata contains the rest of the state as JSON, in which ``{"tensor": NAME}`` replaces a tensor, and the SHA-256
+of all tensors and of this JSON. The weights of the teacher are not part of the state.
 """
 
 import functools
@@ -26,14 +26,13 @@ DAMAGED_NAME = "checkpoint.damaged.safetensors"
 KEYS = frozenset(
     {"identity", "arithmetic", "student", "optimizer", "scaler", "scheduler", "average", "step", "seconds", "losses"}
 )
-
-MAX_ARITHMETIC_LETTERS = 10_000  # of what rounding depends on, which is shown to the user if it changed
+MAX_ARITHMETIC_LETTERS = 10_000  # ``arithmetic`` is printed if it has changed
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, built of tensors and JSON values, atomically; the last checkpoint is kept as the previous one.
+    """Write ``state``, tensors and JSON values, as the checkpoint. The last checkpoint becomes the previous one.
 
-    Keys that are integers stay integers; tuples become lists.
+    Integer keys stay integers. Tuples become lists.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_split(state, "", tensors), separators=(",", ":"))
@@ -45,7 +44,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return ``value`` with a placeholder for each of its tensors, which are added to ``tensors``."""
+    """Return ``value`` with a placeholder for each tensor in it. Add the tensors to ``tensors`` by name."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name} | ({"channels_last": True} if _is_channels_last(value) else {})
@@ -57,15 +56,14 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    """Tell whether a tensor is stored with its channels last: fused optimizers need their state stored as before."""
+    """Return whether a tensor is in the channels-last format; fused optimizers need their state in its old format."""
     if tensor.ndim != 4:
         return False
-    outline = torch.empty_like(tensor, device="meta", memory_format=torch.channels_last)
-    return tensor.stride() == outline.stride()
+    return tensor.stride() == torch.empty_like(tensor, device="meta", memory_format=torch.channels_last).stride()
 
 
 def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    """Return the tensor for which a JSON object stands, or the object with integers for keys that are numbers."""
+    """Return the tensor that the JSON object ``value`` replaces, or ``value`` with integers for keys of digits."""
     if "tensor" in value and value.keys() <= {"tensor", "channels_last"}:
         tensor = tensors[value["tensor"]]
         if value.get("channels_last"):
@@ -74,17 +72,17 @@ def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     return {int(key) if key.isdecimal() else key: item for key, item in value.items()}
 
 
-def holds_checkpoint(folder: Path) -> bool:
-    """Tell whether ``folder`` holds a checkpoint."""
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether ``folder`` contains a checkpoint."""
     return any((folder / name).is_file() for name in (CHECKPOINT_NAME, PREVIOUS_NAME))
 
 
 def load_checkpoint(
     folder: Path, identity: dict[str, Any], max_bytes: int, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Return the last undamaged state saved in a run directory, or None if there is no checkpoint.
+    """Return the last undamaged state in a run directory, or None if there is no checkpoint.
 
-    Its tensors are mapped from a file of at most ``max_bytes``: copy those that you keep.
+    The tensors are mapped from a file of at most ``max_bytes``: copy those that you keep.
     """
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
     for path in paths:
@@ -92,9 +90,9 @@ def load_checkpoint(
             state = read_checkpoint(path, max_bytes)
         except DamagedError as error:
             if path == paths[-1]:
-                raise
-            say(f"{error}; resuming from {PREVIOUS_NAME}, the one before it")
-            path.replace(folder / DAMAGED_NAME)  # or the next checkpoint would make it the previous one
+                raise DistillError(f"{error}; choose another --out to train from the first step") from error
+            say(f"{error}; the run continues from the checkpoint before it, {PREVIOUS_NAME}")
+            path.replace(folder / DAMAGED_NAME)  # otherwise the next save would rename it to PREVIOUS_NAME
             continue
         require_identity(state, identity, path)
         return state
@@ -102,35 +100,29 @@ def load_checkpoint(
 
 
 def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
-    """Return the state in a checkpoint, whichever run it belongs to.
-
-    Raises:
-        DamagedError: it is damaged, or longer than ``max_bytes``.
-        DistillError: it cannot be read.
-    """
+    """Return the state in a checkpoint of any run. The file may have at most ``max_bytes``."""
     tensors, metadata = read_safetensors(path, max_bytes)
     text = metadata.get("state", "")
     if metadata.get("sha256") != tensors_digest(tensors, text):
-        raise DamagedError(f"{path}: damaged: its SHA-256 is not the one written in it")
+        raise DamagedError(f"{path}: the checkpoint is damaged: its content differs from the SHA-256 that it records")
     try:
         return json.loads(text, object_hook=functools.partial(_join, tensors=tensors))
     except (ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise DamagedError(f"{path}: damaged: its metadata holds no state of a run") from error
+        raise DamagedError(f"{path}: the checkpoint is damaged: its metadata is not the state of a run") from error
 
 
 def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
-    """Check that ``state``, loaded from ``path``, belongs to the run that ``identity`` describes."""
+    """Check that ``state``, read from ``path``, belongs to the run that ``identity`` describes."""
     if not (
         isinstance(state, dict)
         and state.keys() >= KEYS
         and all(isinstance(state[key], dict) for key in ("identity", "arithmetic"))
         and len(str(state["arithmetic"])) <= MAX_ARITHMETIC_LETTERS
     ):
-        raise DistillError(f"{path}: holds no state of a run; choose another --out")
-    held = state["identity"]
+        raise DistillError(f"{path}: the file does not contain the state of a run; choose another --out")
     for key, value in identity.items():
-        if held.get(key) != value:
+        if (before := state["identity"].get(key)) != value:
             raise DistillError(
-                f"{path}: belongs to a run with {key} {str(held.get(key))[:500]}, this one has {value}; "
-                "resume with what it was started with, or choose another --out"
+                f"{path}: the checkpoint belongs to a run with {key} {str(before)[:500]}, but this run has {value}; "
+                "resume the run with the options that it started with, or choose another --out"
             )

@@ -1,6 +1,5 @@
-"""A sample of the patch set in the run directory: its manifest and a few patches, so that a report needs no set."""
+"""Keep the manifest and some patches of a patch set in the run directory, so that reports need no patch set."""
 
-import io
 import json
 import logging
 import math
@@ -14,18 +13,17 @@ from manifests.crop_outlines import read_outlines
 from manifests.errors import PatchSetError
 from manifests.format.schema import PACKED, Manifest, patch_key
 from manifests.patchset import evenly_spaced
-from manifests.support.files import write_atomically
+from manifests.support.files import atomic_file, write_atomically
 
 MANIFEST_NAME = "patchset.json"
 SHEET_NAME = "patches.png"
 OUTLINES_NAME = "patches.json"
-COLUMNS, ROWS, GAP = 12, 5, 2
-TILE = 64  # the largest side of a patch on the sheet, in pixels
+COLUMNS, ROWS, GAP, TILE = 12, 5, 2, 64  # of the sheet; a patch has at most TILE pixels a side
 logger = logging.getLogger(__name__)
 
 
 def keep_sample(patchset: PatchSet, out: Path) -> None:
-    """Write, once, a set's manifest, a sheet of 60 of its patches, and where these lie in their photos."""
+    """Write the manifest of a set, a sheet of 60 patches, and their outlines in the photos, if not yet written."""
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
@@ -33,17 +31,18 @@ def keep_sample(patchset: PatchSet, out: Path) -> None:
     try:
         sheet = _sheet(patchset, indices)
         outlines = read_outlines(patchset, indices)
-    except PatchSetError as error:  # a run from the cache needs neither shards nor tables
-        logger.info(f"no sample of patches is kept: {error}")
+    except PatchSetError as error:  # a run whose images are cached needs no shards and no tables
+        logger.info(f"reports of this run show no patches: {error}")
         return
-    write_atomically(out / SHEET_NAME, sheet)
+    with atomic_file(out / SHEET_NAME) as file:
+        sheet.save(file, "PNG", optimize=True)
     patches: list[dict[str, Any]] = [{"key": patch_key(index)} for index in indices]
     for patch, outline in zip(patches, outlines or [], strict=False):
         patch |= {"source": outline.source, "corners": outline.corners}
     write_atomically(out / OUTLINES_NAME, (json.dumps({"patches": patches}) + "\n").encode())
 
 
-def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
+def _sheet(patchset: PatchSet, indices: list[int]) -> Image.Image:
     tile = min(patchset.manifest.size, TILE)
     rows = math.ceil(len(indices) / COLUMNS)
     step = tile + GAP
@@ -53,11 +52,9 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> bytes:
         if patchset.manifest.size > tile:
             image = image.resize((tile, tile), Image.Resampling.LANCZOS)
         sheet.paste(image, (number % COLUMNS * step, number // COLUMNS * step))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return sheet
 
 
 def photo_option(manifest: Manifest | None) -> str:
-    """Return the option for ``distill report`` of a run on this set; empty if the set is not made from a photo."""
+    """Return the option of ``distill report`` that names the photo of a set; an empty text if it has no photo."""
     return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

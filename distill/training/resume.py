@@ -1,4 +1,4 @@
-"""Validate a checkpoint, which is untrusted, and load it into a trainer."""
+"""Check an untrusted checkpoint and load it into a trainer."""
 
 import copy
 import json
@@ -18,33 +18,33 @@ from distill.weights.load import put_state
 from distill.weights.torch_files import are_finite
 from manifests.support.files import read_regular_file, write_atomically
 
-ROW_BYTES = 400  # the most bytes of ``metrics.jsonl`` for each step: a line of the loop and one of the evaluator
+ROW_BYTES = 400  # largest part of ``metrics.jsonl`` for a step: a line of the loop and a line of the evaluator
 _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "step", "seconds"}) | {
     *("last_epoch", "_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr")
 }
-"""Values that steps change; all others must be those of the config."""
+"""Values that steps change. All other values must be those of the config."""
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Load a checkpoint into ``trainer``, and cut the log back to its step; without one, remove the log."""
-    metrics, state = out / METRICS_NAME, trainer.state
+    """Load a checkpoint into ``trainer`` and cut the log after its step. Remove the log if ``checkpoint`` is None."""
+    metrics = out / METRICS_NAME
     if checkpoint is None:
         if trainer.ranks.is_main:
             metrics.unlink(missing_ok=True)
         return
-    require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
-    put_state(state.student, checkpoint["student"])
-    state.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
-    state.scaler.load_state_dict(checkpoint["scaler"])
-    state.scheduler.load_state_dict(checkpoint["scheduler"])
-    if state.average is not None:
-        put_state(state.average, checkpoint["average"])
-    state.step, state.seconds = checkpoint["step"], checkpoint["seconds"]
+    _require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
+    put_state(trainer.student, checkpoint["student"])
+    trainer.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
+    trainer.scaler.load_state_dict(checkpoint["scaler"])
+    trainer.scheduler.load_state_dict(checkpoint["scheduler"])
+    if trainer.average is not None:
+        put_state(trainer.average, checkpoint["average"])
+    trainer.step, trainer.seconds = checkpoint["step"], checkpoint["seconds"]
     device = trainer.accelerator.context.device
-    state.losses = [loss.to(device, copy=True) for loss in checkpoint["losses"]]
-    if trainer.ranks.is_main and os.path.lexists(metrics):  # later steps will be done and logged again
+    trainer.losses = [loss.to(device, copy=True) for loss in checkpoint["losses"]]
+    if trainer.ranks.is_main and os.path.lexists(metrics):  # later steps are trained and logged again
         text = read_regular_file(metrics, (1 << 20) + ROW_BYTES * trainer.steps).decode(errors="replace")
-        rows = [line for line in text.splitlines() if _row_step(line) <= state.step]
+        rows = [line for line in text.splitlines() if _row_step(line) <= trainer.step]
         write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
 
 
@@ -52,26 +52,20 @@ def _row_step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        return float("inf")  # a line cut short by a crash
+        return float("inf")  # a crash cut this line short
 
 
-def require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
-    """Check that a checkpoint is one that steps of ``trainer`` can have produced; ``where`` names its file.
-
-    Raises:
-        DamagedError: it is not.
-    """
-    own = trainer.state.state_dict()
-    own["optimizer"]["state"] = _kept_state(trainer.state.optimizer, held["optimizer"])
+def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
+    """Check that steps of ``trainer`` can have produced the state ``held`` of the checkpoint file ``where``."""
+    own = trainer.state_dict()
+    own["optimizer"]["state"] = _kept_state(trainer.optimizer, held["optimizer"])
     own["losses"] = [torch.tensor(0.0)] * len(held["losses"] if isinstance(held["losses"], list) else [])
     for name, value in own.items():
         _require_like(held[name], value, f"{where}: {name}", name in _MOVING)
     step, optimizer = held["step"], held["optimizer"]
     factors = [x for group in optimizer["param_groups"] for x in (group.get("momentum", 0), *group.get("betas", ()))]
     scaler = {"scale": 1.0, "_growth_tracker": 0, "growth_interval": 1} | held["scaler"]
-    never_negative = [
-        kept[key] for kept in optimizer["state"].values() for key in ("step", "exp_avg_sq") if key in kept
-    ]
+    squares = [kept[key] for kept in optimizer["state"].values() for key in ("step", "exp_avg_sq") if key in kept]
     if not (
         type(step) is int
         and 0 <= step <= trainer.steps
@@ -82,13 +76,13 @@ def require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
         and all(group["lr"] >= 0 for group in optimizer["param_groups"])
         and 0 < scaler["scale"] < 3e38
         and 0 <= scaler["_growth_tracker"] <= scaler["growth_interval"]
-        and all(value.numel() == 0 or value.min() >= 0 for value in never_negative)
+        and all(value.numel() == 0 or value.min() >= 0 for value in squares)
     ):
-        raise DamagedError(f"{where}: holds values that no step of this run can have left; choose another --out")
+        raise DamagedError(f"{where}: values in this file are not from a step of this run; choose another --out")
 
 
 def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[str, Tensor]]:
-    """Return tensors like those that ``optimizer`` keeps for the parameters that ``held`` has state of."""
+    """Return tensors with the shapes of the optimizer's state, for each parameter with a state in ``held``."""
     parameters = enumerate(value for group in optimizer.param_groups for value in group["params"])
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
     keys = state_keys(optimizer)
@@ -100,7 +94,7 @@ def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[s
 
 
 def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
-    """Check keys, lengths, shapes, dtypes and that numbers are finite; and values, unless ``moving``."""
+    """Check that ``held`` has the keys, lengths, shapes and dtypes of ``own``; also its values, if not ``moving``."""
     if isinstance(own, Tensor):
         fits = isinstance(held, Tensor) and (held.shape, held.dtype) == (own.shape, own.dtype) and are_finite(held)
     elif isinstance(own, dict) and isinstance(held, dict):
@@ -116,9 +110,7 @@ def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
     else:
         fits = not isinstance(held, Tensor) and bool(held == own)
     if not fits:
-        raise DamagedError(
-            f"{where}: does not fit this run: {_kind(held)}, expected {_kind(own)}; choose another --out"
-        )
+        raise DamagedError(f"{where} is {_kind(held)}, expected {_kind(own)}; choose another --out")
 
 
 def _kind(value: Any) -> str:

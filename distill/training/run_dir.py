@@ -1,5 +1,6 @@
-"""The directory of a run: the names of its files, who may write there, and what it already holds."""
+"""Check, lock and read the directory of a run, and write the log of the run."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +12,11 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.runtime.distributed import Ranks
-from distill.training.checkpoint import CHECKPOINT_NAME, holds_checkpoint, load_checkpoint
+from distill.training.checkpoint import CHECKPOINT_NAME, has_checkpoint, load_checkpoint
 from distill.weights.load import largest_file
 from manifests.format.canonical_json import parse_json
 from manifests.format.digest import file_digest
-from manifests.support.files import (
-    PART_PREFIX,
-    describe_os_error,
-    hold_folder,
-    is_plain,
-    name_as_text,
-    read_regular_file,
-    remove_parts,
-)
+from manifests.support import files
 from manifests.support.system_files import entries
 
 CONFIG_NAME = "config.yaml"
@@ -40,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
-    """Lock ``out`` for a run while the block runs, on the main rank; see ``own_folder``."""
-    remedy = "go on with --resume"
+    """Check and lock the run directory ``out`` while the block runs. Ranks other than the main one do not lock."""
+    remedy = "continue with --resume"
     if ranks.is_main:
         check_folder(out, resume)
     with own_folder(out, remedy) if ranks.is_main else explain_errors(out, remedy):
@@ -49,32 +42,30 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool) -> None:
-    """Check that a run may begin in ``out``, or go on there with ``resume``."""
-    if name_as_text(str(out)) != str(out):
+    """Check that a run may start in ``out``, or, with ``resume``, that a run may continue there."""
+    if files.name_as_text(str(out)) != str(out):
         raise DistillError(
-            f"{out}: its path is not UTF-8 text, and weights could not be read from there; choose another --out"
+            f"{out}: the path is not UTF-8 text, so weights in it cannot be read; choose another --out"
         )
     try:
-        occupied = out.exists() and any(not item.name.startswith(PART_PREFIX) for item in entries(out))
+        occupied = out.exists() and any(not item.name.startswith(files.PART_PREFIX) for item in entries(out))
     except OSError as error:
-        raise DistillError(f"{out}: cannot be a run directory: {error.strerror}") from error
+        raise DistillError(f"{out}: the folder cannot be read: {error.strerror}; choose another --out") from error
     if occupied and not resume:
-        raise DistillError(f"{out}: is not empty; add --resume to go on with its run, or choose another --out")
-    if occupied and not holds_checkpoint(out):
-        raise DistillError(
-            f"{out}: holds files but no {CHECKPOINT_NAME}, so no run to go on with; choose another --out"
-        )
+        raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
+    if occupied and not has_checkpoint(out):
+        raise DistillError(f"{out}: no run can continue without {CHECKPOINT_NAME}; choose another --out")
 
 
 @contextmanager
 def own_folder(out: Path, remedy: str) -> Iterator[None]:
-    """Create ``out`` and lock it while the block runs; a folder that is still empty then is removed."""
+    """Create the folder ``out`` and lock it while the block runs. Remove it if it is new and still empty."""
     existed = out.exists()
     try:
         with explain_errors(out, remedy):
             out.mkdir(parents=True, exist_ok=True)
-            with hold_folder(out):
-                remove_parts(out)
+            with files.hold_folder(out):
+                files.remove_parts(out)
                 yield
     finally:
         if not existed and out.is_dir() and not any(out.iterdir()):
@@ -83,50 +74,79 @@ def own_folder(out: Path, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def explain_errors(out: Path, remedy: str) -> Iterator[None]:
-    """Raise errors of the system as a DistillError that names ``out`` and says how to go on."""
+    """Turn an error of the system into a DistillError that names ``out`` and ends with the action ``remedy``."""
     try:
         yield
     except BlockingIOError as error:
-        raise DistillError(f"{out}: another program is writing here; choose another --out") from error
+        raise DistillError(f"{out}: another program is writing in this folder; choose another --out") from error
     except BrokenPipeError:
-        raise  # the reader of stdout has ended; nothing is wrong with the folder
+        raise  # the program that reads stdout has ended; the folder is intact
     except torch.OutOfMemoryError as error:
         raise DistillError(
-            f"the GPU has too little memory: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
+            f"the memory of the GPU is full: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
             "or set data.cache to ram"
         ) from error
     except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)} and {remedy}") from error
+        raise DistillError(f"{files.describe_os_error(error, out)} and {remedy}") from error
 
 
 def read_progress(
     out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the last checkpoint's state and the summary of a finished run, each None if there is none.
+    """Return the state of the last checkpoint and the summary of a finished run; each may be None.
 
-    Only the size of ``network`` is used: it limits the length of the files.
+    The size of ``network`` limits how many bytes are read.
     """
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, logger.info)
     summary = finished_summary(out)
     if summary is not None and not _is_result(out / weights_name, summary["sha256"], most):
-        logger.info(f"{out / weights_name}: missing or damaged; it is made again")
+        logger.info(f"{out / weights_name}: the file is missing or damaged; it is written again")
         summary = None
     if summary is not None:
-        logger.info("this run is already finished and not evaluated again; use distill eval for other data")
+        logger.info("this run is already finished and is not evaluated again; use distill eval for other data")
     return state, summary
 
 
+def _is_result(path: Path, sha256: str, most: int) -> bool:
+    return files.is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
+
+
 def finished_summary(out: Path) -> dict[str, Any] | None:
-    """Return the summary of a finished run, else None."""
+    """Return the summary in the run directory ``out``, or None if the run has not finished."""
     path = out / SUMMARY_NAME
     if not path.exists():
         return None
-    summary = parse_json(read_regular_file(path, 1 << 20), str(path))
+    summary = parse_json(files.read_regular_file(path, 1 << 20), str(path))
     if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
-        raise DistillError(f"{path}: damaged; delete it to write it again from the last checkpoint")
+        raise DistillError(f"{path}: the file is not a summary of a run; delete it and write it again with --resume")
     return summary
 
 
-def _is_result(path: Path, sha256: str, most: int) -> bool:
-    return is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
+class MetricsLog:
+    """Append figures to ``metrics.jsonl`` and to TensorBoard's log; only if ``enabled``, as on the main rank."""
+
+    def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
+        """Open the logs in ``out`` after ``step``. TensorBoard then ignores its rows of later steps."""
+        self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
+        self._board: Any = None
+        if tensorboard and enabled:
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
+            except ImportError as error:
+                raise DistillError(
+                    "train.tensorboard: TensorBoard is missing; run pip install tensorboard"
+                ) from error
+            self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
+
+    def write(self, step: int, figures: dict[str, Any]) -> None:
+        """Append figures that were measured after ``step`` steps."""
+        if not self._enabled:
+            return
+        samples = step * self._batch_size
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, "samples": samples} | figures) + "\n")
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, samples)
+            self._board.flush()

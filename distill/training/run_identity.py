@@ -1,7 +1,4 @@
-"""What identifies a run: the settings and data that decide its weights.
-
-Runs have a mean only where these are the same but for the seed.
-"""
+"""Compare runs by their identity: the settings and data that decide the weights."""
 
 import hashlib
 import json
@@ -18,27 +15,24 @@ DIGESTS = {
     "data_sha256": "training images",
     "teacher_sha256": "teacher's file",
     "eval_sha256": "evaluation images and labels",
-    "config_sha256_without_seed": "config, with the order it gives, without seeds",
+    "config_sha256_without_seed": "config and sample order, without seeds",
 }
-"""Keys of a summary that all runs of a mean share, and their labels in reports."""
+"""Keys of a summary whose values are equal in all runs of a mean, and their labels in reports."""
 
 _NO_EFFECT = {
     "data": ("workers", "cache", "cache_dir", "window"),
     "train": ("checkpoint_seconds", "log_steps", "tensorboard"),
-    "teacher": ("weights", "logits", "labels"),  # the digest of the file counts, not its path
+    "teacher": ("weights", "logits", "labels"),  # a digest of the file decides, not its path
 }
-"""Keys by group that do not change the weights."""
-_LATER_KEYS = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8} | {
-    "bn_momentum": None,
-    "bn_eps": None,
-    "weight": 1.0,
-}
-"""Keys added after the first checkpoints were written, with defaults; identities leave them out at these defaults."""
+"""Keys of each group of a config that do not change the weights."""
+_LATER_KEYS: dict[str, Any] = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8}
+_LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0}
+"""Keys that old checkpoints lack, with their defaults. Identities do not contain a key that has its default."""
 _SHOWN_LETTERS = 16
 
 
 def weight_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain ``config`` without what does not change the weights: paths, caches, logging, evaluation."""
+    """Return the plain ``config`` without keys that do not change the weights: paths, caches, logging, evaluation."""
     return {
         group: {key: item for key, item in value.items() if _has_effect(group, key, item)}
         if isinstance(value, dict)
@@ -66,15 +60,15 @@ def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
-    """Return what a checkpoint must share with the run that resumes it: all that changes weights, and no path."""
+    """Return the settings that a checkpoint and the run that resumes it must share. They contain no path."""
     settings = weight_settings(config.model_dump(mode="json"))
     return {group: json.dumps(value) for group, value in settings.items()} | more
 
 
 def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -> dict[str, str]:
-    """Return the SHA-256, as hex, of ``config`` and ``view``, with seeds and without, but without paths.
+    """Return two SHA-256 digests, as hex, of ``config`` and ``view``: with seeds and without seeds.
 
-    The second is of ``more`` as well.
+    Paths are not part of them. The second digest includes ``more``.
     """
     described = view.describe()
     settings = weight_settings(config.model_dump(mode="json"))
@@ -86,18 +80,15 @@ def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -
 
 
 def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the runs of a mean share: the settings of ``config`` but the seed, and the digests of ``summary``.
-
-    A digest that the summary lacks is None.
-    """
+    """Return what all runs of a mean share: settings of ``config`` and digests of ``summary`` (None if missing)."""
     plain = json.loads(json.dumps(config, default=str, skipkeys=True))
     return {"config": without_seed(weight_settings(plain))} | {key: summary.get(key) for key in DIGESTS}
 
 
 def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Return why runs with these identities, by run name, have no mean: what differs or is unknown.
+    """Return the reason why several runs have no mean, or None. The keys of ``identities`` are names of runs.
 
-    None if they have a mean, or are fewer than two. ``supervised`` runs are trained from labels.
+    Runs are ``supervised`` if they are trained from labels.
     """
     if len(identities) < 2:
         return None
@@ -105,14 +96,14 @@ def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool
     for other_name, other in others:
         if different := first_difference(identity, other):
             label, old, new = different
-            return f"{label}: {old} in {name}, {new} in {other_name}"
+            return f"{label} is {old} in {name}, but {new} in {other_name}"
     needed = ("data_sha256",) if supervised else ("set_id", "teacher_sha256")
     unknown = next((key for key in (*needed, "eval_sha256") if identity[key] is None), None)
-    return None if unknown is None else f"{DIGESTS[unknown]} ({unknown}): missing in the summary of {name}"
+    return None if unknown is None else f"the summary of {name} lacks {unknown} ({DIGESTS[unknown]})"
 
 
 def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return the label and both shortened values of the first difference of two identities, or None."""
+    """Return the first difference of two identities: its label and the two shortened values; None if equal."""
     for path, old, new in differences(dict(a), dict(b)):
         label = f"{DIGESTS[path]} ({path})" if path in DIGESTS else path.removeprefix("config.")
         return label, _shorten(old), _shorten(new)
@@ -120,7 +111,5 @@ def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, s
 
 
 def _shorten(text: str) -> str:
-    plain = text.strip('"')
-    if plain == "null":
-        return "nothing"
+    plain = "nothing" if text == "null" else text.strip('"')
     return plain if len(plain) <= _SHOWN_LETTERS else f"{plain[:_SHOWN_LETTERS]}…"

@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed: mean and deviation of their results."""
+"""Compute mean and deviation of several runs, and check that the runs differ only in their seeds."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 from distill.config.schema import Config, SupervisedConfig
 from distill.errors import DistillError
-from distill.training.checkpoint import holds_checkpoint
+from distill.training.checkpoint import has_checkpoint
 from distill.training.run_dir import CONFIG_NAME, SUMMARY_NAME, finished_summary
 from distill.training.run_identity import DIGESTS, first_difference, run_identity, why_no_mean
 from manifests.errors import PatchSetError
@@ -19,75 +19,71 @@ from manifests.support.system_files import entries
 from manifests.support.yaml_core import parse_yaml
 
 SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one of several seeds
-MAX_CONFIG_BYTES = 1 << 20
 
 
 def check_seeds_folder(out: Path, resume: bool) -> None:
-    """Check that runs of several seeds may start in ``out``."""
-    if holds_checkpoint(out):
-        raise DistillError(f"{out}: holds a run of one seed; choose another --out for several")
+    """Check that runs of several seeds may start in the folder ``out``, or, with ``resume``, continue there."""
+    if has_checkpoint(out):
+        raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
     if not resume and out.is_dir() and entries(out):
-        raise DistillError(f"{out}: is not empty; add --resume to go on with its runs, or choose another --out")
+        raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
 
 
 def require_same_identity(
     out: Path, config: Config | SupervisedConfig, digests: Callable[[], Mapping[str, str | None]]
 ) -> None:
-    """Check that new runs of ``config`` may have a mean with the runs that ``out`` already holds.
+    """Check that new runs of ``config`` may have a mean with the runs that the folder ``out`` already contains.
 
-    ``digests`` computes those that the summaries of new runs will have, by their keys in ``DIGESTS``; what it or a
-    held run lacks is not compared.
+    ``digests`` computes the digests of the new runs, by their keys in ``DIGESTS``. Missing digests are not compared.
     """
-    folders = [path for path in sorted(out.glob("seed*")) if SEED_FOLDER.fullmatch(path.name)]
-    folders = [path for path in folders if (path / CONFIG_NAME).is_file()]
+    folders = [
+        path.parent for path in sorted(out.glob(f"seed*/{CONFIG_NAME}")) if SEED_FOLDER.fullmatch(path.parent.name)
+    ]
     known = digests() if folders else {}
     for folder in folders:
-        held = _held_identity(folder)
+        before = _read_identity(folder)
         wanted = run_identity(parse_yaml(config.to_yaml()), {})
-        wanted |= {key: held[key] and (known.get(key) or held[key]) for key in DIGESTS}
-        if different := first_difference(held, wanted):
+        wanted |= {key: before[key] and (known.get(key) or before[key]) for key in DIGESTS}
+        if different := first_difference(before, wanted):
             label, old, new = different
             raise DistillError(
-                f"{folder}: {label} was {old}, is now {new}, and a mean is over seeds that share it; "
+                f"{folder}: {label} was {old} in this run and is {new} now, but all seeds of a mean must share it; "
                 "choose another --out"
             )
 
 
-def _held_identity(folder: Path) -> dict[str, Any]:
+def _read_identity(folder: Path) -> dict[str, Any]:
     try:
-        config = parse_yaml(read_regular_file(folder / CONFIG_NAME, MAX_CONFIG_BYTES).decode())
+        config = parse_yaml(read_regular_file(folder / CONFIG_NAME, 1 << 20).decode())
         summary = finished_summary(folder) or {}
     except (OSError, ValueError, PatchSetError) as error:
-        raise DistillError(f"{folder}: damaged: {error}; choose another --out") from error
+        raise DistillError(f"{folder}: the run cannot be read: {error}; choose another --out") from error
     if not isinstance(config, dict):
-        raise DistillError(f"{folder / CONFIG_NAME}: damaged: expected groups of keys; choose another --out")
+        raise DistillError(f"{folder / CONFIG_NAME}: expected groups of keys, found none; choose another --out")
     return run_identity(config, summary)
 
 
 def summarize_seeds(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
-    """Write ``out/summary.json`` over the runs' ``summaries``, and return the top-1 as a line.
+    """Write ``out/summary.json`` with the figures that all ``summaries`` have, and return the top-1 as a line.
 
-    Every figure that all runs have gets ``mean``, ``deviation`` (of the sample, n - 1; null for one run) and
-    ``values``. ``prefix`` stands before the keys of accuracies: ``student_``, or nothing for supervised runs.
+    Each figure has ``mean``, ``deviation`` (of the sample, n - 1; null for one run) and ``values``. ``prefix`` starts
+    the keys of accuracies: it is ``student_``, or empty for runs from labels.
     """
     names = [f"{prefix}top1", f"{prefix}top5", "agreement", "kl_to_teacher"]
     common = [name for name in names if all(summary.get(name) is not None for summary in summaries)]
     seeds = [summary["seed"] for summary in summaries]
     identities = {f"seed{seed}": run_identity({}, summary) for seed, summary in zip(seeds, summaries, strict=True)}
     if common and (reason := why_no_mean(identities, supervised=not prefix)):
-        raise DistillError(f"{out}: its seeds have no mean; {reason}; choose another --out")
-    figures = {name: _spread([summary[name] for summary in summaries]) for name in common}
+        raise DistillError(f"{out}: the runs of these seeds have no mean: {reason}; choose another --out")
+    figures = {}
+    for name in common:
+        values = [summary[name] for summary in summaries]
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        figures[name] = {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
     write_atomically(out / SUMMARY_NAME, (json.dumps({"seeds": seeds, **figures}, indent=1) + "\n").encode())
+    written = f"{counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
     top1 = figures.get(f"{prefix}top1")
     if top1 is None:
-        return f"{counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
-    deviation = "" if top1["deviation"] is None else f" ± {top1['deviation']:.2f}"
-    return f"top-1 {top1['mean']:.2f}{deviation} % over {counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    return {
-        "mean": statistics.fmean(values),
-        "deviation": statistics.stdev(values) if len(values) > 1 else None,
-        "values": values,
-    }
+        return written
+    spread = "" if top1["deviation"] is None else f" ± {top1['deviation']:.2f}"
+    return f"top-1 {top1['mean']:.2f}{spread} % over {written}"

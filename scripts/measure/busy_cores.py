@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from bench_loop import noise_loop
 
+from distill import SPIN_COUNT
 from distill.runtime.compile import Compile
-from distill.runtime.openmp import SPIN_COUNT
 
 SPINS = (0, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
 """Values of ``GOMP_SPINCOUNT``: 0 equals ``OMP_WAIT_POLICY=PASSIVE``, the last is the default of libgomp."""

@@ -79,7 +79,7 @@ def test_a_run_directory_whose_weights_could_not_be_read_is_refused(
     out = tmp_path / CLASS
     for more in ((), ("--seeds", "0,1")):
         result = run_distill("train-teacher", "--data", data, "--config", config, "--out", out, *more)
-        assert_one_line(result, "its path is not UTF-8 text", "choose another --out")
+        assert_one_line(result, "the path is not UTF-8 text", "choose another --out")
     assert not list(tmp_path.glob("caf*/*.pt"))
 
 

@@ -27,7 +27,7 @@ from tests.helpers.running import same
         (["--eval", "none"], ["none: the evaluation data does not exist"]),
         (["--shards", "none"], ["none: no such folder"]),
         (["--set", "teacher.num_classes=10"], ["has 4 classes, but num_classes is 10"]),
-        (["--set", "teacher.min_top1=100"], ["top-1 is", "teacher.min_top1 is 100"]),
+        (["--set", "teacher.min_top1=100"], ["top-1 is", "expected at least 100.0 % (teacher.min_top1)"]),
         (["--set", "optim.lrr=1"], ["unknown key 'optim.lrr'; did you mean 'optim.lr'?"]),
         (["--set", "train.samples=10"], ["the run has 10 samples, expected at least one batch of 16"]),
         (["--set", "student.arch=resnet9"], ["6n + 2 layers"]),
@@ -36,7 +36,7 @@ from tests.helpers.running import same
         (["--set", "augment.cutmix_alpha=.inf"], ["augment.cutmix_alpha: Input should be a finite number"]),
         (["--set", "teacher.std=[0,0,0]"], ["teacher.std: std is 0, 0, 0, expected numbers from"]),
         (["--device", "meta"], ["not supported"]),
-        (["--device", "cuda:99"], ["--device cuda:99: not on this machine"]),
+        (["--device", "cuda:99"], ["--device cuda:99: this machine does not have the device"]),
         (
             ["--set", "optim.lr=1e30", "--set", "optim.schedule=constant"],
             ["became nan at step ", "nonfinite.json"],
@@ -78,10 +78,10 @@ def test_no_space_left_and_another_run(
     assert run_distill(*arguments, tmp_path / "whole").status == 0
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        assert_one_line(run_distill(*arguments, out), "no space left", str(out), "go on with --resume")
+        assert_one_line(run_distill(*arguments, out), "no space left", str(out), "continue with --resume")
     out.mkdir(exist_ok=True)
     with hold_folder(out):
-        assert_one_line(run_distill(*arguments, out, "--resume"), "another program is writing here")
+        assert_one_line(run_distill(*arguments, out, "--resume"), "another program is writing in this folder")
     assert run_distill(*arguments, out, "--resume").status == 0
     assert same(out, tmp_path / "whole")
 
@@ -154,7 +154,7 @@ def test_eval_needs_to_know_the_network(
 
     torch.save(load_weights(teacher_path).content, tmp_path / "t.pt")
     base = ["eval", "--weights", tmp_path / "t.pt", "--data", eval_path]
-    assert_one_line(run_distill(*base), "give --arch")
+    assert_one_line(run_distill(*base), "choose it with --arch")
     assert_one_line(run_distill(*base, "--arch", "resnet8"), "set --mean")
     norm = ["--mean", "0.5,0.4,0.3", "--std", "0.2,0.25,0.3"]
     result = run_distill(*base, "--arch", "resnet8", *norm)
@@ -194,7 +194,7 @@ def test_a_finished_run_is_not_evaluated_in_silence(
     blind = [*arguments[: arguments.index("--eval")], "--out", tmp_path / "run"]
     assert run_distill(*blind).status == 0
     again = run_distill(*arguments, tmp_path / "run", "--resume")
-    assert again.status == 0 and "already finished and not evaluated again; use distill eval" in again.out
+    assert again.status == 0 and "already finished and is not evaluated again; use distill eval" in again.out
 
 
 def test_a_teacher_that_changes_spoils_the_run(
@@ -215,7 +215,7 @@ def test_a_teacher_that_changes_spoils_the_run(
 def test_several_seeds_leave_a_single_run_alone(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
     assert run_distill(*arguments, tmp_path / "run").status == 0
     before = (tmp_path / "run" / "summary.json").read_bytes()
-    assert_one_line(run_distill(*arguments, tmp_path / "run", "--seeds", "0,1"), "holds a run of one seed")
+    assert_one_line(run_distill(*arguments, tmp_path / "run", "--seeds", "0,1"), "contains a run of one seed")
     assert (tmp_path / "run" / "summary.json").read_bytes() == before
 
 

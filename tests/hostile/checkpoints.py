@@ -143,7 +143,7 @@ MAKES: dict[str, tuple[Make, str]] = {
     **{name: (_as_checkpoint(TENSORS[name][0]), "checkpoint") for name in AS_CHECKPOINT},
     **{name: (_metadata(text), CHECKPOINT_NAME) for name, text in METADATA.items()},
     **{name: (make, "run") for name, make in STATES.items()},
-    "moments of 8 bits": (in_run(_eight_bits), "does not fit"),
+    "moments of 8 bits": (in_run(_eight_bits), "torch.float8_e4m3fn"),
 }
 CASES = tuple(
     Case(name=f"checkpoint: {name}", make=make, entrances=("resume",), said=said)

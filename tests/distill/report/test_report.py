@@ -104,7 +104,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
             path.write_text(json.dumps(json.loads(summary) | {key: value}))
             result = run_distill("report", out)
             held = json.loads(summary)[key][:16]
-            told = f"The seeds of seeds have no mean. {DIGESTS[key]} ({key}): {held}… in seeds/seed0, "
+            told = f"The seeds of seeds have no mean. {DIGESTS[key]} ({key}) is {held}… in seeds/seed0, but "
             assert result.status == 0 and told in result.out
             shown = html.unescape(page.read_text())
             assert told in shown and "mean and deviation" not in shown
@@ -113,11 +113,13 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
     for both in ("eval_sha256", "data_sha256" if supervised else "set_id"):
         for each in (path, out / "seed0/summary.json"):
             each.write_text(json.dumps(json.loads(summary) | {both: None}))
-        assert f"({both}): missing in the summary of seeds/seed0" in run_distill("report", out).out
+        assert f"the summary of seeds/seed0 lacks {both} ({DIGESTS[both]})" in run_distill("report", out).out
     (out / "seed0/summary.json").write_text(summary)
     path.write_text(summary)
     config.write_text(text.replace("weight_decay: 0.0", "weight_decay: 0.1"))
-    assert "no mean. optim.weight_decay: 0.0 in seeds/seed0, 0.1 in seeds/seed1" in run_distill("report", out).out
+    assert (
+        "no mean. optim.weight_decay is 0.0 in seeds/seed0, but 0.1 in seeds/seed1" in run_distill("report", out).out
+    )
     config.write_text(text.replace("log_steps: ", "log_steps: 1"))
     assert "no mean" not in run_distill("report", out).out
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.runtime.openmp import SPIN_COUNT
+from distill import SPIN_COUNT
 
 NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 PROGRAM = ["-m", "distill", "configs", "--keys", "train"]  # this command loads torch

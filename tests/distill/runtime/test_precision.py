@@ -27,7 +27,7 @@ def test_what_the_system_says(
 ) -> None:
     """The flags in /proc/cpuinfo decide which half precisions a CPU supports."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(distill.runtime.precision, "_cpuinfo", lambda: info)
+    monkeypatch.setattr(distill.runtime.precision, "cpuinfo", lambda: info)
     assert (cpu_has("bf16"), cpu_has("fp16")) == (bf16, fp16)
     assert choose_precision("auto", CPU) == ("bf16" if bf16 else "fp32") and not caplog.messages
     assert choose_precision("fp16", CPU) == "fp16" and len(caplog.messages) == (not fp16)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from distill.runtime import threads
+from distill.runtime import device as threads
 from tests.conftest import Program
 from tests.distill.conftest import Stopping
 from tests.helpers.running import log_lines
@@ -43,7 +43,7 @@ def test_threads_are_those_that_others_leave(busy: int, expected: int, monkeypat
     with log_lines() as lines:
         threads.choose_threads(None)
     assert torch.get_num_threads() == expected
-    assert len(lines) == (expected < 2) and all("OMP_NUM_THREADS=2 keeps 2" in line for line in lines)
+    assert len(lines) == (expected < 2) and all("set OMP_NUM_THREADS=2 to keep 2" in line for line in lines)
 
 
 def test_the_users_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,10 @@ def test_a_run_goes_on_with_the_threads_it_began_with(
     monkeypatch.setattr(threads, "busy_cores", lambda: 1)
     with stopping(3):
         stopped = run_distill(*arguments, tmp_path / "run")
-    assert stopped.status == 130 and "other programs keep 1 of 2 cores busy: 1 thread instead of 2" in stopped.out
+    assert (
+        stopped.status == 130
+        and "other programs keep 1 of 2 cores busy, so this run uses 1 thread instead of 2" in stopped.out
+    )
     torch.set_num_threads(2)
     monkeypatch.setattr(threads, "busy_cores", lambda: 0)
     resumed = run_distill(*arguments, tmp_path / "run", "--resume")

@@ -14,9 +14,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from distill.models import build_model
 from distill.training.run_identity import DIGESTS
+from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import TEACHER
+from tests.distill.conftest import MEAN, STD, TEACHER
 from tests.helpers.browser import needs_chromium, visit
 from tests.helpers.running import same
 
@@ -228,13 +230,13 @@ def test_seeds_that_differ_in_more_have_no_mean_on_the_page(
         for value, part in (("0" * 64, "0000000000000000… in seed1"), (None, "nothing in seed1")):
             path.write_text(json.dumps(json.loads(summary) | {key: value}))
             result = run_distill(*one_seed, "0,1")
-            expected = f"no mean: {label} ({key}): {held[:16]}… in seed0, {part}"
+            expected = f"no mean: {label} ({key}) is {held[:16]}… in seed0, but {part}"
             assert f"one image: paper 80.00, {expected}" in result.out and f"half: {expected}" in result.out
             for page in ("table.md", "table.html"):
                 assert "±" not in (out / page).read_text().replace("± is the deviation", "")
     path.write_text(summary)
     config.write_text(text.replace("lr: 0.004", "lr: 0.005"))
-    assert "no mean: optim.lr: 0.004 in seed0, 0.005 in seed1" in run_distill(*one_seed, "0,1").out
+    assert "no mean: optim.lr is 0.004 in seed0, but 0.005 in seed1" in run_distill(*one_seed, "0,1").out
 
 
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:
@@ -249,6 +251,20 @@ def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill
     assert made_by in (out / "table.md").read_text()
     assert f"four classes, teacher: paper 90.00, ours {summary['teacher_top1']:.2f}" in result.out
     assert summary["teacher_sha256"] in (out / "table.md").read_text()
+
+
+def test_a_teacher_of_another_network_is_refused_before_any_job(
+    words: list[Any], run_distill: Program, tmp_path: Path
+) -> None:
+    other, five = build_model("resnet14", 4), build_model("resnet8", 5)
+    save_weights(tmp_path / "other.safetensors", other, arch="resnet14", num_classes=4, mean=MEAN, std=STD)
+    save_weights(tmp_path / "five.safetensors", five, arch="resnet8", num_classes=5, mean=MEAN, std=STD)
+    (tmp_path / "text.pth").write_bytes(b"no weights")
+    for name, part in (("other.safetensors", "resnet14"), ("five.safetensors", "5 classes"), ("text.pth", "")):
+        given = f"--teacher net={tmp_path / name}"
+        result = run_distill(*words, tmp_path / "out", *given.split(), "--only", "photo")
+        assert_one_line(result, f"{given}: run photo of the table cannot use this file: {tmp_path / name}: ", part)
+        assert not (tmp_path / "out").exists()
 
 
 def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
@@ -277,8 +293,8 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
             ),
         ),
         (["--set", "optim.rate=1"], ("unknown key 'optim.rate'",)),
-        (["--device", "cpu,cpu"], ("names one twice",)),
-        (["--device", "cuda:77"], ("--device cuda:77: not on this machine",)),
+        (["--device", "cpu,cpu"], ("names a device twice",)),
+        (["--device", "cuda:77"], ("--device cuda:77: this machine does not have the device",)),
     ],
 )
 def test_options_that_cannot_be(

@@ -60,7 +60,7 @@ def test_the_teacher_is_measured_as_it_teaches(
     for precision, top1, of_class in (("fp32", 75.0, [0.0, 100.0]), ("bf16", 25.0, [100.0, 0.0])):
         out, only = tmp_path / precision, ["--set", f"train.precision={precision}"]
         told = run_distill("train", *base, *only, "--out", out)
-        line = f"teacher resnet8: top-1 {top1:.2f} % on 20 images, computed in {precision} as it teaches"
+        line = f"teacher resnet8: top-1 {top1:.2f} % on 20 images, computed in {precision} as in training"
         assert told.status == 0 and line in told.out, told
         summary = json.loads((out / "summary.json").read_text())
         assert (summary["teacher_top1"], summary["teacher_precision"]) == (top1, precision)
@@ -84,7 +84,7 @@ def test_stored_logits_were_computed_in_a_precision(
         *("train", *base, "--teacher-logits", tmp_path / "labels", "--eval", data, "--out", tmp_path / "run"),
         *("--set", "train.precision=fp32"),
     )
-    assert told.status == 0 and "top-1 25.00 % on 20 images, computed in bf16 as it teaches" in told.out, told
+    assert told.status == 0 and "top-1 25.00 % on 20 images, computed in bf16 as in training" in told.out, told
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["teacher_top1"], summary["teacher_precision"]) == (25.0, "bf16")
     assert summary["environment"]["precision"] == "fp32"

@@ -40,7 +40,7 @@ def test_an_estimate_changes_no_run(
     assert "estimated" not in run_distill(*arguments, tmp_path / "without").out
     monkeypatch.setattr(distill.training.run, "MIN_ESTIMATED_STEPS", 1)
     result = run_distill(*arguments, tmp_path / "with")
-    assert re.search(r"^estimated: about \d+ s, .* of memory, \d+ MB of disk$", result.out, re.MULTILINE)
+    assert re.search(r"^estimated cost: about \d+ s, .* of memory, \d+ MB of disk$", result.out, re.MULTILINE)
     assert same(tmp_path / "with", tmp_path / "without")
 
 

@@ -91,11 +91,17 @@ def test_resume_refuses_another_run(
     damaged[len(damaged) // 2] ^= 16  # a bit of a weight, so the file still has a valid form
     (out / "checkpoint.safetensors").write_bytes(damaged)
     resumed = run_distill(*arguments, out, "--resume")
-    assert resumed.status == 0 and "checkpoint.safetensors: damaged" in resumed.out and "resuming from" in resumed.out
+    assert (
+        resumed.status == 0
+        and "its content differs from the SHA-256" in resumed.out
+        and "the run continues from" in resumed.out
+    )
     assert (out / "student.safetensors").read_bytes() == student
     (out / "student.safetensors").write_bytes(student[:-1])
     again = run_distill(*arguments, out, "--resume")
-    assert again.status == 0 and "student.safetensors: missing or damaged; it is made again" in again.out
+    assert (
+        again.status == 0 and "student.safetensors: the file is missing or damaged; it is written again" in again.out
+    )
     assert (out / "student.safetensors").read_bytes() == student
     (out / "summary.json").unlink()
     for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
@@ -125,13 +131,13 @@ def test_seeds_that_differ_in_more_are_refused_before_they_run(
     save_weights(longer, build_model("resnet8", 4), arch="resnet8", num_classes=4, mean=MEAN, std=STD)
     for seeds in ("1", "1,0"):
         for more, part in (
-            (["--set", "optim.lr=0.01"], "optim.lr was 0.004, is now 0.01"),
-            (["--set", "data.view_seed=0"], "data.view_seed was nothing, is now 0"),
+            (["--set", "optim.lr=0.01"], "optim.lr was 0.004 in this run and is 0.01 now"),
+            (["--set", "data.view_seed=0"], "data.view_seed was nothing in this run and is 0 now"),
             (["--eval", other_path], "evaluation images and labels (eval_sha256) was "),
             (["--teacher", longer], "teacher's file (teacher_sha256) was "),
         ):
             result = run_distill(*given, seeds, *more)
-            assert_one_line(result, f"{out / 'seed0'}: {part}", "a mean is over seeds that share it; choose")
+            assert_one_line(result, f"{out / 'seed0'}: {part}", "all seeds of a mean must share it; choose")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert run_distill(*given, "0,1", "--set", "train.log_steps=2", "--set", "eval.every=32").status == 0
     for folder in ("seed0", "seed1"):
@@ -149,7 +155,7 @@ def test_resume_leaves_a_folder_that_is_no_run_alone(
     out = tmp_path / "mine"
     out.mkdir()
     (out / "config.yaml").write_text("precious")
-    assert_one_line(run_distill(*arguments, out, "--resume"), "no run to go on with")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "no run can continue without")
     assert [(p.name, p.read_text()) for p in out.iterdir()] == [("config.yaml", "precious")]
 
 
