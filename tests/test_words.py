@@ -16,7 +16,7 @@ BANNED = (
 PATTERN = re.compile(rf"\b({'|'.join(BANNED)})\b", re.IGNORECASE)
 FILES = [
     str(path.relative_to(ROOT))
-    for folder in ("manifests", "patchgen", "distill", "docs", "benchmarks")
+    for folder in ("manifests", "patchgen", "distill", "scripts", "docs", "benchmarks")
     for suffix in ("*.py", "*.md", "*.yaml", "*.j2")
     for path in sorted((ROOT / folder).rglob(suffix))
 ] + sorted(path.name for path in ROOT.glob("*.md"))
