@@ -88,6 +88,23 @@ def test_a_damaged_jpeg_is_said(tmp_path: Path, jpeg: str, damage: str) -> None:
     )
 
 
+def scan_starts(data: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(b"\xff\xda", data)]
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_damaged(tmp_path: Path) -> None:
+    """Decoders report no error for such a file: they return a coarse picture."""
+    data = JPEGS["progressive"]
+    assert len(scan_starts(data)) > 5
+    for start in scan_starts(data)[1:]:
+        cut = data[:start]
+        if b"\xff\xc4" in cut[-400:]:  # the Huffman table of the scan is cut too
+            cut = cut[: cut.rindex(b"\xff\xc4")]
+        assert ("damage", "the JPEG lacks its last scans") in [
+            (kind, re.sub(r".*\((.*)\).*", r"\1", text)) for kind, text in found(tmp_path, cut + b"\xff\xd9")
+        ]
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
 def test_a_damaged_tiff_is_said(tmp_path: Path, compression: str) -> None:
     data = encoded(Image.fromarray(make_photo(320, 240)), "TIFF", compression=compression)
@@ -197,6 +214,11 @@ def test_cmyk_is_said_with_its_profile(tmp_path: Path) -> None:
 def test_more_than_one_picture(tmp_path: Path, image_format: str) -> None:
     other = Image.fromarray(make_photo(160, 120, seed=1))
     assert kinds(tmp_path, encoded(PHOTO, image_format, save_all=True, append_images=[other])) == ["frames"]
+
+
+def test_an_hdr_gain_map(tmp_path: Path) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" hdrgm:Version="1.0"/>'
+    assert kinds(tmp_path, encoded(PHOTO, "JPEG", xmp=xmp)) == ["gain map"]
 
 
 def test_ordinary_photos_say_nothing(tmp_path: Path) -> None:
