@@ -1,6 +1,6 @@
 """Find differences between the pixels that are read from an image and those that a viewer shows.
 
-The checks change no pixel. Images are untrusted: parts that cannot be read are not reported.
+The checks change no pixel. Images are untrusted: no check reports a part that Pillow cannot read.
 """
 
 import contextlib
@@ -59,9 +59,9 @@ def damage(what: str) -> Finding:
 
 
 def header_findings(data: bytes, *, decode: bool = False) -> list[Finding]:
-    """Return the differences that follow from an image's header. Return none if Pillow cannot open the image.
+    """Return the differences that follow from an image's headers. Return [] if Pillow cannot open the image.
 
-    With ``decode`` an alpha channel is decoded. It is then reported only if a pixel is transparent.
+    With ``decode`` an alpha channel is decoded, and is reported only if a pixel is transparent.
     """
     findings: list[Finding] = []
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
@@ -108,7 +108,7 @@ def _missing_part(data: bytes) -> str | None:
 
 
 def _declared_color_space(image: Image.Image, data: bytes) -> str | None:
-    """Return the name of the color space in an image's header. Return None for sRGB or without a declaration.
+    """Return the name of the color space in an image's header. Return None for sRGB or if none is declared.
 
     In a PNG, cICP has priority over iCCP, and iCCP over sRGB, gAMA and cHRM (PNG, third edition, section 11.3.2).
     """
@@ -146,7 +146,7 @@ def _find_colors(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
     advice = "convert the photo to sRGB to preserve the colors that a viewer shows"
     if image.mode in ("CMYK", "LAB"):
         of = f', and the color profile "{name}" is ignored' if name else ""
-        yield Finding(kind="cmyk", text=f"{image.mode} pixels are converted by a simple formula{of}; {advice}")
+        yield Finding(kind="cmyk", text=f"{image.mode} pixels are converted to RGB by a simple formula{of}; {advice}")
     elif name:
         text = f'the color profile "{name}" is ignored, and colors are read as sRGB; {advice}'
         yield Finding(kind="colors", text=text)
@@ -156,7 +156,7 @@ def _find_colors(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
 def profile_name(icc: bytes, *, gray: bool) -> str | None:
     """Return the description of an ICC profile. Return None if the profile shows colors as sRGB does.
 
-    ``gray`` is true for an image that has only grays. Colors are compared, because sRGB profiles have many names.
+    ``gray`` is true for an image of grays. Colors are compared, not names, because sRGB profiles have many names.
     """
     if len(icc) > _MAX_PROFILE_BYTES:
         return f"an ICC profile of {len(icc)} bytes"
@@ -205,13 +205,12 @@ def _find_frames(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
         entries = getattr(image, "mpinfo", {}).get(_MP_ENTRIES, [])
         several = any(_PREVIEW not in str(entry["Attribute"]["MPType"]) for entry in entries[1:])
     if several:
-        yield Finding(
-            kind="frames", text="only the first of several frames or pages is read; save another frame as a file"
-        )
+        text = "the file has several frames or pages, of which only the first is read; save another frame as a file"
+        yield Finding(kind="frames", text=text)
 
 
 def describe_findings(found: Iterable[tuple[str, Finding]]) -> list[str]:
-    """Return one line for each kind of finding: the first image with this finding, and the number of other images."""
+    """Return one line for each kind of finding: the first image with this kind, and the number of other images."""
     images: dict[Kind, list[str]] = defaultdict(list)
     for where, finding in found:
         images[finding.kind].append(f"{where}: {finding.text}")

@@ -207,7 +207,7 @@ def test_alpha_is_said_where_a_pixel_is_transparent(tmp_path: Path) -> None:
 
 def test_cmyk_is_said_with_its_profile(tmp_path: Path) -> None:
     ((kind, text),) = found(tmp_path, JPEGS["cmyk"])
-    assert (kind, text.split(";")[0]) == ("cmyk", "CMYK pixels are converted by a simple formula")
+    assert (kind, text.split(";")[0]) == ("cmyk", "CMYK pixels are converted to RGB by a simple formula")
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "MPO"])
@@ -274,7 +274,7 @@ def test_pack_counts_what_it_finds(tmp_path: Path, run_patchgen: Program) -> Non
     assert result.status == 0
     assert result.err.splitlines() == [
         f"{folder / 'a.png'}: {P3_NOTE} (and 1 more image)",
-        f"{folder / 'd.jpg'}: CMYK pixels are converted by a simple formula; {ADVICE}",
+        f"{folder / 'd.jpg'}: CMYK pixels are converted to RGB by a simple formula; {ADVICE}",
     ]
 
 
