@@ -119,7 +119,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
     assert said.splitlines()[-1] == "patchgen: interrupted; run the same command again to continue"
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
-    assert other.returncode == 1 and "its copy " in told
+    assert other.returncode == 1 and "the local copy" in told
     (own_cache / "out").rename(own_cache / "aside")  # no local copy, as on another machine
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]

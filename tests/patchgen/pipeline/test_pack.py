@@ -290,7 +290,9 @@ def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) 
     )
     (tmp_path / "large").mkdir()
     write_image(tmp_path / "large" / "one.png", make_photo(2000, 2000))
-    assert_one_line(run_patchgen("pack", tmp_path / "large", "--out", out), "images of 2000 px", "give --size")
+    assert_one_line(
+        run_patchgen("pack", tmp_path / "large", "--out", out), "the images have 2000 px a side", "give --size"
+    )
 
 
 def test_names_that_are_no_text(tmp_path: Path, run_patchgen: Program) -> None:
