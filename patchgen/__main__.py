@@ -1,4 +1,4 @@
-"""Run ``python -m patchgen``."""
+"""Run the command line for ``python -m patchgen``."""
 
 from patchgen.cli import main
 

@@ -6,4 +6,4 @@ class PatchgenError(Exception):
 
 
 class TakenError(PatchgenError):
-    """The output folder contains other files than those of the requested build."""
+    """The output folder contains another build, or files that no build wrote."""

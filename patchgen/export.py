@@ -1,4 +1,4 @@
-"""Export a finished set: write the files that other tools read into its folder."""
+"""Export a finished set: write files for other tools into the folder of the set."""
 
 import dataclasses
 import os
@@ -25,14 +25,14 @@ class Exported:
 
     patchset: PatchSet
     files: tuple[str, ...]  # names of the files that were written
-    edited_card: str | None  # name of the card that a user had edited
+    edited_card: str | None  # name of the dataset card's file, if a user edited the card
 
 
 def export(folder: Path, *, dali: bool, new_card: bool) -> Exported:
-    """Write the card, ``croissant.json``, ``index.json``, ``SHA256SUMS`` and the indexes for NVIDIA DALI.
+    """Write the dataset card, ``croissant.json``, ``index.json`` and ``SHA256SUMS`` into the folder of a set.
 
-    The indexes are written with ``dali``, or if they exist already. With ``new_card`` a card that a user edited is
-    renamed and replaced; else it is not changed.
+    With ``dali``, write the indexes for NVIDIA DALI too; existing indexes are always written again. If a user edited
+    the card, the card does not change; with ``new_card``, the edited card is renamed and a new card is written.
     """
     patchset = open_folder(folder)
     try:
@@ -40,13 +40,13 @@ def export(folder: Path, *, dali: bool, new_card: bool) -> Exported:
             _require_good(patchset)
             return _write(patchset, dali, new_card)
     except BlockingIOError as error:
-        raise PatchgenError(f"{folder}: another program writes to this folder; wait for its end") from error
+        raise PatchgenError(f"{folder}: another program writes to this folder; export again when it ends") from error
     except OSError as error:
         raise PatchgenError(f"{describe_os_error(error, folder)} and export again") from error
 
 
 def _require_good(patchset: PatchSet) -> None:
-    """Refuse a damaged set, because new digests would hide the damage."""
+    """Raise an error if the set is damaged, because new digests would hide the damage."""
     folder, manifest = patchset.folder, patchset.manifest
     own = {CARD_NAME, SUMS_NAME, *derived_files(manifest), *map(dali_name, manifest.shards)}
     for fault in verify(folder, fast=True).faults:
@@ -91,7 +91,7 @@ def _write(patchset: PatchSet, dali: bool, new_card: bool) -> Exported:
 
 
 def export_bag(exported: Exported, bag: Path) -> None:
-    """Copy a set that was just exported into the new folder ``bag``, as a BagIt bag."""
+    """Write a set as a BagIt bag into the new folder ``bag``. ``exported`` is the result of ``export``."""
     folder, manifest = exported.patchset.folder, exported.patchset.manifest
     listed = read_sums(folder / SUMS_NAME)
     expected = file_digests(manifest, derived=False) | listed

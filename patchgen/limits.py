@@ -1,4 +1,4 @@
-"""Define the limits of a build. They apply to the command line, to manifests and to earlier builds."""
+"""Define the limits of a build. Options and the manifests of sets to rebuild must be within these limits."""
 
 MIN_SIZE, MAX_SIZE = 8, 1024  # size of a patch in pixels
 MAX_SIDE = 32_766  # pixels of a photo's side; OpenCV's warp addresses pixels with 16-bit numbers

@@ -27,7 +27,7 @@ _TALLEST = 4  # largest height / width of the photo in a sheet
 def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) -> Image.Image:
     """Return an RGB image of ``count`` patches, whose indices are evenly spaced.
 
-    If ``photos`` is not empty, the image also shows the photos, with an outline of every patch in its frame's color.
+    If ``photos`` is not empty, the image also shows the photos. Outline and frame of a patch have one color.
     """
     manifest = patchset.manifest
     indices = evenly_spaced(patchset, count)

@@ -37,7 +37,7 @@ Augment = Annotated[
 class Recipe(RecordedRecipe):
     """A complete recipe. Recipe, photos, seed and index determine every pixel of a patch.
 
-    ``version`` increases when the code of this package changes a pixel for the same parameters.
+    ``version`` increases when a new release of this package computes other pixels from the same parameters.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -69,7 +69,7 @@ class Recipe(RecordedRecipe):
                 probe(config, size, f"recipe {self.name}: augment[{i}]")
 
     def resolved(self) -> "Recipe":
-        """Return this recipe with all arguments of its Albumentations transforms."""
+        """Return this recipe with the default arguments of its Albumentations transforms filled in."""
         steps = tuple(
             resolve(config, f"augment[{i}]") if isinstance(config, NamedConfig) else config
             for i, config in enumerate(self.augment)
@@ -89,7 +89,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8 text"
         near = get_close_matches(name_or_path, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give a YAML file or one of: {', '.join(names)}"
-        what = f"is not a packaged recipe, and cannot be read as a file: {reason}"
+        what = f"this is not a packaged recipe, and cannot be read as a file: {reason}"
         raise PatchgenError(f"recipe {name_or_path}: {what}; {hint}") from error
     return parse_recipe(text, name_or_path)
 
@@ -99,12 +99,14 @@ def parse_recipe(text: str, where: str) -> Recipe:
     try:
         value = parse_yaml(text)
         if not isinstance(value, dict):
-            what = "is empty" if value is None else f"contains one {type(value).__name__}"
+            what = "the file is empty" if value is None else f"the file contains one {type(value).__name__}"
             raise PatchgenError(f"{what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'")
         return _validated(value).resolved()
     except ValidationError as error:  # a subclass of ValueError
-        raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}") from error
-    except (ValueError, PatchgenError) as error:
+        raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}; correct the recipe") from error
+    except ValueError as error:
+        raise PatchgenError(f"recipe {where}: {error}; correct the recipe") from error
+    except PatchgenError as error:
         raise PatchgenError(f"recipe {where}: {error}") from error
 
 
@@ -124,12 +126,11 @@ def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
     try:
         recipe = _validated({**parts, "encoding": encoding}).resolved()
     except ValidationError as error:
-        raise PatchgenError(
-            f"the manifest's recipe: {describe(error, Recipe)}; download the manifest again"
-        ) from error
+        advice = "download the manifest again, or report this to the publisher of the set"
+        raise PatchgenError(f"the manifest's recipe: {describe(error, Recipe)}; {advice}") from error
     if (recipe.pixels_json(), recipe.encoding_json()) != (pixels, encoding):
         raise PatchgenError(
             f"the manifest's recipe {recipe.name!r} has other keys than this version of the package writes; install "
-            f"the version that the manifest names under 'environment'"
+            "the version of single-image-distillation that the manifest names under 'environment'"
         )
     return recipe

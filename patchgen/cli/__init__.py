@@ -1,4 +1,4 @@
-"""Define the command line of ``patchgen``. Commands import heavy libraries only after parsing their options."""
+"""Define the command line of ``patchgen``. A command imports heavy libraries only after its options are parsed."""
 
 import signal
 
@@ -23,6 +23,6 @@ for command in (build, pack, rebuild, extend, export, verify, diff, info, previe
 
 
 def main() -> None:
-    """Run the program, and exit with a status of ``run_program``."""
+    """Run the command line, and exit with the status that ``run_program`` returns."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     run_program(cli, "patchgen", (PatchgenError, PatchSetError))

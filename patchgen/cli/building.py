@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from patchgen.pipeline.plan import BuildPlan, Card
     from patchgen.sources.photo import Photo
 
-_SPAN = "Build only shards A-B, counted from 0. Finish the set by the same command without --shards."
+_SPAN = "Build only the shards A to B, counted from 0. The same command without --shards finishes the set."
 _SIZE = Count(MIN_SIZE, MAX_SIZE)
 
 
 @click.command()
-@options.images(required=True, help_text="The photo. Each patch comes from one of the photos, drawn uniformly.")
+@options.images(required=True, help_text="The photo. Of several photos, each patch shows one, drawn uniformly.")
 @click.option("--n", required=True, type=Count(1, MAX_PATCHES), help="Number of patches.")
 @options.out_option
-@click.option("--size", default=32, show_default=True, type=_SIZE, help="Pixels of a patch's side.")
+@click.option("--size", default=32, show_default=True, type=_SIZE, help="Side of a patch in pixels.")
 @click.option(
     "--recipe", default="asano2023", show_default=True, type=NameOrPath(), help="A packaged recipe or a YAML file."
 )
 @click.option("--seed", default=0, show_default=True, type=Count(0, 2**53 - 1))
-@options.format_option("the recipe's")
+@options.format_option("the recipe's format")
 @options.shard_size_option("Patches")
 @options.workers_option
 @options.scheduler_option
 @click.option("--shards", "span", metavar="A-B", callback=options.parse_span, help=_SPAN)
-@click.option("--license", multiple=True, help="License of the photo, for the manifest: once, or for each --image.")
-@click.option("--url", multiple=True, help="Where the photo is published: once, or for each --image.")
-@click.option("--attribution", multiple=True, help="Whom to credit for the photo: once, or for each --image.")
+@click.option("--license", multiple=True, help="License of the photo, given once, or once for each --image.")
+@click.option("--url", multiple=True, help="URL of the photo, given once, or once for each --image.")
+@click.option("--attribution", multiple=True, help="Whom to credit, given once, or once for each --image.")
 @options.json_option
 def build(
     images: Paths,
@@ -61,7 +61,7 @@ def build(
     Example: patchgen build --image photo.jpg --n 50000 --out shards/
     """
     if span is not None and scheduler is not None:
-        raise click.UsageError("--shards and --scheduler cannot be used together; give one of the two.")
+        raise click.UsageError("--shards and --scheduler cannot be used together; remove one of them.")
     cards = _cards({option: others.pop(option) for option in options.CARD_KEYS}, len(images))
     options.preload_workers(workers, scheduler)
     from patchgen.pipeline import build, plan  # noqa: PLC0415
@@ -77,12 +77,12 @@ def build(
         manifest = build.build(new_set, photos, folder, workers=builders)
     report_set(manifest, out, as_json)
     if chosen.inexact:
-        what = f"profile fast: {', '.join(chosen.inexact)} of recipe {chosen.name!r}"
-        note(f"{what} may produce other bytes on another CPU")
+        what = f"profile fast: recipe {chosen.name!r} uses {', '.join(chosen.inexact)}"
+        note(f"{what}, so another CPU may produce other bytes")
 
 
 @click.command()
-@click.option("--manifest", required=True, type=Location(), help="A manifest.json, or a set's folder or URL.")
+@click.option("--manifest", required=True, type=Location(), help="A manifest.json, or the folder or URL of a set.")
 @options.set_image_option
 @options.out_option
 @options.workers_option
@@ -93,8 +93,8 @@ def rebuild(
 ) -> None:
     """Build the set that a manifest describes, byte for byte.
 
-    Every shard is compared with the manifest as soon as it is built. The command ends at the first difference. Run it
-    again to continue after an interruption, or in the folder of a damaged set to repair the set.
+    Every shard is compared with the manifest as soon as it is built. The command ends at the first difference. To
+    continue after an interruption, run the command again. To repair a damaged set, give the set's folder as --out.
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
@@ -108,8 +108,9 @@ def rebuild(
         built = build.build(same_set, photos, folder, workers=builders, expected=expected)
     report_set(built, out, as_json)
     if built != expected:
-        note("every patch and tar is equal to the manifest, and so is the set_id")
-        note("the Parquet tables differ, because another version of PyArrow wrote the manifest's tables")
+        note("all patches, all tars and the set_id are equal to those in the manifest")
+        what = "the Parquet tables differ, because another version of PyArrow wrote the original tables"
+        note(f"{what}; no action is needed")
 
 
 @click.command()
@@ -122,14 +123,14 @@ def rebuild(
 def extend(
     shards: Path | str, n: int, images: Paths, workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
-    """Add patches to a set, until it is equal to the set that a build of N patches writes.
+    """Add patches to a set, until the set is equal to a set that was built with N patches.
 
-    No existing patch changes. The command assumes the default shard size for a set of a single shard.
+    No existing patch changes. If the set has only one shard, the command assumes the default shard size.
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
     folder = require_local(
-        shards, "extend changes a folder; build the longer set to another --out, its first patches are the same"
+        shards, "extend changes a folder; build the longer set to another --out, because extend cannot change a URL"
     )
     options.preload_workers(workers, scheduler)
     from patchgen.pipeline import rebuild  # noqa: PLC0415
@@ -144,21 +145,21 @@ def extend(
 @click.command()
 @click.argument("data", type=LocalPath())
 @options.out_option
-@click.option("--size", type=_SIZE, help="Pixels of an image's side [default: the images' own].")
-@options.format_option("the images' own, or png")
+@click.option("--size", type=_SIZE, help="Side of a patch in pixels [default: side of the images].")
+@options.format_option("the format of the images, or png")
 @options.shard_size_option("Images")
 @options.workers_option
 @click.option("--license", help="License of the images, for the manifest.")
-@click.option("--url", help="Where the images are published, for the manifest.")
+@click.option("--url", help="URL where the images are published, for the manifest.")
 @click.option("--attribution", help="Whom to credit for the images, for the manifest.")
 @options.json_option
 def pack(data: Path, out: Path | str, workers: int | None, as_json: bool, **others: Any) -> None:
     """Write existing images as a patch set.
 
-    Students train on a packed set as on patches. DATA is a folder of images, with or without subfolders, WebDataset
-    tars, or CIFAR's files. Squares of one size and one format are copied byte for byte. Otherwise the largest
-    centered square of each image is scaled to --size. Labels are not stored. Test images beside training images are
-    not packed.
+    Students can train on the set, as on patches of a photo. DATA is a folder of images, with or without subfolders,
+    of WebDataset tars, or of CIFAR's files. If all images are squares of one size and format, their files are copied.
+    Otherwise the largest centered square of each image is scaled to --size. Labels are not stored. If DATA has
+    training images and test images, only the training images are packed.
 
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """
@@ -169,13 +170,13 @@ def pack(data: Path, out: Path | str, workers: int | None, as_json: bool, **othe
     with options.building(out, workers) as (folder, _):
         manifest = pack.pack(data, folder, **others, workers=options.cores(workers), card=card)
     if manifest.recipe["fit"] == "centre" and not as_json:
-        what = f"encoded again as {manifest.size} px {manifest.encoding.format}"
-        say(f"{what}, because not every image is such a file")
+        what = f"all images were encoded again as {manifest.size} px {manifest.encoding.format}"
+        say(f"{what}, because not every image had this size and format")
     report_set(manifest, out, as_json)
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> "list[Card]":
-    """Return the license, URL and attribution of each photo. An option that is given once is used for all photos."""
+    """Return the license, URL and attribution of each of ``photos`` photos. A single text of an option is for all."""
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
             what = f"--{option} was given {counted(len(texts), 'time')} for {counted(photos, 'image')}"
@@ -187,12 +188,12 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> "list[Card]":
 def build_span(
     plan: "BuildPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int | None, as_json: bool
 ) -> None:
-    """Build some shards of a set, and print their numbers."""
+    """Build the shards ``span`` of a set, and print the numbers of these shards."""
     from patchgen.pipeline.build import build_part  # noqa: PLC0415
 
     folder = require_local(out, "--shards needs a folder that all processes share; build there and upload the folder")
     if span.start >= plan.shards:
-        what = f"the set has {counted(plan.shards, 'shard')}, counted from 0"
+        what = f"the set has {counted(plan.shards, 'shard')}, counted from 0 to {plan.shards - 1}"
         raise click.UsageError(f"--shards {span.start}-{span.stop - 1}: {what}; give smaller numbers.")
     span = range(span.start, min(span.stop, plan.shards))
     with options.building(folder, workers):
@@ -206,7 +207,7 @@ def build_span(
 
 
 def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
-    """Print the facts of a set that was written, and the command to train on it."""
+    """Print the facts of a set that was written, and a command that trains a student on the set."""
     if as_json:
         shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
         click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))

@@ -35,17 +35,17 @@ def verify(
 ) -> None:
     """Check every file, member, row and digest of a set.
 
-    SHARDS is a set's folder or URL. At a URL every remote file is read, also files that the cache contains. The exit
-    status is 1 if the set has a fault.
+    SHARDS is a set's folder or URL. For a URL, every file is downloaded, also the files that the cache contains. The
+    exit status is 1 if the set has a fault.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """
     if fast and regenerate:
-        raise click.UsageError("--fast reads no shard, so it cannot be used with --regenerate.")
+        raise click.UsageError("--fast reads no shard, so it cannot be used with --regenerate; remove one of them.")
     if fast and isinstance(shards, str):
         raise click.UsageError("--fast needs a folder; for a URL run 'patchgen info', which reads only the manifest.")
     if bool(regenerate) != bool(images):
-        raise click.UsageError("--regenerate K and --image must be given together.")
+        raise click.UsageError("--regenerate K and --image must be given together; add the missing option.")
     from manifests.export.bagit import set_in_bag  # noqa: PLC0415
     from manifests.patchset import open_folder  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
@@ -60,7 +60,7 @@ def verify(
         what = "this is a file, expected a folder" if folder.exists() else "the folder does not exist"
         raise PatchgenError(f"{folder}: {what}; give the folder of a set")
     if (inner := set_in_bag(folder)) is not None:
-        raise PatchgenError(f"{folder}: this is a BagIt bag, and its set is in its data folder; verify {inner}")
+        raise PatchgenError(f"{folder}: this folder is a BagIt bag, expected a set; run 'patchgen verify {inner}'")
     expected = 0
     with contextlib.suppress(PatchSetError):
         expected = open_folder(folder).manifest.n
@@ -77,7 +77,7 @@ def verify(
     if faults:
         many = counted(len(faults), "fault")
         only_exports = all(fault.mended_by_export for fault in faults)
-        advice = "run patchgen export" if only_exports else "rebuild the set, or copy these files from a good set"
+        advice = "run 'patchgen export'" if only_exports else "rebuild the set, or copy these files from a good set"
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
@@ -114,7 +114,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     """Compare two sets, or two manifests. The exit status is 1 if they differ.
 
     Two sets are compared patch by patch, by the digests in their tables. The command trusts these digests, so verify
-    both sets first. A manifest has no digests of single patches.
+    both sets first. Two manifests are compared key by key.
 
     Example: patchgen diff shards/ other-shards/
     """
@@ -128,7 +128,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
         first, second = map(open_folder, folders)
         for folder in folders:
             if faults := run_verify(folder, fast=True).faults:
-                raise PatchgenError(f"{folder}: {faults[0]}; run 'patchgen verify' to list all faults")
+                raise PatchgenError(f"{folder}: the set has a fault: {faults[0]}; run 'patchgen verify' to list all")
         with progress_bar("comparing patches", min(first.manifest.n, second.manifest.n)) as update:
             found = diff_sets(first, second, counting(update))
     else:
@@ -151,7 +151,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
 def info(shards: Path | str, as_json: bool) -> None:
     """Print the facts in the manifest of a set.
 
-    SHARDS is a set's folder or a manifest.json, or the URL of either. No other file is read.
+    SHARDS is a set's folder, a set's URL, or a manifest.json. The command reads only the manifest.
 
     Example: patchgen info shards/
     """

@@ -23,10 +23,10 @@ def _parse_extent(ctx: click.Context, param: click.Parameter, value: str) -> tup
     """Return width and height in pixels from a text such as 2560x1920."""
     match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", value)
     if match is None:
-        raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT, expected for example 2560x1920.")
+        raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT; give a size in pixels, for example 2560x1920.")
     width, height = (SIDE.convert(int(side), param, ctx) for side in match.groups())
     if width * height > MAX_PIXELS:
-        raise click.BadParameter(f"{value} has {width * height} pixels, expected at most {MAX_PIXELS}.")
+        raise click.BadParameter(f"{value} is {width * height} pixels, expected at most {MAX_PIXELS}; give less.")
     return width, height
 
 
@@ -34,13 +34,13 @@ def _parse_extent(ctx: click.Context, param: click.Parameter, value: str) -> tup
 @shards_argument
 @click.option("--dali", is_flag=True, help="Also write an index for NVIDIA DALI beside each shard.")
 @click.option("--bagit", "bag", type=LocalPath(file_okay=False), metavar="DIR", help=_BAGIT)
-@click.option("--card", "new_card", is_flag=True, help="Replace an edited card too; yours becomes README.md.edited.")
+@click.option("--card", "new_card", is_flag=True, help="Rename an edited card to README.md.edited; write a new card.")
 @json_option
 def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_json: bool) -> None:
-    """Write the card, croissant.json, index.json and SHA256SUMS of a set again.
+    """Write the dataset card (README.md), croissant.json, index.json and SHA256SUMS of a set again.
 
     A build writes these files too. No patch, shard or manifest changes. A card that you edited does not change, and
-    it is copied into the bag.
+    a BagIt bag contains your card.
 
     Example: patchgen export shards/ --dali
     """
@@ -58,7 +58,7 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
     for name in written.files:
         click.echo(name)
     if written.edited_card:
-        stays = "" if new_card else ", so it was not replaced; --card replaces it"
+        stays = "" if new_card else ", so it was not replaced; add --card to write a new card"
         say(f"{written.edited_card} is the card that you edited{stays}")
     if bag is not None:
         say(f"the BagIt bag is in {bag}")
@@ -68,7 +68,7 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
 @shards_argument
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png or .jpg file.")
 @images(required=False, help_text="The photo of the set, to show it with the outline of every patch.")
-@click.option("--count", type=Count(1, 1000), help="Number of patches [default: 60, with --image 30].")
+@click.option("--count", type=Count(1, 1000), help="Number of patches [default: 60, or 30 with --image].")
 def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int | None) -> None:
     """Draw a contact sheet of a set.
 
@@ -94,7 +94,7 @@ def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int 
 @click.option("--seed", default=0, show_default=True, type=Count(0, 2**53 - 1))
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png file.")
 def source(kind: str, size: tuple[int, int], seed: int, out: Path) -> None:
-    """Write a synthetic image that can replace a photo. Its pixels are equal on every machine.
+    """Write a synthetic image that can replace a photo. Every machine generates the same pixels.
 
     Example: patchgen source noise --size 2560x1920 --seed 0 --out noise.png
     """
@@ -109,7 +109,7 @@ def source(kind: str, size: tuple[int, int], seed: int, out: Path) -> None:
 @click.command()
 @click.argument("name", required=False)
 def recipes(name: str | None) -> None:
-    """List the packaged recipes, or print one recipe as the start of your own.
+    """List the packaged recipes. With NAME, print this recipe, so that you can edit it.
 
     Example: patchgen recipes asano2023 > mine.yaml
     """

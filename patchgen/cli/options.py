@@ -1,4 +1,4 @@
-"""Define the options that several commands share, and open what these options name: workers and destinations."""
+"""Define the options that several commands share. Open the output folders and start the workers that they name."""
 
 import contextlib
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from patchgen.pipeline.dask_backend import LocalOutput
 
 CARD_KEYS = {"license": "licence", "url": "url", "attribution": "attribution"}
-"""Options that describe a source, and their keys in the manifest."""
+"""The options that describe a photo, each with the key of its text in the manifest."""
 
 Paths = tuple[Path, ...]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,17 +32,17 @@ def _check_scheduler(ctx: click.Context, param: click.Parameter, value: str | No
     local = re.fullmatch(r"local:([0-9]{1,4})", value)
     if (local and 1 <= int(local[1]) <= 1024) or re.fullmatch(r"(tcp|tls|ucx|wss?)://[^@]+", value):
         return value
-    raise click.BadParameter(f"{value!r} is not an address of a scheduler, expected tcp://host:8786 or local:4.")
+    raise click.BadParameter(f"{value!r} is not an address of a scheduler; give tcp://HOST:PORT or local:N.")
 
 
 def parse_span(ctx: click.Context, param: click.Parameter, value: str | None) -> range | None:
-    """Return the numbers of shards from a text ``A-B``, both included, or from a single number."""
+    """Parse the value of ``--shards``: ``A-B`` or one number. Return the shard numbers A to B, including B."""
     if value is None:
         return None
     match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", value)
     numbers = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
     if not numbers:
-        raise click.BadParameter(f"{value!r} is not a range of shards, expected for example 0-15 or 7.")
+        raise click.BadParameter(f"{value!r} is not a range of shards; give for example 0-15 or 7.")
     return numbers
 
 
@@ -52,21 +52,21 @@ def images(*, required: bool, help_text: str) -> Callable[[F], F]:
 
 
 def format_option(default: str) -> Callable[[F], F]:
-    """Return the option ``--format``. ``default`` is a text for its help."""
+    """Return the option ``--format``. ``default`` describes the default format in the help text."""
     text = f"Image format [default: {default}]."
     return click.option("--format", "image_format", type=click.Choice(IMAGE_FORMATS), help=text)
 
 
 def shard_size_option(noun: str) -> Callable[[F], F]:
-    """Return the option ``--shard-size``. ``noun`` names the items in a shard."""
+    """Return the option ``--shard-size``. ``noun`` is the word for the items of a shard in the help text."""
     text = f"{noun} in a shard [default: depends on --size]."
     return click.option("--shard-size", type=Count(1, MAX_SHARD_PATCHES), help=text)
 
 
 _SET_IMAGE = "The photo of the set. Give several photos in the order of the manifest's sources."
 set_image_option = images(required=True, help_text=_SET_IMAGE)
-workers_option = click.option("--workers", type=Count(1, 1024), help="Processes [default: one per core].")
-_SCHEDULER = "Build on a Dask cluster: its tcp:// address, or local:N for N processes."
+workers_option = click.option("--workers", type=Count(1, 1024), help="Number of processes [default: one per core].")
+_SCHEDULER = "Build with Dask: the tcp:// address of a scheduler, or local:N for N local processes."
 scheduler_option = click.option("--scheduler", metavar="ADDRESS", callback=_check_scheduler, help=_SCHEDULER)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _out = Location(to_write=True, file_okay=False)
@@ -75,7 +75,7 @@ shards_argument = click.argument("shards", type=Location())
 
 
 def cores(workers: int | None) -> int:
-    """Return ``workers``, or if it is None the number of cores that this process may use."""
+    """Return ``workers``. If ``workers`` is None, return the number of cores that this process may use."""
     if workers is not None:
         return workers
     from manifests.support.processes import usable_cores  # noqa: PLC0415 - it loads multiprocessing
@@ -84,7 +84,7 @@ def cores(workers: int | None) -> int:
 
 
 def preload_workers(workers: int | None, scheduler: str | None = None) -> None:
-    """Start the server of worker processes, if several are needed, while this process imports its libraries."""
+    """Start the process that forks the workers, if there are several, while this process imports its libraries."""
     if scheduler is None and cores(workers) > 1:
         from manifests.support.processes import start_server  # noqa: PLC0415 - it loads multiprocessing
 
@@ -95,9 +95,9 @@ def preload_workers(workers: int | None, scheduler: str | None = None) -> None:
 def building(
     out: str | Path, workers: int | None, scheduler: str | None = None, build_id: str | None = None
 ) -> Iterator[tuple[Path, "ShardExecutor"]]:
-    """Yield the folder of a build, and what builds its shards: processes of this machine, or a cluster.
+    """Yield the folder of a build, and the executor of the build: a number of local processes, or a Dask cluster.
 
-    If ``out`` is a URL, the set is uploaded when the block ends without error. The workers of a cluster upload tars.
+    If ``out`` is a URL, the set is uploaded when the block ends without error. Dask workers upload their tars.
     """
     try:
         with _destination(out, build_id) as (folder, output):
@@ -114,7 +114,7 @@ def building(
 
 @contextlib.contextmanager
 def _destination(out: str | Path, build_id: str | None) -> Iterator[tuple[Path, "LocalOutput | None"]]:
-    """Yield the folder of a build, and the output of a cluster's workers: None if they write into the folder."""
+    """Yield the folder of a build, and the output of Dask workers. None means that workers write into the folder."""
     if isinstance(out, Path):
         yield out, None
         return
@@ -125,6 +125,7 @@ def _destination(out: str | Path, build_id: str | None) -> Iterator[tuple[Path, 
         try:
             yield upload.folder, StoreOutput(upload=upload)
         except TakenError as error:
-            raise PatchgenError(f"{location_name(out)}: the local copy of the set: {error}") from error
+            reason = str(error).partition(", or run 'patchgen extend'")[0]  # which needs a folder
+            raise PatchgenError(f"{location_name(out)}: the local copy of the set: {reason}") from error
         with progress_bar("uploading (bytes)", upload.num_bytes) as update:
             upload.send(counting(update))

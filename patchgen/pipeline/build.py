@@ -1,4 +1,4 @@
-"""Build a set: claim its folder, build the missing shards, write the manifest last."""
+"""Build a set: check the output folder, build the missing shards, write the manifest last."""
 
 import contextlib
 import itertools
@@ -33,11 +33,11 @@ def build(
     extend: bool = False,
     expected: Manifest | None = None,
 ) -> Manifest:
-    """Write the set of ``plan`` into ``folder``, and return its manifest. Intact shards of an earlier run are kept.
+    """Write the set of ``plan`` into ``folder``, and return its manifest. Intact shards of earlier runs are kept.
 
-    The bytes do not depend on ``workers``: a number of processes, or a cluster. With ``extend`` the folder may
-    contain a shorter set of the same plan. With ``expected`` every shard must be equal to the shard in that manifest;
-    if all tables are equal too, that manifest is written. After an error the finished shards stay for the next run.
+    ``workers`` does not change the bytes. With ``extend`` the folder may contain the same set with fewer patches.
+    ``expected`` is the manifest of a set to rebuild: every tar must have the bytes that ``expected`` declares. If all
+    tables are equal too, ``expected`` is written. After an error the finished shards stay for the next run.
     """
     with _hold(folder):
         try:
@@ -52,7 +52,7 @@ def build(
 def build_part(plan: BuildPlan, photos: Photos, folder: Path, numbers: range, *, workers: int) -> None:
     """Build only the shards ``numbers`` of a set. Other processes or machines may build other shards in this folder.
 
-    ``build`` completes the set when all shards exist.
+    When all shards exist, ``build`` writes the manifest.
     """
     with _hold(folder, shared=True):
         manifest = claim_folder(folder, plan, extend=False)
@@ -63,20 +63,20 @@ def build_part(plan: BuildPlan, photos: Photos, folder: Path, numbers: range, *,
 
 @contextlib.contextmanager
 def _hold(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Lock a folder. Describe errors of the block in one line."""
+    """Create and lock a folder. Raise a ``PatchgenError`` of one line if the block cannot write or a worker dies."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder, shared=shared):
             yield
     except BlockingIOError as error:
-        raise PatchgenError(f"{folder}: another build writes to this folder; wait for its end") from error
+        raise PatchgenError(f"{folder}: another build writes to this folder; try again when it ends") from error
     except OSError as error:
         advice = "and run the same command again to continue"
         raise PatchgenError(f"{describe_os_error(error, folder)} {advice}") from error
     except BrokenProcessPool as error:
         raise PatchgenError(
             f"{folder}: a worker process was killed, possibly because memory was short; run the same command again "
-            "to continue, with fewer --workers if a worker is killed again"
+            "to continue, with fewer --workers if this happens twice"
         ) from error
 
 
@@ -87,7 +87,7 @@ def _finish(
     manifest: Manifest | None,
     expected: Manifest | None,
 ) -> Manifest:
-    """Write the missing files. ``manifest`` describes the finished or shorter set in the folder, if there is one."""
+    """Build the missing shards, then write the manifest. ``manifest`` is that of the set in the folder, or None."""
     folder, tasks = context.folder, plan.tasks()
     output = LocalOutput() if isinstance(workers, int) else workers.output
     finished = _find_finished(context, tasks, output, manifest)
@@ -111,7 +111,7 @@ def _finish(
 def _find_finished(
     context: BuildContext, tasks: Sequence[ShardTask], output: LocalOutput, manifest: Manifest | None
 ) -> dict[int, Shard]:
-    """Return the intact shards by their numbers. A shard that ``manifest`` lists must be equal to its entry."""
+    """Return the intact shards by their numbers, except shards that differ from their entries in ``manifest``."""
     known = dict(enumerate(manifest.shards)) if manifest is not None else {}
     finished = output.find_finished(context, tasks)
     return {number: shard for number, shard in finished.items() if known.get(number, shard) == shard}
@@ -124,7 +124,7 @@ def _build_missing(
     workers: ShardExecutor,
     expected: Manifest | None = None,
 ) -> list[Shard]:
-    """Build the shards that are not ``finished``. Return all shards in order. Each must be equal to ``expected``."""
+    """Build the missing shards, and return all shards in order. Raise an error if one differs from ``expected``."""
     missing = [task for task in tasks if task.number not in finished]
     existing = [(task, finished[task.number]) for task in tasks if task.number in finished]
     detail(f"{len(finished)} of {counted(len(tasks), 'shard')} found; plan {context.plan_id}")
@@ -147,7 +147,7 @@ def _require_same(folder: Path, built: Shard, expected: Shard) -> None:
         raise PatchgenError(
             f"{folder / built.name}: the built shard has {built.bytes} bytes and sha256 {built.sha256}, but the "
             f"manifest declares {expected.bytes} bytes and sha256 {expected.sha256}; run 'patchgen doctor', and "
-            "compare its versions with those of 'patchgen info' for the set"
+            "install the package versions that 'patchgen info' prints for the set"
         )
 
 

@@ -1,6 +1,6 @@
 """Build shards with the workers of a Dask cluster. One task builds one shard.
 
-If a worker dies, another worker builds its shard.
+If a worker dies, another worker builds the shard again.
 """
 
 import contextlib
@@ -33,21 +33,21 @@ MAX_THREADS = 8  # largest number of threads that hash shards; a disk is not fas
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuiltShard:
-    """The manifest entry of a shard that a worker built, and the bytes of its table if the folder lacks them."""
+    """The result of a worker that built a shard."""
 
-    shard: Shard
-    table: bytes | None = None
+    shard: Shard  # manifest entry
+    table: bytes | None = None  # the shard's Parquet file, if the worker did not write it into the build's folder
 
 
 ShardBuilder = Callable[[BuildContext, ShardTask], BuiltShard]
-"""Builds a shard and writes its tar to the output. It is pickled and called on other machines."""
+"""A function that builds a shard and writes the tar to the output. Dask workers call it on their machines."""
 
 
 class LocalOutput:
-    """The folder of a build as the output of its workers. All workers must see the folder."""
+    """The output of a build whose workers write into the build's folder. All workers must share this folder."""
 
     def find_finished(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:
-        """Return the manifest entries of the intact shards of this build, by their numbers."""
+        """Return the manifest entries of the intact shards in the build's folder, by the numbers of the shards."""
         shards = {}
         pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))  # hashing releases the interpreter lock
         try:
@@ -62,22 +62,22 @@ class LocalOutput:
         return shards
 
     def begin(self) -> ShardBuilder:
-        """Prepare the output for new shards. Return the function that workers call for each shard."""
+        """Prepare the output for new shards. Return the function that workers call to build a shard."""
         return _build_in_folder
 
     def keep(self, context: BuildContext, task: ShardTask, built: BuiltShard) -> None:
-        """Record in the build's folder that a shard is finished. The files of a ``LocalOutput`` are there already."""
+        """Record that a shard is finished. Here this does nothing: the worker wrote the shard into the folder."""
 
 
 def _build_in_folder(context: BuildContext, task: ShardTask) -> BuiltShard:
     if not (context.folder / PLAN_NAME).exists():
-        raise PatchgenError(f"the worker does not see {context.folder}; give an --out that every worker sees")
+        raise PatchgenError(f"the worker does not find {context.folder}; give an --out that all workers share")
     return BuiltShard(shard=shard_writer.build_shard(context, task, lambda count: None))
 
 
 @contextlib.contextmanager
 def connect(scheduler: str, output: LocalOutput) -> Iterator["DaskExecutor"]:
-    """Connect to the scheduler at an address such as ``tcp://host:8786``. ``local:N`` starts N workers here."""
+    """Yield an executor for the scheduler at an address such as ``tcp://host:8786``. ``local:N`` starts N workers."""
     try:
         import distributed  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -110,7 +110,7 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:  # depends on the kind of address
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         what = f"the scheduler does not answer: {reason}"
-        raise PatchgenError(f"--scheduler {scheduler}: {what}; start one with 'dask scheduler'") from error
+        raise PatchgenError(f"--scheduler {scheduler}: {what}; check the address, or run 'dask scheduler'") from error
     with client:
         if not client.nthreads():  # Dask would wait for workers without a message
             advice = f"start some with 'dask worker {scheduler}'"
@@ -124,13 +124,13 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
 
 
 class DaskExecutor:
-    """Builds shards with the workers of a cluster, which write their tars to ``output``."""
+    """Builds shards with the workers of a Dask cluster. The workers write the tars to ``output``."""
 
     def __init__(self, client: "Client", output: LocalOutput) -> None:
         self._client, self.output = client, output
 
     def build_shards(self, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
-        """Build shards, and yield each finished shard, as ``process_pool.build_shards`` does."""
+        """Build the shards of ``tasks``. Yield each finished shard's task and manifest entry, in any order."""
         from distributed import as_completed  # noqa: PLC0415 - an extra
         from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
@@ -171,7 +171,7 @@ def _require_package(client: "Client") -> None:
 def _build_in_worker(
     task: ShardTask, context: BuildContext, builder: ShardBuilder, versions: dict[str, str]
 ) -> BuiltShard:
-    """Build a shard in a worker whose packages have the ``versions`` of the machine that runs the build."""
+    """Build a shard in a worker. Raise an error if the worker's packages have other versions than ``versions``."""
     from distributed import get_worker  # noqa: PLC0415 - an extra
 
     try:
@@ -188,5 +188,5 @@ def _build_in_worker(
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    """Return the versions of all packages that the bytes of shards and tables depend on."""
+    """Return the installed versions of the packages that determine the bytes of shards and tables, by package."""
     return {name: version for name, version in environment("exact").items() if name in PACKAGES}

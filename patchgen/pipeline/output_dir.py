@@ -1,4 +1,4 @@
-"""Claim the output folder of a build. The folder must be empty, or contain the same build or a shorter one."""
+"""Check the output folder of a build. The folder must be empty, or contain an earlier run of the same build."""
 
 import json
 from pathlib import Path
@@ -18,14 +18,14 @@ from patchgen.pipeline.plan import BuildPlan, identity_of_source
 PLAN_NAME = ".patchgen-build.json"  # the plan of an unfinished build; the manifest replaces it
 ASIDE_NAME = ".patchgen-build-manifest.json"  # the manifest of a set that is being repaired or extended
 MAX_PLAN_BYTES = 1 << 20
-_SHOWN = 3
+_SHOWN, _FINISHED = 3, "a finished set"
 
 
 def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | None:
-    """Check that ``folder`` may contain this build. Return the manifest of a finished set in the folder.
+    """Raise an error if ``folder`` contains something else than the set of ``plan``, finished or not.
 
-    If there is no finished set, write the plan into the folder and return None. With ``extend`` the finished set may
-    be shorter than the plan.
+    Return the manifest of a finished set. If the set is not finished, write the plan into the folder and return None.
+    With ``extend`` the finished set may have fewer patches than the plan.
     """
     if (folder / MANIFEST_NAME).exists():
         manifest = open_folder(folder).manifest
@@ -34,7 +34,7 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
             found["shard_size"] = plan.shard_size if plan.shard_size >= manifest.n else manifest.n
         if extend and manifest.n < plan.n:
             found["n"] = plan.n
-        _refuse_other(folder, plan, found, "a finished set")
+        _refuse_other(folder, plan, found, _FINISHED)
         return manifest
     plan_file = folder / PLAN_NAME
     if plan_file.exists():
@@ -46,14 +46,14 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
         return claim_folder(folder, plan, extend=extend)  # another process has just begun the same build
     if foreign:
         listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-        what = f"the folder contains files of no build ({listed}), expected an empty or new folder"
+        what = f"the folder contains files that no build wrote ({listed}), expected an empty or new folder"
         raise TakenError(f"{folder}: {what}; choose another --out")
     mark_unfinished(folder, plan)
     return None
 
 
 def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
-    """Write the plan of the build into the folder, and rename a manifest, which would mark the set as finished."""
+    """Write the plan into the folder, and rename the manifest, because a manifest marks a set as finished."""
     text = json.dumps(plan.identity(), sort_keys=True, indent=1) + "\n"
     write_atomically(folder / PLAN_NAME, text.encode())
     if (folder / MANIFEST_NAME).exists():
@@ -62,13 +62,13 @@ def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
 
 
 def mark_finished(folder: Path) -> None:
-    """Remove the files that ``mark_unfinished`` wrote. The folder must contain a manifest."""
+    """Remove the plan and the renamed manifest. The folder must contain the new manifest."""
     for name in (PLAN_NAME, ASIDE_NAME):
         (folder / name).unlink(missing_ok=True)
 
 
 def identity_of(manifest: Manifest) -> dict[str, Any]:
-    """Return ``BuildPlan.identity`` of a finished set."""
+    """Return what ``BuildPlan.identity`` returns for a finished set. ``shard_size`` is None for a single shard."""
     value = manifest.model_dump(mode="json")
     shard_size = manifest.shards[0].n if len(manifest.shards) > 1 else None
     same = {key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")}
@@ -76,20 +76,19 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def _refuse_other(folder: Path, plan: BuildPlan, found: Any, what: str) -> None:
-    """Refuse a folder that contains ``what`` with an identity ``found`` that differs from the plan's identity."""
+    """Raise an error if ``found``, the identity of the set in ``folder``, differs from the identity of ``plan``."""
     differing = list(differences(found, plan.identity()))
     if not differing:
         return
     if [path for path, _, _ in differing] == ["n"]:
-        what = f"the folder contains {what} of {counted(found['n'], 'patch')}, but this build has {plan.n}"
-        advice = f"choose another --out, or give --n {found['n']}"
-        if found["n"] < plan.n:
-            advice = "choose another --out, or run 'patchgen extend' if --out is a folder"
-        raise TakenError(f"{folder}: {what}; {advice}")
+        wants, is_extension = counted(plan.n, "patch"), what == _FINISHED and found["n"] < plan.n
+        advice = "run 'patchgen extend' to add patches" if is_extension else f"give --n {found['n']}"
+        what = f"the folder contains {what} of {counted(found['n'], 'patch')}, but this build has {wants}"
+        raise TakenError(f"{folder}: {what}; choose another --out, or {advice}")
     # The options of a command line are listed before the keys of a recipe.
     differing.sort(key=lambda item: ("." in item[0] and item[0] != "encoding.format", item[0]))
     has = ", ".join(f"{path} {value}" for path, value, _ in differing[:_SHOWN])
     wants = ", ".join(f"{path} {value}" for path, _, value in differing[:_SHOWN])
     more = f" (and {len(differing) - _SHOWN} more differences)" if len(differing) > _SHOWN else ""
     what = f"the folder contains {what} with {has}, but this build has {wants}{more}"
-    raise TakenError(f"{folder}: {what}; choose another --out, or give the options of the build in the folder")
+    raise TakenError(f"{folder}: {what}; choose another --out, or give the same options as the first build")

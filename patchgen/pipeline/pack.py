@@ -1,4 +1,4 @@
-"""Pack images into a set: count the images, choose how to store them, and write them as a build writes patches."""
+"""Pack images into a set: read all images, choose how to store them, and write them into shards."""
 
 import dataclasses
 import hashlib
@@ -29,9 +29,9 @@ def pack(
     workers: int,
     card: Card,
 ) -> Manifest:
-    """Write the images in ``data`` into ``folder`` as a set, in the order of their names. Continue an earlier pack.
+    """Write the images in ``data`` as a set into ``folder``, in the order of their names.
 
-    Notes at the end name the files that were not packed.
+    A pack that was interrupted is continued. At the end, notes about files that were not packed are printed.
     """
     found = _find_images(data)
     items = found.images
@@ -53,7 +53,7 @@ def pack(
     for line in found.notes:
         note(line)
     if found.unread:
-        note(f"{found.where} was packed; {', '.join(found.unread[:3])} was not packed")
+        note(f"{found.where} was packed; not packed: {', '.join(found.unread[:3])}")
     return manifest
 
 
@@ -62,10 +62,10 @@ class _PackPlan(BuildPlan):
     """The plan of a set of packed images."""
 
     items: tuple[StoredImage, ...]
-    digests: tuple[bytes, ...]
+    digests: tuple[bytes, ...]  # raw SHA-256 of each image
 
     def tasks(self) -> list[ShardTask]:
-        """Return the shards of the set. Each has its own images."""
+        """Return a task for each shard of the set. A task contains the images of its shard."""
         tasks: list[ShardTask] = []
         for task in super().tasks():
             own = slice(task.first_index, task.first_index + task.n)
@@ -74,7 +74,7 @@ class _PackPlan(BuildPlan):
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of everything that the shards and their tables depend on, with the names of all images."""
+        """SHA-256, as hex, of the plan and the names of all images. The tables of the shards contain these names."""
         listed = "\n".join(item.name for item in self.items).encode("utf-8", "surrogateescape")
         return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 
@@ -84,16 +84,16 @@ def _find_images(data: Path) -> ImageData:
         found = find_images(data) if data.exists() else None
     except OSError as error:
         what = f"the images cannot be read: {error.strerror or error}"
-        raise PatchgenError(f"{error.filename or data}: {what}; check the permissions") from error
+        raise PatchgenError(f"{error.filename or data}: {what}; make them readable and pack again") from error
     if found is None or not found.images:
-        what = "the folder does not exist" if found is None else "the folder contains no image"
+        what = "the path does not exist" if found is None else "no image was found"
         advice = "give a folder of images, WebDataset tars, or CIFAR's binary or Python files"
         raise PatchgenError(f"{data}: {what}; {advice}")
     return found
 
 
 def _read_images(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
-    """Return the raw digest of every image, and all their forms. Note images that a viewer would show differently."""
+    """Return the raw SHA-256 of each image, and all forms. Print notes on images that a viewer shows differently."""
     digests: list[bytes] = []
     forms: set[Form] = set()
     found: list[tuple[str, Finding]] = []

@@ -33,19 +33,20 @@ Photos = Sequence[Photo]
 class BuildPlan:
     """Everything that decides the bytes of a set, and nothing else."""
 
-    n: int
+    n: int  # patches of the set
     size: int  # pixels of a patch's side
     seed: int
-    shard_size: int  # patches
+    shard_size: int  # patches of a shard
     recipe: RecordedRecipe
     sources: tuple[dict[str, Any], ...]  # as in the manifest
 
     def __post_init__(self) -> None:
         """Check the limits of a build, and that the recipe's transforms accept patches of this size."""
         if not MIN_SIZE <= self.size <= MAX_SIZE:
-            raise PatchgenError(f"patches of {self.size} px: expected {MIN_SIZE} to {MAX_SIZE}; choose another size")
+            what = f"the patch size is {self.size} px, expected {MIN_SIZE} to {MAX_SIZE} px"
+            raise PatchgenError(f"{what}; choose another size")
         if min(self.shard_size, self.n) > MAX_SHARD_PATCHES:
-            what = f"shards of {self.shard_size} patches: expected at most {MAX_SHARD_PATCHES}"
+            what = f"a shard has {self.shard_size} patches, expected at most {MAX_SHARD_PATCHES}"
             raise PatchgenError(f"{what}; choose a smaller --shard-size")
         if self.shards > MAX_SHARDS:
             raise PatchgenError(
@@ -60,7 +61,7 @@ class BuildPlan:
         return -(-self.n // self.shard_size)
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that are equal in two builds if both write the same set."""
+        """Return the values that determine the set. Two builds with equal values write the same set."""
         return {
             "format": FORMAT,
             **{key: getattr(self, key) for key in ("n", "size", "seed", "shard_size")},
@@ -71,18 +72,18 @@ class BuildPlan:
 
     @property
     def build_id(self) -> str:
-        """SHA-256, as hex, of everything that decides the bytes of every file. It is known before the build."""
+        """SHA-256, as hex, of everything that decides the bytes of the set's files. It is known before the build."""
         identity = self.identity() | {"shard_size": min(self.shard_size, self.n)}  # equal for all sets of one shard
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of everything that a patch depends on: all values except ``n`` and ``shard_size``."""
+        """SHA-256, as hex, of everything that decides a patch: ``identity`` without ``n`` and ``shard_size``."""
         identity = {key: value for key, value in self.identity().items() if key not in ("n", "shard_size")}
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def with_cards_of(self, manifest: Manifest) -> Self:
-        """Return this plan with the source names of a finished set. Missing card texts are copied from the set."""
+        """Return this plan with the source names of ``manifest``. Missing licenses, URLs and credits are copied."""
         merged = []
         for new, source in zip(self.sources, manifest.sources, strict=True):
             old = source.model_dump(mode="json")
@@ -90,12 +91,12 @@ class BuildPlan:
         return dataclasses.replace(self, sources=tuple(merged))
 
     def tasks(self) -> list[ShardTask]:
-        """Return the shards of the set. All have ``shard_size`` patches, except the last shard."""
+        """Return a task for each shard of the set. Only the last shard may have fewer than ``shard_size`` patches."""
         size, firsts = self.shard_size, range(0, self.n, self.shard_size)
         return [ShardTask(number=k, first_index=i, n=min(size, self.n - i)) for k, i in enumerate(firsts)]
 
     def context(self, photos: Sequence[Photo], folder: Path) -> BuildContext:
-        """Return the values that all shards of the build share, with the pyramids of ``photos``."""
+        """Return the values that all shards of the build share. They include the pyramids of ``photos``."""
         shared: dict[str, Any] = {key: getattr(self, key) for key in ("recipe", "size", "seed", "plan_id")}
         pyramids: tuple[Pyramid, ...] = ()
         if isinstance(self.recipe, Recipe):
@@ -121,24 +122,25 @@ def make_plan(
 
 
 def source_record(name: str, digests: tuple[str, str], extent: tuple[int, int], card: Card) -> dict[str, Any]:
-    """Return the manifest entry of a source from the digests of file and pixels, and from width and height."""
+    """Return the manifest entry of a source. ``digests`` are of file and pixels; ``extent`` is width and height."""
     for key, text in card.items():
         if text is not None and not _is_unicode(text):
-            raise PatchgenError(f"{key} of a source: {text!r} is not UTF-8 text; give this option another value")
+            option = key.replace("licence", "license")
+            raise PatchgenError(f"--{option} {text!r}: the text is not valid Unicode text; give another text")
     facts = {"sha256": digests[0], "pixels": digests[1], "width": extent[0], "height": extent[1]}
     no_card = {"licence": None, "url": None, "attribution": None}
     return {"name": name if _is_unicode(name) else ascii(name), **facts, **no_card, **card}
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether a text has no lone surrogate, which Python uses for bytes that are not UTF-8."""
+    """Return whether a text is valid Unicode. Python marks bytes that are not UTF-8 by surrogate characters."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan:
-    """Return the plan of a finished set, with ``n`` patches. ``photos`` have the order of the manifest's sources.
+    """Return the plan of the set of ``manifest``, with ``n`` patches. ``photos`` are in the order of its sources.
 
-    The manifest of a set with one shard does not contain the shard size. The default is used if it is large enough.
+    The shard size of a set with one shard is unknown. It is taken as the default, or as ``manifest.n`` if larger.
     """
     value = manifest.model_dump(mode="json")
     recipe = recorded_recipe(value["recipe"], value["encoding"])
@@ -147,7 +149,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan
     if theirs and theirs != ours:
         raise PatchgenError(
             f"the set was built with OpenCV {theirs}.x; OpenCV {ours}.x is installed and computes other pixels; "
-            f"install opencv-python-headless {theirs}.x and a version of this package that accepts it"
+            f"install opencv-python-headless {theirs}.x and a version of single-image-distillation that accepts it"
         )
     if len(photos) != len(manifest.sources):
         names = ", ".join(source.name for source in manifest.sources)
@@ -164,17 +166,17 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan
             )
     sizes = [shard.n for shard in manifest.shards]
     shard_size = sizes[0] if len(sizes) > 1 else max(sizes[0], default_shard_size(manifest.size))
-    if any(size != shard_size for size in sizes[:-1]) or sizes[-1] > shard_size:
-        raise PatchgenError(
-            f"the first shards of the set have {sizes[:5]} patches, expected equal numbers in all shards except the "
-            "last; report this to the publisher of the set"
-        )
+    last = len(sizes) - 1
+    wrong = [k for k, size in enumerate(sizes) if size > shard_size or (size < shard_size and k < last)]
+    if wrong:
+        what = f"shard {wrong[0]} of the set has {sizes[wrong[0]]} patches, expected {shard_size}, as in shard 0"
+        raise PatchgenError(f"{what}; report this to the publisher of the set")
     same: dict[str, Any] = {"size": manifest.size, "seed": manifest.seed, "sources": tuple(value["sources"])}
     return BuildPlan(n=n, shard_size=shard_size, recipe=recipe, **same)
 
 
 def default_shard_size(size: int) -> int:
-    """Return the number of patches in a shard: 20,000 of 32 px, fewer of larger patches (about 50 MB of JPEG).
+    """Return the default number of patches in a shard: 20,000 patches of 32 px, or fewer larger patches.
 
     The number depends only on the size of a patch, so a longer build begins with the shards of a shorter build.
     """
@@ -182,12 +184,12 @@ def default_shard_size(size: int) -> int:
 
 
 def identity_of_source(source: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of a source that decide pixels."""
+    """Return the entries of a source that decide pixels: no name, license, URL or attribution."""
     return {key: value for key, value in source.items() if key not in NOT_IN_SET_ID_SOURCE}
 
 
 def environment(profile: str) -> dict[str, str]:
-    """Return the ``environment`` of a manifest: package versions and, for the profile ``fast``, CPU features."""
+    """Return this machine's package versions for a manifest and, if ``profile`` is ``fast``, its CPU features."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     found |= {"python": platform.python_version(), "machine": platform.machine()}
     if profile == "fast":

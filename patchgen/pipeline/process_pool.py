@@ -21,13 +21,11 @@ from patchgen.pipeline import shard_writer
 from patchgen.pipeline.shard import BuildContext, BuiltTasks, OnPatches, ShardTask
 
 POLL_SECONDS = 0.2
-STUCK_SECONDS = (
-    600.0  # longest time without a new patch or shard; the workers would wait for ever for a disk that hangs
-)
+STUCK_SECONDS = 600.0  # a build without a new patch for so long ends, for example if the disk hangs
 
 
 def build_shards(workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
-    """Build shards in up to ``workers`` processes, or in this process if one is enough. Yield each finished shard.
+    """Build shards in up to ``workers`` processes, or in this process if one is enough. Yield tasks and shards.
 
     Raises:
         BrokenProcessPool: a worker was killed.
@@ -62,7 +60,7 @@ def _build_in_pool(workers: int, context: BuildContext, tasks: list[ShardTask], 
 
 
 def _store_context(context: BuildContext, path: Path) -> tuple[bytes, list[int]]:
-    """Pickle a context. The bytes of its pyramids are written to a file that all workers map into memory."""
+    """Return the pickled context without its arrays, and the arrays' lengths. Write the arrays' bytes to ``path``."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(context, protocol=5, buffer_callback=buffers.append)
     with path.open("wb") as file:
@@ -104,7 +102,7 @@ def _start_worker(
 
 def _build_in_worker(task: ShardTask) -> Shard:
     if _worker_state is None:
-        raise RuntimeError("the worker's initializer did not run")
+        raise RuntimeError("the worker's initializer did not run; report this to the authors of this package")
     context, counter, stop = _worker_state
 
     def on_patches(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Read manifests, extend a set, and rebuild single patches to compare them."""
+"""Read manifests, extend a set, and compare rebuilt patches with the tables of a set."""
 
 import hashlib
 import random
@@ -22,9 +22,9 @@ from patchgen.sources.photo import Photo
 
 
 def read_manifest(path: Path | str) -> Manifest:
-    """Read a manifest from a file, from the folder of a set, or from the URL of either.
+    """Read a manifest from a file, from the folder of a set, or from a URL of a set or manifest.
 
-    If a repair of the folder was interrupted, the manifest that the repair renamed is read.
+    If a repair of the set in the folder was interrupted, read the manifest that the repair renamed.
     """
     if isinstance(path, str):
         from manifests.remote.fetch import open_store, read_remote_manifest  # noqa: PLC0415 - most are local
@@ -42,7 +42,7 @@ def read_manifest(path: Path | str) -> Manifest:
 
 
 def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: ShardExecutor) -> Manifest:
-    """Add patches to the set in ``folder`` until it has ``n``, or complete an interrupted extension."""
+    """Add patches to the set in ``folder`` until the set has ``n``. Continue an extension that was interrupted."""
     manifest = read_manifest(folder)
     if n < manifest.n:
         what = f"the set has {counted(manifest.n, 'patch')} already, which is more than --n {n}"
@@ -53,10 +53,10 @@ def extend(folder: Path, n: int, photos: Sequence[Photo], *, workers: ShardExecu
 def regenerate(
     patchset: PatchSet, photos: Sequence[Photo], count: int, on_patch: Callable[[int], None]
 ) -> list[Fault]:
-    """Build ``count`` random patches again, and return the patches whose digests differ from the set's tables.
+    """Build ``count`` random patches again. Return a fault for each digest that differs from the set's tables.
 
-    Together with ``verify`` this proves that the set was made from its photo with its recipe. ``on_patch(1)`` is
-    called after each patch.
+    ``verify`` compares the tables with the tars. This function shows that the patches were made from the photo with
+    the recipe. ``on_patch(1)`` is called after each patch.
     """
     manifest = patchset.manifest
     context = plan_of(manifest, photos, n=manifest.n).context(photos, patchset.folder)
@@ -72,7 +72,8 @@ def regenerate(
         for key, value in {"pixels": pixels, "sha256": hashlib.sha256(encoded).digest()}.items():
             recorded = columns[key][index - shard.first_index]
             if value != recorded:
-                what = f"patch {index}: the rebuilt patch has {key} {value.hex()}, the table has {recorded.hex()}"
+                digests = f"{value.hex()}, but the table has {recorded.hex()}"
+                what = f"patch {index}: the rebuilt patch has the {key} digest {digests}"
                 faults.append(Fault(file=name, what=what))
         on_patch(1)
     return faults

@@ -38,7 +38,7 @@ class BuildContext:
 class ShardTask:
     """A shard to build: the patches ``first_index`` to ``first_index + n - 1``."""
 
-    number: int
+    number: int  # of the shard in the set, from 0
     first_index: int
     n: int
 
@@ -51,14 +51,14 @@ class ShardTask:
         return str(Path(self.tar_name).with_suffix(".parquet"))
 
     def record(self, num_bytes: Any, sha256: Any) -> dict[str, Any]:
-        """Return the keys of the shard's manifest entry that describe its tar."""
+        """Return the part of the shard's manifest entry that describes the tar, which has this length and SHA-256."""
         entry = {"name": self.tar_name, "n": self.n, "first_index": self.first_index}
         return {**entry, "bytes": num_bytes, "sha256": sha256}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackTask(ShardTask):
-    """A shard of packed images: the images, and the raw SHA-256 of each image when all images were counted."""
+    """A shard of packed images. ``digests`` are the raw SHA-256 of the images, computed when the pack began."""
 
     items: tuple[StoredImage, ...]
     digests: tuple[bytes, ...]
@@ -68,7 +68,7 @@ BuiltTasks = Generator[tuple[ShardTask, Shard], None, None]
 
 
 def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
-    """Return the manifest entry of a shard if its table and its tar in ``folder`` are intact, else None."""
+    """Return the manifest entry of a shard if the shard's tar and table in ``folder`` are intact, else None."""
     path = folder / task.tar_name
     shard = recorded_shard(folder, plan_id, task) if is_plain(path) else None
     is_same = shard is not None and (path.stat().st_size, file_digest(path)) == (shard.bytes, shard.sha256)
@@ -76,9 +76,9 @@ def finished_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
 
 
 def recorded_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
-    """Return the manifest entry that the table of a shard records, without reading the tar.
+    """Return the manifest entry of a shard, read from the shard's table. The tar is not read.
 
-    Returns None if ``folder`` has no intact table of the build ``plan_id``.
+    Return None if ``folder`` has no intact table that a build with this ``plan_id`` wrote.
     """
     path = folder / task.table_name
     data = None if path.is_symlink() else shard_table.read_metadata(path)
@@ -95,12 +95,12 @@ def recorded_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
 
 
 def table_record(plan_id: str, record: dict[str, Any], pixel_digests: bytes) -> bytes:
-    """Return the metadata of a shard's table: the build, the tar, and the digest of all pixel digests."""
+    """Return the metadata of a shard's table: plan_id, ``record`` of the tar, and a digest of ``pixel_digests``."""
     pixels = hashlib.sha256(pixel_digests).hexdigest()
     return canonical_json({"plan_id": plan_id, "shard": record, "pixels": pixels})
 
 
 def make_shard(record: dict[str, Any], table: Path) -> Shard:
-    """Return a shard's manifest entry from its ``ShardTask.record`` and its table."""
+    """Return a shard's manifest entry from the result of ``ShardTask.record`` and the path of the shard's table."""
     parquet = ParquetFile(name=table.name, bytes=table.stat().st_size, sha256=file_digest(table))
     return Shard(**record, parquet=parquet)

@@ -53,28 +53,28 @@ class PatchMaker:
                 self._steps.append(NamedStep(config, draws, seed=seed, stream=stream, first_index=first_index))
 
     def chunks(self) -> Iterator[list[Pixels]]:
-        """Yield the patches in order, in lists of several patches, each RGB uint8 of shape (size, size, 3)."""
+        """Yield lists of consecutive patches, in order. A patch is RGB uint8 of shape (size, size, 3)."""
         for start in range(0, self._n, self._chunk):
             patches = self.warped(start)
             self.augment(patches, start)
             yield patches
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield the encoded bytes and the raw pixel digest of the patches in order, in lists of several patches."""
+        """Yield lists of consecutive patches, in order. A patch is its encoded bytes and its raw pixel digest."""
         for patches in self.chunks():
             yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
 
     def warped(self, start: int) -> list[Pixels]:
-        """Return the patches of the chunk that begins at position ``start``, before any step of ``augment``."""
+        """Return the list of patches that begins at patch number ``start`` of this maker, without augmentation."""
         return [self._warp[i] for i in range(start, min(start + self._chunk, self._n))]
 
     def augment(self, patches: list[Pixels], start: int) -> None:
-        """Apply every step of the recipe to the list ``patches``. The first patch has the position ``start``."""
+        """Augment the list ``patches`` in place. Its first patch is patch number ``start`` of this maker."""
         for step in self._steps:
             step(patches, start)
 
     def columns(self) -> dict[str, Any]:
-        """Return every applied parameter: columns of n values, null for a patch that skipped the step."""
+        """Return the parameters of all patches: columns of n values. A value is null if a patch skipped the step."""
         columns: dict[str, Any] = self._places.columns()
         for number, step in enumerate(self._steps):
             skipped = ~step.columns["applied"]
@@ -94,7 +94,7 @@ def make_maker(context: BuildContext, task: ShardTask) -> PatchMaker | PackMaker
 
 
 def build_shard(context: BuildContext, task: ShardTask, on_patches: OnPatches) -> Shard:
-    """Build one shard and return its manifest entry. The table is written last: it marks the tar as complete."""
+    """Build one shard and return its manifest entry. The table is written after the tar, and marks it as complete."""
     maker = make_maker(context, task)
     path, table_path = context.folder / task.tar_name, context.folder / task.table_name
     with atomic_file(path) as file:
@@ -137,9 +137,9 @@ def _write_tar(
 
 
 def configure_process() -> None:
-    """Set up a process that builds shards: one thread of OpenCV, and no return of freed memory to the system.
+    """Set up a process that builds shards: OpenCV uses one thread, and the process keeps freed memory.
 
-    Processes use all cores, and a patch is too small to split. Keeping memory saves 14 % of the time at 224 px.
+    The processes use all cores, and a patch is too small for threads. Kept memory saves 14 % of the time at 224 px.
     """
     cv2.setNumThreads(0)
     keep_freed_memory(32 << 20)

@@ -1,6 +1,6 @@
 """Build a set for a store, such as S3, with the workers of a Dask cluster: every worker uploads its own tars.
 
-The tables are written into the folder of the upload. This module is imported only for a build that has a URL.
+The tables are written into the folder of the upload. This module is imported only if --out is a URL.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ from patchgen.pipeline.shard import BuildContext, ShardTask, finished_shard, rec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoreOutput(LocalOutput):
-    """The store of an upload as the output of workers."""
+    """The output of a build whose workers upload the tars to the store of ``upload``."""
 
     upload: Upload
 
     def find_finished(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:
-        """Return the shards that were uploaded, and the intact shards of a finished set in the store."""
+        """Return, by number, the shards that were uploaded, and the intact shards of a finished set in the store."""
         shards = self._find_sent(context, tasks)
         existing = self.upload.existing
         if existing is None:
@@ -44,7 +44,7 @@ class StoreOutput(LocalOutput):
         return shards | self._find_sent(context, missing)
 
     def _recover_shard(self, shard: Shard, listing: Listing, channel: Channel) -> None:
-        """Read a shard in the store. If it is intact, download its table and record the shard as uploaded."""
+        """Read a shard in the store. If the shard is intact, download its table and record the shard as uploaded."""
         parts = (shard, shard.parquet)
         tar, table = (SetFile(name=part.name, num_bytes=part.bytes, sha256=part.sha256) for part in parts)
         try:
@@ -60,7 +60,7 @@ class StoreOutput(LocalOutput):
             self.upload.record_sent(file.name, file.sha256)
 
     def _find_sent(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:
-        """Return the shards whose tars were uploaded, or are in the folder because of a build without a cluster."""
+        """Return, by number, the shards whose tars were uploaded, or were built in the folder without a cluster."""
         sent, listing = self.upload.read_sent(), self.upload.store.list()
         shards = {}
         for task in tasks:
@@ -73,7 +73,7 @@ class StoreOutput(LocalOutput):
         return shards
 
     def begin(self) -> ShardBuilder:
-        """Claim the store. Return the function that builds and uploads a shard."""
+        """Reserve the store for this build. Return the function that builds and uploads a shard."""
         self.upload.begin()
         existing = self.upload.existing
         digests = None if existing is None else {shard.name: shard.sha256 for shard in existing.shards}
@@ -82,9 +82,8 @@ class StoreOutput(LocalOutput):
     def keep(self, context: BuildContext, task: ShardTask, built: BuiltShard) -> None:
         """Write the table into the folder, then record that the tar was uploaded."""
         assert built.table is not None  # noqa: S101 - of a ``StoreBuilder``
-        (context.folder / task.tar_name).unlink(
-            missing_ok=True
-        )  # a damaged tar of an earlier build without a cluster
+        tar = context.folder / task.tar_name
+        tar.unlink(missing_ok=True)  # a damaged tar of an earlier build without a cluster
         write_atomically(context.folder / task.table_name, built.table)
         self.upload.record_sent(task.tar_name, built.shard.sha256)
 
@@ -93,17 +92,16 @@ class StoreOutput(LocalOutput):
 class StoreBuilder:
     """Builds a shard in a temporary folder of a worker, and uploads its tar.
 
-    Dask logs the representation of this object. It excludes the URL, which may contain a password.
+    The ``repr`` of this object omits the URL, which may contain a password, because Dask logs the ``repr``.
     """
 
     url: str = dataclasses.field(repr=False)
     build_id: str | None
-    digests: Mapping[str, str] | None = dataclasses.field(
-        repr=False
-    )  # of a finished set in the store, by names of tars
+    # SHA-256 of the tars of a finished set in the store, by names
+    digests: Mapping[str, str] | None = dataclasses.field(repr=False)
 
     def __call__(self, context: BuildContext, task: ShardTask) -> BuiltShard:
-        """Build a shard and upload its tar, if this build still claims the store."""
+        """Build a shard and upload its tar. Raise an error if another build reserved the store."""
         from distributed import get_worker  # noqa: PLC0415 - an extra
 
         store = ShardStore(self.url)
@@ -126,7 +124,7 @@ class StoreBuilder:
             raise PatchgenError(f"{describe_os_error(error, parent)} and run the same command again") from error
 
     def _require_claim(self, store: ShardStore) -> None:
-        """Check that no other build began to write to the store."""
+        """Raise an error if another build reserved the store."""
         if (found := read_claim(store)) != self.build_id:
-            what = f"the store is claimed by build {found}, expected build {self.build_id}"
+            what = f"the store is reserved for build {found}, expected build {self.build_id}"
             raise PatchgenError(f"{store.display(CLAIM_NAME)}: {what}; choose another --out")

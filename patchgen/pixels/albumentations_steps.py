@@ -1,4 +1,4 @@
-"""Apply Albumentations transforms as steps of a recipe. Importing the library takes seconds, so it happens late."""
+"""Apply Albumentations transforms as steps of a recipe. The slow import of the library happens when it is needed."""
 
 import functools
 import inspect
@@ -17,19 +17,19 @@ from patchgen.pixels.exact_math import Floats, Pixels
 from patchgen.pixels.randomness import generator
 
 PORTABLE = frozenset({"HorizontalFlip", "InvertImg", "Posterize", "Solarize", "ToGray", "Transpose", "VerticalFlip"})
-"""Transforms with the same result on every CPU; tests check each at every dispatch level of the CPU.
+"""Transforms with the same result on every CPU. Tests check each transform with each instruction set of the CPU.
 
 With any other transform the profile of a recipe is ``fast``: other machines may produce other bytes.
 """
 REFUSED = frozenset(
     {"FDA", "HistogramMatching", "Mosaic", "OverlayElements", "PixelDistributionAdaptation", "TextImage"}
 )
-"""Transforms that read other images or fonts. An untrusted recipe or manifest could choose which files are read."""
+"""Transforms that read other images or fonts. An untrusted recipe could choose these files."""
 _LONGEST_RECORDED = 16
 
 
 class NamedConfig(BaseModel):
-    """An Albumentations transform in a recipe: its class ``name``, its share ``p``, and its own arguments."""
+    """An Albumentations transform in a recipe: the ``name`` of its class, the share ``p``, and its arguments."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,60}$")]
@@ -39,15 +39,15 @@ class NamedConfig(BaseModel):
     @classmethod
     def _allowed(cls, name: str) -> str:
         if name in REFUSED:
-            raise ValueError(f"{name} reads other files than the photos, which is not allowed; remove this transform")
+            raise ValueError(f"{name} reads other files than the photos, which is not allowed")
         return name
 
 
 class NamedStep:
     """Applies an Albumentations transform to the patches of one range of indices.
 
-    The transform's two random generators are seeded for each patch from (seed, stream, index). The column ``applied``
-    is true for transformed patches. The column ``params`` contains the values that Albumentations drew, as JSON.
+    The transform's two random generators are seeded for each patch from (seed, stream, index). In ``columns``,
+    ``applied`` is true for transformed patches, and ``params`` contains the values that Albumentations drew, as JSON.
     """
 
     def __init__(self, config: NamedConfig, draws: Floats, *, seed: int, stream: int, first_index: int) -> None:
@@ -62,7 +62,7 @@ class NamedStep:
         }
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
-        """Replace each patch in the list ``patches``. The first patch has the position ``start`` in the range."""
+        """Transform the chosen patches of a list in place. The first patch has position ``start`` in the range."""
         for i in np.flatnonzero(self.columns["applied"][start : start + len(patches)]).tolist():
             position, index = start + i, self._first_index + start + i
             python_random = random.Random(int(self._python_seeds[position]))  # noqa: S311 - no secret
@@ -72,12 +72,12 @@ class NamedStep:
 
 
 def probe(config: NamedConfig, size: int, where: str) -> None:
-    """Check that a transform returns RGB uint8 patches of ``size`` px. ``where`` is the start of an error message."""
+    """Check that a transform returns RGB uint8 patches of ``size`` px. Errors begin with ``where``, its place."""
     _apply(_construct(config, where), np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
 
 
 def resolve(config: NamedConfig, where: str) -> NamedConfig:
-    """Add the default arguments of the transform to ``config``. ``where`` is the start of an error message."""
+    """Return ``config`` with the default arguments of its transform. Errors begin with ``where``, its place."""
     transform = _construct(config, where)
     arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
     whole = NamedConfig(name=config.name, p=config.p, **arguments)
@@ -94,11 +94,11 @@ def _apply(transform: Any, patch: Pixels, which: str) -> Pixels:
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             result = transform(image=patch)["image"]
     except Exception as error:  # Albumentations may raise any exception
-        raise PatchgenError(f"{which}: {name} fails: {_line(error)}; remove it from the recipe") from error
+        raise PatchgenError(f"{which}: {name} fails: {_line(error)}; correct the recipe") from error
     if result.shape != patch.shape or result.dtype != patch.dtype:
         raise PatchgenError(
             f"{which}: {name} returns {result.dtype} of shape {result.shape}, "
-            f"expected uint8 of shape {patch.shape}; remove it from the recipe"
+            f"expected uint8 of shape {patch.shape}; remove {name} from the recipe"
         )
     return result
 
@@ -115,7 +115,7 @@ def _transforms() -> dict[str, Any]:
 
 
 def _construct(config: NamedConfig, where: str) -> Any:
-    """Return the transform with p = 1, because ``NamedStep`` draws which patches are transformed."""
+    """Return the transform of ``config`` with p = 1, because ``NamedStep`` draws which patches to transform."""
     transforms = _transforms()
     if config.name not in transforms:
         near = get_close_matches(config.name, [*transforms, "ColorJitter"], n=1)
@@ -140,7 +140,7 @@ def _line(error: Exception) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a drawn parameter to a JSON value. A large array becomes a text with its shape."""
+    """Convert a parameter to a JSON value. A large array becomes a text that names the array's shape."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items() if k != "shape"}
     if isinstance(value, np.ndarray) and value.size > _LONGEST_RECORDED:

@@ -1,6 +1,6 @@
 """Jitter colors with the same bits on every CPU: brightness, contrast, saturation and hue in random order.
 
-The operations are those of torchvision, except hue: it is rotated in the YIQ plane, which preserves luma.
+The operations are those of torchvision, except hue: hue is rotated in the YIQ plane, so luma does not change.
 The results of Albumentations' ColorJitter (HSV, ``addWeighted``) differ between CPUs. Look-up tables and
 ``cv2.transform`` with short matrices have the same results on every CPU.
 """
@@ -28,7 +28,7 @@ _TURN = np.array([[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], 
 
 
 class ColorJitterConfig(BaseModel):
-    """The ranges of a recipe's ColorJitter: factors 1 ± brightness, contrast, saturation; ± hue in full turns."""
+    """The ranges of a recipe's ColorJitter: a factor is 1 ± ``brightness`` (and so on), hue turns by ± ``hue``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["ColorJitter"]
@@ -36,11 +36,11 @@ class ColorJitterConfig(BaseModel):
     brightness: Annotated[float, Field(ge=0, le=1)]
     contrast: Annotated[float, Field(ge=0, le=1)]
     saturation: Annotated[float, Field(ge=0, le=1)]
-    hue: Annotated[float, Field(ge=0, le=0.5)]
+    hue: Annotated[float, Field(ge=0, le=0.5)]  # full turns
 
 
 def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, Any]:
-    """Return the jitter parameters of n patches, arrays (n,) by name, from draws (n, ≥ 6) in [0, 1).
+    """Return the jitter parameters of n patches: arrays (n,) by name. ``draws`` (n, ≥ 6) are random, in [0, 1).
 
     ``applied`` is true for patches that are jittered. ``order`` is an index of ``ORDERS``. ``hue`` is in full turns.
     """
@@ -61,7 +61,7 @@ class Jitter:
         self.columns = sample_jitter(config, draws)
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
-        """Replace each patch in the list ``patches``. The first patch has the position ``start`` in the range."""
+        """Jitter the chosen patches of a list in place. The first patch has the position ``start`` in the range."""
         numbers = np.flatnonzero(self.columns["applied"][start : start + len(patches)])
         chosen = {name: column[start + numbers] for name, column in self.columns.items()}
         done = jitter([patches[i] for i in numbers], chosen)
@@ -70,9 +70,9 @@ class Jitter:
 
 
 def jitter(patches: Sequence[Pixels], sampled: dict[str, Any]) -> list[Pixels]:
-    """Apply the four operations to RGB uint8 patches (H, W, 3), in each patch's own order.
+    """Return RGB uint8 patches (H, W, 3) after the four operations, in the order that was drawn for each patch.
 
-    ``sampled`` is the result of ``sample_jitter`` for these patches; ``applied`` is ignored. The tables or matrices
+    ``sampled`` is the result of ``sample_jitter`` for these patches. Its ``applied`` is ignored. Tables or matrices
     of an operation are computed together for all patches that have this operation at the same position.
     """
     done = list(patches)
@@ -87,12 +87,12 @@ def jitter(patches: Sequence[Pixels], sampled: dict[str, Any]) -> list[Pixels]:
 
 
 def adjust_brightness(patches: list[Pixels], factors: Floats) -> list[Pixels]:
-    """Multiply every value by the factor of its patch; round and clip."""
+    """Multiply every value of a patch by the patch's factor. Round, and clip to 0 to 255."""
     return _look_up(patches, _RAMP * factors[:, None])
 
 
 def adjust_contrast(patches: list[Pixels], factors: Floats) -> list[Pixels]:
-    """Multiply the distance of every value from its patch's mean luma by the patch's factor; round and clip."""
+    """Multiply the difference of every value from the patch's mean luma by the patch's factor. Round, and clip."""
     sums = [cv2.sumElems(cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY))[0] for patch in patches]  # whole numbers
     pixels = patches[0].shape[0] * patches[0].shape[1] if patches else 1
     means = np.floor((2 * np.array(sums) + pixels) / (2 * pixels))[:, None]
@@ -100,12 +100,12 @@ def adjust_contrast(patches: list[Pixels], factors: Floats) -> list[Pixels]:
 
 
 def adjust_saturation(patches: list[Pixels], factors: Floats) -> list[Pixels]:
-    """Multiply the distance of every pixel from its own luma by the factor of its patch; round and clip."""
+    """Multiply the difference of every pixel from the pixel's luma by the patch's factor. Round, and clip."""
     return _transform(patches, _LUMA + factors[:, None, None] * (np.eye(3) - _LUMA))
 
 
 def adjust_hue(patches: list[Pixels], turns: Floats) -> list[Pixels]:
-    """Rotate the chroma of every pixel by its patch's full ``turns``, |turns| ≤ 0.5; preserve luma; clip."""
+    """Rotate the hue of every pixel by the patch's number of full ``turns``, |turns| ≤ 0.5. Keep luma, and clip."""
     angle = 360.0 * turns[:, None, None]
     return _transform(patches, _LUMA + cos_degrees(angle) * (np.eye(3) - _LUMA) + sin_degrees(angle) * _TURN)
 
@@ -119,6 +119,6 @@ def _look_up(patches: list[Pixels], values: Floats) -> list[Pixels]:
 
 
 def _transform(patches: list[Pixels], matrices: Floats) -> list[Pixels]:
-    """Apply color matrices, rounded to steps of 2**-12. Every product and sum is then exact in float32."""
+    """Apply one color matrix (3, 3) to each patch. Steps of 2**-12 make all products and sums exact in float32."""
     exact = quantize(matrices, _MATRIX_BITS).astype(np.float32)
     return [cv2.transform(patch, matrix) for patch, matrix in zip(patches, exact, strict=True)]

@@ -17,7 +17,7 @@ class _Config(BaseModel):
 class Png(_Config):
     """Lossless PNG: zlib's ``compression`` level, libpng's ``filter`` and zlib's ``strategy``.
 
-    At level 1, "huffman" with the Paeth filter is the fastest, and its files are not larger.
+    At level 1, "huffman" with the Paeth filter is the fastest choice, and the files are not larger than with others.
     """
 
     format: Literal["png"]
@@ -41,7 +41,7 @@ class Webp(_Config):
 
 
 class Ppm(_Config):
-    """Raw pixels after a short header (binary PPM, "P6"). It is much faster than PNG, and hardly larger at 32 px."""
+    """Raw pixels after a short header (binary PPM, "P6"). At 32 px it is much faster than PNG and hardly larger."""
 
     format: Literal["ppm"]
 
@@ -89,7 +89,7 @@ def make_encoder(config: Png | Jpg | Webp | Ppm) -> Callable[[Pixels], bytes]:
     def encode(patch: Pixels) -> bytes:
         good, data = cv2.imencode(extension, cv2.cvtColor(patch, cv2.COLOR_RGB2BGR), options)
         if not good:
-            raise RuntimeError(f"OpenCV could not encode a patch as {extension}")
+            raise RuntimeError(f"OpenCV could not encode a patch as {extension}; reinstall opencv-python-headless")
         return data.tobytes()
 
     return encode

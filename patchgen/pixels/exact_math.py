@@ -1,7 +1,7 @@
-"""Compute elementary functions with the same bits on every IEEE-754 machine, and name the types of arrays.
+"""Compute elementary functions with the same bits on every IEEE-754 machine, and define the types of arrays.
 
 ``np.sin`` and ``np.exp`` differ in the last bit between CPUs. The functions below use only additions,
-multiplications and divisions of float64 arrays. IEEE-754 defines their rounding, and NumPy does not fuse them.
+multiplications and divisions of float64 arrays. IEEE-754 defines how they round, and NumPy fuses none of them.
 """
 
 import math
@@ -48,7 +48,7 @@ def exp(x: Floats) -> Floats:
 
 
 def floor_log2(x: Floats) -> Ints:
-    """Return the largest integer k with 2**k ≤ x, for x > 0. The result is exact; a logarithm would be rounded."""
+    """Return the largest integer k with 2**k ≤ x, for x > 0. The result is exact, unlike ``np.log2``."""
     return np.frexp(x)[1].astype(np.int64) - 1
 
 

@@ -1,8 +1,8 @@
 """Draw the place of each patch in a photo: crop, resize, rotation, shear and center crop as one affine map.
 
-The authors' pipeline (Asano & Saeed 2023, arXiv 2112.00725, and its code) crops a square of half the short side. It
-resizes a random crop of this square to √2 × size, applies a random affine map and crops the center. All these steps
-are affine, so one map leads from a pixel of the patch to a position in the photo. ``warp`` reads the pixels.
+The code of the paper (Asano & Saeed 2023, arXiv 2112.00725) crops a square of half the photo's short side. It resizes
+a random crop of this square to √2 × size, applies a random affine map and crops the center. All these steps are
+affine, so one map leads from a pixel of the patch to a position in the photo. ``warp`` reads the pixels.
 """
 
 import dataclasses
@@ -59,15 +59,15 @@ class Geometry(BaseModel):
     @model_validator(mode="after")
     def _ranges(self) -> "Geometry":
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area is {list(self.area)}, expected 0 < low ≤ high ≤ 1; correct the recipe")
+            raise ValueError(f"area is {list(self.area)}, expected 0 < low ≤ high ≤ 1")
         if not 0.01 <= self.aspect[0] <= self.aspect[1] <= 100:
-            raise ValueError(f"aspect is {list(self.aspect)}, expected 0.01 ≤ low ≤ high ≤ 100; correct the recipe")
+            raise ValueError(f"aspect is {list(self.aspect)}, expected 0.01 ≤ low ≤ high ≤ 100")
         return self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placements:
-    """The places of n patches in their photos. Arrays have the shape (n,) if no other shape is named."""
+    """The places of n patches in their photos. Arrays have the shape (n,), or the shape in their comment."""
 
     source: Ints  # number of the photo
     x: Floats  # left edge of the crop in pixels of the photo; pixel i covers [i, i + 1)
@@ -86,14 +86,14 @@ class Placements:
     clipped: Bools  # whether a part of the patch is outside the crop
 
     def columns(self) -> dict[str, Any]:
-        """Return the applied parameters by the names of their columns in a shard's table."""
+        """Return the columns that a shard's table has for these parameters, by the names of the columns."""
         crop = {"crop_x": self.x, "crop_y": self.y, "crop_width": self.width, "crop_height": self.height}
         same = ("rotation", "shear", "hflip", "vflip", "level")
         return {"source": self.source, **crop, **{name: getattr(self, name) for name in same}}
 
 
 def build_pyramids(geometry: Geometry, size: int, photos: Sequence[Pixels]) -> tuple[Pyramid, ...]:
-    """Return the pyramid of each photo, with the levels that patches of ``size`` px may read."""
+    """Return the pyramid of each photo: all resolutions of the photo that patches of ``size`` px may read."""
     pyramids = []
     for photo in photos:
         outer = geometry.crop * min(photo.shape[:2])
@@ -107,7 +107,7 @@ def build_pyramids(geometry: Geometry, size: int, photos: Sequence[Pixels]) -> t
 
 
 def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Floats) -> Placements:
-    """Return the places of n patches of ``size`` px, from draws (n, ≥ 29) in [0, 1). Draw 26 chooses the photo."""
+    """Return the places of n patches of ``size`` px. ``draws`` (n, ≥ 29) are random numbers in [0, 1)."""
     source = np.floor(draws[:, _DRAW_SOURCE] * len(pyramids)).astype(np.int64)
     photo_width, photo_height = np.array([p.photo.shape[1::-1] for p in pyramids])[source].T
     outer = np.maximum(1.0, np.floor(geometry.crop * np.minimum(photo_width, photo_height)))
@@ -147,7 +147,7 @@ def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Flo
 
 
 def _levels(pyramids: Sequence[Pyramid], source: Ints, area: Floats) -> tuple[Ints, Ints, Floats]:
-    """Return for each patch the level nearest to its scale √area: the level's number, index and ratios."""
+    """Return number, index and ratios of each patch's level. ``area`` is that of a patch pixel in the photo."""
     # The level is 4 · log2(scale), rounded. This is the integer part of log2(area² · √2), which is computed exactly.
     ideal = floor_log2(area * area * math.sqrt(2.0))
     level, index, ratio = np.empty_like(source), np.empty_like(source), np.empty((len(source), 2))
@@ -163,7 +163,7 @@ def _levels(pyramids: Sequence[Pyramid], source: Ints, area: Floats) -> tuple[In
 def _affine(rotation: Floats, shear: Floats, hflip: Bools, vflip: Bools) -> Floats:
     """Return the maps (n, 4) that shear, rotate and then mirror the resized crop about its center.
 
-    M = diag(±1, ±1) · R(rotation) · [[1, -tan(shear)], [0, 1]], in the order of rows.
+    A map is M = diag(±1, ±1) · R(rotation) · [[1, -tan(shear)], [0, 1]], row by row.
     """
     sine, cosine = sin_degrees(rotation), cos_degrees(rotation)
     slope = sin_degrees(shear) / cos_degrees(shear)
@@ -173,7 +173,7 @@ def _affine(rotation: Floats, shear: Floats, hflip: Bools, vflip: Bools) -> Floa
 
 
 def _shapes(geometry: Geometry, outer: Floats, draws: Floats) -> tuple[Floats, Floats]:
-    """Return width and height of the second crops: the first of ten attempts that fits, or the tenth, clipped."""
+    """Return width and height of each second crop: of the first attempt of ten that fits, or of the last, clipped."""
     shapes = draws[:, _DRAW_SHAPE : _DRAW_SHAPE + 2 * _ATTEMPTS]
     area = between(shapes[:, :_ATTEMPTS], *geometry.area) * (outer * outer)[:, None]
     log_low, log_high = math.log(geometry.aspect[0]), math.log(geometry.aspect[1])
@@ -193,8 +193,8 @@ def _shapes(geometry: Geometry, outer: Floats, draws: Floats) -> tuple[Floats, F
 def _matrices(inverse: Floats, crop: Floats, size: int, side: int, ratio: Floats) -> Floats:
     """Return maps (n, 2, 3) from pixel indices of a patch to pixel indices of its pyramid level.
 
-    Pixel i covers [i, i + 1) in every level, so its center is at i + 0.5. The entries are short binary fractions, so
-    their products with pixel indices are exact.
+    Pixel i covers [i, i + 1) in every level, so its center is at i + 0.5. The entries of a map are short binary
+    fractions, so the products of entries and pixel indices are exact.
     """
     scale = crop[:, 2:] / side * ratio
     linear = quantize(inverse * np.repeat(scale, 2, axis=1), MATRIX_BITS)

@@ -1,7 +1,7 @@
-"""Resize a photo to many resolutions, four per octave. A warp from the nearest resolution changes the scale little.
+"""Resize a photo to many resolutions, four per octave. A patch is read from the nearest resolution.
 
-Each level is resized like Pillow's antialiased bicubic filter, which the authors' pipeline uses for its crops.
-A bilinear warp from the nearest level is as sharp as the authors' pipeline at every scale.
+Each level is resized like Pillow's antialiased bicubic filter, which the code of the paper uses for crops.
+A bilinear warp from the nearest level is as sharp as the patches of the paper's code at every scale.
 Weights are multiples of 2**-14. Every product and sum below is therefore exact in float32, in any order.
 """
 
@@ -41,13 +41,13 @@ class Pyramid:
         return self.levels[self.numbers.index(0)]
 
     def nearest(self, number: Ints) -> Ints:
-        """Return for each level number the index in ``levels`` of the nearest level."""
+        """Return for each ideal level number the index in ``levels`` of the nearest level that exists."""
         indices = np.clip(number, 0, self.numbers[-1]) + self.numbers.index(0)
         return np.where(number < _ENLARGED // 2, 0, indices)
 
 
 def build_pyramid(photo: Pixels, *, enlarge: bool) -> Pyramid:
-    """Return the pyramid of a photo (H, W, 3), down to 8 pixels a side. With ``enlarge`` it contains level -4.
+    """Return the pyramid of a photo (H, W, 3), down to 8 pixels a side. ``enlarge`` adds level -4.
 
     Every level is resized from the level that is twice as large, or from the photo.
     """
@@ -75,7 +75,7 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def _resize_rows(rows: Pixels, count: int) -> Pixels:
-    """Resample ``rows`` (n, m) to (count, m). Each block of output rows is a band of weights times input rows."""
+    """Resample ``rows`` (n, m) to (count, m). A block of output rows is a matrix of weights times input rows."""
     first, weights = _weights(len(rows), count)
     taps = weights.shape[1]
     out = np.empty((count, rows.shape[1]), dtype=np.uint8)
@@ -91,10 +91,10 @@ def _resize_rows(rows: Pixels, count: int) -> Pixels:
 
 
 def _weights(n: int, count: int) -> tuple[Ints, Floats]:
-    """Return for each of ``count`` output rows its first input row, of ``n``, and its integer weights (count, taps).
+    """Return the first of the ``n`` input rows that each of ``count`` output rows sums, and weights (count, taps).
 
-    The weights of a row have the sum 2**14. Only float64 additions, products and quotients are used: these have the
-    same bits on every machine.
+    Weights are integers with the sum 2**14 in a row. Only float64 additions, products and quotients are used: these
+    have the same bits on every machine.
     """
     scale = n / count
     stretch = max(scale, 1.0)

@@ -1,7 +1,7 @@
 """Draw random numbers for each patch. The numbers depend only on the seed, the stream and the patch's index.
 
 Philox-4x64 is a keyed function of a counter (Salmon et al., SC 2011). Our key is (seed, stream). Patch *index*
-uses counters ``index * BLOCKS`` to ``index * BLOCKS + BLOCKS - 1``, each of which returns four 64-bit words.
+uses counters ``index * BLOCKS`` to ``index * BLOCKS + BLOCKS - 1``. Each counter returns four 64-bit words.
 Only raw words are used: all versions of NumPy return the same raw words (NEP 19).
 """
 
@@ -16,7 +16,7 @@ GEOMETRY_STREAM, FIRST_AUGMENT_STREAM = 0, 1
 
 
 def uniforms(seed: int, stream: int, first_index: int, n: int) -> Floats:
-    """Return uniform draws in [0, 1) for ``n`` patches that begin at ``first_index``: an array (n, DRAWS).
+    """Return uniform draws in [0, 1) for the patches ``first_index`` to ``first_index + n - 1``: (n, DRAWS).
 
     ``seed`` is below 2**64. The draws of a patch do not depend on ``first_index`` and ``n``.
     """

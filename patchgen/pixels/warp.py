@@ -14,7 +14,7 @@ _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _POLYGON_BITS = 8
 _MARGIN = 1  # pixels around a patch that a bilinear warp reads
 _WINDOW = 1 << 14
-"""Length in pixels of the window that OpenCV receives of a level whose side is longer than ``MAX_SIDE``.
+"""Length of a window in pixels. If a side of a level is longer than ``MAX_SIDE``, OpenCV reads only a window of it.
 
 Only enlarged levels have such sides. Enlarged levels have at most 2**25 pixels, so the other side has at most 1,024.
 No pixel of a patch is read farther than 4,173 px from the patch's center: half the crop's side (at most 512 px) times
@@ -49,7 +49,7 @@ class Warp:
     def _cut(self, places: Placements, extent: Ints) -> Ints:
         """Cut every patch's crop out of its level, and return the left and top edges of the crops (n, 2).
 
-        The authors' pipeline resizes only the crop, so no pixel outside the crop may have an influence.
+        The code of the paper resizes only the crop, so no pixel outside the crop may have an influence.
         """
         left, right = _spans(places.x, places.width, places.ratio[:, 0], extent[:, 0])
         top, bottom = _spans(places.y, places.height, places.ratio[:, 1], extent[:, 1])
@@ -88,7 +88,7 @@ class Warp:
 
 
 def _spans(start: Floats, length: Floats, ratio: Floats, limit: Ints) -> tuple[Ints, Ints]:
-    """Return the first pixel of each crop, and the end of the crop: pixels whose centers are inside, at least one."""
+    """Return the first pixel and the end of each crop on one axis: pixels with centers inside it, at least one."""
     first = np.minimum(np.ceil(start * ratio - 0.5), limit - 1)
     last = np.minimum(np.ceil((start + length) * ratio - 0.5), limit)
     return np.maximum(first, 0).astype(np.int64), np.maximum(np.maximum(last, first + 1), 1).astype(np.int64)

@@ -1,1 +1,1 @@
-"""Read the images that patches are made from: photos, images to pack, synthetic images."""
+"""Read or generate the images of a set: photos, images to pack, synthetic images."""

@@ -1,4 +1,4 @@
-"""Pack images into a set: copy their bytes if the format of sets allows this, else scale them to squares."""
+"""Pack images into a set: copy the files if a set may contain them, else scale the images to squares."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _LARGEST_SQUARE = Geometry(
 
 
 class PackRecipe(RecordedRecipe):
-    """The recipe of a packed set. ``fit`` is ``none`` for copied files, ``centre`` for squares that were scaled."""
+    """The recipe of a packed set. ``fit`` is ``none`` if files are copied, ``centre`` if squares are scaled."""
 
     name: Literal["packed"] = PACKED
     version: Literal[1] = 1
@@ -38,15 +38,15 @@ class PackRecipe(RecordedRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """The size of an image, and its format if its bytes may be copied into a set."""
+    """The size and format of an image."""
 
     width: int  # pixels
     height: int
-    format: str | None
+    format: str | None  # None if a set may not contain the bytes of the file
 
 
 def form_of(content: bytes | Pixels, where: str) -> Form:
-    """Return the form of an image file, from its header, or of the pixels of an image."""
+    """Return the form of an image, from the header of a file or from pixels. ``where`` names the image in errors."""
     if not isinstance(content, bytes):
         return Form(width=content.shape[1], height=content.shape[0], format=None)
     try:
@@ -61,8 +61,8 @@ def choose(
 ) -> tuple[PackRecipe, int]:
     """Return the recipe for packing images of these forms, and the size of the patches in pixels.
 
-    Files are copied if all have one square size and one format that a set may contain, and if the user's ``size`` and
-    ``image_format`` are None or equal to these.
+    Files are copied if all have one square size and one format that a set may contain, and if options ``size`` and
+    ``image_format`` are None or equal to that size and format. ``where`` names the images in errors.
     """
     sizes = {(form.width, form.height) for form in forms}
     width, height = min(sizes)
@@ -83,7 +83,7 @@ def choose(
 
 
 class PackMaker:
-    """Makes the patches of one shard from images. ``digests`` are their raw SHA-256 when the pack began."""
+    """Makes the patches of one shard from images. ``digests`` are the images' raw SHA-256 when the pack began."""
 
     def __init__(self, recipe: PackRecipe, size: int, items: Sequence[StoredImage], digests: Sequence[bytes]) -> None:
         self._recipe, self._size = recipe, size
@@ -91,7 +91,7 @@ class PackMaker:
         self._encode = None if isinstance(recipe.encoding, AsFound) else make_encoder(recipe.encoding)
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield the encoded bytes and the raw pixel digest of the patches in order, in lists of one patch."""
+        """Yield lists of one patch, in order. A patch is its encoded bytes and its raw pixel digest."""
         for item, digest in zip(self._items, self._digests, strict=True):
             content = read_stored(item)
             if content_digest(content) != digest:
@@ -115,7 +115,7 @@ class PackMaker:
         if max(pixels.shape) > MAX_SIDE:
             height, width = pixels.shape[:2]
             what = f"the image has {width}×{height} pixels, expected at most {MAX_SIDE} a side"
-            raise PatchgenError(f"{where}: {what}; scale it down")
+            raise PatchgenError(f"{where}: {what}; scale the image down")
         patch = fit(pixels, self._size)
         return self._encode(patch), pixel_digest(patch)
 
@@ -127,7 +127,7 @@ def content_digest(content: bytes | Pixels) -> bytes:
 
 
 def fit(pixels: Pixels, size: int) -> Pixels:
-    """Scale the largest centered square of an image, as a patch of a photo is scaled, to (size, size, 3)."""
+    """Return the largest centered square of an image, scaled to (size, size, 3) with the filter of photo patches."""
     if pixels.shape[:2] == (size, size):
         return pixels
     pyramids = build_pyramids(_LARGEST_SQUARE, size, [pixels])

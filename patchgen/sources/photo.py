@@ -48,7 +48,7 @@ class Photo:
 
 
 def read_photos(paths: Iterable[Path]) -> list[Photo]:
-    """Read photos. Note on stderr how their pixels differ from those that a viewer shows."""
+    """Read photos. Print a note on stderr if the pixels of a photo differ from those that a viewer shows."""
     photos = [read_photo(path) for path in paths]
     for line in dict.fromkeys(f"{photo.path}: {found.text}" for photo in photos for found in photo.findings):
         note(line)
@@ -72,8 +72,8 @@ def read_photo(path: Path) -> Photo:
         raise PatchgenError(f"{path}: {error}") from error
     except (cv2.error, MemoryError) as error:
         reason = (str(error).strip().splitlines() or ["too little memory"])[-1].split("error: ")[-1]
-        what = f"the image cannot be decoded: {reason}; expected at most {MAX_SIDE} pixels a side"
-        raise PatchgenError(f"{path}: {what}; scale the photo down") from error
+        what = f"the image cannot be decoded ({reason}), expected at most {MAX_SIDE} pixels a side"
+        raise PatchgenError(f"{path}: {what}; scale the photo down, or save it as PNG") from error
     findings = header_findings(data, decode=True)
     if match := _DECODER_MESSAGE.search(messages):
         reported = damage((match[1] or f"TIFF: {match[2]}").strip()[:200])

@@ -1,6 +1,6 @@
 """Find differences between the pixels that are read from an image and those that a viewer shows.
 
-The checks change no pixel. Images are untrusted: parts that cannot be read are not reported.
+The checks change no pixel. Images are untrusted: no check reports a part that Pillow cannot read.
 """
 
 import contextlib
@@ -8,6 +8,8 @@ import dataclasses
 import functools
 import io
 import logging
+import re
+import struct
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,8 +25,12 @@ from manifests.untrusted.image_headers import png_chunks
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Pillow prints notes on metadata to stderr
 
-Kind = Literal["damage", "colors", "cmyk", "alpha", "frames"]
+Kind = Literal["damage", "colors", "cmyk", "alpha", "frames", "gain map"]
 
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)  # skips fill bytes and restart markers
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1, 0xC5, 0xC9, 0xCD), (0xC2, 0xC6, 0xCA, 0xCE)
+_SCAN, _END = 0xDA, 0xD9
+_GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496", b"HDRGainMapVersion")
 _MP_ENTRIES, _PREVIEW = 0xB002, "Large Thumbnail"
 _REDUCED = 254  # TIFF's NewSubfileType
 _INTEROPERABILITY, _INDEX = 0xA005, 1  # DCF 2.0: the index R03 means Adobe RGB
@@ -53,9 +59,9 @@ def damage(what: str) -> Finding:
 
 
 def header_findings(data: bytes, *, decode: bool = False) -> list[Finding]:
-    """Return the differences that follow from an image's header. Return none if Pillow cannot open the image.
+    """Return the differences that follow from an image's headers. Return [] if Pillow cannot open the image.
 
-    With ``decode`` an alpha channel is decoded. It is then reported only if a pixel is transparent.
+    With ``decode`` an alpha channel is decoded, and is reported only if a pixel is transparent.
     """
     findings: list[Finding] = []
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
@@ -72,13 +78,37 @@ def header_findings(data: bytes, *, decode: bool = False) -> list[Finding]:
 
 
 def _find_damage(image: Image.Image, data: bytes, decode: bool) -> Iterator[Finding]:
-    """Find the zeros that an interrupted download leaves. Decoders read zeros as gray pixels."""
-    if image.format in ("JPEG", "MPO") and data.endswith(bytes(4)) and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        yield damage("the JPEG ends in zeros")
+    if image.format in ("JPEG", "MPO") and (what := _missing_part(data)) is not None:
+        yield damage(what)
+
+
+def _missing_part(data: bytes) -> str | None:
+    """Return which part the first picture of a JPEG lacks: the end, or scans. Return None if the picture is complete.
+
+    A progressive JPEG stores a channel in several scans, from coarse to fine. If the last scans are missing, decoders
+    return a coarse picture and report no error (ITU-T T.81, annexes B and G).
+    """
+    channels, progressive, at = b"", False, 2
+    missing_bits: dict[tuple[int, int], int] = {}  # by channel and number of the DCT coefficient
+    while (match := _MARKER.search(data, at)) is not None and match[1][0] != _END:
+        marker, at = match[1][0], match.end()
+        length = struct.unpack(">H", data[at : at + 2])[0]
+        segment = data[at + 2 : at + length]
+        if marker in (*_SEQUENTIAL, *_PROGRESSIVE):
+            channels, progressive = segment[6::3][: segment[5]], marker in _PROGRESSIVE
+        elif marker == _SCAN:
+            first, last, bits = segment[-3:] if progressive else (0, 63, 0)
+            for channel in segment[1 : 1 + 2 * segment[0] : 2]:
+                missing_bits.update({(channel, k): bits & 15 for k in range(first, min(last, 63) + 1)})
+        at += length
+    if match is None:
+        return "the JPEG has no end marker"
+    incomplete = any(missing_bits.get((channel, k), 1) for channel in channels for k in range(64))
+    return "the JPEG lacks its last scans" if incomplete else None
 
 
 def _declared_color_space(image: Image.Image, data: bytes) -> str | None:
-    """Return the name of the color space in an image's header. Return None for sRGB or without a declaration.
+    """Return the name of the color space in an image's header. Return None for sRGB or if none is declared.
 
     In a PNG, cICP has priority over iCCP, and iCCP over sRGB, gAMA and cHRM (PNG, third edition, section 11.3.2).
     """
@@ -116,7 +146,7 @@ def _find_colors(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
     advice = "convert the photo to sRGB to preserve the colors that a viewer shows"
     if image.mode in ("CMYK", "LAB"):
         of = f', and the color profile "{name}" is ignored' if name else ""
-        yield Finding(kind="cmyk", text=f"{image.mode} pixels are converted by a simple formula{of}; {advice}")
+        yield Finding(kind="cmyk", text=f"{image.mode} pixels are converted to RGB by a simple formula{of}; {advice}")
     elif name:
         text = f'the color profile "{name}" is ignored, and colors are read as sRGB; {advice}'
         yield Finding(kind="colors", text=text)
@@ -126,7 +156,7 @@ def _find_colors(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
 def profile_name(icc: bytes, *, gray: bool) -> str | None:
     """Return the description of an ICC profile. Return None if the profile shows colors as sRGB does.
 
-    ``gray`` is true for an image that has only grays. Colors are compared, because sRGB profiles have many names.
+    ``gray`` is true for an image of grays. Colors are compared, not names, because sRGB profiles have many names.
     """
     if len(icc) > _MAX_PROFILE_BYTES:
         return f"an ICC profile of {len(icc)} bytes"
@@ -163,6 +193,10 @@ def _find_alpha(image: Image.Image, data: bytes, decode: bool) -> Iterator[Findi
 
 
 def _find_frames(image: Image.Image, data: bytes, decode: bool) -> Iterator[Finding]:
+    if image.format in ("JPEG", "MPO") and any(name in data for name in _GAIN_MAPS):
+        text = "the HDR gain map is ignored, so an HDR screen shows the photo brighter than the patches"
+        yield Finding(kind="gain map", text=f"{text}; save the photo without HDR to see the colors of the patches")
+        return
     several = getattr(image, "n_frames", 1) > 1
     if several and image.format == "TIFF":  # the second page may be a smaller copy of the first
         image.seek(1)
@@ -171,13 +205,12 @@ def _find_frames(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
         entries = getattr(image, "mpinfo", {}).get(_MP_ENTRIES, [])
         several = any(_PREVIEW not in str(entry["Attribute"]["MPType"]) for entry in entries[1:])
     if several:
-        yield Finding(
-            kind="frames", text="only the first of several frames or pages is read; save another frame as a file"
-        )
+        text = "the file has several frames or pages, of which only the first is read; save another frame as a file"
+        yield Finding(kind="frames", text=text)
 
 
 def describe_findings(found: Iterable[tuple[str, Finding]]) -> list[str]:
-    """Return one line for each kind of finding: the first image with this finding, and the number of other images."""
+    """Return one line for each kind of finding: the first image with this kind, and the number of other images."""
     images: dict[Kind, list[str]] = defaultdict(list)
     for where, finding in found:
         images[finding.kind].append(f"{where}: {finding.text}")

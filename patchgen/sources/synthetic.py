@@ -29,7 +29,7 @@ def make_source(kind: str, width: int, height: int, seed: int) -> Pixels:
 
 
 def write_source(path: Path, pixels: Pixels) -> None:
-    """Write RGB pixels as a PNG file. The bytes of the file affect the ``set_id`` of sets that are built from it."""
+    """Write RGB pixels as a PNG file. The ``set_id`` of a set depends on the bytes of its photos' files."""
     if path.suffix.lower() != ".png":
         what = f"the name ends in {path.suffix!r}, expected .png, a format that preserves every pixel"
         raise PatchgenError(f"{path}: {what}; choose another --out")
@@ -47,14 +47,14 @@ def write_picture(path: Path, data: bytes) -> None:
 
 
 def _noise(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Return an image whose bytes are drawn uniformly and independently, like the paper's "Noise" image."""
+    """Return an image of uniform, independent random bytes, like the image "Noise" of Asano & Saeed (2023)."""
     num_bytes = width * height * 3
     words = philox.random_raw(-(-num_bytes // 8)).astype("<u8")
     return words.view(np.uint8)[:num_bytes].reshape(height, width, 3).copy()
 
 
 def _dead_leaves(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Return an image of discs that cover earlier discs. The density of radii falls with the cube of the radius.
+    """Return an image of random discs. New discs cover old ones. The density of radii falls with the radius cubed.
 
     Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 2001.
     """

@@ -23,7 +23,7 @@ def test_patches_built_again(patchset_path: Path, photo_path: Path, tmp_path: Pa
     assert run_patchgen("verify", copy).status == 0
     result = run_patchgen("verify", copy, "--regenerate", 3, "--image", photo_path)
     assert_one_line(result, "6 faults")
-    assert result.out.count("the rebuilt patch has pixels") == 3
+    assert result.out.count("the rebuilt patch has the pixels digest") == 3
 
 
 def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -52,7 +52,7 @@ def test_what_export_writes_again_asks_for_no_new_set(
     (copy / name).write_text("{}")
     (copy / name).unlink() if name != "index.json" else None
     found = run_patchgen("verify", copy)
-    assert_one_line(found, "run patchgen export")
+    assert_one_line(found, "run 'patchgen export'")
     assert "rebuild" not in found.err + found.out and "'patchgen export' writes it again" in found.out
     (copy / "patches-000001.tar").unlink()
     assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy these files")

@@ -319,7 +319,7 @@ def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path, dali: bool) ->
     octets = sum(path.stat().st_size for path in (bag / "data").iterdir())
     assert f"Payload-Oxum: {octets}.{len(names)}" in (bag / "bag-info.txt").read_text()
     assert verify(bag / "data").faults == ()
-    assert_one_line(run_patchgen("verify", bag), f"{bag}: is a BagIt bag", f"verify {bag / 'data'}")
+    assert_one_line(run_patchgen("verify", bag), f"{bag}: this folder is a BagIt bag", f"verify {bag / 'data'}")
     assert_one_line(run_patchgen("export", copy, "--bagit", bag), "already exists", "another --bagit")
 
 

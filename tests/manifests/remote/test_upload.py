@@ -240,14 +240,14 @@ def test_another_build_is_told_what_lies_where(
     assert_one_line(
         other,
         f"memory://lab/a: the local copy of the set: {folder}: the folder contains a finished set with seed 0, but",
-        "this build has seed 1; choose another --out, or give the options of the build in the folder",
+        "this build has seed 1; choose another --out, or give the same options as the first build",
     )
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
     longer = run_patchgen(*arguments, "memory://lab/a", "--n", 300)
     assert_one_line(
         longer,
         "memory://lab/a: the local copy of the set: ",
-        "a finished set of 200 patches, but this build has 300; choose another --out",
+        "a finished set of 200 patches, but this build has 300 patches; choose another --out",
     )
 
 

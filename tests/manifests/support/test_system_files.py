@@ -94,7 +94,7 @@ def test_a_users_file_still_occupies_a_folder(tmp_path: Path, photo_path: Path, 
     litter(tmp_path / "set")
     (tmp_path / "set" / "notes.txt").write_text("mine")
     result = run_patchgen("build", "--image", photo_path, "--n", 20, "--out", tmp_path / "set")
-    assert_one_line(result, "contains files of no build (notes.txt), expected an empty or new folder")
+    assert_one_line(result, "contains files that no build wrote (notes.txt), expected an empty or new folder")
 
 
 def test_a_set_with_system_files_is_good_and_none_is_passed_on(

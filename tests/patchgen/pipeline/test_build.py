@@ -176,7 +176,7 @@ def test_a_table_with_a_flipped_bit_is_built_again(
     ("change", "part"),
     [
         (["--seed", 1], "with seed 0, but this build has seed 1"),
-        (["--n", 150], "of 200 patches, but this build has 150; choose another --out, or give --n 200"),
+        (["--n", 150], "of 200 patches, but this build has 150 patches; choose another --out, or give --n 200"),
         (
             ["--format", "jpg"],
             'with encoding.format "png", encoding.compression 1, encoding.filter "paeth", but this build has',
@@ -198,7 +198,7 @@ def test_a_set_without_its_manifest_is_foreign(
 ) -> None:
     out = Path(shutil.copytree(patchset_path, tmp_path / "out"))
     (out / "manifest.json").unlink()
-    assert_one_line(run_patchgen(*arguments, out), "files of no build")
+    assert_one_line(run_patchgen(*arguments, out), "files that no build wrote")
 
 
 def test_an_unfinished_build_of_another_recipe(
@@ -252,7 +252,7 @@ def test_too_many_shards(tmp_path: Path, run_patchgen: Program, arguments: list[
 
 def test_foreign_files_are_left_alone(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert_one_line(run_patchgen(*arguments, tmp_path), "files of no build (thesis.tex)")
+    assert_one_line(run_patchgen(*arguments, tmp_path), "files that no build wrote (thesis.tex)")
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 
 

@@ -159,7 +159,7 @@ def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_pa
     with (
         distributed.Client(workers) as client,
         pytest.raises(
-            PatchgenError, match=r"worker tcp://.*: the worker does not see .*; give an --out that every worker sees"
+            PatchgenError, match=r"worker tcp://.*: the worker does not find .*; give an --out that all workers share"
         ),
     ):
         executor = DaskExecutor(client, LocalOutput())
@@ -199,7 +199,7 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_jobs_write_into_no_store_and_nothing_there_is_made_longer(photo_path: Path, run_patchgen: Program) -> None:
     result = run_patchgen(*options(photo_path, Path("x"))[:-1], "s3://lab/set", "--shards", "0-1")
-    assert_one_line(result, "s3://lab/set: --shards needs a folder that all processes share; build there and upload")
+    assert_one_line(result, "s3://lab/set: --shards needs a folder that all processes share; build there")
     words = ("extend", "s3://lab/set", "--n", N, "--image", photo_path, "--scheduler", "local:1")
     assert_one_line(run_patchgen(*words), "s3://lab/set: extend changes a folder")
 

@@ -119,7 +119,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
     assert said.splitlines()[-1] == "patchgen: interrupted; run the same command again to continue"
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
-    assert other.returncode == 1 and "its copy " in told
+    assert other.returncode == 1 and "the local copy" in told
     (own_cache / "out").rename(own_cache / "aside")  # no local copy, as on another machine
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
@@ -159,7 +159,7 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
     assert mended.status == 0 and "building 3 shards with 2 workers" in mended.err, mended.err
     assert stored(s3) == files(local)
     other = run_patchgen(*command, "--seed", 1)
-    assert_one_line(other, f"{URL}: its copy ", "contains a finished set with seed 0, but this build has seed 1")
+    assert_one_line(other, f"{URL}: the local copy of the set: ", "set with seed 0, but this build has seed 1")
 
 
 def test_a_rebuild_and_a_build_that_began_without_a_cluster(

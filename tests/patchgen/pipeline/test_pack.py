@@ -198,7 +198,7 @@ def test_tars_and_only_those_for_training(
     assert packed(tmp_path / "parts")[1] == ["train/01.png"]
     (tmp_path / "split" / "test").rename(tmp_path / "split" / "Validation")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "again")
-    assert result.err == f"{tmp_path / 'split' / 'train'} was packed; Validation was not packed\n"
+    assert result.err == f"{tmp_path / 'split' / 'train'} was packed; not packed: Validation\n"
     shutil.copytree(folder / "b", tmp_path / "split" / "extra")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "third")
     assert f"1 left out (beside the splits), such as {tmp_path / 'split' / 'extra'}\n" in result.err
@@ -271,10 +271,10 @@ def test_bad_images_are_named(folder: Path, tmp_path: Path, run_patchgen: Progra
 def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
     out = tmp_path / "out"
     assert_one_line(
-        run_patchgen("pack", tmp_path / "none", "--out", out), "none: the folder does not exist", "a folder of images"
+        run_patchgen("pack", tmp_path / "none", "--out", out), "none: the path does not exist", "a folder of images"
     )
     (tmp_path / "empty").mkdir()
-    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: the folder contains no image")
+    assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: no image was found")
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
     assert_one_line(
         run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "download it again"
@@ -290,7 +290,9 @@ def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) 
     )
     (tmp_path / "large").mkdir()
     write_image(tmp_path / "large" / "one.png", make_photo(2000, 2000))
-    assert_one_line(run_patchgen("pack", tmp_path / "large", "--out", out), "images of 2000 px", "give --size")
+    assert_one_line(
+        run_patchgen("pack", tmp_path / "large", "--out", out), "the images have 2000 px a side", "give --size"
+    )
 
 
 def test_names_that_are_no_text(tmp_path: Path, run_patchgen: Program) -> None:

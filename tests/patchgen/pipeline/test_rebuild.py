@@ -116,9 +116,9 @@ def test_rebuilding_does_not_depend_on_the_shard_size_a_small_set_was_built_with
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"n": 10**6, "shards": 10**6}, "shards of 1000000 patches: expected at most 100000"),
-        ({"size": 4096}, "patches of 4096 px: expected 8 to 1024"),
-        ({"uneven": True}, "expected equal numbers in all shards except the last"),
+        ({"n": 10**6, "shards": 10**6}, "a shard has 1000000 patches, expected at most 100000"),
+        ({"size": 4096}, "the patch size is 4096 px, expected 8 to 1024 px"),
+        ({"uneven": True}, "shard 1 of the set has 159 patches, expected 1, as in shard 0"),
         ({"sources": {"width": 5}}, "the set's source 'photo.png' has 5×120"),
     ],
 )

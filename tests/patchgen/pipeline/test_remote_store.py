@@ -65,7 +65,7 @@ def test_a_worker_that_cannot_write_is_named_and_leaves_nothing(
     write_claim(ShardStore(URL), "another")
     with pytest.raises(
         PatchgenError,
-        match=f"tcp://node7:1: {URL}/{CLAIM_NAME}: the store is claimed by build another, expected build b",
+        match=f"tcp://node7:1: {URL}/{CLAIM_NAME}: the store is reserved for build another, expected build b",
     ):
         work(here, tmp_path, monkeypatch)
     write_claim(ShardStore(URL), "b")

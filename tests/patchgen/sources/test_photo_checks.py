@@ -88,6 +88,23 @@ def test_a_damaged_jpeg_is_said(tmp_path: Path, jpeg: str, damage: str) -> None:
     )
 
 
+def scan_starts(data: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(b"\xff\xda", data)]
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_damaged(tmp_path: Path) -> None:
+    """Decoders report no error for such a file: they return a coarse picture."""
+    data = JPEGS["progressive"]
+    assert len(scan_starts(data)) > 5
+    for start in scan_starts(data)[1:]:
+        cut = data[:start]
+        if b"\xff\xc4" in cut[-400:]:  # the Huffman table of the scan is cut too
+            cut = cut[: cut.rindex(b"\xff\xc4")]
+        assert ("damage", "the JPEG lacks its last scans") in [
+            (kind, re.sub(r".*\((.*)\).*", r"\1", text)) for kind, text in found(tmp_path, cut + b"\xff\xd9")
+        ]
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
 def test_a_damaged_tiff_is_said(tmp_path: Path, compression: str) -> None:
     data = encoded(Image.fromarray(make_photo(320, 240)), "TIFF", compression=compression)
@@ -190,13 +207,18 @@ def test_alpha_is_said_where_a_pixel_is_transparent(tmp_path: Path) -> None:
 
 def test_cmyk_is_said_with_its_profile(tmp_path: Path) -> None:
     ((kind, text),) = found(tmp_path, JPEGS["cmyk"])
-    assert (kind, text.split(";")[0]) == ("cmyk", "CMYK pixels are converted by a simple formula")
+    assert (kind, text.split(";")[0]) == ("cmyk", "CMYK pixels are converted to RGB by a simple formula")
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "MPO"])
 def test_more_than_one_picture(tmp_path: Path, image_format: str) -> None:
     other = Image.fromarray(make_photo(160, 120, seed=1))
     assert kinds(tmp_path, encoded(PHOTO, image_format, save_all=True, append_images=[other])) == ["frames"]
+
+
+def test_an_hdr_gain_map(tmp_path: Path) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" hdrgm:Version="1.0"/>'
+    assert kinds(tmp_path, encoded(PHOTO, "JPEG", xmp=xmp)) == ["gain map"]
 
 
 def test_ordinary_photos_say_nothing(tmp_path: Path) -> None:
@@ -252,7 +274,7 @@ def test_pack_counts_what_it_finds(tmp_path: Path, run_patchgen: Program) -> Non
     assert result.status == 0
     assert result.err.splitlines() == [
         f"{folder / 'a.png'}: {P3_NOTE} (and 1 more image)",
-        f"{folder / 'd.jpg'}: CMYK pixels are converted by a simple formula; {ADVICE}",
+        f"{folder / 'd.jpg'}: CMYK pixels are converted to RGB by a simple formula; {ADVICE}",
     ]
 
 
