@@ -9,43 +9,47 @@ import numpy.typing as npt
 from manifests.errors import PatchSetError, corrupt
 from manifests.limits import IMAGE_FORMATS, max_patch_bytes
 from manifests.untrusted.decode import REPLACE, image_formats, open_image, orientation
-from manifests.untrusted.image_headers import declared_size, png_chunks, variants
+from manifests.untrusted.image_headers import png_chunks, variants
 
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}  # Pillow's names of the formats
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps, of each pass of an interlaced PNG (PNG specification, section 8.2)."""
-_PLAIN: dict[str, Callable[[bytes], bool]] = {
-    "png": lambda data: data[24:26] == b"\x08\x02" and not any(chunk in data for chunk in (b"tRNS", b"eXIf")),
+_IS_PLAIN: dict[str, Callable[[bytes], bool]] = {
+    "png": lambda data: data[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and data[24:26] == b"\x08\x02",
     "jpg": lambda data: data[-2:] == b"\xff\xd9",
     "webp": lambda data: data[12:16] == b"VP8L",
     "ppm": lambda data: data[:2] == b"P6" and data.split(maxsplit=4)[3:4] == [b"255"],
 }
-"""For each format, a test whether a set may contain an image that Pillow opens as RGB."""
+"""For each format, a test whether an image that Pillow opens as RGB has 8 bits a channel and one whole picture."""
 
 
 def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
     """Return the RGB uint8 pixels (size, size, 3) of a patch. ``where`` is the name of the patch in errors."""
-    # A decoder allocates memory for the declared size, so this size is checked before.
     if len(data) > max_patch_bytes(size):
         raise corrupt(where, f"the image has {len(data)} bytes, expected at most {max_patch_bytes(size)}")
-    if (declared := declared_size(data, image_format, where)) != (size, size):
-        raise corrupt(where, f"the image is {declared[0]}×{declared[1]}, expected {size}×{size} pixels")
-    if image_format == "png" and not _has_all_rows(data, size):
-        raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
     if image_format != "jpg":
         return _pixels(data, where, size, image_format)
-    pixels, *others = (_pixels(variant, where, size, "jpg") for variant in variants(data))
+    try:
+        copies = variants(data)
+    except ValueError as error:
+        raise corrupt(where, f"not a whole image: not a valid JPEG: {error}") from error
+    pixels, *others = (_pixels(copy, where, size, "jpg") for copy in copies)
     if not all(np.array_equal(pixels, other) for other in others):
         raise corrupt(where, "not a whole image: the JPEG lacks a part of its pixels")
     return pixels
 
 
 def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
+    # Pillow reads only the header until ``np.asarray``, which allocates memory for the declared size.
     with open_image(data, where, (_PILLOW[image_format],)) as image:
         if image.size != (size, size):
             raise corrupt(where, f"the image is {image.width}×{image.height}, expected {size}×{size} pixels")
-        if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
-            raise corrupt(where, f"the image is {image.mode}, expected one picture in RGB with 8 bits a channel")
+        is_plain = image_format == "jpg" or _IS_PLAIN[image_format](data)
+        if image.mode != "RGB" or not is_plain or getattr(image, "n_frames", 1) != 1:
+            what = f"it is {image.mode}, expected one picture in RGB with 8 bits a channel, lossless for PNG and WebP"
+            raise corrupt(where, f"not a whole image: {what}")
+        if image_format == "png" and not _has_all_rows(data, size):
+            raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
         return np.asarray(image)
 
 
@@ -63,7 +67,8 @@ def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], 
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
         # Pillow counts the pictures of a TIFF slowly, so the format is compared first.
         plain = found and image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and turned == 1
-        return size, found if plain and found and _PLAIN[found](data) else None
+        bare = found != "png" or not (b"tRNS" in data or b"eXIf" in data)
+        return size, found if plain and bare and found and _IS_PLAIN[found](data) else None
 
 
 def _has_all_rows(data: bytes, size: int) -> bool:
