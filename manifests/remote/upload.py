@@ -23,10 +23,9 @@ from manifests.export.finalize import file_digests
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME, Manifest
 from manifests.patchset import open_folder
-from manifests.remote.cache import cache_home, set_files
 from manifests.remote.claim import CLAIM_NAME, INVALID_CLAIM, UNCLAIMED, claimed_message, read_claim, write_claim
 from manifests.remote.download import SetFile, WrongFileError, retry, verify_remote
-from manifests.remote.fetch import read_remote_manifest
+from manifests.remote.fetch import cache_home, read_remote_manifest, set_files
 from manifests.remote.store import ShardStore, TemporaryError
 from manifests.remote.transfers import Channel, run_jobs
 from manifests.support.console import note
