@@ -111,8 +111,7 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:
     """Find missing files, and files that look like a part of a set but do not belong to this set."""
-    parts = (part.name for shard in manifest.shards for part in (shard, shard.parquet))
-    expected = {MANIFEST_NAME, SUMS_NAME, *parts}
+    expected = {MANIFEST_NAME, SUMS_NAME, *(file.name for file in manifest.files)}
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in entries(folder)}
     for name in sorted(expected - found):

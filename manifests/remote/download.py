@@ -6,12 +6,12 @@ import os
 import random
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from manifests.errors import PatchSetError
+from manifests.format.schema import File
 from manifests.remote.store import RemoteStream, ShardStore, TemporaryError
 from manifests.remote.transfers import Channel
 from manifests.support.counts import counted
@@ -25,15 +25,6 @@ SLOW_BYTES, SLOW_SECONDS = 60_000, 60.0  # a server must send at least these byt
 _RETRY_ADVICE = "; try again later"
 _BLOCK = 1 << 20
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetFile:
-    """A file of a set: its name, size and SHA-256."""
-
-    name: str
-    num_bytes: int
-    sha256: str
 
 
 class WrongFileError(PatchSetError):
@@ -108,7 +99,7 @@ def part_path(folder: Path, name: str) -> Path:
     return folder / f"{PART_PREFIX}{name}"
 
 
-def download(store: ShardStore, file: SetFile, folder: Path, channel: Channel) -> None:
+def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> None:
     """Download a file into ``folder``, and check its digest. A file with a wrong digest is downloaded once more.
 
     If the job is stopped, the received bytes are kept, and the next download continues behind them.
@@ -127,7 +118,7 @@ def download(store: ShardStore, file: SetFile, folder: Path, channel: Channel) -
     part.replace(folder / file.name)
 
 
-def verify_remote(store: ShardStore, file: SetFile, channel: Channel) -> None:
+def verify_remote(store: ShardStore, file: File, channel: Channel) -> None:
     """Read a remote file and check its digest, as ``download`` does, without writing the file."""
     _receive_right_file(store, file, None, channel)
 
@@ -165,9 +156,9 @@ class _Received:
         self._channel.count(len(chunk))
 
 
-def _receive_right_file(store: ShardStore, file: SetFile, sink: BinaryIO | None, channel: Channel) -> None:
+def _receive_right_file(store: ShardStore, file: File, sink: BinaryIO | None, channel: Channel) -> None:
     """Receive a file, and check its digest. If the digest is wrong, receive the file a second time."""
-    where, received = store.display(file.name), _Received(file.num_bytes, sink, channel)
+    where, received = store.display(file.name), _Received(file.bytes, sink, channel)
     for is_last in (False, True):
         try:
             _receive(store, file, received, channel)
@@ -182,8 +173,8 @@ def _receive_right_file(store: ShardStore, file: SetFile, sink: BinaryIO | None,
     raise WrongFileError(f"{where}: {fault} (in two downloads); report this to the publisher of the set")
 
 
-def _receive(store: ShardStore, file: SetFile, received: _Received, channel: Channel) -> None:
-    where, expected = store.display(file.name), file.num_bytes
+def _receive(store: ShardStore, file: File, received: _Received, channel: Channel) -> None:
+    where, expected = store.display(file.name), file.bytes
     failures, most = 0, received.have
     while received.have < expected:
         try:

@@ -10,7 +10,7 @@ with another size or time.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from manifests.errors import PatchSetError
 from manifests.export import finalize
 from manifests.format.checksums import MAX_SUMS_BYTES, SUMS_NAME, parse_sums
 from manifests.format.digest import file_digest
-from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, File, Manifest, parse_manifest
 from manifests.patchset import PatchSet, open_folder
-from manifests.remote.download import SetFile, download, read_small_file, verify_remote
+from manifests.remote.download import download, read_small_file, verify_remote
 from manifests.remote.store import ShardStore
 from manifests.remote.transfers import Channel, Job, direct_channel, run_jobs
 from manifests.remote.urls import is_url, parse_url
@@ -44,7 +44,7 @@ class RemoteSet:
     @property
     def num_bytes(self) -> int:
         """Return the size of all shards and tables."""
-        return sum(file.num_bytes for file in set_files(self.manifest))
+        return sum(file.bytes for file in self.manifest.files)
 
 
 def cache_home() -> Path:
@@ -54,13 +54,6 @@ def cache_home() -> Path:
         return Path(files.expand_home(chosen)) if chosen else files.user_cache() / "patchset"
     except ValueError as error:
         raise PatchSetError(f"{error}; set PATCHSET_CACHE to the folder for downloaded sets") from error
-
-
-def set_files(manifest: Manifest) -> Iterator[SetFile]:
-    """Yield the shards and tables of a set."""
-    for shard in manifest.shards:
-        for part in (shard, shard.parquet):
-            yield SetFile(name=part.name, num_bytes=part.bytes, sha256=part.sha256)
 
 
 def open_patchset(location: str | Path) -> PatchSet:
@@ -118,14 +111,14 @@ def _fetch_into(remote: RemoteSet, on_bytes: Callable[[int], None], reread: bool
     folder, manifest, store = remote.folder, remote.manifest, remote.store
     jobs: list[Job] = []
     num_bytes = 0
-    for file in set_files(manifest):
+    for file in manifest.files:
         if not _is_intact(folder / file.name, file):
-            num_bytes += file.num_bytes
+            num_bytes += file.bytes
             jobs.append(partial(_fetch_file, remote, file))
         elif reread:
             jobs.append(partial(verify_remote, store, file))
         else:
-            on_bytes(file.num_bytes)
+            on_bytes(file.bytes)
     if num_bytes:
         note(f"{store.display()}: downloading {num_bytes / 1e6:,.1f} MB into {folder}")
     if reread:
@@ -138,12 +131,12 @@ def _fetch_into(remote: RemoteSet, on_bytes: Callable[[int], None], reread: bool
         finalize.write_manifest(folder, manifest)
 
 
-def _fetch_file(remote: RemoteSet, file: SetFile, channel: Channel) -> None:
+def _fetch_file(remote: RemoteSet, file: File, channel: Channel) -> None:
     download(remote.store, file, remote.folder, channel)
     _mark_verified(remote.folder / file.name, file)
 
 
-def _is_intact(path: Path, file: SetFile) -> bool:
+def _is_intact(path: Path, file: File) -> bool:
     """Return whether a path contains this file of a set. A damaged file is removed."""
     if not files.is_plain(path):  # the download fails if this is a folder
         if path.is_symlink():
@@ -151,7 +144,7 @@ def _is_intact(path: Path, file: SetFile) -> bool:
         return False
     status = path.stat()
     is_verified = status.st_mtime_ns == _verified_time(file)
-    if status.st_size == file.num_bytes and (is_verified or file_digest(path) == file.sha256):
+    if status.st_size == file.bytes and (is_verified or file_digest(path) == file.sha256):
         _mark_verified(path, file)
         return True
     note(f"{path}: the file is damaged; downloading it again")
@@ -159,11 +152,11 @@ def _is_intact(path: Path, file: SetFile) -> bool:
     return False
 
 
-def _verified_time(file: SetFile) -> int:
+def _verified_time(file: File) -> int:
     return int(file.sha256[:7], 16) * 10**9  # before 1979; every file system can store whole seconds
 
 
-def _mark_verified(path: Path, file: SetFile) -> None:
+def _mark_verified(path: Path, file: File) -> None:
     with contextlib.suppress(OSError):  # a file without the mark is hashed again
         os.utime(path, ns=(_verified_time(file), _verified_time(file)))
 

@@ -12,9 +12,8 @@ import yaml
 
 from manifests import Manifest, open_patchset
 from manifests.export.croissant import make_croissant
-from manifests.export.dataset_card import is_unedited, make_card, plain
+from manifests.export.dataset_card import is_unedited, link_of, make_card, plain
 from manifests.export.finalize import derived_files, has_exports
-from manifests.export.licenses import link_of
 from manifests.export.shard_index import make_index
 from manifests.format.digest import file_digest
 from manifests.verify import verify
@@ -237,7 +236,10 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     assert (out / "README.md").read_text() == "# My own words\n"
     assert json.loads((out / "croissant.json").read_bytes())["license"].endswith("/zero/1.0/")
     bag = tmp_path / "bag"
-    assert "README.md is the card that you edited: it stays" in run_patchgen("export", out, "--bagit", bag).out
+    assert (
+        "README.md is the card that you edited, so it was not replaced"
+        in run_patchgen("export", out, "--bagit", bag).out
+    )
     assert (out / "README.md").read_text() == "# My own words\n"
     (out / "README.md").write_text("# Words after the bag\n")
     assert (bag / "data" / "README.md").read_text() == "# My own words\n"
@@ -319,7 +321,7 @@ def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path, dali: bool) ->
     octets = sum(path.stat().st_size for path in (bag / "data").iterdir())
     assert f"Payload-Oxum: {octets}.{len(names)}" in (bag / "bag-info.txt").read_text()
     assert verify(bag / "data").faults == ()
-    assert_one_line(run_patchgen("verify", bag), f"{bag}: is a BagIt bag", f"verify {bag / 'data'}")
+    assert_one_line(run_patchgen("verify", bag), f"{bag}: this is a BagIt bag", f"verify {bag / 'data'}")
     assert_one_line(run_patchgen("export", copy, "--bagit", bag), "already exists", "another --bagit")
 
 

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from manifests.errors import PatchSetError
-from manifests.untrusted.decode import decode_image
-from manifests.untrusted.image_headers import MAX_SCANS, read_runs
-from manifests.untrusted.images import decode_patch, size_and_storable_format
+from manifests.untrusted.decode import MAX_SCANS, decode_image
+from manifests.untrusted.images import decode_patch, read_runs, size_and_storable_format
 
 FORMATS = {"png": ("PNG", {}), "jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True}), "ppm": ("PPM", {})}
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
