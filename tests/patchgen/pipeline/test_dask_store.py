@@ -159,7 +159,9 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
     assert mended.status == 0 and "building 3 shards with 2 workers" in mended.err, mended.err
     assert stored(s3) == files(local)
     other = run_patchgen(*command, "--seed", 1)
-    assert_one_line(other, f"{URL}: its copy ", "contains a finished set with seed 0, but this build has seed 1")
+    assert_one_line(
+        other, f"{URL}: the local copy of the set: ", "contains a finished set with seed 0, but this build has seed 1"
+    )
 
 
 def test_a_rebuild_and_a_build_that_began_without_a_cluster(
