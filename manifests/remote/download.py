@@ -94,33 +94,23 @@ def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> N
     channel.pause(max(error.wait_seconds, pause) + random.uniform(0, pause))  # noqa: S311 - no secret
 
 
-def part_path(folder: Path, name: str) -> Path:
-    """Return the path of an incomplete download. The next download of the file continues it."""
-    return folder / f"{PART_PREFIX}{name}"
-
-
 def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> None:
     """Download a file into ``folder``, and check its digest. A file with a wrong digest is downloaded once more.
 
     If the job is stopped, the received bytes are kept, and the next download continues behind them.
     """
-    part = part_path(folder, file.name)
+    part = folder / f"{PART_PREFIX}{file.name}"
     if not is_plain(part):
         part.unlink(missing_ok=True)
     try:
         with part.open("a+b") as sink:
-            _receive_right_file(store, file, sink, channel)
+            verify_remote(store, file, channel, sink)
             sink.flush()
             os.fsync(sink.fileno())
     except WrongFileError:
         part.unlink()
         raise
     part.replace(folder / file.name)
-
-
-def verify_remote(store: ShardStore, file: File, channel: Channel) -> None:
-    """Read a remote file and check its digest, as ``download`` does, without writing the file."""
-    _receive_right_file(store, file, None, channel)
 
 
 class _Received:
@@ -156,8 +146,8 @@ class _Received:
         self._channel.count(len(chunk))
 
 
-def _receive_right_file(store: ShardStore, file: File, sink: BinaryIO | None, channel: Channel) -> None:
-    """Receive a file, and check its digest. If the digest is wrong, receive the file a second time."""
+def verify_remote(store: ShardStore, file: File, channel: Channel, sink: BinaryIO | None = None) -> None:
+    """Receive a file, check its digest, and write the file to ``sink``. A wrong file is received a second time."""
     where, received = store.display(file.name), _Received(file.bytes, sink, channel)
     for is_last in (False, True):
         try:

@@ -136,7 +136,7 @@ def png(width: int, height: int, depth: int = 8, colors: int = 2) -> bytes:
         (encoded("webp", 32, 32, lossless=False), "webp", "lossless"),
         (b"P6\n32 32\n65535\n" + bytes(6 * 32 * 32), "ppm", "RGB with 8 bits"),
         (b"P6\n99999 99999\n255\n", "ppm", "too large"),
-        (encoded("jpg", 32, 32) + b"\xff\xda" * MAX_SCANS, "jpg", "scans"),
+        (encoded("jpg", 32, 32) + b"\xff\xda" * MAX_SCANS, "jpg", "after its end"),
         (encoded("png", 32, 32) + bytes(2 << 20), "png", "expected at most"),
     ],
 )
