@@ -157,9 +157,8 @@ def _shard_faults(
         if on_patches is not None:
             on_patches(shard.n)
     if omitted := omitted - len(faults):
-        faults.append(
-            (manifest.shards[-1].name, f"and {counted(omitted, 'more fault')} in the shards up to this one")
-        )
+        what = f"and {counted(omitted, 'more fault')} in the shards up to this one"
+        faults.append((manifest.shards[-1].name, what))
     if complete and root.hexdigest() != manifest.pixel_root:
         faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, but the tables have {root.hexdigest()}"))
     return faults, patches

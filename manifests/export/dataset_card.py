@@ -29,9 +29,7 @@ _HUB_LICENSES = {  # the Hub's identifiers of usual licenses of photos
     *("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
 }
 _LINK = re.compile(r"https?://[\w.-]{1,250}(:\d{1,5})?([/?#][\w./~%?=&#:@!$*+,;()'-]{0,1000})?", re.ASCII)
-_DEED = re.compile(
-    r"https?://creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)(/[\w.-]*)*", re.IGNORECASE
-)
+_DEED = re.compile(r"(?i)https?://creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)(/[\w.-]*)*")
 _CC = re.compile(r"cc-(by|by-sa|by-nc|by-nd|by-nc-sa|by-nc-nd)-([1-4]\.[05])")
 _ZERO = "cc0-1.0"
 

@@ -81,9 +81,7 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     """Read one of CIFAR's files. Return its images, uint8 (N, 32, 32, 3), and its labels, int64 (N,)."""
     form = _form(file)
     if form is None:
-        raise PatchSetError(
-            f"{file}: not a file of CIFAR-10 or CIFAR-100, according to its name; use one of CIFAR's files"
-        )
+        raise PatchSetError(f"{file}: this is not the name of a CIFAR file; use a file of CIFAR-10 or CIFAR-100")
     try:
         data = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:
@@ -112,13 +110,8 @@ def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
 def _unpickled(data: bytes, key: bytes) -> tuple[Pixels, npt.NDArray[Any]]:
     value = unpickle(data)
     pixels, labels = to_array(value[b"data"]), to_array(value[key])
-    if (
-        labels.dtype.kind not in "iu"
-        or labels.ndim != 1
-        or not len(labels)
-        or pixels.dtype != np.uint8
-        or pixels.shape != (len(labels), PIXELS)
-    ):
+    has_labels = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
+    if not has_labels or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
         raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels are {labels.dtype} {labels.shape}")
     return pixels, labels
 
