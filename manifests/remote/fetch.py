@@ -109,6 +109,8 @@ def fetch_set(remote: RemoteSet, on_bytes: Callable[[int], None] | None = None, 
 
 def _fetch_into(remote: RemoteSet, on_bytes: Callable[[int], None], reread: bool) -> None:
     folder, manifest, store = remote.folder, remote.manifest, remote.store
+    if reread:
+        files.remove_parts(folder)  # every byte must be read from the server
     jobs: list[Job] = []
     num_bytes = 0
     for file in manifest.files:
