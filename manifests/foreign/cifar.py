@@ -23,7 +23,7 @@ MAX_NAMES_BYTES = 1 << 20
 MAX_CLASSES, MAX_NAME_BYTES = 1000, 100
 MAX_OPERATIONS = 1_000_000  # in a pickle; CIFAR-100's training images need 300,000
 _MAX_SIDE = 1 << 31
-_ARRAY_NAMES = frozenset({"_reconstruct", "ndarray", "dtype"})
+_ARRAY_NAMES = frozenset({"_reconstruct", "_frombuffer", "ndarray", "dtype"})
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -151,7 +151,9 @@ def to_array(value: Any) -> npt.NDArray[Any]:
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
-        case (_, tuple() as shape, _, _, bytes() | str() as data):  # version, shape, dtype, order, data
+        case (_, tuple() as shape, _, _, bytes() | bytearray() | str() as data):  # version, shape, dtype, order, data
+            pass
+        case (bytes() | bytearray() as data, _, tuple() as shape, _):  # data, dtype, shape, order
             pass
         case _:
             raise ValueError("pixels or labels are neither an array nor a list of integers")
