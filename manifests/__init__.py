@@ -1,14 +1,5 @@
 """The patch-set format ``patchset/1``, which ``patchgen`` writes and ``distill`` reads.
 
-- ``remote``: sets at URLs: fetch into a cache, download, upload.
-- ``verify``, ``verify_shard``, ``diff``: find the faults of a set; compare two sets.
-- ``export``: files for other tools (card, Croissant, indexes, BagIt), and the last step of a build.
-- ``patchset``, ``crop_outlines``: open a set; read patches; compute where a patch was cut from its photo.
-- ``foreign``: image data of others: folders, tars, CIFAR's files.
-- ``format``: manifest schema, canonical JSON, digests, ``SHA256SUMS``, tar headers, Parquet tables.
-- ``untrusted``: limits on untrusted bytes before a library decodes them.
-- ``limits``, ``support``, ``errors``: bounds of the format, code that both programs share, and ``PatchSetError``.
-
 ``FORMAT.md`` specifies the format for other languages. ``READING.md`` shows how to read a set.
 """
 

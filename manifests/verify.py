@@ -111,8 +111,7 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:
     """Find missing files, and files that look like a part of a set but do not belong to this set."""
-    parts = (part.name for shard in manifest.shards for part in (shard, shard.parquet))
-    expected = {MANIFEST_NAME, SUMS_NAME, *parts}
+    expected = {MANIFEST_NAME, SUMS_NAME, *(file.name for file in manifest.files)}
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in entries(folder)}
     for name in sorted(expected - found):
@@ -158,9 +157,8 @@ def _shard_faults(
         if on_patches is not None:
             on_patches(shard.n)
     if omitted := omitted - len(faults):
-        faults.append(
-            (manifest.shards[-1].name, f"and {counted(omitted, 'more fault')} in the shards up to this one")
-        )
+        what = f"and {counted(omitted, 'more fault')} in the shards up to this one"
+        faults.append((manifest.shards[-1].name, what))
     if complete and root.hexdigest() != manifest.pixel_root:
         faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, but the tables have {root.hexdigest()}"))
     return faults, patches

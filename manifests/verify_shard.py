@@ -12,7 +12,7 @@ import pyarrow as pa
 from manifests.errors import PatchSetError
 from manifests.format import shard_table, tar
 from manifests.format.digest import file_digest, pixel_digest
-from manifests.format.schema import ParquetFile, Shard, patch_key
+from manifests.format.schema import File, Shard, patch_key
 from manifests.limits import max_patch_bytes
 from manifests.support.counts import counted
 from manifests.support.files import is_plain
@@ -66,7 +66,7 @@ def first_faults(faults: Faults) -> list[tuple[str, str]]:
     return [*kept, (file, f"and {more} more faults of this kind")] if more else kept
 
 
-def _file_faults(path: Path, part: Shard | ParquetFile) -> Faults:
+def _file_faults(path: Path, part: File) -> Faults:
     """Check the digest of a file. A file of another size is not read: it may be huge, and ``verify`` reports it."""
     if is_plain(path) and path.stat().st_size == part.bytes and (digest := file_digest(path)) != part.sha256:
         yield path.name, f"sha256 is {digest}, the manifest declares {part.sha256}"

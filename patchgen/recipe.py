@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, ValidationError
 
 from manifests.format.schema import PACKED
-from manifests.support.field_values import read_counts
 from manifests.support.files import read_regular_file
-from manifests.support.validation import describe
+from manifests.support.validation import describe, read_counts
 from manifests.support.yaml_core import parse_yaml
 from patchgen.errors import PatchgenError
 from patchgen.pixels.albumentations_steps import PORTABLE, NamedConfig, probe, resolve

@@ -18,8 +18,7 @@ from distill.targets.losses import LossConfig, TemperedLossConfig
 from distill.targets.teacher import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple
 from manifests.support.counts import counted
-from manifests.support.field_values import HomePath, read_counts
-from manifests.support.validation import describe
+from manifests.support.validation import HomePath, describe, read_counts
 from manifests.support.yaml_core import dump_yaml, parse_yaml
 
 

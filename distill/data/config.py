@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from manifests.support.field_values import HomePath
+from manifests.support.validation import HomePath
 
 
 class BatchConfig(BaseModel):

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from distill.errors import DistillError
-from manifests.support.field_values import read_counts
 from manifests.support.files import expand_home
-from manifests.support.validation import describe
+from manifests.support.validation import describe, read_counts
 from manifests.support.yaml_core import parse_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]  # also the name of a folder

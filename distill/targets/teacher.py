@@ -11,7 +11,7 @@ from distill.errors import DistillError
 from distill.weights.files import MeanTriple, Metadata, StdTriple, Triple, Weights, load_weights
 from distill.weights.load import build_filled
 from manifests.format.digest import file_digest
-from manifests.support.field_values import HomePath
+from manifests.support.validation import HomePath
 
 
 class TeacherConfig(BaseModel):

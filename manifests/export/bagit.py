@@ -20,7 +20,6 @@ from manifests.support.files import describe_os_error, write_atomically
 from manifests.support.system_files import entries
 
 _LARGE = frozenset({".tar", ".parquet"})
-_TAGS = ("bag-info.txt", "manifest-sha256.txt", "bagit.txt", "tagmanifest-sha256.txt")
 
 
 def write_bag(
@@ -37,27 +36,6 @@ def write_bag(
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
         raise PatchSetError(f"{bag}: already exists, expected a new or empty folder; choose another --bagit")
-    try:
-        _write(patchset, names, expected, bag, on_bytes)
-    except BaseException:
-        shutil.rmtree(bag / "data", ignore_errors=True)
-        for name in _TAGS:
-            (bag / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            bag.rmdir()
-        raise
-
-
-def set_in_bag(folder: Path) -> Path | None:
-    """Return the folder of the set inside the bag ``folder``. Return None if ``folder`` is not a bag of a set."""
-    inner = folder / "data"
-    bagged = (folder / "bagit.txt").is_file() and (inner / MANIFEST_NAME).is_file()
-    return inner if bagged and not (folder / MANIFEST_NAME).exists() else None
-
-
-def _write(
-    patchset: PatchSet, names: list[str], expected: Mapping[str, str], bag: Path, on_bytes: Callable[[int], None]
-) -> None:
     data = bag / "data"
     try:
         data.mkdir(parents=True)
@@ -84,8 +62,22 @@ def _write(
         write_atomically(bag / "tagmanifest-sha256.txt", format_sums(sums))
         for name, text in tags.items():
             write_atomically(bag / name, text)
-    except OSError as error:
-        raise PatchSetError(f"{describe_os_error(error, bag)} and choose a new --bagit") from error
+    except BaseException as error:
+        shutil.rmtree(data, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in entries(bag):
+                path.unlink()
+            bag.rmdir()
+        if isinstance(error, OSError):
+            raise PatchSetError(f"{describe_os_error(error, bag)} and choose a new --bagit") from error
+        raise
+
+
+def set_in_bag(folder: Path) -> Path | None:
+    """Return the folder of the set inside the bag ``folder``. Return None if ``folder`` is not a bag of a set."""
+    inner = folder / "data"
+    bagged = (folder / "bagit.txt").is_file() and (inner / MANIFEST_NAME).is_file()
+    return inner if bagged and not (folder / MANIFEST_NAME).exists() else None
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

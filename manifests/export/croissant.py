@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from manifests.export.dataset_card import one_line
-from manifests.export.licenses import license_link, link_of
-from manifests.format.schema import PACKED, Manifest, ParquetFile, Shard
+from manifests.export.dataset_card import license_link, link_of, one_line
+from manifests.format.schema import PACKED, File, Manifest, Shard
 
 CROISSANT_NAME = "croissant.json"
 _BASE = Path(__file__).with_name("croissant_base.json")  # common to all sets; a null is replaced or removed
@@ -51,7 +50,7 @@ def _credits(manifest: Manifest) -> dict[str, Any]:
     return value
 
 
-def _file(file: Shard | ParquetFile, media: str) -> dict[str, str]:
+def _file(file: File, media: str) -> dict[str, str]:
     return {
         "@type": "cr:FileObject",
         **dict.fromkeys(("@id", "name", "contentUrl"), file.name),

@@ -53,7 +53,7 @@ def longest_exports(manifest: Manifest) -> dict[str, int]:
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
     """Return the hex digests of a set's files except ``SHA256SUMS`` and the card. ``derived`` adds derived files."""
-    digests = {part.name: part.sha256 for shard in manifest.shards for part in (shard, shard.parquet)}
+    digests = {file.name: file.sha256 for file in manifest.files}
     files = (derived_files(manifest) if derived else {}) | {MANIFEST_NAME: manifest.to_json()}
     return digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 

@@ -42,9 +42,7 @@ def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
     yield f"v1.2 {shard.n}\n".encode()
     for row, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
         if not BLOCK <= offset <= offset + size <= shard.bytes:
-            what = (
-                f"row {row} declares {counted(size, 'byte')} at offset {offset}, but the tar has {shard.bytes} bytes"
-            )
-            raise corrupt(path, f"{what}")
+            span = f"{counted(size, 'byte')} at offset {offset}"
+            raise corrupt(path, f"row {row} declares {span}, but the tar has {shard.bytes} bytes")
         name = f"{patch_key(shard.first_index + row)}.{suffix}"
         yield f"{suffix} {offset} {size} {name}\n".encode()

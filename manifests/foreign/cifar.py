@@ -23,7 +23,7 @@ MAX_NAMES_BYTES = 1 << 20
 MAX_CLASSES, MAX_NAME_BYTES = 1000, 100
 MAX_OPERATIONS = 1_000_000  # in a pickle; CIFAR-100's training images need 300,000
 _MAX_SIDE = 1 << 31
-_ARRAY_NAMES = frozenset({"_reconstruct", "ndarray", "dtype"})
+_ARRAY_NAMES = frozenset({"_reconstruct", "_frombuffer", "ndarray", "dtype"})
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -81,9 +81,7 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     """Read one of CIFAR's files. Return its images, uint8 (N, 32, 32, 3), and its labels, int64 (N,)."""
     form = _form(file)
     if form is None:
-        raise PatchSetError(
-            f"{file}: not a file of CIFAR-10 or CIFAR-100, according to its name; use one of CIFAR's files"
-        )
+        raise PatchSetError(f"{file}: this is not the name of a CIFAR file; use a file of CIFAR-10 or CIFAR-100")
     try:
         data = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:
@@ -112,13 +110,8 @@ def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
 def _unpickled(data: bytes, key: bytes) -> tuple[Pixels, npt.NDArray[Any]]:
     value = unpickle(data)
     pixels, labels = to_array(value[b"data"]), to_array(value[key])
-    if (
-        labels.dtype.kind not in "iu"
-        or labels.ndim != 1
-        or not len(labels)
-        or pixels.dtype != np.uint8
-        or pixels.shape != (len(labels), PIXELS)
-    ):
+    has_labels = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
+    if not has_labels or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
         raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels are {labels.dtype} {labels.shape}")
     return pixels, labels
 
@@ -158,7 +151,9 @@ def to_array(value: Any) -> npt.NDArray[Any]:
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
-        case (_, tuple() as shape, _, _, bytes() | str() as data):  # version, shape, dtype, order, data
+        case (_, tuple() as shape, _, _, bytes() | bytearray() | str() as data):  # version, shape, dtype, order, data
+            pass
+        case (bytes() | bytearray() as data, _, tuple() as shape, _):  # data, dtype, shape, order
             pass
         case _:
             raise ValueError("pixels or labels are neither an array nor a list of integers")

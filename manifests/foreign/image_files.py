@@ -54,9 +54,8 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
         if image.kind == "file":
             return read_regular_file(Path(image.path), MAX_IMAGE_BYTES)
         if image.length > MAX_IMAGE_BYTES:
-            raise PatchSetError(
-                f"{image.where}: the size is {image.length} bytes, expected at most {MAX_IMAGE_BYTES}"
-            )
+            what = f"the size is {image.length} bytes, expected at most {MAX_IMAGE_BYTES}"
+            raise PatchSetError(f"{image.where}: {what}")
         data = read_member(image.path, image.offset, image.length)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error

@@ -54,23 +54,23 @@ class Source(_Frozen):
     attribution: str | None = None
 
 
-class ParquetFile(_Frozen):
-    """The table of a shard. ``set_id`` does not cover it: its bytes depend on the version of the Parquet writer."""
+class File(_Frozen):
+    """A file of a set."""
 
     name: str
     bytes: Bytes
     sha256: Sha256
 
 
-class Shard(_Frozen):
-    """One tar file of ``bytes`` bytes with the patches ``first_index`` to ``first_index + n - 1``."""
+class Shard(File):
+    """One tar file of ``bytes`` bytes with the patches ``first_index`` to ``first_index + n - 1``, and its table.
 
-    name: str
+    ``set_id`` does not cover the table: its bytes depend on the version of the Parquet writer.
+    """
+
     n: Annotated[int, Field(ge=1, le=MAX_SHARD)]
     first_index: Annotated[int, Field(ge=0, le=MAX_PATCHES)]
-    bytes: Bytes
-    sha256: Sha256
-    parquet: ParquetFile
+    parquet: File
 
 
 class Manifest(_Frozen):
@@ -111,6 +111,11 @@ class Manifest(_Frozen):
         if expected != self.n:
             raise ValueError(f"n is {self.n}, but the shards declare {counted(expected, 'patch')}")
         return self
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Return all shards and tables of the set."""
+        return tuple(file for shard in self.shards for file in (shard, shard.parquet))
 
     def to_json(self) -> bytes:
         """Return the bytes of ``manifest.json``: sorted keys, one-space indent, UTF-8, a final newline."""

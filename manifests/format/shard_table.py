@@ -81,8 +81,6 @@ def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[
 
 def read_metadata(path: Path) -> bytes | None:
     """Return the writer's JSON record in a table. Return None if the file is unreadable or has no record."""
-    if not path.is_file():
-        return None
     try:
         with _open_parquet(path) as file:
             return read_footer(file).metadata.get(METADATA_KEY)

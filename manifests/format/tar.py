@@ -18,6 +18,7 @@ MAX_NAME_BYTES = 100
 _OCTAL = re.compile(rb"[0-7]{11}")
 
 _BEFORE_SIZE = b"0000444\x00" + b"0000000\x00" * 2  # mode, uid, gid
+_MTIME = b"00000000000\x00"
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
 
 
@@ -27,9 +28,7 @@ def header(name: str, size: int) -> bytes:
         raise PatchSetError(f"tar member {name!r}: the name is not 1 to {MAX_NAME_BYTES} ASCII characters")
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise PatchSetError(f"tar member {name!r}: the size is {size} bytes, expected at most {MAX_MEMBER_BYTES}")
-    start = (
-        name.encode("ascii").ljust(100, b"\x00") + _BEFORE_SIZE + b"%011o\x00" % size + b"00000000000\x00"
-    )  # mtime
+    start = name.encode("ascii").ljust(100, b"\x00") + _BEFORE_SIZE + b"%011o\x00" % size + _MTIME
     checksum = sum(start) + sum(_AFTER_SUM) + 8 * ord(" ")  # the field of the checksum counts as spaces
     return start + b"%06o\x00 " % checksum + _AFTER_SUM
 

@@ -6,12 +6,12 @@ import os
 import random
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from manifests.errors import PatchSetError
+from manifests.format.schema import File
 from manifests.remote.store import RemoteStream, ShardStore, TemporaryError
 from manifests.remote.transfers import Channel
 from manifests.support.counts import counted
@@ -25,15 +25,6 @@ SLOW_BYTES, SLOW_SECONDS = 60_000, 60.0  # a server must send at least these byt
 _RETRY_ADVICE = "; try again later"
 _BLOCK = 1 << 20
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetFile:
-    """A file of a set: its name, size and SHA-256."""
-
-    name: str
-    num_bytes: int
-    sha256: str
 
 
 class WrongFileError(PatchSetError):
@@ -103,33 +94,23 @@ def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> N
     channel.pause(max(error.wait_seconds, pause) + random.uniform(0, pause))  # noqa: S311 - no secret
 
 
-def part_path(folder: Path, name: str) -> Path:
-    """Return the path of an incomplete download. The next download of the file continues it."""
-    return folder / f"{PART_PREFIX}{name}"
-
-
-def download(store: ShardStore, file: SetFile, folder: Path, channel: Channel) -> None:
+def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> None:
     """Download a file into ``folder``, and check its digest. A file with a wrong digest is downloaded once more.
 
     If the job is stopped, the received bytes are kept, and the next download continues behind them.
     """
-    part = part_path(folder, file.name)
+    part = folder / f"{PART_PREFIX}{file.name}"
     if not is_plain(part):
         part.unlink(missing_ok=True)
     try:
         with part.open("a+b") as sink:
-            _receive_right_file(store, file, sink, channel)
+            verify_remote(store, file, channel, sink)
             sink.flush()
             os.fsync(sink.fileno())
     except WrongFileError:
         part.unlink()
         raise
     part.replace(folder / file.name)
-
-
-def verify_remote(store: ShardStore, file: SetFile, channel: Channel) -> None:
-    """Read a remote file and check its digest, as ``download`` does, without writing the file."""
-    _receive_right_file(store, file, None, channel)
 
 
 class _Received:
@@ -165,9 +146,9 @@ class _Received:
         self._channel.count(len(chunk))
 
 
-def _receive_right_file(store: ShardStore, file: SetFile, sink: BinaryIO | None, channel: Channel) -> None:
-    """Receive a file, and check its digest. If the digest is wrong, receive the file a second time."""
-    where, received = store.display(file.name), _Received(file.num_bytes, sink, channel)
+def verify_remote(store: ShardStore, file: File, channel: Channel, sink: BinaryIO | None = None) -> None:
+    """Receive a file, check its digest, and write the file to ``sink``. A wrong file is received a second time."""
+    where, received = store.display(file.name), _Received(file.bytes, sink, channel)
     for is_last in (False, True):
         try:
             _receive(store, file, received, channel)
@@ -182,8 +163,8 @@ def _receive_right_file(store: ShardStore, file: SetFile, sink: BinaryIO | None,
     raise WrongFileError(f"{where}: {fault} (in two downloads); report this to the publisher of the set")
 
 
-def _receive(store: ShardStore, file: SetFile, received: _Received, channel: Channel) -> None:
-    where, expected = store.display(file.name), file.num_bytes
+def _receive(store: ShardStore, file: File, received: _Received, channel: Channel) -> None:
+    where, expected = store.display(file.name), file.bytes
     failures, most = 0, received.have
     while received.have < expected:
         try:

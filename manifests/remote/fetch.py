@@ -2,10 +2,14 @@
 
 The name of a set's folder in the cache consists of ``set_id`` and the digest of the manifest. The manifest is written
 last. A folder with a manifest was therefore complete once; files that are damaged now are downloaded again.
+
+The time of change of a verified file is set to a number made of its digest. A later use of the set hashes only files
+with another size or time.
 """
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +19,15 @@ from typing import TypeVar
 from manifests.errors import PatchSetError
 from manifests.export import finalize
 from manifests.format.checksums import MAX_SUMS_BYTES, SUMS_NAME, parse_sums
-from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from manifests.format.digest import file_digest
+from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, File, Manifest, parse_manifest
 from manifests.patchset import PatchSet, open_folder
-from manifests.remote import cache
-from manifests.remote.download import SetFile, download, read_small_file, verify_remote
+from manifests.remote.download import download, read_small_file, verify_remote
 from manifests.remote.store import ShardStore
 from manifests.remote.transfers import Channel, Job, direct_channel, run_jobs
 from manifests.remote.urls import is_url, parse_url
+from manifests.support import files
 from manifests.support.console import note
-from manifests.support.files import describe_os_error, is_plain
 
 T = TypeVar("T")
 
@@ -40,7 +44,16 @@ class RemoteSet:
     @property
     def num_bytes(self) -> int:
         """Return the size of all shards and tables."""
-        return sum(file.num_bytes for file in cache.set_files(self.manifest))
+        return sum(file.bytes for file in self.manifest.files)
+
+
+def cache_home() -> Path:
+    """Return the cache folder: ``$PATCHSET_CACHE``, or ``patchset`` in the user's cache folder."""
+    try:
+        chosen = os.environ.get("PATCHSET_CACHE")
+        return Path(files.expand_home(chosen)) if chosen else files.user_cache() / "patchset"
+    except ValueError as error:
+        raise PatchSetError(f"{error}; set PATCHSET_CACHE to the folder for downloaded sets") from error
 
 
 def open_patchset(location: str | Path) -> PatchSet:
@@ -66,7 +79,7 @@ def find_set(url: str) -> RemoteSet:
     store = open_store(url)
     manifest, sums = _read_manifest(store, with_sums=True)
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
-    folder = cache.cache_home() / f"{manifest.set_id}-{digest[:16]}"
+    folder = cache_home() / f"{manifest.set_id}-{digest[:16]}"
     return RemoteSet(store=store, manifest=manifest, sums=sums, folder=folder)
 
 
@@ -85,43 +98,69 @@ def fetch_set(remote: RemoteSet, on_bytes: Callable[[int], None] | None = None, 
     folder = remote.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            cache.lock(folder, stack)
+        waiting = partial(note, f"{folder}: another process uses this folder; waiting for its end")
+        with files.hold_folder(folder, on_wait=waiting):
             _fetch_into(remote, on_bytes or (lambda count: None), reread)
     except OSError as error:
         advice = "or set PATCHSET_CACHE to another folder, and run the same command again to continue"
-        raise PatchSetError(f"{describe_os_error(error, folder)}, {advice}") from error
+        raise PatchSetError(f"{files.describe_os_error(error, folder)}, {advice}") from error
     return folder
 
 
 def _fetch_into(remote: RemoteSet, on_bytes: Callable[[int], None], reread: bool) -> None:
     folder, manifest, store = remote.folder, remote.manifest, remote.store
-    verified, files = cache.read_verified(folder), list(cache.set_files(manifest))
-    before = dict(verified)
-    on_cached = (lambda count: None) if reread else on_bytes
-    try:
-        missing = [file for file in files if not cache.is_intact(folder, file, verified, on_cached)]
-        cache.remove_parts_but(folder, [] if reread else missing)
-        jobs: list[Job] = [partial(_fetch_file, remote, file, verified) for file in missing]
-        if missing:
-            megabytes = sum(file.num_bytes for file in missing) / 1e6
-            note(f"{store.display()}: downloading {megabytes:,.1f} MB into {folder}")
-        if reread:
-            jobs += [partial(verify_remote, store, file) for file in files if file not in missing]
-            jobs.append(partial(_verify_exports, remote))
-        run_jobs(jobs, on_bytes)
-    finally:
-        if verified != before:
-            cache.write_verified(folder, dict(verified))  # a copy, because a thread that still runs may add to it
+    if reread:
+        files.remove_parts(folder)  # every byte must be read from the server
+    jobs: list[Job] = []
+    num_bytes = 0
+    for file in manifest.files:
+        if not _is_intact(folder / file.name, file):
+            num_bytes += file.bytes
+            jobs.append(partial(_fetch_file, remote, file))
+        elif reread:
+            jobs.append(partial(verify_remote, store, file))
+        else:
+            on_bytes(file.bytes)
+    if num_bytes:
+        note(f"{store.display()}: downloading {num_bytes / 1e6:,.1f} MB into {folder}")
+    if reread:
+        jobs.append(partial(_verify_exports, remote))
+    run_jobs(jobs, on_bytes)
+    files.remove_parts(folder)
     path, data = folder / MANIFEST_NAME, manifest.to_json()
-    has_manifest = is_plain(path) and path.stat().st_size == len(data) and path.read_bytes() == data
+    has_manifest = files.is_plain(path) and path.stat().st_size == len(data) and path.read_bytes() == data
     if not has_manifest or not finalize.has_exports(folder, manifest):
         finalize.write_manifest(folder, manifest)
 
 
-def _fetch_file(remote: RemoteSet, file: SetFile, verified: cache.Verified, channel: Channel) -> None:
+def _fetch_file(remote: RemoteSet, file: File, channel: Channel) -> None:
     download(remote.store, file, remote.folder, channel)
-    verified[file.name] = cache.stamp(remote.folder, file)
+    _mark_verified(remote.folder / file.name, file)
+
+
+def _is_intact(path: Path, file: File) -> bool:
+    """Return whether a path contains this file of a set. A damaged file is removed."""
+    if not files.is_plain(path):  # the download fails if this is a folder
+        if path.is_symlink():
+            path.unlink()
+        return False
+    status = path.stat()
+    is_verified = status.st_mtime_ns == _verified_time(file)
+    if status.st_size == file.bytes and (is_verified or file_digest(path) == file.sha256):
+        _mark_verified(path, file)
+        return True
+    note(f"{path}: the file is damaged; downloading it again")
+    path.unlink()
+    return False
+
+
+def _verified_time(file: File) -> int:
+    return int(file.sha256[:7], 16) * 10**9  # before 1979; every file system can store whole seconds
+
+
+def _mark_verified(path: Path, file: File) -> None:
+    with contextlib.suppress(OSError):  # a file without the mark is hashed again
+        os.utime(path, ns=(_verified_time(file), _verified_time(file)))
 
 
 def _verify_exports(remote: RemoteSet, channel: Channel) -> None:

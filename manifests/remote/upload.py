@@ -21,12 +21,11 @@ from manifests.errors import PatchSetError
 from manifests.export.dataset_card import CARD_NAME
 from manifests.export.finalize import file_digests
 from manifests.format.digest import file_digest
-from manifests.format.schema import MANIFEST_NAME, Manifest
+from manifests.format.schema import MANIFEST_NAME, File, Manifest
 from manifests.patchset import open_folder
-from manifests.remote.cache import cache_home, set_files
 from manifests.remote.claim import CLAIM_NAME, INVALID_CLAIM, UNCLAIMED, claimed_message, read_claim, write_claim
-from manifests.remote.download import SetFile, WrongFileError, retry, verify_remote
-from manifests.remote.fetch import read_remote_manifest
+from manifests.remote.download import WrongFileError, retry, verify_remote
+from manifests.remote.fetch import cache_home, read_remote_manifest
 from manifests.remote.store import ShardStore, TemporaryError
 from manifests.remote.transfers import Channel, run_jobs
 from manifests.support.console import note
@@ -60,7 +59,7 @@ class Upload:
     @property
     def num_bytes(self) -> int:
         """Return the size of the finished set in ``folder``."""
-        return sum(file.num_bytes for file in self._local_files(open_folder(self.folder).manifest).values())
+        return sum(file.bytes for file in self._local_files(open_folder(self.folder).manifest).values())
 
     def begin(self) -> None:
         """Claim the store. Call this before shards are sent."""
@@ -94,7 +93,7 @@ class Upload:
         else:
             self._require_same_set(manifest, existing)
             # Another version of PyArrow may have written other tables into the store. These tables stay.
-            files = (files if existing == manifest else {}) | {file.name: file for file in set_files(existing)}
+            files = (files if existing == manifest else {}) | {file.name: file for file in existing.files}
             if CARD_NAME in listing:
                 files.pop(CARD_NAME, None)  # the publisher may have edited the card in the store
         last = [files.pop(MANIFEST_NAME)] if MANIFEST_NAME in files else []
@@ -117,13 +116,13 @@ class Upload:
         shutil.rmtree(self.folder)  # the next build must not continue this one
         raise PatchSetError(f"{self.store.display()}: {what} choose another --out")
 
-    def _local_files(self, manifest: Manifest) -> dict[str, SetFile]:
+    def _local_files(self, manifest: Manifest) -> dict[str, File]:
         """Return all shards and tables of the set, and all other files in the folder."""
-        files, digests = {file.name: file for file in set_files(manifest)}, file_digests(manifest)
+        files, digests = {file.name: file for file in manifest.files}, file_digests(manifest)
         for path in sorted(entries(self.folder)):
             if is_plain(path) and not path.name.startswith(".") and path.name not in files:
                 digest = digests.get(path.name) or file_digest(path)
-                files[path.name] = SetFile(name=path.name, num_bytes=path.stat().st_size, sha256=digest)
+                files[path.name] = File(name=path.name, bytes=path.stat().st_size, sha256=digest)
         return files
 
     def _claim(self, build_id: str, listing: Listing) -> None:
@@ -135,7 +134,7 @@ class Upload:
             raise PatchSetError(f"{claimed_message(self.store, found, build_id)} {kept}")
 
     def _send_files(
-        self, files: list[SetFile], listing: Listing, repair: Mapping[str, str] | None, on_bytes: OnBytes
+        self, files: list[File], listing: Listing, repair: Mapping[str, str] | None, on_bytes: OnBytes
     ) -> None:
         """Send the files that were not sent before, and check the sizes of all files in the store.
 
@@ -143,20 +142,20 @@ class Upload:
         """
         jobs, sent = [], self.read_sent()
         for file in files:
-            has_size = listing.get(file.name) == file.num_bytes
+            has_size = listing.get(file.name) == file.bytes
             was_sent = has_size and sent.get(file.name) == file.sha256
             if was_sent and (repair is None or not is_plain(self.folder / file.name)):
-                on_bytes(file.num_bytes)
+                on_bytes(file.bytes)
             else:
                 jobs.append(partial(self._send_file, file, repair, has_size))
         run_jobs(jobs, on_bytes)
         listing = self.store.list()
         for file in files:
-            if (found := listing.get(file.name)) != file.num_bytes:
-                what = f"the uploaded file has {found} bytes, expected {file.num_bytes}; run the same command again"
+            if (found := listing.get(file.name)) != file.bytes:
+                what = f"the uploaded file has {found} bytes, expected {file.bytes}; run the same command again"
                 raise PatchSetError(f"{self.store.display(file.name)}: {what}")
 
-    def _send_file(self, file: SetFile, repair: Mapping[str, str] | None, has_size: bool, channel: Channel) -> None:
+    def _send_file(self, file: File, repair: Mapping[str, str] | None, has_size: bool, channel: Channel) -> None:
         where = self.store.display(file.name)
         if repair is not None:
             if has_size:
@@ -169,7 +168,7 @@ class Upload:
             raise PatchSetError(f"{where}: {what}; run the same command again, or choose another --out")
         retry(partial(self.store.put, self.folder / file.name, file.name), channel)
         self.record_sent(file.name, file.sha256)
-        return channel.count(file.num_bytes)
+        return channel.count(file.bytes)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,15 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 MAX_LETTERS = 1500  # characters of an error line
 _VERBOSITY = "manifests.support.console.verbosity"
+
+Update = Callable[..., None]  # the function that ``progress_bar`` yields
 
 
 class InterruptedProgram(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -138,16 +140,12 @@ def _octal(letter: re.Match[str]) -> str:
     return "".join(f"\\{byte:03o}" for byte in letter[0].encode("utf-8", "surrogateescape"))
 
 
-class Update(Protocol):
-    """The type of the function that ``progress_bar`` yields."""
-
-    def __call__(self, done: int, note: str = "") -> None:
-        """Move the bar to the count ``done``, and show ``note`` behind the rate."""
-
-
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Update]:
-    """Show a progress bar while the block runs, if stderr is a terminal. Yield the function that moves the bar."""
+    """Show a progress bar while the block runs, if stderr is a terminal.
+
+    Yield ``update(done, note="")``. It moves the bar to the count ``done``, and shows ``note`` behind the rate.
+    """
     if _verbosity() < 0 or sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, note="": None
         return

@@ -7,7 +7,7 @@ import hashlib
 import os
 import platform
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,18 +86,24 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 
 @contextlib.contextmanager
-def hold_folder(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Lock a folder while the block runs. Raise BlockingIOError if another process has locked the folder.
+def hold_folder(folder: Path, *, shared: bool = False, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Lock a folder while the block runs. Several processes may have a ``shared`` lock at the same time.
 
-    Several processes may have a ``shared`` lock at the same time.
+    If another process has locked the folder, call ``on_wait`` and wait. Without ``on_wait``, raise BlockingIOError.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     handle = os.open(folder, os.O_RDONLY)
     if not _held:
         os.register_at_fork(after_in_child=_release_in_child)
     _held.add(handle)
     try:
         try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is None:
+                raise
+            on_wait()
+            fcntl.flock(handle, kind)
         except OSError as error:  # some network file systems cannot lock a folder
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF):
                 raise

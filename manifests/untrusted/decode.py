@@ -12,7 +12,6 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from manifests.errors import DECODE_ERRORS, PatchSetError
-from manifests.untrusted.image_headers import MAX_SCANS
 
 # Pillow would print warnings about large images and damaged metadata to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -20,6 +19,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
 
+MAX_SCANS = 100  # of a progressive JPEG; a scan is a pass over all pixels, and encoders write about ten
 MAX_PIXELS = 1 << 25  # maximum width × height of an image; decoding needs up to 8 bytes for each pixel
 REPLACE = "the image is corrupt; replace it"  # end of a message about a damaged image
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})

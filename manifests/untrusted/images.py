@@ -1,51 +1,68 @@
-"""Decode the patches of a set, and find images that a set may contain without being encoded again."""
+"""Decode the patches of a set, and find images that a set may contain without being encoded again.
 
+When a JPEG lacks pixels, decoders invent them, each decoder in its own way. libjpeg's warning does not reach Python.
+"""
+
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests.errors import PatchSetError, corrupt
 from manifests.limits import IMAGE_FORMATS, max_patch_bytes
+from manifests.support.counts import counted
 from manifests.untrusted.decode import REPLACE, image_formats, open_image, orientation
-from manifests.untrusted.image_headers import declared_size, png_chunks, variants
 
 _PILLOW: dict[str, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "ppm": "PPM"}  # Pillow's names of the formats
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps, of each pass of an interlaced PNG (PNG specification, section 8.2)."""
-_PLAIN: dict[str, Callable[[bytes], bool]] = {
-    "png": lambda data: data[24:26] == b"\x08\x02" and not any(chunk in data for chunk in (b"tRNS", b"eXIf")),
+_IS_PLAIN: dict[str, Callable[[bytes], bool]] = {
+    "png": lambda data: data[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and data[24:26] == b"\x08\x02",
     "jpg": lambda data: data[-2:] == b"\xff\xd9",
     "webp": lambda data: data[12:16] == b"VP8L",
     "ppm": lambda data: data[:2] == b"P6" and data.split(maxsplit=4)[3:4] == [b"255"],
 }
-"""For each format, a test whether a set may contain an image that Pillow opens as RGB."""
+"""For each format, a test whether an image that Pillow opens as RGB has 8 bits a channel and one whole picture."""
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+_SOI, _EOI, _SOS = b"\xff\xd8", 0xD9, 0xDA
+_PROGRESSIVE = 0xC2
+_FRAMES = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # markers of Huffman-coded frames; all decoders read these
+_NO_FRAME = frozenset({0xC4, 0xC8, 0xCC})
+_RESTARTS = range(0xD0, 0xD8)
+_ONES = b"\xff\x00" * 8
+"""64 one bits. libjpeg reads fewer bits ahead, and no code consists of ones."""
+_NOISE = bytes((181 + 37 * number) % 251 for number in range(16))
 
 
 def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
     """Return the RGB uint8 pixels (size, size, 3) of a patch. ``where`` is the name of the patch in errors."""
-    # A decoder allocates memory for the declared size, so this size is checked before.
     if len(data) > max_patch_bytes(size):
         raise corrupt(where, f"the image has {len(data)} bytes, expected at most {max_patch_bytes(size)}")
-    if (declared := declared_size(data, image_format, where)) != (size, size):
-        raise corrupt(where, f"the image is {declared[0]}×{declared[1]}, expected {size}×{size} pixels")
-    if image_format == "png" and not _has_all_rows(data, size):
-        raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
     if image_format != "jpg":
         return _pixels(data, where, size, image_format)
-    pixels, *others = (_pixels(variant, where, size, "jpg") for variant in variants(data))
+    try:
+        copies = variants(data)
+    except ValueError as error:
+        raise corrupt(where, f"not a whole image: not a valid JPEG: {error}") from error
+    pixels, *others = (_pixels(copy, where, size, "jpg") for copy in copies)
     if not all(np.array_equal(pixels, other) for other in others):
         raise corrupt(where, "not a whole image: the JPEG lacks a part of its pixels")
     return pixels
 
 
 def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArray[np.uint8]:
+    # Pillow reads only the header until ``np.asarray``, which allocates memory for the declared size.
     with open_image(data, where, (_PILLOW[image_format],)) as image:
         if image.size != (size, size):
             raise corrupt(where, f"the image is {image.width}×{image.height}, expected {size}×{size} pixels")
-        if image.mode != "RGB" or getattr(image, "n_frames", 1) != 1:
-            raise corrupt(where, f"the image is {image.mode}, expected one picture in RGB with 8 bits a channel")
+        is_plain = image_format == "jpg" or _IS_PLAIN[image_format](data)
+        if image.mode != "RGB" or not is_plain or getattr(image, "n_frames", 1) != 1:
+            what = f"it is {image.mode}, expected one picture in RGB with 8 bits a channel, lossless for PNG and WebP"
+            raise corrupt(where, f"not a whole image: {what}")
+        if image_format == "png" and not _has_all_rows(data, size):
+            raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
         return np.asarray(image)
 
 
@@ -63,7 +80,8 @@ def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], 
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
         # Pillow counts the pictures of a TIFF slowly, so the format is compared first.
         plain = found and image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and turned == 1
-        return size, found if plain and found and _PLAIN[found](data) else None
+        bare = found != "png" or not (b"tRNS" in data or b"eXIf" in data)
+        return size, found if plain and bare and found and _IS_PLAIN[found](data) else None
 
 
 def _has_all_rows(data: bytes, size: int) -> bool:
@@ -85,3 +103,64 @@ def _is_whole_png(data: bytes) -> bool:
         if kind == b"IEND" or not is_good:
             return is_good
     return False
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each chunk of a PNG, and the start and end of its content. The last chunk may be cut off."""
+    at = 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], at + 8, at + 8 + length
+        at += 12 + length
+
+
+def read_runs(data: bytes) -> tuple[bool, list[int]]:
+    """Return whether a JPEG is progressive, and the end in bytes of each run.
+
+    A run is a sequence of coded pixels between two markers. Raise ValueError if the frame is not Huffman-coded.
+    """
+    if data[:2] != _SOI:
+        raise ValueError("its first bytes are wrong")
+    frames: list[int] = []
+    ends: list[int] = []
+    at, marker = 2, 0
+    while marker != _EOI:
+        match = _MARKER.match(data, at)
+        if match is None:
+            raise ValueError(f"byte {at} does not begin a marker")
+        marker, at = data[match.end() - 1], match.end()
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
+            if marker not in _FRAMES:
+                raise ValueError(f"its frame is of kind {marker - 0xC0}, expected baseline, extended or progressive")
+            frames.append(marker)
+        if marker not in _RESTARTS and marker != _EOI:
+            length = int.from_bytes(data[at : at + 2], "big")
+            if length < 2:
+                raise ValueError(f"the segment at byte {at} has {counted(length, 'byte')}, expected at least 2")
+            at += length
+        if marker == _SOS or marker in _RESTARTS:
+            following = _MARKER.search(data, at)
+            if following is None:
+                raise ValueError("its pixels have no end marker")
+            at = following.start()
+            ends.append(at)
+    if at != len(data):
+        raise ValueError(f"it has {counted(len(data) - at, 'byte')} after its end marker")
+    if len(frames) != 1 or not ends:
+        raise ValueError("it does not have exactly one frame")
+    return frames[0] == _PROGRESSIVE, ends
+
+
+def variants(data: bytes) -> tuple[bytes, ...]:
+    """Return changed copies of a JPEG. They decode to equal pixels only if the JPEG has all its pixels.
+
+    In the only copy of a plain JPEG, one bits replace the end marker. A decoder that needs more pixels fails there.
+    Other JPEGs are returned unchanged, and as a copy with noise after each run. A decoder ignores the noise after a
+    whole run, and decodes the noise as the missing pixels of an incomplete run. A JPEG is plain if it is not
+    progressive and has one run.
+    """
+    is_progressive, ends = read_runs(data)
+    if len(ends) == 1 and not is_progressive:
+        return (data[: ends[0]] + _ONES,)
+    parts = [data[start:end] for start, end in zip((0, *ends), (*ends, len(data)), strict=True)]
+    return data, _NOISE.join(parts)

@@ -115,9 +115,7 @@ def _fields(elements: list[Struct]) -> list[tuple[tuple[bytes, ...], Struct]]:
     if len(elements) > MAX_FIELDS:
         raise ValueError(f"its schema has {len(elements)} fields, expected at most {MAX_FIELDS}")
     fields: list[tuple[tuple[bytes, ...], Struct]] = []
-    parents: list[tuple[bytes, ...]] = [()] * min(
-        _count(elements[0][5]), MAX_FIELDS
-    )  # the paths of the parents of the next fields
+    parents: list[tuple[bytes, ...]] = [()] * min(_count(elements[0][5]), MAX_FIELDS)  # of the next fields
     for element in elements[1:]:
         path = (*parents.pop(), element[4])
         children = _count(element.get(5, 0))
@@ -134,9 +132,8 @@ def _column_chunk(column: Struct, end: int) -> ColumnChunk:
     start = min(column[9], column.get(11) or column[9])
     length = _count(column[7])
     if not len(_MAGIC) <= start <= start + length <= end:
-        raise ValueError(
-            f"a column declares {counted(length, 'byte')} at offset {start}, but the pages end at byte {end}"
-        )
+        span = f"{counted(length, 'byte')} at offset {start}"
+        raise ValueError(f"a column declares {span}, but the pages end at byte {end}")
     return ColumnChunk(start=start, length=length, values=_count(column[5]))
 
 

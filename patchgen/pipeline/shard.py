@@ -13,7 +13,7 @@ from manifests.foreign.image_files import StoredImage
 from manifests.format import shard_table
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
-from manifests.format.schema import ParquetFile, Shard, shard_name
+from manifests.format.schema import File, Shard, shard_name
 from manifests.support.files import is_plain
 from patchgen.pixels.encode import RecordedRecipe
 from patchgen.pixels.pyramid import Pyramid
@@ -102,5 +102,5 @@ def table_record(plan_id: str, record: dict[str, Any], pixel_digests: bytes) -> 
 
 def make_shard(record: dict[str, Any], table: Path) -> Shard:
     """Return a shard's manifest entry from the result of ``ShardTask.record`` and the path of the shard's table."""
-    parquet = ParquetFile(name=table.name, bytes=table.stat().st_size, sha256=file_digest(table))
+    parquet = File(name=table.name, bytes=table.stat().st_size, sha256=file_digest(table))
     return Shard(**record, parquet=parquet)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from manifests.format.schema import Shard
 from manifests.remote.claim import CLAIM_NAME, read_claim
-from manifests.remote.download import SetFile, WrongFileError, download, retry, verify_remote
+from manifests.remote.download import WrongFileError, download, retry, verify_remote
 from manifests.remote.store import ShardStore
 from manifests.remote.transfers import Channel, direct_channel, run_jobs
 from manifests.remote.upload import Listing, Upload
@@ -45,18 +45,16 @@ class StoreOutput(LocalOutput):
 
     def _recover_shard(self, shard: Shard, listing: Listing, channel: Channel) -> None:
         """Read a shard in the store. If the shard is intact, download its table and record the shard as uploaded."""
-        parts = (shard, shard.parquet)
-        tar, table = (SetFile(name=part.name, num_bytes=part.bytes, sha256=part.sha256) for part in parts)
         try:
-            if any(listing.get(file.name) != file.num_bytes for file in (tar, table)):
+            if any(listing.get(file.name) != file.bytes for file in (shard, shard.parquet)):
                 raise WrongFileError(shard.name)
-            download(self.upload.store, table, self.upload.folder, channel)
-            verify_remote(self.upload.store, tar, channel)
+            download(self.upload.store, shard.parquet, self.upload.folder, channel)
+            verify_remote(self.upload.store, shard, channel)
         except WrongFileError:
             where = self.upload.store.display(shard.name)
             channel.note(f"{where}: the shard or its table is missing or damaged; the shard is built again")
             return
-        for file in (table, tar):
+        for file in (shard.parquet, shard):
             self.upload.record_sent(file.name, file.sha256)
 
     def _find_sent(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:

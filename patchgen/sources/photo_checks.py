@@ -21,7 +21,7 @@ from PIL import Image, ImageCms
 
 from manifests.errors import DECODE_ERRORS
 from manifests.support.counts import counted
-from manifests.untrusted.image_headers import png_chunks
+from manifests.untrusted.images import png_chunks
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Pillow prints notes on metadata to stderr
 

@@ -20,8 +20,8 @@ from distill.config.schema import Config, parse_config
 from distill.errors import DistillError
 from distill.weights.torch_files import load_torch_file
 from manifests.errors import PatchSetError
+from manifests.foreign.image_data import read_samples
 from manifests.foreign.listing import LeftOut
-from manifests.foreign.tar_samples import read_samples
 from manifests.format import shard_table, tar
 from manifests.format.checksums import format_sums, read_sums
 from manifests.format.digest import set_id

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from manifests import PatchSetError
-from manifests.remote.cache import VERIFIED_NAME
 from manifests.remote.fetch import fetch
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != VERIFIED_NAME}
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
 def sizes_sent(folder: Path) -> dict[str, int]:

@@ -117,10 +117,10 @@ def _ppm(data: Callable[[], bytes]) -> Make:
 
 BODY = bytes(3 * 32 * 32)
 PNG: dict[str, tuple[Callable[[], bytes], str]] = {
-    "PNG of 100,000 × 100,000": (lambda: png(HUGE, HUGE, pixels=_pixels()), "100000×100000"),
-    "PNG of 100,000 × 100,000 with a bomb": (lambda: png(HUGE, HUGE, pixels=zip_bomb(64 << 20)), "100000×100000"),
-    "PNG of 0 × 0": (lambda: png(0, 0, pixels=_pixels()), "0×0"),
-    "PNG of 2^31 px": (lambda: png(2**31, 2**31, pixels=_pixels()), "2147483648×2147483648"),
+    "PNG of 100,000 × 100,000": (lambda: png(HUGE, HUGE, pixels=_pixels()), "too large"),
+    "PNG of 100,000 × 100,000 with a bomb": (lambda: png(HUGE, HUGE, pixels=zip_bomb(64 << 20)), "too large"),
+    "PNG of 0 × 0": (lambda: png(0, 0, pixels=_pixels()), "not a whole image"),
+    "PNG of 2^31 px": (lambda: png(2**31, 2**31, pixels=_pixels()), "too large"),
     "PNG of 33 px": (lambda: png(33, 33, pixels=_pixels()), "33×33"),
     "PNG of one row": (lambda: png(32, 32, pixels=_pixels(1)), "not a whole image"),
     "PNG of 16 bits": (lambda: png(32, 32, pixels=_pixels(64), depth=16), "not a whole image"),
@@ -156,8 +156,8 @@ PNG: dict[str, tuple[Callable[[], bytes], str]] = {
     "no bytes called PNG": (lambda: b"", "not a whole image"),
 }
 JPG: dict[str, tuple[Callable[[], bytes], str]] = {
-    "JPEG of 65,535 px": (lambda: declare_jpeg(65_535), "65535×65535"),
-    "JPEG of 0 px": (lambda: declare_jpeg(0), "0×0"),
+    "JPEG of 65,535 px": (lambda: declare_jpeg(65_535), "too large"),
+    "JPEG of 0 px": (lambda: declare_jpeg(0), "not a whole image"),
     "JPEG of 2,000 scans": (lambda: scans(2000), "scans, expected at most"),
     "JPEG of gray": (lambda: saved("JPEG", mode="L"), "not a whole image"),
     "JPEG of CMYK": (lambda: saved("JPEG", mode="CMYK"), "not a whole image"),
@@ -169,13 +169,13 @@ JPG: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG called JPEG": (lambda: saved("PNG"), "not a whole image"),
 }
 WEBP: dict[str, tuple[Callable[[], bytes], str]] = {
-    "WebP of 16,384 px": (lambda: declare_webp(16_384), "16384×16384"),
+    "WebP of 16,384 px": (lambda: declare_webp(16_384), "too large"),
     "WebP of two pictures": (lambda: animated("WEBP"), "not a whole image"),
     "WebP that is lossy": (lambda: saved("WEBP"), "not a whole image"),
     "WebP cut off": (lambda: saved("WEBP", lossless=True)[:200], "not a whole image"),
 }
 PPM: dict[str, tuple[Callable[[], bytes], str]] = {
-    "PPM of 99,999 px": (lambda: b"P6 99999 99999 255\n" + BODY, "99999×99999"),
+    "PPM of 99,999 px": (lambda: b"P6 99999 99999 255\n" + BODY, "too large"),
     "PPM of 10^30 px": (lambda: b"P6 " + b"1" + b"0" * 30 + b" 32 255\n" + BODY, "not a whole image"),
     "PPM of -32 px": (lambda: b"P6 -32 -32 255\n" + BODY, "not a whole image"),
     "PPM with a maximum of 65535": (lambda: b"P6 32 32 65535\n" + BODY * 2, "not a whole image"),

@@ -222,14 +222,14 @@ def encoded(mode: str, image_format: str, side: int = 32) -> bytes:
 @pytest.mark.parametrize(
     ("image_format", "replacement", "part"),
     [
-        ("jpg", b"no image", "not a valid jpg"),
+        ("jpg", b"no image", "not a valid JPEG"),
         ("jpg", b"", "not a whole image"),
-        ("jpg", encoded("RGB", "PNG"), "not a valid jpg"),
+        ("jpg", encoded("RGB", "PNG"), "not a valid JPEG"),
         ("jpg", encoded("RGB", "JPEG", 64), "the image is 64×64, expected 32×32"),
-        ("jpg", encoded("L", "JPEG"), "1 channel of 8 bits, expected 3"),
-        ("png", encoded("RGB", "JPEG"), "not a valid png"),
-        ("png", encoded("RGBA", "PNG"), "8 bits and color type 6, expected 8 bits and type 2"),
-        ("png", encoded("P", "PNG"), "color type 3"),
+        ("jpg", encoded("L", "JPEG"), "it is L, expected one picture in RGB"),
+        ("png", encoded("RGB", "JPEG"), "it is not PNG"),
+        ("png", encoded("RGBA", "PNG"), "it is RGBA, expected one picture in RGB"),
+        ("png", encoded("P", "PNG"), "it is P, expected one picture in RGB"),
         ("png", encoded("RGB", "PNG"), "its pixels hash to"),
     ],
 )

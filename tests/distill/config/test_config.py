@@ -14,7 +14,7 @@ from distill.data.config import DataConfig
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.training.run_identity import identity_of
-from manifests.remote.cache import cache_home
+from manifests.remote.fetch import cache_home
 from manifests.support.yaml_core import parse_yaml
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG

@@ -12,9 +12,8 @@ import yaml
 
 from manifests import Manifest, open_patchset
 from manifests.export.croissant import make_croissant
-from manifests.export.dataset_card import is_unedited, make_card, plain
+from manifests.export.dataset_card import is_unedited, link_of, make_card, plain
 from manifests.export.finalize import derived_files, has_exports
-from manifests.export.licenses import link_of
 from manifests.export.shard_index import make_index
 from manifests.format.digest import file_digest
 from manifests.verify import verify
@@ -237,7 +236,10 @@ def test_an_edited_card_outlives_a_build_and_an_export(
     assert (out / "README.md").read_text() == "# My own words\n"
     assert json.loads((out / "croissant.json").read_bytes())["license"].endswith("/zero/1.0/")
     bag = tmp_path / "bag"
-    assert "README.md is the card that you edited: it stays" in run_patchgen("export", out, "--bagit", bag).out
+    assert (
+        "README.md is the card that you edited, so it was not replaced"
+        in run_patchgen("export", out, "--bagit", bag).out
+    )
     assert (out / "README.md").read_text() == "# My own words\n"
     (out / "README.md").write_text("# Words after the bag\n")
     assert (bag / "data" / "README.md").read_text() == "# My own words\n"

@@ -66,9 +66,9 @@ def test_verify_reads_what_is_published_and_keeps_what_is_good(
     rough.statuses["index.json"] = [404]
     assert_one_line(run_patchgen("verify", rough.url, "-q"), f"{rough.url}/index.json: the server answers 404")
     rough.asked.clear()
-    assert_one_line(run_patchgen("verify", rough.url, "--fast"), "--fast checks a folder", status=2)
+    assert_one_line(run_patchgen("verify", rough.url, "--fast"), "--fast needs a folder", status=2)
     nothing = ("--regenerate", 1, "--image", folder / "nothing.png")
-    assert_one_line(run_patchgen("verify", rough.url, *nothing), "nothing.png: cannot be read")
+    assert_one_line(run_patchgen("verify", rough.url, *nothing), "nothing.png: the photo cannot be read")
     assert not rough.asked
     assert files(fetch(rough.url)) == files(patchset_path) and set(rough.names()) == {"manifest.json", "SHA256SUMS"}
 

@@ -24,9 +24,9 @@ def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_pa
 
 
 def test_verbose_tells_where_an_error_arose(run_patchgen: Program, tmp_path: Path) -> None:
-    assert_one_line(run_patchgen("info", tmp_path / "none"), "none: cannot be read")
+    assert_one_line(run_patchgen("info", tmp_path / "none"), "none: the file cannot be read")
     result = run_patchgen("info", tmp_path / "none", "-v")
-    assert result.status == 1 and "Traceback" in result.err and result.err.count("none: cannot be read") == 2
+    assert result.status == 1 and "Traceback" in result.err and result.err.count("none: the file cannot be read") == 2
     usage = run_patchgen("info", "-v", "--nothing")
     assert_one_line(usage, "No such option", status=2)
 

@@ -117,4 +117,4 @@ def test_a_process_that_is_killed_while_the_others_stand_still(
 
     monkeypatch.setattr(patchgen.pipeline.process_pool, "wait", wait)
     monkeypatch.setattr(patchgen.pipeline.process_pool, "STUCK_SECONDS", 60)
-    assert_one_line(run_patchgen(*build), "process was killed, perhaps for memory")
+    assert_one_line(run_patchgen(*build), "process was killed, possibly because memory was short")

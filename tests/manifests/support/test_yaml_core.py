@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from manifests.support.field_values import read_counts
 from manifests.support.numbers import Count, whole_number
+from manifests.support.validation import read_counts
 from manifests.support.yaml_core import dump_yaml, parse_yaml
 
 

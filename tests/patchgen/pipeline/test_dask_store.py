@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from manifests import PatchSetError, open_patchset
-from manifests.remote import download
 from manifests.remote.claim import CLAIM_NAME
-from manifests.remote.download import SetFile, verify_remote
+from manifests.remote.download import verify_remote
 from manifests.remote.store import ShardStore
 from manifests.support.files import PART_PREFIX
+from patchgen.pipeline import store_output
 from tests.conftest import Program, assert_one_line
 from tests.helpers.stores import URL, parts, put, stored, wait_until
 
@@ -147,13 +147,13 @@ def test_a_finished_set_is_read_and_only_what_is_damaged_built_again(
         put(s3, name, files(local)[name][:-1] + b"x")
     s3.delete_object(Bucket="lab", Key="sets/one/patches-000007.tar")
 
-    def silent(store: ShardStore, file: SetFile, *more: Any) -> None:
+    def silent(store: ShardStore, file: Any, *more: Any) -> None:
         if file.name == "patches-000009.tar":
             raise PatchSetError("no answer")
         verify_remote(store, file, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "verify_remote", silent)
+        patch.setattr(store_output, "verify_remote", silent)
         assert_one_line(run_patchgen(*command, "-q"), "no answer")
     mended = run_patchgen(*command)
     assert mended.status == 0 and "building 3 shards with 2 workers" in mended.err, mended.err
