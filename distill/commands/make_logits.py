@@ -17,7 +17,7 @@ from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.models import require_size
 from distill.runtime.compile import Accelerator, make_accelerator
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.runtime.randomness import Stream
 from distill.targets import stored_logits
 from distill.targets.stored_logits import MANIFEST_NAME, LogitsFile, LogitsManifest, require_same

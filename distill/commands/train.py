@@ -18,8 +18,8 @@ from distill.evaluation import evaluator as evaluation
 from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
-from distill.runtime.context import RunContext
-from distill.runtime.precision import DTYPES, Precision
+from distill.runtime.device import DTYPES, Precision
+from distill.runtime.distributed import RunContext
 from distill.targets.losses import make_loss
 from distill.targets.stored_logits import TeacherInfo, describe_teacher, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, stored_targets, teacher_targets

@@ -9,8 +9,7 @@ from torch import Tensor
 from distill.augment import AugmentConfig, Draws, augment, draw, part_of, view_version
 from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import Streamed
-from distill.runtime.context import RunContext
-from distill.runtime.distributed import Ranks
+from distill.runtime.distributed import Ranks, RunContext
 from distill.runtime.randomness import Stream
 
 

@@ -25,7 +25,7 @@ from distill.data.decode import Pixels, decode_into, file_memory, shape_of, shar
 from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import WINDOWS, Streamed
 from distill.errors import DistillError
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.runtime.memory import fits_gpu, free_memory
 from manifests import PatchSet, verify_shards
 from manifests.format.digest import file_digest

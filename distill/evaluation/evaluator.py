@@ -12,7 +12,7 @@ from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.evaluation.metrics import agreement, confusion, kl_to, logits_of, per_class_top1, top_k
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.runtime.logs import silenced
 from distill.weights.files import Triple
 from manifests import PatchSet

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from distill.augment import normalize
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.weights.files import Triple
 
 Dtype = torch.dtype | None

@@ -130,6 +130,14 @@ class Ranks:
 SINGLE_PROCESS = Ranks()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """The device of this process, and the ranks that share each batch."""
+
+    device: torch.device
+    ranks: Ranks = SINGLE_PROCESS
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """Connect to the other ranks that ``torchrun`` started, or yield a single process if there are none.

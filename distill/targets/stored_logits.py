@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
-from distill.runtime.precision import Precision
+from distill.runtime.device import Precision
 from distill.targets.teacher import Network, TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple, Triple
 from manifests.errors import DECODE_ERRORS

@@ -16,7 +16,7 @@ from distill.data.batches import Batch, View
 from distill.data.sampler import Order, WindowOrder
 from distill.errors import DistillError
 from distill.runtime.compile import Accelerator, FrozenNetwork
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.runtime.memory import fits_gpu, free_memory
 from distill.targets.stored_logits import LogitsManifest, StoredLogits, open_logits, require_same_view
 from distill.targets.teacher import Network

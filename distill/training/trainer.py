@@ -21,7 +21,7 @@ from distill.errors import NonFiniteLossError
 from distill.models import build_model, set_batch_norms
 from distill.optim import make_optimizer, make_scheduler
 from distill.runtime.compile import Accelerator
-from distill.runtime.precision import autocast
+from distill.runtime.device import autocast
 from distill.runtime.randomness import Stream
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets

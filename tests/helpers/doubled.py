@@ -20,7 +20,7 @@ import distill.evaluation.metrics
 import distill.training.cost_estimate
 import distill.training.run
 import distill.training.trainer
-from distill.runtime.precision import DTYPES
+from distill.runtime.device import DTYPES
 from distill.targets.teacher import Network
 
 

@@ -16,7 +16,7 @@ from distill.data.config import DataConfig
 from distill.data.stream import Streamed
 from distill.errors import DistillError
 from distill.runtime import memory
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from manifests import open_patchset
 from manifests.errors import PatchSetError
 from manifests.format.digest import pixel_digest, pixel_root

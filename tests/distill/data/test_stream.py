@@ -19,7 +19,7 @@ from distill.data.cache import open_source
 from distill.data.config import DataConfig
 from distill.data.stream import Streamed
 from distill.errors import DistillError
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
@@ -118,7 +118,7 @@ STREAM = """
 import sys, torch
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from manifests import open_patchset
 config = DataConfig(cache="none", batch_size=100)
 with open_source(open_patchset(sys.argv[1]), config, 3, RunContext(device=torch.device("cpu"))) as source:

@@ -12,7 +12,7 @@ from torch import nn
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.runtime.compile import LONG_RUN, Accelerator
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.weights.files import state_digest
 
 CPU = torch.device("cpu")
