@@ -15,7 +15,6 @@ from distill.data.cache import open_source
 from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
-from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import DTYPES, Precision
@@ -159,7 +158,7 @@ def open_evaluator(
     if teacher is not None:
         evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
         folded, dtype = accelerator.folded(teacher.model), DTYPES[accelerator.precision]
-        logits = logits_of(folded, data, *info.normalization, accelerator.context, dtype)
+        logits = evaluation.logits_of(folded, data, *info.normalization, accelerator.context, dtype)
     evaluator = evaluation.Evaluator(
         data=data,
         normalization=info.normalization,

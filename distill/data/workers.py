@@ -12,7 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import torch
 
@@ -24,24 +25,27 @@ _CAUSES = {
     signal.SIGKILL: "probably because memory ran out; use fewer data.workers",
     signal.SIGBUS: "probably because the disk of data.cache_dir is full or missing; choose another data.cache_dir",
 }
+_RETRY = "run the same command again"
 _FORK = get_context("fork")
 
-Job = TypeVar("Job")
 
-
-class Workers(Generic[Job]):
+class Workers:
     """A pool of ``count`` processes that call ``work`` with each job. With 0, a thread of this process calls it."""
 
-    def __init__(self, count: int, work: Callable[[Job], None]) -> None:
+    def __init__(self, count: int, work: Callable[[Any], None]) -> None:
         self._work = work
-        self._members: list[_Member] = []
-        self._idle: queue.SimpleQueue[_Member] = queue.SimpleQueue()
+        self._processes: list[BaseProcess] = []
+        self._idle: queue.SimpleQueue[tuple[BaseProcess, Connection]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(max(count, 1))
         try:
             with starting_processes() if count else contextlib.nullcontext():
                 for _ in range(count):
-                    self._members.append(_Member(work))
-                    self._idle.put(self._members[-1])
+                    pipe, end = _FORK.Pipe()
+                    process = _FORK.Process(target=_serve, args=(end, work), daemon=True)
+                    process.start()
+                    end.close()  # now only the process has this end, so the pipe breaks when the process ends
+                    self._processes.append(process)
+                    self._idle.put((process, pipe))
         except BaseException as error:
             self.close()
             if not isinstance(error, OSError):
@@ -50,56 +54,41 @@ class Workers(Generic[Job]):
             message = f"data.workers {count}: a decoding process cannot start: {reason}; set fewer data.workers"
             raise DistillError(message) from error
 
-    def submit(self, job: Job) -> Future[None]:
+    def submit(self, job: Any) -> Future[None]:
         """Start a job, and return its future, which raises DistillError if ``work`` failed or its process ended."""
         return self._threads.submit(self._run, job)
 
     def close(self) -> None:
         """Kill the processes."""
-        for member in self._members:
-            member.process.kill()
-        for member in self._members:
-            member.process.join(GRACE_SECONDS)
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join(GRACE_SECONDS)
         self._threads.shutdown(cancel_futures=True)
 
-    def _run(self, job: Job) -> None:
-        if not self._members:
+    def _run(self, job: Any) -> None:
+        if not self._processes:
             self._work(job)
             return
-        member = self._idle.get()
+        process, pipe = self._idle.get()
         try:
-            member.run(job)
+            pipe.send(job)
+            error: DistillError | None = pipe.recv()
+        except (EOFError, OSError):
+            error = _exit_error(process)
         finally:
-            self._idle.put(member)
-
-
-class _Member:
-    """A process and this end of its pipe. Only one thread at a time may use them."""
-
-    def __init__(self, work: Callable[[Any], None]) -> None:
-        self.pipe, end = _FORK.Pipe()
-        self.process = _FORK.Process(target=_serve, args=(end, work), daemon=True)
-        self.process.start()
-        end.close()  # now only the process has this end, so the pipe breaks when the process ends
-
-    def run(self, job: Any) -> None:
-        """Send a job to the process, and wait for the result."""
-        try:
-            self.pipe.send(job)
-            error: DistillError | None = self.pipe.recv()
-        except (EOFError, OSError) as broken:
-            raise self._exit_error() from broken
+            self._idle.put((process, pipe))
         if error is not None:
             raise error
 
-    def _exit_error(self) -> DistillError:
-        self.process.join(GRACE_SECONDS)
-        status = self.process.exitcode
-        if status is None or status >= 0:
-            return DistillError(f"a decoding process ended with status {status}; report this to the developers")
-        number = signal.Signals(-status)
-        cause = _CAUSES.get(number, "run the same command again")
-        return DistillError(f"a decoding process was killed by {number.name}, {cause}")
+
+def _exit_error(process: BaseProcess) -> DistillError:
+    process.join(GRACE_SECONDS)
+    status = process.exitcode
+    if status is None or status >= 0:
+        return DistillError(f"a decoding process ended with status {status}; report this to the developers")
+    number = signal.Signals(-status)
+    return DistillError(f"a decoding process was killed by {number.name}, {_CAUSES.get(number, _RETRY)}")
 
 
 def _serve(end: Connection, work: Callable[[Any], None]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from distill.models.from_torchvision import is_auxiliary
+from distill.models import is_auxiliary
 
 _COUNTER = "num_batches_tracked"
 _BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
@@ -55,13 +55,9 @@ SCHEMES: tuple[tuple[str, Rules], ...] = (
 A rule is a pattern and its replacement. All rules are applied to every name, in order.
 """
 
-_VARIANTS = (
-    (re.compile(r"(resnet\d+)(?:-b|-8x|x4)?"), ("", "-b", "x4", "-8x")),
-    (re.compile(r"torchvision/(resnet\d+)"), ("-8x", "-b")),
-    (re.compile(r"(wrn-\d+-\d+)(?:-raw)?"), ("", "-raw")),
-    (re.compile(r"(vgg\d+-bn)(?:-avg|-\d+)?"), ("", "-avg", "-512", "-4096")),
-)
-"""Networks that are easily confused: a pattern, and the endings that turn the captured name into a variant."""
+_BASE = re.compile(r"(?:torchvision/)?(resnet\d+|wrn-\d+-\d+|vgg\d+-bn)(?:x4|-.*)?")
+_ENDINGS = ("", "-b", "x4", "-8x", "-raw", "-avg", "-512", "-4096")
+"""Endings of networks that are easily confused, because they have the same base name."""
 
 
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,8 +93,9 @@ def _is_counter(name: str, value: Tensor) -> bool:
 
 
 def variants(arch: str) -> list[str]:
-    """Return the networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``."""
-    for pattern, endings in _VARIANTS:
-        if match := pattern.fullmatch(arch):
-            return [name for name in (match[1] + ending for ending in endings) if name != arch]
-    return []
+    """Return the networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``.
+
+    Some of these networks do not exist.
+    """
+    base = _BASE.fullmatch(arch)
+    return [base[1] + ending for ending in _ENDINGS if base[1] + ending != arch] if base else []

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.models.from_torchvision import is_auxiliary
+from distill.models import is_auxiliary
 from distill.weights.foreign_names import to_our_names, without_counters
 
 PREFERRED = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "module", "_orig_mod")

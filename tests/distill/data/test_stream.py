@@ -71,7 +71,7 @@ def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> 
 
 
 def processes(source: Streamed) -> list[Any]:
-    return [member.process for member in source._workers._members]
+    return source._workers._processes
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
