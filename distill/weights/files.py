@@ -16,9 +16,9 @@ from pydantic_core import from_json
 from torch import Tensor, nn
 
 from distill.errors import DamagedError, DistillError
+from distill.weights.foreign_names import state_dicts
 from distill.weights.normalization import check_mean, check_std
 from distill.weights.torch_files import CORRUPT, MAX_FILE_BYTES, SAVE_STATE, load_torch_file, require_file
-from distill.weights.unwrap import state_dicts
 from manifests.support.files import write_atomically
 
 Triple = tuple[float, float, float]

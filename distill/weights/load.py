@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
 from distill.weights.files import Weights
-from distill.weights.foreign_names import variants, without_counters
+from distill.weights.foreign_names import Found, closest_state, find_networks, variants, without_counters
 from distill.weights.torch_files import CORRUPT, are_finite, require_checksums, require_file
-from distill.weights.unwrap import Found, closest_state, find_networks
 from manifests.support.console import note
 from manifests.support.counts import counted
 
