@@ -31,9 +31,6 @@ class Resident:
         indices = self.context.ranks.take_rows(self.order.batch(step)).to(self.samples.device, non_blocking=True)
         return self.samples[indices].to(self.context.device, non_blocking=True)
 
-    def close(self) -> None:
-        """Do nothing: no process reads ahead."""
-
 
 Source = Resident | Streamed
 

@@ -6,9 +6,8 @@ from concurrent.futures import Future
 import torch
 from torch import Tensor
 
-from distill.data.decode import decode_shard, shared_memory, useful_workers
+from distill.data.decode import Workers, decode_shard, shared_memory, useful_workers
 from distill.data.sampler import Place, WindowOrder
-from distill.data.workers import Workers
 from distill.runtime.distributed import RunContext
 from manifests import PatchSet
 

@@ -3,7 +3,6 @@
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +49,7 @@ _DICTS = (
     *(f"{name}.utilities.parsing.AttributeDict" for name in ("pytorch_lightning", "lightning.pytorch")),
     *(f"{name}.utilities.data.AttributeDict" for name in ("lightning_fabric", "lightning.fabric")),
 )
-_SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    *((_Ignored, name) for name in _VALUES),
-    *((_PlainDict, name) for name in _DICTS),
-]
+_SAFE_GLOBALS: list[Any] = [(_Ignored, name) for name in _VALUES] + [(_PlainDict, name) for name in _DICTS]
 """Replacements, and names of the types in published checkpoints that torch replaces by them while it reads."""
 
 

@@ -62,8 +62,8 @@ def test_training_from_them_is_training_with_the_teacher(
     result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", stored)
     assert result.status == 0 and "not evaluated" in result.out
     assert run_distill("train", *base, *sets, "--teacher", teacher_path, "--out", live).status == 0
-    original = TeacherTargets.compute
-    monkeypatch.setattr(TeacherTargets, "compute", lambda self, batch, x: original(self, batch, x).half())
+    original = TeacherTargets.__call__
+    monkeypatch.setattr(TeacherTargets, "__call__", lambda self, batch, x: original(self, batch, x).half())
     assert run_distill("train", *base, *sets, "--teacher", teacher_path, "--out", rounded).status == 0
     assert (stored / "student.safetensors").read_bytes() == (rounded / "student.safetensors").read_bytes()
 
@@ -293,7 +293,7 @@ def test_labelling_goes_on_where_it_stopped(
 ) -> None:
     """After an error, the same command continues with the first incomplete file, and the logits are the same."""
     monkeypatch.setattr(distill.commands.make_logits, "steps_per_file", lambda batch_size, num_classes: 5)
-    original, calls = TeacherTargets.compute, []
+    original, calls = TeacherTargets.__call__, []
 
     def stop_at_7(self: TeacherTargets, batch: Batch, x: torch.Tensor) -> torch.Tensor:
         calls.append(batch.step)
@@ -301,7 +301,7 @@ def test_labelling_goes_on_where_it_stopped(
             raise OSError(28, os.strerror(28))
         return original(self, batch, x)
 
-    monkeypatch.setattr(TeacherTargets, "compute", stop_at_7)
+    monkeypatch.setattr(TeacherTargets, "__call__", stop_at_7)
     out = tmp_path / "cut"
     command = ["make-logits", *base, "--teacher", teacher_path, "--out", out]
     assert_one_line(run_distill(*command), "no space left", "run it again")
