@@ -155,9 +155,8 @@ def _disk_problem(folder: Path, needed: int) -> str | None:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return f"{folder}: {error.strerror}"
-    if free < needed + MARGIN:
-        return f"{folder}: the disk has {free / 1e9:.1f} GB free, but {(needed + MARGIN) / 1e9:.1f} GB are needed"
-    return None
+    found = f"{folder}: the disk has {free / 1e9:.1f} GB free, but {(needed + MARGIN) / 1e9:.1f} GB are needed"
+    return found if free < needed + MARGIN else None
 
 
 def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pixels:

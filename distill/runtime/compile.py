@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from distill.errors import DistillError
 from distill.runtime.device import DTYPES, Precision, PrecisionChoice, autocast, choose_precision, processor
 from distill.runtime.distributed import RunContext
-from distill.weights.files import state_digest
+from distill.weights.files import tensors_digest
 from manifests.support.processes import keep_freed_memory
 
 Compile = Literal["auto", "on", "off"]
@@ -44,10 +44,9 @@ class FrozenNetwork:
 
     def require_unchanged(self) -> None:
         """Raise DistillError if a weight or a buffer has changed since the network was frozen."""
-        if state_digest(self.folded) != self.digest:
-            raise DistillError(
-                "weights of the teacher changed during the run, so its logits are wrong; report this error"
-            )
+        if tensors_digest(self.folded.state_dict()) != self.digest:
+            found = "weights of the teacher changed during the run, so its logits are wrong"
+            raise DistillError(f"{found}; report this error to the developers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,7 @@ class Accelerator:
         """
         dtype, folded = DTYPES[self.precision], self.folded(model)
         network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True})
-        return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
+        return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         """Return a function that computes ``model`` with its own weights: compiled, or in DDP on several ranks."""
@@ -105,10 +104,6 @@ class Accelerator:
                 logger.info("the student is not compiled, because several ranks train it")
             return parallel(model, self.context.device)
         return self._compiled(model, example, "student", {})
-
-    def scaler(self) -> torch.amp.GradScaler:
-        """Return a loss scaler. It has an effect only in fp16."""
-        return torch.amp.GradScaler(self.context.device.type, enabled=self.precision == "fp16")
 
     def _compiles(self) -> bool:
         pays = self.context.device.type == "cuda" or self.steps >= LONG_RUN

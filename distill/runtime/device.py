@@ -46,10 +46,8 @@ def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_world_size > 1 and name.startswith("cuda"):
         if name != "cuda":
-            raise DistillError(
-                f"--device {name}: names one GPU, but {ranks.local_world_size} ranks run on this machine; "
-                "use --device cuda, or start one rank on this machine"
-            )
+            found = f"names one GPU, but {ranks.local_world_size} ranks run on this machine"
+            raise DistillError(f"--device {name}: {found}; use --device cuda, or start one rank on this machine")
         name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
@@ -59,10 +57,8 @@ def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DistillError(
-            f"--device {name}: this machine does not have the device: {str(error).splitlines()[0][:80]}; "
-            "use auto, cpu or cuda"
-        ) from error
+        found = f"this machine does not have the device: {str(error).splitlines()[0][:80]}"
+        raise DistillError(f"--device {name}: {found}; use auto, cpu or cuda") from error
     return device
 
 

@@ -140,11 +140,6 @@ def _sort_header(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-def state_digest(model: nn.Module) -> str:
-    """Return the SHA-256, in hex, of the names and values of all parameters and buffers of a model."""
-    return tensors_digest(model.state_dict())
-
-
 def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """Return the SHA-256, in hex, of ``text`` and of the names and bytes of ``tensors``, sorted by name."""
     digest = hashlib.sha256(text.encode())

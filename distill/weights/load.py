@@ -125,10 +125,9 @@ def _num_outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int |
 
 def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, arch: str) -> None:
     common = sorted(state.keys() & expected.keys())
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     problems = {
-        "is missing": missing,
-        "is unknown": unknown,
+        "is missing": sorted(expected.keys() - state.keys()),
+        "is unknown": sorted(state.keys() - expected.keys()),
         "has another shape": [name for name in common if state[name].shape != expected[name].shape],
         "has another type of number": [name for name in common if _kind(state[name]) != _kind(expected[name])],
     }

@@ -106,8 +106,6 @@ def _describe(message: str) -> str:
     if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message):
         name = re.sub(r"[^0-9A-Za-z_.]", "?", found[1])[:100]
         return f"contains an object {name}, which might run code, so the file is not read; {SAVE_STATE}"
-    if "legacy .tar format" in message:
-        return "has the format from before torch 0.1.10; load it with torch.load and save it again with torch.save"
     return f"is corrupt, or is not a PyTorch file of tensors; download it again, or {SAVE_STATE}"
 
 
