@@ -163,6 +163,8 @@ def _open(folder: Path, file: LogitsFile, manifest: LogitsManifest) -> np.ndarra
     if array.dtype != np.float16 or array.shape != shape:
         found = f"contains an array of {array.dtype} {array.shape}, expected float16 {shape}"
         raise DistillError(f"{path}: {found}; {_CORRUPT}")
+    if (length := path.stat().st_size) != array.offset + array.nbytes:
+        raise DistillError(f"{path}: has {length} bytes, expected {array.offset + array.nbytes}; {_CORRUPT}")
     rows = max(1, (1 << 20) // shape[1])
     if not all(bool(np.isfinite(array[first : first + rows]).all()) for first in range(0, len(array), rows)):
         raise DistillError(f"{path}: contains a logit that is not a finite number; {_CORRUPT}")

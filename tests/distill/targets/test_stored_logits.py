@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-import distill.commands.make_logits
+import distill.targets.stored_logits
 from distill.data.batches import Batch
 from distill.targets.stored_logits import steps_per_file
 from distill.targets.targets import TeacherTargets
@@ -292,7 +292,7 @@ def test_labelling_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After an error, the same command continues with the first incomplete file, and the logits are the same."""
-    monkeypatch.setattr(distill.commands.make_logits, "steps_per_file", lambda batch_size, num_classes: 5)
+    monkeypatch.setattr(distill.targets.stored_logits, "steps_per_file", lambda batch_size, num_classes: 5)
     original, calls = TeacherTargets.__call__, []
 
     def stop_at_7(self: TeacherTargets, batch: Batch, x: torch.Tensor) -> torch.Tensor:
@@ -304,7 +304,7 @@ def test_labelling_goes_on_where_it_stopped(
     monkeypatch.setattr(TeacherTargets, "__call__", stop_at_7)
     out = tmp_path / "cut"
     command = ["make-logits", *base, "--teacher", teacher_path, "--out", out]
-    assert_one_line(run_distill(*command), "no space left", "run it again")
+    assert_one_line(run_distill(*command), "no space left", "run the same command again")
     assert_one_line(
         run_distill("train", *base, "--teacher-logits", out, "--out", tmp_path / "run"), "labels.json is missing"
     )
