@@ -318,6 +318,7 @@ def test_labelling_goes_on_where_it_stopped(
     ]
     parts = [np.load(path) for path in sorted(out.glob("*.npy"))]
     assert np.array_equal(np.concatenate(parts), np.load(labels / "logits-000000.npy"))
+    monkeypatch.setattr(distill.targets.stored_logits, "steps_per_file", steps_per_file)
     for name in ("a", "b"):
         result = run_distill(
             "train", *base, "--teacher-logits", out if name == "a" else labels, "--out", tmp_path / name
