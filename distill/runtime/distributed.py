@@ -150,11 +150,7 @@ def joined() -> Iterator[Ranks]:
         return
     try:
         with handling(signal.SIG_DFL):  # Python runs no handler while it waits in C
-            store, _, _ = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
-            store = dist.PrefixStore(_start_name(store, ranks), store)  # type: ignore[attr-defined]
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            rank, size = ranks.rank, ranks.world_size
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
+            _connect(ranks)
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         found = f"the ranks cannot connect to each other: {reason[:160]}"
@@ -172,6 +168,14 @@ def joined() -> Iterator[Ranks]:
         action = "start all ranks again with --resume to continue from the last checkpoint"
         raise DistillError(f"another rank has ended, and torchrun prints the reason; {action}") from error
     dist.destroy_process_group()
+
+
+def _connect(ranks: Ranks) -> None:
+    store, _, _ = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
+    store = dist.PrefixStore(_start_name(store, ranks), store)  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    rank, size = ranks.rank, ranks.world_size
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
 
 
 def _start_name(store: Any, ranks: Ranks) -> str:
