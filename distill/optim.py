@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -38,9 +38,8 @@ class _Optim(BaseModel):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones are {list(self.milestones)}, expected increasing fractions of the run")
         if self.milestones and self.milestones[0] < self.warmup:
-            raise ValueError(
-                f"the first milestone is {self.milestones[0]}, expected at least the warmup {self.warmup}"
-            )
+            first = self.milestones[0]
+            raise ValueError(f"the first milestone is {first}, expected at least the warmup {self.warmup}")
         if self.schedule == "onecycle" and self.warmup:
             raise ValueError("schedule onecycle does not use warmup, because it has its own; omit warmup")
         return self
@@ -112,8 +111,6 @@ def make_scheduler(config: AdamConfig | SgdConfig, optimizer: torch.optim.Optimi
             low, high = ONECYCLE_MOMENTUM
             total = max(steps, 2) + 1
             return OneCycleLR(optimizer, config.lr, total_steps=total, base_momentum=low, max_momentum=high)
-        case "constant" if not config.warmup:
-            return ConstantLR(optimizer, factor=1.0, total_iters=1)
         case "cosine" if not config.warmup:
             return CosineAnnealingLR(optimizer, T_max=steps)
         case _:

@@ -37,8 +37,7 @@ from torch import Tensor
 from distill.augment import normalize
 from distill.data.batches import View
 from distill.runtime.compile import Compile
-from distill.runtime.device import pick_device
-from distill.runtime.precision import DTYPES
+from distill.runtime.device import DTYPES, pick_device
 
 TITLES = {
     "plain": "plain loop, float32, eager",

@@ -18,8 +18,8 @@ from distill.data.sampler import Order
 from distill.models import build_model
 from distill.optim import AdamConfig
 from distill.runtime.compile import Accelerator, Compile, make_accelerator
-from distill.runtime.context import RunContext
-from distill.runtime.precision import Precision, choose_precision
+from distill.runtime.device import Precision, choose_precision
+from distill.runtime.distributed import RunContext
 from distill.targets.losses import make_loss
 from distill.targets.stored_logits import LogitsFile, LogitsManifest, StoredLogits, TeacherInfo
 from distill.targets.targets import StoredTargets, Targets, TeacherTargets

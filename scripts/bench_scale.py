@@ -96,7 +96,7 @@ def first_batch(cache: str) -> None:
 
     from distill.data.cache import open_source  # noqa: PLC0415
     from distill.data.config import DataConfig  # noqa: PLC0415
-    from distill.runtime.context import RunContext  # noqa: PLC0415
+    from distill.runtime.distributed import RunContext  # noqa: PLC0415
     from manifests import open_patchset  # noqa: PLC0415
 
     config = DataConfig(batch_size=512, cache=cache)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from manifests.support.numbers import Count
 
 if TYPE_CHECKING:
     from distill.config.schema import Config
-    from distill.runtime.context import RunContext
+    from distill.runtime.distributed import RunContext
 
 
 @click.command()
@@ -75,8 +75,8 @@ def _parse(
 ) -> tuple["Config", "RunContext"]:
     """Return the config with the settings and files of the user, and the context with the device."""
     from distill.config.schema import Config, parse_config  # noqa: PLC0415
-    from distill.runtime.context import RunContext  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
+    from distill.runtime.distributed import RunContext  # noqa: PLC0415
 
     _, text = presets.read(presets.CONFIGS, config_name)
     config = parse_config(text, config_name, options.add_files(settings, files), Config)

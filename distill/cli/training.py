@@ -102,8 +102,8 @@ class _Runs(Generic[C]):
     def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
         """Parse the config. ``files`` are paths by config key; ``values`` are the shared options."""
         from distill.config.schema import parse_config  # noqa: PLC0415
-        from distill.runtime.context import RunContext  # noqa: PLC0415
         from distill.runtime.device import pick_device  # noqa: PLC0415
+        from distill.runtime.distributed import RunContext  # noqa: PLC0415
 
         self.out: Path | None = values["out"]
         self.seeds: tuple[int, ...] | None = values["seeds"]

@@ -9,10 +9,9 @@ import torch
 from distill.data.classes import match_classes
 from distill.data.labelled import load_labelled
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, warn_if_trained_on
-from distill.evaluation.metrics import logits_of
+from distill.evaluation.evaluator import Evaluator, logits_of, warn_if_trained_on
 from distill.models import require_size
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.targets.teacher import Network, build_network
 from distill.weights.files import Triple, load_weights
 from distill.weights.load import count_classes

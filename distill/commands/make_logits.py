@@ -17,10 +17,10 @@ from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.models import require_size
 from distill.runtime.compile import Accelerator, make_accelerator
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.runtime.randomness import Stream
 from distill.targets import stored_logits
-from distill.targets.stored_logits import MANIFEST_NAME, LogitsFile, LogitsManifest, require_same
+from distill.targets.stored_logits import MANIFEST_NAME, LogitsFile, LogitsManifest, TeacherInfo, require_same
 from distill.targets.targets import TeacherTargets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.run_dir import own_folder
@@ -48,7 +48,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
         _require_free(out)
         steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
-        info = stored_logits.describe_teacher(teacher)
+        info = TeacherInfo.model_validate(teacher)
         open_evaluator(config, size, teacher, info, accelerator)
         seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
         with open_view(config, patchset, seed, context) as view:
@@ -161,7 +161,7 @@ def verify_logits(
     patchset = open_folder(shards)
     require_same(folder, "the set", manifest.set_id, patchset.manifest.set_id)
     teacher = load_teacher(config.teacher, context.device)
-    info = stored_logits.describe_teacher(teacher)
+    info = TeacherInfo.model_validate(teacher)
     require_same(folder, "a teacher with", manifest.teacher.model_dump(), info.model_dump())
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, manifest.steps)
     require_same(folder, "the precision", manifest.precision, accelerator.precision)

@@ -15,13 +15,12 @@ from distill.data.cache import open_source
 from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
-from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
-from distill.runtime.context import RunContext
-from distill.runtime.precision import DTYPES, Precision
+from distill.runtime.device import DTYPES, Precision
+from distill.runtime.distributed import RunContext
 from distill.targets.losses import make_loss
-from distill.targets.stored_logits import TeacherInfo, describe_teacher, open_stored, read_manifest, require_same
+from distill.targets.stored_logits import TeacherInfo, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.patch_sample import keep_sample
@@ -85,13 +84,13 @@ class Distillation(Task):
         self._teacher: Network | None = None
         if self._stored is None or teacher.weights is not None:
             self._teacher = load_teacher(teacher, context.device)
-            info = describe_teacher(self._teacher)
+            info = TeacherInfo.model_validate(self._teacher)
         if self._stored is not None:
             if self._teacher is not None:
                 folder = teacher.logits or Path()
                 require_same(folder, "a teacher with sha256", self._stored.teacher.sha256, self._teacher.sha256)
             info = self._stored.teacher
-        self._info, self.normalization, self.classes = info, info.normalization, tuple(info.classes)
+        self._info, self.normalization, self.classes = info, (info.mean, info.std), tuple(info.classes)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
         self.inputs = {"set_id": manifest.set_id, "teacher_sha256": info.sha256, "logits": logits}
 
@@ -159,10 +158,10 @@ def open_evaluator(
     if teacher is not None:
         evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
         folded, dtype = accelerator.folded(teacher.model), DTYPES[accelerator.precision]
-        logits = logits_of(folded, data, *info.normalization, accelerator.context, dtype)
+        logits = evaluation.logits_of(folded, data, info.mean, info.std, accelerator.context, dtype)
     evaluator = evaluation.Evaluator(
         data=data,
-        normalization=info.normalization,
+        normalization=(info.mean, info.std),
         teacher_logits=logits,
         context=accelerator.context,
         prefix=Distillation.prefix,

@@ -18,9 +18,9 @@ from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, evaluation_digest, load_evaluation_data, require_unseen
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
-from distill.runtime.context import RunContext
+from distill.runtime.device import fits_gpu
+from distill.runtime.distributed import RunContext
 from distill.runtime.logs import silenced
-from distill.runtime.memory import fits_gpu
 from distill.targets.losses import cross_entropy
 from distill.targets.targets import LabelTargets, Targets
 from distill.training.run import Task, run

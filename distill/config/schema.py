@@ -13,7 +13,7 @@ from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.errors import DistillError
 from distill.optim import OptimConfig
 from distill.runtime.compile import Compile
-from distill.runtime.precision import PrecisionChoice
+from distill.runtime.device import PrecisionChoice
 from distill.targets.losses import LossConfig, TemperedLossConfig
 from distill.targets.teacher import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple

@@ -9,8 +9,7 @@ from torch import Tensor
 from distill.augment import AugmentConfig, Draws, augment, draw, part_of, view_version
 from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import Streamed
-from distill.runtime.context import RunContext
-from distill.runtime.distributed import Ranks
+from distill.runtime.distributed import Ranks, RunContext
 from distill.runtime.randomness import Stream
 
 
@@ -31,9 +30,6 @@ class Resident:
         """Return this rank's images of ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
         indices = self.context.ranks.take_rows(self.order.batch(step)).to(self.samples.device, non_blocking=True)
         return self.samples[indices].to(self.context.device, non_blocking=True)
-
-    def close(self) -> None:
-        """Do nothing: no process reads ahead."""
 
 
 Source = Resident | Streamed

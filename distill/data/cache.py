@@ -25,20 +25,13 @@ from distill.data.decode import Pixels, decode_into, file_memory, shape_of, shar
 from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import WINDOWS, Streamed
 from distill.errors import DistillError
-from distill.runtime.context import RunContext
-from distill.runtime.memory import fits_gpu, free_memory
+from distill.runtime.device import fits_gpu, free_memory
+from distill.runtime.distributed import RunContext
 from manifests import PatchSet, verify_shards
 from manifests.format.digest import file_digest
+from manifests.support import files
 from manifests.support.console import counting, progress_bar
 from manifests.support.counts import counted
-from manifests.support.files import (
-    PART_PREFIX,
-    describe_os_error,
-    is_plain,
-    sync_directory,
-    user_cache,
-    write_atomically,
-)
 
 MARGIN = 1 << 30  # bytes of disk and of memory that stay free
 logger = logging.getLogger(__name__)
@@ -51,11 +44,6 @@ def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunC
     ``config.cache`` determines where the pixels are. Local rank 0 of each machine verifies and decodes the patch set.
     The other ranks map the decoded file.
     """
-    with contextlib.closing(_open(patchset, config, seed, context)) as source:
-        yield source
-
-
-def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext) -> Source:
     ranks = context.ranks
     cached = None if config.cache == "none" else _cached(patchset, cache_folder(config))
     place = _place(patchset, config, context, cached is not None)
@@ -65,7 +53,9 @@ def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext
         with ranks.local_main_first():
             if not ranks.local_rank:
                 _verify(patchset, config.workers)
-        return Streamed(patchset, windows, config.workers, context)
+        with contextlib.closing(Streamed(patchset, windows, config.workers, context)) as source:
+            yield source
+        return
     with ranks.local_main_first():
         if cached is None and ranks.local_rank:
             cached = _cached(patchset, cache_folder(config))
@@ -75,8 +65,9 @@ def _open(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext
     if place == "ram" and ranks.local_world_size == 1 and isinstance(cached, np.memmap):
         cached = np.array(cached)
     samples = torch.from_numpy(cached)
+    del cached  # a copy on the GPU does not need it
     samples = samples.to(context.device) if place == "gpu" else samples
-    return Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), context=context)
+    yield Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), context=context)
 
 
 def _require_window(order: WindowOrder, window: int, patch_bytes: int) -> None:
@@ -92,7 +83,7 @@ def cache_folder(config: DataConfig) -> Path:
     if config.cache_dir is not None:
         return config.cache_dir
     try:
-        return user_cache() / "single-image-distillation"
+        return files.user_cache() / "single-image-distillation"
     except ValueError as error:
         raise DistillError(f"{error}, so decoded patches have no default folder; set data.cache_dir") from error
 
@@ -119,11 +110,11 @@ def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: 
 
 def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
     """Map the decoded pixels of a patch set from the cache folder. Returns None without a valid file."""
-    path, note = _files(patchset, folder)
+    (path, note), num_bytes = _files(patchset, folder), math.prod(shape_of(patchset))
     try:
-        if not (is_plain(path) and is_plain(note)) or path.stat().st_size != math.prod(shape_of(patchset)):
+        if not (files.is_plain(path) and files.is_plain(note)) or path.stat().st_size != num_bytes:
             return None
-        with progress_bar("hashing decoded patches (bytes)", path.stat().st_size) as update:
+        with progress_bar("hashing decoded patches (bytes)", num_bytes) as update:
             if json.loads(note.read_text()) != _note(file_digest(path, counting(update))):
                 return None
     except (OSError, ValueError):
@@ -149,12 +140,12 @@ def _decoded(patchset: PatchSet, config: DataConfig, place: str) -> Pixels:
         try:
             return _decode_to_file(patchset, config, folder)
         except OSError as error:
-            why = describe_os_error(error, folder)
+            why = files.describe_os_error(error, folder)
     if place == "disk":
         raise DistillError(f"{why}; set another folder as data.cache_dir, or data.cache none")
     logger.info(f"the decoded patches are not kept for the next run: {why}")
     pixels = shared_memory(shape_of(patchset))
-    _decode(pixels, patchset, config)
+    decode_into(pixels, patchset, config.workers)
     return pixels
 
 
@@ -164,41 +155,35 @@ def _disk_problem(folder: Path, needed: int) -> str | None:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return f"{folder}: {error.strerror}"
-    if free < needed + MARGIN:
-        return f"{folder}: the disk has {free / 1e9:.1f} GB free, but {(needed + MARGIN) / 1e9:.1f} GB are needed"
-    return None
+    found = f"{folder}: the disk has {free / 1e9:.1f} GB free, but {(needed + MARGIN) / 1e9:.1f} GB are needed"
+    return found if free < needed + MARGIN else None
 
 
 def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pixels:
     path, note = _files(patchset, folder)
     _remove_abandoned_parts(folder)
-    part = folder / f"{PART_PREFIX}{secrets.token_hex(8)}-{path.name}"
+    part = folder / f"{files.PART_PREFIX}{secrets.token_hex(8)}-{path.name}"
     try:
         pixels = file_memory(part, shape_of(patchset))
         with part.open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            _decode(pixels, patchset, config)
+            decode_into(pixels, patchset, config.workers)
             pixels.flush()
             digest = file_digest(part)
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    sync_directory(folder)
-    write_atomically(note, json.dumps(_note(digest)).encode())
+    files.sync_directory(folder)
+    files.write_atomically(note, json.dumps(_note(digest)).encode())
     return pixels
 
 
 def _remove_abandoned_parts(folder: Path) -> None:
     """Remove the unfinished files of killed processes. A process locks the file that it still writes."""
-    for part in folder.glob(f"{PART_PREFIX}*"):
+    for part in folder.glob(f"{files.PART_PREFIX}*"):
         with contextlib.suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
-
-
-def _decode(pixels: Pixels, patchset: PatchSet, config: DataConfig) -> None:
-    with progress_bar("decoding patches", patchset.manifest.n) as update:
-        decode_into(pixels, patchset, config.workers, counting(update))
 
 
 def _verify(patchset: PatchSet, workers: int) -> None:

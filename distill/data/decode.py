@@ -1,26 +1,46 @@
-"""Decode verified shards into one uint8 array, with several processes that write into the array."""
+"""Decode verified shards into one uint8 array, with several processes that write into the array.
+
+Each process is forked from this process, has its own pipe, and is driven by its own thread. The array is in memory
+that was mapped before the fork. So the processes need no lock and no file in ``/dev/shm``, which may be too small or
+missing in a container. When a process ends, its pipe closes, and its thread notices.
+"""
 
 import contextlib
+import gc
 import math
 import mmap
 import os
+import queue
 import re
+import signal
 import tarfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from distill.data.workers import Workers
 from distill.errors import DistillError
 from manifests import PatchSet
 from manifests.errors import PatchSetError
-from manifests.support.processes import usable_cores
+from manifests.support.console import counting, progress_bar
+from manifests.support.processes import die_with_parent, starting_processes, usable_cores
 from manifests.untrusted.images import decode_patch
+
+GRACE_SECONDS = 5.0  # longest wait for a killed process to end
+_CAUSES = {
+    signal.SIGKILL: "probably because memory ran out; use fewer data.workers",
+    signal.SIGBUS: "probably because the disk of data.cache_dir is full or missing; choose another data.cache_dir",
+}
+_RETRY = "run the same command again"
+_FORK = get_context("fork")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,11 +71,10 @@ def useful_workers(patchset: PatchSet, workers: int) -> int:
     return min(workers, len(patchset.manifest.shards), usable_cores())
 
 
-def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Callable[[int], None]) -> None:
+def decode_into(images: Pixels, patchset: PatchSet, workers: int) -> None:
     """Decode every patch of a verified patch set. Patch i is written to row i of ``images``.
 
     ``images`` must be from ``shared_memory`` or ``file_memory``, because processes write into it.
-    ``on_patches`` is called after each shard, with the number of patches in the shard.
     """
     shards = patchset.manifest.shards
 
@@ -63,8 +82,10 @@ def decode_into(images: Pixels, patchset: PatchSet, workers: int, on_patches: Ca
         for row, patch in decode_shard(patchset, number):
             images[shards[number].first_index + row] = patch
 
-    with contextlib.closing(Workers(useful_workers(patchset, workers), decode)) as pool:
-        sizes: dict[Future[None], int] = {pool.submit(number): shard.n for number, shard in enumerate(shards)}
+    pool = contextlib.closing(Workers(useful_workers(patchset, workers), decode))
+    with pool as opened, progress_bar("decoding patches", patchset.manifest.n) as update:
+        on_patches = counting(update)
+        sizes = {opened.submit(number): shard.n for number, shard in enumerate(shards)}
         for future in as_completed(sizes):
             future.result()
             on_patches(sizes[future])
@@ -124,3 +145,83 @@ def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixel
         return decode_patch(sample[image_format], where, size, image_format)
     except PatchSetError as error:
         raise DistillError(f"{error}; {_DAMAGED}") from error
+
+
+class Workers:
+    """A pool of ``count`` processes that call ``work`` with each job. With 0, a thread of this process calls it."""
+
+    def __init__(self, count: int, work: Callable[[Any], None]) -> None:
+        self._work = work
+        self._processes: list[BaseProcess] = []
+        self._idle: queue.SimpleQueue[tuple[BaseProcess, Connection]] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(max(count, 1))
+        try:
+            with starting_processes() if count else contextlib.nullcontext():
+                for _ in range(count):
+                    pipe, end = _FORK.Pipe()
+                    process = _FORK.Process(target=_serve, args=(end, work), daemon=True)
+                    process.start()
+                    end.close()  # now only the process has this end, so the pipe breaks when the process ends
+                    self._processes.append(process)
+                    self._idle.put((process, pipe))
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, OSError):
+                raise
+            reason = error.strerror or str(error)
+            message = f"data.workers {count}: a decoding process cannot start: {reason}; set fewer data.workers"
+            raise DistillError(message) from error
+
+    def submit(self, job: Any) -> Future[None]:
+        """Start a job, and return its future, which raises DistillError if ``work`` failed or its process ended."""
+        return self._threads.submit(self._run, job)
+
+    def close(self) -> None:
+        """Kill the processes."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join(GRACE_SECONDS)
+        self._threads.shutdown(cancel_futures=True)
+
+    def _run(self, job: Any) -> None:
+        if not self._processes:
+            self._work(job)
+            return
+        process, pipe = self._idle.get()
+        try:
+            pipe.send(job)
+            error: DistillError | None = pipe.recv()
+        except (EOFError, OSError):
+            error = _exit_error(process)
+        finally:
+            self._idle.put((process, pipe))
+        if error is not None:
+            raise error
+
+
+def _exit_error(process: BaseProcess) -> DistillError:
+    process.join(GRACE_SECONDS)
+    status = process.exitcode
+    if status is None or status >= 0:
+        return DistillError(f"a decoding process ended with status {status}; report this to the developers")
+    number = signal.Signals(-status)
+    return DistillError(f"a decoding process was killed by {number.name}, {_CAUSES.get(number, _RETRY)}")
+
+
+def _serve(end: Connection, work: Callable[[Any], None]) -> None:
+    """Run the loop of a process: receive a job, call ``work``, and send the error or None."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends this process
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent()
+    gc.freeze()  # do not collect objects of the parent
+    torch.set_num_threads(1)  # the parent's threads do not exist in this process
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has closed the pipe
+        while True:
+            job = end.recv()
+            error = None
+            try:
+                work(job)
+            except DistillError as raised:
+                error = raised
+            end.send(error)

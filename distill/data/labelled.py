@@ -23,10 +23,8 @@ from manifests.support.counts import counted
 from manifests.support.files import name_as_text
 from manifests.untrusted.decode import Pixels
 
-FORMS = (
-    "CIFAR's binary or Python files, a folder with one subfolder of images for each class, "
-    "or WebDataset tars whose samples have an image and .cls"
-)
+_TARS = "WebDataset tars whose samples have an image and .cls"
+FORMS = f"CIFAR's binary or Python files, a folder with one subfolder of images for each class, or {_TARS}"
 _KIND: dict[Split, str] = {"train": "training", "test": "evaluation"}
 _CHUNK = 256
 logger = logging.getLogger(__name__)

@@ -20,28 +20,20 @@ class Order:
         self.n = n
         self.batch_size = batch_size
         self._seed = seed
-        self._epochs: dict[int, Tensor] = {}
+        self._permutation = functools.lru_cache(2)(lambda epoch: Stream(seed, "epoch", epoch).permutation(n))
 
     def batch(self, step: int) -> Tensor:
         """Return the indices of the samples of ``step``, counted from 0: int64 (batch_size,)."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
-        first, last = start // self.n, (stop - 1) // self.n
         parts = []
-        for epoch in range(first, last + 1):
+        for epoch in range(start // self.n, (stop - 1) // self.n + 1):
             base = epoch * self.n
             parts.append(self._permutation(epoch)[max(start - base, 0) : min(stop - base, self.n)])
-        for old in [epoch for epoch in self._epochs if epoch < last]:
-            del self._epochs[old]
         return torch.cat(parts)
 
     def describe(self) -> dict[str, int]:
         """Return everything that determines the order, as plain values."""
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed}
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch not in self._epochs:
-            self._epochs[epoch] = Stream(self._seed, "epoch", epoch).permutation(self.n)
-        return self._epochs[epoch]
 
 
 Place = tuple[int, int]  # an epoch, and the number of a window in it

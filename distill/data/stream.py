@@ -6,10 +6,9 @@ from concurrent.futures import Future
 import torch
 from torch import Tensor
 
-from distill.data.decode import decode_shard, shared_memory, useful_workers
+from distill.data.decode import Workers, decode_shard, shared_memory, useful_workers
 from distill.data.sampler import Place, WindowOrder
-from distill.data.workers import Workers
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from manifests import PatchSet
 
 WINDOWS = 3  # windows in memory: one in use, and those that processes decode ahead

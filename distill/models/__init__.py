@@ -1,17 +1,21 @@
 """Build networks by name, and set their batch norms. A network maps normalized images to logits."""
 
+import contextlib
 import difflib
 import functools
 import logging
 import re
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torchvision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from distill.errors import DistillError
-from distill.models.from_torchvision import PREFIX, torchvision_model
 from distill.models.resnet import CifarResNet, ResNet8x
 from distill.models.vgg import CifarVgg
 from distill.models.wrn import WideResNet
@@ -33,6 +37,18 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[..., nn.Module]], ...] = (
     (re.compile(r"vgg(\d{2})-bn-([1-9]\d{0,3})"), CifarVgg),
 )
 
+PREFIX = "torchvision/"
+
+_WITH_AUXILIARY_HEADS = {
+    PREFIX + "googlenet": re.compile(r"aux[12]\."),
+    PREFIX + "inception_v3": re.compile(r"AuxLogits\."),
+}
+"""Networks with auxiliary heads, and a pattern of the parameter names of these heads.
+
+torchvision uses the heads in training mode only; our networks never have them. The published parameters of these
+networks need ``transform_input``, which normalizes the input, normalized by ImageNet's mean and std, again by 0.5.
+"""
+
 MAX_STALE = 0.01  # accepted share of the initial values in the statistics of trained batch norms
 logger = logging.getLogger(__name__)
 
@@ -53,7 +69,7 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
       auxiliary heads of ``googlenet`` and ``inception_v3``
     """
     if arch.startswith(PREFIX):
-        return torchvision_model(arch, num_classes)
+        return _torchvision_model(arch, num_classes)
     for pattern, factory in _PATTERNS:
         if match := pattern.fullmatch(arch):
             numbers = [int(number) for number in match.groups()]
@@ -101,3 +117,35 @@ def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
     if momentum is not None and (left := (1 - momentum) ** steps) > MAX_STALE:
         found = f"after {steps} steps, the batch norms' statistics still contain {left:.0%} of their initial values"
         logger.info(f"bn_momentum {momentum}: {found}, which spoils the result; raise bn_momentum or the steps")
+
+
+def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
+    """Build the model ``torchvision/NAME``, with random parameters."""
+    name = arch.removeprefix(PREFIX)
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{PREFIX}{near[0]}'?" if near else "torchvision.models.list_models() lists all models"
+        raise DistillError(f"arch {arch!r}: torchvision has no classification model {name!r}; {hint}")
+    options = {"aux_logits": False, "transform_input": True} if arch in _WITH_AUXILIARY_HEADS else {}
+    shapes = _ShapesOnCpu() if name.startswith("regnet") else contextlib.nullcontext()
+    with (
+        shapes,
+        warnings.catch_warnings(action="ignore", category=FutureWarning),
+    ):  # of initializations that will change
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
+    return model
+
+
+def is_auxiliary(name: str, arch: str) -> bool:
+    """Return whether the parameter ``name`` of ``arch`` belongs to an auxiliary head. Our networks have none."""
+    pattern = _WITH_AUXILIARY_HEADS.get(arch)
+    return pattern is not None and re.match(pattern, name) is not None
+
+
+class _ShapesOnCpu(TorchFunctionMode):
+    """Put the tensors from which torchvision computes the widths of a RegNet on the CPU, not on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **({"device": "cpu"} | kwargs if func in (torch.arange, torch.tensor) else kwargs))

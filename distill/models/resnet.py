@@ -7,6 +7,7 @@ https://github.com/akamaster/pytorch_resnet_cifar10 and https://github.com/kuang
 ``layer1.0.conv1`` …, ``layer2.0.shortcut.0``, ``linear``.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -106,14 +107,9 @@ class CifarResNet(_ResNet):
 
     def __init__(self, depth: int, num_classes: int, *, projection: bool = False, wide: bool = False) -> None:
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(
-                f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56, but got {depth}; for ImageNet's ResNets "
-                "use resnet18-8x (small images) or torchvision/resnet18 (large images)"
-            )
-
-        def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
-            return BasicBlock(inputs, outputs, stride, projection=projection or wide)
-
+            action = "for ImageNet's ResNets use resnet18-8x (small images) or torchvision/resnet18 (large images)"
+            raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56, but got {depth}; {action}")
+        block = functools.partial(BasicBlock, projection=projection or wide)
         channels = (32, 64, 128, 256) if wide else (16, 16, 32, 64)
         super().__init__(block, ((depth - 2) // 6,) * 3, channels, num_classes)
         for module in self.modules():

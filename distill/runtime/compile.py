@@ -1,4 +1,4 @@
-"""Make networks faster: fold the batch norms of the teacher into its convolutions, use 16 bits, and compile."""
+"""Prepare networks: fold the batch norms of the teacher into its convolutions, use 16 bits, compile, and use DDP."""
 
 import copy
 import dataclasses
@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from distill.errors import DistillError
-from distill.runtime.context import RunContext
-from distill.runtime.ddp import parallel
-from distill.runtime.device import processor
-from distill.runtime.precision import DTYPES, Precision, PrecisionChoice, autocast, choose_precision
-from distill.weights.files import state_digest
+from distill.runtime.device import DTYPES, Precision, PrecisionChoice, autocast, choose_precision, processor
+from distill.runtime.distributed import RunContext
+from distill.weights.files import tensors_digest
 from manifests.support.processes import keep_freed_memory
 
 Compile = Literal["auto", "on", "off"]
@@ -43,10 +44,9 @@ class FrozenNetwork:
 
     def require_unchanged(self) -> None:
         """Raise DistillError if a weight or a buffer has changed since the network was frozen."""
-        if state_digest(self.folded) != self.digest:
-            raise DistillError(
-                "weights of the teacher changed during the run, so its logits are wrong; report this error"
-            )
+        if tensors_digest(self.folded.state_dict()) != self.digest:
+            found = "weights of the teacher changed during the run, so its logits are wrong"
+            raise DistillError(f"{found}; report this error to the developers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Accelerator:
         """
         dtype, folded = DTYPES[self.precision], self.folded(model)
         network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True})
-        return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=state_digest(folded))
+        return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         """Return a function that computes ``model`` with its own weights: compiled, or in DDP on several ranks."""
@@ -104,10 +104,6 @@ class Accelerator:
                 logger.info("the student is not compiled, because several ranks train it")
             return parallel(model, self.context.device)
         return self._compiled(model, example, "student", {})
-
-    def scaler(self) -> torch.amp.GradScaler:
-        """Return a loss scaler. It has an effect only in fp16."""
-        return torch.amp.GradScaler(self.context.device.type, enabled=self.precision == "fp16")
 
     def _compiles(self) -> bool:
         pays = self.context.device.type == "cuda" or self.steps >= LONG_RUN
@@ -167,3 +163,68 @@ def _convert(network: nn.Module, dtype: torch.dtype) -> None:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def parallel(network: nn.Module, device: torch.device) -> nn.Module:
+    """Replace the batch norms of ``network``, which is on ``device``, by synchronized ones, and wrap it in DDP."""
+    if device.type != "cuda":
+        synchronize(network)
+        return DistributedDataParallel(network)
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(network, device_ids=[device])
+
+
+def synchronize(network: nn.Module) -> None:
+    """Replace each batch norm in ``network`` by a ``SyncedBatchNorm`` with the same parameters and buffers."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(parent, name, SyncedBatchNorm(child))
+
+
+class SyncedBatchNorm(_BatchNorm):
+    """Batch norm (Ioffe & Szegedy 2015, arXiv 1502.03167) with the statistics of all ranks' rows, on CPUs.
+
+    ``nn.SyncBatchNorm`` computes the same on GPUs and refuses CPUs.
+    """
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self._parameters, self._buffers, self.training = norm._parameters, norm._buffers, norm.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize ``x`` (B, C, …) in float32 or float64. A rank may have a single row."""
+        if not self.training:
+            return super().forward(x)
+        wide = x if x.dtype == torch.float64 else x.float()
+        dims, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
+        spread, center = (value.double() for value in torch.var_mean(wide, dims, correction=0))
+        own = torch.full_like(center, x.numel() // x.shape[1])
+        total = _AllReduce.apply(torch.stack([own, own * center, own * (spread + center.square())]))
+        count = total[0].detach()
+        mean = total[1] / count
+        variance = (total[2] / count - mean.square()).clamp(min=0)  # exact enough in float64
+        unbiased = variance.detach() * count / (count - 1)
+        buffers: Any = self._buffers
+        for name, value in (("running_mean", mean.detach()), ("running_var", unbiased)):
+            buffers[name].lerp_(value.to(buffers[name].dtype), self.momentum)
+        buffers["num_batches_tracked"].add_(1)
+        scale = (variance + self.eps).rsqrt().to(wide.dtype) * self.weight
+        return torch.addcmul(self.bias.view(shape), wide - mean.to(wide.dtype).view(shape), scale.view(shape)).to(
+            x.dtype
+        )
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Accept any number of dimensions after the channels."""
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum of a tensor over the ranks. Its gradient is the sum of the gradients of the ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        summed = value.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    backward = forward

@@ -1,23 +1,34 @@
-"""Choose the device of a run, and the number of threads on a CPU."""
+"""Choose device, precision and threads of a run, and measure its memory."""
 
+import contextlib
 import logging
 import os
 import platform
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 import torch
 
 from distill.errors import DistillError
 from distill.runtime.distributed import SINGLE_PROCESS, Ranks
-from distill.runtime.precision import cpuinfo
 from manifests.support.counts import counted
 from manifests.support.processes import usable_cores
 
 SAMPLE_SECONDS = 0.5
 BUSY_LOAD = 0.75  # a core counts as busy from this load on
 logger = logging.getLogger(__name__)
+
+Precision = Literal["bf16", "fp16", "fp32"]
+PrecisionChoice = Literal["auto", "bf16", "fp16", "fp32"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+_CPU_FLAGS: dict[Precision, set[str]] = {
+    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
+"""Names that Linux uses on x86-64 and AArch64."""
 
 
 def processor(device: torch.device) -> str:
@@ -35,10 +46,8 @@ def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_world_size > 1 and name.startswith("cuda"):
         if name != "cuda":
-            raise DistillError(
-                f"--device {name}: names one GPU, but {ranks.local_world_size} ranks run on this machine; "
-                "use --device cuda, or start one rank on this machine"
-            )
+            found = f"names one GPU, but {ranks.local_world_size} ranks run on this machine"
+            raise DistillError(f"--device {name}: {found}; use --device cuda, or start one rank on this machine")
         name = f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
@@ -48,10 +57,8 @@ def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DistillError(
-            f"--device {name}: this machine does not have the device: {str(error).splitlines()[0][:80]}; "
-            "use auto, cpu or cuda"
-        ) from error
+        found = f"this machine does not have the device: {str(error).splitlines()[0][:80]}"
+        raise DistillError(f"--device {name}: {found}; use auto, cpu or cuda") from error
     return device
 
 
@@ -87,3 +94,66 @@ def busy_cores() -> int:
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(len(shares)))
     busy = sum(share for core, share in enumerate(shares) if core in usable) / 100
     return int(busy + 1 - BUSY_LOAD)
+
+
+def choose_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
+    """Return ``asked``. For ``auto`` return bf16 if the device computes in it, else fp16 on a GPU, fp32 on a CPU."""
+    if asked != "auto":
+        if device.type == "cpu" and asked != "fp32" and not cpu_has(asked):
+            logger.info(f"this CPU has no instructions for {asked}; train.precision fp32 is likely faster")
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if cpu_has("bf16") else "fp32"
+
+
+def cpu_has(precision: Precision) -> bool:
+    """Return whether this CPU has instructions for ``precision``; False if the system does not list instructions."""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo(), re.MULTILINE)
+    return flags is not None and not _CPU_FLAGS[precision].isdisjoint(flags[1].split())
+
+
+def cpuinfo() -> str:
+    """Return how Linux describes the CPUs, or an empty text on other systems."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text("utf-8", "replace") if path.exists() else ""
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """Return a context that computes in 16 bits where that is safe, or has no effect for fp32."""
+    half = precision != "fp32"
+    return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)
+
+
+def free_memory() -> int:
+    """Return the free bytes of memory of this machine, or of its container (cgroup v2) if these are fewer."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        return min(available, int(limit) - int(used))
+    except (OSError, ValueError):  # no cgroup, or a cgroup without a limit
+        return available
+
+
+def fits_gpu(num_bytes: int, device: torch.device) -> bool:
+    """Return whether ``device`` is a GPU and ``num_bytes`` fit into half of its free memory."""
+    return device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] // 2
+
+
+def reset_peak_memory(device: torch.device) -> int:
+    """Start a new measurement of ``peak_memory`` and return the bytes in use."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # only Linux measures the peak
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the peak of used bytes since ``reset_peak_memory``: of the GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    return int(psutil.Process().memory_info().rss)

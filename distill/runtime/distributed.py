@@ -62,10 +62,9 @@ class Ranks:
     def require_rows(self, batch_size: int) -> None:
         """Check that a batch has at least two samples for each rank."""
         if self.world_size > 1 and batch_size < 2 * self.world_size:
-            raise DistillError(
-                f"data.batch_size {batch_size}: too small for {self.world_size} ranks, expected at least "
-                f"{2 * self.world_size}, two samples for each rank; raise data.batch_size or start fewer ranks"
-            )
+            found = f"too small for {self.world_size} ranks, expected at least {2 * self.world_size}"
+            action = "two samples for each rank; raise data.batch_size or start fewer ranks"
+            raise DistillError(f"data.batch_size {batch_size}: {found}, {action}")
 
     def scale_loss(self, loss: Tensor, batch_size: int) -> Tensor:
         """Scale a mean over this rank's rows so that its mean over the ranks is the mean over the whole batch."""
@@ -112,10 +111,9 @@ class Ranks:
         """Check that all ranks have the same values: their machines may have different files."""
         for key, value in self.broadcast(lambda: values).items():
             if values.get(key) != value:
-                raise DistillError(
-                    f"rank {self.rank}: {key} is {str(values.get(key))[:200]}, rank 0 has {str(value)[:200]}; "
-                    "start all ranks with the same config, set and teacher"
-                )
+                found = f"{key} is {str(values.get(key))[:200]}, rank 0 has {str(value)[:200]}"
+                action = "start all ranks with the same config, set and teacher"
+                raise DistillError(f"rank {self.rank}: {found}; {action}")
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
@@ -128,6 +126,14 @@ class Ranks:
 
 
 SINGLE_PROCESS = Ranks()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """The device of this process, and the ranks that share each batch."""
+
+    device: torch.device
+    ranks: Ranks = SINGLE_PROCESS
 
 
 @contextmanager
@@ -147,36 +153,29 @@ def joined() -> Iterator[Ranks]:
             _connect(ranks)
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DistillError(
-            f"the ranks cannot connect to each other: {reason[:160]}; start all ranks with torchrun"
-        ) from error
+        found = f"the ranks cannot connect to each other: {reason[:160]}"
+        raise DistillError(f"{found}; start all ranks with torchrun") from error
     try:
         yield ranks
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # gloo has no error type
             raise
         if cause := next((line.strip() for line in str(error).splitlines() if _SHARED_MEMORY in line), None):
-            raise DistillError(
-                f"rank {ranks.rank}: {cause[:300]}; enlarge {_SHARED_MEMORY}, or set NCCL_SHM_DISABLE=1"
-            ) from error
+            action = f"enlarge {_SHARED_MEMORY}, or set NCCL_SHM_DISABLE=1"
+            raise DistillError(f"rank {ranks.rank}: {cause[:300]}; {action}") from error
         if not ranks.is_main:
             raise SystemExit(1) from error
-        raise DistillError(
-            "another rank has ended, and torchrun prints the reason; "
-            "start all ranks again with --resume to continue from the last checkpoint"
-        ) from error
+        action = "start all ranks again with --resume to continue from the last checkpoint"
+        raise DistillError(f"another rank has ended, and torchrun prints the reason; {action}") from error
     dist.destroy_process_group()
 
 
 def _connect(ranks: Ranks) -> None:
     store, _, _ = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-        store=dist.PrefixStore(_start_name(store, ranks), store),  # type: ignore[attr-defined]
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        timeout=COLLECTIVE_TIMEOUT,
-    )
+    store = dist.PrefixStore(_start_name(store, ranks), store)  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    rank, size = ranks.rank, ranks.world_size
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
 
 
 def _start_name(store: Any, ranks: Ranks) -> str:

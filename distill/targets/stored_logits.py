@@ -19,9 +19,9 @@ from torch import Tensor
 
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
-from distill.runtime.precision import Precision
-from distill.targets.teacher import Network, TeacherConfig
-from distill.weights.files import MeanTriple, StdTriple, Triple
+from distill.runtime.device import Precision
+from distill.targets.teacher import TeacherConfig
+from distill.weights.files import MeanTriple, StdTriple
 from manifests.errors import DECODE_ERRORS
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
@@ -38,7 +38,7 @@ _Name = Annotated[str, Field(max_length=1000)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, from_attributes=True)
 
 
 class LogitsFile(_Part):
@@ -58,11 +58,6 @@ class TeacherInfo(_Part):
     mean: Annotated[MeanTriple, Field(strict=False)]
     std: Annotated[StdTriple, Field(strict=False)]
     classes: Annotated[tuple[_Name, ...], Field(max_length=100_000, strict=False)] = ()
-
-    @property
-    def normalization(self) -> tuple[Triple, Triple]:
-        """Mean and standard deviation of RGB in [0, 1]."""
-        return self.mean, self.std
 
 
 class LogitsManifest(_Part):
@@ -132,8 +127,7 @@ class StoredLogits:
 
     def of_step(self, step: int) -> Tensor:
         """Return the logits of ``step``: float16 (batch_size, classes)."""
-        size = self.manifest.batch_size
-        per_file = self.manifest.files[0].steps
+        size, per_file = self.manifest.batch_size, self.manifest.files[0].steps
         first = (step % per_file) * size
         return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
 
@@ -220,8 +214,3 @@ def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
         if (wanted := getattr(config, name)) is not None:
             require_same(config.logits, f"a teacher with {name}", getattr(manifest.teacher, name), wanted)
     return manifest
-
-
-def describe_teacher(teacher: Network) -> TeacherInfo:
-    """Return the properties of ``teacher`` that a manifest of stored logits contains."""
-    return TeacherInfo.model_validate({name: getattr(teacher, name) for name in TeacherInfo.model_fields})

@@ -16,8 +16,8 @@ from distill.data.batches import Batch, View
 from distill.data.sampler import Order, WindowOrder
 from distill.errors import DistillError
 from distill.runtime.compile import Accelerator, FrozenNetwork
-from distill.runtime.context import RunContext
-from distill.runtime.memory import fits_gpu, free_memory
+from distill.runtime.device import fits_gpu, free_memory
+from distill.runtime.distributed import RunContext
 from distill.targets.stored_logits import LogitsManifest, StoredLogits, open_logits, require_same_view
 from distill.targets.teacher import Network
 from manifests.support.counts import counted
@@ -36,15 +36,12 @@ class TeacherTargets:
     cache: dict[int, Tensor] | None = None
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        if self.cache is None:
-            return self.compute(batch, x)
-        if batch.step not in self.cache:
-            self.cache[batch.step] = self.compute(batch, x)
-        return self.cache[batch.step]
-
-    def compute(self, batch: Batch, x: Tensor) -> Tensor:
         """Return the teacher's logits (B, classes) in the network's precision."""
-        return self.network(x)
+        if self.cache is None:
+            return self.network(x)
+        if batch.step not in self.cache:
+            self.cache[batch.step] = self.network(x)
+        return self.cache[batch.step]
 
     def require_unchanged(self) -> None:
         self.network.require_unchanged()

@@ -13,6 +13,8 @@ from distill.weights.load import build_filled
 from manifests.format.digest import file_digest
 from manifests.support.validation import HomePath
 
+Given = tuple[Triple | None, Triple | None]  # mean and std of RGB in [0, 1]
+
 
 class TeacherConfig(BaseModel):
     """The teacher network. Values that the weight file contains may be left out."""
@@ -49,39 +51,24 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Network:
 
 
 def build_network(
-    weights: Weights,
-    arch: str,
-    num_classes: int,
-    given: tuple[Triple | None, Triple | None],
-    device: torch.device,
-    prefix: str,
+    weights: Weights, arch: str, num_classes: int, given: Given, device: torch.device, prefix: str
 ) -> Network:
     """Return the network of ``weights`` in eval mode on ``device``.
 
-    ``given`` are the mean and std that the user set, or None. ``prefix`` precedes the names of the user's settings in
-    messages.
+    ``given`` are the mean and std that the user set, or None for the values of the weight file. ``prefix`` precedes
+    the names of the user's settings in messages.
     """
     model = build_filled(weights, arch=arch, num_classes=num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = normalization(weights, *given, prefix=prefix)
     known = {field.name: getattr(weights, field.name) for field in dataclasses.fields(Metadata)}
-    known |= {"arch": arch, "num_classes": num_classes, "mean": mean, "std": std}
-    return Network(path=weights.path, sha256=file_digest(weights.path), model=model, **known)
-
-
-def normalization(weights: Weights, mean: Triple | None, std: Triple | None, *, prefix: str) -> tuple[Triple, Triple]:
-    """Return mean and std of a network's input: the arguments, or the values of the weight file if these are None.
-
-    ``prefix`` precedes the names of the user's settings in messages.
-    """
-    chosen = []
-    for name, own, given in (("mean", weights.mean, mean), ("std", weights.std, std)):
-        if own is not None and given is not None and own != given:
-            found = f"the file declares {name} {own}, but {prefix}{name} is {given}"
+    for name, value in zip(("mean", "std"), given, strict=True):
+        own = known[name]
+        if own is not None and value is not None and own != value:
+            found = f"the file declares {name} {own}, but {prefix}{name} is {value}"
             raise DistillError(f"{weights.path}: {found}; omit {prefix}{name}")
-        value = given or own
-        if value is None:
+        if own is None and value is None:
             action = f"set {prefix}{name} to the value that the network was trained with"
             raise DistillError(f"{weights.path}: the file does not declare the {name} of its input; {action}")
-        chosen.append(value)
-    return chosen[0], chosen[1]
+        known[name] = own or value
+    known |= {"arch": arch, "num_classes": num_classes}
+    return Network(path=weights.path, sha256=file_digest(weights.path), model=model, **known)

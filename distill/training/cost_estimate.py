@@ -14,9 +14,9 @@ from distill.config.schema import Config, NetworkConfig, StudentConfig, Supervis
 from distill.data.batches import Resident, View
 from distill.data.sampler import Order
 from distill.runtime.compile import make_accelerator
-from distill.runtime.context import RunContext
+from distill.runtime.device import peak_memory, reset_peak_memory
+from distill.runtime.distributed import RunContext
 from distill.runtime.logs import silenced
-from distill.runtime.memory import peak_memory, reset_peak_memory
 from distill.targets.losses import cross_entropy, make_loss
 from distill.targets.targets import LabelTargets, Targets, TeacherTargets
 from distill.training.trainer import Trainer, new_network

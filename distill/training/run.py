@@ -18,8 +18,8 @@ from distill.errors import DistillError, NonFiniteLossError
 from distill.evaluation.evaluator import Evaluator
 from distill.models import warn_of_stale_statistics
 from distill.runtime.compile import Accelerator, make_accelerator
-from distill.runtime.context import RunContext
 from distill.runtime.device import choose_threads
+from distill.runtime.distributed import RunContext
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.training import run_dir

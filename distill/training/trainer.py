@@ -21,7 +21,7 @@ from distill.errors import NonFiniteLossError
 from distill.models import build_model, set_batch_norms
 from distill.optim import make_optimizer, make_scheduler
 from distill.runtime.compile import Accelerator
-from distill.runtime.precision import autocast
+from distill.runtime.device import autocast
 from distill.runtime.randomness import Stream
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets
@@ -69,7 +69,7 @@ class Trainer:
             update = get_ema_multi_avg_fn(decay)
             self.average = AveragedModel(student, multi_avg_fn=update, use_buffers=True, device=device)
         self.scheduler = make_scheduler(config.optim, self.optimizer, self.steps)
-        self.scaler = accelerator.scaler()
+        self.scaler = torch.amp.GradScaler(device.type, enabled=accelerator.precision == "fp16")
         self.step, self.seconds = 0, 0.0
         self.losses: list[Tensor] = []
 

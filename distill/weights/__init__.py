@@ -1,3 +1,1 @@
-"""Read weight files: ``files`` and ``torch_files`` open a file, ``unwrap`` finds the state dict of the network,
-``foreign_names`` renames its parameters, and ``load`` copies the parameters into a network.
-"""
+"""Read weight files, find the state dict of the network, rename its parameters, and copy them into a network."""

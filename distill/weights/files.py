@@ -16,9 +16,9 @@ from pydantic_core import from_json
 from torch import Tensor, nn
 
 from distill.errors import DamagedError, DistillError
+from distill.weights.foreign_names import state_dicts
 from distill.weights.normalization import check_mean, check_std
 from distill.weights.torch_files import CORRUPT, MAX_FILE_BYTES, SAVE_STATE, load_torch_file, require_file
-from distill.weights.unwrap import state_dicts
 from manifests.support.files import write_atomically
 
 Triple = tuple[float, float, float]
@@ -138,11 +138,6 @@ def _sort_header(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
-def state_digest(model: nn.Module) -> str:
-    """Return the SHA-256, in hex, of the names and values of all parameters and buffers of a model."""
-    return tensors_digest(model.state_dict())
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:

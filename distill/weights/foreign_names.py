@@ -1,30 +1,42 @@
-"""Rename the parameters of networks from other repositories to our names.
+"""Find networks in the content of weight files of other repositories, and rename their parameters to our names.
+
+Frameworks wrap a network in many ways. They add a prefix to every name, such as ``module.`` (DataParallel,
+AveragedModel), ``_orig_mod.`` (torch.compile) or ``model.`` (Lightning), and they store the network under a key such
+as ``state_dict``, ``model`` or ``net``. This module tries to remove every prefix. A dict that then has the names of
+the wanted network is that network.
 
 ``SCHEMES`` contains only networks that compute the same function as one of our networks. Each was read in the
-repository, and ``tests/distill/weights/test_foreign_names.py`` builds it and compares logits. These repositories use
-our names already: akamaster/pytorch_resnet_cifar10 (``resnetN``, with option B ``resnetN-b``), kuangliu/pytorch-cifar
-(``vggN-bn``, ``resnetN-8x``), bearpaw/pytorch-classification (``vggN-bn``), chenyaofo/pytorch-cifar-models
-(``vggN-bn-512``), weiaicunzai/pytorch-cifar100 (``vggN-bn-4096``), torchvision, and for ``wrn-D-K``
-xternalz/WideResNet-pytorch, HobbitLong/RepDistiller, polo5/ZeroShotKnowledgeTransfer and zju-vipa/CMI.
-
-Some names are refused, because different networks have them. An ImageNet ResNet with a 3×3 stem and torchvision's
-names may have a pooling layer after the stem (huyvnphan/PyTorch_CIFAR10) or none, and no file declares which.
+repository, and ``tests/distill/weights/test_foreign_names.py`` builds it and compares logits. Repositories in
+docs/foreign-checkpoints.md without a scheme use our names. Some names are refused, because different networks have
+them. An ImageNet ResNet with a 3×3 stem and torchvision's names may have a pooling layer after the stem
+(huyvnphan/PyTorch_CIFAR10) or none, and no file declares which.
 """
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from distill.models.from_torchvision import is_auxiliary
+from distill.models import is_auxiliary
 
 _COUNTER = "num_batches_tracked"
 _BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
 """Names of single numbers that are not parameters: counters of batches, of thop, and of averages of weights."""
 
+State = dict[str, Tensor]
+Keys = tuple[str, ...]
 Rules = tuple[tuple[str, str], ...]
 
+_WEIAICUNZAI = (  # pytorch-cifar100
+    *((r"^conv1\.0\.", "conv1."), (r"^conv1\.1\.", "bn1."), (r"^fc\.", "linear.")),
+    *((rf"^conv{stage + 1}_x\.", f"layer{stage}.") for stage in (1, 2, 3, 4)),
+    *((rf"\.residual_function\.{3 * k - 3}\.", f".conv{k}.") for k in (1, 2, 3)),
+    *((rf"\.residual_function\.{3 * k - 2}\.", f".bn{k}.") for k in (1, 2, 3)),
+)
 SCHEMES: tuple[tuple[str, Rules], ...] = (
     # chenyaofo/pytorch-cifar-models, HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller,
     # yoshitomo-matsubara/torchdistill, bearpaw/pytorch-classification (of basic blocks)
@@ -32,20 +44,8 @@ SCHEMES: tuple[tuple[str, Rules], ...] = (
     # HobbitLong/RepDistiller, zju-vipa/CMI, megvii-research/mdistiller
     (r"vgg\d+-bn-avg", ((r"^block(\d)\.", r"features.\1."),)),
     # yoshitomo-matsubara/torchdistill
-    (
-        r"wrn-\d+-\d+-raw",
-        ((r"^layer(\d)\.(\d+)\.", r"block\1.layer.\2."), (r"\.shortcut\.0\.", ".rawShortcut.")),
-    ),
-    # weiaicunzai/pytorch-cifar100
-    (
-        r"resnet\d+-8x",
-        (
-            *((r"^conv1\.0\.", "conv1."), (r"^conv1\.1\.", "bn1."), (r"^fc\.", "linear.")),
-            *((rf"^conv{stage + 1}_x\.", f"layer{stage}.") for stage in (1, 2, 3, 4)),
-            *((rf"\.residual_function\.{3 * k - 3}\.", f".conv{k}.") for k in (1, 2, 3)),
-            *((rf"\.residual_function\.{3 * k - 2}\.", f".bn{k}.") for k in (1, 2, 3)),
-        ),
-    ),
+    (r"wrn-\d+-\d+-raw", ((r"^layer(\d)\.", r"block\1.layer."), (r"\.shortcut\.0\.", ".rawShortcut."))),
+    (r"resnet\d+-8x", _WEIAICUNZAI),
     # torchvision's DenseNet and ViT files, which are older than its code
     (r"torchvision/densenet\d+", ((r"\.(norm|conv)\.([12])\.", r".\1\2."),)),
     (r"torchvision/vit_\w+", ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))),
@@ -55,16 +55,21 @@ SCHEMES: tuple[tuple[str, Rules], ...] = (
 A rule is a pattern and its replacement. All rules are applied to every name, in order.
 """
 
-_VARIANTS = (
-    (re.compile(r"(resnet\d+)(?:-b|-8x|x4)?"), ("", "-b", "x4", "-8x")),
-    (re.compile(r"torchvision/(resnet\d+)"), ("-8x", "-b")),
-    (re.compile(r"(wrn-\d+-\d+)(?:-raw)?"), ("", "-raw")),
-    (re.compile(r"(vgg\d+-bn)(?:-avg|-\d+)?"), ("", "-avg", "-512", "-4096")),
-)
-"""Networks that are easily confused: a pattern, and the endings that turn the captured name into a variant."""
+_BASE = re.compile(r"(?:torchvision/)?(resnet\d+|wrn-\d+-\d+|vgg\d+-bn)(?:x4|-.*)?")
+_ENDINGS = ("", "-b", "x4", "-8x", "-raw", "-avg", "-512", "-4096")
+"""Endings of networks that are easily confused, because they have the same base name."""
+
+PREFERRED = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "module", "_orig_mod")
+"""If a file contains several networks, such as a network and its average, the first of these keys is used."""
+_AVERAGE = re.compile(r"(^|_)(ema|swa|avg|averaged?|shadow)(_|$)", re.IGNORECASE)
+"""Keys of an average of weights, such as ``params_ema`` beside ``params``."""
+INNER = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts of names that wrappers of single modules add: parallel, compiled, sharded or recomputed modules."""
+_MAX_PREFIXES, _MAX_TRIED = 16, 1000
+"""Limits for an untrusted file: the number of removed prefixes, and the number of compared state dicts."""
 
 
-def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> State:
     """Return a state dict with the names of ``expected``, the state dict of ``arch``, if a scheme renames to them.
 
     If no scheme does, the names do not change. Counters of batches are 0 in the result, because no network uses them
@@ -73,19 +78,15 @@ def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, 
     zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
     own = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
     for rules in [(), *(rules for archs, rules in SCHEMES if re.fullmatch(archs, arch))]:
-        renamed = {_rename(name, rules): value for name, value in own.items()}
+        renamed = own
+        for pattern, replacement in rules:
+            renamed = {re.sub(pattern, replacement, name): value for name, value in renamed.items()}
         if len(renamed) == len(own) and (zeros | renamed).keys() == expected.keys():  # all new names are different
             return zeros | renamed
     return zeros | own
 
 
-def _rename(name: str, rules: Rules) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_counters(state: Mapping[str, Tensor]) -> State:
     """Return a state dict without the values that no network uses: single integers, and values of profilers."""
     return {name: value for name, value in state.items() if not _is_counter(name, value)}
 
@@ -97,8 +98,113 @@ def _is_counter(name: str, value: Tensor) -> bool:
 
 
 def variants(arch: str) -> list[str]:
-    """Return the networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``."""
-    for pattern, endings in _VARIANTS:
-        if match := pattern.fullmatch(arch):
-            return [name for name in (match[1] + ending for ending in endings) if name != arch]
-    return []
+    """Return the networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``.
+
+    Some of these networks do not exist.
+    """
+    base = _BASE.fullmatch(arch)
+    return [base[1] + ending for ending in _ENDINGS if base[1] + ending != arch] if base else []
+
+
+class Found(NamedTuple):
+    """A network in a weight file: the ``keys`` and prefixes of its location, and its tensors by our names."""
+
+    keys: Keys
+    state: State
+
+    @property
+    def label(self) -> str:
+        return ".".join(self.keys)[:100] or "its own names"
+
+    def is_preferred_to(self, other: "Found") -> bool:
+        """Return whether this network is preferred to ``other``. The first key that differs decides."""
+        for key, other_key in zip(self.keys, other.keys, strict=False):
+            if key != other_key:
+                return _rank(key) < _rank(other_key)
+        return len(self.keys) < len(other.keys)
+
+
+def _rank(key: str) -> int:
+    """Return the index of a key in ``PREFERRED``. Other keys have a larger rank, and averages the largest."""
+    return PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
+
+
+def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
+    """Yield the keys that lead to a dict, and the dict's tensors, for every dict in ``content``; outer dicts first.
+
+    Only dense tensors are yielded, without the attributes that a file may set.
+    """
+    waiting: deque[tuple[Keys, Any]] = deque([((), content)])
+    seen: set[int] = set()
+    while waiting:
+        keys, holder = waiting.popleft()
+        if id(holder) in seen or not isinstance(holder, dict | list):
+            continue
+        seen.add(id(holder))
+        items = list(dict.items(holder) if isinstance(holder, dict) else enumerate(holder))
+        if state := {key: Tensor.detach(value) for key, value in items if isinstance(key, str) and _is_dense(value)}:
+            yield keys, state
+        waiting.extend(((*keys, str(key)), value) for key, value in items if isinstance(key, str | int))
+
+
+def _is_dense(value: object) -> bool:
+    """Return whether a value is a tensor with memory for each of its numbers, so no larger than the file."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and Tensor.untyped_storage(value).nbytes() >= Tensor.numel(value) * value.itemsize
+    )
+
+
+def find_networks(content: Any, arch: str, expected: Mapping[str, Tensor]) -> list[Found]:
+    """Return the networks in ``content`` that have the names of ``expected``, the state dict of ``arch``.
+
+    Only the networks with the fewest wrong shapes are returned. The preferred network is first.
+    """
+    count = len(without_counters(expected))
+    parts = (
+        (keys, _without_inner_wrappers(part))
+        for keys, part in _candidates(content, count)
+        if sum(not is_auxiliary(name, arch) for name in without_counters(part)) == count
+    )
+    found: dict[Any, Found] = {}
+    misfits: dict[Any, int] = {}
+    for keys, part in islice(parts, _MAX_TRIED):
+        state = to_our_names(part, arch, expected)
+        if state.keys() == expected.keys():
+            storage = tuple(value.data_ptr() for _, value in sorted(without_counters(state).items()))
+            found.setdefault(storage, Found(keys, state))
+            misfits[storage] = sum(state[name].shape != value.shape for name, value in expected.items())
+    fewest = [each for storage, each in found.items() if misfits[storage] == min(misfits.values())]
+    return sorted(fewest, key=lambda each: [_rank(key) for key in each.keys])
+
+
+def _without_inner_wrappers(state: State) -> State:
+    """Return a state dict without the parts of names in ``INNER``: ``layer1.module.0`` becomes ``layer1.0``."""
+    plain = {".".join(part for part in name.split(".") if part not in INNER): v for name, v in state.items()}
+    return plain if len(plain) == len(state) else state
+
+
+def closest_state(content: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
+    """Return the state dict in ``content`` that has most names of ``arch``. An error message compares the names."""
+    most = max(len(state) for _, state in state_dicts(content))
+    parts = (to_our_names(part, arch, expected) for _, part in _candidates(content, most // 2 + 1))
+    return max(islice(parts, _MAX_TRIED), key=lambda state: (len(state.keys() & expected.keys()), len(state)))
+
+
+def _candidates(content: Any, count: int) -> Iterator[tuple[Keys, State]]:
+    """Yield each state dict, and each group of at least ``count`` names with a common prefix, which is removed."""
+    for outer, whole in state_dicts(content):
+        waiting: deque[tuple[Keys, State]] = deque([((), whole)])
+        while waiting:
+            prefixes, state = waiting.popleft()
+            if len(state) >= count:
+                yield (*outer, *prefixes), state
+            parts: defaultdict[str, State] = defaultdict(dict)
+            for name, value in state.items():
+                prefix, dot, rest = name.partition(".")
+                if dot and len(prefixes) < _MAX_PREFIXES:
+                    parts[prefix][rest] = value
+            waiting.extend(((*prefixes, prefix), part) for prefix, part in parts.items() if len(part) >= count)

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
 from distill.weights.files import Weights
-from distill.weights.foreign_names import variants, without_counters
+from distill.weights.foreign_names import Found, closest_state, find_networks, variants, without_counters
 from distill.weights.torch_files import CORRUPT, are_finite, require_checksums, require_file
-from distill.weights.unwrap import Found, closest_state, find_networks
 from manifests.support.console import note
 from manifests.support.counts import counted
 
@@ -126,10 +125,9 @@ def _num_outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int |
 
 def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, arch: str) -> None:
     common = sorted(state.keys() & expected.keys())
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     problems = {
-        "is missing": missing,
-        "is unknown": unknown,
+        "is missing": sorted(expected.keys() - state.keys()),
+        "is unknown": sorted(state.keys() - expected.keys()),
         "has another shape": [name for name in common if state[name].shape != expected[name].shape],
         "has another type of number": [name for name in common if _kind(state[name]) != _kind(expected[name])],
     }

@@ -3,7 +3,6 @@
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +49,7 @@ _DICTS = (
     *(f"{name}.utilities.parsing.AttributeDict" for name in ("pytorch_lightning", "lightning.pytorch")),
     *(f"{name}.utilities.data.AttributeDict" for name in ("lightning_fabric", "lightning.fabric")),
 )
-_SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    *((_Ignored, name) for name in _VALUES),
-    *((_PlainDict, name) for name in _DICTS),
-]
+_SAFE_GLOBALS: list[Any] = [(_Ignored, name) for name in _VALUES] + [(_PlainDict, name) for name in _DICTS]
 """Replacements, and names of the types in published checkpoints that torch replaces by them while it reads."""
 
 
@@ -110,8 +106,6 @@ def _describe(message: str) -> str:
     if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message):
         name = re.sub(r"[^0-9A-Za-z_.]", "?", found[1])[:100]
         return f"contains an object {name}, which might run code, so the file is not read; {SAVE_STATE}"
-    if "legacy .tar format" in message:
-        return "has the format from before torch 0.1.10; load it with torch.load and save it again with torch.save"
     return f"is corrupt, or is not a PyTorch file of tensors; download it again, or {SAVE_STATE}"
 
 

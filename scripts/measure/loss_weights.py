@@ -19,7 +19,7 @@ from torch import Tensor
 from distill.commands import train
 from distill.config import presets
 from distill.config.schema import Config, parse_config
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.tables.schema import parse_table
 from distill.targets.losses import TEMPERED, UNTEMPERED, Loss, TemperedLossConfig, UntemperedLossConfig, make_loss
 from distill.training import run

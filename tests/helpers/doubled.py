@@ -16,11 +16,11 @@ from torch import Tensor
 
 import distill.cli
 import distill.commands.train
-import distill.evaluation.metrics
+import distill.evaluation.evaluator
 import distill.training.cost_estimate
 import distill.training.run
 import distill.training.trainer
-from distill.runtime.precision import DTYPES
+from distill.runtime.device import DTYPES
 from distill.targets.teacher import Network
 
 
@@ -53,11 +53,11 @@ def main() -> None:
         teacher = load_teacher(*arguments)
         return dataclasses.replace(teacher, model=teacher.model.double())
 
-    distill.training.trainer.normalize = distill.evaluation.metrics.normalize = wide
+    distill.training.trainer.normalize = distill.evaluation.evaluator.normalize = wide
     distill.commands.train.load_teacher = wide_teacher
     for module in (distill.training.run, distill.training.cost_estimate):
         module.new_network = lambda *arguments, **keys: new_network(*arguments, **keys).double()
-    distill.evaluation.metrics.BATCH = 6
+    distill.evaluation.evaluator.BATCH = 6
     if "CUT" in os.environ and os.environ.get("RANK") == "1":
         train_step = distill.training.trainer.Trainer.train_step
 

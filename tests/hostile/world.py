@@ -15,7 +15,7 @@ from distill.commands.make_logits import make_logits
 from distill.commands.train import train
 from distill.config.schema import Config, parse_config
 from distill.models import build_model
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.weights.files import load_weights, save_weights
 from patchgen.pipeline.build import build
 from patchgen.pipeline.plan import make_plan

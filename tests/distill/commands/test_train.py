@@ -12,8 +12,8 @@ from distill.config import presets
 from distill.config.schema import Config, parse_config
 from distill.data.batches import Batch
 from distill.data.labelled import load_labelled
-from distill.evaluation.metrics import logits_of, top_k
-from distill.runtime.context import RunContext
+from distill.evaluation.evaluator import logits_of, top_k
+from distill.runtime.distributed import RunContext
 from distill.targets.targets import TeacherTargets
 from distill.targets.teacher import TeacherConfig, load_teacher
 from distill.training.checkpoint import CHECKPOINT_NAME, KEYS, read_checkpoint

@@ -20,7 +20,7 @@ from distill.commands.train_teacher import channel_statistics
 from distill.data.batches import Resident, View
 from distill.data.labelled import load_labelled
 from distill.data.sampler import Order
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from distill.targets.targets import LabelTargets
 from distill.training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from distill.training.trainer import new_network

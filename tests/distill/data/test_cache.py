@@ -15,8 +15,8 @@ from distill.data.cache import open_source
 from distill.data.config import DataConfig
 from distill.data.stream import Streamed
 from distill.errors import DistillError
-from distill.runtime import memory
-from distill.runtime.context import RunContext
+from distill.runtime import device
+from distill.runtime.distributed import RunContext
 from manifests import open_patchset
 from manifests.errors import PatchSetError
 from manifests.format.digest import pixel_digest, pixel_root
@@ -178,9 +178,9 @@ def test_the_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/sys/fs/cgroup/memory.max": "3000\n", "/sys/fs/cgroup/memory.current": "1000\n"}
     original = Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda self: files.get(str(self)) or original(self))
-    assert memory.free_memory() == 2000
+    assert device.free_memory() == 2000
     files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert memory.free_memory() > 2000
+    assert device.free_memory() > 2000
 
 
 def test_a_folder_of_ones_own(patchset_path: Path, tmp_path: Path, folder: Path) -> None:

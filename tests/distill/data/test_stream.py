@@ -19,7 +19,7 @@ from distill.data.cache import open_source
 from distill.data.config import DataConfig
 from distill.data.stream import Streamed
 from distill.errors import DistillError
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from manifests import open_patchset
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import Stopping
@@ -71,7 +71,7 @@ def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> 
 
 
 def processes(source: Streamed) -> list[Any]:
-    return [member.process for member in source._workers._members]
+    return source._workers._processes
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
@@ -118,7 +118,7 @@ STREAM = """
 import sys, torch
 from distill.data.cache import open_source
 from distill.data.config import DataConfig
-from distill.runtime.context import RunContext
+from distill.runtime.distributed import RunContext
 from manifests import open_patchset
 config = DataConfig(cache="none", batch_size=100)
 with open_source(open_patchset(sys.argv[1]), config, 3, RunContext(device=torch.device("cpu"))) as source:

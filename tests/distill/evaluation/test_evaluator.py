@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.evaluation.metrics import agreement, kl_to, per_class_top1, top_k
+from distill.evaluation.evaluator import agreement, kl_to, per_class_top1, top_k
 from tests.conftest import Program, assert_one_line
 
 LOGITS = torch.tensor([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])

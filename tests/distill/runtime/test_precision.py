@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import distill.runtime.precision
-from distill.runtime.precision import autocast, choose_precision, cpu_has
+import distill.runtime.device
+from distill.runtime.device import autocast, choose_precision, cpu_has
 
 CPU = torch.device("cpu")
 X86 = "processor\t: 0\nflags\t\t: fpu avx512f {}\n"
@@ -27,7 +27,7 @@ def test_what_the_system_says(
 ) -> None:
     """The flags in /proc/cpuinfo decide which half precisions a CPU supports."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(distill.runtime.precision, "cpuinfo", lambda: info)
+    monkeypatch.setattr(distill.runtime.device, "cpuinfo", lambda: info)
     assert (cpu_has("bf16"), cpu_has("fp16")) == (bf16, fp16)
     assert choose_precision("auto", CPU) == ("bf16" if bf16 else "fp32") and not caplog.messages
     assert choose_precision("fp16", CPU) == "fp16" and len(caplog.messages) == (not fp16)

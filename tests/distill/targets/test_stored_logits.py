@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-import distill.commands.make_logits
+import distill.targets.stored_logits
 from distill.data.batches import Batch
 from distill.targets.stored_logits import steps_per_file
 from distill.targets.targets import TeacherTargets
@@ -62,8 +62,8 @@ def test_training_from_them_is_training_with_the_teacher(
     result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", stored)
     assert result.status == 0 and "not evaluated" in result.out
     assert run_distill("train", *base, *sets, "--teacher", teacher_path, "--out", live).status == 0
-    original = TeacherTargets.compute
-    monkeypatch.setattr(TeacherTargets, "compute", lambda self, batch, x: original(self, batch, x).half())
+    original = TeacherTargets.__call__
+    monkeypatch.setattr(TeacherTargets, "__call__", lambda self, batch, x: original(self, batch, x).half())
     assert run_distill("train", *base, *sets, "--teacher", teacher_path, "--out", rounded).status == 0
     assert (stored / "student.safetensors").read_bytes() == (rounded / "student.safetensors").read_bytes()
 
@@ -261,7 +261,7 @@ def test_verify_computes_a_sample_again(
     value = json.loads((labels / "labels.json").read_text())
     value["files"][0]["sha256"] = file_digest(labels / "logits-000000.npy")
     (labels / "labels.json").write_text(json.dumps(value))
-    assert_one_line(run_distill(*command), "computed again differs by 1.0")
+    assert_one_line(run_distill(*command), "a stored logit differs by 1.0")
 
 
 def test_the_teacher_is_measured_before_it_labels(
@@ -292,8 +292,8 @@ def test_labelling_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After an error, the same command continues with the first incomplete file, and the logits are the same."""
-    monkeypatch.setattr(distill.commands.make_logits, "steps_per_file", lambda batch_size, num_classes: 5)
-    original, calls = TeacherTargets.compute, []
+    monkeypatch.setattr(distill.targets.stored_logits, "steps_per_file", lambda batch_size, num_classes: 5)
+    original, calls = TeacherTargets.__call__, []
 
     def stop_at_7(self: TeacherTargets, batch: Batch, x: torch.Tensor) -> torch.Tensor:
         calls.append(batch.step)
@@ -301,10 +301,10 @@ def test_labelling_goes_on_where_it_stopped(
             raise OSError(28, os.strerror(28))
         return original(self, batch, x)
 
-    monkeypatch.setattr(TeacherTargets, "compute", stop_at_7)
+    monkeypatch.setattr(TeacherTargets, "__call__", stop_at_7)
     out = tmp_path / "cut"
     command = ["make-logits", *base, "--teacher", teacher_path, "--out", out]
-    assert_one_line(run_distill(*command), "no space left", "run it again")
+    assert_one_line(run_distill(*command), "no space left", "run the same command again")
     assert_one_line(
         run_distill("train", *base, "--teacher-logits", out, "--out", tmp_path / "run"), "labels.json is missing"
     )
@@ -318,6 +318,7 @@ def test_labelling_goes_on_where_it_stopped(
     ]
     parts = [np.load(path) for path in sorted(out.glob("*.npy"))]
     assert np.array_equal(np.concatenate(parts), np.load(labels / "logits-000000.npy"))
+    monkeypatch.setattr(distill.targets.stored_logits, "steps_per_file", steps_per_file)
     for name in ("a", "b"):
         result = run_distill(
             "train", *base, "--teacher-logits", out if name == "a" else labels, "--out", tmp_path / name
