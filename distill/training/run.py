@@ -126,7 +126,7 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
     logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size} samples; arithmetic: {arithmetic}")
     restore(trainer, out, checkpoint)
     board = config.train.tensorboard
-    log = run_dir.MetricsLog(out, view.batch_size, trainer.step, tensorboard=board, enabled=ranks.is_main)
+    log = run_dir.MetricsLog(out, view.batch_size, trainer.state.step, tensorboard=board, enabled=ranks.is_main)
     saved = {"identity": identity_of(config, **task.inputs) | view_identity, "arithmetic": arithmetic}
     try:
         trainer.save(out, saved)  # from now on the folder belongs to this run
@@ -151,7 +151,7 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
     logits = {"logits": task.inputs["logits"]} if "logits" in task.inputs else {}
     mean, std = trainer.normalization
     save_weights(weights, trainer.result, mean=mean, std=std, **network)
-    samples = trainer.step * trainer.view.batch_size
+    state, samples = trainer.state, trainer.state.step * trainer.view.batch_size
     versions = {"distill": metadata.version("single-image-distillation"), "python": platform.python_version()}
     summary = (
         dict.fromkeys(task.figures)
@@ -161,12 +161,12 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
         | {"seed": task.config.train.seed}
         | config_digests(task.config, trainer.view, **logits)
         | {
-            "weights": "last step" if trainer.average is None else "average (train.ema) at the last step",
+            "weights": "last step" if state.average is None else "average (train.ema) at the last step",
             "size": trainer.view.size,
             "sha256": file_digest(weights),
             "samples_seen": samples,
-            "images_per_second": round(samples / trainer.seconds, 1),
-            "seconds": round(trainer.seconds, 1),
+            "images_per_second": round(samples / state.seconds, 1),
+            "seconds": round(state.seconds, 1),
             "environment": versions | {"machine": platform.machine()} | trainer.accelerator.describe(),
         }
     )

@@ -82,8 +82,8 @@ def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
     original, teach = distill.training.trainer.Trainer.train_step, TeacherTargets.compute
 
     def watch(self: distill.training.trainer.Trainer, step: int) -> torch.Tensor:
-        assert self.student.training
-        hook = self.student.register_forward_pre_hook(lambda _, x: seen.append(("student", x[0].clone())))
+        assert self.state.student.training
+        hook = self.state.student.register_forward_pre_hook(lambda _, x: seen.append(("student", x[0].clone())))
         loss = original(self, step)
         hook.remove()
         return loss
