@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from distill.config import presets
 from distill.weights.normalization import check_mean, check_std
 from manifests.remote.cli_location import LocalPath, Location, NameOrPath, local_folder
 
+if TYPE_CHECKING:
+    from distill.config.schema import Config, SupervisedConfig
+    from distill.runtime.context import RunContext
+    from distill.runtime.distributed import Ranks
+
+C = TypeVar("C", "Config", "SupervisedConfig")
 FILE = LocalPath()
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,8 +44,8 @@ def parse_numbers(context: click.Context, parameter: click.Parameter, value: str
         numbers = tuple(int(part) for part in value.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{value!r}: expected whole numbers with commas, such as 0,1,2") from error
-    if len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise click.BadParameter(f"{value!r}: expected different numbers, each 0 or greater")
+    if len(set(numbers)) < len(numbers) or not 0 <= min(numbers) <= max(numbers) < 2**53:
+        raise click.BadParameter(f"{value!r}: expected different numbers, each from 0 to 2^53 - 1")
     return numbers
 
 
@@ -94,10 +101,28 @@ def download(shards: Path | str, check_inputs: Callable[[], None]) -> Path:
     return local_folder(shards)
 
 
-def add_files(settings: dict[str, Any], files: dict[str, Path | None]) -> dict[str, Any]:
-    """Add file paths to settings. Both arguments are by config key; the path of a file not given is None."""
+def parse_run(
+    model: type[C],
+    files: dict[str, Path | None],
+    ranks: "Ranks | None" = None,
+    *,
+    config_name: str,
+    settings: dict[str, Any],
+    device: str,
+) -> tuple[str, C, "RunContext"]:
+    """Return the name of a config, the config with the settings and files of the user, and the context of its run.
+
+    ``settings`` and ``files`` are by config key. The path of a file is None if the user does not give it.
+    """
+    from distill.config.schema import parse_config  # noqa: PLC0415
+    from distill.runtime.context import RunContext  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415
+    from distill.runtime.distributed import SINGLE_PROCESS  # noqa: PLC0415
+
     given = {key: path for key, path in files.items() if path is not None}
     for key in given.keys() & settings.keys():
         option = {"teacher.weights": "--teacher", "teacher.logits": "--teacher-logits", "eval.data": "--eval"}[key]
         raise click.UsageError(f"--set {key} and {option} are both given; give only one of them.")
-    return settings | given
+    name, text = presets.read(presets.CONFIGS, config_name)
+    config, ranks = parse_config(text, config_name, settings | given, model), ranks or SINGLE_PROCESS
+    return name, config, RunContext(device=pick_device(device, ranks), ranks=ranks)

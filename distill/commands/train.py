@@ -25,42 +25,23 @@ from distill.targets.stored_logits import TeacherInfo, describe_teacher, open_st
 from distill.targets.targets import Targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.patch_sample import keep_sample
-from distill.training.run import Task, run
-from distill.training.run_dir import STUDENT_NAME, run_directory
+from distill.training.run import Task
+from distill.training.run_dir import STUDENT_NAME
 from manifests import PatchSet
-from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, shards: Path, out: Path, context: RunContext, *, resume: bool) -> dict[str, Any]:
-    """Train a student on the set in folder ``shards`` in the run directory ``out``. Return the summary of the run."""
-    return run(lambda: Distillation(config, shards, context), out, context, resume=resume)
-
-
-def check_inputs(config: Config, out: Path | None, context: RunContext, *, resume: bool) -> None:
-    """Check the inputs of a run before its set is downloaded. ``out`` may be None."""
+def check_inputs(config: Config) -> None:
+    """Check the teacher, the stored logits and the evaluation data of a run before its set is downloaded."""
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
         load_teacher(config.teacher, torch.device("cpu"))
     if config.eval.data is not None:
         require_data(config.eval.data)
-    if out is not None:
-        with run_directory(out, resume, context.ranks):
-            pass
-
-
-def known_digests(config: Config, shards: Path) -> dict[str, str | None]:
-    """Return the digests of the set, the teacher and the evaluation data of a run, by their keys in the summary."""
-    manifest, teacher = open_folder(shards).manifest, config.teacher
-    teacher_sha256 = None if teacher.weights is None else file_digest(teacher.weights)
-    if teacher.logits is not None:
-        teacher_sha256 = read_manifest(teacher.logits).teacher.sha256
-    eval_sha256 = evaluation.evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
-    return {"set_id": manifest.set_id, "teacher_sha256": teacher_sha256, "eval_sha256": eval_sha256}
 
 
 class Distillation(Task):
@@ -150,9 +131,7 @@ def open_evaluator(
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:
         if least is not None:
-            logger.info(
-                f"teacher.min_top1 {least} is not checked, because there is no evaluation data; name it with --eval"
-            )
+            logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name it with --eval")
         return None
     data = evaluation.load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
@@ -160,13 +139,7 @@ def open_evaluator(
         evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
         folded, dtype = accelerator.folded(teacher.model), DTYPES[accelerator.precision]
         logits = logits_of(folded, data, *info.normalization, accelerator.context, dtype)
-    evaluator = evaluation.Evaluator(
-        data=data,
-        normalization=info.normalization,
-        teacher_logits=logits,
-        context=accelerator.context,
-        prefix=Distillation.prefix,
-    )
+    evaluator = evaluation.Evaluator(data, info.normalization, logits, accelerator.context, Distillation.prefix)
     top1 = evaluator.teacher_top1
     if top1 is None:
         logger.info("the teacher is not evaluated, because its weight file is unknown; name the file with --teacher")
@@ -176,8 +149,7 @@ def open_evaluator(
         f"computed in {accelerator.precision} as in training"
     )
     if least is not None and top1 < least:
-        raise DistillError(
-            f"{config.teacher.weights}: the teacher's top-1 is {top1:.2f} %, expected at least {least} % "
-            "(teacher.min_top1); check teacher.mean, teacher.std and the classes of the evaluation data"
-        )
+        found = f"the teacher's top-1 is {top1:.2f} %, expected at least {least} % (teacher.min_top1)"
+        action = "check teacher.mean, teacher.std and the classes of the evaluation data"
+        raise DistillError(f"{config.teacher.weights}: {found}; {action}")
     return evaluator

@@ -46,6 +46,5 @@ def read(folder: str, name_or_path: str) -> tuple[str, str]:
         return path.stem, read_regular_file(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise DistillError(
-            f"{folder.removesuffix('s')} {path}: cannot be read: {reason}; choose another file"
-        ) from error
+        kind = folder.removesuffix("s")
+        raise DistillError(f"{kind} {path}: cannot be read: {reason}; choose another file") from error

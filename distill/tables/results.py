@@ -53,9 +53,7 @@ def _read_job(out: Path, name: str) -> RunRecord | str | None:
             return read_run(out / name)
         return f"failed: {record['failed']}" if record["failed"] else None
     except DistillError as error:
-        return (
-            f"damaged: {str(error).replace(f'{out}/', '')}; delete the folder {name} and run the same command again"
-        )
+        return f"damaged: {str(error).replace(f'{out}/', '')}; delete the folder {name} and run the command again"
 
 
 def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowResult:
@@ -90,12 +88,9 @@ def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states
     if points:
         rates = [(run.figure("seconds") or 0) / max(run.figure("samples_seen") or 0, 1) for run, _ in points]
         samples = [seen for _, (seen, _) in points]
-        result = dataclasses.replace(
-            result,
-            top1=tuple(top1 for _, (_, top1) in points),
-            samples=round(statistics.fmean(samples)),
-            seconds=statistics.fmean(rate * seen for rate, seen in zip(rates, samples, strict=True)),
-        )
+        seconds = statistics.fmean(rate * seen for rate, seen in zip(rates, samples, strict=True))
+        top1, mean = tuple(top1 for _, (_, top1) in points), round(statistics.fmean(samples))
+        result = dataclasses.replace(result, top1=top1, samples=mean, seconds=seconds)
     return dataclasses.replace(result, digests=digests, state="; ".join(states))
 
 

@@ -27,6 +27,7 @@ from distill.training.checkpoint import require_identity
 from distill.training.cost_estimate import MIN_ESTIMATED_STEPS, estimate_cost
 from distill.training.resume import restore
 from distill.training.run_identity import config_digests, identity_of
+from distill.training.seeds import require_same_identity
 from distill.training.trainer import Measure, Purpose, Trainer, new_network
 from distill.weights.files import Triple, save_weights
 from manifests.format.digest import file_digest
@@ -78,13 +79,18 @@ class Task(ABC):
         return self.config.train.steps(self.n, self.config.data.batch_size)
 
 
-def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume: bool) -> dict[str, Any]:
-    """Train a task in the run directory ``out`` and return the summary. A finished run is not trained again."""
+def run(
+    open_task: Callable[[], Task], out: Path, context: RunContext, *, resume: bool, several: bool = False
+) -> dict[str, Any]:
+    """Train a task in the run directory ``out`` and return the summary. A finished run is not trained again.
+
+    If the run is one of ``several`` seeds in the same folder, check first that it may have a mean with the others.
+    """
     with run_dir.run_directory(out, resume, context.ranks):
-        return _run(open_task(), out, context)
+        return _run(open_task(), out, context, several)
 
 
-def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
+def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str, Any]:
     config, ranks = task.config, context.ranks
     norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
     network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
@@ -100,6 +106,9 @@ def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
         logger.info(f"estimated cost: {estimate_cost(config, n=task.n, size=task.size, device=context.device)}")
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, task.steps)
     evaluator = task.open_evaluator(accelerator)
+    if several and ranks.is_main:
+        more = {"data_sha256": task.inputs.get("data"), "eval_sha256": evaluator.data.sha256 if evaluator else None}
+        require_same_identity(out.parent, config, task.inputs | more)
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
         trainer = Trainer(config, network, view, targets, task.loss, task.normalization, accelerator)

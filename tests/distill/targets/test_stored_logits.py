@@ -261,7 +261,7 @@ def test_verify_computes_a_sample_again(
     value = json.loads((labels / "labels.json").read_text())
     value["files"][0]["sha256"] = file_digest(labels / "logits-000000.npy")
     (labels / "labels.json").write_text(json.dumps(value))
-    assert_one_line(run_distill(*command), "computed again differs by 1.0")
+    assert_one_line(run_distill(*command), "a stored logit differs by 1.0")
 
 
 def test_the_teacher_is_measured_before_it_labels(
@@ -292,7 +292,7 @@ def test_labelling_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After an error, the same command continues with the first incomplete file, and the logits are the same."""
-    monkeypatch.setattr(distill.commands.make_logits, "steps_per_file", lambda batch_size, num_classes: 5)
+    monkeypatch.setattr(distill.targets.stored_logits, "steps_per_file", lambda batch_size, num_classes: 5)
     original, calls = TeacherTargets.compute, []
 
     def stop_at_7(self: TeacherTargets, batch: Batch, x: torch.Tensor) -> torch.Tensor:
