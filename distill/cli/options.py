@@ -1,5 +1,6 @@
 """Options that several commands share. Each is a decorator; some decorators add several options."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,13 +65,7 @@ def _parse_triple(context: click.Context, parameter: click.Parameter, value: str
 
 def join(*decorators: Decorator) -> Decorator:
     """Return a decorator that adds several options. The help text lists the options in the same order."""
-
-    def add_all(command: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return add_all
+    return lambda command: functools.reduce(lambda inner, add: add(inner), reversed(decorators), command)
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -102,27 +97,22 @@ def download(shards: Path | str, check_inputs: Callable[[], None]) -> Path:
 
 
 def parse_run(
-    model: type[C],
-    files: dict[str, Path | None],
-    ranks: "Ranks | None" = None,
-    *,
-    config_name: str,
-    settings: dict[str, Any],
-    device: str,
+    model: type[C], files: dict[str, Path | None], values: dict[str, Any], ranks: "Ranks | None" = None
 ) -> tuple[str, C, "RunContext"]:
     """Return the name of a config, the config with the settings and files of the user, and the context of its run.
 
-    ``settings`` and ``files`` are by config key. The path of a file is None if the user does not give it.
+    ``values`` are the values of ``config_options``. ``files`` are paths by config key, None if not given.
     """
     from distill.config.schema import parse_config  # noqa: PLC0415
     from distill.runtime.context import RunContext  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
     from distill.runtime.distributed import SINGLE_PROCESS  # noqa: PLC0415
 
-    given = {key: path for key, path in files.items() if path is not None}
+    settings, given = values["settings"], {key: path for key, path in files.items() if path is not None}
     for key in given.keys() & settings.keys():
         option = {"teacher.weights": "--teacher", "teacher.logits": "--teacher-logits", "eval.data": "--eval"}[key]
         raise click.UsageError(f"--set {key} and {option} are both given; give only one of them.")
+    config_name, ranks = values["config_name"], ranks or SINGLE_PROCESS
     name, text = presets.read(presets.CONFIGS, config_name)
-    config, ranks = parse_config(text, config_name, settings | given, model), ranks or SINGLE_PROCESS
-    return name, config, RunContext(device=pick_device(device, ranks), ranks=ranks)
+    config = parse_config(text, config_name, settings | given, model)
+    return name, config, RunContext(device=pick_device(values["device"], ranks), ranks=ranks)

@@ -11,27 +11,25 @@ from manifests.support.counts import counted
 from manifests.support.numbers import Count
 
 
-@click.command()
+@click.command("make-logits")
 @options.distillation_options
 @options.eval_option
 @click.option("--out", required=True, type=options.FILE, help="Folder of the logits; run again to continue.")
-def make_logits(shards: Path | str, teacher: Path | None, eval_data: Path | None, out: Path, **shared: Any) -> None:
+def store_logits(shards: Path | str, teacher: Path | None, eval_data: Path | None, out: Path, **shared: Any) -> None:
     """Store a teacher's logits for a whole run.
 
     Students of any seed can then learn from the stored logits without the teacher.
 
     Example: distill make-logits --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out logits/
     """
-    from distill.commands.make_logits import check_folder  # noqa: PLC0415
-    from distill.commands.make_logits import make_logits as run_make_logits  # noqa: PLC0415
-    from distill.commands.train import check_inputs  # noqa: PLC0415
+    from distill.commands import make_logits, train  # noqa: PLC0415
     from distill.config.schema import Config  # noqa: PLC0415
 
     files = {"teacher.weights": teacher, "eval.data": eval_data}
-    _, config, context = options.parse_run(Config, files, **shared)
-    check_folder(out)
-    folder = options.download(shards, lambda: check_inputs(config))
-    manifest = run_make_logits(config, folder, out, context)
+    _, config, context = options.parse_run(Config, files, shared)
+    make_logits.check_folder(out)
+    folder = options.download(shards, lambda: train.check_inputs(config))
+    manifest = make_logits.make_logits(config, folder, out, context)
     click.echo(
         f"{counted(manifest.steps, 'step')} of {counted(manifest.batch_size, 'sample')} "
         f"in {counted(len(manifest.files), 'file')}; train with --teacher-logits {out}"
@@ -53,14 +51,13 @@ def verify_logits(
 
     Example: distill verify-logits logits/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
-    from distill.commands.make_logits import verify_logits as run_verify_logits  # noqa: PLC0415
-    from distill.commands.train import check_inputs  # noqa: PLC0415
+    from distill.commands import make_logits, train  # noqa: PLC0415
     from distill.config.schema import Config  # noqa: PLC0415
 
     files = {"teacher.weights": teacher, "teacher.logits": logits}
-    _, config, context = options.parse_run(Config, files, **shared)
-    folder = options.download(shards, lambda: check_inputs(config))
-    check = run_verify_logits(config, logits, folder, context, sample=sample, seed=seed)
+    _, config, context = options.parse_run(Config, files, shared)
+    folder = options.download(shards, lambda: train.check_inputs(config))
+    check = make_logits.verify_logits(config, logits, folder, context, sample=sample, seed=seed)
     if as_json:
         click.echo(json.dumps(check))
         return

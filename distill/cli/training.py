@@ -13,7 +13,6 @@ from manifests.support.counts import counted
 
 if TYPE_CHECKING:
     from distill.config.schema import Config, SupervisedConfig
-    from distill.runtime.context import RunContext
     from distill.runtime.distributed import Ranks
     from distill.training.run import Task
 
@@ -47,7 +46,7 @@ def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None,
 
     files = {"teacher.weights": teacher, "teacher.logits": teacher_logits}
     with joined() as ranks:
-        runs = _Runs(Config, ranks, files, **values)
+        runs = _Runs(Config, ranks, files, values)
         with ranks.local_main_first():
             folder = options.download(shards, lambda: check_inputs(runs.config))
         manifest = open_folder(folder).manifest
@@ -77,7 +76,7 @@ def train_teacher(data: Path, **values: Any) -> None:
     from distill.runtime.distributed import joined  # noqa: PLC0415
 
     with joined() as ranks:
-        runs = _Runs(SupervisedConfig, ranks, {}, **values)
+        runs = _Runs(SupervisedConfig, ranks, {}, values)
         runs.execute(
             functools.partial(SupervisedTraining, data=data, context=runs.context),
             default_name=runs.name,
@@ -90,31 +89,19 @@ def train_teacher(data: Path, **values: Any) -> None:
 class _Runs(Generic[C]):
     """The runs of one command: one run with the seed of the config, or one run for each seed of ``--seeds``."""
 
-    name: str  # of the config
     config: C
-    context: "RunContext"
 
-    def __init__(
-        self,
-        model: type[C],
-        ranks: "Ranks",
-        files: dict[str, Path | None],
-        *,
-        settings: dict[str, Any],
-        eval_data: Path | None,
-        out: Path | None,
-        seeds: tuple[int, ...] | None,
-        resume: bool,
-        **shared: Any,
-    ) -> None:
-        """Parse the config, and check ``out`` if the user gave it. ``files`` are paths by config key."""
-        self.out, self.seeds, self.resume = out, seeds, resume
-        if seeds is not None and "train.seed" in settings:
+    def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
+        """Parse the config, and check ``--out`` if it is given. ``files`` are paths by config key."""
+        self.out: Path | None = values["out"]
+        self.seeds: tuple[int, ...] | None = values["seeds"]
+        self.resume: bool = values["resume"]
+        if self.seeds is not None and "train.seed" in values["settings"]:
             raise click.UsageError("--set train.seed and --seeds are both given; give only one of them.")
-        files = files | {"eval.data": eval_data}
-        self.name, self.config, self.context = options.parse_run(model, files, ranks, settings=settings, **shared)
-        if out is not None:
-            self._check_folder(out)
+        files = files | {"eval.data": values["eval_data"]}
+        self.name, self.config, self.context = options.parse_run(model, files, values, ranks)
+        if self.out is not None:
+            self._check_folder(self.out)
 
     def _check_folder(self, out: Path) -> None:
         from distill.training.run_dir import check_folder  # noqa: PLC0415

@@ -23,7 +23,7 @@ def convert(
         raise DistillError(f"{out}: expected a file name that ends in .safetensors; choose another --out")
     network = load_network(path, arch, mean, std, torch.device("cpu"), bn_eps)
     data = encode_weights(network.model, network)
-    with explain_errors(out, "run the same command again"):
+    with explain_errors(out, "run the same command again, or choose another --out"):
         if not out.exists():
             write_atomically(out, data)
         elif not is_plain(out) or out.read_bytes() != data:

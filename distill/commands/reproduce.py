@@ -55,7 +55,7 @@ def reproduce(
 
 def check_start(plan: Plan, out: Path) -> None:
     """Check that ``out`` is empty or contains this table, and that the files of --teacher fit the chosen runs."""
-    with explain_errors(out, "run the same command again"):
+    with explain_errors(out, "run the same command again, or choose another --out"):
         require_same_table(out, plan.options, plan.jobs.values())
     runs = {job.run: job.config.teacher for job in plan.chosen.values() if job.run and isinstance(job.config, Config)}
     for run, teacher in runs.items():

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,12 +18,11 @@ from distill.evaluation.metrics import logits_of
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.context import RunContext
-from distill.runtime.precision import DTYPES, Precision
+from distill.runtime.precision import DTYPES
 from distill.targets.losses import make_loss
 from distill.targets.stored_logits import TeacherInfo, describe_teacher, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
-from distill.training.patch_sample import keep_sample
 from distill.training.run import Task
 from distill.training.run_dir import STUDENT_NAME
 from manifests import PatchSet
@@ -56,8 +54,8 @@ class Distillation(Task):
     def __init__(self, config: Config, shards: Path, context: RunContext) -> None:
         context.ranks.require_rows(config.data.batch_size)
         self.config, self._context, self._shards = config, context, shards
-        self._patchset = open_folder(shards)
-        manifest, teacher = self._patchset.manifest, config.teacher
+        self.patchset: PatchSet = open_folder(shards)
+        manifest, teacher = self.patchset.manifest, config.teacher
         self.n, self.size = manifest.n, manifest.size
         self.network, self.num_classes, self.loss = config.student, teacher.num_classes, make_loss(config.loss)
         for arch in (teacher.arch, config.student.arch):
@@ -75,12 +73,13 @@ class Distillation(Task):
         self._info, self.normalization, self.classes = info, info.normalization, tuple(info.classes)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
         self.inputs = {"set_id": manifest.set_id, "teacher_sha256": info.sha256, "logits": logits}
+        self.described = {"set_id": manifest.set_id, "teacher_arch": teacher.arch, "teacher_sha256": info.sha256}
 
     def open_view(self) -> AbstractContextManager[View]:
         stored_seed = self._stored.view.get("seed") if self._stored else None  # so students of all seeds can use them
         seed = stored_seed if isinstance(stored_seed, int) else self.config.train.seed
         seed = seed if self.config.data.view_seed is None else self.config.data.view_seed
-        return open_view(self.config, self._patchset, seed, self._context)
+        return open_view(self.config, self.patchset, seed, self._context)
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
         folder = self.config.teacher.logits
@@ -90,26 +89,14 @@ class Distillation(Task):
         return stored_targets(folder, self._stored, view)
 
     def open_evaluator(self, accelerator: Accelerator) -> evaluation.Evaluator | None:
-        accelerator = dataclasses.replace(accelerator, precision=self._teacher_precision(accelerator))
+        if self._stored is not None:
+            accelerator = dataclasses.replace(accelerator, precision=self._stored.precision)
+        self.described["teacher_precision"] = accelerator.precision
         evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator)
         if evaluator is not None:
-            digests = evaluation.packed_digests(self._patchset)
+            digests = evaluation.packed_digests(self.patchset)
             evaluation.require_unseen(digests, evaluator.data, f"the set {self._shards}")
         return evaluator
-
-    def _teacher_precision(self, accelerator: Accelerator) -> Precision:
-        return self._stored.precision if self._stored else accelerator.precision
-
-    def teacher_figures(self, accelerator: Accelerator) -> dict[str, Any]:
-        return {
-            "set_id": self.inputs["set_id"],
-            "teacher_arch": self.config.teacher.arch,
-            "teacher_sha256": self._info.sha256,
-            "teacher_precision": self._teacher_precision(accelerator),
-        }
-
-    def write_sample(self, out: Path) -> None:
-        keep_sample(self._patchset, out)
 
 
 @contextmanager

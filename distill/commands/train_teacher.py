@@ -51,7 +51,7 @@ class SupervisedTraining(Task):
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)
         self.normalization = self.network.mean or mean, self.network.std or std
-        self.inputs = {"data": images.sha256}
+        self.inputs, self.described = {"data": images.sha256}, {}
 
     @contextmanager
     def open_view(self) -> Iterator[View]:

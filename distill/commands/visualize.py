@@ -92,7 +92,7 @@ def visualize_weights(
         start = (network.model, torch.tensor(classes), size, (network.mean, network.std))
         images = excite(*start, steps=options.steps, seed=options.seed, update=update)
     labels = [names[number] if names and number < len(names) else str(number) for number in classes]
-    with explain_errors(out, "run the same command again"), atomic_file(out) as file:
+    with explain_errors(out, "run the same command again, or choose another --out"), atomic_file(out) as file:
         _sheet(images, labels).save(file, "PNG", optimize=True)
 
 

@@ -33,7 +33,7 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tup
         raise DistillError(f"{out}: is a folder, expected a file name; choose another --out")
     sources = {source.sha256 for record in records if record.manifest for source in record.manifest.sources}
     page = render(records, read_photos(images, sources), errors)
-    with explain_errors(out, "run the same command again"):
+    with explain_errors(out, "run the same command again, or choose another --out"):
         write_atomically(out, page.encode("utf-8", "backslashreplace"))  # file names may not be UTF-8
     return out, [*text_lines(records), *errors]
 

@@ -25,11 +25,13 @@ from distill.targets.targets import Targets
 from distill.training import run_dir
 from distill.training.checkpoint import require_identity
 from distill.training.cost_estimate import MIN_ESTIMATED_STEPS, estimate_cost
+from distill.training.patch_sample import keep_sample
 from distill.training.resume import restore
 from distill.training.run_identity import config_digests, identity_of
 from distill.training.seeds import require_same_identity
 from distill.training.trainer import Measure, Purpose, Trainer, new_network
 from distill.weights.files import Triple, save_weights
+from manifests import PatchSet
 from manifests.format.digest import file_digest
 from manifests.support.counts import counted
 from manifests.support.files import write_atomically
@@ -52,6 +54,8 @@ class Task(ABC):
     size: int  # pixels a side of a sample
     normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
     inputs: dict[str, str]  # digests by name; a resumed run must have the same
+    described: dict[str, Any]  # entries of the summary that identify set and teacher
+    patchset: PatchSet | None = None  # the run directory keeps a sample of it
     loss: Loss
 
     @abstractmethod
@@ -65,13 +69,6 @@ class Task(ABC):
     @abstractmethod
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
         """Read and check the evaluation data. Return None if the config names no data."""
-
-    def teacher_figures(self, accelerator: Accelerator) -> dict[str, Any]:
-        """Return the entries of the summary that identify set and teacher; none for a run from labels."""
-        return {}
-
-    def write_sample(self, out: Path) -> None:  # noqa: B027 - optional
-        """Write a sample of the training data into the run directory ``out``."""
 
     @property
     def steps(self) -> int:
@@ -141,7 +138,8 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
         trainer.save(out, saved)  # from now on the folder belongs to this run
         if ranks.is_main:
             write_atomically(out / run_dir.CONFIG_NAME, config.to_yaml().encode())
-            task.write_sample(out)
+            if task.patchset is not None:
+                keep_sample(task.patchset, out)
         trainer.fit(out, log, saved, measure)
     except NonFiniteLossError as error:
         where = out / run_dir.BAD_BATCH_NAME
@@ -166,7 +164,7 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
         dict.fromkeys(task.figures)
         | figures
         | network
-        | task.teacher_figures(trainer.accelerator)
+        | task.described
         | {"seed": task.config.train.seed}
         | config_digests(task.config, trainer.view, **logits)
         | {

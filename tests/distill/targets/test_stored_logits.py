@@ -304,7 +304,7 @@ def test_labelling_goes_on_where_it_stopped(
     monkeypatch.setattr(TeacherTargets, "compute", stop_at_7)
     out = tmp_path / "cut"
     command = ["make-logits", *base, "--teacher", teacher_path, "--out", out]
-    assert_one_line(run_distill(*command), "no space left", "run it again")
+    assert_one_line(run_distill(*command), "no space left", "run the same command again")
     assert_one_line(
         run_distill("train", *base, "--teacher-logits", out, "--out", tmp_path / "run"), "labels.json is missing"
     )
