@@ -17,7 +17,7 @@ import click
 from distill.cli.checking import configs, convert, evaluate, tables
 from distill.cli.reporting import report, visualize
 from distill.cli.reproducing import reproduce
-from distill.cli.stored_logits import make_logits, verify_logits
+from distill.cli.stored_logits import store_logits, verify_logits
 from distill.cli.training import train, train_teacher
 from distill.errors import DistillError
 from distill.runtime.torchrun_env import launched
@@ -75,7 +75,7 @@ def cli(context: click.Context) -> None:
         raise DistillError(f"{command}: this command runs in one process, not in several; start it without torchrun")
 
 
-TRAINING = (train, train_teacher, make_logits, verify_logits)
+TRAINING = (train, train_teacher, store_logits, verify_logits)
 for command in (*TRAINING, evaluate, convert, visualize, report, reproduce, configs, tables):
     if command.callback is not None:
         command.callback = logged(str(command.name), command.callback)

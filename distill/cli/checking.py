@@ -113,5 +113,5 @@ def _list_or_print(folder: str, name: str | None) -> None:
     if name is not None:
         click.echo(presets.text(folder, name), nl=False)
         return
-    for each in presets.names(folder):
+    for each in presets.files(folder):
         click.echo(f"{each:28}{presets.headline(folder, each)}")

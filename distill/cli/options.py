@@ -1,14 +1,21 @@
 """Options that several commands share. Each is a decorator; some decorators add several options."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from distill.config import presets
 from distill.weights.normalization import check_mean, check_std
 from manifests.remote.cli_location import LocalPath, Location, NameOrPath, local_folder
 
+if TYPE_CHECKING:
+    from distill.config.schema import Config, SupervisedConfig
+    from distill.runtime.distributed import Ranks, RunContext
+
+C = TypeVar("C", "Config", "SupervisedConfig")
 FILE = LocalPath()
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,8 +44,8 @@ def parse_numbers(context: click.Context, parameter: click.Parameter, value: str
         numbers = tuple(int(part) for part in value.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{value!r}: expected whole numbers with commas, such as 0,1,2") from error
-    if len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise click.BadParameter(f"{value!r}: expected different numbers, each 0 or greater")
+    if len(set(numbers)) < len(numbers) or not 0 <= min(numbers) <= max(numbers) < 2**53:
+        raise click.BadParameter(f"{value!r}: expected different numbers, each from 0 to 2^53 - 1")
     return numbers
 
 
@@ -57,13 +64,7 @@ def _parse_triple(context: click.Context, parameter: click.Parameter, value: str
 
 def join(*decorators: Decorator) -> Decorator:
     """Return a decorator that adds several options. The help text lists the options in the same order."""
-
-    def add_all(command: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return add_all
+    return lambda command: functools.reduce(lambda inner, add: add(inner), reversed(decorators), command)
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -94,10 +95,22 @@ def download(shards: Path | str, check_inputs: Callable[[], None]) -> Path:
     return local_folder(shards)
 
 
-def add_files(settings: dict[str, Any], files: dict[str, Path | None]) -> dict[str, Any]:
-    """Add file paths to settings. Both arguments are by config key; the path of a file not given is None."""
-    given = {key: path for key, path in files.items() if path is not None}
+def parse_run(
+    model: type[C], files: dict[str, Path | None], values: dict[str, Any], ranks: "Ranks | None" = None
+) -> tuple[str, C, "RunContext"]:
+    """Return the name of a config, the config with the settings and files of the user, and the context of its run.
+
+    ``values`` are the values of ``config_options``. ``files`` are paths by config key, None if not given.
+    """
+    from distill.config.schema import parse_config  # noqa: PLC0415
+    from distill.runtime.device import pick_device  # noqa: PLC0415
+    from distill.runtime.distributed import SINGLE_PROCESS, RunContext  # noqa: PLC0415
+
+    settings, given = values["settings"], {key: path for key, path in files.items() if path is not None}
     for key in given.keys() & settings.keys():
         option = {"teacher.weights": "--teacher", "teacher.logits": "--teacher-logits", "eval.data": "--eval"}[key]
         raise click.UsageError(f"--set {key} and {option} are both given; give only one of them.")
-    return settings | given
+    config_name, ranks = values["config_name"], ranks or SINGLE_PROCESS
+    name, text = presets.read(presets.CONFIGS, config_name)
+    config = parse_config(text, config_name, settings | given, model)
+    return name, config, RunContext(device=pick_device(values["device"], ranks), ranks=ranks)

@@ -2,37 +2,34 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from distill.cli import options
-from distill.config import presets
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
 
-if TYPE_CHECKING:
-    from distill.config.schema import Config
-    from distill.runtime.distributed import RunContext
 
-
-@click.command()
+@click.command("make-logits")
 @options.distillation_options
 @options.eval_option
 @click.option("--out", required=True, type=options.FILE, help="Folder of the logits; run again to continue.")
-def make_logits(shards: Path | str, teacher: Path | None, eval_data: Path | None, out: Path, **shared: Any) -> None:
+def store_logits(shards: Path | str, teacher: Path | None, eval_data: Path | None, out: Path, **shared: Any) -> None:
     """Store a teacher's logits for a whole run.
 
     Students of any seed can then learn from the stored logits without the teacher.
 
     Example: distill make-logits --shards shards/ --config fast-cifar --teacher resnet56.safetensors --out logits/
     """
-    from distill.commands.make_logits import check_inputs  # noqa: PLC0415
-    from distill.commands.make_logits import make_logits as run_make_logits  # noqa: PLC0415
+    from distill.commands import make_logits, train  # noqa: PLC0415
+    from distill.config.schema import Config  # noqa: PLC0415
 
-    config, context = _parse({"teacher.weights": teacher, "eval.data": eval_data}, **shared)
-    folder = options.download(shards, lambda: check_inputs(config, out))
-    manifest = run_make_logits(config, folder, out, context)
+    files = {"teacher.weights": teacher, "eval.data": eval_data}
+    _, config, context = options.parse_run(Config, files, shared)
+    make_logits.check_folder(out)
+    folder = options.download(shards, lambda: train.check_inputs(config))
+    manifest = make_logits.make_logits(config, folder, out, context)
     click.echo(
         f"{counted(manifest.steps, 'step')} of {counted(manifest.batch_size, 'sample')} "
         f"in {counted(len(manifest.files), 'file')}; train with --teacher-logits {out}"
@@ -54,12 +51,13 @@ def verify_logits(
 
     Example: distill verify-logits logits/ --shards shards/ --config fast-cifar --teacher resnet56.safetensors
     """
-    from distill.commands.make_logits import check_stored  # noqa: PLC0415
-    from distill.commands.make_logits import verify_logits as run_verify_logits  # noqa: PLC0415
+    from distill.commands import make_logits, train  # noqa: PLC0415
+    from distill.config.schema import Config  # noqa: PLC0415
 
-    config, context = _parse({"teacher.weights": teacher}, **shared)
-    folder = options.download(shards, lambda: check_stored(config, logits))
-    check = run_verify_logits(config, logits, folder, context, sample=sample, seed=seed)
+    files = {"teacher.weights": teacher, "teacher.logits": logits}
+    _, config, context = options.parse_run(Config, files, shared)
+    folder = options.download(shards, lambda: train.check_inputs(config))
+    check = make_logits.verify_logits(config, logits, folder, context, sample=sample, seed=seed)
     if as_json:
         click.echo(json.dumps(check))
         return
@@ -68,16 +66,3 @@ def verify_logits(
         f"by at most {check['largest_difference']:.5f} (the logits have a deviation of {check['deviation']:.3f}), "
         f"the most probable class is the same for {check['same_class']:.2f} % of the images"
     )
-
-
-def _parse(
-    files: dict[str, Path | None], *, config_name: str, settings: dict[str, Any], device: str
-) -> tuple["Config", "RunContext"]:
-    """Return the config with the settings and files of the user, and the context with the device."""
-    from distill.config.schema import Config, parse_config  # noqa: PLC0415
-    from distill.runtime.device import pick_device  # noqa: PLC0415
-    from distill.runtime.distributed import RunContext  # noqa: PLC0415
-
-    _, text = presets.read(presets.CONFIGS, config_name)
-    config = parse_config(text, config_name, options.add_files(settings, files), Config)
-    return config, RunContext(device=pick_device(device))

@@ -1,19 +1,20 @@
 """The commands ``train`` and ``train-teacher``, with one seed or several."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
 from distill.cli import options
-from distill.config import presets
 from manifests.support.console import InterruptedProgram, printable, say, shell_word
 from manifests.support.counts import counted
 
 if TYPE_CHECKING:
     from distill.config.schema import Config, SupervisedConfig
     from distill.runtime.distributed import Ranks
+    from distill.training.run import Task
 
 C = TypeVar("C", "Config", "SupervisedConfig")
 
@@ -37,8 +38,7 @@ def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None,
     Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """
     # torch takes seconds to import, so it is imported after parsing: --help and a usage error appear at once.
-    from distill.commands.train import check_inputs, known_digests  # noqa: PLC0415
-    from distill.commands.train import train as run_train  # noqa: PLC0415
+    from distill.commands.train import Distillation, check_inputs  # noqa: PLC0415
     from distill.config.schema import Config  # noqa: PLC0415
     from distill.runtime.distributed import joined  # noqa: PLC0415
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
@@ -47,22 +47,14 @@ def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None,
     files = {"teacher.weights": teacher, "teacher.logits": teacher_logits}
     with joined() as ranks:
         runs = _Runs(Config, ranks, files, values)
-
-        def check() -> None:
-            if runs.out is not None:
-                runs.check_folder(runs.out)
-            out = runs.out if runs.seeds is None else None
-            check_inputs(runs.config, out, runs.context, resume=runs.resume)
-
         with ranks.local_main_first():
-            folder = options.download(shards, check)
+            folder = options.download(shards, lambda: check_inputs(runs.config))
         manifest = open_folder(folder).manifest
         runs.execute(
-            lambda config, out: run_train(config, folder, out, runs.context, resume=runs.resume),
+            functools.partial(Distillation, shards=folder, context=runs.context),
             default_name=f"{runs.name}-{manifest.set_id[:8]}",
-            digests=lambda: known_digests(runs.config, folder),
             network=f"student {runs.config.student.arch}",
-            prefix="student_",
+            prefix=Distillation.prefix,
             next_command="distill visualize {0} && distill report {0}" + photo_option(manifest),
         )
 
@@ -79,19 +71,17 @@ def train_teacher(data: Path, **values: Any) -> None:
 
     Example: distill train-teacher --data cifar10/ --config teacher-cifar10-resnet56 --eval cifar10/ --out teacher/
     """
-    from distill.commands.train_teacher import known_digests  # noqa: PLC0415
-    from distill.commands.train_teacher import train_teacher as run_train_teacher  # noqa: PLC0415
+    from distill.commands.train_teacher import SupervisedTraining  # noqa: PLC0415
     from distill.config.schema import SupervisedConfig  # noqa: PLC0415
     from distill.runtime.distributed import joined  # noqa: PLC0415
 
     with joined() as ranks:
         runs = _Runs(SupervisedConfig, ranks, {}, values)
         runs.execute(
-            lambda config, out: run_train_teacher(config, data, out, runs.context, resume=runs.resume),
+            functools.partial(SupervisedTraining, data=data, context=runs.context),
             default_name=runs.name,
-            digests=lambda: known_digests(runs.config, data),
             network=runs.config.network.arch,
-            prefix="",
+            prefix=SupervisedTraining.prefix,
             next_command="distill train --shards SHARDS --config CONFIG --teacher {0}/teacher.safetensors",
         )
 
@@ -99,63 +89,52 @@ def train_teacher(data: Path, **values: Any) -> None:
 class _Runs(Generic[C]):
     """The runs of one command: one run with the seed of the config, or one run for each seed of ``--seeds``."""
 
-    def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
-        """Parse the config. ``files`` are paths by config key; ``values`` are the shared options."""
-        from distill.config.schema import parse_config  # noqa: PLC0415
-        from distill.runtime.device import pick_device  # noqa: PLC0415
-        from distill.runtime.distributed import RunContext  # noqa: PLC0415
+    config: C
 
+    def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
+        """Parse the config, and check ``--out`` if it is given. ``files`` are paths by config key."""
         self.out: Path | None = values["out"]
         self.seeds: tuple[int, ...] | None = values["seeds"]
         self.resume: bool = values["resume"]
-        config_name = values["config_name"]
-        self.name, text = presets.read(presets.CONFIGS, config_name)
-        settings = options.add_files(values["settings"], files | {"eval.data": values["eval_data"]})
-        if self.seeds is not None and "train.seed" in settings:
+        if self.seeds is not None and "train.seed" in values["settings"]:
             raise click.UsageError("--set train.seed and --seeds are both given; give only one of them.")
-        self.parse: Callable[[dict[str, Any]], C] = lambda more: parse_config(
-            text, config_name, settings | more, model
-        )
-        self.config: C = self.parse({})
-        self.context = RunContext(device=pick_device(values["device"], ranks), ranks=ranks)
+        files = files | {"eval.data": values["eval_data"]}
+        self.name, self.config, self.context = options.parse_run(model, files, values, ranks)
+        if self.out is not None:
+            self._check_folder(self.out)
 
-    def check_folder(self, out: Path) -> None:
-        """Check that runs of several seeds can start in ``out``."""
-        from distill.training.seeds import check_seeds_folder  # noqa: PLC0415
+    def _check_folder(self, out: Path) -> None:
+        from distill.training.run_dir import check_folder  # noqa: PLC0415
 
-        if self.seeds is not None and self.context.ranks.is_main:
-            check_seeds_folder(out, self.resume)
+        if self.context.ranks.is_main:
+            check_folder(out, self.resume, several=self.seeds is not None)
 
     def execute(
-        self,
-        train: Callable[[C, Path], dict[str, Any]],
-        *,
-        default_name: str,
-        digests: Callable[[], Mapping[str, str | None]],
-        network: str,
-        prefix: str,
-        next_command: str,
+        self, open_task: Callable[[C], "Task"], *, default_name: str, network: str, prefix: str, next_command: str
     ) -> None:
-        """Train every run and print the results.
+        """Train the task of every run and print the results.
 
-        ``train`` is called with a config and a run directory, and returns the summary of the run. The names of
-        accuracies in the summary begin with ``prefix``. ``digests`` returns the digests of the inputs. The run
-        directory replaces ``{0}`` in ``next_command``.
+        The names of accuracies in the summary of a run begin with ``prefix``. The run directory replaces ``{0}`` in
+        ``next_command``.
         """
-        from distill.training.seeds import require_same_identity, summarize_seeds  # noqa: PLC0415
+        from distill.training.run import run  # noqa: PLC0415
+        from distill.training.seeds import summarize_seeds  # noqa: PLC0415
         from distill.training.trainer import InterruptedRun  # noqa: PLC0415
 
-        seeds, is_main = self.seeds, self.context.ranks.is_main
-        out = self.out or Path("runs") / (default_name + ("" if seeds else f"-seed{self.config.train.seed}"))
+        config, seeds, is_main = self.config, self.seeds, self.context.ranks.is_main
+        out = self.out or Path("runs") / (default_name + ("" if seeds else f"-seed{config.train.seed}"))
+        runs = {out: config}
+        if seeds is not None:
+            trains = {seed: config.train.model_copy(update={"seed": seed}) for seed in seeds}
+            runs = {out / f"seed{seed}": config.model_copy(update={"train": train}) for seed, train in trains.items()}
         summaries = []
         try:
-            self.check_folder(out)
-            if seeds is not None and is_main:
-                require_same_identity(out, self.config, digests)
-            for seed in (None,) if seeds is None else seeds:
-                folder = out if seed is None else out / f"seed{seed}"
-                summaries.append(train(self.parse({} if seed is None else {"train.seed": seed}), folder))
-                _print_summary(network if seed is None else f"seed {seed}: {network}", prefix, summaries[-1], folder)
+            self._check_folder(out)
+            for folder, own in runs.items():
+                open_own = functools.partial(open_task, own)
+                summaries.append(run(open_own, folder, self.context, resume=self.resume, several=seeds is not None))
+                what = network if seeds is None else f"seed {own.train.seed}: {network}"
+                _print_summary(what, prefix, summaries[-1], folder)
                 if is_main:
                     _write_page(folder)
         except InterruptedRun as stop:

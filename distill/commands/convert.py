@@ -7,8 +7,9 @@ import torch
 from distill.commands.evaluate import load_network
 from distill.errors import DistillError
 from distill.targets.teacher import Network
+from distill.training.run_dir import explain_errors
 from distill.weights.files import Triple, encode_weights
-from manifests.support.files import describe_os_error, is_plain, write_atomically
+from manifests.support.files import is_plain, write_atomically
 
 
 def convert(
@@ -22,11 +23,9 @@ def convert(
         raise DistillError(f"{out}: expected a file name that ends in .safetensors; choose another --out")
     network = load_network(path, arch, mean, std, torch.device("cpu"), bn_eps)
     data = encode_weights(network.model, network)
-    try:
+    with explain_errors(out, "run the same command again, or choose another --out"):
         if not out.exists():
             write_atomically(out, data)
         elif not is_plain(out) or out.read_bytes() != data:
             raise DistillError(f"{out}: another file exists at this path; remove it, or choose another --out")
-    except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
     return network

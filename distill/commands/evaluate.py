@@ -32,9 +32,8 @@ def load_network(
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):
-            raise DistillError(
-                f"{path}: the file declares bn_eps {weights.bn_eps}, but --bn-eps is {bn_eps}; remove --bn-eps"
-            )
+            found = f"the file declares bn_eps {weights.bn_eps}, but --bn-eps is {bn_eps}"
+            raise DistillError(f"{path}: {found}; remove --bn-eps")
         weights = dataclasses.replace(weights, bn_eps=bn_eps)
     arch = arch or weights.arch
     if arch is None:
@@ -57,24 +56,18 @@ def evaluate(
     context, teacher_logits = RunContext(device=device), None
     if teacher is not None:
         warn_if_trained_on(str(teacher.path), teacher.data_sha256, labelled)
-        if teacher.num_classes != network.num_classes:
-            raise DistillError(
-                f"{teacher.path}: the teacher has {counted(teacher.num_classes, 'class')}, but {network.path} has "
-                f"{network.num_classes}; choose a --teacher with the same classes"
+        renamed = teacher.classes and network.classes and teacher.classes != network.classes
+        if renamed or teacher.num_classes != network.num_classes:
+            theirs, own = (
+                counted(each.num_classes, "class") + (f" ({each.classes[0]}, …)" if renamed else "")
+                for each in (teacher, network)
             )
-        if teacher.classes and network.classes and teacher.classes != network.classes:
+            differ = f"the teacher has {theirs}, but {network.path} has {own}"
             raise DistillError(
-                f"{teacher.path}: the teacher's classes ({teacher.classes[0]}, …) or their order differ from "
-                f"those of {network.path} ({network.classes[0]}, …); choose a --teacher with the same classes"
+                f"{teacher.path}: {differ}; choose a --teacher with the same classes in the same order"
             )
         teacher_logits = logits_of(teacher.model, labelled, teacher.mean, teacher.std, context)
-    evaluator = Evaluator(
-        data=labelled,
-        normalization=(network.mean, network.std),
-        teacher_logits=teacher_logits,
-        context=context,
-        prefix="",
-    )
+    evaluator = Evaluator(labelled, (network.mean, network.std), teacher_logits, context, prefix="")
     figures, _ = evaluator.evaluate(network.model)
     found = {"arch": network.arch, "images": len(labelled.labels), "found": str(labelled)}
     return found | {"classes": list(labelled.names)} | {name: figures[name] for name in FIGURES if name in figures}

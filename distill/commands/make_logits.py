@@ -13,7 +13,6 @@ from distill.augment import normalize
 from distill.commands.train import open_evaluator, open_view
 from distill.config.schema import Config
 from distill.data.batches import View
-from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.models import require_size
 from distill.runtime.compile import Accelerator, make_accelerator
@@ -40,12 +39,12 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
 
     A second call with the same arguments continues after the last complete file.
     """
+    check_folder(out)
     with own_folder(out, "run the same command again"):
         patchset = open_folder(shards)
         size, arch, num_classes = patchset.manifest.size, config.teacher.arch, config.teacher.num_classes
         require_size(arch, num_classes, config.augment.output_size(size))
         teacher = load_teacher(config.teacher, context.device)
-        _require_free(out)
         steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
         info = TeacherInfo.model_validate(teacher)
@@ -64,21 +63,6 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
                 environment=versions,
             )
             return _write(_LiveTeacher(teacher, view, accelerator), manifest, out)
-
-
-def check_inputs(config: Config, out: Path) -> None:
-    """Check the inputs of ``make_logits`` before its set is downloaded."""
-    load_teacher(config.teacher, torch.device("cpu"))
-    if config.eval.data is not None:
-        require_data(config.eval.data)
-    with own_folder(out, "run the same command again"):
-        _require_free(out)
-
-
-def check_stored(config: Config, folder: Path) -> None:
-    """Check the inputs of ``verify_logits`` before its set is downloaded."""
-    load_teacher(config.teacher, torch.device("cpu"))
-    stored_logits.read_manifest(folder)
 
 
 class _LiveTeacher:
@@ -113,8 +97,10 @@ def _write(live: _LiveTeacher, manifest: LogitsManifest, out: Path) -> LogitsMan
     return manifest
 
 
-def _require_free(out: Path) -> None:
-    names = {path.name for path in entries(out)}
+def check_folder(out: Path) -> None:
+    """Check that the folder ``out`` is new, empty, or contains unfinished logits."""
+    with own_folder(out, "run the same command again"):
+        names = {path.name for path in entries(out)}
     if MANIFEST_NAME in names:
         raise DistillError(f"{out}: the folder already contains stored logits; choose another --out")
     if names and PART_NAME not in names:
@@ -139,10 +125,9 @@ def _finished_files(out: Path, manifest: LogitsManifest) -> list[LogitsFile]:
 def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range) -> LogitsFile:
     logits = torch.cat([live.logits(step).half() for step in steps])
     if not bool(torch.isfinite(logits).all()):
-        raise DistillError(
-            f"steps {steps.start} to {steps.stop - 1}: the teacher's logits exceed the range of float16; "
-            "check teacher.mean and teacher.std, or train with --teacher instead of stored logits"
-        )
+        found = f"steps {steps.start} to {steps.stop - 1}: the teacher's logits exceed the range of float16"
+        action = "check teacher.mean and teacher.std, or train with --teacher instead of stored logits"
+        raise DistillError(f"{found}; {action}")
     path = out / stored_logits.file_name(number)
     with atomic_file(path) as file:
         np.save(file, logits.numpy(), allow_pickle=False)
@@ -177,9 +162,8 @@ def verify_logits(
     difference, deviation = float((mine - theirs).abs().max()), float(theirs.std())
     allowed = TOLERANCE[manifest.precision] * deviation
     if not difference <= allowed:
-        raise DistillError(
-            f"{folder}: a stored logit differs by {difference:.4f} from the same logit computed again, expected at "
-            f"most {allowed:.4f}; run make-logits with this set and this teacher into another folder"
-        )
+        found = f"a stored logit differs by {difference:.4f} from the same logit computed again"
+        action = "run make-logits with this set and this teacher into another folder"
+        raise DistillError(f"{folder}: {found}, expected at most {allowed:.4f}; {action}")
     same = 100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean())
     return {"steps": len(steps), "largest_difference": difference, "deviation": deviation, "same_class": same}

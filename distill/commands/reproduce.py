@@ -20,9 +20,9 @@ from distill.tables.results import done_commands, row_result
 from distill.tables.runner import run_jobs, samples_seen
 from distill.targets.teacher import load_teacher
 from distill.training.cost_estimate import Cost
-from distill.training.run_dir import own_folder
+from distill.training.run_dir import explain_errors, own_folder
 from manifests.support.console import progress_bar
-from manifests.support.files import describe_os_error, write_atomically
+from manifests.support.files import write_atomically
 
 MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
 
@@ -55,10 +55,8 @@ def reproduce(
 
 def check_start(plan: Plan, out: Path) -> None:
     """Check that ``out`` is empty or contains this table, and that the files of --teacher fit the chosen runs."""
-    try:
+    with explain_errors(out, "run the same command again, or choose another --out"):
         require_same_table(out, plan.options, plan.jobs.values())
-    except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
     runs = {job.run: job.config.teacher for job in plan.chosen.values() if job.run and isinstance(job.config, Config)}
     for run, teacher in runs.items():
         name = plan.table.runs[run].teacher
@@ -67,9 +65,8 @@ def check_start(plan: Plan, out: Path) -> None:
             try:
                 load_teacher(teacher.model_copy(update={"weights": file}), torch.device("cpu"))
             except DistillError as error:
-                raise DistillError(
-                    f"--teacher {name}={file}: run {run} of the table cannot use this file: {error}"
-                ) from error
+                found = f"run {run} of the table cannot use this file: {error}"
+                raise DistillError(f"--teacher {name}={file}: {found}") from error
 
 
 def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> dict[str, str]:
@@ -93,13 +90,8 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -
 def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
     rows = [row_result(plan.table, plan.options, row, out) for row in plan.table.rows]
     rows = [dataclasses.replace(row, state=plan.options.redact_text(row.state)) for row in rows]
-    page = Page(
-        table=plan.table,
-        rows=rows,
-        command=plan.options.command(plan.only),
-        facts=_facts(plan.options, devices),
-        commands=done_commands(plan.table, out),
-    )
+    facts, commands = _facts(plan.options, devices), done_commands(plan.table, out)
+    page = Page(table=plan.table, rows=rows, command=plan.options.command(plan.only), facts=facts, commands=commands)
     for name in (MARKDOWN_NAME, HTML_NAME):
         write_atomically(out / name, render(page, f"{name}.j2").encode("utf-8", "backslashreplace"))
     return text(rows)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,49 +16,29 @@ from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
-from distill.runtime.device import DTYPES, Precision
+from distill.runtime.device import DTYPES
 from distill.runtime.distributed import RunContext
 from distill.targets.losses import make_loss
 from distill.targets.stored_logits import TeacherInfo, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
-from distill.training.patch_sample import keep_sample
-from distill.training.run import Task, run
-from distill.training.run_dir import STUDENT_NAME, run_directory
+from distill.training.run import Task
+from distill.training.run_dir import STUDENT_NAME
 from manifests import PatchSet
-from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, shards: Path, out: Path, context: RunContext, *, resume: bool) -> dict[str, Any]:
-    """Train a student on the set in folder ``shards`` in the run directory ``out``. Return the summary of the run."""
-    return run(lambda: Distillation(config, shards, context), out, context, resume=resume)
-
-
-def check_inputs(config: Config, out: Path | None, context: RunContext, *, resume: bool) -> None:
-    """Check the inputs of a run before its set is downloaded. ``out`` may be None."""
+def check_inputs(config: Config) -> None:
+    """Check the teacher, the stored logits and the evaluation data of a run before its set is downloaded."""
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
         load_teacher(config.teacher, torch.device("cpu"))
     if config.eval.data is not None:
         require_data(config.eval.data)
-    if out is not None:
-        with run_directory(out, resume, context.ranks):
-            pass
-
-
-def known_digests(config: Config, shards: Path) -> dict[str, str | None]:
-    """Return the digests of the set, the teacher and the evaluation data of a run, by their keys in the summary."""
-    manifest, teacher = open_folder(shards).manifest, config.teacher
-    teacher_sha256 = None if teacher.weights is None else file_digest(teacher.weights)
-    if teacher.logits is not None:
-        teacher_sha256 = read_manifest(teacher.logits).teacher.sha256
-    eval_sha256 = evaluation.evaluation_digest(config.eval.data, config.augment.output_size(manifest.size))
-    return {"set_id": manifest.set_id, "teacher_sha256": teacher_sha256, "eval_sha256": eval_sha256}
 
 
 class Distillation(Task):
@@ -74,8 +53,8 @@ class Distillation(Task):
     def __init__(self, config: Config, shards: Path, context: RunContext) -> None:
         context.ranks.require_rows(config.data.batch_size)
         self.config, self._context, self._shards = config, context, shards
-        self._patchset = open_folder(shards)
-        manifest, teacher = self._patchset.manifest, config.teacher
+        self.patchset: PatchSet = open_folder(shards)
+        manifest, teacher = self.patchset.manifest, config.teacher
         self.n, self.size = manifest.n, manifest.size
         self.network, self.num_classes, self.loss = config.student, teacher.num_classes, make_loss(config.loss)
         for arch in (teacher.arch, config.student.arch):
@@ -93,12 +72,13 @@ class Distillation(Task):
         self._info, self.normalization, self.classes = info, (info.mean, info.std), tuple(info.classes)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
         self.inputs = {"set_id": manifest.set_id, "teacher_sha256": info.sha256, "logits": logits}
+        self.described = {"set_id": manifest.set_id, "teacher_arch": teacher.arch, "teacher_sha256": info.sha256}
 
     def open_view(self) -> AbstractContextManager[View]:
         stored_seed = self._stored.view.get("seed") if self._stored else None  # so students of all seeds can use them
         seed = stored_seed if isinstance(stored_seed, int) else self.config.train.seed
         seed = seed if self.config.data.view_seed is None else self.config.data.view_seed
-        return open_view(self.config, self._patchset, seed, self._context)
+        return open_view(self.config, self.patchset, seed, self._context)
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
         folder = self.config.teacher.logits
@@ -108,26 +88,14 @@ class Distillation(Task):
         return stored_targets(folder, self._stored, view)
 
     def open_evaluator(self, accelerator: Accelerator) -> evaluation.Evaluator | None:
-        accelerator = dataclasses.replace(accelerator, precision=self._teacher_precision(accelerator))
+        if self._stored is not None:
+            accelerator = dataclasses.replace(accelerator, precision=self._stored.precision)
+        self.described["teacher_precision"] = accelerator.precision
         evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator)
         if evaluator is not None:
-            digests = evaluation.packed_digests(self._patchset)
+            digests = evaluation.packed_digests(self.patchset)
             evaluation.require_unseen(digests, evaluator.data, f"the set {self._shards}")
         return evaluator
-
-    def _teacher_precision(self, accelerator: Accelerator) -> Precision:
-        return self._stored.precision if self._stored else accelerator.precision
-
-    def teacher_figures(self, accelerator: Accelerator) -> dict[str, Any]:
-        return {
-            "set_id": self.inputs["set_id"],
-            "teacher_arch": self.config.teacher.arch,
-            "teacher_sha256": self._info.sha256,
-            "teacher_precision": self._teacher_precision(accelerator),
-        }
-
-    def write_sample(self, out: Path) -> None:
-        keep_sample(self._patchset, out)
 
 
 @contextmanager
@@ -149,9 +117,7 @@ def open_evaluator(
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:
         if least is not None:
-            logger.info(
-                f"teacher.min_top1 {least} is not checked, because there is no evaluation data; name it with --eval"
-            )
+            logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name it with --eval")
         return None
     data = evaluation.load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
@@ -159,13 +125,8 @@ def open_evaluator(
         evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
         folded, dtype = accelerator.folded(teacher.model), DTYPES[accelerator.precision]
         logits = evaluation.logits_of(folded, data, info.mean, info.std, accelerator.context, dtype)
-    evaluator = evaluation.Evaluator(
-        data=data,
-        normalization=(info.mean, info.std),
-        teacher_logits=logits,
-        context=accelerator.context,
-        prefix=Distillation.prefix,
-    )
+    normalization = (info.mean, info.std)
+    evaluator = evaluation.Evaluator(data, normalization, logits, accelerator.context, Distillation.prefix)
     top1 = evaluator.teacher_top1
     if top1 is None:
         logger.info("the teacher is not evaluated, because its weight file is unknown; name the file with --teacher")
@@ -175,8 +136,7 @@ def open_evaluator(
         f"computed in {accelerator.precision} as in training"
     )
     if least is not None and top1 < least:
-        raise DistillError(
-            f"{config.teacher.weights}: the teacher's top-1 is {top1:.2f} %, expected at least {least} % "
-            "(teacher.min_top1); check teacher.mean, teacher.std and the classes of the evaluation data"
-        )
+        found = f"the teacher's top-1 is {top1:.2f} %, expected at least {least} % (teacher.min_top1)"
+        action = "check teacher.mean, teacher.std and the classes of the evaluation data"
+        raise DistillError(f"{config.teacher.weights}: {found}; {action}")
     return evaluator

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,34 +14,18 @@ from distill.data.classes import complete_names, match_classes
 from distill.data.labelled import load_labelled
 from distill.data.sampler import Order
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, evaluation_digest, load_evaluation_data, require_unseen
+from distill.evaluation.evaluator import Evaluator, load_evaluation_data, require_unseen
 from distill.models import require_size
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import fits_gpu
 from distill.runtime.distributed import RunContext
-from distill.runtime.logs import silenced
 from distill.targets.losses import cross_entropy
 from distill.targets.targets import LabelTargets, Targets
-from distill.training.run import Task, run
+from distill.training.run import Task
 from distill.training.run_dir import TEACHER_NAME
 from distill.weights.files import Triple
 
 logger = logging.getLogger(__name__)
-
-
-def train_teacher(
-    config: SupervisedConfig, data: Path, out: Path, context: RunContext, *, resume: bool
-) -> dict[str, Any]:
-    """Train a network on the training images of ``data`` in the run directory ``out``. Return the run's summary."""
-    return run(lambda: SupervisedTraining(config, data, context), out, context, resume=resume)
-
-
-def known_digests(config: SupervisedConfig, data: Path) -> dict[str, str | None]:
-    """Return the digests of the training and evaluation data of a run, by their keys in the summary."""
-    with silenced():
-        training = load_labelled(data, config.data.size, "train")
-    eval_sha256 = evaluation_digest(config.eval.data, config.augment.output_size(training.size))
-    return {"data_sha256": training.sha256, "eval_sha256": eval_sha256}
 
 
 class SupervisedTraining(Task):
@@ -68,7 +51,7 @@ class SupervisedTraining(Task):
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)
         self.normalization = self.network.mean or mean, self.network.std or std
-        self.inputs = {"data": images.sha256}
+        self.inputs, self.described = {"data": images.sha256}, {}
 
     @contextmanager
     def open_view(self) -> Iterator[View]:
@@ -81,13 +64,8 @@ class SupervisedTraining(Task):
         yield View(source=source, augment=self.config.augment, seed=seed, period=self.steps)
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
-        return LabelTargets(
-            labels=self._images.labels,
-            order=view.source.order,
-            num_classes=self.num_classes,
-            smoothing=self.config.labels.smoothing,
-            context=self._context,
-        )
+        labels, smoothing = self._images.labels, self.config.labels.smoothing
+        return LabelTargets(labels, view.source.order, self.num_classes, smoothing, self._context)
 
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
         path = self.config.eval.data
@@ -95,13 +73,7 @@ class SupervisedTraining(Task):
             return None
         data = load_evaluation_data(path, self.config.augment.output_size(self.size), self.num_classes, self.classes)
         require_unseen(frozenset(self._images.digests), data, self._images.where)
-        return Evaluator(
-            data=data,
-            normalization=self.normalization,
-            teacher_logits=None,
-            context=self._context,
-            prefix=self.prefix,
-        )
+        return Evaluator(data, self.normalization, None, self._context, self.prefix)
 
 
 def channel_statistics(images: Tensor) -> tuple[Triple, Triple]:

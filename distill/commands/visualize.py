@@ -16,9 +16,9 @@ from distill.evaluation.neurons import excite
 from distill.models import require_size
 from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
 from distill.targets.teacher import Network
-from distill.training.run_dir import STUDENT_NAME, TEACHER_NAME
+from distill.training.run_dir import STUDENT_NAME, TEACHER_NAME, explain_errors
 from manifests.support.console import progress_bar
-from manifests.support.files import atomic_file, describe_os_error
+from manifests.support.files import atomic_file
 
 COLUMNS, TILE, LABEL, GAP = 5, 96, 18, 4
 MAX_CLASSES = 20  # shown if the user chooses none
@@ -49,7 +49,7 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
     written = []
     for role, network in _networks(record, teacher, options.device):
         written.append(folder / f"{NEURONS_PREFIX}{role}.png")
-        _write(network, record.summary.size, names, written[-1], options, role)
+        visualize_weights(network, record.summary.size, written[-1], options, names)
     return written
 
 
@@ -76,32 +76,24 @@ def _require_digest(network: Network, sha256: str | None) -> None:
         raise DistillError(f"{network.path}: sha256 is {network.sha256}, expected {sha256}; name the file of the run")
 
 
-def visualize_weights(network: Network, size: int, out: Path, options: ImageOptions) -> None:
-    """Write images of ``size`` pixels a side that maximize the logits of ``network`` into the PNG file ``out``."""
-    _write(network, size, None, out, options, network.arch)
+def visualize_weights(
+    network: Network, size: int, out: Path, options: ImageOptions, names: list[str] | None = None
+) -> None:
+    """Write images of ``size`` px that maximize the logits of ``network`` into the PNG file ``out``.
 
-
-def _write(network: Network, size: int, names: list[str] | None, out: Path, options: ImageOptions, what: str) -> None:
+    ``names`` are the names of the classes, if known.
+    """
     require_size(network.arch, network.num_classes, size)
     classes = list(range(min(network.num_classes, MAX_CLASSES))) if options.classes is None else options.classes
-    if max(classes) >= network.num_classes:
-        raise DistillError(
-            f"--classes {max(classes)}: the network has classes 0 to {network.num_classes - 1}; use these"
-        )
+    if max(classes) > (last := network.num_classes - 1):
+        raise DistillError(f"--classes {max(classes)}: the network has classes 0 to {last}; use these")
     network.model.eval().requires_grad_(False)
-    with progress_bar(what, options.steps) as update:
-        images = excite(
-            *(network.model, torch.tensor(classes), size, (network.mean, network.std)),
-            steps=options.steps,
-            seed=options.seed,
-            update=update,
-        )
+    with progress_bar(network.arch, options.steps) as update:
+        start = (network.model, torch.tensor(classes), size, (network.mean, network.std))
+        images = excite(*start, steps=options.steps, seed=options.seed, update=update)
     labels = [names[number] if names and number < len(names) else str(number) for number in classes]
-    try:
-        with atomic_file(out) as file:
-            _sheet(images, labels).save(file, "PNG", optimize=True)
-    except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
+    with explain_errors(out, "run the same command again, or choose another --out"), atomic_file(out) as file:
+        _sheet(images, labels).save(file, "PNG", optimize=True)
 
 
 def _sheet(images: Tensor, labels: list[str]) -> Image.Image:

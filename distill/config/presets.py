@@ -13,14 +13,9 @@ _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = {CONFIGS: _PACKAGE / "configs", TABLES: _PACKAGE / "tables" / "definitions"}
 
 
-def names(folder: str) -> list[str]:
-    """Return the names of the packaged configs or tables. ``folder`` is ``CONFIGS`` or ``TABLES``."""
-    return list(_paths(folder))
-
-
 def text(folder: str, name: str) -> str:
     """Return the YAML text of the packaged config or table ``name``, including comments."""
-    kind, paths, bare = folder.removesuffix("s"), _paths(folder), name.removesuffix(".yaml")
+    kind, paths, bare = folder.removesuffix("s"), files(folder), name.removesuffix(".yaml")
     if bare not in paths:
         near = difflib.get_close_matches(bare, paths, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the packaged {folder} are {', '.join(paths)}"
@@ -28,7 +23,8 @@ def text(folder: str, name: str) -> str:
     return paths[bare].read_text(encoding="utf-8")
 
 
-def _paths(folder: str) -> dict[str, Path]:
+def files(folder: str) -> dict[str, Path]:
+    """Return the packaged configs or tables by name. ``folder`` is ``CONFIGS`` or ``TABLES``."""
     return {file.stem: file for file in sorted(_FOLDERS[folder].rglob("*.yaml"), key=lambda file: file.stem)}
 
 
@@ -46,6 +42,5 @@ def read(folder: str, name_or_path: str) -> tuple[str, str]:
         return path.stem, read_regular_file(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise DistillError(
-            f"{folder.removesuffix('s')} {path}: cannot be read: {reason}; choose another file"
-        ) from error
+        kind = folder.removesuffix("s")
+        raise DistillError(f"{kind} {path}: cannot be read: {reason}; choose another file") from error

@@ -15,7 +15,6 @@ from distill.data.classes import match_classes
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.runtime.distributed import RunContext
-from distill.runtime.logs import silenced
 from distill.weights.files import Triple
 from manifests import PatchSet
 from manifests.format.digest import DIGEST_BYTES
@@ -30,7 +29,7 @@ Dtype = torch.dtype | None
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Evaluator:
     """Measures networks on labelled images, and compares the networks with a teacher if there is one."""
 
@@ -97,14 +96,6 @@ def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Seque
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
-
-
-def evaluation_digest(path: Path | None, size: int) -> str | None:
-    """Return the SHA-256 of labelled images and their labels without logging, or None if ``path`` is None."""
-    if path is None:
-        return None
-    with silenced():
-        return load_labelled(path, size).sha256
 
 
 def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:

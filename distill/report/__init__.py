@@ -11,8 +11,9 @@ from distill.report.collect import RunRecord, find_runs, read_run
 from distill.report.compare import text_lines
 from distill.report.page import render
 from distill.report.pictures import read_photos
+from distill.training.run_dir import explain_errors
 from manifests.support.counts import counted
-from manifests.support.files import describe_os_error, write_atomically
+from manifests.support.files import write_atomically
 
 REPORT_NAME = "report.html"
 
@@ -26,18 +27,14 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tup
     """
     records, errors = _read(paths)
     if out is None and len(paths) > 1:
-        raise DistillError(
-            f"{counted(len(paths), 'folder')} are given, so the report has no default path; give --out FILE"
-        )
+        raise DistillError(f"{counted(len(paths), 'folder')} are given, so the report needs a path; give --out FILE")
     out = out or paths[0] / REPORT_NAME
     if out.is_dir():
         raise DistillError(f"{out}: is a folder, expected a file name; choose another --out")
     sources = {source.sha256 for record in records if record.manifest for source in record.manifest.sources}
     page = render(records, read_photos(images, sources), errors)
-    try:
+    with explain_errors(out, "run the same command again, or choose another --out"):
         write_atomically(out, page.encode("utf-8", "backslashreplace"))  # file names may not be UTF-8
-    except OSError as error:
-        raise DistillError(f"{describe_os_error(error, out)}; choose another --out") from error
     return out, [*text_lines(records), *errors]
 
 

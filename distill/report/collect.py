@@ -97,9 +97,7 @@ def find_runs(path: Path) -> list[Path]:
     except OSError as error:
         raise DistillError(f"{str(path)[:200]}: cannot be read: {error.strerror}; choose another RUN") from error
     if not found:
-        raise DistillError(
-            f"{path}: is not a run directory: no {CONFIG_NAME} in this folder and its folders; choose another RUN"
-        )
+        raise DistillError(f"{path}: is not a run directory: the folder has no {CONFIG_NAME}; choose another RUN")
     return found
 
 
@@ -131,9 +129,8 @@ def read_run(folder: Path) -> RunRecord:
     )
     for key in ("per_class", "teacher_per_class"):
         if record.classes and (values := record.figure(key)) and len(values) != len(record.classes.names):
-            raise DistillError(
-                f"{folder / CLASSES_NAME}: the number of classes differs from {SUMMARY_NAME}; delete {CLASSES_NAME}"
-            )
+            found = f"the number of classes differs from {SUMMARY_NAME}; delete {CLASSES_NAME}"
+            raise DistillError(f"{folder / CLASSES_NAME}: {found}")
     return record
 
 
@@ -142,9 +139,7 @@ def _read_bytes(path: Path) -> bytes | None:
     try:
         return read_regular_file(path, MAX_BYTES) if path.exists() else None
     except OSError as error:
-        raise DistillError(
-            f"{path}: cannot be read: {error.strerror or error}; make it readable, or choose another RUN"
-        ) from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror or error}; choose another RUN") from error
 
 
 def _read_json(path: Path, model: type[M]) -> M | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill.report.collect import RunRecord
-from distill.training.run_identity import why_no_mean
+from distill.training import run_identity
 from distill.training.seeds import SEED_FOLDER
 from manifests.support.counts import counted
 
@@ -51,7 +51,7 @@ def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
     for runs in groups.values():
         distinct = {(run.config.train.seed, run.figure("sha256") or run.folder): run for run in runs}  # ignore copies
         group = list(distinct.values())
-        if len(group) > 1 and _why_no_mean(group) is None:
+        if len(group) > 1 and why_no_mean(group) is None:
             top1 = [run.figure("top1") for run in group]
             seeds = ", ".join(str(run.config.train.seed) for run in group)
             spread = {"mean": statistics.fmean(top1), "deviation": statistics.stdev(top1), "seeds": seeds}
@@ -59,9 +59,10 @@ def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
     return spreads
 
 
-def _why_no_mean(runs: list[RunRecord]) -> str | None:
+def why_no_mean(runs: list[RunRecord]) -> str | None:
+    """Return the reason why several runs have no mean, or None."""
     identities = dict(zip(unique_names(runs), (run.identity() for run in runs), strict=True))
-    return why_no_mean(identities, supervised=runs[0].supervised)
+    return run_identity.why_no_mean(identities, supervised=any(run.supervised for run in runs))
 
 
 def _notes(records: list[RunRecord]) -> list[str]:
@@ -75,7 +76,7 @@ def _notes(records: list[RunRecord]) -> list[str]:
         path = record.folder.resolve()
         if SEED_FOLDER.fullmatch(path.name):
             folders.setdefault(path.parent, []).append(record)
-    reasons = {folder: _why_no_mean(runs) for folder, runs in folders.items()}
+    reasons = {folder: why_no_mean(runs) for folder, runs in folders.items()}
     return notes + [f"The seeds of {path.name} have no mean. {why}" for path, why in reasons.items() if why]
 
 

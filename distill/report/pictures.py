@@ -35,9 +35,7 @@ def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
         except OSError as error:
             raise DistillError(f"{path}: cannot be read: {error.strerror}; choose another --image") from error
         if digest not in known:
-            raise DistillError(
-                f"{path}: the patch sets of these runs were not built from this file; give the source photo itself"
-            )
+            raise DistillError(f"{path}: is not the source photo of these runs' sets; give the source photo itself")
         photos[digest] = _small_jpeg(path)
     return photos
 

@@ -87,8 +87,6 @@ class NetworkPart(_File):
 class TeacherPart(NetworkPart):
     num_classes: Annotated[int, Field(ge=2)]
     weights: str | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
 
 
 class TrainPart(_File):

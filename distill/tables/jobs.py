@@ -181,7 +181,7 @@ class _JobMaker:
         if evaluations:
             if n is None and config.train.samples is None:
                 raise DistillError(
-                    f"runs.{name}.evaluations: the length of the run in samples is unknown; set train.samples"
+                    f"runs.{name}.evaluations: the run's number of samples is unknown; set train.samples"
                 )
             settings[EVERY] = max(_samples(config, n or 0, scale) // evaluations, 1)
         return settings

@@ -41,9 +41,8 @@ class Plan:
 def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Plan:
     """Plan the rows whose run or network matches one of the patterns ``only``; without patterns, all rows."""
     _check_options(table, options)
-    options = dataclasses.replace(
-        options, digests={path: input_digest(path) for path in options.given_paths().values()}
-    )
+    digests = {path: input_digest(path) for path in options.given_paths().values()}
+    options = dataclasses.replace(options, digests=digests)
     rows = [row for row in table.rows if not only or any(fnmatch(row.of, pattern) for pattern in only)]
     if not rows:
         names = ", ".join(sorted({row.of for row in table.rows}))
@@ -95,9 +94,7 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
         except DistillError as error:
             raise DistillError(f"--input {name}: {error}; expected {kind}") from error
         except (OSError, Image.DecompressionBombError) as error:
-            raise DistillError(
-                f"--input {name}={path}: cannot be read as {kind}: {error}; choose another path"
-            ) from error
+            raise DistillError(f"--input {name}={path}: cannot be read as {kind}: {error}; choose another") from error
 
 
 def input_digest(path: Path) -> str:

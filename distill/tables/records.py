@@ -67,11 +67,8 @@ def _recorded_identity(out: Path, name: str, *results: str) -> dict[str, Any] | 
 
 
 def _require_same(out: Path, what: str, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    found = [
-        f"{path} was {old}, is now {new}"
-        for path, old, new in differences(dict(recorded), dict(wanted))
-        if path != "command"
-    ]
+    changes = (change for change in differences(dict(recorded), dict(wanted)) if change[0] != "command")
+    found = [f"{path} was {old}, is now {new}" for path, old, new in changes]
     before, after = (str(each.get("command")).split() for each in (recorded, wanted))
     if before != after:
         old, new = ([word for word in a if word not in b] for a, b in ((before, after), (after, before)))

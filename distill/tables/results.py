@@ -7,12 +7,13 @@ from pathlib import Path
 
 from distill.errors import DistillError
 from distill.report.collect import RunRecord, read_run
+from distill.report.compare import why_no_mean
 from distill.tables.jobs import jobs_of, missing_options
 from distill.tables.options import TableOptions
 from distill.tables.records import read_record, seeds_of
 from distill.tables.schema import Row, Table
 from distill.training.run_dir import SUMMARY_NAME
-from distill.training.run_identity import DIGESTS, why_no_mean
+from distill.training.run_identity import DIGESTS
 from manifests.support.counts import counted
 
 SHOWN_DIGESTS = (*DIGESTS, "config_sha256", "sha256")  # keys on a page; the last is the digest of final weights
@@ -53,9 +54,7 @@ def _read_job(out: Path, name: str) -> RunRecord | str | None:
             return read_run(out / name)
         return f"failed: {record['failed']}" if record["failed"] else None
     except DistillError as error:
-        return (
-            f"damaged: {str(error).replace(f'{out}/', '')}; delete the folder {name} and run the same command again"
-        )
+        return f"damaged: {str(error).replace(f'{out}/', '')}; delete the folder {name} and run the command again"
 
 
 def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowResult:
@@ -85,30 +84,18 @@ def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states
     points = [(run, point) for run in runs if (point := _point(run, after)) is not None]
     if lacking := len(runs) - len(points):
         states = [*states, f"{lacking} not evaluated at this point" if points else "not evaluated at this point"]
-    if reason := _why_no_mean(points):
+    reason = why_no_mean([run for run, _ in points])
+    if len({seen for _, (seen, _) in points}) > 1:
+        reason = reason or "the seeds were evaluated after different numbers of samples"
+    if reason:
         points, states = [], [*states, f"no mean: {reason}"]
     if points:
         rates = [(run.figure("seconds") or 0) / max(run.figure("samples_seen") or 0, 1) for run, _ in points]
         samples = [seen for _, (seen, _) in points]
-        result = dataclasses.replace(
-            result,
-            top1=tuple(top1 for _, (_, top1) in points),
-            samples=round(statistics.fmean(samples)),
-            seconds=statistics.fmean(rate * seen for rate, seen in zip(rates, samples, strict=True)),
-        )
+        seconds = statistics.fmean(rate * seen for rate, seen in zip(rates, samples, strict=True))
+        top1, mean = tuple(top1 for _, (_, top1) in points), round(statistics.fmean(samples))
+        result = dataclasses.replace(result, top1=top1, samples=mean, seconds=seconds)
     return dataclasses.replace(result, digests=digests, state="; ".join(states))
-
-
-def _why_no_mean(points: list[tuple[RunRecord, tuple[float, float]]]) -> str | None:
-    """Return why evaluated runs have no mean; None if they have a mean."""
-    if len(points) < 2:
-        return None
-    identities = {run.folder.name: run.identity() for run, _ in points}
-    if reason := why_no_mean(identities, supervised=points[0][0].supervised):
-        return reason
-    (run, (samples, _)), *others = points
-    other = next((f"{seen:,.0f} in {other.folder.name}" for other, (seen, _) in others if seen != samples), None)
-    return None if other is None else f"samples: {samples:,.0f} in {run.folder.name}, {other}"
 
 
 def _point(run: RunRecord, after: float) -> tuple[float, float] | None:

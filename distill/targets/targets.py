@@ -85,7 +85,7 @@ def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> Stored
     return StoredTargets(logits=open_logits(folder, manifest, view.period), context=view.source.context)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class LabelTargets:
     """Class probabilities of ``labels``, int64 (n,): smoothed, and mixed like the pixels."""
 

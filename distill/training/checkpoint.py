@@ -122,7 +122,6 @@ def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
         raise DistillError(f"{path}: the file does not contain the state of a run; choose another --out")
     for key, value in identity.items():
         if (before := state["identity"].get(key)) != value:
-            raise DistillError(
-                f"{path}: the checkpoint belongs to a run with {key} {str(before)[:500]}, but this run has {value}; "
-                "resume the run with the options that it started with, or choose another --out"
-            )
+            found = f"the checkpoint belongs to a run with {key} {str(before)[:500]}, but this run has {value}"
+            action = "resume the run with the options that it started with, or choose another --out"
+            raise DistillError(f"{path}: {found}; {action}")

@@ -67,7 +67,7 @@ def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, devic
         seconds = _step_seconds(trainer) * scale
     used = max(peak_memory(device) - before, 0) * scale
     pixels = n * size * size * BYTES_PER_PIXEL
-    weights, checkpoint = _num_bytes(trainer.student.state_dict()), _num_bytes(trainer.state_dict())
+    weights, checkpoint = _num_bytes(trainer.state.student.state_dict()), _num_bytes(trainer.state.state_dict())
     return Cost(
         seconds=seconds * config.train.steps(n, batch),
         images_per_second=batch / seconds,
@@ -104,7 +104,7 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
 
 def _step_seconds(trainer: Trainer) -> float:
     """Return the median seconds of some steps, without the first step."""
-    trainer.student.train()
+    trainer.state.student.train()
     float(trainer.train_step(0))  # waits for the device
     times: list[float] = []
     while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and sum(times) <= ENOUGH_SECONDS):

@@ -33,18 +33,18 @@ def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> N
             metrics.unlink(missing_ok=True)
         return
     _require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
-    put_state(trainer.student, checkpoint["student"])
-    trainer.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
-    trainer.scaler.load_state_dict(checkpoint["scaler"])
-    trainer.scheduler.load_state_dict(checkpoint["scheduler"])
-    if trainer.average is not None:
-        put_state(trainer.average, checkpoint["average"])
-    trainer.step, trainer.seconds = checkpoint["step"], checkpoint["seconds"]
-    device = trainer.accelerator.context.device
-    trainer.losses = [loss.to(device, copy=True) for loss in checkpoint["losses"]]
+    state, device = trainer.state, trainer.accelerator.context.device
+    put_state(state.student, checkpoint["student"])
+    state.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
+    state.scaler.load_state_dict(checkpoint["scaler"])
+    state.scheduler.load_state_dict(checkpoint["scheduler"])
+    if state.average is not None:
+        put_state(state.average, checkpoint["average"])
+    state.step, state.seconds = checkpoint["step"], checkpoint["seconds"]
+    state.losses = [loss.to(device, copy=True) for loss in checkpoint["losses"]]
     if trainer.ranks.is_main and os.path.lexists(metrics):  # later steps are trained and logged again
         text = read_regular_file(metrics, (1 << 20) + ROW_BYTES * trainer.steps).decode(errors="replace")
-        rows = [line for line in text.splitlines() if _row_step(line) <= trainer.step]
+        rows = [line for line in text.splitlines() if _row_step(line) <= state.step]
         write_atomically(metrics, "".join(row + "\n" for row in rows).encode())
 
 
@@ -57,8 +57,8 @@ def _row_step(line: str) -> float:
 
 def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     """Check that steps of ``trainer`` can have produced the state ``held`` of the checkpoint file ``where``."""
-    own = trainer.state_dict()
-    own["optimizer"]["state"] = _kept_state(trainer.optimizer, held["optimizer"])
+    own = trainer.state.state_dict()
+    own["optimizer"]["state"] = _kept_state(trainer.state.optimizer, held["optimizer"])
     own["losses"] = [torch.tensor(0.0)] * len(held["losses"] if isinstance(held["losses"], list) else [])
     for name, value in own.items():
         _require_like(held[name], value, f"{where}: {name}", name in _MOVING)

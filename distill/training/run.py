@@ -25,10 +25,13 @@ from distill.targets.targets import Targets
 from distill.training import run_dir
 from distill.training.checkpoint import require_identity
 from distill.training.cost_estimate import MIN_ESTIMATED_STEPS, estimate_cost
+from distill.training.patch_sample import keep_sample
 from distill.training.resume import restore
 from distill.training.run_identity import config_digests, identity_of
+from distill.training.seeds import require_same_identity
 from distill.training.trainer import Measure, Purpose, Trainer, new_network
 from distill.weights.files import Triple, save_weights
+from manifests import PatchSet
 from manifests.format.digest import file_digest
 from manifests.support.counts import counted
 from manifests.support.files import write_atomically
@@ -51,6 +54,8 @@ class Task(ABC):
     size: int  # pixels a side of a sample
     normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
     inputs: dict[str, str]  # digests by name; a resumed run must have the same
+    described: dict[str, Any]  # entries of the summary that identify set and teacher
+    patchset: PatchSet | None = None  # the run directory keeps a sample of it
     loss: Loss
 
     @abstractmethod
@@ -65,26 +70,24 @@ class Task(ABC):
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
         """Read and check the evaluation data. Return None if the config names no data."""
 
-    def teacher_figures(self, accelerator: Accelerator) -> dict[str, Any]:
-        """Return the entries of the summary that identify set and teacher; none for a run from labels."""
-        return {}
-
-    def write_sample(self, out: Path) -> None:  # noqa: B027 - optional
-        """Write a sample of the training data into the run directory ``out``."""
-
     @property
     def steps(self) -> int:
         """The number of steps of the whole run."""
         return self.config.train.steps(self.n, self.config.data.batch_size)
 
 
-def run(open_task: Callable[[], Task], out: Path, context: RunContext, *, resume: bool) -> dict[str, Any]:
-    """Train a task in the run directory ``out`` and return the summary. A finished run is not trained again."""
+def run(
+    open_task: Callable[[], Task], out: Path, context: RunContext, *, resume: bool, several: bool = False
+) -> dict[str, Any]:
+    """Train a task in the run directory ``out`` and return the summary. A finished run is not trained again.
+
+    If the run is one of ``several`` seeds in the same folder, check first that it may have a mean with the others.
+    """
     with run_dir.run_directory(out, resume, context.ranks):
-        return _run(open_task(), out, context)
+        return _run(open_task(), out, context, several)
 
 
-def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
+def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str, Any]:
     config, ranks = task.config, context.ranks
     norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
     network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
@@ -100,6 +103,9 @@ def _run(task: Task, out: Path, context: RunContext) -> dict[str, Any]:
         logger.info(f"estimated cost: {estimate_cost(config, n=task.n, size=task.size, device=context.device)}")
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, task.steps)
     evaluator = task.open_evaluator(accelerator)
+    if several and ranks.is_main:
+        more = {"data_sha256": task.inputs.get("data"), "eval_sha256": evaluator.data.sha256 if evaluator else None}
+        require_same_identity(out.parent, config, task.inputs | more)
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
         trainer = Trainer(config, network, view, targets, task.loss, task.normalization, accelerator)
@@ -126,13 +132,14 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
     logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size} samples; arithmetic: {arithmetic}")
     restore(trainer, out, checkpoint)
     board = config.train.tensorboard
-    log = run_dir.MetricsLog(out, view.batch_size, trainer.step, tensorboard=board, enabled=ranks.is_main)
+    log = run_dir.MetricsLog(out, view.batch_size, trainer.state.step, tensorboard=board, enabled=ranks.is_main)
     saved = {"identity": identity_of(config, **task.inputs) | view_identity, "arithmetic": arithmetic}
     try:
         trainer.save(out, saved)  # from now on the folder belongs to this run
         if ranks.is_main:
             write_atomically(out / run_dir.CONFIG_NAME, config.to_yaml().encode())
-            task.write_sample(out)
+            if task.patchset is not None:
+                keep_sample(task.patchset, out)
         trainer.fit(out, log, saved, measure)
     except NonFiniteLossError as error:
         where = out / run_dir.BAD_BATCH_NAME
@@ -151,22 +158,22 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
     logits = {"logits": task.inputs["logits"]} if "logits" in task.inputs else {}
     mean, std = trainer.normalization
     save_weights(weights, trainer.result, mean=mean, std=std, **network)
-    samples = trainer.step * trainer.view.batch_size
+    state, samples = trainer.state, trainer.state.step * trainer.view.batch_size
     versions = {"distill": metadata.version("single-image-distillation"), "python": platform.python_version()}
     summary = (
         dict.fromkeys(task.figures)
         | figures
         | network
-        | task.teacher_figures(trainer.accelerator)
+        | task.described
         | {"seed": task.config.train.seed}
         | config_digests(task.config, trainer.view, **logits)
         | {
-            "weights": "last step" if trainer.average is None else "average (train.ema) at the last step",
+            "weights": "last step" if state.average is None else "average (train.ema) at the last step",
             "size": trainer.view.size,
             "sha256": file_digest(weights),
             "samples_seen": samples,
-            "images_per_second": round(samples / trainer.seconds, 1),
-            "seconds": round(trainer.seconds, 1),
+            "images_per_second": round(samples / state.seconds, 1),
+            "seconds": round(state.seconds, 1),
             "environment": versions | {"machine": platform.machine()} | trainer.accelerator.describe(),
         }
     )

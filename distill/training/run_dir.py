@@ -41,19 +41,19 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def check_folder(out: Path, resume: bool) -> None:
-    """Check that a run may start in ``out``, or, with ``resume``, that a run may continue there."""
+def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
+    """Check that a run, or ``several`` runs of one seed each, may start in ``out`` or, with ``resume``, continue."""
+    if several and has_checkpoint(out):
+        raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
     if files.name_as_text(str(out)) != str(out):
-        raise DistillError(
-            f"{out}: the path is not UTF-8 text, so weights in it cannot be read; choose another --out"
-        )
+        raise DistillError(f"{out}: the path is not UTF-8 text, so torch cannot read it; choose another --out")
     try:
         occupied = out.exists() and any(not item.name.startswith(files.PART_PREFIX) for item in entries(out))
     except OSError as error:
         raise DistillError(f"{out}: the folder cannot be read: {error.strerror}; choose another --out") from error
     if occupied and not resume:
         raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
-    if occupied and not has_checkpoint(out):
+    if occupied and not several and not has_checkpoint(out):
         raise DistillError(f"{out}: no run can continue without {CHECKPOINT_NAME}; choose another --out")
 
 
@@ -134,9 +134,7 @@ class MetricsLog:
             try:
                 from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
             except ImportError as error:
-                raise DistillError(
-                    "train.tensorboard: TensorBoard is missing; run pip install tensorboard"
-                ) from error
+                raise DistillError("train.tensorboard: is not installed; run pip install tensorboard") from error
             self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:

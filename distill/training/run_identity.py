@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from distill.config.schema import Config, SupervisedConfig
@@ -33,13 +33,13 @@ _SHOWN_LETTERS = 16
 
 def weight_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plain ``config`` without keys that do not change the weights: paths, caches, logging, evaluation."""
-    return {
-        group: {key: item for key, item in value.items() if _has_effect(group, key, item)}
-        if isinstance(value, dict)
-        else value
-        for group, value in config.items()
-        if group not in ("eval", "paper")
-    }
+    return _select({group: value for group, value in config.items() if group not in ("eval", "paper")}, _has_effect)
+
+
+def _select(config: Mapping[str, Any], keep: Callable[[str, str, Any], bool]) -> dict[str, Any]:
+    """Return a plain config with the keys of its groups for which ``keep`` of group, key and value is true."""
+    groups = {group: value for group, value in config.items() if isinstance(value, dict)}
+    return dict(config) | {g: {k: v for k, v in value.items() if keep(g, k, v)} for g, value in groups.items()}
 
 
 def _has_effect(group: str, key: str, item: Any) -> bool:
@@ -50,13 +50,8 @@ def _has_effect(group: str, key: str, item: Any) -> bool:
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plain config, or the description of a view, without its seeds."""
-    return {
-        key: {name: item for name, item in value.items() if name != "seed"}
-        if key in ("train", "order") and isinstance(value, dict)
-        else value
-        for key, value in config.items()
-        if key != "seed"
-    }
+    seedless = {key: value for key, value in config.items() if key != "seed"}
+    return _select(seedless, lambda group, key, _: group not in ("train", "order") or key != "seed")
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
@@ -73,10 +68,8 @@ def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -
     described = view.describe()
     settings = weight_settings(config.model_dump(mode="json"))
     seedless = {"config": without_seed(settings), "view": without_seed(described)}
-    return {
-        "config_sha256": hashlib.sha256(canonical_json(identity_of(config, view=described))).hexdigest(),
-        "config_sha256_without_seed": hashlib.sha256(canonical_json(seedless | more)).hexdigest(),
-    }
+    contents = {"config_sha256": identity_of(config, view=described), "config_sha256_without_seed": seedless | more}
+    return {key: hashlib.sha256(canonical_json(content)).hexdigest() for key, content in contents.items()}
 
 
 def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,53 +3,36 @@
 import json
 import re
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distill.config.schema import Config, SupervisedConfig
 from distill.errors import DistillError
-from distill.training.checkpoint import has_checkpoint
 from distill.training.run_dir import CONFIG_NAME, SUMMARY_NAME, finished_summary
 from distill.training.run_identity import DIGESTS, first_difference, run_identity, why_no_mean
 from manifests.errors import PatchSetError
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file, write_atomically
-from manifests.support.system_files import entries
 from manifests.support.yaml_core import parse_yaml
 
 SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one of several seeds
 
 
-def check_seeds_folder(out: Path, resume: bool) -> None:
-    """Check that runs of several seeds may start in the folder ``out``, or, with ``resume``, continue there."""
-    if has_checkpoint(out):
-        raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
-    if not resume and out.is_dir() and entries(out):
-        raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
+def require_same_identity(out: Path, config: Config | SupervisedConfig, digests: Mapping[str, str | None]) -> None:
+    """Check that a new run of ``config`` may have a mean with the runs that the folder ``out`` already contains.
 
-
-def require_same_identity(
-    out: Path, config: Config | SupervisedConfig, digests: Callable[[], Mapping[str, str | None]]
-) -> None:
-    """Check that new runs of ``config`` may have a mean with the runs that the folder ``out`` already contains.
-
-    ``digests`` computes the digests of the new runs, by their keys in ``DIGESTS``. Missing digests are not compared.
+    ``digests`` are the digests of the new run, by their keys in ``DIGESTS``. Missing digests are not compared.
     """
-    folders = [
-        path.parent for path in sorted(out.glob(f"seed*/{CONFIG_NAME}")) if SEED_FOLDER.fullmatch(path.parent.name)
-    ]
-    known = digests() if folders else {}
-    for folder in folders:
+    folders = (path.parent for path in sorted(out.glob(f"seed*/{CONFIG_NAME}")))
+    for folder in (each for each in folders if SEED_FOLDER.fullmatch(each.name)):
         before = _read_identity(folder)
         wanted = run_identity(parse_yaml(config.to_yaml()), {})
-        wanted |= {key: before[key] and (known.get(key) or before[key]) for key in DIGESTS}
+        wanted |= {key: before[key] and (digests.get(key) or before[key]) for key in DIGESTS}
         if different := first_difference(before, wanted):
             label, old, new = different
-            raise DistillError(
-                f"{folder}: {label} was {old} in this run and is {new} now, but all seeds of a mean must share it; "
-                "choose another --out"
-            )
+            found = f"{label} was {old} in this run and is {new} now, but all seeds of a mean must share it"
+            raise DistillError(f"{folder}: {found}; choose another --out")
 
 
 def _read_identity(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill.augment import normalize
@@ -41,84 +44,87 @@ class InterruptedRun(Exception):  # noqa: N818 - not an error: a signal asked th
 
 
 @dataclasses.dataclass(eq=False)
-class Trainer:
-    """Train ``student`` on the batches of ``view`` towards ``targets`` for as many steps as ``accelerator`` has.
+class TrainState:
+    """Everything that training steps change."""
 
-    Attributes that steps change: ``student``, ``optimizer``, ``scheduler``, ``scaler``; ``average``, the moving
-    average of the weights or None; ``step``; ``seconds`` of training; and ``losses`` since the last row of the log,
-    which are scalars on the device.
-    """
+    student: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    scaler: GradScaler
+    average: AveragedModel | None  # moving average of the weights
+    step: int = 0
+    seconds: float = 0.0  # of training
+    losses: list[Tensor] = dataclasses.field(default_factory=list)  # since the last row of the log, on the device
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors and plain values, by the names of the fields, for a checkpoint."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in values.items()}
+
+
+@dataclasses.dataclass(eq=False)
+class Trainer:
+    """Train ``student`` on the batches of ``view`` towards ``targets`` for as many steps as ``accelerator`` has."""
 
     config: Config | SupervisedConfig
-    student: nn.Module
+    student: dataclasses.InitVar[nn.Module]
     view: View
     targets: Targets
     loss: Loss
     normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
     accelerator: Accelerator
 
-    def __post_init__(self) -> None:
-        """Move the student to the device, and build what its first step needs."""
-        config, student, accelerator = self.config, self.student, self.accelerator
+    def __post_init__(self, student: nn.Module) -> None:
+        """Move the student to the device, and build the state before its first step."""
+        config, accelerator = self.config, self.accelerator
         self.ranks, self.steps, device = self.view.ranks, accelerator.steps, accelerator.context.device
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(config.optim, student.parameters())
+        optimizer = make_optimizer(config.optim, student.parameters())
         self.forward = accelerator.student(student, self.view.example())  # before the average: DDP replaces norms
-        self.average: AveragedModel | None = None
+        average: AveragedModel | None = None
         if (decay := config.train.ema) is not None:
             update = get_ema_multi_avg_fn(decay)
-            self.average = AveragedModel(student, multi_avg_fn=update, use_buffers=True, device=device)
-        self.scheduler = make_scheduler(config.optim, self.optimizer, self.steps)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=accelerator.precision == "fp16")
-        self.step, self.seconds = 0, 0.0
-        self.losses: list[Tensor] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that steps change, as tensors and plain values, for a checkpoint."""
-        parts = {name: getattr(self, name) for name in ("student", "optimizer", "scaler", "scheduler")}
-        return {name: part.state_dict() for name, part in parts.items()} | {
-            "average": None if self.average is None else self.average.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "losses": self.losses,
-        }
+            average = AveragedModel(student, multi_avg_fn=update, use_buffers=True, device=device)
+        scheduler = make_scheduler(config.optim, optimizer, self.steps)
+        scaler = torch.amp.GradScaler(device.type, enabled=accelerator.precision == "fp16")
+        self.state = TrainState(student, optimizer, scheduler, scaler, average)
 
     @property
     def result(self) -> nn.Module:
         """The network that a run evaluates and saves: the average if the config asks for one, else the student."""
-        return self.student if self.average is None else self.average.module
+        return self.state.student if self.state.average is None else self.state.average.module
 
     def train_step(self, step: int) -> Tensor:
         """Update the student with batch ``step``. Return the loss as a scalar on the device, without waiting."""
-        device, ranks = self.accelerator.context.device, self.ranks
+        state, device, ranks = self.state, self.accelerator.context.device, self.ranks
         purpose = "step" if ranks.is_main else f"step of rank {ranks.rank}"
         torch.manual_seed(Stream(self.config.train.seed, purpose, step).word() >> 1)  # for networks with dropout
         torch.compiler.cudagraph_mark_step_begin()  # outputs of the last step's CUDA graphs may be overwritten
-        self.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         batch = self.view.batch(step)
         x = normalize(batch.images, *self.normalization)
         target = self.targets(batch, x)
         with autocast(device, self.accelerator.precision):
             logits = self.forward(x)
         loss = ranks.scale_loss(self.loss(logits, target), self.view.batch_size)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        if self.average is not None:
-            self.average.update_parameters(self.student)
+        state.scaler.scale(loss).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.scheduler.step()
+        if state.average is not None:
+            state.average.update_parameters(state.student)
         return ranks.mean(loss.detach())
 
     def mean_loss(self) -> float:
         """Wait for the device and return the mean loss since the last row of the log; 0 if there was no step."""
-        if not self.losses:
+        if not self.state.losses:
             return 0.0
-        losses = torch.stack(self.losses)
+        losses = torch.stack(self.state.losses)
         mean = float(losses.double().mean())
         if math.isfinite(mean):
             return mean
         first = int((~torch.isfinite(losses)).nonzero()[0])
-        step = self.step - len(losses) + first
+        step = self.state.step - len(losses) + first
         keys = [patch_key(int(index)) for index in self.view.indices(step)]
         raise NonFiniteLossError(
             f"the loss became {float(losses[first])} at step {step}; lower optim.lr or set train.precision fp32, and "
@@ -127,7 +133,7 @@ class Trainer:
         )
 
     def fit(self, out: Path, log: MetricsLog, metadata: dict[str, Any], measure: Measure | None) -> None:
-        """Train from ``self.step`` to the last step: log, evaluate, save checkpoints, stop on a signal.
+        """Train from the step of the state to the last step: log, evaluate, save checkpoints, stop on a signal.
 
         ``out`` is the run directory. Each checkpoint contains ``metadata``. ``measure`` evaluates the result every
         ``eval.every`` samples of the config. Only the time of steps counts as training time.
@@ -137,41 +143,42 @@ class Trainer:
             InterruptedRun: the process received SIGINT or SIGTERM, and has written a checkpoint.
         """
         train, every, batch_size = self.config.train, self.config.eval.every, self.view.batch_size
-        self.student.train()
-        saved_at, first, interval = time.monotonic(), self.step, 0.0
+        state = self.state
+        state.student.train()
+        saved_at, first, interval = time.monotonic(), state.step, 0.0
         with progress_bar("samples", self.steps * batch_size) as update, _stop_signals() as received:
-            while self.step < self.steps:
+            while state.step < self.steps:
                 started = time.perf_counter()
-                self.losses.append(self.train_step(self.step))
-                self.step += 1
-                at_log = self.step % train.log_steps == 0 or self.step == self.steps
+                state.losses.append(self.train_step(state.step))
+                state.step += 1
+                at_log = state.step % train.log_steps == 0 or state.step == self.steps
                 mean = self.mean_loss() if at_log else 0.0  # waits for the device, so this is part of the time
                 elapsed = time.perf_counter() - started
-                self.seconds += elapsed
+                state.seconds += elapsed
                 interval += elapsed
                 if at_log:
-                    rate = (self.step - first) / interval * batch_size
-                    lr = self.scheduler.get_last_lr()[0]
-                    log.write(self.step, {"loss": mean, "lr": lr, "images_per_second": round(rate, 1)})
-                    update(self.step * batch_size, f"loss {mean:.3f}")
-                    self.losses.clear()
-                    first, interval = self.step, 0.0
-                if measure is not None and every and self.step * batch_size % every < batch_size:
-                    log.write(self.step, measure(self.result))
+                    rate = (state.step - first) / interval * batch_size
+                    lr = state.scheduler.get_last_lr()[0]
+                    log.write(state.step, {"loss": mean, "lr": lr, "images_per_second": round(rate, 1)})
+                    update(state.step * batch_size, f"loss {mean:.3f}")
+                    state.losses.clear()
+                    first, interval = state.step, 0.0
+                if measure is not None and every and state.step * batch_size % every < batch_size:
+                    log.write(state.step, measure(self.result))
                 stopped = self.ranks.any(bool(received))
                 if stopped or time.monotonic() - saved_at >= train.checkpoint_seconds:
                     self.save(out, metadata)
                     saved_at = time.monotonic()
                 if stopped:
                     self.ranks.any(False)  # torchrun ends all ranks when one ends: wait until the main rank has saved
-                    raise InterruptedRun(f"stopped at step {self.step} of {self.steps}")
+                    raise InterruptedRun(f"stopped at step {state.step} of {self.steps}")
             self.save(out, metadata)
 
     def save(self, out: Path, metadata: dict[str, Any]) -> None:
         """Write a checkpoint on the main rank, if the losses are finite."""
         if self.ranks.is_main:
             self.mean_loss()
-            save_checkpoint(out, metadata | self.state_dict())
+            save_checkpoint(out, metadata | self.state.state_dict())
 
 
 def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norms: float | None) -> nn.Module:

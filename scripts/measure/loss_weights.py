@@ -74,7 +74,8 @@ def main(teacher: Path, shards: Path, samples: int) -> None:
             run, "MIN_ESTIMATED_STEPS", samples
         ),  # without the warm-up of an estimate, whose teacher is random
     ):
-        train.train(config, shards, Path(folder) / "run", RunContext(device=torch.device("cpu")), resume=False)
+        context = RunContext(device=torch.device("cpu"))
+        run.run(lambda: train.Distillation(config, shards, context), Path(folder) / "run", context, resume=False)
     for name, values in ratios.items():
         found = torch.tensor(values)
         click.echo(f"{name}: {found.log().mean().exp():.3g} ({found.min():.3g} to {found.max():.3g})")

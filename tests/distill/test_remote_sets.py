@@ -65,10 +65,10 @@ def test_other_options_are_checked_before_a_set_is_fetched(
             ([*train, tmp_path / "run", "--teacher", nothing], "nothing: the weight file does not exist"),
             ([*train, tmp_path / "run", "--teacher-logits", nothing], "nothing: labels.json is missing"),
             ([*train, tmp_path / "run", "--eval", nothing], "nothing: the evaluation data does not exist"),
-            ([*train, tmp_path / "taken"], "taken: is not empty"),
-            ([*train, tmp_path / "taken", "--seeds", "0,1"], "taken: is not empty"),
+            ([*train, tmp_path / "taken"], "taken: the folder is not empty"),
+            ([*train, tmp_path / "taken", "--seeds", "0,1"], "taken: the folder is not empty"),
             ([*label, tmp_path / "labels", "--teacher", nothing], "nothing: the weight file does not exist"),
-            ([*label, tmp_path / "taken"], "taken: is not empty"),
+            ([*label, tmp_path / "taken"], "taken: the folder is not empty"),
             (["verify-logits", nothing, *words[:6]], "nothing: labels.json is missing"),
         ):
             assert_one_line(run_distill(*command), told)

@@ -12,10 +12,11 @@ import yaml
 from PIL import Image
 
 from distill.commands.make_logits import make_logits
-from distill.commands.train import train
+from distill.commands.train import Distillation
 from distill.config.schema import Config, parse_config
 from distill.models import build_model
 from distill.runtime.distributed import RunContext
+from distill.training.run import run
 from distill.weights.files import load_weights, save_weights
 from patchgen.pipeline.build import build
 from patchgen.pipeline.plan import make_plan
@@ -113,7 +114,7 @@ def _make_networks(folder: Path) -> None:
     given = {"teacher.weights": folder / "teacher.safetensors"}
     config = parse_config((folder / "config.yaml").read_text(), "config.yaml", given, Config)
     context = RunContext(device=torch.device("cpu"))
-    train(config, folder / "set", folder / "run", context, resume=False)
+    run(lambda: Distillation(config, folder / "set", context), folder / "run", context, resume=False)
     make_logits(config, folder / "set", folder / "labels", context)
 
 

@@ -79,11 +79,11 @@ def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
 ) -> None:
     """In every step, teacher and student receive the same augmented images."""
     seen: list[tuple[str, torch.Tensor]] = []
-    original, teach = distill.training.trainer.Trainer.train_step, TeacherTargets.compute
+    original, teach = distill.training.trainer.Trainer.train_step, TeacherTargets.__call__
 
     def watch(self: distill.training.trainer.Trainer, step: int) -> torch.Tensor:
-        assert self.student.training
-        hook = self.student.register_forward_pre_hook(lambda _, x: seen.append(("student", x[0].clone())))
+        assert self.state.student.training
+        hook = self.state.student.register_forward_pre_hook(lambda _, x: seen.append(("student", x[0].clone())))
         loss = original(self, step)
         hook.remove()
         return loss
@@ -92,7 +92,7 @@ def test_both_networks_see_the_same_pixels_and_the_teacher_stays(
         seen.append(("teacher", x.clone()))
         return teach(self, batch, x)
 
-    monkeypatch.setattr(TeacherTargets, "compute", watch_teacher)
+    monkeypatch.setattr(TeacherTargets, "__call__", watch_teacher)
     monkeypatch.setattr(distill.training.trainer.Trainer, "train_step", watch)
     assert run_distill(*arguments, tmp_path / "run", "--set", "augment.cutmix_alpha=1").status == 0
     assert len(seen) == 24

@@ -19,15 +19,15 @@ from manifests.support.yaml_core import parse_yaml
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG
 
-ROWS = [name for name in presets.names(presets.CONFIGS) if name.startswith("cifar")]
-TEACHERS = [name for name in presets.names(presets.CONFIGS) if name.startswith("teacher-")]
+ROWS = [name for name in presets.files(presets.CONFIGS) if name.startswith("cifar")]
+TEACHERS = [name for name in presets.files(presets.CONFIGS) if name.startswith("teacher-")]
 
 
 def parse(text: str = yaml.safe_dump(CONFIG), **overrides: object):
     return parse_config(text, "c.yaml", {key.replace("__", "."): value for key, value in overrides.items()}, Config)
 
 
-@pytest.mark.parametrize("name", presets.names(presets.CONFIGS))
+@pytest.mark.parametrize("name", presets.files(presets.CONFIGS))
 def test_packaged_configs_are_whole_and_headed(name: str) -> None:
     text = presets.text(presets.CONFIGS, name)
     header = [line for line in text.splitlines() if line.startswith("#")]
@@ -380,7 +380,7 @@ def test_every_key_is_listed(run_distill: Program) -> None:
 
 def test_the_configs_command(run_distill: Program) -> None:
     listed = run_distill("configs").out.splitlines()
-    assert [line.split()[0] for line in listed] == presets.names(presets.CONFIGS)
+    assert [line.split()[0] for line in listed] == list(presets.files(presets.CONFIGS))
     assert "CIFAR-10, ResNet-56 → ResNet-20, for a laptop" in next(
         line for line in listed if line.startswith("resnet20")
     )

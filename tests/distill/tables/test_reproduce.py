@@ -227,16 +227,16 @@ def test_seeds_that_differ_in_more_have_no_mean_on_the_page(
             continue
         held = json.loads(summary)[key]
         assert f"{label} {held}" in shown
-        for value, part in (("0" * 64, "0000000000000000… in seed1"), (None, "nothing in seed1")):
+        for value, part in (("0" * 64, "0000000000000000… in photo/seed1"), (None, "nothing in photo/seed1")):
             path.write_text(json.dumps(json.loads(summary) | {key: value}))
             result = run_distill(*one_seed, "0,1")
-            expected = f"no mean: {label} ({key}) is {held[:16]}… in seed0, but {part}"
+            expected = f"no mean: {label} ({key}) is {held[:16]}… in photo/seed0, but {part}"
             assert f"one image: paper 80.00, {expected}" in result.out and f"half: {expected}" in result.out
             for page in ("table.md", "table.html"):
                 assert "±" not in (out / page).read_text().replace("± is the deviation", "")
     path.write_text(summary)
     config.write_text(text.replace("lr: 0.004", "lr: 0.005"))
-    assert "no mean: optim.lr is 0.004 in seed0, but 0.005 in seed1" in run_distill(*one_seed, "0,1").out
+    assert "no mean: optim.lr is 0.004 in photo/seed0, but 0.005 in photo/seed1" in run_distill(*one_seed, "0,1").out
 
 
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from distill.tables.schema import Table, parse_table
 from distill.targets.losses import make_loss
 from tests.conftest import Program, assert_one_line
 
-NAMES = presets.names(presets.TABLES)
+NAMES = list(presets.files(presets.TABLES))
 
 
 def table(name: str) -> Table:
@@ -132,7 +132,7 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
             "runs.one.set: a table must not set eval.every; use evaluations instead",
         ),
         ({"variants": {"v": {"train.seed": 3}}}, "variants.v: a table must not set train.seed; use --seeds instead"),
-        ({"sets": {"photo": {**SMALL["sets"]["photo"], "recipe": "\0"}}}, "holds NUL"),
+        ({"sets": {"photo": {**SMALL["sets"]["photo"], "recipe": "\0"}}}, "contains NUL"),
     ],
 )
 def test_a_table_that_does_not_hang_together(parts: dict[str, Any], message: str) -> None:
@@ -388,7 +388,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         ),
         (
             TableOptions(inputs={"data": tmp_path / "none"}),
-            f"--input data: {tmp_path / 'none'}: holds no image; expected labelled",
+            f"--input data: {tmp_path / 'none'}: contains no image",
         ),
         (
             TableOptions(inputs={"data": data, "photo": tmp_path / "none" / "a.txt"}),

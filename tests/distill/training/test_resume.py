@@ -106,7 +106,7 @@ def test_resume_refuses_another_run(
     (out / "summary.json").unlink()
     for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
         (out / name).write_bytes(b"torn")
-    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.safetensors: damaged")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.safetensors: the header")
 
 
 @pytest.fixture

@@ -138,16 +138,15 @@ def test_a_store_takes_no_system_files_and_is_empty_with_them(
 def test_runs_labels_and_tables_begin_beside_system_files(tmp_path: Path) -> None:
     from distill.commands.make_logits import _require_free
     from distill.training.run_dir import check_folder
-    from distill.training.seeds import check_seeds_folder
 
     litter(tmp_path / "new")
     check_folder(tmp_path / "new", resume=False)
-    check_seeds_folder(tmp_path / "new", resume=False)
+    check_folder(tmp_path / "new", resume=False, several=True)
     _require_free(tmp_path / "new")
     (tmp_path / "new" / "notes.txt").write_text("mine")
     for check in (
         lambda: check_folder(tmp_path / "new", resume=False),
-        lambda: check_seeds_folder(tmp_path / "new", resume=False),
+        lambda: check_folder(tmp_path / "new", resume=False, several=True),
         lambda: _require_free(tmp_path / "new"),
     ):
         with pytest.raises(DistillError, match="is not empty"):
