@@ -39,7 +39,8 @@ class FrozenNetwork:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Compute logits (B, classes) of ``dtype`` from normalized images (B, 3, H, W)."""
-        torch.compiler.cudagraph_mark_step_begin()  # the last output may be overwritten: it was copied
+        if x.is_cuda:  # the last output may be overwritten: it was copied
+            torch.compiler.cudagraph_mark_step_begin()  # imports torch._inductor, which takes seconds
         return self.network(x.to(self.dtype)).clone()
 
     def require_unchanged(self) -> None:

@@ -99,7 +99,8 @@ class Trainer:
         state, device, ranks = self.state, self.accelerator.context.device, self.ranks
         purpose = "step" if ranks.is_main else f"step of rank {ranks.rank}"
         torch.manual_seed(Stream(self.config.train.seed, purpose, step).word() >> 1)  # for networks with dropout
-        torch.compiler.cudagraph_mark_step_begin()  # outputs of the last step's CUDA graphs may be overwritten
+        if device.type == "cuda":  # outputs of the last step's CUDA graphs may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()
         state.optimizer.zero_grad(set_to_none=True)
         batch = self.view.batch(step)
         x = normalize(batch.images, *self.normalization)
