@@ -10,6 +10,7 @@ with another size or time.
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -160,7 +161,7 @@ def _verified_time(file: File) -> int:
 
 def _mark_verified(path: Path, file: File) -> None:
     with contextlib.suppress(OSError):  # a file without the mark is hashed again
-        os.utime(path, ns=(_verified_time(file), _verified_time(file)))
+        os.utime(path, ns=(time.time_ns(), _verified_time(file)))  # recent access: cleaners delete unused files
 
 
 def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
