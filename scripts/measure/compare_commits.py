@@ -6,10 +6,10 @@ to the last bit. The students of both trees use the set, the teacher and the sto
 in an early step does not spread, and the script also tests that files of COMMIT still open.
 
 The last lines are ratios of time: working tree / COMMIT, the median over the rounds. A ratio below 1 means that the
-working tree is faster. Measure on an idle machine. Use more ``--steps`` to measure training: most of the time of a
-short run is Python's imports.
+working tree is faster. Measure on an idle machine. Use a larger ``--scale`` to measure building, and more ``--steps``
+to measure training: most of the time of a small job is Python's imports.
 
-    python scripts/measure/compare_commits.py COMMIT [--rounds 3] [--steps 50]
+    python scripts/measure/compare_commits.py COMMIT [--rounds 3] [--steps 50] [--scale 1]
 
 The script takes about three minutes. Rounds after the first train only the teacher and the first two students. The
 exit status is 1 if anything differs, and 2 if a command fails. Add a renamed command or option to ``NAMES``.
@@ -37,9 +37,9 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"synthesize": "source", "train-teacher": "teacher", "make-logits": "label", "--teacher-logits": "--labels"}
 """Commands and options of the working tree, and their names in trees that do not have them."""
 BATCH = 16
-SETS = {
-    "jpg": ("--n", "2000", "--shard-size", "500"),
-    "png": ("--n", "500", "--size", "48", "--recipe", "crop-jitter", "--format", "png", "--seed", "1"),
+SETS = {  # number of patches, and options
+    "jpg": (2000, "--shard-size", "500"),
+    "png": (500, "--size", "48", "--recipe", "crop-jitter", "--format", "png", "--seed", "1"),
 }
 NETWORK, CLASSES = {"arch": "resnet8"}, {"num_classes": 3}
 SGD = {"optim": {"name": "sgd", "lr": 0.05, "nesterov": True, "schedule": "onecycle"}}
@@ -140,12 +140,13 @@ def read_run(folder: Path) -> dict[str, Any]:
     return {"losses": {line["step"]: line["loss"] for line in lines if "loss" in line}, "weights": digest.hexdigest()}
 
 
-def build_sets(tree: Tree, photo: Path) -> dict[str, Any]:
-    """Build the sets in the folder of a tree; return their digests."""
+def build_sets(tree: Tree, photo: Path, scale: int) -> dict[str, Any]:
+    """Build the sets in the folder of a tree, each with ``scale`` times its patches; return their digests."""
     found = {}
-    for name, options in SETS.items():
+    for name, (n, *options) in SETS.items():
         out = tree.folder / name
-        tree.run("patchgen", "build", "--image", photo, "--out", out, "--workers", "2", *options)
+        given = ("--image", photo, "--out", out, "--n", str(n * scale), "--workers", "2", *options)
+        tree.run("patchgen", "build", *given)
         set_id = json.loads((out / "manifest.json").read_text())["set_id"]
         found[f"set of {name}"] = {"set_id": set_id, "shards": digests(out, "*.tar", "*.parquet")}
     return found
@@ -186,7 +187,10 @@ def difference(here: dict[str, Any], there: dict[str, Any]) -> str:
 @click.argument("commit")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--steps", default=50, show_default=True, type=click.IntRange(2), help="Steps of each run.")
-def main(commit: str, rounds: int, steps: int) -> None:
+@click.option(
+    "--scale", default=1, show_default=True, type=click.IntRange(1), help="Multiply the patches of each set."
+)
+def main(commit: str, rounds: int, steps: int, scale: int) -> None:
     """Compare the working tree with COMMIT."""
     expected: dict[str, Any] = {}
     wrong: dict[str, str] = {}
@@ -200,7 +204,7 @@ def main(commit: str, rounds: int, steps: int) -> None:
         for number in range(rounds):
             for tree in (then, now) if number % 2 == 0 else (now, then):
                 tree.begin(world / f"{'then' if tree is then else 'now'}{number}")
-                found = build_sets(tree, world / "photo.png")
+                found = build_sets(tree, world / "photo.png", scale)
                 found |= train_networks(tree, steps, world, list(STUDENTS)[: None if number == 0 else 1])
                 expected = expected or found
                 for title, value in found.items():
