@@ -92,7 +92,7 @@ def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_fo
             member = f"{patch_key(index)}.{image_format}"
             if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
                 span = f"{counted(length, 'byte')} at offset {offset}"
-                yield name, f"member {member}: its row declares {span}, but the tar has {end} bytes"
+                yield name, f"member {member}: its row declares {span}, but the tar has {counted(end, 'byte')}"
                 return
             if length > (most := max_patch_bytes(size)):
                 yield name, f"member {member}: the size is {length} bytes, expected at most {most} for {size} px"

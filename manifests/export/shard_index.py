@@ -43,6 +43,6 @@ def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
     for row, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
         if not BLOCK <= offset <= offset + size <= shard.bytes:
             span = f"{counted(size, 'byte')} at offset {offset}"
-            raise corrupt(path, f"row {row} declares {span}, but the tar has {shard.bytes} bytes")
+            raise corrupt(path, f"row {row} declares {span}, but the tar has {counted(shard.bytes, 'byte')}")
         name = f"{patch_key(shard.first_index + row)}.{suffix}"
         yield f"{suffix} {offset} {size} {name}\n".encode()

@@ -136,18 +136,18 @@ def test_a_store_takes_no_system_files_and_is_empty_with_them(
 
 
 def test_runs_labels_and_tables_begin_beside_system_files(tmp_path: Path) -> None:
-    from distill.commands.make_logits import _require_free
+    from distill.commands.make_logits import check_folder as check_logits_folder
     from distill.training.run_dir import check_folder
 
     litter(tmp_path / "new")
     check_folder(tmp_path / "new", resume=False)
     check_folder(tmp_path / "new", resume=False, several=True)
-    _require_free(tmp_path / "new")
+    check_logits_folder(tmp_path / "new")
     (tmp_path / "new" / "notes.txt").write_text("mine")
     for check in (
         lambda: check_folder(tmp_path / "new", resume=False),
         lambda: check_folder(tmp_path / "new", resume=False, several=True),
-        lambda: _require_free(tmp_path / "new"),
+        lambda: check_logits_folder(tmp_path / "new"),
     ):
         with pytest.raises(DistillError, match="is not empty"):
             check()

@@ -239,7 +239,7 @@ def test_spans_that_are_none_and_a_build_that_would_finish_too_early(
         assert_one_line(run_patchgen(*build, "--shards", wrong), "is not a range of shards", status=2)
     assert_one_line(run_patchgen(*build, "--shards", "2-3"), "the set has 2 shards, counted from 0", status=2)
     both = run_patchgen(*build, "--shards", "0", "--scheduler", "local:1")
-    assert_one_line(both, "give one", status=2)
+    assert_one_line(both, "--shards and --scheduler cannot be used together", "remove one", status=2)
     assert run_patchgen(*build, "--shards", "1-7").out == "shard 1 of 2 is built\n" + NEXT
     other = options(photo_path, folder, n=3 * SHARD)
     assert_one_line(run_patchgen(*other, "--shards", "0"), "contains an unfinished build")
