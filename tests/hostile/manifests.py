@@ -181,10 +181,10 @@ CASES = (
     Case(name="true as a number", make=_key("seed", True), entrances=LOOKS, said="seed: "),
     Case(name="text as a number", make=_key("seed", "0"), entrances=LOOKS, said="seed: "),
     Case(
-        name="lone surrogate",
+        name="invalid Unicode",
         make=_raw(b'"recipe": {', b'"recipe": {"x": "\\ud800",'),
         entrances=LOOKS,
-        said="surrogate",
+        said="not valid Unicode",
     ),
     Case(name="no UTF-8", make=_raw(b'"recipe": {', b'"recipe": {"x": "\xff",'), entrances=LOOKS, said="not UTF-8"),
     Case(name="UTF-16", make=text(lambda data: data.decode().encode("utf-16")), entrances=LOOKS, said="not UTF-8"),
