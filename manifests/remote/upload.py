@@ -110,7 +110,7 @@ class Upload:
         if existing.set_id != manifest.set_id:
             what = f"the store contains the set {existing.set_id}, but this build created the set {manifest.set_id};"
         elif existing.sources != manifest.sources:
-            what = "the store has this set with another license, URL, attribution or photo name; use these values, or"
+            what = "the store contains this set with another license, URL, attribution or name; use these values, or"
         else:
             return
         shutil.rmtree(self.folder)  # the next build must not continue this one

@@ -34,7 +34,7 @@ def parse_url(text: str) -> str | Path:
         parts = urlsplit(text)
         port = parts.port if scheme in HTTP_SCHEMES else None
     except ValueError:  # without the cause, because -v would print a password in its message
-        what = "the host or port of the URL is invalid; correct it (in a password, write / : @ as %2F %3A %40)"
+        what = "the host or the port of the URL is invalid; correct it (in a password, write / : @ as %2F %3A %40)"
         raise PatchSetError(f"{display_url(text)}: {what}") from None
     if scheme == "file":
         return _file_path(text, parts)
