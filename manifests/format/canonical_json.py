@@ -109,13 +109,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_int(text: str) -> int:
     if abs(value := int(text)) > MAX_SAFE_INTEGER:
-        raise PatchSetError(f"the integer {text[:40]} is too large, expected at most 2**53 - 1")
+        raise PatchSetError(f"the integer {text[:40]} is outside the range ±(2**53 - 1)")
     return value
 
 
 def _parse_float(text: str) -> float:
     if not math.isfinite(value := float(text)) or MAX_SAFE_INTEGER < abs(value) < 1e21:  # see ``canonical_json``
-        raise PatchSetError(f"the number {text[:40]} is too large, expected at most 2**53 - 1")
+        raise PatchSetError(f"the number {text[:40]} is too large to be read exactly")
     return value
 
 
