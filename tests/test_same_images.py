@@ -313,8 +313,8 @@ def test_splits_one_level_too_deep_are_refused(
     ("names", "part"),
     [
         (["data2/0.png"], "contains one subfolder (data2)"),
-        (["0.png", "1.png"], "no subfolders, expected one subfolder of images for each class"),
-        (["train/0.png", "test/1.png"], "no subfolders, expected one subfolder of images for each class"),
+        (["0.png", "1.png"], "no subfolders, expected a subfolder for each class"),
+        (["train/0.png", "test/1.png"], "no subfolders, expected a subfolder for each class"),
         (["a/0.png", "b/0.png", "docs/readme.md"], "docs: the folder contains files but no image"),
         (["train/a/0.png", "train/b/0.png"], "expected evaluation data"),
         (["gallery/a/0.png", "gallery/b/0.png", "probe/a/0.png", "probe/b/0.png"], "contain the folders a, b"),

@@ -90,7 +90,7 @@ def test_verify_looks_at_all_that_published_sums_name(
             end = (
                 "croissant.json: the file does not match"
                 if name == "croissant.json"
-                else "SHA256SUMS: lists ../../notes, but"
+                else "SHA256SUMS: the file lists ../../notes, which"
             )
             assert_one_line(told, f"{rough.url}/{end}")
         assert "notes" not in rough.names()
