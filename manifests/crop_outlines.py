@@ -46,7 +46,7 @@ def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] |
 
 
 def _outline(row: dict[str, Any], size: int, side: int) -> Outline:
-    """Compute an outline from a row of the table. The patch has ``size``, its resized crop ``side`` pixels a side."""
+    """Compute an outline from a row of the table. A patch is ``size``, a resized crop ``side`` pixels wide."""
     angle, slope = math.radians(row["rotation"]), math.tan(math.radians(row["shear"]))
     corners = []
     for right, down in ((-1, -1), (1, -1), (1, 1), (-1, 1)):

@@ -108,7 +108,7 @@ def _compared(manifest: Manifest) -> dict[str, Any]:
 
 
 def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digests]]:
-    """Yield digests of n patches of A, and of B: arrays (2, n). Row 0 is of encoded bytes, row 1 of pixels."""
+    """Yield digests of the same n indices in A and in B: two arrays (2, n). Row 0: encoded bytes. Row 1: pixels."""
     tables_a, tables_b = _shard_digests(a), _shard_digests(b)
     rest_a = rest_b = np.empty((2, 0), f"V{DIGEST_BYTES}")
     left = min(a.manifest.n, b.manifest.n)

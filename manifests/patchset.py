@@ -31,7 +31,7 @@ class NoPatchError(PatchSetError, IndexError):
 class PatchSet:
     """The folder of a set, and the manifest. ``verify_shards`` verifies the shards.
 
-    This is a sequence of patches: ``len(patchset)`` is their number, ``patchset[i]`` reads patch i from its shard.
+    This is a sequence of patches: ``len(patchset)`` counts the patches, ``patchset[i]`` reads patch i.
     A patch set can be pickled and forked, so the processes of a data loader can share it.
     """
 

@@ -57,7 +57,7 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
 
 
 def first_faults(faults: Faults) -> list[tuple[str, str]]:
-    """Return the first ``MAX_FAULTS`` faults. If there are more, a last entry counts them."""
+    """Return the first ``MAX_FAULTS`` faults. If there are more, add an entry with the number of further faults."""
     faults = iter(faults)
     kept, more, file = list(itertools.islice(faults, MAX_FAULTS)), 0, ""
     for file, _ in faults:  # noqa: B007 - the last file is used

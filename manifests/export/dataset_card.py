@@ -35,7 +35,7 @@ _ZERO = "cc0-1.0"
 
 
 def make_card(manifest: Manifest) -> bytes:
-    """Return the bytes of a set's card. The last line is the digest of the lines above, for ``is_unedited``."""
+    """Return the bytes of a set's card. The last line is the digest of the other lines; ``is_unedited`` checks it."""
     header = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=False)
     text = f"---\n{header}---\n\n{_body(manifest)}".encode()
     return text + b"\n<!-- patchset card %s -->\n" % hashlib.sha256(text).hexdigest().encode()

@@ -28,7 +28,7 @@ EVALUATION: tuple[Kind, ...] = ("test", "val")  # splits for evaluation; the fir
 
 
 def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
-    """Return a function that returns the split of a name. WORDS in ``pattern`` means the words for this split."""
+    """Return a function that returns the split of a name. ``pattern`` contains WORDS for the words of a split."""
     flags = re.IGNORECASE | re.DOTALL
     patterns = {kind: re.compile(pattern.replace("WORDS", words), flags) for kind, words in _WORDS.items()}
     return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)

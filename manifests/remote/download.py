@@ -82,8 +82,8 @@ def _paced(stream: RemoteStream, where: str) -> Generator[bytes, None, None]:
 def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> None:
     """Raise ``error`` after ``ATTEMPTS`` failures in a row. Otherwise wait before the next attempt.
 
-    The wait is at least as long as the server demands. It is partly random, so that the clients of a busy server do
-    not all return at the same moment.
+    The wait is at least as long as the server demands. The wait is partly random, so that the
+    clients of a busy server do not all return at the same moment.
     """
     if failures >= ATTEMPTS:
         raise error
@@ -147,7 +147,7 @@ class _Received:
 
 
 def verify_remote(store: ShardStore, file: File, channel: Channel, sink: BinaryIO | None = None) -> None:
-    """Receive a file, check its digest, and write it to a ``sink`` that is not None. Receive a wrong file twice."""
+    """Receive a file, check its digest, and write it to a ``sink`` that is not None. Retry a wrong file once."""
     where, received = store.display(file.name), _Received(file.bytes, sink, channel)
     for is_last in (False, True):
         try:

@@ -91,7 +91,7 @@ class ShardStore:
         return f"{self.root}/{name}" + (f"?{self._query}" if self._query else "")
 
     def list(self) -> dict[str, int | None]:
-        """Return the bytes of each file in the folder by name; None for a subfolder. System files are skipped."""
+        """Return the size in bytes of each file by name, and None for each subfolder. Skip system files."""
         found: dict[str, int | None] = {}
         with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()

@@ -117,7 +117,7 @@ class Upload:
         raise PatchSetError(f"{self.store.display()}: {what} choose another --out")
 
     def _local_files(self, manifest: Manifest) -> dict[str, File]:
-        """Return all shards and tables of the set, and all other files in the folder."""
+        """Return the shards and tables of the manifest, and the other files in ``folder``, by name."""
         files, digests = {file.name: file for file in manifest.files}, file_digests(manifest)
         for path in sorted(entries(self.folder)):
             if is_plain(path) and not path.name.startswith(".") and path.name not in files:
@@ -173,7 +173,7 @@ class Upload:
 
 @contextlib.contextmanager
 def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
-    """Check the store at ``url``, and yield an ``Upload``. Other processes of this machine are locked out.
+    """Check the store at ``url``, and yield an ``Upload``. No other process of this machine can use the store now.
 
     If the store has a finished set, the manifest is copied into the empty local folder. A build of another set is
     then refused, as if the finished set were local.

@@ -81,7 +81,7 @@ def detail(line: str) -> None:
 def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]) -> None:
     """Run a command line and exit with status 0, 1 after one of ``errors``, 2 for wrong usage, or 130 if interrupted.
 
-    These errors are printed as one line on stderr. Any other exception is a defect and prints its traceback.
+    Each of ``errors`` is printed as one line on stderr. Any other exception is a defect and prints its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -117,7 +117,7 @@ _held: set[int] = set()
 
 
 def _release_in_child() -> None:
-    """Close the locks that a forked process inherits. Otherwise they would stay locked if the parent were killed."""
+    """Close the locks that a forked process inherits. Otherwise folders stay locked if the parent is killed."""
     while _held:
         os.close(_held.pop())
 

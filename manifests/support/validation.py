@@ -61,7 +61,7 @@ def _nearest(keys: list[int | str], model: type[BaseModel] | None) -> str:
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:
-    """Return the keys to an error, without the tags that pydantic inserts, and the model that has the last key."""
+    """Return the keys on the path of an error, without pydantic's tags, and the model that has the last key."""
     keys: list[int | str] = []
     parent: type[BaseModel] | None = model
     current: Any = model

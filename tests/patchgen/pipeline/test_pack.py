@@ -277,12 +277,12 @@ def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) 
     assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: no image was found")
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
     assert_one_line(
-        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "download it again"
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "download the tar again"
     )
     (tmp_path / "empty" / "a.tar.gz").rename(tmp_path / "empty" / "a.tar")
     (tmp_path / "empty" / "a.tar").write_bytes(b"no tar" * 200)
     assert_one_line(
-        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: ", "not a whole tar", "download it again"
+        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: ", "not a whole tar", "download the tar again"
     )
     shutil.copy(folder / "a" / "30.png", tmp_path / "empty")
     assert_one_line(
