@@ -16,7 +16,7 @@ _ID = re.compile(r"[0-9a-z]{0,64}")
 
 
 def read_claim(store: ShardStore) -> str:
-    """Return the build id in a store's claim file (it may be ``UNCLAIMED``), or ``INVALID_CLAIM`` if it is damaged."""
+    """Return the build id in a store's claim file (also ``UNCLAIMED``), or ``INVALID_CLAIM`` if it is damaged."""
     data = read_small_file(store, CLAIM_NAME, _MAX_CLAIM_BYTES, direct_channel())
     try:
         claim = json.loads(data)["build"]
