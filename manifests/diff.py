@@ -1,4 +1,4 @@
-"""Compare two sets: the keys in which their manifests differ, and the digests of their patches."""
+"""Compare two sets: the values in their manifests, and the digests of their patches."""
 
 import dataclasses
 import json
@@ -22,19 +22,19 @@ Digests = npt.NDArray[np.void]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchComparison:
-    """The number of patches of two sets that were compared index by index, and how many of them are equal."""
+    """Counts of patches. Each patch of set A was compared with the patch of set B that has the same index."""
 
     compared: int
-    same_bytes: int
-    same_pixels: int
-    first_changed: tuple[int, ...]  # indices of the first patches with other pixels
+    same_bytes: int  # patches whose encoded bytes are equal
+    same_pixels: int  # patches whose pixels are equal
+    first_changed: tuple[int, ...]  # indices of the first patches whose pixels differ
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:
     """The differences between set A and set B."""
 
-    same_set: bool
+    same_set: bool  # equal ``set_id``
     same_pixel_root: bool
     keys: tuple[tuple[str, str, str], ...]  # path in the manifest, value in A, value in B; values are JSON texts
     only_in_a: int  # number of patches
@@ -42,17 +42,17 @@ class Difference:
     patches: PatchComparison | None  # None if only the manifests were compared
 
     def summary(self) -> str:
-        """Return the relation of the two sets in a few words."""
+        """Describe in one line how the two sets differ."""
         if self.same_set:
             return "the same set"
         if self.patches is None:
-            return "the same pixels, stored in another way" if self.same_pixel_root else "different sets"
+            return "the same pixels, but the manifests differ" if self.same_pixel_root else "different sets"
         count, p = self.patches.compared, self.patches
-        longer = f"; {'B' if self.only_in_b else 'A'} has more" if self.only_in_a or self.only_in_b else ""
+        longer = f"; {'B' if self.only_in_b else 'A'} has more patches" if self.only_in_a or self.only_in_b else ""
         if count and p.same_bytes == count:
-            return f"the same {counted(count, 'patch')}{longer or ', in other shards or with another record'}"
+            return f"the same {counted(count, 'patch')}{longer or ', but the manifests differ'}"
         if count and p.same_pixels == count:
-            return f"the same pixels in {counted(count, 'patch')}, in other bytes{longer}"
+            return f"the same pixels in {counted(count, 'patch')}, encoded in other bytes{longer}"
         if not p.same_pixels:
             return "different sets: no patch has the same pixels"
         other = count - p.same_pixels
@@ -60,7 +60,7 @@ class Difference:
 
 
 def diff_manifests(a: Manifest, b: Manifest) -> Difference:
-    """Compare two manifests without their patches."""
+    """Compare two manifests. The patches are not compared."""
     return Difference(
         same_set=a.set_id == b.set_id,
         same_pixel_root=a.pixel_root == b.pixel_root,
@@ -72,7 +72,7 @@ def diff_manifests(a: Manifest, b: Manifest) -> Difference:
 
 
 def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None = None) -> Difference:
-    """Compare the manifests of two sets, and the digests in their tables. No shard is read.
+    """Compare the manifests of two sets, and the digests of patches in the tables. No tar is read.
 
     ``on_patches`` is called with the number of patches compared since its last call.
     """
@@ -92,7 +92,7 @@ def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Compare two JSON values. Yield each path where they differ, with both values at this path as JSON texts."""
+    """Compare two JSON values. Yield each path where ``a`` and ``b`` differ, and the two values there as JSON."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
@@ -104,12 +104,11 @@ def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]
 
 
 def _compared(manifest: Manifest) -> dict[str, Any]:
-    value = manifest.model_dump(mode="json", exclude=NOT_COMPARED)
-    return value | {"shard sizes": [manifest.shards[0].n]}
+    return manifest.model_dump(mode="json", exclude=NOT_COMPARED) | {"shard sizes": [manifest.shards[0].n]}
 
 
 def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digests]]:
-    """Yield digests of the same patches of two sets. Each array (2, n) has digests of encoded bytes and of pixels."""
+    """Yield digests of the same n indices in A and in B: two arrays (2, n). Row 0: encoded bytes. Row 1: pixels."""
     tables_a, tables_b = _shard_digests(a), _shard_digests(b)
     rest_a = rest_b = np.empty((2, 0), f"V{DIGEST_BYTES}")
     left = min(a.manifest.n, b.manifest.n)

@@ -5,12 +5,12 @@ import struct
 
 
 class PatchSetError(ValueError):
-    """A patch set or a file breaks its format. The message is one line: file, observed, expected, what to do."""
+    """A patch set, file or URL cannot be used. The message is one line: file, observed, expected, what to do."""
 
 
 def corrupt(where: object, what: str) -> PatchSetError:
     """Return the error for a damaged file. ``where`` is the name of the file, ``what`` is the observed fault."""
-    return PatchSetError(f"{where}: {what}; the file is corrupt; download or rebuild it")
+    return PatchSetError(f"{where}: {what}; the file is corrupt; download it again or rebuild it")
 
 
 DECODE_ERRORS = (  # errors that Pillow or an unpickler raises when it reads damaged bytes

@@ -29,10 +29,10 @@ class NoPatchError(PatchSetError, IndexError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchSet:
-    """A folder and its manifest. The shards are not verified yet: ``verify_shards`` does that.
+    """The folder of a set, and the manifest. ``verify_shards`` verifies the shards.
 
-    This is a sequence of patches: ``len(patchset)`` is their number, ``patchset[i]`` reads patch i from its shard.
-    A patch set can be pickled and forked, so the processes of a data loader can share one.
+    This is a sequence of patches: ``len(patchset)`` counts the patches, ``patchset[i]`` reads patch i.
+    A patch set can be pickled and forked, so the processes of a data loader can share it.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class PatchSet:
         return pixels.copy()  # writable, as torch wants arrays
 
     def shard_path(self, shard: Shard) -> Path:
-        """Return the path of a shard's tar. The manifest's validation ensures that it is inside the folder."""
+        """Return the path of a shard's tar. Every manifest is validated, so the path is inside the folder."""
         return self.folder / shard.name
 
     def shard_of(self, index: int) -> Shard:
@@ -92,7 +92,7 @@ class PatchSet:
         return {name: column[index - shard.first_index].as_py() for name, column in columns.items()}
 
     def verified_shards(self) -> Iterator[Path]:
-        """Verify the shards in order, as ``verify_shards`` does, and yield the path of each after its check.
+        """Verify the shards in order, as ``verify_shards`` does. Yield the path of each shard after its check.
 
         Raises:
             PatchSetError: a shard differs from the manifest. All shards before it are correct.
@@ -135,7 +135,7 @@ def verify_shards(patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[i
     member larger than a patch. ``on_bytes`` is called from several threads with the bytes hashed since its last call.
 
     Raises:
-        PatchSetError: a shard is missing, is not a regular file, or differs. The first of them is reported.
+        PatchSetError: a shard is missing, is not a regular file, or differs. The error names the first such shard.
     """
     with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:  # hashing releases the interpreter lock
         try:
@@ -164,7 +164,7 @@ def _require_shard(patchset: PatchSet, on_bytes: Callable[[int], None] | None, s
 
 @lru_cache(maxsize=64)
 def _places(table: Path, n: int, sha256: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Cache ``read_places`` of 64 shards, 16 bytes for each patch. ``sha256`` of the table is part of the key."""
+    """Return ``read_places`` of a table, and cache the results of 64 tables. ``sha256`` is the table's digest."""
     return read_places(table, n)
 
 

@@ -40,7 +40,7 @@ class Fault:
 
     @property
     def mended_by_export(self) -> bool:
-        """Return whether ``patchgen export`` repairs this fault."""
+        """Return whether ``patchgen export`` can repair this fault."""
         return self.what.endswith(BY_EXPORT)
 
     def __str__(self) -> str:
@@ -157,8 +157,7 @@ def _shard_faults(
         if on_patches is not None:
             on_patches(shard.n)
     if omitted := omitted - len(faults):
-        what = f"and {counted(omitted, 'more fault')} in the shards up to this one"
-        faults.append((manifest.shards[-1].name, what))
+        faults.append((manifest.shards[-1].name, f"and {counted(omitted, 'more fault')} in the shards of this set"))
     if complete and root.hexdigest() != manifest.pixel_root:
         faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, but the tables have {root.hexdigest()}"))
     return faults, patches

@@ -14,7 +14,6 @@ from manifests.format import shard_table, tar
 from manifests.format.digest import file_digest, pixel_digest
 from manifests.format.schema import File, Shard, patch_key
 from manifests.limits import max_patch_bytes
-from manifests.support.counts import counted
 from manifests.support.files import is_plain
 from manifests.untrusted.images import decode_patch
 
@@ -58,7 +57,7 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
 
 
 def first_faults(faults: Faults) -> list[tuple[str, str]]:
-    """Return the first ``MAX_FAULTS`` faults. If there are more, a last entry counts them."""
+    """Return the first ``MAX_FAULTS`` faults. If there are more, add an entry with the number of further faults."""
     faults = iter(faults)
     kept, more, file = list(itertools.islice(faults, MAX_FAULTS)), 0, ""
     for file, _ in faults:  # noqa: B007 - the last file is used
@@ -82,7 +81,7 @@ def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults
 
 
 def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int) -> Faults:
-    """Compare each member of the tar with its row. After a missing member, the next header is reported as wrong."""
+    """Compare each member of a tar with its row. If a member is missing, the next header is reported as wrong."""
     name = path.name
     contract = shard_table.iterate_rows([columns[name] for name in ("offset", "size", "sha256", "pixels")])
     with path.open("rb") as file:
@@ -91,8 +90,9 @@ def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_fo
         for index, (offset, length, sha256, pixels) in enumerate(contract, start=shard.first_index):
             member = f"{patch_key(index)}.{image_format}"
             if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
-                span = f"{counted(length, 'byte')} at offset {offset}"
-                yield name, f"member {member}: its row declares {span}, but the tar has {counted(end, 'byte')}"
+                right = f"offset {position + tar.BLOCK} and at most {counted(end, 'byte')}"
+                found = f"offset {offset} and {counted(length, 'byte')}"
+                yield name, f"member {member}: its row declares {found}, expected {right}"
                 return
             if length > (most := max_patch_bytes(size)):
                 yield name, f"member {member}: the size is {length} bytes, expected at most {most} for {size} px"
@@ -110,12 +110,12 @@ def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_fo
                 yield from _image_faults(data, name, member, image_format, size, pixels)
             position = offset + length + len(padding)
         if file.read(len(tar.END) + 1) != tar.END:
-            yield name, f"after the last member, at byte {position}, expected two zero blocks and the end of the file"
+            yield name, f"after the last member, at byte {position}, two zero blocks and the end are missing"
 
 
 def _named(block: bytes) -> str:
     found = block[:100].split(b"\x00", 1)[0]
-    return f"the header of {found.decode('latin-1')!a} or damaged" if found else "empty"
+    return f"damaged, or belongs to a member {found.decode('latin-1')!a}" if found else "empty"
 
 
 def _image_faults(data: bytes, name: str, member: str, image_format: str, size: int, expected: bytes) -> Faults:

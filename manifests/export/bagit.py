@@ -1,4 +1,4 @@
-"""Write a set as a BagIt bag: the files of the set in ``data/``, and checksums that archives verify.
+"""Write a set as a BagIt bag: the files of the set in ``data/``, and text files with their checksums.
 
 Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". Optional dates are omitted.
 """
@@ -29,13 +29,13 @@ def write_bag(
     bag: Path,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Copy the files ``names`` of a set into the new folder ``bag``. Shards and tables become hard links if possible.
+    """Link the shards and tables among the files ``names`` of a set into the new folder ``bag``. Copy other files.
 
-    Every file in the bag is hashed and compared with its digest in ``expected``. ``on_bytes`` is called with the
+    ``expected`` maps names to hex digests, which each file in the bag must have. ``on_bytes`` is called with the
     number of bytes hashed since its last call. ``bagit.txt`` is written last, because it makes the folder a bag.
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
-        raise PatchSetError(f"{bag}: already exists, expected a new or empty folder; choose another --bagit")
+        raise PatchSetError(f"{bag}: this path exists and is not an empty folder; choose another --bagit")
     data = bag / "data"
     try:
         data.mkdir(parents=True)
@@ -69,7 +69,7 @@ def write_bag(
                 path.unlink()
             bag.rmdir()
         if isinstance(error, OSError):
-            raise PatchSetError(f"{describe_os_error(error, bag)} and choose a new --bagit") from error
+            raise PatchSetError(f"{describe_os_error(error, bag)} or choose another --bagit") from error
         raise
 
 
@@ -81,7 +81,7 @@ def set_in_bag(folder: Path) -> Path | None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Link shards and tables, and copy other files. A later edit of the set's card must not change the bag."""
+    """Link shards and tables. Copy other files, so that a later edit of the set's card does not change the bag."""
     if source.suffix in _LARGE:
         with contextlib.suppress(OSError):
             os.link(source, target)

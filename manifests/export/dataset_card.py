@@ -35,14 +35,14 @@ _ZERO = "cc0-1.0"
 
 
 def make_card(manifest: Manifest) -> bytes:
-    """Return the bytes of the card. The last line is a digest of the text, which ``is_unedited`` checks."""
+    """Return the bytes of a set's card. The last line is the digest of the other lines; ``is_unedited`` checks it."""
     header = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=False)
     text = f"---\n{header}---\n\n{_body(manifest)}".encode()
     return text + b"\n<!-- patchset card %s -->\n" % hashlib.sha256(text).hexdigest().encode()
 
 
 def is_unedited(card: bytes) -> bool:
-    """Return whether ``make_card`` wrote a card and no user edited it. The card may be of another set."""
+    """Return whether a card still has the text that ``make_card`` wrote, for this set or for another set."""
     match = _SEAL.search(card)
     return match is not None and hashlib.sha256(card[: match.start()]).hexdigest().encode() == match[1]
 
@@ -96,7 +96,7 @@ def what_of(manifest: Manifest, source: Source) -> str:
 
 
 def link_of(text: str | None) -> str | None:
-    """Return a URL with its non-ASCII letters escaped. Return None if ``text`` is not a URL."""
+    """Return the URL ``text`` with escaped non-ASCII letters. Return None if ``text`` is not an http URL."""
     if text is None or not text.isprintable():
         return None
     scheme, sep, rest = text.partition("://")
@@ -106,9 +106,9 @@ def link_of(text: str | None) -> str | None:
 
 
 def identifier(text: str) -> str:
-    """Return the Hub's identifier of a license: ``cc-by-4.0`` for "CC BY 4.0 International" or the deed's address.
+    """Return the Hub's identifier of a license: ``cc-by-4.0`` for "CC BY 4.0 International" or for its web address.
 
-    For other texts the result is the words in lower case, joined by dashes.
+    For an unknown license, return the words of ``text`` in lower case, joined by dashes.
     """
     if deed := _DEED.fullmatch(text.strip()):
         _, name, version = deed.groups()[:3]
@@ -119,7 +119,7 @@ def identifier(text: str) -> str:
 
 
 def license_link(text: str) -> str | None:
-    """Return the address of a license. Return None if ``text`` is neither a Creative Commons license nor a URL."""
+    """Return the URL of a license. Return None if ``text`` is neither a Creative Commons license nor a URL."""
     name = identifier(text)
     if name == _ZERO:
         return "https://creativecommons.org/publicdomain/zero/1.0/"
@@ -129,7 +129,7 @@ def license_link(text: str) -> str | None:
 
 
 def hub_license(manifest: Manifest) -> dict[str, str]:
-    """Return the license of the set's photos as keys for the header of a dataset card."""
+    """Return the keys and values in the header of a dataset card that name the license of the photos."""
     licenses = {source.licence for source in manifest.sources}
     if len(licenses) > 1 and all(licenses):
         return {"license": "other", "license_name": "several"}

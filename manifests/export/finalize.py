@@ -1,4 +1,4 @@
-"""Finish a set whose shards and tables are written: write exports, then ``SHA256SUMS``, then the manifest."""
+"""Finish a set after its shards and tables: write the files for other tools, ``SHA256SUMS``, then the manifest."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from manifests.format.schema import MANIFEST_NAME, Manifest
 from manifests.support.files import is_plain, read_regular_file, write_atomically
 
 MAX_CARD_BYTES = 16 << 20
-BY_EXPORT = "'patchgen export' writes it again"  # remedy for a file that is derived from the manifest
+BY_EXPORT = "run 'patchgen export' to write it again"  # remedy for a file that is derived from the manifest
 _WORDS = frozenset({"name", "description", "version", "creator", "creditText", "keywords"})  # descriptions for people
 _WORDS_BYTES = 1 << 16  # bytes that other descriptions may add to a file
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write all files of a set except shards and tables into ``folder``. An edited card is kept."""
+    """Write all files of a set except shards and tables into ``folder``. A card that a user edited is kept."""
     if may_replace_card(folder):
         write_atomically(folder / CARD_NAME, make_card(manifest))
     for name, data in derived_files(manifest).items():
@@ -34,14 +34,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_sums(folder: Path, manifest: Manifest) -> None:
-    """Write ``SHA256SUMS`` with the digests of all files of the set. DALI's indexes are optional."""
+    """Write ``SHA256SUMS`` with the digests of all files of the set, and of indexes for DALI that exist."""
     indexes = [name for name in map(dali_name, manifest.shards) if is_plain(folder / name)]
     digests = file_digests(manifest) | {name: file_digest(folder / name) for name in indexes}
     write_atomically(folder / SUMS_NAME, format_sums(digests))
 
 
 def derived_files(manifest: Manifest) -> dict[str, bytes]:
-    """Return the names and bytes of the files that are derived from a manifest and that users do not edit."""
+    """Return a dict from names to bytes of ``croissant.json`` and ``index.json``, which a manifest determines."""
     return {CROISSANT_NAME: make_croissant(manifest), INDEX_NAME: make_index(manifest)}
 
 
@@ -52,14 +52,14 @@ def longest_exports(manifest: Manifest) -> dict[str, int]:
 
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
-    """Return the hex digests of a set's files except ``SHA256SUMS`` and the card. ``derived`` adds derived files."""
+    """Return hex digests by name of shards, tables and manifest. With ``derived``, add those of ``derived_files``."""
     digests = {file.name: file.sha256 for file in manifest.files}
     files = (derived_files(manifest) if derived else {}) | {MANIFEST_NAME: manifest.to_json()}
     return digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def may_replace_card(folder: Path) -> bool:
-    """Return whether the card in a folder is missing, or was not edited by a user."""
+    """Return whether a folder has no card, or a card that no user edited."""
     path = folder / CARD_NAME
     if not path.is_symlink() and not path.exists():
         return True
@@ -70,7 +70,7 @@ def may_replace_card(folder: Path) -> bool:
 
 
 def has_exports(folder: Path, manifest: Manifest) -> bool:
-    """Return whether a folder contains all other files that ``write_manifest`` writes for this manifest."""
+    """Return whether a folder has the right files of ``write_manifest``. The manifest itself is not checked."""
     try:
         listed = read_sums(folder / SUMS_NAME)
     except PatchSetError:
@@ -83,9 +83,9 @@ def has_exports(folder: Path, manifest: Manifest) -> bool:
 
 
 def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield the name and the fault of each derived file that does not match the manifest.
+    """Yield the name and the fault of each file of ``derived_files`` that does not match the manifest.
 
-    Other descriptions are accepted, because another version of this program may have written the file.
+    Texts for people may differ, because another version of this program may have written the file.
     """
     for name, data in derived_files(manifest).items():
         try:
@@ -98,7 +98,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
 
 
 def agree(found: bytes, ours: bytes) -> bool:
-    """Return whether a derived file has the same content as ours. Descriptions for people are ignored."""
+    """Return whether two files of JSON have the same content. Texts for people are ignored."""
     try:
         return found == ours or _without_words(parse_json(found, "")) == _without_words(parse_json(ours, ""))
     except PatchSetError:

@@ -30,12 +30,12 @@ def make_index(manifest: Manifest) -> bytes:
 
 
 def dali_name(shard: Shard) -> str:
-    """Return the name of the file with DALI's index of a shard."""
+    """Return the file name of a shard's index for DALI."""
     return str(Path(shard.name).with_suffix(".idx"))
 
 
 def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
-    """Read the table of a shard, and yield the lines of DALI's index of the shard."""
+    """Read the table of a shard, and yield the lines of the shard's index for DALI."""
     path = patchset.folder / shard.parquet.name
     suffix = patchset.manifest.encoding.format
     offsets, sizes = read_places(path, shard.n)

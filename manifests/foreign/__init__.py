@@ -1,6 +1,5 @@
-"""Read image data sets of others: find the images and labels of a split.
+"""Read image data sets that other programs wrote: find the images and labels of a split.
 
 ``image_data`` finds the images in folders (``listing``), tars or CIFAR's files (``cifar``).
-``image_files`` reads one image. ``patchgen pack`` and ``distill eval`` both use these modules, so they read the same
-images.
+``image_files`` reads one image. ``patchgen pack`` and ``distill eval`` use the same modules for this.
 """

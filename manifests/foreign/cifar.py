@@ -1,6 +1,6 @@
 """Read the files of CIFAR-10 and CIFAR-100: binary records, or pickled arrays.
 
-A pickle cannot run code: https://docs.python.org/3/library/pickle.html#restricting-globals.
+A pickle can run no code, see https://docs.python.org/3/library/pickle.html#restricting-globals.
 """
 
 import io
@@ -42,9 +42,9 @@ ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar-100-pytho
 
 
 def cifar_files(path: Path, split: str) -> list[Path] | None:
-    """Return CIFAR's files of the ``split`` "train" or "test", or None if there are no such files.
+    """Return CIFAR's files of the ``split`` "train" or "test". Return None if ``path`` has none of CIFAR's files.
 
-    ``path`` is one of CIFAR's files, their folder, or the folder above, such as torchvision's ``root``.
+    ``path`` is one of CIFAR's files, the folder of these files, or its parent folder (torchvision's ``root``).
     """
     if path.is_file():
         if path.name in ARCHIVES:
@@ -62,7 +62,7 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
     if deeper := [folder for root in ROOTS for folder in path.glob(f"*/{root}")]:
         raise PatchSetError(f"{path}: CIFAR's files are in a subfolder; use {deeper[0]}")
     if archive := next((name for name in ARCHIVES if (path / name).is_file()), None):
-        raise PatchSetError(f"{path}: the folder contains only the archive {archive}; unpack it with tar -xf")
+        raise PatchSetError(f"{path}: the folder contains the packed archive {archive}; unpack it with tar -xf")
     return None
 
 
@@ -73,7 +73,7 @@ def _files_in(folder: Path, split: str) -> list[Path] | None:
         if all(present):
             return files
         if any(present):
-            raise PatchSetError(f"{files[present.index(False)]}: no such file; download CIFAR's files again")
+            raise PatchSetError(f"{files[present.index(False)]}: this file of CIFAR is missing; download CIFAR again")
     return None
 
 
@@ -85,7 +85,7 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     try:
         data = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:
-        raise PatchSetError(f"{file}: the file cannot be read: {error.strerror}; download it again") from error
+        raise PatchSetError(f"{file}: the file cannot be read: {error.strerror}; download CIFAR again") from error
     try:
         planes, labels = _unpickled(data, form) if isinstance(form, bytes) else _records(data, form)
     except DECODE_ERRORS as error:
@@ -102,7 +102,7 @@ def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
     """Return the planes and the labels of binary records. The last label of a record is the finest label."""
     record = label_bytes + PIXELS
     if not data or len(data) % record:
-        raise ValueError(f"it has {counted(len(data), 'byte')}, expected a multiple of {record}")
+        raise ValueError(f"it has {counted(len(data), 'byte')}, expected a multiple of {record} bytes")
     rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, record)
     return rows[:, label_bytes:], rows[:, label_bytes - 1]
 
@@ -112,12 +112,13 @@ def _unpickled(data: bytes, key: bytes) -> tuple[Pixels, npt.NDArray[Any]]:
     pixels, labels = to_array(value[b"data"]), to_array(value[key])
     has_labels = labels.dtype.kind in "iu" and labels.ndim == 1 and len(labels) > 0
     if not has_labels or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
-        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, labels are {labels.dtype} {labels.shape}")
+        found = f"pixels are {pixels.dtype} {pixels.shape}, labels are {labels.dtype} {labels.shape}"
+        raise ValueError(f"{found}, expected uint8 (N, {PIXELS}) and whole numbers (N,)")
     return pixels, labels
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """Return the class names in the files beside CIFAR's images. Return () if they are missing or damaged."""
+    """Return CIFAR's class names from a file beside the image files. Return () if this file is missing or damaged."""
     folder = path if path.is_dir() else path.parent
     for name in ("batches.meta.txt", "fine_label_names.txt"):
         if (folder / name).is_file():
@@ -139,15 +140,15 @@ def _pickled_names(data: bytes, key: bytes) -> tuple[str, ...]:
 
 
 def unpickle(data: bytes) -> Any:
-    """Return the value in a pickle. It consists of plain Python values, and arrays that ``to_array`` converts."""
+    """Return the value in a pickle: plain Python values, and objects that ``to_array`` converts to arrays."""
     for count, (_, argument, _) in enumerate(pickletools.genops(data)):
         if count > MAX_OPERATIONS or (isinstance(argument, int) and abs(argument) >> 32):
-            raise ValueError(f"it has more than {MAX_OPERATIONS} operations, or a number of more than 32 bits")
+            raise ValueError("its pickled data is corrupt")
     return _Unpickler(data).load()
 
 
 def to_array(value: Any) -> npt.NDArray[Any]:
-    """Convert an unpickled array or a list of integers to an array. One-byte items are uint8, others are signed."""
+    """Return an unpickled array or list of integers as a NumPy array: uint8 if an item is one byte, else signed."""
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
@@ -185,11 +186,11 @@ class _Unpickler(pickle._Unpickler):  # the unpickler in C allocates too much me
             return _Array
         if (module, name) == ("_codecs", "encode"):
             return self._encode
-        raise pickle.UnpicklingError(f"it contains an object of {module}.{name}")
+        raise pickle.UnpicklingError(f"it contains an object of {module}.{name}, expected only arrays and numbers")
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """Return a text as bytes, as old protocols write bytes. The results together are no longer than the file."""
+        """Convert a text to bytes, which old pickles store as text. Limit the sum of all results to the file size."""
         self._bytes_left -= len(text)
         if self._bytes_left < 0:
-            raise pickle.UnpicklingError("its texts are longer than the file")
+            raise pickle.UnpicklingError("its pickled data is corrupt")
         return text.encode("latin1")

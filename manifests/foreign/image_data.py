@@ -105,10 +105,10 @@ def _labelled_tars(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
 def _label(sample: Sample, where: str) -> int:
     if sample.cls is None or not sample.images:
         found = ", ".join(sorted(sample.suffixes))
-        raise PatchSetError(f"{where}: the sample has the files {found}, expected an image and .cls; correct the tar")
+        raise PatchSetError(f"{where}: the sample has the files {found}, expected an image and cls; correct the tar")
     text = sample.cls.decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise PatchSetError(f"{where}: .cls is {text[:20]!r}, expected a class number from 0; correct the tar")
+        raise PatchSetError(f"{where}: the class is {text[:20]!r}, expected a whole number from 0; correct the tar")
     return int(text)
 
 
@@ -124,7 +124,7 @@ def _names_beside(tar: Path) -> tuple[str, ...]:
 def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageData | None:
     if len(found.folders) > 1:
         names = ", ".join(folder.name for folder in found.folders)
-        raise PatchSetError(f"{data}: the folder contains several folders of this split ({names}); use one of them")
+        raise PatchSetError(f"{data}: several subfolders contain images of one split ({names}); use one of these")
     folder = found.folders[0]
     folders = (path.name for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
     by_class: dict[str, list[str]] = {name: [] for name in folders}
@@ -146,7 +146,7 @@ def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
 def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[str]) -> None:
     if not by_class:
         what = f"the folder contains images ({loose[0]}) and no subfolders"
-        raise PatchSetError(f"{folder}: {what}, expected one subfolder of images for each class")
+        raise PatchSetError(f"{folder}: {what}, expected a subfolder for each class; create these subfolders")
     without_images = (name for name, images in by_class.items() if not images and _holds_files(folder / name))
     if name := min(without_images, default=None):
         what = f"the folder contains files but no image, and every subfolder of {folder} must be a class"
@@ -154,17 +154,17 @@ def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[s
     if shared := _shared_folders(by_class):
         what = f"all subfolders ({', '.join(sorted(by_class)[:3])}) contain the folders {', '.join(shared[:3])}"
         advice = f"use one of the subfolders, such as {folder / min(by_class)}"
-        raise PatchSetError(f"{folder}: {what}, so they are not classes; {advice}")
+        raise PatchSetError(f"{folder}: {what}, so the subfolders are not classes; {advice}")
     if len(by_class) == 1:
         (only,) = by_class
         what = f"the folder contains one subfolder ({only}), expected at least two classes"
-        raise PatchSetError(f"{folder}: {what}; if the classes are in the subfolder, use {folder / only}")
+        raise PatchSetError(f"{folder}: {what}; use the folder that contains the class folders")
 
 
 def _shared_folders(by_class: dict[str, list[str]]) -> list[str]:
-    """Return the names of subfolders that all class folders contain. Then the class folders are probably splits.
+    """Return the names of folders that occur in every class folder. Such class folders are probably splits.
 
-    Return [] if there is only one such name, such as ``images``, or if class folders contain images directly.
+    Return [] for a single name, such as ``images``, and if a class folder contains images directly.
     """
     parts = [[name.split("/") for name in images] for images in by_class.values()]
     if len(parts) < 2 or any(len(part) == 2 for each in parts for part in each):
@@ -184,7 +184,7 @@ def are_numbers(names: Sequence[str] | dict[str, list[str]]) -> bool:
 
 
 def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
-    """Return the samples of a tar in the order of their first members. Only ``cls`` members are read.
+    """Return the samples of a tar in the order of their first members. ``with_labels`` reads members ``KEY.cls``.
 
     If a sample has an image such as ``KEY.png``, images such as ``KEY.mask.png`` are ignored.
     """
@@ -194,7 +194,7 @@ def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sa
         raise
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         reason = str(error) or type(error).__name__
-        raise PatchSetError(f"{path}: not a whole tar: {reason}; download it again") from error
+        raise PatchSetError(f"{path}: not a whole tar: {reason}; download the tar again") from error
 
 
 def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
@@ -212,7 +212,7 @@ def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample
 
 
 def _regular_members(path: Path) -> dict[str, tarfile.TarInfo]:
-    """Return a dict of the regular members by name. A hard link becomes its target. Sparse files are skipped."""
+    """Return the regular members by name. A hard link is replaced by its target. Sparse files are skipped."""
     found: dict[str, tarfile.TarInfo] = {}
     for member in members_of(path):
         name = member.name.removeprefix("./")

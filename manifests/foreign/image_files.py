@@ -47,7 +47,7 @@ def cifar_images(files: Sequence[Path]) -> tuple[StoredImage, ...]:
 
 
 def read_stored(image: StoredImage) -> bytes | Pixels:
-    """Return the bytes of an image. For a record of a CIFAR file, return its pixels, uint8 (32, 32, 3)."""
+    """Return the encoded bytes of an image. For a record of a CIFAR file, return the pixels, uint8 (32, 32, 3)."""
     if image.kind == "record":
         return _records(image.path, _version(image.path))[image.offset]
     try:
@@ -55,7 +55,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
             return read_regular_file(Path(image.path), MAX_IMAGE_BYTES)
         if image.length > MAX_IMAGE_BYTES:
             what = f"the size is {image.length} bytes, expected at most {MAX_IMAGE_BYTES}"
-            raise PatchSetError(f"{image.where}: {what}")
+            raise PatchSetError(f"{image.where}: {what}; scale the image down")
         data = read_member(image.path, image.offset, image.length)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -66,7 +66,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
 
 
 def read_member(path: str, offset: int, length: int) -> bytes:
-    """Return ``length`` bytes of a tar. If the tar is compressed, ``offset`` counts unpacked bytes."""
+    """Return ``length`` bytes of a tar from byte ``offset``. In a compressed tar, unpacked bytes are counted."""
     if is_gzip(Path(path)):
         file = _unzipped(path, _version(path))
         file.seek(offset)
@@ -77,30 +77,30 @@ def read_member(path: str, offset: int, length: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """Return the time and the length of a file. They change when the file is written again."""
+    """Return the time of change and the size of a file. A new version of the file has other values."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=1)
 def _unzipped(path: str, version: tuple[int, int]) -> BinaryIO:
-    """Open a compressed tar and keep it open, because members are read in order and seeking back is slow."""
+    """Open a compressed tar and keep it open until its ``version`` changes, because seeking back is slow."""
     return open_tar(Path(path))
 
 
 @functools.lru_cache(maxsize=2)
 def _records(path: str, version: tuple[int, int]) -> Pixels:
-    """Return the images of a CIFAR file and keep them in memory, because all records are read."""
+    """Return the images of a CIFAR file, and keep the images in memory until the ``version`` of the file changes."""
     return read_cifar_file(Path(path))[0]
 
 
 def pixels_of(content: bytes | Pixels, where: str) -> Pixels:
-    """Return the pixels, uint8 (H, W, 3), of a result of ``read_stored``."""
+    """Return the pixels, uint8 (H, W, 3), of a result of ``read_stored``. ``where`` is the image's name in errors."""
     return decode_image(content, where) if isinstance(content, bytes) else content
 
 
 def is_gzip(path: Path) -> bool:
-    """Return whether the name of a tar means that it is compressed by gzip."""
+    """Return whether a tar is compressed by gzip, according to its name."""
     return path.name.lower().endswith(GZIP_SUFFIXES)
 
 
@@ -123,15 +123,15 @@ def members_of(path: Path) -> list[tarfile.TarInfo]:
                 members.append(member)
                 headers.bytes_left = MAX_HEADER_BYTES
                 if len(members) > MAX_MEMBERS:
-                    raise tarfile.ReadError(f"it has more than {MAX_MEMBERS} members")
+                    raise PatchSetError(f"{path}: the tar has more than {MAX_MEMBERS} members; split the tar")
             headers.seek(archive.offset)
             if headers.read(BLOCK) != bytes(BLOCK):
-                raise tarfile.ReadError("it has no end marker after its last whole member")
+                raise tarfile.ReadError("the file is probably cut off, because it has no end marker")
     return members
 
 
 class _Headers:
-    """A file for ``tarfile``. It refuses to read too many bytes of headers for one member."""
+    """A tar file for ``tarfile``. It limits the header bytes of a member, and the unpacked bytes of the tar."""
 
     def __init__(self, file: BinaryIO, longest: int | None) -> None:
         self.bytes_left = MAX_HEADER_BYTES
@@ -145,7 +145,8 @@ class _Headers:
 
     def seek(self, offset: int) -> int:
         if self._longest is not None and offset > self._longest:
-            raise tarfile.ReadError(f"it has more than {self._longest} unpacked bytes")
+            what = f"the tar has more than {self._longest} unpacked bytes"
+            raise PatchSetError(f"{self._file.name}: {what}; unpack it with gzip -d")
         return self._file.seek(offset)
 
     def tell(self) -> int:

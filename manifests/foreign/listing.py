@@ -28,7 +28,7 @@ EVALUATION: tuple[Kind, ...] = ("test", "val")  # splits for evaluation; the fir
 
 
 def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
-    """Return a function from a name to its split. In ``pattern``, WORDS is replaced by the words for each split."""
+    """Return a function that returns the split of a name. ``pattern`` contains WORDS for the words of a split."""
     flags = re.IGNORECASE | re.DOTALL
     patterns = {kind: re.compile(pattern.replace("WORDS", words), flags) for kind, words in _WORDS.items()}
     return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)
@@ -61,13 +61,13 @@ class LeftOut:
             suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
             listed = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(12))
             of = f": {listed}" if reason == NO_FORMAT else ""
-            lines.append(f"{where}: {len(names)} left out ({reason}{of}), such as {min(names)}")
+            lines.append(f"{where}: {len(names)} skipped ({reason}{of}), such as {min(names)}")
         return lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitFiles:
-    """The folders with the images of one split, or its tars."""
+    """The folders or the tars that contain the images of one split."""
 
     folders: tuple[Path, ...] = ()
     tars: tuple[Path, ...] = ()
@@ -79,7 +79,7 @@ class SplitFiles:
 
 
 def is_visible(name: str) -> bool:
-    """Return whether a name belongs neither to a hidden file nor to a system file. Other files are not read."""
+    """Return whether a file is neither hidden nor a system file. Hidden files and system files are not read."""
     return not name.startswith(".") and not is_system_file(name)
 
 
@@ -130,7 +130,7 @@ def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
 
 
 def _usable_kinds(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str, Kind]:
-    """For evaluation, replace the kind of splits without folders and tars by "other", if another split has some.
+    """Return the kind of each split. For evaluation, a split without folders becomes "other" if another has folders.
 
     ImageNet's test images, for example, have no labels and no class folders.
     """
@@ -153,7 +153,7 @@ def _entries(folder: Path) -> tuple[list[str], list[Path]]:
 
 
 def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
-    """Return a dict from the subfolders that are splits to their kinds. The dict is empty if subfolders are classes.
+    """Return the kind of each subfolder that is a split, by name. Return an empty dict if the subfolders are classes.
 
     A class may have the name "train" or "test". Subfolders with such names are splits only if they contain folders or
     tars, if there is a training and an evaluation split, or if all subfolders have such names. The names "extra" and
@@ -170,8 +170,8 @@ def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
 def list_images(folder: Path, left_out: LeftOut, *, follow: bool) -> list[str]:
     """Return the sorted relative paths of all images below a folder.
 
-    Links to folders outside ``folder`` are followed only with ``follow``. A packed set is published, so it must not
-    contain images that are outside the folder. Links to files are followed.
+    With ``follow``, links to folders outside ``folder`` are followed. ``patchgen pack`` does not follow them, so that
+    no image from outside the folder is published. Links to files are always followed.
     """
 
     def fail(error: OSError) -> None:
@@ -200,7 +200,7 @@ def _entered(root: Path, names: list[str], top: str, left_out: LeftOut, *, follo
             if any(is_image_name(hidden.name) for hidden in path.iterdir()):
                 left_out.add("hidden folders", str(path))
         elif not follow and path.is_symlink() and os.path.commonpath([os.path.realpath(path), top]) != top:
-            left_out.add("links to folders outside are not followed; copy such a folder", str(path))
+            left_out.add("links to folders outside are not followed; copy these folders", str(path))
         else:
             yield name
 

@@ -32,11 +32,11 @@ def canonical_json(value: Any) -> bytes:
     try:
         return rfc8785.dumps(value)
     except ValueError as error:
-        raise PatchSetError(f"canonical JSON: {error}") from error
+        raise PatchSetError(f"canonical JSON: {error}; use a value that JSON allows") from error
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse a JSON text. Refuse a text that different parsers read differently. ``where`` is its name in errors."""
+    """Parse a JSON text. Refuse a text that different parsers read differently. ``where`` names it in errors."""
     # Each value follows a comma or an opening bracket, so this count is an upper bound.
     if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
         raise corrupt(where, f"the JSON has about {values} values, expected at most {MAX_VALUES}")
@@ -61,7 +61,7 @@ def parse_json(data: bytes, where: str) -> Any:
 
 
 def measure(value: Any) -> tuple[int, int]:
-    """Return the number of values in a JSON value, itself included, and the number of characters in its strings."""
+    """Return the number of values in a JSON value, with the value itself, and the characters of all its strings."""
     values = letters = 0
     for items in _levels(value):
         values += len(items)
@@ -87,7 +87,7 @@ def _texts(items: list[Any]) -> Iterator[str]:
 
 
 def _require_bounded(value: Any) -> None:
-    """Refuse nesting beyond ``MAX_DEPTH``, strings longer than ``MAX_LETTERS``, and lone surrogates."""
+    """Refuse nesting beyond ``MAX_DEPTH``, strings longer than ``MAX_LETTERS``, and invalid Unicode."""
     for depth, items in enumerate(_levels(value)):
         if depth == MAX_DEPTH:
             raise PatchSetError(f"the JSON is nested more than {MAX_DEPTH} levels deep")
@@ -95,7 +95,7 @@ def _require_bounded(value: Any) -> None:
             if len(text) > MAX_LETTERS:
                 raise PatchSetError(f"a string has {len(text)} characters, expected at most {MAX_LETTERS}")
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise PatchSetError(f"the string {text[:40]!a} contains a lone surrogate")
+                raise PatchSetError(f"the string {text[:40]!a} is not valid Unicode text")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,15 +109,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_int(text: str) -> int:
     if abs(value := int(text)) > MAX_SAFE_INTEGER:
-        raise PatchSetError(f"the integer {text[:40]} is beyond ±(2**53 - 1)")
+        raise PatchSetError(f"the integer {text[:40]} is outside the range ±(2**53 - 1)")
     return value
 
 
 def _parse_float(text: str) -> float:
     if not math.isfinite(value := float(text)) or MAX_SAFE_INTEGER < abs(value) < 1e21:  # see ``canonical_json``
-        raise PatchSetError(f"the number {text[:40]} is too large")
+        raise PatchSetError(f"the number {text[:40]} is too large to be read exactly")
     return value
 
 
 def _refuse_constant(name: str) -> Any:
-    raise PatchSetError(f"{name} is not a JSON value")
+    raise PatchSetError(f"{name} is not allowed in JSON, expected a finite number")

@@ -22,7 +22,7 @@ def read_sums(path: Path) -> dict[str, str]:
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:
-        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; 'patchgen export' writes it again") from error
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; run 'patchgen export' to write it") from error
 
 
 def parse_sums(data: bytes, where: str) -> dict[str, str]:
@@ -38,5 +38,5 @@ def parse_sums(data: bytes, where: str) -> dict[str, str]:
             raise corrupt(where, f"line {number} is not 64 hex digits, two spaces and a file name")
         digests[match[2]] = match[1]
     if format_sums(digests) != text.encode("ascii"):
-        raise corrupt(where, "the lines are not sorted, a name appears twice, or the last newline is missing")
+        raise corrupt(where, "the lines are not as expected: one whole line for each name, sorted by name")
     return digests

@@ -24,7 +24,7 @@ def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
     """Return the SHA-256, 32 bytes, of a patch's pixels before encoding: RGB uint8 (H, W, 3) in C order."""
     if patch.dtype != _UINT8 or patch.ndim != 3 or patch.shape[2] != 3:
         found = f"{patch.dtype} of shape {patch.shape}"
-        raise PatchSetError(f"pixel digest: the patch is {found}, expected uint8 of shape (H, W, 3)")
+        raise PatchSetError(f"pixel digest: the patch is {found}, expected uint8 of shape (H, W, 3); convert it")
     return hashlib.sha256(np.ascontiguousarray(patch).data).digest()
 
 
@@ -40,10 +40,7 @@ def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
 
 
 def pixel_root(digests: Iterable[bytes]) -> str:
-    """Return the SHA-256, as hex, of the pixel digests of a set, 32 bytes each, joined in index order.
-
-    An item of ``digests`` may be one digest or several joined digests.
-    """
+    """Return the SHA-256, as hex, of a set's pixel digests in index order. An item is one or more joined digests."""
     state = hashlib.sha256()
     for chunk in digests:
         if len(chunk) % DIGEST_BYTES:
@@ -53,7 +50,7 @@ def pixel_root(digests: Iterable[bytes]) -> str:
 
 
 def set_id(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256, as hex, of the canonical JSON of a manifest without the keys that change no shard.
+    """Return the SHA-256, as hex, of the canonical JSON of a manifest without the keys that do not affect a shard.
 
     These keys are ``set_id``, ``environment``, the Parquet files, and a source's name, license, URL and attribution.
     """

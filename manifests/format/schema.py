@@ -35,7 +35,7 @@ class _Frozen(BaseModel):
 
 
 class Encoding(_Frozen):
-    """The image format of the patches, and further parameters of the encoder, which readers ignore."""
+    """The image format of the patches. Further keys are parameters of the encoder. Readers ignore these keys."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     format: ImageFormat
@@ -55,7 +55,7 @@ class Source(_Frozen):
 
 
 class File(_Frozen):
-    """A file of a set."""
+    """The name, the size and the digest of a file of a set."""
 
     name: str
     bytes: Bytes
@@ -63,9 +63,9 @@ class File(_Frozen):
 
 
 class Shard(File):
-    """One tar file of ``bytes`` bytes with the patches ``first_index`` to ``first_index + n - 1``, and its table.
+    """A tar file with ``n`` patches, from patch ``first_index``. ``parquet`` is the file of the shard's table.
 
-    ``set_id`` does not cover the table: its bytes depend on the version of the Parquet writer.
+    ``set_id`` does not cover the table, because the bytes of a table depend on the version of the Parquet writer.
     """
 
     n: Annotated[int, Field(ge=1, le=MAX_SHARD)]
@@ -114,7 +114,7 @@ class Manifest(_Frozen):
 
     @property
     def files(self) -> tuple[File, ...]:
-        """Return all shards and tables of the set."""
+        """Return the tar and the table of every shard."""
         return tuple(file for shard in self.shards for file in (shard, shard.parquet))
 
     def to_json(self) -> bytes:
@@ -134,7 +134,7 @@ def patch_key(index: int) -> str:
 
 
 def make_manifest(**fields: Any) -> Manifest:
-    """Return a manifest of ``fields``, which are all fields except ``format`` and ``set_id``."""
+    """Return a manifest with ``fields``, and with the keys ``format`` and ``set_id``, which this function adds."""
     unsigned = {**fields, "format": FORMAT, "set_id": "0" * 64}
     dumped = _validate(json.dumps(unsigned, ensure_ascii=False), "new manifest").model_dump(mode="json")
     return _validate(json.dumps({**dumped, "set_id": set_id(dumped)}, ensure_ascii=False), "new manifest")
@@ -147,13 +147,13 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise corrupt(where, f"the content is a JSON {type(value).__name__}, expected an object")
     if (found := value.get("format")) != FORMAT:
         what = f"format is {found!r}, expected {FORMAT!r}"
-        raise PatchSetError(f"{where}: {what}; another version of this package may read the set")
+        raise PatchSetError(f"{where}: {what}; use the version of this package that wrote the set")
     _require_bounded(value, where)
     del value  # it takes hundreds of megabytes, and the validation needs as much again
-    manifest = _validate(data, where)
+    manifest = _validate(data, where, "download the manifest again")
     if (computed := set_id(manifest.model_dump(mode="json"))) != manifest.set_id:
         what = f"set_id is {manifest.set_id}, expected {computed}: the manifest was edited or damaged"
-        raise PatchSetError(f"{where}: {what}; download it again from its publisher")
+        raise PatchSetError(f"{where}: {what}; download the manifest again")
     return manifest
 
 
@@ -175,9 +175,9 @@ def _require_bounded(value: dict[str, Any], where: str) -> None:
         raise corrupt(where, f"the manifest has {what}, expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}")
 
 
-def _validate(data: bytes | str, where: str) -> Manifest:
+def _validate(data: bytes | str, where: str, advice: str = "correct the parameters of the set") -> Manifest:
     try:
         # JSON mode reads a JSON array as a tuple, and coerces nothing else.
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise PatchSetError(f"{where}: {describe(error, Manifest)}") from error
+        raise PatchSetError(f"{where}: {describe(error, Manifest)}; {advice}") from error

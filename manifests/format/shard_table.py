@@ -1,6 +1,6 @@
 """Read and create the Parquet table of a shard: one row for each patch, in index order.
 
-The six columns of ``CONTRACT`` are the first columns. All further columns are parameters that the writer applied.
+The six columns of ``CONTRACT`` are the first columns. Further columns contain the parameters of each patch.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ METADATA_KEY = b"patchset"  # key of the file's metadata for the writer's own JS
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
-    """Return the table of a shard. ``contract`` has the required columns, ``record`` is stored in the metadata."""
+    """Return a shard's table: the columns ``contract`` and ``parameters``, and ``record`` in the metadata."""
     columns = {field.name: pa.array(contract[field.name], type=field.type) for field in CONTRACT}
     columns |= {name: pa.array(values) for name, values in parameters.items()}
     fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
@@ -39,9 +39,9 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
 
 
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
-    """Return columns that every table must have, as Arrow arrays. ``n`` is the expected number of rows.
+    """Read required columns of a table as Arrow arrays. ``n`` is the expected number of rows.
 
-    A table with another number of rows is refused. A column that is missing, has a null or another type is refused.
+    A table with another number of rows is refused. A column that is missing, has a null or a wrong type is refused.
     """
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
@@ -66,7 +66,7 @@ def read_places(path: Path, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 
 def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """Return the parameters ``names`` from a table of ``n`` rows. Return None if one is missing or not numeric."""
+    """Return the columns ``names`` of a table of ``n`` rows. Return None if a column is missing or not numeric."""
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
         if not set(names) <= footer.flat.keys():
@@ -95,7 +95,7 @@ def count_rows(path: Path) -> int:
 
 
 def iterate_rows(columns: Sequence[pa.Array]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of columns as Python values. Only a batch of rows is converted at a time."""
+    """Yield the rows of columns as Python values. The rows are converted in batches, to save memory."""
     for start in range(0, len(columns[0]), _BATCH_ROWS):
         yield from zip(*(column.slice(start, _BATCH_ROWS).to_pylist() for column in columns), strict=True)
 
@@ -129,10 +129,11 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_dictionary(kind):
         for chunk in column.chunks:
             if any(text is not None and len(text) > MAX_KEY_LETTERS for text in chunk.dictionary.to_pylist()):
-                raise corrupt(path, f"the column {field.name!r} has longer texts than a key")
+                raise corrupt(path, f"the column {field.name!r} has a text of more than {MAX_KEY_LETTERS} characters")
         kind = kind.value_type
     if kind != field.type or column.null_count:
-        raise corrupt(path, f"the column {field.name!r} is {kind}, expected {field.type} without nulls")
+        found = f"{kind} with {counted(column.null_count, 'null')}"
+        raise corrupt(path, f"the column {field.name!r} is {found}, expected {field.type} without nulls")
     return column.cast(field.type).combine_chunks()
 
 
@@ -140,7 +141,7 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
 def _open_parquet(path: Path) -> Iterator[BinaryIO]:
     """Open a table for PyArrow, and turn every error of PyArrow into a PatchSetError.
 
-    PyArrow gets an open file, because it accepts only names in UTF-8.
+    PyArrow reads an open file, because PyArrow accepts only file names in UTF-8.
     """
     if os.path.lexists(path) and not is_plain(path):
         raise corrupt(path, "the table is a folder, link or device, expected a regular file")

@@ -25,16 +25,16 @@ _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2
 def header(name: str, size: int) -> bytes:
     """Return the 512-byte header of a regular file of ``size`` bytes, with mode 0444 and uid, gid and mtime 0."""
     if not name or not name.isascii() or len(name) > MAX_NAME_BYTES:
-        raise PatchSetError(f"tar member {name!r}: the name is not 1 to {MAX_NAME_BYTES} ASCII characters")
+        raise PatchSetError(f"tar member {name!r}: expected 1 to {MAX_NAME_BYTES} ASCII characters; rename it")
     if not 0 <= size <= MAX_MEMBER_BYTES:
-        raise PatchSetError(f"tar member {name!r}: the size is {size} bytes, expected at most {MAX_MEMBER_BYTES}")
+        raise PatchSetError(f"tar member {name!r}: it has {size} bytes; use at most {MAX_MEMBER_BYTES} bytes")
     start = name.encode("ascii").ljust(100, b"\x00") + _BEFORE_SIZE + b"%011o\x00" % size + _MTIME
     checksum = sum(start) + sum(_AFTER_SUM) + 8 * ord(" ")  # the field of the checksum counts as spaces
     return start + b"%06o\x00 " % checksum + _AFTER_SUM
 
 
 def padding(size: int) -> bytes:
-    """Return the zero bytes after a member of ``size`` bytes, which fill its last block."""
+    """Return the zero bytes that fill the last block of a member of ``size`` bytes."""
     return bytes(-size % BLOCK)
 
 
@@ -56,4 +56,4 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
                 raise corrupt(path, f"the padding at byte {at}, after {name}, is not zero bytes")
             at += len(found)
         if file.read(len(END) + 1) != END:
-            raise corrupt(path, f"byte {at}, after the last member, does not begin two zero blocks that end the file")
+            raise corrupt(path, f"after the last member, at byte {at}, two zero blocks and the end are missing")

@@ -16,7 +16,7 @@ _ID = re.compile(r"[0-9a-z]{0,64}")
 
 
 def read_claim(store: ShardStore) -> str:
-    """Return the build id in the claim file of a store, which may be ``UNCLAIMED``, or ``INVALID_CLAIM``."""
+    """Return the build id in a store's claim file (also ``UNCLAIMED``), or ``INVALID_CLAIM`` if it is damaged."""
     data = read_small_file(store, CLAIM_NAME, _MAX_CLAIM_BYTES, direct_channel())
     try:
         claim = json.loads(data)["build"]
@@ -31,7 +31,8 @@ def write_claim(store: ShardStore, build_id: str) -> None:
     retry(partial(store.put, json.dumps({"build": build_id}).encode(), CLAIM_NAME), direct_channel())
 
 
-def claimed_message(store: ShardStore, found: str, build_id: str | None) -> str:
-    """Return an error message: a store is claimed for the build ``found`` and not for ``build_id``."""
-    what = f"belongs to an unfinished upload of the build {found}, expected the build {build_id}"
-    return f"{store.display(CLAIM_NAME)}: {what}; choose another --out, or remove the files in this folder"
+def claimed_message(store: ShardStore, found: str) -> str:
+    """Return the error message for a store that another build, ``found``, has claimed."""
+    owner = "an unknown build" if found == INVALID_CLAIM else f"the build {found}, which has other options"
+    what = f"belongs to an unfinished upload of {owner}"
+    return f"{store.display(CLAIM_NAME)}: {what}; choose another --out, or remove all files in this folder"

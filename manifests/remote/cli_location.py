@@ -12,14 +12,14 @@ from manifests.support.files import expand_home
 
 
 class LocalPath(click.Path):
-    """A path. ``~`` at its beginning is expanded, because a shell does not expand it in quotes or after ``=``."""
+    """A path. ``~`` at the beginning is expanded, because shells do not expand ``~`` in quotes or after ``=``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and is_url(value):  # it would become a folder with the name "s3:"
-            self.fail(f"{display_url(value)}: is a URL, expected a path; only a set may be at a URL.", param, ctx)
+            self.fail(f"{display_url(value)}: is a URL, expected a path; use a local file or folder.", param, ctx)
         return super().convert(_expanded(self, value, param, ctx), param, ctx)
 
 
@@ -62,7 +62,7 @@ def _expanded(kind: Any, value: Any, param: click.Parameter | None, ctx: click.C
 
 
 def local_folder(location: str | Path, *, reread: bool = False) -> Path:
-    """Return the folder of a set. Fetch a set at a URL into the cache. ``fetch_set`` explains ``reread``."""
+    """Return the local folder of a set. Download a set at a URL. ``reread`` also checks the remote copies."""
     if isinstance(location, Path):
         return location
     from manifests.remote.fetch import fetch_set, find_set  # noqa: PLC0415 - most sets are local

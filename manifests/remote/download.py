@@ -82,8 +82,8 @@ def _paced(stream: RemoteStream, where: str) -> Generator[bytes, None, None]:
 def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> None:
     """Raise ``error`` after ``ATTEMPTS`` failures in a row. Otherwise wait before the next attempt.
 
-    The wait is at least as long as the server demands. It is partly random, so that the clients of a busy server do
-    not all return at the same moment.
+    The wait is at least as long as the server demands. The wait is partly random, so that the
+    clients of a busy server do not all return at the same moment.
     """
     if failures >= ATTEMPTS:
         raise error
@@ -97,7 +97,7 @@ def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> N
 def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> None:
     """Download a file into ``folder``, and check its digest. A file with a wrong digest is downloaded once more.
 
-    If the job is stopped, the received bytes are kept, and the next download continues behind them.
+    If the job is stopped, the received bytes are kept, and the next download continues after the last byte.
     """
     part = folder / f"{PART_PREFIX}{file.name}"
     if not is_plain(part):
@@ -114,7 +114,7 @@ def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> N
 
 
 class _Received:
-    """The first ``have`` bytes of a file. They are hashed and, if ``sink`` is not None, written to it."""
+    """The received part of a file, ``have`` bytes. It is hashed, and written to a ``sink`` that is not None."""
 
     def __init__(self, size: int, sink: BinaryIO | None, channel: Channel) -> None:
         self._size, self._sink, self._channel = size, sink, channel
@@ -147,7 +147,7 @@ class _Received:
 
 
 def verify_remote(store: ShardStore, file: File, channel: Channel, sink: BinaryIO | None = None) -> None:
-    """Receive a file, check its digest, and write the file to ``sink``. A wrong file is received a second time."""
+    """Receive a file, check its digest, and write it to a ``sink`` that is not None. Retry a wrong file once."""
     where, received = store.display(file.name), _Received(file.bytes, sink, channel)
     for is_last in (False, True):
         try:
@@ -172,7 +172,7 @@ def _receive(store: ShardStore, file: File, received: _Received, channel: Channe
             with contextlib.closing(_paced(stream, where)) as chunks:
                 if stream.total not in (None, expected):  # it may be an error page, so received bytes are kept
                     what = f"the file has {counted(stream.total, 'byte')}, the manifest declares {expected}"
-                    raise TemporaryError(f"{where}: {what}; try again later, or report this to the publisher")
+                    raise TemporaryError(f"{where}: {what}; try again later, or tell the publisher of the set")
                 if stream.start != received.have:
                     received.restart()
                 for chunk in chunks:

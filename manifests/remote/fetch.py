@@ -3,8 +3,8 @@
 The name of a set's folder in the cache consists of ``set_id`` and the digest of the manifest. The manifest is written
 last. A folder with a manifest was therefore complete once; files that are damaged now are downloaded again.
 
-The time of change of a verified file is set to a number made of its digest. A later use of the set hashes only files
-with another size or time.
+The time of change of a verified file is set to a number computed from the digest. A later use of the set hashes only
+files with another size or time.
 """
 
 import contextlib
@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteSet:
-    """A set at a URL, of which only the manifest and ``SHA256SUMS`` were read."""
+    """A set at a URL. The manifest and ``SHA256SUMS`` were read, the shards were not."""
 
     store: ShardStore
     manifest: Manifest
-    sums: dict[str, str]  # from file names to hex digests
-    folder: Path  # in the cache
+    sums: dict[str, str]  # the content of ``SHA256SUMS``: from file names to hex digests
+    folder: Path  # of the downloaded set in the cache
 
     @property
     def num_bytes(self) -> int:
@@ -63,7 +63,7 @@ def open_patchset(location: str | Path) -> PatchSet:
 
 
 def open_store(url: str) -> ShardStore:
-    """Open the store at a URL."""
+    """Open the remote folder of the set at ``url``."""
     parsed = parse_url(url)
     if isinstance(parsed, Path):
         raise PatchSetError(f"{url}: the URL names a local folder; use the path of the folder")
@@ -71,12 +71,12 @@ def open_store(url: str) -> ShardStore:
 
 
 def read_remote_manifest(store: ShardStore) -> Manifest:
-    """Read the manifest of a remote set. If it is damaged, read it a second time."""
+    """Read the manifest of a remote set. Read a damaged manifest a second time."""
     return _read_manifest(store, with_sums=False)[0]
 
 
 def find_set(url: str) -> RemoteSet:
-    """Read the manifest and ``SHA256SUMS`` of a remote set and compare them. ``set_id`` does not cover every key."""
+    """Read the manifest and ``SHA256SUMS`` of a remote set. Require that their digests agree."""
     store = open_store(url)
     manifest, sums = _read_manifest(store, with_sums=True)
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
@@ -99,7 +99,7 @@ def fetch_set(remote: RemoteSet, on_bytes: Callable[[int], None] | None = None, 
     folder = remote.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        waiting = partial(note, f"{folder}: another process uses this folder; waiting for its end")
+        waiting = partial(note, f"{folder}: another process uses this folder; waiting until that process ends")
         with files.hold_folder(folder, on_wait=waiting):
             _fetch_into(remote, on_bytes or (lambda count: None), reread)
     except OSError as error:
@@ -140,7 +140,7 @@ def _fetch_file(remote: RemoteSet, file: File, channel: Channel) -> None:
 
 
 def _is_intact(path: Path, file: File) -> bool:
-    """Return whether a path contains this file of a set. A damaged file is removed."""
+    """Return whether ``path`` exists and is equal to ``file`` of the manifest. Remove a damaged file."""
     if not files.is_plain(path):  # the download fails if this is a folder
         if path.is_symlink():
             path.unlink()
@@ -165,12 +165,12 @@ def _mark_verified(path: Path, file: File) -> None:
 
 
 def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
-    """Read and check the remote files for other tools that ``SHA256SUMS`` lists. They are not written."""
+    """Read and check the remote files for other tools that ``SHA256SUMS`` lists. Do not store these files."""
     store, manifest = remote.store, remote.manifest
     derived, limits = finalize.derived_files(manifest), finalize.longest_exports(manifest)
     for name in sorted(remote.sums.keys() - finalize.file_digests(manifest, derived=False).keys()):
         if name not in limits:
-            what = f"lists {name}, but the set has no such file"
+            what = f"the file lists {name}, which is not a file of this set"
             raise PatchSetError(f"{store.display(SUMS_NAME)}: {what}; report this to the publisher of the set")
         read = partial(read_small_file, store, name, limits[name], channel)
         data = _checked(read, partial(_require_digest, store.display(name), remote.sums[name]), channel)
@@ -212,11 +212,11 @@ def _read_manifest(store: ShardStore, *, with_sums: bool) -> tuple[Manifest, dic
 
 
 def _parse_sums_of(manifest: Manifest, data: bytes, sums: bytes, where: str) -> dict[str, str]:
-    """Parse ``SHA256SUMS``, and check that it belongs to a manifest, whose bytes are ``data``."""
+    """Parse ``SHA256SUMS``, and compare it with a manifest. ``data`` is the manifest as it was received."""
     parsed = parse_sums(sums, where)
     expected = finalize.file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     for name, digest in expected.items():
         if parsed.get(name) != digest:
-            what = f"lists {name} with {parsed.get(name) or 'no digest'}, expected {digest} from the manifest"
+            what = f"the file lists {name} with {parsed.get(name) or 'no digest'}, expected {digest}"
             raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
     return parsed

@@ -79,7 +79,7 @@ class ShardStore:
                     self.fs, root = url_to_fs(url, **(_S3_OPTIONS if scheme in ("s3", "s3a") else {}))
                     self.root, self._query = folder_of(root), ""
             except ImportError as error:
-                advice = "install the package; for S3 run pip install 'single-image-distillation[remote]'"
+                advice = "install this package; for S3, run pip install 'single-image-distillation[remote]'"
                 raise PatchSetError(f"{self._display}: {error}; {advice}") from error
 
     def display(self, name: str = "") -> str:
@@ -91,7 +91,7 @@ class ShardStore:
         return f"{self.root}/{name}" + (f"?{self._query}" if self._query else "")
 
     def list(self) -> dict[str, int | None]:
-        """Return a dict from the names in the folder to sizes in bytes, or None for a folder. Skip system files."""
+        """Return the size in bytes of each file by name, and None for each subfolder. Skip system files."""
         found: dict[str, int | None] = {}
         with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()
@@ -103,7 +103,7 @@ class ShardStore:
         return found
 
     def open(self, name: str, start: int = 0) -> RemoteStream:
-        """Open a file, and read it from byte ``start``."""
+        """Return a stream of a file that begins at byte ``start``, or at 0 if that is impossible."""
         with self._one_line_errors(name):
             if self.is_http:
                 return self._open_http_file(name, start)

@@ -18,7 +18,7 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 class Channel:
-    """Connects a job with the calling thread.
+    """Sends counts and notes of a job to the thread that called ``run_jobs``.
 
     ``count`` adds to the number of transferred bytes; a negative number means that bytes must be transferred again.
     ``note`` prints a line.

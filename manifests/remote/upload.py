@@ -1,4 +1,4 @@
-"""Upload a set to a store. The set is built in a folder of the cache and then sent, its manifest last.
+"""Upload a set to a store. The set is built in the cache and then sent. The manifest is sent last.
 
 A claim file in the store names the build whose upload is not finished. The cache records the files that were sent, so
 the same command continues an interrupted upload. When the size of every file in the store was checked, the folder in
@@ -62,7 +62,7 @@ class Upload:
         return sum(file.bytes for file in self._local_files(open_folder(self.folder).manifest).values())
 
     def begin(self) -> None:
-        """Claim the store. Call this before shards are sent."""
+        """Write this build's claim file into the store. Call ``begin`` before shards are sent."""
         self._claim(self.build_id or UNCLAIMED, self.store.list())
 
     def record_sent(self, name: str, sha256: str) -> None:
@@ -71,7 +71,7 @@ class Upload:
             record.write(f"{sha256}  {name}\n")
 
     def read_sent(self) -> dict[str, str]:
-        """Return a dict from the names of the files that were sent to their digests."""
+        """Return the digest of each file that was sent, by name."""
         try:
             lines = (self.home / _SENT_NAME).read_text().split("\n")[:-1]  # the last line may be incomplete
         except FileNotFoundError:
@@ -110,14 +110,14 @@ class Upload:
         if existing.set_id != manifest.set_id:
             what = f"the store contains the set {existing.set_id}, but this build created the set {manifest.set_id};"
         elif existing.sources != manifest.sources:
-            what = "the store contains this set with another license, URL, attribution or photo name; use these, or"
+            what = "the store contains this set with another license, URL, attribution or name; use these values, or"
         else:
             return
         shutil.rmtree(self.folder)  # the next build must not continue this one
         raise PatchSetError(f"{self.store.display()}: {what} choose another --out")
 
     def _local_files(self, manifest: Manifest) -> dict[str, File]:
-        """Return all shards and tables of the set, and all other files in the folder."""
+        """Return the shards and tables of the manifest, and the other files in ``folder``, by name."""
         files, digests = {file.name: file for file in manifest.files}, file_digests(manifest)
         for path in sorted(entries(self.folder)):
             if is_plain(path) and not path.name.startswith(".") and path.name not in files:
@@ -131,14 +131,14 @@ class Upload:
             write_claim(self.store, build_id)
         elif found != build_id:
             kept = f"and run the same command again; the built shards are kept in {self.folder}"
-            raise PatchSetError(f"{claimed_message(self.store, found, build_id)} {kept}")
+            raise PatchSetError(f"{claimed_message(self.store, found)} {kept}")
 
     def _send_files(
         self, files: list[File], listing: Listing, repair: Mapping[str, str] | None, on_bytes: OnBytes
     ) -> None:
         """Send the files that were not sent before, and check the sizes of all files in the store.
 
-        If the store has the finished set, ``repair`` has the digests of the local files, and remote files are read.
+        If the store already has the finished set, read its files. Then ``repair`` has the digests of the local files.
         """
         jobs, sent = [], self.read_sent()
         for file in files:
@@ -152,7 +152,7 @@ class Upload:
         listing = self.store.list()
         for file in files:
             if (found := listing.get(file.name)) != file.bytes:
-                what = f"the uploaded file has {found} bytes, expected {file.bytes}; run the same command again"
+                what = f"the uploaded file has {found or 0} bytes, expected {file.bytes}; run the same command again"
                 raise PatchSetError(f"{self.store.display(file.name)}: {what}")
 
     def _send_file(self, file: File, repair: Mapping[str, str] | None, has_size: bool, channel: Channel) -> None:
@@ -173,10 +173,10 @@ class Upload:
 
 @contextlib.contextmanager
 def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
-    """Check the store at ``url`` and yield an ``Upload`` to it. No other process of this machine can upload to it.
+    """Check the store at ``url``, and yield an ``Upload``. No other process of this machine can use the store now.
 
-    If the store has a finished set, its manifest is copied into the empty folder. The build of another set is then
-    refused, as in a local folder.
+    If the store has a finished set, the manifest is copied into the empty local folder. A build of another set is
+    then refused, as if the finished set were local.
     """
     store = ShardStore(url)
     home = cache_home() / "out" / _home_name(url, store)
@@ -211,7 +211,7 @@ def _home_name(url: str, store: ShardStore) -> str:
 
 
 def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manifest | None:
-    """Check that a store is empty or contains this upload. If it contains a finished set, return the manifest."""
+    """Check that a store is empty or contains this upload. If the store has a finished set, return its manifest."""
     listing = store.list()
     existing = _finished_manifest(store, listing)
     if existing is not None:
@@ -220,8 +220,8 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
         found = read_claim(store)
         if found not in (UNCLAIMED, build_id) and not entries(folder):  # files in the folder prove more than an id
             if build_id is not None or found == INVALID_CLAIM:
-                raise PatchSetError(claimed_message(store, found, build_id))
-            note(f"{store.display()}: an upload of the build {found} is not finished; only this build can be sent")
+                raise PatchSetError(claimed_message(store, found))
+            note(f"{store.display()}: the upload of the build {found} is not finished; only this build can continue")
     elif listing:
         what = f"the folder contains files that no build wrote ({', '.join(sorted(listing)[:3])})"
         raise PatchSetError(f"{store.display()}: {what}, expected an empty or new folder; choose another --out")

@@ -34,7 +34,7 @@ def parse_url(text: str) -> str | Path:
         parts = urlsplit(text)
         port = parts.port if scheme in HTTP_SCHEMES else None
     except ValueError:  # without the cause, because -v would print a password in its message
-        what = "the host or the port of the URL is invalid; write / : @ in a password as %2F, %3A, %40"
+        what = "the host or the port of the URL is invalid; correct it (in a password, write / : @ as %2F %3A %40)"
         raise PatchSetError(f"{display_url(text)}: {what}") from None
     if scheme == "file":
         return _file_path(text, parts)
@@ -56,7 +56,7 @@ def _file_path(text: str, parts: SplitResult) -> Path:
 
 
 def _has_password(url: str) -> bool:
-    """Return whether a password may precede the last ``@``. The password may contain a slash."""
+    """Return whether the text before the last ``@`` of a URL may be a password. A password may contain a slash."""
     user, _, _ = url.partition("://")[2].rpartition("@")
     return ":" in re.sub(r"^\[.*?\]", "", _authority(user))
 
@@ -82,7 +82,7 @@ def display_url(url: str) -> str:
 
 
 def names_manifest(url: str) -> bool:
-    """Return whether a URL is the URL of a manifest and not of a folder."""
+    """Return whether a URL ends with the name of a manifest."""
     return urlsplit(url).path.rstrip("/").endswith(MANIFEST_SUFFIX)
 
 

@@ -20,7 +20,7 @@ Update = Callable[..., None]  # the function that ``progress_bar`` yields
 
 
 class InterruptedProgram(Exception):  # noqa: N818 - not an error: the user asked for it
-    """The user stopped a program that can continue later. The message contains the command for that."""
+    """The user stopped a program that can continue later. The message tells the user how to continue."""
 
 
 class ProgramGroup(click.Group):
@@ -81,7 +81,7 @@ def detail(line: str) -> None:
 def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]) -> None:
     """Run a command line and exit with status 0, 1 after one of ``errors``, 2 for wrong usage, or 130 if interrupted.
 
-    These errors are printed as one line on stderr. Any other exception is a defect and prints its traceback.
+    Each of ``errors`` is printed as one line on stderr. Any other exception is a defect and prints its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -108,7 +108,7 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         _fail(name, str(stop), INTERRUPTED)
     except OSError as error:  # from stdout, because commands handle errors of their own files
-        _fail(name, f"the output cannot be written: {error.strerror or error}", FAILED)
+        _fail(name, f"the output cannot be written: {error.strerror or error}; redirect it to another file", FAILED)
     except (click.Abort, KeyboardInterrupt):
         _fail(name, "interrupted", INTERRUPTED)
 
@@ -144,7 +144,7 @@ def _octal(letter: re.Match[str]) -> str:
 def progress_bar(what: str, total: int) -> Iterator[Update]:
     """Show a progress bar while the block runs, if stderr is a terminal.
 
-    Yield ``update(done, note="")``. It moves the bar to the count ``done``, and shows ``note`` behind the rate.
+    Yield ``update(done, note="")``. ``update`` moves the bar to ``done``, and shows ``note`` after the rate.
     """
     if _verbosity() < 0 or sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, note="": None
@@ -170,7 +170,7 @@ def progress_bar(what: str, total: int) -> Iterator[Update]:
 
 
 def counting(update: Callable[[int], None]) -> Callable[[int], None]:
-    """Return a function that adds its arguments and calls ``update`` with their sum."""
+    """Return a function ``add(count)``. Each call adds ``count`` to a sum, and calls ``update`` with the sum."""
     done = 0
 
     def add(count: int) -> None:

@@ -36,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_prefix() -> str:
-    """Return the prefix of this process's temporary files. Other machines may write into the same folder."""
+    """Return a prefix for this process's temporary files. The prefix differs on machines that share a folder."""
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     return f"{PART_PREFIX}{machine}-{os.getpid()}-"
 
@@ -77,11 +77,11 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a file. Raise OSError for a file larger than ``max_bytes``, a folder, pipe or device."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, expected a file", str(path))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     if status.st_size > max_bytes:
-        raise OSError(errno.EFBIG, f"{status.st_size} bytes, expected at most {max_bytes}", str(path))
+        raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, expected at most {max_bytes}", str(path))
     return path.read_bytes()
 
 
@@ -117,7 +117,7 @@ _held: set[int] = set()
 
 
 def _release_in_child() -> None:
-    """Close the locks that a forked process inherits. They would stay locked after its parent was killed."""
+    """Close the locks that a forked process inherits. Otherwise folders stay locked if the parent is killed."""
     while _held:
         os.close(_held.pop())
 
@@ -129,7 +129,8 @@ def describe_os_error(error: OSError, folder: Path) -> str:
     path = error.filename2 or error.filename or folder
     if Path(os.fsdecode(path)).name.startswith(PART_PREFIX):
         path = folder  # users do not know the temporary name
-    return f"{path}: {error.strerror or error}; solve this problem"
+    remedy = "change its permissions" if isinstance(error, PermissionError) else "solve this problem"
+    return f"{path}: {error.strerror or error}; {remedy}"
 
 
 def expand_home(path: str) -> str:

@@ -12,7 +12,7 @@ MAX_LETTERS = 3500  # characters of a number, because Python prints no number of
 
 
 def to_int(text: str) -> int:
-    """Convert a text that matches ``INTEGER``. Leading zeros are ignored: ``010`` is 10."""
+    """Convert a text that matches ``INTEGER`` to an int. Leading zeros are ignored: ``010`` is 10."""
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Tag, ValidationError
 
+from manifests.support.counts import counted
 from manifests.support.files import expand_home
 
 HomePath = Annotated[Path, BeforeValidator(lambda value: expand_home(value) if isinstance(value, str) else value)]
@@ -19,14 +20,14 @@ _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Describe the most helpful fault of an error. An unknown key is more helpful than a missing key."""
+    """Describe one fault of a validation error of ``model`` in one line. Prefer an unknown key to other faults."""
     faults = error.errors(include_url=False)
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     missing = [f["loc"] for f in faults if f["type"] == "missing"]
     if fault["type"] == "missing" and len(missing) > 1:
         names = ", ".join(repr(_path(_keys(model, loc)[0])) for loc in missing)
         return f"required keys {names} are missing"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    more = f" (and {counted(len(faults) - 1, 'more fault')})" if len(faults) > 1 else ""
     return _describe(fault, model) + more
 
 
@@ -60,7 +61,7 @@ def _nearest(keys: list[int | str], model: type[BaseModel] | None) -> str:
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:
-    """Return the path of an error without the tags that pydantic inserts, and the model that has the last key."""
+    """Return the keys on the path of an error, without pydantic's tags, and the model that has the last key."""
     keys: list[int | str] = []
     parent: type[BaseModel] | None = model
     current: Any = model

@@ -1,4 +1,4 @@
-"""Read and write YAML 1.2 (core schema, https://yaml.org/spec/1.2.2/#103-core-schema), bounded in size.
+"""Read and write short YAML 1.2 texts (core schema, https://yaml.org/spec/1.2.2/#103-core-schema).
 
 PyYAML reads YAML 1.1, where ``010`` is 8, ``1:30`` is 90, ``yes`` is true and ``1e6`` is a text. In YAML 1.2, ``010``
 is 10, ``0o10`` is 8, ``1e6`` is a number, only ``true`` and ``false`` are booleans, and dates are texts.
@@ -45,7 +45,7 @@ class _Dumper(yaml.SafeDumper):
 def parse_yaml(text: str) -> Any:
     """Parse a YAML text into dict, list, str, int, float, bool and None."""
     if len(text) > _MAX_TEXT or text.count("[") + text.count("{") > _MAX_NODES:
-        raise ValueError(f"not YAML: the text has more than {_MAX_TEXT} characters, or is nested too deeply")
+        raise ValueError(f"the YAML text is larger than {_MAX_TEXT} characters or {_MAX_NODES} lists and mappings")
     try:
         node = yaml.compose(text, _Loader)
         if node is not None:
@@ -59,7 +59,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """Return a plain value as YAML. ``parse_yaml`` and readers of YAML 1.1 read the same value from it."""
+    """Return a plain value as YAML. ``parse_yaml`` and readers of YAML 1.1 read the same value from this YAML."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
@@ -70,7 +70,7 @@ def _require_plain(root: yaml.Node) -> None:
     def measure(node: yaml.Node) -> int:
         if id(node) in sizes:
             if (known := sizes[id(node)]) is None:
-                raise ValueError("an alias refers to a value that contains it")
+                raise ValueError("an alias refers to a value that contains the alias")
             return known
         sizes[id(node)] = None
         children = node.value if isinstance(node, yaml.CollectionNode) else []

@@ -1,1 +1,1 @@
-"""Bound untrusted bytes before a library decodes them: Parquet files and encoded images."""
+"""Check untrusted Parquet files and images before or while a library decodes them, to limit memory and time."""

@@ -55,12 +55,12 @@ def decode_image(data: bytes, where: str) -> Pixels:
     """Return the RGB pixels, uint8 (H, W, 3), of an image. ``where`` is the name of the image in errors.
 
     EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``. Of 16-bit color,
-    Pillow keeps the high byte. Gray, palette and CMYK images are converted. Alpha and further pictures are ignored.
+    Pillow keeps the high byte. Gray, palette and CMYK are converted. Alpha and pictures after the first are ignored.
     """
     with open_image(data, where, image_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
-            what = f"the image is too large: {image.width}×{image.height} pixels, expected at most {MAX_PIXELS}"
-            raise PatchSetError(f"{where}: {what}; scale it down")
+            what = f"the image is too large: {image.width}×{image.height} pixels; use at most {MAX_PIXELS} pixels"
+            raise PatchSetError(f"{where}: {what}")
         image.load()  # for TIFF, this also applies the orientation and removes the tag
         turn = _UPRIGHT.get(orientation(image))
         return _rgb(image if turn is None else image.transpose(turn), image.format or "", where)
@@ -81,7 +81,7 @@ def _rgb(image: Image.Image, image_format: str, where: str) -> Pixels:
         return np.repeat(((gray * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
     if kind := {"I": "32-bit integers", "F": "floating point", "LAB": "CIE Lab"}.get(mode):
         what = f"the pixels are {kind}, expected gray, RGB or CMYK with 8 or 16 bits for each channel"
-        raise PatchSetError(f"{where}: {what}; convert it to PNG")
+        raise PatchSetError(f"{where}: {what}; convert the image to an 8-bit PNG")
     return np.asarray(image.convert("RGB"))
 
 
@@ -92,7 +92,7 @@ def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Im
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
                 what = f"the JPEG has {scans} scans, expected at most {MAX_SCANS}"
-                raise PatchSetError(f"{where}: {what}; save the image again")
+                raise PatchSetError(f"{where}: {what}; save the image again as a baseline JPEG")
             yield image
     except UnidentifiedImageError as error:
         expected = formats[0] if len(formats) == 1 else "in a format that Pillow reads"

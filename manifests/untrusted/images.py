@@ -1,6 +1,6 @@
-"""Decode the patches of a set, and find images that a set may contain without being encoded again.
+"""Decode the patches of a set, and find images whose bytes a set may contain without a new encoding.
 
-When a JPEG lacks pixels, decoders invent them, each decoder in its own way. libjpeg's warning does not reach Python.
+When a JPEG lacks pixels, decoders invent different pixels. libjpeg's warning does not reach Python.
 """
 
 import re
@@ -57,24 +57,26 @@ def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArra
     with open_image(data, where, (_PILLOW[image_format],)) as image:
         if image.size != (size, size):
             raise corrupt(where, f"the image is {image.width}×{image.height}, expected {size}×{size} pixels")
-        is_plain = image_format == "jpg" or _IS_PLAIN[image_format](data)
-        if image.mode != "RGB" or not is_plain or getattr(image, "n_frames", 1) != 1:
-            what = f"it is {image.mode}, expected one picture in RGB with 8 bits a channel, lossless for PNG and WebP"
-            raise corrupt(where, f"not a whole image: {what}")
+        if image.mode != "RGB" or (count := getattr(image, "n_frames", 1)) != 1:
+            found = image.mode if image.mode != "RGB" else counted(count, "picture")
+            raise corrupt(where, f"not a whole image: it is {found}, expected one picture in RGB")
+        if image_format != "jpg" and not _IS_PLAIN[image_format](data):
+            found = "lossy" if image_format == "webp" else "not of 8 bits a channel"
+            raise corrupt(where, f"not a whole image: it is {found}, expected lossless RGB with 8 bits a channel")
         if image_format == "png" and not _has_all_rows(data, size):
             raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
         return np.asarray(image)
 
 
 def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
-    """Return the size of the result of ``decode_image``, and the image's format if a set may contain its bytes.
+    """Return the size of a decoded image, and its format. The format is None if no set may contain the image's bytes.
 
     The size is (width, height) in pixels. A set may contain PNG or PPM in RGB with 8 bits, JPEG in RGB without an
     orientation and without bytes after its end, and lossless WebP, each with one picture. Only headers are read.
     """
     with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _is_whole_png(data):
-            raise PatchSetError(f"{where}: not a whole image: a chunk of the PNG is damaged; {REPLACE}")
+            raise PatchSetError(f"{where}: not a whole image: a part of the PNG is damaged; {REPLACE}")
         turned = orientation(image)
         size = image.size[::-1] if turned >= 5 and image.format != "TIFF" else image.size  # Pillow turns TIFF itself
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
@@ -85,7 +87,7 @@ def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], 
 
 
 def _has_all_rows(data: bytes, size: int) -> bool:
-    """Return whether an RGB PNG of ``size`` × ``size`` pixels has all its rows. Decoders invent missing rows."""
+    """Return whether an RGB PNG of ``size`` × ``size`` pixels has all rows. Decoders would invent missing rows."""
     packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     passes = _ADAM7 if data[28:29] == b"\1" else ((0, 0, 1, 1),)
     sides = ((-(-(size - x) // dx), -(-(size - y) // dy)) for x, y, dx, dy in passes)
@@ -120,14 +122,14 @@ def read_runs(data: bytes) -> tuple[bool, list[int]]:
     A run is a sequence of coded pixels between two markers. Raise ValueError if the frame is not Huffman-coded.
     """
     if data[:2] != _SOI:
-        raise ValueError("its first bytes are wrong")
+        raise ValueError("its first bytes are not those of a JPEG")
     frames: list[int] = []
     ends: list[int] = []
     at, marker = 2, 0
     while marker != _EOI:
         match = _MARKER.match(data, at)
         if match is None:
-            raise ValueError(f"byte {at} does not begin a marker")
+            raise ValueError(f"the data at byte {at} is corrupt")
         marker, at = data[match.end() - 1], match.end()
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             if marker not in _FRAMES:
@@ -141,23 +143,22 @@ def read_runs(data: bytes) -> tuple[bool, list[int]]:
         if marker == _SOS or marker in _RESTARTS:
             following = _MARKER.search(data, at)
             if following is None:
-                raise ValueError("its pixels have no end marker")
+                raise ValueError("it is probably cut off, because its pixels have no end marker")
             at = following.start()
             ends.append(at)
     if at != len(data):
         raise ValueError(f"it has {counted(len(data) - at, 'byte')} after its end marker")
     if len(frames) != 1 or not ends:
-        raise ValueError("it does not have exactly one frame")
+        raise ValueError(f"it has {counted(len(frames), 'frame')} and {len(ends)} runs, expected one frame")
     return frames[0] == _PROGRESSIVE, ends
 
 
 def variants(data: bytes) -> tuple[bytes, ...]:
     """Return changed copies of a JPEG. They decode to equal pixels only if the JPEG has all its pixels.
 
-    In the only copy of a plain JPEG, one bits replace the end marker. A decoder that needs more pixels fails there.
-    Other JPEGs are returned unchanged, and as a copy with noise after each run. A decoder ignores the noise after a
-    whole run, and decodes the noise as the missing pixels of an incomplete run. A JPEG is plain if it is not
-    progressive and has one run.
+    A JPEG is plain if it is not progressive and has one run. A plain JPEG yields one copy, in which one bits replace
+    the end marker. A decoder that needs more pixels fails at these bits. Another JPEG yields itself and a copy with
+    noise after each run. A decoder ignores noise after a whole run, and takes it for the rest of an incomplete run.
     """
     is_progressive, ends = read_runs(data)
     if len(ends) == 1 and not is_progressive:

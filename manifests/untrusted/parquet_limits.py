@@ -82,7 +82,7 @@ def read_footer(file: BinaryIO) -> Footer:
 def _footer(value: Struct, end: int) -> Footer:
     """Check a footer. All pages must end before byte ``end`` of the file."""
     if 8 in value or 9 in value:
-        raise ValueError("it is encrypted, or signed with a key")
+        raise ValueError("it is encrypted or signed")
     fields = _fields(value[2])
     columns = tuple(path[0].decode() for path, _ in fields if len(path) == 1)
     if len(set(columns)) != len(columns):
@@ -97,7 +97,7 @@ def _footer(value: Struct, end: int) -> Footer:
             raise ValueError("the columns of a row group differ from the columns of the schema")
         for column, name in zip(group[1], names, strict=True):
             if 1 in column or 8 in column:
-                raise ValueError("a column is encrypted, or in another file")
+                raise ValueError("a column is encrypted or is in another file")
             if name is not None:
                 flat[name].append(_column_chunk(column[3], end))
         rows += _count(group[3])
@@ -124,7 +124,7 @@ def _fields(elements: list[Struct]) -> list[tuple[tuple[bytes, ...], Struct]]:
         parents += [path] * children
         fields.append((path, element))
     if parents:
-        raise ValueError("its schema is not a tree")
+        raise ValueError("its schema declares more fields than it has")
     return fields
 
 
@@ -144,14 +144,14 @@ def _count(value: Any) -> int:
 
 
 def require_bounded_pages(file: BinaryIO, footer: Footer, names: Iterable[str]) -> None:
-    """Read the page headers of columns. Raise ValueError if the decoded pages would be too large for their rows."""
+    """Read the page headers of columns. Raise ValueError if the headers declare more data than the rows can need."""
     for name in names:
         try:
             _require_bounded_column(file, footer.flat[name])
         except _DAMAGE as error:
             raise ValueError(f"the column {name!a} has a damaged page: {type(error).__name__} {error}") from error
         except ValueError as error:
-            raise ValueError(f"the column {name!a} has {error}") from error
+            raise ValueError(f"the column {name!a}: {error}") from error
 
 
 def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...]) -> None:
@@ -162,29 +162,29 @@ def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...]) -> 
         bytes_left += 64  # each row group may have a small page
         while values < chunk.values:
             if at >= end:
-                raise ValueError(f"pages with {counted(values, 'value')}, but the footer declares {chunk.values}")
+                raise ValueError(f"the pages have {counted(values, 'value')}, the footer declares {chunk.values}")
             file.seek(at)
             reader = CompactReader(file.read(min(MAX_HEADER_BYTES, end - at)), budget=1000)
             page = reader.struct(_PAGE)
             bytes_left, pages_left = bytes_left - _count(page[2]), pages_left - 1
             if bytes_left < 0 or pages_left < 0:
-                raise ValueError("more pages or larger pages than its rows need")
+                raise ValueError(f"the pages declare more data than {counted(rows, 'row')} can need")
             count = _values(page)
             if page[1] != _DICTIONARY:
                 if count == 0:
-                    raise ValueError("an empty page")
+                    raise ValueError("a page has no values")
                 values += count
             at += reader.at + _count(page[3])
         if values != chunk.values or at > end:
             found = f"{counted(values, 'value')} in {counted(at - chunk.start, 'byte')}"
-            raise ValueError(f"pages with {found}, but the footer declares {chunk.values} in {chunk.length}")
+            raise ValueError(f"the pages have {found}, the footer declares {chunk.values} in {chunk.length} bytes")
 
 
 def _values(page: Struct) -> int:
     fields = {_DATA: (5, 2), _DICTIONARY: (7, 2), _DATA_V2: (8, 4)}  # numbers of the header and of its encoding
     if page[1] not in fields:
-        raise ValueError(f"a page of the unknown kind {page[1]}")
+        raise ValueError(f"a page has the unknown kind {page[1]}")
     header, encoding = fields[page[1]]
     if page[header][encoding] not in _ENCODINGS:
-        raise ValueError(f"pages in the encoding {page[header][encoding]}, expected plain or dictionary")
+        raise ValueError(f"a page has the encoding {page[header][encoding]}, expected plain or dictionary")
     return _count(page[header][1])

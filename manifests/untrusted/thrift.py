@@ -48,7 +48,7 @@ class CompactReader:
             kind, delta = head & 15, head >> 4
             number = number + delta if delta else self._integer(_I16)
             if number in value or number >= 1 << 15:
-                raise ValueError(f"field {number} appears twice, or its number is too large")
+                raise ValueError(f"its metadata is corrupt (field {number} is repeated or too large)")
             expected = fields.get(number)
             if kind in (_TRUE, _FALSE) and expected is None:
                 value[number] = kind == _TRUE
@@ -60,17 +60,17 @@ class CompactReader:
     def _value(self, kind: int, expected: Any) -> Any:
         self._budget -= 1
         if self._budget < 0:
-            raise ValueError("it has too many values")
+            raise ValueError("its metadata has too many values")
         if expected is not None:
             wanted = _STRUCT if isinstance(expected, dict) else _LIST if isinstance(expected, list) else expected
             if kind != wanted:
-                raise ValueError(f"a value has the type {kind}, expected {wanted}")
+                raise ValueError(f"its metadata is corrupt (a value of type {kind}, expected {wanted})")
         if kind == _STRUCT:
             return self.struct(expected or {})
         if kind == _LIST:
             return self._list(expected[0] if expected else None)
         if kind not in self._scalars:
-            raise ValueError(f"a value has the type {kind}, which Parquet does not use")
+            raise ValueError(f"its metadata is corrupt (a value of the unknown type {kind})")
         return self._scalars[kind]()
 
     def _list(self, expected: Any) -> list[Any]:
@@ -78,7 +78,7 @@ class CompactReader:
         head = self._byte()
         count = head >> 4 if head >> 4 < 15 else self._varint()
         if count > self._budget:
-            raise ValueError("a list has too many values")
+            raise ValueError("its metadata is corrupt (a list is too long)")
         value = [self._value(head & 15, expected) for _ in range(count)]
         self._depth -= 1
         return value
@@ -86,7 +86,7 @@ class CompactReader:
     def _enter(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ValueError("its values are nested too deeply")
+            raise ValueError("its metadata is nested too deeply")
 
     def _byte(self) -> int:
         self.at += 1
@@ -94,7 +94,7 @@ class CompactReader:
 
     def _bytes(self, length: int) -> bytes:
         if length > len(self._data) - self.at:
-            raise ValueError(f"a text has {length} bytes, but only {len(self._data) - self.at} bytes are left")
+            raise ValueError(f"its metadata is corrupt (a text of {length} bytes is longer than the rest)")
         self.at += length
         return self._data[self.at - length : self.at]
 
@@ -107,10 +107,10 @@ class CompactReader:
                 return value
             shift += 7
             if shift > 63:
-                raise ValueError("a number has more than 64 bits")
+                raise ValueError("its metadata is corrupt (a number of more than 64 bits)")
 
     def _integer(self, kind: int) -> int:
         value = self._varint()
         if value >> _BITS[kind]:
-            raise ValueError(f"a number has more than {_BITS[kind]} bits")
+            raise ValueError(f"its metadata is corrupt (a number of more than {_BITS[kind]} bits)")
         return (value >> 1) ^ -(value & 1)

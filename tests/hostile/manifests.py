@@ -164,27 +164,27 @@ CASES = (
     Case(name="manifest that leads to itself", make=_loop, entrances=LOOKS, said="manifest.json"),
     Case(name="set that leads to itself", make=_no_set, entrances=LOOKS, said="set"),
     Case(name="key twice", make=_raw(b'"n": 8', b'"n": 8, "n": 9'), entrances=LOOKS, said="appears twice"),
-    Case(name="NaN", make=_raw(b'"n": 8', b'"n": NaN'), entrances=LOOKS, said="NaN is not a JSON value"),
+    Case(name="NaN", make=_raw(b'"n": 8', b'"n": NaN'), entrances=LOOKS, said="NaN is not allowed in JSON"),
     Case(
         name="Infinity in the recipe",
         make=_raw(b'"recipe": {', b'"recipe": {"x": -Infinity,'),
         entrances=LOOKS,
-        said="-Infinity is not a JSON value",
+        said="-Infinity is not allowed in JSON",
     ),
     Case(name="1e400", make=_raw(b'"n": 8', b'"n": 1e400'), entrances=LOOKS, said="is too large"),
     Case(name="number of 5,000 digits", make=_raw(b'"n": 8', b'"n": ' + b"9" * 5000), entrances=LOOKS, said="digits"),
     Case(
-        name="number beyond 2^53", make=_raw(b'"n": 8', b'"n": 9007199254740993'), entrances=LOOKS, said="is beyond"
+        name="number beyond 2^53", make=_raw(b'"n": 8', b'"n": 9007199254740993'), entrances=LOOKS, said="is outside"
     ),
     Case(name="-0 patches", make=_raw(b'"n": 8', b'"n": -0'), entrances=LOOKS, said="n: "),
     Case(name="8.0 patches", make=_raw(b'"n": 8', b'"n": 8.0'), entrances=LOOKS, said="n: "),
     Case(name="true as a number", make=_key("seed", True), entrances=LOOKS, said="seed: "),
     Case(name="text as a number", make=_key("seed", "0"), entrances=LOOKS, said="seed: "),
     Case(
-        name="lone surrogate",
+        name="invalid Unicode",
         make=_raw(b'"recipe": {', b'"recipe": {"x": "\\ud800",'),
         entrances=LOOKS,
-        said="surrogate",
+        said="not valid Unicode",
     ),
     Case(name="no UTF-8", make=_raw(b'"recipe": {', b'"recipe": {"x": "\xff",'), entrances=LOOKS, said="not UTF-8"),
     Case(name="UTF-16", make=text(lambda data: data.decode().encode("utf-16")), entrances=LOOKS, said="not UTF-8"),

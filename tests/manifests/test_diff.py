@@ -29,10 +29,14 @@ def make_set(photo_path: Path, tmp_path_factory: pytest.TempPathFactory):
     ("change", "summary", "keys"),
     [
         ({}, "the same set", []),
-        ({"image_format": "ppm"}, "the same pixels in 120 patches, in other bytes", ["encoding.compression"]),
-        ({"shard_size": 7}, "the same 120 patches, in other shards or with another record", ["shard sizes[0]"]),
-        ({"n": 200}, "the same 120 patches; B has more", ["n"]),
-        ({"n": 60, "image_format": "ppm"}, "the same pixels in 60 patches, in other bytes; A has more", ["n"]),
+        ({"image_format": "ppm"}, "the same pixels in 120 patches, encoded in other bytes", ["encoding.compression"]),
+        ({"shard_size": 7}, "the same 120 patches, but the manifests differ", ["shard sizes[0]"]),
+        ({"n": 200}, "the same 120 patches; B has more patches", ["n"]),
+        (
+            {"n": 60, "image_format": "ppm"},
+            "the same pixels in 60 patches, encoded in other bytes; A has more patches",
+            ["n"],
+        ),
         ({"seed": 1}, "different sets: no patch has the same pixels", ["seed"]),
     ],
 )
@@ -46,7 +50,7 @@ def test_summaries(make_set, change: dict, summary: str, keys: list[str]) -> Non
 def test_manifests_alone(make_set) -> None:
     first, second = make_set().manifest, make_set(image_format="ppm").manifest
     assert diff_manifests(first, first).summary() == "the same set"
-    assert diff_manifests(first, second).summary() == "the same pixels, stored in another way"
+    assert diff_manifests(first, second).summary() == "the same pixels, but the manifests differ"
     assert diff_manifests(first, make_set(seed=1).manifest).summary() == "different sets"
 
 

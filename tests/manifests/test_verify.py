@@ -146,11 +146,11 @@ def members(folder: Path) -> list[bytes]:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda m: m[:-1], "the tar has"),
+        (lambda m: m[:-1], "expected offset"),
         (lambda m: [*m, m[0]], "after the last member"),
         (lambda m: [*m[:3], m[3], *m[3:-1]], "member 000000084.png: the header"),
         (lambda m: [m[1], m[0], *m[2:]], "member 000000080.png"),
-        (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "the header of '../../etc/pwd'"),
+        (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "belongs to a member '../../etc/pwd'"),
         (lambda m: [*m[:-1], m[-1][:-1] + b"\x01"], "the padding after it is not zero bytes"),
     ],
 )

@@ -53,7 +53,7 @@ def test_what_export_writes_again_asks_for_no_new_set(
     (copy / name).unlink() if name != "index.json" else None
     found = run_patchgen("verify", copy)
     assert_one_line(found, "run 'patchgen export'")
-    assert "rebuild" not in found.err + found.out and "'patchgen export' writes it again" in found.out
+    assert "rebuild" not in found.err + found.out and "run 'patchgen export' to write it again" in found.out
     (copy / "patches-000001.tar").unlink()
     assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy these files")
     shutil.copy(patchset_path / "patches-000001.tar", copy)

@@ -128,9 +128,9 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "part"),
     [
-        ([("1.png", b"x")], "the files png, expected an image and .cls"),
+        ([("1.png", b"x")], "the files png, expected an image and cls"),
         ([("1.cls", b"1")], "the files cls, expected an image"),
-        ([("1.png", b"x"), ("1.cls", b"cat")], ".cls is 'cat'"),
+        ([("1.png", b"x"), ("1.cls", b"cat")], "the class is 'cat'"),
         ([("1.png", b"x"), ("1.cls", b"1")], "not a whole image"),
         ([], "contains no sample"),
     ],

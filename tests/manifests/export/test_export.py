@@ -322,7 +322,7 @@ def test_a_bag(run_patchgen: Program, copy: Path, tmp_path: Path, dali: bool) ->
     assert f"Payload-Oxum: {octets}.{len(names)}" in (bag / "bag-info.txt").read_text()
     assert verify(bag / "data").faults == ()
     assert_one_line(run_patchgen("verify", bag), f"{bag}: this folder is a BagIt bag", f"verify {bag / 'data'}")
-    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "already exists", "another --bagit")
+    assert_one_line(run_patchgen("export", copy, "--bagit", bag), "not an empty folder", "another --bagit")
 
 
 def test_derived_files_are_small(patchset_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_an_edited_manifest_is_refused(manifest: dict[str, Any], edit: Any) -> N
 )
 def test_a_fault_is_named_by_its_key(manifest: dict[str, Any], edit: Any, message: str) -> None:
     edit(manifest)
-    assert parse(manifest) == message
+    assert parse(manifest) == f"{message}; download the manifest again"
 
 
 @pytest.mark.parametrize("value", ["x", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n"])

@@ -90,7 +90,7 @@ def test_verify_looks_at_all_that_published_sums_name(
             end = (
                 "croissant.json: the file does not match"
                 if name == "croissant.json"
-                else "SHA256SUMS: lists ../../notes, but"
+                else "SHA256SUMS: the file lists ../../notes, which"
             )
             assert_one_line(told, f"{rough.url}/{end}")
         assert "notes" not in rough.names()
@@ -104,4 +104,4 @@ def test_paths_are_no_urls(photo_path: Path, tmp_path: Path, run_patchgen: Progr
         ("pack", "s3://lab/images", "--out", tmp_path / "out"),
         ("build", "--image", "s3://lab/photo.png", "--n", 1, "--out", tmp_path / "out"),
     ):
-        assert_one_line(run_patchgen(*words), ": is a URL, expected a path; only a set may be at a URL", status=2)
+        assert_one_line(run_patchgen(*words), ": is a URL, expected a path; use a local file or folder", status=2)

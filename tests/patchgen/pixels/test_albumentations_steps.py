@@ -242,7 +242,7 @@ def test_a_transform_that_fails_on_one_patch(tmp_path: Path, photo_path: Path, r
     ("text", "part"),
     [
         ("name: a\nname: b\n", "the key 'name' appears twice"),
-        ("a: &a [*a]\n", "an alias refers to a value that contains it"),
+        ("a: &a [*a]\n", "an alias refers to a value that contains the alias"),
         (
             "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
             + "".join(f"{chr(98 + k)}: &{chr(98 + k)} [{', '.join([f'*{chr(97 + k)}'] * 10)}]\n" for k in range(8)),
