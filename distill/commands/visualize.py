@@ -38,11 +38,11 @@ class ImageOptions:
 def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> list[Path]:
     """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file exists.
 
-    For a run from labels, write ``neurons-network.png``. ``teacher`` replaces the file that the run's config names.
+    For a run from labels, write ``neurons-network.png``. ``teacher`` is used instead of the file in the run's config.
     """
     record = read_run(folder)
     if record.summary is None:
-        raise DistillError(f"{folder}: the run has not finished; run its command with --resume first")
+        raise DistillError(f"{folder}: the run has not finished; continue the run with --resume first")
     if record.summary.size is None:
         raise DistillError(f"{folder}: the summary has no size; visualize the weight file in this folder instead")
     names = record.classes.names if record.classes else None

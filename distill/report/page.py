@@ -41,7 +41,7 @@ def render(records: list[RunRecord], photos: dict[str, bytes], errors: list[str]
 
 
 def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict[str, Any]:
-    """Return what the page shows of a run. If ``first`` is a number, this run already shows the same patches."""
+    """Return what the page shows of a run. If ``first`` is given, run ``first`` already shows the same patches."""
     manifest = record.manifest if first is None else None
     return {
         "record": record,
@@ -91,7 +91,7 @@ def _classes(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _confusion(record: RunRecord) -> dict[str, Any] | None:
-    """Return the confusion matrix of the classes that teacher and student predict, else of labels and predictions."""
+    """Return the confusion matrix of teacher and student; for a run without a teacher, of labels and network."""
     if record.classes is None:
         return None
     by_teacher = record.classes.teacher_network is not None

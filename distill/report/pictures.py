@@ -72,7 +72,7 @@ def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[
 
 
 def heatmap(counts: list[list[int]]) -> bytes:
-    """Return a matrix of counts as a gray PNG. A count of 0 is white. The sum of its row is black."""
+    """Return a table of counts as a gray PNG. A count of 0 is white. A count equal to the sum of its row is black."""
     table = np.array(counts, dtype=np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     pixels = np.rint(255 * (1 - np.sqrt(shares))).astype(np.uint8)

@@ -134,7 +134,7 @@ class _JobMaker:
                 yield _set_job(name, ["patchgen", "pack", str(self.options.inputs[packed.pack]), *size])
 
     def _num_patches(self, name: str, built: BuiltSet) -> int:
-        """Return how many patches to build: at most ``n``, and at most what the scaled runs on the set use."""
+        """Return how many patches ``built`` needs: ``built.n``, or fewer if shortened runs on the set use fewer."""
         if self.options.scale >= 1:
             return built.n
         configs = (self._run_config(key)[1] for key, run in self.table.runs.items() if run.shards == name)
@@ -202,7 +202,7 @@ class _JobMaker:
             raise DistillError(f"{where}: {error}") from error
 
     def _file_or_name(self, name: str) -> str:
-        """Return the path of the file ``name`` in the table's folder. If there is none, return ``name``."""
+        """Return the path of the file ``name`` in the table's folder. If no such file exists, return ``name``."""
         path = self.options.folder / name
         return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - is_file raises for long names
 

@@ -36,7 +36,7 @@ class Page:
         return [(name, rows) for name, rows in groups if all(row.missing for row in rows) != runnable]
 
     def left_out(self) -> list[str]:
-        """Return sentences that name the groups that cannot run: one for each combination of missing options."""
+        """Return sentences that name groups that cannot run: one for each combination of missing options."""
         found: dict[str, list[str]] = {}
         for name, rows in self.groups(runnable=False):
             found.setdefault(rows[0].missing, []).append(name)

@@ -92,11 +92,11 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
         except DistillError as error:
             raise DistillError(f"--input {name} must be {kind}: {error}") from error
         except (OSError, Image.DecompressionBombError) as error:
-            raise DistillError(f"--input {name}={path}: cannot be read as {kind}: {error}; choose another") from error
+            raise DistillError(f"--input {name}={path}: cannot be read as {kind}: {error}; choose {kind}") from error
 
 
 def input_digest(path: Path) -> str:
-    """Return the SHA-256 of a file or folder in hexadecimal, for a folder with a note on the hashed data.
+    """Return the SHA-256 of a file or folder in hexadecimal. For a folder, a note on the hashed data follows.
 
     The digest of a folder is the SHA-256 of the lines that ``sha256sum`` prints for the files in the folder, sorted
     by the bytes of their paths. Above ``MAX_HASHED_BYTES`` in total, the lines contain file sizes instead of digests.

@@ -103,7 +103,7 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Return whether the result files of a job exist, and its record has the same identity and the value done."""
+    """Return whether the result files of a job exist, and its record has the same identity and is marked as done."""
     if not all((out / path).is_file() for path in job.results):
         return False
     record = read_record(out, job.name)

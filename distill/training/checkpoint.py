@@ -56,7 +56,7 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    """Return whether a tensor is channels-last. Fused optimizers need a state in the format of the save."""
+    """Return whether a tensor is in the channels-last format. Fused optimizers need their state in its format."""
     if tensor.ndim != 4:
         return False
     return tensor.stride() == torch.empty_like(tensor, device="meta", memory_format=torch.channels_last).stride()

@@ -68,7 +68,7 @@ class Task(ABC):
 
     @abstractmethod
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        """Read and check the evaluation data. Return their evaluator, or None if ``eval.data`` is not set."""
+        """Read and check the evaluation data. Return an evaluator, or None if ``eval.data`` is not set."""
 
     @property
     def steps(self) -> int:

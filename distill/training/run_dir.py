@@ -42,7 +42,7 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
-    """Check that a run may start in ``out`` (with ``resume``: continue); or ``several`` runs, each with one seed."""
+    """Check that a run may start (or ``resume``) in ``out``. With ``several``, ``out`` has a folder for each seed."""
     if several and has_checkpoint(out):
         raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
     if files.name_as_text(str(out)) != str(out):
@@ -117,7 +117,7 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
         return None
     summary = parse_json(files.read_regular_file(path, 1 << 20), str(path))
     if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
-        raise DistillError(f"{path}: the file is not a summary of a run; delete it and write it again with --resume")
+        raise DistillError(f"{path}: the file is not a summary of a run; delete it and resume the run with --resume")
     return summary
 
 

@@ -55,7 +55,7 @@ def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
-    """Return the settings that a checkpoint and the run that resumes it must share. Paths are omitted."""
+    """Return ``more`` and the settings that a resumed run must share with its checkpoint. Paths are omitted."""
     settings = weight_settings(config.model_dump(mode="json"))
     return {group: json.dumps(value) for group, value in settings.items()} | more
 
@@ -79,7 +79,7 @@ def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[
 
 
 def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Return the reason why no mean of runs can be computed, or None. ``identities`` are by the names of the runs.
+    """Return why no mean of runs can be computed, or None. ``identities`` maps names of runs to identities.
 
     ``supervised`` runs are trained from labels.
     """

@@ -133,8 +133,8 @@ def test_seeds_that_differ_in_more_are_refused_before_they_run(
         for more, part in (
             (["--set", "optim.lr=0.01"], "optim.lr is 0.004 in this run and 0.01 in the new run"),
             (["--set", "data.view_seed=0"], "data.view_seed is nothing in this run and 0 in the new run"),
-            (["--eval", other_path], "evaluation images and labels (eval_sha256) was "),
-            (["--teacher", longer], "teacher's file (teacher_sha256) was "),
+            (["--eval", other_path], "evaluation images and labels (eval_sha256) is "),
+            (["--teacher", longer], "teacher's file (teacher_sha256) is "),
         ):
             result = run_distill(*given, seeds, *more)
             assert_one_line(result, f"{out / 'seed0'}: {part}", "a mean needs equal values; choose")
