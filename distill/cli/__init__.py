@@ -25,12 +25,12 @@ from manifests.errors import PatchSetError
 from manifests.support.console import FAILED, INTERRUPTED, WRONG_USAGE, ProgramGroup, run_program
 
 GRACE = {FAILED: 10.0, WRONG_USAGE: 10.0, INTERRUPTED: 1.0}
-"""Seconds that a failed rank waits before it ends, by exit status. The main rank does not wait: ``torchrun`` ends all
-ranks when one rank has ended, and the main rank must report the reason before."""
+"""Seconds that a failed rank waits before it ends, by exit status. ``torchrun`` ends all ranks when one rank ends.
+The main rank does not wait, so that it can report the reason first."""
 
 
 def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Print log lines while a command runs: on stdout, or on stderr if only results may be on stdout."""
+    """Return a function that runs ``command`` and prints log lines, to stderr if only results may be on stdout."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:

@@ -69,8 +69,8 @@ def evaluate(
 def convert(path: Path, bn_eps: float | None, out: Path, **network_values: Any) -> None:
     """Convert a checkpoint of another repository.
 
-    The checkpoint contains only parameters. The new file also contains the name of the network and the mean and std
-    of its input, and the parameters have our names.
+    The new file contains the parameters under the names that distill uses. The file also contains the name of the
+    network, and the mean and std of the input images.
 
     Example: distill convert wrn.pth --arch wrn-40-2 --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 --out wrn.safetensors
     """

@@ -1,4 +1,4 @@
-"""Options that several commands share. Each is a decorator; some decorators add several options."""
+"""Decorators for the options that several commands share. A decorator adds one or several options."""
 
 import functools
 from collections.abc import Callable
@@ -98,9 +98,9 @@ def download(shards: Path | str, check_inputs: Callable[[], None]) -> Path:
 def parse_run(
     model: type[C], files: dict[str, Path | None], values: dict[str, Any], ranks: "Ranks | None" = None
 ) -> tuple[str, C, "RunContext"]:
-    """Return the name of a config, the config with the settings and files of the user, and the context of its run.
+    """Return the name of a config, the config with the settings and files of the user, and the context of the run.
 
-    ``values`` are the values of ``config_options``. ``files`` are paths by config key, None if not given.
+    ``values`` are the values of ``config_options``. ``files`` maps config keys to paths, or to None if not given.
     """
     from distill.config.schema import parse_config  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415

@@ -13,9 +13,7 @@ from manifests.support.numbers import Count
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN…")
 @click.option("--out", type=FILE, help="The page [default: report.html in RUN; required for several runs].")
-@click.option(
-    "--image", "images", multiple=True, type=FILE, help="A photo, to show the outlines of patches; repeatable."
-)
+@click.option("--image", "images", multiple=True, type=FILE, help="A photo for the outlines of patches; repeatable.")
 def report(runs: tuple[Path, ...], out: Path | None, images: tuple[Path, ...]) -> None:
     """Write an HTML page about one or several runs.
 

@@ -97,5 +97,6 @@ def reproduce(
         click.echo(printable(line))
     click.echo(f"table: {out / HTML_NAME}")
     if failed:
-        click.echo(f"distill: {len(failed)} of {counted(len(plan.chosen), 'job')} failed", err=True)
+        action = "correct the errors above, then run the same command again"
+        click.echo(f"distill: {len(failed)} of {counted(len(plan.chosen), 'job')} failed; {action}", err=True)
         raise click.exceptions.Exit(FAILED)

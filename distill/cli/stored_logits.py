@@ -30,10 +30,8 @@ def store_logits(shards: Path | str, teacher: Path | None, eval_data: Path | Non
     make_logits.check_folder(out)
     folder = options.download(shards, lambda: train.check_inputs(config))
     manifest = make_logits.make_logits(config, folder, out, context)
-    click.echo(
-        f"{counted(manifest.steps, 'step')} of {counted(manifest.batch_size, 'sample')} "
-        f"in {counted(len(manifest.files), 'file')}; train with --teacher-logits {out}"
-    )
+    stored = f"{counted(manifest.steps, 'step')} of {counted(manifest.batch_size, 'sample')}"
+    click.echo(f"{stored} in {counted(len(manifest.files), 'file')}; train with --teacher-logits {out}")
 
 
 @click.command()
@@ -61,8 +59,7 @@ def verify_logits(
     if as_json:
         click.echo(json.dumps(check))
         return
-    click.echo(
-        f"{logits}: every digest is correct; {counted(int(check['steps']), 'step')} computed again: a logit differs "
-        f"by at most {check['largest_difference']:.5f} (the logits have a deviation of {check['deviation']:.3f}), "
-        f"the most probable class is the same for {check['same_class']:.2f} % of the images"
-    )
+    done, deviation = f"{counted(int(check['steps']), 'step')} computed again", f"{check['deviation']:.3f}"
+    differs = f"a logit differs by at most {check['largest_difference']:.5f} (the deviation of logits is {deviation})"
+    same = f"the most probable class is the same for {check['same_class']:.2f} % of the images"
+    click.echo(f"{logits}: every digest is correct; {done}: {differs}, {same}")

@@ -92,7 +92,7 @@ class _Runs(Generic[C]):
     config: C
 
     def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
-        """Parse the config, and check ``--out`` if it is given. ``files`` are paths by config key."""
+        """Parse the config, and check ``--out`` if it is given. ``files`` maps config keys to paths or None."""
         self.out: Path | None = values["out"]
         self.seeds: tuple[int, ...] | None = values["seeds"]
         self.resume: bool = values["resume"]
@@ -112,10 +112,10 @@ class _Runs(Generic[C]):
     def execute(
         self, open_task: Callable[[C], "Task"], *, default_name: str, network: str, prefix: str, next_command: str
     ) -> None:
-        """Train the task of every run and print the results.
+        """Train every run and print the results. ``open_task`` returns the task of the config of a run.
 
-        The names of accuracies in the summary of a run begin with ``prefix``. The run directory replaces ``{0}`` in
-        ``next_command``.
+        ``prefix`` begins the names of accuracies in a summary. ``next_command`` is a printed hint, in which the run
+        directory replaces ``{0}``. ``default_name`` begins the name of the run directory if --out is not given.
         """
         from distill.training.run import run  # noqa: PLC0415
         from distill.training.seeds import summarize_seeds  # noqa: PLC0415
@@ -172,7 +172,5 @@ def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -
         if summary.get("agreement") is not None:
             parts += [f"teacher {summary['teacher_top1']:.2f} %", f"agreement {summary['agreement']:.2f} %"]
         click.echo(f"{what}: {', '.join(parts)} ({summary.get('weights', 'last step')})")
-    click.echo(
-        f"{counted(summary['samples_seen'], 'sample')} in {summary['seconds']:.0f} s, "
-        f"{summary['images_per_second']:.0f} images/s; run directory {out}"
-    )
+    speed = f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
+    click.echo(f"{counted(summary['samples_seen'], 'sample')} in {speed}; run directory {out}")

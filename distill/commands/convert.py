@@ -17,7 +17,7 @@ def convert(
 ) -> Network:
     """Write the network of the weight file ``path`` to ``out``, with its architecture, classes and normalization.
 
-    ``bn_eps`` is the value that its batch norms were trained with, if not the default of the architecture.
+    ``bn_eps`` is the epsilon that the batch norms were trained with, if it is not the default of the architecture.
     """
     if out.suffix != ".safetensors":
         raise DistillError(f"{out}: expected a file name that ends in .safetensors; choose another --out")

@@ -28,7 +28,7 @@ def load_network(
     device: torch.device,
     bn_eps: float | None = None,
 ) -> Network:
-    """Load the network of a weight file. An argument may be None if the file contains its value."""
+    """Load the network of the weight file ``path``. If an argument is None, the value in the file is used."""
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):
@@ -56,16 +56,13 @@ def evaluate(
     context, teacher_logits = RunContext(device=device), None
     if teacher is not None:
         warn_if_trained_on(str(teacher.path), teacher.data_sha256, labelled)
-        renamed = teacher.classes and network.classes and teacher.classes != network.classes
-        if renamed or teacher.num_classes != network.num_classes:
-            theirs, own = (
-                counted(each.num_classes, "class") + (f" ({each.classes[0]}, …)" if renamed else "")
-                for each in (teacher, network)
-            )
-            differ = f"the teacher has {theirs}, but {network.path} has {own}"
-            raise DistillError(
-                f"{teacher.path}: {differ}; choose a --teacher with the same classes in the same order"
-            )
+        pairs = enumerate(zip(teacher.classes, network.classes, strict=False))
+        faults = [(f"the name {old!r} for class {number}", repr(new)) for number, (old, new) in pairs if old != new]
+        if teacher.num_classes != network.num_classes:
+            faults = [(counted(teacher.num_classes, "class"), str(network.num_classes))]
+        if faults:
+            differ = f"the teacher has {faults[0][0]}, but {network.path} has {faults[0][1]}"
+            raise DistillError(f"{teacher.path}: {differ}; choose a --teacher with the same classes in this order")
         teacher_logits = logits_of(teacher.model, labelled, teacher.mean, teacher.std, context)
     evaluator = Evaluator(labelled, (network.mean, network.std), teacher_logits, context, prefix="")
     figures, _ = evaluator.evaluate(network.model)

@@ -31,7 +31,7 @@ from manifests.support.system_files import entries
 
 PART_NAME = "labels.part.json"
 TOLERANCE = {"fp32": 1e-2, "fp16": 2e-2, "bf16": 0.1}
-"""Largest difference of a logit that is computed again, as a fraction of the deviation of all compared logits."""
+"""Largest allowed difference of a stored and a new logit, by precision, as a part of the deviation of all logits."""
 
 
 def make_logits(config: Config, shards: Path, out: Path, context: RunContext) -> LogitsManifest:
@@ -139,8 +139,8 @@ def verify_logits(
 ) -> dict[str, float]:
     """Check every digest of the stored logits in ``folder``, and compute the logits of ``sample`` random steps again.
 
-    Return the number of these ``steps``, the ``largest_difference`` of a logit, the ``deviation`` of all their
-    logits, and the percentage of equal predictions as ``same_class``.
+    Return figures by name: the number of ``steps``, the ``largest_difference`` of a stored and a new logit, the
+    standard ``deviation`` of the new logits, and ``same_class``, the percentage of equal predictions.
     """
     manifest = stored_logits.read_manifest(folder)
     patchset = open_folder(shards)

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_inputs(config: Config) -> None:
-    """Check the teacher, the stored logits and the evaluation data of a run before its set is downloaded."""
+    """Check the teacher, the stored logits and the evaluation data of a run before the patch set is downloaded."""
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
@@ -42,7 +42,7 @@ def check_inputs(config: Config) -> None:
 
 
 class Distillation(Task):
-    """Train a student: on the patches of a set it learns to compute the logits of a teacher."""
+    """Train a student on the patches of a set, with the logits of a teacher as targets."""
 
     weights_name = STUDENT_NAME
     prefix = "student_"
@@ -109,15 +109,15 @@ def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext
 def open_evaluator(
     config: Config, size: int, teacher: Network | None, info: TeacherInfo, accelerator: Accelerator
 ) -> evaluation.Evaluator | None:
-    """Read the evaluation data, resized like patches of ``size`` px, and measure the teacher.
+    """Read the evaluation data, resize it like patches of ``size`` pixels, and measure the teacher.
 
-    The teacher is measured as it computes targets, folded and in the precision of ``accelerator``, but not compiled.
-    Return None if the config names no evaluation data.
+    As in training, the teacher is folded (convolutions include batch norms) and has the precision of ``accelerator``,
+    but it is not compiled. Return None if the config names no evaluation data.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:
         if least is not None:
-            logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name it with --eval")
+            logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name the data with --eval")
         return None
     data = evaluation.load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
@@ -131,10 +131,8 @@ def open_evaluator(
     if top1 is None:
         logger.info("the teacher is not evaluated, because its weight file is unknown; name the file with --teacher")
         return evaluator
-    logger.info(
-        f"teacher {config.teacher.arch}: top-1 {top1:.2f} % on {counted(len(data.labels), 'image')}, "
-        f"computed in {accelerator.precision} as in training"
-    )
+    measured = f"top-1 {top1:.2f} % on {counted(len(data.labels), 'image')}"
+    logger.info(f"teacher {config.teacher.arch}: {measured}, computed in {accelerator.precision} as in training")
     if least is not None and top1 < least:
         found = f"the teacher's top-1 is {top1:.2f} %, expected at least {least} % (teacher.min_top1)"
         action = "check teacher.mean, teacher.std and the classes of the evaluation data"

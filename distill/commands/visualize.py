@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """How to make images of classes."""
+    """Options for images that maximize the logits of classes."""
 
     classes: list[int] | None  # numbers of the classes; None: the first 20
     steps: int  # of the optimizer for each image
@@ -38,11 +38,11 @@ class ImageOptions:
 def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> list[Path]:
     """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file exists.
 
-    For a run from labels, write ``neurons-network.png``. ``teacher`` replaces the file that the run's config names.
+    For a run from labels, write ``neurons-network.png``. ``teacher`` is used instead of the file in the run's config.
     """
     record = read_run(folder)
     if record.summary is None:
-        raise DistillError(f"{folder}: the run has not finished; finish it with --resume first")
+        raise DistillError(f"{folder}: the run has not finished; continue the run with --resume first")
     if record.summary.size is None:
         raise DistillError(f"{folder}: the summary has no size; visualize the weight file in this folder instead")
     names = record.classes.names if record.classes else None
@@ -54,11 +54,11 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
 
 
 def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> Iterator[tuple[str, Network]]:
-    """Yield role and network of each weight file of a run: of the student, and of the teacher if its file exists."""
+    """Yield role and network for the student of a run, and for the teacher if its weight file exists."""
     part = record.config.teacher
     role, name = ("network", TEACHER_NAME) if part is None else ("student", STUDENT_NAME)
     own = load_network(record.folder / name, None, None, None, device)
-    _require_digest(own, record.figure("sha256"))
+    _require_digest(own, record.figure("sha256"), "restore the file, or train again")
     yield role, own
     if part is None:
         return
@@ -67,13 +67,13 @@ def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> 
         logger.info("the teacher is not shown, because its weight file is not found; name the file with --teacher")
         return
     found = load_network(path, part.arch, own.mean, own.std, device)
-    _require_digest(found, record.figure("teacher_sha256"))
+    _require_digest(found, record.figure("teacher_sha256"), "choose the teacher of the run with --teacher")
     yield "teacher", found
 
 
-def _require_digest(network: Network, sha256: str | None) -> None:
+def _require_digest(network: Network, sha256: str | None, action: str) -> None:
     if sha256 not in (None, network.sha256):
-        raise DistillError(f"{network.path}: sha256 is {network.sha256}, expected {sha256}; name the file of the run")
+        raise DistillError(f"{network.path}: sha256 is {network.sha256}, expected {sha256}; {action}")
 
 
 def visualize_weights(
@@ -86,7 +86,7 @@ def visualize_weights(
     require_size(network.arch, network.num_classes, size)
     classes = list(range(min(network.num_classes, MAX_CLASSES))) if options.classes is None else options.classes
     if max(classes) > (last := network.num_classes - 1):
-        raise DistillError(f"--classes {max(classes)}: the network has classes 0 to {last}; use these")
+        raise DistillError(f"--classes {max(classes)}: the network has classes 0 to {last}; choose from these")
     network.model.eval().requires_grad_(False)
     with progress_bar(network.arch, options.steps) as update:
         start = (network.model, torch.tensor(classes), size, (network.mean, network.std))

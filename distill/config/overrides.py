@@ -1,6 +1,6 @@
 """Merge settings of ``--set`` (values by ``GROUP.KEY``), and apply them to a config.
 
-A setting removes earlier settings that it makes meaningless. So the result does not depend on the order of keys.
+A later setting removes earlier settings that it makes meaningless.
 """
 
 import typing
@@ -20,7 +20,7 @@ _UNUSED = {"optim.warmup": ("onecycle",)} | dict.fromkeys(
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of all ``layers``. Later layers override earlier layers."""
+    """Return the settings of all ``layers`` as one dict. A later layer overrides the earlier layers."""
     merged: dict[str, Any] = {}
     for layer in layers:
         _require_one_length(layer)
@@ -53,7 +53,7 @@ def _require_one_length(layer: Mapping[str, Any]) -> None:
 def _is_void(key: str, values: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
     """Return whether the later settings ``layer`` make the setting of ``key`` in ``values`` meaningless.
 
-    A loss weight belongs to one loss with one temperature. Another loss or temperature removes the weight.
+    For example, a new loss or a new temperature makes the old loss weight meaningless.
     """
     if key in LENGTHS:
         return any(layer.get(other) is not None for other in LENGTHS - {key})

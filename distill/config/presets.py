@@ -34,13 +34,13 @@ def headline(folder: str, name: str) -> str:
 
 
 def read(folder: str, name_or_path: str) -> tuple[str, str]:
-    """Return the short name and the YAML text of a file of the user, or else of a packaged file."""
+    """Return the short name and the YAML text of a file of the user, else of the packaged file of this name."""
     path = Path(name_or_path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         return path.name.removesuffix(".yaml"), text(folder, name_or_path)
     try:
         return path.stem, read_regular_file(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "the content is not UTF-8 text"
         kind = folder.removesuffix("s")
         raise DistillError(f"{kind} {path}: cannot be read: {reason}; choose another file") from error

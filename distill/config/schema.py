@@ -43,7 +43,7 @@ class StudentConfig(_NetworkGroup):
 
 
 def _on_or_off(value: Any) -> Any:
-    """Return the text ``on`` or ``off``, which YAML parses as a bool."""
+    """Return the text ``on`` for True and ``off`` for False, because a YAML parser may read these words as bools."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
@@ -71,15 +71,15 @@ class TrainConfig(_Group):
         return self
 
     def steps(self, n: int, batch_size: int) -> int:
-        """Return the number of whole batches in the samples of the run, if an epoch has ``n`` samples."""
+        """Return the number of steps of the run. A step uses one whole batch. An epoch has ``n`` samples."""
         samples = self.num_samples(n)
         if samples < batch_size:
-            found = f"the run has {counted(samples, 'sample')}, expected at least one batch of {batch_size}"
+            found = f"the run has {counted(samples, 'sample')}, expected at least one batch of {batch_size} samples"
             raise DistillError(f"{found}; set more train.samples, or a smaller data.batch_size")
         return samples // batch_size
 
     def num_samples(self, n: int) -> int:
-        """Return the number of samples of the run, if an epoch has ``n`` samples."""
+        """Return the number of samples of the run. An epoch has ``n`` samples."""
         return self.samples if self.samples is not None else round(float(self.epochs or 0) * n)
 
 
@@ -94,7 +94,7 @@ class PaperConfig(_Group):
     """The result that a publication reports for this config. Reports compare it with the result of the run."""
 
     source: str = Field(max_length=200, description="publication and table")
-    samples: int | None = Field(default=None, ge=1, le=2**53, description="training samples of its student")
+    samples: int | None = Field(default=None, ge=1, le=2**53, description="training samples of the published student")
     teacher_top1: float | None = Field(default=None, ge=0, le=100, description="percent")
     student_alone_top1: float | None = Field(default=None, ge=0, le=100, description="percent, trained from labels")
     full_set_top1: float | None = Field(default=None, ge=0, le=100, description="percent, from the training set")
@@ -105,7 +105,7 @@ class _Run(_Group):
     command: ClassVar[str]
 
     def to_yaml(self) -> str:
-        """Return the complete config as YAML, which ``parse_config`` parses to an equal config."""
+        """Return the complete config as YAML text. ``parse_config`` parses the text to an equal config."""
         return dump_yaml(self.model_dump(mode="json", exclude_none=True))
 
 
@@ -156,9 +156,9 @@ C = TypeVar("C", bound=_Run)
 
 
 def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C]) -> C:
-    """Parse YAML text as a config of type ``model``. ``overrides`` sets dotted keys such as ``optim.lr``.
+    """Parse YAML text as a config of type ``model``. ``overrides`` maps keys such as ``optim.lr`` to values.
 
-    ``where`` is the name or the file of the config in messages.
+    ``where`` is the name or path of the config, for error messages.
     """
     try:
         value = parse_yaml(text)

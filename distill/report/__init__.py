@@ -21,9 +21,9 @@ REPORT_NAME = "report.html"
 def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tuple[Path, list[str]]:
     """Write a report of runs. Return the path of the report, and a line of text for each run.
 
-    Each of ``paths`` is a run directory or a folder of run directories. ``out`` defaults to ``report.html`` in the
-    only path. The page shows the outlines of patches on ``images``, the source photos of the sets. If a run in a
-    folder is damaged, the page contains the error. If all runs are damaged, the function raises the error.
+    Each of ``paths`` is a run directory or a folder of run directories. With one path, ``out`` defaults to
+    ``report.html`` in this path. The page shows the outlines of patches on ``images``, the source photos of the sets.
+    The page contains the error of a damaged run in a folder. If all runs are damaged, the function raises an error.
     """
     records, errors = _read(paths)
     if out is None and len(paths) > 1:

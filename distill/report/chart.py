@@ -1,4 +1,4 @@
-"""Draw line charts as SVG. The style sheet of the page gives each line another color and another dash pattern."""
+"""Draw line charts as SVG. The lines of a chart differ in color and in dash pattern."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, t
 
 
 def thin(line: Points) -> Points:
-    """Return at most 400 points of a line. Each new point has the mean value of a group of old points."""
+    """Return at most 400 points of a line. Each has the mean value of a group of neighboring points."""
     group = max(1, math.ceil(len(line) / MAX_POINTS))
     parts = [line[start : start + group] for start in range(0, len(line), group)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]

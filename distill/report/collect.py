@@ -1,4 +1,4 @@
-"""Read run directories. A file that a run has not written yet is None.
+"""Read run directories. If a run has not written a file yet, the value of the file is None.
 
 A run directory may be untrusted or from an earlier version, so every file is validated.
 """
@@ -88,7 +88,7 @@ class RunRecord:
 
 
 def find_runs(path: Path) -> list[Path]:
-    """Return the run directory ``path``, or the run directories in ``path`` and in its folders."""
+    """Return ``path`` if it is a run directory, else all run directories one or two levels below ``path``."""
     try:
         if (path / CONFIG_NAME).is_file():
             return [path]
@@ -97,7 +97,7 @@ def find_runs(path: Path) -> list[Path]:
     except OSError as error:
         raise DistillError(f"{str(path)[:200]}: cannot be read: {error.strerror}; choose another RUN") from error
     if not found:
-        raise DistillError(f"{path}: is not a run directory: the folder has no {CONFIG_NAME}; choose another RUN")
+        raise DistillError(f"{path}: is not a run directory: it has no {CONFIG_NAME}; choose another RUN")
     return found
 
 
@@ -129,7 +129,7 @@ def read_run(folder: Path) -> RunRecord:
     )
     for key in ("per_class", "teacher_per_class"):
         if record.classes and (values := record.figure(key)) and len(values) != len(record.classes.names):
-            found = f"the number of classes differs from {SUMMARY_NAME}; delete {CLASSES_NAME}"
+            found = f"{len(record.classes.names)} names, expected {len(values)} as in {SUMMARY_NAME}; delete the file"
             raise DistillError(f"{folder / CLASSES_NAME}: {found}")
     return record
 

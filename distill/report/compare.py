@@ -24,7 +24,7 @@ class Bar(NamedTuple):
 def unique_names(records: list[RunRecord]) -> list[str]:
     """Return a unique name of each run: the name of its folder, with parent folders if necessary.
 
-    The name of a run in a folder such as ``seed0`` always has the parent folder.
+    The name of a run in a folder such as ``seed0`` always includes the name of the parent folder.
     """
     paths = [record.folder.resolve() for record in records]
     for depth in range(1, 10):
@@ -60,7 +60,7 @@ def _spreads(records: list[RunRecord]) -> list[dict[str, Any]]:
 
 
 def why_no_mean(runs: list[RunRecord]) -> str | None:
-    """Return the reason why several runs have no mean, or None."""
+    """Return the reason why no mean of ``runs`` can be computed; None if a mean can be computed."""
     identities = dict(zip(unique_names(runs), (run.identity() for run in runs), strict=True))
     return run_identity.why_no_mean(identities, supervised=any(run.supervised for run in runs))
 
@@ -104,7 +104,7 @@ def common_teacher(records: list[RunRecord]) -> float | None:
 
 
 def text_lines(records: list[RunRecord]) -> list[str]:
-    """Return a line of text with the result of each run, and then the notes as lines."""
+    """Return a line of text with the result of each run, and then the notes about the runs as lines."""
     lines = []
     for name, record in zip(unique_names(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")

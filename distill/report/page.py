@@ -41,7 +41,7 @@ def render(records: list[RunRecord], photos: dict[str, bytes], errors: list[str]
 
 
 def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict[str, Any]:
-    """Return the content for one run. Run number ``first``, if given, shows the patches of the same set."""
+    """Return what the page shows of a run. If ``first`` is given, run ``first`` already shows the same patches."""
     manifest = record.manifest if first is None else None
     return {
         "record": record,
@@ -80,7 +80,7 @@ def _accuracy(records: list[RunRecord]) -> Markup:
 
 
 def _classes(record: RunRecord) -> list[dict[str, Any]]:
-    """Return the top-1 of network and teacher for each class. Many classes are sorted, the lowest top-1 first."""
+    """Return the top-1 of network and teacher for each class. More than 20 classes are sorted by top-1."""
     own = record.figure("per_class")
     if not own or not record.classes:
         return []
@@ -91,7 +91,7 @@ def _classes(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _confusion(record: RunRecord) -> dict[str, Any] | None:
-    """Return the confusion matrix of teacher and student; without a teacher, of labels and network."""
+    """Return the confusion matrix of teacher and student; for a run without a teacher, of labels and network."""
     if record.classes is None:
         return None
     by_teacher = record.classes.teacher_network is not None

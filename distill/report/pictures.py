@@ -26,7 +26,7 @@ def data_uri(data: bytes, kind: str = "png") -> str:
 def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
     """Read photos. Return small JPEGs by the SHA-256 of the original files.
 
-    ``known`` are the SHA-256 of the source photos in the manifests of the runs; another photo is an error.
+    ``known`` are the SHA-256 of the source photos in the manifests of the runs; any other photo is an error.
     """
     photos = {}
     for path in paths:
@@ -35,7 +35,7 @@ def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
         except OSError as error:
             raise DistillError(f"{path}: cannot be read: {error.strerror}; choose another --image") from error
         if digest not in known:
-            raise DistillError(f"{path}: is not the source photo of these runs' sets; give the source photo itself")
+            raise DistillError(f"{path}: no set of these runs was built from this file; give the source photo itself")
         photos[digest] = _small_jpeg(path)
     return photos
 
@@ -50,7 +50,7 @@ def _small_jpeg(path: Path) -> bytes:
                 image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
             image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
-        raise DistillError(f"{path}: Pillow cannot read this image: {error}; remove --image") from error
+        raise DistillError(f"{path}: Pillow cannot read this image: {error}; remove this --image") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     image.thumbnail((MAX_PIXELS, MAX_PIXELS))
@@ -72,7 +72,7 @@ def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[
 
 
 def heatmap(counts: list[list[int]]) -> bytes:
-    """Return a matrix of counts as a gray PNG. White is a share of 0 in the row, black a share of 1."""
+    """Return a table of counts as a gray PNG. A count of 0 is white. A count equal to the sum of its row is black."""
     table = np.array(counts, dtype=np.float64)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     pixels = np.rint(255 * (1 - np.sqrt(shares))).astype(np.uint8)

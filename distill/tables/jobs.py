@@ -1,4 +1,4 @@
-"""The jobs of a table: commands of ``patchgen`` and ``distill`` with the jobs that they need and their results."""
+"""Make the jobs of a table. A job is a command of ``patchgen`` or ``distill``, with the names of its result files."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ class Job:
 
 
 def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
-    """Return the options that the user must add so that the network or run ``of`` can be trained."""
+    """Return the options that the user must add so that the network or run named ``of`` can be trained."""
     teacher = table.runs[of].teacher if of in table.runs else of
     missing = [f"--input {name}=PATH" for name in dict.fromkeys(table.inputs_of(of)) if name not in options.inputs]
     if table.networks[teacher].config is None and teacher not in options.teachers:
@@ -76,7 +76,7 @@ def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
 
 
 def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the identity of the run ``name`` without its seed. The result is equal for all runs of a mean."""
+    """Return ``identity`` of the job ``name`` without the seed, so that it is equal for all seeds of a run."""
     seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
     value = dict(identity) | {"command": str(identity.get("command")).replace(seed, "")}
     config = value.get("config")
@@ -84,14 +84,17 @@ def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def jobs_of(table: Table, options: TableOptions, row: Row) -> list[str]:
-    """Return the names of the jobs whose results a row shows: a job for each seed; no job for a given network."""
+    """Return the names of the jobs whose results a row shows: one for each seed of a run, or one for a network.
+
+    A network whose weight file the user gives needs no job.
+    """
     if row.of in table.networks:
         return [] if row.of in options.teachers else [f"networks/{row.of}"]
     return [f"runs/{row.of}/seed{seed}" for seed in options.seeds]
 
 
 def with_needs(jobs: Mapping[str, Job], names: Iterable[str]) -> dict[str, Job]:
-    """Return the named jobs and all jobs that they need, in the order of ``jobs``."""
+    """Return the jobs ``names`` and all jobs that must be done before these jobs, in the order of ``jobs``."""
     wanted = set(names)
     for name, job in reversed(list(jobs.items())):
         if name in wanted:
@@ -131,7 +134,7 @@ class _JobMaker:
                 yield _set_job(name, ["patchgen", "pack", str(self.options.inputs[packed.pack]), *size])
 
     def _num_patches(self, name: str, built: BuiltSet) -> int:
-        """Return the number of patches of a set: not more than the shortened runs on the set use."""
+        """Return how many patches ``built`` needs: ``built.n``, or fewer if shortened runs on the set use fewer."""
         if self.options.scale >= 1:
             return built.n
         configs = (self._run_config(key)[1] for key, run in self.table.runs.items() if run.shards == name)
@@ -174,25 +177,23 @@ class _JobMaker:
                 yield _with_config(job, seeded, config)
 
     def _run_settings(self, name: str, n: int | None) -> dict[str, Any]:
-        """Return all settings of a run except its seed; ``n`` is the number of patches of its set, if known."""
+        """Return all settings of the run ``name`` except the seed. ``n`` is the set's number of patches, if known."""
         evaluations, scale = self.table.runs[name].evaluations, self.options.scale
         settings, config = self._run_config(name)
         settings = merge(settings, _scaled_length(config, scale, n))
         if evaluations:
             if n is None and config.train.samples is None:
-                raise DistillError(
-                    f"runs.{name}.evaluations: the run's number of samples is unknown; set train.samples"
-                )
+                raise DistillError(f"runs.{name}.evaluations: the run has no number of samples; set train.samples")
             settings[EVERY] = max(_samples(config, n or 0, scale) // evaluations, 1)
         return settings
 
     def _run_config(self, name: str) -> tuple[dict[str, Any], Config]:
-        """Return the settings and the config of a run before the length is scaled."""
+        """Return the settings and the config of the run ``name``, before ``scale`` changes the length of the run."""
         run, variant = self.table.runs[name], self.table.variant(self.options.variant)
         return self._resolve(f"runs.{name}", run.config, Config, variant, run.set, self.options.settings)
 
     def _resolve(self, where: str, name: str, model: type[C], *layers: Mapping[str, Any]) -> tuple[dict[str, Any], C]:
-        """Return the merged settings of all ``layers``, and the config ``name`` with these settings."""
+        """Return the merged settings of ``layers``, and the config ``name`` with these settings."""
         _, text = presets.read(presets.CONFIGS, self._file_or_name(name))
         try:
             settings = merge(*layers)
@@ -201,7 +202,7 @@ class _JobMaker:
             raise DistillError(f"{where}: {error}") from error
 
     def _file_or_name(self, name: str) -> str:
-        """Return the path of a file in the table's folder if it exists, else ``name``: a packaged file's name."""
+        """Return the path of the file ``name`` in the table's folder. If no such file exists, return ``name``."""
         path = self.options.folder / name
         return str(path.resolve()) if os.path.isfile(path) else name  # noqa: PTH113 - is_file raises for long names
 
@@ -218,12 +219,12 @@ def _with_config(job: Job, settings: Mapping[str, Any], config: Config | Supervi
 
 
 def _samples(config: Config | SupervisedConfig, n: int, scale: float) -> int:
-    """Return the samples of a scaled run whose epoch has ``n`` samples: at least one batch."""
+    """Return the number of samples of a run with ``n`` samples an epoch, times ``scale``; at least one batch."""
     return max(round(config.train.num_samples(n) * scale), config.data.batch_size)
 
 
 def _scaled_length(config: Config | SupervisedConfig, scale: float, n: int | None = None) -> dict[str, Any]:
-    """Return the setting of a scaled run's length. Without a number of samples, the length is in epochs."""
+    """Return the setting of the length of a scaled run: train.samples, or train.epochs if the samples are unknown."""
     if scale == 1:
         return {}
     if n is None and config.train.samples is None:

@@ -25,7 +25,7 @@ class TableOptions:
     seeds: tuple[int, ...] = (0,)
     variant: str | None = None  # a name of settings in the table, which the settings of a run override
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # override the settings of every run
-    teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the same for runs from labels
+    teacher_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for every run from labels
     folder: Path = Path()  # the folder of the table's file; paths in the table are relative to this folder
 
     def given_paths(self) -> dict[str, Path]:
@@ -44,7 +44,7 @@ class TableOptions:
         return text
 
     def command(self, only: Iterable[str] = ()) -> str:
-        """Return the command ``distill reproduce`` without local paths; the patterns ``only`` select rows."""
+        """Return the ``distill reproduce`` command without local paths. ``only`` are the values of --only."""
         words = [f'--input {name}="${variable(name)}"' for name in self.inputs]
         words += [f'--teacher {name}="${variable(TEACHER_PREFIX + name)}"' for name in self.teachers]
         words += [f"--only {_quote(pattern)}" for pattern in only]

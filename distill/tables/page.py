@@ -31,12 +31,12 @@ class Page:
     commands: list[str]  # commands of the jobs that are done
 
     def groups(self, *, runnable: bool = True) -> list[tuple[str, list[RowResult]]]:
-        """Return the rows of each group in which a row can run; with ``runnable=False`` those of the other groups."""
+        """Return the groups with at least one row that can run; if not ``runnable``, all other groups."""
         groups = [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
         return [(name, rows) for name, rows in groups if all(row.missing for row in rows) != runnable]
 
     def left_out(self) -> list[str]:
-        """Return a sentence for each combination of missing options: which groups of rows cannot run."""
+        """Return sentences that name groups that cannot run: one for each combination of missing options."""
         found: dict[str, list[str]] = {}
         for name, rows in self.groups(runnable=False):
             found.setdefault(rows[0].missing, []).append(name)

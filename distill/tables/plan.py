@@ -53,9 +53,7 @@ def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Pla
     jobs = make_jobs(table, options)
     shown = [name for row in rows if not missing[row.of] for name in jobs_of(table, options, row)]
     if not shown and not any(missing.values()):
-        raise DistillError(
-            "no job to run: every selected row shows a network that --teacher gives; select other rows with --only"
-        )
+        raise DistillError("no job to run: --teacher gives every selected network; select other rows with --only")
     if not shown:
         inputs = ", ".join(f"{name} ({kind})" for name, kind in sorted(table.inputs().items()))
         raise DistillError(f"no row can run, because inputs are missing; give --input NAME=PATH for {inputs}")
@@ -71,13 +69,13 @@ def _check_options(table: Table, options: TableOptions) -> None:
         if key := next((key for key in settings if key in SET_BY and key != EVERY), None):
             raise DistillError(f"{option} {key}: {SET_BY[key]} sets this key; use {SET_BY[key]}")
     if evaluated and EVERY in options.settings:
-        raise DistillError(f"--set {EVERY}: the table sets this key for {evaluated[0]}; remove the option")
+        raise DistillError(f"--set {EVERY}: the table sets this key for the run {evaluated[0]}; remove the option")
     named = (("--input", options.inputs, table.inputs()), ("--teacher", options.teachers, table.networks))
     for option, given, known in named:
         for name, path in given.items():
             if name not in known:
                 names = ", ".join(sorted(known))
-                raise DistillError(f"{option} {name}: the table does not have this name; choose from {names}")
+                raise DistillError(f"{option} {name}: the table does not use this name; choose from {names}")
             if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
                 raise DistillError(f"{option} {name}={path}: this path does not exist; choose another path")
 
@@ -92,17 +90,17 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
             else:
                 count_images(path)
         except DistillError as error:
-            raise DistillError(f"--input {name}: {error}; expected {kind}") from error
+            raise DistillError(f"--input {name} must be {kind}: {error}") from error
         except (OSError, Image.DecompressionBombError) as error:
-            raise DistillError(f"--input {name}={path}: cannot be read as {kind}: {error}; choose another") from error
+            raise DistillError(f"--input {name}={path}: cannot be read as {kind}: {error}; choose {kind}") from error
 
 
 def input_digest(path: Path) -> str:
-    """Return the SHA-256 of a file or folder in hexadecimal; for a folder, also which data it is computed from.
+    """Return the SHA-256 of a file or folder in hexadecimal. For a folder, a note on the hashed data follows.
 
     The digest of a folder is the SHA-256 of the lines that ``sha256sum`` prints for the files in the folder, sorted
-    by the bytes of their paths. Above ``MAX_HASHED_BYTES`` the lines have sizes instead of digests. Links to folders
-    are followed. Folders of tables and system files are skipped.
+    by the bytes of their paths. Above ``MAX_HASHED_BYTES`` in total, the lines contain file sizes instead of digests.
+    Links to folders are followed. Output folders of ``distill reproduce`` and system files are skipped.
     """
     try:
         if not path.is_dir():
@@ -115,12 +113,12 @@ def input_digest(path: Path) -> str:
             state.update(b"%s  %s\n" % (content.encode(), relative))
     except OSError as error:
         reason = f"{error.filename or path}: cannot be read: {error.strerror or error}"
-        raise DistillError(f"{reason}; choose another --input or --teacher") from error
+        raise DistillError(f"{reason}; choose another file or folder") from error
     return f"{state.hexdigest()} over {'its files' if hashed else 'names and sizes of its files'}"
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Return the regular files in a folder and its subfolders. A folder with a link to itself is read once."""
+    """Return the regular files in a folder and its subfolders. A folder with a link to itself is read only once."""
 
     def fail(error: OSError) -> None:
         raise error

@@ -1,7 +1,7 @@
 """Read and write the state of a table's folder.
 
 ``table.json`` marks a folder as the folder of a table and contains the settings of all rows. ``jobs/NAME.json``
-contains the outcome of a job and its identity: command, config and digests of inputs. The runner writes this file
+contains the outcome and the identity of a job: command, config and digests of inputs. The runner writes this file
 when the job starts and when the job ends.
 """
 
@@ -49,7 +49,7 @@ def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) ->
             _require_same(out, job.name, identity, job.identity)
         for name in [] if job.run is None else seeds_of(out, job.run):
             if (identity := _recorded_identity(out, name)) is not None:
-                what = f"{name}, which has a mean with {job.name},"
+                what = f"{name}, averaged with {job.name},"
                 _require_same(out, what, without_seed(identity, name), without_seed(job.identity, job.name))
     now = {f"{DIGEST_OF}{options.redact_text(str(path))}": digest for path, digest in options.digests.items()}
     for path in sorted((out / RECORDS).rglob("*.json")):
@@ -59,7 +59,7 @@ def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) ->
 
 
 def _recorded_identity(out: Path, name: str, *results: str) -> dict[str, Any] | None:
-    """Return the recorded identity of a job; None if the job has no record or no file in ``out``."""
+    """Return the recorded identity of a job; None without a record, or if no file of the job is in ``out``."""
     record = read_record(out, name)
     if record is None or not any((out / path).exists() for path in (name, *results)):
         return None
@@ -72,7 +72,8 @@ def _require_same(out: Path, what: str, recorded: Mapping[str, Any], wanted: Map
     before, after = (str(each.get("command")).split() for each in (recorded, wanted))
     if before != after:
         old, new = ([word for word in a if word not in b] for a, b in ((before, after), (after, before)))
-        found.append(f"the command had {' '.join(old) or 'less'}, has now {' '.join(new) or 'less'}")
+        parts = [f"only the {age} command has {' '.join(each)}" for age, each in (("old", old), ("new", new)) if each]
+        found.append(", ".join(parts) or "the words of the command are in another order")
     if found:
         first = found[0][:400] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
         raise DistillError(f"{out}: {what} was started with other values: {first}; choose another --out")
@@ -102,7 +103,7 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Return whether all results of a job exist and its record is done with the same identity."""
+    """Return whether the result files of a job exist, and its record has the same identity and is marked as done."""
     if not all((out / path).is_file() for path in job.results):
         return False
     record = read_record(out, job.name)
@@ -123,5 +124,6 @@ def _read(path: Path, *keys: str) -> dict[str, Any] | None:
     except (OSError, PatchSetError):
         value = None
     if not (isinstance(value, dict) and value.keys() >= set(keys) and isinstance(value.get("made_from", {}), dict)):
-        raise DistillError(f"{path}: is damaged; delete the file and the results of its job, or choose another --out")
+        job = "delete the file and the results of this job, or " if keys else ""
+        raise DistillError(f"{path}: is damaged; {job}choose another --out")
     return value

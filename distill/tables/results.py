@@ -54,7 +54,8 @@ def _read_job(out: Path, name: str) -> RunRecord | str | None:
             return read_run(out / name)
         return f"failed: {record['failed']}" if record["failed"] else None
     except DistillError as error:
-        return f"damaged: {str(error).replace(f'{out}/', '')}; delete the folder {name} and run the command again"
+        found = str(error).replace(f"{out}/", "").split("; ")[0]  # without advice for ``distill report``
+        return f"damaged: {found}; delete the folder {name} and run the command again"
 
 
 def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowResult:
@@ -76,14 +77,17 @@ def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowR
 
 
 def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states: list[str]) -> RowResult:
-    """Add the digests and top-1 of runs to a result. If the runs have no mean, add the reason to ``states``."""
+    """Return ``result`` with the digests of ``runs``, and the top-1 after the part ``after`` (0 to 1) of each run.
+
+    The state of the result consists of ``states``, and of the reason if the runs have no mean.
+    """
     digests: dict[str, str] = {}
     for key in SHOWN_DIGESTS if after == 1 else SHOWN_DIGESTS[:-1]:
         values = [value for run in runs if (value := run.figure(key))]
         digests |= {key: ", ".join(dict.fromkeys(values))} if values else {}
     points = [(run, point) for run in runs if (point := _point(run, after)) is not None]
     if lacking := len(runs) - len(points):
-        states = [*states, f"{lacking} not evaluated at this point" if points else "not evaluated at this point"]
+        states = [*states, f"{counted(lacking, 'run')} not evaluated at this point"]
     reason = why_no_mean([run for run, _ in points])
     if len({seen for _, (seen, _) in points}) > 1:
         reason = reason or "the seeds were evaluated after different numbers of samples"
@@ -99,7 +103,7 @@ def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states
 
 
 def _point(run: RunRecord, after: float) -> tuple[float, float] | None:
-    """Return samples seen and top-1 of a run, at its end or at the evaluation nearest to the part ``after``."""
+    """Return samples seen and top-1 at the evaluation nearest to the part ``after`` of a run; 1: at its end."""
     whole = run.figure("samples_seen") or 0
     if after == 1:
         top1 = run.figure("top1")
@@ -108,10 +112,10 @@ def _point(run: RunRecord, after: float) -> tuple[float, float] | None:
 
 
 def _given_teacher(result: RowResult, table: Table, row: Row, out: Path) -> RowResult:
-    """Return the result of a teacher that the user gave. Each run of a student evaluates its teacher first."""
+    """Return the result of a teacher whose weight file the user gave, from the summary of a student's run."""
     for name in (name for key, run in table.runs.items() if run.teacher == row.of for name in seeds_of(out, key)):
         run = _read_job(out, name)
         if isinstance(run, RunRecord) and (top1 := run.figure("teacher_top1")) is not None:
             known = {"eval_sha256": run.figure("eval_sha256"), "sha256": run.figure("teacher_sha256")}
             return dataclasses.replace(result, top1=(top1,), digests={k: v for k, v in known.items() if v})
-    return dataclasses.replace(result, state="given; the first run of a student will evaluate it")
+    return dataclasses.replace(result, state="weight file given; the first run of a student will evaluate it")

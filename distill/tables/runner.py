@@ -33,9 +33,9 @@ def run_jobs(
     """Run ``jobs``, one job at a time on each of ``devices``; return the errors of failed jobs by name.
 
     ``ended`` is called when a job ends. ``tick`` is called several times a second with the running jobs.
-    A job that is done is skipped if no other job needs it. If another job needs it, its command runs again, which
-    checks and repairs its results. A KeyboardInterrupt stops the running jobs, which save checkpoints, and is raised
-    again.
+    A job that is done is skipped if no waiting job needs it. If a waiting job needs it, the command of the done job
+    runs again to check and repair the results. After a KeyboardInterrupt, the running jobs save checkpoints and stop.
+    Then this function raises the KeyboardInterrupt.
     """
     failed: dict[str, str] = {}
     waiting = with_needs(jobs, [name for name, job in jobs.items() if not is_done(out, job)])
@@ -128,7 +128,7 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def samples_seen(out: Path, job: Job) -> int:
-    """Return the number of samples seen, from the log of a training."""
+    """Return how many samples a training has seen, read from its log; 0 if there is no log."""
     for line in reversed(_tail(out / job.name / METRICS_NAME).splitlines()):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return int(json.loads(line)["samples"])

@@ -54,7 +54,7 @@ class PackedSet(_Part):
 
 
 class NetworkSpec(_Part):
-    """A network that ``distill train-teacher`` trains. Without a ``config`` the user must give its weight file."""
+    """A network that ``distill train-teacher`` trains. If ``config`` is not set, the user must give a weight file."""
 
     data: Name
     config: File | None = None
@@ -62,27 +62,31 @@ class NetworkSpec(_Part):
 
 
 class RunSpec(_Part):
-    """A student that ``distill train`` trains. Rows with ``after`` need ``evaluations``, their number in the run."""
+    """A student that ``distill train`` trains and evaluates ``evaluations`` times during the run, equally spaced."""
 
     config: File
     shards: Name
     teacher: Name
     set: dict[str, Any] = {}
-    evaluations: int = Field(default=0, ge=0, le=1000)
+    evaluations: int = Field(default=0, ge=0, le=1000, description="number of evaluations; 0: only at the end")
 
 
 class Row(_Part):
-    """A row of the table: the top-1 of the network or run ``of``, at its end or ``after`` a part of the run."""
+    """A row of the table: the published top-1 ``paper``, and our top-1 of the network or run named ``of``.
+
+    ``after`` is the part of the run after which our top-1 is measured: 1 is the end, 0.5 is the middle. A row with
+    ``after`` below 1 shows the nearest of the evaluations during the run, so the run needs the key ``evaluations``.
+    """
 
     group: Annotated[str, StringConstraints(max_length=120)]
     name: Annotated[str, StringConstraints(max_length=120)]
     of: Name
     paper: float | None = Field(default=None, ge=0, le=100, description="top-1 in percent")
-    after: float = Field(default=1.0, gt=0, le=1, description="part of the run")
+    after: float = Field(default=1.0, gt=0, le=1, description="part of the run, 1: its end")
 
 
 class Table(_Part):
-    """A table. ``variants`` are settings by name, which override the config of every run."""
+    """A table. ``variants`` are settings by name. The option --variant applies one of them to every run."""
 
     title: Text200
     source: Text200
@@ -112,22 +116,19 @@ class Table(_Part):
         for number, row in enumerate(self.rows):
             _require(row.of, self.networks | self.runs, f"rows[{number}].of", "network or run")
             if row.after < 1 and not (row.of in self.runs and self.runs[row.of].evaluations):
-                raise ValueError(
-                    f"rows[{number}].after: {row.of} is not a run with the key 'evaluations'; add the key"
-                )
+                key = "add the key 'evaluations' to this run" if row.of in self.runs else "remove 'after'"
+                raise ValueError(f"rows[{number}].after: {row.of} is evaluated only at its end; {key}")
         return self
 
     def variant(self, name: str | None) -> dict[str, Any]:
         """Return the settings of a variant; empty if ``name`` is None."""
         if name is not None and name not in self.variants:
-            known = ", ".join(sorted(self.variants)) or "none"
-            raise DistillError(
-                f"--variant {name}: is not a variant of the table; choose one of its variants: {known}"
-            )
+            action = f"choose one of {', '.join(sorted(self.variants))}" if self.variants else "remove the option"
+            raise DistillError(f"--variant {name}: the table has no variant of this name; {action}")
         return self.variants[name] if name else {}
 
     def inputs(self) -> dict[str, str]:
-        """Return the kind of each input that the user must give, by name."""
+        """Return the kind of each input that the user must give, by the name of the input."""
         found = {network.data: LABELLED_DATA for network in self.networks.values()}
         found = {packed.pack: IMAGES for packed in self.packs.values()} | found
         for built in self.sets.values():

@@ -30,9 +30,9 @@ MAX_ARITHMETIC_LETTERS = 10_000  # ``arithmetic`` is printed if it has changed
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, tensors and JSON values, as the checkpoint. The last checkpoint becomes the previous one.
+    """Write ``state`` (tensors and JSON values) as the checkpoint. Rename the last checkpoint to PREVIOUS_NAME.
 
-    Integer keys stay integers. Tuples become lists.
+    When the checkpoint is read, integer keys are integers again, but tuples are lists.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_split(state, "", tensors), separators=(",", ":"))
@@ -56,14 +56,14 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    """Return whether a tensor is in the channels-last format; fused optimizers need their state in its old format."""
+    """Return whether a tensor is in the channels-last format. Fused optimizers need their state in its format."""
     if tensor.ndim != 4:
         return False
     return tensor.stride() == torch.empty_like(tensor, device="meta", memory_format=torch.channels_last).stride()
 
 
 def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    """Return the tensor that the JSON object ``value`` replaces, or ``value`` with integers for keys of digits."""
+    """Return the tensor of a placeholder ``value``. Return any other ``value`` with keys of digits as integers."""
     if "tensor" in value and value.keys() <= {"tensor", "channels_last"}:
         tensor = tensors[value["tensor"]]
         if value.get("channels_last"):
@@ -80,9 +80,10 @@ def has_checkpoint(folder: Path) -> bool:
 def load_checkpoint(
     folder: Path, identity: dict[str, Any], max_bytes: int, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Return the last undamaged state in a run directory, or None if there is no checkpoint.
+    """Return the last undamaged state of the run ``identity`` in ``folder``, or None if there is no checkpoint.
 
-    The tensors are mapped from a file of at most ``max_bytes``: copy those that you keep.
+    The tensors are memory-mapped from a file of at most ``max_bytes``, so copy the tensors that you keep. ``say``
+    is called with a message if the last checkpoint is damaged.
     """
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
     for path in paths:
@@ -91,7 +92,7 @@ def load_checkpoint(
         except DamagedError as error:
             if path == paths[-1]:
                 raise DistillError(f"{error}; choose another --out to train from the first step") from error
-            say(f"{error}; the run continues from the checkpoint before it, {PREVIOUS_NAME}")
+            say(f"{error}; the run continues from the previous checkpoint, {PREVIOUS_NAME}")
             path.replace(folder / DAMAGED_NAME)  # otherwise the next save would rename it to PREVIOUS_NAME
             continue
         require_identity(state, identity, path)
@@ -100,11 +101,11 @@ def load_checkpoint(
 
 
 def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
-    """Return the state in a checkpoint of any run. The file may have at most ``max_bytes``."""
+    """Return the state in the checkpoint file ``path``, of any run. The file may have at most ``max_bytes``."""
     tensors, metadata = read_safetensors(path, max_bytes)
     text = metadata.get("state", "")
     if metadata.get("sha256") != tensors_digest(tensors, text):
-        raise DamagedError(f"{path}: the checkpoint is damaged: its content differs from the SHA-256 that it records")
+        raise DamagedError(f"{path}: the checkpoint is damaged: its content differs from the SHA-256 in its metadata")
     try:
         return json.loads(text, object_hook=functools.partial(_join, tensors=tensors))
     except (ValueError, LookupError, TypeError, RuntimeError) as error:

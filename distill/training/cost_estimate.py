@@ -1,6 +1,6 @@
 """Estimate the time, memory and disk space of a run on this machine from a few steps on random images.
 
-The networks of these steps are not compiled, so a run with compiled networks, as on a GPU, is faster than estimated.
+The measured networks are not compiled, so a run that compiles its networks is faster than the estimate.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, device: torch.device) -> Cost:
-    """Measure a few steps of ``config`` whose epoch has ``n`` images of ``size`` px. No input file is read."""
+    """Measure a few steps of a run on random images. An epoch of the run has ``n`` images, ``size`` pixels a side."""
     batch = config.data.batch_size
     measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
     scale = batch / measured_batch

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def keep_sample(patchset: PatchSet, out: Path) -> None:
-    """Write the manifest of a set, a sheet of 60 patches, and their outlines in the photos, if not yet written."""
+    """Write the manifest, a picture of 60 patches and their outlines in the photos into ``out``, if not yet done."""
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
@@ -56,5 +56,5 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> Image.Image:
 
 
 def photo_option(manifest: Manifest | None) -> str:
-    """Return the option of ``distill report`` that names the photo of a set; an empty text if it has no photo."""
+    """Return the option of ``distill report`` that names the photo of a set; empty if the set has no photo."""
     return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

@@ -22,11 +22,11 @@ ROW_BYTES = 400  # largest part of ``metrics.jsonl`` for a step: a line of the l
 _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "step", "seconds"}) | {
     *("last_epoch", "_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr")
 }
-"""Values that steps change. All other values must be those of the config."""
+"""Names of values that training steps change. All other values must be equal to those of the config."""
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Load a checkpoint into ``trainer`` and cut the log after its step. Remove the log if ``checkpoint`` is None."""
+    """Load ``checkpoint`` into ``trainer`` and remove later steps from the log; if None, remove the log."""
     metrics = out / METRICS_NAME
     if checkpoint is None:
         if trainer.ranks.is_main:
@@ -56,7 +56,7 @@ def _row_step(line: str) -> float:
 
 
 def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
-    """Check that steps of ``trainer`` can have produced the state ``held`` of the checkpoint file ``where``."""
+    """Check that the steps of ``trainer`` can produce the state ``held``, which was read from the file ``where``."""
     own = trainer.state.state_dict()
     own["optimizer"]["state"] = _kept_state(trainer.state.optimizer, held["optimizer"])
     own["losses"] = [torch.tensor(0.0)] * len(held["losses"] if isinstance(held["losses"], list) else [])
@@ -82,7 +82,7 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
 
 
 def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[str, Tensor]]:
-    """Return tensors with the shapes of the optimizer's state, for each parameter with a state in ``held``."""
+    """Return tensors of the expected shapes, by name, for each parameter whose optimizer state is in ``held``."""
     parameters = enumerate(value for group in optimizer.param_groups for value in group["params"])
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
     keys = state_keys(optimizer)
@@ -98,8 +98,10 @@ def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
     if isinstance(own, Tensor):
         fits = isinstance(held, Tensor) and (held.shape, held.dtype) == (own.shape, own.dtype) and are_finite(held)
     elif isinstance(own, dict) and isinstance(held, dict):
-        fits = held.keys() == own.keys()
-        for key in own if fits else ():
+        if different := sorted(map(str, held.keys() ^ own.keys())):
+            raise DamagedError(f"{where}: the key {different[0]} is unexpected or missing; choose another --out")
+        fits = True
+        for key in own:
             _require_like(held[key], own[key], f"{where}.{key}", moving or key in _MOVING)
     elif isinstance(own, list | tuple) and isinstance(held, list | tuple):
         fits = len(held) == len(own)
@@ -114,4 +116,6 @@ def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
 
 
 def _kind(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)[:100]
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}" + ("" if are_finite(value) else ", not finite")
+    return f"a list of {len(value)} values" if isinstance(value, list | tuple) else str(value)[:100]

@@ -60,7 +60,7 @@ class Task(ABC):
 
     @abstractmethod
     def open_view(self) -> AbstractContextManager[View]:
-        """Open the training data in the order of the run."""
+        """Open the training data, as a context manager of the batches of the run."""
 
     @abstractmethod
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
@@ -68,7 +68,7 @@ class Task(ABC):
 
     @abstractmethod
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        """Read and check the evaluation data. Return None if the config names no data."""
+        """Read and check the evaluation data. Return an evaluator, or None if ``eval.data`` is not set."""
 
     @property
     def steps(self) -> int:
@@ -81,7 +81,7 @@ def run(
 ) -> dict[str, Any]:
     """Train a task in the run directory ``out`` and return the summary. A finished run is not trained again.
 
-    If the run is one of ``several`` seeds in the same folder, check first that it may have a mean with the others.
+    If the run is one of ``several`` seeds in a folder, check first that a mean with the other runs is possible.
     """
     with run_dir.run_directory(out, resume, context.ranks):
         return _run(open_task(), out, context, several)
@@ -127,7 +127,7 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
         require_identity(checkpoint, view_identity, out)
         if checkpoint["arithmetic"] != arithmetic:
             before = checkpoint["arithmetic"]
-            logger.info(f"continuing with {arithmetic} after {before}: weights will differ in rounding")
+            logger.info(f"the run continues with {arithmetic} after {before}: weights will differ in rounding")
     logger.debug(config.to_yaml().rstrip())
     logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size} samples; arithmetic: {arithmetic}")
     restore(trainer, out, checkpoint)

@@ -42,7 +42,7 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
-    """Check that a run, or ``several`` runs of one seed each, may start in ``out`` or, with ``resume``, continue."""
+    """Check that a run may start (or ``resume``) in ``out``. With ``several``, ``out`` has a folder for each seed."""
     if several and has_checkpoint(out):
         raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
     if files.name_as_text(str(out)) != str(out):
@@ -54,12 +54,12 @@ def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
     if occupied and not resume:
         raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
     if occupied and not several and not has_checkpoint(out):
-        raise DistillError(f"{out}: no run can continue without {CHECKPOINT_NAME}; choose another --out")
+        raise DistillError(f"{out}: no {CHECKPOINT_NAME} is in this folder to continue from; choose another --out")
 
 
 @contextmanager
 def own_folder(out: Path, remedy: str) -> Iterator[None]:
-    """Create the folder ``out`` and lock it while the block runs. Remove it if it is new and still empty."""
+    """Create and lock the folder ``out`` while the block runs. At the end, remove a new folder if it is empty."""
     existed = out.exists()
     try:
         with explain_errors(out, remedy):
@@ -82,10 +82,8 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
     except BrokenPipeError:
         raise  # the program that reads stdout has ended; the folder is intact
     except torch.OutOfMemoryError as error:
-        raise DistillError(
-            f"the memory of the GPU is full: {str(error).splitlines()[0][:160]}; lower data.batch_size, "
-            "or set data.cache to ram"
-        ) from error
+        found, action = str(error).splitlines()[0][:160], "lower data.batch_size, or set data.cache to ram"
+        raise DistillError(f"the memory of the GPU is full: {found}; {action}") from error
     except OSError as error:
         raise DistillError(f"{files.describe_os_error(error, out)} and {remedy}") from error
 
@@ -93,9 +91,9 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
 def read_progress(
     out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the state of the last checkpoint and the summary of a finished run; each may be None.
+    """Return the state of the last checkpoint (or None) and the summary of the run (None if it is not finished).
 
-    The size of ``network`` limits how many bytes are read.
+    ``weights_name`` is the file of the trained network. A file that is too large for ``network`` is not read.
     """
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, logger.info)
@@ -119,22 +117,24 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
         return None
     summary = parse_json(files.read_regular_file(path, 1 << 20), str(path))
     if not isinstance(summary, dict) or any(summary.get(key) is None for key in SUMMARY_KEYS):
-        raise DistillError(f"{path}: the file is not a summary of a run; delete it and write it again with --resume")
+        raise DistillError(f"{path}: the file is not a summary of a run; delete it and resume the run with --resume")
     return summary
 
 
 class MetricsLog:
-    """Append figures to ``metrics.jsonl`` and to TensorBoard's log; only if ``enabled``, as on the main rank."""
+    """Append figures to ``metrics.jsonl`` and to TensorBoard's log. If not ``enabled``, nothing is written."""
 
     def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
-        """Open the logs in ``out`` after ``step``. TensorBoard then ignores its rows of later steps."""
+        """Open the logs in ``out`` to continue after ``step``. TensorBoard will ignore old rows after ``step``."""
         self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
         self._board: Any = None
         if tensorboard and enabled:
             try:
                 from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
             except ImportError as error:
-                raise DistillError("train.tensorboard: is not installed; run pip install tensorboard") from error
+                raise DistillError(
+                    "train.tensorboard: the package is missing; run pip install tensorboard"
+                ) from error
             self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:

@@ -27,17 +27,17 @@ _NO_EFFECT = {
 """Keys of each group of a config that do not change the weights."""
 _LATER_KEYS: dict[str, Any] = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8}
 _LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0}
-"""Keys that old checkpoints lack, with their defaults. Identities do not contain a key that has its default."""
+"""Keys that checkpoints of earlier versions lack, with defaults. An identity omits a key with the default value."""
 _SHOWN_LETTERS = 16
 
 
 def weight_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain ``config`` without keys that do not change the weights: paths, caches, logging, evaluation."""
+    """Return ``config`` (nested dicts) without keys that do not change the weights, such as paths and logging."""
     return _select({group: value for group, value in config.items() if group not in ("eval", "paper")}, _has_effect)
 
 
 def _select(config: Mapping[str, Any], keep: Callable[[str, str, Any], bool]) -> dict[str, Any]:
-    """Return a plain config with the keys of its groups for which ``keep`` of group, key and value is true."""
+    """Return ``config`` with only those keys of its groups for which ``keep(group, key, value)`` is true."""
     groups = {group: value for group, value in config.items() if isinstance(value, dict)}
     return dict(config) | {g: {k: v for k, v in value.items() if keep(g, k, v)} for g, value in groups.items()}
 
@@ -49,13 +49,13 @@ def _has_effect(group: str, key: str, item: Any) -> bool:
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain config, or the description of a view, without its seeds."""
+    """Return ``config``, a config as nested dicts or the description of a view, without seeds."""
     seedless = {key: value for key, value in config.items() if key != "seed"}
     return _select(seedless, lambda group, key, _: group not in ("train", "order") or key != "seed")
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
-    """Return the settings that a checkpoint and the run that resumes it must share. They contain no path."""
+    """Return ``more`` and the settings that a resumed run must share with its checkpoint. Paths are omitted."""
     settings = weight_settings(config.model_dump(mode="json"))
     return {group: json.dumps(value) for group, value in settings.items()} | more
 
@@ -63,7 +63,7 @@ def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any
 def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -> dict[str, str]:
     """Return two SHA-256 digests, as hex, of ``config`` and ``view``: with seeds and without seeds.
 
-    Paths are not part of them. The second digest includes ``more``.
+    Paths do not change a digest. The digest without seeds also covers ``more``.
     """
     described = view.describe()
     settings = weight_settings(config.model_dump(mode="json"))
@@ -79,9 +79,9 @@ def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[
 
 
 def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Return the reason why several runs have no mean, or None. The keys of ``identities`` are names of runs.
+    """Return why no mean of runs can be computed, or None. ``identities`` maps names of runs to identities.
 
-    Runs are ``supervised`` if they are trained from labels.
+    ``supervised`` runs are trained from labels.
     """
     if len(identities) < 2:
         return None
@@ -96,10 +96,10 @@ def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool
 
 
 def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return the first difference of two identities: its label and the two shortened values; None if equal."""
+    """Return the first difference of two identities: its label and the two values, shortened. None if equal."""
     for path, old, new in differences(dict(a), dict(b)):
         label = f"{DIGESTS[path]} ({path})" if path in DIGESTS else path.removeprefix("config.")
-        return label, _shorten(old), _shorten(new)
+        return (label, old, new) if _shorten(old) == _shorten(new) else (label, _shorten(old), _shorten(new))
     return None
 
 

@@ -20,7 +20,7 @@ SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one 
 
 
 def require_same_identity(out: Path, config: Config | SupervisedConfig, digests: Mapping[str, str | None]) -> None:
-    """Check that a new run of ``config`` may have a mean with the runs that the folder ``out`` already contains.
+    """Check that a mean of a new run of ``config`` and the runs in the folder ``out`` is possible.
 
     ``digests`` are the digests of the new run, by their keys in ``DIGESTS``. Missing digests are not compared.
     """
@@ -31,7 +31,7 @@ def require_same_identity(out: Path, config: Config | SupervisedConfig, digests:
         wanted |= {key: before[key] and (digests.get(key) or before[key]) for key in DIGESTS}
         if different := first_difference(before, wanted):
             label, old, new = different
-            found = f"{label} was {old} in this run and is {new} now, but all seeds of a mean must share it"
+            found = f"{label} is {old} in this run and {new} in the new run, but a mean needs equal values"
             raise DistillError(f"{folder}: {found}; choose another --out")
 
 
@@ -42,7 +42,7 @@ def _read_identity(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, PatchSetError) as error:
         raise DistillError(f"{folder}: the run cannot be read: {error}; choose another --out") from error
     if not isinstance(config, dict):
-        raise DistillError(f"{folder / CONFIG_NAME}: expected groups of keys, found none; choose another --out")
+        raise DistillError(f"{folder / CONFIG_NAME}: the file has no groups of keys; choose another --out")
     return run_identity(config, summary)
 
 

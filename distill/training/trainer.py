@@ -64,7 +64,7 @@ class TrainState:
 
 @dataclasses.dataclass(eq=False)
 class Trainer:
-    """Train ``student`` on the batches of ``view`` towards ``targets`` for as many steps as ``accelerator`` has."""
+    """Train ``student`` on the batches of ``view`` towards ``targets`` for ``accelerator.steps`` steps."""
 
     config: Config | SupervisedConfig
     student: dataclasses.InitVar[nn.Module]
@@ -91,7 +91,7 @@ class Trainer:
 
     @property
     def result(self) -> nn.Module:
-        """The network that a run evaluates and saves: the average if the config asks for one, else the student."""
+        """The network that a run evaluates and saves: the moving average if train.ema is set, else the student."""
         return self.state.student if self.state.average is None else self.state.average.module
 
     def train_step(self, step: int) -> Tensor:
@@ -183,7 +183,7 @@ class Trainer:
 
 
 def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norms: float | None) -> nn.Module:
-    """Return a network with random weights, drawn for ``seed`` and ``purpose``. This seeds torch.
+    """Return a network with random weights, drawn for ``seed`` and ``purpose``. Set the seed of torch.
 
     ``norms`` are arguments of ``set_batch_norms``. A student and its teacher often have the same architecture and
     seed. Their purposes differ, so that the student does not start with the initial weights of its teacher.
@@ -196,7 +196,7 @@ def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norm
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list while the block runs. A second signal has its usual effect."""
+    """Collect SIGINT and SIGTERM in a list while the block runs. A second signal is handled as before the block."""
     received: list[int] = []
     usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

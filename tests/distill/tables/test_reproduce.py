@@ -79,7 +79,7 @@ def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: 
     """One command runs all jobs of a table and writes the page. The page names failed jobs."""
     out, on_hangup = tmp_path / "out", signal.getsignal(signal.SIGHUP)
     result = run_distill(*words, out)
-    assert result.status == 1 and result.err.splitlines()[-1] == "distill: 2 of 9 jobs failed"
+    assert result.status == 1 and result.err.splitlines()[-1].startswith("distill: 2 of 9 jobs failed; correct")
     assert signal.getsignal(signal.SIGHUP) == on_hangup
     assert "left out: 1 row, because --teacher untrained=FILE is missing" in result.out
     assert re.search(
@@ -167,7 +167,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
     "view": ({"set": {"data.view_seed": 5}}, "config.data.view_seed was null, is now 5"),
     "student": ({"set": {"student.arch": "resnet14"}}, 'config.student.arch was "resnet8", is now "resnet14"'),
     "evaluations": ({"evaluations": 3}, "config.eval.every was 50, is now 33"),
-    "shards": ({"shards": "other"}, "the command had sets/photo, has now sets/other"),
+    "shards": ({"shards": "other"}, "only the old command has sets/photo, only the new command has sets/other"),
 }
 
 
@@ -191,7 +191,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
         table_path.write_text(yaml.safe_dump({**TABLE, "runs": runs, "sets": sets}))
         result = run_distill(*one_seed, "1")
         assert_one_line(
-            result, "runs/photo/seed0, which has a mean with runs/photo/seed1, was started with other values: ", part
+            result, "runs/photo/seed0, averaged with runs/photo/seed1, was started with other values: ", part
         )
     table_path.write_text(yaml.safe_dump(TABLE))
     config = table_path.with_name("tiny.yaml")
@@ -203,9 +203,7 @@ def test_a_seed_of_another_config_or_set_is_refused_first(
 def test_a_seed_on_other_data_is_refused_first(one_seed: list[Any], four: Path, run_distill: Program) -> None:
     """A further seed is refused if the evaluation data has changed."""
     (four / "test/class0/0.png").write_bytes((four / "test/class0/1.png").read_bytes())
-    expected = (
-        "runs/photo/seed0, which has a mean with runs/photo/seed1, was started with other values: sha256 of $FOUR was"
-    )
+    expected = "runs/photo/seed0, averaged with runs/photo/seed1, was started with other values: sha256 of $FOUR was"
     assert_one_line(run_distill(*one_seed, "1"), expected)
 
 
@@ -281,14 +279,14 @@ def test_an_estimate_alone(words: list[Any], run_distill: Program, tmp_path: Pat
     ("more", "parts"),
     [
         (["--input", "four"], ("'four': expected NAME=PATH",)),
-        (["--input", "x=/"], ("--input x: the table does not have this name; choose from four, photo")),
+        (["--input", "x=/"], ("--input x: the table does not use this name; choose from four, photo")),
         (["--set", "train.seed=1"], ("--set train.seed: --seeds sets this key",)),
         (["--only", "nothing"], ("no row of the table matches", "broken, net, other, photo, real")),
         (["--scale", "nan"], ("'--scale': nan: expected a number above 0",)),
         (
             ["--variant", "fast"],
             (
-                "--variant fast: is not a variant of the table",
+                "--variant fast: the table has no variant of this name",
                 "choose one of its variants: none",
             ),
         ),
@@ -315,7 +313,7 @@ def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program,
     assert_one_line(run_distill(*words, tmp_path / "file", *some), "file: is not a folder", "choose another --out")
     assert_one_line(run_distill(*words, tmp_path / "taken", *some), "taken: is not empty and has no table.json")
     (tmp_path / "taken" / "table.json").write_text("[]")
-    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: is damaged; delete the file")
+    assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: is damaged; choose another --out")
     assert {path.name for path in (tmp_path / "taken").iterdir()} == {"jobs", "table.json"}
 
 

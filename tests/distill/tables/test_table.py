@@ -111,7 +111,7 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
         ({"rows": [{"group": "g", "name": "n", "of": "none"}]}, "rows[0].of: the table has no network or run 'none'"),
         (
             {"rows": [{"group": "g", "name": "n", "of": "two", "after": 0.5}]},
-            "two is not a run with the key 'evaluations'",
+            "two is evaluated only at its end; add the key 'evaluations'",
         ),
         ({"runs": {"one": {**SMALL["runs"]["one"], "shards": "x"}}}, "the table has no set or pack 'x'"),
         (
@@ -235,7 +235,7 @@ def test_a_row_outweighs_a_variant_and_the_user_outweighs_both() -> None:
     assert isinstance(config, Config)
     assert (config.loss.temperature, config.optim.lr, config.data.batch_size) == (2, 0.7, 32)  # type: ignore[union-attr]
     with pytest.raises(
-        DistillError, match="--variant slow: is not a variant of the table; choose one of its variants: fast"
+        DistillError, match="--variant slow: the table has no variant of this name; choose one of fast"
     ):
         make_jobs(parsed, everything(parsed, variant="slow"))
 
@@ -360,12 +360,12 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
     for wrong, message in (
         (
             TableOptions(inputs={"dat": data}),
-            "--input dat: the table does not have this name; choose from data, photo",
+            "--input dat: the table does not use this name; choose from data, photo",
         ),
         (TableOptions(inputs={"data": Path("/none/x")}), "--input data=/none/x: this path does not exist"),
         (
             TableOptions(inputs={}, teachers={"zzz": photo}),
-            "--teacher zzz: the table does not have this name; choose from big, given",
+            "--teacher zzz: the table does not use this name; choose from big, given",
         ),
         (TableOptions(inputs={}, settings={"train.seed": 1}), "--set train.seed: --seeds sets this key; use --seeds"),
         (
@@ -379,7 +379,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         ),
         (
             TableOptions(inputs={}, settings={"eval.every": 5}),
-            "--set eval.every: the table sets this key for one; remove the option",
+            "--set eval.every: the table sets this key for the run one; remove the option",
         ),
         (TableOptions(inputs={"data": Path("/" + "n" * 5000)}), "this path does not exist"),
         (
@@ -388,7 +388,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         ),
         (
             TableOptions(inputs={"data": tmp_path / "none"}),
-            f"--input data: {tmp_path / 'none'}: contains no image",
+            f"--input data must be labelled data: {tmp_path / 'none'}: contains no image",
         ),
         (
             TableOptions(inputs={"data": data, "photo": tmp_path / "none" / "a.txt"}),
@@ -398,7 +398,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         with pytest.raises(DistillError) as error:
             make_plan(parsed, wrong, ())
         assert message in str(error.value)
-    with pytest.raises(DistillError, match="no job to run: every selected row shows a network that --teacher gives"):
+    with pytest.raises(DistillError, match="no job to run: --teacher gives every selected network"):
         make_plan(parsed, TableOptions(inputs={"data": data}, teachers={"big": photo}), ("big",))
     with pytest.raises(DistillError, match="--only x\\*: no row of the table matches; choose from big, one, two"):
         make_plan(parsed, options, ("x*",))
@@ -424,7 +424,7 @@ def test_by_what_inputs_are_known_again(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("distill.tables.plan.MAX_HASHED_BYTES", 2)
     sizes = hashlib.sha256(b"1  a\n2  b/c\n").hexdigest()
     assert input_digest(folder) == f"{sizes} over names and sizes of its files"
-    with pytest.raises(DistillError, match=r"none: cannot be read: No such file .*; choose another --input"):
+    with pytest.raises(DistillError, match=r"none: cannot be read: No such file .*; choose another file"):
         input_digest(tmp_path / "none")
 
 

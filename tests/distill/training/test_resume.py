@@ -131,13 +131,13 @@ def test_seeds_that_differ_in_more_are_refused_before_they_run(
     save_weights(longer, build_model("resnet8", 4), arch="resnet8", num_classes=4, mean=MEAN, std=STD)
     for seeds in ("1", "1,0"):
         for more, part in (
-            (["--set", "optim.lr=0.01"], "optim.lr was 0.004 in this run and is 0.01 now"),
-            (["--set", "data.view_seed=0"], "data.view_seed was nothing in this run and is 0 now"),
-            (["--eval", other_path], "evaluation images and labels (eval_sha256) was "),
-            (["--teacher", longer], "teacher's file (teacher_sha256) was "),
+            (["--set", "optim.lr=0.01"], "optim.lr is 0.004 in this run and 0.01 in the new run"),
+            (["--set", "data.view_seed=0"], "data.view_seed is nothing in this run and 0 in the new run"),
+            (["--eval", other_path], "evaluation images and labels (eval_sha256) is "),
+            (["--teacher", longer], "teacher's file (teacher_sha256) is "),
         ):
             result = run_distill(*given, seeds, *more)
-            assert_one_line(result, f"{out / 'seed0'}: {part}", "all seeds of a mean must share it; choose")
+            assert_one_line(result, f"{out / 'seed0'}: {part}", "a mean needs equal values; choose")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert run_distill(*given, "0,1", "--set", "train.log_steps=2", "--set", "eval.every=32").status == 0
     for folder in ("seed0", "seed1"):
@@ -155,7 +155,7 @@ def test_resume_leaves_a_folder_that_is_no_run_alone(
     out = tmp_path / "mine"
     out.mkdir()
     (out / "config.yaml").write_text("precious")
-    assert_one_line(run_distill(*arguments, out, "--resume"), "no run can continue without")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "no checkpoint.safetensors is in this folder")
     assert [(p.name, p.read_text()) for p in out.iterdir()] == [("config.yaml", "precious")]
 
 
