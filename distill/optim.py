@@ -49,7 +49,7 @@ class _Optim(BaseModel):
         """Raise ValueError if the momentum ``name`` has a ``value`` that the schedule would replace at every step."""
         if self.schedule == "onecycle" and value != MOMENTUM:
             low, high = ONECYCLE_MOMENTUM
-            raise ValueError(f"{name} is {value}, but onecycle sets {low} to {high}; set {name} to {MOMENTUM}")
+            raise ValueError(f"onecycle varies {name} from {low} to {high}, so {value} has no effect; set {MOMENTUM}")
 
 
 class AdamConfig(_Optim):

@@ -71,7 +71,7 @@ def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunC
 
 
 def _require_window(order: WindowOrder, window: int, patch_bytes: int) -> None:
-    """Check that streaming fits into free memory. ``patch_bytes`` are bytes of a patch, times processes."""
+    """Check that streaming fits into free memory. ``patch_bytes``: bytes of one patch in all processes."""
     needed, free = WINDOWS * order.largest_window * patch_bytes, free_memory()
     if needed > free:
         found = f"streaming needs {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free"

@@ -59,9 +59,9 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
     own = {label: data.names[label] if label < len(data.names) else str(label) for label in present}
     found = {label: of_name.get(_plain(name), []) for label, name in own.items()}
     if unknown := [own[label] for label, numbers in found.items() if len(numbers) != 1]:
-        what = f"{len(unknown)} of {len(present)} class names ({', '.join(unknown[:3])}) are no unique class names"
+        what = f"{len(unknown)} of {len(present)} class names ({', '.join(unknown[:3])}) do not match exactly one"
         action = "rename the classes to the network's names or class numbers"
-        raise DistillError(f"{where}: {what} of the network ({', '.join(names[:3])}, …); {action}")
+        raise DistillError(f"{where}: {what} class name of the network ({', '.join(names[:3])}, …); {action}")
     numbers = {label: matches[0] for label, matches in found.items()}
     if any(label != number for label, number in numbers.items()):
         logger.info(f"{where}: the classes have another order than in the network; they are matched by name")

@@ -141,7 +141,7 @@ def is_auxiliary(name: str, arch: str) -> bool:
 
 
 class _ShapesOnCpu(TorchFunctionMode):
-    """Create tensors on the CPU, because torchvision reads numbers of a RegNet from them. Meta tensors have none."""
+    """Create helper tensors on the CPU. torchvision reads RegNet's widths from them; meta tensors have no values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

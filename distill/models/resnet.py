@@ -2,7 +2,7 @@
 
 Source: He et al. 2016, arXiv 1512.03385. Section 4.2 describes CIFAR's networks, section 3.3 the shortcuts without
 parameters (option A) or with parameters (option B), and table 1 ImageNet's networks. Papers on data-free distillation
-call the latter ResNet-34-8x, because images shrink by 8 (Fang et al. 2019, arXiv 1912.11006). Parameter names are of
+call the latter ResNet-34-8x, because images shrink by 8 (Fang et al. 2019, arXiv 1912.11006). Names are those of
 https://github.com/akamaster/pytorch_resnet_cifar10 and https://github.com/kuangliu/pytorch-cifar: ``conv1``, ``bn1``,
 ``layer1.0.conv1`` …, ``layer2.0.shortcut.0``, ``linear``.
 """
@@ -57,7 +57,7 @@ class Bottleneck(nn.Module):
 
 
 class _PadChannels(nn.Module):
-    """The shortcut without parameters (option A): skip pixels, and add ``channels`` zero channels on both sides."""
+    """The shortcut without parameters (option A): skip pixels, and add ``channels`` zero channels at each end."""
 
     def __init__(self, stride: int, channels: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _shortcut(inputs: int, outputs: int, stride: int, projection: bool) -> nn.Mo
 
 
 class _ResNet(nn.Module):
-    """A 3×3 convolution, one stage for each number of ``blocks``, and a linear layer. Stages halve the image size."""
+    """A convolution, a stage for each number of ``blocks``, and a linear layer. All stages but one halve the size."""
 
     def __init__(self, block: _Block, blocks: tuple[int, ...], channels: tuple[int, ...], classes: int) -> None:
         super().__init__()

@@ -184,7 +184,7 @@ def _require_digest(path: Path, file: LogitsFile) -> None:
 
 
 def require_same_view(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Check that the view ``stored`` of stored logits equals the view ``wanted`` of a run (see the module text)."""
+    """Check that the view (order and augmentation) ``stored`` with logits equals the view ``wanted`` of a run."""
     try:
         augment = AugmentConfig.model_validate(stored.get("augment")).model_dump(mode="json")
     except ValidationError as error:

@@ -2,13 +2,13 @@
 
 Frameworks wrap a network in many ways. They add a prefix to every name, such as ``module.`` (DataParallel,
 AveragedModel), ``_orig_mod.`` (torch.compile) or ``model.`` (Lightning), and they store the network under a key such
-as ``state_dict``, ``model`` or ``net``. This module removes prefixes from the names of every dict of tensors. If
-the names are then those of the wanted network, the dict is the network.
+as ``state_dict``, ``model`` or ``net``. This module removes prefixes from the names of every dict of tensors. If the
+names are then those of the wanted network, the dict is the network.
 
 ``SCHEMES`` contains only networks that compute the same function as one of our networks. For each of these networks,
 ``tests/distill/weights/test_foreign_names.py`` compares the logits with the original network. Repositories that use
-our names need no scheme. Names that different networks share have no scheme. For example, an ImageNet ResNet with a 3×3 stem and torchvision's names may have a pooling layer after the stem
-(huyvnphan/PyTorch_CIFAR10) or no such layer, and a file of this network does not declare the layer.
+our names need no scheme. Names that different networks share have no scheme: ImageNet ResNets with a 3×3 stem
+have torchvision's names with (huyvnphan/PyTorch_CIFAR10) and without a pooling layer after the stem.
 """
 
 import re
@@ -194,7 +194,7 @@ def closest_state(content: Any, arch: str, expected: Mapping[str, Tensor]) -> St
 
 
 def _candidates(content: Any, count: int) -> Iterator[tuple[Keys, State]]:
-    """Yield each state dict. If ``count`` names have the same prefix, yield also their part without the prefix."""
+    """Yield each state dict. If ``count`` names share a prefix, yield also these tensors without the prefix."""
     for outer, whole in state_dicts(content):
         waiting: deque[tuple[Keys, State]] = deque([((), whole)])
         while waiting:
