@@ -51,7 +51,7 @@ class AugmentConfig(BaseModel):
         if self.resized_crop is not None:
             low, high = self.resized_crop
             if not 0 < low <= high <= 1:
-                raise ValueError(f"resized_crop is [{low}, {high}], expected 0 < low <= high <= 1; correct it")
+                raise ValueError(f"resized_crop is [{low}, {high}], expected 0 < low <= high <= 1; correct the pair")
             if self.pad_crop:
                 raise ValueError(f"resized_crop replaces pad_crop, which is {self.pad_crop}; set pad_crop to 0")
         return self

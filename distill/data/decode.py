@@ -144,7 +144,7 @@ def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixel
     try:
         return decode_patch(sample[image_format], where, size, image_format)
     except PatchSetError as error:
-        raise DistillError(f"{error}; {_DAMAGED}") from error
+        raise DistillError(str(error)) from error
 
 
 class Workers:

@@ -22,7 +22,7 @@ from distill.errors import DistillError
 from distill.runtime.device import Precision
 from distill.targets.teacher import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple
-from manifests.errors import DECODE_ERRORS
+from manifests.errors import DECODE_ERRORS, PatchSetError
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
 from manifests.support.files import is_plain, read_regular_file
@@ -109,14 +109,15 @@ def read_manifest(folder: Path) -> LogitsManifest:
         raise DistillError(f"{path}: {describe(error, LogitsManifest)}; {_CORRUPT}") from error
     except OSError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
-    except ValueError as error:  # a PatchSetError with the path, or a text nested deeper than pydantic supports
-        raise DistillError(f"{path}: {str(error).splitlines()[0].removeprefix(f'{path}: ')}; {_CORRUPT}") from error
+    except PatchSetError as error:
+        raise DistillError(str(error)) from error
+    except ValueError as error:  # nested deeper than pydantic supports
+        raise DistillError(f"{path}: {str(error).splitlines()[0]}; {_CORRUPT}") from error
     if not manifest.files:
         raise DistillError(f"{path}: files is empty, expected at least one file; {_CORRUPT}")
     order = manifest.view.get("order")
     if not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
-        found = f"batch_size is {manifest.batch_size}, but view.order does not declare the same batch_size"
-        raise DistillError(f"{path}: {found}; {_CORRUPT}")
+        raise DistillError(f"{path}: batch_size is {manifest.batch_size}, but differs in view.order; {_CORRUPT}")
     return manifest
 
 
@@ -147,8 +148,7 @@ def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLog
         raise DistillError(f"{path}: files: expected the names {file_name(0)}, {file_name(1)} and so on; {_CORRUPT}")
     most = steps_per_file(manifest.batch_size, manifest.teacher.num_classes)
     if len(set(lengths[:-1])) > 1 or lengths[-1] > lengths[0] or lengths[0] > most:
-        expected = f"expected equal numbers of at most {most}, and no larger number in the last file"
-        raise DistillError(f"{path}: files: wrong numbers of steps, {expected}; {_CORRUPT}")
+        raise DistillError(f"{path}: numbers of steps must be equal (last: smaller), at most {most}; {_CORRUPT}")
     arrays = tuple(_open(folder, file, manifest) for file in manifest.files[: -(-steps // lengths[0])])
     return StoredLogits(folder=folder, manifest=manifest, arrays=arrays)
 

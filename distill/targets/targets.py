@@ -56,7 +56,7 @@ def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator:
     if fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2):
         return TeacherTargets(network=network, cache={})
     size = f"{num_bytes / 1e9:.1f} GB"
-    logger.info(f"too little memory for {size} of logits: the teacher computes them again in every pass")
+    logger.info(f"too little memory for {size} of logits: the teacher computes the logits again in every pass")
     return TeacherTargets(network=network)
 
 
