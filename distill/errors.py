@@ -4,15 +4,15 @@ from typing import Any
 
 
 class DistillError(Exception):
-    """A command cannot continue. The message is one line: where, observed, expected, what the user can do."""
+    """The error of a command that cannot continue. The one-line message names the place, the fault and an action."""
 
 
 class DamagedError(DistillError):
-    """A file could be read, but its content is corrupt."""
+    """The error for a file that could be read, but has corrupt content."""
 
 
 class NonFiniteLossError(DistillError):
-    """The loss is NaN or infinite. ``details`` are plain JSON values that help to find the cause."""
+    """The error for a loss that is NaN or infinite. ``details`` are JSON values that help to find the cause."""
 
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)

@@ -13,7 +13,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 MOMENTUM, GAMMA = 0.9, 0.1
 ONECYCLE_MOMENTUM = (0.85, 0.95)
-"""Range in which torch's one-cycle schedule moves the momentum, or Adam's first beta."""
+"""Smallest and largest momentum (or first beta of Adam) that torch's one-cycle schedule sets."""
 
 
 class _Optim(BaseModel):
@@ -21,7 +21,7 @@ class _Optim(BaseModel):
     lr: float = Field(gt=0, description="learning rate; with onecycle, the highest learning rate")
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine", "onecycle", "milestones"] = "constant"
-    "of lr: constant, half a cosine to 0, torch's one cycle, drops at milestones"
+    "change of lr during the run: constant, half a cosine to 0, torch's one cycle, or drops at milestones"
     milestones: tuple[Fraction, ...] = Field(default=(), max_length=100)
     "fractions of the run at which schedule milestones multiplies lr by gamma"
     gamma: float | None = Field(default=None, gt=0, lt=1, description=f"factor at each milestone; default {GAMMA}")
@@ -32,31 +32,32 @@ class _Optim(BaseModel):
     def _check_schedule(self) -> Self:
         if self.schedule != "milestones" and (self.milestones or self.gamma is not None):
             key = "milestones" if self.milestones else "gamma"
-            raise ValueError(f"{key} needs schedule milestones, but schedule is {self.schedule}")
+            raise ValueError(f"{key} needs schedule milestones, but schedule is {self.schedule}; omit {key}")
         if self.schedule == "milestones" and not self.milestones:
             raise ValueError("schedule milestones needs milestones, such as [0.5, 0.75]")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones are {list(self.milestones)}, expected increasing fractions of the run")
+            found = f"milestones are {list(self.milestones)}, expected increasing fractions of the run"
+            raise ValueError(f"{found}; sort the milestones, and keep one of equal milestones")
         if self.milestones and self.milestones[0] < self.warmup:
             first = self.milestones[0]
-            raise ValueError(f"the first milestone is {first}, expected at least the warmup {self.warmup}")
+            raise ValueError(f"the first milestone is {first}, but warmup is {self.warmup}; lower warmup to {first}")
         if self.schedule == "onecycle" and self.warmup:
-            raise ValueError("schedule onecycle does not use warmup, because it has its own; omit warmup")
+            raise ValueError("schedule onecycle already has a warm-up; omit warmup")
         return self
 
     def _require_unchanged_by_schedule(self, name: str, value: float) -> None:
-        """Raise ValueError for a momentum that the schedule would replace at every step."""
+        """Raise ValueError if the momentum ``name`` has a ``value`` that the schedule would replace at every step."""
         if self.schedule == "onecycle" and value != MOMENTUM:
             low, high = ONECYCLE_MOMENTUM
-            raise ValueError(f"{name} is {value}, but onecycle moves it between {low} and {high}; omit {name}")
+            raise ValueError(f"onecycle varies {name} from {low} to {high}, so {value} has no effect; set {MOMENTUM}")
 
 
 class AdamConfig(_Optim):
-    """Adam adds weight decay to the gradient; AdamW subtracts it from the weights."""
+    """Adam or AdamW. Adam adds weight decay to the gradient; AdamW subtracts weight decay from the weights."""
 
     betas: tuple[Beta, Beta] = (MOMENTUM, 0.999)
-    "decay of the averages of gradients and of their squares"
-    eps: float = Field(default=1e-8, gt=0, le=1, description="added to the root of the averaged squares")
+    "decay of the average gradient, and of the average squared gradient"
+    eps: float = Field(default=1e-8, gt=0, le=1, description="added to the root of the average squared gradient")
     name: Literal["adam", "adamw"]
 
     @model_validator(mode="after")
@@ -75,7 +76,7 @@ class SgdConfig(_Optim):
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
+            raise ValueError("nesterov needs a momentum above 0, but momentum is 0; set momentum, or omit nesterov")
         self._require_unchanged_by_schedule("momentum", self.momentum)
         return self
 
@@ -93,18 +94,18 @@ def make_optimizer(config: AdamConfig | SgdConfig, parameters: Iterable[nn.Param
 
 
 def state_keys(optimizer: torch.optim.Optimizer) -> frozenset[str]:
-    """Return the keys of the state that an optimizer of ``make_optimizer`` keeps for each parameter."""
+    """Return the keys of the values that ``optimizer``, from ``make_optimizer``, stores for each parameter."""
     if isinstance(optimizer, torch.optim.SGD):
         return frozenset({"momentum_buffer"} if optimizer.defaults["momentum"] else ())
     return frozenset({"step", "exp_avg", "exp_avg_sq"})
 
 
 def make_scheduler(config: AdamConfig | SgdConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """Return the schedule that ``config`` describes. Call its ``step`` once after each of ``steps`` steps.
+    """Return the learning-rate schedule of a run of ``steps`` steps. Call the schedule's ``step`` after each step.
 
     ``constant`` keeps lr. ``cosine`` falls from lr to 0. ``milestones`` multiplies lr by ``gamma`` at each milestone.
-    ``onecycle`` is torch's: from lr / 25 up to lr at 30 % of the steps, then down to lr / 250,000. Its momentum (or
-    Adam's first beta) moves in the opposite direction. The other schedules may begin with a warm-up, see ``_factor``.
+    ``onecycle`` is torch's: from lr / 25 up to lr at 30 % of the steps, then down to lr / 250,000. The momentum
+    (or Adam's first beta) falls while lr rises. The other schedules may begin with a warm-up, see ``_factor``.
     """
     match config.schedule:
         case "onecycle":
@@ -118,9 +119,9 @@ def make_scheduler(config: AdamConfig | SgdConfig, optimizer: torch.optim.Optimi
 
 
 def _factor(config: AdamConfig | SgdConfig, step: int, steps: int) -> float:
-    """Return the factor of lr in ``step`` of ``steps``, counted from 0.
+    """Return the factor that multiplies lr in ``step``, counted from 0, of a run of ``steps`` steps.
 
-    A warm-up of w steps has lr / (w + 1), 2 lr / (w + 1) and so on. The next step is the first step with lr itself.
+    The learning rates of a warm-up of w steps are lr / (w + 1), 2 lr / (w + 1) and so on, until lr after the warm-up.
     The cosine covers the steps after the warm-up. Milestones are fractions of the whole run.
     """
     warm = math.ceil(round(config.warmup * steps, 6))  # 0.07 · 100 is a little more than 7

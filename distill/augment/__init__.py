@@ -64,7 +64,7 @@ def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
-    """Return augmented images for uint8 images (B, H, W, 3): uint8, or float32 in [0, 255] if necessary."""
+    """Return augmented images for uint8 images (B, H, W, 3): uint8, or with colors or MixUp float32 in [0, 255]."""
     out = draws.crop(images)
     if draws.color is not None:
         out = draws.color(out)
@@ -72,14 +72,14 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return (x / 255 - mean) / std of images (B, H, W, 3) in [0, 255]: float32 (B, 3, H, W) in channels-last."""
+    """Return (x / 255 - mean) / std of images (B, H, W, 3) in [0, 255]: float32 (B, 3, H, W), channels last."""
     shift, scale = _normalization(mean, std, images.device)
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(16)
 def _normalization(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return shift and scale on ``device``. The cache avoids a copy to the GPU in each step."""
+    """Return -mean / std and 1 / (255 std) on ``device``. The cache avoids a copy to the GPU in each step."""
     with torch.inference_mode(False):
         deviation = torch.tensor(std)
         return (-torch.tensor(mean) / deviation).to(device), (1 / (255.0 * deviation)).to(device)

@@ -24,7 +24,7 @@ class ColorChange:
     """
 
     order: Tensor  # int64 (B, 4); (B, 0) without jitter
-    brightness: Tensor  # (B,) factors around 1, as the next two
+    brightness: Tensor  # (B,) factors around 1, also of contrast and saturation
     contrast: Tensor
     saturation: Tensor
     hue: Tensor  # (B,) in parts of the circle
@@ -39,7 +39,7 @@ class ColorChange:
         return torch.where(_column(self.solarize, images), inverted, images)
 
     def _jittered(self, images: Tensor) -> Tensor:
-        """Jitter images, float32 (B, H, W, 3), in place. Images with the same next operation change together."""
+        """Jitter float32 images (B, H, W, 3) in place. Images that have the same operation next change together."""
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         for position in self.order.T:
             for number, (operation, strength) in enumerate(zip(_OPERATIONS, strengths, strict=True)):

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, le=1000)]
-_CUTMIX = "CutMix with its area from Beta(alpha, alpha); 0 switches it off"
+_CUTMIX = "alpha of CutMix, which draws the box area from Beta(alpha, alpha); 0: no CutMix"
 
 
 def _strength(what: str) -> Any:
@@ -31,33 +31,33 @@ class AugmentConfig(BaseModel):
     pad_crop: int = Field(default=4, ge=0, le=64, description="pixels of black padding before the crop")
     resized_crop: tuple[float, float] | None = None
     "smallest and largest share of the area of a resized crop (bicubic, antialiased); replaces pad_crop"
-    size: int | None = Field(default=None, ge=8, le=1024, description="pixels a side after resized_crop")
+    size: int | None = Field(default=None, ge=8, le=1024, description="width and height in pixels after resized_crop")
     flip: bool = Field(default=True, description="mirror each patch with probability 1/2")
     jitter: JitterConfig | None = None
     "changes of brightness, contrast, saturation and hue, in an order drawn for each sample"
     grayscale: Share = Field(default=0.0, description="share of images turned gray")
     solarize: Share = Field(default=0.0, description="share of images whose values from 128 up are inverted")
     cutmix_alpha: Alpha = Field(default=0.25, description=_CUTMIX)
-    cutmix_box: Literal["batch", "sample"] = Field(default="batch", description="one box a batch, or one a sample")
+    cutmix_box: Literal["batch", "sample"] = Field(default="batch", description="one box per batch, or per sample")
     mixup_alpha: Alpha = 0.0
-    "MixUp with its weight from Beta(alpha, alpha); 0 switches it off"
+    "alpha of MixUp, which draws the weight from Beta(alpha, alpha); 0: no MixUp"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.cutmix_box == "sample" and not self.cutmix_alpha:
-            raise ValueError("cutmix_box sample needs a cutmix_alpha above 0")
+            raise ValueError("cutmix_box sample needs a cutmix_alpha above 0; set cutmix_alpha, or omit cutmix_box")
         if self.resized_crop is None and self.size is not None:
             raise ValueError("size needs resized_crop; set resized_crop, or omit size")
         if self.resized_crop is not None:
             low, high = self.resized_crop
             if not 0 < low <= high <= 1:
-                raise ValueError(f"resized_crop is [{low}, {high}], expected 0 < low <= high <= 1")
+                raise ValueError(f"resized_crop is [{low}, {high}], expected 0 < low <= high <= 1; correct the pair")
             if self.pad_crop:
-                raise ValueError("resized_crop replaces pad_crop; set pad_crop to 0")
+                raise ValueError(f"resized_crop replaces pad_crop, which is {self.pad_crop}; set pad_crop to 0")
         return self
 
     def output_size(self, size: int) -> int:
-        """Return the size in pixels of an augmented image whose input has ``size`` pixels a side."""
+        """Return the width and height in pixels of an augmented image, if the image was ``size`` px before."""
         return self.size or size
 
 

@@ -15,7 +15,7 @@ _ATTEMPTS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shift:
-    """Windows of padded images, which are as large as the images before padding.
+    """One window of each padded image. A window is as large as an image before padding.
 
     Only ``corners`` and ``flipped`` are copied to a GPU, because copies of whole index tables would delay each step.
     """
@@ -42,7 +42,7 @@ class Shift:
 
 
 def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
-    """Draw windows of images that are padded with ``pad_crop`` black pixels. With ``flip``, half are mirrored."""
+    """Draw windows of images that are padded with ``pad_crop`` black pixels. ``flip`` mirrors about half of them."""
     tops = stream.integers(2 * config.pad_crop + 1, batch)
     lefts = stream.integers(2 * config.pad_crop + 1, batch)
     flipped = (stream.uniform(batch) < 0.5) & config.flip
@@ -51,7 +51,7 @@ def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResizedCrop:
-    """Boxes of images, which are resized to ``size`` px."""
+    """One box of each image. The box is cut out and resized to ``size`` px."""
 
     boxes: Tensor  # (B, 4), top, left, height and width in pixels
     flipped: Tensor  # bool (B,), which images are mirrored
@@ -81,7 +81,7 @@ def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tenso
 
     ``start`` and ``length``, (B,) of whole numbers, are the first pixel and the number of pixels of the part. Pixels
     outside of the part have the weight 0. The weights of each output pixel sum to 1. The kernel is the cubic of Keys
-    (1981) with a = -0.5. It is wider if the part shrinks, as in Pillow and torchvision with ``antialias=True``.
+    (1981) with a = -0.5. If the part shrinks, the kernel is wider, as in Pillow and torchvision (``antialias=True``).
     """
     start, length = start[:, None, None], length[:, None, None]
     centers = (torch.arange(out, device=start.device) + 0.5)[:, None] * (length / out)  # B out 1
@@ -94,9 +94,9 @@ def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tenso
 
 
 def draw_resized_crop(config: AugmentConfig, batch: int, size: int, stream: Stream) -> ResizedCrop:
-    """Draw boxes with a share of the image's area and an aspect ratio of 3/4 to 4/3.
+    """Draw boxes with random shares of the image area (``config.resized_crop``) and aspect ratios of 3/4 to 4/3.
 
-    If ten draws do not fit into the image, the box is the whole image. This is RandomResizedCrop of torchvision
+    If ten drawn boxes do not fit into the image, the box is the whole image. This is RandomResizedCrop of torchvision
     (Szegedy et al. 2015, arXiv 1409.4842).
     """
     smallest, largest = config.resized_crop or (1.0, 1.0)

@@ -1,4 +1,4 @@
-"""CutMix and MixUp: combine a batch with the same batch in reverse order, so image i has the partner -1 - i.
+"""CutMix and MixUp: combine a batch with the same batch in reverse order, so image -1 - i is the partner of image i.
 
 Distillation mixes no labels, because teacher and student process the same mixed pixels.
 """
@@ -14,7 +14,7 @@ from distill.runtime.randomness import Stream
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutMix:
-    """Boxes of the images that are filled with the pixels of the partner."""
+    """Boxes in which the pixels of an image are replaced by pixels of the partner image."""
 
     boxes: Tensor  # int64 (B, 4), top, bottom, left and right in pixels; (1, 4) is one box for all images
 
@@ -40,7 +40,7 @@ class CutMix:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixUp:
-    """The ``weight`` of each image in its mixture. The partner has the weight 1 - ``weight``."""
+    """A weighted mean of each image, with ``weight``, and the partner image, with 1 - ``weight``."""
 
     weight: float
 
@@ -57,8 +57,8 @@ class MixUp:
 def draw_mix(config: AugmentConfig, batch: int, size: int, stream: Stream) -> CutMix | MixUp | None:
     """Draw the mixing of a batch. If the config has both CutMix and MixUp, each has the probability 1/2.
 
-    The boxes of CutMix have 1 - λ of the image's area. Their centers are uniform, and the border of the image limits
-    them (Yun et al. 2019, arXiv 1905.04899).
+    A box of CutMix has the share 1 - λ of the image area, with λ from a Beta distribution. The center is uniform, and
+    the box is cut at the border of the image (Yun et al. 2019, arXiv 1905.04899).
     """
     if config.mixup_alpha and (not config.cutmix_alpha or stream.word() % 2):
         return MixUp(weight=float(stream.beta(config.mixup_alpha, 1)))

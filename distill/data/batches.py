@@ -1,4 +1,4 @@
-"""Batches of a run: which samples a step uses, and how the samples are augmented. A seed determines both."""
+"""Create the batches of a run. A seed determines the samples of each step and the augmentation of the samples."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ from distill.runtime.randomness import Stream
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resident:
-    """Training images whose pixels, ``samples`` uint8 (n, size, size, 3), are in memory or on the device."""
+    """Training images in memory or on the device. ``samples`` are their pixels: uint8 (n, size, size, 3)."""
 
     samples: Tensor
     order: Order | WindowOrder
@@ -23,11 +23,11 @@ class Resident:
 
     @property
     def size(self) -> int:
-        """Pixels a side."""
+        """The width of an image in pixels, which is also the height."""
         return self.samples.shape[1]
 
     def images(self, step: int) -> Tensor:
-        """Return this rank's images of ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
+        """Return the images of ``step`` that belong to this rank: uint8 (B, size, size, 3) on the run's device."""
         indices = self.context.ranks.take_rows(self.order.batch(step)).to(self.samples.device, non_blocking=True)
         return self.samples[indices].to(self.context.device, non_blocking=True)
 
@@ -37,9 +37,9 @@ Source = Resident | Streamed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """This rank's rows of a step: the random draws of the augmentation, and the augmented ``images`` (B, H, W, 3).
+    """The part of a step's batch that belongs to this rank. ``images`` (B, H, W, 3) are augmented by ``draws``.
 
-    Images are uint8, or float32 in [0, 255] if an augmentation computes in float32.
+    ``images`` are uint8, or float32 in [0, 255] if an augmentation computes in float32.
     """
 
     step: int
@@ -49,7 +49,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """The augmented batches of a source of images. After ``period`` steps the same batches are repeated."""
+    """The augmented batches of ``source``. Step ``period`` has the batch of step 0 again, and so on."""
 
     source: Source
     augment: AugmentConfig
@@ -58,7 +58,7 @@ class View:
 
     @property
     def batch_size(self) -> int:
-        """Samples of a step, on all ranks."""
+        """The number of samples of one step on all ranks together."""
         return self.source.order.batch_size
 
     @property
@@ -68,16 +68,16 @@ class View:
 
     @property
     def rows(self) -> int:
-        """Samples of a step on this rank."""
+        """The number of samples of one step on this rank."""
         return int(self.ranks.row_mask(self.batch_size).sum())
 
     @property
     def size(self) -> int:
-        """Pixels a side of the augmented images."""
+        """The width of an augmented image in pixels, which is also the height."""
         return self.augment.output_size(self.source.size)
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of ``step``, counted from 0. ``Batch.step`` is ``step`` modulo ``period``."""
+        """Return this rank's part of the batch of ``step``, counted from 0. ``Batch.step`` is below ``period``."""
         step %= self.period
         draws = draw(self.augment, self.batch_size, self.source.size, Stream(self.seed, "augment", step))
         draws = part_of(draws, self.batch_size, self.ranks.take_rows)
@@ -93,7 +93,7 @@ class View:
         return torch.zeros(shape, device=self.source.context.device).contiguous(memory_format=torch.channels_last)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that determines a batch, except the samples, as plain JSON values."""
+        """Return the settings that determine the batches of given images, as plain JSON values."""
         order, augmentation = self.source.order.describe(), self.augment.model_dump(mode="json")
         version = view_version(self.augment)
         return {"version": version, "seed": self.seed, "order": order, "augment": augmentation}

@@ -1,8 +1,8 @@
 """Open the patch set of a run: in GPU memory, in memory, in a cache file, or streamed.
 
 The cache folder keeps decoded patch sets between runs. ``SET_ID.rgb`` contains the pixels, uint8 (n, size, size, 3).
-``SET_ID.json`` is written later and contains the SHA-256 of the pixels. A run decodes only verified shards. It hashes
-a cached file before use.
+``SET_ID.json`` is written after the pixels and contains their SHA-256. A run decodes only verified shards, and uses a
+cached file only if the file has this SHA-256.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunContext) -> Iterator[Source]:
-    """Verify a patch set and yield the source of its patches, in the order that ``seed`` determines.
+    """Verify a patch set and yield a source that returns the patches in the order that ``seed`` determines.
 
-    ``config.cache`` determines where the pixels are. Local rank 0 of each machine verifies and decodes the patch set.
-    The other ranks map the decoded file.
+    ``config.cache`` selects where the decoded pixels are stored. Local rank 0 of each machine verifies and decodes
+    the patch set. The other ranks of the machine map the decoded file into memory.
     """
     ranks = context.ranks
     cached = None if config.cache == "none" else _cached(patchset, cache_folder(config))
@@ -71,11 +71,11 @@ def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunC
 
 
 def _require_window(order: WindowOrder, window: int, patch_bytes: int) -> None:
-    """Check that the free memory is large enough for the windows of all processes of this machine."""
+    """Check that streaming fits into free memory. ``patch_bytes``: bytes of one patch in all processes."""
     needed, free = WINDOWS * order.largest_window * patch_bytes, free_memory()
     if needed > free:
-        found = f"decoded windows of shards need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free"
-        raise DistillError(f"data.window {window}: {found}; set a smaller data.window, or use smaller shards")
+        found = f"streaming needs {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free"
+        raise DistillError(f"data.window {window}: {found}; set a smaller data.window")
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -89,9 +89,9 @@ def cache_folder(config: DataConfig) -> Path:
 
 
 def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: bool) -> str:
-    """Return ``gpu``, ``ram``, ``disk`` or ``none``: where each process of this machine keeps the pixels.
+    """Return where each process of this machine stores the pixels: ``gpu``, ``ram``, ``disk`` or ``none``.
 
-    ``cached`` tells whether the cache folder contains the decoded patch set already.
+    ``cached`` is True if the cache folder already contains the decoded patch set.
     """
     needed, processes = math.prod(shape_of(patchset)), context.ranks.local_world_size
     problems: dict[str, Callable[[], str | None]] = {
@@ -103,13 +103,14 @@ def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: 
     if config.cache == "auto":
         return next(place for place, problem in problems.items() if problem() is None)
     if (problem := problems[config.cache]()) is not None:
-        found = f"{problem} for {needed / 1e9:.1f} GB of decoded patches"
-        raise DistillError(f"data.cache {config.cache}: {found}; set data.cache auto, or another data.cache_dir")
+        found = f"cannot store {needed / 1e9:.1f} GB of decoded patches: {problem}"
+        action = "set data.cache auto" + (", or another data.cache_dir" if config.cache == "disk" else "")
+        raise DistillError(f"data.cache {config.cache}: {found}; {action}")
     return config.cache
 
 
 def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
-    """Map the decoded pixels of a patch set from the cache folder. Returns None without a valid file."""
+    """Map the decoded pixels of a patch set from the cache folder. Returns None if no valid file exists."""
     (path, note), num_bytes = _files(patchset, folder), math.prod(shape_of(patchset))
     try:
         if not (files.is_plain(path) and files.is_plain(note)) or path.stat().st_size != num_bytes:
@@ -133,7 +134,7 @@ def _note(sha256: str) -> dict[str, str]:
 
 
 def _decoded(patchset: PatchSet, config: DataConfig, place: str) -> Pixels:
-    """Decode a verified patch set into its cache file. If the disk is too full, decode into memory."""
+    """Decode a patch set into a cache file. If the disk is full, decode into memory, or raise for ``place`` disk."""
     folder = cache_folder(config)
     why = _disk_problem(folder, math.prod(shape_of(patchset)))
     if why is None:
@@ -142,7 +143,7 @@ def _decoded(patchset: PatchSet, config: DataConfig, place: str) -> Pixels:
         except OSError as error:
             why = files.describe_os_error(error, folder)
     if place == "disk":
-        raise DistillError(f"{why}; set another folder as data.cache_dir, or data.cache none")
+        raise DistillError(f"{why}; set data.cache_dir to another folder, or set data.cache none")
     logger.info(f"the decoded patches are not kept for the next run: {why}")
     pixels = shared_memory(shape_of(patchset))
     decode_into(pixels, patchset, config.workers)
@@ -179,7 +180,7 @@ def _decode_to_file(patchset: PatchSet, config: DataConfig, folder: Path) -> Pix
 
 
 def _remove_abandoned_parts(folder: Path) -> None:
-    """Remove the unfinished files of killed processes. A process locks the file that it still writes."""
+    """Remove the unfinished files of killed processes. Files that a running process writes are locked and remain."""
     for part in folder.glob(f"{files.PART_PREFIX}*"):
         with contextlib.suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

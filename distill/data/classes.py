@@ -1,4 +1,4 @@
-"""Match the labels of image data with the classes of a network: by class name if both have names, else by number."""
+"""Match the labels of image data with a network's classes: by class name if both have class names, else by number."""
 
 import dataclasses
 import logging
@@ -20,9 +20,9 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
     """Return ``data`` with the labels and class names of a network with ``num_classes`` outputs.
 
     ``names`` are the network's class names, or empty if they are unknown. The comparison of names ignores case,
-    spaces, ``-`` and ``_``. If class folders are named by numbers, these are class numbers, counted from 0, or from 1
-    if the largest is ``num_classes``. If the network has no names, other class folders are numbered in sorted order.
-    ``where`` is the path of the data in messages. Unusual names and numbers are logged.
+    spaces, ``-`` and ``_``. If the names of class folders are numbers, they are class numbers, counted from 0, or
+    from 1 if the largest number is ``num_classes``. If the network has no class names, other class folders have
+    numbers in sorted order. ``where`` is the path of ``data`` for messages. Unusual names and numbers are logged.
     """
     present = data.labels.unique().tolist()
     numbers = {label: label for label in present}
@@ -44,13 +44,13 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
 
 
 def complete_names(data: LabelledImages) -> tuple[str, ...]:
-    """Return the class names of matched training data, or none if a class has no name or all names are numbers."""
+    """Return the class names that ``match_classes`` set, or () if a class has no name or all names are numbers."""
     unnamed = any(name == _UNNAMED.format(number) for number, name in enumerate(data.names))
     return () if unnamed or data.names == tuple(map(str, range(len(data.names)))) else data.names
 
 
 def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], where: Path) -> dict[int, int]:
-    """Return the network's class number of each label in ``present``, by class name."""
+    """Return for each label in ``present`` the number of the network's class that has the same class name."""
     if data.names == tuple(names):
         return {label: label for label in present}
     of_name: dict[str, list[int]] = {}
@@ -59,9 +59,9 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
     own = {label: data.names[label] if label < len(data.names) else str(label) for label in present}
     found = {label: of_name.get(_plain(name), []) for label, name in own.items()}
     if unknown := [own[label] for label, numbers in found.items() if len(numbers) != 1]:
-        what = f"{len(unknown)} of {len(present)} class names ({', '.join(unknown[:3])}) are not class names"
+        what = f"{len(unknown)} of {len(present)} class names ({', '.join(unknown[:3])}) do not match exactly one"
         action = "rename the classes to the network's names or class numbers"
-        raise DistillError(f"{where}: {what} of the network ({', '.join(names[:3])}, …); {action}")
+        raise DistillError(f"{where}: {what} class name of the network ({', '.join(names[:3])}, …); {action}")
     numbers = {label: matches[0] for label, matches in found.items()}
     if any(label != number for label, number in numbers.items()):
         logger.info(f"{where}: the classes have another order than in the network; they are matched by name")
@@ -69,7 +69,7 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
 
 
 def _by_number(data: LabelledImages, present: list[int], num_classes: int, where: Path) -> dict[int, int]:
-    """Return the network's class number of each label in ``present``, by the numbers that name the class folders."""
+    """Return for each label in ``present`` the network's class number, from the number that is the folder's name."""
     values = [int(name) for name in data.names]
     smallest, largest = values[0], values[-1]
     if values == list(range(len(values))):

@@ -1,8 +1,8 @@
 """Decode verified shards into one uint8 array, with several processes that write into the array.
 
-Each process is forked from this process, has its own pipe, and is driven by its own thread. The array is in memory
-that was mapped before the fork. So the processes need no lock and no file in ``/dev/shm``, which may be too small or
-missing in a container. When a process ends, its pipe closes, and its thread notices.
+Each decoding process is forked from this process. One thread for each decoding process sends jobs through a pipe. The
+array is in memory that was mapped before the fork. So the processes need no lock and no file in ``/dev/shm``, which a
+container may lack. When a decoding process ends, the pipe closes, and the thread raises an error.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ from manifests.untrusted.images import decode_patch
 
 GRACE_SECONDS = 5.0  # longest wait for a killed process to end
 _CAUSES = {
-    signal.SIGKILL: "probably because memory ran out; use fewer data.workers",
-    signal.SIGBUS: "probably because the disk of data.cache_dir is full or missing; choose another data.cache_dir",
+    signal.SIGKILL: "because memory ran out; use fewer data.workers",
+    signal.SIGBUS: "because the disk of data.cache_dir is full or missing; choose another data.cache_dir",
 }
-_RETRY = "run the same command again"
+_RETRY = "by another program; run the same command again"
 _FORK = get_context("fork")
 
 Pixels = npt.NDArray[np.uint8]
@@ -67,14 +67,14 @@ def file_memory(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[n
 
 
 def useful_workers(patchset: PatchSet, workers: int) -> int:
-    """Return ``workers``, limited to one process for each shard and one for each core."""
+    """Return the smallest of ``workers``, the number of shards and the number of usable cores."""
     return min(workers, len(patchset.manifest.shards), usable_cores())
 
 
 def decode_into(images: Pixels, patchset: PatchSet, workers: int) -> None:
-    """Decode every patch of a verified patch set. Patch i is written to row i of ``images``.
+    """Decode a verified patch set with ``workers`` processes. Patch i is written to row i of ``images``.
 
-    ``images`` must be from ``shared_memory`` or ``file_memory``, because processes write into it.
+    ``images`` must be from ``shared_memory`` or ``file_memory``, because the processes write into ``images``.
     """
     shards = patchset.manifest.shards
 
@@ -94,7 +94,7 @@ def decode_into(images: Pixels, patchset: PatchSet, workers: int) -> None:
 def decode_shard(
     patchset: PatchSet, number: int, wanted: npt.NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[int, Pixels]]:
-    """Decode a shard of a verified patch set, and yield the row in the shard and the pixels of each patch.
+    """Decode shard ``number`` of a verified patch set. Yield for each patch its row in the shard and its pixels.
 
     ``wanted``, bool (patches of the shard), selects rows. None selects all rows.
     """
@@ -107,8 +107,8 @@ def decode_shard(
             key = str(sample["__key__"])
             row = int(key) - shard.first_index if re.fullmatch(r"[0-9]{9,10}", key) else -1
             if not 0 <= row < shard.n or seen[row]:
-                problem = "appears twice" if 0 <= row < shard.n else "is not the index of a patch in this shard"
-                raise DistillError(f"{path}: the key of member {key} {problem}; {_DAMAGED}")
+                problem = "belongs to two members" if 0 <= row < shard.n else "is not a patch index of this shard"
+                raise DistillError(f"{path}: the key {key} {problem}; {_DAMAGED}")
             seen[row] = True
             if wanted is None or wanted[row]:
                 yield row, decode_sample(sample, manifest.encoding.format, manifest.size)
@@ -135,20 +135,20 @@ def _tar_errors(path: Path) -> Iterator[None]:
 
 
 def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:
-    """Return the pixels of a sample of WebDataset: uint8 (size, size, 3)."""
+    """Decode a WebDataset sample that must be one image of ``image_format``: uint8 (size, size, 3)."""
     where = f"{sample['__url__']}: member {sample['__key__']}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:
-        found = f"has the files .{' and .'.join(fields)}, but the manifest declares one .{image_format}"
+        found = f"contains the files .{' and .'.join(fields)}, but the manifest declares one .{image_format} file"
         raise DistillError(f"{where}: {found}; {_DAMAGED}")
     try:
         return decode_patch(sample[image_format], where, size, image_format)
     except PatchSetError as error:
-        raise DistillError(f"{error}; {_DAMAGED}") from error
+        raise DistillError(str(error)) from error
 
 
 class Workers:
-    """A pool of ``count`` processes that call ``work`` with each job. With 0, a thread of this process calls it."""
+    """A pool of ``count`` processes that call ``work`` with each job. If ``count`` is 0, a thread calls ``work``."""
 
     def __init__(self, count: int, work: Callable[[Any], None]) -> None:
         self._work = work
@@ -173,7 +173,7 @@ class Workers:
             raise DistillError(message) from error
 
     def submit(self, job: Any) -> Future[None]:
-        """Start a job, and return its future, which raises DistillError if ``work`` failed or its process ended."""
+        """Start a job and return a future. The future raises DistillError if ``work`` fails or a process ends."""
         return self._threads.submit(self._run, job)
 
     def close(self) -> None:
@@ -204,13 +204,13 @@ def _exit_error(process: BaseProcess) -> DistillError:
     process.join(GRACE_SECONDS)
     status = process.exitcode
     if status is None or status >= 0:
-        return DistillError(f"a decoding process ended with status {status}; report this to the developers")
+        return DistillError(f"a decoding process ended with status {status}; report this error to the developers")
     number = signal.Signals(-status)
-    return DistillError(f"a decoding process was killed by {number.name}, {_CAUSES.get(number, _RETRY)}")
+    return DistillError(f"a decoding process was killed by {number.name}, probably {_CAUSES.get(number, _RETRY)}")
 
 
 def _serve(end: Connection, work: Callable[[Any], None]) -> None:
-    """Run the loop of a process: receive a job, call ``work``, and send the error or None."""
+    """Run a decoding process. In a loop, receive a job from ``end``, call ``work``, and send the error or None."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends this process
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()

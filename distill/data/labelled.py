@@ -1,5 +1,6 @@
-"""Read labelled images into memory: every form of data that ``manifests.foreign`` finds, decoded to one size."""
+"""Read labelled images into memory. ``manifests.foreign`` finds the images; this module decodes them to one size."""
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -45,7 +46,7 @@ class LabelledImages:
 
     @property
     def size(self) -> int:
-        """Pixels a side; images are square."""
+        """The width of an image in pixels, which is also the height."""
         return self.images.shape[1]
 
     def __str__(self) -> str:
@@ -56,7 +57,7 @@ class LabelledImages:
 
 
 def require_data(path: Path, split: Split = "test") -> None:
-    """Check that ``path`` exists."""
+    """Check that ``path``, the data of a split, exists."""
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise DistillError(f"{path}: the {_KIND[split]} data does not exist; give the path of {FORMS}")
 
@@ -64,22 +65,17 @@ def require_data(path: Path, split: Split = "test") -> None:
 def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
     """Read the images and labels of a split. Images of another size than ``size`` px are resized and center-cropped.
 
-    Names of files and folders determine the split (see ``manifests.foreign.listing``). Data without such names
-    belongs to every split. Kinds of files that are not read are logged.
+    ``size`` None changes nothing. The names of files and folders determine the split (``manifests.foreign.listing``).
+    Data without names of splits belongs to every split. A log line names the kinds of files that were not read.
     """
     require_data(path, split)
-    try:
+    with _read_errors(path):
         found = find_labelled(path, split)
         if found is None:
             raise DistillError(f"{path}: contains no {_KIND[split]} data in a known form; give the path of {FORMS}")
         if not found.images:
-            raise DistillError(f"{path}: contains no sample; give the path of {FORMS}")
-        data = _stack(found, list(_decoded(found.images, size)), path)
-    except PatchSetError as error:
-        raise DistillError(str(error)) from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise DistillError(f"{error.filename or path}: cannot be read: {reason}; check its permissions") from error
+            raise DistillError(f"{path}: contains no image with a label; give the path of {FORMS}")
+        data = _stack(found, list(_decoded(found.images, size)), path, "--size" if split == "test" else "data.size")
     for line in found.notes:
         logger.info(line)
     return data
@@ -87,20 +83,27 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
 
 def count_images(path: Path) -> int:
     """Return the number of training images in the folder or file ``path``, with or without labels."""
-    try:
+    with _read_errors(path):
         found = find_images(path)
-    except (PatchSetError, OSError) as error:
-        raise DistillError(f"{path}: cannot be read: {error}; choose another file or folder") from error
     if not found.images:
         raise DistillError(f"{path}: contains no image; give the path of training images")
     return len(found.images)
 
 
-def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[Pixels, bytes, bool]]:
-    """Yield each image at ``size``, the digest of its original pixels, and whether the image was resized.
+@contextlib.contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Convert an error that occurs while reading images in ``path`` to a DistillError of one line."""
+    try:
+        yield
+    except PatchSetError as error:
+        raise DistillError(str(error)) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DistillError(f"{error.filename or path}: cannot be read: {reason}; check its permissions") from error
 
-    Threads decode some hundred images at a time.
-    """
+
+def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[Pixels, bytes, bool]]:
+    """Yield for each image the pixels at ``size`` px, the SHA-256 of the original pixels, and True if resized."""
 
     def decode(image: StoredImage, data: bytes | Pixels) -> tuple[Pixels, bytes, bool]:
         pixels = pixels_of(data, image.where)
@@ -114,7 +117,7 @@ def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[
 
 
 def _fit(image: Pixels, size: int | None) -> Pixels:
-    """Resize an image so that the short side is 8/7 of ``size``, and crop the center, as usual for ImageNet."""
+    """Resize an image so that the short side is 8/7 of ``size`` px, and crop the center to ``size`` px."""
     if size is None or image.shape[:2] == (size, size):
         return image
     planes = torch.from_numpy(image.copy()).permute(2, 0, 1)
@@ -123,11 +126,12 @@ def _fit(image: Pixels, size: int | None) -> Pixels:
     return fitted
 
 
-def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes, bool]], path: Path) -> LabelledImages:
+def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes, bool]], path: Path, option: str) -> LabelledImages:
     shapes = sorted({image.shape for image, *_ in decoded})
     if len(shapes) > 1:
-        sizes = f"contains images of {len(shapes)} sizes, such as {shapes[0][1]}×{shapes[0][0]}"
-        raise DistillError(f"{path}: {sizes}; choose one size with --size or data.size")
+        (height, width, _), (tall, wide, _) = shapes[:2]
+        sizes = f"{len(shapes)} sizes, such as {width}×{height} px and {wide}×{tall} px"
+        raise DistillError(f"{path}: contains images of {sizes}; set one size in pixels with {option}")
     labels = np.array(found.labels, dtype=np.int64)
     digests = tuple(digest for _, digest, _ in decoded)
     return LabelledImages(

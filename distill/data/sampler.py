@@ -11,9 +11,9 @@ from distill.runtime.randomness import Stream
 
 
 class Order:
-    """The samples of each step. Every epoch is a permutation of all samples, and batches cut the epochs into pieces.
+    """The order of ``n`` samples. Every epoch is another permutation of all samples.
 
-    A batch may contain samples of two epochs. So all batches have the same size, and every sample is used.
+    The epochs are one sequence, which is cut into batches. So a batch may contain samples of two epochs.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
@@ -32,7 +32,7 @@ class Order:
         return torch.cat(parts)
 
     def describe(self) -> dict[str, int]:
-        """Return everything that determines the order, as plain values."""
+        """Return the numbers that determine the order, by name."""
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed}
 
 
@@ -40,10 +40,10 @@ Place = tuple[int, int]  # an epoch, and the number of a window in it
 
 
 class WindowOrder:
-    """The samples of each step, for shards that are read a window of ``window`` shards at a time.
+    """The order of the patches of shards that are read in groups, called windows, of ``window`` shards.
 
-    ``sizes`` are the numbers of patches of the shards. Every epoch shuffles the shards, then the patches within each
-    window. The rows of a window are the patches of its first shard, then those of its second shard, and so on.
+    ``sizes`` contains the number of patches of each shard. Every epoch shuffles the shards, then the patches within
+    each window. The rows of a window are the patches of its first shard, then of its second shard, and so on.
     """
 
     def __init__(self, sizes: list[int], batch_size: int, seed: int, window: int) -> None:
@@ -64,7 +64,7 @@ class WindowOrder:
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed, "window": self._window}
 
     def pieces(self, step: int, ranks: Ranks = SINGLE_PROCESS) -> list[tuple[Place, Tensor]]:
-        """Return the windows of batch ``step`` in order, and for each window the rows of this rank: int64."""
+        """Return in order each window that batch ``step`` uses, and the window's rows for this rank: int64."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         mask = ranks.row_mask(self.batch_size)
         pieces = []
@@ -81,7 +81,7 @@ class WindowOrder:
         return pieces
 
     def wanted(self, place: Place, ranks: Ranks) -> Tensor:
-        """Return for each row of a window whether this rank uses the row in any batch: bool (rows,)."""
+        """Return for each row of window ``place`` whether this rank uses the row in any batch: bool (rows,)."""
         rows = self._rows(place)
         first = place[0] * self.n + int(self._epoch(place[0])[1][place[1]])
         wanted = torch.empty(len(rows), dtype=torch.bool)
@@ -89,7 +89,7 @@ class WindowOrder:
         return wanted
 
     def shards(self, place: Place) -> list[int]:
-        """Return the numbers of the shards in a window."""
+        """Return the numbers of the shards in window ``place``."""
         return [int(shard) for shard in self._epoch(place[0])[0][place[1]]]
 
     def after(self, place: Place) -> Place:
@@ -102,7 +102,7 @@ class WindowOrder:
         return torch.from_numpy(np.concatenate(spans))
 
     def _shuffle_shards(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the shards of each window of an epoch, and the number of samples before each window and in total."""
+        """Return the shards of each window of an epoch, and the samples before each window, then in total."""
         order = Stream(self._seed, "shards", epoch).permutation(len(self._sizes)).numpy()
         windows = [order[first : first + self._window] for first in range(0, len(order), self._window)]
         return windows, np.cumsum([0, *(self._sizes[shards].sum() for shards in windows)])

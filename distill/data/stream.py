@@ -15,9 +15,9 @@ WINDOWS = 3  # windows in memory: one in use, and those that processes decode ah
 
 
 class Streamed:
-    """The images of a verified patch set, read again in every epoch. Only steps in increasing order are fast.
+    """The images of a verified patch set, decoded again in every epoch. Steps are fast only in increasing order.
 
-    Every rank reads all shards, but decodes only the patches of its own rows.
+    Every rank reads all shards with ``workers`` processes, but decodes only the patches that the rank uses.
     """
 
     def __init__(self, patchset: PatchSet, order: WindowOrder, workers: int, context: RunContext) -> None:
@@ -28,17 +28,17 @@ class Streamed:
         self._workers = Workers(useful_workers(patchset, workers), self._decode)
 
     def images(self, step: int) -> Tensor:
-        """Return this rank's images of ``order.batch(step)``: uint8 (B, size, size, 3) on the run's device."""
+        """Return the images of ``step`` that belong to this rank: uint8 (B, size, size, 3) on the run's device."""
         pieces = self.order.pieces(step, self.context.ranks)
         images = torch.cat([self._window(place)[rows] for place, rows in pieces])
         return images.to(self.context.device, non_blocking=True)
 
     def close(self) -> None:
-        """Stop the processes that read ahead."""
+        """Stop the processes that decode shards."""
         self._workers.close()
 
     def _window(self, place: Place) -> Tensor:
-        """Return the pixels of a window, uint8 (rows, size, size, 3), of which only this rank's rows are decoded."""
+        """Return the pixels of a window: uint8 (rows, size, size, 3). Only rows that this rank uses are decoded."""
         while self._queue and self._queue[0][0] != place:
             for future in self._queue.popleft()[2]:
                 if not future.cancel():
@@ -54,7 +54,7 @@ class Streamed:
         return torch.from_numpy(self._slots[slot])
 
     def _decode(self, job: tuple[Place, int, int]) -> None:
-        """Decode the patches of one shard of a window that this rank needs. A worker process calls this method."""
+        """Decode the patches that this rank uses from one shard of a window. A worker process calls this method."""
         place, slot, part = job
         numbers = self.order.shards(place)
         sizes = [self._patchset.manifest.shards[number].n for number in numbers]

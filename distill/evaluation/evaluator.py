@@ -23,7 +23,7 @@ from manifests.format.shard_table import read_pixel_digests
 from manifests.support.counts import counted
 
 MAX_CONFUSION_CLASSES = 200
-"""Largest number of classes with confusion matrices, whose size grows with the square of this number."""
+"""Networks with more classes have no confusion matrices, because a matrix grows with the square of the classes."""
 BATCH = 500
 Dtype = torch.dtype | None
 logger = logging.getLogger(__name__)
@@ -45,17 +45,17 @@ class Evaluator:
         return None if self.teacher_logits is None else top_k(self.teacher_logits, self.data.labels, 1)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
-        """Return top-1, top-5 and agreement in percent, and the KL divergence from the teacher in nats."""
+        """Return top-1, top-5 and agreement with the teacher in percent, and KL(teacher ‖ network) in nats."""
         return self._metrics(logits_of(network, self.data, *self.normalization, self.context))
 
     def evaluate(self, network: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the metrics of a network, and its confusions, both as JSON values by name.
+        """Return the metrics and the confusions of a network, two dicts of JSON values.
 
         The metrics are those of ``measure``, those of the teacher, and top-1 in percent of each class. The confusions
         are the ``names`` of the classes ("0", "1", … if unknown) and, for at most 200 classes, matrices of image
         counts. Entry [i][j] of ``label_network`` counts images of class i that the network predicts as class j.
         ``label_teacher`` counts predictions of the teacher. Entry [i][j] of ``teacher_network`` counts images that
-        the teacher predicts as i and the network as j. Both are None without a teacher.
+        the teacher predicts as i and the network as j. Without a teacher, these two matrices are None.
         """
         logits, labels = logits_of(network, self.data, *self.normalization, self.context), self.data.labels
         result: dict[str, Any] = self._metrics(logits)
@@ -92,22 +92,22 @@ class Evaluator:
 
 
 def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px. Their labels are classes of a network with the names ``classes``."""
+    """Read labelled images at ``size`` px. Match the labels with the ``classes``, by name or number, of a network."""
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
 
 
 def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
-    """Log a warning if the network ``what`` was trained on ``data``, by the digest of its training data."""
+    """Log a warning if ``data`` has the digest ``data_sha256`` of the training images of the network ``what``."""
     if data_sha256 == data.sha256:
-        logger.info(f"{data.where}: {what} was trained on these images, so its accuracy on other images is unknown")
+        logger.info(f"{data.where}: {what} was trained on these images, so the accuracy on other images is unknown")
 
 
 def require_unseen(seen: Collection[bytes], data: LabelledImages, where: str) -> None:
-    """Check that evaluation images are not all training images, and log a warning if some are.
+    """Raise DistillError if all evaluation images are also training images. Log a warning if some are.
 
-    ``seen`` are the SHA-256 of the pixels of the training images, which ``where`` names.
+    ``seen`` contains the SHA-256 of the pixels of each training image. ``where`` names the training data in messages.
     """
     common = sum(digest in seen for digest in data.digests)
     images = counted(len(data.digests), "evaluation image")
@@ -132,7 +132,7 @@ def logits_of(
 ) -> Tensor:
     """Return the logits of ``model`` in eval mode for every image: float32 (N, classes) on the CPU.
 
-    ``dtype`` is the dtype of the weights; None means float32. The mode of the model is restored. Each rank computes
+    ``dtype`` is the dtype of the weights; None means float32. Training or eval mode is restored. Each rank computes
     some of the batches. The batches do not depend on the number of ranks.
     """
     was_training = model.training
@@ -148,7 +148,7 @@ def logits_of(
     if not bool(torch.isfinite(logits).all()):
         range_error = "float16 cannot represent them; set train.precision fp32"
         reason = range_error if dtype == torch.float16 else "the weights are corrupt; choose another weight file"
-        raise DistillError(f"the logits of a network on the evaluation data are not finite: {reason}")
+        raise DistillError(f"the logits on the evaluation data are not finite: {reason}")
     return logits
 
 
@@ -171,7 +171,7 @@ def agreement(first: Tensor, second: Tensor) -> float:
 
 
 def confusion(first: Tensor, second: Tensor, num_classes: int) -> list[list[int]]:
-    """Return a matrix: [i][j] counts images of class i in ``first`` and class j in ``second``, both int64 (N,)."""
+    """Return a matrix. Entry [i][j] counts images of class i in ``first`` and class j in ``second``: int64 (N,)."""
     counts = torch.bincount(first * num_classes + second, minlength=num_classes**2)
     return list(counts.reshape(num_classes, num_classes).tolist())
 

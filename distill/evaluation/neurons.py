@@ -1,4 +1,4 @@
-"""Activation maximization: compute an image for each class that raises the logit of the class.
+"""Activation maximization: compute for each class an image for which a network has a large logit of this class.
 
 The regularizers are those of Olah, Mordvintsev, Schubert 2017 (https://distill.pub/2017/feature-visualization). The
 optimized values are Fourier coefficients with the spectrum and color correlations of natural images. Each step moves,
@@ -27,11 +27,11 @@ _COLORS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.
 def excite(
     network: nn.Module, classes: Tensor, size: int, normalization: Pair, *, steps: int, seed: int, update: Update
 ) -> Tensor:
-    """Return an image that raises the logit of each class: uint8 (n, size, size, 3) on the CPU.
+    """Return for each class an image with a large logit of this class: uint8 (n, size, size, 3) on the CPU.
 
-    ``classes``, int64 (n,), are class numbers. ``network`` must be in eval mode and is not changed. Its input is
-    images (B, 3, size, size), normalized by the mean and std in ``normalization``. ``update`` is called with the
-    number of finished steps.
+    ``classes``, int64 (n,), are class numbers. ``network`` must be in eval mode and is not changed. The network
+    processes images (B, 3, size, size), normalized by the mean and std in ``normalization``. ``update`` is called
+    with the number of finished steps.
     """
     device = next(network.parameters()).device
     side, count = size + 2 * MARGIN, len(classes)
@@ -56,13 +56,13 @@ def excite(
 
 
 def _weights(side: int) -> Tensor:
-    """Return 1 / frequency for each coefficient of a real image of ``side`` pixels: (side, side // 2 + 1)."""
+    """Return 1 / frequency for each Fourier coefficient of an image of ``side`` px: (side, side // 2 + 1)."""
     frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
     return 1 / frequency.clamp(min=1 / side)
 
 
 def _image(spectrum: Tensor, weight: Tensor, side: int) -> Tensor:
-    """Return RGB in [0, 1], (n, 3, side, side), for the coefficients (n, 3, side, side // 2 + 1, 2)."""
+    """Return images, RGB in [0, 1] (n, 3, side, side), of Fourier coefficients (n, 3, side, side // 2 + 1, 2)."""
     planes = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(side, side), norm="ortho")
     colors = (_COLORS / _COLORS.norm(dim=0).max()).to(planes.device)
     return torch.sigmoid(torch.einsum("nchw,rc->nrhw", planes, colors))

@@ -1,4 +1,4 @@
-"""Build networks by name, and set their batch norms. A network maps normalized images to logits."""
+"""Build networks by name, and set options of batch norms. A network maps normalized images to logits."""
 
 import contextlib
 import difflib
@@ -45,15 +45,15 @@ _WITH_AUXILIARY_HEADS = {
 }
 """Networks with auxiliary heads, and a pattern of the parameter names of these heads.
 
-torchvision uses the heads in training mode only; our networks never have them. The published parameters of these
-networks need ``transform_input``, which normalizes the input, normalized by ImageNet's mean and std, again by 0.5.
+torchvision uses the heads in training mode only; networks of ``build_model`` have no heads. The published parameters
+need ``transform_input``. It changes an input normalized by ImageNet's mean and std to one normalized by 0.5 and 0.5.
 """
 
 MAX_STALE = 0.01  # accepted share of the initial values in the statistics of trained batch norms
 logger = logging.getLogger(__name__)
 
 MAX_LAYERS, MAX_WIDTH = 1202, 20
-"""Largest networks: the deepest published ResNet, and twice the width factor of the widest published ResNet."""
+"""Limits: the layers of the deepest published ResNet, and twice the width factor of the widest published WRN."""
 
 
 def build_model(arch: str, num_classes: int) -> nn.Module:
@@ -63,8 +63,8 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
 
     - ``resnetN``, ``wrn-D-K`` or ``vggN-bn``: the CIFAR networks of the paper
     - a variant with published checkpoints: ``resnetN-b`` and ``resnetNx4`` (shortcuts with parameters),
-      ``resnetN-8x`` (ImageNet's, for small images), ``wrn-D-K-raw``, ``vggN-bn-avg``, ``vggN-bn-H`` (three linear
-      layers, H wide)
+      ``resnetN-8x`` (ImageNet's ResNets, for small images), ``wrn-D-K-raw``, ``vggN-bn-avg``, ``vggN-bn-H`` (three
+      linear layers, H wide)
     - ``torchvision/NAME``: a classification model of torchvision, such as ``torchvision/resnet50``, without the
       auxiliary heads of ``googlenet`` and ``inception_v3``
     """
@@ -74,15 +74,15 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
         if match := pattern.fullmatch(arch):
             numbers = [int(number) for number in match.groups()]
             if numbers[0] > MAX_LAYERS or (arch.startswith("wrn") and numbers[1] > MAX_WIDTH):
-                limits = f"at most {MAX_LAYERS} layers and a width factor of at most {MAX_WIDTH}"
-                raise DistillError(f"arch {arch!r}: expected {limits}; choose a smaller network")
+                limits = f"expected at most {MAX_LAYERS} layers and a width factor of at most {MAX_WIDTH}"
+                raise DistillError(f"arch {arch!r}: the network is too large, {limits}; choose a smaller network")
             try:
                 return factory(*numbers, num_classes=num_classes)
             except ValueError as error:
                 raise DistillError(f"arch {arch!r}: {error}; choose another number") from error
     near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"networks are {', '.join(EXAMPLES)}"
-    raise DistillError(f"arch {arch[:100]!r}: unknown network; {hint}; networks of torchvision are '{PREFIX}NAME'")
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(EXAMPLES)}"
+    raise DistillError(f"arch {arch[:100]!r}: unknown network; {hint} (torchvision's networks are '{PREFIX}NAME')")
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:
@@ -99,8 +99,8 @@ def require_size(arch: str, num_classes: int, size: int) -> None:
 def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
     """Set the momentum and epsilon of all batch norms of ``network``; None leaves a value unchanged.
 
-    ``momentum`` is the share of a batch in the running statistics, as in torch. Keras calls 1 minus this share the
-    momentum. ``eps`` is added to the variance. A network without batch norms is an error.
+    ``momentum`` is the share of a new batch in the running statistics, as in torch; in Keras, momentum is 1 minus
+    this share. ``eps`` is added to the variance. Raises DistillError if ``network`` has no batch norm.
     """
     if momentum is None and eps is None:
         return
@@ -116,7 +116,7 @@ def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
     """Log a warning if ``steps`` are too few for the running statistics of batch norms with this ``momentum``."""
     if momentum is not None and (left := (1 - momentum) ** steps) > MAX_STALE:
         found = f"after {steps} steps, the batch norms' statistics still contain {left:.0%} of their initial values"
-        logger.info(f"bn_momentum {momentum}: {found}, which spoils the result; raise bn_momentum or the steps")
+        logger.info(f"bn_momentum {momentum}: {found}, so evaluation is inaccurate; raise bn_momentum or the steps")
 
 
 def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
@@ -125,26 +125,23 @@ def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean '{PREFIX}{near[0]}'?" if near else "torchvision.models.list_models() lists all models"
+        hint = f"did you mean '{PREFIX}{near[0]}'?" if near else "choose a name of torchvision.models.list_models()"
         raise DistillError(f"arch {arch!r}: torchvision has no classification model {name!r}; {hint}")
     options = {"aux_logits": False, "transform_input": True} if arch in _WITH_AUXILIARY_HEADS else {}
     shapes = _ShapesOnCpu() if name.startswith("regnet") else contextlib.nullcontext()
-    with (
-        shapes,
-        warnings.catch_warnings(action="ignore", category=FutureWarning),
-    ):  # of initializations that will change
+    with shapes, warnings.catch_warnings(action="ignore", category=FutureWarning):  # initializations will change
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     return model
 
 
 def is_auxiliary(name: str, arch: str) -> bool:
-    """Return whether the parameter ``name`` of ``arch`` belongs to an auxiliary head. Our networks have none."""
+    """Return whether the parameter ``name`` in a file of ``arch`` belongs to an auxiliary head of torchvision."""
     pattern = _WITH_AUXILIARY_HEADS.get(arch)
     return pattern is not None and re.match(pattern, name) is not None
 
 
 class _ShapesOnCpu(TorchFunctionMode):
-    """Put the tensors from which torchvision computes the widths of a RegNet on the CPU, not on the meta device."""
+    """Create helper tensors on the CPU. torchvision reads RegNet's widths from them; meta tensors have no values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -1,8 +1,8 @@
 """ResNets for small images: CIFAR's with 6n + 2 layers, and ImageNet's with a 3×3 stem and no pooling after the stem.
 
 Source: He et al. 2016, arXiv 1512.03385. Section 4.2 describes CIFAR's networks, section 3.3 the shortcuts without
-parameters (option A) or with parameters (option B), and table 1 ImageNet's networks. The data-free literature names
-these ResNet-34-8x, because images shrink by 8 (Fang et al. 2019, arXiv 1912.11006). Parameter names are those of
+parameters (option A) or with parameters (option B), and table 1 ImageNet's networks. Papers on data-free distillation
+call the latter ResNet-34-8x, because images shrink by 8 (Fang et al. 2019, arXiv 1912.11006). Names are those of
 https://github.com/akamaster/pytorch_resnet_cifar10 and https://github.com/kuangliu/pytorch-cifar: ``conv1``, ``bn1``,
 ``layer1.0.conv1`` …, ``layer2.0.shortcut.0``, ``linear``.
 """
@@ -19,7 +19,7 @@ _BLOCKS_8X = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut. With ``projection``, the shortcut is option B, else option A."""
+    """Two 3×3 convolutions and a shortcut. With ``projection``, the shortcut has parameters (option B)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, projection: bool = True) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1×1, 3×3 (with the stride) and 1×1, and a shortcut of option B."""
+    """Convolutions of 1×1, 3×3 (with the stride) and 1×1, and a shortcut with parameters (option B)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Bottleneck(nn.Module):
 
 
 class _PadChannels(nn.Module):
-    """The shortcut of option A: use every second pixel, and add ``channels`` channels of zeros on both sides."""
+    """The shortcut without parameters (option A): skip pixels, and add ``channels`` zero channels at each end."""
 
     def __init__(self, stride: int, channels: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _shortcut(inputs: int, outputs: int, stride: int, projection: bool) -> nn.Mo
 
 
 class _ResNet(nn.Module):
-    """A 3×3 convolution, stages with ``blocks`` blocks, and a linear layer. Later stages halve the image size."""
+    """A convolution, a stage for each number of ``blocks``, and a linear layer. All stages but one halve the size."""
 
     def __init__(self, block: _Block, blocks: tuple[int, ...], channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -100,15 +100,15 @@ class _ResNet(nn.Module):
 
 
 class CifarResNet(_ResNet):
-    """A ResNet with ``depth`` = 6n + 2 layers. ``projection`` selects option B.
+    """A ResNet with ``depth`` = 6n + 2 layers. ``projection`` selects shortcuts with parameters (option B).
 
-    ``wide`` selects the variant of Tian et al. 2020, arXiv 1910.10699: 32-64-128-256 channels and option B.
+    ``wide`` selects the variant of Tian et al. 2020, arXiv 1910.10699: 32-64-128-256 channels and ``projection``.
     """
 
     def __init__(self, depth: int, num_classes: int, *, projection: bool = False, wide: bool = False) -> None:
         if depth < 8 or (depth - 2) % 6:
             action = "for ImageNet's ResNets use resnet18-8x (small images) or torchvision/resnet18 (large images)"
-            raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56, but got {depth}; {action}")
+            raise ValueError(f"a CIFAR ResNet has 6n + 2 layers, such as 20 or 56, not {depth}; {action}")
         block = functools.partial(BasicBlock, projection=projection or wide)
         channels = (32, 64, 128, 256) if wide else (16, 16, 32, 64)
         super().__init__(block, ((depth - 2) // 6,) * 3, channels, num_classes)
@@ -122,7 +122,7 @@ class ResNet8x(_ResNet):
 
     def __init__(self, depth: int, num_classes: int) -> None:
         if depth not in _BLOCKS_8X:
-            raise ValueError(f"a ResNet-8x has {', '.join(map(str, _BLOCKS_8X))} layers, but got {depth}")
+            raise ValueError(f"a ResNet-8x has 18, 34, 50, 101 or 152 layers, not {depth}")
         block, expansion = (BasicBlock, 1) if depth < 50 else (Bottleneck, 4)
         channels = (64, *(width * expansion for width in (64, 128, 256, 512)))
         super().__init__(block, _BLOCKS_8X[depth], channels, num_classes)
@@ -130,7 +130,7 @@ class ResNet8x(_ResNet):
 
 
 def init_convolutions(network: nn.Module) -> None:
-    """Initialize the weights of all convolutions like He et al. 2015 (arXiv 1502.01852), by the number of outputs."""
+    """Draw the weights of all convolutions with variance 2 / (outputs × kernel area), as in arXiv 1502.01852."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

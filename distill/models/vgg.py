@@ -1,4 +1,4 @@
-"""VGG with batch normalization for CIFAR, and the classifiers of its published variants.
+"""VGG with batch normalization for CIFAR, and variants with other poolings or classifiers.
 
 Source: Simonyan & Zisserman 2015, arXiv 1409.1556, configurations A, B, D and E. The CIFAR literature replaces the
 three large linear layers by one. Parameter names are those of https://github.com/kuangliu/pytorch-cifar:
@@ -20,14 +20,14 @@ class CifarVgg(nn.Module):
 
     With ``hidden``, the classifier has three linear layers with ``hidden`` values between them. With ``average``, the
     last two stages have no max pooling, so the network averages 4×4 values at 32 px. This is the network of
-    https://github.com/HobbitLong/RepDistiller. Its parameters have the same shapes but other names here, because the
-    weights of one variant are useless in the other.
+    https://github.com/HobbitLong/RepDistiller. With ``average``, parameters have other names, so that a weight file
+    of one variant does not fit the other variant.
     """
 
     def __init__(self, depth: int, hidden: int | None = None, *, num_classes: int, average: bool = False) -> None:
         super().__init__()
         if depth not in _CONVOLUTIONS:
-            raise ValueError(f"a VGG has 11, 13, 16 or 19 layers, but got {depth}")
+            raise ValueError(f"a VGG has 11, 13, 16 or 19 layers, not {depth}")
         stages, inputs = [], 3
         for number, (count, outputs) in enumerate(zip(_CONVOLUTIONS[depth], _CHANNELS, strict=True)):
             layers: list[nn.Module] = []
@@ -49,7 +49,7 @@ class CifarVgg(nn.Module):
 
 
 def _three_layers(hidden: int, num_classes: int) -> nn.Sequential:
-    """Return linear layers 0, 3 and 6 with ReLU and dropout between them, as in torchvision's VGG."""
+    """Return three linear layers with ReLU and dropout between them, numbered 0, 3 and 6 as in torchvision's VGG."""
     first = nn.Linear(512, hidden), nn.ReLU(inplace=True), nn.Dropout()
     second = nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout()
     return nn.Sequential(*first, *second, nn.Linear(hidden, num_classes))

@@ -14,11 +14,11 @@ from distill.models.resnet import init_convolutions
 
 
 class WideBlock(nn.Module):
-    """BN-ReLU-conv twice. If the number of channels changes, the shortcut has a 1×1 convolution.
+    """Batch norm, ReLU and convolution, twice. If the number of channels changes, the shortcut is a 1×1 convolution.
 
-    The input of this convolution is the first activation of the block. With ``raw``, it is the input of the block,
-    before batch norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. The parameters of both
-    variants have the same shapes but different names, because the weights of one variant are useless in the other.
+    The input of the 1×1 convolution is the first activation of the block, or with ``raw`` the input of the block
+    before batch norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. With ``raw``, the parameter
+    of the shortcut has another name, so that a weight file of one variant does not fit the other variant.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, raw: bool = False) -> None:
@@ -46,7 +46,7 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int, width: int, num_classes: int, *, raw: bool = False) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
-            raise ValueError(f"a WRN has 6n + 4 layers and a width of at least 1, but got {depth} and {width}")
+            raise ValueError(f"a WRN has 6n + 4 layers and a width of at least 1, not {depth} and {width}")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.block1 = _stage(16, 16 * width, blocks, 1, raw)
@@ -66,7 +66,7 @@ class WideResNet(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, raw: bool) -> nn.Sequential:
-    """Return blocks in a module with the name ``layer``, as in published checkpoints."""
+    """Return ``blocks`` blocks in a module with the name ``layer``, as in published checkpoints."""
     first = WideBlock(inputs, outputs, stride, raw=raw)
     layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
     return nn.Sequential(OrderedDict(layer=layer))

@@ -1,4 +1,4 @@
-"""Prepare networks: fold the batch norms of the teacher into its convolutions, use 16 bits, compile, and use DDP."""
+"""Prepare networks: fold the teacher's batch norms into convolutions, use 16 bits, compile, and distribute (DDP)."""
 
 import copy
 import dataclasses
@@ -23,7 +23,7 @@ Compile = Literal["auto", "on", "off"]
 
 KEPT_MEMORY = (1 << 31) - 1
 LONG_RUN = 2000
-"""Steps of a run from which on compilation for the CPU saves time: a tenth of each step, after some seconds."""
+"""Fewest steps of a run that is compiled for the CPU. Compilation takes seconds and saves a tenth of each step."""
 logger = logging.getLogger(__name__)
 
 
@@ -46,13 +46,13 @@ class FrozenNetwork:
     def require_unchanged(self) -> None:
         """Raise DistillError if a weight or a buffer has changed since the network was frozen."""
         if tensors_digest(self.folded.state_dict()) != self.digest:
-            found = "weights of the teacher changed during the run, so its logits are wrong"
+            found = "weights of the teacher changed during the run, so the teacher's logits are wrong"
             raise DistillError(f"{found}; report this error to the developers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """Prepare the networks of a run: precision, folding, compilation, DDP."""
+    """Prepares the networks of a run: 16-bit precision, folded batch norms, compilation, DDP."""
 
     context: RunContext
     precision: Precision
@@ -62,7 +62,7 @@ class Accelerator:
     copies: dict[tuple[nn.Module, Precision], nn.Module] = dataclasses.field(default_factory=dict)  # of ``folded``
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings and versions that the rounding of a run depends on."""
+        """Return the settings and versions that change the rounding of a run, as JSON values."""
         return {
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
@@ -73,9 +73,9 @@ class Accelerator:
         } | ({"ranks": self.context.ranks.world_size} if self.context.ranks.world_size > 1 else {})
 
     def folded(self, model: nn.Module) -> nn.Module:
-        """Return a copy of ``model``, which is in eval mode, with folded batch norms and weights in ``precision``.
+        """Return a copy of ``model`` with folded batch norms and weights in ``precision``.
 
-        A folded batch norm is part of its convolution. A second call returns the same copy.
+        ``model`` is in eval mode. A folded batch norm is part of a convolution. A second call returns the same copy.
         """
         key = (model, self.precision)
         if key not in self.copies:
@@ -90,16 +90,16 @@ class Accelerator:
         return self.copies[key]
 
     def frozen(self, model: nn.Module, example: Tensor) -> FrozenNetwork:
-        """Return a folded and compiled copy of ``model``, which is in eval mode, in ``precision``.
+        """Return a folded and compiled copy of ``model`` with weights in ``precision``.
 
-        ``example`` is a batch of normalized images (B, 3, H, W).
+        ``model`` must be in eval mode. ``example`` is a batch of normalized images (B, 3, H, W).
         """
         dtype, folded = DTYPES[self.precision], self.folded(model)
         network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True})
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return a function that computes ``model`` with its own weights: compiled, or in DDP on several ranks."""
+        """Return ``model`` compiled for images like ``example``, or in DDP on several ranks. Weights are shared."""
         if self.context.ranks.world_size > 1:
             if self._compiles():
                 logger.info("the student is not compiled, because several ranks train it")
@@ -111,7 +111,7 @@ class Accelerator:
         return self.compile == "on" or (self.compile == "auto" and pays)
 
     def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
-        """Return ``model`` compiled, or ``model`` itself if this run does not compile or the compiler fails."""
+        """Return ``model`` compiled, or ``model`` itself if the run does not compile or compiling ``what`` fails."""
         if not self._compiles():
             return model
         if self.context.device.type == "cuda":  # a CUDA graph, because hundreds of kernels start slower than they run
@@ -121,14 +121,14 @@ class Accelerator:
         try:
             self._try(model, compiled, example)
         except Exception as error:  # noqa: BLE001 - compilers, linkers and drivers fail in as many ways
-            logger.info(f"the {what} is not compiled: {_first_line(error)}; train.compile off skips the attempt")
+            logger.info(f"the {what} is not compiled: {_first_line(error)}; train.compile off skips compilation")
             torch.compiler.reset()
             return model
         self.compiled.append(what)
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
-        """Run ``compiled`` once to compile it, also backward if ``model`` is trained. Restore its state."""
+        """Run ``compiled`` once, and also backward in training mode, so that torch compiles. Restore the weights."""
         if not model.training:
             with torch.no_grad():
                 compiled(example)
@@ -144,7 +144,7 @@ class Accelerator:
 def make_accelerator(context: RunContext, precision: PrecisionChoice, mode: Compile, steps: int) -> Accelerator:
     """Return the accelerator of a run of ``steps`` steps; ``precision`` may be ``auto``.
 
-    On a CPU this process then keeps memory that it frees, which saves a third of the time of large batches.
+    On a CPU, this process reuses freed memory from now on, which saves a third of the time of large batches.
     """
     if context.device.type == "cpu":
         keep_freed_memory(KEPT_MEMORY)
@@ -153,7 +153,7 @@ def make_accelerator(context: RunContext, precision: PrecisionChoice, mode: Comp
 
 
 def _convert(network: nn.Module, dtype: torch.dtype) -> None:
-    """Convert all parameters and buffers except those of batch norms, whose statistics need more than eight bits."""
+    """Convert ``network`` to ``dtype``, except batch norms, which need more precision than bfloat16 has."""
     for module in network.modules():
         if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
@@ -167,7 +167,7 @@ def _first_line(error: Exception) -> str:
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Replace the batch norms of ``network``, which is on ``device``, by synchronized ones, and wrap it in DDP."""
+    """Return ``network``, which must be on ``device``, in DDP, with batch norms that use the rows of all ranks."""
     if device.type != "cuda":
         synchronize(network)
         return DistributedDataParallel(network)
@@ -184,9 +184,9 @@ def synchronize(network: nn.Module) -> None:
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """Batch norm (Ioffe & Szegedy 2015, arXiv 1502.03167) with the statistics of all ranks' rows, on CPUs.
+    """Batch norm (Ioffe & Szegedy 2015, arXiv 1502.03167) on CPUs, with statistics of the rows of all ranks.
 
-    ``nn.SyncBatchNorm`` computes the same on GPUs and refuses CPUs.
+    ``nn.SyncBatchNorm`` of torch computes the same, but only on GPUs.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -211,16 +211,15 @@ class SyncedBatchNorm(_BatchNorm):
             buffers[name].lerp_(value.to(buffers[name].dtype), self.momentum)
         buffers["num_batches_tracked"].add_(1)
         scale = (variance + self.eps).rsqrt().to(wide.dtype) * self.weight
-        return torch.addcmul(self.bias.view(shape), wide - mean.to(wide.dtype).view(shape), scale.view(shape)).to(
-            x.dtype
-        )
+        centered = wide - mean.to(wide.dtype).view(shape)
+        return torch.addcmul(self.bias.view(shape), centered, scale.view(shape)).to(x.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Accept any number of dimensions after the channels."""
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum of a tensor over the ranks. Its gradient is the sum of the gradients of the ranks."""
+    """The sum of a tensor over all ranks. The gradient of the tensor is the sum of all ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

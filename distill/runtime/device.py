@@ -1,4 +1,4 @@
-"""Choose device, precision and threads of a run, and measure its memory."""
+"""Choose device, precision and threads of a run, and measure free and used memory."""
 
 import contextlib
 import logging
@@ -28,7 +28,7 @@ _CPU_FLAGS: dict[Precision, set[str]] = {
     "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
     "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
-"""Names that Linux uses on x86-64 and AArch64."""
+"""Names of CPU instructions for each precision in /proc/cpuinfo, on x86-64 and AArch64."""
 
 
 def processor(device: torch.device) -> str:
@@ -41,7 +41,7 @@ def processor(device: torch.device) -> str:
 
 
 def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
-    """Return the device ``name``. ``auto`` is the GPU if there is one. Each rank of a machine gets its own GPU."""
+    """Return the device ``name``. ``auto`` is a GPU if there is one, else the CPU. Each local rank has its GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_world_size > 1 and name.startswith("cuda"):
@@ -81,11 +81,9 @@ def choose_threads(state: dict[str, Any] | None) -> None:
     wanted = max(min(present, cores - busy), 1)
     if wanted < present:
         torch.set_num_threads(wanted)
-        logger.info(
-            f"other programs keep {busy} of {counted(cores, 'core')} busy, so this run uses "
-            f"{counted(wanted, 'thread')} instead of {present}, which changes rounding; "
-            f"set OMP_NUM_THREADS={present} to keep {present}"
-        )
+        found = f"other programs keep {busy} of {counted(cores, 'core')} busy, so this run uses "
+        found += f"{counted(wanted, 'thread')} instead of {present}, which changes rounding"
+        logger.info(f"{found}; set OMP_NUM_THREADS={present} to use {counted(present, 'thread')}")
 
 
 def busy_cores() -> int:
@@ -97,10 +95,10 @@ def busy_cores() -> int:
 
 
 def choose_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
-    """Return ``asked``. For ``auto`` return bf16 if the device computes in it, else fp16 on a GPU, fp32 on a CPU."""
+    """Return ``asked``, or for ``auto``: bf16 if the device supports bf16, else fp16 on a GPU and fp32 on a CPU."""
     if asked != "auto":
         if device.type == "cpu" and asked != "fp32" and not cpu_has(asked):
-            logger.info(f"this CPU has no instructions for {asked}; train.precision fp32 is likely faster")
+            logger.info(f"this CPU has no instructions for {asked}; set train.precision fp32 for more speed")
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -114,13 +112,13 @@ def cpu_has(precision: Precision) -> bool:
 
 
 def cpuinfo() -> str:
-    """Return how Linux describes the CPUs, or an empty text on other systems."""
+    """Return the text of /proc/cpuinfo, or an empty text on systems other than Linux."""
     path = Path("/proc/cpuinfo")
     return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Return a context that computes in 16 bits where that is safe, or has no effect for fp32."""
+    """Return a context in which torch computes in ``precision`` where that is precise enough; fp32 has no effect."""
     half = precision != "fp32"
     return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)
 
@@ -141,7 +139,7 @@ def fits_gpu(num_bytes: int, device: torch.device) -> bool:
 
 
 def reset_peak_memory(device: torch.device) -> int:
-    """Start a new measurement of ``peak_memory`` and return the bytes in use."""
+    """Start a new measurement of ``peak_memory`` and return the bytes used now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # only Linux measures the peak
@@ -150,7 +148,7 @@ def reset_peak_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak of used bytes since ``reset_peak_memory``: of the GPU, or of this process on a CPU."""
+    """Return the most bytes used since ``reset_peak_memory``: on the GPU, or without a GPU by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError, ValueError, KeyError):

@@ -31,12 +31,12 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """The number of this process among the processes of a run. Names are as in torch. The default is one process."""
+    """The number of this process, and the number of all processes of the run. The default is a single process."""
 
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
+    rank: int = 0  # number of this process
+    world_size: int = 1  # processes of the run
+    local_rank: int = 0  # number of this process on this machine
+    local_world_size: int = 1  # processes of the run on this machine
 
     @property
     def is_main(self) -> bool:
@@ -46,9 +46,8 @@ class Ranks:
     def row_mask(self, batch_size: int) -> Tensor:
         """Return which rows of a batch belong to this rank: bool (batch_size,).
 
-        A rank has some rows of the first half of the batch, and their mirror images in the second half. The last
-        rank has the middle row of an odd batch. ``augment.mix`` mixes each sample with its mirror image, so a sample
-        and its partner are always on the same rank.
+        Row i and row -1 - i belong to the same rank, because ``augment.mix`` mixes these two rows. The middle row of
+        an odd batch belongs to the last rank.
         """
         half = (batch_size + 1) // 2
         mask = torch.zeros(batch_size, dtype=torch.bool)
@@ -56,28 +55,28 @@ class Ranks:
         return mask | mask.flip(0)
 
     def take_rows(self, values: Tensor) -> Tensor:
-        """Return this rank's rows of a batch (B, …), in their order."""
+        """Return the rows of ``values`` (B, …) that belong to this rank, in the same order."""
         return values if self.world_size == 1 else values[self.row_mask(len(values)).to(values.device)]
 
     def require_rows(self, batch_size: int) -> None:
         """Check that a batch has at least two samples for each rank."""
         if self.world_size > 1 and batch_size < 2 * self.world_size:
             found = f"too small for {self.world_size} ranks, expected at least {2 * self.world_size}"
-            action = "two samples for each rank; raise data.batch_size or start fewer ranks"
-            raise DistillError(f"data.batch_size {batch_size}: {found}, {action}")
+            action = "which is two samples for each rank; raise data.batch_size or start fewer ranks"
+            raise DistillError(f"data.batch_size {batch_size}: is {found}, {action}")
 
     def scale_loss(self, loss: Tensor, batch_size: int) -> Tensor:
-        """Scale a mean over this rank's rows so that its mean over the ranks is the mean over the whole batch."""
+        """Scale ``loss``, the mean over this rank's rows, so that the mean over all ranks is the batch mean."""
         if self.world_size == 1:
             return loss
         return loss * (int(self.row_mask(batch_size).sum()) * self.world_size / batch_size)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean over the ranks of a tensor that has one shape on all ranks."""
+        """Return the mean over all ranks of ``value``, which must have the same shape on all ranks."""
         return value if self.world_size == 1 else self.sum(value) / self.world_size
 
     def sum(self, value: Tensor) -> Tensor:
-        """Return the sum over the ranks of a tensor that has one shape on all ranks."""
+        """Return the sum over all ranks of ``value``, which must have the same shape on all ranks."""
         if self.world_size == 1:
             return value
         summed = value.clone()
@@ -85,13 +84,13 @@ class Ranks:
         return summed
 
     def any(self, flag: bool) -> bool:
-        """Wait until all ranks have called this, and return whether ``flag`` is true on any rank."""
+        """Wait until all ranks have called this method, and return whether ``flag`` is true on any rank."""
         return bool(self.sum(torch.tensor(int(flag))))
 
     def gather(self, parts: dict[int, Tensor], count: int) -> Tensor:
-        """Concatenate CPU tensors (n, …) in the order of their numbers, 0 to ``count`` - 1; same result on all ranks.
+        """Concatenate the CPU tensors (n, …) of all ranks, and return the same result on all ranks.
 
-        Each number is a key of ``parts`` on one rank.
+        The keys of ``parts`` are positions in the result, 0 to ``count`` - 1. Each position is on one rank.
         """
         every: list[Any] = [parts] * self.world_size
         if self.world_size > 1:
@@ -108,16 +107,18 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def require_same(self, values: dict[str, Any]) -> None:
-        """Check that all ranks have the same values: their machines may have different files."""
+        """Check that ``values`` are equal on all ranks. They differ if machines have different files."""
         for key, value in self.broadcast(lambda: values).items():
-            if values.get(key) != value:
-                found = f"{key} is {str(values.get(key))[:200]}, rank 0 has {str(value)[:200]}"
+            if (own := values.get(key)) != value:
+                pairs = enumerate(zip(str(own), str(value), strict=False))
+                start = max(next((i for i, (a, b) in pairs if a != b), 0) - 50, 0)  # show the first difference
+                found = f"{key} is {str(own)[start:][:200]}, but rank 0 has {str(value)[start:][:200]}"
                 action = "start all ranks with the same config, set and teacher"
                 raise DistillError(f"rank {self.rank}: {found}; {action}")
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Run the block on local rank 0 of each machine first, so that the other ranks there find its files."""
+        """Run the block on local rank 0 of each machine first, so that other local ranks can use the files."""
         if self.local_rank:
             self.any(False)
         yield
@@ -138,7 +139,7 @@ class RunContext:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Connect to the other ranks that ``torchrun`` started, or yield a single process if there are none.
+    """Connect to the other ranks that ``torchrun`` started, and yield the ranks. Without torchrun, yield one rank.
 
     Raises:
         DistillError: the ranks cannot connect or have no shared memory, or, on the main rank, another rank has ended.
@@ -154,7 +155,7 @@ def joined() -> Iterator[Ranks]:
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         found = f"the ranks cannot connect to each other: {reason[:160]}"
-        raise DistillError(f"{found}; start all ranks with torchrun") from error
+        raise DistillError(f"{found}; start all ranks again with torchrun") from error
     try:
         yield ranks
     except RuntimeError as error:
@@ -181,9 +182,8 @@ def _connect(ranks: Ranks) -> None:
 def _start_name(store: Any, ranks: Ranks) -> str:
     """Return a name that all ranks share and that no earlier start of ``torchrun`` used.
 
-    ``torchrun`` keeps its store when it starts ranks again, with the addresses of ranks that have ended. A rank that
-    read such an address would wait until the timeout. So the main rank answers only the random names of ranks that
-    run now.
+    When ``torchrun`` starts ranks again, its store still has the addresses of ranks that have ended. A rank that read
+    an old address would wait until the timeout. So the main rank answers only the random names of running ranks.
     """
     own = secrets.token_hex(8)
     if not ranks.is_main:

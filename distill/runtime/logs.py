@@ -1,4 +1,4 @@
-"""Print the log lines of ``distill`` on the console, or drop them for a while."""
+"""Print the log lines of ``distill`` on the console, or suppress them in a block."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Draw random numbers by seed, purpose and position from Philox, whose bits all versions of NumPy share (NEP 19)."""
+"""Draw random numbers from Philox by seed, purpose and position. All versions of NumPy draw equal bits (NEP 19)."""
 
 import hashlib
 
@@ -19,18 +19,18 @@ class Stream:
         return int(self._bits.random_raw())
 
     def uniform(self, *shape: int) -> Tensor:
-        """Return float64 numbers in [0, 1)."""
+        """Return float64 numbers in [0, 1), as a tensor with ``shape``."""
         words = self._bits.random_raw(int(np.prod(shape)))
         return torch.from_numpy((words >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
 
     def integers(self, n: int, *shape: int) -> Tensor:
-        """Return int64 numbers in [0, n), for n far below 2^53."""
+        """Return int64 numbers in [0, n), as a tensor with ``shape``, for n far below 2^53."""
         return (self.uniform(*shape) * n).long()
 
     def beta(self, alpha: float, count: int) -> Tensor:
         """Return float64 (count,) drawn from Beta(alpha, alpha), by Jöhnk's method (1964) up to alpha = 1.
 
-        Above 1, a uniform number is accepted with a probability that is proportional to the density.
+        If alpha is above 1, a uniform number is accepted with a probability that is proportional to the density.
         """
         found = torch.empty(0, dtype=torch.float64)
         while len(found) < count:

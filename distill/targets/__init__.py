@@ -1,1 +1,1 @@
-"""Targets of the student: a teacher's logits, live or stored, or labels; and the losses."""
+"""Targets of the student (logits of a live teacher, stored logits, or labels), and the distillation losses."""

@@ -16,7 +16,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T² · KL(teacher ‖ student) of softmax(logits / T): summed over classes, averaged over the batch.
+    """Return T² · KL(teacher ‖ student) of softmax(logits / T), averaged over the batch; T is ``temperature``.
 
     The factor T² keeps the size of the gradient when T changes (Hinton et al. 2015, arXiv 1503.02531, section 2).
     """
@@ -25,15 +25,15 @@ def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def reverse_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T² · KL(student ‖ teacher) of softmax(logits / T): summed over classes, averaged over the batch."""
+    """Return T² · KL(student ‖ teacher) of softmax(logits / T), averaged over the batch; T is ``temperature``."""
     log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
     return temperature**2 * _divergence(log_q, log_p)
 
 
 def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T² times the mean of both KL divergences to the mean of both distributions, averaged over the batch.
+    """Return T² · (KL(p ‖ m) + KL(q ‖ m)) / 2 with m = (p + q) / 2 and T = ``temperature``, averaged over the batch.
 
-    Without the factor, the loss is between 0 and ln 2 (Lin 1991, doi 10.1109/18.61115).
+    p and q are softmax(logits / T). Without T², the loss is between 0 and ln 2 (Lin 1991, doi 10.1109/18.61115).
     """
     log_q, log_p = _log_softmax(student, temperature), _log_softmax(teacher, temperature)
     log_mean = torch.logaddexp(log_q, log_p) - torch.log(torch.tensor(2.0, dtype=log_q.dtype))
@@ -41,7 +41,7 @@ def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 def standardised_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return ``kl_loss`` of logits that are scaled to mean 0 and deviation 1 over the classes of each sample.
+    """Return ``kl_loss`` of logits that are first scaled to mean 0 and deviation 1 over the classes of each sample.
 
     So the size of the teacher's logits has no influence (Sun et al. 2024, arXiv 2403.01427).
     """
@@ -49,13 +49,13 @@ def standardised_kl_loss(student: Tensor, teacher: Tensor, temperature: float) -
 
 
 def l1_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the sum over classes of |p - q| of softmax(logits / T), averaged over the batch: between 0 and 2."""
+    """Return |p - q| summed over classes, averaged over the batch; p, q are softmax(logits / ``temperature``)."""
     q, p = _log_softmax(student, temperature).exp(), _log_softmax(teacher, temperature).exp()
     return (p - q).abs().sum(dim=1).mean()
 
 
 def l2_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the sum over classes of (p - q)² of softmax(logits / T), averaged over the batch: between 0 and 2."""
+    """Return (p - q)² summed over classes, averaged over the batch; p, q are softmax(logits / ``temperature``)."""
     q, p = _log_softmax(student, temperature).exp(), _log_softmax(teacher, temperature).exp()
     return (p - q).square().sum(dim=1).mean()
 
@@ -66,12 +66,12 @@ def mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the cross-entropy of the student to the teacher's most likely class, averaged over the batch."""
+    """Return the cross-entropy of softmax(student) to the teacher's most likely class, averaged over the batch."""
     return F.cross_entropy(_wide(student), teacher.argmax(dim=1))
 
 
 def cross_entropy(student: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy of softmax(student) to probabilities (B, classes), averaged over the batch."""
+    """Return the cross-entropy between softmax(student) and the probabilities ``target``, averaged over the batch."""
     return F.cross_entropy(_wide(student), _wide(target))
 
 
@@ -85,7 +85,7 @@ TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 UNTEMPERED: dict[str, Loss] = {"mse": mse_loss, "hard": hard_loss}
 
-Weight = Annotated[float, Field(gt=0, le=10**6, description="factor of the loss, and of its gradient")]
+Weight = Annotated[float, Field(gt=0, le=10**6, description="factor that multiplies the loss")]
 
 
 class TemperedLossConfig(BaseModel):
@@ -98,7 +98,7 @@ class TemperedLossConfig(BaseModel):
 
 
 class UntemperedLossConfig(BaseModel):
-    """A loss without a temperature: ``mse`` of the logits, or cross-entropy to ``hard`` labels."""
+    """A loss without a temperature: ``mse`` of the logits, or cross-entropy with the teacher's class (``hard``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["mse", "hard"]
@@ -134,7 +134,7 @@ def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p ‖ q), summed over classes, averaged over the batch."""
+    """Return KL(p ‖ q) for logarithms of probabilities, summed over classes, averaged over the batch."""
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 

@@ -22,7 +22,7 @@ from distill.errors import DistillError
 from distill.runtime.device import Precision
 from distill.targets.teacher import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple
-from manifests.errors import DECODE_ERRORS
+from manifests.errors import DECODE_ERRORS, PatchSetError
 from manifests.format.canonical_json import canonical_json, parse_json
 from manifests.format.digest import file_digest
 from manifests.support.files import is_plain, read_regular_file
@@ -61,7 +61,7 @@ class TeacherInfo(_Part):
 
 
 class LogitsManifest(_Part):
-    """The manifest of stored logits. A run that trains on them must use the same patch set, teacher and view."""
+    """The manifest of stored logits. A run on the stored logits must use the same patch set, teacher and view."""
 
     format: Literal["labels/1"]
     set_id: Digest
@@ -93,7 +93,7 @@ def file_name(number: int) -> str:
 
 
 def steps_per_file(batch_size: int, num_classes: int) -> int:
-    """Return the number of steps in one array file: as many as fit into 32 MiB, at least one."""
+    """Return the number of steps in one array file: as many as fit into 32 MiB as float16, at least one."""
     return max(1, FILE_BYTES // (2 * batch_size * num_classes))
 
 
@@ -109,11 +109,15 @@ def read_manifest(folder: Path) -> LogitsManifest:
         raise DistillError(f"{path}: {describe(error, LogitsManifest)}; {_CORRUPT}") from error
     except OSError as error:
         raise DistillError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
+    except PatchSetError as error:
+        raise DistillError(str(error)) from error
     except ValueError as error:  # nested deeper than pydantic supports
         raise DistillError(f"{path}: {str(error).splitlines()[0]}; {_CORRUPT}") from error
+    if not manifest.files:
+        raise DistillError(f"{path}: files is empty, expected at least one file; {_CORRUPT}")
     order = manifest.view.get("order")
-    if not manifest.files or not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
-        raise DistillError(f"{path}: declares no files, or another batch_size than its view; {_CORRUPT}")
+    if not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
+        raise DistillError(f"{path}: batch_size is {manifest.batch_size}, but differs in view.order; {_CORRUPT}")
     return manifest
 
 
@@ -132,22 +136,19 @@ class StoredLogits:
         return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
 
     def require_unchanged(self) -> None:
-        """Hash the open files again. Raises DistillError if a file has changed."""
+        """Hash the files of ``arrays`` again. Raises DistillError if a file has changed."""
         for file in self.manifest.files[: len(self.arrays)]:
             _require_digest(self.folder / file.name, file)
 
 
 def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLogits:
     """Verify the files with the logits of the first ``steps`` steps, and map the files into memory."""
-    lengths = [file.steps for file in manifest.files]
-    if (
-        len(set(lengths[:-1])) > 1
-        or lengths[-1] > lengths[0]
-        or lengths[0] > steps_per_file(manifest.batch_size, manifest.teacher.num_classes)
-        or [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]
-    ):
-        path = folder / MANIFEST_NAME
-        raise DistillError(f"{path}: the files are not in order, or have wrong numbers of steps; {_CORRUPT}")
+    lengths, path = [file.steps for file in manifest.files], folder / MANIFEST_NAME
+    if [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]:
+        raise DistillError(f"{path}: files: expected the names {file_name(0)}, {file_name(1)} and so on; {_CORRUPT}")
+    most = steps_per_file(manifest.batch_size, manifest.teacher.num_classes)
+    if len(set(lengths[:-1])) > 1 or lengths[-1] > lengths[0] or lengths[0] > most:
+        raise DistillError(f"{path}: numbers of steps must be equal (last: smaller), at most {most}; {_CORRUPT}")
     arrays = tuple(_open(folder, file, manifest) for file in manifest.files[: -(-steps // lengths[0])])
     return StoredLogits(folder=folder, manifest=manifest, arrays=arrays)
 
@@ -173,7 +174,7 @@ def _open(folder: Path, file: LogitsFile, manifest: LogitsManifest) -> np.ndarra
 
 def _require_digest(path: Path, file: LogitsFile) -> None:
     if not is_plain(path):
-        raise DistillError(f"{path}: is missing, or is not a regular file; {_CORRUPT}")
+        raise DistillError(f"{path}: {'is not a regular file' if path.exists() else 'is missing'}; {_CORRUPT}")
     try:
         digest = file_digest(path)
     except OSError as error:
@@ -183,7 +184,7 @@ def _require_digest(path: Path, file: LogitsFile) -> None:
 
 
 def require_same_view(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Check that stored logits belong to the view of the run. Missing keys of ``augment`` have their defaults."""
+    """Check that the view (order and augmentation) ``stored`` with logits equals the view ``wanted`` of a run."""
     try:
         augment = AugmentConfig.model_validate(stored.get("augment")).model_dump(mode="json")
     except ValidationError as error:
@@ -205,7 +206,7 @@ def require_same(folder: Path, what: str, stored: Any, wanted: Any) -> None:
 
 
 def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
-    """Read the manifest of the stored logits in ``config.logits``, and compare it with the teacher and ``set_id``."""
+    """Read the manifest in ``config.logits``, and check set and teacher. Returns None without ``config.logits``."""
     if config.logits is None:
         return None
     manifest = read_manifest(config.logits)

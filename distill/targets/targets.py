@@ -1,8 +1,7 @@
 """Targets of the student at each step: logits of a live teacher, stored logits, or labels.
 
-A targets object is called with a batch and its normalized images, float32 (B, 3, H, W), and returns the targets
-(B, classes) of this rank's rows. ``require_unchanged`` raises DistillError if the logits or the network changed
-during the run.
+Call a targets object with a batch and the normalized images of the batch, float32 (B, 3, H, W), to get the targets
+(B, classes) of these images. ``require_unchanged`` raises DistillError if logits or network changed during the run.
 """
 
 import dataclasses
@@ -29,14 +28,14 @@ logger = logging.getLogger(__name__)
 class TeacherTargets:
     """Logits that the teacher computes during the run, on the same pixels as the student.
 
-    ``cache`` keeps the logits of each step, so that later passes over the same batches do not compute them again.
+    ``cache`` stores the logits of each step, so that later passes over the batches do not compute the logits again.
     """
 
     network: FrozenNetwork
     cache: dict[int, Tensor] | None = None
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return the teacher's logits (B, classes) in the network's precision."""
+        """Return the teacher's logits (B, classes) in the dtype of ``network``."""
         if self.cache is None:
             return self.network(x)
         if batch.step not in self.cache:
@@ -57,13 +56,13 @@ def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator:
     if fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2):
         return TeacherTargets(network=network, cache={})
     size = f"{num_bytes / 1e9:.1f} GB"
-    logger.info(f"too little memory for {size} of logits: the teacher computes them again in every pass")
+    logger.info(f"too little memory for {size} of logits: the teacher computes the logits again in every pass")
     return TeacherTargets(network=network)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTargets:
-    """Logits that a teacher computed before the run on the same view."""
+    """Logits that a teacher computed before the run for the same augmented batches."""
 
     logits: StoredLogits
     context: RunContext
@@ -81,13 +80,13 @@ def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> Stored
     require_same_view(folder, manifest.view, view.describe())
     if manifest.steps < view.period:
         found = f"contains logits of {counted(manifest.steps, 'step')}, but this run has {view.period}"
-        raise DistillError(f"{folder}: {found}; create logits of this length, or set fewer train.samples")
+        raise DistillError(f"{folder}: {found}; create logits for {view.period} steps, or set fewer train.samples")
     return StoredTargets(logits=open_logits(folder, manifest, view.period), context=view.source.context)
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelTargets:
-    """Class probabilities of ``labels``, int64 (n,): smoothed, and mixed like the pixels."""
+    """Class probabilities of ``labels``, int64 (n,), with label smoothing, mixed in the same way as the images."""
 
     labels: Tensor
     order: Order | WindowOrder
@@ -96,7 +95,7 @@ class LabelTargets:
     context: RunContext
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return float32 (B, classes): 1 - s for the label plus s / classes for every class, with smoothing s."""
+        """Return float32 (B, classes): (1 - s) · one-hot label + s / classes, s = ``smoothing``; then mixed."""
         rows = self.context.ranks.take_rows(self.order.batch(batch.step))
         own = F.one_hot(self.labels[rows], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes

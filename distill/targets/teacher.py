@@ -1,4 +1,4 @@
-"""The teacher: its config, and its network, which is loaded without running code of the file and never trained."""
+"""The config of the teacher, and the teacher's network. Loading the network runs no code of the weight file."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ Given = tuple[Triple | None, Triple | None]  # mean and std of RGB in [0, 1]
 
 
 class TeacherConfig(BaseModel):
-    """The teacher network. Values that the weight file contains may be left out."""
+    """The teacher network. ``mean`` and ``std`` may be omitted if the weight file declares them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     arch: str = Field(description="network name, see distill.models")
@@ -26,12 +26,12 @@ class TeacherConfig(BaseModel):
     num_classes: int = Field(ge=2, le=100_000)
     mean: MeanTriple | None = Field(default=None, description="of RGB in [0, 1]; default: the weight file's mean")
     std: StdTriple | None = Field(default=None, description="of RGB in [0, 1]; default: the weight file's std")
-    min_top1: float | None = Field(default=None, ge=0, le=100, description="percent required on the evaluation data")
+    min_top1: float | None = Field(default=None, ge=0, le=100, description="least top-1 on evaluation data, percent")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network(Metadata):
-    """A network of a weight file, in eval mode, with complete metadata."""
+    """A network in eval mode, loaded from a weight file. Architecture, classes, mean and std are always set."""
 
     path: Path
     sha256: str  # of the weight file, in hex
@@ -55,8 +55,8 @@ def build_network(
 ) -> Network:
     """Return the network of ``weights`` in eval mode on ``device``.
 
-    ``given`` are the mean and std that the user set, or None for the values of the weight file. ``prefix`` precedes
-    the names of the user's settings in messages.
+    ``given`` are the mean and std that the user set, or None for the values of the weight file. ``prefix``, such as
+    "teacher.", precedes the names of the user's settings in messages.
     """
     model = build_filled(weights, arch=arch, num_classes=num_classes)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -68,7 +68,7 @@ def build_network(
             raise DistillError(f"{weights.path}: {found}; omit {prefix}{name}")
         if own is None and value is None:
             action = f"set {prefix}{name} to the value that the network was trained with"
-            raise DistillError(f"{weights.path}: the file does not declare the {name} of its input; {action}")
+            raise DistillError(f"{weights.path}: the file does not declare the {name} of the input; {action}")
         known[name] = own or value
     known |= {"arch": arch, "num_classes": num_classes}
     return Network(path=weights.path, sha256=file_digest(weights.path), model=model, **known)

@@ -1,1 +1,1 @@
-"""Read weight files, find the state dict of the network, rename its parameters, and copy them into a network."""
+"""Read weight files, find the state dict of the network, rename the parameters, and copy them into a network."""

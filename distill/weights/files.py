@@ -33,7 +33,7 @@ _Names = Annotated[tuple[_Name, ...], BeforeValidator(lambda v: from_json(v) if 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What a weight file declares about its network. A value is None if the file does not declare it."""
+    """Values that a weight file declares about a network. A field is None if the file does not declare a value."""
 
     arch: Annotated[str, Field(max_length=200)] | None = None
     num_classes: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -41,7 +41,7 @@ class Metadata:
     std: Annotated[StdTriple, _Split] | None = None
     classes: _Names = ()  # class names
     data_sha256: str | None = None  # of the labelled images that trained the network
-    bn_eps: Annotated[float, Field(gt=0, le=1)] | None = None  # epsilon of batch norms, if not the usual one
+    bn_eps: Annotated[float, Field(gt=0, le=1)] | None = None  # epsilon of batch norms, if not torch's default
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Weights(Metadata):
 
     ``content`` is a state dict (a dict of parameter names to tensors) if the file declares the architecture.
     Otherwise ``content`` is nested dicts and lists with tensors, in which ``distill.weights.load`` finds the network.
-    The tensors are mapped from the file, and their values are not checked.
+    The tensors are mapped from the file, and the numbers in them are not checked.
     """
 
     path: Path
@@ -69,16 +69,15 @@ def load_weights(path: Path) -> Weights:
     content = load_torch_file(path)
     tensors = [tensor for _, state in state_dicts(content) for tensor in state.values()]
     if not tensors:
-        expected = "a dict of parameter names to tensors, which other dicts may contain"
-        raise DistillError(f"{path}: contains no state dict, expected {expected}; {SAVE_STATE}")
+        raise DistillError(f"{path}: contains no state dict (a dict of parameter names to tensors); {SAVE_STATE}")
     storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
-    if sum(storages.values()) > path.stat().st_size:  # torch does not notice if numbers are missing
-        raise DamagedError(f"{path}: is shorter than its tensors; the file is corrupt; download it again")
+    if (needed := sum(storages.values())) > (size := path.stat().st_size):  # torch does not notice missing numbers
+        raise DamagedError(f"{path}: has {size} bytes, but its tensors need {needed} bytes; {CORRUPT}")
     return Weights(path=path, content=content)
 
 
 def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, which are mapped from the file, and the metadata of the file.
+    """Return the tensors of a safetensors file, mapped into memory, and the metadata, texts by name.
 
     Raises DamagedError if the file is corrupt or larger than ``max_bytes``.
     """
@@ -87,7 +86,7 @@ def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[
         with path.open("rb") as start:
             length = int.from_bytes(start.read(8), "little")
         if length > (most := min(MAX_HEADER_BYTES, path.stat().st_size)):
-            raise DamagedError(f"{path}: the header declares {length} bytes, expected at most {most}; {CORRUPT}")
+            raise DamagedError(f"{path}: declares a header of {length} bytes, expected at most {most}; {CORRUPT}")
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
@@ -112,12 +111,12 @@ def _parse(path: Path, text: dict[str, str]) -> Metadata:
 
 
 def save_weights(path: Path, model: nn.Module, **metadata: Any) -> None:
-    """Write the state dict of ``model`` atomically, with the fields of ``Metadata``."""
+    """Write the state dict of ``model`` and ``metadata``, values of ``Metadata`` by field name, as one whole file."""
     write_atomically(path, encode_weights(model, Metadata(**metadata)))
 
 
 def encode_weights(model: nn.Module, metadata: Metadata) -> bytes:
-    """Return a state dict and its metadata as safetensors. Equal networks return equal bytes."""
+    """Return a safetensors file of the state dict of ``model`` and ``metadata``. Equal inputs give equal bytes."""
     fields = ((field.name, getattr(metadata, field.name)) for field in dataclasses.fields(Metadata))
     text = {name: _as_text(value) for name, value in fields if value not in (None, (), "")}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -131,7 +130,7 @@ def _as_text(value: Any) -> str:
 
 
 def _sort_header(data: bytes) -> bytes:
-    """Return a safetensors file with sorted metadata, because the library's order changes from run to run."""
+    """Return a safetensors file with sorted metadata, because safetensors writes metadata in random order."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

@@ -2,14 +2,13 @@
 
 Frameworks wrap a network in many ways. They add a prefix to every name, such as ``module.`` (DataParallel,
 AveragedModel), ``_orig_mod.`` (torch.compile) or ``model.`` (Lightning), and they store the network under a key such
-as ``state_dict``, ``model`` or ``net``. This module tries to remove every prefix. A dict that then has the names of
-the wanted network is that network.
+as ``state_dict``, ``model`` or ``net``. This module removes prefixes from the names of every dict of tensors. If the
+names are then those of the wanted network, the dict is the network.
 
-``SCHEMES`` contains only networks that compute the same function as one of our networks. Each was read in the
-repository, and ``tests/distill/weights/test_foreign_names.py`` builds it and compares logits. Repositories in
-docs/foreign-checkpoints.md without a scheme use our names. Some names are refused, because different networks have
-them. An ImageNet ResNet with a 3×3 stem and torchvision's names may have a pooling layer after the stem
-(huyvnphan/PyTorch_CIFAR10) or none, and no file declares which.
+``SCHEMES`` contains only networks that compute the same function as one of our networks. For each of these networks,
+``tests/distill/weights/test_foreign_names.py`` compares the logits with the original network. Repositories that use
+our names need no scheme. Names that different networks share have no scheme: ImageNet ResNets with a 3×3 stem
+have torchvision's names with (huyvnphan/PyTorch_CIFAR10) and without a pooling layer after the stem.
 """
 
 import re
@@ -25,7 +24,7 @@ from distill.models import is_auxiliary
 
 _COUNTER = "num_batches_tracked"
 _BESIDE = (_COUNTER, "n_averaged", "total_ops", "total_params", "decay")
-"""Names of single numbers that are not parameters: counters of batches, of thop, and of averages of weights."""
+"""Names of single numbers that are not parameters: counters of batches, profilers (thop) and weight averages."""
 
 State = dict[str, Tensor]
 Keys = tuple[str, ...]
@@ -50,30 +49,30 @@ SCHEMES: tuple[tuple[str, Rules], ...] = (
     (r"torchvision/densenet\d+", ((r"\.(norm|conv)\.([12])\.", r".\1\2."),)),
     (r"torchvision/vit_\w+", ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))),
 )
-"""A pattern of our names of networks, and the rules that rename the parameters of other repositories.
+"""Pairs of a pattern of our network names, and rules that rename another repository's parameters of these networks.
 
-A rule is a pattern and its replacement. All rules are applied to every name, in order.
+A rule is a pattern of a parameter name, and a replacement. All rules are applied to every name, in order.
 """
 
 _BASE = re.compile(r"(?:torchvision/)?(resnet\d+|wrn-\d+-\d+|vgg\d+-bn)(?:x4|-.*)?")
 _ENDINGS = ("", "-b", "x4", "-8x", "-raw", "-avg", "-512", "-4096")
-"""Endings of networks that are easily confused, because they have the same base name."""
+"""Endings of the names of networks that are easily confused, such as ``resnet56`` and ``resnet56-b``."""
 
 PREFERRED = ("state_dict", "model", "net", "model_state_dict", "model_state", "network", "module", "_orig_mod")
-"""If a file contains several networks, such as a network and its average, the first of these keys is used."""
+"""Keys of networks in a file. If a file has several networks, the network with the first of these keys is used."""
 _AVERAGE = re.compile(r"(^|_)(ema|swa|avg|averaged?|shadow)(_|$)", re.IGNORECASE)
-"""Keys of an average of weights, such as ``params_ema`` beside ``params``."""
+"""Keys under which files store an average of weights, such as ``params_ema``."""
 INNER = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Parts of names that wrappers of single modules add: parallel, compiled, sharded or recomputed modules."""
+"""Parts that torch adds to the parameter names of parallel, compiled, sharded or recomputed modules."""
 _MAX_PREFIXES, _MAX_TRIED = 16, 1000
-"""Limits for an untrusted file: the number of removed prefixes, and the number of compared state dicts."""
+"""Limits for an untrusted file: the prefixes removed from one name, and the state dicts compared with a network."""
 
 
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> State:
-    """Return a state dict with the names of ``expected``, the state dict of ``arch``, if a scheme renames to them.
+    """Rename the parameters in ``state`` to the names in ``expected``, the state dict of the network ``arch``.
 
-    If no scheme does, the names do not change. Counters of batches are 0 in the result, because no network uses them
-    and torch before 0.4.1 did not store them. The result has no other counters, and no auxiliary heads.
+    If no scheme leads to these names, the names do not change. Auxiliary heads and counters are removed. Counters of
+    batches in ``expected`` are added with the value 0, because no network uses the value.
     """
     zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
     own = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
@@ -87,7 +86,7 @@ def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, 
 
 
 def without_counters(state: Mapping[str, Tensor]) -> State:
-    """Return a state dict without the values that no network uses: single integers, and values of profilers."""
+    """Return ``state`` without the values that no network uses: single integers, and values of profilers."""
     return {name: value for name, value in state.items() if not _is_counter(name, value)}
 
 
@@ -98,23 +97,23 @@ def _is_counter(name: str, value: Tensor) -> bool:
 
 
 def variants(arch: str) -> list[str]:
-    """Return the networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``.
+    """Return names of networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``.
 
-    Some of these networks do not exist.
+    Some of these names belong to no network.
     """
     base = _BASE.fullmatch(arch)
     return [base[1] + ending for ending in _ENDINGS if base[1] + ending != arch] if base else []
 
 
 class Found(NamedTuple):
-    """A network in a weight file: the ``keys`` and prefixes of its location, and its tensors by our names."""
+    """A network in a weight file: the dict ``keys`` and prefixes before its tensors, and the tensors by our names."""
 
     keys: Keys
     state: State
 
     @property
     def label(self) -> str:
-        return ".".join(self.keys)[:100] or "its own names"
+        return ".".join(self.keys)[:100] or "(no key)"
 
     def is_preferred_to(self, other: "Found") -> bool:
         """Return whether this network is preferred to ``other``. The first key that differs decides."""
@@ -125,14 +124,14 @@ class Found(NamedTuple):
 
 
 def _rank(key: str) -> int:
-    """Return the index of a key in ``PREFERRED``. Other keys have a larger rank, and averages the largest."""
+    """Return the index of a key in ``PREFERRED``. Other keys have a larger rank, and keys of averages the largest."""
     return PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
 
 
 def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
-    """Yield the keys that lead to a dict, and the dict's tensors, for every dict in ``content``; outer dicts first.
+    """Yield for every dict with tensors in ``content`` the keys that lead to it, and its tensors; outer dicts first.
 
-    Only dense tensors are yielded, without the attributes that a file may set.
+    Sparse and quantized tensors are left out. Attributes that a file may set on a tensor are removed.
     """
     waiting: deque[tuple[Keys, Any]] = deque([((), content)])
     seen: set[int] = set()
@@ -148,7 +147,7 @@ def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
 
 
 def _is_dense(value: object) -> bool:
-    """Return whether a value is a tensor with memory for each of its numbers, so no larger than the file."""
+    """Return whether a value is a tensor that stores each of its numbers, so that the file is at least as large."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -159,9 +158,9 @@ def _is_dense(value: object) -> bool:
 
 
 def find_networks(content: Any, arch: str, expected: Mapping[str, Tensor]) -> list[Found]:
-    """Return the networks in ``content`` that have the names of ``expected``, the state dict of ``arch``.
+    """Return the networks in ``content`` that have the parameter names in ``expected``, the state dict of ``arch``.
 
-    Only the networks with the fewest wrong shapes are returned. The preferred network is first.
+    Only the networks with the fewest shapes that differ from ``expected`` are returned, the preferred network first.
     """
     count = len(without_counters(expected))
     parts = (
@@ -182,20 +181,20 @@ def find_networks(content: Any, arch: str, expected: Mapping[str, Tensor]) -> li
 
 
 def _without_inner_wrappers(state: State) -> State:
-    """Return a state dict without the parts of names in ``INNER``: ``layer1.module.0`` becomes ``layer1.0``."""
+    """Remove the parts in ``INNER`` from the names in ``state``: ``layer1.module.0`` becomes ``layer1.0``."""
     plain = {".".join(part for part in name.split(".") if part not in INNER): v for name, v in state.items()}
     return plain if len(plain) == len(state) else state
 
 
 def closest_state(content: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
-    """Return the state dict in ``content`` that has most names of ``arch``. An error message compares the names."""
+    """Return the state dict in ``content`` that has the most names in ``expected``, the state dict of ``arch``."""
     most = max(len(state) for _, state in state_dicts(content))
     parts = (to_our_names(part, arch, expected) for _, part in _candidates(content, most // 2 + 1))
     return max(islice(parts, _MAX_TRIED), key=lambda state: (len(state.keys() & expected.keys()), len(state)))
 
 
 def _candidates(content: Any, count: int) -> Iterator[tuple[Keys, State]]:
-    """Yield each state dict, and each group of at least ``count`` names with a common prefix, which is removed."""
+    """Yield each state dict. If ``count`` names share a prefix, yield also these tensors without the prefix."""
     for outer, whole in state_dicts(content):
         waiting: deque[tuple[Keys, State]] = deque([((), whole)])
         while waiting:

@@ -18,21 +18,21 @@ OTHER_BYTES = 64 << 20  # largest size of the other content of a weight file
 
 
 def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
-    """Build the network ``arch`` with ``num_classes`` outputs, with the parameters and the ``bn_eps`` of ``weights``.
+    """Build the network ``arch`` with ``num_classes`` outputs, and copy parameters and ``bn_eps`` from ``weights``.
 
-    If the weight file does not declare an architecture, its parameters may have the names of ``foreign_names``.
+    If the weight file declares no architecture, the parameters may have the names of other repositories.
     """
     outline = outline_of(arch, num_classes)
     state = _match(weights, outline.state_dict(), arch, num_classes)
     require_file(weights.path, largest_file(outline))
     require_checksums(weights.path)
     if damaged := sorted(name for name, value in state.items() if not are_finite(value)):
-        raise DistillError(f"{weights.path}: {damaged[0]} contains a number that is not finite; {CORRUPT}")
+        raise DistillError(f"{weights.path}: parameter {damaged[0]} contains a number that is not finite; {CORRUPT}")
     model = build_model(arch, num_classes)
     try:
         set_batch_norms(model, eps=weights.bn_eps)
     except DistillError as error:
-        found = f"declares bn_eps {weights.bn_eps}, but a {arch} has no batch norm"
+        found = f"declares bn_eps {weights.bn_eps}, but the network {arch} has no batch norm"
         raise DistillError(f"{weights.path}: the file {found}; {CORRUPT}") from error
     put_state(model, state)
     return model
@@ -52,12 +52,12 @@ def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def largest_file(network: nn.Module) -> int:
-    """Return the largest size in bytes of a network's file: weights, average and two moments, in double precision."""
+    """Return the largest accepted size of a file in bytes: weights, average and two moments in double precision."""
     return 8 * sum(value.nbytes for value in network.state_dict().values()) + OTHER_BYTES
 
 
 def count_classes(weights: Weights, arch: str) -> int:
-    """Return the number of outputs of the network ``arch`` in a weight file: the rows of the last matrix."""
+    """Return the number of outputs of the network ``arch`` in ``weights``: the rows of its last matrix."""
     expected = outline_of(arch, 2).state_dict()
     state = _find_state(weights, arch, expected)
     if (count := _num_outputs(state, expected)) is None:
@@ -69,18 +69,18 @@ def count_classes(weights: Weights, arch: str) -> int:
 
 
 def _match(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes: int) -> dict[str, Tensor]:
-    """Return the tensors of a weight file with the names and shapes of ``expected``. Values are not read."""
+    """Return the tensors in ``weights`` by the names in ``expected``, and check the shapes of the tensors."""
     state = _find_state(weights, arch, expected)
     own = weights.num_classes or _num_outputs(state, expected)
     if own is not None and own != num_classes:
         found = f"has {counted(own, 'class')}, but num_classes is {num_classes}"
-        raise DistillError(f"{weights.path}: {found}; choose a file with these classes, or set num_classes")
+        raise DistillError(f"{weights.path}: the network {found}; set num_classes to {own}, or choose another file")
     _require_fit(state, expected, weights.path, arch)
     return state
 
 
 def _find_state(weights: Weights, arch: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a weight file with the names of ``expected``, or else the most similar state dict."""
+    """Return the tensors in ``weights`` by the names in ``expected``, or the state dict with most of these names."""
     if weights.arch is None and (found := find_networks(weights.content, arch, expected)):
         return _choose(found, weights.path).state
     own = weights.arch or _own_variant(weights, arch) or arch
@@ -90,13 +90,14 @@ def _find_state(weights: Weights, arch: str, expected: dict[str, Tensor]) -> dic
 
 
 def _choose(found: list[Found], path: Path) -> Found:
-    """Return the preferred network. If the file contains several networks, print a note about the choice."""
+    """Return the preferred network of ``found``. If there are several networks, print a note about the choice."""
     first, *others = found
-    what = f"{path}: contains {len(found)} such networks, with the keys {', '.join(each.label for each in found[:5])}"
+    labels = ", ".join(each.label for each in found[:5])
+    what = f"{path}: contains {len(found)} networks that fit, with the keys {labels}"
     if not all(first.is_preferred_to(other) for other in others):
-        raise DistillError(f"{what}; save the state dict of one network in a file of its own")
+        raise DistillError(f"{what}; save the state dict of one network in a separate file")
     if others:
-        _note_once(f"{what}; {first.label} is used; to use another, save its state dict in a file of its own")
+        _note_once(f"{what}; {first.label} is used; to use another network, save its state dict in a separate file")
     return first
 
 
@@ -118,7 +119,7 @@ def _own_variant(weights: Weights, arch: str) -> str | None:
 
 
 def _num_outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
-    """Return the number of classes of a state dict: the rows of its last matrix, or None without a matrix."""
+    """Return the number of classes: the rows of the last linear layer in ``state``; None without this layer."""
     last = [state.get(name) for name, value in expected.items() if value.ndim == 2][-1:]
     return last[0].shape[0] if last and last[0] is not None and last[0].ndim == 2 else None
 
@@ -128,8 +129,8 @@ def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Pa
     problems = {
         "is missing": sorted(expected.keys() - state.keys()),
         "is unknown": sorted(state.keys() - expected.keys()),
-        "has another shape": [name for name in common if state[name].shape != expected[name].shape],
-        "has another type of number": [name for name in common if _kind(state[name]) != _kind(expected[name])],
+        f"has another shape than in {arch}": [n for n in common if state[n].shape != expected[n].shape],
+        f"has another type of number than in {arch}": [n for n in common if _kind(state[n]) != _kind(expected[n])],
     }
     faults = [
         names[0][:100] + (f" (and {len(names) - 1} more) " if len(names) > 1 else " ") + problem
@@ -137,8 +138,8 @@ def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Pa
         if names
     ]
     if faults:
-        action = "choose the --arch of the file, or save only the state dict of the network"
-        raise DistillError(f"{path}: is not a {arch}: {', '.join(faults)}; {action}")
+        action = "set --arch to the network in the file, or save only the state dict of the network"
+        raise DistillError(f"{path}: is not a {arch}: the parameter {', '.join(faults)}; {action}")
 
 
 def _kind(value: Tensor) -> str:

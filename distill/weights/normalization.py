@@ -1,4 +1,4 @@
-"""Check the mean and standard deviation that normalize the input of a network: of R, G and B in [0, 1]."""
+"""Check the mean and standard deviation of R, G and B in [0, 1] that normalize the input of a network."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,17 +7,18 @@ S = TypeVar("S", bound=Sequence[float])
 
 
 def check_mean(values: S) -> S:
-    """Return the means of the three channels. Raises ValueError if a mean is outside [0, 1]."""
+    """Return ``values``, the means of R, G and B. Raises ValueError if a mean is outside [0, 1]."""
     return _check("mean", values, 0, "from 0 to 1")
 
 
 def check_std(values: S) -> S:
-    """Return the deviations of the three channels. Raises ValueError if a deviation is below 1e-6 or above 1."""
+    """Return ``values``, the deviations of R, G and B. Raises ValueError if one is below 1e-6 or above 1."""
     return _check("std", values, 1e-6, "from 0.000001 to 1")
 
 
 def _check(name: str, values: S, least: float, expected: str) -> S:
     if all(least <= value <= 1 for value in values):  # which no comparison with nan is
         return values
-    found = f"{name} is {', '.join(f'{value:g}' for value in values)}, expected numbers {expected}, of RGB in [0, 1]"
-    raise ValueError(found + ("; divide values of RGB in 0 to 255 by 255" if max(values) > 1 else ""))
+    found = f"{name} is {', '.join(f'{value:g}' for value in values)}, expected numbers {expected}"
+    fix = f"divide the {name} of RGB in 0 to 255 by 255" if max(values) > 1 else f"use the {name} of RGB in 0 to 1"
+    raise ValueError(f"{found}; {fix}")

@@ -20,7 +20,7 @@ SAVE_STATE = "if you trust the file, save only the state dict of the network: to
 
 
 class _Ignored:
-    """Replaces an object in a checkpoint that is not a tensor. The content of the object is ignored."""
+    """Replaces an object that is not a tensor in a checkpoint. The content of the object is ignored."""
 
     def __new__(cls, *arguments: object) -> "_Ignored":
         return super().__new__(cls)
@@ -30,7 +30,7 @@ class _Ignored:
 
 
 class _PlainDict:
-    """Replaces a subclass of ``dict``. A call returns an empty ``dict``, which torch fills."""
+    """Replaces a subclass of ``dict`` in a checkpoint. ``_PlainDict()`` is an empty ``dict``, which torch fills."""
 
     def __new__(cls, *arguments: object) -> Any:
         return {}
@@ -50,14 +50,14 @@ _DICTS = (
     *(f"{name}.utilities.data.AttributeDict" for name in ("lightning_fabric", "lightning.fabric")),
 )
 _SAFE_GLOBALS: list[Any] = [(_Ignored, name) for name in _VALUES] + [(_PlainDict, name) for name in _DICTS]
-"""Replacements, and names of the types in published checkpoints that torch replaces by them while it reads."""
+"""Pairs of a replacement and the name of a type. torch reads the replacement where a file contains the type."""
 
 
 def load_torch_file(path: Path) -> Any:
     """Return the content of a file of ``torch.save``, on the CPU: tensors and plain values in dicts and lists.
 
-    Since version 1.6 torch writes zip files. Their tensors are mapped, and need memory only when they are used.
-    Raises DamagedError if the file is corrupt or too large, or contains other objects.
+    Since version 1.6 torch writes zip files. Tensors of a zip file are mapped, and need memory only when used.
+    Raises DamagedError if the file is corrupt or too large, or contains objects that are not on a fixed list.
     """
     try:
         mapped = is_zip(path)
@@ -81,7 +81,7 @@ def require_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
 
 
 def is_zip(path: Path) -> bool:
-    """Return whether torch reads a file as a zip file. Otherwise torch reads its own format from before 1.6."""
+    """Return whether torch reads a file as a zip file. Other files have the format of torch before 1.6."""
     require_file(path)
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
@@ -92,12 +92,12 @@ def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
     if any(part.filename.endswith("/constants.pkl") for part in parts):
-        raise DamagedError(f"{path}: is a TorchScript program, which might run code, so it is not read; {SAVE_STATE}")
+        raise DamagedError(f"{path}: is a TorchScript program, which might run code when it is read; {SAVE_STATE}")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise DamagedError(f"{path}: the parts of the zip file are compressed; save the file again with torch.save")
+        raise DamagedError(f"{path}: the zip file is compressed, expected no compression; save it with torch.save")
     num_bytes = sum(part.file_size for part in parts if "/data/" not in part.filename)
     if num_bytes > MAX_PICKLE_BYTES:
-        found = f"names and values have {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES}"
+        found = f"the names and values have {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES} bytes"
         raise DamagedError(f"{path}: {found}; {SAVE_STATE}")
 
 
@@ -105,12 +105,12 @@ def _describe(message: str) -> str:
     """Return in one line why torch did not read a file, and what the user can do."""
     if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message):
         name = re.sub(r"[^0-9A-Za-z_.]", "?", found[1])[:100]
-        return f"contains an object {name}, which might run code, so the file is not read; {SAVE_STATE}"
+        return f"contains an object {name}, which might run code when it is read; {SAVE_STATE}"
     return f"is corrupt, or is not a PyTorch file of tensors; download it again, or {SAVE_STATE}"
 
 
 def require_checksums(path: Path) -> None:
-    """Compare the parts of a zip file with their checksums, because torch does not compare them."""
+    """Check the checksum of every part of a file, if the file is a zip file. torch does not check the parts."""
     if not is_zip(path):
         return
     try:
@@ -119,11 +119,11 @@ def require_checksums(path: Path) -> None:
     except (*DECODE_ERRORS, zipfile.BadZipFile) as error:
         raise DamagedError(f"{path}: {_describe(str(error))}") from error
     if broken is not None:
-        raise DamagedError(f"{path}: the part {broken[:100]!r} has another checksum; {CORRUPT}")
+        raise DamagedError(f"{path}: the part {broken[:100]!r} has a wrong checksum; {CORRUPT}")
 
 
 def are_finite(tensor: Tensor) -> bool:
-    """Return whether all numbers of a tensor are finite in float32. Needs only a little memory."""
+    """Return whether all numbers of a tensor are finite in float32. This makes no copy of a large tensor."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     values = tensor.float() if tensor.itemsize == 1 else tensor  # torch computes nothing in 8 bits

@@ -85,11 +85,17 @@ def test_a_fraction_is_that_many_steps_whatever_its_digits() -> None:
         ({"schedule": "milestones", "milestones": [100, 150]}, "less than 1"),
         (
             {"schedule": "milestones", "milestones": [0.1], "warmup": 0.2},
-            "is 0.1, expected at least the warmup 0.2",
+            "is 0.1, but warmup is 0.2; lower warmup to 0.1",
         ),
-        ({"schedule": "onecycle", "warmup": 0.1}, "schedule onecycle does not use warmup"),
-        ({"schedule": "onecycle", "betas": [0.8, 0.99]}, "the first of betas is 0.8, but onecycle moves it"),
-        ({"name": "sgd", "schedule": "onecycle", "momentum": 0.8}, "momentum is 0.8, but onecycle moves it"),
+        ({"schedule": "onecycle", "warmup": 0.1}, "schedule onecycle already has a warm-up"),
+        (
+            {"schedule": "onecycle", "betas": [0.8, 0.99]},
+            "the first of betas from 0.85 to 0.95, so 0.8 has no effect; set 0.9",
+        ),
+        (
+            {"name": "sgd", "schedule": "onecycle", "momentum": 0.8},
+            "momentum from 0.85 to 0.95, so 0.8 has no effect; set 0.9",
+        ),
         ({"name": "sgd", "eps": 1e-3}, "eps"),
         ({"name": "sgd", "betas": [0.9, 0.99]}, "betas"),
         ({"betas": [0.9, 1]}, "less than 1"),

@@ -171,10 +171,10 @@ ARCHIVES: dict[str, tuple[Make, str]] = {
         _pickled(lambda: b"\x80\x02}}X\x01\x00\x00\x00aK\x01sb."),
         DAMAGED,
     ),
-    "old file without its numbers": (_without_numbers, "is shorter than its tensors"),
+    "old file without its numbers": (_without_numbers, "but its tensors need"),
     "old file with some numbers twice": (_named_twice, DAMAGED),
     "old file that was cut": (_cut, DAMAGED),
-    "old file of 1.2 GB that are not there": (_grown, "is shorter than its tensors"),
+    "old file of 1.2 GB that are not there": (_grown, "but its tensors need"),
     "old file of 15 GB": (_sparse(lambda state, x: state | {"x": x}), "bytes, expected at most"),
     "old file of 15 GB beside good weights": (
         _sparse(lambda state, x: {"state_dict": state, "x": x}),

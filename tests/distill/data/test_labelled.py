@@ -132,7 +132,7 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
         ([("1.cls", b"1")], "the files cls, expected an image"),
         ([("1.png", b"x"), ("1.cls", b"cat")], "the class is 'cat'"),
         ([("1.png", b"x"), ("1.cls", b"1")], "not a whole image"),
-        ([], "contains no sample"),
+        ([], "contains no image with a label"),
     ],
 )
 def test_tars_that_are_no_test_set(tmp_path: Path, members: list[tuple[str, bytes]], part: str) -> None:

@@ -64,7 +64,7 @@ def test_damage_is_told_where_it_is_met(patchset_path: Path, tmp_path: Path) -> 
     shards = Path(shutil.copytree(patchset_path, tmp_path / "shards"))
     path = shards / "patches-000001.tar"
     data = path.read_bytes()
-    with pytest.raises(DistillError, match=r"patches-000001\.tar: .*set is corrupt"), stream(shards) as source:
+    with pytest.raises(DistillError, match=r"patches-000001\.tar: .*file is corrupt"), stream(shards) as source:
         path.write_bytes(data[:5120] + bytes(len(data) - 5120))  # after the verification, cut the members off
         for step in range(8):
             source.images(step)

@@ -114,7 +114,7 @@ def test_the_option_a_shortcut() -> None:
     [
         ("resnet21", "6n \\+ 2 layers"),
         ("resnet18", "use resnet18-8x"),
-        ("resnet20-8x", "18, 34, 50, 101, 152 layers"),
+        ("resnet20-8x", "18, 34, 50, 101 or 152 layers"),
         ("vgg16-bn-0", "did you mean 'vgg16-bn'"),
         ("wrn-17-4", "6n \\+ 4 layers"),
         ("vgg12-bn", "11, 13, 16 or 19"),

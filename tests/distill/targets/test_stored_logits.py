@@ -185,8 +185,8 @@ def _flip(path: Path) -> None:
         (lambda f: (f / "labels.json").unlink(), "labels.json is missing"),
         (lambda f: (f / "labels.json").write_text("{}"), "labels.json: required keys"),
         (lambda f: (f / "labels.json").write_text("{"), "labels.json"),
-        (lambda f: _edit(f, files=[]), "declares no files"),
-        (lambda f: _edit(f, batch_size=8), "another batch_size than its view"),
+        (lambda f: _edit(f, files=[]), "files is empty"),
+        (lambda f: _edit(f, batch_size=8), "but differs in view.order"),
         (
             lambda f: _edit(f, teacher=lambda held: held | {"std": [0.2, 0, 0.3]}),
             "std is 0.2, 0, 0.3, expected",

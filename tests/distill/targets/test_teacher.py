@@ -90,7 +90,9 @@ def test_plain_files_that_do_not_fit(teacher_path: Path, tmp_path: Path) -> None
     torch.save(state, tmp_path / "t.pt")
     with pytest.raises(DistillError, match="has 4 classes, but num_classes is 5"):
         load_teacher(config(tmp_path / "t.pt", num_classes=5), CPU)
-    with pytest.raises(DistillError, match=r"is not a resnet14: layer1\.1\.bn1\.bias \(and \d+ more\) is missing"):
+    with pytest.raises(
+        DistillError, match=r"resnet14: the parameter layer1\.1\.bn1\.bias \(and \d+ more\) is missing"
+    ):
         load_teacher(config(tmp_path / "t.pt", arch="resnet14"), CPU)
 
 
@@ -144,7 +146,7 @@ def test_normalizations_that_people_use(teacher_path: Path, tmp_path: Path, mean
     assert NetworkConfig(arch="resnet8", num_classes=4, mean=mean, std=std).mean == mean
 
 
-BIG_MEAN = "expected numbers from 0 to 1, of RGB in [0, 1]; divide values of RGB in 0 to 255 by 255"
+BIG_MEAN = "expected numbers from 0 to 1; divide the mean of RGB in 0 to 255 by 255"
 
 
 def test_a_mean_of_0_to_255_is_refused_wherever_one_is_given(

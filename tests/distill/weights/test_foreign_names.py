@@ -228,7 +228,7 @@ def test_names_that_two_networks_share_are_refused(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "t.pth")
     with pytest.raises(DistillError, match=r"is not a resnet18-8x: .* is missing, fc\.bias .*is unknown"):
         load(tmp_path / "t.pth", "resnet18-8x")
-    with pytest.raises(DistillError, match=r"is not a torchvision/resnet18: conv1\.weight has another shape"):
+    with pytest.raises(DistillError, match=r"torchvision/resnet18: the parameter conv1\.weight has another shape"):
         load(tmp_path / "t.pth", "torchvision/resnet18")
 
 
@@ -272,5 +272,5 @@ def test_counters_are_all_that_may_be_missing(tmp_path: Path) -> None:
     assert int(load(tmp_path / "t.pth", "resnet8", 4).bn1.num_batches_tracked) == 0
     del state["bn1.running_var"]
     torch.save(state, tmp_path / "t.pth")
-    with pytest.raises(DistillError, match=r"is not a resnet8: bn1\.running_var is missing;"):
+    with pytest.raises(DistillError, match=r"is not a resnet8: the parameter bn1\.running_var is missing;"):
         load(tmp_path / "t.pth", "resnet8", 4)

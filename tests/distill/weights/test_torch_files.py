@@ -93,7 +93,7 @@ def test_a_bit_that_fell_over(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "t.pt").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "t.pt").write_bytes(data)
-    with pytest.raises(DamagedError, match=r"t\.pt: the part 't/data/0' has another checksum"):
+    with pytest.raises(DamagedError, match=r"t\.pt: the part 't/data/0' has a wrong checksum"):
         require_checksums(tmp_path / "t.pt")
 
 

@@ -197,7 +197,7 @@ def test_of_several_networks_one_is_meant_and_said(
     require_same(tmp_path / "t.pt", network)
     (said,) = capfd.readouterr().err.splitlines()
     assert (
-        "t.pt: contains 2 such networks, with the keys " in said
+        "t.pt: contains 2 networks that fit, with the keys " in said
         and case.strip(".") in said
         and "; to use another" in said
     )
@@ -215,7 +215,7 @@ def test_of_several_networks_none_is_guessed(tmp_path: Path, network: nn.Module,
     """If the names do not show which of two networks to read, the file is refused."""
     torch.save(TIED[case](network.state_dict(), other(network)), tmp_path / "t.pt")
     one, two = case.split(" and ")
-    with pytest.raises(DistillError, match=rf"2 such networks, with the keys ({one}, {two}|{two}, {one}); save"):
+    with pytest.raises(DistillError, match=rf"2 networks that fit, with the keys ({one}, {two}|{two}, {one}); save"):
         build_filled(load_weights(tmp_path / "t.pt"), arch="resnet8", num_classes=10)
 
 
@@ -247,7 +247,7 @@ def test_shapes_tell_two_networks_apart(tmp_path: Path, network: nn.Module) -> N
 )
 def test_other_networks_are_refused_as_before(tmp_path: Path, network: nn.Module, change: Wrap, said: str) -> None:
     torch.save(change(network.state_dict()), tmp_path / "t.pt")
-    with pytest.raises(DistillError, match=rf"is not a resnet8: {said}.*save only the state dict"):
+    with pytest.raises(DistillError, match=rf"is not a resnet8: the parameter {said}.*save only the state dict"):
         build_filled(load_weights(tmp_path / "t.pt"), arch="resnet8", num_classes=10)
 
 
