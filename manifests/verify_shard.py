@@ -14,6 +14,7 @@ from manifests.format import shard_table, tar
 from manifests.format.digest import file_digest, pixel_digest
 from manifests.format.schema import File, Shard, patch_key
 from manifests.limits import max_patch_bytes
+from manifests.support.counts import counted
 from manifests.support.files import is_plain
 from manifests.untrusted.images import decode_patch
 

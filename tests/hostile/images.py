@@ -138,7 +138,7 @@ PNG: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "PNG with a text of 2 MB": (
         lambda: png(32, 32, chunk(b"tEXt", b"a\0" + bytes(2 << 20)), pixels=_pixels()),
-        "at most",
+        "at most|the header at byte 0 is wrong",
     ),
     "PNG with a chunk of 2^31 bytes": (
         lambda: png(32, 32, b"\x7f\xff\xff\xfftEXt", pixels=_pixels()),

@@ -89,7 +89,7 @@ def _mixed(world: Path) -> None:
 FOLDERS = ("pack", "eval-folder")
 IMAGES: dict[str, tuple[Make, str]] = {
     "PNG of 100,000 × 100,000": (_image(lambda: png(HUGE, HUGE, pixels=b"x")), "0.png|x.png"),
-    "PNG of 100,000 × 1": (_image(lambda: png(HUGE, 1, pixels=zip_bomb(1 << 20))), "0.png|x.png|of 2 sizes"),
+    "PNG of 100,000 × 1": (_image(lambda: png(HUGE, 1, pixels=zip_bomb(1 << 20))), "0.png|x.png|2 sizes"),
     "PNG with a text of 600 MB": (
         _image(lambda: png(32, 32, chunk(b"zTXt", b"a\0\0" + zip_bomb(600 << 20)))),
         "0.png|x.png",
