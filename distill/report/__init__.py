@@ -39,7 +39,7 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tup
 
 
 def _read(paths: list[Path]) -> tuple[list[RunRecord], list[str]]:
-    """Read each run once. Return the runs, and an error message for each damaged run in a folder."""
+    """Read each run once. Return the runs, and an error message for each damaged run of a folder of runs."""
     records: dict[Path, RunRecord] = {}
     errors = []
     for path in paths:

@@ -82,7 +82,7 @@ class RunRecord:
         return getattr(self.summary, self.prefix + name, getattr(self.summary, name, None))
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """Return a point (samples seen, value) for each line of the log that contains the figure ``name``."""
+        """Return a point (samples seen, value) for each line of the log that contains the value ``name``."""
         names = {name, self.prefix + name}
         return [(row["samples"], row[key]) for row in self.rows for key in names if key in row]
 

@@ -36,7 +36,7 @@ def unique_names(records: list[RunRecord]) -> list[str]:
 
 
 def overview(records: list[RunRecord]) -> dict[str, Any]:
-    """Return the overview of a page: the runs with their names, means over seeds, bars, and notes."""
+    """Return the data of a page's first section: runs with names, means over seeds, bars of the chart, notes."""
     runs = list(zip(unique_names(records), records, strict=True))
     return {"runs": runs, "spreads": _spreads(records), "bars": _bars(runs), "notes": _notes(records)}
 

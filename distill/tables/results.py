@@ -103,7 +103,7 @@ def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states
 
 
 def _point(run: RunRecord, after: float) -> tuple[float, float] | None:
-    """Return samples seen and top-1 at the evaluation nearest to the part ``after`` of a run; 1: at its end."""
+    """Return samples seen and top-1 of the evaluation nearest to the fraction ``after`` of a run; 1 is the end."""
     whole = run.figure("samples_seen") or 0
     if after == 1:
         top1 = run.figure("top1")

@@ -72,7 +72,7 @@ class RunSpec(_Part):
 
 
 class Row(_Part):
-    """A row of the table: the published top-1 ``paper``, and our top-1 of the network or run named ``of``.
+    """A row of the table. ``paper`` is the published top-1. Our top-1 is that of the network or run named ``of``.
 
     ``after`` is the part of the run after which our top-1 is measured: 1 is the end, 0.5 is the middle. A row with
     ``after`` below 1 shows the nearest of the evaluations during the run, so the run needs the key ``evaluations``.

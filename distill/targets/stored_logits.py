@@ -117,7 +117,9 @@ def read_manifest(folder: Path) -> LogitsManifest:
         raise DistillError(f"{path}: files is empty, expected at least one file; {_CORRUPT}")
     order = manifest.view.get("order")
     if not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
-        raise DistillError(f"{path}: batch_size is {manifest.batch_size}, but differs in view.order; {_CORRUPT}")
+        raise DistillError(
+            f"{path}: batch_size is {manifest.batch_size}, expected the batch_size in view.order; {_CORRUPT}"
+        )
     return manifest
 
 
@@ -145,7 +147,7 @@ def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLog
     """Verify the files with the logits of the first ``steps`` steps, and map the files into memory."""
     lengths, path = [file.steps for file in manifest.files], folder / MANIFEST_NAME
     if [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]:
-        raise DistillError(f"{path}: files: expected the names {file_name(0)}, {file_name(1)} and so on; {_CORRUPT}")
+        raise DistillError(f"{path}: files must be named {file_name(0)}, {file_name(1)} and so on; {_CORRUPT}")
     most = steps_per_file(manifest.batch_size, manifest.teacher.num_classes)
     if len(set(lengths[:-1])) > 1 or lengths[-1] > lengths[0] or lengths[0] > most:
         raise DistillError(f"{path}: numbers of steps must be equal (last: smaller), at most {most}; {_CORRUPT}")

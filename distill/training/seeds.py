@@ -42,7 +42,9 @@ def _read_identity(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, PatchSetError) as error:
         raise DistillError(f"{folder}: the run cannot be read: {error}; choose another --out") from error
     if not isinstance(config, dict):
-        raise DistillError(f"{folder / CONFIG_NAME}: the file has no groups of keys; choose another --out")
+        raise DistillError(
+            f"{folder / CONFIG_NAME}: the file is not a config with groups of keys; choose another --out"
+        )
     return run_identity(config, summary)
 
 

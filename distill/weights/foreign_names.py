@@ -7,8 +7,8 @@ names are then those of the wanted network, the dict is the network.
 
 ``SCHEMES`` contains only networks that compute the same function as one of our networks. For each of these networks,
 ``tests/distill/weights/test_foreign_names.py`` compares the logits with the original network. Repositories that use
-our names need no scheme. Names that different networks share have no scheme: ImageNet ResNets with a 3×3 stem
-have torchvision's names with (huyvnphan/PyTorch_CIFAR10) and without a pooling layer after the stem.
+our names need no scheme. There is no scheme for names that do not determine the network. Example: torchvision's
+names of a ResNet with a 3×3 stem do not show whether a pooling layer follows (as in huyvnphan/PyTorch_CIFAR10).
 """
 
 import re

@@ -52,7 +52,7 @@ def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def largest_file(network: nn.Module) -> int:
-    """Return the largest accepted size of a file in bytes: weights, average and two moments in double precision."""
+    """Return the largest accepted size of a weight file in bytes: four copies of the weights in double precision."""
     return 8 * sum(value.nbytes for value in network.state_dict().values()) + OTHER_BYTES
 
 

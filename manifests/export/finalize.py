@@ -98,7 +98,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
 
 
 def agree(found: bytes, ours: bytes) -> bool:
-    """Return whether two files of JSON have the same content. Texts for people are ignored."""
+    """Return whether two files of JSON have the same content. Descriptions for human readers are ignored."""
     try:
         return found == ours or _without_words(parse_json(found, "")) == _without_words(parse_json(ours, ""))
     except PatchSetError:

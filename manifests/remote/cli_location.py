@@ -62,7 +62,7 @@ def _expanded(kind: Any, value: Any, param: click.Parameter | None, ctx: click.C
 
 
 def local_folder(location: str | Path, *, reread: bool = False) -> Path:
-    """Return the local folder of a set. Download a set at a URL. ``reread`` also checks the remote copies."""
+    """Return the local folder of a set. If ``location`` is a URL, download the set, or check it if ``reread``."""
     if isinstance(location, Path):
         return location
     from manifests.remote.fetch import fetch_set, find_set  # noqa: PLC0415 - most sets are local

@@ -217,6 +217,6 @@ def _parse_sums_of(manifest: Manifest, data: bytes, sums: bytes, where: str) -> 
     expected = finalize.file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     for name, digest in expected.items():
         if parsed.get(name) != digest:
-            what = f"the file lists {name} with {parsed.get(name) or 'no digest'}, expected {digest}"
+            what = f"the digest of {name} is {parsed.get(name) or 'missing'}, expected {digest}"
             raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
     return parsed

@@ -67,7 +67,7 @@ class RecordedRecipe(_Config):
         return "portable"
 
     def pixels_json(self) -> dict[str, Any]:
-        """Return the part that determines pixels: all keys except the encoding."""
+        """Return the part of the recipe that determines pixels: all keys except the encoding."""
         return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}
 
     def encoding_json(self) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _flip(path: Path) -> None:
         (lambda f: (f / "labels.json").write_text("{}"), "labels.json: required keys"),
         (lambda f: (f / "labels.json").write_text("{"), "labels.json"),
         (lambda f: _edit(f, files=[]), "files is empty"),
-        (lambda f: _edit(f, batch_size=8), "but differs in view.order"),
+        (lambda f: _edit(f, batch_size=8), "expected the batch_size in view.order"),
         (
             lambda f: _edit(f, teacher=lambda held: held | {"std": [0.2, 0, 0.3]}),
             "std is 0.2, 0, 0.3, expected",
