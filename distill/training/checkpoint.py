@@ -90,9 +90,10 @@ def load_checkpoint(
         try:
             state = read_checkpoint(path, max_bytes)
         except DamagedError as error:
+            damage = str(error).removesuffix("; download it again")  # advice for weight files
             if path == paths[-1]:
-                raise DistillError(f"{error}; choose another --out to train from the first step") from error
-            say(f"{error}; the run continues from the previous checkpoint, {PREVIOUS_NAME}")
+                raise DistillError(f"{damage}; choose another --out to train from the first step") from error
+            say(f"{damage}; the run continues from the previous checkpoint, {PREVIOUS_NAME}")
             path.replace(folder / DAMAGED_NAME)  # otherwise the next save would rename it to PREVIOUS_NAME
             continue
         require_identity(state, identity, path)
@@ -105,7 +106,8 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
     tensors, metadata = read_safetensors(path, max_bytes)
     text = metadata.get("state", "")
     if metadata.get("sha256") != tensors_digest(tensors, text):
-        raise DamagedError(f"{path}: the checkpoint is damaged: its content differs from the SHA-256 in its metadata")
+        found = "its content differs from the SHA-256 in its metadata"
+        raise DamagedError(f"{path}: the checkpoint is damaged: {found}")
     try:
         return json.loads(text, object_hook=functools.partial(_join, tensors=tensors))
     except (ValueError, LookupError, TypeError, RuntimeError) as error:

@@ -230,4 +230,4 @@ def test_a_missing_batch_file_is_named(
     run_distill: Program, arguments: list[Any], tmp_path: Path, cifar: Path
 ) -> None:
     (cifar / "data_batch_4").unlink()
-    assert_one_line(run_distill(*arguments, tmp_path / "run"), "data_batch_4: no such file")
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "data_batch_4: this file of CIFAR is missing")

@@ -271,7 +271,7 @@ def test_a_key_that_is_asked_for_is_not_dropped() -> None:
     """A key on the command line without a use is an error."""
     with pytest.raises(DistillError, match=r"unknown key 'optim\.eps'"):
         parse(optim__eps=1e-3, optim__name="sgd")
-    with pytest.raises(DistillError, match="schedule onecycle does not use warmup"):
+    with pytest.raises(DistillError, match="schedule onecycle already has a warm-up; omit warmup"):
         parse(optim__warmup=0.1, optim__schedule="onecycle")
 
 

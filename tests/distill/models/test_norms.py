@@ -115,7 +115,9 @@ def test_a_network_without_batch_norms(run_distill: Program, arguments: list[Any
     file = tmp_path / "t.safetensors"
     described = {"arch": "torchvision/squeezenet1_1", "num_classes": 4, "mean": MEAN, "std": STD}
     save_weights(file, model, **described, bn_eps=0.1)
-    with pytest.raises(DistillError, match=r"t\.safetensors: .* declares bn_eps 0\.1, but a .* has no batch norm"):
+    with pytest.raises(
+        DistillError, match=r"t\.safetensors: .* declares bn_eps 0\.1, but the network .* has no batch norm"
+    ):
         load_teacher(TeacherConfig(arch="torchvision/squeezenet1_1", num_classes=4, weights=file), CPU)
 
 

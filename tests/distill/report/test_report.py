@@ -162,7 +162,7 @@ LEAST = "network: {arch: resnet8, num_classes: 4}\ntrain: {seed: 0}\n"
         ("patches.json", '{"patches": [{"key": "0", "corners": [[1]]}]}', "patches[0].corners[0]"),
         ("summary.json", "{", "not JSON"),
         ("summary.json", "[1]", "summary.json"),
-        ("summary.json", '{"student_top1": NaN}', "NaN is not a JSON value"),
+        ("summary.json", '{"student_top1": NaN}', "NaN is not allowed in JSON"),
         ("summary.json", '{"samples_seen": "many"}', "samples_seen"),
         ("summary.json", '{"samples_seen": ' + "9" * 400 + "}", "summary.json"),
         ("summary.json", '{"teacher_per_class": ["0;background:url(http://127.0.0.1:9/x)"]}', "teacher_per_class[0]"),

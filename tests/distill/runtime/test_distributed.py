@@ -52,7 +52,7 @@ def test_rows_are_shared_out_and_are_the_same_in_reverse(world: int, data: st.Da
 
 def test_a_batch_too_small_for_its_ranks_is_refused() -> None:
     Ranks(world_size=4).require_rows(8)
-    with pytest.raises(DistillError, match=r"data\.batch_size 7: too small for 4 ranks, expected at least 8"):
+    with pytest.raises(DistillError, match=r"data\.batch_size 7: is too small for 4 ranks, expected at least 8"):
         Ranks(world_size=4).require_rows(7)
 
 

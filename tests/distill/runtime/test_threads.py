@@ -43,7 +43,7 @@ def test_threads_are_those_that_others_leave(busy: int, expected: int, monkeypat
     with log_lines() as lines:
         threads.choose_threads(None)
     assert torch.get_num_threads() == expected
-    assert len(lines) == (expected < 2) and all("set OMP_NUM_THREADS=2 to keep 2" in line for line in lines)
+    assert len(lines) == (expected < 2) and all("set OMP_NUM_THREADS=2 to use 2" in line for line in lines)
 
 
 def test_the_users_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:

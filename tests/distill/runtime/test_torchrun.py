@@ -114,5 +114,5 @@ def test_what_is_wrong_is_said_once(launches: Callable[[str], Launch]) -> None:
     """If all ranks find the same error, the error is printed once."""
     launch = launches("wrong")
     status, lines = said(launch.start(2, "--set", "data.batch_size=3", module="distill"))
-    assert status and len(lines) == 1 and "data.batch_size 3: too small for 2 ranks" in lines[0], lines
+    assert status and len(lines) == 1 and "data.batch_size 3: is too small for 2 ranks" in lines[0], lines
     assert not launch.out.exists()

@@ -60,7 +60,7 @@ def test_memory_is_no_part_of_the_result(
     asked.clear()
     monkeypatch.setattr(distill.targets.targets, "free_memory", lambda: 0)
     result = run_distill(*arguments, tmp_path / "none", *PASSES)
-    assert result.status == 0 and "the teacher computes them again in every pass" in result.out
+    assert result.status == 0 and "the teacher computes the logits again in every pass" in result.out
     assert asked == [step % 7 for step in range(20)]
     assert same(tmp_path / "memory", tmp_path / "none")
 

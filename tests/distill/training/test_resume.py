@@ -106,7 +106,7 @@ def test_resume_refuses_another_run(
     (out / "summary.json").unlink()
     for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
         (out / name).write_bytes(b"torn")
-    assert_one_line(run_distill(*arguments, out, "--resume"), "checkpoint.previous.safetensors: the header")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "the file is corrupt; choose another --out")
 
 
 @pytest.fixture
