@@ -20,6 +20,7 @@ _OCTAL = re.compile(rb"[0-7]{11}")
 _BEFORE_SIZE = b"0000444\x00" + b"0000000\x00" * 2  # mode, uid, gid
 _MTIME = b"00000000000\x00"
 _AFTER_SUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2 + bytes(155 + 12)
+_FIXED_SUM = sum(_BEFORE_SIZE + _MTIME + _AFTER_SUM) + 8 * ord(" ")  # the field of the checksum counts as spaces
 
 
 def header(name: str, size: int) -> bytes:
@@ -28,9 +29,9 @@ def header(name: str, size: int) -> bytes:
         raise PatchSetError(f"tar member {name!r}: expected 1 to {MAX_NAME_BYTES} ASCII characters; rename it")
     if not 0 <= size <= MAX_MEMBER_BYTES:
         raise PatchSetError(f"tar member {name!r}: it has {size} bytes; use at most {MAX_MEMBER_BYTES} bytes")
-    start = name.encode("ascii").ljust(100, b"\x00") + _BEFORE_SIZE + b"%011o\x00" % size + _MTIME
-    checksum = sum(start) + sum(_AFTER_SUM) + 8 * ord(" ")  # the field of the checksum counts as spaces
-    return start + b"%06o\x00 " % checksum + _AFTER_SUM
+    encoded, octal = name.encode("ascii"), b"%011o\x00" % size
+    checksum = b"%06o\x00 " % (_FIXED_SUM + sum(encoded) + sum(octal))
+    return encoded.ljust(100, b"\x00") + _BEFORE_SIZE + octal + _MTIME + checksum + _AFTER_SUM
 
 
 def padding(size: int) -> bytes:
