@@ -54,7 +54,7 @@ def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
     if occupied and not resume:
         raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
     if occupied and not several and not has_checkpoint(out):
-        raise DistillError(f"{out}: no {CHECKPOINT_NAME} is in this folder to continue from; choose another --out")
+        raise DistillError(f"{out}: contains no {CHECKPOINT_NAME}, so no run can continue; choose another --out")
 
 
 @contextmanager

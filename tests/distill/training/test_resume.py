@@ -155,7 +155,7 @@ def test_resume_leaves_a_folder_that_is_no_run_alone(
     out = tmp_path / "mine"
     out.mkdir()
     (out / "config.yaml").write_text("precious")
-    assert_one_line(run_distill(*arguments, out, "--resume"), "no checkpoint.safetensors is in this folder")
+    assert_one_line(run_distill(*arguments, out, "--resume"), "contains no checkpoint.safetensors")
     assert [(p.name, p.read_text()) for p in out.iterdir()] == [("config.yaml", "precious")]
 
 
