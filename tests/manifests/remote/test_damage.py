@@ -59,7 +59,7 @@ def test_a_manifest_that_lies_beside_its_set_id(where: str, patchset_path: Path,
     made = make_manifest(**{k: v for k, v in value.items() if k not in ("format", "set_id")})
     (copy / "manifest.json").write_bytes(made.to_json())
     with serving(copy) as rough:
-        assert "SHA256SUMS: the file lists " in fault(rough.url)
+        assert "SHA256SUMS: the digest of " in fault(rough.url)
         assert Counter(rough.names()) == {"manifest.json": 2, "SHA256SUMS": 2}
 
 
