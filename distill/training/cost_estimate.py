@@ -23,7 +23,7 @@ from distill.training.trainer import Trainer, new_network
 
 MIN_STEPS, MAX_STEPS, ENOUGH_SECONDS = 2, 20, 1.0  # measured after a first step, which is slow
 MIN_ESTIMATED_STEPS = 200  # shorter runs take about as long as their estimate, so they log none
-MAX_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # of a measured step; cost is proportional to pixels
+MAX_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 24}  # of a measured step; cost is proportional to pixels
 BYTES_PER_PIXEL = 3
 NORMALIZATION = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
