@@ -111,7 +111,7 @@ def _parse(path: Path, text: dict[str, str]) -> Metadata:
 
 
 def save_weights(path: Path, model: nn.Module, **metadata: Any) -> None:
-    """Write the state dict of ``model`` and ``metadata``, values of ``Metadata`` by field name, as one whole file."""
+    """Write a weight file with the state dict of ``model`` and ``metadata``, the fields of ``Metadata`` by name."""
     write_atomically(path, encode_weights(model, Metadata(**metadata)))
 
 

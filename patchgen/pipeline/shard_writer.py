@@ -65,7 +65,7 @@ class PatchMaker:
             yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
 
     def warped(self, start: int) -> list[Pixels]:
-        """Return the list of patches that begins at patch number ``start`` of this maker, without augmentation."""
+        """Return a list of patches before augmentation. Its first patch is patch number ``start`` of this maker."""
         return [self._warp[i] for i in range(start, min(start + self._chunk, self._n))]
 
     def augment(self, patches: list[Pixels], start: int) -> None:
@@ -94,7 +94,7 @@ def make_maker(context: BuildContext, task: ShardTask) -> PatchMaker | PackMaker
 
 
 def build_shard(context: BuildContext, task: ShardTask, on_patches: OnPatches) -> Shard:
-    """Build one shard and return its manifest entry. The table is written after the tar, and marks it as complete."""
+    """Build one shard and return its manifest entry. The table is written last; it shows that the tar is complete."""
     maker = make_maker(context, task)
     path, table_path = context.folder / task.tar_name, context.folder / task.table_name
     with atomic_file(path) as file:

@@ -1,6 +1,6 @@
 """Find differences between the pixels that are read from an image and those that a viewer shows.
 
-The checks change no pixel. Images are untrusted: no check reports a part that Pillow cannot read.
+The checks change no pixel. A check that a damaged image stops reports nothing.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def _missing_part(data: bytes) -> str | None:
 
 
 def _declared_color_space(image: Image.Image, data: bytes) -> str | None:
-    """Return the name of the color space in an image's header. Return None for sRGB or if none is declared.
+    """Return the name of the color space in an image's header. Return None for sRGB or a header without one.
 
     In a PNG, cICP has priority over iCCP, and iCCP over sRGB, gAMA and cHRM (PNG, third edition, section 11.3.2).
     """
@@ -205,7 +205,7 @@ def _find_frames(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
         entries = getattr(image, "mpinfo", {}).get(_MP_ENTRIES, [])
         several = any(_PREVIEW not in str(entry["Attribute"]["MPType"]) for entry in entries[1:])
     if several:
-        text = "the file has several frames or pages, of which only the first is read; save another frame as a file"
+        text = "only the first of several frames or pages is read; to use another frame, save this frame as a file"
         yield Finding(kind="frames", text=text)
 
 

@@ -159,7 +159,8 @@ def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_pa
     with (
         distributed.Client(workers) as client,
         pytest.raises(
-            PatchgenError, match=r"worker tcp://.*: the worker does not find .*; give an --out that all workers share"
+            PatchgenError,
+            match=r"worker tcp://.*: this worker has no folder .*; choose an --out that all workers share",
         ),
     ):
         executor = DaskExecutor(client, LocalOutput())
@@ -174,7 +175,7 @@ def test_a_worker_with_other_versions_builds_nothing(tmp_path: Path, monkeypatch
     other = dask_backend._versions() | {"opencv-python-headless": "4.99.0"}
     with pytest.raises(
         PatchgenError,
-        match=r"tcp://node7:1: the worker has opencv-python-headless 4\.\S+, but the build has 4\.99\.0",
+        match=r"tcp://node7:1: the worker has opencv-python-headless 4\.\S+, but the build needs 4\.99\.0",
     ):
         dask_backend._build_in_worker(task, context, LocalOutput().begin(), other)
 
