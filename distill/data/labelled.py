@@ -103,7 +103,7 @@ def _read_errors(path: Path) -> Iterator[None]:
 
 
 def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[Pixels, bytes, bool]]:
-    """Yield for each image the pixels at ``size`` px, the SHA-256 of the original pixels, and True if resized."""
+    """Yield each image's pixels at ``size`` px, the SHA-256 of its original pixels, and whether it was resized."""
 
     def decode(image: StoredImage, data: bytes | Pixels) -> tuple[Pixels, bytes, bool]:
         pixels = pixels_of(data, image.where)

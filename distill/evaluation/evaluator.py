@@ -99,7 +99,7 @@ def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Seque
 
 
 def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
-    """Log a warning if the digest of the training images of ``what``, a network, is that of ``data``."""
+    """Log a note if ``data`` trained the network ``what``. ``data_sha256`` is the digest of training images."""
     if data_sha256 == data.sha256:
         logger.info(f"{data.where}: {what} was trained on these images, so the accuracy on other images is unknown")
 

@@ -99,7 +99,7 @@ def _is_counter(name: str, value: Tensor) -> bool:
 def variants(arch: str) -> list[str]:
     """Return names of networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``.
 
-    There may be no network with such a name.
+    Some of these names belong to no network.
     """
     base = _BASE.fullmatch(arch)
     return [base[1] + ending for ending in _ENDINGS if base[1] + ending != arch] if base else []
@@ -116,7 +116,7 @@ class Found(NamedTuple):
         return ".".join(self.keys)[:100] or "(no key)"
 
     def is_preferred_to(self, other: "Found") -> bool:
-        """Return whether this network is preferred to ``other``. The first key that differs decides."""
+        """Return whether this network is preferred to ``other``. The first two keys that differ are compared."""
         for key, other_key in zip(self.keys, other.keys, strict=False):
             if key != other_key:
                 return _rank(key) < _rank(other_key)
@@ -147,7 +147,7 @@ def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
 
 
 def _is_dense(value: object) -> bool:
-    """Return whether a value is a tensor that stores all its numbers. Others may be much larger than the file."""
+    """Return whether a value is a tensor that stores all its numbers. Other tensors may be larger than the file."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

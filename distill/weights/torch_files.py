@@ -50,7 +50,7 @@ _DICTS = (
     *(f"{name}.utilities.data.AttributeDict" for name in ("lightning_fabric", "lightning.fabric")),
 )
 _SAFE_GLOBALS: list[Any] = [(_Ignored, name) for name in _VALUES] + [(_PlainDict, name) for name in _DICTS]
-"""Pairs of a replacement and the name of a type. torch reads the replacement where a file contains the type."""
+"""Pairs of a replacement and the name of a type. If a file contains the type, torch creates the replacement."""
 
 
 def load_torch_file(path: Path) -> Any:

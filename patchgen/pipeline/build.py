@@ -124,10 +124,10 @@ def _build_missing(
     workers: ShardExecutor,
     expected: Manifest | None = None,
 ) -> list[Shard]:
-    """Build the missing shards, and return all shards in order. Each must be equal to its entry in ``expected``."""
+    """Build missing shards, and return all shards in order. A shard that differs from ``expected`` is an error."""
     missing = [task for task in tasks if task.number not in finished]
     existing = [(task, finished[task.number]) for task in tasks if task.number in finished]
-    detail(f"{len(finished)} of {counted(len(tasks), 'shard')} found; plan {context.plan_id}")
+    detail(f"{len(finished)} of {counted(len(tasks), 'shard')} already built; plan ID {context.plan_id}")
     n = sum(task.n for task in tasks)
     shards = {}
     with progress_bar("patches", n) as update:

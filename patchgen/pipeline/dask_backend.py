@@ -113,7 +113,7 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
         raise PatchgenError(f"--scheduler {scheduler}: {what}; check the address, or run 'dask scheduler'") from error
     with client:
         if not client.nthreads():  # Dask would wait for workers without a message
-            advice = f"start some with 'dask worker {scheduler}'"
+            advice = f"start workers with 'dask worker {scheduler}'"
             note(f"{scheduler} has no workers yet; {advice}")
             try:
                 client.wait_for_workers(1, timeout=CONNECT_SECONDS)

@@ -74,7 +74,7 @@ class _PackPlan(BuildPlan):
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of the plan and the names of all images, because the tables of shards contain names."""
+        """SHA-256, as hex, of the plan and the names of all images, because the shards' tables contain names."""
         listed = "\n".join(item.name for item in self.items).encode("utf-8", "surrogateescape")
         return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 

@@ -83,7 +83,7 @@ class BuildPlan:
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def with_cards_of(self, manifest: Manifest) -> Self:
-        """Return this plan with the source names of ``manifest``. Copy licenses, URLs and credits if missing."""
+        """Return this plan with names, and missing licenses, URLs and credits, from the sources of ``manifest``."""
         merged = []
         for new, source in zip(self.sources, manifest.sources, strict=True):
             old = source.model_dump(mode="json")
@@ -138,7 +138,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan:
-    """Return the plan of the set of ``manifest``, with ``n`` patches. ``photos`` are in the order of its sources.
+    """Return the plan of the set of ``manifest``, with ``n`` patches. ``photos`` have the order of the sources.
 
     If the set has one shard, its shard size is unknown. The larger of the default and ``manifest.n`` is used.
     """

@@ -33,7 +33,7 @@ _CHUNK_BYTES = 3 << 18  # bytes of the pixels that pass through the steps togeth
 
 
 class PatchMaker:
-    """Makes the patches ``first_index`` to ``first_index + n - 1`` of a recipe."""
+    """Makes patches with a recipe. Their indices in the set are ``first_index`` to ``first_index + n - 1``."""
 
     def __init__(
         self, recipe: Recipe, pyramids: Sequence[Pyramid], *, size: int, seed: int, first_index: int, n: int
@@ -60,7 +60,7 @@ class PatchMaker:
             yield patches
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield lists of consecutive patches, in order. A patch is its encoded bytes and its raw pixel digest."""
+        """Yield lists of consecutive patches, in order: for each patch its encoded bytes and its raw pixel digest."""
         for patches in self.chunks():
             yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
 

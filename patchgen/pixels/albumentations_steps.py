@@ -72,12 +72,12 @@ class NamedStep:
 
 
 def probe(config: NamedConfig, size: int, where: str) -> None:
-    """Check that a transform returns RGB uint8 patches of ``size`` px. ``where`` is its place in the recipe."""
+    """Check that a transform returns RGB uint8 patches of ``size`` px. ``where``: its place, for error messages."""
     _apply(_construct(config, where), np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
 
 
 def resolve(config: NamedConfig, where: str) -> NamedConfig:
-    """Return ``config`` with the default arguments of its transform. ``where`` is its place in the recipe."""
+    """Return ``config`` with the default arguments of its transform. ``where``: its place, for error messages."""
     transform = _construct(config, where)
     arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
     whole = NamedConfig(name=config.name, p=config.p, **arguments)

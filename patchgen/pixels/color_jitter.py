@@ -28,7 +28,7 @@ _TURN = np.array([[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], 
 
 
 class ColorJitterConfig(BaseModel):
-    """The ranges of a recipe's ColorJitter. A brightness factor is between 1 ± ``brightness``, for example."""
+    """The ranges of a recipe's ColorJitter. A factor is in [1 - s, 1 + s], with s = ``brightness`` for example."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["ColorJitter"]
@@ -119,6 +119,6 @@ def _look_up(patches: list[Pixels], values: Floats) -> list[Pixels]:
 
 
 def _transform(patches: list[Pixels], matrices: Floats) -> list[Pixels]:
-    """Multiply each patch by its color matrix (3, 3). Multiples of 2**-12 keep all sums exact in float32."""
+    """Multiply each patch by its color matrix (3, 3). The entries are multiples of 2**-12, so all sums are exact."""
     exact = quantize(matrices, _MATRIX_BITS).astype(np.float32)
     return [cv2.transform(patch, matrix) for patch, matrix in zip(patches, exact, strict=True)]

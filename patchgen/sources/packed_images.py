@@ -1,4 +1,4 @@
-"""Pack images into a set. Square files of one size and one format are copied; other images are scaled to squares."""
+"""Pack images into a set: copy the files if all are squares of one size and format, else scale all images."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -91,7 +91,7 @@ class PackMaker:
         self._encode = None if isinstance(recipe.encoding, AsFound) else make_encoder(recipe.encoding)
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield lists of one patch, in order. A patch is its encoded bytes and its raw pixel digest."""
+        """Yield each patch as a list of one pair: its encoded bytes and its raw pixel digest."""
         for item, digest in zip(self._items, self._digests, strict=True):
             content = read_stored(item)
             if content_digest(content) != digest:

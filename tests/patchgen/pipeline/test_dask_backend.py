@@ -97,8 +97,8 @@ def test_a_cluster_without_workers(
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as here:
         address = here.scheduler_address
         result = run_patchgen(*options(photo_path, tmp_path / "set"), "--scheduler", address)
-    assert result.status == 1 and f"{address} has no workers yet; start some with 'dask worker" in result.err
-    assert f"--scheduler {address}: the scheduler has no workers; start some" in result.err
+    assert result.status == 1 and f"{address} has no workers yet; start workers with 'dask worker" in result.err
+    assert f"--scheduler {address}: the scheduler has no workers; start workers" in result.err
 
 
 class Stub:
