@@ -66,7 +66,7 @@ class AdamConfig(_Optim):
 
 
 class SgdConfig(_Optim):
-    """Stochastic gradient descent with momentum."""
+    """SGD with momentum."""
 
     name: Literal["sgd"]
     momentum: float = Field(default=MOMENTUM, ge=0, lt=1)
