@@ -32,9 +32,9 @@ class _Optim(BaseModel):
     def _check_schedule(self) -> Self:
         if self.schedule != "milestones" and (self.milestones or self.gamma is not None):
             key = "milestones" if self.milestones else "gamma"
-            raise ValueError(f"{key} needs schedule milestones, but schedule is {self.schedule}; omit {key}")
+            raise ValueError(f"{key} needs the schedule milestones, but schedule is {self.schedule}; omit {key}")
         if self.schedule == "milestones" and not self.milestones:
-            raise ValueError("schedule milestones needs milestones, such as [0.5, 0.75]")
+            raise ValueError("schedule milestones needs the key milestones; set milestones, such as [0.5, 0.75]")
         if list(self.milestones) != sorted(set(self.milestones)):
             found = f"milestones are {list(self.milestones)}, expected increasing fractions of the run"
             raise ValueError(f"{found}; sort the milestones, and keep one of equal milestones")
@@ -48,8 +48,7 @@ class _Optim(BaseModel):
     def _require_unchanged_by_schedule(self, name: str, value: float) -> None:
         """Raise ValueError if the momentum ``name`` has a ``value`` that the schedule would replace at every step."""
         if self.schedule == "onecycle" and value != MOMENTUM:
-            low, high = ONECYCLE_MOMENTUM
-            raise ValueError(f"onecycle varies {name} from {low} to {high}, so {value} has no effect; set {MOMENTUM}")
+            raise ValueError(f"schedule onecycle changes {name}, so {value} has no effect; set {name} to {MOMENTUM}")
 
 
 class AdamConfig(_Optim):
@@ -62,7 +61,7 @@ class AdamConfig(_Optim):
 
     @model_validator(mode="after")
     def _check_betas(self) -> Self:
-        self._require_unchanged_by_schedule("the first of betas", self.betas[0])
+        self._require_unchanged_by_schedule("the first value of betas", self.betas[0])
         return self
 
 

@@ -13,14 +13,14 @@ from patchgen.sources.synthetic import make_source, write_source
 
 
 def goldens() -> dict[str, Manifest]:
-    """Return the manifests of the reference sets by the names of the sets. The photos of these sets are synthetic."""
+    """Return the manifest of each reference set, by the name of the set. The photos of these sets are synthetic."""
     folder = resources.files("manifests") / "golden"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
     return {file.name.removesuffix(".json"): parse_manifest(file.read_bytes(), file.name) for file in files}
 
 
 def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
-    """Write the synthetic photos of a set, KIND-WIDTHxHEIGHT-SEED.png, into ``folder``. Return the photos as read."""
+    """Write the synthetic photos of a set into ``folder`` as KIND-WIDTHxHEIGHT-SEED.png, and read the photos."""
     photos = []
     for source in manifest.sources:
         kind, extent, seed = source.name.removesuffix(".png").rsplit("-", 2)
@@ -33,7 +33,7 @@ def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
 
 
 def examine() -> Iterator[tuple[str, Manifest, Manifest]]:
-    """Rebuild every reference set. Yield the set's name, the expected manifest and the rebuilt manifest."""
+    """Rebuild every reference set. Yield for each set its name, the expected manifest and the rebuilt manifest."""
     with tempfile.TemporaryDirectory(prefix="patchgen-doctor-") as temporary:
         for name, expected in goldens().items():
             photos = golden_photos(expected, Path(temporary))

@@ -27,7 +27,7 @@ _TALLEST = 4  # largest height / width of the photo in a sheet
 def contact_sheet(patchset: PatchSet, photos: Sequence[Photo], *, count: int) -> Image.Image:
     """Return an RGB image of ``count`` patches, whose indices are evenly spaced.
 
-    If ``photos`` is not empty, the image also shows the photos. Outline and frame of a patch have one color.
+    With ``photos``, the image also shows the photos, and the outline of each patch in the color of the patch's frame.
     """
     manifest = patchset.manifest
     indices = evenly_spaced(patchset, count)

@@ -98,8 +98,8 @@ def parse_recipe(text: str, where: str) -> Recipe:
     try:
         value = parse_yaml(text)
         if not isinstance(value, dict):
-            what = "the file is empty" if value is None else f"the file contains one {type(value).__name__}"
-            raise PatchgenError(f"{what}, expected keys such as 'geometry'; see 'patchgen recipes asano2023'")
+            what = "the file is empty" if value is None else f"the file contains a YAML {type(value).__name__}"
+            raise PatchgenError(f"{what}, expected keys and values; run 'patchgen recipes asano2023' for an example")
         return _validated(value).resolved()
     except ValidationError as error:  # a subclass of ValueError
         raise PatchgenError(f"recipe {where}: {describe(error, Recipe)}; correct the recipe") from error

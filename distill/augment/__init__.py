@@ -64,7 +64,7 @@ def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
-    """Return augmented images for uint8 images (B, H, W, 3): uint8, or with colors or MixUp float32 in [0, 255]."""
+    """Return augmented images for uint8 images (B, H, W, 3): uint8, or float32 in [0, 255] after colors or MixUp."""
     out = draws.crop(images)
     if draws.color is not None:
         out = draws.color(out)

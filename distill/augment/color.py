@@ -39,7 +39,7 @@ class ColorChange:
         return torch.where(_column(self.solarize, images), inverted, images)
 
     def _jittered(self, images: Tensor) -> Tensor:
-        """Jitter float32 images (B, H, W, 3) in place. Images that have the same operation next change together."""
+        """Jitter float32 images (B, H, W, 3) in place. Images with the same next operation change together."""
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         for position in self.order.T:
             for number, (operation, strength) in enumerate(zip(_OPERATIONS, strengths, strict=True)):
@@ -76,7 +76,7 @@ def draw_color(config: AugmentConfig, batch: int, stream: Stream) -> ColorChange
 
 
 def _column(values: Tensor, images: Tensor) -> Tensor:
-    """Return a tensor (B,) as (B, 1, 1, 1) on the device of ``images``. Numbers get the dtype of ``images``."""
+    """Return a tensor (B,) as (B, 1, 1, 1) on the device of ``images``. Floats get the dtype of ``images``."""
     kind = values.dtype if values.dtype == torch.bool else images.dtype
     return values.to(images.device, kind, non_blocking=True)[:, None, None, None]
 

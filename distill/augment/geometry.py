@@ -42,7 +42,7 @@ class Shift:
 
 
 def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
-    """Draw windows of images that are padded with ``pad_crop`` black pixels. ``flip`` mirrors about half of them."""
+    """Draw windows of images with a border of ``pad_crop`` black pixels. With ``flip``, about half are mirrored."""
     tops = stream.integers(2 * config.pad_crop + 1, batch)
     lefts = stream.integers(2 * config.pad_crop + 1, batch)
     flipped = (stream.uniform(batch) < 0.5) & config.flip
@@ -79,7 +79,7 @@ class ResizedCrop:
 def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tensor:
     """Return weights that resize a part of a row of ``pixels`` pixels to ``out`` pixels: float32 (B, out, pixels).
 
-    ``start`` and ``length``, (B,) of whole numbers, are the first pixel and the number of pixels of the part. Pixels
+    ``start`` and ``length``, whole numbers (B,), are the first pixel and the number of pixels of the part. Pixels
     outside of the part have the weight 0. The weights of each output pixel sum to 1. The kernel is the cubic of Keys
     (1981) with a = -0.5. If the part shrinks, the kernel is wider, as in Pillow and torchvision (``antialias=True``).
     """

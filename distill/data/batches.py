@@ -37,7 +37,7 @@ Source = Resident | Streamed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The part of a step's batch that belongs to this rank. ``images`` (B, H, W, 3) are augmented by ``draws``.
+    """The part of a step's batch that belongs to this rank. ``images`` (B, H, W, 3) were augmented with ``draws``.
 
     ``images`` are uint8, or float32 in [0, 255] if an augmentation computes in float32.
     """
@@ -49,7 +49,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """The augmented batches of ``source``. Step ``period`` has the batch of step 0 again, and so on."""
+    """The augmented batches of ``source``. Step ``period`` repeats the batch of step 0, and so on."""
 
     source: Source
     augment: AugmentConfig
@@ -77,7 +77,7 @@ class View:
         return self.augment.output_size(self.source.size)
 
     def batch(self, step: int) -> Batch:
-        """Return this rank's part of the batch of ``step``, counted from 0. ``Batch.step`` is below ``period``."""
+        """Return this rank's part of the batch of ``step``, counted from 0. ``Batch.step`` is ``step % period``."""
         step %= self.period
         draws = draw(self.augment, self.batch_size, self.source.size, Stream(self.seed, "augment", step))
         draws = part_of(draws, self.batch_size, self.ranks.take_rows)

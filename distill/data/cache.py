@@ -85,7 +85,7 @@ def cache_folder(config: DataConfig) -> Path:
     try:
         return files.user_cache() / "single-image-distillation"
     except ValueError as error:
-        raise DistillError(f"{error}, so decoded patches have no default folder; set data.cache_dir") from error
+        raise DistillError(f"decoded patches have no default folder: {error}; set data.cache_dir") from error
 
 
 def _place(patchset: PatchSet, config: DataConfig, context: RunContext, cached: bool) -> str:
@@ -134,14 +134,14 @@ def _note(sha256: str) -> dict[str, str]:
 
 
 def _decoded(patchset: PatchSet, config: DataConfig, place: str) -> Pixels:
-    """Decode a patch set into a cache file. If the disk is full, decode into memory, or raise for ``place`` disk."""
+    """Decode a patch set into a cache file. If this fails, decode into memory, but raise if ``place`` is disk."""
     folder = cache_folder(config)
     why = _disk_problem(folder, math.prod(shape_of(patchset)))
     if why is None:
         try:
             return _decode_to_file(patchset, config, folder)
         except OSError as error:
-            why = files.describe_os_error(error, folder)
+            why = f"{folder}: {error.strerror or error}"
     if place == "disk":
         raise DistillError(f"{why}; set data.cache_dir to another folder, or set data.cache none")
     logger.info(f"the decoded patches are not kept for the next run: {why}")

@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], where: Path) -> LabelledImages:
     """Return ``data`` with the labels and class names of a network with ``num_classes`` outputs.
 
-    ``names`` are the network's class names, or empty if they are unknown. The comparison of names ignores case,
-    spaces, ``-`` and ``_``. If the names of class folders are numbers, they are class numbers, counted from 0, or
-    from 1 if the largest number is ``num_classes``. If the network has no class names, other class folders have
-    numbers in sorted order. ``where`` is the path of ``data`` for messages. Unusual names and numbers are logged.
+    ``names`` are the network's class names, or empty. If data and network have names, classes with equal names match;
+    case, spaces, ``-`` and ``_`` do not matter. Else, class folders with numbers as names have these class numbers,
+    counted from 0, or from 1 if the largest is ``num_classes``. Other class folders are numbered in sorted order.
+    Other data already has class numbers. ``where`` is the path of ``data`` for messages.
     """
     present = data.labels.unique().tolist()
     numbers = {label: label for label in present}
@@ -69,21 +69,21 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
 
 
 def _by_number(data: LabelledImages, present: list[int], num_classes: int, where: Path) -> dict[int, int]:
-    """Return for each label in ``present`` the network's class number, from the number that is the folder's name."""
+    """Return for each label in ``present`` the network's class number, read from the name of the class folder."""
     values = [int(name) for name in data.names]
     smallest, largest = values[0], values[-1]
     if values == list(range(len(values))):
         return {label: label for label in present}
     if largest < num_classes:
-        logger.info(f"{where}: class folders are numbers with gaps; folder {largest} is class {largest}")
+        logger.info(f"{where}: the numbers of the class folders have gaps; folder {largest} is class {largest}")
         return {label: values[label] for label in present}
     if smallest >= 1 and largest == num_classes:
-        logger.info(f"{where}: class folders are numbers counted from 1; folder {smallest} is class {smallest - 1}")
+        logger.info(f"{where}: the class folders are counted from 1; folder {smallest} is class {smallest - 1}")
         return {label: values[label] - 1 for label in present}
     if len(values) != num_classes:
-        found = f"class folders are numbers from {smallest} to {largest}, expected 0 to {num_classes - 1}"
+        found = f"the class folders are numbers from {smallest} to {largest}, expected 0 to {num_classes - 1}"
         raise DistillError(f"{where}: {found}; rename the class folders to the network's class numbers")
-    logger.info(f"{where}: class folders are numbers, used in sorted order; folder {smallest} is class 0")
+    logger.info(f"{where}: the sorted class folders are the classes from 0 on; folder {smallest} is class 0")
     return {label: label for label in present}
 
 

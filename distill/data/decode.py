@@ -107,7 +107,7 @@ def decode_shard(
             key = str(sample["__key__"])
             row = int(key) - shard.first_index if re.fullmatch(r"[0-9]{9,10}", key) else -1
             if not 0 <= row < shard.n or seen[row]:
-                problem = "belongs to two members" if 0 <= row < shard.n else "is not a patch index of this shard"
+                problem = "belongs to two tar members" if 0 <= row < shard.n else "is not a patch index of this shard"
                 raise DistillError(f"{path}: the key {key} {problem}; {_DAMAGED}")
             seen[row] = True
             if wanted is None or wanted[row]:
@@ -139,7 +139,7 @@ def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixel
     where = f"{sample['__url__']}: member {sample['__key__']}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:
-        found = f"contains the files .{' and .'.join(fields)}, but the manifest declares one .{image_format} file"
+        found = f"has files of the types {', '.join(fields)}, but the manifest declares one {image_format} file"
         raise DistillError(f"{where}: {found}; {_DAMAGED}")
     try:
         return decode_patch(sample[image_format], where, size, image_format)

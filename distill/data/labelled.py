@@ -66,7 +66,7 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
     """Read the images and labels of a split. Images of another size than ``size`` px are resized and center-cropped.
 
     ``size`` None changes nothing. The names of files and folders determine the split (``manifests.foreign.listing``).
-    Data without names of splits belongs to every split. A log line names the kinds of files that were not read.
+    If no name names a split, the data belongs to every split. A log line names the kinds of files that were not read.
     """
     require_data(path, split)
     with _read_errors(path):
@@ -103,7 +103,7 @@ def _read_errors(path: Path) -> Iterator[None]:
 
 
 def _decoded(images: Sequence[StoredImage], size: int | None) -> Iterator[tuple[Pixels, bytes, bool]]:
-    """Yield for each image the pixels at ``size`` px, the SHA-256 of the original pixels, and True if resized."""
+    """Yield each image's pixels at ``size`` px, the SHA-256 of its original pixels, and whether it was resized."""
 
     def decode(image: StoredImage, data: bytes | Pixels) -> tuple[Pixels, bytes, bool]:
         pixels = pixels_of(data, image.where)

@@ -40,7 +40,7 @@ Place = tuple[int, int]  # an epoch, and the number of a window in it
 
 
 class WindowOrder:
-    """The order of the patches of shards that are read in groups, called windows, of ``window`` shards.
+    """The order of patches if shards are read in groups of ``window`` shards. A group is called a window.
 
     ``sizes`` contains the number of patches of each shard. Every epoch shuffles the shards, then the patches within
     each window. The rows of a window are the patches of its first shard, then of its second shard, and so on.
@@ -102,7 +102,7 @@ class WindowOrder:
         return torch.from_numpy(np.concatenate(spans))
 
     def _shuffle_shards(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the shards of each window of an epoch, and the samples before each window, then in total."""
+        """Return the shards of each window of an epoch, and the number of samples before each window and in total."""
         order = Stream(self._seed, "shards", epoch).permutation(len(self._sizes)).numpy()
         windows = [order[first : first + self._window] for first in range(0, len(order), self._window)]
         return windows, np.cumsum([0, *(self._sizes[shards].sum() for shards in windows)])

@@ -92,14 +92,14 @@ class Evaluator:
 
 
 def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px. Match the labels with the ``classes``, by name or number, of a network."""
+    """Read labelled images at ``size`` px. Match the labels with a network whose class names are ``classes``."""
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
 
 
 def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
-    """Log a warning if ``data`` has the digest ``data_sha256`` of the training images of the network ``what``."""
+    """Log a note if ``data`` trained the network ``what``. ``data_sha256`` is the digest of training images."""
     if data_sha256 == data.sha256:
         logger.info(f"{data.where}: {what} was trained on these images, so the accuracy on other images is unknown")
 

@@ -115,8 +115,8 @@ def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: f
 def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
     """Log a warning if ``steps`` are too few for the running statistics of batch norms with this ``momentum``."""
     if momentum is not None and (left := (1 - momentum) ** steps) > MAX_STALE:
-        found = f"after {steps} steps, the batch norms' statistics still contain {left:.0%} of their initial values"
-        logger.info(f"bn_momentum {momentum}: {found}, so evaluation is inaccurate; raise bn_momentum or the steps")
+        found = f"{left:.0%} of the initial statistics remain after {steps} steps, so evaluation is inaccurate"
+        logger.info(f"bn_momentum {momentum}: {found}; raise bn_momentum, or train for more steps")
 
 
 def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
@@ -135,13 +135,13 @@ def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
 
 
 def is_auxiliary(name: str, arch: str) -> bool:
-    """Return whether the parameter ``name`` in a file of ``arch`` belongs to an auxiliary head of torchvision."""
+    """Return whether the parameter ``name`` of the network ``arch`` belongs to an auxiliary head of torchvision."""
     pattern = _WITH_AUXILIARY_HEADS.get(arch)
     return pattern is not None and re.match(pattern, name) is not None
 
 
 class _ShapesOnCpu(TorchFunctionMode):
-    """Create helper tensors on the CPU. torchvision reads RegNet's widths from them; meta tensors have no values."""
+    """Creates helper tensors on the CPU, because torchvision reads RegNet's widths from values of such tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

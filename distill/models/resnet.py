@@ -76,7 +76,7 @@ def _shortcut(inputs: int, outputs: int, stride: int, projection: bool) -> nn.Mo
 
 
 class _ResNet(nn.Module):
-    """A convolution, a stage for each number of ``blocks``, and a linear layer. All stages but one halve the size."""
+    """A convolution, stages of ``blocks`` blocks, and a linear layer. Stages after the first halve the size."""
 
     def __init__(self, block: _Block, blocks: tuple[int, ...], channels: tuple[int, ...], classes: int) -> None:
         super().__init__()

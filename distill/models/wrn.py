@@ -46,7 +46,7 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int, width: int, num_classes: int, *, raw: bool = False) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or width < 1:
-            raise ValueError(f"a WRN has 6n + 4 layers and a width of at least 1, not {depth} and {width}")
+            raise ValueError(f"a WRN has 6n + 4 layers and a width ≥ 1, not {depth} layers and width {width}")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.block1 = _stage(16, 16 * width, blocks, 1, raw)

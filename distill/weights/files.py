@@ -77,7 +77,7 @@ def load_weights(path: Path) -> Weights:
 
 
 def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, mapped into memory, and the metadata, texts by name.
+    """Return two dicts of a safetensors file: the tensors, mapped into memory, and the metadata texts, both by name.
 
     Raises DamagedError if the file is corrupt or larger than ``max_bytes``.
     """
@@ -111,7 +111,7 @@ def _parse(path: Path, text: dict[str, str]) -> Metadata:
 
 
 def save_weights(path: Path, model: nn.Module, **metadata: Any) -> None:
-    """Write the state dict of ``model`` and ``metadata``, values of ``Metadata`` by field name, as one whole file."""
+    """Write a weight file with the state dict of ``model`` and ``metadata``, the fields of ``Metadata`` by name."""
     write_atomically(path, encode_weights(model, Metadata(**metadata)))
 
 

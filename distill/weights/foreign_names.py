@@ -86,7 +86,7 @@ def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, 
 
 
 def without_counters(state: Mapping[str, Tensor]) -> State:
-    """Return ``state`` without the values that no network uses: single integers, and values of profilers."""
+    """Return ``state`` without values that no network uses: single integers, and values that profilers added."""
     return {name: value for name, value in state.items() if not _is_counter(name, value)}
 
 
@@ -106,7 +106,7 @@ def variants(arch: str) -> list[str]:
 
 
 class Found(NamedTuple):
-    """A network in a weight file: the dict ``keys`` and prefixes before its tensors, and the tensors by our names."""
+    """A network in a weight file: the ``keys`` and prefixes before its tensors, and the tensors with our names."""
 
     keys: Keys
     state: State
@@ -116,7 +116,7 @@ class Found(NamedTuple):
         return ".".join(self.keys)[:100] or "(no key)"
 
     def is_preferred_to(self, other: "Found") -> bool:
-        """Return whether this network is preferred to ``other``. The first key that differs decides."""
+        """Return whether this network is preferred to ``other``. The first two keys that differ are compared."""
         for key, other_key in zip(self.keys, other.keys, strict=False):
             if key != other_key:
                 return _rank(key) < _rank(other_key)
@@ -147,7 +147,7 @@ def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
 
 
 def _is_dense(value: object) -> bool:
-    """Return whether a value is a tensor that stores each of its numbers, so that the file is at least as large."""
+    """Return whether a value is a tensor that stores all its numbers. Other tensors may be larger than the file."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -194,7 +194,7 @@ def closest_state(content: Any, arch: str, expected: Mapping[str, Tensor]) -> St
 
 
 def _candidates(content: Any, count: int) -> Iterator[tuple[Keys, State]]:
-    """Yield each state dict. If ``count`` names share a prefix, yield also these tensors without the prefix."""
+    """Yield dicts of at least ``count`` tensors. Tensors with a common prefix are also yielded without it."""
     for outer, whole in state_dicts(content):
         waiting: deque[tuple[Keys, State]] = deque([((), whole)])
         while waiting:

@@ -133,13 +133,13 @@ def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Pa
         f"has another type of number than in {arch}": [n for n in common if _kind(state[n]) != _kind(expected[n])],
     }
     faults = [
-        names[0][:100] + (f" (and {len(names) - 1} more) " if len(names) > 1 else " ") + problem
+        f"the parameter {names[0][:100]}" + (f" (and {len(names) - 1} more) " if len(names) > 1 else " ") + problem
         for problem, names in problems.items()
         if names
     ]
     if faults:
         action = "set --arch to the network in the file, or save only the state dict of the network"
-        raise DistillError(f"{path}: is not a {arch}: the parameter {', '.join(faults)}; {action}")
+        raise DistillError(f"{path}: is not a {arch}: {', '.join(faults)}; {action}")
 
 
 def _kind(value: Tensor) -> str:

@@ -12,7 +12,7 @@ def check_mean(values: S) -> S:
 
 
 def check_std(values: S) -> S:
-    """Return ``values``, the deviations of R, G and B. Raises ValueError if one is below 1e-6 or above 1."""
+    """Return ``values``, the standard deviations of R, G and B. Raises ValueError if one is outside [1e-6, 1]."""
     return _check("std", values, 1e-6, "from 0.000001 to 1")
 
 
@@ -20,5 +20,5 @@ def _check(name: str, values: S, least: float, expected: str) -> S:
     if all(least <= value <= 1 for value in values):  # which no comparison with nan is
         return values
     found = f"{name} is {', '.join(f'{value:g}' for value in values)}, expected numbers {expected}"
-    fix = f"divide the {name} of RGB in 0 to 255 by 255" if max(values) > 1 else f"use the {name} of RGB in 0 to 1"
+    fix = f"if the {name} is in units of 0 to 255, divide it by 255" if max(values) > 1 else "correct the values"
     raise ValueError(f"{found}; {fix}")

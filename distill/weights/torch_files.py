@@ -50,14 +50,14 @@ _DICTS = (
     *(f"{name}.utilities.data.AttributeDict" for name in ("lightning_fabric", "lightning.fabric")),
 )
 _SAFE_GLOBALS: list[Any] = [(_Ignored, name) for name in _VALUES] + [(_PlainDict, name) for name in _DICTS]
-"""Pairs of a replacement and the name of a type. torch reads the replacement where a file contains the type."""
+"""Pairs of a replacement and the name of a type. If a file contains the type, torch creates the replacement."""
 
 
 def load_torch_file(path: Path) -> Any:
     """Return the content of a file of ``torch.save``, on the CPU: tensors and plain values in dicts and lists.
 
     Since version 1.6 torch writes zip files. Tensors of a zip file are mapped, and need memory only when used.
-    Raises DamagedError if the file is corrupt or too large, or contains objects that are not on a fixed list.
+    Raises DamagedError if the file is corrupt or too large, or contains objects of a type that is not allowed.
     """
     try:
         mapped = is_zip(path)
@@ -94,10 +94,10 @@ def _check_zip(path: Path) -> None:
     if any(part.filename.endswith("/constants.pkl") for part in parts):
         raise DamagedError(f"{path}: is a TorchScript program, which might run code when it is read; {SAVE_STATE}")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise DamagedError(f"{path}: the zip file is compressed, expected no compression; save it with torch.save")
+        raise DamagedError(f"{path}: the zip file is compressed, expected no compression; write it with torch.save")
     num_bytes = sum(part.file_size for part in parts if "/data/" not in part.filename)
     if num_bytes > MAX_PICKLE_BYTES:
-        found = f"the names and values have {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES} bytes"
+        found = f"the names and plain values have {num_bytes} bytes, expected at most {MAX_PICKLE_BYTES} bytes"
         raise DamagedError(f"{path}: {found}; {SAVE_STATE}")
 
 

@@ -37,7 +37,7 @@ def build(
 
     ``workers`` does not change the bytes. With ``extend`` the folder may contain the same set with fewer patches.
     ``expected`` is the manifest of a set to rebuild: every tar must have the bytes that ``expected`` declares. If all
-    tables are equal too, ``expected`` is written. After an error the finished shards stay for the next run.
+    tables are equal too, ``expected`` is written as the manifest. After an error, the next run uses finished shards.
     """
     with _hold(folder):
         try:
@@ -63,7 +63,7 @@ def build_part(plan: BuildPlan, photos: Photos, folder: Path, numbers: range, *,
 
 @contextlib.contextmanager
 def _hold(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Create and lock a folder. Raise a ``PatchgenError`` of one line if the block cannot write or a worker dies."""
+    """Create and lock ``folder`` for a ``with`` block. Convert write errors in the block to a ``PatchgenError``."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(folder, shared=shared):
@@ -87,7 +87,7 @@ def _finish(
     manifest: Manifest | None,
     expected: Manifest | None,
 ) -> Manifest:
-    """Build the missing shards, then write the manifest. ``manifest`` is that of the set in the folder, or None."""
+    """Build the missing shards, then write the manifest. ``manifest`` is the manifest in the folder, or None."""
     folder, tasks = context.folder, plan.tasks()
     output = LocalOutput() if isinstance(workers, int) else workers.output
     finished = _find_finished(context, tasks, output, manifest)
@@ -124,10 +124,10 @@ def _build_missing(
     workers: ShardExecutor,
     expected: Manifest | None = None,
 ) -> list[Shard]:
-    """Build the missing shards, and return all shards in order. Raise an error if one differs from ``expected``."""
+    """Build missing shards, and return all shards in order. A shard that differs from ``expected`` is an error."""
     missing = [task for task in tasks if task.number not in finished]
     existing = [(task, finished[task.number]) for task in tasks if task.number in finished]
-    detail(f"{len(finished)} of {counted(len(tasks), 'shard')} found; plan {context.plan_id}")
+    detail(f"{len(finished)} of {counted(len(tasks), 'shard')} already built; plan ID {context.plan_id}")
     n = sum(task.n for task in tasks)
     shards = {}
     with progress_bar("patches", n) as update:

@@ -71,7 +71,7 @@ class LocalOutput:
 
 def _build_in_folder(context: BuildContext, task: ShardTask) -> BuiltShard:
     if not (context.folder / PLAN_NAME).exists():
-        raise PatchgenError(f"the worker does not find {context.folder}; give an --out that all workers share")
+        raise PatchgenError(f"this worker has no folder {context.folder}; choose an --out that all workers share")
     return BuiltShard(shard=shard_writer.build_shard(context, task, lambda count: None))
 
 
@@ -113,7 +113,7 @@ def _client(distributed: Any, scheduler: str) -> Iterator["Client"]:
         raise PatchgenError(f"--scheduler {scheduler}: {what}; check the address, or run 'dask scheduler'") from error
     with client:
         if not client.nthreads():  # Dask would wait for workers without a message
-            advice = f"start some with 'dask worker {scheduler}'"
+            advice = f"start workers with 'dask worker {scheduler}'"
             note(f"{scheduler} has no workers yet; {advice}")
             try:
                 client.wait_for_workers(1, timeout=CONNECT_SECONDS)
@@ -177,7 +177,7 @@ def _build_in_worker(
     try:
         if (found := _versions()) != versions:
             name = next(name for name in versions if found.get(name) != versions[name])
-            what = f"the worker has {name} {found.get(name)}, but the build has {versions[name]}"
+            what = f"the worker has {name} {found.get(name)}, but the build needs {versions[name]}"
             raise PatchgenError(f"{what}; install {name} {versions[name]} on the worker's machine")
         shard_writer.configure_process()
         return builder(context, task)

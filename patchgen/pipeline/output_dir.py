@@ -68,7 +68,7 @@ def mark_finished(folder: Path) -> None:
 
 
 def identity_of(manifest: Manifest) -> dict[str, Any]:
-    """Return what ``BuildPlan.identity`` returns for a finished set. ``shard_size`` is None for a single shard."""
+    """Return the ``BuildPlan.identity`` of a finished set. ``shard_size`` is None if the set has only one shard."""
     value = manifest.model_dump(mode="json")
     shard_size = manifest.shards[0].n if len(manifest.shards) > 1 else None
     same = {key: value[key] for key in ("format", "n", "size", "seed", "encoding", "recipe")}
@@ -76,7 +76,7 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def _refuse_other(folder: Path, plan: BuildPlan, found: Any, what: str) -> None:
-    """Raise an error if ``found``, the identity of the set in ``folder``, differs from the identity of ``plan``."""
+    """Raise an error if ``found``, the identity of ``what`` in ``folder``, differs from the identity of ``plan``."""
     differing = list(differences(found, plan.identity()))
     if not differing:
         return

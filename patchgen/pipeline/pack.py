@@ -53,7 +53,7 @@ def pack(
     for line in found.notes:
         note(line)
     if found.unread:
-        note(f"{found.where} was packed; not packed: {', '.join(found.unread[:3])}")
+        note(f"only {found.where} was packed; these were not packed: {', '.join(found.unread[:3])}")
     return manifest
 
 
@@ -74,7 +74,7 @@ class _PackPlan(BuildPlan):
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of the plan and the names of all images. The tables of the shards contain these names."""
+        """SHA-256, as hex, of the plan and the names of all images, because the shards' tables contain names."""
         listed = "\n".join(item.name for item in self.items).encode("utf-8", "surrogateescape")
         return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 
@@ -93,7 +93,7 @@ def _find_images(data: Path) -> ImageData:
 
 
 def _read_images(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
-    """Return the raw SHA-256 of each image, and all forms. Print notes on images that a viewer shows differently."""
+    """Return raw SHA-256 of each image, and all sizes and formats. Print notes if viewers show other pixels."""
     digests: list[bytes] = []
     forms: set[Form] = set()
     found: list[tuple[str, Finding]] = []

@@ -83,7 +83,7 @@ class BuildPlan:
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def with_cards_of(self, manifest: Manifest) -> Self:
-        """Return this plan with the source names of ``manifest``. Missing licenses, URLs and credits are copied."""
+        """Return this plan with names, and missing licenses, URLs and credits, from the sources of ``manifest``."""
         merged = []
         for new, source in zip(self.sources, manifest.sources, strict=True):
             old = source.model_dump(mode="json")
@@ -138,9 +138,9 @@ def _is_unicode(text: str) -> bool:
 
 
 def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan:
-    """Return the plan of the set of ``manifest``, with ``n`` patches. ``photos`` are in the order of its sources.
+    """Return the plan of the set of ``manifest``, with ``n`` patches. ``photos`` have the order of the sources.
 
-    The shard size of a set with one shard is unknown. It is taken as the default, or as ``manifest.n`` if larger.
+    If the set has one shard, its shard size is unknown. The larger of the default and ``manifest.n`` is used.
     """
     value = manifest.model_dump(mode="json")
     recipe = recorded_recipe(value["recipe"], value["encoding"])
@@ -155,7 +155,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan
         names = ", ".join(source.name for source in manifest.sources)
         raise PatchgenError(
             f"the set has {counted(len(manifest.sources), 'source')} ({names}), but --image was given "
-            f"{counted(len(photos), 'time')}; give --image for each source, in this order"
+            f"{counted(len(photos), 'time')}; give --image once for each source, in this order"
         )
     for photo, source in zip(photos, manifest.sources, strict=True):
         if (photo.pixels_sha256, photo.width, photo.height) != (source.pixels, source.width, source.height):

@@ -51,7 +51,7 @@ class ShardTask:
         return str(Path(self.tar_name).with_suffix(".parquet"))
 
     def record(self, num_bytes: Any, sha256: Any) -> dict[str, Any]:
-        """Return the part of the shard's manifest entry that describes the tar, which has this length and SHA-256."""
+        """Return the part of a shard's manifest entry that describes a tar of this length with this SHA-256."""
         entry = {"name": self.tar_name, "n": self.n, "first_index": self.first_index}
         return {**entry, "bytes": num_bytes, "sha256": sha256}
 

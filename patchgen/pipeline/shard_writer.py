@@ -33,7 +33,7 @@ _CHUNK_BYTES = 3 << 18  # bytes of the pixels that pass through the steps togeth
 
 
 class PatchMaker:
-    """Makes the patches ``first_index`` to ``first_index + n - 1`` of a recipe."""
+    """Makes patches with a recipe. Their indices in the set are ``first_index`` to ``first_index + n - 1``."""
 
     def __init__(
         self, recipe: Recipe, pyramids: Sequence[Pyramid], *, size: int, seed: int, first_index: int, n: int
@@ -60,12 +60,12 @@ class PatchMaker:
             yield patches
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield lists of consecutive patches, in order. A patch is its encoded bytes and its raw pixel digest."""
+        """Yield lists of consecutive patches, in order: for each patch its encoded bytes and its raw pixel digest."""
         for patches in self.chunks():
             yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
 
     def warped(self, start: int) -> list[Pixels]:
-        """Return the list of patches that begins at patch number ``start`` of this maker, without augmentation."""
+        """Return a list of patches before augmentation. Its first patch is patch number ``start`` of this maker."""
         return [self._warp[i] for i in range(start, min(start + self._chunk, self._n))]
 
     def augment(self, patches: list[Pixels], start: int) -> None:
@@ -94,7 +94,7 @@ def make_maker(context: BuildContext, task: ShardTask) -> PatchMaker | PackMaker
 
 
 def build_shard(context: BuildContext, task: ShardTask, on_patches: OnPatches) -> Shard:
-    """Build one shard and return its manifest entry. The table is written after the tar, and marks it as complete."""
+    """Build one shard and return its manifest entry. The table is written last; it shows that the tar is complete."""
     maker = make_maker(context, task)
     path, table_path = context.folder / task.tar_name, context.folder / task.table_name
     with atomic_file(path) as file:

@@ -1,4 +1,4 @@
-"""Apply Albumentations transforms as steps of a recipe. The slow import of the library happens when it is needed."""
+"""Apply Albumentations transforms as steps of a recipe. The library is imported on first use, because it is slow."""
 
 import functools
 import inspect
@@ -29,7 +29,7 @@ _LONGEST_RECORDED = 16
 
 
 class NamedConfig(BaseModel):
-    """An Albumentations transform in a recipe: the ``name`` of its class, the share ``p``, and its arguments."""
+    """An Albumentations transform in a recipe: its class ``name``, the share ``p`` of patches, and its arguments."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,60}$")]
@@ -72,12 +72,12 @@ class NamedStep:
 
 
 def probe(config: NamedConfig, size: int, where: str) -> None:
-    """Check that a transform returns RGB uint8 patches of ``size`` px. Errors begin with ``where``, its place."""
+    """Check that a transform returns RGB uint8 patches of ``size`` px. ``where``: its place, for error messages."""
     _apply(_construct(config, where), np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
 
 
 def resolve(config: NamedConfig, where: str) -> NamedConfig:
-    """Return ``config`` with the default arguments of its transform. Errors begin with ``where``, its place."""
+    """Return ``config`` with the default arguments of its transform. ``where``: its place, for error messages."""
     transform = _construct(config, where)
     arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
     whole = NamedConfig(name=config.name, p=config.p, **arguments)

@@ -28,7 +28,7 @@ _TURN = np.array([[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], 
 
 
 class ColorJitterConfig(BaseModel):
-    """The ranges of a recipe's ColorJitter. Factors are 1 ± ``brightness``, ``contrast`` or ``saturation``."""
+    """The ranges of a recipe's ColorJitter. A factor is in [1 - s, 1 + s], with s = ``brightness`` for example."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["ColorJitter"]
@@ -42,7 +42,7 @@ class ColorJitterConfig(BaseModel):
 def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, Any]:
     """Return the jitter parameters of n patches: arrays (n,) by name. ``draws`` (n, ≥ 6) are random, in [0, 1).
 
-    ``applied`` is true for patches that are jittered. ``order`` is an index of ``ORDERS``. ``hue`` is in full turns.
+    ``applied`` is true for jittered patches. ``order`` is an index of the tuple ``ORDERS``. ``hue`` is in full turns.
     """
     order = (draws[:, 1] * len(ORDERS)).astype(np.int8)
     sampled: dict[str, Any] = {"applied": draws[:, 0] < config.p, "order": order}
@@ -72,8 +72,8 @@ class Jitter:
 def jitter(patches: Sequence[Pixels], sampled: dict[str, Any]) -> list[Pixels]:
     """Return RGB uint8 patches (H, W, 3) after the four operations, in the order that was drawn for each patch.
 
-    ``sampled`` is the result of ``sample_jitter`` for these patches. Its ``applied`` is ignored. Tables or matrices
-    of an operation are computed together for all patches that have this operation at the same position.
+    ``sampled`` is the result of ``sample_jitter`` for these patches. ``applied`` is ignored: all are jittered.
+    Patches that have the same operation at the same position in their orders are processed together.
     """
     done = list(patches)
     orders = np.array(ORDERS, dtype=np.int64).reshape(-1, len(OPERATIONS))[sampled["order"]]
@@ -119,6 +119,6 @@ def _look_up(patches: list[Pixels], values: Floats) -> list[Pixels]:
 
 
 def _transform(patches: list[Pixels], matrices: Floats) -> list[Pixels]:
-    """Multiply each patch by its color matrix (3, 3). Multiples of 2**-12 keep all sums exact in float32."""
+    """Multiply each patch by its color matrix (3, 3). The entries are multiples of 2**-12, so all sums are exact."""
     exact = quantize(matrices, _MATRIX_BITS).astype(np.float32)
     return [cv2.transform(patch, matrix) for patch, matrix in zip(patches, exact, strict=True)]

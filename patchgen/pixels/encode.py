@@ -17,7 +17,7 @@ class _Config(BaseModel):
 class Png(_Config):
     """Lossless PNG: zlib's ``compression`` level, libpng's ``filter`` and zlib's ``strategy``.
 
-    At level 1, "huffman" with the Paeth filter is the fastest choice, and the files are not larger than with others.
+    At level 1, "huffman" with the Paeth filter is the fastest choice, and no other choice has smaller files.
     """
 
     format: Literal["png"]

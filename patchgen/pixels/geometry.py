@@ -101,8 +101,8 @@ def build_pyramids(geometry: Geometry, size: int, photos: Sequence[Pixels]) -> t
         try:
             pyramids.append(build_pyramid(photo, enlarge=smallest < _ENLARGES_BELOW))
         except (MemoryError, cv2.error) as error:  # OpenCV fails here only if memory is missing
-            pixels = f"{photo.shape[1]}×{photo.shape[0]}"
-            raise PatchgenError(f"too little memory for a photo of {pixels} pixels; scale the photo down") from error
+            pixels = f"{photo.shape[1]}×{photo.shape[0]} pixels"
+            raise PatchgenError(f"a photo of {pixels} needs more memory than is free; scale it down") from error
     return tuple(pyramids)
 
 
@@ -147,7 +147,7 @@ def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Flo
 
 
 def _levels(pyramids: Sequence[Pyramid], source: Ints, area: Floats) -> tuple[Ints, Ints, Floats]:
-    """Return number, index and ratios of each patch's level. ``area`` is that of a patch pixel in the photo."""
+    """Return number, index and ratios of each patch's level. ``area`` is photo pixels per patch pixel."""
     # The level is 4 · log2(scale), rounded. This is the integer part of log2(area² · √2), which is computed exactly.
     ideal = floor_log2(area * area * math.sqrt(2.0))
     level, index, ratio = np.empty_like(source), np.empty_like(source), np.empty((len(source), 2))
@@ -173,7 +173,7 @@ def _affine(rotation: Floats, shear: Floats, hflip: Bools, vflip: Bools) -> Floa
 
 
 def _shapes(geometry: Geometry, outer: Floats, draws: Floats) -> tuple[Floats, Floats]:
-    """Return width and height of each second crop: of the first attempt of ten that fits, or of the last, clipped."""
+    """Return width and height of each second crop: the first of ten drawn shapes that fits, or the last, clipped."""
     shapes = draws[:, _DRAW_SHAPE : _DRAW_SHAPE + 2 * _ATTEMPTS]
     area = between(shapes[:, :_ATTEMPTS], *geometry.area) * (outer * outer)[:, None]
     log_low, log_high = math.log(geometry.aspect[0]), math.log(geometry.aspect[1])
@@ -207,7 +207,7 @@ def _matrices(inverse: Floats, crop: Floats, size: int, side: int, ratio: Floats
 
 
 def _outlines(forward: Floats, inverse: Floats, size: int, side: int) -> tuple[Floats, Bools]:
-    """Return the corners (n, 4, 2) of the crops in pixel indices of the patches, and which patches exceed a crop."""
+    """Return the crops' corners (n, 4, 2) in pixel indices of the patches, and which patches exceed their crops."""
     middle = (size - 1) / 2
     reach = (np.abs(inverse[:, 0::2]) + np.abs(inverse[:, 1::2])) * middle
     clipped: Bools = np.any(reach > side / 2 - 0.5, axis=1)

@@ -91,10 +91,10 @@ def _resize_rows(rows: Pixels, count: int) -> Pixels:
 
 
 def _weights(n: int, count: int) -> tuple[Ints, Floats]:
-    """Return the first of the ``n`` input rows that each of ``count`` output rows sums, and weights (count, taps).
+    """Return for each of ``count`` output rows the first input row, and the weights (count, taps) of the input rows.
 
-    Weights are integers with the sum 2**14 in a row. Only float64 additions, products and quotients are used: these
-    have the same bits on every machine.
+    There are ``n`` input rows. The weights of an output row are integers with the sum 2**14. Only float64 additions,
+    products and quotients are used: these have the same bits on every machine.
     """
     scale = n / count
     stretch = max(scale, 1.0)

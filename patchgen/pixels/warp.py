@@ -47,9 +47,9 @@ class Warp:
         self._matrices = list(matrices)
 
     def _cut(self, places: Placements, extent: Ints) -> Ints:
-        """Cut every patch's crop out of its level, and return the left and top edges of the crops (n, 2).
+        """Replace each patch's pyramid level by a crop of this level. Return the crops' left and top edges (n, 2).
 
-        The code of the paper resizes only the crop, so no pixel outside the crop may have an influence.
+        The code of the paper resizes only the crop, so no pixel outside the crop may change the patch.
         """
         left, right = _spans(places.x, places.width, places.ratio[:, 0], extent[:, 0])
         top, bottom = _spans(places.y, places.height, places.ratio[:, 1], extent[:, 1])
@@ -88,7 +88,7 @@ class Warp:
 
 
 def _spans(start: Floats, length: Floats, ratio: Floats, limit: Ints) -> tuple[Ints, Ints]:
-    """Return the first pixel and the end of each crop on one axis: pixels with centers inside it, at least one."""
+    """Return start and end, on one axis, of the pixels with centers in each crop. A crop has at least one pixel."""
     first = np.minimum(np.ceil(start * ratio - 0.5), limit - 1)
     last = np.minimum(np.ceil((start + length) * ratio - 0.5), limit)
     return np.maximum(first, 0).astype(np.int64), np.maximum(np.maximum(last, first + 1), 1).astype(np.int64)

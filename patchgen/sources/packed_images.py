@@ -1,4 +1,4 @@
-"""Pack images into a set: copy the files if a set may contain them, else scale the images to squares."""
+"""Pack images into a set: copy the files if all are squares of one size and format, else scale all images."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _LARGEST_SQUARE = Geometry(
 
 
 class PackRecipe(RecordedRecipe):
-    """The recipe of a packed set. ``fit`` is ``none`` if files are copied, ``centre`` if squares are scaled."""
+    """The recipe of a packed set. ``fit`` is ``none`` to copy files, ``centre`` to scale the central squares."""
 
     name: Literal["packed"] = PACKED
     version: Literal[1] = 1
@@ -70,11 +70,11 @@ def choose(
     if size is None and square is None:
         of = f"{len(sizes)} sizes, for example" if len(sizes) > 1 else "the size"
         what = f"the images have {of} {width}×{height} px, expected squares of one size"
-        raise PatchgenError(f"{where}: {what}; give --size")
+        raise PatchgenError(f"{where}: {what}; give --size to scale them")
     chosen = size or square or 0
     if not MIN_SIZE <= chosen <= MAX_SIZE:
         what = f"the images have {chosen} px a side, expected {MIN_SIZE} to {MAX_SIZE}"
-        raise PatchgenError(f"{where}: {what}; give --size")
+        raise PatchgenError(f"{where}: {what}; give --size to scale them")
     formats = {form.format for form in forms}
     found = next(iter(formats))
     if chosen == square and len(formats) == 1 and found is not None and image_format in (None, found):
@@ -91,7 +91,7 @@ class PackMaker:
         self._encode = None if isinstance(recipe.encoding, AsFound) else make_encoder(recipe.encoding)
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield lists of one patch, in order. A patch is its encoded bytes and its raw pixel digest."""
+        """Yield each patch as a list of one pair: its encoded bytes and its raw pixel digest."""
         for item, digest in zip(self._items, self._digests, strict=True):
             content = read_stored(item)
             if content_digest(content) != digest:
@@ -103,7 +103,7 @@ class PackMaker:
             yield [packed]
 
     def columns(self) -> dict[str, Any]:
-        """Return the column ``file``: paths below the packed folder. Bytes that are not UTF-8 are escaped."""
+        """Return the column ``file``: the paths of the images. Bytes of a path that are not UTF-8 are escaped."""
         names = (item.name.encode("utf-8", "backslashreplace") for item in self._items)
         return {"file": [name.decode("utf-8") for name in names]}
 

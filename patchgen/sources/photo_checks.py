@@ -1,6 +1,6 @@
 """Find differences between the pixels that are read from an image and those that a viewer shows.
 
-The checks change no pixel. Images are untrusted: no check reports a part that Pillow cannot read.
+The checks change no pixel. If a check fails because the image is damaged, it reports nothing.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def damage(what: str) -> Finding:
 def header_findings(data: bytes, *, decode: bool = False) -> list[Finding]:
     """Return the differences that follow from an image's headers. Return [] if Pillow cannot open the image.
 
-    With ``decode`` an alpha channel is decoded, and is reported only if a pixel is transparent.
+    An alpha channel is reported. With ``decode``, it is decoded, and reported only if a pixel is transparent.
     """
     findings: list[Finding] = []
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
@@ -108,7 +108,7 @@ def _missing_part(data: bytes) -> str | None:
 
 
 def _declared_color_space(image: Image.Image, data: bytes) -> str | None:
-    """Return the name of the color space in an image's header. Return None for sRGB or if none is declared.
+    """Return the name of the color space in an image's header. Return None for sRGB or no declared space.
 
     In a PNG, cICP has priority over iCCP, and iCCP over sRGB, gAMA and cHRM (PNG, third edition, section 11.3.2).
     """
@@ -156,7 +156,7 @@ def _find_colors(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
 def profile_name(icc: bytes, *, gray: bool) -> str | None:
     """Return the description of an ICC profile. Return None if the profile shows colors as sRGB does.
 
-    ``gray`` is true for an image of grays. Colors are compared, not names, because sRGB profiles have many names.
+    ``gray`` is true for a gray image. Colors are compared, not names, because sRGB profiles have many names.
     """
     if len(icc) > _MAX_PROFILE_BYTES:
         return f"an ICC profile of {len(icc)} bytes"
@@ -205,7 +205,7 @@ def _find_frames(image: Image.Image, data: bytes, decode: bool) -> Iterator[Find
         entries = getattr(image, "mpinfo", {}).get(_MP_ENTRIES, [])
         several = any(_PREVIEW not in str(entry["Attribute"]["MPType"]) for entry in entries[1:])
     if several:
-        text = "the file has several frames or pages, of which only the first is read; save another frame as a file"
+        text = "only the first of several frames or pages is read; to use another frame, save this frame as a file"
         yield Finding(kind="frames", text=text)
 
 

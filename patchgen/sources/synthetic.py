@@ -29,7 +29,7 @@ def make_source(kind: str, width: int, height: int, seed: int) -> Pixels:
 
 
 def write_source(path: Path, pixels: Pixels) -> None:
-    """Write RGB pixels as a PNG file. The ``set_id`` of a set depends on the bytes of its photos' files."""
+    """Write RGB pixels as a PNG file. The ``set_id`` of a set depends on the bytes of this file."""
     if path.suffix.lower() != ".png":
         what = f"the name ends in {path.suffix!r}, expected .png, a format that preserves every pixel"
         raise PatchgenError(f"{path}: {what}; choose another --out")
@@ -54,7 +54,7 @@ def _noise(width: int, height: int, philox: np.random.Philox) -> Pixels:
 
 
 def _dead_leaves(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Return an image of random discs. New discs cover old ones. The density of radii falls with the radius cubed.
+    """Return an image of random discs. New discs cover old ones. Radii have a density like 1 / radius³.
 
     Lee, Mumford & Huang, "Occlusion models for natural images", IJCV 2001.
     """

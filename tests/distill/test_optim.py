@@ -77,9 +77,9 @@ def test_a_fraction_is_that_many_steps_whatever_its_digits() -> None:
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"milestones": [0.5]}, "milestones needs schedule milestones, but schedule is constant"),
-        ({"schedule": "cosine", "gamma": 0.5}, "gamma needs schedule milestones, but schedule is cosine"),
-        ({"schedule": "milestones"}, "schedule milestones needs milestones, such as"),
+        ({"milestones": [0.5]}, "milestones needs the schedule milestones, but schedule is constant"),
+        ({"schedule": "cosine", "gamma": 0.5}, "gamma needs the schedule milestones, but schedule is cosine"),
+        ({"schedule": "milestones"}, "schedule milestones needs the key milestones; set milestones, such as"),
         ({"schedule": "milestones", "milestones": [0.75, 0.5]}, "expected increasing fractions of the run"),
         ({"schedule": "milestones", "milestones": [0.5, 0.5]}, "expected increasing fractions of the run"),
         ({"schedule": "milestones", "milestones": [100, 150]}, "less than 1"),
@@ -90,11 +90,11 @@ def test_a_fraction_is_that_many_steps_whatever_its_digits() -> None:
         ({"schedule": "onecycle", "warmup": 0.1}, "schedule onecycle already has a warm-up"),
         (
             {"schedule": "onecycle", "betas": [0.8, 0.99]},
-            "the first of betas from 0.85 to 0.95, so 0.8 has no effect; set 0.9",
+            "the first value of betas, so 0.8 has no effect; set the first value of betas to 0.9",
         ),
         (
             {"name": "sgd", "schedule": "onecycle", "momentum": 0.8},
-            "momentum from 0.85 to 0.95, so 0.8 has no effect; set 0.9",
+            "changes momentum, so 0.8 has no effect; set momentum to 0.9",
         ),
         ({"name": "sgd", "eps": 1e-3}, "eps"),
         ({"name": "sgd", "betas": [0.9, 0.99]}, "betas"),

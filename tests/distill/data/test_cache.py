@@ -143,7 +143,7 @@ def test_a_disk_that_fills_while_the_file_is_made(
     monkeypatch.setattr(os, "posix_fallocate", full)
     tensor, said = load(patchset_path)
     require_pixels(tensor, patchset_path)
-    assert "no space left" in said[1] and not list(folder.iterdir())
+    assert "No space left" in said[1] and not list(folder.iterdir())
 
 
 def test_too_little_memory(patchset_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

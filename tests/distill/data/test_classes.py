@@ -45,7 +45,7 @@ def matched(data: LabelledImages, num_classes: int, *names: str) -> tuple[dict[i
         (["3", "7"], 10, (3, 7), "folder 7 is class 7"),
         ([str(k) for k in range(1, 13)], 12, range(12), "counted from 1; folder 1 is class 0"),
         (["1", "2", "4", "5"], 5, (0, 1, 3, 4), "counted from 1"),
-        (["10", "20", "100"], 3, (0, 1, 2), "used in sorted order; folder 10 is class 0"),
+        (["10", "20", "100"], 3, (0, 1, 2), "the classes from 0 on; folder 10 is class 0"),
     ],
 )
 def test_folders_that_are_numbers(

@@ -146,7 +146,7 @@ def test_normalizations_that_people_use(teacher_path: Path, tmp_path: Path, mean
     assert NetworkConfig(arch="resnet8", num_classes=4, mean=mean, std=std).mean == mean
 
 
-BIG_MEAN = "expected numbers from 0 to 1; divide the mean of RGB in 0 to 255 by 255"
+BIG_MEAN = "expected numbers from 0 to 1; if the mean is in units of 0 to 255, divide it by 255"
 
 
 def test_a_mean_of_0_to_255_is_refused_wherever_one_is_given(

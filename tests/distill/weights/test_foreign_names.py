@@ -226,7 +226,9 @@ def test_names_that_two_networks_share_are_refused(tmp_path: Path) -> None:
     model = torchvision.models.resnet18(num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     torch.save(model.state_dict(), tmp_path / "t.pth")
-    with pytest.raises(DistillError, match=r"is not a resnet18-8x: .* is missing, fc\.bias .*is unknown"):
+    with pytest.raises(
+        DistillError, match=r"is not a resnet18-8x: .* is missing, the parameter fc\.bias .*is unknown"
+    ):
         load(tmp_path / "t.pth", "resnet18-8x")
     with pytest.raises(DistillError, match=r"torchvision/resnet18: the parameter conv1\.weight has another shape"):
         load(tmp_path / "t.pth", "torchvision/resnet18")
@@ -237,7 +239,9 @@ def test_names_of_nobody_are_refused(tmp_path: Path) -> None:
     state = down().state_dict()
     state["layer4.0.conv1.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "t.pth")
-    with pytest.raises(DistillError, match=r"is not a resnet14-b: .* is missing, fc\.bias .*is unknown"):
+    with pytest.raises(
+        DistillError, match=r"is not a resnet14-b: .* is missing, the parameter fc\.bias .*is unknown"
+    ):
         load(tmp_path / "t.pth", "resnet14-b")
     collides = down().state_dict()
     collides["linear.bias"] = collides["fc.bias"]
@@ -252,7 +256,9 @@ def test_our_own_files_are_taken_at_their_word(tmp_path: Path) -> None:
 
     metadata = {"arch": "resnet14-b", "num_classes": "10"}
     safetensors.torch.save_file(down().state_dict(), tmp_path / "t.safetensors", metadata)
-    with pytest.raises(DistillError, match=r"is not a resnet14-b: .* is missing, fc\.bias .*is unknown"):
+    with pytest.raises(
+        DistillError, match=r"is not a resnet14-b: .* is missing, the parameter fc\.bias .*is unknown"
+    ):
         load(tmp_path / "t.safetensors", "resnet14-b")
 
 

@@ -242,7 +242,10 @@ def test_shapes_tell_two_networks_apart(tmp_path: Path, network: nn.Module) -> N
             lambda state: prefixed("net.")({k: v for k, v in state.items() if k != "bn1.bias"}),
             r"bn1\.bias is missing",
         ),
-        (lambda state: {"optimizer": {"momentum": torch.ones(3)}}, ".* is missing, momentum is unknown"),
+        (
+            lambda state: {"optimizer": {"momentum": torch.ones(3)}},
+            ".* is missing, the parameter momentum is unknown",
+        ),
     ],
 )
 def test_other_networks_are_refused_as_before(tmp_path: Path, network: nn.Module, change: Wrap, said: str) -> None:

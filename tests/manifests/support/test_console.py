@@ -20,7 +20,7 @@ def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_pa
     told = run_patchgen(*command, tmp_path / "b", "--verbose")
     assert "1 of 1 shard found" not in told.err  # the set is complete: no work is left
     told = run_patchgen(*command, tmp_path / "c", "--verbose")
-    assert "0 of 1 shard found; plan" in told.err
+    assert "0 of 1 shard already built; plan" in told.err
 
 
 def test_verbose_tells_where_an_error_arose(run_patchgen: Program, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def test_a_cluster_without_workers(
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as here:
         address = here.scheduler_address
         result = run_patchgen(*options(photo_path, tmp_path / "set"), "--scheduler", address)
-    assert result.status == 1 and f"{address} has no workers yet; start some with 'dask worker" in result.err
-    assert f"--scheduler {address}: the scheduler has no workers; start some" in result.err
+    assert result.status == 1 and f"{address} has no workers yet; start workers with 'dask worker" in result.err
+    assert f"--scheduler {address}: the scheduler has no workers; start workers" in result.err
 
 
 class Stub:
@@ -159,7 +159,8 @@ def test_an_error_in_a_worker_is_one_line(workers: Any, photo_path: Path, tmp_pa
     with (
         distributed.Client(workers) as client,
         pytest.raises(
-            PatchgenError, match=r"worker tcp://.*: the worker does not find .*; give an --out that all workers share"
+            PatchgenError,
+            match=r"worker tcp://.*: this worker has no folder .*; choose an --out that all workers share",
         ),
     ):
         executor = DaskExecutor(client, LocalOutput())
@@ -174,7 +175,7 @@ def test_a_worker_with_other_versions_builds_nothing(tmp_path: Path, monkeypatch
     other = dask_backend._versions() | {"opencv-python-headless": "4.99.0"}
     with pytest.raises(
         PatchgenError,
-        match=r"tcp://node7:1: the worker has opencv-python-headless 4\.\S+, but the build has 4\.99\.0",
+        match=r"tcp://node7:1: the worker has opencv-python-headless 4\.\S+, but the build needs 4\.99\.0",
     ):
         dask_backend._build_in_worker(task, context, LocalOutput().begin(), other)
 

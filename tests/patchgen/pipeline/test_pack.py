@@ -198,7 +198,7 @@ def test_tars_and_only_those_for_training(
     assert packed(tmp_path / "parts")[1] == ["train/01.png"]
     (tmp_path / "split" / "test").rename(tmp_path / "split" / "Validation")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "again")
-    assert result.err == f"{tmp_path / 'split' / 'train'} was packed; not packed: Validation\n"
+    assert result.err == f"only {tmp_path / 'split' / 'train'} was packed; these were not packed: Validation\n"
     shutil.copytree(folder / "b", tmp_path / "split" / "extra")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "third")
     assert f"1 skipped (beside the splits), such as {tmp_path / 'split' / 'extra'}\n" in result.err

@@ -182,7 +182,7 @@ def test_a_recipes_fault_is_named_by_its_key(change: str, part: str) -> None:
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "part"), [("a: [", "not YAML"), ("- 1", "contains one list"), ("", "is empty")])
+@pytest.mark.parametrize(("text", "part"), [("a: [", "not YAML"), ("- 1", "contains a YAML list"), ("", "is empty")])
 def test_files_that_are_no_recipe(text: str, part: str) -> None:
     from patchgen.recipe import parse_recipe
 

@@ -114,7 +114,7 @@ def test_too_little_memory_is_one_line(
 
     monkeypatch.setattr("patchgen.pixels.geometry.build_pyramid", fail)
     result = run_patchgen("build", "--image", photo_path, "--n", 5, "--out", tmp_path / "out", "--workers", 1)
-    assert_one_line(result, "too little memory for a photo of 160×120 pixels", "scale the photo down")
+    assert_one_line(result, "a photo of 160×120 pixels needs more memory than is free", "scale it down")
     monkeypatch.setattr("patchgen.sources.photo._eight_bits", fail)
     result = run_patchgen("build", "--image", photo_path, "--n", 5, "--out", tmp_path / "out", "--workers", 1)
     assert_one_line(result, str(photo_path), "too little memory")
