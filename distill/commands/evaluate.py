@@ -28,7 +28,7 @@ def load_network(
     device: torch.device,
     bn_eps: float | None = None,
 ) -> Network:
-    """Load the network of the weight file ``path``. If an argument is None, the value in the file is used."""
+    """Load the network of the weight file ``path``. For an argument that is None, use the value in the file."""
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):

@@ -22,7 +22,7 @@ class Bar(NamedTuple):
 
 
 def unique_names(records: list[RunRecord]) -> list[str]:
-    """Return a unique name of each run: the name of its folder, with parent folders if necessary.
+    """Return a unique name for each run: the name of its folder, with parent folders if necessary.
 
     The name of a run in a folder such as ``seed0`` always includes the name of the parent folder.
     """
@@ -77,7 +77,7 @@ def _notes(records: list[RunRecord]) -> list[str]:
         if SEED_FOLDER.fullmatch(path.name):
             folders.setdefault(path.parent, []).append(record)
     reasons = {folder: why_no_mean(runs) for folder, runs in folders.items()}
-    return notes + [f"The seeds of {path.name} have no mean. {why}" for path, why in reasons.items() if why]
+    return notes + [f"The seeds of {path.name} have no mean: {why}." for path, why in reasons.items() if why]
 
 
 def _bars(named: list[tuple[str, RunRecord]]) -> list[Bar]:

@@ -104,7 +104,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
             path.write_text(json.dumps(json.loads(summary) | {key: value}))
             result = run_distill("report", out)
             held = json.loads(summary)[key][:16]
-            told = f"The seeds of seeds have no mean. {DIGESTS[key]} ({key}) is {held}… in seeds/seed0, but "
+            told = f"The seeds of seeds have no mean: {DIGESTS[key]} ({key}) is {held}… in seeds/seed0, but "
             assert result.status == 0 and told in result.out
             shown = html.unescape(page.read_text())
             assert told in shown and "mean and deviation" not in shown

@@ -398,7 +398,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         with pytest.raises(DistillError) as error:
             make_plan(parsed, wrong, ())
         assert message in str(error.value)
-    with pytest.raises(DistillError, match="no job to run: --teacher gives every selected network"):
+    with pytest.raises(DistillError, match="no job to run: --teacher replaces every selected network"):
         make_plan(parsed, TableOptions(inputs={"data": data}, teachers={"big": photo}), ("big",))
     with pytest.raises(DistillError, match="--only x\\*: no row of the table matches; choose from big, one, two"):
         make_plan(parsed, options, ("x*",))
