@@ -81,7 +81,7 @@ def _notes(records: list[RunRecord]) -> list[str]:
 
 
 def _bars(named: list[tuple[str, RunRecord]]) -> list[Bar]:
-    """Return a bar for each evaluated run, and bars for chance and teacher if they are equal for all runs."""
+    """Return a bar for each evaluated run, and for chance and teacher if these values are equal for all runs."""
     evaluated = [(name, run) for name, run in named if run.figure("top1") is not None]
     records = [run for _, run in evaluated]
     chance, teacher = common_value(100 / run.num_classes for run in records), common_teacher(records)

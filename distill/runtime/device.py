@@ -41,7 +41,7 @@ def processor(device: torch.device) -> str:
 
 
 def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
-    """Return the device ``name``; ``auto`` is a GPU if there is one, else the CPU. Each rank uses another GPU."""
+    """Return the device ``name``; ``auto`` is a GPU if there is one, else the CPU. Ranks use different GPUs."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_world_size > 1 and name.startswith("cuda"):

@@ -46,8 +46,8 @@ class Ranks:
     def row_mask(self, batch_size: int) -> Tensor:
         """Return which rows of a batch belong to this rank: bool (batch_size,).
 
-        Row i and row -1 - i belong to the same rank, because ``augment.mix`` mixes these two rows. The middle row of
-        an odd batch belongs to the last rank.
+        Rows i and ``batch_size`` - 1 - i belong to the same rank, because ``augment.mix`` mixes these two rows. The
+        middle row of an odd batch belongs to the last rank.
         """
         half = (batch_size + 1) // 2
         mask = torch.zeros(batch_size, dtype=torch.bool)
@@ -118,7 +118,7 @@ class Ranks:
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Run the block on local rank 0 of each machine first, so that other local ranks can use the files."""
+        """Run the block first on local rank 0 of each machine, so that the other ranks can use the written files."""
         if self.local_rank:
             self.any(False)
         yield

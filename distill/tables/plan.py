@@ -96,7 +96,7 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
 
 
 def input_digest(path: Path) -> str:
-    """Return the SHA-256 of a file or folder in hex. For a folder, the text ends with `` over`` and the hashed data.
+    """Return the SHA-256 of a file or folder in hex. For a folder, words such as "over its files" follow.
 
     The digest of a folder is the SHA-256 of the lines that ``sha256sum`` prints for the files in the folder, sorted
     by the bytes of their paths. Above ``MAX_HASHED_BYTES`` in total, the lines contain file sizes instead of digests.

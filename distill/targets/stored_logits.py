@@ -210,7 +210,7 @@ def require_same(folder: Path, what: str, stored: Any, wanted: Any, action: str 
 
 
 def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
-    """Read and check the manifest of the stored logits that ``config`` names. Return None if it names no folder."""
+    """Read the manifest in ``config.logits``. Check its set and teacher. Return None if ``config.logits`` is None."""
     if config.logits is None:
         return None
     manifest = read_manifest(config.logits)

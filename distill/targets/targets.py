@@ -95,7 +95,7 @@ class LabelTargets:
     context: RunContext
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return float32 (B, classes): (1 - s) · one-hot label + s / classes, s = ``smoothing``; then mixed."""
+        """Return (1 - s) · one-hot label + s / classes: float32 (B, classes), with s = ``smoothing``, then mixed."""
         rows = self.context.ranks.take_rows(self.order.batch(batch.step))
         own = F.one_hot(self.labels[rows], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def keep_sample(patchset: PatchSet, out: Path) -> None:
-    """Write the manifest, a picture of 60 patches, and their outlines in the photos, into ``out``. Keep old files."""
+    """Write the manifest, a picture of 60 patches, and the outlines of these patches in the photos into ``out``."""
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
@@ -56,5 +56,5 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> Image.Image:
 
 
 def photo_option(manifest: Manifest | None) -> str:
-    """Return the text of the option --image for ``distill report``. The text is empty for a set without a photo."""
+    """Return the option --image as text, to show in a ``distill report`` command; empty for a set without a photo."""
     return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

@@ -59,7 +59,7 @@ def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
 
 @contextmanager
 def own_folder(out: Path, remedy: str) -> Iterator[None]:
-    """Create and lock the folder ``out`` while the block runs. Remove a new folder that is empty at the end."""
+    """Create and lock ``out`` in the block. Remove a new folder that stays empty. ``remedy`` is advice in errors."""
     existed = out.exists()
     try:
         with explain_errors(out, remedy):

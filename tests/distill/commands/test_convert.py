@@ -60,7 +60,9 @@ def test_no_other_file_is_lost(run_distill: Program, arguments: list[Any], forei
 def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreign: Path, tmp_path: Path) -> None:
     """If a file does not record network and normalization, the options are required."""
     out = ["--out", tmp_path / "t.safetensors"]
-    assert_one_line(run_distill("convert", foreign, *NORM, *out), "does not name its network; choose it with --arch")
+    assert_one_line(
+        run_distill("convert", foreign, *NORM, *out), "does not name its network; choose the network with --arch"
+    )
     assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the value that")
     wrong = run_distill("convert", foreign, "--arch", "resnet14", *NORM, *out)
     assert_one_line(wrong, "contains a resnet14-b, but arch is resnet14; set arch or --arch to resnet14-b")
