@@ -384,7 +384,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         (TableOptions(inputs={"data": Path("/" + "n" * 5000)}), "this path does not exist"),
         (
             TableOptions(inputs={}),
-            "because inputs are missing; give --input NAME=PATH for data (labelled data), photo (a photo)",
+            "no row can run; add --input data=PATH (inputs: data (labelled data), photo (a photo))",
         ),
         (
             TableOptions(inputs={"data": tmp_path / "none"}),
