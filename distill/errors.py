@@ -7,6 +7,11 @@ class DistillError(Exception):
     """The error of a command that cannot continue. The one-line message names the place, the fault and an action."""
 
 
+def with_action(message: str, action: str) -> str:
+    """Return ``message`` with the action at the end. A message that already contains an action is not changed."""
+    return message if "; " in message else f"{message}; {action}"
+
+
 class DamagedError(DistillError):
     """The error for a file that could be read, but has corrupt content."""
 

@@ -32,7 +32,7 @@ def parse_settings(context: click.Context, parameter: click.Parameter, values: t
         try:
             settings[key.strip()] = parse_yaml(text)
         except ValueError as error:
-            raise click.BadParameter(f"{value!r}: {error}") from error
+            raise click.BadParameter(f"{value!r}: {error}; correct the value") from error
     return settings
 
 

@@ -60,17 +60,16 @@ def visualize(
     is_run = target.is_dir()
     for name, value in ({"out": out} | network_values if is_run else {}).items():
         if value is not None:
-            raise click.UsageError(f"--{name} is only for a weight file, but {target} is a folder.")
+            raise click.UsageError(f"--{name} is only for a weight file, but {target} is a folder; remove --{name}.")
     if teacher is not None and not is_run:
-        raise click.UsageError(f"--teacher is only for a run directory, but {target} is not a folder.")
+        raise click.UsageError(f"--teacher is only for a run folder, but {target} is not a folder; omit --teacher.")
     from distill.commands.evaluate import load_network  # noqa: PLC0415
     from distill.commands.visualize import ImageOptions, visualize_run, visualize_weights  # noqa: PLC0415
     from distill.report.collect import read_run  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415 - torch takes seconds to import
     from distill.training.patch_sample import photo_option  # noqa: PLC0415
 
-    chosen = list(classes) if classes else None
-    images = ImageOptions(classes=chosen, steps=steps, seed=seed, device=pick_device(device))
+    images = ImageOptions(classes=classes, steps=steps, seed=seed, device=pick_device(device))
     if is_run:
         for path in visualize_run(target, teacher, images):
             click.echo(f"picture: {path}")

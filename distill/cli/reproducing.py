@@ -46,7 +46,7 @@ _SCALE: dict[str, Any] = {"type": float, "callback": _parse_scale}
 @click.option("--scale", **_SCALE, default=1.0, show_default=True, help="Factor of the length of students' runs.")
 @click.option("--teacher-scale", **_SCALE, help="The same for runs from labels [default: --scale].")
 @click.option("--seeds", callback=parse_numbers, default="0", show_default=True, help="Seeds of students: 0,1,2.")
-@click.option("--variant", help="Name of settings in the table, for every student.")
+@click.option("--variant", help="Use this variant of the table (named settings) for every student.")
 @click.option("--set", "settings", **_SETS, help="Override a key of students' configs.")
 @click.option("--teacher-set", "teacher_settings", **_SETS, help="Override a key of the configs of runs from labels.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Print the estimated cost, and stop.")

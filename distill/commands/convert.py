@@ -27,5 +27,5 @@ def convert(
         if not out.exists():
             write_atomically(out, data)
         elif not is_plain(out) or out.read_bytes() != data:
-            raise DistillError(f"{out}: another file exists at this path; remove it, or choose another --out")
+            raise DistillError(f"{out}: a file with other content exists; remove it, or choose another --out")
     return network

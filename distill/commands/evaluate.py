@@ -28,7 +28,7 @@ def load_network(
     device: torch.device,
     bn_eps: float | None = None,
 ) -> Network:
-    """Load the network of the weight file ``path``. If an argument is None, the value in the file is used."""
+    """Load the network of the weight file ``path``. For an argument that is None, use the value in the file."""
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):
@@ -37,7 +37,7 @@ def load_network(
         weights = dataclasses.replace(weights, bn_eps=bn_eps)
     arch = arch or weights.arch
     if arch is None:
-        raise DistillError(f"{path}: the file does not name its network; choose it with --arch")
+        raise DistillError(f"{path}: the file does not name its network; choose the network with --arch")
     num_classes = weights.num_classes or count_classes(weights, arch)
     return build_network(weights, arch, num_classes, (mean, std), device, "--")
 

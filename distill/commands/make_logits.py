@@ -1,4 +1,4 @@
-"""``distill make-logits`` and ``distill verify-logits``: store the logits of a teacher for a run, and check them."""
+"""``distill make-logits`` and ``distill verify-logits``: store the logits of a teacher, and check stored logits."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ from manifests.support.system_files import entries
 
 PART_NAME = "labels.part.json"
 TOLERANCE = {"fp32": 1e-2, "fp16": 2e-2, "bf16": 0.1}
-"""Largest allowed difference of a stored and a new logit, by precision, as a part of the deviation of all logits."""
+"""Largest allowed difference of a stored and a new logit, by precision, as a fraction of the logits' deviation."""
 
 
 def make_logits(config: Config, shards: Path, out: Path, context: RunContext) -> LogitsManifest:
@@ -117,7 +117,8 @@ def _finished_files(out: Path, manifest: LogitsManifest) -> list[LogitsFile]:
         before = LogitsManifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise DistillError(f"{path}: the file is damaged; delete {out} and run make-logits again") from error
-    require_same(out, "a run with", before.model_dump(exclude={"files"}), manifest.model_dump(exclude={"files"}))
+    old, new = (each.model_dump(exclude={"files"}) for each in (before, manifest))
+    require_same(out, "a run with", old, new, "choose another --out")
     paths = {file: out / file.name for file in before.files}
     return list(itertools.takewhile(lambda f: is_plain(paths[f]) and file_digest(paths[f]) == f.sha256, paths))
 
@@ -137,10 +138,10 @@ def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range) -> Log
 def verify_logits(
     config: Config, folder: Path, shards: Path, context: RunContext, *, sample: int, seed: int
 ) -> dict[str, float]:
-    """Check every digest of the stored logits in ``folder``, and compute the logits of ``sample`` random steps again.
+    """Check every digest of the stored logits in ``folder``, and compute the logits of some random steps again.
 
-    Return figures by name: the number of ``steps``, the ``largest_difference`` of a stored and a new logit, the
-    standard ``deviation`` of the new logits, and ``same_class``, the percentage of equal predictions.
+    ``seed`` selects the ``sample`` steps. Return figures by name: the number of ``steps``, the ``largest_difference``
+    of a stored and a new logit, the standard ``deviation`` of new logits, and the percentage of the ``same_class``.
     """
     manifest = stored_logits.read_manifest(folder)
     patchset = open_folder(shards)
@@ -149,7 +150,7 @@ def verify_logits(
     info = TeacherInfo.model_validate(teacher)
     require_same(folder, "a teacher with", manifest.teacher.model_dump(), info.model_dump())
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, manifest.steps)
-    require_same(folder, "the precision", manifest.precision, accelerator.precision)
+    require_same(folder, "a run with precision", manifest.precision, accelerator.precision)
     stored = stored_logits.open_logits(folder, manifest, manifest.steps)
     steps = sorted(Stream(seed, "verify", 0).permutation(manifest.steps)[:sample].tolist())
     stored_seed = manifest.view.get("seed")

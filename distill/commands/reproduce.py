@@ -28,7 +28,7 @@ MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
 
 
 def list_devices(device: str) -> list[str]:
-    """Return the devices that run jobs in parallel: every name in ``device``; for ``auto`` every GPU, or the CPU."""
+    """Return the names in ``device``, which run jobs in parallel. For ``auto``, return every GPU, or else the CPU."""
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     named = device.split(",")
@@ -44,8 +44,8 @@ def reproduce(
 ) -> tuple[list[str], dict[str, str]]:
     """Run the chosen jobs of ``plan`` in the folder ``out``, which ``check_start`` accepted.
 
-    Return a line for each row of the table, and the errors of failed jobs by job name. After a KeyboardInterrupt,
-    the same call continues the jobs.
+    Return a line for each row of the table, and the errors of failed jobs by job name. ``costs`` are the estimates
+    for the progress bar, by job name. After a KeyboardInterrupt, the same call continues the jobs.
     """
     with own_folder(out, "run the same command again"):
         write_table_file(out, plan.options)

@@ -1,9 +1,9 @@
-"""``distill visualize``: make images that maximize the logits of a network's classes."""
+"""``distill visualize``: draw images that maximize the logits of a network's classes."""
 
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class ImageOptions:
     """Options for images that maximize the logits of classes."""
 
-    classes: list[int] | None  # numbers of the classes; None: the first 20
+    classes: Sequence[int] | None  # numbers of the classes; None: the first 20
     steps: int  # of the optimizer for each image
     seed: int  # of the noise that an image starts from
     device: torch.device
@@ -38,13 +38,13 @@ class ImageOptions:
 def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> list[Path]:
     """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file exists.
 
-    For a run from labels, write ``neurons-network.png``. ``teacher`` is used instead of the file in the run's config.
+    For a run from labels, write ``neurons-network.png``. ``teacher`` replaces the teacher's file in the config.
     """
     record = read_run(folder)
     if record.summary is None:
         raise DistillError(f"{folder}: the run has not finished; continue the run with --resume first")
     if record.summary.size is None:
-        raise DistillError(f"{folder}: the summary has no size; visualize the weight file in this folder instead")
+        raise DistillError(f"{folder}: the summary has no image size; visualize the weight file in this folder")
     names = record.classes.names if record.classes else None
     written = []
     for role, network in _networks(record, teacher, options.device):
@@ -73,18 +73,18 @@ def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> 
 
 def _require_digest(network: Network, sha256: str | None, action: str) -> None:
     if sha256 not in (None, network.sha256):
-        raise DistillError(f"{network.path}: sha256 is {network.sha256}, expected {sha256}; {action}")
+        raise DistillError(f"{network.path}: sha256 is {network.sha256}, but the summary has {sha256}; {action}")
 
 
 def visualize_weights(
     network: Network, size: int, out: Path, options: ImageOptions, names: list[str] | None = None
 ) -> None:
-    """Write images of ``size`` px that maximize the logits of ``network`` into the PNG file ``out``.
+    """Write images of ``size`` pixels that maximize the logits of ``network`` into the PNG file ``out``.
 
     ``names`` are the names of the classes, if known.
     """
     require_size(network.arch, network.num_classes, size)
-    classes = list(range(min(network.num_classes, MAX_CLASSES))) if options.classes is None else options.classes
+    classes = options.classes or range(min(network.num_classes, MAX_CLASSES))
     if max(classes) > (last := network.num_classes - 1):
         raise DistillError(f"--classes {max(classes)}: the network has classes 0 to {last}; choose from these")
     network.model.eval().requires_grad_(False)

@@ -34,7 +34,7 @@ def apply_settings(value: dict[str, Any], settings: Mapping[str, Any]) -> None:
     for key in settings:
         group, _, name = key.partition(".")
         if not name or "." in name:
-            raise DistillError(f"--set {key}: expected GROUP.KEY=VALUE, such as optim.lr=0.001")
+            raise DistillError(f"--set {key}: is not a config key; write GROUP.KEY=VALUE, such as optim.lr=0.001")
         if not isinstance(value.setdefault(group, {}), dict):
             raise DistillError(f"--set {key}: {group!r} is not a group of keys in the config; correct the config")
     for group in {key.partition(".")[0] for key in settings}:

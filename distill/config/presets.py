@@ -14,11 +14,11 @@ _FOLDERS = {CONFIGS: _PACKAGE / "configs", TABLES: _PACKAGE / "tables" / "defini
 
 
 def text(folder: str, name: str) -> str:
-    """Return the YAML text of the packaged config or table ``name``, including comments."""
+    """Return the YAML text of a packaged file, including comments. ``folder`` is ``CONFIGS`` or ``TABLES``."""
     kind, paths, bare = folder.removesuffix("s"), files(folder), name.removesuffix(".yaml")
     if bare not in paths:
         near = difflib.get_close_matches(bare, paths, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the packaged {folder} are {', '.join(paths)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"choose a file or one of {', '.join(paths)}"
         raise DistillError(f"{kind} {name!r}: is neither a file nor a packaged {kind}; {hint}")
     return paths[bare].read_text(encoding="utf-8")
 
@@ -34,7 +34,7 @@ def headline(folder: str, name: str) -> str:
 
 
 def read(folder: str, name_or_path: str) -> tuple[str, str]:
-    """Return the short name and the YAML text of a file of the user, else of the packaged file of this name."""
+    """Return the short name and the YAML text of the user's file, or, if it does not exist, of a packaged file."""
     path = Path(name_or_path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         return path.name.removesuffix(".yaml"), text(folder, name_or_path)

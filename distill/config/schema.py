@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from distill.augment.config import AugmentConfig, SupervisedAugmentConfig
 from distill.config.overrides import apply_settings
 from distill.data.config import DataConfig, SupervisedDataConfig
-from distill.errors import DistillError
+from distill.errors import DistillError, with_action
 from distill.optim import OptimConfig
 from distill.runtime.compile import Compile
 from distill.runtime.device import PrecisionChoice
@@ -39,7 +39,7 @@ class _NetworkGroup(_Group):
 
 
 class StudentConfig(_NetworkGroup):
-    """The network that is trained. It has the classes and the normalization of the teacher."""
+    """The student network. The student has the classes and the normalization of the teacher."""
 
 
 def _on_or_off(value: Any) -> Any:
@@ -163,15 +163,13 @@ def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C
     try:
         value = parse_yaml(text)
         if not isinstance(value, dict):
-            found = f"contains a {type(value).__name__}, expected groups of keys such as 'teacher'"
-            raise DistillError(f"config {where}: {found}; correct the file")
+            raise DistillError(f"config {where}: contains no groups of keys such as 'teacher'; correct the config")
         other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
         if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
             found = f"belongs to {other.command}, but this is {model.command}"
             raise DistillError(f"config {where}: {found}; choose another --config")
         apply_settings(value, overrides)
         return model.model_validate(read_counts(value, model))
-    except ValidationError as error:
-        raise DistillError(f"config {where}: {describe(error, model)}") from error
     except ValueError as error:
-        raise DistillError(f"config {where}: {error}") from error
+        found = describe(error, model) if isinstance(error, ValidationError) else str(error)
+        raise DistillError(f"config {where}: {with_action(found, 'correct the config')}") from error

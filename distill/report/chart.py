@@ -20,8 +20,8 @@ STYLES = 6  # line styles ``l0`` to ``l5`` of the style sheet: the maximum numbe
 def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, title: str) -> Markup:
     """Return a chart of ``lines``: lists of points (samples seen, value). Without points the chart is empty.
 
-    ``marks`` are values by name, drawn as horizontal lines. ``unit`` is the unit of the values. Line i has the style
-    ``l`` i of the style sheet.
+    ``marks`` are values by name, drawn as horizontal lines. ``unit`` is the unit of the values. The first line
+    has the style ``l0`` of the style sheet, the second line ``l1``, and so on.
     """
     points = [point for line in lines for point in line]
     if not points:
@@ -48,7 +48,7 @@ def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, t
 
 
 def thin(line: Points) -> Points:
-    """Return at most 400 points of a line. Each has the mean value of a group of neighboring points."""
+    """Reduce a line to at most 400 points. A new point has the mean value of a group of neighboring points."""
     group = max(1, math.ceil(len(line) / MAX_POINTS))
     parts = [line[start : start + group] for start in range(0, len(line), group)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]

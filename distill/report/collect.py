@@ -97,7 +97,7 @@ def find_runs(path: Path) -> list[Path]:
     except OSError as error:
         raise DistillError(f"{str(path)[:200]}: cannot be read: {error.strerror}; choose another RUN") from error
     if not found:
-        raise DistillError(f"{path}: is not a run directory: it has no {CONFIG_NAME}; choose another RUN")
+        raise DistillError(f"{path}: is not a run directory: {CONFIG_NAME} is missing; choose another RUN")
     return found
 
 
@@ -129,8 +129,8 @@ def read_run(folder: Path) -> RunRecord:
     )
     for key in ("per_class", "teacher_per_class"):
         if record.classes and (values := record.figure(key)) and len(values) != len(record.classes.names):
-            found = f"{len(record.classes.names)} names, expected {len(values)} as in {SUMMARY_NAME}; delete the file"
-            raise DistillError(f"{folder / CLASSES_NAME}: {found}")
+            found = f"contains {len(record.classes.names)} names, expected {len(values)} as in {SUMMARY_NAME}"
+            raise DistillError(f"{folder / CLASSES_NAME}: {found}; delete the file")
     return record
 
 

@@ -22,7 +22,7 @@ class Bar(NamedTuple):
 
 
 def unique_names(records: list[RunRecord]) -> list[str]:
-    """Return a unique name of each run: the name of its folder, with parent folders if necessary.
+    """Return a unique name for each run: the name of its folder, with parent folders if necessary.
 
     The name of a run in a folder such as ``seed0`` always includes the name of the parent folder.
     """
@@ -77,11 +77,11 @@ def _notes(records: list[RunRecord]) -> list[str]:
         if SEED_FOLDER.fullmatch(path.name):
             folders.setdefault(path.parent, []).append(record)
     reasons = {folder: why_no_mean(runs) for folder, runs in folders.items()}
-    return notes + [f"The seeds of {path.name} have no mean. {why}" for path, why in reasons.items() if why]
+    return notes + [f"The seeds of {path.name} have no mean: {why}." for path, why in reasons.items() if why]
 
 
 def _bars(named: list[tuple[str, RunRecord]]) -> list[Bar]:
-    """Return a bar for each evaluated run, and bars for chance and teacher if they are equal for all runs."""
+    """Return a bar for each evaluated run, and for chance and teacher if these values are equal for all runs."""
     evaluated = [(name, run) for name, run in named if run.figure("top1") is not None]
     records = [run for _, run in evaluated]
     chance, teacher = common_value(100 / run.num_classes for run in records), common_teacher(records)

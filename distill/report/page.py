@@ -41,7 +41,7 @@ def render(records: list[RunRecord], photos: dict[str, bytes], errors: list[str]
 
 
 def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict[str, Any]:
-    """Return what the page shows of a run. If ``first`` is given, run ``first`` already shows the same patches."""
+    """Return what the page shows of a run. ``first`` is the number of an earlier run with the same patches."""
     manifest = record.manifest if first is None else None
     return {
         "record": record,

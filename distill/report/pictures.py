@@ -35,7 +35,7 @@ def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
         except OSError as error:
             raise DistillError(f"{path}: cannot be read: {error.strerror}; choose another --image") from error
         if digest not in known:
-            raise DistillError(f"{path}: no set of these runs was built from this file; give the source photo itself")
+            raise DistillError(f"{path}: no set of these runs was built from this file; choose the photo of a set")
         photos[digest] = _small_jpeg(path)
     return photos
 

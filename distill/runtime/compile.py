@@ -46,8 +46,7 @@ class FrozenNetwork:
     def require_unchanged(self) -> None:
         """Raise DistillError if a weight or a buffer has changed since the network was frozen."""
         if tensors_digest(self.folded.state_dict()) != self.digest:
-            found = "weights of the teacher changed during the run, so the teacher's logits are wrong"
-            raise DistillError(f"{found}; report this error to the developers")
+            raise DistillError("weights of the teacher changed during the run; report this error to the developers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,14 +74,14 @@ class Accelerator:
     def folded(self, model: nn.Module) -> nn.Module:
         """Return a copy of ``model`` with folded batch norms and weights in ``precision``.
 
-        ``model`` is in eval mode. A folded batch norm is part of a convolution. A second call returns the same copy.
+        ``model`` must be in eval mode. Folding multiplies a batch norm into the weights of the convolution before it.
         """
         key = (model, self.precision)
         if key not in self.copies:
             try:
                 copied: nn.Module = fuse(model)
             except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
-                logger.info(f"the batch norms of the teacher are not folded: {_first_line(error)}")
+                logger.info(f"the teacher is slower, because its batch norms cannot be folded: {_first_line(error)}")
                 copied = copy.deepcopy(model)
             copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)
             _convert(copied, DTYPES[self.precision])
@@ -90,7 +89,7 @@ class Accelerator:
         return self.copies[key]
 
     def frozen(self, model: nn.Module, example: Tensor) -> FrozenNetwork:
-        """Return a folded and compiled copy of ``model`` with weights in ``precision``.
+        """Return a folded copy of ``model`` with weights in ``precision``, compiled if the run compiles networks.
 
         ``model`` must be in eval mode. ``example`` is a batch of normalized images (B, 3, H, W).
         """
@@ -99,7 +98,7 @@ class Accelerator:
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return ``model`` compiled for images like ``example``, or in DDP on several ranks. Weights are shared."""
+        """Return a function that applies ``model``: compiled for images like ``example``, or DDP on several ranks."""
         if self.context.ranks.world_size > 1:
             if self._compiles():
                 logger.info("the student is not compiled, because several ranks train it")
@@ -121,14 +120,15 @@ class Accelerator:
         try:
             self._try(model, compiled, example)
         except Exception as error:  # noqa: BLE001 - compilers, linkers and drivers fail in as many ways
-            logger.info(f"the {what} is not compiled: {_first_line(error)}; train.compile off skips compilation")
+            found = f"the {what} is not compiled: {_first_line(error)}"
+            logger.info(f"{found}; set train.compile off to avoid this attempt")
             torch.compiler.reset()
             return model
         self.compiled.append(what)
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
-        """Run ``compiled`` once, and also backward in training mode, so that torch compiles. Restore the weights."""
+        """Run ``compiled`` (in training mode also backward), so that torch compiles it. Restore ``model``'s state."""
         if not model.training:
             with torch.no_grad():
                 compiled(example)

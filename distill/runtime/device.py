@@ -41,7 +41,7 @@ def processor(device: torch.device) -> str:
 
 
 def pick_device(name: str, ranks: Ranks = SINGLE_PROCESS) -> torch.device:
-    """Return the device ``name``. ``auto`` is a GPU if there is one, else the CPU. Each local rank has its GPU."""
+    """Return the device ``name``; ``auto`` is a GPU if there is one, else the CPU. Ranks use different GPUs."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_world_size > 1 and name.startswith("cuda"):
@@ -87,7 +87,7 @@ def choose_threads(state: dict[str, Any] | None) -> None:
 
 
 def busy_cores() -> int:
-    """Measure for ``SAMPLE_SECONDS`` how many of the cores that this process may use are busy."""
+    """Return how many of the cores that this process may use are busy, measured for ``SAMPLE_SECONDS``."""
     shares = psutil.cpu_percent(interval=SAMPLE_SECONDS, percpu=True)
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(len(shares)))
     busy = sum(share for core, share in enumerate(shares) if core in usable) / 100
@@ -118,7 +118,7 @@ def cpuinfo() -> str:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which torch computes in ``precision`` where that is precise enough; fp32 has no effect."""
+    """Return a context in which torch computes in ``precision`` if this is precise enough; no effect for fp32."""
     half = precision != "fp32"
     return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)
 
@@ -139,7 +139,7 @@ def fits_gpu(num_bytes: int, device: torch.device) -> bool:
 
 
 def reset_peak_memory(device: torch.device) -> int:
-    """Start a new measurement of ``peak_memory`` and return the bytes used now."""
+    """Begin a new measurement of ``peak_memory``. Return the bytes of memory that are used now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # only Linux measures the peak
@@ -148,7 +148,7 @@ def reset_peak_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used since ``reset_peak_memory``: on the GPU, or without a GPU by this process."""
+    """Return the peak bytes of memory since ``reset_peak_memory``: of the GPU, or without a GPU of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError, ValueError, KeyError):

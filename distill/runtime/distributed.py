@@ -46,8 +46,8 @@ class Ranks:
     def row_mask(self, batch_size: int) -> Tensor:
         """Return which rows of a batch belong to this rank: bool (batch_size,).
 
-        Row i and row -1 - i belong to the same rank, because ``augment.mix`` mixes these two rows. The middle row of
-        an odd batch belongs to the last rank.
+        Rows i and ``batch_size`` - 1 - i belong to the same rank, because ``augment.mix`` mixes these two rows. The
+        middle row of an odd batch belongs to the last rank.
         """
         half = (batch_size + 1) // 2
         mask = torch.zeros(batch_size, dtype=torch.bool)
@@ -90,7 +90,7 @@ class Ranks:
     def gather(self, parts: dict[int, Tensor], count: int) -> Tensor:
         """Concatenate the CPU tensors (n, …) of all ranks, and return the same result on all ranks.
 
-        The keys of ``parts`` are positions in the result, 0 to ``count`` - 1. Each position is on one rank.
+        ``parts`` are the tensors of this rank, by position in the result, from 0 to ``count`` - 1.
         """
         every: list[Any] = [parts] * self.world_size
         if self.world_size > 1:
@@ -107,7 +107,7 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def require_same(self, values: dict[str, Any]) -> None:
-        """Check that ``values`` are equal on all ranks. They differ if machines have different files."""
+        """Check that ``values`` are equal on all ranks. They can differ if machines have different files."""
         for key, value in self.broadcast(lambda: values).items():
             if (own := values.get(key)) != value:
                 pairs = enumerate(zip(str(own), str(value), strict=False))
@@ -118,7 +118,7 @@ class Ranks:
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Run the block on local rank 0 of each machine first, so that other local ranks can use the files."""
+        """Run the block first on local rank 0 of each machine, so that the other ranks can use the written files."""
         if self.local_rank:
             self.any(False)
         yield
@@ -143,7 +143,7 @@ def joined() -> Iterator[Ranks]:
 
     Raises:
         DistillError: the ranks cannot connect or have no shared memory, or, on the main rank, another rank has ended.
-        SystemExit: a rank has ended; raised on ranks other than the main rank, which prints the reason.
+        SystemExit: another rank has ended. Only ranks other than the main rank raise this.
     """
     ranks = Ranks(**launched())
     if ranks.world_size == 1:
@@ -183,7 +183,7 @@ def _start_name(store: Any, ranks: Ranks) -> str:
     """Return a name that all ranks share and that no earlier start of ``torchrun`` used.
 
     When ``torchrun`` starts ranks again, its store still has the addresses of ranks that have ended. A rank that read
-    an old address would wait until the timeout. So the main rank answers only the random names of running ranks.
+    an old address would wait until the timeout. So each rank writes a random key, and the main rank answers under it.
     """
     own = secrets.token_hex(8)
     if not ranks.is_main:

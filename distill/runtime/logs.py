@@ -21,7 +21,7 @@ _HANDLER = _ConsoleHandler()
 
 
 def log_to_console(*, to_stderr: bool) -> None:
-    """Print the log lines of ``distill`` from now on: on stderr, or on stdout."""
+    """From now on, print the log lines of ``distill``: on stderr if ``to_stderr``, else on stdout."""
     _HANDLER.to_stderr = to_stderr
     logger = logging.getLogger("distill")
     logger.addHandler(_HANDLER)

@@ -13,5 +13,5 @@ def launched() -> dict[str, int]:
         return {}
     found = {name: os.environ.get(name, "") for name in NAMES}
     if not all(value.isdecimal() for value in found.values()):
-        raise DistillError(f"environment: expected numbers, found {found}; use torchrun, or unset RANK")
+        raise DistillError(f"environment: expected numbers, found {found}; start with torchrun, or unset RANK")
     return {name.lower(): int(value) for name, value in found.items()}

@@ -76,7 +76,7 @@ def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
 
 
 def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return ``identity`` of the job ``name`` without the seed, so that it is equal for all seeds of a run."""
+    """Return ``identity``, of the job ``name``, without the seed. The result is equal for all seeds of a run."""
     seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
     value = dict(identity) | {"command": str(identity.get("command")).replace(seed, "")}
     config = value.get("config")
@@ -183,7 +183,7 @@ class _JobMaker:
         settings = merge(settings, _scaled_length(config, scale, n))
         if evaluations:
             if n is None and config.train.samples is None:
-                raise DistillError(f"runs.{name}.evaluations: the run has no number of samples; set train.samples")
+                raise DistillError(f"runs.{name}.evaluations: the length of the run is unknown; set train.samples")
             settings[EVERY] = max(_samples(config, n or 0, scale) // evaluations, 1)
         return settings
 

@@ -31,7 +31,7 @@ class Page:
     commands: list[str]  # commands of the jobs that are done
 
     def groups(self, *, runnable: bool = True) -> list[tuple[str, list[RowResult]]]:
-        """Return the groups with at least one row that can run; if not ``runnable``, all other groups."""
+        """Return the groups of rows with at least one row that can run. If not ``runnable``, return the others."""
         groups = [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
         return [(name, rows) for name, rows in groups if all(row.missing for row in rows) != runnable]
 

@@ -53,10 +53,10 @@ def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Pla
     jobs = make_jobs(table, options)
     shown = [name for row in rows if not missing[row.of] for name in jobs_of(table, options, row)]
     if not shown and not any(missing.values()):
-        raise DistillError("no job to run: --teacher gives every selected network; select other rows with --only")
+        raise DistillError("no job to run: --teacher replaces every selected network; select other rows with --only")
     if not shown:
         inputs = ", ".join(f"{name} ({kind})" for name, kind in sorted(table.inputs().items()))
-        raise DistillError(f"no row can run, because inputs are missing; give --input NAME=PATH for {inputs}")
+        raise DistillError(f"no row can run; add {next(filter(None, missing.values()))} (inputs: {inputs})")
     chosen = with_needs(jobs, shown)
     skipped = Counter(missing[row.of] for row in rows if missing[row.of])
     return Plan(table=table, options=options, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
@@ -96,7 +96,7 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
 
 
 def input_digest(path: Path) -> str:
-    """Return the SHA-256 of a file or folder in hexadecimal. For a folder, a note on the hashed data follows.
+    """Return the SHA-256 of a file or folder in hex. For a folder, words such as "over its files" follow.
 
     The digest of a folder is the SHA-256 of the lines that ``sha256sum`` prints for the files in the folder, sorted
     by the bytes of their paths. Above ``MAX_HASHED_BYTES`` in total, the lines contain file sizes instead of digests.

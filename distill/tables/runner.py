@@ -33,9 +33,9 @@ def run_jobs(
     """Run ``jobs``, one job at a time on each of ``devices``; return the errors of failed jobs by name.
 
     ``ended`` is called when a job ends. ``tick`` is called several times a second with the running jobs.
-    A job that is done is skipped if no waiting job needs it. If a waiting job needs it, the command of the done job
-    runs again to check and repair the results. After a KeyboardInterrupt, the running jobs save checkpoints and stop.
-    Then this function raises the KeyboardInterrupt.
+    A job that is done is skipped, except if a waiting job needs the results. Then the command of the done job runs
+    again, which checks and repairs the results. After a KeyboardInterrupt, the running jobs save checkpoints and
+    stop, and then this function raises the KeyboardInterrupt.
     """
     failed: dict[str, str] = {}
     waiting = with_needs(jobs, [name for name, job in jobs.items() if not is_done(out, job)])
@@ -113,7 +113,7 @@ def _error_of(out: Path, job: Job, status: int) -> str | None:
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Stop running jobs with SIGTERM. Kill them after ``STOP_SECONDS``, or if the user interrupts again."""
+    """Stop running jobs with SIGTERM. Kill a job after ``STOP_SECONDS``, or all if the user interrupts again."""
     for process in processes:
         process.terminate()
     end = time.monotonic() + STOP_SECONDS

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from distill.errors import DistillError
+from distill.errors import DistillError, with_action
 from manifests.support.files import expand_home
 from manifests.support.validation import describe, read_counts
 from manifests.support.yaml_core import parse_yaml
@@ -86,7 +86,7 @@ class Row(_Part):
 
 
 class Table(_Part):
-    """A table. ``variants`` are settings by name. The option --variant applies one of them to every run."""
+    """A table. ``variants`` are groups of settings by name. The option --variant applies one group to every run."""
 
     title: Text200
     source: Text200
@@ -154,7 +154,6 @@ def parse_table(text: str, where: str) -> Table:
     """Parse YAML text as a table; ``where`` is the table's name in error messages."""
     try:
         return Table.model_validate(read_counts(parse_yaml(text), Table))
-    except ValidationError as error:
-        raise DistillError(f"table {where}: {describe(error, Table)}") from error
     except ValueError as error:
-        raise DistillError(f"table {where}: {error}") from error
+        found = describe(error, Table) if isinstance(error, ValidationError) else str(error)
+        raise DistillError(f"table {where}: {with_action(found, 'correct the table')}") from error

@@ -31,6 +31,7 @@ from manifests.support.validation import describe
 MANIFEST_NAME = "labels.json"
 MAX_MANIFEST_BYTES = 1 << 24
 FILE_BYTES = 32 << 20
+_CREATE = "create stored logits for this run with distill make-logits"
 _CORRUPT = "the stored logits are corrupt; download them again, or create them with distill make-logits"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -108,18 +109,17 @@ def read_manifest(folder: Path) -> LogitsManifest:
     except ValidationError as error:
         raise DistillError(f"{path}: {describe(error, LogitsManifest)}; {_CORRUPT}") from error
     except OSError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror or error}; choose another folder") from error
     except PatchSetError as error:
         raise DistillError(str(error)) from error
     except ValueError as error:  # nested deeper than pydantic supports
         raise DistillError(f"{path}: {str(error).splitlines()[0]}; {_CORRUPT}") from error
     if not manifest.files:
-        raise DistillError(f"{path}: files is empty, expected at least one file; {_CORRUPT}")
+        raise DistillError(f"{path}: the list 'files' is empty, expected at least one file; {_CORRUPT}")
     order = manifest.view.get("order")
     if not isinstance(order, dict) or order.get("batch_size") != manifest.batch_size:
-        raise DistillError(
-            f"{path}: batch_size is {manifest.batch_size}, expected the batch_size in view.order; {_CORRUPT}"
-        )
+        found = f"batch_size is {manifest.batch_size}, but view.order does not have the same batch_size"
+        raise DistillError(f"{path}: {found}; {_CORRUPT}")
     return manifest
 
 
@@ -138,7 +138,7 @@ class StoredLogits:
         return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
 
     def require_unchanged(self) -> None:
-        """Hash the files of ``arrays`` again. Raises DistillError if a file has changed."""
+        """Compute the SHA-256 of the files of ``arrays`` again. Raise DistillError if a file has changed."""
         for file in self.manifest.files[: len(self.arrays)]:
             _require_digest(self.folder / file.name, file)
 
@@ -150,7 +150,8 @@ def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLog
         raise DistillError(f"{path}: files must be named {file_name(0)}, {file_name(1)} and so on; {_CORRUPT}")
     most = steps_per_file(manifest.batch_size, manifest.teacher.num_classes)
     if len(set(lengths[:-1])) > 1 or lengths[-1] > lengths[0] or lengths[0] > most:
-        raise DistillError(f"{path}: numbers of steps must be equal (last: smaller), at most {most}; {_CORRUPT}")
+        expected = f"every file must have the same number of steps (the last may have fewer), at most {most}"
+        raise DistillError(f"{path}: {expected}; {_CORRUPT}")
     arrays = tuple(_open(folder, file, manifest) for file in manifest.files[: -(-steps // lengths[0])])
     return StoredLogits(folder=folder, manifest=manifest, arrays=arrays)
 
@@ -180,35 +181,36 @@ def _require_digest(path: Path, file: LogitsFile) -> None:
     try:
         digest = file_digest(path)
     except OSError as error:
-        raise DistillError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+        raise DistillError(f"{path}: cannot be read: {error.strerror}; choose another folder") from error
     if digest != file.sha256:
         raise DistillError(f"{path}: sha256 is {digest}, but the manifest declares {file.sha256}; {_CORRUPT}")
 
 
 def require_same_view(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Check that the view (order and augmentation) ``stored`` with logits equals the view ``wanted`` of a run."""
+    """Check that the view (order and augmentation) ``stored`` in a manifest equals the view ``wanted`` of a run."""
     try:
         augment = AugmentConfig.model_validate(stored.get("augment")).model_dump(mode="json")
     except ValidationError as error:
         path = folder / MANIFEST_NAME
         raise DistillError(f"{path}: view.augment: {describe(error, AugmentConfig)}; {_CORRUPT}") from error
-    require_same(folder, "a view with", stored | {"augment": augment}, wanted)
+    require_same(folder, "a run with", stored | {"augment": augment}, wanted)
 
 
-def require_same(folder: Path, what: str, stored: Any, wanted: Any) -> None:
-    """Check that the property ``what`` of stored logits equals the value ``wanted`` of the run."""
+def require_same(folder: Path, what: str, stored: Any, wanted: Any, action: str = _CREATE) -> None:
+    """Check that the value ``stored`` in a manifest equals ``wanted``. ``what`` names the value in error messages."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for key in sorted(stored.keys() | wanted.keys()):
-            require_same(folder, f"{what} {key}", stored.get(key), wanted.get(key))
+            name = f"{what} {key}" if what.endswith(" with") else f"{what}.{key}"
+            require_same(folder, name, stored.get(key), wanted.get(key), action)
     elif isinstance(stored, float) and isinstance(wanted, float) and math.isclose(stored, wanted, rel_tol=1e-6):
         pass
     elif stored != wanted:
         found = f"the stored logits belong to {what} {stored}, but this run has {wanted}"
-        raise DistillError(f"{folder}: {found}; create stored logits for this run with distill make-logits")
+        raise DistillError(f"{folder}: {found}; {action}")
 
 
 def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
-    """Read the manifest in ``config.logits``, and check set and teacher. Returns None without ``config.logits``."""
+    """Read the manifest in ``config.logits``. Check its set and teacher. Return None if ``config.logits`` is None."""
     if config.logits is None:
         return None
     manifest = read_manifest(config.logits)

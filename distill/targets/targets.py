@@ -79,14 +79,14 @@ def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> Stored
     """Verify and open the stored logits in ``folder`` for all batches of ``view``."""
     require_same_view(folder, manifest.view, view.describe())
     if manifest.steps < view.period:
-        found = f"contains logits of {counted(manifest.steps, 'step')}, but this run has {view.period}"
+        found = f"contains logits of {counted(manifest.steps, 'step')}, but this run needs {view.period}"
         raise DistillError(f"{folder}: {found}; create logits for {view.period} steps, or set fewer train.samples")
     return StoredTargets(logits=open_logits(folder, manifest, view.period), context=view.source.context)
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelTargets:
-    """Class probabilities of ``labels``, int64 (n,), with label smoothing, mixed in the same way as the images."""
+    """Class probabilities from ``labels``, int64 (n,), with label smoothing. Mixed images get mixed targets."""
 
     labels: Tensor
     order: Order | WindowOrder
@@ -95,7 +95,7 @@ class LabelTargets:
     context: RunContext
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return float32 (B, classes): (1 - s) · one-hot label + s / classes, s = ``smoothing``; then mixed."""
+        """Return (1 - s) · one-hot label + s / classes: float32 (B, classes), with s = ``smoothing``, then mixed."""
         rows = self.context.ranks.take_rows(self.order.batch(batch.step))
         own = F.one_hot(self.labels[rows], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes

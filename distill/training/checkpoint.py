@@ -1,8 +1,8 @@
 """Write and read checkpoints: the state that a run needs to continue as if it had never stopped.
 
 A checkpoint is a safetensors file. A tensor's name is its place in the state, such as ``optimizer.state.0.exp_avg``.
-The metadata contains the rest of the state as JSON, in which ``{"tensor": NAME}`` replaces a tensor, and the SHA-256
-of all tensors and of this JSON. The weights of the teacher are not part of the state.
+The metadata contains a JSON text and a SHA-256. The JSON text is the rest of the state, with ``{"tensor": NAME}`` for
+each tensor. The SHA-256 covers all tensors and the JSON text. The weights of the teacher are not part of the state.
 """
 
 import functools
@@ -30,9 +30,9 @@ MAX_ARITHMETIC_LETTERS = 10_000  # ``arithmetic`` is printed if it has changed
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and JSON values) as the checkpoint. Rename the last checkpoint to PREVIOUS_NAME.
+    """Write ``state`` (tensors and JSON values) as the checkpoint in ``folder``. Rename the old one to PREVIOUS_NAME.
 
-    When the checkpoint is read, integer keys are integers again, but tuples are lists.
+    A reader of the checkpoint gets numeric keys as integers, and tuples as lists.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_split(state, "", tensors), separators=(",", ":"))
@@ -44,7 +44,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return ``value`` with a placeholder for each tensor in it. Add the tensors to ``tensors`` by name."""
+    """Replace the tensors in ``value`` by placeholders. Add them to ``tensors`` by names that begin with ``name``."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name} | ({"channels_last": True} if _is_channels_last(value) else {})
@@ -56,14 +56,14 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    """Return whether a tensor is in the channels-last format. Fused optimizers need their state in its format."""
+    """Return whether ``tensor`` has the channels-last memory format, which a loaded checkpoint must have again."""
     if tensor.ndim != 4:
         return False
     return tensor.stride() == torch.empty_like(tensor, device="meta", memory_format=torch.channels_last).stride()
 
 
 def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    """Return the tensor of a placeholder ``value``. Return any other ``value`` with keys of digits as integers."""
+    """If ``value`` is a placeholder, return the tensor. Otherwise return ``value`` with numeric keys as integers."""
     if "tensor" in value and value.keys() <= {"tensor", "channels_last"}:
         tensor = tensors[value["tensor"]]
         if value.get("channels_last"):
@@ -80,17 +80,17 @@ def has_checkpoint(folder: Path) -> bool:
 def load_checkpoint(
     folder: Path, identity: dict[str, Any], max_bytes: int, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Return the last undamaged state of the run ``identity`` in ``folder``, or None if there is no checkpoint.
+    """Return the state in the last undamaged checkpoint in ``folder``, or None if there is no checkpoint.
 
-    The tensors are memory-mapped from a file of at most ``max_bytes``, so copy the tensors that you keep. ``say``
-    is called with a message if the last checkpoint is damaged.
+    The checkpoint must have at most ``max_bytes`` and belong to the run that ``identity`` describes. The tensors are
+    mapped from the file, so copy the tensors that you keep. ``say`` prints a message about a damaged checkpoint.
     """
     paths = [path for name in (CHECKPOINT_NAME, PREVIOUS_NAME) if (path := folder / name).exists()]
     for path in paths:
         try:
             state = read_checkpoint(path, max_bytes)
         except DamagedError as error:
-            damage = str(error).removesuffix("; download it again")  # advice for weight files
+            damage = str(error).rsplit("; ", 1)[0]  # without the advice for weight files
             if path == paths[-1]:
                 raise DistillError(f"{damage}; choose another --out to train from the first step") from error
             say(f"{damage}; the run continues from the previous checkpoint, {PREVIOUS_NAME}")
@@ -106,8 +106,7 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
     tensors, metadata = read_safetensors(path, max_bytes)
     text = metadata.get("state", "")
     if metadata.get("sha256") != tensors_digest(tensors, text):
-        found = "its content differs from the SHA-256 in its metadata"
-        raise DamagedError(f"{path}: the checkpoint is damaged: {found}")
+        raise DamagedError(f"{path}: the checkpoint is damaged: its content differs from the SHA-256 in its metadata")
     try:
         return json.loads(text, object_hook=functools.partial(_join, tensors=tensors))
     except (ValueError, LookupError, TypeError, RuntimeError) as error:

@@ -34,7 +34,7 @@ class Cost:
 
     seconds: float  # of training
     images_per_second: float
-    memory: int  # peak bytes of the GPU, or of the process with the decoded images if there is no GPU
+    memory: int  # peak bytes of the GPU (without a GPU: of the process), including the decoded images
     disk: int  # bytes of the run directory
     decoded: int  # bytes of the decoded set on the disk, which all runs on the set share
 
@@ -57,7 +57,7 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, device: torch.device) -> Cost:
-    """Measure a few steps of a run on random images. An epoch of the run has ``n`` images, ``size`` pixels a side."""
+    """Estimate the cost of a run by measuring a few steps. An epoch is ``n`` images of ``size`` × ``size`` pixels."""
     batch = config.data.batch_size
     measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
     scale = batch / measured_batch
@@ -78,7 +78,7 @@ def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, devic
 
 
 def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, device: torch.device) -> Trainer:
-    """Return a trainer of ``config`` on random images, with a random teacher or arbitrary labels."""
+    """Return a trainer with the settings of ``config``, random images, and a random teacher or arbitrary labels."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2 * batch, size, size, 3), dtype=torch.uint8, generator=generator)
     context = RunContext(device=device)
@@ -103,7 +103,7 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
 
 
 def _step_seconds(trainer: Trainer) -> float:
-    """Return the median seconds of some steps, without the first step."""
+    """Return the median time of a step in seconds. The first step is slow, so it is not counted."""
     trainer.state.student.train()
     float(trainer.train_step(0))  # waits for the device
     times: list[float] = []
@@ -115,7 +115,7 @@ def _step_seconds(trainer: Trainer) -> float:
 
 
 def _num_bytes(value: Any) -> int:
-    """Return the bytes of all tensors in nested dicts and lists."""
+    """Return the total number of bytes of all tensors in nested dicts and lists."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def keep_sample(patchset: PatchSet, out: Path) -> None:
-    """Write the manifest, a picture of 60 patches and their outlines in the photos into ``out``, if not yet done."""
+    """Write the manifest, a picture of 60 patches, and the outlines of these patches in the photos into ``out``."""
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
@@ -32,7 +32,7 @@ def keep_sample(patchset: PatchSet, out: Path) -> None:
         sheet = _sheet(patchset, indices)
         outlines = read_outlines(patchset, indices)
     except PatchSetError as error:  # a run whose images are cached needs no shards and no tables
-        logger.info(f"reports of this run show no patches: {error}")
+        logger.info(f"reports of this run will show no patches: {error}")
         return
     with atomic_file(out / SHEET_NAME) as file:
         sheet.save(file, "PNG", optimize=True)
@@ -56,5 +56,5 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> Image.Image:
 
 
 def photo_option(manifest: Manifest | None) -> str:
-    """Return the option of ``distill report`` that names the photo of a set; empty if the set has no photo."""
+    """Return the option --image as text, to show in a ``distill report`` command; empty for a set without a photo."""
     return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

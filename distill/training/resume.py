@@ -26,7 +26,7 @@ _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "ste
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Load ``checkpoint`` into ``trainer`` and remove later steps from the log; if None, remove the log."""
+    """Load ``checkpoint`` into ``trainer``, and cut later steps from the log. Without checkpoint, remove the log."""
     metrics = out / METRICS_NAME
     if checkpoint is None:
         if trainer.ranks.is_main:
@@ -56,7 +56,7 @@ def _row_step(line: str) -> float:
 
 
 def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
-    """Check that the steps of ``trainer`` can produce the state ``held``, which was read from the file ``where``."""
+    """Check that training with ``trainer`` could have produced the state ``held``, read from the file ``where``."""
     own = trainer.state.state_dict()
     own["optimizer"]["state"] = _kept_state(trainer.state.optimizer, held["optimizer"])
     own["losses"] = [torch.tensor(0.0)] * len(held["losses"] if isinstance(held["losses"], list) else [])
@@ -78,11 +78,11 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
         and 0 <= scaler["_growth_tracker"] <= scaler["growth_interval"]
         and all(value.numel() == 0 or value.min() >= 0 for value in squares)
     ):
-        raise DamagedError(f"{where}: values in this file are not from a step of this run; choose another --out")
+        raise DamagedError(f"{where}: some values are impossible for this run; choose another --out")
 
 
 def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[str, Tensor]]:
-    """Return tensors of the expected shapes, by name, for each parameter whose optimizer state is in ``held``."""
+    """Return tensors of the expected shapes for all parameters with state in ``held``, by number and name."""
     parameters = enumerate(value for group in optimizer.param_groups for value in group["params"])
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
     keys = state_keys(optimizer)
@@ -94,12 +94,13 @@ def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[s
 
 
 def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
-    """Check that ``held`` has the keys, lengths, shapes and dtypes of ``own``; also its values, if not ``moving``."""
+    """Check that ``held`` has the keys, lengths, shapes and dtypes of ``own``, and the values if not ``moving``."""
     if isinstance(own, Tensor):
         fits = isinstance(held, Tensor) and (held.shape, held.dtype) == (own.shape, own.dtype) and are_finite(held)
     elif isinstance(own, dict) and isinstance(held, dict):
         if different := sorted(map(str, held.keys() ^ own.keys())):
-            raise DamagedError(f"{where}: the key {different[0]} is unexpected or missing; choose another --out")
+            fault = "is missing" if different[0] in map(str, own) else "is unexpected"
+            raise DamagedError(f"{where}: the key {different[0]} {fault}; choose another --out")
         fits = True
         for key in own:
             _require_like(held[key], own[key], f"{where}.{key}", moving or key in _MOVING)
@@ -117,5 +118,5 @@ def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
 
 def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)}" + ("" if are_finite(value) else ", not finite")
+        return f"{value.dtype} {tuple(value.shape)}" + ("" if are_finite(value) else " with non-finite values")
     return f"a list of {len(value)} values" if isinstance(value, list | tuple) else str(value)[:100]

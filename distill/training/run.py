@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Task(ABC):
-    """The part of a run that depends on the training command; ``run`` does the rest."""
+    """The part of a run that differs between ``distill train`` and ``distill train-teacher``."""
 
     weights_name: ClassVar[str]  # file of the trained network in the run directory
     prefix: ClassVar[str]  # start of the names of the network's figures in the summary
@@ -60,11 +60,11 @@ class Task(ABC):
 
     @abstractmethod
     def open_view(self) -> AbstractContextManager[View]:
-        """Open the training data, as a context manager of the batches of the run."""
+        """Return a context manager that opens the training data and yields the batches of the run."""
 
     @abstractmethod
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
-        """Return the targets that the network learns for the batches of ``view``."""
+        """Return the targets of the batches of ``view``. ``accelerator`` prepares the network of a teacher."""
 
     @abstractmethod
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
@@ -79,9 +79,9 @@ class Task(ABC):
 def run(
     open_task: Callable[[], Task], out: Path, context: RunContext, *, resume: bool, several: bool = False
 ) -> dict[str, Any]:
-    """Train a task in the run directory ``out`` and return the summary. A finished run is not trained again.
+    """Train the task that ``open_task`` returns, in the run directory ``out``. Return the summary of the run.
 
-    If the run is one of ``several`` seeds in a folder, check first that a mean with the other runs is possible.
+    A finished run is not trained again. If ``several`` seeds are trained, first check that the runs can have a mean.
     """
     with run_dir.run_directory(out, resume, context.ranks):
         return _run(open_task(), out, context, several)
@@ -127,7 +127,7 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
         require_identity(checkpoint, view_identity, out)
         if checkpoint["arithmetic"] != arithmetic:
             before = checkpoint["arithmetic"]
-            logger.info(f"the run continues with {arithmetic} after {before}: weights will differ in rounding")
+            logger.info(f"the run continues with {arithmetic} instead of {before}: weights will differ in rounding")
     logger.debug(config.to_yaml().rstrip())
     logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size} samples; arithmetic: {arithmetic}")
     restore(trainer, out, checkpoint)
@@ -151,7 +151,7 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
 def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write the trained network, then the summary, which marks the run as finished. Return the summary."""
     if not all(bool(torch.isfinite(value).all()) for value in trainer.result.state_dict().values()):
-        raise DistillError("weights of the trained network are not finite; lower optim.lr and start again")
+        raise DistillError("the trained network contains weights that are not finite; lower optim.lr and start again")
     weights = out / task.weights_name
     network = task.network.described() | {"num_classes": task.num_classes, "classes": list(task.classes)}
     network |= {"data_sha256": task.inputs["data"]} if "data" in task.inputs else {}

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
-    """Check and lock the run directory ``out`` while the block runs. Ranks other than the main one do not lock."""
+    """Check the run directory ``out``, and lock it while the block runs. Only the main rank checks and locks."""
     remedy = "continue with --resume"
     if ranks.is_main:
         check_folder(out, resume)
@@ -42,7 +42,7 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
-    """Check that a run may start (or ``resume``) in ``out``. With ``several``, ``out`` has a folder for each seed."""
+    """Check that a run may start (or ``resume``) in ``out``. With ``several``, ``out`` is for runs of many seeds."""
     if several and has_checkpoint(out):
         raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
     if files.name_as_text(str(out)) != str(out):
@@ -52,14 +52,14 @@ def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
     except OSError as error:
         raise DistillError(f"{out}: the folder cannot be read: {error.strerror}; choose another --out") from error
     if occupied and not resume:
-        raise DistillError(f"{out}: the folder is not empty; add --resume to continue, or choose another --out")
+        raise DistillError(f"{out}: the folder is not empty; continue with --resume, or choose another --out")
     if occupied and not several and not has_checkpoint(out):
         raise DistillError(f"{out}: contains no {CHECKPOINT_NAME}, so no run can continue; choose another --out")
 
 
 @contextmanager
 def own_folder(out: Path, remedy: str) -> Iterator[None]:
-    """Create and lock the folder ``out`` while the block runs. At the end, remove a new folder if it is empty."""
+    """Create and lock ``out`` in the block. Remove a new folder that stays empty. ``remedy`` is advice in errors."""
     existed = out.exists()
     try:
         with explain_errors(out, remedy):
@@ -74,7 +74,7 @@ def own_folder(out: Path, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def explain_errors(out: Path, remedy: str) -> Iterator[None]:
-    """Turn an error of the system into a DistillError that names ``out`` and ends with the action ``remedy``."""
+    """Convert errors of disk and GPU memory to DistillError. Most messages name ``out`` and end with ``remedy``."""
     try:
         yield
     except BlockingIOError as error:
@@ -91,23 +91,22 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
 def read_progress(
     out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the state of the last checkpoint (or None) and the summary of the run (None if it is not finished).
+    """Return the state in the last checkpoint of a run, or None, and the summary of a finished run, or None.
 
-    ``weights_name`` is the file of the trained network. A file that is too large for ``network`` is not read.
+    ``identity`` describes the run that the checkpoint must belong to. ``weights_name`` is the name of the file of the
+    trained network. A file that is too large for ``network`` is not read.
     """
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, logger.info)
     summary = finished_summary(out)
-    if summary is not None and not _is_result(out / weights_name, summary["sha256"], most):
-        logger.info(f"{out / weights_name}: the file is missing or damaged; it is written again")
-        summary = None
-    if summary is not None:
-        logger.info("this run is already finished and is not evaluated again; use distill eval for other data")
+    if summary is None:
+        return state, None
+    path = out / weights_name
+    if not (files.is_plain(path) and path.stat().st_size <= most and file_digest(path) == summary["sha256"]):
+        logger.info(f"{path}: the file is missing or damaged; it will be written again")
+        return state, None
+    logger.info("this run is already finished and is not evaluated again; use distill eval for other data")
     return state, summary
-
-
-def _is_result(path: Path, sha256: str, most: int) -> bool:
-    return files.is_plain(path) and path.stat().st_size <= most and file_digest(path) == sha256
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:
@@ -122,19 +121,18 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """Append figures to ``metrics.jsonl`` and to TensorBoard's log. If not ``enabled``, nothing is written."""
+    """Append figures, such as the loss, to ``metrics.jsonl`` and TensorBoard's log, if ``enabled``."""
 
     def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
-        """Open the logs in ``out`` to continue after ``step``. TensorBoard will ignore old rows after ``step``."""
+        """Open the logs in ``out`` to continue after ``step``. TensorBoard hides old figures of later steps."""
         self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
         self._board: Any = None
         if tensorboard and enabled:
             try:
                 from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
             except ImportError as error:
-                raise DistillError(
-                    "train.tensorboard: the package is missing; run pip install tensorboard"
-                ) from error
+                found = "train.tensorboard: the package tensorboard is not installed"
+                raise DistillError(f"{found}; run pip install tensorboard") from error
             self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
 
     def write(self, step: int, figures: dict[str, Any]) -> None:

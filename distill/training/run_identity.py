@@ -49,13 +49,13 @@ def _has_effect(group: str, key: str, item: Any) -> bool:
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config``, a config as nested dicts or the description of a view, without seeds."""
+    """Return ``config`` without seeds. ``config`` is a config as nested dicts, or the result of ``View.describe``."""
     seedless = {key: value for key, value in config.items() if key != "seed"}
     return _select(seedless, lambda group, key, _: group not in ("train", "order") or key != "seed")
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
-    """Return ``more`` and the settings that a resumed run must share with its checkpoint. Paths are omitted."""
+    """Return ``more`` and settings (JSON by group), which must be equal in a checkpoint and the run that resumes."""
     settings = weight_settings(config.model_dump(mode="json"))
     return {group: json.dumps(value) for group, value in settings.items()} | more
 
@@ -73,15 +73,15 @@ def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -
 
 
 def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what all runs of a mean share: settings of ``config`` and digests of ``summary`` (None if missing)."""
+    """Return the values that must be equal in all runs of a mean: settings of ``config``, digests of ``summary``."""
     plain = json.loads(json.dumps(config, default=str, skipkeys=True))
     return {"config": without_seed(weight_settings(plain))} | {key: summary.get(key) for key in DIGESTS}
 
 
 def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Return why no mean of runs can be computed, or None. ``identities`` maps names of runs to identities.
+    """Return the reason why runs have no mean, or None if they have one. ``identities`` are by name of the run.
 
-    ``supervised`` runs are trained from labels.
+    ``supervised`` means that the runs are trained from labels.
     """
     if len(identities) < 2:
         return None
@@ -96,7 +96,7 @@ def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool
 
 
 def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return the first difference of two identities: its label and the two values, shortened. None if equal."""
+    """Return label and both values, shortened, of the first difference between two identities; None if equal."""
     for path, old, new in differences(dict(a), dict(b)):
         label = f"{DIGESTS[path]} ({path})" if path in DIGESTS else path.removeprefix("config.")
         return (label, old, new) if _shorten(old) == _shorten(new) else (label, _shorten(old), _shorten(new))

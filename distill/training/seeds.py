@@ -20,7 +20,7 @@ SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one 
 
 
 def require_same_identity(out: Path, config: Config | SupervisedConfig, digests: Mapping[str, str | None]) -> None:
-    """Check that a mean of a new run of ``config`` and the runs in the folder ``out`` is possible.
+    """Check that a new run of ``config`` can have a mean with the runs of other seeds in the folder ``out``.
 
     ``digests`` are the digests of the new run, by their keys in ``DIGESTS``. Missing digests are not compared.
     """
@@ -42,17 +42,15 @@ def _read_identity(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, PatchSetError) as error:
         raise DistillError(f"{folder}: the run cannot be read: {error}; choose another --out") from error
     if not isinstance(config, dict):
-        raise DistillError(
-            f"{folder / CONFIG_NAME}: the file is not a config with groups of keys; choose another --out"
-        )
+        raise DistillError(f"{folder / CONFIG_NAME}: the file is not the config of a run; choose another --out")
     return run_identity(config, summary)
 
 
 def summarize_seeds(out: Path, summaries: list[dict[str, Any]], prefix: str) -> str:
-    """Write ``out/summary.json`` with the figures that all ``summaries`` have, and return the top-1 as a line.
+    """Write ``out/summary.json`` with the figures that all ``summaries`` have. Return a line with the mean top-1.
 
-    Each figure has ``mean``, ``deviation`` (of the sample, n - 1; null for one run) and ``values``. ``prefix`` starts
-    the keys of accuracies: it is ``student_``, or empty for runs from labels.
+    Each figure has ``mean``, ``deviation`` (standard deviation with n - 1; null for one run) and ``values``.
+    ``prefix`` begins the names of accuracies: it is ``student_``, or empty for runs from labels.
     """
     names = [f"{prefix}top1", f"{prefix}top5", "agreement", "kl_to_teacher"]
     common = [name for name in names if all(summary.get(name) is not None for summary in summaries)]

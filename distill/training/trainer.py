@@ -75,7 +75,7 @@ class Trainer:
     accelerator: Accelerator
 
     def __post_init__(self, student: nn.Module) -> None:
-        """Move the student to the device, and build the state before its first step."""
+        """Move ``student`` to the device. Create the optimizer, the schedule and the rest of the initial state."""
         config, accelerator = self.config, self.accelerator
         self.ranks, self.steps, device = self.view.ranks, accelerator.steps, accelerator.context.device
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -95,7 +95,7 @@ class Trainer:
         return self.state.student if self.state.average is None else self.state.average.module
 
     def train_step(self, step: int) -> Tensor:
-        """Update the student with batch ``step``. Return the loss as a scalar on the device, without waiting."""
+        """Update the student with batch ``step``. Return the loss as a scalar, without waiting for the device."""
         state, device, ranks = self.state, self.accelerator.context.device, self.ranks
         purpose = "step" if ranks.is_main else f"step of rank {ranks.rank}"
         torch.manual_seed(Stream(self.config.train.seed, purpose, step).word() >> 1)  # for networks with dropout
@@ -176,17 +176,17 @@ class Trainer:
             self.save(out, metadata)
 
     def save(self, out: Path, metadata: dict[str, Any]) -> None:
-        """Write a checkpoint on the main rank, if the losses are finite."""
+        """Write a checkpoint with ``metadata`` on the main rank. Raise NonFiniteLossError if a loss is not finite."""
         if self.ranks.is_main:
             self.mean_loss()
             save_checkpoint(out, metadata | self.state.state_dict())
 
 
 def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norms: float | None) -> nn.Module:
-    """Return a network with random weights, drawn for ``seed`` and ``purpose``. Set the seed of torch.
+    """Return a network with random weights, drawn for ``seed`` and ``purpose``. Also set torch's seed.
 
     ``norms`` are arguments of ``set_batch_norms``. A student and its teacher often have the same architecture and
-    seed. Their purposes differ, so that the student does not start with the initial weights of its teacher.
+    seed. Different purposes give different weights, so the student does not start with the teacher's initial weights.
     """
     torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
     network = build_model(arch, num_classes)

@@ -47,20 +47,22 @@ def test_no_other_file_is_lost(run_distill: Program, arguments: list[Any], forei
     out = tmp_path / "new file.safetensors"
     assert run_distill(*arguments).status == run_distill(*arguments).status == 0
     out.write_bytes(b"precious")
-    assert_one_line(run_distill(*arguments), str(out), "another file exists at this path", "choose another --out")
+    assert_one_line(run_distill(*arguments), str(out), "a file with other content exists", "choose another --out")
     assert out.read_bytes() == b"precious"
     before = foreign.read_bytes()
     assert_one_line(run_distill(*arguments[:-1], foreign), "ends in .safetensors")
     assert foreign.read_bytes() == before
     assert_one_line(run_distill(*arguments[:-1], tmp_path / "no" / "t.safetensors"), "choose another --out")
     (tmp_path / "folder.safetensors").mkdir()
-    assert_one_line(run_distill(*arguments[:-1], tmp_path / "folder.safetensors"), "another file exists")
+    assert_one_line(run_distill(*arguments[:-1], tmp_path / "folder.safetensors"), "a file with other content exists")
 
 
 def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreign: Path, tmp_path: Path) -> None:
     """If a file does not record network and normalization, the options are required."""
     out = ["--out", tmp_path / "t.safetensors"]
-    assert_one_line(run_distill("convert", foreign, *NORM, *out), "does not name its network; choose it with --arch")
+    assert_one_line(
+        run_distill("convert", foreign, *NORM, *out), "does not name its network; choose the network with --arch"
+    )
     assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the value that")
     wrong = run_distill("convert", foreign, "--arch", "resnet14", *NORM, *out)
     assert_one_line(wrong, "contains a resnet14-b, but arch is resnet14; set arch or --arch to resnet14-b")

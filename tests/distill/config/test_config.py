@@ -323,7 +323,7 @@ def test_runs_begun_before_a_key_came_can_go_on(
         ),
         ({"optim__nme": "adam"}, "config c.yaml: unknown key 'optim.nme'; did you mean 'optim.name'?"),
         ({"loss__name": [1]}, "config c.yaml: loss.name is '[1]', expected one of 'kl'"),
-        ({"lr": 1}, "--set lr: expected GROUP.KEY=VALUE"),
+        ({"lr": 1}, "--set lr: is not a config key; write GROUP.KEY=VALUE"),
     ],
 )
 def test_faults(overrides: dict[str, object], message: str) -> None:
@@ -340,7 +340,7 @@ def test_faults(overrides: dict[str, object], message: str) -> None:
         ("a: 2024-13-45", "unknown key 'a'"),
         ("a: !!int ''", "not YAML"),
         ("[" * 5000, "not YAML"),
-        ("- 1", "contains a list"),
+        ("- 1", "contains no groups of keys"),
         ("{}", "required keys 'teacher', 'student', 'optim', 'train' are missing"),
         ("teacher: 3", "teacher: "),
     ],
@@ -353,7 +353,8 @@ def test_files_that_are_no_config(text: str, part: str) -> None:
 def test_a_missing_tag_is_a_missing_key() -> None:
     """The error for a missing ``optim.name`` is the usual error for a missing key."""
     text = yaml.safe_dump(CONFIG | {"optim": {"lr": 0.1}})
-    with pytest.raises(DistillError, match=r"^config c\.yaml: required key 'optim\.name' is missing$"):
+    expected = r"^config c\.yaml: required key 'optim\.name' is missing; correct the config$"
+    with pytest.raises(DistillError, match=expected):
         parse_config(text, "c.yaml", {}, Config)
 
 

@@ -92,7 +92,7 @@ def test_a_teacher_that_moved_and_a_run_that_goes_on(
     assert_one_line(run_distill("visualize", run, "--steps", 2, "--teacher", other), "other.safetensors: sha256 is")
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({key: value for key, value in summary.items() if key != "size"}))
-    assert_one_line(run_distill("visualize", run), "the summary has no size")
+    assert_one_line(run_distill("visualize", run), "the summary has no image size")
     (run / "summary.json").unlink()
     assert_one_line(run_distill("visualize", run), "the run has not finished")
 

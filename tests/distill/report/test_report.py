@@ -59,7 +59,7 @@ def test_the_photo_of_the_set_and_no_other(run: Path, photo_path: Path, tmp_path
     page = (run / "report.html").read_text()
     assert page.count("<polygon") == 2 * 20 and 'viewBox="0 0 160 120"' in page  # 20 patches, two outlines each
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
-    assert_one_line(run_distill("report", run, "--image", other), "other.png", "give the source photo itself")
+    assert_one_line(run_distill("report", run, "--image", other), "other.png", "choose the photo of a set")
     assert_one_line(run_distill("report", run, "--image", tmp_path / "none"), "none: cannot be read")
 
 
@@ -104,7 +104,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
             path.write_text(json.dumps(json.loads(summary) | {key: value}))
             result = run_distill("report", out)
             held = json.loads(summary)[key][:16]
-            told = f"The seeds of seeds have no mean. {DIGESTS[key]} ({key}) is {held}… in seeds/seed0, but "
+            told = f"The seeds of seeds have no mean: {DIGESTS[key]} ({key}) is {held}… in seeds/seed0, but "
             assert result.status == 0 and told in result.out
             shown = html.unescape(page.read_text())
             assert told in shown and "mean and deviation" not in shown
@@ -118,7 +118,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(
     path.write_text(summary)
     config.write_text(text.replace("weight_decay: 0.0", "weight_decay: 0.1"))
     assert (
-        "no mean. optim.weight_decay is 0.0 in seeds/seed0, but 0.1 in seeds/seed1" in run_distill("report", out).out
+        "no mean: optim.weight_decay is 0.0 in seeds/seed0, but 0.1 in seeds/seed1" in run_distill("report", out).out
     )
     config.write_text(text.replace("log_steps: ", "log_steps: 1"))
     assert "no mean" not in run_distill("report", out).out

@@ -384,7 +384,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         (TableOptions(inputs={"data": Path("/" + "n" * 5000)}), "this path does not exist"),
         (
             TableOptions(inputs={}),
-            "because inputs are missing; give --input NAME=PATH for data (labelled data), photo (a photo)",
+            "no row can run; add --input data=PATH (inputs: data (labelled data), photo (a photo))",
         ),
         (
             TableOptions(inputs={"data": tmp_path / "none"}),
@@ -398,7 +398,7 @@ def test_only_some_rows_and_what_they_need(tmp_path: Path) -> None:
         with pytest.raises(DistillError) as error:
             make_plan(parsed, wrong, ())
         assert message in str(error.value)
-    with pytest.raises(DistillError, match="no job to run: --teacher gives every selected network"):
+    with pytest.raises(DistillError, match="no job to run: --teacher replaces every selected network"):
         make_plan(parsed, TableOptions(inputs={"data": data}, teachers={"big": photo}), ("big",))
     with pytest.raises(DistillError, match="--only x\\*: no row of the table matches; choose from big, one, two"):
         make_plan(parsed, options, ("x*",))

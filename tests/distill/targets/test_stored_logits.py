@@ -106,12 +106,12 @@ def test_students_of_several_seeds_share_one_view(
 @pytest.mark.parametrize(
     ("sets", "part"),
     [
-        (["augment.flip=false"], "view with augment flip True, but this run has False"),
-        (["data.batch_size=8"], "view with order batch_size 16, but this run has 8"),
+        (["augment.flip=false"], "a run with augment.flip True, but this run has False"),
+        (["data.batch_size=8"], "a run with order.batch_size 16, but this run has 8"),
         (["data.view_seed=4"], "this run has 4"),
         (["teacher.arch=resnet14"], "a teacher with arch resnet8, but this run has resnet14"),
         (["teacher.mean=[0.1,0.1,0.1]"], "a teacher with mean"),
-        (["train.epochs=2"], "contains logits of 12 steps, but this run has 25"),
+        (["train.epochs=2"], "contains logits of 12 steps, but this run needs 25"),
     ],
 )
 def test_logits_of_something_else_are_refused(
@@ -133,7 +133,7 @@ def test_logits_of_an_earlier_augmentation_are_refused(
     value["view"]["version"] = 1
     (labels / "labels.json").write_text(json.dumps(value))
     result = run_distill("train", *base, *sets, "--teacher-logits", labels, "--out", tmp_path / "run")
-    assert_one_line(result, "a view with version 1, but this run has 2; create stored logits")
+    assert_one_line(result, "a run with version 1, but this run has 2; create stored logits")
 
 
 def test_logits_of_another_set_or_teacher_are_refused(
@@ -185,8 +185,8 @@ def _flip(path: Path) -> None:
         (lambda f: (f / "labels.json").unlink(), "labels.json is missing"),
         (lambda f: (f / "labels.json").write_text("{}"), "labels.json: required keys"),
         (lambda f: (f / "labels.json").write_text("{"), "labels.json"),
-        (lambda f: _edit(f, files=[]), "files is empty"),
-        (lambda f: _edit(f, batch_size=8), "expected the batch_size in view.order"),
+        (lambda f: _edit(f, files=[]), "the list 'files' is empty"),
+        (lambda f: _edit(f, batch_size=8), "but view.order does not have the same batch_size"),
         (
             lambda f: _edit(f, teacher=lambda held: held | {"std": [0.2, 0, 0.3]}),
             "std is 0.2, 0, 0.3, expected",
@@ -308,7 +308,7 @@ def test_labelling_goes_on_where_it_stopped(
     assert_one_line(
         run_distill("train", *base, "--teacher-logits", out, "--out", tmp_path / "run"), "labels.json is missing"
     )
-    assert_one_line(run_distill(*command, "--set", "augment.flip=false"), "view augment flip")
+    assert_one_line(run_distill(*command, "--set", "augment.flip=false"), "view.augment.flip")
     (out / "logits-000003.npy").write_bytes(b"of a longer labelling")
     assert run_distill(*command).status == 0
     assert calls == [*range(8), *range(5, 12)]

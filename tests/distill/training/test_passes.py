@@ -94,4 +94,4 @@ def test_stored_logits_are_those_of_one_pass(
     stored = ["train", *base, "--teacher-logits", labels]
     assert run_distill(*stored, *PASSES, "--out", tmp_path / "run").status == 0
     refused = run_distill(*stored, *PASSES, "--set", "data.passes=2", "--out", tmp_path / "more")
-    assert_one_line(refused, "contains logits of 7 steps, but this run has 10")
+    assert_one_line(refused, "contains logits of 7 steps, but this run needs 10")
