@@ -17,7 +17,7 @@ import click
 from distill.cli.checking import configs, convert, evaluate, tables
 from distill.cli.reporting import report, visualize
 from distill.cli.reproducing import reproduce
-from distill.cli.stored_logits import store_logits, verify_logits
+from distill.cli.teacher_logits import store_logits, verify_logits
 from distill.cli.training import train, train_teacher
 from distill.errors import DistillError
 from distill.runtime.torchrun_env import launched

@@ -99,10 +99,10 @@ def rebuild(
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
     options.preload_workers(workers, scheduler)
-    from patchgen.pipeline import build, plan, rebuild  # noqa: PLC0415
+    from patchgen.pipeline import build, output_dir, plan  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
-    expected, photos = rebuild.read_manifest(manifest), read_photos(images)
+    expected, photos = output_dir.read_manifest(manifest), read_photos(images)
     same_set = plan.plan_of(expected, photos, n=expected.n)
     with options.building(out, workers, scheduler, same_set.build_id) as (folder, builders):
         built = build.build(same_set, photos, folder, workers=builders, expected=expected)
@@ -133,12 +133,12 @@ def extend(
         shards, "extend changes a folder; build the longer set to another --out, because extend cannot change a URL"
     )
     options.preload_workers(workers, scheduler)
-    from patchgen.pipeline import rebuild  # noqa: PLC0415
+    from patchgen.pipeline import build  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
 
     photos = read_photos(images)
     with options.building(folder, workers, scheduler) as (_, builders):
-        manifest = rebuild.extend(folder, n, photos, workers=builders)
+        manifest = build.extend(folder, n, photos, workers=builders)
     report_set(manifest, folder, as_json)
 
 

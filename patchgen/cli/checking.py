@@ -68,7 +68,7 @@ def verify(
         report = run_verify(folder, fast=fast, workers=options.cores(workers), on_patches=counting(update))
     faults, again = list(report.faults), 0
     if regenerate and report.manifest is not None:
-        from patchgen.pipeline.rebuild import regenerate as run_regenerate  # noqa: PLC0415
+        from patchgen.pipeline.regenerate import regenerate as run_regenerate  # noqa: PLC0415
 
         again = min(regenerate, report.manifest.n)
         with progress_bar("building again", again) as update:
@@ -125,7 +125,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     from manifests.diff import diff_manifests, diff_sets  # noqa: PLC0415
     from manifests.patchset import open_folder  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
-    from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
+    from patchgen.pipeline.output_dir import read_manifest  # noqa: PLC0415
 
     if all(x.is_dir() if isinstance(x, Path) else not names_manifest(x) for x in (a, b)):  # sets, not manifests
         folders = local_folder(a), local_folder(b)
@@ -159,7 +159,7 @@ def info(shards: Path | str, as_json: bool) -> None:
 
     Example: patchgen info shards/
     """
-    from patchgen.pipeline.rebuild import read_manifest  # noqa: PLC0415
+    from patchgen.pipeline.output_dir import read_manifest  # noqa: PLC0415
 
     manifest = read_manifest(shards)
     size = sum(shard.bytes + shard.parquet.bytes for shard in manifest.shards)

@@ -16,8 +16,8 @@ from manifests.support.counts import counted
 from manifests.support.files import describe_os_error, hold_folder, remove_parts
 from patchgen.errors import PatchgenError
 from patchgen.pipeline.dask_backend import DaskExecutor, LocalOutput
-from patchgen.pipeline.output_dir import claim_folder, mark_finished, mark_unfinished
-from patchgen.pipeline.plan import BuildPlan, Photos, environment
+from patchgen.pipeline.output_dir import claim_folder, mark_finished, mark_unfinished, read_manifest
+from patchgen.pipeline.plan import BuildPlan, Photos, environment, plan_of
 from patchgen.pipeline.process_pool import build_shards
 from patchgen.pipeline.shard import BuildContext, ShardTask
 
@@ -47,6 +47,15 @@ def build(
         finally:
             with contextlib.suppress(OSError):
                 remove_parts(folder)
+
+
+def extend(folder: Path, n: int, photos: Photos, *, workers: ShardExecutor) -> Manifest:
+    """Add patches to the set in ``folder`` until the set has ``n``. Continue an extension that was interrupted."""
+    manifest = read_manifest(folder)
+    if n < manifest.n:
+        what = f"the set has {counted(manifest.n, 'patch')} already, which is more than --n {n}"
+        raise PatchgenError(f"{folder}: {what}; give a larger --n")
+    return build(plan_of(manifest, photos, n=n), photos, folder, workers=workers, extend=True)
 
 
 def build_part(plan: BuildPlan, photos: Photos, folder: Path, numbers: range, *, workers: int) -> None:

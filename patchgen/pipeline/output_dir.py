@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from manifests.diff import differences
+from manifests.errors import PatchSetError
 from manifests.format.canonical_json import parse_json
 from manifests.format.checksums import SUMS_NAME
-from manifests.format.schema import MANIFEST_NAME, Manifest
+from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, read_regular_file, write_atomically
@@ -92,3 +93,23 @@ def _refuse_other(folder: Path, plan: BuildPlan, found: Any, what: str) -> None:
     more = f" (and {len(differing) - _SHOWN} more differences)" if len(differing) > _SHOWN else ""
     what = f"the folder contains {what} with {has}, but this build has {wants}{more}"
     raise TakenError(f"{folder}: {what}; choose another --out, or give the same options as the first build")
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Read a manifest from a file, from the folder of a set, or from a URL of a set or manifest.
+
+    If a repair of the set in the folder was interrupted, read the manifest that the repair renamed.
+    """
+    if isinstance(path, str):
+        from manifests.remote.fetch import open_store, read_remote_manifest  # noqa: PLC0415 - most are local
+
+        return read_remote_manifest(open_store(path))
+    if path.is_dir():
+        if (path / MANIFEST_NAME).exists() or not (path / ASIDE_NAME).exists():
+            return open_folder(path).manifest
+        path = path / ASIDE_NAME
+    try:
+        return parse_manifest(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
+    except OSError as error:
+        advice = f"give the path of a {MANIFEST_NAME}"
+        raise PatchSetError(f"{path}: the file cannot be read: {error.strerror}; {advice}") from error
