@@ -68,7 +68,7 @@ class Bomb:
 def test_a_pickle_that_wants_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A pickle that would run code is refused, and the code does not run."""
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Bomb()}))
-    with pytest.raises(DistillError, match=r"an object of builtins\.print"):
+    with pytest.raises(DistillError, match=r"the type builtins\.print"):
         load_labelled(tmp_path, None)
     assert "ran code" not in capsys.readouterr().out
 
@@ -128,8 +128,8 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "part"),
     [
-        ([("1.png", b"x")], "the files png, expected an image and cls"),
-        ([("1.cls", b"1")], "the files cls, expected an image"),
+        ([("1.png", b"x")], "the sample has .png, expected an image and a .cls"),
+        ([("1.cls", b"1")], "the sample has .cls, expected an image"),
         ([("1.png", b"x"), ("1.cls", b"cat")], "the class is 'cat'"),
         ([("1.png", b"x"), ("1.cls", b"1")], "not a whole image"),
         ([], "contains no image with a label"),

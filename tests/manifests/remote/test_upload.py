@@ -298,7 +298,7 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
         "the folder contains a finished set with seed 0, but this build has seed 1",
     )
     card = run_patchgen(*arguments, "memory://lab/a", "--license", "CC0")
-    assert_one_line(card, "memory://lab/a: the store contains this set with another license")
+    assert_one_line(card, "memory://lab/a: license, URL, attribution or name differ")
     assert_one_line(run_patchgen(*arguments, "memory://lab"), "contains files that no build wrote (a)")
     memory.pipe_file("/lab/b/notes.txt", b"mine")
     assert_one_line(run_patchgen(*arguments, "memory://lab/b"), "contains files that no build wrote (notes.txt)")
