@@ -20,7 +20,7 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """Import a public name when it is first used, because an import of PyArrow would slow down every --help."""
+        """Import a public name when it is first used. An early import of PyArrow would slow down every --help."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"manifests.{_MODULES[name]}"), name)

@@ -24,7 +24,7 @@ Digests = npt.NDArray[np.void]
 class PatchComparison:
     """Counts of patches. Each patch of set A was compared with the patch of set B that has the same index."""
 
-    compared: int
+    compared: int  # patches that were compared
     same_bytes: int  # patches whose encoded bytes are equal
     same_pixels: int  # patches whose pixels are equal
     first_changed: tuple[int, ...]  # indices of the first patches whose pixels differ
@@ -37,7 +37,7 @@ class Difference:
     same_set: bool  # equal ``set_id``
     same_pixel_root: bool
     keys: tuple[tuple[str, str, str], ...]  # path in the manifest, value in A, value in B; values are JSON texts
-    only_in_a: int  # number of patches
+    only_in_a: int  # number of patches that A has and B lacks
     only_in_b: int
     patches: PatchComparison | None  # None if only the manifests were compared
 
@@ -92,7 +92,7 @@ def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Compare two JSON values. Yield each path where ``a`` and ``b`` differ, and the two values there as JSON."""
+    """Compare two JSON values. Yield each path at which the values differ, and both values at this path as JSON."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
@@ -108,7 +108,7 @@ def _compared(manifest: Manifest) -> dict[str, Any]:
 
 
 def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digests]]:
-    """Yield digests of the same n indices in A and in B: two arrays (2, n). Row 0: encoded bytes. Row 1: pixels."""
+    """Yield the digests of the next n patches of A and of B as arrays (2, n): row 0 of bytes, row 1 of pixels."""
     tables_a, tables_b = _shard_digests(a), _shard_digests(b)
     rest_a = rest_b = np.empty((2, 0), f"V{DIGEST_BYTES}")
     left = min(a.manifest.n, b.manifest.n)

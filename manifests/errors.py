@@ -1,11 +1,11 @@
-"""Errors of this package, and errors that decoders raise when they read damaged files."""
+"""Define the errors of this package, and list the errors that decoders raise when they read damaged files."""
 
 import pickle
 import struct
 
 
 class PatchSetError(ValueError):
-    """A patch set, file or URL cannot be used. The message is one line: file, observed, expected, what to do."""
+    """A patch set, file or URL cannot be used. The message names the file, the fault and a remedy in one line."""
 
 
 def corrupt(where: object, what: str) -> PatchSetError:

@@ -1,4 +1,4 @@
-"""Limits and names of the format ``patchset/1`` that need no import of a library."""
+"""Define limits and names of the format ``patchset/1``. This module imports no other library."""
 
 from typing import Literal, get_args
 

@@ -29,7 +29,7 @@ class NoPatchError(PatchSetError, IndexError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchSet:
-    """The folder of a set, and the manifest. ``verify_shards`` verifies the shards.
+    """A patch set: its folder and its validated manifest. Call ``verify_shards`` to verify the shards.
 
     This is a sequence of patches: ``len(patchset)`` counts the patches, ``patchset[i]`` reads patch i.
     A patch set can be pickled and forked, so the processes of a data loader can share it.
@@ -76,7 +76,7 @@ class PatchSet:
     def rows(self, shard: Shard) -> dict[str, list[Any]]:
         """Return the columns of a shard's table: ``key``, ``index``, ``offset``, ``size``, ``sha256``, ``pixels``.
 
-        Each column has one value for each patch. Digests are 32 raw bytes; offset and size are bytes in the tar.
+        Each column has one value for each patch. Digests are 32 raw bytes. ``offset`` and ``size`` are in bytes.
         """
         columns = read_columns(self.folder / shard.parquet.name, shard.n)
         return {name: column.to_pylist() for name, column in columns.items()}
@@ -95,7 +95,7 @@ class PatchSet:
         """Verify the shards in order, as ``verify_shards`` does. Yield the path of each shard after its check.
 
         Raises:
-            PatchSetError: a shard differs from the manifest. All shards before it are correct.
+            PatchSetError: a shard differs from the manifest. The shards that were yielded before are correct.
         """
         for shard in self.manifest.shards:
             _require_shard(self, None, shard)
@@ -103,7 +103,7 @@ class PatchSet:
 
 
 def evenly_spaced(patchset: PatchSet, count: int) -> list[int]:
-    """Return the indices of ``count`` patches spread evenly over a set; all indices if the set has fewer patches."""
+    """Return the indices of ``count`` patches spread evenly over a set. Return all if the set has fewer."""
     n = len(patchset)
     return [number * n // min(count, n) for number in range(min(count, n))]
 
@@ -116,7 +116,7 @@ def open_folder(folder: str | Path) -> PatchSet:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise PatchSetError(f"{folder}: no such folder; use a folder that 'patchgen build' wrote")
+        raise PatchSetError(f"{folder}: no such folder; choose a folder that 'patchgen build' wrote")
     path = folder / MANIFEST_NAME
     try:
         data = read_regular_file(path, MAX_MANIFEST_BYTES)
@@ -129,13 +129,13 @@ def open_folder(folder: str | Path) -> PatchSet:
 
 
 def verify_shards(patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None) -> None:
-    """Check that every shard has the size and SHA-256 of the manifest, and that it is a canonical tar of its patches.
+    """Check that every shard has the size and SHA-256 in the manifest, and that it is a tar in the form of FORMAT.md.
 
     The tar is checked because publishers are untrusted: a shard contains no links, no names except the keys, and no
     member larger than a patch. ``on_bytes`` is called from several threads with the bytes hashed since its last call.
 
     Raises:
-        PatchSetError: a shard is missing, is not a regular file, or differs. The error names the first such shard.
+        PatchSetError: a shard is missing, not a regular file, or wrong. The error names the first such shard.
     """
     with ThreadPoolExecutor(max_workers=max(threads, 1)) as pool:  # hashing releases the interpreter lock
         try:
@@ -164,7 +164,7 @@ def _require_shard(patchset: PatchSet, on_bytes: Callable[[int], None] | None, s
 
 @lru_cache(maxsize=64)
 def _places(table: Path, n: int, sha256: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return ``read_places`` of a table, and cache the results of 64 tables. ``sha256`` is the table's digest."""
+    """Call ``read_places``, and keep the results of 64 tables. A table that has changed has another ``sha256``."""
     return read_places(table, n)
 
 
@@ -174,7 +174,7 @@ def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
     try:
         if not 0 <= offset <= offset + length <= (size := path.stat().st_size) or length > max_bytes:
             span = f"{counted(length, 'byte')} at offset {offset}"
-            raise corrupt(path, f"its table declares {span}, but the shard has {size} bytes")
+            raise corrupt(path, f"the table declares {span}, the shard has {size} bytes, a patch at most {max_bytes}")
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)

@@ -1,7 +1,7 @@
 """Verify a whole set: every file, every member of every tar, every row of every table, every digest.
 
-Only SHA-256 is trusted. The manifest must have the ``set_id`` of its content. Shards and tables must have the digests
-in the manifest. Patches must have the digests in their rows. All faults are reported, not only the first.
+Only SHA-256 digests prove that data is right. The manifest must have the ``set_id`` of its content. Shards and tables
+must have the digests in the manifest. Patches must have the digests in their table rows. All faults are reported.
 """
 
 import dataclasses
@@ -28,12 +28,13 @@ from manifests.support.system_files import entries
 from manifests.verify_shard import Faults, ShardReport, first_faults, verify_shard
 
 BUILD_MARKER = ".patchgen-build"
+_REMEDY = "download the set again or rebuild it"
 MAX_SHARD_FAULTS = 1000  # faults that are kept of all shards together; further faults are only counted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault: the name of the file, and what was observed and expected."""
+    """One fault: the name of the file, and what was observed and expected. ``patchgen verify`` adds the remedy."""
 
     file: str
     what: str
@@ -49,7 +50,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """The result of a verification. ``patches`` is the number of patches whose own digests were computed."""
+    """The result of a verification. ``patches`` is the number of patches that were read and hashed."""
 
     folder: Path
     manifest: Manifest | None
@@ -62,8 +63,8 @@ def verify(
 ) -> Report:
     """Verify the set in ``folder``. With ``fast``, check only names, sizes and row counts, and read no shard.
 
-    Digests of pixels are computed for lossless formats. Only a rebuild can check the pixel digests of JPEG patches.
-    ``on_patches`` is called with the number of patches verified since its last call.
+    Pixel digests are checked for lossless formats. Only a rebuild of the set can check the pixel digests of JPEGs.
+    ``on_patches`` is called with the number of patches verified since the last call.
     """
     try:
         manifest = open_folder(folder).manifest
@@ -102,11 +103,12 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
     expected |= {name: file_digest(folder / name) for name in found}
     for name in sorted(expected.keys() | sums.keys()):
         if name in exports and name not in expected:
-            yield name, f"is missing, but {SUMS_NAME} lists it; {BY_EXPORT}"
+            yield name, f"the file is missing, but {SUMS_NAME} lists this file; {BY_EXPORT}"
         elif sums.get(name) != expected.get(name):
             origin = "the file has" if name == MANIFEST_NAME or name in exports else "the manifest declares"
-            what = f"lists {name} with {sums.get(name) or 'no digest'}, {origin} {expected.get(name) or 'none'}"
-            yield SUMS_NAME, f"{what}; {BY_EXPORT}" if name in exports else what
+            what = f"the digest of {name} is {sums.get(name) or 'missing'}"
+            what = f"{what}, but {origin} {expected.get(name) or 'no such file'}"
+            yield SUMS_NAME, f"{what}; {BY_EXPORT if name in exports else _REMEDY}"
 
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:
@@ -115,16 +117,15 @@ def _name_faults(folder: Path, manifest: Manifest) -> Faults:
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in entries(folder)}
     for name in sorted(expected - found):
-        remedy = BY_EXPORT if name == SUMS_NAME else "download the set again or rebuild it"
-        yield name, f"is missing; {remedy}"
+        yield name, f"the file is missing; {BY_EXPORT if name == SUMS_NAME else _REMEDY}"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
-            yield ascii(name)[1:-1], "belongs to an unfinished build; run the same build command again"
+            yield ascii(name)[1:-1], "this file belongs to an unfinished build; run the same build command again"
         elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
-            yield ascii(name)[1:-1], "is not part of this set; remove it"
+            yield ascii(name)[1:-1], "this file is not part of the set; remove the file"
     for name in sorted(expected & found):
         if not is_plain(folder / name):
-            yield name, "is a folder, link or device, expected a regular file"
+            yield name, f"this is a folder, link or device, expected a regular file; {_REMEDY}"
 
 
 def _size_faults(folder: Path, shard: Shard) -> Faults:
@@ -145,7 +146,7 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
 def _shard_faults(
     folder: Path, manifest: Manifest, workers: int, on_patches: Callable[[int], None] | None
 ) -> tuple[list[tuple[str, str]], int]:
-    """Verify all shards. Return their faults, and the number of patches whose own digests were computed."""
+    """Verify all shards. Return the faults of the shards, and the number of patches that were read and hashed."""
     faults: list[tuple[str, str]] = []
     patches, omitted, complete, root = 0, 0, True, hashlib.sha256()
     for shard, report in zip(manifest.shards, _reports(folder, manifest, workers), strict=True):
@@ -159,7 +160,7 @@ def _shard_faults(
     if omitted := omitted - len(faults):
         faults.append((manifest.shards[-1].name, f"and {counted(omitted, 'more fault')} in the shards of this set"))
     if complete and root.hexdigest() != manifest.pixel_root:
-        faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, but the tables have {root.hexdigest()}"))
+        faults.append((MANIFEST_NAME, f"pixel_root is {manifest.pixel_root}, the tables require {root.hexdigest()}"))
     return faults, patches
 
 

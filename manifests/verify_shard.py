@@ -29,7 +29,7 @@ class ShardReport:
     """The result of the verification of one shard."""
 
     faults: tuple[tuple[str, str], ...]
-    patches: int  # number of patches whose digests were computed
+    patches: int  # number of patches that were read and hashed
     pixel_digests: bytes  # from the table, 32 bytes for each patch
 
 
@@ -63,11 +63,11 @@ def first_faults(faults: Faults) -> list[tuple[str, str]]:
     kept, more, file = list(itertools.islice(faults, MAX_FAULTS)), 0, ""
     for file, _ in faults:  # noqa: B007 - the last file is used
         more += 1
-    return [*kept, (file, f"and {more} more faults of this kind")] if more else kept
+    return [*kept, (file, f"and {counted(more, 'more fault')} of this kind")] if more else kept
 
 
 def _file_faults(path: Path, part: File) -> Faults:
-    """Check the digest of a file. A file of another size is not read: it may be huge, and ``verify`` reports it."""
+    """Check the digest of a file. A file of a wrong size is not read, because it may be huge."""
     if is_plain(path) and path.stat().st_size == part.bytes and (digest := file_digest(path)) != part.sha256:
         yield path.name, f"sha256 is {digest}, the manifest declares {part.sha256}"
 
@@ -93,30 +93,30 @@ def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_fo
             if offset != position + tar.BLOCK or not 0 <= length <= end - offset:
                 right = f"offset {position + tar.BLOCK} and at most {counted(end, 'byte')}"
                 found = f"offset {offset} and {counted(length, 'byte')}"
-                yield name, f"member {member}: its row declares {found}, expected {right}"
+                yield name, f"member {member}: the row declares {found}, expected {right}"
                 return
             if length > (most := max_patch_bytes(size)):
                 yield name, f"member {member}: the size is {length} bytes, expected at most {most} for {size} px"
                 return
             block = file.read(tar.BLOCK)
             if block != tar.header(member, length):
-                yield name, f"member {member}: the header at byte {position} is {_named(block)}"
+                yield name, f"member {member}: the header at byte {position} is wrong; it {_named(block)}"
             data = file.read(length)
             padding = tar.padding(length)
             if file.read(len(padding)) != padding:
-                yield name, f"member {member}: the padding after it is not zero bytes"
+                yield name, f"member {member}: the padding after this member is not zero bytes"
             if (digest := hashlib.sha256(data).digest()) != sha256:
-                yield name, f"member {member}: sha256 is {digest.hex()}, its row declares {sha256.hex()}"
+                yield name, f"member {member}: sha256 is {digest.hex()}, the row declares {sha256.hex()}"
             else:
                 yield from _image_faults(data, name, member, image_format, size, pixels)
             position = offset + length + len(padding)
         if file.read(len(tar.END) + 1) != tar.END:
-            yield name, f"after the last member, at byte {position}, two zero blocks and the end are missing"
+            yield name, f"the tar does not end with two zero blocks at byte {position}, after the last member"
 
 
 def _named(block: bytes) -> str:
     found = block[:100].split(b"\x00", 1)[0]
-    return f"damaged, or belongs to a member {found.decode('latin-1')!a}" if found else "empty"
+    return f"names the member {found.decode('latin-1')!a}" if found else "names no member"
 
 
 def _image_faults(data: bytes, name: str, member: str, image_format: str, size: int, expected: bytes) -> Faults:
@@ -127,4 +127,4 @@ def _image_faults(data: bytes, name: str, member: str, image_format: str, size: 
         return
     # The table records the digest of the pixels before encoding. A lossy format decodes to other pixels.
     if image_format in LOSSLESS and (digest := pixel_digest(found)) != expected:
-        yield name, f"member {member}: its pixels hash to {digest.hex()}, its row declares {expected.hex()}"
+        yield name, f"member {member}: the pixels have the digest {digest.hex()}, the row declares {expected.hex()}"

@@ -193,7 +193,7 @@ def test_hidden_files_are_left_out_and_named(
     with log_lines() as notes:
         loaded = load_labelled(data_path, None, "test")
     assert sorted(loaded.digests) == pack(data_path) == digests(0, 1)
-    assert len(notes) == 1 and "1 skipped (hidden" in notes[0] and Path(name).parts[0] in notes[0]
+    assert len(notes) == 1 and "skipped 1 (hidden" in notes[0] and Path(name).parts[0] in notes[0]
 
 
 def test_what_is_not_read_is_counted(tmp_path: Path, run_patchgen: Program) -> None:
@@ -202,7 +202,7 @@ def test_what_is_not_read_is_counted(tmp_path: Path, run_patchgen: Program) -> N
     with log_lines() as notes:
         assert len(load_labelled(tmp_path / "data", None, "test").labels) == 2
     data = tmp_path / "data"
-    wanted = f"{data}: 3 skipped (the format is not read: 2 .heic, 1 .txt), such as {data / 'a' / '1.heic'}"
+    wanted = f"{data}: skipped 3 (files of no known image format: 2 .heic, 1 .txt), such as {data / 'a' / '1.heic'}"
     assert notes == [wanted]
     assert wanted in run_patchgen("pack", tmp_path / "data", "--out", tmp_path / "out").err
 

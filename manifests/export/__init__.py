@@ -1,1 +1,1 @@
-"""Write files of a patch set for other tools, and finish a build."""
+"""Write the files of a patch set that other tools read, and the last files of a build."""

@@ -29,10 +29,10 @@ def write_bag(
     bag: Path,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Link the shards and tables among the files ``names`` of a set into the new folder ``bag``. Copy other files.
+    """Write the files ``names`` of a set into the new folder ``bag``: hard links for shards and tables, else copies.
 
-    ``expected`` maps names to hex digests, which each file in the bag must have. ``on_bytes`` is called with the
-    number of bytes hashed since its last call. ``bagit.txt`` is written last, because it makes the folder a bag.
+    ``expected`` maps file names to hex digests. A file with another digest is refused. ``on_bytes`` is called with
+    the number of bytes hashed since the last call. ``bagit.txt`` is written last, because it marks a folder as a bag.
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
         raise PatchSetError(f"{bag}: this path exists and is not an empty folder; choose another --bagit")
@@ -81,7 +81,7 @@ def set_in_bag(folder: Path) -> Path | None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Link shards and tables. Copy other files, so that a later edit of the set's card does not change the bag."""
+    """Hard-link a shard or table. Copy any other file, so that an edit of the set's card does not change the bag."""
     if source.suffix in _LARGE:
         with contextlib.suppress(OSError):
             os.link(source, target)

@@ -2,7 +2,7 @@
 
 Names, licenses and links in a manifest are untrusted. A card shows them as plain text.
 
-Sources: the Hub's documentation, "Dataset cards" and "Licenses"; creativecommons.org for its deeds.
+Sources: the Hub's documentation, "Dataset cards" and "Licenses"; creativecommons.org for URLs of licenses.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ _ZERO = "cc0-1.0"
 
 
 def make_card(manifest: Manifest) -> bytes:
-    """Return the bytes of a set's card. The last line is the digest of the other lines; ``is_unedited`` checks it."""
+    """Return the bytes of a set's card. The last line is a digest of the text. ``is_unedited`` checks this digest."""
     header = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=False)
     text = f"---\n{header}---\n\n{_body(manifest)}".encode()
     return text + b"\n<!-- patchset card %s -->\n" % hashlib.sha256(text).hexdigest().encode()
 
 
 def is_unedited(card: bytes) -> bool:
-    """Return whether a card still has the text that ``make_card`` wrote, for this set or for another set."""
+    """Return whether a card is unchanged since ``make_card`` wrote it. The card may belong to any set."""
     match = _SEAL.search(card)
     return match is not None and hashlib.sha256(card[: match.start()]).hexdigest().encode() == match[1]
 
@@ -89,14 +89,14 @@ def _body(manifest: Manifest) -> str:
 
 
 def what_of(manifest: Manifest, source: Source) -> str:
-    """Return the size of a source as text: the pixels of a photo, or the number of images of a packed folder."""
+    """Return a text: width and height of a photo, or the number of images if the set was packed from a folder."""
     if manifest.recipe.get("name") == PACKED:
         return counted(manifest.n, "image", ",")
     return f"{source.width}×{source.height} pixels"
 
 
 def link_of(text: str | None) -> str | None:
-    """Return the URL ``text`` with escaped non-ASCII letters. Return None if ``text`` is not an http URL."""
+    """Return the http URL ``text``, with escapes for non-ASCII letters in its path. Return None for other texts."""
     if text is None or not text.isprintable():
         return None
     scheme, sep, rest = text.partition("://")
@@ -106,9 +106,9 @@ def link_of(text: str | None) -> str | None:
 
 
 def identifier(text: str) -> str:
-    """Return the Hub's identifier of a license: ``cc-by-4.0`` for "CC BY 4.0 International" or for its web address.
+    """Return the Hub's identifier of a license, such as ``cc-by-4.0``. ``text`` is a name or a Creative Commons URL.
 
-    For an unknown license, return the words of ``text`` in lower case, joined by dashes.
+    For the name of an unknown license, return the words of the name in lower case, joined by dashes.
     """
     if deed := _DEED.fullmatch(text.strip()):
         _, name, version = deed.groups()[:3]
@@ -129,7 +129,7 @@ def license_link(text: str) -> str | None:
 
 
 def hub_license(manifest: Manifest) -> dict[str, str]:
-    """Return the keys and values in the header of a dataset card that name the license of the photos."""
+    """Return the license of the photos as keys and values for the metadata header of a dataset card."""
     licenses = {source.licence for source in manifest.sources}
     if len(licenses) > 1 and all(licenses):
         return {"license": "other", "license_name": "several"}

@@ -1,4 +1,4 @@
-"""Finish a set after its shards and tables: write the files for other tools, ``SHA256SUMS``, then the manifest."""
+"""Write the last files of a set, after shards and tables: files for other tools, ``SHA256SUMS`` and the manifest."""
 
 import hashlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _WORDS_BYTES = 1 << 16  # bytes that other descriptions may add to a file
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write all files of a set except shards and tables into ``folder``. A card that a user edited is kept."""
+    """Write all files of a set except shards and tables. Keep a card that a user edited. Remove indexes for DALI."""
     if may_replace_card(folder):
         write_atomically(folder / CARD_NAME, make_card(manifest))
     for name, data in derived_files(manifest).items():
@@ -34,25 +34,25 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_sums(folder: Path, manifest: Manifest) -> None:
-    """Write ``SHA256SUMS`` with the digests of all files of the set, and of indexes for DALI that exist."""
+    """Write ``SHA256SUMS`` with the digests of all files of a set except the card. Include existing DALI indexes."""
     indexes = [name for name in map(dali_name, manifest.shards) if is_plain(folder / name)]
     digests = file_digests(manifest) | {name: file_digest(folder / name) for name in indexes}
     write_atomically(folder / SUMS_NAME, format_sums(digests))
 
 
 def derived_files(manifest: Manifest) -> dict[str, bytes]:
-    """Return a dict from names to bytes of ``croissant.json`` and ``index.json``, which a manifest determines."""
+    """Return the content of ``croissant.json`` and ``index.json`` by file name. Both depend only on the manifest."""
     return {CROISSANT_NAME: make_croissant(manifest), INDEX_NAME: make_index(manifest)}
 
 
 def longest_exports(manifest: Manifest) -> dict[str, int]:
-    """Return the maximum length in bytes of each file for other tools. A longer file is not read."""
+    """Return the maximum size in bytes of each file for other tools, by file name. A larger file is not read."""
     longest = {name: 2 * len(data) + _WORDS_BYTES for name, data in derived_files(manifest).items()}
     return longest | {dali_name(shard): MAX_DALI_LINE * (shard.n + 1) for shard in manifest.shards}
 
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
-    """Return hex digests by name of shards, tables and manifest. With ``derived``, add those of ``derived_files``."""
+    """Return the hex digests of shards, tables, manifest and, with ``derived``, ``derived_files``, by file name."""
     digests = {file.name: file.sha256 for file in manifest.files}
     files = (derived_files(manifest) if derived else {}) | {MANIFEST_NAME: manifest.to_json()}
     return digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -70,7 +70,7 @@ def may_replace_card(folder: Path) -> bool:
 
 
 def has_exports(folder: Path, manifest: Manifest) -> bool:
-    """Return whether a folder has the right files of ``write_manifest``. The manifest itself is not checked."""
+    """Return whether a folder has correct files for other tools and a correct ``SHA256SUMS`` for ``manifest``."""
     try:
         listed = read_sums(folder / SUMS_NAME)
     except PatchSetError:
@@ -83,22 +83,22 @@ def has_exports(folder: Path, manifest: Manifest) -> bool:
 
 
 def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield the name and the fault of each file of ``derived_files`` that does not match the manifest.
+    """Yield (file name, fault) for each file of ``derived_files`` that does not match the manifest.
 
-    Texts for people may differ, because another version of this program may have written the file.
+    Descriptions for people may differ, because another version of this program may have written the file.
     """
     for name, data in derived_files(manifest).items():
         try:
             if not is_plain(folder / name):
-                yield name, f"is missing or not a regular file; {BY_EXPORT}"
+                yield name, f"the file is missing or not a regular file; {BY_EXPORT}"
             elif not agree(read_regular_file(folder / name, 2 * len(data) + _WORDS_BYTES), data):
-                yield name, f"does not match the manifest; {BY_EXPORT}"
+                yield name, f"the file does not match the manifest; {BY_EXPORT}"
         except OSError as error:
-            yield name, f"does not match the manifest: {error.strerror}; {BY_EXPORT}"
+            yield name, f"the file cannot be read: {error.strerror}; {BY_EXPORT}"
 
 
 def agree(found: bytes, ours: bytes) -> bool:
-    """Return whether two files of JSON have the same content. Descriptions for human readers are ignored."""
+    """Return whether the JSON texts ``found`` and ``ours`` are equal. Descriptions for people are ignored."""
     try:
         return found == ours or _without_words(parse_json(found, "")) == _without_words(parse_json(ours, ""))
     except PatchSetError:

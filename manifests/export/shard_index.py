@@ -19,7 +19,7 @@ MAX_DALI_LINE = 80  # maximum bytes of a line: an extension, two numbers of up t
 
 
 def make_index(manifest: Manifest) -> bytes:
-    """Return the bytes of ``index.json``. The file lists the name, number of patches and bytes of every shard."""
+    """Return the bytes of ``index.json``. The file lists name, number of patches and size of every shard."""
     value = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,

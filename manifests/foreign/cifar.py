@@ -1,6 +1,6 @@
 """Read the files of CIFAR-10 and CIFAR-100: binary records, or pickled arrays.
 
-A pickle can run no code, see https://docs.python.org/3/library/pickle.html#restricting-globals.
+The unpickler runs no code of a pickle, see https://docs.python.org/3/library/pickle.html#restricting-globals.
 """
 
 import io
@@ -48,7 +48,7 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
     """
     if path.is_file():
         if path.name in ARCHIVES:
-            raise PatchSetError(f"{path}: this is an archive; unpack it with tar -xf, and use the unpacked folder")
+            raise PatchSetError(f"{path}: this is a packed archive; unpack it with tar -xf, and use the new folder")
         return [path] if _form(path) else None
     files = _files_in(path, split)
     if files is not None or not path.is_dir():
@@ -56,7 +56,7 @@ def cifar_files(path: Path, split: str) -> list[Path] | None:
     roots = [path / root for root in ROOTS if (path / root).is_dir()]
     if len({root.name.startswith("cifar-100") for root in roots}) > 1:
         names = " and ".join(root.name for root in roots)
-        raise PatchSetError(f"{path}: the folder contains {names}; use one of these two folders")
+        raise PatchSetError(f"{path}: the folder contains {names}; use one of these folders")
     if roots:
         return _files_in(roots[0], split)
     if deeper := [folder for root in ROOTS for folder in path.glob(f"*/{root}")]:
@@ -89,7 +89,9 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     try:
         planes, labels = _unpickled(data, form) if isinstance(form, bytes) else _records(data, form)
     except DECODE_ERRORS as error:
-        raise PatchSetError(f"{file}: not a CIFAR file: {error}; download it again") from error
+        is_explained = isinstance(error, ValueError | pickle.UnpicklingError)
+        reason = error if is_explained else "its pickled data is corrupt"
+        raise PatchSetError(f"{file}: this is not a CIFAR file: {reason}; download it again") from error
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels.astype(np.int64)
 
 
@@ -99,7 +101,7 @@ def _form(file: Path) -> int | bytes | None:
 
 
 def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
-    """Return the planes and the labels of binary records. The last label of a record is the finest label."""
+    """Return the pixels, uint8 (N, 3072), and the labels of binary records. Of two labels, return the finer label."""
     record = label_bytes + PIXELS
     if not data or len(data) % record:
         raise ValueError(f"it has {counted(len(data), 'byte')}, expected a multiple of {record} bytes")
@@ -148,7 +150,7 @@ def unpickle(data: bytes) -> Any:
 
 
 def to_array(value: Any) -> npt.NDArray[Any]:
-    """Return an unpickled array or list of integers as a NumPy array: uint8 if an item is one byte, else signed."""
+    """Convert an unpickled array or list to a NumPy array. The type is uint8 for items of one byte, else signed."""
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
@@ -159,7 +161,7 @@ def to_array(value: Any) -> npt.NDArray[Any]:
         case _:
             raise ValueError("pixels or labels are neither an array nor a list of integers")
     if len(shape) > 2 or not all(type(side) is int and 0 <= side <= _MAX_SIDE for side in shape):
-        raise ValueError(f"an array has the shape {str(shape)[:60]}, expected at most 2 dimensions")
+        raise ValueError(f"an array has the shape {str(shape)[:60]}, expected (N,) or (N, {PIXELS})")
     raw = data.encode("latin1") if isinstance(data, str) else data
     num_items = math.prod(shape)
     kind = {1: "u1", 2: "<i2", 4: "<i4", 8: "<i8"}[len(raw) // num_items if num_items else 0]
@@ -167,7 +169,7 @@ def to_array(value: Any) -> npt.NDArray[Any]:
 
 
 class _Array:
-    """The parts of a pickled NumPy array or dtype. NumPy itself would trust shapes, types and addresses in a file."""
+    """The parts of a pickled NumPy array or dtype. NumPy would trust untrusted shapes, types and addresses."""
 
     def __init__(self, *parts: object) -> None:
         self.parts: Any = parts
@@ -186,10 +188,10 @@ class _Unpickler(pickle._Unpickler):  # the unpickler in C allocates too much me
             return _Array
         if (module, name) == ("_codecs", "encode"):
             return self._encode
-        raise pickle.UnpicklingError(f"it contains an object of {module}.{name}, expected only arrays and numbers")
+        raise pickle.UnpicklingError(f"it contains the type {module}.{name}, expected only arrays and numbers")
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """Convert a text to bytes, which old pickles store as text. Limit the sum of all results to the file size."""
+        """Convert a text to bytes, because old pickles store bytes as text. Refuse more bytes than the file has."""
         self._bytes_left -= len(text)
         if self._bytes_left < 0:
             raise pickle.UnpicklingError("its pickled data is corrupt")

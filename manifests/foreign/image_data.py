@@ -25,7 +25,7 @@ _META = re.compile(r"__[^/]*__($|/)")  # names of members that WebDataset ignore
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """The images of one split."""
+    """The images of one split (training or test images) of a data set."""
 
     images: tuple[StoredImage, ...]
     where: str  # the files or folders that were read
@@ -43,11 +43,11 @@ class Sample:
     key: str
     images: tuple[StoredImage, ...]
     cls: bytes | None  # the content of the member ``KEY.cls``
-    suffixes: tuple[str, ...]
+    suffixes: tuple[str, ...]  # of all members
 
 
 def find_images(data: Path) -> ImageData:
-    """Return all images in ``data``, sorted by name. If ``data`` has splits, return only the training images."""
+    """Return all images in ``data``: a folder, a tar or one file. If ``data`` has splits, return training images."""
     left_out = LeftOut()
     if (files := cifar_files(data, "train")) is not None:
         return ImageData(images=cifar_images(files), where=str(files[0] if len(files) == 1 else files[0].parent))
@@ -104,8 +104,8 @@ def _labelled_tars(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageDat
 
 def _label(sample: Sample, where: str) -> int:
     if sample.cls is None or not sample.images:
-        found = ", ".join(sorted(sample.suffixes))
-        raise PatchSetError(f"{where}: the sample has the files {found}, expected an image and cls; correct the tar")
+        found = ", ".join(f".{suffix}" for suffix in sorted(sample.suffixes))
+        raise PatchSetError(f"{where}: the sample has {found}, expected an image and a .cls file; correct the tar")
     text = sample.cls.decode("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise PatchSetError(f"{where}: the class is {text[:20]!r}, expected a whole number from 0; correct the tar")
@@ -124,7 +124,7 @@ def _names_beside(tar: Path) -> tuple[str, ...]:
 def _class_folders(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageData | None:
     if len(found.folders) > 1:
         names = ", ".join(folder.name for folder in found.folders)
-        raise PatchSetError(f"{data}: several subfolders contain images of one split ({names}); use one of these")
+        raise PatchSetError(f"{data}: several subfolders contain images of one split ({names}); use one of them")
     folder = found.folders[0]
     folders = (path.name for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
     by_class: dict[str, list[str]] = {name: [] for name in folders}
@@ -149,7 +149,7 @@ def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[s
         raise PatchSetError(f"{folder}: {what}, expected a subfolder for each class; create these subfolders")
     without_images = (name for name, images in by_class.items() if not images and _holds_files(folder / name))
     if name := min(without_images, default=None):
-        what = f"the folder contains files but no image, and every subfolder of {folder} must be a class"
+        what = f"the folder contains files but no image, and every subfolder of {folder} must have images"
         raise PatchSetError(f"{folder / name}: {what}; move this folder to another place")
     if shared := _shared_folders(by_class):
         what = f"all subfolders ({', '.join(sorted(by_class)[:3])}) contain the folders {', '.join(shared[:3])}"
@@ -162,9 +162,9 @@ def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[s
 
 
 def _shared_folders(by_class: dict[str, list[str]]) -> list[str]:
-    """Return the names of folders that occur in every class folder. Such class folders are probably splits.
+    """Return the subfolder names that all class folders have in common. These class folders are probably splits.
 
-    Return [] for a single name, such as ``images``, and if a class folder contains images directly.
+    Return [] if only one name is common, such as ``images``, or if a class folder contains images directly.
     """
     parts = [[name.split("/") for name in images] for images in by_class.values()]
     if len(parts) < 2 or any(len(part) == 2 for each in parts for part in each):
@@ -184,9 +184,9 @@ def are_numbers(names: Sequence[str] | dict[str, list[str]]) -> bool:
 
 
 def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
-    """Return the samples of a tar in the order of their first members. ``with_labels`` reads members ``KEY.cls``.
+    """Return the samples of a tar in the order of their first members, and add skipped files to ``left_out``.
 
-    If a sample has an image such as ``KEY.png``, images such as ``KEY.mask.png`` are ignored.
+    ``with_labels`` reads ``KEY.cls`` too. If a sample has ``KEY.png``, images such as ``KEY.mask.png`` are ignored.
     """
     try:
         return _samples(path, left_out, with_labels=with_labels)
@@ -194,7 +194,7 @@ def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sa
         raise
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         reason = str(error) or type(error).__name__
-        raise PatchSetError(f"{path}: not a whole tar: {reason}; download the tar again") from error
+        raise PatchSetError(f"{path}: the tar cannot be read: {reason}; download the tar again") from error
 
 
 def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
@@ -220,7 +220,7 @@ def _regular_members(path: Path) -> dict[str, tarfile.TarInfo]:
         if target is None or not target.isreg() or target.issparse() or _META.match(name):
             continue
         if name in found:
-            raise ValueError(f"the name {name[:100]} appears twice")
+            raise ValueError(f"two members have the name {name[:100]}")
         found[name] = target
     return found
 

@@ -25,7 +25,7 @@ MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100  # unpacked bytes of a compressed tar; a 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
-    """The place of one image: a file, a member of a tar, or a record of a CIFAR file."""
+    """The location of one image: a file, a member of a tar, or a record of a CIFAR file."""
 
     name: str  # path of the image below the folder or file that the user chose
     path: str
@@ -66,7 +66,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
 
 
 def read_member(path: str, offset: int, length: int) -> bytes:
-    """Return ``length`` bytes of a tar from byte ``offset``. In a compressed tar, unpacked bytes are counted."""
+    """Return ``length`` bytes of a tar from byte ``offset``. ``offset`` counts unpacked bytes of a compressed tar."""
     if is_gzip(Path(path)):
         file = _unzipped(path, _version(path))
         file.seek(offset)
@@ -77,14 +77,14 @@ def read_member(path: str, offset: int, length: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """Return the time of change and the size of a file. A new version of the file has other values."""
+    """Return the modification time and the size of a file. These numbers change when the file changes."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=1)
 def _unzipped(path: str, version: tuple[int, int]) -> BinaryIO:
-    """Open a compressed tar and keep it open until its ``version`` changes, because seeking back is slow."""
+    """Open a compressed tar. Keep it open until ``version`` changes, because unpacking from the start is slow."""
     return open_tar(Path(path))
 
 
@@ -95,7 +95,7 @@ def _records(path: str, version: tuple[int, int]) -> Pixels:
 
 
 def pixels_of(content: bytes | Pixels, where: str) -> Pixels:
-    """Return the pixels, uint8 (H, W, 3), of a result of ``read_stored``. ``where`` is the image's name in errors."""
+    """Convert a result of ``read_stored`` to pixels, uint8 (H, W, 3). ``where`` is the image's name in errors."""
     return decode_image(content, where) if isinstance(content, bytes) else content
 
 
@@ -112,7 +112,7 @@ def open_tar(path: Path) -> BinaryIO:
 def members_of(path: Path) -> list[tarfile.TarInfo]:
     """Return the members of a tar. Only headers are read, up to the end marker.
 
-    A tar without an end marker is refused, because ``tarfile`` also stops at a damaged header.
+    A tar without an end marker is refused, because ``tarfile`` reports no error for a damaged header.
     """
     members = []
     with open_tar(path) as file:
@@ -131,7 +131,7 @@ def members_of(path: Path) -> list[tarfile.TarInfo]:
 
 
 class _Headers:
-    """A tar file for ``tarfile``. It limits the header bytes of a member, and the unpacked bytes of the tar."""
+    """A file for ``tarfile``. It limits the header bytes of each member, and the bytes of an unpacked tar."""
 
     def __init__(self, file: BinaryIO, longest: int | None) -> None:
         self.bytes_left = MAX_HEADER_BYTES

@@ -28,7 +28,7 @@ EVALUATION: tuple[Kind, ...] = ("test", "val")  # splits for evaluation; the fir
 
 
 def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
-    """Return a function that returns the split of a name. ``pattern`` contains WORDS for the words of a split."""
+    """Return a function from a name to its split. WORDS in ``pattern`` is replaced by the words for each split."""
     flags = re.IGNORECASE | re.DOTALL
     patterns = {kind: re.compile(pattern.replace("WORDS", words), flags) for kind, words in _WORDS.items()}
     return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)
@@ -41,7 +41,7 @@ holder_kind = _kind_finder(r"(?:.*[-_. ])?(?:WORDS)(?:[-_. (\d].*)?")
 file_kind = _kind_finder(r"(?:.*[-_. ])?(?:WORDS)(?:set)?(?:[-_. \d].*)?")
 """Return the split of a file from a word in its name, as in ``cifar10-train-000000.tar``."""
 
-NO_FORMAT = "the format is not read"
+NO_FORMAT = "files of no known image format"
 
 
 @dataclasses.dataclass
@@ -55,13 +55,13 @@ class LeftOut:
         self.names.setdefault(reason, []).append(name)
 
     def notes(self, where: Path) -> list[str]:
-        """Return one line for each reason. It contains the number of skipped files and the first name."""
+        """Return a line for each reason: ``where``, the number of skipped files, the reason, and the first name."""
         lines = []
         for reason, names in self.names.items():
             suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
             listed = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(12))
             of = f": {listed}" if reason == NO_FORMAT else ""
-            lines.append(f"{where}: {len(names)} skipped ({reason}{of}), such as {min(names)}")
+            lines.append(f"{where}: skipped {len(names)} ({reason}{of}), such as {min(names)}")
         return lines
 
 
@@ -86,7 +86,7 @@ def is_visible(name: str) -> bool:
 def choose(
     names: Iterable[str], kind_of: Callable[[str], Kind | None], split: Split, where: Path
 ) -> tuple[list[str], list[str]]:
-    """Return the sorted names of ``split``, and the other names, sorted. ``kind_of`` returns the split of a name.
+    """Return the names of ``split``, and all other names, both sorted. ``kind_of`` returns the split of a name.
 
     For evaluation, the validation names are used if there are no test names. If no name belongs to a split, all names
     belong to every split. If there are no training names, the names without a split are training names.
@@ -102,12 +102,12 @@ def choose(
     if not chosen:
         kind = "training" if split == "train" else "evaluation"
         what = f"the folder contains {', '.join(ordered[:5])}, expected {kind} data"
-        raise PatchSetError(f"{where}: {what}; use the folder or file that contains this data")
+        raise PatchSetError(f"{where}: {what}; use the folder or tar that contains the {kind} data")
     return chosen, [name for name in ordered if kinds[name] != wanted]
 
 
 def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
-    """Find the folders or tars of ``split`` in a folder. If ``data`` is a tar, it is the only tar of the split."""
+    """Find the folders or tars of ``split`` in the folder ``data``. If ``data`` is a tar, return only this tar."""
     if not data.is_dir():
         return SplitFiles(tars=(data,))
     folders, tars = _entries(data)
@@ -119,7 +119,7 @@ def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
                 _require_no_images(folder, inner_tars[0].name)
         unread = tuple(name for name in rest if kinds.get(name, "other") != "other")
         for name in [*sorted(set(rest) - set(unread)), *sorted(path.name for path in tars)]:
-            left_out.add("beside the splits", str(data / name))
+            left_out.add("files and folders beside the splits", str(data / name))
         without_tars = tuple(folder for folder in inner if not inner[folder])
         return SplitFiles(folders=without_tars, tars=sum(inner.values(), ()), unread=unread)
     if not tars:
@@ -130,9 +130,9 @@ def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
 
 
 def _usable_kinds(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str, Kind]:
-    """Return the kind of each split. For evaluation, a split without folders becomes "other" if another has folders.
+    """Return ``kinds``, but "other" for an unlabelled evaluation split if another evaluation split is labelled.
 
-    ImageNet's test images, for example, have no labels and no class folders.
+    A labelled split contains folders or tars. ImageNet's test images, for example, have no labels and no folders.
     """
     labelled = {name for name, kind in kinds.items() if kind in EVALUATION and any(_entries(data / name))}
     if split == "train" or not labelled:

@@ -20,15 +20,12 @@ MAX_LETTERS = 1_000_000  # characters in one string or number of an untrusted JS
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the canonical JSON of ``value`` as UTF-8.
-
-    ``value`` consists of dict (str keys), list, tuple, str, int, float, bool and None.
-    """
+    """Return canonical JSON in UTF-8. ``value`` consists of dict, list, tuple, str, int, float, bool and None."""
     for items in _levels(value):
         for item in items:
             # RFC 8785 writes these floats as integers, and many parsers round these integers.
             if isinstance(item, float) and MAX_SAFE_INTEGER < abs(item) < 1e21:
-                raise PatchSetError(f"canonical JSON: the number {item} is beyond ±(2**53 - 1); use a smaller number")
+                raise PatchSetError(f"canonical JSON: the number {item} is outside ±(2**53 - 1); use a smaller one")
     try:
         return rfc8785.dumps(value)
     except ValueError as error:
@@ -36,7 +33,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse a JSON text. Refuse a text that different parsers read differently. ``where`` names it in errors."""
+    """Parse a JSON text. Refuse a text that parsers could read in different ways. ``where`` is its name in errors."""
     # Each value follows a comma or an opening bracket, so this count is an upper bound.
     if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
         raise corrupt(where, f"the JSON has about {values} values, expected at most {MAX_VALUES}")
@@ -51,17 +48,17 @@ def parse_json(data: bytes, where: str) -> Any:
         _require_bounded(value)
         return value
     except UnicodeDecodeError as error:
-        raise corrupt(where, f"byte {error.start} is not UTF-8") from error
+        raise corrupt(where, f"the byte at position {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
-        raise corrupt(where, f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise corrupt(where, f"the text is not JSON: {error}") from error
     except RecursionError as error:
         raise corrupt(where, f"the JSON is nested more than {MAX_DEPTH} levels deep") from error
-    except ValueError as error:  # a PatchSetError, or an integer with too many digits for Python
+    except PatchSetError as error:
         raise corrupt(where, str(error)) from error
 
 
 def measure(value: Any) -> tuple[int, int]:
-    """Return the number of values in a JSON value, with the value itself, and the characters of all its strings."""
+    """Return how many values a JSON value consists of, and how many characters all strings and keys in it have."""
     values = letters = 0
     for items in _levels(value):
         values += len(items)
@@ -70,7 +67,7 @@ def measure(value: Any) -> tuple[int, int]:
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:
-    """Yield a list of values for each level of nesting: first the value itself, then its items, and so on."""
+    """Yield a list of values for each level of nesting: first the value itself, then the items in it, and so on."""
     items = [value]
     while items:
         yield items
@@ -108,9 +105,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_int(text: str) -> int:
-    if abs(value := int(text)) > MAX_SAFE_INTEGER:
+    if len(text) > 17 or abs(int(text)) > MAX_SAFE_INTEGER:  # Python converts no integer of more than 4300 digits
         raise PatchSetError(f"the integer {text[:40]} is outside the range ±(2**53 - 1)")
-    return value
+    return int(text)
 
 
 def _parse_float(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Write and read ``SHA256SUMS``: the digests of all other files of a set, in the format of ``sha256sum -c``."""
+"""Write and read ``SHA256SUMS``: the digests of the files of a set, in the format of ``sha256sum -c``."""
 
 import re
 from pathlib import Path
@@ -22,21 +22,21 @@ def read_sums(path: Path) -> dict[str, str]:
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:
-        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; run 'patchgen export' to write it") from error
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; run 'patchgen export'") from error
 
 
 def parse_sums(data: bytes, where: str) -> dict[str, str]:
-    """Parse the bytes of ``SHA256SUMS``, as ``read_sums`` does. ``where`` is the name of the file in errors."""
+    """Parse the bytes of ``SHA256SUMS``. Return a dict from file names to hex digests. ``where`` is for errors."""
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError as error:
-        raise corrupt(where, f"byte {error.start} is not ASCII") from error
+        raise corrupt(where, f"the byte at position {error.start} is not ASCII") from error
     digests: dict[str, str] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise corrupt(where, f"line {number} is not 64 hex digits, two spaces and a file name")
+            raise corrupt(where, f"line {number} does not consist of 64 hex digits, two spaces and a file name")
         digests[match[2]] = match[1]
     if format_sums(digests) != text.encode("ascii"):
-        raise corrupt(where, "the lines are not as expected: one whole line for each name, sorted by name")
+        raise corrupt(where, "the lines are not sorted by name, or a line is repeated or cut off")
     return digests

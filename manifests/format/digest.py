@@ -29,7 +29,7 @@ def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
 
 
 def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """Return the SHA-256 of a file as hex. ``on_bytes`` is called with the number of bytes of each block."""
+    """Return the SHA-256 of a file as hex. ``on_bytes`` is called with the size of each block that was read."""
     state = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -40,19 +40,20 @@ def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
 
 
 def pixel_root(digests: Iterable[bytes]) -> str:
-    """Return the SHA-256, as hex, of a set's pixel digests in index order. An item is one or more joined digests."""
+    """Return the SHA-256, as hex, of all pixel digests of a set. An item of ``digests`` is one or more digests."""
     state = hashlib.sha256()
     for chunk in digests:
         if len(chunk) % DIGEST_BYTES:
-            raise PatchSetError(f"pixel root: an item has {len(chunk)} bytes, expected a multiple of {DIGEST_BYTES}")
+            what = f"an item has {len(chunk)} bytes, expected a multiple of {DIGEST_BYTES}"
+            raise PatchSetError(f"pixel root: {what}; join whole digests")
         state.update(chunk)
     return state.hexdigest()
 
 
 def set_id(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256, as hex, of the canonical JSON of a manifest without the keys that do not affect a shard.
+    """Return the SHA-256, as hex, of the canonical JSON of a manifest. Keys that do not affect a tar are left out.
 
-    These keys are ``set_id``, ``environment``, the Parquet files, and a source's name, license, URL and attribution.
+    These keys are ``set_id``, ``environment``, each ``parquet``, and the name, license, URL and author of a source.
     """
     identity = {key: value for key, value in manifest.items() if key not in NOT_IN_SET_ID}
     identity["sources"] = [_without(source, NOT_IN_SET_ID_SOURCE) for source in manifest["sources"]]

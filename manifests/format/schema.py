@@ -35,18 +35,18 @@ class _Frozen(BaseModel):
 
 
 class Encoding(_Frozen):
-    """The image format of the patches. Further keys are parameters of the encoder. Readers ignore these keys."""
+    """The image format of the patches. Other keys are parameters of the encoder. Readers ignore other keys."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     format: ImageFormat
 
 
 class Source(_Frozen):
-    """One photo. ``width`` and ``height`` are pixels after the orientation tag was applied."""
+    """One photo. ``width`` and ``height`` are in pixels, after the photo was turned according to its EXIF data."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
-    sha256: Sha256
-    pixels: Sha256
+    sha256: Sha256  # of the file
+    pixels: Sha256  # digest of the decoded pixels
     width: Pixels
     height: Pixels
     licence: str | None = None
@@ -63,7 +63,7 @@ class File(_Frozen):
 
 
 class Shard(File):
-    """A tar file with ``n`` patches, from patch ``first_index``. ``parquet`` is the file of the shard's table.
+    """A tar file with ``n`` patches. The first patch has the index ``first_index``. ``parquet`` is the shard's table.
 
     ``set_id`` does not cover the table, because the bytes of a table depend on the version of the Parquet writer.
     """
@@ -106,7 +106,7 @@ class Manifest(_Frozen):
             table = shard.parquet.bytes, (shard.n << 15) + (16 << 20)  # 32 KiB a row, and 16 MiB
             for key, num_bytes, limit in (("bytes", shard.bytes, most), ("parquet.bytes", *table)):
                 if num_bytes > limit:
-                    what = f"is {num_bytes}, expected at most {limit} for {counted(shard.n, 'patch')}"
+                    what = f"is {num_bytes} bytes, expected at most {limit} for {counted(shard.n, 'patch')}"
                     raise ValueError(f"shards[{number}].{key} {what}")
         if expected != self.n:
             raise ValueError(f"n is {self.n}, but the shards declare {counted(expected, 'patch')}")
@@ -129,7 +129,7 @@ def shard_name(number: int) -> str:
 
 
 def patch_key(index: int) -> str:
-    """Return the key of a patch: its index in nine digits. Keys sort in index order."""
+    """Return the key of a patch in tar and table: the index in nine digits. Sorted keys are in index order."""
     return f"{index:0{KEY_DIGITS}d}"
 
 
@@ -144,7 +144,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     """Parse and validate the bytes of a ``manifest.json``. ``where`` is the name of the file in errors."""
     value = parse_json(data, where)
     if not isinstance(value, dict):
-        raise corrupt(where, f"the content is a JSON {type(value).__name__}, expected an object")
+        raise corrupt(where, f"the content is a JSON {type(value).__name__}, expected a JSON object")
     if (found := value.get("format")) != FORMAT:
         what = f"format is {found!r}, expected {FORMAT!r}"
         raise PatchSetError(f"{where}: {what}; use the version of this package that wrote the set")
@@ -169,10 +169,11 @@ def _require_bounded(value: dict[str, Any], where: str) -> None:
             if (values := measure(entry)[0]) > MAX_ENTRY_VALUES:
                 raise corrupt(where, f"{name}[{number}] has {values} values, expected at most {MAX_ENTRY_VALUES}")
     own, _ = measure([item for key, item in value.items() if key not in ("shards", "sources")])
+    if own > MAX_OWN_VALUES:
+        raise corrupt(where, f"{own} values are outside sources and shards, expected at most {MAX_OWN_VALUES}")
     _, letters = measure([item for key, item in value.items() if key != "shards"])
-    if own > MAX_OWN_VALUES or letters > MAX_LETTERS:
-        what = f"{own} values outside sources and shards, and {letters} characters outside shards"
-        raise corrupt(where, f"the manifest has {what}, expected at most {MAX_OWN_VALUES} and {MAX_LETTERS}")
+    if letters > MAX_LETTERS:
+        raise corrupt(where, f"{letters} characters are outside shards, expected at most {MAX_LETTERS}")
 
 
 def _validate(data: bytes | str, where: str, advice: str = "correct the parameters of the set") -> Manifest:

@@ -1,6 +1,6 @@
 """Read and create the Parquet table of a shard: one row for each patch, in index order.
 
-The six columns of ``CONTRACT`` are the first columns. Further columns contain the parameters of each patch.
+The six columns of ``CONTRACT`` are the first columns. Further columns contain the crop and other parameters.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ METADATA_KEY = b"patchset"  # key of the file's metadata for the writer's own JS
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
-    """Return a shard's table: the columns ``contract`` and ``parameters``, and ``record`` in the metadata."""
+    """Return a shard's table. ``contract`` and ``parameters`` map columns to values. ``record`` is the metadata."""
     columns = {field.name: pa.array(contract[field.name], type=field.type) for field in CONTRACT}
     columns |= {name: pa.array(values) for name, values in parameters.items()}
     fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
@@ -47,9 +47,9 @@ def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names
         footer = _read_footer(path, file, n)
         if list(footer.columns[: len(CONTRACT)]) != CONTRACT.names:
             found = [name[:40] for name in footer.columns[: len(CONTRACT)]]
-            raise corrupt(path, f"its columns begin with {found}, expected {CONTRACT.names}")
+            raise corrupt(path, f"its columns begin with {found}, expected the columns {CONTRACT.names}")
         if nested := next((name for name in names if name not in footer.flat), None):
-            raise corrupt(path, f"the column {nested!r} does not have one value in each row")
+            raise corrupt(path, f"the column {nested!r} has lists or groups, expected one value in each row")
         found_table = _decode(file, footer, names)
         return {name: _checked(path, CONTRACT.field(name), found_table.column(name)) for name in names}
 
@@ -80,7 +80,7 @@ def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[
 
 
 def read_metadata(path: Path) -> bytes | None:
-    """Return the writer's JSON record in a table. Return None if the file is unreadable or has no record."""
+    """Return the writer's JSON record from the metadata of a table. Return None if no record is readable."""
     try:
         with _open_parquet(path) as file:
             return read_footer(file).metadata.get(METADATA_KEY)
@@ -95,13 +95,13 @@ def count_rows(path: Path) -> int:
 
 
 def iterate_rows(columns: Sequence[pa.Array]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of columns as Python values. The rows are converted in batches, to save memory."""
+    """Yield each row of ``columns`` as a tuple of Python values. Rows are converted in batches, to save memory."""
     for start in range(0, len(columns[0]), _BATCH_ROWS):
         yield from zip(*(column.slice(start, _BATCH_ROWS).to_pylist() for column in columns), strict=True)
 
 
 def raw_digests(column: pa.Array) -> bytes:
-    """Return the values of a column of digests, joined to one bytes object."""
+    """Return all digests of a column, joined to one bytes object."""
     # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
     start = column.offset * DIGEST_BYTES
     values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
@@ -116,7 +116,7 @@ def _read_footer(path: Path, file: BinaryIO, n: int) -> Footer:
 
 
 def _decode(file: BinaryIO, footer: Footer, names: Sequence[str]) -> pa.Table:
-    """Decode columns in this thread. Arrow's own threads sometimes abort a process at its end."""
+    """Decode the columns ``names`` in this thread. Arrow's threads sometimes abort a process when it exits."""
     require_bounded_pages(file, footer, names)
     # Keys keep their dictionary: all rows of a small file may be the same megabyte of text.
     reader = pq.ParquetFile(file, pre_buffer=False, read_dictionary=["key"])
@@ -144,7 +144,8 @@ def _open_parquet(path: Path) -> Iterator[BinaryIO]:
     PyArrow reads an open file, because PyArrow accepts only file names in UTF-8.
     """
     if os.path.lexists(path) and not is_plain(path):
-        raise corrupt(path, "the table is a folder, link or device, expected a regular file")
+        what = "this is a folder, link or device, expected a regular file with the table of a shard"
+        raise PatchSetError(f"{path}: {what}; download the set again or rebuild it")
     try:
         with path.open("rb") as file:
             yield file
@@ -152,5 +153,5 @@ def _open_parquet(path: Path) -> Iterator[BinaryIO]:
         raise
     # A flipped bit in a footer may cause any of these errors.
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise corrupt(path, f"the table cannot be read as Parquet: {reason}") from error

@@ -1,4 +1,4 @@
-"""Write and check canonical USTAR headers. The same members always become the same bytes.
+"""Write and check canonical USTAR headers. The same members always have the same headers.
 
 Source: POSIX.1-2017 ``pax``, section "ustar Interchange Format".
 """
@@ -26,9 +26,9 @@ _FIXED_SUM = sum(_BEFORE_SIZE + _MTIME + _AFTER_SUM) + 8 * ord(" ")  # the field
 def header(name: str, size: int) -> bytes:
     """Return the 512-byte header of a regular file of ``size`` bytes, with mode 0444 and uid, gid and mtime 0."""
     if not name or not name.isascii() or len(name) > MAX_NAME_BYTES:
-        raise PatchSetError(f"tar member {name!r}: expected 1 to {MAX_NAME_BYTES} ASCII characters; rename it")
+        raise PatchSetError(f"tar member {name!r}: the name is not 1 to {MAX_NAME_BYTES} ASCII characters; rename it")
     if not 0 <= size <= MAX_MEMBER_BYTES:
-        raise PatchSetError(f"tar member {name!r}: it has {size} bytes; use at most {MAX_MEMBER_BYTES} bytes")
+        raise PatchSetError(f"tar member {name!r}: the size is {size} bytes; use at most {MAX_MEMBER_BYTES} bytes")
     encoded, octal = name.encode("ascii"), b"%011o\x00" % size
     checksum = b"%06o\x00 " % (_FIXED_SUM + sum(encoded) + sum(octal))
     return encoded.ljust(100, b"\x00") + _BEFORE_SIZE + octal + _MTIME + checksum + _AFTER_SUM
@@ -40,7 +40,7 @@ def padding(size: int) -> bytes:
 
 
 def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
-    """Check that a tar contains exactly the members ``names``, each with its canonical header and padding.
+    """Check that a tar contains exactly the members ``names``, with canonical headers and at most ``max_bytes`` each.
 
     Only headers and padding are read. An accepted tar has no link, device, directory, sparse file or extended header.
     """
@@ -54,7 +54,7 @@ def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
             at += BLOCK + size
             file.seek(at)
             if (found := file.read(-size % BLOCK)) != padding(size):
-                raise corrupt(path, f"the padding at byte {at}, after {name}, is not zero bytes")
+                raise corrupt(path, f"the padding at byte {at}, after the member {name}, is not zero bytes")
             at += len(found)
         if file.read(len(END) + 1) != END:
-            raise corrupt(path, f"after the last member, at byte {at}, two zero blocks and the end are missing")
+            raise corrupt(path, f"the tar does not end with two zero blocks at byte {at}, after the last member")

@@ -1,4 +1,4 @@
-"""Read and write the claim file of a store. It contains the id of the build whose upload is not finished."""
+"""Read and write the claim file of a store (a remote folder). It contains the id of an unfinished upload's build."""
 
 import json
 import re
@@ -16,7 +16,7 @@ _ID = re.compile(r"[0-9a-z]{0,64}")
 
 
 def read_claim(store: ShardStore) -> str:
-    """Return the build id in a store's claim file (also ``UNCLAIMED``), or ``INVALID_CLAIM`` if it is damaged."""
+    """Return the build id in a store's claim file. Return ``INVALID_CLAIM`` if the file is damaged."""
     data = read_small_file(store, CLAIM_NAME, _MAX_CLAIM_BYTES, direct_channel())
     try:
         claim = json.loads(data)["build"]
@@ -26,13 +26,13 @@ def read_claim(store: ShardStore) -> str:
 
 
 def write_claim(store: ShardStore, build_id: str) -> None:
-    """Write a claim file with the id of a build into a store, so that no other build writes into it."""
+    """Write a claim file with the id of a build into a store, so that no other build uses the store."""
     store.make_folder()
     retry(partial(store.put, json.dumps({"build": build_id}).encode(), CLAIM_NAME), direct_channel())
 
 
 def claimed_message(store: ShardStore, found: str) -> str:
-    """Return the error message for a store that another build, ``found``, has claimed."""
+    """Return the error message for a store that another build has claimed. ``found`` is the id of the other build."""
     owner = "an unknown build" if found == INVALID_CLAIM else f"the build {found}, which has other options"
-    what = f"belongs to an unfinished upload of {owner}"
-    return f"{store.display(CLAIM_NAME)}: {what}; choose another --out, or remove all files in this folder"
+    what = f"this file belongs to an unfinished upload of {owner}"
+    return f"{store.display(CLAIM_NAME)}: {what}; choose another --out, or remove all files in the remote folder"

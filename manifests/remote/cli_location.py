@@ -12,19 +12,19 @@ from manifests.support.files import expand_home
 
 
 class LocalPath(click.Path):
-    """A path. ``~`` at the beginning is expanded, because shells do not expand ``~`` in quotes or after ``=``."""
+    """The type of a local path. ``~`` is expanded, because shells do not expand ``~`` in quotes or after ``=``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and is_url(value):  # it would become a folder with the name "s3:"
-            self.fail(f"{display_url(value)}: is a URL, expected a path; use a local file or folder.", param, ctx)
+            self.fail(f"{display_url(value)}: this is a URL, expected a path; use a local path.", param, ctx)
         return super().convert(_expanded(self, value, param, ctx), param, ctx)
 
 
 class Location(LocalPath):
-    """A path, or the URL of a set. With ``to_write``, an http URL is refused."""
+    """The type of a path or the URL of a set. With ``to_write``, an http URL is refused, because it is read-only."""
 
     def __init__(self, *, to_write: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -46,7 +46,7 @@ class Location(LocalPath):
 
 
 class NameOrPath(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions of click
-    """The name of a packaged file, or a path. ``~`` at the beginning of a path is expanded."""
+    """The type of a path or the name of a packaged file. ``~`` at the beginning of a path is expanded."""
 
     name = "text"
 
@@ -62,7 +62,7 @@ def _expanded(kind: Any, value: Any, param: click.Parameter | None, ctx: click.C
 
 
 def local_folder(location: str | Path, *, reread: bool = False) -> Path:
-    """Return the local folder of a set. If ``location`` is a URL, download the set, or check it if ``reread``."""
+    """Return the local folder of a set. Download the set of a URL first. With ``reread``, verify all remote files."""
     if isinstance(location, Path):
         return location
     from manifests.remote.fetch import fetch_set, find_set  # noqa: PLC0415 - most sets are local

@@ -28,16 +28,16 @@ T = TypeVar("T")
 
 
 class WrongFileError(PatchSetError):
-    """A remote file differs from the manifest."""
+    """A remote file differs from the file that the manifest declares."""
 
 
 def read_small_file(store: ShardStore, name: str, limit: int, channel: Channel) -> bytes:
-    """Return the content of a remote file. Refuse a file of more than ``limit`` bytes."""
+    """Return the content of a remote file of at most ``limit`` bytes. ``channel`` prints notes on retries."""
     return retry(partial(_read_once, store, name, limit), channel)
 
 
 def retry(action: Callable[[], T], channel: Channel) -> T:
-    """Call ``action`` and return its result. Repeat the call after a temporary error, at most ``ATTEMPTS`` times."""
+    """Return the result of ``action``. Repeat the call after a temporary error, at most ``ATTEMPTS`` times in all."""
     failures = 0
     while True:
         channel.check()
@@ -82,8 +82,8 @@ def _paced(stream: RemoteStream, where: str) -> Generator[bytes, None, None]:
 def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> None:
     """Raise ``error`` after ``ATTEMPTS`` failures in a row. Otherwise wait before the next attempt.
 
-    The wait is at least as long as the server demands. The wait is partly random, so that the
-    clients of a busy server do not all return at the same moment.
+    The wait is at least as long as the server demands. A random part is added, so that the clients of a busy server
+    do not all repeat their requests at the same moment.
     """
     if failures >= ATTEMPTS:
         raise error
@@ -114,7 +114,7 @@ def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> N
 
 
 class _Received:
-    """The received part of a file, ``have`` bytes. It is hashed, and written to a ``sink`` that is not None."""
+    """The first ``have`` bytes of a remote file. They are hashed, and written to ``sink`` if it is not None."""
 
     def __init__(self, size: int, sink: BinaryIO | None, channel: Channel) -> None:
         self._size, self._sink, self._channel = size, sink, channel
@@ -147,7 +147,7 @@ class _Received:
 
 
 def verify_remote(store: ShardStore, file: File, channel: Channel, sink: BinaryIO | None = None) -> None:
-    """Receive a file, check its digest, and write it to a ``sink`` that is not None. Retry a wrong file once."""
+    """Download a file and check its digest. Repeat this once for a wrong file. ``sink`` gets the bytes."""
     where, received = store.display(file.name), _Received(file.bytes, sink, channel)
     for is_last in (False, True):
         try:

@@ -1,10 +1,10 @@
 """Download a set from a URL into the cache. Every byte is hashed when it arrives.
 
 The name of a set's folder in the cache consists of ``set_id`` and the digest of the manifest. The manifest is written
-last. A folder with a manifest was therefore complete once; files that are damaged now are downloaded again.
+last. Therefore a folder with a manifest has been complete. Files that were damaged afterwards are downloaded again.
 
-The time of change of a verified file is set to a number computed from the digest. A later use of the set hashes only
-files with another size or time.
+The modification time of a verified file is set to a number computed from its digest. When the set is used again, only
+files with another size or modification time are hashed.
 """
 
 import contextlib
@@ -71,12 +71,12 @@ def open_store(url: str) -> ShardStore:
 
 
 def read_remote_manifest(store: ShardStore) -> Manifest:
-    """Read the manifest of a remote set. Read a damaged manifest a second time."""
+    """Download and return the manifest of a remote set. If the manifest is damaged, download it a second time."""
     return _read_manifest(store, with_sums=False)[0]
 
 
 def find_set(url: str) -> RemoteSet:
-    """Read the manifest and ``SHA256SUMS`` of a remote set. Require that their digests agree."""
+    """Read the manifest and ``SHA256SUMS`` of a remote set. Refuse the set if the digests in these files differ."""
     store = open_store(url)
     manifest, sums = _read_manifest(store, with_sums=True)
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
@@ -87,15 +87,15 @@ def find_set(url: str) -> RemoteSet:
 def fetch(url: str, on_bytes: Callable[[int], None] | None = None) -> Path:
     """Download the set at ``url``, and return its folder. Each file is verified when it arrives.
 
-    For a ``file:`` URL the result is the local folder itself, which is not verified. ``on_bytes`` is called with each
-    number of bytes that became available. The number is negative if bytes must be downloaded again.
+    For a ``file:`` URL the result is the local folder itself, which is not verified. ``on_bytes`` is called with the
+    number of bytes that were added. A negative number means that bytes must be downloaded again.
     """
     parsed = parse_url(url)
     return parsed if isinstance(parsed, Path) else fetch_set(find_set(parsed), on_bytes)
 
 
 def fetch_set(remote: RemoteSet, on_bytes: Callable[[int], None] | None = None, *, reread: bool = False) -> Path:
-    """Download a set as ``fetch`` does. With ``reread``, also check the remote copies of files in the cache."""
+    """Download a set into the cache. With ``reread``, also verify the remote files that the cache already has."""
     folder = remote.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _fetch_file(remote: RemoteSet, file: File, channel: Channel) -> None:
 
 
 def _is_intact(path: Path, file: File) -> bool:
-    """Return whether ``path`` exists and is equal to ``file`` of the manifest. Remove a damaged file."""
+    """Return whether ``path`` is the file that the manifest declares as ``file``. Remove a damaged file."""
     if not files.is_plain(path):  # the download fails if this is a folder
         if path.is_symlink():
             path.unlink()
@@ -165,7 +165,7 @@ def _mark_verified(path: Path, file: File) -> None:
 
 
 def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
-    """Read and check the remote files for other tools that ``SHA256SUMS`` lists. Do not store these files."""
+    """Verify the remote files for other tools that ``SHA256SUMS`` lists. Do not store these files."""
     store, manifest = remote.store, remote.manifest
     derived, limits = finalize.derived_files(manifest), finalize.longest_exports(manifest)
     for name in sorted(remote.sums.keys() - finalize.file_digests(manifest, derived=False).keys()):
@@ -180,7 +180,7 @@ def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
 
 
 def _checked(read: Callable[[], bytes], check: Callable[[bytes], T], channel: Channel) -> T:
-    """Read bytes, and return the result of ``check``. If ``check`` fails, read the bytes a second time."""
+    """Return the result of ``check`` for the bytes from ``read``. If ``check`` fails, read and check once more."""
     data = read()
     try:
         return check(data)

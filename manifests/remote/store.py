@@ -58,7 +58,7 @@ class RemoteStream:
 
 
 class ShardStore:
-    """The folder of a set at a URL. fsspec finds credentials that are not in the URL."""
+    """The folder of a set at a URL. If the URL has no credentials, fsspec finds credentials on this machine."""
 
     def __init__(self, url: str) -> None:
         self._display = folder_of(display_url(url).rstrip("/"))
@@ -79,15 +79,15 @@ class ShardStore:
                     self.fs, root = url_to_fs(url, **(_S3_OPTIONS if scheme in ("s3", "s3a") else {}))
                     self.root, self._query = folder_of(root), ""
             except ImportError as error:
-                advice = "install this package; for S3, run pip install 'single-image-distillation[remote]'"
+                advice = "install the missing package; for S3, run pip install 'single-image-distillation[remote]'"
                 raise PatchSetError(f"{self._display}: {error}; {advice}") from error
 
     def display(self, name: str = "") -> str:
-        """Return the URL of the store, or of a file in it, without secrets."""
+        """Return the URL of the store, or of the file ``name`` in the store, without secrets."""
         return f"{self._display}/{name}" + ("?…" if self._query else "") if name else self._display
 
     def path(self, name: str) -> str:
-        """Return the path of a file for fsspec."""
+        """Return the path of the file ``name``, as fsspec's functions expect it."""
         return f"{self.root}/{name}" + (f"?{self._query}" if self._query else "")
 
     def list(self) -> dict[str, int | None]:
@@ -103,7 +103,7 @@ class ShardStore:
         return found
 
     def open(self, name: str, start: int = 0) -> RemoteStream:
-        """Return a stream of a file that begins at byte ``start``, or at 0 if that is impossible."""
+        """Return a stream of a file that begins at byte ``start``, or at byte 0 if the server cannot skip bytes."""
         with self._one_line_errors(name):
             if self.is_http:
                 return self._open_http_file(name, start)
@@ -113,7 +113,7 @@ class ShardStore:
         return RemoteStream(start=start, total=size, chunks=self._chunks(name, start, size))
 
     def put(self, source: Path | bytes, name: str) -> None:
-        """Upload a local file, or bytes."""
+        """Upload a local file, or bytes, as the file ``name`` of the store."""
         with self._one_line_errors(name):
             if isinstance(source, bytes):
                 self.fs.pipe_file(self.path(name), source)
@@ -121,7 +121,7 @@ class ShardStore:
                 self.fs.put_file(str(source), self.path(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
+        """Remove the file ``name`` from the store."""
         with self._one_line_errors(name):
             self.fs.rm_file(self.path(name))
 
@@ -160,7 +160,7 @@ class ShardStore:
                 raise PatchSetError(f"{where}: the server redirects from https: to http:; check the URL")
             encoding = response.headers.get("Content-Encoding", "").strip().lower()
             if encoding not in _IDENTITY_ENCODINGS:
-                what = f"the server uses the encoding {encoding[:20]!a}, expected no encoding"
+                what = f"the server uses the encoding {encoding[:20]!a}, expected an unencoded file"
                 raise PatchSetError(f"{where}: {what}; report this to the publisher of the set")
             offset, total = 0, response.content_length
             if response.status == http.HTTPStatus.PARTIAL_CONTENT:
@@ -253,7 +253,7 @@ def _describe_status(where: str, status: int, headers: Mapping[str, str]) -> Pat
         seconds = min(float(wait), MAX_RETRY_AFTER) if re.fullmatch(r"\d{1,18}", wait) else 0.0
         return TemporaryError(f"{said}; try again later", seconds)
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
-        return PatchSetError(f"{said}; check your permissions, or get a new URL if its signature has expired")
+        return PatchSetError(f"{said}; check your permissions, or get a new URL if the URL has expired")
     return PatchSetError(f"{said}; check the URL, or ask the publisher of the set")
 
 

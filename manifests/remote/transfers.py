@@ -14,11 +14,11 @@ _GRACE_SECONDS = 2.0  # time to end for jobs after an error; a thread that still
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """A job must end, because another job failed or the user interrupted the program."""
+    """The exception that ends a job, because another job failed or the user interrupted the program."""
 
 
 class Channel:
-    """Sends counts and notes of a job to the thread that called ``run_jobs``.
+    """The object through which a job sends counts and notes to the thread that called ``run_jobs``.
 
     ``count`` adds to the number of transferred bytes; a negative number means that bytes must be transferred again.
     ``note`` prints a line.

@@ -1,7 +1,7 @@
-"""Upload a set to a store. The set is built in the cache and then sent. The manifest is sent last.
+"""Upload a set to a store (a remote folder). The set is built in the cache, then sent. The manifest is sent last.
 
 A claim file in the store names the build whose upload is not finished. The cache records the files that were sent, so
-the same command continues an interrupted upload. When the size of every file in the store was checked, the folder in
+the same command continues an interrupted upload. After the sizes of all files in the store are checked, the folder in
 the cache is removed. After ``Upload.begin``, workers of a cluster may send shards themselves.
 """
 
@@ -46,7 +46,7 @@ class Upload:
 
     store: ShardStore
     url: str = field(repr=False)
-    home: Path
+    home: Path  # folder in the cache with the set and the record of sent files
     build_id: str | None  # id of the build that creates the set, if it is already known
     existing: Manifest | None  # manifest of the finished set in the store
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -110,7 +110,7 @@ class Upload:
         if existing.set_id != manifest.set_id:
             what = f"the store contains the set {existing.set_id}, but this build created the set {manifest.set_id};"
         elif existing.sources != manifest.sources:
-            what = "the store contains this set with another license, URL, attribution or name; use these values, or"
+            what = "license, URL, attribution or name differ from the set in the store; use the store's values, or"
         else:
             return
         shutil.rmtree(self.folder)  # the next build must not continue this one
@@ -138,7 +138,7 @@ class Upload:
     ) -> None:
         """Send the files that were not sent before, and check the sizes of all files in the store.
 
-        If the store already has the finished set, read its files. Then ``repair`` has the digests of the local files.
+        If the store has the finished set, its files are verified. ``repair`` then has the digests of local files.
         """
         jobs, sent = [], self.read_sent()
         for file in files:
@@ -173,10 +173,10 @@ class Upload:
 
 @contextlib.contextmanager
 def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
-    """Check the store at ``url``, and yield an ``Upload``. No other process of this machine can use the store now.
+    """Check the store at ``url``, and yield an ``Upload``. Until the block ends, the store is locked on this machine.
 
     If the store has a finished set, the manifest is copied into the empty local folder. A build of another set is
-    then refused, as if the finished set were local.
+    then refused, as in a local folder that contains a finished set.
     """
     store = ShardStore(url)
     home = cache_home() / "out" / _home_name(url, store)
@@ -196,14 +196,14 @@ def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
                     folder.rmdir()
                     home.rmdir()
     except BlockingIOError as error:
-        raise PatchSetError(f"{store.display()}: another build sends files to this store; wait for it") from error
+        raise PatchSetError(f"{store.display()}: another build writes to this store; wait until it ends") from error
     except OSError as error:
         advice = "and run the same command again to continue"
         raise PatchSetError(f"{describe_os_error(error, folder)} {advice}") from error
 
 
 def _home_name(url: str, store: ShardStore) -> str:
-    """Return a name for a store: a hash of its protocol, folder, user, host and endpoint."""
+    """Return the name of a store's folder in the cache: a hash of protocol, folder, user, host and endpoint."""
     user, at, host = urlsplit(url).netloc.rpartition("@")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     words = (str(store.fs.protocol), store.root, user.partition(":")[0] + at + host, endpoint)
@@ -211,7 +211,7 @@ def _home_name(url: str, store: ShardStore) -> str:
 
 
 def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manifest | None:
-    """Check that a store is empty or contains this upload. If the store has a finished set, return its manifest."""
+    """Refuse a store with files of another build. If the store has a finished set, return the manifest of the set."""
     listing = store.list()
     existing = _finished_manifest(store, listing)
     if existing is not None:
@@ -221,7 +221,7 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
         if found not in (UNCLAIMED, build_id) and not entries(folder):  # files in the folder prove more than an id
             if build_id is not None or found == INVALID_CLAIM:
                 raise PatchSetError(claimed_message(store, found))
-            note(f"{store.display()}: the upload of the build {found} is not finished; only this build can continue")
+            note(f"{store.display()}: the upload of build {found} is not finished; only this build can continue it")
     elif listing:
         what = f"the folder contains files that no build wrote ({', '.join(sorted(listing)[:3])})"
         raise PatchSetError(f"{store.display()}: {what}, expected an empty or new folder; choose another --out")

@@ -20,7 +20,7 @@ def is_url(text: str) -> bool:
 
 
 def parse_url(text: str) -> str | Path:
-    """Return a valid URL with a lower-case scheme, or the path of a ``file:`` URL."""
+    """Validate a URL. Return the URL with its scheme in lower case. Return the path of a ``file:`` URL."""
     match = _URL.match(text)
     if match is None:
         raise PatchSetError(f"{text!r}: this is not a URL, expected a URL such as https://host/set")
@@ -39,24 +39,26 @@ def parse_url(text: str) -> str | Path:
     if scheme == "file":
         return _file_path(text, parts)
     if scheme in HTTP_SCHEMES and (not parts.hostname or port == 0):
-        raise PatchSetError(f"{display_url(text)}: the URL has no host; use a URL such as https://host/set")
+        what = "the URL has port 0" if port == 0 else "the URL has no host"
+        raise PatchSetError(f"{display_url(text)}: {what}; use a URL such as https://host/set")
     if scheme in BUCKET_SCHEMES and _has_password(text) and not parts.netloc.startswith("arn:"):
         advice = "remove the keys, and configure them for the package of the store, for example with AWS_PROFILE"
-        raise PatchSetError(f"{display_url(text)}: keys are not read from a URL; {advice}")
+        raise PatchSetError(f"{display_url(text)}: access keys in a URL are refused; {advice}")
     return text
 
 
 def _file_path(text: str, parts: SplitResult) -> Path:
     if parts.netloc not in ("", "localhost"):
-        raise PatchSetError(f"{display_url(text)}: the file is on another machine; use a path or an https:// URL")
+        raise PatchSetError(f"{display_url(text)}: the URL names another machine; use a path or an https:// URL")
     path = unquote(parts.path)
     if not path or "\0" in path:
-        raise PatchSetError(f"{display_url(text)}: the URL has no path; use a URL such as file:///home/me/set")
+        what = "the path contains a NUL byte (%00)" if path else "the URL has no path"
+        raise PatchSetError(f"{display_url(text)}: {what}; use a URL such as file:///home/me/set")
     return Path(path)
 
 
 def _has_password(url: str) -> bool:
-    """Return whether the text before the last ``@`` of a URL may be a password. A password may contain a slash."""
+    """Return whether the text before a URL's last ``@`` may contain a password. A password may contain a slash."""
     user, _, _ = url.partition("://")[2].rpartition("@")
     return ":" in re.sub(r"^\[.*?\]", "", _authority(user))
 

@@ -38,7 +38,7 @@ class ProgramGroup(click.Group):
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. With ``-v``, print the traceback of an error before ``run_program`` prints one line."""
+        """Run a command. With ``-v``, print the traceback of an error. ``run_program`` then prints the error line."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, InterruptedProgram):
@@ -110,7 +110,7 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
     except OSError as error:  # from stdout, because commands handle errors of their own files
         _fail(name, f"the output cannot be written: {error.strerror or error}; redirect it to another file", FAILED)
     except (click.Abort, KeyboardInterrupt):
-        _fail(name, "interrupted", INTERRUPTED)
+        _fail(name, "interrupted by the user", INTERRUPTED)
 
 
 def _fail(where: str, message: str, status: int) -> None:

@@ -1,8 +1,8 @@
-"""Write counts of things in messages."""
+"""Write numbers with nouns, such as ``3 patches``, for messages."""
 
 
 def counted(count: int, noun: str, spec: str = "") -> str:
-    """Return a number and its noun in singular or plural: ``1 shard``, ``3 patches``. ``spec`` formats the number."""
+    """Return a number and its noun in singular or plural: ``1 shard``, ``3 patches``. ``spec`` is its format."""
     if count == 1:
         plural = noun
     elif noun.endswith(("s", "x", "ch", "sh")):

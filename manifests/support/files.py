@@ -36,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_prefix() -> str:
-    """Return a prefix for this process's temporary files. The prefix differs on machines that share a folder."""
+    """Return a prefix for the temporary files of this process. Each machine has other prefixes."""
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     return f"{PART_PREFIX}{machine}-{os.getpid()}-"
 
@@ -123,7 +123,7 @@ def _release_in_child() -> None:
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:
-    """Return the path, the reason and a remedy of a failed write into ``folder``, as the start of an error line."""
+    """Return path, reason and remedy of a failed write into ``folder``. The caller completes the line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{folder}: no space left on the disk; free some space"
     path = error.filename2 or error.filename or folder
@@ -138,7 +138,7 @@ def expand_home(path: str) -> str:
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser changes other paths too
     if path.startswith("~") and expanded.startswith("~"):
         name = path.partition("/")[0]
-        raise ValueError(f"{path}: the home folder {name} is unknown; write ./{path} if this is the name of a file")
+        raise ValueError(f"{path}: the home folder {name} is unknown; write ./{path} for a file with this name")
     return expanded
 
 

@@ -57,7 +57,7 @@ def explaining_start() -> Iterator[None]:
 
 
 def end_pool(pool: "ProcessPoolExecutor") -> None:
-    """Cancel the queued calls of a pool, and end its processes. Kill a process that does not exit in time."""
+    """Cancel the queued calls of a pool, and end its processes. Kill a process after ``GRACE_SECONDS``."""
     processes = list((pool._processes or {}).values())  # Python 3.14 has kill_workers for it
     pool.shutdown(wait=False, cancel_futures=True)
     end = time.monotonic() + GRACE_SECONDS
@@ -83,10 +83,10 @@ def handling(handler: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def starting_processes() -> Iterator[None]:
-    """Make the processes that the block starts ignore Ctrl-C. Raise a Ctrl-C of the user after the block.
+    """Make all processes that the block starts ignore Ctrl-C. Delay a KeyboardInterrupt until the block ends.
 
     The new processes inherit the signal mask of this thread. In this process another thread may receive the signal,
-    so a handler delays it too: an exception in the block would leave a pool with too few processes.
+    so a handler delays the signal. An exception in the block would leave a pool with too few processes.
     """
     received: list[int] = []
     with handling(lambda number, frame: received.append(number)):
@@ -112,7 +112,7 @@ def die_with_parent() -> None:
 
 
 def end_with(parent: int) -> None:
-    """Make Linux send SIGTERM to this program when the process ``parent``, which started it, ends."""
+    """Make Linux send SIGTERM to this process when the process ``parent`` ends. ``parent`` started this process."""
     with contextlib.suppress(OSError, AttributeError):  # other systems lack this call
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # the parent has already ended

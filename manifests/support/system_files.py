@@ -1,6 +1,6 @@
 """Recognize files and folders that operating systems, file servers and notebooks create in any folder.
 
-A folder with only these files counts as empty. They belong to no set, and they are not read as images.
+A folder with only these files counts as empty. These files are not part of a set, and they are not read as images.
 """
 
 import re
@@ -26,7 +26,7 @@ _PATTERN = re.compile(
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a system creates files or folders with this name, such as ``.DS_Store``. Case is ignored.
+    """Return whether ``name`` is a name that systems give to their own files, such as ``.DS_Store``. Case is ignored.
 
     Other hidden names, such as ``.git``, are not system files.
     """

@@ -20,7 +20,7 @@ _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring = 2, 4, 4, 60
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """Describe one fault of a validation error of ``model`` in one line. Prefer an unknown key to other faults."""
+    """Describe the main fault of a validation error of ``model`` in one line. The caller adds the file name."""
     faults = error.errors(include_url=False)
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     missing = [f["loc"] for f in faults if f["type"] == "missing"]
@@ -84,7 +84,7 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
 
 
 def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[type[BaseModel], frozenset[Any]]]:
-    """Return the models that an annotation allows. Each model has the tags that select it in a union."""
+    """Return the models that an annotation allows, each with the tags that select the model in a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = (field.annotation for field in annotation.model_fields.values())
         literals = (f for f in fields if typing.get_origin(f) is typing.Literal)
@@ -101,7 +101,7 @@ def read_counts(value: Any, annotation: Any) -> Any:
     """Return a YAML value with whole floats converted to int, where ``annotation`` allows an int but no float.
 
     ``annotation`` is a pydantic model or the type of a field. Where only a number is allowed, a bool becomes a text,
-    so that pydantic refuses it. Otherwise pydantic would read ``true`` as 1.
+    because pydantic refuses a text, but reads ``true`` as 1.
     """
     allowed = _alternatives(annotation)
     if isinstance(value, dict):

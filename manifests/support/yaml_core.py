@@ -45,21 +45,22 @@ class _Dumper(yaml.SafeDumper):
 def parse_yaml(text: str) -> Any:
     """Parse a YAML text into dict, list, str, int, float, bool and None."""
     if len(text) > _MAX_TEXT or text.count("[") + text.count("{") > _MAX_NODES:
-        raise ValueError(f"the YAML text is larger than {_MAX_TEXT} characters or {_MAX_NODES} lists and mappings")
+        most = f"{_MAX_TEXT} characters" if len(text) > _MAX_TEXT else f"{_MAX_NODES} lists and mappings"
+        raise ValueError(f"the YAML text has more than {most}")
     try:
         node = yaml.compose(text, _Loader)
         if node is not None:
             _require_plain(node)
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except RecursionError as error:
-        raise ValueError("not YAML: the text is nested too deeply") from error
+        raise ValueError("the text is not YAML: it is nested too deeply") from error
     # PyYAML's constructors do not catch the errors of int() and dict look-ups.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"not YAML: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"the text is not YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 def dump_yaml(value: Any) -> str:
-    """Return a plain value as YAML. ``parse_yaml`` and readers of YAML 1.1 read the same value from this YAML."""
+    """Return a plain value as YAML. ``parse_yaml`` and readers of YAML 1.1 read the same value from the text."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
@@ -75,14 +76,15 @@ def _require_plain(root: yaml.Node) -> None:
         sizes[id(node)] = None
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
-            raise ValueError("a text contains NUL")
+            raise ValueError("a text contains a NUL character")
         if node.tag in (_TAG + "int", _TAG + "float") and len(node.value) > MAX_LETTERS:
             raise ValueError(f"a number has {len(node.value)} characters, expected at most {MAX_LETTERS}")
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in children if isinstance(key, yaml.ScalarNode)]
             twice = next((key for key in keys if keys.count(key) > 1), None) if len(keys) <= _MAX_KEYS else ""
             if twice is not None:
-                raise ValueError(f"the key {twice!r} appears twice" if twice else f"more than {_MAX_KEYS} keys")
+                what = f"the key {twice!r} appears twice" if twice else f"a mapping has more than {_MAX_KEYS} keys"
+                raise ValueError(what)
             children = [part for pair in children for part in pair]
         total = 1 + sum(measure(child) for child in children)
         if total > _MAX_NODES:

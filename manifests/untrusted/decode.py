@@ -55,11 +55,11 @@ def decode_image(data: bytes, where: str) -> Pixels:
     """Return the RGB pixels, uint8 (H, W, 3), of an image. ``where`` is the name of the image in errors.
 
     EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``. Of 16-bit color,
-    Pillow keeps the high byte. Gray, palette and CMYK are converted. Alpha and pictures after the first are ignored.
+    Pillow keeps the high byte. Other color modes are converted to RGB. Alpha and further pictures are ignored.
     """
     with open_image(data, where, image_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
-            what = f"the image is too large: {image.width}×{image.height} pixels; use at most {MAX_PIXELS} pixels"
+            what = f"the image is too large: {image.width}×{image.height} pixels; scale it to at most {MAX_PIXELS}"
             raise PatchSetError(f"{where}: {what}")
         image.load()  # for TIFF, this also applies the orientation and removes the tag
         turn = _UPRIGHT.get(orientation(image))
@@ -96,11 +96,12 @@ def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Im
             yield image
     except UnidentifiedImageError as error:
         expected = formats[0] if len(formats) == 1 else "in a format that Pillow reads"
-        raise PatchSetError(f"{where}: not a whole image: it is not {expected}; {REPLACE}") from error
+        raise PatchSetError(f"{where}: the data is not a whole image: it is not {expected}; {REPLACE}") from error
     except Image.DecompressionBombError as error:
         what = str(error).rstrip(".")
         raise PatchSetError(f"{where}: the image is too large: {what}; scale it down") from error
     except PatchSetError:
         raise
     except DECODE_ERRORS as error:
-        raise PatchSetError(f"{where}: not a whole image: {str(error) or type(error).__name__}; {REPLACE}") from error
+        what = f"the data is not a whole image: {str(error) or type(error).__name__}"
+        raise PatchSetError(f"{where}: {what}; {REPLACE}") from error

@@ -1,6 +1,6 @@
-"""Decode the patches of a set, and find images whose bytes a set may contain without a new encoding.
+"""Decode the patches of a set, and find image files that a set may contain unchanged.
 
-When a JPEG lacks pixels, decoders invent different pixels. libjpeg's warning does not reach Python.
+When a JPEG lacks pixels, decoders invent different pixels, and Pillow reports no error. Functions here detect this.
 """
 
 import re
@@ -45,10 +45,10 @@ def decode_patch(data: bytes, where: str, size: int, image_format: str) -> npt.N
     try:
         copies = variants(data)
     except ValueError as error:
-        raise corrupt(where, f"not a whole image: not a valid JPEG: {error}") from error
+        raise corrupt(where, f"the data is not a whole image: not a valid JPEG: {error}") from error
     pixels, *others = (_pixels(copy, where, size, "jpg") for copy in copies)
     if not all(np.array_equal(pixels, other) for other in others):
-        raise corrupt(where, "not a whole image: the JPEG lacks a part of its pixels")
+        raise corrupt(where, "the data is not a whole image: the JPEG lacks a part of its pixels")
     return pixels
 
 
@@ -58,25 +58,25 @@ def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArra
         if image.size != (size, size):
             raise corrupt(where, f"the image is {image.width}×{image.height}, expected {size}×{size} pixels")
         if image.mode != "RGB" or (count := getattr(image, "n_frames", 1)) != 1:
-            found = image.mode if image.mode != "RGB" else counted(count, "picture")
-            raise corrupt(where, f"not a whole image: it is {found}, expected one picture in RGB")
+            found = f"is in color mode {image.mode}" if image.mode != "RGB" else f"has {counted(count, 'picture')}"
+            raise corrupt(where, f"the data is not a whole image: it {found}, expected one picture in RGB")
         if image_format != "jpg" and not _IS_PLAIN[image_format](data):
-            found = "lossy" if image_format == "webp" else "not of 8 bits a channel"
-            raise corrupt(where, f"not a whole image: it is {found}, expected lossless RGB with 8 bits a channel")
+            found = "lossy, expected lossless WebP" if image_format == "webp" else "not in 8 bits for each channel"
+            raise corrupt(where, f"the data is not a whole image: it is {found}")
         if image_format == "png" and not _has_all_rows(data, size):
-            raise corrupt(where, f"not a whole image: the PNG does not have {size} rows of pixels")
+            raise corrupt(where, f"the data is not a whole image: the PNG does not have {size} rows of pixels")
         return np.asarray(image)
 
 
 def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
-    """Return the size of a decoded image, and its format. The format is None if no set may contain the image's bytes.
+    """Return the size of a decoded image, and its format. The format is None if no set may contain this file.
 
     The size is (width, height) in pixels. A set may contain PNG or PPM in RGB with 8 bits, JPEG in RGB without an
     orientation and without bytes after its end, and lossless WebP, each with one picture. Only headers are read.
     """
     with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _is_whole_png(data):
-            raise PatchSetError(f"{where}: not a whole image: a part of the PNG is damaged; {REPLACE}")
+            raise PatchSetError(f"{where}: the data is not a whole image: the PNG is damaged; {REPLACE}")
         turned = orientation(image)
         size = image.size[::-1] if turned >= 5 and image.format != "TIFF" else image.size  # Pillow turns TIFF itself
         found = next((key for key in IMAGE_FORMATS if _PILLOW[key] == image.format), None)
@@ -149,16 +149,16 @@ def read_runs(data: bytes) -> tuple[bool, list[int]]:
     if at != len(data):
         raise ValueError(f"it has {counted(len(data) - at, 'byte')} after its end marker")
     if len(frames) != 1 or not ends:
-        raise ValueError(f"it has {counted(len(frames), 'frame')} and {len(ends)} runs, expected one frame")
+        raise ValueError(f"it has {counted(len(frames), 'frame')} and {len(ends)} runs, expected 1 and at least 1")
     return frames[0] == _PROGRESSIVE, ends
 
 
 def variants(data: bytes) -> tuple[bytes, ...]:
     """Return changed copies of a JPEG. They decode to equal pixels only if the JPEG has all its pixels.
 
-    A JPEG is plain if it is not progressive and has one run. A plain JPEG yields one copy, in which one bits replace
-    the end marker. A decoder that needs more pixels fails at these bits. Another JPEG yields itself and a copy with
-    noise after each run. A decoder ignores noise after a whole run, and takes it for the rest of an incomplete run.
+    A JPEG is plain if it is not progressive and has one run. A plain JPEG yields one copy, with bits of value 1
+    in place of the end marker. A decoder that needs more pixels fails at these bits. Any other JPEG yields itself and
+    a copy with noise after each run. A decoder ignores noise after a whole run, but decodes it after a part of a run.
     """
     is_progressive, ends = read_runs(data)
     if len(ends) == 1 and not is_progressive:

@@ -1,9 +1,9 @@
 """Check the sizes that a Parquet file declares before Arrow decodes a column of the file.
 
 Arrow trusts a footer. It allocates the declared size of a page, repeats an entry of a dictionary a billion times, and
-some metadata crashes the process. Therefore this module first reads the footer and the page headers, and limits them.
+some metadata crashes the process. Therefore this module first checks the sizes in the footer and the page headers.
 
-Source: the Parquet format, ``parquet.thrift``. The numbers of fields are from this file.
+Source: the Parquet format, ``parquet.thrift``. The field numbers in the code are from this file.
 """
 
 import dataclasses
@@ -69,14 +69,14 @@ def read_footer(file: BinaryIO) -> Footer:
     tail = file.read(8)
     length, most = int.from_bytes(tail[:4], "little"), min(end - 12, MAX_FOOTER_BYTES)
     if tail[4:] != _MAGIC:
-        raise ValueError("it is encrypted" if tail[4:] == _ENCRYPTED else "it does not end as a Parquet file")
+        raise ValueError("it is encrypted" if tail[4:] == _ENCRYPTED else "its end is not that of a Parquet file")
     if length > most:
         raise ValueError(f"its footer has {length} bytes, expected at most {most}")
     file.seek(end - 8 - length)
     try:
         return _footer(CompactReader(file.read(length), budget=MAX_FOOTER_VALUES).struct(_FOOTER), end - 8 - length)
     except _DAMAGE as error:
-        raise ValueError(f"it has a damaged footer: {type(error).__name__} {error}") from error
+        raise ValueError(f"its footer is damaged ({type(error).__name__} {error})") from error
 
 
 def _footer(value: Struct, end: int) -> Footer:
@@ -97,7 +97,7 @@ def _footer(value: Struct, end: int) -> Footer:
             raise ValueError("the columns of a row group differ from the columns of the schema")
         for column, name in zip(group[1], names, strict=True):
             if 1 in column or 8 in column:
-                raise ValueError("a column is encrypted or is in another file")
+                raise ValueError(f"a column is {'encrypted' if 8 in column else 'in another file'}")
             if name is not None:
                 flat[name].append(_column_chunk(column[3], end))
         rows += _count(group[3])
@@ -124,7 +124,7 @@ def _fields(elements: list[Struct]) -> list[tuple[tuple[bytes, ...], Struct]]:
         parents += [path] * children
         fields.append((path, element))
     if parents:
-        raise ValueError("its schema declares more fields than it has")
+        raise ValueError("its schema declares more fields than it contains")
     return fields
 
 
@@ -149,7 +149,7 @@ def require_bounded_pages(file: BinaryIO, footer: Footer, names: Iterable[str]) 
         try:
             _require_bounded_column(file, footer.flat[name])
         except _DAMAGE as error:
-            raise ValueError(f"the column {name!a} has a damaged page: {type(error).__name__} {error}") from error
+            raise ValueError(f"the column {name!a} has a damaged page ({type(error).__name__} {error})") from error
         except ValueError as error:
             raise ValueError(f"the column {name!a}: {error}") from error
 

@@ -1,8 +1,8 @@
 """Read Thrift's compact protocol. Parquet uses this protocol for its footer and for the headers of its pages.
 
-All readers must get the same values from the same bytes. Readers that Thrift generates ignore fields of an unexpected
-type, truncate numbers, and ignore the declared item type of a list. This reader knows the expected types. It refuses
-bytes that another reader could read differently.
+All readers must get the same values from the same bytes. Readers that Thrift's compiler generates ignore fields of
+an unexpected type, truncate numbers, and ignore the declared item type of a list. This reader knows the expected
+types. It refuses bytes that another reader could read differently.
 
 Source: Apache Thrift, ``doc/specs/thrift-compact-protocol.md``.
 """
@@ -40,7 +40,7 @@ class CompactReader:
         }
 
     def struct(self, fields: StructType) -> Struct:
-        """Read a struct from the position ``at``. Return its values by field number."""
+        """Read a struct of the types ``fields`` from the position ``at``. Return the values by field number."""
         self._enter()
         value: Struct = {}
         number = 0

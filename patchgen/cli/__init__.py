@@ -23,6 +23,6 @@ for command in (build, pack, rebuild, extend, export, verify, diff, info, previe
 
 
 def main() -> None:
-    """Run the command line, and exit with the status that ``run_program`` returns."""
+    """Run the command line, and exit with the status of the command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     run_program(cli, "patchgen", (PatchgenError, PatchSetError))

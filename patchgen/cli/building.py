@@ -77,7 +77,7 @@ def build(
         manifest = build.build(new_set, photos, folder, workers=builders)
     report_set(manifest, out, as_json)
     if chosen.inexact:
-        what = f"profile fast: recipe {chosen.name!r} uses {', '.join(chosen.inexact)}"
+        what = f"the recipe {chosen.name!r} has profile fast and uses {', '.join(chosen.inexact)}"
         note(f"{what}, so another CPU may produce other bytes")
 
 
@@ -129,9 +129,7 @@ def extend(
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
-    folder = require_local(
-        shards, "extend changes a folder; build the longer set to another --out, because extend cannot change a URL"
-    )
+    folder = require_local(shards, "extend cannot change a set at a URL; build the longer set to another --out")
     options.preload_workers(workers, scheduler)
     from patchgen.pipeline import build  # noqa: PLC0415
     from patchgen.sources.photo import read_photos  # noqa: PLC0415
@@ -176,7 +174,7 @@ def pack(data: Path, out: Path | str, workers: int | None, as_json: bool, **othe
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> "list[Card]":
-    """Return the license, URL and attribution of each of ``photos`` photos. A single text of an option is for all."""
+    """Return license, URL and attribution of each of ``photos`` photos. An option given once is for all photos."""
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
             what = f"--{option} was given {counted(len(texts), 'time')} for {counted(photos, 'image')}"
@@ -191,7 +189,7 @@ def build_span(
     """Build the shards ``span`` of a set, and print the numbers of these shards."""
     from patchgen.pipeline.build import build_part  # noqa: PLC0415
 
-    folder = require_local(out, "--shards needs a folder that all processes share; build there and upload the folder")
+    folder = require_local(out, "--shards cannot build at a URL; build in a shared folder, and upload the folder")
     if span.start >= plan.shards:
         what = f"the set has {counted(plan.shards, 'shard')}, counted from 0 to {plan.shards - 1}"
         raise click.UsageError(f"--shards {span.start}-{span.stop - 1}: {what}; give smaller numbers.")

@@ -77,11 +77,7 @@ def verify(
     if faults:
         many = counted(len(faults), "fault")
         only_exports = all(fault.mended_by_export for fault in faults)
-        advice = (
-            "run 'patchgen export'"
-            if only_exports
-            else "rebuild the set, or copy the files named above from a good set"
-        )
+        advice = "run 'patchgen export'" if only_exports else "rebuild the set, or copy these files from a good set"
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
@@ -218,7 +214,5 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"good": not wrong, "environment": found, "sets": sets}))
     if wrong:
-        raise PatchgenError(
-            f"{wrong} of {len(sets)} reference sets differ on this machine, so sets that are built here differ from "
-            "sets of other machines; report this to the authors of this package with the output above"
-        )
+        what = f"{wrong} of {len(sets)} reference sets differ on this machine, so the sets that it builds differ too"
+        raise PatchgenError(f"{what}; report this to the authors of this package with the output above")

@@ -26,7 +26,7 @@ def _parse_extent(ctx: click.Context, param: click.Parameter, value: str) -> tup
         raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT; give a size in pixels, for example 2560x1920.")
     width, height = (SIDE.convert(int(side), param, ctx) for side in match.groups())
     if width * height > MAX_PIXELS:
-        raise click.BadParameter(f"{value} is {width * height} pixels, expected at most {MAX_PIXELS}; give less.")
+        raise click.BadParameter(f"{value} has {width * height} pixels; give a size of at most {MAX_PIXELS} pixels.")
     return width, height
 
 
@@ -47,7 +47,7 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
     from patchgen.export import export as run_export  # noqa: PLC0415
     from patchgen.export import export_bag  # noqa: PLC0415
 
-    folder = require_local(shards, "export writes into a folder; download the set into a folder first")
+    folder = require_local(shards, "export cannot write to a URL; download the set into a folder first")
     written = run_export(folder, dali=dali, new_card=new_card)
     if bag is not None:
         export_bag(written, bag)

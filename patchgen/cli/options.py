@@ -1,4 +1,4 @@
-"""Define the options that several commands share. Open the output folders and start the workers that they name."""
+"""Define the options that several commands share. Open the folder and start the workers of a build."""
 
 import contextlib
 import re
@@ -84,7 +84,7 @@ def cores(workers: int | None) -> int:
 
 
 def preload_workers(workers: int | None, scheduler: str | None = None) -> None:
-    """Start the process that forks the workers, if there are several, while this process imports its libraries."""
+    """Start a process that will fork the workers, if a build has several. This process then imports libraries."""
     if scheduler is None and cores(workers) > 1:
         from manifests.support.processes import start_server  # noqa: PLC0415 - it loads multiprocessing
 
@@ -114,7 +114,7 @@ def building(
 
 @contextlib.contextmanager
 def _destination(out: str | Path, build_id: str | None) -> Iterator[tuple[Path, "LocalOutput | None"]]:
-    """Yield the folder of a build, and the output of Dask workers. None means that workers write into the folder."""
+    """Yield the folder of a build, and the store for the tars of Dask workers. None: they write into the folder."""
     if isinstance(out, Path):
         yield out, None
         return

@@ -83,9 +83,9 @@ def test_options_that_take_paths_take_no_urls(
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     ran = run_distill(*arguments[:-1], option, "s3://lab/run")
-    assert_one_line(ran, f"'{option}': s3://lab/run: is a URL, expected a path", status=2)
+    assert_one_line(ran, f"'{option}': s3://lab/run: this is a URL, expected a path", status=2)
     table = run_distill("reproduce", "main", "--input", "photo=https://lab:secret@host/a.jpg")
-    assert_one_line(table, "https://host/a.jpg: is a URL, expected a path", status=2)
+    assert_one_line(table, "https://host/a.jpg: this is a URL, expected a path", status=2)
     assert set(tmp_path.iterdir()) == before
 
 

@@ -150,8 +150,8 @@ def members(folder: Path) -> list[bytes]:
         (lambda m: [*m, m[0]], "after the last member"),
         (lambda m: [*m[:3], m[3], *m[3:-1]], "member 000000084.png: the header"),
         (lambda m: [m[1], m[0], *m[2:]], "member 000000080.png"),
-        (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "belongs to a member '../../etc/pwd'"),
-        (lambda m: [*m[:-1], m[-1][:-1] + b"\x01"], "the padding after it is not zero bytes"),
+        (lambda m: [m[0].replace(b"000000080.png", b"../../etc/pwd"), *m[1:]], "names the member '../../etc/pwd'"),
+        (lambda m: [*m[:-1], m[-1][:-1] + b"\x01"], "the padding after this member is not zero bytes"),
     ],
 )
 def test_members_are_compared_with_their_rows(
@@ -174,7 +174,7 @@ def test_a_table_that_lies_about_pixels(copy: Path) -> None:
     pq.write_table(lying, copy / TABLE)
     resign(copy, exports=True)
     faults = "\n".join(map(str, verify(copy).faults))
-    assert "member 000000080.png: its pixels hash to" in faults
+    assert "member 000000080.png: the pixels have the digest" in faults
     assert "manifest.json: pixel_root is" in faults
 
 
@@ -226,11 +226,11 @@ def encoded(mode: str, image_format: str, side: int = 32) -> bytes:
         ("jpg", b"", "not a whole image"),
         ("jpg", encoded("RGB", "PNG"), "not a valid JPEG"),
         ("jpg", encoded("RGB", "JPEG", 64), "the image is 64×64, expected 32×32"),
-        ("jpg", encoded("L", "JPEG"), "it is L, expected one picture in RGB"),
+        ("jpg", encoded("L", "JPEG"), "it is in color mode L, expected one picture in RGB"),
         ("png", encoded("RGB", "JPEG"), "it is not PNG"),
-        ("png", encoded("RGBA", "PNG"), "it is RGBA, expected one picture in RGB"),
-        ("png", encoded("P", "PNG"), "it is P, expected one picture in RGB"),
-        ("png", encoded("RGB", "PNG"), "its pixels hash to"),
+        ("png", encoded("RGBA", "PNG"), "it is in color mode RGBA, expected one picture in RGB"),
+        ("png", encoded("P", "PNG"), "it is in color mode P, expected one picture in RGB"),
+        ("png", encoded("RGB", "PNG"), "the pixels have the digest"),
     ],
 )
 def test_a_consistent_forgery_is_found(

@@ -34,7 +34,7 @@ def test_verify_prints_what_is_wrong(patchset_path: Path, tmp_path: Path, run_pa
     (copy / "patches-000001.tar").unlink()
     bad = run_patchgen("verify", copy)
     assert_one_line(bad, "1 fault;")
-    assert bad.out == "patches-000001.tar: is missing; download the set again or rebuild it\n"
+    assert bad.out == "patches-000001.tar: the file is missing; download the set again or rebuild it\n"
     value = json.loads(run_patchgen("verify", copy, "--json").out)
     assert not value["good"] and value["faults"][0]["file"] == "patches-000001.tar"
     (copy / "manifest.json").write_text("{")
@@ -55,7 +55,7 @@ def test_what_export_writes_again_asks_for_no_new_set(
     assert_one_line(found, "run 'patchgen export'")
     assert "rebuild" not in found.err + found.out and "run 'patchgen export' to write it again" in found.out
     (copy / "patches-000001.tar").unlink()
-    assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy the files named above")
+    assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy these files from a good set")
     shutil.copy(patchset_path / "patches-000001.tar", copy)
     assert run_patchgen("export", copy).status == 0 and run_patchgen("verify", copy).status == 0
 

@@ -38,7 +38,9 @@ def test_every_command_that_reads_takes_a_url(
     assert run_patchgen("preview", rough.url, "--out", tmp_path / "sheet.png").status == 0
     assert run_patchgen("verify", patchset_path, "--workers", 1).status == 0
     extended = run_patchgen("extend", rough.url, "--n", 300, "--image", photo_path)
-    assert_one_line(extended, f"{rough.url}: extend changes a folder; build the longer set to another --out")
+    assert_one_line(
+        extended, f"{rough.url}: extend cannot change a set at a URL; build the longer set to another --out"
+    )
     missing = run_patchgen("verify", f"http://127.0.0.1:{rough.port}/set", "-q")
     assert missing.status == 0
     rough.statuses = {"manifest.json": [404]}
@@ -104,4 +106,4 @@ def test_paths_are_no_urls(photo_path: Path, tmp_path: Path, run_patchgen: Progr
         ("pack", "s3://lab/images", "--out", tmp_path / "out"),
         ("build", "--image", "s3://lab/photo.png", "--n", 1, "--out", tmp_path / "out"),
     ):
-        assert_one_line(run_patchgen(*words), ": is a URL, expected a path; use a local file or folder", status=2)
+        assert_one_line(run_patchgen(*words), ": this is a URL, expected a path; use a local path", status=2)

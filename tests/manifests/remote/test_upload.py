@@ -210,7 +210,7 @@ def test_what_cannot_be_sent_is_refused_before_it_is_built(
         assert_one_line(run_patchgen("rebuild", *words), "which has other options")
     packing = ["pack", patchset_path, "--workers", 1, "--out"]
     refused = run_patchgen(*packing, "memory://lab/a")  # a pack's build id depends on its images
-    assert "memory://lab/a: the upload of the build 0000" in refused.err.splitlines()[0]
+    assert "memory://lab/a: the upload of build 0000" in refused.err.splitlines()[0]
     kept = Path(refused.err.strip().rpartition("shards are kept in ")[2])
     packed = local(kept)
     memory.rm_file(f"/lab/a/{CLAIM_NAME}")
@@ -298,7 +298,7 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
         "the folder contains a finished set with seed 0, but this build has seed 1",
     )
     card = run_patchgen(*arguments, "memory://lab/a", "--license", "CC0")
-    assert_one_line(card, "memory://lab/a: the store contains this set with another license")
+    assert_one_line(card, "memory://lab/a: license, URL, attribution or name differ")
     assert_one_line(run_patchgen(*arguments, "memory://lab"), "contains files that no build wrote (a)")
     memory.pipe_file("/lab/b/notes.txt", b"mine")
     assert_one_line(run_patchgen(*arguments, "memory://lab/b"), "contains files that no build wrote (notes.txt)")
@@ -316,7 +316,7 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
 def test_two_builds_to_one_place(memory: Any) -> None:
     with (
         stage_upload("memory://lab/a"),
-        pytest.raises(PatchSetError, match="memory://lab/a: another build sends files to this store"),
+        pytest.raises(PatchSetError, match="memory://lab/a: another build writes to this store"),
         stage_upload("memory://lab/a/"),
     ):
         pytest.fail("held twice")

@@ -91,7 +91,7 @@ def test_nested_and_missing_columns(tmp_path: Path) -> None:
     base = shard_table.table(contract(), {}, b"")
     lists = pa.array([[i] for i in range(N)])
     nested = base.set_column(2, "offset", lists)
-    refuse(write(tmp_path / "t.parquet", table=nested), "does not have one value in each row")
+    refuse(write(tmp_path / "t.parquet", table=nested), "expected one value in each row")
     refuse(write(tmp_path / "t.parquet", table=base.drop_columns(["pixels"])), "its columns begin with")
     nulls = base.set_column(2, "offset", pa.array([None] * N, pa.int64()))
     refuse(write(tmp_path / "t.parquet", table=nulls), "without nulls")
@@ -105,8 +105,8 @@ def test_nested_and_missing_columns(tmp_path: Path) -> None:
     [
         (lambda data: data[:-8] + (1 << 31).to_bytes(4, "little") + b"PAR1", "footer has 2147483648 bytes"),
         (lambda data: data[:-4] + b"PARE", "encrypted"),
-        (lambda data: data[:-4] + b"PAR2", "does not end as"),
-        (lambda data: data[:-8] + bytes(4) + b"PAR1", "damaged footer"),
+        (lambda data: data[:-4] + b"PAR2", "its end is not that of"),
+        (lambda data: data[:-8] + bytes(4) + b"PAR1", "its footer is damaged"),
         (lambda data: b"PAR1", "expected at least 12"),
         (lambda data: b"", "expected at least 12"),
     ],

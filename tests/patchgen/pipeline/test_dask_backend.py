@@ -200,9 +200,9 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_jobs_write_into_no_store_and_nothing_there_is_made_longer(photo_path: Path, run_patchgen: Program) -> None:
     result = run_patchgen(*options(photo_path, Path("x"))[:-1], "s3://lab/set", "--shards", "0-1")
-    assert_one_line(result, "s3://lab/set: --shards needs a folder that all processes share; build there")
+    assert_one_line(result, "s3://lab/set: --shards cannot build at a URL; build in a shared folder")
     words = ("extend", "s3://lab/set", "--n", N, "--image", photo_path, "--scheduler", "local:1")
-    assert_one_line(run_patchgen(*words), "s3://lab/set: extend changes a folder")
+    assert_one_line(run_patchgen(*words), "s3://lab/set: extend cannot change a set at a URL")
 
 
 def test_jobs_that_build_some_shards_each(

@@ -124,7 +124,7 @@ def test_a_build_that_is_stopped_goes_on_with_what_is_missing(
     with building(photo_path, workers, "--seed", 1) as other:
         told = other.communicate(timeout=60)[1]
     assert other.returncode == 1 and len(told.splitlines()) == 1
-    assert f"{URL}/{CLAIM_NAME}: belongs to an unfinished upload of the build " in told
+    assert f"{URL}/{CLAIM_NAME}: this file belongs to an unfinished upload of the build " in told
     (own_cache / "aside").rename(own_cache / "out")
     lost = next(line.split()[1] for line in sent(own_cache))
     s3.delete_object(Bucket="lab", Key=f"sets/one/{lost}")

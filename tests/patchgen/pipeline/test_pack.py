@@ -201,7 +201,7 @@ def test_tars_and_only_those_for_training(
     assert result.err == f"only {tmp_path / 'split' / 'train'} was packed; these were not packed: Validation\n"
     shutil.copytree(folder / "b", tmp_path / "split" / "extra")
     result = run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "third")
-    assert f"1 skipped (beside the splits), such as {tmp_path / 'split' / 'extra'}\n" in result.err
+    assert f"skipped 1 (files and folders beside the splits), such as {tmp_path / 'split' / 'extra'}\n" in result.err
     assert packed(tmp_path / "third")[1] == ["train/01.png"]
     (tmp_path / "split" / "Validation").rename(tmp_path / "split" / "bus")
     assert run_patchgen("pack", tmp_path / "split", "--out", tmp_path / "classes").status == 0
@@ -238,7 +238,7 @@ def test_links_to_folders_outside_are_not_followed(tmp_path: Path, run_patchgen:
     result = run_patchgen("pack", given, "--out", tmp_path / "two")
     assert_one_line(
         result._replace(status=1),
-        "given: 1 skipped (links to folders outside are not followed",
+        "given: skipped 1 (links to folders outside are not followed",
         f"such as {given / 'out'}",
     )
     assert packed(tmp_path / "two")[1] == packed(tmp_path / "one")[1]
@@ -253,19 +253,19 @@ def test_bad_images_are_named(folder: Path, tmp_path: Path, run_patchgen: Progra
     for damaged in (whole[:200], whole[:-12], whole[:60] + b"x" + whole[61:], b""):
         (folder / "a" / "33.png").write_bytes(damaged)
         result = run_patchgen("pack", folder, "--out", tmp_path / "b")
-        assert_one_line(result, "33.png: not a whole image", "new folder")
+        assert_one_line(result, "33.png: the data is not a whole image", "new folder")
         assert not (tmp_path / "b").exists()
     (folder / "a" / "33.png").write_bytes(encoded(image(0), "TIFF")[:-8])
     result = run_patchgen("pack", folder, "--out", tmp_path / "b", "--workers", 1)
-    assert_one_line(result, "33.png: not a whole image", "new folder")
+    assert_one_line(result, "33.png: the data is not a whole image", "new folder")
     jpeg = encoded(image(0), "JPEG")
     (tmp_path / "jpegs").mkdir()
     (tmp_path / "jpegs" / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     result = run_patchgen("pack", tmp_path / "jpegs", "--out", tmp_path / "c", "--workers", 1)
-    assert_one_line(result, "cut.jpg: not a whole image", "new folder")
+    assert_one_line(result, "cut.jpg: the data is not a whole image", "new folder")
     (tmp_path / "jpegs" / "one.gif").write_bytes(b"")
     (tmp_path / "jpegs" / "cut.jpg").unlink()
-    assert_one_line(run_patchgen("pack", tmp_path / "jpegs", "--out", out), "one.gif: not a whole image")
+    assert_one_line(run_patchgen("pack", tmp_path / "jpegs", "--out", out), "one.gif: the data is not a whole image")
 
 
 def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) -> None:
@@ -277,12 +277,17 @@ def test_data_that_is_none(folder: Path, tmp_path: Path, run_patchgen: Program) 
     assert_one_line(run_patchgen("pack", tmp_path / "empty", "--out", out), "empty: no image was found")
     (tmp_path / "empty" / "a.tar.gz").write_bytes(b"")
     assert_one_line(
-        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar.gz: not a whole tar", "download the tar again"
+        run_patchgen("pack", tmp_path / "empty", "--out", out),
+        "a.tar.gz: the tar cannot be read",
+        "download the tar again",
     )
     (tmp_path / "empty" / "a.tar.gz").rename(tmp_path / "empty" / "a.tar")
     (tmp_path / "empty" / "a.tar").write_bytes(b"no tar" * 200)
     assert_one_line(
-        run_patchgen("pack", tmp_path / "empty", "--out", out), "a.tar: ", "not a whole tar", "download the tar again"
+        run_patchgen("pack", tmp_path / "empty", "--out", out),
+        "a.tar: ",
+        "the tar cannot be read",
+        "download the tar again",
     )
     shutil.copy(folder / "a" / "30.png", tmp_path / "empty")
     assert_one_line(
