@@ -35,8 +35,7 @@ def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] |
     folder, outlines = patchset.folder, []
     for index in indices:
         shard = patchset.shard_of(index)
-        table = read(shard)
-        if table is None:
+        if (table := read(shard)) is None:
             return None
         row = {name: values[index - shard.first_index] for name, values in table.items()}
         if not all(math.isfinite(value) for value in row.values()):

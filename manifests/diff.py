@@ -26,7 +26,7 @@ class PatchComparison:
 
     compared: int  # patches that were compared
     same_bytes: int  # patches whose encoded bytes are equal
-    same_pixels: int  # patches whose pixels are equal
+    same_pixels: int  # patches whose pixels before encoding are equal
     first_changed: tuple[int, ...]  # indices of the first patches whose pixels differ
 
 
@@ -36,6 +36,7 @@ class Difference:
 
     same_set: bool  # equal ``set_id``
     same_pixel_root: bool
+    lossy: bool  # one set or both are JPEG, so patches that were equal before encoding may decode to other pixels
     keys: tuple[tuple[str, str, str], ...]  # path in the manifest, value in A, value in B; values are JSON texts
     only_in_a: int  # number of patches that A has and B lacks
     only_in_b: int
@@ -45,18 +46,19 @@ class Difference:
         """Describe in one line how the two sets differ."""
         if self.same_set:
             return "the same set"
+        same = "the same pixels before encoding" if self.lossy else "the same pixels"
         if self.patches is None:
-            return "the same pixels, but the manifests differ" if self.same_pixel_root else "different sets"
+            return f"{same}, but the manifests differ" if self.same_pixel_root else "different sets"
         count, p = self.patches.compared, self.patches
         longer = f"; {'B' if self.only_in_b else 'A'} has more patches" if self.only_in_a or self.only_in_b else ""
         if count and p.same_bytes == count:
             return f"the same {counted(count, 'patch')}{longer or ', but the manifests differ'}"
         if count and p.same_pixels == count:
-            return f"the same pixels in {counted(count, 'patch')}, encoded in other bytes{longer}"
+            decoded = "; jpg is lossy, so the decoded patches may differ" if self.lossy else ""
+            return f"{same} in {counted(count, 'patch')}, encoded in other bytes{decoded}{longer}"
         if not p.same_pixels:
             return "different sets: no patch has the same pixels"
-        other = count - p.same_pixels
-        return f"different sets: {other} of {counted(count, 'patch')} {'has' if other == 1 else 'have'} other pixels"
+        return f"different sets: other pixels in {count - p.same_pixels} of {counted(count, 'patch')}"
 
 
 def diff_manifests(a: Manifest, b: Manifest) -> Difference:
@@ -64,6 +66,7 @@ def diff_manifests(a: Manifest, b: Manifest) -> Difference:
     return Difference(
         same_set=a.set_id == b.set_id,
         same_pixel_root=a.pixel_root == b.pixel_root,
+        lossy="jpg" in (a.encoding.format, b.encoding.format),
         keys=tuple(differences(_compared(a), _compared(b))),
         only_in_a=max(a.n - b.n, 0),
         only_in_b=max(b.n - a.n, 0),

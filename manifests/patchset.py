@@ -22,6 +22,8 @@ from manifests.support.counts import counted
 from manifests.support.files import is_plain, read_regular_file
 from manifests.untrusted.images import decode_patch
 
+RUN_AGAIN = "run the command that wrote the folder again"  # remedy for an unfinished build
+
 
 class NoPatchError(PatchSetError, IndexError):
     """A set has no patch with the requested index."""
@@ -122,7 +124,7 @@ def open_folder(folder: str | Path) -> PatchSet:
         data = read_regular_file(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         what = f"the folder has no {MANIFEST_NAME}, so it is not a finished patch set"
-        raise PatchSetError(f"{folder}: {what}; run the command that wrote the folder again") from error
+        raise PatchSetError(f"{folder}: {what}; {RUN_AGAIN}") from error
     except OSError as error:
         raise PatchSetError(f"{path}: the manifest cannot be read: {error.strerror}; download it again") from error
     return PatchSet(folder=folder, manifest=parse_manifest(data, str(path)))

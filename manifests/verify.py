@@ -20,7 +20,7 @@ from manifests.format.checksums import SUMS_NAME, read_sums
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME, Manifest, Shard
 from manifests.format.shard_table import count_rows
-from manifests.patchset import open_folder
+from manifests.patchset import RUN_AGAIN, open_folder
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, is_plain
 from manifests.support.processes import die_with_parent, end_pool, explaining_start, start_server, starting_processes
@@ -38,11 +38,6 @@ class Fault:
 
     file: str
     what: str
-
-    @property
-    def mended_by_export(self) -> bool:
-        """Return whether ``patchgen export`` can repair this fault."""
-        return self.what.endswith(BY_EXPORT)
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}"
@@ -120,7 +115,7 @@ def _name_faults(folder: Path, manifest: Manifest) -> Faults:
         yield name, f"the file is missing; {BY_EXPORT if name == SUMS_NAME else _REMEDY}"
     for name in sorted(found - expected):
         if name.startswith((PART_PREFIX, BUILD_MARKER)):
-            yield ascii(name)[1:-1], "this file belongs to an unfinished build; run the same build command again"
+            yield ascii(name)[1:-1], f"this file belongs to an unfinished build; {RUN_AGAIN}"
         elif name not in indexes and (name.startswith("patches") or name.endswith((".tar", ".parquet"))):
             yield ascii(name)[1:-1], "this file is not part of the set; remove the file"
     for name in sorted(expected & found):

@@ -33,7 +33,7 @@ run_options = options.join(
 def train(shards: Path | str, teacher: Path | None, teacher_logits: Path | None, **values: Any) -> None:
     """Distill a student from a patch set.
 
-    Every shard is verified first. Then the student learns the teacher's logits of each batch.
+    The shards, or their decoded copy in the cache, are verified first. Then the student learns the teacher's logits.
 
     Example: distill train --shards shards/ --config fast-cifar --teacher resnet56.safetensors --eval cifar10/
     """

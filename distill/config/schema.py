@@ -27,7 +27,7 @@ class _Group(BaseModel):
 
 
 class _NetworkGroup(_Group):
-    arch: str = Field(description="network name, see distill.models")
+    arch: str = Field(description="network name, see docs/distill.md, Networks")
     bn_momentum: float | None = Field(default=None, gt=0, le=1)
     "share of each batch in the statistics of batch norms; default: the network's own value"
     bn_eps: float | None = Field(default=None, gt=0, le=1)

@@ -120,7 +120,8 @@ def _cached(patchset: PatchSet, folder: Path) -> Pixels | None:
                 return None
     except (OSError, ValueError):
         return None
-    logger.info(f"{path}: contains {counted(patchset.manifest.n, 'patch')}, decoded by an earlier run")
+    content = f"{counted(len(patchset), 'patch')}, decoded by an earlier run and verified now"
+    logger.info(f"set {patchset.manifest.set_id[:16]}: {content}: {path}")
     return np.memmap(path, dtype=np.uint8, mode="c", shape=shape_of(patchset))
 
 

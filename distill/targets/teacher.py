@@ -20,7 +20,7 @@ class TeacherConfig(BaseModel):
     """The teacher network. ``mean`` and ``std`` may be omitted if the weight file declares them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    arch: str = Field(description="network name, see distill.models")
+    arch: str = Field(description="network name, see docs/distill.md, Networks")
     weights: HomePath | None = Field(default=None, description="the teacher's weight file; --teacher sets it")
     logits: HomePath | None = Field(default=None, description="folder of stored logits; --teacher-logits sets it")
     num_classes: int = Field(ge=2, le=100_000)
@@ -67,7 +67,7 @@ def build_network(
             found = f"the file declares {name} {own}, but {prefix}{name} is {value}"
             raise DistillError(f"{weights.path}: {found}; omit {prefix}{name}")
         if own is None and value is None:
-            action = f"set {prefix}{name} to the value that the network was trained with"
+            action = f"set {prefix}{name} to the value of the training, or add it to the file with 'distill convert'"
             raise DistillError(f"{weights.path}: the file does not declare the {name} of the input; {action}")
         known[name] = own or value
     known |= {"arch": arch, "num_classes": num_classes}

@@ -47,7 +47,8 @@ def verify(
     if bool(regenerate) != bool(images):
         raise click.UsageError("--regenerate K and --image must be given together; add the missing option.")
     from manifests.export.bagit import set_in_bag  # noqa: PLC0415
-    from manifests.patchset import open_folder  # noqa: PLC0415
+    from manifests.export.finalize import BY_EXPORT  # noqa: PLC0415
+    from manifests.patchset import RUN_AGAIN, open_folder  # noqa: PLC0415
     from manifests.verify import verify as run_verify  # noqa: PLC0415
 
     photos: list[Photo] = []
@@ -76,8 +77,9 @@ def verify(
     _print_report(report, faults, fast, again, as_json)
     if faults:
         many = counted(len(faults), "fault")
-        only_exports = all(fault.mended_by_export for fault in faults)
-        advice = "run 'patchgen export'" if only_exports else "rebuild the set, or copy these files from a good set"
+        advice = "rebuild the set, or copy these files from a good set"
+        for remedy in (BY_EXPORT, RUN_AGAIN):
+            advice = remedy if all(fault.what.endswith(remedy) for fault in faults) else advice
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
@@ -184,7 +186,7 @@ def _summary(manifest: "Manifest", size: int) -> list[tuple[str, Any]]:
     ]
     for source in manifest.sources:
         card = [source.licence or "no license given", source.attribution, source.url]
-        lines.append(("source", f"{source.name}, {what_of(manifest, source)}, sha256 {source.sha256}"))
+        lines.append(("source", f"{source.name}, {what_of(manifest, source)}, file sha256 {source.sha256}"))
         lines.append(("", "; ".join(text for text in card if text)))
     lines.append(("built with", ", ".join(f"{key} {value}" for key, value in manifest.environment.items())))
     return lines

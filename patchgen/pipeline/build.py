@@ -11,7 +11,7 @@ from manifests.export.finalize import has_exports, write_manifest
 from manifests.format import shard_table
 from manifests.format.digest import pixel_root
 from manifests.format.schema import Manifest, Shard, make_manifest
-from manifests.support.console import counting, detail, progress_bar
+from manifests.support.console import counting, detail, note, progress_bar
 from manifests.support.counts import counted
 from manifests.support.files import describe_os_error, hold_folder, remove_parts
 from patchgen.errors import PatchgenError
@@ -123,7 +123,9 @@ def _find_finished(
     """Return the intact shards by their numbers, except shards that differ from their entries in ``manifest``."""
     known = dict(enumerate(manifest.shards)) if manifest is not None else {}
     finished = output.find_finished(context, tasks)
-    return {number: shard for number, shard in finished.items() if known.get(number, shard) == shard}
+    kept = {number: shard for number, shard in finished.items() if known.get(number, shard) == shard}
+    (note if kept else detail)(f"{counted(len(kept), 'intact shard')} kept, {len(tasks) - len(kept)} to build")
+    return kept
 
 
 def _build_missing(
@@ -136,7 +138,6 @@ def _build_missing(
     """Build missing shards, and return all shards in order. A shard that differs from ``expected`` is an error."""
     missing = [task for task in tasks if task.number not in finished]
     existing = [(task, finished[task.number]) for task in tasks if task.number in finished]
-    detail(f"{len(finished)} of {counted(len(tasks), 'shard')} already built; plan ID {context.plan_id}")
     n = sum(task.n for task in tasks)
     shards = {}
     with progress_bar("patches", n) as update:

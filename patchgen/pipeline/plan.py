@@ -157,17 +157,18 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan
             f"the set has {counted(len(manifest.sources), 'source')} ({names}), but --image was given "
             f"{counted(len(photos), 'time')}; give --image once for each source, in this order"
         )
-    for photo, source in zip(photos, manifest.sources, strict=True):
-        if (photo.pixels_sha256, photo.width, photo.height) != (source.pixels, source.width, source.height):
-            raise PatchgenError(
-                f"{photo.path}: the photo has {photo.width}×{photo.height} pixels with digest "
-                f"{photo.pixels_sha256[:16]}…, but the set's source {source.name!r} has {source.width}×"
-                f"{source.height} with digest {source.pixels[:16]}…; give the photo that the set was built from"
-            )
+    found = [f"{photo.width}×{photo.height} px and pixel sha256 {photo.pixels_sha256}" for photo in photos]
+    declared = [f"{source.width}×{source.height} px and pixel sha256 {source.pixels}" for source in manifest.sources]
+    for k, photo in enumerate(photos):
+        if found[k] != declared[k] and sorted(found) == sorted(declared):
+            right = photos[found.index(declared[k], k)].path
+            raise PatchgenError(f"--image: the photos are not in the set's order; give {right} before {photo.path}")
+        if found[k] != declared[k]:
+            what = f"the photo has {found[k]}, but the set's source {manifest.sources[k].name!r} has {declared[k]}"
+            raise PatchgenError(f"{photo.path}: {what}; give the photo that the set was built from")
     sizes = [shard.n for shard in manifest.shards]
     shard_size = sizes[0] if len(sizes) > 1 else max(sizes[0], default_shard_size(manifest.size))
-    last = len(sizes) - 1
-    wrong = [k for k, size in enumerate(sizes) if size > shard_size or (size < shard_size and k < last)]
+    wrong = [k for k, size in enumerate(sizes) if size > shard_size or (size < shard_size and k + 1 < len(sizes))]
     if wrong:
         what = f"shard {wrong[0]} of the set has {sizes[wrong[0]]} patches, expected {shard_size}, as in shard 0"
         raise PatchgenError(f"{what}; report this to the publisher of the set")

@@ -1,5 +1,6 @@
 """Build random patches of a set again, and compare the patches with the tables of the set."""
 
+import functools
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -23,12 +24,10 @@ def regenerate(
     manifest = patchset.manifest
     context = plan_of(manifest, photos, n=manifest.n).context(photos, patchset.folder)
     chosen = sorted(random.SystemRandom().sample(range(manifest.n), min(count, manifest.n)))
-    faults, name, columns = [], "", {}
+    faults, rows = [], functools.lru_cache(maxsize=1)(patchset.rows)
     for index in chosen:
         shard = patchset.shard_of(index)
-        if shard.parquet.name != name:
-            name = shard.parquet.name
-            columns = patchset.rows(shard)
+        columns = rows(shard)
         maker = make_maker(context, ShardTask(number=0, first_index=index, n=1))
         encoded, pixels = next(maker.encoded())[0]
         for key, value in {"pixels": pixels, "sha256": hashlib.sha256(encoded).digest()}.items():
@@ -36,6 +35,6 @@ def regenerate(
             if value != recorded:
                 digests = f"{value.hex()}, but the table has {recorded.hex()}"
                 what = f"patch {index}: the rebuilt patch has the {key} digest {digests}"
-                faults.append(Fault(file=name, what=what))
+                faults.append(Fault(file=shard.parquet.name, what=what))
         on_patch(1)
     return faults

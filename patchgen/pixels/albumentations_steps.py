@@ -56,10 +56,7 @@ class NamedStep:
         self._generator = functools.partial(generator, seed, stream)
         self._first_index = first_index
         self._python_seeds = (draws[:, 1] * 2.0**53).astype(np.int64)
-        self.columns: dict[str, Any] = {
-            "applied": draws[:, 0] < config.p,
-            "params": np.full(len(draws), None, dtype=object),
-        }
+        self.columns: dict[str, Any] = {"applied": draws[:, 0] < config.p, "params": np.full(len(draws), None)}
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
         """Transform the chosen patches of a list in place. The first patch has position ``start`` in the range."""

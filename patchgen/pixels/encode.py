@@ -100,9 +100,8 @@ def _options(config: Png | Jpg | Webp) -> list[int]:
     if isinstance(config, Png):
         every = config.filter == "adaptive"
         filters = cv2.IMWRITE_PNG_ALL_FILTERS if every else 8 << _PNG_FILTERS.index(config.filter)
-        strategy = _PNG_STRATEGIES.index(config.strategy)
         options = [cv2.IMWRITE_PNG_COMPRESSION, config.compression, cv2.IMWRITE_PNG_FILTER, filters]
-        return [*options, cv2.IMWRITE_PNG_STRATEGY, strategy]
+        return [*options, cv2.IMWRITE_PNG_STRATEGY, _PNG_STRATEGIES.index(config.strategy)]
     if isinstance(config, Jpg):
         factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{config.subsampling.replace(':', '')}")
         return [cv2.IMWRITE_JPEG_QUALITY, config.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]

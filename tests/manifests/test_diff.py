@@ -38,6 +38,12 @@ def make_set(photo_path: Path, tmp_path_factory: pytest.TempPathFactory):
             ["n"],
         ),
         ({"seed": 1}, "different sets: no patch has the same pixels", ["seed"]),
+        (
+            {"image_format": "jpg"},
+            "the same pixels before encoding in 120 patches, encoded in other bytes; "
+            "jpg is lossy, so the decoded patches may differ",
+            ["encoding.format"],
+        ),
     ],
 )
 def test_summaries(make_set, change: dict, summary: str, keys: list[str]) -> None:
@@ -52,6 +58,8 @@ def test_manifests_alone(make_set) -> None:
     assert diff_manifests(first, first).summary() == "the same set"
     assert diff_manifests(first, second).summary() == "the same pixels, but the manifests differ"
     assert diff_manifests(first, make_set(seed=1).manifest).summary() == "different sets"
+    jpg = diff_manifests(make_set(image_format="jpg").manifest, first)
+    assert jpg.lossy and jpg.summary() == "the same pixels before encoding, but the manifests differ"
 
 
 def test_differences() -> None:

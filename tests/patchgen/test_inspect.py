@@ -60,6 +60,21 @@ def test_what_export_writes_again_asks_for_no_new_set(
     assert run_patchgen("export", copy).status == 0 and run_patchgen("verify", copy).status == 0
 
 
+@pytest.mark.parametrize("killed_at_its_end", [False, True])
+def test_one_remedy_for_an_unfinished_set(
+    killed_at_its_end: bool, patchset_path: Path, tmp_path: Path, run_patchgen: Program
+) -> None:
+    copy = Path(shutil.copytree(patchset_path, tmp_path / "copy"))
+    (copy / ".patchgen-build.json").touch()
+    (copy / "manifest.json").unlink() if not killed_at_its_end else None
+    found = run_patchgen("verify", copy)
+    assert_one_line(found, "copy: 1 fault; run the command that wrote the folder again")
+    assert (
+        found.out.endswith("; run the command that wrote the folder again\n")
+        and "rebuild" not in found.err + found.out
+    )
+
+
 def test_diff_and_info(patchset_path: Path, manifest_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
     assert run_patchgen("diff", patchset_path, manifest_path).out == "the same set\n"
     other = resign_manifest(edited(manifest_path, {"seed": 3}))

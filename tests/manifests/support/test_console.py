@@ -18,9 +18,9 @@ def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_pa
     quiet = run_patchgen(*command, tmp_path / "b", "-q")
     assert quiet.out.splitlines() == loud.out.splitlines()[:-1] and quiet.err == ""
     told = run_patchgen(*command, tmp_path / "b", "--verbose")
-    assert "1 of 1 shard found" not in told.err  # the set is complete: no work is left
+    assert told.err == "1 intact shard kept, 0 to build\n"
     told = run_patchgen(*command, tmp_path / "c", "--verbose")
-    assert "0 of 1 shard already built; plan" in told.err
+    assert told.err == "0 intact shards kept, 1 to build\n"
 
 
 def test_verbose_tells_where_an_error_arose(run_patchgen: Program, tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ def test_a_folder_has_no_size_in_pixels(tmp_path: Path, run_patchgen: Program) -
     assert f"- **mixed**, 3 images, SHA-256 of its files `{digest}`" in (out / "README.md").read_text()
     told = run_patchgen("info", out)
     assert (
-        f"mixed, 3 images, sha256 {digest}" in told.out and "180×90" not in told.out + (out / "README.md").read_text()
+        f"mixed, 3 images, file sha256 {digest}" in told.out
+        and "180×90" not in told.out + (out / "README.md").read_text()
     )
 
 

@@ -12,7 +12,7 @@ from manifests.format.schema import parse_manifest
 from patchgen.pipeline.build import build
 from patchgen.pipeline.plan import plan_of
 from patchgen.sources.photo import read_photo
-from tests.conftest import Program, assert_one_line, make_photo, write_image
+from tests.conftest import Program, Result, assert_one_line, make_photo, write_image
 from tests.helpers.editing import contents, edited
 from tests.helpers.resign import resign_manifest
 
@@ -27,8 +27,14 @@ def test_a_manifest_and_the_photo_give_the_same_folder(
     assert contents(tmp_path / "out") == contents(patchset_path)
     assert open_patchset(patchset_path).manifest.set_id in result.out
     assert result.err == ""
-    assert run_patchgen(*command).status == 0
+    assert_kept(run_patchgen(*command), "3 intact shards kept, 0 to build")
+    (tmp_path / "out" / "patches-000001.tar").write_bytes(b"damage")
+    assert_kept(run_patchgen(*command), "2 intact shards kept, 1 to build")
     assert contents(tmp_path / "out") == contents(patchset_path)
+
+
+def assert_kept(result: Result, note: str) -> None:
+    assert (result.status, result.err) == (0, note + "\n"), result
 
 
 def test_a_photo_in_another_container_will_do(
@@ -44,10 +50,27 @@ def test_another_photo_is_refused(manifest_path: Path, tmp_path: Path, run_patch
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
     out = tmp_path / "out"
     result = run_patchgen("rebuild", "--manifest", manifest_path, "--image", other, "--out", out)
-    assert_one_line(result, "other.png: the photo has 160×120 pixels with digest", "the set's source 'photo.png' has")
+    assert_one_line(
+        result, "other.png: the photo has 160×120 px and pixel sha256 ", "source 'photo.png' has 160×120 px and "
+    )
     result = run_patchgen("rebuild", "--manifest", manifest_path, "--image", other, "--image", other, "--out", out)
     assert_one_line(result, "the set has 1 source (photo.png), but --image was given 2 times")
     assert not out.exists()
+
+
+def test_photos_in_another_order_are_named(tmp_path: Path, run_patchgen: Program) -> None:
+    a, b, c = (write_image(tmp_path / f"{seed}.png", make_photo(seed=seed)) for seed in range(3))
+    out = tmp_path / "set"
+
+    def images(*paths: Path) -> list[Any]:
+        return [argument for path in paths for argument in ("--image", path)]
+
+    assert run_patchgen("build", *images(a, b, a, c), "--n", 10, "--out", out).status == 0
+    command = ["rebuild", "--manifest", out, "--out", tmp_path / "copy"]
+    result = run_patchgen(*command, *images(a, a, c, b))
+    assert_one_line(result, f"the photos are not in the set's order; give {b} before {a}")
+    assert_one_line(run_patchgen(*command, *images(a, b, c, b)), f"{c}: the photo has 160×120 px and pixel sha256 ")
+    assert run_patchgen(*command, *images(a, b, a, c)).status == 0
 
 
 @pytest.mark.parametrize(
