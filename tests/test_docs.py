@@ -123,6 +123,7 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
             module = ["-m", "patchgen"] if program == "patchgen" else []
             result = subprocess.run([sys.executable, *module, *words], capture_output=True, check=False)
             status, said = result.returncode, result.stderr.decode()
+            assert "make_crops" not in command or (result.stdout.count(b"\n"), said) == (1, "")  # no bar in a pipe
         assert status == 0, (command, said)
         if words[0] == "build" and "shards/" in words:
             shutil.copy("shards/manifest.json", "manifest.json")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import skimage.data
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 CLASSES = (
@@ -47,7 +48,8 @@ def main(out: Path) -> None:
     rng = np.random.default_rng(0)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    for name in track(CLASSES, description="crops"):
+    console = Console(stderr=True)
+    for name in track(CLASSES, description="crops", console=console, disable=not console.is_terminal):
         photo = photograph(name)
         middle = photo.shape[1] // 2
         for split, half in (("train", photo[:, :middle]), ("test", photo[:, middle:])):
