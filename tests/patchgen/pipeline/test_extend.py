@@ -74,7 +74,7 @@ def test_a_damaged_set_is_repaired_in_its_own_folder_even_in_two_attempts(
 
     with monkeypatch.context() as patch:
         patch.setattr(patchgen.pipeline.build, "build_shards", stop)
-        assert_one_line(run_patchgen(*command), "stopped here")
+        assert_one_line(run_patchgen(*command, "-q"), "stopped here")
     assert not (copy / "manifest.json").exists()
     assert run_patchgen(*command).status == 0
     assert contents(copy) == contents(patchset_path)

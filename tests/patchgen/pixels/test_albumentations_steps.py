@@ -183,7 +183,8 @@ def test_patches_of_several_photos(run_patchgen: Program, tmp_path: Path) -> Non
     command = ["rebuild", "--manifest", out / "manifest.json", "--out", again]
     pictures = [item for photo in photos for item in ("--image", photo)]
     assert run_patchgen(*command, *pictures).status == 0
-    assert_one_line(run_patchgen(*command, *pictures[2:], *pictures[:2]), "the set's source '0.png'")
+    wrong_order = run_patchgen(*command, *pictures[2:], *pictures[:2])
+    assert_one_line(wrong_order, f"the photos are not in the set's order; give {photos[0]} before {photos[1]}")
 
 
 def test_one_of_several_photos_gives_the_patches_it_gives_alone(photo_path: Path) -> None:
