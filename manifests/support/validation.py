@@ -100,8 +100,8 @@ def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[
 def read_counts(value: Any, annotation: Any) -> Any:
     """Return a YAML value with whole floats converted to int, where ``annotation`` allows an int but no float.
 
-    ``annotation`` is a pydantic model or the type of a field. Where only a number is allowed, a bool becomes a text,
-    because pydantic refuses a text, but reads ``true`` as 1.
+    ``annotation`` is a pydantic model or the type of a field. Where only a number is allowed, a bool becomes a
+    str, so that pydantic refuses it; pydantic would read ``true`` as 1.
     """
     allowed = _alternatives(annotation)
     if isinstance(value, dict):

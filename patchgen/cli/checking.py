@@ -77,7 +77,11 @@ def verify(
     if faults:
         many = counted(len(faults), "fault")
         only_exports = all(fault.mended_by_export for fault in faults)
-        advice = "run 'patchgen export'" if only_exports else "rebuild the set, or copy these files from a good set"
+        advice = (
+            "run 'patchgen export'"
+            if only_exports
+            else "rebuild the set, or copy the files with faults from a good copy"
+        )
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 

@@ -176,7 +176,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan
 
 
 def default_shard_size(size: int) -> int:
-    """Return the default number of patches in a shard: 20,000 patches of 32 px, or fewer larger patches.
+    """Return the default number of patches in a shard: 20,000 for patches of 32 px, and fewer for larger patches.
 
     The number depends only on the size of a patch, so a longer build begins with the shards of a shorter build.
     """
