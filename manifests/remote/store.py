@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class RemoteStream:
     start: int  # the requested offset, or 0 if the server can only send the whole file
     total: int | None  # size of the whole file in bytes, if the server declares it
     chunks: Generator[bytes, None, None]
+    close: Callable[[], None]  # end the transfer, also if ``chunks`` was not read
 
 
 class ShardStore:
@@ -110,7 +111,8 @@ class ShardStore:
             self.fs.invalidate_cache()
             size = int(self.fs.info(self.path(name))["size"])
         start = start if start <= size else 0
-        return RemoteStream(start=start, total=size, chunks=self._chunks(name, start, size))
+        chunks = self._chunks(name, start, size)
+        return RemoteStream(start=start, total=size, chunks=chunks, close=chunks.close)
 
     def put(self, source: Path | bytes, name: str) -> None:
         """Upload a local file, or bytes, as the file ``name`` of the store."""
@@ -171,16 +173,15 @@ class ShardStore:
                     return self._open_http_file(name, 0)
                 offset, total = start, None if content_range[2] == "*" else int(content_range[2])
             on_error.pop_all()
-        return RemoteStream(start=offset, total=total, chunks=self._http_chunks(file, name))
+        return RemoteStream(start=offset, total=total, chunks=self._http_chunks(file, name), close=file.close)
 
     def _http_chunks(self, file: Any, name: str) -> Generator[bytes, None, None]:
-        with contextlib.closing(file):
-            while True:
-                with self._one_line_errors(name):
-                    chunk = file.read(_HTTP_CHUNK_BYTES)
-                if not chunk:
-                    return
-                yield chunk
+        while True:
+            with self._one_line_errors(name):
+                chunk = file.read(_HTTP_CHUNK_BYTES)
+            if not chunk:
+                return
+            yield chunk
 
     @contextlib.contextmanager
     def _one_line_errors(self, name: str = "") -> Iterator[None]:
@@ -195,7 +196,9 @@ class ShardStore:
 
     def _describe(self, where: str, error: Exception) -> PatchSetError:
         status = http.HTTPStatus.NOT_FOUND if isinstance(error, FileNotFoundError) else getattr(error, "status", None)
-        if self.is_http and status:
+        # Of an answer that aiohttp cannot parse. For such an answer, ``status`` is 400, which no server sent.
+        fault = getattr(error.__cause__, "message", None) if self.is_http else None
+        if self.is_http and status and fault is None:
             return _describe_status(where, status, getattr(error, "headers", None) or {})
         if isinstance(error, FileNotFoundError):
             return PatchSetError(f"{where}: no such file or bucket; check the URL")
@@ -211,6 +214,8 @@ class ShardStore:
             said, is_permanent = f"the server's certificate is invalid: {cause.verify_message}", True
         elif kind in ("ClientPayloadError", "ServerDisconnectedError"):
             said = "the connection was cut"
+        elif fault is not None:
+            said = f"the answer of the server is not valid HTTP ({fault.partition(':')[0]})"
         elif isinstance(cause, TimeoutError):
             said = "the server did not answer in time"
         for secret in self._secrets:
@@ -230,7 +235,10 @@ def _http_file_system() -> Any:
     # aiohttp drops its buffer when a connection is cut, so the buffer is small. ``trust_env`` makes aiohttp use the
     # proxies of the environment.
     options = {"timeout": timeout, "read_bufsize": 1 << 12, "trust_env": True}
-    return HTTPFileSystem(client_kwargs=options, encoded=True, skip_instance_cache=True)
+    fs = HTTPFileSystem(client_kwargs=options, encoded=True, skip_instance_cache=True)
+    # Without this handler, asyncio prints "Unclosed connection" if the program ends before a connection is closed.
+    fs.loop.set_exception_handler(lambda loop, context: None)
+    return fs
 
 
 def _escaped(url: str) -> str:
