@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import ssl
+import textwrap
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from manifests.errors import PatchSetError
-from manifests.remote.urls import BUCKET_SCHEMES, HTTP_SCHEMES, display_url, folder_of
+from manifests.remote.urls import BUCKET_SCHEMES, folder_of
+from manifests.support.redaction import HTTP_SCHEMES, display_url, redact
 from manifests.support.system_files import is_system_file
 
 CONNECT_SECONDS, SILENT_SECONDS, RESPONSE_SECONDS = 30.0, 30.0, 600.0
@@ -220,8 +222,7 @@ class ShardStore:
             said = "the server did not answer in time"
         for secret in self._secrets:
             said = said.replace(secret, "…")
-        said = re.sub(r"[a-z0-9+.-]+://\S+", lambda url: display_url(url[0]), said)
-        said = " ".join(said.split())[:200] or type(cause).__name__
+        said = textwrap.shorten(redact(said), 200, placeholder=" …") or type(cause).__name__
         if is_permanent:
             return PatchSetError(f"{where}: {said}; check the URL and your permissions")
         return TemporaryError(f"{where}: {said}; try again later")
@@ -268,6 +269,6 @@ def _describe_status(where: str, status: int, headers: Mapping[str, str]) -> Pat
 def _secrets(url: str) -> list[str]:
     """Return the secret parts of a URL: user with password, password, and query. No message may contain them."""
     parts = urlsplit(url)
-    user = parts.netloc.rpartition("@")[0]
-    found = {user, user.partition(":")[2], parts.query} - {""}
+    users = [parts.netloc.rpartition("@")[0], *re.findall(r"/([^/:@]*:[^/]*)@", parts.path)]
+    found = {parts.query, *users, *(user.partition(":")[2] for user in users)} - {""}
     return sorted(found | {unquote(secret) for secret in found}, key=len, reverse=True)

@@ -301,7 +301,7 @@ def test_no_space_left(
 
 def test_an_unwritable_folder(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     (tmp_path / "file").write_text("")
-    assert_one_line(run_patchgen(*arguments, tmp_path / "file" / "out"), "Not a directory")
+    assert_one_line(run_patchgen(*arguments, tmp_path / "file" / "out"), "is not a folder, or is inside a file")
 
 
 def test_two_builds_in_one_folder(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
