@@ -134,7 +134,9 @@ CASES = (
         )
     ),
     Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values are outside sources"),
-    Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="characters are outside shards"),
+    Case(
+        name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="characters are outside shards"
+    ),
     Case(name="600,000 shards of nothing", make=_empty_shards, entrances=LOOKS, said="shards, expected at most"),
     Case(
         name="recipe that reads other files",
