@@ -59,7 +59,7 @@ class NamedStep:
         self.columns: dict[str, Any] = {"applied": draws[:, 0] < config.p, "params": np.full(len(draws), None)}
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
-        """Transform the chosen patches of a list in place. The first patch has position ``start`` in the range."""
+        """Transform the chosen ones of ``patches`` in place. ``patches[0]`` is patch ``start`` of the range."""
         for i in np.flatnonzero(self.columns["applied"][start : start + len(patches)]).tolist():
             position, index = start + i, self._first_index + start + i
             python_random = random.Random(int(self._python_seeds[position]))  # noqa: S311 - no secret
