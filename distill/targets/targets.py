@@ -50,11 +50,8 @@ def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator:
     """Return targets of a live teacher, with a cache if the run repeats batches and the memory is large enough."""
     network = accelerator.frozen(teacher.model, view.example())
     num_bytes = view.period * view.rows * num_classes * network.dtype.itemsize
-    device, processes, repeats = (
-        accelerator.context.device,
-        view.ranks.local_world_size,
-        view.period < accelerator.steps,
-    )
+    device, processes = accelerator.context.device, view.ranks.local_world_size
+    repeats = view.period < accelerator.steps
     fits = fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2)
     if repeats and not fits:
         size = f"{num_bytes / 1e9:.1f} GB"

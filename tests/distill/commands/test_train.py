@@ -27,9 +27,11 @@ def test_a_run_and_its_directory(
     run_distill: Program, arguments: list[Any], tmp_path: Path, eval_path: Path, teacher_path: Path
 ) -> None:
     out = tmp_path / "run"
-    result = run_distill(*arguments, out, "--set", "eval.every=64")
+    result = run_distill(*arguments, out, "--set", "eval.every=80")
     assert result.status == 0, result.err
     assert result.err == ""
+    said = [line.split(":")[0] for line in result.out.splitlines() if ": top-1 " in line and line.startswith("step")]
+    assert said == ["step 5", "step 10", "step 12"]  # the last evaluation is at the end of the run
     assert sorted(p.name for p in out.iterdir()) == [
         *(
             *(

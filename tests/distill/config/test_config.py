@@ -144,6 +144,10 @@ def test_what_is_no_number(run_distill: Program, tmp_path: Path, setting: str, m
     assert_one_line(told, f"c.yaml: {message}")
 
 
+def test_a_triple_as_the_options_accept_it() -> None:
+    assert parse(teacher__mean="0.5,0.4, 0.3").teacher.mean == (0.5, 0.4, 0.3)
+
+
 def test_home_folders_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     keys = ("teacher.weights", "teacher.logits", "eval.data", "data.cache_dir")

@@ -112,6 +112,7 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
     assert len(before) == 4
     only = run_distill(*words, out, "--only", "photo", "--only", "real")
     assert only.status == 0 and "$ distill" not in only.out and "all 7 jobs are done" in only.out
+    assert 0 < only.out.count(": paper ") < run_distill(*words, out).out.count(": paper ")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")} == before
     _refused_and_kept(words, run_distill, out)
     (out / "runs/photo/seed1/summary.json").unlink()

@@ -87,7 +87,7 @@ def test_resume_refuses_another_run(
     assert finished.status == 0 and "already finished" in finished.out
     (out / "summary.json").unlink()
     other = run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1")
-    assert_one_line(other, "belongs to a run with other values: optim.lr was 0.05, is now 0.1; resume")
+    assert_one_line(other, "belongs to a run with other values: optim.lr was 0.004, is now 0.1; resume")
     student = (out / "student.safetensors").read_bytes()
     damaged = bytearray((out / "checkpoint.safetensors").read_bytes())
     damaged[len(damaged) // 2] ^= 16  # a bit of a weight, so the file still has a valid form
