@@ -55,7 +55,7 @@ def test_a_run_and_its_directory(
     teacher = load_teacher(TeacherConfig(arch="resnet8", num_classes=4, weights=teacher_path), CPU)
     expected = logits_of(teacher.model, data, teacher.mean, teacher.std, RunContext(device=CPU))
     assert summary["teacher_top1"] == top_k(expected, data.labels, 1)
-    assert [row["step"] for row in rows(out)] == [4, 4, 8, 8, 12, 12]
+    assert [row["step"] for row in rows(out)] == [4, 5, 8, 10, 12, 12]
     assert [row["step"] for row in rows(out) if "student_top1" in row] == [4, 8, 12]
     assert rows(out)[-1]["student_top1"] == summary["student_top1"]
 
