@@ -20,7 +20,7 @@ def goldens() -> dict[str, Manifest]:
 
 
 def golden_photos(manifest: Manifest, folder: Path) -> list[Photo]:
-    """Write the synthetic photos of a set into ``folder`` as KIND-WIDTHxHEIGHT-SEED.png, and read the photos."""
+    """Write the synthetic photos of a set into ``folder`` as KIND-WIDTHxHEIGHT-SEED.png. Return the photos."""
     photos = []
     for source in manifest.sources:
         kind, extent, seed = source.name.removesuffix(".png").rsplit("-", 2)

@@ -1,5 +1,6 @@
 """Shared fixtures: a synthetic photo, a small set of the photo, functions that call the programs, an S3 server."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +85,13 @@ def run_patchgen(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
 @pytest.fixture
 def run_distill(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Program:
     return _program(distill.cli.main, "distill", monkeypatch, capfd)
+
+
+@contextlib.contextmanager
+def full_output() -> Iterator[None]:
+    """Replace stdout in the block by a file on a full disk."""
+    with contextlib.suppress(OSError), Path("/dev/full").open("w") as full, contextlib.redirect_stdout(full):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -104,10 +104,9 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
 
 def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
     """Return labels and values for a page: inputs (without folders, because pages are public), versions, machine."""
-    given = sorted(options.given_paths().items())
-    distill, python = metadata.version("single-image-distillation"), platform.python_version()
+    given, distill = sorted(options.given_paths().items()), metadata.version("single-image-distillation")
     return [
         *((variable(name), f"{path.name}, SHA-256 {options.digests[path]}") for name, path in given),
-        ("versions", f"distill {distill}, torch {torch.__version__}, Python {python}"),
+        ("versions", f"distill {distill}, torch {torch.__version__}, Python {platform.python_version()}"),
         ("machine", ", ".join(dict.fromkeys(processor(torch.device(device)) for device in devices))),
     ]

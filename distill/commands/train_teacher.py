@@ -46,7 +46,8 @@ class SupervisedTraining(Task):
         self.classes = complete_names(images)
         height, width = images.images.shape[1:3]
         if height != width:
-            raise DistillError(f"{data}: images are {width}×{height} pixels, expected square images; set data.size")
+            fault = f"images of {width}×{height} pixels are not square"
+            raise DistillError(f"{data}: {fault}; set data.size to resize and crop the images to squares")
         require_size(self.network.arch, self.num_classes, config.augment.output_size(images.size))
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)

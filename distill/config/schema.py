@@ -59,7 +59,7 @@ class TrainConfig(_Group):
     ema: float | None = Field(default=None, gt=0, lt=1)
     "decay per step of a moving average of the weights, which becomes the result"
     checkpoint_seconds: float = Field(default=120.0, gt=0, description="seconds between checkpoints")
-    log_steps: int = Field(default=50, ge=1, description="steps between lines of metrics.jsonl")
+    log_steps: int = Field(default=50, ge=1, le=10**6, description="steps between lines of metrics.jsonl")
     tensorboard: bool = False
     "also write metrics to tensorboard/ in the run directory; TensorBoard must be installed"
 

@@ -11,6 +11,7 @@ import torch
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
 from manifests.foreign.image_data import are_numbers
+from manifests.support.counts import counted
 
 _UNNAMED = "class {}"
 logger = logging.getLogger(__name__)
@@ -21,8 +22,8 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
 
     ``names`` are the network's class names, or empty. If data and network have names, classes with equal names match;
     case, spaces, ``-`` and ``_`` do not matter. Else, class folders with numbers as names have these class numbers,
-    counted from 0, or from 1 if the largest is ``num_classes``. Other class folders are numbered in sorted order.
-    Other data already has class numbers. ``where`` is the path of ``data`` for messages.
+    counted from 0, or from 1 if the largest is ``num_classes``. Other class folders are numbered in sorted order, if
+    no class lacks a folder. Other data already has class numbers. ``where`` is the path for messages.
     """
     present = data.labels.unique().tolist()
     numbers = {label: label for label in present}
@@ -30,6 +31,10 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
         numbers = _by_name(data, present, names, where)
     elif not data.numbered and are_numbers(data.names):
         numbers = _by_number(data, present, num_classes, where)
+    elif not data.numbered and len(data.names) < num_classes:
+        found = f"contains {counted(len(data.names), 'class folder')}, but the network has {num_classes} classes"
+        action = "add a folder for each class, also without images, or name the folders by their class numbers"
+        raise DistillError(f"{where}: {found}; {action}")
     low, high = min(numbers.values()), max(numbers.values())
     if low < 0 or high >= num_classes:
         found = f"the labels are from {low} to {high}, expected 0 to {num_classes - 1}"

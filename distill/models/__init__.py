@@ -141,7 +141,7 @@ def is_auxiliary(name: str, arch: str) -> bool:
 
 
 class _ShapesOnCpu(TorchFunctionMode):
-    """Creates helper tensors on the CPU, because torchvision reads RegNet's widths from values of such tensors."""
+    """Creates helper tensors on the CPU, not on meta: torchvision computes RegNet's widths from their values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

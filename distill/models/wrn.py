@@ -66,7 +66,7 @@ class WideResNet(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, raw: bool) -> nn.Sequential:
-    """Return ``blocks`` blocks in a module with the name ``layer``, as in published checkpoints."""
+    """Return a module with ``blocks`` blocks in its child ``layer``, the name in published checkpoints."""
     first = WideBlock(inputs, outputs, stride, raw=raw)
     layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
     return nn.Sequential(OrderedDict(layer=layer))

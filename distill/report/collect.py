@@ -130,7 +130,7 @@ def read_run(folder: Path) -> RunRecord:
     for key in ("per_class", "teacher_per_class"):
         if record.classes and (values := record.figure(key)) and len(values) != len(record.classes.names):
             found = f"contains {len(record.classes.names)} names, expected {len(values)} as in {SUMMARY_NAME}"
-            raise DistillError(f"{folder / CLASSES_NAME}: {found}; delete the file")
+            raise DistillError(f"{folder / CLASSES_NAME}: {found}; delete {CLASSES_NAME}")
     return record
 
 

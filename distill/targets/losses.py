@@ -135,5 +135,4 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _standardise(logits: Tensor) -> Tensor:
     wide = _wide(logits)
-    deviation = wide.std(dim=1, keepdim=True)
-    return (wide - wide.mean(dim=1, keepdim=True)) / (deviation + 1e-7)
+    return (wide - wide.mean(dim=1, keepdim=True)) / (wide.std(dim=1, keepdim=True) + 1e-7)

@@ -41,7 +41,7 @@ def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> N
     if state.average is not None:
         put_state(state.average, checkpoint["average"])
     state.step, state.seconds = checkpoint["step"], checkpoint["seconds"]
-    state.losses = [loss.to(device, copy=True) for loss in checkpoint["losses"]]
+    state.losses = list(checkpoint["losses"].to(device, copy=True))
     if trainer.ranks.is_main and os.path.lexists(metrics):  # later steps are trained and logged again
         text = read_regular_file(metrics, (1 << 20) + ROW_BYTES * trainer.steps).decode(errors="replace")
         rows = [line for line in text.splitlines() if _row_step(line) <= state.step]
@@ -59,7 +59,7 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     """Check that training with ``trainer`` could have produced the state ``held``, read from the file ``where``."""
     own = trainer.state.state_dict()
     own["optimizer"]["state"] = _kept_state(trainer.state.optimizer, held["optimizer"])
-    own["losses"] = [torch.tensor(0.0)] * len(held["losses"] if isinstance(held["losses"], list) else [])
+    own["losses"] = torch.zeros(held["losses"].numel() if isinstance(held["losses"], Tensor) else 0)
     for name, value in own.items():
         _require_like(held[name], value, f"{where}: {name}", name in _MOVING)
     step, optimizer = held["step"], held["optimizer"]

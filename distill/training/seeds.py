@@ -31,7 +31,7 @@ def require_same_identity(out: Path, config: Config | SupervisedConfig, digests:
         wanted |= {key: before[key] and (digests.get(key) or before[key]) for key in DIGESTS}
         if different := first_difference(before, wanted):
             label, old, new = different
-            found = f"{label} is {old} in this run and {new} in the new run, but a mean needs equal values"
+            found = f"{label} is {old} here and {new} in the new run, but runs must share it to have a mean"
             raise DistillError(f"{folder}: {found}; choose another --out")
 
 

@@ -63,6 +63,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values, by the names of the fields, for a checkpoint."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["losses"] = torch.stack(self.losses) if self.losses else torch.zeros(0)
         return {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in values.items()}
 
 

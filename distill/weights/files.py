@@ -60,7 +60,7 @@ class Weights(Metadata):
 def load_weights(path: Path) -> Weights:
     """Read a ``.safetensors`` file, or a PyTorch file of tensors. No code of the file runs."""
     if path.is_dir():
-        raise DistillError(f"{path}: is a folder; choose a weight file in this folder, such as student.safetensors")
+        raise DistillError(f"{path}: is a folder, expected a weight file; give the path of a file")
     if not path.is_file():
         raise DistillError(f"{path}: the weight file does not exist; check the path")
     if path.suffix == ".safetensors":

@@ -75,7 +75,7 @@ def load_torch_file(path: Path) -> Any:
 def require_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
     """Check that ``path`` is a regular file of at most ``max_bytes``."""
     if not path.is_file():
-        raise DamagedError(f"{path}: is not a regular file; choose a weight file")
+        raise DamagedError(f"{path}: is a folder or a device, expected a file; choose another file")
     if (num_bytes := path.stat().st_size) > max_bytes:
         raise DamagedError(f"{path}: has {num_bytes} bytes, expected at most {max_bytes}; choose another weight file")
 

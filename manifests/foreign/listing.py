@@ -130,7 +130,7 @@ def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
 
 
 def _usable_kinds(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str, Kind]:
-    """Return ``kinds``, but "other" for an unlabelled evaluation split if another evaluation split is labelled.
+    """Return ``kinds``. If an evaluation split is labelled, the kind of each unlabelled evaluation split is "other".
 
     A labelled split contains folders or tars. ImageNet's test images, for example, have no labels and no folders.
     """

@@ -1,6 +1,7 @@
 """Parse, validate and create the manifest of a patch set, format ``patchset/1``."""
 
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,7 @@ from manifests.support.validation import describe
 
 FORMAT = "patchset/1"
 MANIFEST_NAME = "manifest.json"
+SHARD_FILE = re.compile(r"patches-\d{6}\.(tar|parquet)")  # name of a shard's tar or table
 MAX_MANIFEST_BYTES = 48 << 20  # a manifest of ``MAX_SHARDS`` shards has about 31 MB
 MAX_SHARD = 10**6  # patches in a shard, because a table is read whole
 MAX_SIZE = 4096  # pixels of a side of a patch

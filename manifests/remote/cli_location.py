@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from manifests.errors import PatchSetError
-from manifests.remote.urls import HTTP_SCHEMES, display_url, is_url, parse_url
+from manifests.remote.urls import is_url, parse_url
 from manifests.support.console import InterruptedProgram, counting, progress_bar
 from manifests.support.files import expand_home
+from manifests.support.redaction import HTTP_SCHEMES, display_url
 
 
 class LocalPath(click.Path):

@@ -51,8 +51,8 @@ def retry(action: Callable[[], T], channel: Channel) -> T:
 def _read_once(store: ShardStore, name: str, limit: int) -> bytes:
     where, data = store.display(name), bytearray()
     stream = store.open(name)
-    with contextlib.closing(_paced(stream, where)) as chunks:
-        is_small = (stream.total or 0) <= limit
+    with contextlib.closing(stream):
+        chunks, is_small = _paced(stream, where), (stream.total or 0) <= limit
         while is_small and (chunk := next(chunks, b"")):
             data += chunk
             is_small = len(data) <= limit
@@ -68,15 +68,14 @@ def _read_once(store: ShardStore, name: str, limit: int) -> bytes:
 def _paced(stream: RemoteStream, where: str) -> Generator[bytes, None, None]:
     """Yield the chunks of a stream. Raise ``TemporaryError`` if fewer than SLOW_BYTES arrive in SLOW_SECONDS."""
     begin, num_bytes = time.monotonic(), 0
-    with contextlib.closing(stream.chunks) as chunks:
-        for chunk in chunks:
-            yield chunk
-            num_bytes += len(chunk)
-            if num_bytes >= SLOW_BYTES:
-                begin, num_bytes = time.monotonic(), 0
-            elif time.monotonic() - begin > SLOW_SECONDS:
-                slow = f"less than {SLOW_BYTES} bytes in {SLOW_SECONDS:g} s"
-                raise TemporaryError(f"{where}: the server is too slow: {slow}{_RETRY_ADVICE}")
+    for chunk in stream.chunks:
+        yield chunk
+        num_bytes += len(chunk)
+        if num_bytes >= SLOW_BYTES:
+            begin, num_bytes = time.monotonic(), 0
+        elif time.monotonic() - begin > SLOW_SECONDS:
+            slow = f"less than {SLOW_BYTES} bytes in {SLOW_SECONDS:g} s"
+            raise TemporaryError(f"{where}: the server is too slow: {slow}{_RETRY_ADVICE}")
 
 
 def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> None:
@@ -169,13 +168,13 @@ def _receive(store: ShardStore, file: File, received: _Received, channel: Channe
     while received.have < expected:
         try:
             stream = store.open(file.name, received.have)
-            with contextlib.closing(_paced(stream, where)) as chunks:
+            with contextlib.closing(stream):
                 if stream.total not in (None, expected):  # it may be an error page, so received bytes are kept
                     what = f"the file has {counted(stream.total, 'byte')}, the manifest declares {expected}"
                     raise TemporaryError(f"{where}: {what}; try again later, or tell the publisher of the set")
                 if stream.start != received.have:
                     received.restart()
-                for chunk in chunks:
+                for chunk in _paced(stream, where):
                     received.add(chunk)
             if received.have < expected:
                 cut = f"the connection was cut after {received.have} of {counted(expected, 'byte')}"

@@ -51,8 +51,8 @@ class RemoteSet:
 def cache_home() -> Path:
     """Return the cache folder: ``$PATCHSET_CACHE``, or ``patchset`` in the user's cache folder."""
     try:
-        chosen = os.environ.get("PATCHSET_CACHE")
-        return Path(files.expand_home(chosen)) if chosen else files.user_cache() / "patchset"
+        own = os.environ.get("PATCHSET_CACHE")
+        return files.user_cache("PATCHSET_CACHE") if own else files.user_cache() / "patchset"
     except ValueError as error:
         raise PatchSetError(f"{error}; set PATCHSET_CACHE to the folder for downloaded sets") from error
 

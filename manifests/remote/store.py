@@ -9,14 +9,16 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Generator, Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from manifests.errors import PatchSetError
-from manifests.remote.urls import BUCKET_SCHEMES, HTTP_SCHEMES, display_url, folder_of
+from manifests.remote.urls import BUCKET_SCHEMES, folder_of
+from manifests.support.redaction import HTTP_SCHEMES, display_url, redact
 from manifests.support.system_files import is_system_file
 
 CONNECT_SECONDS, SILENT_SECONDS, RESPONSE_SECONDS = 30.0, 30.0, 600.0
@@ -55,6 +57,7 @@ class RemoteStream:
     start: int  # the requested offset, or 0 if the server can only send the whole file
     total: int | None  # size of the whole file in bytes, if the server declares it
     chunks: Generator[bytes, None, None]
+    close: Callable[[], None]  # end the transfer, also if ``chunks`` was not read
 
 
 class ShardStore:
@@ -110,7 +113,8 @@ class ShardStore:
             self.fs.invalidate_cache()
             size = int(self.fs.info(self.path(name))["size"])
         start = start if start <= size else 0
-        return RemoteStream(start=start, total=size, chunks=self._chunks(name, start, size))
+        chunks = self._chunks(name, start, size)
+        return RemoteStream(start=start, total=size, chunks=chunks, close=chunks.close)
 
     def put(self, source: Path | bytes, name: str) -> None:
         """Upload a local file, or bytes, as the file ``name`` of the store."""
@@ -171,16 +175,15 @@ class ShardStore:
                     return self._open_http_file(name, 0)
                 offset, total = start, None if content_range[2] == "*" else int(content_range[2])
             on_error.pop_all()
-        return RemoteStream(start=offset, total=total, chunks=self._http_chunks(file, name))
+        return RemoteStream(start=offset, total=total, chunks=self._http_chunks(file, name), close=file.close)
 
     def _http_chunks(self, file: Any, name: str) -> Generator[bytes, None, None]:
-        with contextlib.closing(file):
-            while True:
-                with self._one_line_errors(name):
-                    chunk = file.read(_HTTP_CHUNK_BYTES)
-                if not chunk:
-                    return
-                yield chunk
+        while True:
+            with self._one_line_errors(name):
+                chunk = file.read(_HTTP_CHUNK_BYTES)
+            if not chunk:
+                return
+            yield chunk
 
     @contextlib.contextmanager
     def _one_line_errors(self, name: str = "") -> Iterator[None]:
@@ -195,7 +198,9 @@ class ShardStore:
 
     def _describe(self, where: str, error: Exception) -> PatchSetError:
         status = http.HTTPStatus.NOT_FOUND if isinstance(error, FileNotFoundError) else getattr(error, "status", None)
-        if self.is_http and status:
+        # Of an answer that aiohttp cannot parse. For such an answer, ``status`` is 400, which no server sent.
+        fault = getattr(error.__cause__, "message", None) if self.is_http else None
+        if self.is_http and status and fault is None:
             return _describe_status(where, status, getattr(error, "headers", None) or {})
         if isinstance(error, FileNotFoundError):
             return PatchSetError(f"{where}: no such file or bucket; check the URL")
@@ -211,12 +216,13 @@ class ShardStore:
             said, is_permanent = f"the server's certificate is invalid: {cause.verify_message}", True
         elif kind in ("ClientPayloadError", "ServerDisconnectedError"):
             said = "the connection was cut"
+        elif fault is not None:
+            said = f"the answer of the server is not valid HTTP ({fault.partition(':')[0]})"
         elif isinstance(cause, TimeoutError):
             said = "the server did not answer in time"
         for secret in self._secrets:
             said = said.replace(secret, "…")
-        said = re.sub(r"[a-z0-9+.-]+://\S+", lambda url: display_url(url[0]), said)
-        said = " ".join(said.split())[:200] or type(cause).__name__
+        said = textwrap.shorten(redact(said), 200, placeholder=" …") or type(cause).__name__
         if is_permanent:
             return PatchSetError(f"{where}: {said}; check the URL and your permissions")
         return TemporaryError(f"{where}: {said}; try again later")
@@ -230,7 +236,10 @@ def _http_file_system() -> Any:
     # aiohttp drops its buffer when a connection is cut, so the buffer is small. ``trust_env`` makes aiohttp use the
     # proxies of the environment.
     options = {"timeout": timeout, "read_bufsize": 1 << 12, "trust_env": True}
-    return HTTPFileSystem(client_kwargs=options, encoded=True, skip_instance_cache=True)
+    fs = HTTPFileSystem(client_kwargs=options, encoded=True, skip_instance_cache=True)
+    # Without this handler, asyncio prints "Unclosed connection" if the program ends before a connection is closed.
+    fs.loop.set_exception_handler(lambda loop, context: None)
+    return fs
 
 
 def _escaped(url: str) -> str:
@@ -260,6 +269,6 @@ def _describe_status(where: str, status: int, headers: Mapping[str, str]) -> Pat
 def _secrets(url: str) -> list[str]:
     """Return the secret parts of a URL: user with password, password, and query. No message may contain them."""
     parts = urlsplit(url)
-    user = parts.netloc.rpartition("@")[0]
-    found = {user, user.partition(":")[2], parts.query} - {""}
+    users = [parts.netloc.rpartition("@")[0], *re.findall(r"/([^/:@]*:[^/]*)@", parts.path)]
+    found = {parts.query, *users, *(user.partition(":")[2] for user in users)} - {""}
     return sorted(found | {unquote(secret) for secret in found}, key=len, reverse=True)

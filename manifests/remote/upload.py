@@ -19,18 +19,19 @@ from urllib.parse import urlsplit
 
 from manifests.errors import PatchSetError
 from manifests.export.dataset_card import CARD_NAME
-from manifests.export.finalize import file_digests
+from manifests.export.finalize import MAX_CARD_BYTES, file_digests
 from manifests.format.digest import file_digest
-from manifests.format.schema import MANIFEST_NAME, File, Manifest
+from manifests.format.schema import MANIFEST_NAME, SHARD_FILE, File, Manifest
 from manifests.patchset import open_folder
 from manifests.remote.claim import CLAIM_NAME, INVALID_CLAIM, UNCLAIMED, claimed_message, read_claim, write_claim
-from manifests.remote.download import WrongFileError, retry, verify_remote
+from manifests.remote.download import WrongFileError, read_small_file, retry, verify_remote
 from manifests.remote.fetch import cache_home, read_remote_manifest
 from manifests.remote.store import ShardStore, TemporaryError
-from manifests.remote.transfers import Channel, run_jobs
+from manifests.remote.transfers import Channel, direct_channel, run_jobs
 from manifests.support.console import note
 from manifests.support.files import describe_os_error, hold_folder, is_plain, write_atomically
 from manifests.support.system_files import entries
+from manifests.verify import BUILD_MARKER
 
 _FOLDER = "set"
 _SENT_NAME = "sent.txt"
@@ -175,8 +176,8 @@ class Upload:
 def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
     """Check the store at ``url``, and yield an ``Upload``. Until the block ends, the store is locked on this machine.
 
-    If the store has a finished set, the manifest is copied into the empty local folder. A build of another set is
-    then refused, as in a local folder that contains a finished set.
+    If the store has a finished set, the manifest is copied into the empty local folder. If the manifest is missing or
+    damaged, the table of the last shard is copied. A build of another set is then refused, as in a local folder.
     """
     store = ShardStore(url)
     home = cache_home() / "out" / _home_name(url, store)
@@ -184,14 +185,14 @@ def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with hold_folder(home):
-            _remove_lone_manifest(folder)
+            _remove_copies(folder)
             try:
                 existing = _check_store(store, folder, build_id)
                 if existing is not None and not entries(folder):
                     write_atomically(folder / MANIFEST_NAME, existing.to_json())
                 yield Upload(store=store, url=url, home=home, build_id=build_id, existing=existing)
             finally:
-                _remove_lone_manifest(folder)
+                _remove_copies(folder)
                 with contextlib.suppress(OSError):  # the folders are not empty if a command can continue
                     folder.rmdir()
                     home.rmdir()
@@ -223,8 +224,7 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
                 raise PatchSetError(claimed_message(store, found))
             note(f"{store.display()}: the upload of build {found} is not finished; only this build can continue it")
     elif listing:
-        what = f"the folder contains files that no build wrote ({', '.join(sorted(listing)[:3])})"
-        raise PatchSetError(f"{store.display()}: {what}, expected an empty or new folder; choose another --out")
+        _copy_last_table(store, folder, listing)
     else:  # missing permissions must be found before a long build
         write_claim(store, UNCLAIMED)
         with contextlib.suppress(PatchSetError):  # the claim of the build will replace it
@@ -232,21 +232,43 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
     return None
 
 
+def _copy_last_table(store: ShardStore, folder: Path, listing: Listing) -> None:
+    """Copy the table of the last shard, and the card, from a store without a valid manifest into ``folder``.
+
+    If ``folder`` has another table of this shard, ``folder`` is emptied first, because it may belong to another set.
+    """
+    last = max(filter(SHARD_FILE.fullmatch, listing), default=MANIFEST_NAME)
+    table = Path(last).with_suffix(".parquet").name
+    if table not in listing:
+        what = f"the folder contains files ({', '.join(sorted(listing)[:3])}), but no valid {MANIFEST_NAME} and no"
+        raise PatchSetError(f"{store.display()}: {what} table of the last shard; choose another --out")
+    data = read_small_file(store, table, listing[table] or 0, direct_channel())
+    if is_plain(folder / table) and (folder / table).read_bytes() == data:
+        return  # an earlier run of this build was interrupted
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder.parent / _SENT_NAME).unlink(missing_ok=True)
+    write_atomically(folder / table, data)
+    if CARD_NAME in listing:  # the publisher may have edited the card
+        write_atomically(folder / CARD_NAME, read_small_file(store, CARD_NAME, MAX_CARD_BYTES, direct_channel()))
+
+
 def _finished_manifest(store: ShardStore, listing: Listing) -> Manifest | None:
-    """Return the manifest of the finished set in a store. Return None if the set is not finished."""
+    """Return the manifest of the finished set in a store. Return None if the manifest is missing or damaged."""
     if MANIFEST_NAME not in listing:
         return None
     try:
         return read_remote_manifest(store)
     except TemporaryError:
         raise
-    except PatchSetError:  # an interrupted upload may have sent a part of the manifest
-        if CLAIM_NAME not in listing:
-            raise
+    except PatchSetError:  # for example, an interrupted upload has sent a part of the manifest
         return None
 
 
-def _remove_lone_manifest(folder: Path) -> None:
-    """Remove the manifest that ``stage_upload`` copied, if it is the only file in the folder."""
-    if folder.is_dir() and [path.name for path in entries(folder)] == [MANIFEST_NAME]:
-        (folder / MANIFEST_NAME).unlink()
+def _remove_copies(folder: Path) -> None:
+    """Remove the files that ``stage_upload`` copied, if no build has begun in the folder."""
+    names = {path.name for path in entries(folder)} if folder.is_dir() else set()
+    has_begun = any(name.startswith(BUILD_MARKER) for name in names)
+    if names == {MANIFEST_NAME} or (names and MANIFEST_NAME not in names and not has_begun):
+        shutil.rmtree(folder)
+        folder.mkdir()

@@ -1,13 +1,13 @@
-"""Parse and validate URLs of patch sets, and show them without their secrets."""
+"""Parse and validate URLs of patch sets."""
 
 import re
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from manifests.errors import PatchSetError
+from manifests.support.redaction import HTTP_SCHEMES, display_url
 
 MANIFEST_SUFFIX = "/manifest.json"
-HTTP_SCHEMES = ("http", "https")
 # Object stores have no folders, and their packages never read keys from a URL.
 BUCKET_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "adl", "oci", "oss", "tos"})
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.\-]*"
@@ -41,7 +41,8 @@ def parse_url(text: str) -> str | Path:
     if scheme in HTTP_SCHEMES and (not parts.hostname or port == 0):
         what = "the URL has port 0" if port == 0 else "the URL has no host"
         raise PatchSetError(f"{display_url(text)}: {what}; use a URL such as https://host/set")
-    if scheme in BUCKET_SCHEMES and _has_password(text) and not parts.netloc.startswith("arn:"):
+    has_password = ":" in parts.netloc.rpartition("@")[0] or "…" in display_url(text.partition("?")[0])
+    if scheme in BUCKET_SCHEMES and has_password and not parts.netloc.startswith("arn:"):
         advice = "remove the keys, and configure them for the package of the store, for example with AWS_PROFILE"
         raise PatchSetError(f"{display_url(text)}: access keys in a URL are refused; {advice}")
     return text
@@ -55,37 +56,6 @@ def _file_path(text: str, parts: SplitResult) -> Path:
         what = "the path contains a NUL byte (%00)" if path else "the URL has no path"
         raise PatchSetError(f"{display_url(text)}: {what}; use a URL such as file:///home/me/set")
     return Path(path)
-
-
-def _has_password(url: str) -> bool:
-    """Return whether the text before a URL's last ``@`` may contain a password. A password may contain a slash."""
-    user, _, _ = url.partition("://")[2].rpartition("@")
-    return ":" in re.sub(r"^\[.*?\]", "", _authority(user))
-
-
-def _authority(rest: str) -> str:
-    return re.split(r"[/?#]", rest, maxsplit=1)[0]
-
-
-def display_url(url: str) -> str:
-    """Return a URL without user, password, query and fragment. The query may be a signature."""
-    scheme, separator, rest = url.partition("://")
-    authority = _authority(rest)
-    path_and_query = rest[len(authority) :]
-    if "@" in path_and_query and _has_password(url):
-        before, _, host = rest.rpartition("@")
-        rest = "…" if re.search("[?#]", before) else f"…@{host}"  # an @ after ? or # may belong to a signature
-    else:
-        rest = authority.rpartition("@")[2] + path_and_query
-    if scheme.lower() in HTTP_SCHEMES:
-        rest = rest.partition("#")[0]
-    path, query, _ = rest.partition("?")
-    return scheme + separator + path + ("?…" if query else "")
-
-
-def names_manifest(url: str) -> bool:
-    """Return whether a URL ends with the name of a manifest."""
-    return urlsplit(url).path.rstrip("/").endswith(MANIFEST_SUFFIX)
 
 
 def folder_of(path: str) -> str:

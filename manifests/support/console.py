@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from manifests.support.redaction import redact
+
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 MAX_LETTERS = 1500  # characters of an error line
 LINE_SECONDS = 60.0  # between lines of progress where stderr is no terminal
@@ -47,7 +49,7 @@ class ProgramGroup(click.Group):
             raise
         except Exception:
             if ctx.meta.get(_VERBOSITY, 0) > 0:
-                traceback.print_exc()
+                _print(redact(traceback.format_exc().rstrip()), err=True)
             raise
 
 
@@ -65,19 +67,28 @@ def _verbosity() -> int:
 def say(line: str) -> None:
     """Print a line to stdout. With ``-q``, print nothing."""
     if _verbosity() >= 0:
-        click.echo(line)
+        _print(line)
 
 
 def note(line: str) -> None:
     """Print a note to stderr, so that results on stdout stay separate. With ``-q``, print nothing."""
     if _verbosity() >= 0:
-        click.echo(printable(line), err=True)
+        _print(printable(redact(line)), err=True)
 
 
 def detail(line: str) -> None:
     """Print a note to stderr if the user chose ``-v``."""
     if _verbosity() > 0:
-        click.echo(line, err=True)
+        _print(redact(line), err=True)
+
+
+def _print(line: str, *, err: bool = False) -> None:
+    try:
+        click.echo(line, err=err)
+    except BrokenPipeError:
+        raise  # the program that reads the output has ended; click ends this program
+    except OSError as error:  # callers would take it for an error of their own files
+        raise click.ClickException(error.strerror or str(error)) from error
 
 
 def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]) -> None:
@@ -109,15 +120,18 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
         # asyncio would log that the connections of abandoned threads are cut.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         _fail(name, str(stop), INTERRUPTED)
-    except OSError as error:  # from stdout, because commands handle errors of their own files
-        _fail(name, f"the output cannot be written: {error.strerror or error}; redirect it to another file", FAILED)
+    except (click.ClickException, OSError) as error:  # of stdout, because commands handle errors of their own files
+        reason = getattr(error, "strerror", None) or error
+        _fail(name, f"the output cannot be written: {reason}; redirect it to another file", FAILED)
     except (click.Abort, KeyboardInterrupt):
         _fail(name, "interrupted by the user", INTERRUPTED)
 
 
 def _fail(where: str, message: str, status: int) -> None:
-    if len(message) > MAX_LETTERS:  # an untrusted name may have megabytes
+    if len(message := redact(message)) > MAX_LETTERS:  # an untrusted name may have megabytes
         message = f"{message[: MAX_LETTERS // 2]} … {message[-MAX_LETTERS // 2 :]}"
+    if sys.getfilesystemencoding() != "utf-8" and any("\udc80" <= letter <= "\udcff" for letter in message):
+        message += " (the cause may be the locale, which is not UTF-8; then set PYTHONUTF8=1)"
     click.echo(f"{where}: {printable(message)}", err=True)
     sys.exit(status)
 

@@ -129,12 +129,16 @@ def describe_os_error(error: OSError, folder: Path) -> str:
     path = error.filename2 or error.filename or folder
     if Path(os.fsdecode(path)).name.startswith(PART_PREFIX):
         path = folder  # users do not know the temporary name
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{path}: is not a folder, or is inside a file; choose another folder"
     remedy = "change its permissions" if isinstance(error, PermissionError) else "solve this problem"
     return f"{path}: {error.strerror or error}; {remedy}"
 
 
 def expand_home(path: str) -> str:
-    """Replace ``~`` or ``~USER`` at the beginning of a path. Raise ValueError if the home folder is unknown."""
+    """Replace ``~`` or ``~USER`` at the beginning of a path. Raise ValueError for an empty path or unknown home."""
+    if not path:
+        raise ValueError("the path is empty; give a path")
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser changes other paths too
     if path.startswith("~") and expanded.startswith("~"):
         name = path.partition("/")[0]
@@ -142,9 +146,10 @@ def expand_home(path: str) -> str:
     return expanded
 
 
-def user_cache() -> Path:
-    """Return ``$XDG_CACHE_HOME``, or ``~/.cache``. Raise ValueError if the user has no home folder."""
+def user_cache(variable: str = "XDG_CACHE_HOME") -> Path:
+    """Return the folder in an environment variable, or ~/.cache. Raise ValueError if a home folder is unknown."""
+    chosen = os.environ.get(variable) or "~/.cache"
     try:
-        return Path(expand_home(os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")))
-    except RuntimeError as error:
-        raise ValueError("this user has no home folder") from error
+        return Path(expand_home(chosen))
+    except ValueError as error:  # with another action
+        raise ValueError(f"the home folder in {chosen!r} ({variable}) is unknown") from error

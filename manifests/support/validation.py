@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Tag, ValidationError
 
 from manifests.support.counts import counted
 from manifests.support.files import expand_home
+from manifests.support.redaction import redact
 
 HomePath = Annotated[Path, BeforeValidator(lambda value: expand_home(value) if isinstance(value, str) else value)]
 """A path that may begin with ``~`` or ``~USER``. This beginning is replaced by a home folder."""
@@ -37,12 +38,18 @@ def _describe(fault: Any, model: type[BaseModel]) -> str:
     start = f"{path}: " if path else ""
     context = fault.get("ctx", {})
     tag = f"{path}.{context.get('discriminator', '').strip(chr(39))}"
-    shown = _REPR.repr(fault.get("input"))
-    message = " ".join(str(fault["msg"]).split()).replace("valid tuple", "list").replace("valid array", "list")
+    shown = _REPR.repr(redact(value) if isinstance(value := fault.get("input"), str) else value)
+    shown = value if value in ("true", "false") else shown  # ``read_counts`` makes texts of bools
+    message = (
+        " ".join(str(fault["msg"]).partition(", unable to parse")[0].split())
+        .replace("valid tuple", "list")
+        .replace("valid array", "list")
+    )
     messages = {
         "missing": f"required key {path!r} is missing",
         "union_tag_not_found": f"required key {tag!r} is missing",
         "union_tag_invalid": f"{tag} is {context.get('tag')!r}, expected one of {context.get('expected_tags')}",
+        "invalid_key": f"{_path([*keys[:-1], str(value).lower()])}: this key is not a text; write the key in quotes",
         "value_error": start + str(fault["msg"]).removeprefix("Value error, "),
     }
     if fault["type"] == "extra_forbidden":
@@ -100,8 +107,8 @@ def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[
 def read_counts(value: Any, annotation: Any) -> Any:
     """Return a YAML value with whole floats converted to int, where ``annotation`` allows an int but no float.
 
-    ``annotation`` is a pydantic model or the type of a field. Where only a number is allowed, a bool becomes a text,
-    because pydantic refuses a text, but reads ``true`` as 1.
+    ``annotation`` is a pydantic model or the type of a field. Where only a number is allowed, a bool becomes a
+    str, so that pydantic refuses it; pydantic would read ``true`` as 1.
     """
     allowed = _alternatives(annotation)
     if isinstance(value, dict):

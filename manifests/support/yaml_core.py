@@ -5,6 +5,7 @@ is 10, ``0o10`` is 8, ``1e6`` is a number, only ``true`` and ``false`` are boole
 """
 
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("the text is not YAML: it is nested too deeply") from error
     # PyYAML's constructors do not catch the errors of int() and dict look-ups.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"the text is not YAML: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"the text is not YAML: {textwrap.shorten(str(error), 200, placeholder=' …')}") from error
 
 
 def dump_yaml(value: Any) -> str:

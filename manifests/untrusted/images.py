@@ -1,4 +1,4 @@
-"""Decode the patches of a set, and find image files that a set may contain unchanged.
+"""Decode the patches of a set, and find images that ``pack`` may copy into a set without encoding them again.
 
 When a JPEG lacks pixels, decoders invent different pixels, and Pillow reports no error. Functions here detect this.
 """

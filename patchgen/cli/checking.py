@@ -5,12 +5,12 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 from manifests.errors import PatchSetError
 from manifests.remote.cli_location import Location, local_folder, location_name
-from manifests.remote.urls import names_manifest
 from manifests.support.console import counting, printable, progress_bar
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
@@ -77,7 +77,11 @@ def verify(
     if faults:
         many = counted(len(faults), "fault")
         only_exports = all(fault.mended_by_export for fault in faults)
-        advice = "run 'patchgen export'" if only_exports else "rebuild the set, or copy these files from a good set"
+        advice = (
+            "run 'patchgen export'"
+            if only_exports
+            else "rebuild the set, or copy the files with faults from a good copy"
+        )
         raise PatchgenError(f"{location_name(shards)}: {many}; {advice}")
 
 
@@ -123,7 +127,7 @@ def diff(a: Path | str, b: Path | str, as_json: bool) -> None:
     from manifests.verify import verify as run_verify  # noqa: PLC0415
     from patchgen.pipeline.output_dir import read_manifest  # noqa: PLC0415
 
-    if all(x.is_dir() if isinstance(x, Path) else not names_manifest(x) for x in (a, b)):  # sets, not manifests
+    if all(x.is_dir() if isinstance(x, Path) else "/manifest.json" not in urlsplit(x).path for x in (a, b)):
         folders = local_folder(a), local_folder(b)
         first, second = map(open_folder, folders)
         for folder in folders:

@@ -8,13 +8,15 @@ from manifests.diff import differences
 from manifests.errors import PatchSetError
 from manifests.format.canonical_json import parse_json
 from manifests.format.checksums import SUMS_NAME
-from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, SHARD_FILE, Manifest, parse_manifest
 from manifests.patchset import open_folder
+from manifests.support.console import note
 from manifests.support.counts import counted
 from manifests.support.files import PART_PREFIX, read_regular_file, write_atomically
 from manifests.support.system_files import entries
 from patchgen.errors import TakenError
 from patchgen.pipeline.plan import BuildPlan, identity_of_source
+from patchgen.pipeline.shard import recorded_shard
 
 PLAN_NAME = ".patchgen-build.json"  # the plan of an unfinished build; the manifest replaces it
 ASIDE_NAME = ".patchgen-build-manifest.json"  # the manifest of a set that is being repaired or extended
@@ -25,11 +27,15 @@ _SHOWN, _FINISHED = 3, "a finished set"
 def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | None:
     """Raise an error if ``folder`` contains something else than the set of ``plan``, finished or not.
 
-    Return the manifest of a finished set. If the set is not finished, write the plan into the folder and return None.
-    With ``extend`` the finished set may have fewer patches than the plan.
+    Return the manifest of a finished set. If the set is not finished, or its manifest is lost or damaged, write the
+    plan into the folder and return None. With ``extend`` the finished set may have fewer patches than the plan.
     """
-    if (folder / MANIFEST_NAME).exists():
-        manifest = open_folder(folder).manifest
+    fault = f"{folder}: the folder has no {MANIFEST_NAME}"
+    try:
+        manifest = open_folder(folder).manifest if (folder / MANIFEST_NAME).exists() else None
+    except PatchSetError as error:
+        manifest, fault = None, str(error).partition("; ")[0]  # without the advice
+    if manifest is not None:
         found = identity_of(manifest)
         if found["shard_size"] is None:  # a set of one shard has the bytes of every shard size of at least n
             found["shard_size"] = plan.shard_size if plan.shard_size >= manifest.n else manifest.n
@@ -42,13 +48,21 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
         record = parse_json(read_regular_file(plan_file, MAX_PLAN_BYTES), str(plan_file))
         _refuse_other(folder, plan, record, "an unfinished build")
         return None
-    foreign = sorted(path.name for path in entries(folder) if not path.name.startswith(PART_PREFIX))
-    if foreign and plan_file.exists():
+    names = sorted(path.name for path in entries(folder) if not path.name.startswith(PART_PREFIX))
+    if names and plan_file.exists():
         return claim_folder(folder, plan, extend=extend)  # another process has just begun the same build
-    if foreign:
-        listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+    shards, last = list(filter(SHARD_FILE.fullmatch, names)), plan.tasks()[-1]
+    if names and not shards and MANIFEST_NAME not in names:
+        listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         what = f"the folder contains files that no build wrote ({listed}), expected an empty or new folder"
         raise TakenError(f"{folder}: {what}; choose another --out")
+    if names:  # the table of the last shard contains the plan ID, and its rows show how many patches the set has
+        is_own = shards[-1:] in ([last.tar_name], [last.table_name])
+        if not is_own or recorded_shard(folder, plan.plan_id, last) is None:
+            what = "the table of the last shard is missing, damaged, or from a build with other options"
+            raise TakenError(f"{fault}, and {what}; choose another --out")
+        note(f"{fault}; the shards are from this build, so the manifest is written again")
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
     mark_unfinished(folder, plan)
     return None
 

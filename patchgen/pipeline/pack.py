@@ -13,7 +13,7 @@ from manifests.limits import ImageFormat
 from manifests.support.console import note, progress_bar
 from patchgen.errors import PatchgenError
 from patchgen.pipeline.build import build
-from patchgen.pipeline.plan import BuildPlan, Card, default_shard_size, source_record
+from patchgen.pipeline.plan import BuildPlan, Card, check_card, default_shard_size, source_record
 from patchgen.pipeline.shard import PackTask, ShardTask
 from patchgen.sources.packed_images import Form, choose, content_digest, form_of
 from patchgen.sources.photo_checks import Finding, describe_findings, header_findings
@@ -33,6 +33,7 @@ def pack(
 
     A pack that was interrupted is continued. At the end, notes about files that were not packed are printed.
     """
+    check_card(card)
     found = _find_images(data)
     items = found.images
     digests, forms = _read_images(items)

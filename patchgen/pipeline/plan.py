@@ -14,6 +14,7 @@ from manifests.format.canonical_json import canonical_json
 from manifests.format.digest import NOT_IN_SET_ID_SOURCE
 from manifests.format.schema import FORMAT, MAX_SHARDS, Manifest
 from manifests.support.counts import counted
+from manifests.support.redaction import has_secret
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 from patchgen.pipeline.shard import BuildContext, ShardTask
@@ -110,6 +111,7 @@ def make_plan(
     """Return the plan of a new set. ``cards`` contains license, URL and attribution of each photo, or is empty."""
     sources = []
     for photo, card in zip(photos, cards or [{}] * len(photos), strict=True):
+        check_card(card)
         if min(photo.width, photo.height) < size:
             raise PatchgenError(
                 f"{photo.path}: the photo has {photo.width}×{photo.height} pixels, but a patch has {size}×{size}; "
@@ -121,12 +123,17 @@ def make_plan(
     return BuildPlan(n=n, size=size, seed=seed, shard_size=shard_size, recipe=recipe, sources=tuple(sources))
 
 
+def check_card(card: Card) -> None:
+    """Raise an error if a text of ``card`` is not valid Unicode, or has a URL with a secret."""
+    for option, text in ((key.replace("licence", "license"), text or "") for key, text in card.items()):
+        if not _is_unicode(text):
+            raise PatchgenError(f"--{option} {text}: the text is not valid Unicode text; give another text")
+        if has_secret(text):
+            raise PatchgenError(f"--{option}: the URL contains a user, a password or a key; give the public address")
+
+
 def source_record(name: str, digests: tuple[str, str], extent: tuple[int, int], card: Card) -> dict[str, Any]:
     """Return the manifest entry of a source. ``digests`` are of file and pixels; ``extent`` is width and height."""
-    for key, text in card.items():
-        if text is not None and not _is_unicode(text):
-            option = key.replace("licence", "license")
-            raise PatchgenError(f"--{option} {text!r}: the text is not valid Unicode text; give another text")
     facts = {"sha256": digests[0], "pixels": digests[1], "width": extent[0], "height": extent[1]}
     no_card = {"licence": None, "url": None, "attribution": None}
     return {"name": name if _is_unicode(name) else ascii(name), **facts, **no_card, **card}
@@ -176,7 +183,7 @@ def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan
 
 
 def default_shard_size(size: int) -> int:
-    """Return the default number of patches in a shard: 20,000 patches of 32 px, or fewer larger patches.
+    """Return the default number of patches in a shard: 20,000 for patches of 32 px, and fewer for larger patches.
 
     The number depends only on the size of a patch, so a longer build begins with the shards of a shorter build.
     """

@@ -25,7 +25,7 @@ STUCK_SECONDS = 600.0  # a build without a new patch for so long ends, for examp
 
 
 def build_shards(workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
-    """Build shards in up to ``workers`` processes, or in this process for one worker or task. Yield tasks and shards.
+    """Build shards in up to ``workers`` processes, or in this process if one is enough. Yield (task, shard) pairs.
 
     Raises:
         BrokenProcessPool: a worker was killed.

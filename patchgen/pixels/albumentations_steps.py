@@ -62,7 +62,7 @@ class NamedStep:
         }
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
-        """Transform the chosen patches of a list in place. The first patch has position ``start`` in the range."""
+        """Transform the chosen ones of ``patches`` in place. ``patches[0]`` is patch ``start`` of the range."""
         for i in np.flatnonzero(self.columns["applied"][start : start + len(patches)]).tolist():
             position, index = start + i, self._first_index + start + i
             python_random = random.Random(int(self._python_seeds[position]))  # noqa: S311 - no secret

@@ -2,7 +2,7 @@
 
 The operations are those of torchvision, except hue: hue is rotated in the YIQ plane, so luma does not change.
 The results of Albumentations' ColorJitter (HSV, ``addWeighted``) differ between CPUs. Look-up tables and
-``cv2.transform`` with short matrices have the same results on every CPU.
+``cv2.transform`` with matrices of at most 3×4 numbers have the same results on every CPU.
 """
 
 import itertools

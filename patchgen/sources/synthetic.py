@@ -104,13 +104,14 @@ def _attractor(philox: np.random.Philox) -> Ints:
     # A map is a contraction if the absolute sum of each row is below one; here it is at most 7/8.
     sums = np.maximum(np.abs(linear).sum(axis=2, keepdims=True), one)
     linear = linear * (one * 7 // 8) // sums
-    points = np.zeros((2, _POINTS), dtype=np.int64)
+    table = np.concatenate([linear.reshape(count, 4), shift], axis=1).T.copy()
+    x = y = np.zeros(_POINTS, dtype=np.int64)
     kept = []
     for step in range(_STEPS):
-        chosen = (philox.random_raw(_POINTS) % np.uint64(count)).astype(np.int64)
-        points = ((linear[chosen] * points.T[:, None, :]).sum(axis=2) >> _FIXED).T + shift[chosen].T
+        xx, xy, yx, yy, right, down = table[:, philox.random_raw(_POINTS) % np.uint64(count)]
+        x, y = (xx * x + xy * y >> _FIXED) + right, (yx * x + yy * y >> _FIXED) + down
         if step >= _BURN_IN:
-            kept.append(points)
+            kept.append((x, y))
     return np.concatenate(kept, axis=1)
 
 

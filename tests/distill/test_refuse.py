@@ -15,7 +15,7 @@ import torch
 import distill.training.trainer
 from manifests.format import tar
 from manifests.support.files import hold_folder
-from tests.conftest import Program, assert_one_line
+from tests.conftest import Program, assert_one_line, full_output
 from tests.helpers.resign import resign
 from tests.helpers.running import same
 
@@ -66,6 +66,12 @@ def test_a_key_that_is_said_twice(
 ) -> None:
     assert_one_line(run_distill(*arguments, tmp_path / "run", *extra), part, "give only one of them", status=2)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_output_is_not_a_full_disk(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
+    with full_output():
+        result = run_distill(*arguments, tmp_path / "run")
+    assert_one_line(result, "distill: the output cannot be written: No space left on device; redirect it")
 
 
 def test_no_space_left_and_another_run(
@@ -230,12 +236,12 @@ def test_several_seeds_ask_for_a_folder_of_their_own(
 
 
 def test_no_home_directory(run_distill: Program, arguments: list[Any], tmp_path: Path, monkeypatch: Any) -> None:
-    def nobody() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nosuch/x")
+    result = run_distill(*arguments, tmp_path / "run")
+    assert_one_line(result, "'~nosuch/x' (XDG_CACHE_HOME) is unknown; set data.cache_dir")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", nobody)
-    assert_one_line(run_distill(*arguments, tmp_path / "run"), "no home folder", "set data.cache_dir")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert_one_line(run_distill(*arguments, tmp_path / "run"), "'~/.cache' (XDG_CACHE_HOME)", "set data.cache_dir")
 
 
 @pytest.mark.parametrize("cache", ["auto", "none"])

@@ -162,7 +162,7 @@ ARCHIVES: dict[str, tuple[Make, str]] = {
         zipped(lambda name, data: data[: len(data) // 2] if "/data/" in name else data),
         DAMAGED,
     ),
-    "zip of names of 100 MB": (_pickled(lambda: b"\x80\x02" + b"}" * 100 * MEGA), "names and values have"),
+    "zip of names of 100 MB": (_pickled(lambda: b"\x80\x02" + b"}" * 100 * MEGA), "names and plain values have"),
     "zip of keys with one hash": (
         _pickled(lambda: b"\x80\x02}(" + b"K\x01\x85K\x01" * 9 + b"u."),
         "no state dict",

@@ -133,8 +133,10 @@ CASES = (
             ("1,900,000 numbers", lambda value, key=key: value.update({key: [{"name": [1.5] * 1_900_000}]})),
         )
     ),
-    Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values outside sources"),
-    Case(name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="characters outside shards"),
+    Case(name="environment of 990,000 objects", make=_values, entrances=LOOKS, said="values are outside sources"),
+    Case(
+        name="environment of 46,000,000 letters", make=_emoji, entrances=LOOKS, said="characters are outside shards"
+    ),
     Case(name="600,000 shards of nothing", make=_empty_shards, entrances=LOOKS, said="shards, expected at most"),
     Case(
         name="recipe that reads other files",

@@ -172,7 +172,7 @@ CASES = (
         Case(name=f"{name} of 1 TB", make=_longer(name), entrances=("verify", "fast"), said="at most")
         for name in ("croissant.json", "index.json", "patches-000000.idx")
     ),
-    Case(name="a shard too many", make=_extra_shard, entrances=("verify", "fast"), said="not part of this set"),
+    Case(name="a shard too many", make=_extra_shard, entrances=("verify", "fast"), said="not part of the set"),
     Case(name="card text of shell words", make=_text("url", SHELL), entrances=READERS, said="patches-000000.tar"),
     Case(
         name="card text of terminal escapes",

@@ -143,7 +143,7 @@ CASES = (
         name="table: size and offset that overflow", make=_with("size", _first(2**63 - 1)), entrances=READ, said="pat"
     ),
     Case(name="table: 300,000 rows that are one", make=_same_rows, entrances=("verify",), said="more faults"),
-    Case(name="table: rows that overlap", make=_overlap, entrances=("verify",), said="its row declares"),
+    Case(name="table: rows that overlap", make=_overlap, entrances=("verify",), said="the row declares"),
     Case(
         name="table: rows in another order",
         make=_with("index", lambda v: v[::-1]),
@@ -162,13 +162,13 @@ CASES = (
         name="table: digest of another image",
         make=_with("sha256", lambda v: v[::-1]),
         entrances=("verify",),
-        said="its row declares",
+        said="the row declares",
     ),
     Case(
         name="table: digest of other pixels",
         make=_with("pixels", lambda v: v[::-1]),
         entrances=("verify",),
-        said="its row declares",
+        said="the row declares",
     ),
     Case(
         name="table: digests of MD5",

@@ -55,7 +55,7 @@ def test_what_export_writes_again_asks_for_no_new_set(
     assert_one_line(found, "run 'patchgen export'")
     assert "rebuild" not in found.err + found.out and "run 'patchgen export' to write it again" in found.out
     (copy / "patches-000001.tar").unlink()
-    assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy these files from a good set")
+    assert_one_line(run_patchgen("verify", copy), "rebuild the set, or copy the files with faults from a good copy")
     shutil.copy(patchset_path / "patches-000001.tar", copy)
     assert run_patchgen("export", copy).status == 0 and run_patchgen("verify", copy).status == 0
 

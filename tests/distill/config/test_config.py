@@ -128,12 +128,17 @@ def test_numbers_as_people_write_them(group: str, line: str, value: object) -> N
             "train.samples=1.5e0",
             "train.samples: Input should be a valid integer, got a number with a frac",
         ),
-        ("train.samples=1:30", "train.samples: Input should be a valid integer, unable to parse"),
+        ("train.samples=1:30", "train.samples: Input should be a valid integer, got '1:30'; correct"),
         ("train.samples=1e400", "train.samples: Input should be a finite number, got inf"),
-        ("train.samples=true", "train.samples: Input should be a valid integer, unable to parse"),
-        ("train.seed=yes", "train.seed: Input should be a valid integer, unable to parse"),
-        ("optim.lr=true", "optim.lr: Input should be a valid number, unable to parse"),
+        ("train.samples=true", "train.samples: Input should be a valid integer, got true; correct"),
+        ("train.seed=yes", "train.seed: Input should be a valid integer, got 'yes'; correct"),
+        ("optim.lr=true", "optim.lr: Input should be a valid number, got true; correct"),
         ("augment.resized_crop=[0.1, true]", "augment.resized_crop[1]: Input should be a valid number"),
+        ('eval.data=""', "eval.data: the path is empty; give a path"),
+        (
+            "optim.lr=https://a:sekret@host/set?t=" + "sekret" * 20,
+            "optim.lr: Input should be a valid number, got 'https://host/set?…'",
+        ),
         ("student.arch=true", "student.arch: Input should be a valid string, got True"),
         ("data.cache_dir=~nobody-of-this-name/c", "data.cache_dir: ~nobody-of-this-name/c: the home folder"),
     ],
@@ -146,6 +151,13 @@ def test_what_is_no_number(run_distill: Program, tmp_path: Path, setting: str, m
 
 def test_a_triple_as_the_options_accept_it() -> None:
     assert parse(teacher__mean="0.5,0.4, 0.3").teacher.mean == (0.5, 0.4, 0.3)
+
+
+@pytest.mark.parametrize(("text", "key"), [("true: 3\noptim:", "true"), ("optim:\n  1: 3", "optim.1")])
+def test_keys_that_are_not_texts(run_distill: Program, tmp_path: Path, text: str, key: str) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG).replace("optim:\n", f"{text}\n"))
+    told = run_distill("train", "--shards", tmp_path, "--config", tmp_path / "c.yaml")
+    assert_one_line(told, f"c.yaml: {key}: this key is not a text; write the key in quotes")
 
 
 def test_home_folders_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:

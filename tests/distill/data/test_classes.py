@@ -72,6 +72,15 @@ def test_a_missing_class_folder_shifts_no_label(missing: str, tmp_path: Path) ->
     assert any("contains images of 3 of the network's 4 classes" in line for line in said)
 
 
+@pytest.mark.parametrize("names", [(), ("0", "1", "2", "3")])
+def test_a_missing_class_folder_is_refused_if_the_network_has_no_names(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Neither names nor numbers say which class is missing, so sorted folders would get wrong labels."""
+    with pytest.raises(DistillError, match="contains 3 class folders, but the network has 4 classes"):
+        matched(folders(tmp_path, "bee", "cat", "dog"), 4, *names)
+
+
 def test_names_decide_and_not_the_order(tmp_path: Path) -> None:
     labels, said = matched(folders(tmp_path, "Polar-Bear", "ant", "bee"), 3, "polar bear", "bee", "ant")
     assert labels == {0: 0, 1: 2, 2: 1}
@@ -105,7 +114,6 @@ def test_tars_have_the_names_beside_them(tmp_path: Path) -> None:
     ("names", "num_classes", "expected"),
     [
         (("ant", "bee"), 2, ("ant", "bee")),
-        (("ant", "bee"), 3, ()),
         (("0", "1"), 2, ()),
         (("3", "7"), 2, ("3", "7")),
         (("0", "1", "10"), 3, ("0", "1", "10")),
@@ -149,14 +157,16 @@ def test_weight_files_keep_names(named_weights: Callable[..., Path], tmp_path: P
 def test_per_class_of_data_with_fewer_classes(
     named_weights: Callable[..., Path], tmp_path: Path, run_distill: Program
 ) -> None:
-    folders(tmp_path / "data", "bee", "dog")
+    folders(tmp_path / "data", "1", "3")
     command = ["eval", "--weights", named_weights(), "--data", tmp_path / "data", "--device", "cpu", "--per-class"]
     result = run_distill(*command)
     assert result.status == 0, result.err
-    assert [line.split(":")[0] for line in result.out.splitlines()[1:]] == ["bee", "dog", "class 2", "class 3"]
+    assert [line.split(":")[0] for line in result.out.splitlines()[1:]] == ["class 0", "1", "class 2", "3"]
     assert "on 2 images of 2 classes in " in result.out
     assert "contains images of 2 of the network's 4 classes" in result.err
     named_weights(classes=("ant", "bee", "cat", "dog"))
+    for name, new in (("1", "bee"), ("3", "dog")):
+        (tmp_path / "data" / name).rename(tmp_path / "data" / new)
     result = run_distill(*command)
     assert [line.split(":")[0] for line in result.out.splitlines()[1:]] == ["ant", "bee", "cat", "dog"]
     assert result.out.splitlines()[1].endswith("no images") and "%" in result.out.splitlines()[2]

@@ -17,7 +17,7 @@ from PIL import Image
 from distill.models import build_model
 from distill.training.run_identity import DIGESTS
 from distill.weights.files import save_weights
-from tests.conftest import Program, assert_one_line
+from tests.conftest import Program, assert_one_line, full_output
 from tests.distill.conftest import MEAN, STD, TEACHER
 from tests.helpers.browser import needs_chromium, visit
 from tests.helpers.running import same
@@ -319,6 +319,12 @@ def test_a_folder_that_is_something_else(words: list[Any], run_distill: Program,
     (tmp_path / "taken" / "table.json").write_text("[]")
     assert_one_line(run_distill(*words, tmp_path / "taken", *some), "table.json: is damaged; choose another --out")
     assert {path.name for path in (tmp_path / "taken").iterdir()} == {"jobs", "table.json"}
+
+
+def test_a_full_output_is_not_a_full_disk(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
+    with full_output():
+        result = run_distill(*words, tmp_path / "out")
+    assert_one_line(result, "distill: the output cannot be written: No space left on device; redirect it")
 
 
 def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program, tmp_path: Path) -> None:

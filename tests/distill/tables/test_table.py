@@ -132,7 +132,7 @@ def test_at_full_length_a_row_is_the_packaged_config_itself() -> None:
             "runs.one.set: a table must not set eval.every; use evaluations instead",
         ),
         ({"variants": {"v": {"train.seed": 3}}}, "variants.v: a table must not set train.seed; use --seeds instead"),
-        ({"sets": {"photo": {**SMALL["sets"]["photo"], "recipe": "\0"}}}, "contains NUL"),
+        ({"sets": {"photo": {**SMALL["sets"]["photo"], "recipe": "\0"}}}, "contains a NUL"),
     ],
 )
 def test_a_table_that_does_not_hang_together(parts: dict[str, Any], message: str) -> None:

@@ -134,13 +134,13 @@ def test_seeds_that_differ_in_more_are_refused_before_they_run(
     save_weights(longer, build_model("resnet8", 4), arch="resnet8", num_classes=4, mean=MEAN, std=STD)
     for seeds in ("1", "1,0"):
         for more, part in (
-            (["--set", "optim.lr=0.01"], "optim.lr is 0.004 in this run and 0.01 in the new run"),
-            (["--set", "data.view_seed=0"], "data.view_seed is nothing in this run and 0 in the new run"),
+            (["--set", "optim.lr=0.01"], "optim.lr is 0.004 here and 0.01 in the new run"),
+            (["--set", "data.view_seed=0"], "data.view_seed is nothing here and 0 in the new run"),
             (["--eval", other_path], "evaluation images and labels (eval_sha256) is "),
             (["--teacher", longer], "teacher's file (teacher_sha256) is "),
         ):
             result = run_distill(*given, seeds, *more)
-            assert_one_line(result, f"{out / 'seed0'}: {part}", "a mean needs equal values; choose")
+            assert_one_line(result, f"{out / 'seed0'}: {part}", "runs must share it to have a mean; choose")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert run_distill(*given, "0,1", "--set", "train.log_steps=2", "--set", "eval.every=32").status == 0
     for folder in ("seed0", "seed1"):
@@ -253,10 +253,16 @@ def test_another_number_of_threads_is_told(run_distill: Program, arguments: list
 
 def test_a_result_longer_than_its_network_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result file that is too large is refused without a digest."""
+    summary, network = {"sha256": "same"}, torch.nn.Linear(1, 1)
     monkeypatch.setattr(distill.training.run_dir, "file_digest", lambda path: "same")
-    (tmp_path / "student.safetensors").write_bytes(bytes(100))
-    assert distill.training.run_dir._is_result(tmp_path / "student.safetensors", "same", 100)
-    assert not distill.training.run_dir._is_result(tmp_path / "student.safetensors", "same", 99)
+    monkeypatch.setattr(distill.training.run_dir, "finished_summary", lambda out: summary)
+    monkeypatch.setattr(distill.training.run_dir, "largest_file", lambda network: 100)
+    for num_bytes, expected in ((100, summary), (101, None)):
+        (tmp_path / "student.safetensors").write_bytes(bytes(num_bytes))
+        assert distill.training.run_dir.read_progress(tmp_path, "student.safetensors", {}, network) == (
+            None,
+            expected,
+        )
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1%s}' % ("0" * 400), '{"step": null}', '{"step"', "", "1"])
@@ -275,7 +281,7 @@ def test_a_checkpoint_holds_what_was_saved(tmp_path: Path) -> None:
         "arithmetic": {"torch": "2.6", "threads": 2},
         "student": network.state_dict() | {"half": torch.ones(2, dtype=torch.bfloat16)},
         "optimizer": optimizer.state_dict(),
-        "losses": [torch.tensor(0.1), torch.tensor(float("inf"))],
+        "losses": torch.tensor([0.1, float("inf")]),
         "seconds": 0.1 + 0.2,
         **dict.fromkeys(("scaler", "scheduler", "average", "step")),
     }
@@ -289,4 +295,4 @@ def test_a_checkpoint_holds_what_was_saved(tmp_path: Path) -> None:
         for key, value in entry.items():
             held = saved["optimizer"]["state"][number][key]
             assert torch.equal(held, value) and held.stride() == value.stride()
-    assert torch.equal(torch.stack(saved["losses"]), torch.stack(state["losses"]))
+    assert torch.equal(saved["losses"], state["losses"])

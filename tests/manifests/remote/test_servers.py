@@ -15,7 +15,7 @@ from manifests import PatchSetError
 from manifests.remote import download, store
 from manifests.remote.download import read_small_file
 from manifests.remote.fetch import fetch
-from manifests.remote.store import RemoteStream
+from manifests.remote.store import RemoteStream, ShardStore
 from manifests.remote.transfers import Channel, direct_channel
 from manifests.support.files import PART_PREFIX
 from tests.helpers.fetched import fault, files, sizes_sent
@@ -92,7 +92,7 @@ def test_a_server_that_never_comes_to_an_end_is_given_up(
 def test_a_file_in_many_pieces_takes_its_own_size_and_one_that_is_too_large_is_not_begun() -> None:
     class Store:
         def __init__(self, total: int | None, chunks: Generator[bytes, None, None]) -> None:
-            self.stream = RemoteStream(start=0, total=total, chunks=chunks)
+            self.stream = RemoteStream(start=0, total=total, chunks=chunks, close=lambda: closed.append(total))
 
         def display(self, name: str = "") -> str:
             return name
@@ -100,6 +100,7 @@ def test_a_file_in_many_pieces_takes_its_own_size_and_one_that_is_too_large_is_n
         def open(self, name: str, start: int = 0) -> RemoteStream:
             return self.stream
 
+    closed: list[int | None] = []
     pieces = (b"%02d" % (number % 100) for number in range(20_000))
     tracemalloc.start()
     try:
@@ -109,6 +110,32 @@ def test_a_file_in_many_pieces_takes_its_own_size_and_one_that_is_too_large_is_n
         tracemalloc.stop()
     with pytest.raises(PatchSetError, match="x: the file is too large, expected at most 9 bytes"):
         read_small_file(Store(10, (pytest.fail("read") for _ in "x")), "x", 9, direct_channel())
+    assert closed == [None, 10]
+
+
+def test_an_open_connection_prints_nothing_when_the_program_ends(
+    rough: Manners, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = ShardStore(rough.url).fs.loop
+    loop.call_exception_handler({"message": "Unclosed connection"})  # as aiohttp does
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", "Invalid character in Content-Length"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", "Got more than 8190 bytes when reading"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n", "Invalid character in chunk size"),
+        (b"HTTP/1.1 abc\r\n\r\n", "Bad status line"),
+        (b"{}", "Bad status line"),
+    ],
+)
+def test_answers_that_are_not_http_are_asked_for_again(answer: bytes, reason: str, rough: Manners) -> None:
+    rough.chatter["manifest.json"] = answer, b""
+    what = f"/set/manifest.json: the answer of the server is not valid HTTP ({reason}); try again later"
+    assert fault(rough.url).endswith(what)
+    assert len(rough.asked) == download.ATTEMPTS
 
 
 def test_busy_servers_are_asked_again_and_missing_files_are_not(

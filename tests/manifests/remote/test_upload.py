@@ -286,6 +286,29 @@ def test_bytes_that_do_not_arrive_are_noticed(
     assert run_patchgen(*arguments, "memory://lab/a").status == 0
 
 
+@pytest.mark.parametrize("manifest", [None, b'{"x":'])
+def test_a_lost_or_damaged_manifest_is_sent_again_by_the_same_build_only(
+    memory: Any, manifest: bytes | None, arguments: list[Any], own_cache: Path, run_patchgen: Program
+) -> None:
+    assert run_patchgen(*arguments, "memory://lab/a").status == 0
+    memory.pipe_file("/lab/a/README.md", b"edited")
+    before = stored(memory, "/lab/a")
+    memory.rm_file("/lab/a/manifest.json")
+    if manifest is not None:
+        memory.pipe_file("/lab/a/manifest.json", manifest)
+    memory.pipe_file("/lab/a/patches-000001.tar", b"damaged")
+    damaged = stored(memory, "/lab/a")
+    for change in (["--seed", 1], ["--n", 160], ["--n", 300], ["--n", 199], ["--shard-size", 100]):
+        other = run_patchgen(*arguments, "memory://lab/a", *change)
+        assert other.status == 1
+        assert "memory://lab/a: the local copy of the set: " in other.err.splitlines()[-1]
+        assert "the table of the last shard is missing, damaged, or from a build with" in other.err.splitlines()[-1]
+        assert stored(memory, "/lab/a") == damaged
+        assert not any(path.is_file() for path in own_cache.rglob("*"))
+    assert run_patchgen(*arguments, "memory://lab/a").status == 0
+    assert stored(memory, "/lab/a") == before
+
+
 def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     memory: Any, arguments: list[Any], own_cache: Path, run_patchgen: Program
 ) -> None:
@@ -299,11 +322,12 @@ def test_other_sets_and_other_files_are_refused_before_anything_is_written(
     )
     card = run_patchgen(*arguments, "memory://lab/a", "--license", "CC0")
     assert_one_line(card, "memory://lab/a: license, URL, attribution or name differ")
-    assert_one_line(run_patchgen(*arguments, "memory://lab"), "contains files that no build wrote (a)")
+    unknown = "), but no valid manifest.json and no table of the last shard; choose another --out"
+    assert_one_line(run_patchgen(*arguments, "memory://lab"), "memory://lab: the folder contains files (a" + unknown)
     memory.pipe_file("/lab/b/notes.txt", b"mine")
-    assert_one_line(run_patchgen(*arguments, "memory://lab/b"), "contains files that no build wrote (notes.txt)")
+    assert_one_line(run_patchgen(*arguments, "memory://lab/b"), "contains files (notes.txt" + unknown)
     memory.pipe_file("/lab/c/manifest.json", b"{}")
-    assert_one_line(run_patchgen(*arguments, "memory://lab/c", "-q"), "memory://lab/c/manifest.json: format is None")
+    assert_one_line(run_patchgen(*arguments, "memory://lab/c", "-q"), "contains files (manifest.json" + unknown)
     memory.pipe_file(f"/lab/d/{CLAIM_NAME}", json.dumps({"build": "0" * 64}).encode())
     assert_one_line(run_patchgen(*arguments, "memory://lab/d", "-q"), "an unfinished upload of the build 0000")
     for path in ("b/notes.txt", "c/manifest.json", f"d/{CLAIM_NAME}"):

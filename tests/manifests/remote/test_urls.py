@@ -11,7 +11,8 @@ from fsspec.registry import _registry
 from manifests import open_patchset
 from manifests.remote.fetch import fetch
 from manifests.remote.store import ShardStore
-from manifests.remote.urls import display_url, parse_url
+from manifests.remote.urls import parse_url
+from manifests.support.redaction import display_url
 from tests.conftest import Program, assert_one_line
 from tests.helpers.fetched import fault
 from tests.helpers.servers import Manners, serving
@@ -102,6 +103,16 @@ def test_whatever_a_store_raises_is_told_in_one_line_without_secrets(monkeypatch
     monkeypatch.setattr(memory, "info", odd)
     told = fault("memory://lab:se%40cret@host/set?key=sesame")
     assert told == "memory://host/set?…/manifest.json: …@host?… …; try again later"
+
+
+def test_long_errors_of_stores_end_with_a_whole_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+
+    def long(*arguments: object, **options: object) -> None:
+        raise OSError("reason " * 100)
+
+    monkeypatch.setattr(memory, "info", long)
+    assert "reason reason …; try again later" in fault("memory://host/set")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manifests.support import console
-from tests.conftest import Program, assert_one_line
+from tests.conftest import Program, assert_one_line, full_output
 
 
 def test_quiet_leaves_the_result(run_patchgen: Program, photo_path: Path, tmp_path: Path) -> None:
@@ -30,6 +30,37 @@ def test_verbose_tells_where_an_error_arose(run_patchgen: Program, tmp_path: Pat
     assert result.status == 1 and "Traceback" in result.err and result.err.count("none: the file cannot be read") == 2
     usage = run_patchgen("info", "-v", "--nothing")
     assert_one_line(usage, "No such option", status=2)
+
+
+def test_a_full_output_is_not_a_full_disk(run_patchgen: Program, photo_path: Path, tmp_path: Path) -> None:
+    expected = "patchgen: the output cannot be written: No space left on device; redirect it to another file"
+    command = ["build", "--image", photo_path, "--n", 1, "--workers", 1, "--out", tmp_path / "x"]
+    for words in (["recipes"], command):
+        with full_output():
+            result = run_patchgen(*words)
+        assert_one_line(result, expected)
+
+
+def test_a_locale_that_is_not_utf8(tmp_path: Path) -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "patchgen", "info", tmp_path / "ü"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (
+        result.returncode == 1
+        and "the cause may be the locale, which is not UTF-8; then set PYTHONUTF8=1" in result.stderr
+    )
+
+
+@pytest.mark.parametrize("option", ["--out", "--image", "--recipe"])
+def test_empty_paths_are_refused(option: str, run_patchgen: Program, photo_path: Path, tmp_path: Path) -> None:
+    result = run_patchgen("build", "--image", photo_path, "--n", 1, "--out", tmp_path / "x", option, "")
+    assert_one_line(result, f"{option}': the path is empty; give a path", status=2)
+
+
+def test_a_folder_that_is_a_file(run_patchgen: Program, photo_path: Path) -> None:
+    for out in ("/dev/null", "/dev/null/x"):
+        result = run_patchgen("build", "--image", photo_path, "--n", 1, "--workers", 1, "--out", out)
+        assert_one_line(result, f"{out}: is not a folder, or is inside a file; choose another folder")
 
 
 @pytest.mark.parametrize(

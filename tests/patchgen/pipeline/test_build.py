@@ -193,12 +193,32 @@ def test_a_folder_with_another_set_is_refused(
     assert contents(patchset_path) == before
 
 
-def test_a_set_without_its_manifest_is_foreign(
-    patchset_path: Path, tmp_path: Path, run_patchgen: Program, arguments: list[Any]
+@pytest.mark.parametrize("manifest", [None, b'{"x":', b"{}"])
+def test_a_lost_or_damaged_manifest_is_written_again_by_the_same_build_only(
+    manifest: bytes | None, patchset_path: Path, tmp_path: Path, run_patchgen: Program, arguments: list[Any]
 ) -> None:
     out = Path(shutil.copytree(patchset_path, tmp_path / "out"))
-    (out / "manifest.json").unlink()
-    assert_one_line(run_patchgen(*arguments, out), "files that no build wrote")
+
+    def damage() -> dict[str, bytes]:
+        (out / "manifest.json").unlink()
+        if manifest is not None:
+            (out / "manifest.json").write_bytes(manifest)
+        (out / "patches-000000.tar").write_bytes(b"damaged")
+        return contents(out)
+
+    before = damage()
+    what = "the folder has no manifest.json" if manifest is None else "out/manifest.json: "
+    for change in (["--seed", 1], ["--n", 160], ["--n", 300], ["--n", 199], ["--shard-size", 100]):
+        other = run_patchgen(*arguments, out, *change)
+        assert_one_line(other, what, ", and the table of the last shard is missing, damaged, or from a build with")
+        assert contents(out) == before
+    (out / "notes.txt").write_text("mine")
+    same = run_patchgen(*arguments, out)
+    assert same.status == 0 and what in same.err, same
+    assert contents(out) == {**contents(patchset_path), "notes.txt": b"mine"}
+    damage()
+    (out / "patches-000002.parquet").write_bytes(b"damaged")
+    assert_one_line(run_patchgen(*arguments, out), what, "missing, damaged, or from a build", "choose another --out")
 
 
 def test_an_unfinished_build_of_another_recipe(
@@ -281,7 +301,7 @@ def test_no_space_left(
 
 def test_an_unwritable_folder(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
     (tmp_path / "file").write_text("")
-    assert_one_line(run_patchgen(*arguments, tmp_path / "file" / "out"), "Not a directory")
+    assert_one_line(run_patchgen(*arguments, tmp_path / "file" / "out"), "is not a folder, or is inside a file")
 
 
 def test_two_builds_in_one_folder(tmp_path: Path, run_patchgen: Program, arguments: list[Any]) -> None:
