@@ -32,8 +32,8 @@ Every command takes `-q`/`--quiet` (only the result and errors), `-v`/`--verbose
 an error occurred) and `-h`/`--help`. `patchgen --version` and `distill --version` print the version.
 
 Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted. An error is one line on stderr. Progress bars are
-shown on terminals only. Colors obey `NO_COLOR`. Numbers may be written as `1000000`, `1_000_000` or `1e6`. `~` at
-the beginning of a path is the home folder.
+shown on terminals only; a log gets a line about once a minute. Colors obey `NO_COLOR`. Numbers may be written as
+`1000000`, `1_000_000` or `1e6`. `~` at the beginning of a path is the home folder.
 
 Completion for bash (replace `bash` by `zsh` or `fish` for other shells):
 

@@ -42,8 +42,9 @@ class Draws:
 
 def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
     """Draw the parameters of the augmentation of ``batch`` square images of ``size`` px."""
-    resized = config.resized_crop is not None
-    crop = draw_resized_crop(config, batch, size, stream) if resized else draw_shift(config, batch, stream)
+    crop = (
+        draw_resized_crop(config, batch, size, stream) if config.resized_crop else draw_shift(config, batch, stream)
+    )
     color = draw_color(config, batch, stream)
     return Draws(crop, color, draw_mix(config, batch, config.output_size(size), stream))
 

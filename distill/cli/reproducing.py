@@ -95,7 +95,8 @@ def reproduce(
         signal.signal(signal.SIGHUP, previous)
     for line in lines:
         click.echo(printable(line))
-    click.echo(f"table: {out / HTML_NAME}")
+    length = "" if values["scale"] == 1 else f" (students' runs have {values['scale']:g} of their full length)"
+    click.echo(f"table: {out / HTML_NAME}{length}")
     if failed:
         action = "correct the errors above, then run the same command again"
         click.echo(f"distill: {len(failed)} of {counted(len(plan.chosen), 'job')} failed; {action}", err=True)

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 
-from distill.data.classes import match_classes
-from distill.data.labelled import load_labelled
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator, logits_of, warn_if_trained_on
+from distill.evaluation.evaluator import Evaluator, load_evaluation_data, logits_of, warn_if_trained_on
 from distill.models import require_size
 from distill.runtime.distributed import RunContext
 from distill.targets.teacher import Network, build_network
@@ -50,7 +48,7 @@ def evaluate(
     With a ``teacher``, also measure the teacher's top-1 and the agreement with the teacher, both in percent, and the
     KL divergence from the teacher in nats.
     """
-    labelled = match_classes(load_labelled(data, size), network.num_classes, network.classes, data)
+    labelled = load_evaluation_data(data, size, network.num_classes, network.classes)
     warn_if_trained_on(str(network.path), network.data_sha256, labelled)
     require_size(network.arch, network.num_classes, labelled.size)
     context, teacher_logits = RunContext(device=device), None

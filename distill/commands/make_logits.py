@@ -25,7 +25,7 @@ from distill.targets.teacher import Network, load_teacher
 from distill.training.run_dir import own_folder
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
-from manifests.support.console import progress_bar
+from manifests.support.console import Update, progress_bar
 from manifests.support.files import atomic_file, is_plain, write_atomically
 from manifests.support.system_files import entries
 
@@ -85,9 +85,9 @@ def _write(live: _LiveTeacher, manifest: LogitsManifest, out: Path) -> LogitsMan
         for number in range(-(-view.period // per_file)):
             first, last = number * per_file, min((number + 1) * per_file, view.period)
             if number >= len(files) or files[number].steps != last - first:
-                files[number:] = [_write_file(out, number, live, range(first, last))]
+                files[number:] = [_write_file(out, number, live, range(first, last), update)]
                 write_atomically(out / PART_NAME, manifest.model_copy(update={"files": files}).to_json())
-            update(last * view.batch_size, "")
+            update(last * view.batch_size)
     live.targets.require_unchanged()
     manifest = manifest.model_copy(update={"files": files})
     write_atomically(out / MANIFEST_NAME, manifest.to_json())
@@ -123,8 +123,12 @@ def _finished_files(out: Path, manifest: LogitsManifest) -> list[LogitsFile]:
     return list(itertools.takewhile(lambda f: is_plain(paths[f]) and file_digest(paths[f]) == f.sha256, paths))
 
 
-def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range) -> LogitsFile:
-    logits = torch.cat([live.logits(step).half() for step in steps])
+def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range, update: Update) -> LogitsFile:
+    parts = []
+    for step in steps:
+        parts.append(live.logits(step).half())
+        update((step + 1) * live.view.batch_size)
+    logits = torch.cat(parts)
     if not bool(torch.isfinite(logits).all()):
         found = f"steps {steps.start} to {steps.stop - 1}: the teacher's logits exceed the range of float16"
         action = "check teacher.mean and teacher.std, or train with --teacher instead of stored logits"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -44,8 +45,8 @@ def reproduce(
 ) -> tuple[list[str], dict[str, str]]:
     """Run the chosen jobs of ``plan`` in the folder ``out``, which ``check_start`` accepted.
 
-    Return a line for each row of the table, and the errors of failed jobs by job name. ``costs`` are the estimates
-    for the progress bar, by job name. After a KeyboardInterrupt, the same call continues the jobs.
+    Return a line for each selected row, and the errors of failed jobs by job name. ``costs`` are estimates for the
+    progress bar, by job name. After a KeyboardInterrupt, the same call continues the jobs.
     """
     with own_folder(out, "run the same command again"):
         write_table_file(out, plan.options)
@@ -71,6 +72,7 @@ def check_start(plan: Plan, out: Path) -> None:
 
 def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -> dict[str, str]:
     ended_seconds = 0.0
+    samples_since: dict[tuple[str, int], float] = {}  # when a job's log first had this number of samples
     whole = max(round(sum(cost.seconds for cost in costs.values())), 1)
     with progress_bar("estimated seconds of training", whole) as update:
 
@@ -80,9 +82,12 @@ def _run(plan: Plan, out: Path, devices: list[str], costs: Mapping[str, Cost]) -
             _write_page(plan, out, devices)
 
         def tick(running: list[Job]) -> None:
-            pairs = [(job, costs[job.name]) for job in running if job.name in costs]
-            parts = [min(samples_seen(out, job) / cost.images_per_second, cost.seconds) for job, cost in pairs]
-            update(round(ended_seconds + sum(parts)), ", ".join(job.name for job in running))
+            seconds, now = ended_seconds, time.monotonic()
+            for job, cost in [(job, costs[job.name]) for job in running if job.name in costs]:
+                samples = samples_seen(out, job)
+                logged = samples_since.setdefault((job.name, samples), now)
+                seconds += min(samples / cost.images_per_second + now - logged, cost.seconds)
+            update(round(seconds), ", ".join(job.name for job in running))
 
         return run_jobs(plan.chosen, out, devices, ended=ended, tick=tick)
 
@@ -94,15 +99,14 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
     page = Page(table=plan.table, rows=rows, command=plan.options.command(plan.only), facts=facts, commands=commands)
     for name in (MARKDOWN_NAME, HTML_NAME):
         write_atomically(out / name, render(page, f"{name}.j2").encode("utf-8", "backslashreplace"))
-    return text(rows)
+    return text(result for row, result in zip(plan.table.rows, rows, strict=True) if row in plan.rows)
 
 
 def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
     """Return labels and values for a page: inputs (without folders, because pages are public), versions, machine."""
-    given = sorted(options.given_paths().items())
-    distill, python = metadata.version("single-image-distillation"), platform.python_version()
+    given, distill = sorted(options.given_paths().items()), metadata.version("single-image-distillation")
     return [
         *((variable(name), f"{path.name}, SHA-256 {options.digests[path]}") for name, path in given),
-        ("versions", f"distill {distill}, torch {torch.__version__}, Python {python}"),
+        ("versions", f"distill {distill}, torch {torch.__version__}, Python {platform.python_version()}"),
         ("machine", ", ".join(dict.fromkeys(processor(torch.device(device)) for device in devices))),
     ]

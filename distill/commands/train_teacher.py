@@ -79,14 +79,10 @@ class SupervisedTraining(Task):
 
 def channel_statistics(images: Tensor) -> tuple[Triple, Triple]:
     """Return mean and std of each channel of uint8 ``images`` (N, H, W, 3), in [0, 1], rounded to four digits."""
-    count, total, squares = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    for part in images.split(4096):
-        wide = part.reshape(-1, 3).to(torch.int64)
-        count += len(wide)
-        total += wide.sum(dim=0)
-        squares += wide.square().sum(dim=0)
-    mean = total / count
-    deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+    counts = torch.stack([torch.bincount(images[..., c].flatten(), minlength=256) for c in range(3)]).double()
+    values, count = torch.arange(256, dtype=torch.float64), images[..., 0].numel()
+    mean = counts @ values / count  # exact, because all products and sums are whole numbers
+    deviation = (counts @ values.square() / count - mean.square()).clamp(min=0).sqrt()
     return _triple(mean / 255), _triple((deviation / 255).clamp(min=1e-3))
 
 

@@ -42,9 +42,8 @@ class StudentConfig(_NetworkGroup):
     """The student network. The student has the classes and the normalization of the teacher."""
 
 
-def _on_or_off(value: Any) -> Any:
-    """Return the text ``on`` for True and ``off`` for False, because a YAML parser may read these words as bools."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+# A YAML parser may read the words ``on`` and ``off`` as bools.
+_ON_OR_OFF = BeforeValidator(lambda value: {True: "on", False: "off"}[value] if isinstance(value, bool) else value)
 
 
 class TrainConfig(_Group):
@@ -54,7 +53,7 @@ class TrainConfig(_Group):
     epochs: float | None = Field(default=None, gt=0, le=10**7, description="passes over the training set")
     precision: PrecisionChoice = "auto"
     "auto: 16 bits where the device supports it; the student's weights are fp32"
-    compile: Annotated[Compile, BeforeValidator(_on_or_off)] = "auto"
+    compile: Annotated[Compile, _ON_OR_OFF] = "auto"
     "torch.compile of both networks; auto: in long runs on a GPU"
     seed: int = Field(default=0, ge=0, lt=2**53, description="of initial weights, sample order and augmentation")
     ema: float | None = Field(default=None, gt=0, lt=1)

@@ -49,7 +49,11 @@ def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunC
     place = _place(patchset, config, context, cached is not None)
     if ranks.any(place == "none"):  # one rank that streams makes all stream, because its order differs
         windows = WindowOrder([s.n for s in patchset.manifest.shards], config.batch_size, seed, config.window)
-        _require_window(windows, config.window, ranks.local_world_size * 3 * patchset.manifest.size**2)
+        patch_bytes = ranks.local_world_size * 3 * patchset.manifest.size**2  # in all processes
+        needed, free = WINDOWS * windows.largest_window * patch_bytes, free_memory()
+        if needed > free:
+            found = f"streaming needs {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free"
+            raise DistillError(f"data.window {config.window}: {found}; set a smaller data.window")
         with ranks.local_main_first():
             if not ranks.local_rank:
                 _verify(patchset, config.workers)
@@ -68,14 +72,6 @@ def open_source(patchset: PatchSet, config: DataConfig, seed: int, context: RunC
     del cached  # a copy on the GPU does not need it
     samples = samples.to(context.device) if place == "gpu" else samples
     yield Resident(samples=samples, order=Order(len(samples), config.batch_size, seed), context=context)
-
-
-def _require_window(order: WindowOrder, window: int, patch_bytes: int) -> None:
-    """Check that streaming fits into free memory. ``patch_bytes``: bytes of one patch in all processes."""
-    needed, free = WINDOWS * order.largest_window * patch_bytes, free_memory()
-    if needed > free:
-        found = f"streaming needs {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free"
-        raise DistillError(f"data.window {window}: {found}; set a smaller data.window")
 
 
 def cache_folder(config: DataConfig) -> Path:

@@ -64,9 +64,10 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
     own = {label: data.names[label] if label < len(data.names) else str(label) for label in present}
     found = {label: of_name.get(_plain(name), []) for label, name in own.items()}
     if unknown := [own[label] for label, numbers in found.items() if len(numbers) != 1]:
-        what = f"{len(unknown)} of {len(present)} class names ({', '.join(unknown[:3])}) do not match exactly one"
-        action = "rename the classes to the network's names or class numbers"
-        raise DistillError(f"{where}: {what} class name of the network ({', '.join(names[:3])}, …); {action}")
+        what = f"the network has {len(of_name.get(_plain(unknown[0]), [])) or 'no'} classes named {unknown[0]!r}"
+        what += f"; {len(unknown)} of {len(present)} class names in the data do not fit"
+        action = f"rename the classes to the network's names ({', '.join(names[:3])}, …) or class numbers"
+        raise DistillError(f"{where}: {what}; {action}")
     numbers = {label: matches[0] for label, matches in found.items()}
     if any(label != number for label, number in numbers.items()):
         logger.info(f"{where}: the classes have another order than in the network; they are matched by name")

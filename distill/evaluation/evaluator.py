@@ -20,6 +20,7 @@ from manifests import PatchSet
 from manifests.format.digest import DIGEST_BYTES
 from manifests.format.schema import PACKED
 from manifests.format.shard_table import read_pixel_digests
+from manifests.support.console import progress_bar
 from manifests.support.counts import counted
 
 MAX_CONFUSION_CLASSES = 200
@@ -91,8 +92,8 @@ class Evaluator:
         return result
 
 
-def load_evaluation_data(path: Path, size: int, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px. Match the labels with a network whose class names are ``classes``."""
+def load_evaluation_data(path: Path, size: int | None, num_classes: int, classes: Sequence[str]) -> LabelledImages:
+    """Read labelled images at ``size`` px (None: as stored). Match the labels with a network's names ``classes``."""
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
@@ -138,11 +139,13 @@ def logits_of(
     was_training = model.training
     model.eval()
     outputs = {}
-    for number, images in enumerate(data.images.split(BATCH)):
-        if number % context.ranks.world_size == context.ranks.rank:
-            x = normalize(images.to(context.device), mean, std)
-            x = x if dtype is None else x.to(dtype)
-            outputs[number] = model(x).float().cpu()
+    with progress_bar("evaluation images", len(data.images)) as update:
+        for number, images in enumerate(data.images.split(BATCH)):
+            if number % context.ranks.world_size == context.ranks.rank:
+                x = normalize(images.to(context.device), mean, std)
+                x = x if dtype is None else x.to(dtype)
+                outputs[number] = model(x).float().cpu()
+            update(number * BATCH + len(images))
     model.train(was_training)
     logits = context.ranks.gather(outputs, -(-len(data.images) // BATCH))
     if not bool(torch.isfinite(logits).all()):

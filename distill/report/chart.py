@@ -36,11 +36,10 @@ def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, t
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / (high - low), 1)
 
     heights = [low + number * step for number in range(round((high - low) / step) + 1)]
-    anchors = {"start": 0.0, "middle": last / 2, "end": last}
     svg = TEMPLATES.get_template("chart.svg.j2").render(
         **{"title": title, "unit": unit, "width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT},
         ticks=[(value, down(value)) for value in heights],
-        samples=[(count, across(count), anchor) for anchor, count in anchors.items()],
+        samples=[(x, across(x), anchor) for x, anchor in ((0.0, "start"), (last / 2, "middle"), (last, "end"))],
         marks=[(name, value, down(value)) for name, value in marks.items()],
         lines=[[(across(x), down(y)) for x, y in thin(line)] for line in lines],
     )

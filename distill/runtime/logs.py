@@ -1,8 +1,6 @@
-"""Print the log lines of ``distill`` on the console, or suppress them in a block."""
+"""Print the log lines of ``distill`` on the console."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from manifests.support.console import detail, note, say
 
@@ -26,14 +24,3 @@ def log_to_console(*, to_stderr: bool) -> None:
     logger = logging.getLogger("distill")
     logger.addHandler(_HANDLER)
     logger.setLevel(logging.DEBUG)
-
-
-@contextmanager
-def silenced() -> Iterator[None]:
-    """Drop all INFO and DEBUG log lines in the block."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(previous)

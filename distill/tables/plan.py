@@ -15,7 +15,7 @@ from distill.errors import DistillError
 from distill.tables.jobs import Job, jobs_of, make_jobs, missing_options, with_needs
 from distill.tables.options import TableOptions
 from distill.tables.records import TABLE_NAME
-from distill.tables.schema import EVERY, PHOTO, SET_BY, Table
+from distill.tables.schema import EVERY, PHOTO, SET_BY, Row, Table
 from manifests.format.digest import file_digest
 from manifests.support.system_files import is_system_file
 
@@ -27,13 +27,14 @@ MAX_HASHED_BYTES = 1 << 30
 class Plan:
     """The jobs of a table: all ``jobs`` that are possible with the options, and the ``chosen`` jobs of selected rows.
 
-    ``only`` are the patterns that select rows. ``skipped`` counts the rows that cannot run, by their missing options.
+    ``only`` are the patterns that select ``rows``. ``skipped`` counts rows that cannot run, by their missing options.
     """
 
     table: Table
     options: TableOptions
     jobs: dict[str, Job]
     chosen: dict[str, Job]
+    rows: list[Row]
     skipped: dict[str, int]
     only: tuple[str, ...] = ()
 
@@ -59,7 +60,7 @@ def make_plan(table: Table, options: TableOptions, only: tuple[str, ...]) -> Pla
         raise DistillError(f"no row can run; add {next(filter(None, missing.values()))} (inputs: {inputs})")
     chosen = with_needs(jobs, shown)
     skipped = Counter(missing[row.of] for row in rows if missing[row.of])
-    return Plan(table=table, options=options, jobs=jobs, chosen=chosen, skipped=dict(skipped), only=only)
+    return Plan(table=table, options=options, jobs=jobs, chosen=chosen, rows=rows, skipped=dict(skipped), only=only)
 
 
 def _check_options(table: Table, options: TableOptions) -> None:

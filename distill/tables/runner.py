@@ -19,7 +19,7 @@ from typing import Any
 from distill.tables.jobs import Job, with_needs
 from distill.tables.records import RECORDS, is_done, write_record
 from distill.training.run_dir import METRICS_NAME
-from manifests.support.console import printable
+from manifests.support.console import note, printable
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -116,6 +116,9 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
     """Stop running jobs with SIGTERM. Kill a job after ``STOP_SECONDS``, or all if the user interrupts again."""
     for process in processes:
         process.terminate()
+    with contextlib.suppress(OSError):  # stderr is closed
+        if processes:
+            note("stopping: the running jobs save checkpoints; press Ctrl-C again to kill them")
     end = time.monotonic() + STOP_SECONDS
     try:
         for process in processes:

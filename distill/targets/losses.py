@@ -5,7 +5,7 @@ logits are constants without a gradient.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -105,13 +105,8 @@ class UntemperedLossConfig(BaseModel):
     weight: Weight = 1.0
 
 
-def _kl_unless_named(value: Any) -> Any:
-    return {"name": "kl"} | value if isinstance(value, dict) else value
-
-
-LossConfig = Annotated[
-    TemperedLossConfig | UntemperedLossConfig, Field(discriminator="name"), BeforeValidator(_kl_unless_named)
-]
+_NAMED = BeforeValidator(lambda value: {"name": "kl"} | value if isinstance(value, dict) else value)
+LossConfig = Annotated[TemperedLossConfig | UntemperedLossConfig, Field(discriminator="name"), _NAMED]
 
 
 def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
@@ -140,5 +135,4 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _standardise(logits: Tensor) -> Tensor:
     wide = _wide(logits)
-    deviation = wide.std(dim=1, keepdim=True)
-    return (wide - wide.mean(dim=1, keepdim=True)) / (deviation + 1e-7)
+    return (wide - wide.mean(dim=1, keepdim=True)) / (wide.std(dim=1, keepdim=True) + 1e-7)

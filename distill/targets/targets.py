@@ -50,14 +50,13 @@ def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator:
     """Return targets of a live teacher, with a cache if the run repeats batches and the memory is large enough."""
     network = accelerator.frozen(teacher.model, view.example())
     num_bytes = view.period * view.rows * num_classes * network.dtype.itemsize
-    if view.period >= accelerator.steps:
-        return TeacherTargets(network=network)
     device, processes = accelerator.context.device, view.ranks.local_world_size
-    if fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2):
-        return TeacherTargets(network=network, cache={})
-    size = f"{num_bytes / 1e9:.1f} GB"
-    logger.info(f"too little memory for {size} of logits: the teacher computes the logits again in every pass")
-    return TeacherTargets(network=network)
+    repeats = view.period < accelerator.steps
+    fits = fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2)
+    if repeats and not fits:
+        size = f"{num_bytes / 1e9:.1f} GB"
+        logger.info(f"too little memory for {size} of logits: the teacher computes the logits again in every pass")
+    return TeacherTargets(network=network, cache={} if repeats and fits else None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

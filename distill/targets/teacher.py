@@ -58,7 +58,8 @@ def build_network(
     ``given`` are the mean and std that the user set, or None for the values of the weight file. ``prefix``, such as
     "teacher.", precedes the names of the user's settings in messages.
     """
-    model = build_filled(weights, arch=arch, num_classes=num_classes)
+    option = "--arch " if prefix == "--" else f"--set {prefix}arch="
+    model = build_filled(weights, arch=arch, num_classes=num_classes, option=option)
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     known = {field.name: getattr(weights, field.name) for field in dataclasses.fields(Metadata)}
     for name, value in zip(("mean", "std"), given, strict=True):

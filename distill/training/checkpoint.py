@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import DamagedError, DistillError
+from distill.training.run_identity import first_difference
 from distill.weights.files import read_safetensors, tensors_digest
 from distill.weights.torch_files import MAX_FILE_BYTES
 from manifests.support.files import write_atomically
@@ -124,6 +125,11 @@ def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
         raise DistillError(f"{path}: the file does not contain the state of a run; choose another --out")
     for key, value in identity.items():
         if (before := state["identity"].get(key)) != value:
-            found = f"the checkpoint belongs to a run with {key} {str(before)[:500]}, but this run has {value}"
+            try:  # settings are JSON texts, and digests are not
+                old, new = json.loads(before), json.loads(value)
+            except (ValueError, TypeError, RecursionError):
+                old, new = str(before), value
+            label, was, now = first_difference({key: old}, {key: new}) or (key, before, value)
+            found = f"the checkpoint belongs to a run with other values: {label} was {was}, is now {now}"
             action = "resume the run with the options that it started with, or choose another --out"
             raise DistillError(f"{path}: {found}; {action}")

@@ -4,6 +4,7 @@ The measured networks are not compiled, so a run that compiles its networks is f
 """
 
 import dataclasses
+import logging
 import statistics
 import time
 from typing import Any
@@ -16,7 +17,6 @@ from distill.data.sampler import Order
 from distill.runtime.compile import make_accelerator
 from distill.runtime.device import peak_memory, reset_peak_memory
 from distill.runtime.distributed import RunContext
-from distill.runtime.logs import silenced
 from distill.targets.losses import cross_entropy, make_loss
 from distill.targets.targets import LabelTargets, Targets, TeacherTargets
 from distill.training.trainer import Trainer, new_network
@@ -62,9 +62,12 @@ def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, devic
     measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
     scale = batch / measured_batch
     before = reset_peak_memory(device)
-    with silenced():
+    logging.disable(logging.INFO)  # the run itself logs the same lines
+    try:
         trainer = _make_trainer(config, measured_batch, size, device)
         seconds = _step_seconds(trainer) * scale
+    finally:
+        logging.disable(logging.NOTSET)
     used = max(peak_memory(device) - before, 0) * scale
     pixels = n * size * size * BYTES_PER_PIXEL
     weights, checkpoint = _num_bytes(trainer.state.student.state_dict()), _num_bytes(trainer.state.state_dict())

@@ -14,7 +14,7 @@ import torch
 
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
-from distill.errors import DistillError, NonFiniteLossError
+from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator
 from distill.models import warn_of_stale_statistics
 from distill.runtime.compile import Accelerator, make_accelerator
@@ -131,27 +131,25 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
     logger.debug(config.to_yaml().rstrip())
     logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size} samples; arithmetic: {arithmetic}")
     restore(trainer, out, checkpoint)
+    if checkpoint is not None:
+        logger.info(f"the run continues at step {trainer.state.step} of {trainer.steps}")
     board = config.train.tensorboard
     log = run_dir.MetricsLog(out, view.batch_size, trainer.state.step, tensorboard=board, enabled=ranks.is_main)
     saved = {"identity": identity_of(config, **task.inputs) | view_identity, "arithmetic": arithmetic}
-    try:
-        trainer.save(out, saved)  # from now on the folder belongs to this run
-        if ranks.is_main:
-            write_atomically(out / run_dir.CONFIG_NAME, config.to_yaml().encode())
-            if task.patchset is not None:
-                keep_sample(task.patchset, out)
-        trainer.fit(out, log, saved, measure)
-    except NonFiniteLossError as error:
-        where = out / run_dir.BAD_BATCH_NAME
-        if ranks.is_main:
-            write_atomically(where, (json.dumps(error.details, indent=1) + "\n").encode())
-        raise DistillError(f"{error}; {where} lists all samples") from error
+    trainer.save(out, saved)  # from now on the folder belongs to this run
+    if ranks.is_main:
+        write_atomically(out / run_dir.CONFIG_NAME, config.to_yaml().encode())
+        if task.patchset is not None:
+            keep_sample(task.patchset, out)
+    trainer.fit(out, log, saved, measure)
 
 
 def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write the trained network, then the summary, which marks the run as finished. Return the summary."""
     if not all(bool(torch.isfinite(value).all()) for value in trainer.result.state_dict().values()):
-        raise DistillError("the trained network contains weights that are not finite; lower optim.lr and start again")
+        raise DistillError(
+            "the trained network contains weights that are not finite; lower optim.lr and choose another --out"
+        )
     weights = out / task.weights_name
     network = task.network.described() | {"num_classes": task.num_classes, "classes": list(task.classes)}
     network |= {"data_sha256": task.inputs["data"]} if "data" in task.inputs else {}

@@ -37,6 +37,8 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
     remedy = "continue with --resume"
     if ranks.is_main:
         check_folder(out, resume)
+        if resume and not has_checkpoint(out):
+            logger.info(f"{out}: contains no checkpoint, so the run starts at the first step")
     with own_folder(out, remedy) if ranks.is_main else explain_errors(out, remedy):
         yield
 

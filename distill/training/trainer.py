@@ -1,11 +1,13 @@
 """Train a network: compute steps, and log, evaluate, save and stop between steps."""
 
 import dataclasses
+import json
+import logging
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from distill.augment import normalize
 from distill.config.schema import Config, SupervisedConfig
 from distill.data.batches import View
-from distill.errors import NonFiniteLossError
+from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
 from distill.optim import make_optimizer, make_scheduler
 from distill.runtime.compile import Accelerator
@@ -29,14 +31,16 @@ from distill.runtime.randomness import Stream
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.training.checkpoint import save_checkpoint
-from distill.training.run_dir import MetricsLog
+from distill.training.run_dir import BAD_BATCH_NAME, MetricsLog
 from distill.weights.files import Triple
 from manifests.format.schema import patch_key
-from manifests.support.console import progress_bar
+from manifests.support.console import note, progress_bar
+from manifests.support.files import write_atomically
 from manifests.support.processes import handling
 
 Purpose = Literal["init", "init from labels"]  # of random initial weights: of a student, or of a network for labels
-Measure = Callable[[nn.Module], dict[str, float]]  # evaluates a network and returns figures by name
+Measure = Callable[[nn.Module], dict[str, float]]  # evaluates a network and returns figures by name, first top-1
+logger = logging.getLogger(__name__)
 
 
 class InterruptedRun(Exception):  # noqa: N818 - not an error: a signal asked the run to stop
@@ -117,8 +121,11 @@ class Trainer:
             state.average.update_parameters(state.student)
         return ranks.mean(loss.detach())
 
-    def mean_loss(self) -> float:
-        """Wait for the device and return the mean loss since the last row of the log; 0 if there was no step."""
+    def mean_loss(self, out: Path) -> float:
+        """Wait for the device and return the mean loss since the last row of the log; 0 if there was no step.
+
+        If a loss is not finite, write the samples of its step into a file in ``out``, and raise DistillError.
+        """
         if not self.state.losses:
             return 0.0
         losses = torch.stack(self.state.losses)
@@ -128,11 +135,12 @@ class Trainer:
         first = int((~torch.isfinite(losses)).nonzero()[0])
         step = self.state.step - len(losses) + first
         keys = [patch_key(int(index)) for index in self.view.indices(step)]
-        raise NonFiniteLossError(
-            f"the loss became {float(losses[first])} at step {step}; lower optim.lr or set train.precision fp32, and "
-            f"start again; the samples of this step are {', '.join(keys[:3])} …",
-            {"step": step, "loss": str(float(losses[first])), "samples": keys},
-        )
+        fix = "lower optim.lr" + ("" if self.accelerator.precision == "fp32" else " or set train.precision fp32")
+        where, details = out / BAD_BATCH_NAME, {"step": step, "loss": str(float(losses[first])), "samples": keys}
+        if self.ranks.is_main:
+            write_atomically(where, (json.dumps(details, indent=1) + "\n").encode())
+        found = f"the loss became {details['loss']} at step {step}; {fix}, and choose another --out"
+        raise DistillError(f"{found}; samples of this step: {', '.join(keys[:3])} … ({where} lists all)")
 
     def fit(self, out: Path, log: MetricsLog, metadata: dict[str, Any], measure: Measure | None) -> None:
         """Train from the step of the state to the last step: log, evaluate, save checkpoints, stop on a signal.
@@ -141,20 +149,21 @@ class Trainer:
         ``eval.every`` samples of the config. Only the time of steps counts as training time.
 
         Raises:
-            NonFiniteLossError: the loss is NaN or infinite.
+            DistillError: the loss is NaN or infinite.
             InterruptedRun: the process received SIGINT or SIGTERM, and has written a checkpoint.
         """
-        train, every, batch_size = self.config.train, self.config.eval.every, self.view.batch_size
-        state = self.state
+        state, train, every, batch_size = self.state, self.config.train, self.config.eval.every, self.view.batch_size
         state.student.train()
-        saved_at, first, interval = time.monotonic(), state.step, 0.0
+        saved_at, first, interval, shown = time.monotonic(), state.step, 0.0, ""
         with progress_bar("samples", self.steps * batch_size) as update, _stop_signals() as received:
+            update(state.step * batch_size)
             while state.step < self.steps:
                 started = time.perf_counter()
                 state.losses.append(self.train_step(state.step))
                 state.step += 1
-                at_log = state.step % train.log_steps == 0 or state.step == self.steps
-                mean = self.mean_loss() if at_log else 0.0  # waits for the device, so this is part of the time
+                at_end = state.step == self.steps
+                at_log = at_end or state.step % train.log_steps == 0
+                mean = self.mean_loss(out) if at_log else 0.0  # waits for the device, so this is part of the time
                 elapsed = time.perf_counter() - started
                 state.seconds += elapsed
                 interval += elapsed
@@ -162,11 +171,13 @@ class Trainer:
                     rate = (state.step - first) / interval * batch_size
                     lr = state.scheduler.get_last_lr()[0]
                     log.write(state.step, {"loss": mean, "lr": lr, "images_per_second": round(rate, 1)})
-                    update(state.step * batch_size, f"loss {mean:.3f}")
                     state.losses.clear()
-                    first, interval = state.step, 0.0
-                if measure is not None and every and state.step * batch_size % every < batch_size:
-                    log.write(state.step, measure(self.result))
+                    first, interval, shown = state.step, 0.0, f"loss {mean:.3f}"
+                update(state.step * batch_size, shown)
+                if measure is not None and every and (at_end or state.step * batch_size % every < batch_size):
+                    figures = measure(self.result)
+                    log.write(state.step, figures)
+                    logger.info(f"step {state.step}: top-1 {next(iter(figures.values())):.2f} %")
                 stopped = self.ranks.any(bool(received))
                 if stopped or time.monotonic() - saved_at >= train.checkpoint_seconds:
                     self.save(out, metadata)
@@ -177,9 +188,9 @@ class Trainer:
             self.save(out, metadata)
 
     def save(self, out: Path, metadata: dict[str, Any]) -> None:
-        """Write a checkpoint with ``metadata`` on the main rank. Raise NonFiniteLossError if a loss is not finite."""
+        """Write a checkpoint with ``metadata`` on the main rank. Raise DistillError if a loss is not finite."""
         if self.ranks.is_main:
-            self.mean_loss()
+            self.mean_loss(out)
             save_checkpoint(out, metadata | self.state.state_dict())
 
 
@@ -204,6 +215,8 @@ def _stop_signals() -> Iterator[list[int]]:
     def receive(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
         signal.signal(signum, usual[signum])
+        with suppress(OSError, RuntimeError):  # stderr is closed, or the signal interrupted a write to it
+            note("stopping after this step; press Ctrl-C again to stop at once, without a new checkpoint")
 
     with handling(receive):
         yield received

@@ -22,11 +22,11 @@ from distill.weights.torch_files import CORRUPT, MAX_FILE_BYTES, SAVE_STATE, loa
 from manifests.support.files import write_atomically
 
 Triple = tuple[float, float, float]
-MeanTriple = Annotated[Triple, AfterValidator(check_mean)]
-StdTriple = Annotated[Triple, AfterValidator(check_std)]
+_Split = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+MeanTriple = Annotated[Triple, AfterValidator(check_mean), _Split]  # also accepts a text such as 0.5,0.4,0.4
+StdTriple = Annotated[Triple, AfterValidator(check_std), _Split]
 MAX_HEADER_BYTES = 8 << 20  # of a safetensors file: names and positions of the tensors, 100 bytes each
 
-_Split = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 _Name = Annotated[str, Field(max_length=1000)]  # the name of a folder may contain an escape for each byte
 _Names = Annotated[tuple[_Name, ...], BeforeValidator(lambda v: from_json(v) if isinstance(v, str) else v)]
 
@@ -37,8 +37,8 @@ class Metadata:
 
     arch: Annotated[str, Field(max_length=200)] | None = None
     num_classes: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    mean: Annotated[MeanTriple, _Split] | None = None  # of RGB in [0, 1]; the input is normalized by mean and std
-    std: Annotated[StdTriple, _Split] | None = None
+    mean: MeanTriple | None = None  # of RGB in [0, 1]; the input is normalized by mean and std
+    std: StdTriple | None = None
     classes: _Names = ()  # class names
     data_sha256: str | None = None  # of the labelled images that trained the network
     bn_eps: Annotated[float, Field(gt=0, le=1)] | None = None  # epsilon of batch norms, if not torch's default

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
 from distill.weights.files import Weights
-from distill.weights.foreign_names import Found, closest_state, find_networks, variants, without_counters
+from distill.weights.foreign_names import Found, State, closest_state, find_networks, variants, without_counters
 from distill.weights.torch_files import CORRUPT, are_finite, require_checksums, require_file
 from manifests.support.console import note
 from manifests.support.counts import counted
@@ -17,13 +17,14 @@ from manifests.support.counts import counted
 OTHER_BYTES = 64 << 20  # largest size of the other content of a weight file
 
 
-def build_filled(weights: Weights, *, arch: str, num_classes: int) -> nn.Module:
+def build_filled(weights: Weights, *, arch: str, num_classes: int, option: str = "--arch ") -> nn.Module:
     """Build the network ``arch`` with ``num_classes`` outputs, and copy parameters and ``bn_eps`` from ``weights``.
 
-    If the weight file declares no architecture, the parameters may have the names of other repositories.
+    If the weight file declares no architecture, the parameters may have the names of other repositories. ``option``
+    is the option of the user for ``arch``, for messages: "--arch " or "--set teacher.arch=".
     """
     outline = outline_of(arch, num_classes)
-    state = _match(weights, outline.state_dict(), arch, num_classes)
+    state = _match(weights, outline.state_dict(), arch, num_classes, option)
     require_file(weights.path, largest_file(outline))
     require_checksums(weights.path)
     if damaged := sorted(name for name, value in state.items() if not are_finite(value)):
@@ -59,33 +60,33 @@ def largest_file(network: nn.Module) -> int:
 def count_classes(weights: Weights, arch: str) -> int:
     """Return the number of outputs of the network ``arch`` in ``weights``: the rows of its last matrix."""
     expected = outline_of(arch, 2).state_dict()
-    state = _find_state(weights, arch, expected)
+    state = _find_state(weights, arch, expected, "--arch ")
     if (count := _num_outputs(state, expected)) is None:
         named = {name: expected.get(name, value) for name, value in state.items()}  # shapes depend on the classes
-        _require_fit(named, expected, weights.path, arch)
+        _require_fit(named, expected, weights.path, arch, "--arch ")
         found = "contains no linear layer, so the network does not classify"
         raise DistillError(f"{weights.path}: {found}; choose a weight file of a classification network")
     return count
 
 
-def _match(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes: int) -> dict[str, Tensor]:
+def _match(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes: int, option: str) -> State:
     """Return the tensors in ``weights`` by the names in ``expected``, and check the shapes of the tensors."""
-    state = _find_state(weights, arch, expected)
+    state = _find_state(weights, arch, expected, option)
     own = weights.num_classes or _num_outputs(state, expected)
     if own is not None and own != num_classes:
         found = f"has {counted(own, 'class')}, but num_classes is {num_classes}"
         raise DistillError(f"{weights.path}: the network {found}; set num_classes to {own}, or choose another file")
-    _require_fit(state, expected, weights.path, arch)
+    _require_fit(state, expected, weights.path, arch, option)
     return state
 
 
-def _find_state(weights: Weights, arch: str, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+def _find_state(weights: Weights, arch: str, expected: dict[str, Tensor], option: str) -> State:
     """Return the tensors in ``weights`` by the names in ``expected``, or the state dict with most of these names."""
     if weights.arch is None and (found := find_networks(weights.content, arch, expected)):
         return _choose(found, weights.path).state
     own = weights.arch or _own_variant(weights, arch) or arch
     if own != arch:
-        raise DistillError(f"{weights.path}: contains a {own}, but arch is {arch}; set arch or --arch to {own}")
+        raise DistillError(f"{weights.path}: contains a {own}, but arch is {arch}; use {option}{own}")
     return closest_state(weights.content, arch, expected) if weights.arch is None else weights.content
 
 
@@ -124,7 +125,7 @@ def _num_outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int |
     return last[0].shape[0] if last and last[0] is not None and last[0].ndim == 2 else None
 
 
-def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, arch: str) -> None:
+def _require_fit(state: State, expected: State, path: Path, arch: str, option: str) -> None:
     common = sorted(state.keys() & expected.keys())
     problems = {
         "is missing": sorted(expected.keys() - state.keys()),
@@ -138,7 +139,7 @@ def _require_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Pa
         if names
     ]
     if faults:
-        action = "set --arch to the network in the file, or save only the state dict of the network"
+        action = f"name the network in the file with {option}NAME, or save only the state dict of the network"
         raise DistillError(f"{path}: is not a {arch}: {', '.join(faults)}; {action}")
 
 

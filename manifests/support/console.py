@@ -6,6 +6,7 @@ import io
 import re
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from manifests.support.redaction import redact
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 MAX_LETTERS = 1500  # characters of an error line
+LINE_SECONDS = 60.0  # between lines of progress where stderr is no terminal
 _VERBOSITY = "manifests.support.console.verbosity"
 
 Update = Callable[..., None]  # the function that ``progress_bar`` yields
@@ -156,12 +158,13 @@ def _octal(letter: re.Match[str]) -> str:
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Update]:
-    """Show a progress bar while the block runs, if stderr is a terminal.
+    """Show a progress bar on stderr while the block runs. If stderr is no terminal, print a line each minute.
 
     Yield ``update(done, note="")``. ``update`` moves the bar to ``done``, and shows ``note`` after the rate.
     """
-    if _verbosity() < 0 or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda done, note="": None
+    hidden = _verbosity() < 0 or sys.stderr is None or hasattr(sys.stderr, "rich_proxied_file")  # rich shows a bar
+    if hidden or not sys.stderr.isatty():
+        yield (lambda done, note="": None) if hidden else _line_printer(what, total)
         return
     from rich import console, progress  # noqa: PLC0415 - only a visible bar needs it
 
@@ -181,6 +184,19 @@ def progress_bar(what: str, total: int) -> Iterator[Update]:
             bar.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "", note=note)
 
         yield update
+
+
+def _line_printer(what: str, total: int) -> Update:
+    """Return a function ``update(done, note="")`` that prints the progress to stderr, at most once a minute."""
+    printed = time.monotonic()
+
+    def update(done: int, note: str = "") -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= LINE_SECONDS:
+            printed = time.monotonic()
+            click.echo(", ".join([f"{what}: {done:,} of {total:,}", *filter(None, [note])]), err=True)
+
+    return update
 
 
 def counting(update: Callable[[int], None]) -> Callable[[int], None]:

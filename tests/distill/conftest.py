@@ -18,6 +18,7 @@ from PIL import Image
 from distill.models import build_model
 from distill.training.trainer import Trainer
 from distill.weights.files import save_weights
+from tests.conftest import Result
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -114,6 +115,13 @@ def config_path(tmp_path: Path) -> Path:
 def arguments(patchset_path: Path, config_path: Path, teacher_path: Path, eval_path: Path) -> list[Any]:
     base = ["train", "--shards", patchset_path, "--config", config_path, "--teacher", teacher_path]
     return [*base, "--eval", eval_path, "--device", "cpu", "--out"]
+
+
+def assert_stopped(result: Result, *parts: str) -> None:
+    """Check that a signal stopped a run: a note at once, and a last line that contains every part."""
+    first, *_, last = result.err.strip().splitlines()
+    assert result.status == 130 and first.startswith("stopping after this step"), result
+    assert all(part in last for part in parts), result
 
 
 @pytest.fixture

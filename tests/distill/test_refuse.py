@@ -186,6 +186,7 @@ def test_a_loss_that_is_no_number_names_step_and_samples(
         patch.setattr(distill.training.trainer.Trainer, "train_step", spoil)
         result = run_distill(*arguments, tmp_path / "run")
     assert_one_line(result, "the loss became inf at step 5", f"{seen[5][0]:09d}, {seen[5][1]:09d}", "nonfinite.json")
+    assert "lower optim.lr, and choose another --out" in result.err  # the run is in fp32 already
     told = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
     assert told == {"step": 5, "loss": "inf", "samples": [f"{index:09d}" for index in seen[5]]}
     assert run_distill(*arguments, tmp_path / "run", "--resume").status == 0

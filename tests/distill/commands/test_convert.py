@@ -65,7 +65,7 @@ def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreig
     )
     assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the value that")
     wrong = run_distill("convert", foreign, "--arch", "resnet14", *NORM, *out)
-    assert_one_line(wrong, "contains a resnet14-b, but arch is resnet14; set arch or --arch to resnet14-b")
+    assert_one_line(wrong, "contains a resnet14-b, but arch is resnet14; use --arch resnet14-b")
     assert not (tmp_path / "t.safetensors").exists()
 
 

@@ -27,9 +27,11 @@ def test_a_run_and_its_directory(
     run_distill: Program, arguments: list[Any], tmp_path: Path, eval_path: Path, teacher_path: Path
 ) -> None:
     out = tmp_path / "run"
-    result = run_distill(*arguments, out, "--set", "eval.every=64")
+    result = run_distill(*arguments, out, "--set", "eval.every=80")
     assert result.status == 0, result.err
     assert result.err == ""
+    said = [line.split(":")[0] for line in result.out.splitlines() if ": top-1 " in line and line.startswith("step")]
+    assert said == ["step 5", "step 10", "step 12"]  # the last evaluation is at the end of the run
     assert sorted(p.name for p in out.iterdir()) == [
         *(
             *(
@@ -53,8 +55,8 @@ def test_a_run_and_its_directory(
     teacher = load_teacher(TeacherConfig(arch="resnet8", num_classes=4, weights=teacher_path), CPU)
     expected = logits_of(teacher.model, data, teacher.mean, teacher.std, RunContext(device=CPU))
     assert summary["teacher_top1"] == top_k(expected, data.labels, 1)
-    assert [row["step"] for row in rows(out)] == [4, 4, 8, 8, 12, 12]
-    assert [row["step"] for row in rows(out) if "student_top1" in row] == [4, 8, 12]
+    assert [row["step"] for row in rows(out)] == [4, 5, 8, 10, 12, 12]
+    assert [row["step"] for row in rows(out) if "student_top1" in row] == [5, 10, 12]
     assert rows(out)[-1]["student_top1"] == summary["student_top1"]
 
     evaluated = run_distill(

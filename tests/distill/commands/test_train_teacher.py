@@ -25,6 +25,7 @@ from distill.targets.targets import LabelTargets
 from distill.training.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from distill.training.trainer import new_network
 from tests.conftest import Program, assert_one_line
+from tests.distill.conftest import assert_stopped
 
 CPU = torch.device("cpu")
 CONFIG = {
@@ -154,7 +155,7 @@ def test_a_stopped_run_resumes_exactly(
 
     with monkeypatch.context() as patch:
         patch.setattr(distill.training.trainer.Trainer, "train_step", stop_at_7)
-        assert_one_line(run_distill(*arguments, tmp_path / "cut", *sets), "stopped at step 8 of 20", status=130)
+        assert_stopped(run_distill(*arguments, tmp_path / "cut", *sets), "stopped at step 8 of 20")
     assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
     first, second = ((tmp_path / name / "teacher.safetensors").read_bytes() for name in ("whole", "cut"))
     assert first == second

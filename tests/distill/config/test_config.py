@@ -149,6 +149,10 @@ def test_what_is_no_number(run_distill: Program, tmp_path: Path, setting: str, m
     assert_one_line(told, f"c.yaml: {message}")
 
 
+def test_a_triple_as_the_options_accept_it() -> None:
+    assert parse(teacher__mean="0.5,0.4, 0.3").teacher.mean == (0.5, 0.4, 0.3)
+
+
 @pytest.mark.parametrize(("text", "key"), [("true: 3\noptim:", "true"), ("optim:\n  1: 3", "optim.1")])
 def test_keys_that_are_not_texts(run_distill: Program, tmp_path: Path, text: str, key: str) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(CONFIG).replace("optim:\n", f"{text}\n"))

@@ -53,5 +53,5 @@ def test_eval_beside_a_teacher_of_other_classes(
 
     other = tmp_path / "ten.safetensors"
     save_weights(other, build_model("resnet8", 10), arch="resnet8", num_classes=10, mean=(0, 0, 0), std=(1, 1, 1))
-    result = run_distill("eval", "--weights", teacher_path, "--data", eval_path, "--teacher", other)
+    result = run_distill("eval", "--weights", teacher_path, "--data", eval_path, "--teacher", other, "-q")
     assert_one_line(result, "has 10 classes")

@@ -92,7 +92,7 @@ def test_a_stopped_run_with_them_resumes_exactly(
     with stopping(5):
         assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130
     other = run_distill(*arguments, tmp_path / "cut", "--set", "student.bn_eps=0.2", "--resume")
-    assert_one_line(other, "belongs to a run with student")
+    assert_one_line(other, "other values: student.bn_eps was ", ", is now 0.2;")
     assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
     assert same(tmp_path / "whole", tmp_path / "cut")
 

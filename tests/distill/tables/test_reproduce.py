@@ -121,7 +121,8 @@ def _again(words: list[Any], run_distill: Program, out: Path) -> None:
     assert more.out.count("$ distill train-teacher") == 1, "what a row needs is looked at, and mended"
     (out / "runs/real/seed0/summary.json").write_text("{")
     spoilt = run_distill(*words, out, "--only", "photo")
-    assert spoilt.status == 0 and re.search(r"all images: .*damaged: runs/real/seed0/summary", spoilt.out), spoilt
+    assert spoilt.status == 0 and "all images" not in spoilt.out, spoilt
+    assert re.search(r"all images .*damaged: runs/real/seed0/summary", (out / "table.md").read_text())
 
 
 def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None:
@@ -158,7 +159,10 @@ def _refused_and_kept(words: list[Any], run_distill: Program, out: Path) -> None
     four.rename(four.with_name("moved"))
     fewer = ["reproduce", words[1], "--input", f"four={four.with_name('moved')}", "--device", "cpu", "--only", "net"]
     result = run_distill(*fewer, "--out", out)
-    assert result.status == 0 and re.search(r"one image: paper 80.00, ours \d+\.\d+ ± ", result.out), result
+    assert result.status == 0 and "teacher: paper 90.00" in result.out and "one image" not in result.out, result
+    assert re.search(
+        r"\| one image \| 80\.00 \| \d+\.\d+ ± ", (out / "table.md").read_text()
+    )  # the page has all rows
     four.with_name("moved").rename(four)
 
 

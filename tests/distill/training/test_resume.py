@@ -24,7 +24,7 @@ from distill.runtime.compile import Accelerator
 from distill.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, read_checkpoint, save_checkpoint
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import MEAN, STD, Stopping, png, write_tar
+from tests.distill.conftest import MEAN, STD, Stopping, assert_stopped, png, write_tar
 from tests.helpers.running import same, timeless
 
 
@@ -53,9 +53,10 @@ def test_a_stopped_run_resumes_exactly(
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
     with stopping(7):
         stopped = run_distill(*arguments, tmp_path / "cut", *sets)
-    assert_one_line(stopped, "stopped at step 8 of 25", "--resume", status=130)
+    assert_stopped(stopped, "stopped at step 8 of 25", "--resume")
     assert not (tmp_path / "cut" / "summary.json").exists()
-    assert run_distill(*arguments, tmp_path / "cut", *sets, "--resume").status == 0
+    resumed = run_distill(*arguments, tmp_path / "cut", *sets, "--resume")
+    assert resumed.status == 0 and "the run continues at step 8 of 25" in resumed.out
     assert same(tmp_path / "whole", tmp_path / "cut")
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
 
@@ -85,7 +86,8 @@ def test_resume_refuses_another_run(
     finished = run_distill(*arguments, out, "--resume")
     assert finished.status == 0 and "already finished" in finished.out
     (out / "summary.json").unlink()
-    assert_one_line(run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1"), "belongs to a run with optim")
+    other = run_distill(*arguments, out, "--resume", "--set", "optim.lr=0.1")
+    assert_one_line(other, "belongs to a run with other values: optim.lr was 0.004, is now 0.1; resume")
     student = (out / "student.safetensors").read_bytes()
     damaged = bytearray((out / "checkpoint.safetensors").read_bytes())
     damaged[len(damaged) // 2] ^= 16  # a bit of a weight, so the file still has a valid form

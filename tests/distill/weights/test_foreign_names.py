@@ -208,7 +208,7 @@ def test_the_wrong_variant_is_named(tmp_path: Path, held: str, make: Callable[[]
     torch.save(make().state_dict(), tmp_path / "t.pth")
     with pytest.raises(DistillError) as caught:
         load(tmp_path / "t.pth", said)
-    expected = f"{tmp_path}/t.pth: contains a {held}, but arch is {said}; set arch or --arch to {held}"
+    expected = f"{tmp_path}/t.pth: contains a {held}, but arch is {said}; use --set teacher.arch={held}"
     assert str(caught.value) == expected
 
 

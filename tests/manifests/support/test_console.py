@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.support import console
 from tests.conftest import Program, assert_one_line, full_output
 
 
@@ -110,3 +111,15 @@ def test_progress_is_for_terminals_and_obeys_no_color(colors: bool, photo_path: 
     os.close(reader)
     assert process.returncode == 0 and b"patches" in seen and b"/3000" in seen
     assert (b"\x1b[38;5;" in seen or b"\x1b[35m" in seen or b"\x1b[32m" in seen) == colors
+
+
+def test_a_log_gets_a_line_of_progress_each_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with console.progress_bar("samples", 9000) as update:
+        for done in range(0, 9000, 1000):
+            update(done, "loss 0.5" if done > 4000 else "")
+            now += 20
+    assert capsys.readouterr().err == "samples: 3,000 of 9,000\nsamples: 6,000 of 9,000, loss 0.5\n"
