@@ -174,7 +174,8 @@ def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
     if not is_plain(path):
         raise PatchSetError(f"{path}: the shard is missing or not a regular file; download or rebuild the set")
     try:
-        if not 0 <= offset <= offset + length <= (size := path.stat().st_size) or length > max_bytes:
+        size = path.stat().st_size
+        if not 0 <= offset <= offset + length <= size or length > max_bytes:
             span = f"{counted(length, 'byte')} at offset {offset}"
             raise corrupt(path, f"the table declares {span}, the shard has {size} bytes, a patch at most {max_bytes}")
         with path.open("rb") as file:
