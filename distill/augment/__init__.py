@@ -52,8 +52,8 @@ def draw(config: AugmentConfig, batch: int, size: int, stream: Stream) -> Draws:
 def part_of(draws: Draws, batch: int, part: Callable[[Tensor], Tensor]) -> Draws:
     """Return the draws of the images that ``part`` selects. ``part`` selects rows of a tensor (batch, …).
 
-    The selection must be symmetric, because mixing combines image i with image -1 - i. Draws that apply to the whole
-    batch do not change.
+    A selection with image i must also have image batch - 1 - i, because mixing combines the two images. Draws for the
+    whole batch do not change.
     """
 
     def select(operation: Any) -> Any:

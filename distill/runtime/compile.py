@@ -89,7 +89,7 @@ class Accelerator:
         return self.copies[key]
 
     def frozen(self, model: nn.Module, example: Tensor) -> FrozenNetwork:
-        """Return a folded copy of ``model`` with weights in ``precision``, compiled if the run compiles networks.
+        """Return the copy of ``model`` that ``folded`` makes, compiled if the run compiles networks.
 
         ``model`` must be in eval mode. ``example`` is a batch of normalized images (B, 3, H, W).
         """

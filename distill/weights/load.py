@@ -46,7 +46,7 @@ def outline_of(arch: str, num_classes: int) -> nn.Module:
 
 
 def put_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy tensors into a model. Unlike ``load_state_dict``, this needs no version numbers in ``state``."""
+    """Copy tensors into a model. ``state`` needs no versions of modules, which ``load_state_dict`` reads."""
     with torch.no_grad():
         for name, value in model.state_dict().items():  # these are the model's own tensors
             value.copy_(state[name])

@@ -28,7 +28,7 @@ EVALUATION: tuple[Kind, ...] = ("test", "val")  # splits for evaluation; the fir
 
 
 def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
-    """Return a function from a name to its split or None. In ``pattern``, WORDS stands for the words of a split."""
+    """Return a function that maps a name to a split or None. WORDS in ``pattern`` matches a word such as train."""
     flags = re.IGNORECASE | re.DOTALL
     patterns = {kind: re.compile(pattern.replace("WORDS", words), flags) for kind, words in _WORDS.items()}
     return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)

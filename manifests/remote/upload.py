@@ -214,7 +214,7 @@ def _home_name(url: str, store: ShardStore) -> str:
 
 
 def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manifest | None:
-    """Return the manifest if a store has a finished set. Else check the claim file, copy a table, or test writing."""
+    """Return the manifest if a store has a finished set. Else check that this build may write to the store."""
     listing = store.list()
     existing = _finished_manifest(store, listing)
     if existing is not None:

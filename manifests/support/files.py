@@ -36,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_prefix() -> str:
-    """Return the prefix for names of temporary files of this process. The prefix is different on each machine."""
+    """Return a prefix for names of temporary files. Every process on every machine has another prefix."""
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     return f"{PART_PREFIX}{machine}-{os.getpid()}-"
 

@@ -59,7 +59,7 @@ class NamedStep:
         self.columns: dict[str, Any] = {"applied": draws[:, 0] < config.p, "params": np.full(len(draws), None)}
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
-        """Transform in place patches whose ``applied`` is true. ``patches[0]`` is row ``start`` of ``columns``."""
+        """Transform the patches that ``columns`` chooses. Row ``start`` of ``columns`` is for ``patches[0]``."""
         for i in np.flatnonzero(self.columns["applied"][start : start + len(patches)]).tolist():
             position, index = start + i, self._first_index + start + i
             python_random = random.Random(int(self._python_seeds[position]))  # noqa: S311 - no secret
