@@ -56,7 +56,7 @@ class Report:
 def verify(
     folder: Path, *, fast: bool = False, workers: int = 1, on_patches: Callable[[int], None] | None = None
 ) -> Report:
-    """Verify the set in ``folder``. With ``fast``, check only names, sizes and row counts, and read no shard.
+    """Verify the set in ``folder``. With ``fast``, check only names, sizes and row counts of tars and tables.
 
     Pixel digests are checked for lossless formats. Only a rebuild of the set can check the pixel digests of JPEGs.
     ``on_patches`` is called with the number of patches verified since the last call.

@@ -1,4 +1,4 @@
-"""``distill convert``: write a weight file that names its network, its classes and its normalization."""
+"""``distill convert``: rewrite a weight file as .safetensors with its network, classes and normalization."""
 
 from pathlib import Path
 

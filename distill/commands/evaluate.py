@@ -35,7 +35,7 @@ def load_network(
         weights = dataclasses.replace(weights, bn_eps=bn_eps)
     arch = arch or weights.arch
     if arch is None:
-        raise DistillError(f"{path}: the file does not name its network; choose the network with --arch")
+        raise DistillError(f"{path}: the file does not name its network; run 'distill convert' on it with --arch")
     num_classes = weights.num_classes or count_classes(weights, arch)
     return build_network(weights, arch, num_classes, (mean, std), device, "--")
 

@@ -140,7 +140,8 @@ def _decoded(patchset: PatchSet, config: DataConfig, place: str) -> Pixels:
         except OSError as error:
             why = f"{folder}: {error.strerror or error}"
     if place == "disk":
-        raise DistillError(f"{why}; set data.cache_dir to another folder, or set data.cache none")
+        fix = "set data.cache_dir to another folder, or set data.cache none"
+        raise DistillError(f"the decoded patches cannot be stored: {why}; {fix}")
     logger.info(f"the decoded patches are not kept for the next run: {why}")
     pixels = shared_memory(shape_of(patchset))
     decode_into(pixels, patchset, config.workers)

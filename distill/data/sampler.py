@@ -89,7 +89,7 @@ class WindowOrder:
         return wanted
 
     def shards(self, place: Place) -> list[int]:
-        """Return the indices of the shards in window ``place``."""
+        """Return the indices of the shards in the window ``place`` (epoch, number), in reading order."""
         return [int(shard) for shard in self._epoch(place[0])[0][place[1]]]
 
     def after(self, place: Place) -> Place:

@@ -79,7 +79,7 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
             try:
                 return factory(*numbers, num_classes=num_classes)
             except ValueError as error:
-                raise DistillError(f"arch {arch!r}: {error}; choose another depth or width") from error
+                raise DistillError(f"arch {arch!r}: {error}; choose another network of this kind") from error
     near = difflib.get_close_matches(arch[:100].replace("_", "-"), EXAMPLES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(EXAMPLES)}"
     raise DistillError(f"arch {arch[:100]!r}: unknown network; {hint} (torchvision's networks are '{PREFIX}NAME')")

@@ -47,7 +47,7 @@ def line_chart(lines: Sequence[Points], *, marks: dict[str, float], unit: str, t
 
 
 def thin(line: Points) -> Points:
-    """Reduce a line to at most 400 points. A new point has the mean value of a group of neighboring points."""
+    """Reduce a line to at most 400 points. A new point has the last x and the mean y of neighboring points."""
     group = max(1, math.ceil(len(line) / MAX_POINTS))
     parts = [line[start : start + group] for start in range(0, len(line), group)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]

@@ -35,7 +35,9 @@ def read_photos(paths: list[Path], known: set[str]) -> dict[str, bytes]:
         except OSError as error:
             raise DistillError(f"{path}: cannot be read: {error.strerror}; choose another --image") from error
         if digest not in known:
-            raise DistillError(f"{path}: no set of these runs was built from this file; choose the photo of a set")
+            raise DistillError(
+                f"{path}: no set of these runs was built from this file; 'patchgen info SET' names the photos"
+            )
         photos[digest] = _small_jpeg(path)
     return photos
 

@@ -8,7 +8,7 @@ NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 def launched() -> dict[str, int]:
-    """Return the fields of ``Ranks`` that ``torchrun`` set for this process; an empty dict for a single process."""
+    """Return the fields of ``Ranks`` that ``torchrun`` set for this process; {} for a run of one process."""
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return {}
     found = {name: os.environ.get(name, "") for name in NAMES}

@@ -86,7 +86,7 @@ def seeds_of(out: Path, run: str) -> list[str]:
 
 
 def write_table_file(out: Path, options: TableOptions) -> None:
-    """Write ``table.json``, which marks ``out`` as the folder of this table."""
+    """Write ``table.json``: it marks ``out`` as a table's folder and contains the settings that all rows share."""
     _write(out / TABLE_NAME, _common_settings(options))
 
 

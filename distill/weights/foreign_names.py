@@ -187,7 +187,7 @@ def _without_inner_wrappers(state: State) -> State:
 
 
 def closest_state(content: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
-    """Return the state dict in ``content`` that shares most names with ``expected``, the state dict of ``arch``."""
+    """Return the state dict in ``content`` closest to ``expected``, that of ``arch``, renamed to our names."""
     most = max(len(state) for _, state in state_dicts(content))
     parts = (to_our_names(part, arch, expected) for _, part in _candidates(content, most // 2 + 1))
     return max(islice(parts, _MAX_TRIED), key=lambda state: (len(state.keys() & expected.keys()), len(state)))

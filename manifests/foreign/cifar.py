@@ -151,7 +151,7 @@ def unpickle(data: bytes) -> Any:
 
 
 def to_array(value: Any) -> npt.NDArray[Any]:
-    """Convert an unpickled array or list to NumPy: to uint8 if an item has one byte, else to signed integers."""
+    """Convert an unpickled list to int64; an array of 1-byte items to uint8, and any other to signed integers."""
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:

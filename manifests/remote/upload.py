@@ -166,8 +166,9 @@ class Upload:
             channel.note(f"{where}: the file is missing or damaged; sending it again")
         is_other = repair is not None and repair.get(file.name) != file.sha256  # of another version of PyArrow
         if is_other or not is_plain(self.folder / file.name):
-            what = "the file is missing or damaged in the store, and the build has no copy of it"
-            raise PatchSetError(f"{where}: {what}; run the same command again, or choose another --out")
+            what = "this version of PyArrow writes other bytes" if is_other else "this build has no copy of the file"
+            fix = "choose another --out" if is_other else "run the same command again"
+            raise PatchSetError(f"{where}: the file is missing or damaged in the store, and {what}; {fix}")
         retry(partial(self.store.put, self.folder / file.name, file.name), channel)
         self.record_sent(file.name, file.sha256)
         return channel.count(file.bytes)

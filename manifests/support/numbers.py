@@ -1,4 +1,4 @@
-"""Parse numbers in files and on the command line in the notation of YAML 1.2's core schema."""
+"""Parse numbers of YAML 1.2's core schema in files, and counts such as 1e6 on the command line."""
 
 import math
 import re

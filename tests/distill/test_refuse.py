@@ -160,7 +160,7 @@ def test_eval_needs_to_know_the_network(
 
     torch.save(load_weights(teacher_path).content, tmp_path / "t.pt")
     base = ["eval", "--weights", tmp_path / "t.pt", "--data", eval_path]
-    assert_one_line(run_distill(*base), "choose the network with --arch")
+    assert_one_line(run_distill(*base), "run 'distill convert' on it with --arch")
     assert_one_line(run_distill(*base, "--arch", "resnet8"), "set --mean")
     norm = ["--mean", "0.5,0.4,0.3", "--std", "0.2,0.25,0.3"]
     result = run_distill(*base, "--arch", "resnet8", *norm)

@@ -61,7 +61,8 @@ def test_what_it_must_be_told(run_distill: Program, arguments: list[Any], foreig
     """If a file does not record network and normalization, the options are required."""
     out = ["--out", tmp_path / "t.safetensors"]
     assert_one_line(
-        run_distill("convert", foreign, *NORM, *out), "does not name its network; choose the network with --arch"
+        run_distill("convert", foreign, *NORM, *out),
+        "does not name its network; run 'distill convert' on it with --arch",
     )
     assert_one_line(run_distill("convert", foreign, "--arch", "resnet14-b", *out), "set --mean to the value that")
     wrong = run_distill("convert", foreign, "--arch", "resnet14", *NORM, *out)

@@ -59,7 +59,7 @@ def test_the_photo_of_the_set_and_no_other(run: Path, photo_path: Path, tmp_path
     page = (run / "report.html").read_text()
     assert page.count("<polygon") == 2 * 20 and 'viewBox="0 0 160 120"' in page  # 20 patches, two outlines each
     other = write_image(tmp_path / "other.png", make_photo(seed=1))
-    assert_one_line(run_distill("report", run, "--image", other), "other.png", "choose the photo of a set")
+    assert_one_line(run_distill("report", run, "--image", other), "other.png", "names the photos")
     assert_one_line(run_distill("report", run, "--image", tmp_path / "none"), "none: cannot be read")
 
 
