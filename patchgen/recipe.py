@@ -156,11 +156,15 @@ def _recipe_of_dict(value: Mapping[str, Any]) -> Recipe:
     try:
         if isinstance(steps, list | tuple):
             value = {**value, "augment": [_named(step) for step in steps]}
-        return _validated(dict(value)).resolved()
+        json.dumps(value := dict(value), allow_nan=False)
+        return _validated(value).resolved()
     except ValidationError as error:
         raise PatchgenError(f"{where}: {describe(error, Recipe)}; correct the recipe") from error
     except (UserCodeError, PatchgenError) as error:
         raise PatchgenError(f"{where}: {error}", error.user_traceback) from error
+    except (TypeError, ValueError) as error:  # of json.dumps
+        what = f"a manifest cannot record a value of this recipe: {error}"
+        raise PatchgenError(f"{where}: {what}; use texts, finite numbers, lists and dicts") from error
 
 
 def _named(step: Any) -> Any:

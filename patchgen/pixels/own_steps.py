@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -78,8 +79,12 @@ def resolve_own(config: OwnConfig, where: str) -> OwnConfig:
     """
     try:
         require_allowed(config.name)
+        json.dumps(config.arguments, allow_nan=False)
     except UserCodeError as error:
         raise PatchgenError(f"{where}: {error}") from error
+    except ValueError as error:
+        what = f"{config.name} has an argument that is not a finite number, which a manifest cannot record"
+        raise PatchgenError(f"{where}: {what}; use finite numbers") from error
     function = _load(config, where)
     arguments = _bind(function, config, where)
     return OwnConfig(name=config.name, p=config.p, sha256=source_digest(config.name), **arguments)

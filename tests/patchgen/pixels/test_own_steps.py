@@ -153,6 +153,14 @@ def test_the_command_line(module: Any, tmp_path: Path, photo_path: Path, run_pat
     assert_one_line(run_patchgen(*command, "--out", "c", "--allow-import", "my-steps"), "is not the name", status=2)
 
 
+def test_values_that_a_manifest_cannot_record(module: Any) -> None:
+    for value in (np.ones(3), float("nan"), module.dim):
+        with pytest.raises(
+            patchgen.PatchgenError, match=r"^recipe mine: a manifest cannot record a value of this recipe"
+        ):
+            patchgen.load_recipe(recipe_of({"name": module.grain, "strength": value}))
+
+
 def test_an_edited_function(module: Any, tmp_path: Path, photo_path: Path, run_patchgen: Program) -> None:
     patchgen.build(photo_path, n=5, out=tmp_path / "a", recipe=recipe_of({"name": module.dim}))
     (tmp_path / "mysteps.py").write_text(f"{MODULE}# edited\n")
@@ -204,6 +212,7 @@ def test_a_function_that_raises(module: Any, photo_path: Path, run_patchgen: Pro
         ),
         ("name: mysteps:takes_p", "mysteps:takes_p has an argument 'p', which is a key of every step"),
         ("name: mysteps:grain, strenght: 2", "mysteps:grain has no argument 'strenght'; did you mean strength?"),
+        ("name: mysteps:grain, strength: .nan", "mysteps:grain has an argument that is not a finite number"),
         ("name: mysteps:mirror, q: 2", "mysteps:mirror has no argument 'q'; its arguments are patch and rng"),
         ("name: mysteps:gran", "the module mysteps has no function 'gran'; did you mean grain?"),
         ("name: mysteps:NUMBER", "mysteps:NUMBER is a int, expected a function"),
