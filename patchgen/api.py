@@ -57,6 +57,7 @@ def build(
 
     Raises:
         PatchgenError: an argument is wrong, the photo cannot be read, or the set cannot be written.
+        PatchSetError: the worker processes cannot start.
     """
     if unknown := sorted(set(options) - set(BuildOptions.__annotations__)):
         known = ", ".join(BuildOptions.__annotations__)

@@ -1,5 +1,6 @@
 """Compute single patches of a photo, without files."""
 
+import logging
 import operator
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from patchgen.pixels.exact_math import Pixels
 from patchgen.pixels.geometry import build_pyramids
 from patchgen.pixels.pyramid import Pyramid
 from patchgen.recipe import AnyRecipe, load_recipe
+from patchgen.sources.photo import finding_lines
 
 
 class Patches:
@@ -89,6 +91,8 @@ class Patches:
     def _open(self) -> tuple[Pyramid, ...]:
         """Check and read the photos, and return their pyramids."""
         photos = [open_image(image) for image in self._images]
+        for line in [] if self._digests else finding_lines(photos):
+            logging.getLogger("patchgen").warning("%s", line)
         digests = [photo.pixels_sha256 for photo in photos]
         for photo, old, new in zip(photos, self._digests or digests, digests, strict=True):
             if old != new:

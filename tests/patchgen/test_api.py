@@ -200,6 +200,9 @@ def test_notes_go_to_the_log(
     assert ("WARNING", "the alpha channel is dropped, ") in found
     assert ("WARNING", "the recipe 'hflip' has profile") in found
     assert ("INFO", "2 intact shards kept, 0 to bui") in found
+    caplog.clear()
+    copied(patchgen.Patches(tmp_path / "clear.png"))[0]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "alpha channel" in caplog.text
     assert capfd.readouterr() == ("", "") and cv2.getNumThreads() == threads
 
 
