@@ -2,14 +2,14 @@
 
 Python programs use ``build``, ``Patches``, ``load_recipe``, ``allow_import`` and ``PatchgenError`` (docs/python.md).
 
-- ``cli``: the command line.
-- ``api``, ``patches``: build a set from Python; compute single patches without files.
-- ``doctor``, ``preview``, ``export``: check this machine; draw contact sheets; write files for other tools.
-- ``pipeline``: a build: plan, output directory, processes or Dask workers, shard writer, resume, rebuild, pack.
-- ``recipe``, ``recipes``: the schema of recipes, and the packaged ones.
-- ``sources``: photos and their checks, synthetic images, packed images.
-- ``pixels``: exact arithmetic: draws, geometry, warp, color jitter, Albumentations steps, users' functions, encoders.
-- ``limits``, ``errors``: the limits of a build, and ``PatchgenError``.
+- ``cli``: define the command line.
+- ``api``: build a set from Python. ``patches``: compute patches without files. ``arguments``: check arguments.
+- ``doctor``: check this machine. ``preview``: draw a contact sheet. ``export``: write files for other tools.
+- ``pipeline``: build, resume, rebuild or pack a set, with local processes or Dask workers.
+- ``recipe``: define and load recipes. ``recipes``: contain the packaged recipes.
+- ``sources``: read and check photos, read images to pack, generate synthetic images.
+- ``pixels``: compute exact pixels: draws, geometry, warp, color jitter, Albumentations, own functions, encoders.
+- ``limits``: define the limits of a build. ``errors``: define ``PatchgenError``.
 """
 
 from importlib import import_module

@@ -1,1 +1,1 @@
-"""Configs of runs: schema, packaged presets, overrides and the reference of keys."""
+"""Configs of runs: schema, packaged presets, overrides and the documentation of all keys."""

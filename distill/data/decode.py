@@ -136,11 +136,11 @@ def _tar_errors(path: Path) -> Iterator[None]:
 
 def decode_sample(sample: dict[str, Any], image_format: str, size: int) -> Pixels:
     """Decode a WebDataset sample that must be one image of ``image_format``: uint8 (size, size, 3)."""
-    where = f"{sample['__url__']}: member {sample['__key__']}"
+    where = f"{sample['__url__']}: sample {sample['__key__']}"
     fields = [name for name in sample if not name.startswith("__")]
     if fields != [image_format]:
         found = f"has files of the types {', '.join(fields)}, but the manifest declares one {image_format} file"
-        raise DistillError(f"{where}: {found}; {_DAMAGED}")
+        raise DistillError(f"{where} {found}; {_DAMAGED}")
     try:
         return decode_patch(sample[image_format], where, size, image_format)
     except PatchSetError as error:
@@ -210,7 +210,7 @@ def _exit_error(process: BaseProcess) -> DistillError:
 
 
 def _serve(end: Connection, work: Callable[[Any], None]) -> None:
-    """Run a decoding process. In a loop, receive a job from ``end``, call ``work``, and send the error or None."""
+    """Run a decoding process: receive jobs from the pipe ``end``, call ``work``, and reply with the error or None."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends this process
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()

@@ -1,4 +1,4 @@
-"""Prepare networks: fold the teacher's batch norms into convolutions, use 16 bits, compile, and distribute (DDP)."""
+"""Prepare networks: fold the teacher's batch norms into convolutions, convert to 16 bits, compile, and apply DDP."""
 
 import copy
 import dataclasses
@@ -89,7 +89,7 @@ class Accelerator:
         return self.copies[key]
 
     def frozen(self, model: nn.Module, example: Tensor) -> FrozenNetwork:
-        """Return a folded copy of ``model`` with weights in ``precision``, compiled if the run compiles networks.
+        """Return the copy of ``model`` that ``folded`` makes, compiled if the run compiles networks.
 
         ``model`` must be in eval mode. ``example`` is a batch of normalized images (B, 3, H, W).
         """
@@ -98,7 +98,7 @@ class Accelerator:
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
     def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return a function that applies ``model``: compiled for images like ``example``, or DDP on several ranks."""
+        """Return ``model``, compiled for the shape of ``example``, or in DDP if the run has several ranks."""
         if self.context.ranks.world_size > 1:
             if self._compiles():
                 logger.info("the student is not compiled, because several ranks train it")
@@ -110,7 +110,7 @@ class Accelerator:
         return self.compile == "on" or (self.compile == "auto" and pays)
 
     def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
-        """Return ``model`` compiled, or ``model`` itself if the run does not compile or compiling ``what`` fails."""
+        """Return ``model`` compiled, or unchanged if compilation is off or fails. ``what`` is for messages."""
         if not self._compiles():
             return model
         if self.context.device.type == "cuda":  # a CUDA graph, because hundreds of kernels start slower than they run
@@ -128,7 +128,7 @@ class Accelerator:
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
-        """Run ``compiled`` (in training mode also backward), so that torch compiles it. Restore ``model``'s state."""
+        """Compile the model by a first call (and backward, in training mode). Then restore the state of ``model``."""
         if not model.training:
             with torch.no_grad():
                 compiled(example)
@@ -144,7 +144,7 @@ class Accelerator:
 def make_accelerator(context: RunContext, precision: PrecisionChoice, mode: Compile, steps: int) -> Accelerator:
     """Return the accelerator of a run of ``steps`` steps; ``precision`` may be ``auto``.
 
-    On a CPU, this process reuses freed memory from now on, which saves a third of the time of large batches.
+    On a CPU, this call makes the process reuse freed memory. This saves a third of the time of large batches.
     """
     if context.device.type == "cpu":
         keep_freed_memory(KEPT_MEMORY)
@@ -167,7 +167,7 @@ def _first_line(error: Exception) -> str:
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return ``network``, which must be on ``device``, in DDP, with batch norms that use the rows of all ranks."""
+    """Wrap ``network`` in DDP. Batch norms use the rows of all ranks. The network must already be on ``device``."""
     if device.type != "cuda":
         synchronize(network)
         return DistributedDataParallel(network)
@@ -219,7 +219,7 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum of a tensor over all ranks. The gradient of the tensor is the sum of all ranks' gradients."""
+    """The sum of a tensor over all ranks. In the backward pass, the gradients are also summed over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "ste
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Load ``checkpoint`` into ``trainer``, and cut later steps from the log. Without checkpoint, remove the log."""
+    """Load ``checkpoint`` into ``trainer`` and cut later steps from the log. Without a checkpoint, delete the log."""
     metrics = out / METRICS_NAME
     if checkpoint is None:
         if trainer.ranks.is_main:
@@ -82,7 +82,7 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
 
 
 def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[str, Tensor]]:
-    """Return tensors of the expected shapes for all parameters with state in ``held``, by number and name."""
+    """For each parameter with state in ``held``, return tensors of the expected shapes by number and key."""
     parameters = enumerate(value for group in optimizer.param_groups for value in group["params"])
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
     keys = state_keys(optimizer)
@@ -94,7 +94,7 @@ def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[s
 
 
 def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
-    """Check that ``held`` has the keys, lengths, shapes and dtypes of ``own``, and the values if not ``moving``."""
+    """Check that ``held`` equals ``own``. Values of tensors may differ and, if ``moving``, also other numbers."""
     if isinstance(own, Tensor):
         fits = isinstance(held, Tensor) and (held.shape, held.dtype) == (own.shape, own.dtype) and are_finite(held)
     elif isinstance(own, dict) and isinstance(held, dict):
