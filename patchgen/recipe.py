@@ -1,6 +1,8 @@
-"""Load recipes: YAML files that describe how patches are made from a photo. Some recipes are part of the package."""
+"""Load recipes: YAML files or dicts that describe how patches are made from a photo. Some are part of the package."""
 
 import json
+import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, ValidationError
 
 from manifests.format.schema import PACKED
-from manifests.support.files import read_regular_file
+from manifests.support.files import expand_home, read_regular_file
+from manifests.support.user_code import UserCodeError, name_of
 from manifests.support.validation import describe, read_counts
 from manifests.support.yaml_core import parse_yaml
 from patchgen.errors import PatchgenError
@@ -16,6 +19,7 @@ from patchgen.pixels.albumentations_steps import PORTABLE, NamedConfig, probe, r
 from patchgen.pixels.color_jitter import ColorJitterConfig
 from patchgen.pixels.encode import EncodingConfig, RecordedRecipe, default_encoding
 from patchgen.pixels.geometry import Geometry
+from patchgen.pixels.own_steps import OwnConfig, probe_own, resolve_own
 from patchgen.recipes import packaged_recipes, recipe_text
 
 MAX_RECIPE_BYTES = 1 << 20
@@ -24,13 +28,18 @@ MAX_STEPS = 32
 
 def _kind(value: Any) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    if isinstance(name, str) and ":" in name:
+        return "own"
     return "exact" if name == "ColorJitter" else "named"
 
 
 Augment = Annotated[
-    Annotated[ColorJitterConfig, Tag("exact")] | Annotated[NamedConfig, Tag("named")], Discriminator(_kind)
+    Annotated[ColorJitterConfig, Tag("exact")]
+    | Annotated[NamedConfig, Tag("named")]
+    | Annotated[OwnConfig, Tag("own")],
+    Discriminator(_kind),
 ]
-"""A step of a recipe: ``ColorJitter`` of this package, or an Albumentations transform."""
+"""A step of a recipe: ``ColorJitter`` of this package, an Albumentations transform, or a user's function."""
 
 
 class Recipe(RecordedRecipe):
@@ -53,39 +62,71 @@ class Recipe(RecordedRecipe):
 
     @property
     def inexact(self) -> list[str]:
-        """Return the names of the transforms that may produce other bytes on other CPUs."""
-        named = {config.name for config in self.augment if isinstance(config, NamedConfig)}
+        """Return the names of the transforms and functions that may produce other bytes on other CPUs."""
+        named = {config.name for config in self.augment if isinstance(config, NamedConfig | OwnConfig)}
         return sorted(named - PORTABLE)
+
+    @property
+    def inexact_note(self) -> str:
+        """Return the note of a build whose recipe is not exact."""
+        what = f"the recipe {self.name!r} has profile fast and uses {', '.join(self.inexact)}"
+        return f"{what}, so another CPU may produce other bytes"
 
     @property
     def profile(self) -> str:
         return "fast" if self.inexact else "portable"
 
     def require_fit(self, size: int) -> None:
-        """Check that every Albumentations transform accepts patches of ``size`` px and preserves their size."""
+        """Check that every transform and function accepts patches of ``size`` px and preserves their size."""
         for i, config in enumerate(self.augment):
             if isinstance(config, NamedConfig):
                 probe(config, size, f"recipe {self.name}: augment[{i}]")
+            elif isinstance(config, OwnConfig):
+                probe_own(config, size, f"recipe {self.name}: augment[{i}]")
 
     def resolved(self) -> "Recipe":
-        """Return this recipe with the default arguments of its Albumentations transforms filled in."""
-        steps = tuple(
-            resolve(config, f"augment[{i}]") if isinstance(config, NamedConfig) else config
-            for i, config in enumerate(self.augment)
-        )
+        """Return this recipe with the default arguments of its transforms and functions filled in."""
+        steps = tuple(_resolved(config, f"augment[{i}]") for i, config in enumerate(self.augment))
         return self.model_copy(update={"augment": steps})
 
+    def environment(self) -> dict[str, str]:
+        """Return the versions of the packages that contain the recipe's own functions, by the package's name."""
+        own = (config.environment() for config in self.augment if isinstance(config, OwnConfig))
+        return {name: version for found in own for name, version in found.items()}
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """Load a recipe of the package by its name, or a YAML file by its path."""
-    names = packaged_recipes()
+
+def _resolved(config: ColorJitterConfig | NamedConfig | OwnConfig, where: str) -> Any:
+    if isinstance(config, NamedConfig):
+        return resolve(config, where)
+    return resolve_own(config, where) if isinstance(config, OwnConfig) else config
+
+
+AnyRecipe = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+
+
+def load_recipe(recipe: AnyRecipe) -> Recipe:
+    """Load a recipe of the package by its name, a YAML file by its path, or a dict with the keys of such a file.
+
+    In a dict, the ``name`` of a step may be a function of the user (docs/recipes.md).
+
+    Raises:
+        PatchgenError: the recipe does not exist, or it has a fault.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return _recipe_of_dict(recipe)
+    if not isinstance(recipe, str | os.PathLike):
+        what = f"the recipe is a {type(recipe).__name__}, expected a name, a path or a dict"
+        raise PatchgenError(f"{what}; give for example recipe='asano2023'")
+    name_or_path, names = os.fspath(recipe), packaged_recipes()
     if name_or_path in names:
         return parse_recipe(recipe_text(name_or_path), name_or_path)
-    path = Path(name_or_path)
     try:
-        text = read_regular_file(path, MAX_RECIPE_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8 text"
+        text = read_regular_file(Path(expand_home(name_or_path)), MAX_RECIPE_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = "the file is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason
         near = get_close_matches(name_or_path, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give a YAML file or one of: {', '.join(names)}"
         what = f"this is not a packaged recipe, and cannot be read as a file: {reason}"
@@ -106,7 +147,30 @@ def parse_recipe(text: str, where: str) -> Recipe:
     except ValueError as error:
         raise PatchgenError(f"recipe {where}: {error}; correct the recipe") from error
     except PatchgenError as error:
-        raise PatchgenError(f"recipe {where}: {error}") from error
+        raise PatchgenError(f"recipe {where}: {error}", error.user_traceback) from error
+
+
+def _recipe_of_dict(value: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a dict. Functions that are the ``name`` of a step are replaced by their names."""
+    where, steps = f"recipe {value.get('name', 'without a name')}", value.get("augment", ())
+    try:
+        if isinstance(steps, list | tuple):
+            value = {**value, "augment": [_named(step) for step in steps]}
+        json.dumps(value := dict(value), allow_nan=False)
+        return _validated(value).resolved()
+    except ValidationError as error:
+        raise PatchgenError(f"{where}: {describe(error, Recipe)}; correct the recipe") from error
+    except (UserCodeError, PatchgenError) as error:
+        raise PatchgenError(f"{where}: {error}", error.user_traceback) from error
+    except (TypeError, ValueError) as error:  # of json.dumps
+        what = f"a manifest cannot record a value of this recipe: {error}"
+        raise PatchgenError(f"{where}: {what}; use texts, finite numbers, lists and dicts") from error
+
+
+def _named(step: Any) -> Any:
+    if isinstance(step, Mapping) and callable(step.get("name")):
+        return {**step, "name": name_of(step["name"])}
+    return step
 
 
 def _validated(value: dict[str, Any]) -> Recipe:
@@ -127,6 +191,8 @@ def recorded_recipe(pixels: dict[str, Any], encoding: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         advice = "download the manifest again, or report this to the publisher of the set"
         raise PatchgenError(f"the manifest's recipe: {describe(error, Recipe)}; {advice}") from error
+    except PatchgenError as error:
+        raise PatchgenError(f"the manifest's recipe: {error}", error.user_traceback) from error
     if (recipe.pixels_json(), recipe.encoding_json()) != (pixels, encoding):
         raise PatchgenError(
             f"the manifest's recipe {recipe.name!r} has other keys than this version of the package writes; install "

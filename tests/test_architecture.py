@@ -19,8 +19,8 @@ LAYERS = {
         *("foreign", "format", "untrusted", "limits", "support", "errors"),
     ),
     "patchgen": (
-        *("__main__", "cli", "doctor", "preview", "pipeline", "recipe", "recipes", "sources", "pixels"),
-        *("export", "limits", "errors"),
+        *("__main__", "cli", "api", "patches", "arguments", "doctor", "preview", "pipeline", "recipe", "recipes"),
+        *("sources", "pixels", "export", "limits", "errors"),
     ),
     "distill": (
         *("__main__", "cli", "commands", "tables", "report", "training", "config", "evaluation", "targets"),

@@ -62,6 +62,12 @@ def commands() -> list[str]:
     return list(found)
 
 
+def files_of_pages() -> list[tuple[str, str]]:
+    """Return names and texts of the files on the pages: blocks whose first line is a comment with the name."""
+    pattern = r"^```\w+\n# (\w+\.(?:py|yaml))\n(.*?)^```"
+    return [found for text in TEXTS.values() for found in re.findall(pattern, text, re.MULTILINE | re.DOTALL)]
+
+
 def python_blocks() -> list[tuple[str, str]]:
     """Return pairs of a page's name and a block of Python code."""
     return [
@@ -77,6 +83,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    for name, text in files_of_pages():
+        (tmp_path / name).write_text(text)
     for name in ("photo.jpg", "animals.jpg"):
         write_image(tmp_path / name, make_photo(400, 300))
     torch.manual_seed(0)
@@ -137,7 +145,7 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
 
 def test_the_commands_are_found() -> None:
     found = commands()
-    assert len(found) >= 20 and len(python_blocks()) == 4
+    assert len(found) >= 20 and len(python_blocks()) == 9
     assert "patchgen build --image photo.jpg --n 1000000 --out shards/" in found
     assert "python scripts/demo_files/make_crops.py --out crops/" in found
     assert "patchgen preview shards/ --out sheet.png --image photo.jpg" in found

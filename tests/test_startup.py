@@ -7,12 +7,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import click
 import pytest
 
 import distill.cli
 import manifests
+import patchgen
 import patchgen.cli
 
 GROUPS = {"patchgen": patchgen.cli.cli, "distill": distill.cli.cli}
@@ -139,11 +141,13 @@ def test_lists_of_packaged_files_load_nothing_heavy(program: str) -> None:
     require_light(program, [(line, {}) for line in lines[program]], 0)
 
 
-def test_manifests_imports_its_names_when_they_are_used() -> None:
+@pytest.mark.parametrize("package", [manifests, patchgen], ids=lambda package: package.__name__)
+def test_a_package_imports_its_names_when_they_are_used(package: ModuleType) -> None:
+    name = package.__name__
     code = (
-        "import sys, manifests; assert 'numpy' not in sys.modules; from manifests import *; open_patchset, Manifest"
+        f"import sys, {name}; assert not {set(HEAVY)} & set(sys.modules); from {name} import *; {package.__all__[0]}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert all(getattr(manifests, name).__name__ == name for name in manifests.__all__)
-    with pytest.raises(AttributeError, match="module 'manifests' has no attribute 'nonsense'"):
-        manifests.nonsense  # noqa: B018
+    assert all(getattr(package, name).__name__ == name for name in package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nonsense'"):
+        package.nonsense  # noqa: B018

@@ -1,6 +1,7 @@
 """Run a command line program: print errors in one line, set the exit status, print notes, show a progress bar."""
 
 import contextlib
+import contextvars
 import functools
 import io
 import re
@@ -9,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +21,11 @@ MAX_LETTERS = 1500  # characters of an error line
 LINE_SECONDS = 60.0  # between lines of progress where stderr is no terminal
 _VERBOSITY = "manifests.support.console.verbosity"
 
+if TYPE_CHECKING:
+    import logging
+
 Update = Callable[..., None]  # the function that ``progress_bar`` yields
+_logger: "contextvars.ContextVar[logging.Logger | None]" = contextvars.ContextVar("logger", default=None)
 
 
 class InterruptedProgram(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -64,6 +69,19 @@ def _verbosity() -> int:
     return 0 if context is None else context.meta.get(_VERBOSITY, 0)
 
 
+@contextlib.contextmanager
+def notes_to(logger: "logging.Logger") -> Iterator[None]:
+    """Send the notes of the block to ``logger`` instead of stderr, for a function that Python programs call.
+
+    Notes have the level INFO, and details the level DEBUG. A progress bar is still drawn on a terminal.
+    """
+    token = _logger.set(logger)
+    try:
+        yield
+    finally:
+        _logger.reset(token)
+
+
 def say(line: str) -> None:
     """Print a line to stdout. With ``-q``, print nothing."""
     if _verbosity() >= 0:
@@ -72,13 +90,17 @@ def say(line: str) -> None:
 
 def note(line: str) -> None:
     """Print a note to stderr, so that results on stdout stay separate. With ``-q``, print nothing."""
-    if _verbosity() >= 0:
+    if (logger := _logger.get()) is not None:
+        logger.info("%s", printable(redact(line)))
+    elif _verbosity() >= 0:
         _print(printable(redact(line)), err=True)
 
 
 def detail(line: str) -> None:
     """Print a note to stderr if the user chose ``-v``."""
-    if _verbosity() > 0:
+    if (logger := _logger.get()) is not None:
+        logger.debug("%s", printable(redact(line)))
+    elif _verbosity() > 0:
         _print(redact(line), err=True)
 
 
@@ -113,7 +135,7 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
         end = "" if message.endswith((".", "?")) else "."
         _fail(where, f"{message}{end} See '{where} --help'.", WRONG_USAGE)
     except errors as error:
-        _fail(name, str(error), FAILED)
+        _fail(name, str(error), FAILED, getattr(error, "user_traceback", ""))
     except InterruptedProgram as stop:
         import logging  # noqa: PLC0415 - it would slow down --help
 
@@ -127,12 +149,15 @@ def run_program(cli: click.Group, name: str, errors: tuple[type[Exception], ...]
         _fail(name, "interrupted by the user", INTERRUPTED)
 
 
-def _fail(where: str, message: str, status: int) -> None:
+def _fail(where: str, message: str, status: int, user_traceback: str = "") -> None:
+    """Print an error line, and below it the traceback of an exception that a user's own code raised. Then exit."""
     if len(message := redact(message)) > MAX_LETTERS:  # an untrusted name may have megabytes
         message = f"{message[: MAX_LETTERS // 2]} … {message[-MAX_LETTERS // 2 :]}"
     if sys.getfilesystemencoding() != "utf-8" and any("\udc80" <= letter <= "\udcff" for letter in message):
         message += " (the cause may be the locale, which is not UTF-8; then set PYTHONUTF8=1)"
     click.echo(f"{where}: {printable(message)}", err=True)
+    for line in redact(user_traceback).splitlines():
+        click.echo(printable(line), err=True)
     sys.exit(status)
 
 
@@ -187,13 +212,14 @@ def progress_bar(what: str, total: int) -> Iterator[Update]:
 
 
 def _line_printer(what: str, total: int) -> Update:
-    printed = time.monotonic()
+    printed, logger = time.monotonic(), _logger.get()
 
     def update(done: int, note: str = "") -> None:
         nonlocal printed
         if time.monotonic() - printed >= LINE_SECONDS:
             printed = time.monotonic()
-            click.echo(", ".join([f"{what}: {done:,} of {total:,}", *filter(None, [note])]), err=True)
+            line = ", ".join([f"{what}: {done:,} of {total:,}", *filter(None, [note])])
+            click.echo(line, err=True) if logger is None else logger.info("%s", line)
 
     return update
 

@@ -8,6 +8,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -97,6 +98,22 @@ def starting_processes() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if received:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Hide the file of the main program from the processes that a fork server starts in the block.
+
+    Otherwise each process would run the user's script again, up to the call that started the processes.
+    """
+    main: Any = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    main.__file__ = main.__spec__ = None
+    try:
+        yield
+    finally:
+        del main.__file__, main.__spec__
+        vars(main).update(hidden)
 
 
 def die_with_parent() -> None:

@@ -37,6 +37,7 @@ _SIZE = Count(MIN_SIZE, MAX_SIZE)
 @options.shard_size_option("Patches")
 @options.workers_option
 @options.scheduler_option
+@options.allow_import_option
 @click.option("--shards", "span", metavar="A-B", callback=options.parse_span, help=_SPAN)
 @click.option("--license", multiple=True, help="License of the photo, given once, or once for each --image.")
 @click.option("--url", multiple=True, help="URL of the photo, given once, or once for each --image.")
@@ -77,8 +78,7 @@ def build(
         manifest = build.build(new_set, photos, folder, workers=builders)
     report_set(manifest, out, as_json)
     if chosen.inexact:
-        what = f"the recipe {chosen.name!r} has profile fast and uses {', '.join(chosen.inexact)}"
-        note(f"{what}, so another CPU may produce other bytes")
+        note(chosen.inexact_note)
 
 
 @click.command()
@@ -87,6 +87,7 @@ def build(
 @options.out_option
 @options.workers_option
 @options.scheduler_option
+@options.allow_import_option
 @options.json_option
 def rebuild(
     manifest: Path | str, images: Paths, out: Path | str, workers: int | None, scheduler: str | None, as_json: bool
@@ -119,6 +120,7 @@ def rebuild(
 @options.set_image_option
 @options.workers_option
 @options.scheduler_option
+@options.allow_import_option
 @options.json_option
 def extend(
     shards: Path | str, n: int, images: Paths, workers: int | None, scheduler: str | None, as_json: bool

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--regenerate", type=Count(1), metavar="K", help="Build K random patches again from --image.")
 @options.images(required=False, help_text="The photo of the set, for --regenerate.")
 @options.workers_option
+@options.allow_import_option
 @options.json_option
 def verify(
     shards: Path | str, fast: bool, regenerate: int | None, images: options.Paths, workers: int | None, as_json: bool

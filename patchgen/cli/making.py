@@ -9,7 +9,7 @@ import click
 from manifests.remote.cli_location import LocalPath, local_folder, require_local
 from manifests.support.console import say
 from manifests.support.numbers import Count
-from patchgen.cli.options import images, json_option, shards_argument
+from patchgen.cli.options import allow_import_option, images, json_option, shards_argument
 from patchgen.limits import MAX_SIDE
 from patchgen.recipes import packaged_recipes, recipe_text
 
@@ -68,6 +68,7 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
 @click.option("--out", required=True, type=LocalPath(dir_okay=False), help="A .png or .jpg file.")
 @images(required=False, help_text="The photo of the set, to show it with the outline of every patch.")
 @click.option("--count", type=Count(1, 1000), help="Number of patches [default: 60, or 30 with --image].")
+@allow_import_option
 def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int | None) -> None:
     """Draw a contact sheet of a set.
 

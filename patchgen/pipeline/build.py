@@ -172,5 +172,5 @@ def _make_manifest(plan: BuildPlan, folder: Path, shards: list[Shard]) -> Manife
         sources=list(plan.sources),
         shards=[shard.model_dump(mode="json") for shard in shards],
         pixel_root=pixel_root(digests),
-        environment=environment(plan.recipe.profile),
+        environment=plan.recipe.environment() | environment(plan.recipe.profile),
     )

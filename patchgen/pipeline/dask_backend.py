@@ -183,7 +183,8 @@ def _build_in_worker(
         return builder(context, task)
     except (PatchgenError, PatchSetError) as error:
         # Without the cause, which may contain secrets: Dask logs it.
-        raise PatchgenError(f"Dask's worker {get_worker().address}: {error}") from None
+        raised = getattr(error, "user_traceback", "")
+        raise PatchgenError(f"Dask's worker {get_worker().address}: {error}", raised) from None
 
 
 @functools.cache

@@ -47,7 +47,7 @@ def _build_in_pool(workers: int, context: BuildContext, tasks: list[ShardTask], 
     try:
         pickled, lengths = _store_context(context, array_file)
         arguments = (pickled, array_file, lengths, counter, stop)
-        with processes.explaining_start(), processes.starting_processes():
+        with processes.explaining_start(), processes.without_main(), processes.starting_processes():
             pool = ProcessPoolExecutor(min(workers, len(tasks)), server, _start_worker, arguments)
             futures = {pool.submit(_build_in_worker, task): task for task in tasks}
         yield from _collect(futures, counter, context.folder, on_patches)

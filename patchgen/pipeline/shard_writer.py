@@ -23,6 +23,7 @@ from patchgen.pixels.color_jitter import ColorJitterConfig, Jitter
 from patchgen.pixels.encode import make_encoder
 from patchgen.pixels.exact_math import Pixels
 from patchgen.pixels.geometry import place
+from patchgen.pixels.own_steps import OwnConfig, OwnStep
 from patchgen.pixels.pyramid import Pyramid
 from patchgen.pixels.randomness import FIRST_AUGMENT_STREAM, GEOMETRY_STREAM, uniforms
 from patchgen.pixels.warp import Warp
@@ -44,13 +45,16 @@ class PatchMaker:
         self._n = n
         self._chunk = max(1, _CHUNK_BYTES // (size * size * 3))
         self._encode = make_encoder(recipe.encoding)
-        self._steps: list[Jitter | NamedStep] = []
+        self._steps: list[Jitter | NamedStep | OwnStep] = []
         for stream, config in enumerate(recipe.augment, FIRST_AUGMENT_STREAM):
             draws = uniforms(seed, stream, first_index, n)
+            indices = {"seed": seed, "stream": stream, "first_index": first_index}
             if isinstance(config, ColorJitterConfig):
                 self._steps.append(Jitter(config, draws))
+            elif isinstance(config, OwnConfig):
+                self._steps.append(OwnStep(config, draws, **indices))
             else:
-                self._steps.append(NamedStep(config, draws, seed=seed, stream=stream, first_index=first_index))
+                self._steps.append(NamedStep(config, draws, **indices))
 
     def chunks(self) -> Iterator[list[Pixels]]:
         """Yield lists of consecutive patches, in order. A patch is RGB uint8 of shape (size, size, 3)."""

@@ -66,6 +66,10 @@ class RecordedRecipe(_Config):
         """Return ``portable`` if all CPUs produce the same bytes, else ``fast``."""
         return "portable"
 
+    def environment(self) -> dict[str, str]:
+        """Return the versions of packages other than this one whose code determines pixels, by package."""
+        return {}
+
     def pixels_json(self) -> dict[str, Any]:
         """Return the part of the recipe that determines pixels: all keys except the encoding."""
         return self.model_dump(mode="json", exclude={"encoding"}) | {"profile": self.profile}

@@ -50,9 +50,14 @@ class Photo:
 def read_photos(paths: Iterable[Path]) -> list[Photo]:
     """Read photos. Print a note on stderr if the pixels of a photo differ from those that a viewer shows."""
     photos = [read_photo(path) for path in paths]
-    for line in dict.fromkeys(f"{photo.path}: {found.text}" for photo in photos for found in photo.findings):
+    for line in finding_lines(photos):
         note(line)
     return photos
+
+
+def finding_lines(photos: Iterable[Photo]) -> list[str]:
+    """Return a line for each difference between the pixels of a photo and those that a viewer shows."""
+    return list(dict.fromkeys(f"{photo.path}: {found.text}" for photo in photos for found in photo.findings))
 
 
 def read_photo(path: Path) -> Photo:

@@ -149,6 +149,16 @@ CASES = (
         said="reads other files than the photos",
     ),
     Case(
+        name="recipe that names code",
+        make=signed(
+            lambda value: value["recipe"].update(
+                augment=[{"name": "os:abort", "p": 1.0, "sha256": "0" * 64}], profile="fast"
+            )
+        ),
+        entrances=("rebuild", "extend"),
+        said="the import of os:abort from the package 'os' is not allowed",
+    ),
+    Case(
         name="manifest nested 100,000 deep",
         make=text(lambda data: b"[" * 100_000 + b"]" * 100_000),
         entrances=LOOKS,

@@ -1,0 +1,120 @@
+"""Build a patch set from a Python program."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import cv2
+
+from manifests import PatchSet
+from manifests.format.canonical_json import MAX_SAFE_INTEGER
+from manifests.limits import MAX_PATCHES
+from manifests.support.console import notes_to
+from manifests.support.counts import counted
+from manifests.support.processes import start_server, usable_cores
+from patchgen.arguments import each_image, image_format, local_path, whole_number
+from patchgen.errors import PatchgenError
+from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
+from patchgen.pipeline import build as pipeline
+from patchgen.pipeline.plan import Card, make_plan
+from patchgen.recipe import AnyRecipe, load_recipe
+from patchgen.sources.photo import finding_lines, read_photo
+
+MAX_WORKERS = 1024
+_LOGGER = logging.getLogger("patchgen")
+_Path = str | os.PathLike[str]
+
+
+class BuildOptions(TypedDict, total=False):
+    """The options of ``build`` that few programs need. They are the options of ``patchgen build``."""
+
+    format: str | None  # png, jpg, webp or ppm; default: the recipe's format
+    shard_size: int | None  # patches in a shard; default: depends on ``size``
+    workers: int | None  # processes; default: one for each core
+    license: str | Sequence[str] | None  # of the photo; one text, or one for each photo
+    url: str | Sequence[str] | None
+    attribution: str | Sequence[str] | None
+
+
+def build(
+    image: _Path | Sequence[_Path],
+    *,
+    n: int,
+    out: _Path,
+    recipe: AnyRecipe = "asano2023",
+    seed: int = 0,
+    size: int = 32,
+    **options: Unpack[BuildOptions],
+) -> PatchSet:
+    """Write ``n`` patches of a photo into the folder ``out``, and return the set. ``image`` is a path, or several.
+
+    The set is byte for byte the set of ``patchgen build`` with the same options. Other options are ``format``,
+    ``shard_size``, ``workers``, ``license``, ``url`` and ``attribution``. A call with the same arguments continues a
+    build that was interrupted, and returns a finished set at once. Notes go to the logger ``patchgen``.
+
+    Raises:
+        PatchgenError: an argument is wrong, the photo cannot be read, or the set cannot be written.
+        PatchSetError: the worker processes cannot start.
+    """
+    if unknown := sorted(set(options) - set(BuildOptions.__annotations__)):
+        known = ", ".join(BuildOptions.__annotations__)
+        raise TypeError(f"build() has no argument {unknown[0]!r}; its other arguments are {known}")
+    folder, workers, shard_size = local_path(out, "out"), options.get("workers"), options.get("shard_size")
+    cores = usable_cores() if workers is None else whole_number("workers", workers, 1, MAX_WORKERS)
+    numbers = {
+        "n": whole_number("n", n, 1, MAX_PATCHES),
+        "size": whole_number("size", size, MIN_SIZE, MAX_SIZE),
+        "seed": whole_number("seed", seed, 0, MAX_SAFE_INTEGER),
+    }
+    if shard_size is not None:
+        shard_size = whole_number("shard_size", shard_size, 1, MAX_SHARD_PATCHES)
+    chosen = load_recipe(recipe).with_format(image_format(options.get("format")))
+    with notes_to(_LOGGER), _kept_threads():
+        if cores > 1:
+            start_server("patchgen.pipeline.shard_writer")  # it imports libraries while this process reads the photo
+        photos = [read_photo(path) for path in _paths(image)]
+        cards = _cards(options, len(photos))
+        plan = make_plan(photos=photos, recipe=chosen, cards=cards, shard_size=shard_size, **numbers)
+        for line in finding_lines(photos):
+            _LOGGER.warning("%s", line)
+        if chosen.inexact:
+            _LOGGER.warning("%s", chosen.inexact_note)
+        return PatchSet(folder=folder, manifest=pipeline.build(plan, photos, folder, workers=cores))
+
+
+@contextlib.contextmanager
+def _kept_threads() -> Iterator[None]:
+    """Restore OpenCV's number of threads after the block. A build in this process sets it to one."""
+    threads = cv2.getNumThreads()
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _paths(image: Any) -> list[Path]:
+    """Return the paths of the photos. A manifest names files, so other images are refused."""
+    images = each_image(image)
+    paths = [item for item in images if isinstance(item, Path)]
+    if len(paths) < len(images):
+        what = "a set records the file of its photo, but image is an array or a PIL image"
+        raise PatchgenError(f"{what}; save it as a PNG file and give the path, or use patchgen.Patches")
+    return paths
+
+
+def _cards(options: BuildOptions, photos: int) -> list[Card]:
+    """Return license, URL and attribution of each of ``photos`` photos. One text is for all photos."""
+    cards: list[Card] = [{} for _ in range(photos)]
+    for name, key in {"license": "licence", "url": "url", "attribution": "attribution"}.items():
+        given: Any = options.get(name)
+        texts = [given] * photos if given is None or isinstance(given, str) else list(given)
+        if len(texts) != photos:
+            what = f"{name} has {counted(len(texts), 'text')} for {counted(photos, 'photo')}"
+            raise PatchgenError(f"{what}; give one text, or one for each photo")
+        for card, text in zip(cards, texts, strict=True):
+            if text is not None:
+                card[key] = str(text)
+    return cards
