@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,6 +95,8 @@ class Trainer:
             update = get_ema_multi_avg_fn(decay)
             average = AveragedModel(student, multi_avg_fn=update, use_buffers=True, device=device)
         scheduler = make_scheduler(config.optim, optimizer, self.steps, self.view.batch_size)
+        # the loss scale of fp16 may skip the first step of the optimizer, which torch takes for an error of ours
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`", UserWarning)
         scaler = torch.amp.GradScaler(device.type, enabled=accelerator.precision == "fp16")
         self.state = TrainState(student, optimizer, scheduler, scaler, average)
 

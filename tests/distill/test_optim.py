@@ -348,9 +348,10 @@ def test_what_does_not_fit_the_run(values: dict[str, object], ranks: int, messag
     require_length(config_of(accumulate=8, warmup=320), STEPS, 16, 1)
 
 
-def trainer_of(**optim: object) -> Trainer:
+def trainer_of(groups: dict[str, object] | None = None, **optim: object) -> Trainer:
     """Return a trainer of a linear network, which sees each row of its batch of 16 images alone."""
-    config = Config.model_validate(CONFIG | {"optim": {"name": "sgd", "lr": 1.0, "momentum": 0, **optim}})
+    sgd = {"name": "sgd", "lr": 1.0, "momentum": 0, **optim}
+    config = Config.model_validate(CONFIG | {"optim": sgd} | (groups or {}))
     made = _make_trainer(config, 16, 8, torch.device("cpu"))
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
@@ -382,6 +383,15 @@ def test_a_long_gradient_is_clipped() -> None:
     assert change.norm() > 0.02 and float(clipped.norm()) == pytest.approx(0.01, rel=1e-3)
     torch.testing.assert_close(clipped, change * (0.01 / change.norm()), rtol=1e-3, atol=1e-6)
     assert torch.equal(step_of(trainer_of(clip_norm=1e6))[1], change)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_first_step_that_overflows_is_skipped_without_a_warning() -> None:
+    """The gradient overflows float16, and clipping does not make it finite. So the weights stay the same."""
+    groups = {"train": {"samples": 96, "precision": "fp16"}, "loss": {"weight": 1e6}}
+    optim = {"name": "RMSprop", "lr": 0.1, "clip_norm": 1.0}
+    trainer = trainer_of(groups | {"optim": optim})
+    assert step_of(trainer)[1].abs().max() == 0 and trainer.state.scaler.get_scale() == 2**15
 
 
 def test_the_configs_of_the_manual_are_valid() -> None:
