@@ -1,7 +1,9 @@
 """Test every optimizer with every schedule: the learning rate of each step, and the options of the optimizer."""
 
 import copy
+import dataclasses
 import itertools
+import logging
 import re
 from pathlib import Path
 
@@ -383,6 +385,14 @@ def test_a_long_gradient_is_clipped() -> None:
     assert change.norm() > 0.02 and float(clipped.norm()) == pytest.approx(0.01, rel=1e-3)
     torch.testing.assert_close(clipped, change * (0.01 / change.norm()), rtol=1e-3, atol=1e-6)
     assert torch.equal(step_of(trainer_of(clip_norm=1e6))[1], change)
+
+
+def test_a_student_in_parts_is_not_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    accelerator = dataclasses.replace(trainer_of().accelerator, compile="on")
+    network = nn.Linear(2, 2)
+    with caplog.at_level(logging.INFO):
+        assert accelerator.student(network, torch.zeros(2, 2), parts=2) is network
+    assert "the student is not compiled, because optim.accumulate computes batches in parts" in caplog.text
 
 
 @pytest.mark.filterwarnings("error")

@@ -261,7 +261,7 @@ def test_a_compiler_that_went_is_told(
 ) -> None:
     """If a compiled run resumes uncompiled, a message says that the weights will differ."""
 
-    def compiled(self: Accelerator, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
+    def compiled(self: Accelerator, model: torch.nn.Module, *_: object) -> torch.nn.Module:
         self.compiled.append("student")
         return model
 
