@@ -1,7 +1,7 @@
 """Train students on patch sets against a frozen teacher.
 
 ``cli`` parses options and calls ``commands`` and ``tables``. ``training`` runs the training loop. ``data`` and
-``augment`` create the batches, ``targets`` computes the values to learn, and ``evaluation`` measures the network.
+``augment`` create the batches, ``targets`` computes what the student learns, and ``evaluation`` measures the network.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 
 class DistillError(Exception):
-    """The error of a command that cannot continue. The one-line message names the place, the fault and an action."""
+    """The error of a command that cannot continue. The message is one line: where, what is wrong, and what to do."""
 
 
 def with_action(message: str, action: str) -> str:

@@ -15,7 +15,7 @@ MAX_OVERSIZE = 4  # largest ``geometry.oversize`` of a recipe of ``patchgen``
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outline:
-    """The outline of a patch in a photo. ``source`` is the position of the photo in the manifest, counted from 0.
+    """The outline of a patch in a photo. ``source`` is the index of the photo in the manifest's ``sources``.
 
     ``corners`` are the patch's top left, top right, bottom right and bottom left corners as (x, y) in pixels of the
     photo. The photo's top left corner is (0, 0).
@@ -26,7 +26,7 @@ class Outline:
 
 
 def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] | None:
-    """Return the outline of each patch in ``indices``. Return None if recipe or table lack crop parameters."""
+    """Return the outlines of the patches ``indices``. Return None if the recipe or a table lacks crop parameters."""
     geometry = patchset.manifest.recipe.get("geometry")
     oversize = geometry.get("oversize") if isinstance(geometry, dict) else None
     if not isinstance(oversize, int | float) or not 1 <= oversize <= MAX_OVERSIZE:
@@ -45,7 +45,7 @@ def read_outlines(patchset: PatchSet, indices: Sequence[int]) -> list[Outline] |
 
 
 def _outline(row: dict[str, Any], size: int, side: int) -> Outline:
-    """Compute an outline from a table row. ``size`` is the width of a patch, ``side`` that of the resized crop."""
+    """Compute an outline from a table row. A patch is ``size`` pixels wide, the resized crop ``side`` pixels."""
     angle, slope = math.radians(row["rotation"]), math.tan(math.radians(row["shear"]))
     corners = []
     for right, down in ((-1, -1), (1, -1), (1, 1), (-1, 1)):

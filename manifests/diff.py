@@ -75,7 +75,7 @@ def diff_manifests(a: Manifest, b: Manifest) -> Difference:
 
 
 def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None = None) -> Difference:
-    """Compare the manifests of two sets, and the digests of patches in the tables. No tar is read.
+    """Compare the manifests of two sets, and the patch digests in their tables. No tar is read.
 
     ``on_patches`` is called with the number of patches compared since its last call.
     """
@@ -95,7 +95,7 @@ def diff_sets(a: PatchSet, b: PatchSet, on_patches: Callable[[int], None] | None
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Compare two JSON values. Yield each path at which the values differ, and both values at this path as JSON."""
+    """Compare two JSON values. For each path at which they differ, yield the path and both values as JSON texts."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
@@ -111,7 +111,7 @@ def _compared(manifest: Manifest) -> dict[str, Any]:
 
 
 def _aligned_digests(a: PatchSet, b: PatchSet) -> Iterator[tuple[Digests, Digests]]:
-    """Yield the digests of the next n patches of A and of B as arrays (2, n): row 0 of bytes, row 1 of pixels."""
+    """Yield two arrays (2, n): digests of the same n patches in A and in B. Row 0 is for bytes, row 1 for pixels."""
     tables_a, tables_b = _shard_digests(a), _shard_digests(b)
     rest_a = rest_b = np.empty((2, 0), f"V{DIGEST_BYTES}")
     left = min(a.manifest.n, b.manifest.n)

@@ -78,7 +78,8 @@ class PatchSet:
     def rows(self, shard: Shard) -> dict[str, list[Any]]:
         """Return the columns of a shard's table: ``key``, ``index``, ``offset``, ``size``, ``sha256``, ``pixels``.
 
-        Each column has one value for each patch. Digests are 32 raw bytes. ``offset`` and ``size`` are in bytes.
+        Each column has one value for each patch. The digests in ``sha256`` and ``pixels`` are 32 raw bytes each.
+        ``offset`` and ``size`` are in bytes.
         """
         columns = read_columns(self.folder / shard.parquet.name, shard.n)
         return {name: column.to_pylist() for name, column in columns.items()}
@@ -114,7 +115,7 @@ def open_folder(folder: str | Path) -> PatchSet:
     """Read and validate the ``manifest.json`` of a folder.
 
     Raises:
-        PatchSetError: the folder or its manifest does not exist, or the manifest breaks the format.
+        PatchSetError: the folder or its manifest does not exist, or the manifest is invalid.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -131,10 +132,10 @@ def open_folder(folder: str | Path) -> PatchSet:
 
 
 def verify_shards(patchset: PatchSet, *, threads: int = 2, on_bytes: Callable[[int], None] | None = None) -> None:
-    """Check that every shard has the size and SHA-256 in the manifest, and that it is a tar in the form of FORMAT.md.
+    """Check that every shard has the size and SHA-256 in the manifest, and is a canonical tar (FORMAT.md, section 2).
 
-    The tar is checked because publishers are untrusted: a shard contains no links, no names except the keys, and no
-    member larger than a patch. ``on_bytes`` is called from several threads with the bytes hashed since its last call.
+    Publishers are untrusted. Therefore a shard must have no links, no unexpected names, and no member larger than
+    ``max_patch_bytes``. Several threads call ``on_bytes`` with the number of bytes hashed since the last call.
 
     Raises:
         PatchSetError: a shard is missing, not a regular file, or wrong. The error names the first such shard.
@@ -166,7 +167,7 @@ def _require_shard(patchset: PatchSet, on_bytes: Callable[[int], None] | None, s
 
 @lru_cache(maxsize=64)
 def _places(table: Path, n: int, sha256: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Call ``read_places``, and keep the results of 64 tables. A table that has changed has another ``sha256``."""
+    """Cache the results of ``read_places`` for 64 tables. A table with another ``sha256`` is read again."""
     return read_places(table, n)
 
 
@@ -174,7 +175,8 @@ def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
     if not is_plain(path):
         raise PatchSetError(f"{path}: the shard is missing or not a regular file; download or rebuild the set")
     try:
-        if not 0 <= offset <= offset + length <= (size := path.stat().st_size) or length > max_bytes:
+        size = path.stat().st_size
+        if not 0 <= offset <= offset + length <= size or length > max_bytes:
             span = f"{counted(length, 'byte')} at offset {offset}"
             raise corrupt(path, f"the table declares {span}, the shard has {size} bytes, a patch at most {max_bytes}")
         with path.open("rb") as file:

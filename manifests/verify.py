@@ -1,7 +1,7 @@
 """Verify a whole set: every file, every member of every tar, every row of every table, every digest.
 
-Only SHA-256 digests prove that data is right. The manifest must have the ``set_id`` of its content. Shards and tables
-must have the digests in the manifest. Patches must have the digests in their table rows. All faults are reported.
+The manifest must have the ``set_id`` of its content. Shards and tables must have the SHA-256 digests in the manifest.
+Patches must have the SHA-256 digests in their table rows. All faults are reported.
 """
 
 import dataclasses
@@ -107,7 +107,7 @@ def _manifest_faults(folder: Path, manifest: Manifest) -> Faults:
 
 
 def _name_faults(folder: Path, manifest: Manifest) -> Faults:
-    """Find missing files, and files that look like a part of a set but do not belong to this set."""
+    """Find missing files, files that are not regular, and files that a reader could take for files of this set."""
     expected = {MANIFEST_NAME, SUMS_NAME, *(file.name for file in manifest.files)}
     indexes = {dali_name(shard) for shard in manifest.shards}
     found = {path.name for path in entries(folder)}
@@ -141,7 +141,6 @@ def _size_faults(folder: Path, shard: Shard) -> Faults:
 def _shard_faults(
     folder: Path, manifest: Manifest, workers: int, on_patches: Callable[[int], None] | None
 ) -> tuple[list[tuple[str, str]], int]:
-    """Verify all shards. Return the faults of the shards, and the number of patches that were read and hashed."""
     faults: list[tuple[str, str]] = []
     patches, omitted, complete, root = 0, 0, True, hashlib.sha256()
     for shard, report in zip(manifest.shards, _reports(folder, manifest, workers), strict=True):

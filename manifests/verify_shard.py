@@ -82,7 +82,7 @@ def _row_faults(name: str, columns: dict[str, pa.Array], shard: Shard) -> Faults
 
 
 def _tar_faults(path: Path, columns: dict[str, pa.Array], shard: Shard, image_format: str, size: int) -> Faults:
-    """Compare each member of a tar with its row. If a member is missing, the next header is reported as wrong."""
+    """Compare each member of a tar with its table row. For a missing member, report that the next header is wrong."""
     name = path.name
     contract = shard_table.iterate_rows([columns[name] for name in ("offset", "size", "sha256", "pixels")])
     with path.open("rb") as file:

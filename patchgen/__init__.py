@@ -1,10 +1,10 @@
 """Build patch sets from a single image.
 
-- ``cli``: the command line.
-- ``doctor``, ``preview``, ``export``: check this machine; draw contact sheets; write files for other tools.
-- ``pipeline``: a build: plan, output directory, processes or Dask workers, shard writer, resume, rebuild, pack.
-- ``recipe``, ``recipes``: the schema of recipes, and the packaged ones.
-- ``sources``: photos and their checks, synthetic images, packed images.
-- ``pixels``: exact arithmetic: draws, geometry, warp, color jitter, Albumentations steps, encoders.
-- ``limits``, ``errors``: the limits of a build, and ``PatchgenError``.
+- ``cli``: define the command line.
+- ``doctor``: check this machine. ``preview``: draw a contact sheet. ``export``: write files for other tools.
+- ``pipeline``: build, resume, rebuild or pack a set, with local processes or Dask workers.
+- ``recipe``: define and load recipes. ``recipes``: contain the packaged recipes.
+- ``sources``: read and check photos, read images to pack, generate synthetic images.
+- ``pixels``: compute exact pixels: random draws, geometry, warp, color jitter, Albumentations steps, encoders.
+- ``limits``: define the limits of a build. ``errors``: define ``PatchgenError``.
 """

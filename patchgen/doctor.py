@@ -13,7 +13,7 @@ from patchgen.sources.synthetic import make_source, write_source
 
 
 def goldens() -> dict[str, Manifest]:
-    """Return the manifest of each reference set, by the name of the set. The photos of these sets are synthetic."""
+    """Return a dict from the name of each reference set to its manifest. The photos of these sets are synthetic."""
     folder = resources.files("manifests") / "golden"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
     return {file.name.removesuffix(".json"): parse_manifest(file.read_bytes(), file.name) for file in files}

@@ -31,8 +31,8 @@ class Exported:
 def export(folder: Path, *, dali: bool, new_card: bool) -> Exported:
     """Write the dataset card, ``croissant.json``, ``index.json`` and ``SHA256SUMS`` into the folder of a set.
 
-    With ``dali``, write the indexes for NVIDIA DALI too; existing indexes are always written again. If a user edited
-    the card, the card does not change; with ``new_card``, the edited card is renamed and a new card is written.
+    With ``dali``, also write an index for NVIDIA DALI for each shard; without, only write existing indexes again. If
+    a user edited the card, do not replace the card; with ``new_card``, rename the edited card and write a new card.
     """
     patchset = open_folder(folder)
     try:

@@ -1,4 +1,4 @@
-"""Define the limits of a build. Options and the manifests of sets to rebuild must be within these limits."""
+"""Define the limits of a build, for new sets and for sets that are built again from a manifest."""
 
 MIN_SIZE, MAX_SIZE = 8, 1024  # size of a patch in pixels
 MAX_SIDE = 32_766  # pixels of a photo's side; OpenCV's warp addresses pixels with 16-bit numbers

@@ -1,4 +1,4 @@
-"""Draw a contact sheet: patches of a set in a grid, and their places in the photo."""
+"""Draw a contact sheet: a grid of patches, and the outlines of these patches in the photo."""
 
 import colorsys
 import io

@@ -1,7 +1,7 @@
 """Augment a whole batch on the device.
 
 ``config`` is the config group. ``geometry``, ``color`` and ``mix`` each draw random parameters and apply them. The
-draws happen on the CPU and are copied to the device, so the same seed has the same augmentation on every device.
+draws happen on the CPU and are copied to the device, so a seed gives the same augmentation on every device.
 Images are uint8 until an operation needs float32.
 """
 
@@ -26,7 +26,7 @@ def view_version(config: AugmentConfig) -> int:
     """Return the version of the augmentation, which stored logits and checkpoints record.
 
     The version increases only for configs whose pixels change. Since version 2, resized crops are bicubic and
-    antialiased, and the order of the jitter is drawn for each sample.
+    antialiased, and the order of the jitter operations is drawn for each sample.
     """
     return 1 if config.resized_crop is None and config.jitter is None else 2
 

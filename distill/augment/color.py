@@ -103,7 +103,7 @@ def _saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue in HSV by ``turn``, a part of the full circle. Value and saturation do not change."""
+    """Turn the hue of ``images`` by ``turn`` (1 is the full circle). In HSV, value and saturation do not change."""
     value, lowest = images.amax(dim=3), images.amin(dim=3)
     span = value - lowest
     red, green, blue = images.unbind(dim=3)

@@ -34,7 +34,7 @@ class Shift:
         return padded.reshape(-1, 3)[(start + rows[:, :, None]) * width + columns[:, None, :]]
 
     def pixels(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the rows and the columns of the windows in the padded images, both int64 (B, size) on ``device``."""
+        """Return the row indices and the column indices of each window in its padded image, both int64 (B, size)."""
         positions = torch.arange(size, device=device)
         tops, lefts = self.corners.to(device, non_blocking=True).T[:, :, None]
         flipped = self.flipped.to(device, non_blocking=True)[:, None]
@@ -42,7 +42,7 @@ class Shift:
 
 
 def draw_shift(config: AugmentConfig, batch: int, stream: Stream) -> Shift:
-    """Draw windows of images with a border of ``pad_crop`` black pixels. With ``flip``, about half are mirrored."""
+    """Draw one window of each padded image. With ``flip``, each window is mirrored with probability 1/2."""
     tops = stream.integers(2 * config.pad_crop + 1, batch)
     lefts = stream.integers(2 * config.pad_crop + 1, batch)
     flipped = (stream.uniform(batch) < 0.5) & config.flip
@@ -94,10 +94,10 @@ def cubic_weights(start: Tensor, length: Tensor, pixels: int, out: int) -> Tenso
 
 
 def draw_resized_crop(config: AugmentConfig, batch: int, size: int, stream: Stream) -> ResizedCrop:
-    """Draw boxes with random shares of the image area (``config.resized_crop``) and aspect ratios of 3/4 to 4/3.
+    """Draw one box of each image, with a random area and a random aspect ratio from 3/4 to 4/3.
 
-    If ten drawn boxes do not fit into the image, the box is the whole image. This is RandomResizedCrop of torchvision
-    (Szegedy et al. 2015, arXiv 1409.4842).
+    ``config.resized_crop`` limits the share of the image area. If ten drawn boxes do not fit into the image, the box
+    is the whole image. This is RandomResizedCrop of torchvision (Szegedy et al. 2015, arXiv 1409.4842).
     """
     smallest, largest = config.resized_crop or (1.0, 1.0)
     areas = size * size * (smallest + (largest - smallest) * stream.uniform(batch, _ATTEMPTS))

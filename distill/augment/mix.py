@@ -40,7 +40,7 @@ class CutMix:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixUp:
-    """A weighted mean of each image, with ``weight``, and the partner image, with 1 - ``weight``."""
+    """The sum of ``weight`` × image and (1 - ``weight``) × partner image, for each image of a batch."""
 
     weight: float
 
@@ -55,7 +55,7 @@ class MixUp:
 
 
 def draw_mix(config: AugmentConfig, batch: int, size: int, stream: Stream) -> CutMix | MixUp | None:
-    """Draw the mixing of a batch. If the config has both CutMix and MixUp, each has the probability 1/2.
+    """Draw the parameters of CutMix or MixUp for a batch. If the config has both, each has the probability 1/2.
 
     A box of CutMix has the share 1 - λ of the image area, with λ from a Beta distribution. The center is uniform, and
     the box is cut at the border of the image (Yun et al. 2019, arXiv 1905.04899).

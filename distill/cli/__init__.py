@@ -30,7 +30,7 @@ The main rank does not wait, so that it can report the reason first."""
 
 
 def logged(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Return ``command`` with log lines on stdout. With eval and --json, log lines are on stderr."""
+    """Return ``command`` with log lines on stdout. Log lines of eval, and of commands with --json, are on stderr."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:

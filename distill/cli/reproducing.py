@@ -14,7 +14,6 @@ from manifests.support.counts import counted
 
 
 def _parse_paths(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    """Parse the texts ``NAME=PATH`` of an option; return absolute paths by name."""
     found: dict[str, Path] = {}
     for value in values:
         name, equals, path = value.partition("=")
@@ -56,9 +55,9 @@ def reproduce(
 ) -> None:
     """Run the experiments of a publication's table.
 
-    TABLE is a YAML file or a packaged table, see distill tables. The ordinary commands build sets, train teachers and
-    distill students; each command is printed. The result page shows the published figures and ours. Run the same
-    command again to continue: finished runs are skipped. A row that fails does not stop the other rows.
+    TABLE is a YAML file or a packaged table, see distill tables. Commands of patchgen and distill build sets, train
+    teachers and distill students; each command is printed. The result page shows the published figures and ours. Run
+    the same command again to continue: finished runs are skipped. A row that fails does not stop the other rows.
 
     Example: distill reproduce main --input cifar10=cifar-10-batches-bin/ --input photo=city.jpg --scale 0.01
     """

@@ -112,7 +112,7 @@ class _Runs(Generic[C]):
     def execute(
         self, open_task: Callable[[C], "Task"], *, default_name: str, network: str, prefix: str, next_command: str
     ) -> None:
-        """Train every run and print the results. ``open_task`` returns the task of the config of a run.
+        """Train every run. Print the results with the label ``network``. ``open_task`` returns the task for a config.
 
         ``prefix`` begins the names of accuracies in a summary. ``next_command`` is a printed hint, in which the run
         directory replaces ``{0}``. ``default_name`` begins the name of the run directory if --out is not given.
@@ -148,9 +148,9 @@ class _Runs(Generic[C]):
 
 
 def _write_page(out: Path) -> None:
-    """Write the report of a finished run, or of several runs. A failure is printed and does not fail the run.
+    """Write the report of a finished run, or of several runs. If this fails, print the error and continue.
 
-    A report that is newer than the result is kept, because the user may have added a photo to it.
+    Do not overwrite a report that is newer than the summary, because the user may have added a photo to the report.
     """
     from distill.errors import DistillError  # noqa: PLC0415
     from distill.report import REPORT_NAME, write_report  # noqa: PLC0415

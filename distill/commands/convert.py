@@ -15,7 +15,7 @@ from manifests.support.files import is_plain, write_atomically
 def convert(
     path: Path, out: Path, arch: str | None, mean: Triple | None, std: Triple | None, bn_eps: float | None = None
 ) -> Network:
-    """Write the network of the weight file ``path`` to ``out``, with its architecture, classes and normalization.
+    """Convert the file ``path`` to the file ``out`` with architecture, classes and normalization. Return the network.
 
     ``bn_eps`` is the epsilon that the batch norms were trained with, if it is not the default of the architecture.
     """

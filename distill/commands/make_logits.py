@@ -35,9 +35,9 @@ TOLERANCE = {"fp32": 1e-2, "fp16": 2e-2, "bf16": 0.1}
 
 
 def make_logits(config: Config, shards: Path, out: Path, context: RunContext) -> LogitsManifest:
-    """Write the teacher's logits for every batch of the run that ``config`` describes into the folder ``out``.
+    """Write the teacher's logits for every batch of a run into the folder ``out``. ``config`` describes the run.
 
-    A second call with the same arguments continues after the last complete file.
+    A second call with the same arguments continues after the last complete file. Return the manifest.
     """
     check_folder(out)
     with own_folder(out, "run the same command again"):
@@ -145,7 +145,8 @@ def verify_logits(
     """Check every digest of the stored logits in ``folder``, and compute the logits of some random steps again.
 
     ``seed`` selects the ``sample`` steps. Return figures by name: the number of ``steps``, the ``largest_difference``
-    of a stored and a new logit, the standard ``deviation`` of new logits, and the percentage of the ``same_class``.
+    of a stored and a new logit, the standard ``deviation`` of new logits, and ``same_class``: the percentage of
+    images whose most probable class is the same.
     """
     manifest = stored_logits.read_manifest(folder)
     patchset = open_folder(shards)

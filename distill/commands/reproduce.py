@@ -29,7 +29,7 @@ MARKDOWN_NAME, HTML_NAME = "table.md", "table.html"
 
 
 def list_devices(device: str) -> list[str]:
-    """Return the names in ``device``, which run jobs in parallel. For ``auto``, return every GPU, or else the CPU."""
+    """Return the devices in ``device``, such as ``cuda:0,cuda:1``. For ``auto``, return all GPUs, or else the CPU."""
     if device == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
     named = device.split(",")
@@ -55,7 +55,7 @@ def reproduce(
 
 
 def check_start(plan: Plan, out: Path) -> None:
-    """Check that ``out`` is empty or contains this table, and that the files of --teacher fit the chosen runs."""
+    """Check that ``out`` is empty or contains this table, and that the chosen runs can load the --teacher files."""
     with explain_errors(out, "run the same command again, or choose another --out"):
         require_same_table(out, plan.options, plan.jobs.values())
     runs = {job.run: job.config.teacher for job in plan.chosen.values() if job.run and isinstance(job.config, Config)}
@@ -103,7 +103,7 @@ def _write_page(plan: Plan, out: Path, devices: list[str]) -> list[str]:
 
 
 def _facts(options: TableOptions, devices: list[str]) -> list[tuple[str, str]]:
-    """Return labels and values for a page: inputs (without folders, because pages are public), versions, machine."""
+    """Return pairs of label and text for a page: inputs without folders (pages are public), versions, and machine."""
     given, distill = sorted(options.given_paths().items()), metadata.version("single-image-distillation")
     return [
         *((variable(name), f"{path.name}, SHA-256 {options.digests[path]}") for name, path in given),

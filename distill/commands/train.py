@@ -100,7 +100,7 @@ class Distillation(Task):
 
 @contextmanager
 def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext) -> Iterator[View]:
-    """Verify and decode a set. Yield its batches, ordered and augmented by ``seed`` as ``config`` describes."""
+    """Verify and decode ``patchset``. Yield the view of a run: the batches that ``config`` and ``seed`` determine."""
     with open_source(patchset, config.data, seed, context) as source:
         steps = config.train.steps(source.order.n, source.order.batch_size)
         yield View(source=source, augment=config.augment, seed=seed, period=-(-steps // config.data.passes))
@@ -109,10 +109,10 @@ def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext
 def open_evaluator(
     config: Config, size: int, teacher: Network | None, info: TeacherInfo, accelerator: Accelerator
 ) -> evaluation.Evaluator | None:
-    """Read the evaluation data, resize it like patches of ``size`` pixels, and measure the teacher if it is not None.
+    """Measure the teacher, if given, on the evaluation data. Return an evaluator, or None without evaluation data.
 
-    As in training, the teacher is folded (convolutions include batch norms) and has the precision of ``accelerator``,
-    but it is not compiled. Return an evaluator, or None if the config names no evaluation data.
+    Images get the size of training images made from patches of ``size`` pixels. The teacher has the precision of
+    ``accelerator``. Its convolutions include batch norms, as in training, but the teacher is not compiled.
     """
     least, path = config.teacher.min_top1, config.eval.data
     if path is None:

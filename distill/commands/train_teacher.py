@@ -78,7 +78,7 @@ class SupervisedTraining(Task):
 
 
 def channel_statistics(images: Tensor) -> tuple[Triple, Triple]:
-    """Return mean and std of each channel of uint8 ``images`` (N, H, W, 3), in [0, 1], rounded to four digits."""
+    """Return mean and std of each channel, in [0, 1], with four decimals. ``images`` are uint8 (N, H, W, 3)."""
     counts = torch.stack([torch.bincount(images[..., c].flatten(), minlength=256) for c in range(3)]).double()
     values, count = torch.arange(256, dtype=torch.float64), images[..., 0].numel()
     mean = counts @ values / count  # exact, because all products and sums are whole numbers

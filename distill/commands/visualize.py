@@ -36,9 +36,9 @@ class ImageOptions:
 
 
 def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> list[Path]:
-    """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's file exists.
+    """Write ``neurons-student.png`` into a run directory, and ``neurons-teacher.png`` if the teacher's weights exist.
 
-    For a run from labels, write ``neurons-network.png``. ``teacher`` replaces the teacher's file in the config.
+    For a run from labels, write only ``neurons-network.png``. ``teacher`` replaces the weight file in the config.
     """
     record = read_run(folder)
     if record.summary is None:
@@ -79,7 +79,7 @@ def _require_digest(network: Network, sha256: str | None, action: str) -> None:
 def visualize_weights(
     network: Network, size: int, out: Path, options: ImageOptions, names: list[str] | None = None
 ) -> None:
-    """Write images of ``size`` pixels that maximize the logits of ``network`` into the PNG file ``out``.
+    """Write the PNG file ``out`` with images of ``size`` pixels that maximize the logits of ``network``.
 
     ``names`` are the names of the classes, if known.
     """

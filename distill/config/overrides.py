@@ -29,7 +29,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_settings(value: dict[str, Any], settings: Mapping[str, Any]) -> None:
-    """Apply settings to a config, the nested dict ``value``, in place."""
+    """Apply ``settings`` to the config ``value``, a nested dict, in place."""
     _require_one_length(settings)
     for key in settings:
         group, _, name = key.partition(".")
@@ -51,7 +51,7 @@ def _require_one_length(layer: Mapping[str, Any]) -> None:
 
 
 def _is_void(key: str, values: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
-    """Return whether the later settings ``layer`` make the setting of ``key`` in ``values`` meaningless.
+    """Return whether ``layer``, which is applied later, makes the value of ``key`` in ``values`` meaningless.
 
     For example, a new loss or a new temperature makes the old loss weight meaningless.
     """

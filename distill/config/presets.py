@@ -24,7 +24,7 @@ def text(folder: str, name: str) -> str:
 
 
 def files(folder: str) -> dict[str, Path]:
-    """Return the packaged configs or tables by name. ``folder`` is ``CONFIGS`` or ``TABLES``."""
+    """Return the paths of the packaged configs or tables, by name. ``folder`` is ``CONFIGS`` or ``TABLES``."""
     return {file.stem: file for file in sorted(_FOLDERS[folder].rglob("*.yaml"), key=lambda file: file.stem)}
 
 
@@ -34,7 +34,7 @@ def headline(folder: str, name: str) -> str:
 
 
 def read(folder: str, name_or_path: str) -> tuple[str, str]:
-    """Return the short name and the YAML text of the user's file, or, if it does not exist, of a packaged file."""
+    """Return the short name and the YAML text of the user's file at this path, or else of the packaged file."""
     path = Path(name_or_path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         return path.name.removesuffix(".yaml"), text(folder, name_or_path)

@@ -29,7 +29,7 @@ def describe_keys(model: type[BaseModel]) -> str:
 
 
 def _variants(value: Schema, known: Schema) -> list[Schema]:
-    """Return the schemas of the models that the schema ``value`` of a key refers to. ``known`` are all schemas."""
+    """Return the schemas of the models that the schema ``value`` refers to. ``known`` contains all schemas."""
     options = value.get("oneOf") or value.get("anyOf") or [value]
     return [known[option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]
 

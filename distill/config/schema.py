@@ -90,7 +90,7 @@ class EvalConfig(_Group):
 
 
 class PaperConfig(_Group):
-    """The result that a publication reports for this config. Reports compare it with the result of the run."""
+    """A published result for this config. Reports compare the published result with the result of the run."""
 
     source: str = Field(max_length=200, description="publication and table")
     samples: int | None = Field(default=None, ge=1, le=2**53, description="training samples of the published student")

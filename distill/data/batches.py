@@ -49,7 +49,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """The augmented batches of ``source``. Step ``period`` repeats the batch of step 0, and so on."""
+    """The augmented batches of ``source``. The batches repeat after ``period`` steps."""
 
     source: Source
     augment: AugmentConfig
@@ -93,7 +93,7 @@ class View:
         return torch.zeros(shape, device=self.source.context.device).contiguous(memory_format=torch.channels_last)
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings that determine the batches of given images, as plain JSON values."""
+        """Return the settings that select and augment the samples of each batch, as JSON values."""
         order, augmentation = self.source.order.describe(), self.augment.model_dump(mode="json")
         version = view_version(self.augment)
         return {"version": version, "seed": self.seed, "order": order, "augment": augmentation}

@@ -131,7 +131,7 @@ def _note(sha256: str) -> dict[str, str]:
 
 
 def _decoded(patchset: PatchSet, config: DataConfig, place: str) -> Pixels:
-    """Decode a patch set into a cache file. If this fails, decode into memory, but raise if ``place`` is disk."""
+    """Decode a patch set into a cache file. If this fails, decode into memory, or raise if ``place`` is disk."""
     folder = cache_folder(config)
     why = _disk_problem(folder, math.prod(shape_of(patchset)))
     if why is None:

@@ -21,9 +21,9 @@ def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], 
     """Return ``data`` with the labels and class names of a network with ``num_classes`` outputs.
 
     ``names`` are the network's class names, or empty. If data and network have names, classes with equal names match;
-    case, spaces, ``-`` and ``_`` do not matter. Else, class folders with numbers as names have these class numbers,
-    counted from 0, or from 1 if the largest is ``num_classes``. Other class folders are numbered in sorted order, if
-    no class lacks a folder. Other data already has class numbers. ``where`` is the path for messages.
+    case, spaces, ``-`` and ``_`` do not matter. Otherwise, numbers as names of class folders are the class numbers,
+    counted from 0, or from 1 if the largest is ``num_classes``. Other class folders, sorted, are the classes 0, 1 and
+    so on, if none is missing. Data without class folders has class numbers. ``where`` is the path for messages.
     """
     present = data.labels.unique().tolist()
     numbers = {label: label for label in present}

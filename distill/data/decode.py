@@ -210,7 +210,7 @@ def _exit_error(process: BaseProcess) -> DistillError:
 
 
 def _serve(end: Connection, work: Callable[[Any], None]) -> None:
-    """Run a decoding process. In a loop, receive a job from ``end``, call ``work``, and send the error or None."""
+    """Run a decoding process: receive jobs from the pipe ``end``, call ``work``, and reply with the error or None."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them and ends this process
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()

@@ -57,7 +57,7 @@ class LabelledImages:
 
 
 def require_data(path: Path, split: Split = "test") -> None:
-    """Check that ``path``, the data of a split, exists."""
+    """Raise DistillError if ``path`` does not exist. The message says for which ``split`` the data is."""
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise DistillError(f"{path}: the {_KIND[split]} data does not exist; give the path of {FORMS}")
 
@@ -65,8 +65,8 @@ def require_data(path: Path, split: Split = "test") -> None:
 def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
     """Read the images and labels of a split. Images of another size than ``size`` px are resized and center-cropped.
 
-    ``size`` None changes nothing. The names of files and folders determine the split (``manifests.foreign.listing``).
-    If no name names a split, the data belongs to every split. A log line names the kinds of files that were not read.
+    With ``size`` None, no image is resized. Names of files and folders determine the split of an image, as described
+    in ``manifests.foreign.listing``. If no name contains a split, all images belong to every split.
     """
     require_data(path, split)
     with _read_errors(path):

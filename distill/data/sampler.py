@@ -64,7 +64,7 @@ class WindowOrder:
         return {"n": self.n, "batch_size": self.batch_size, "seed": self._seed, "window": self._window}
 
     def pieces(self, step: int, ranks: Ranks = SINGLE_PROCESS) -> list[tuple[Place, Tensor]]:
-        """Return in order each window that batch ``step`` uses, and the window's rows for this rank: int64."""
+        """Return the windows of the batch of ``step`` in order, each with the rows that this rank uses: int64."""
         start, stop = step * self.batch_size, (step + 1) * self.batch_size
         mask = ranks.row_mask(self.batch_size)
         pieces = []
@@ -81,7 +81,7 @@ class WindowOrder:
         return pieces
 
     def wanted(self, place: Place, ranks: Ranks) -> Tensor:
-        """Return for each row of window ``place`` whether this rank uses the row in any batch: bool (rows,)."""
+        """Return a mask of the rows that this rank uses, in any batch, from window ``place``: bool (rows,)."""
         rows = self._rows(place)
         first = place[0] * self.n + int(self._epoch(place[0])[1][place[1]])
         wanted = torch.empty(len(rows), dtype=torch.bool)
@@ -89,7 +89,7 @@ class WindowOrder:
         return wanted
 
     def shards(self, place: Place) -> list[int]:
-        """Return the numbers of the shards in window ``place``."""
+        """Return the indices of the shards in window ``place``."""
         return [int(shard) for shard in self._epoch(place[0])[0][place[1]]]
 
     def after(self, place: Place) -> Place:
@@ -102,7 +102,7 @@ class WindowOrder:
         return torch.from_numpy(np.concatenate(spans))
 
     def _shuffle_shards(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the shards of each window of an epoch, and the number of samples before each window and in total."""
+        """Return the shards of each window of an epoch, and the sample indices at which the windows begin and end."""
         order = Stream(self._seed, "shards", epoch).permutation(len(self._sizes)).numpy()
         windows = [order[first : first + self._window] for first in range(0, len(order), self._window)]
         return windows, np.cumsum([0, *(self._sizes[shards].sum() for shards in windows)])

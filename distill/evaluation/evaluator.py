@@ -93,14 +93,14 @@ class Evaluator:
 
 
 def load_evaluation_data(path: Path, size: int | None, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px (None: as stored). Match the labels with a network's names ``classes``."""
+    """Read labelled images at ``size`` px (None: as stored). Match labels with ``classes``, names of a network."""
     data = match_classes(load_labelled(path, size), num_classes, classes, path)
     logger.info(f"evaluation data: {data}")
     return data
 
 
 def warn_if_trained_on(what: str, data_sha256: str | None, data: LabelledImages) -> None:
-    """Log a note if ``data`` trained the network ``what``. ``data_sha256`` is the digest of training images."""
+    """Log a warning if the network ``what`` was trained on ``data``. ``data_sha256`` identifies the training data."""
     if data_sha256 == data.sha256:
         logger.info(f"{data.where}: {what} was trained on these images, so the accuracy on other images is unknown")
 
@@ -174,7 +174,7 @@ def agreement(first: Tensor, second: Tensor) -> float:
 
 
 def confusion(first: Tensor, second: Tensor, num_classes: int) -> list[list[int]]:
-    """Return a matrix. Entry [i][j] counts images of class i in ``first`` and class j in ``second``: int64 (N,)."""
+    """Return a matrix: [i][j] is the number of images with class i in ``first``, int64 (N,), and j in ``second``."""
     counts = torch.bincount(first * num_classes + second, minlength=num_classes**2)
     return list(counts.reshape(num_classes, num_classes).tolist())
 

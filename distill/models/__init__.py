@@ -99,8 +99,8 @@ def require_size(arch: str, num_classes: int, size: int) -> None:
 def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: float | None = None) -> None:
     """Set the momentum and epsilon of all batch norms of ``network``; None leaves a value unchanged.
 
-    ``momentum`` is the share of a new batch in the running statistics, as in torch; in Keras, momentum is 1 minus
-    this share. ``eps`` is added to the variance. Raises DistillError if ``network`` has no batch norm.
+    ``momentum`` is the weight of a new batch in the running statistics, as in torch; in Keras, momentum is 1 minus
+    this weight. ``eps`` is added to the variance. Raises DistillError if ``network`` has no batch norm.
     """
     if momentum is None and eps is None:
         return
@@ -113,14 +113,13 @@ def set_batch_norms(network: nn.Module, *, momentum: float | None = None, eps: f
 
 
 def warn_of_stale_statistics(momentum: float | None, steps: int) -> None:
-    """Log a warning if ``steps`` are too few for the running statistics of batch norms with this ``momentum``."""
+    """Log a warning if ``steps`` steps do not replace the initial statistics of batch norms with ``momentum``."""
     if momentum is not None and (left := (1 - momentum) ** steps) > MAX_STALE:
         found = f"{left:.0%} of the initial statistics remain after {steps} steps, so evaluation is inaccurate"
         logger.info(f"bn_momentum {momentum}: {found}; raise bn_momentum, or train for more steps")
 
 
 def _torchvision_model(arch: str, num_classes: int) -> nn.Module:
-    """Build the model ``torchvision/NAME``, with random parameters."""
     name = arch.removeprefix(PREFIX)
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
@@ -141,7 +140,7 @@ def is_auxiliary(name: str, arch: str) -> bool:
 
 
 class _ShapesOnCpu(TorchFunctionMode):
-    """Creates helper tensors on the CPU, not on meta: torchvision computes RegNet's widths from their values."""
+    """Creates ``torch.tensor`` and ``torch.arange`` on the CPU, not on meta: RegNet's widths need the values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -2,9 +2,9 @@
 
 Source: He et al. 2016, arXiv 1512.03385. Section 4.2 describes CIFAR's networks, section 3.3 the shortcuts without
 parameters (option A) or with parameters (option B), and table 1 ImageNet's networks. Papers on data-free distillation
-call the latter ResNet-34-8x, because images shrink by 8 (Fang et al. 2019, arXiv 1912.11006). Names are those of
-https://github.com/akamaster/pytorch_resnet_cifar10 and https://github.com/kuangliu/pytorch-cifar: ``conv1``, ``bn1``,
-``layer1.0.conv1`` …, ``layer2.0.shortcut.0``, ``linear``.
+write ResNet-34-8x, where 8 is the total stride of this variant (Fang et al. 2019, arXiv 1912.11006). Parameter
+names are those of https://github.com/akamaster/pytorch_resnet_cifar10 and https://github.com/kuangliu/pytorch-cifar:
+``conv1``, ``bn1``, ``layer1.0.conv1`` …, ``layer2.0.shortcut.0``, ``linear``.
 """
 
 import functools
@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(inputs, outputs, stride, projection)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
+        """Map features (B, inputs, H, W) to features (B, outputs, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
@@ -50,14 +50,14 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(inputs, outputs, stride, projection=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
+        """Map features (B, inputs, H, W) to features (B, outputs, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
         return F.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
 
 
 class _PadChannels(nn.Module):
-    """The shortcut without parameters (option A): skip pixels, and add ``channels`` zero channels at each end."""
+    """The shortcut of option A: take every ``stride``-th pixel, and add ``channels`` zero channels on both sides."""
 
     def __init__(self, stride: int, channels: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _shortcut(inputs: int, outputs: int, stride: int, projection: bool) -> nn.Mo
 
 
 class _ResNet(nn.Module):
-    """A convolution, stages of ``blocks`` blocks, and a linear layer. Stages after the first halve the size."""
+    """A convolution, stages of ``blocks[i]`` blocks, and a linear layer. Stages after the first halve the image."""
 
     def __init__(self, block: _Block, blocks: tuple[int, ...], channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -100,9 +100,9 @@ class _ResNet(nn.Module):
 
 
 class CifarResNet(_ResNet):
-    """A ResNet with ``depth`` = 6n + 2 layers. ``projection`` selects shortcuts with parameters (option B).
+    """A ResNet with ``depth`` = 6n + 2 layers. With ``projection``, shortcuts have parameters (option B).
 
-    ``wide`` selects the variant of Tian et al. 2020, arXiv 1910.10699: 32-64-128-256 channels and ``projection``.
+    With ``wide``, shortcuts have parameters, and channels are 32-64-128-256 (Tian et al. 2020, arXiv 1910.10699).
     """
 
     def __init__(self, depth: int, num_classes: int, *, projection: bool = False, wide: bool = False) -> None:
@@ -130,7 +130,7 @@ class ResNet8x(_ResNet):
 
 
 def init_convolutions(network: nn.Module) -> None:
-    """Draw the weights of all convolutions with variance 2 / (outputs × kernel area), as in arXiv 1502.01852."""
+    """Draw the weights of all convolutions with variance 2 / (output channels × kernel area) (arXiv 1502.01852)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -18,10 +18,9 @@ _CHANNELS = (64, 128, 256, 512, 512)
 class CifarVgg(nn.Module):
     """VGG with 11, 13, 16 or 19 layers (``depth``) for images of at least 32 px.
 
-    With ``hidden``, the classifier has three linear layers with ``hidden`` values between them. With ``average``, the
-    last two stages have no max pooling, so the network averages 4×4 values at 32 px. This is the network of
-    https://github.com/HobbitLong/RepDistiller. With ``average``, parameters have other names, so that a weight file
-    of one variant does not fit the other variant.
+    With ``hidden``, the classifier has three linear layers. The first two layers have ``hidden`` outputs each. With
+    ``average``, the last two stages have no max pooling, as in https://github.com/HobbitLong/RepDistiller, and the
+    parameters have other names, so that a weight file of one variant cannot be loaded into the other variant.
     """
 
     def __init__(self, depth: int, hidden: int | None = None, *, num_classes: int, average: bool = False) -> None:
@@ -49,7 +48,7 @@ class CifarVgg(nn.Module):
 
 
 def _three_layers(hidden: int, num_classes: int) -> nn.Sequential:
-    """Return three linear layers with ReLU and dropout between them, numbered 0, 3 and 6 as in torchvision's VGG."""
+    """Return linear layers with the names 0, 3 and 6, as in torchvision's VGG, and ReLU and dropout between them."""
     first = nn.Linear(512, hidden), nn.ReLU(inplace=True), nn.Dropout()
     second = nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout()
     return nn.Sequential(*first, *second, nn.Linear(hidden, num_classes))

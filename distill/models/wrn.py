@@ -16,9 +16,9 @@ from distill.models.resnet import init_convolutions
 class WideBlock(nn.Module):
     """Batch norm, ReLU and convolution, twice. If the number of channels changes, the shortcut is a 1×1 convolution.
 
-    The input of the 1×1 convolution is the first activation of the block, or with ``raw`` the input of the block
-    before batch norm and ReLU, as in https://github.com/yoshitomo-matsubara/torchdistill. With ``raw``, the parameter
-    of the shortcut has another name, so that a weight file of one variant does not fit the other variant.
+    The 1×1 convolution processes the output of the first ReLU. With ``raw``, the 1×1 convolution processes the input
+    of the block, as in https://github.com/yoshitomo-matsubara/torchdistill, and the parameter of the shortcut has
+    another name, so that a weight file of one variant cannot be loaded into the other variant.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, raw: bool = False) -> None:
@@ -32,7 +32,7 @@ class WideBlock(nn.Module):
         self.rawShortcut = projection if raw else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, outputs, H / stride, W / stride) from (B, inputs, H, W)."""
+        """Map features (B, inputs, H, W) to features (B, outputs, H / stride, W / stride)."""
         active = F.relu(self.bn1(x))
         out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
         if self.convShortcut is not None:
@@ -66,7 +66,7 @@ class WideResNet(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, raw: bool) -> nn.Sequential:
-    """Return a module with ``blocks`` blocks in its child ``layer``, the name in published checkpoints."""
+    """Return a module whose only child, ``layer`` as in published checkpoints, is a sequence of ``blocks`` blocks."""
     first = WideBlock(inputs, outputs, stride, raw=raw)
     layer = nn.Sequential(first, *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
     return nn.Sequential(OrderedDict(layer=layer))

@@ -85,7 +85,7 @@ class _Optim(_Keys):
         return self
 
     def _require_unchanged_by_schedule(self, name: str, value: float) -> None:
-        """Raise ValueError if the momentum ``name`` has a ``value`` that the schedule would replace at every step."""
+        """Raise ValueError if the schedule replaces the momentum ``name``, so that ``value`` would have no effect."""
         if self.schedule == "onecycle" and value != MOMENTUM:
             raise ValueError(f"schedule onecycle changes {name}, so {value} has no effect; set {name} to {MOMENTUM}")
 

@@ -23,7 +23,7 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tup
 
     Each of ``paths`` is a run directory or a folder of run directories. With one path, ``out`` defaults to
     ``report.html`` in this path. The page shows the outlines of patches on ``images``, the source photos of the sets.
-    The page contains the error of a damaged run in a folder. If all runs are damaged, the function raises an error.
+    If some runs of a folder are damaged, the page contains their errors. If all runs are damaged, raise DistillError.
     """
     records, errors = _read(paths)
     if out is None and len(paths) > 1:

@@ -54,13 +54,13 @@ def thin(line: Points) -> Points:
 
 
 def format_count(count: float) -> str:
-    """Format a count with three digits and a unit, such as ``1.5 M``."""
+    """Format a count with at most three digits and a unit, such as ``1.5 M``."""
     size, letter = next((unit for unit in UNITS if count / unit[0] < 999.5), (1e9, " G"))
     return f"{count / size:.3g}{letter}"
 
 
 def _scale(values: list[float]) -> tuple[float, float, float]:
-    """Return the lowest value of an axis, the highest value, and the step between two ticks, as round numbers."""
+    """Return three round numbers for an axis: the lowest value, the highest value, and the step between two ticks."""
     low, high = min(values), max(values)
     span = (high - low) or abs(high) or 1.0
     power = 10 ** math.floor(math.log10(span / 4))

@@ -50,7 +50,7 @@ class RunRecord:
 
     @property
     def prefix(self) -> str:
-        """The prefix of the trained network's figures in the log and in ``summary.json``."""
+        """The prefix of the names of the trained network's figures in the log and in ``summary.json``."""
         return "" if self.supervised else "student_"
 
     @property
@@ -135,7 +135,6 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _read_bytes(path: Path) -> bytes | None:
-    """Return the bytes of a file; None if the file does not exist."""
     try:
         return read_regular_file(path, MAX_BYTES) if path.exists() else None
     except OSError as error:
@@ -159,7 +158,7 @@ def _validate(path: Path, model: type[M], value: Any) -> M:
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:
-    """Return the numbers of each line of a log. The last line is incomplete if the run was killed."""
+    """Return numeric values by name for each line of a log. Skip damaged lines, such as an incomplete last line."""
     rows = []
     for line in (_read_bytes(path) or b"").splitlines():
         try:

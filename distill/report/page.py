@@ -23,7 +23,7 @@ MAX_CLASSES = 20
 
 
 def render(records: list[RunRecord], photos: dict[str, bytes], errors: list[str]) -> str:
-    """Return the HTML page of at least one run. ``errors`` are messages about runs that could not be read."""
+    """Return a report as HTML. ``photos`` are JPEGs by SHA-256 of the original. ``errors`` are about damaged runs."""
     first_runs: dict[str, int] = {}
     runs = []
     for number, record in enumerate(records, 1):
@@ -41,7 +41,7 @@ def render(records: list[RunRecord], photos: dict[str, bytes], errors: list[str]
 
 
 def _run(record: RunRecord, photos: dict[str, bytes], first: int | None) -> dict[str, Any]:
-    """Return what the page shows of a run. ``first`` is the number of an earlier run with the same patches."""
+    """Return the data of a run's section. ``first`` is the number of an earlier run with equal patches, or None."""
     manifest = record.manifest if first is None else None
     return {
         "record": record,

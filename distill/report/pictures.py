@@ -60,7 +60,7 @@ def _small_jpeg(path: Path) -> bytes:
 
 
 def outlined_photos(manifest: Manifest, photos: dict[str, bytes], patches: list[SamplePatch]) -> list[dict[str, Any]]:
-    """Return the source photos of a set that are in ``photos``, with the outlines of some patches on each photo."""
+    """Return the source photos of a set, if in ``photos``, with the outlines of some of ``patches`` on each photo."""
     found = []
     for number, source in enumerate(manifest.sources):
         if source.sha256 in photos:

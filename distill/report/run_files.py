@@ -1,4 +1,4 @@
-"""Schemas of the files in a run directory that a report reads. Unknown keys are allowed."""
+"""Schemas of the files that a report reads from a run directory. Unknown keys are allowed."""
 
 from typing import Annotated, Any, Self, cast
 
@@ -66,7 +66,7 @@ class Classes(_File):
 
 
 class SamplePatch(_File):
-    """A patch in ``patches.png``. ``corners`` are x and y in pixels of the photo with the number ``source``."""
+    """A patch in ``patches.png``. ``corners`` are points (x, y) in pixels of photo number ``source``."""
 
     key: str
     source: Count | None = None

@@ -1,4 +1,4 @@
-"""Prepare networks: fold the teacher's batch norms into convolutions, use 16 bits, compile, and distribute (DDP)."""
+"""Prepare networks: fold the teacher's batch norms into convolutions, convert to 16 bits, compile, and apply DDP."""
 
 import copy
 import dataclasses
@@ -98,7 +98,7 @@ class Accelerator:
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
     def student(self, model: nn.Module, example: Tensor, parts: int = 1) -> Callable[[Tensor], Tensor]:
-        """Return a function that applies ``model``: compiled for images like ``example``, or DDP on several ranks.
+        """Return ``model``, compiled for the shape of ``example``, or in DDP if the run has several ranks.
 
         ``parts`` is the number of parts in which a step computes its batch. In parts, ``model`` is not compiled.
         """
@@ -117,7 +117,7 @@ class Accelerator:
         return self.compile == "on" or (self.compile == "auto" and pays)
 
     def _compiled(self, model: nn.Module, example: Tensor, what: str, options: dict[str, Any]) -> Any:
-        """Return ``model`` compiled, or ``model`` itself if the run does not compile or compiling ``what`` fails."""
+        """Return ``model`` compiled, or unchanged if compilation is off or fails. ``what`` is for messages."""
         if not self._compiles():
             return model
         if self.context.device.type == "cuda":  # a CUDA graph, because hundreds of kernels start slower than they run
@@ -135,7 +135,7 @@ class Accelerator:
         return compiled
 
     def _try(self, model: nn.Module, compiled: Any, example: Tensor) -> None:
-        """Run ``compiled`` (in training mode also backward), so that torch compiles it. Restore ``model``'s state."""
+        """Compile the model by a first call (and backward, in training mode). Then restore the state of ``model``."""
         if not model.training:
             with torch.no_grad():
                 compiled(example)
@@ -151,7 +151,7 @@ class Accelerator:
 def make_accelerator(context: RunContext, precision: PrecisionChoice, mode: Compile, steps: int) -> Accelerator:
     """Return the accelerator of a run of ``steps`` steps; ``precision`` may be ``auto``.
 
-    On a CPU, this process reuses freed memory from now on, which saves a third of the time of large batches.
+    On a CPU, this call makes the process reuse freed memory. This saves a third of the time of large batches.
     """
     if context.device.type == "cpu":
         keep_freed_memory(KEPT_MEMORY)
@@ -174,7 +174,7 @@ def _first_line(error: Exception) -> str:
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return ``network``, which must be on ``device``, in DDP, with batch norms that use the rows of all ranks."""
+    """Wrap ``network`` in DDP. Batch norms use the rows of all ranks. The network must already be on ``device``."""
     if device.type != "cuda":
         synchronize(network)
         return DistributedDataParallel(network)
@@ -226,7 +226,7 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum of a tensor over all ranks. The gradient of the tensor is the sum of all ranks' gradients."""
+    """The sum of a tensor over all ranks. In the backward pass, the gradients are also summed over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def busy_cores() -> int:
 
 
 def choose_precision(asked: PrecisionChoice, device: torch.device) -> Precision:
-    """Return ``asked``, or for ``auto``: bf16 if the device supports bf16, else fp16 on a GPU and fp32 on a CPU."""
+    """Return ``asked``; for ``auto``, bf16 if the device supports bf16, else fp16 on a GPU and fp32 on a CPU."""
     if asked != "auto":
         if device.type == "cpu" and asked != "fp32" and not cpu_has(asked):
             logger.info(f"this CPU has no instructions for {asked}; set train.precision fp32 for more speed")
@@ -118,13 +118,13 @@ def cpuinfo() -> str:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which torch computes in ``precision`` if this is precise enough; no effect for fp32."""
+    """Return torch's autocast context: most operations use ``precision``, the others float32. fp32 has no effect."""
     half = precision != "fp32"
     return torch.autocast(device.type, dtype=DTYPES[precision] if half else torch.bfloat16, enabled=half)
 
 
 def free_memory() -> int:
-    """Return the free bytes of memory of this machine, or of its container (cgroup v2) if these are fewer."""
+    """Return the free memory in bytes: of this machine or of the container (cgroup v2), whichever is smaller."""
     available = int(psutil.virtual_memory().available)
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
@@ -134,7 +134,7 @@ def free_memory() -> int:
 
 
 def fits_gpu(num_bytes: int, device: torch.device) -> bool:
-    """Return whether ``device`` is a GPU and ``num_bytes`` fit into half of its free memory."""
+    """Return whether ``device`` is a GPU and ``num_bytes`` fit into half of the GPU's free memory."""
     return device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] // 2
 
 
@@ -148,7 +148,7 @@ def reset_peak_memory(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak bytes of memory since ``reset_peak_memory``: of the GPU, or without a GPU of this process."""
+    """Return the largest memory use in bytes since ``reset_peak_memory``: of the GPU, or on a CPU of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError, ValueError, KeyError):

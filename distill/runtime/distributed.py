@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """The number of this process, and the number of all processes of the run. The default is a single process."""
+    """The rank of this process and the number of ranks, in the run and on this machine. The default is one rank."""
 
     rank: int = 0  # number of this process
     world_size: int = 1  # processes of the run
@@ -81,11 +81,11 @@ class Ranks:
         return loss * (int(self.row_mask(batch_size).sum()) * self.world_size / batch_size)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean over all ranks of ``value``, which must have the same shape on all ranks."""
+        """Return the mean of ``value`` over all ranks. The shape must be the same on all ranks."""
         return value if self.world_size == 1 else self.sum(value) / self.world_size
 
     def sum(self, value: Tensor) -> Tensor:
-        """Return the sum over all ranks of ``value``, which must have the same shape on all ranks."""
+        """Return the sum of ``value`` over all ranks. The shape must be the same on all ranks."""
         if self.world_size == 1:
             return value
         summed = value.clone()
@@ -99,7 +99,7 @@ class Ranks:
     def gather(self, parts: dict[int, Tensor], count: int) -> Tensor:
         """Concatenate the CPU tensors (n, …) of all ranks, and return the same result on all ranks.
 
-        ``parts`` are the tensors of this rank, by position in the result, from 0 to ``count`` - 1.
+        ``parts`` are the tensors of this rank. The keys, from 0 to ``count`` - 1, are the positions in the result.
         """
         every: list[Any] = [parts] * self.world_size
         if self.world_size > 1:
@@ -127,7 +127,7 @@ class Ranks:
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Run the block first on local rank 0 of each machine, so that the other ranks can use the written files."""
+        """Run the block first on local rank 0 of each machine, so that the other ranks can use files of that rank."""
         if self.local_rank:
             self.any(False)
         yield
@@ -148,7 +148,7 @@ class RunContext:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Connect to the other ranks that ``torchrun`` started, and yield the ranks. Without torchrun, yield one rank.
+    """Connect the ranks of ``torchrun``, and yield the ``Ranks`` of this process. Without torchrun, yield one rank.
 
     Raises:
         DistillError: the ranks cannot connect or have no shared memory, or, on the main rank, another rank has ended.
@@ -191,8 +191,9 @@ def _connect(ranks: Ranks) -> None:
 def _start_name(store: Any, ranks: Ranks) -> str:
     """Return a name that all ranks share and that no earlier start of ``torchrun`` used.
 
-    When ``torchrun`` starts ranks again, its store still has the addresses of ranks that have ended. A rank that read
-    an old address would wait until the timeout. So each rank writes a random key, and the main rank answers under it.
+    When ``torchrun`` starts ranks again, the store still has the addresses of ranks that have ended. A rank that read
+    an old address would wait until the timeout. So each rank writes a random key, and the main rank
+    stores the name under this key.
     """
     own = secrets.token_hex(8)
     if not ranks.is_main:

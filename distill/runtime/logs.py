@@ -6,7 +6,7 @@ from manifests.support.console import detail, note, say
 
 
 class _ConsoleHandler(logging.Handler):
-    """Print INFO lines, except with ``--quiet``, and DEBUG lines with ``--verbose``."""
+    """Prints INFO lines, except with ``--quiet``. Prints DEBUG lines only with ``--verbose``."""
 
     to_stderr = False
 

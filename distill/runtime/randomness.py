@@ -30,7 +30,7 @@ class Stream:
     def beta(self, alpha: float, count: int) -> Tensor:
         """Return float64 (count,) drawn from Beta(alpha, alpha), by Jöhnk's method (1964) up to alpha = 1.
 
-        For a larger alpha, each number of a uniform draw is kept with a probability proportional to the density.
+        For a larger alpha, uniform numbers are drawn, and accepted with a probability proportional to the density.
         """
         found = torch.empty(0, dtype=torch.float64)
         while len(found) < count:

@@ -21,9 +21,9 @@ DEFAULT_SIZE = 32  # pixels a side of patches if neither the table nor the data 
 
 
 def estimate_jobs(plan: Plan, out: Path, device: str) -> dict[str, Cost | str]:
-    """Return the cost on ``device`` of each training that is not yet done in the table's folder ``out``, by job name.
+    """Return a dict by job name: the cost on ``device`` of each training that is not yet done in the folder ``out``.
 
-    If a training cannot be measured, the value is the error message. The job itself will report the error.
+    If a training cannot be measured, the value is an error message. The job itself will report the error.
     """
     waiting = [(job, job.config) for job in plan.chosen.values() if job.config is not None and not is_done(out, job)]
     costs: dict[str, Cost | str] = {}
@@ -80,7 +80,7 @@ def describe_cost(plan: Plan, costs: dict[str, Cost | str], out: Path, devices: 
 
 
 def _disk(plan: Plan, waiting: list[Job], measured: dict[str, Cost]) -> int:
-    """Return the bytes of disk space for the sets that will be built, all decoded sets, and the run directories."""
+    """Return the bytes on disk of the sets that will be built, of all decoded sets, and of the run directories."""
     decoded = {plan.jobs[name].set_name: cost.decoded for name, cost in measured.items()}
     built = [(job.n or 0, plan.table.sets.get(job.name.removeprefix("sets/"))) for job in waiting if not job.config]
     pixels = sum(n * ((spec.size if spec else None) or DEFAULT_SIZE) ** 2 for n, spec in built)

@@ -25,7 +25,7 @@ C = TypeVar("C", Config, SupervisedConfig)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A command that runs in the table's folder. The job is done when all its result files exist."""
+    """A command that runs in the table's folder and writes the files ``results``."""
 
     name: str  # the path of the set, network or run in the table's folder
     argv: tuple[str, ...]
@@ -54,7 +54,7 @@ def missing_options(table: Table, options: TableOptions, of: str) -> list[str]:
 
 
 def make_jobs(table: Table, options: TableOptions) -> dict[str, Job]:
-    """Return all jobs that are possible with the given inputs, by name. A job follows the jobs that it needs."""
+    """Return all jobs that the given inputs allow, as a dict by name. Each job comes after the jobs that it needs."""
     maker = _JobMaker(table, options)
     jobs = [*maker.images(), *maker.sets(), *maker.packs(), *maker.networks(), *maker.runs()]
     return {job.name: dataclasses.replace(job, identity=_identity(job, options)) for job in jobs}
@@ -76,7 +76,7 @@ def _identity(job: Job, options: TableOptions) -> dict[str, Any]:
 
 
 def without_seed(identity: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return ``identity``, of the job ``name``, without the seed. The result is equal for all seeds of a run."""
+    """Return the ``identity`` of the job ``name`` without the seed. The result is equal for all seeds of a run."""
     seed = f"--set train.seed={name.rpartition('/seed')[2]} --out {name} "
     value = dict(identity) | {"command": str(identity.get("command")).replace(seed, "")}
     config = value.get("config")
@@ -213,18 +213,18 @@ def _set_job(name: str, argv: list[str], **fields: Any) -> Job:
 
 
 def _with_config(job: Job, settings: Mapping[str, Any], config: Config | SupervisedConfig) -> Job:
-    """Add the settings and the config to a job that trains."""
+    """Return the training ``job`` with ``config``, and with --set, --out and --resume in the command."""
     words = [word for setting in format_settings(settings) for word in ("--set", setting)]
     return dataclasses.replace(job, argv=(*job.argv, *words, "--out", job.name, "--resume"), config=config)
 
 
 def _samples(config: Config | SupervisedConfig, n: int, scale: float) -> int:
-    """Return the number of samples of a run with ``n`` samples an epoch, times ``scale``; at least one batch."""
+    """Return ``scale`` times the number of samples of a run, at least one batch. An epoch has ``n`` samples."""
     return max(round(config.train.num_samples(n) * scale), config.data.batch_size)
 
 
 def _scaled_length(config: Config | SupervisedConfig, scale: float, n: int | None = None) -> dict[str, Any]:
-    """Return the setting of the length of a scaled run: train.samples, or train.epochs if the samples are unknown."""
+    """Return the scaled length of a run as a setting: train.samples, or train.epochs if the samples are unknown."""
     if scale == 1:
         return {}
     if n is None and config.train.samples is None:

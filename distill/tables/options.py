@@ -29,7 +29,7 @@ class TableOptions:
     folder: Path = Path()  # the folder of the table's file; paths in the table are relative to this folder
 
     def given_paths(self) -> dict[str, Path]:
-        """Return the paths of all given inputs and networks, by unique names."""
+        """Return the paths of all inputs and weight files that the user gave, by unique names."""
         return {**self.inputs, **{TEACHER_PREFIX + name: path for name, path in self.teachers.items()}}
 
     def redact_command(self, words: Iterable[str]) -> str:
@@ -38,7 +38,7 @@ class TableOptions:
         return " ".join(known.get(word) or _quote(word) for word in words)
 
     def redact_text(self, text: str) -> str:
-        """Return a message with the paths of inputs replaced by variables."""
+        """Return ``text`` with shell variables instead of the paths that the user gave."""
         for name, path in sorted(self.given_paths().items(), key=lambda item: -len(str(item[1]))):
             text = text.replace(str(path), f"${variable(name)}")
         return text
@@ -70,5 +70,5 @@ def format_settings(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _quote(word: str) -> str:
-    """Quote a word for a shell. An absolute path, also in a setting, is replaced by its file name."""
+    """Quote a word for a shell. Replace an absolute path, alone or in a setting, by the file name."""
     return shlex.quote(_ABSOLUTE.sub(lambda found: f"{found[1]}{found[2]}{Path(found[3]).name}{found[4]}", word))

@@ -31,12 +31,12 @@ class Page:
     commands: list[str]  # commands of the jobs that are done
 
     def groups(self, *, runnable: bool = True) -> list[tuple[str, list[RowResult]]]:
-        """Return the groups of rows with at least one row that can run. If not ``runnable``, return the others."""
+        """Return name and rows of each group in which a row can run. If not ``runnable``, return the other groups."""
         groups = [(name, list(rows)) for name, rows in itertools.groupby(self.rows, key=lambda row: row.group)]
         return [(name, rows) for name, rows in groups if all(row.missing for row in rows) != runnable]
 
     def left_out(self) -> list[str]:
-        """Return sentences that name groups that cannot run: one for each combination of missing options."""
+        """For each combination of missing options, return a sentence with the names of the groups that cannot run."""
         found: dict[str, list[str]] = {}
         for name, rows in self.groups(runnable=False):
             found.setdefault(rows[0].missing, []).append(name)
@@ -57,7 +57,7 @@ def render(page: Page, template: str) -> str:
 
 
 def cells(row: RowResult) -> list[str]:
-    """Return the texts of a row in the order of ``HEADINGS``. The column ``ours`` also contains the state."""
+    """Return a text for each column of ``HEADINGS``. The column ``ours`` also says why results are missing."""
     mean = statistics.fmean(row.top1) if row.top1 else None
     ours = "" if mean is None else f"{mean:.2f}"
     ours += f" ± {statistics.stdev(row.top1):.2f}" if len(row.top1) > 1 else ""
@@ -87,11 +87,9 @@ def text(rows: Iterable[RowResult]) -> list[str]:
 
 
 def _escape_markdown(value: str) -> str:
-    """Return a text as one line, with special characters of Markdown and HTML escaped."""
     line = html_escape(_one_line(value), quote=False)
     return "".join(f"\\{c}" if c in "\\`*_[]|~#!" else c for c in line)
 
 
 def _one_line(value: str) -> str:
-    """Return a text as one line without unprintable characters."""
     return "".join(c for c in " ".join(value.split()) if c.isprintable())

@@ -82,7 +82,7 @@ def _check_options(table: Table, options: TableOptions) -> None:
 
 
 def _require_readable_inputs(table: Table, options: TableOptions, names: Iterable[str]) -> None:
-    """Check from file names and headers that the inputs of the named networks and runs are of the right kind."""
+    """Check from file names and headers that each input of the networks and runs ``names`` is of the right kind."""
     for name in sorted({needed for each in names for needed in table.inputs_of(each)}):
         path, kind = options.inputs[name], table.inputs()[name]
         try:
@@ -97,11 +97,11 @@ def _require_readable_inputs(table: Table, options: TableOptions, names: Iterabl
 
 
 def input_digest(path: Path) -> str:
-    """Return the SHA-256 of a file or folder in hex. For a folder, words such as "over its files" follow.
+    """Return the SHA-256 of a file in hex. For a folder, add what the SHA-256 covers, such as "… over its files".
 
     The digest of a folder is the SHA-256 of the lines that ``sha256sum`` prints for the files in the folder, sorted
     by the bytes of their paths. Above ``MAX_HASHED_BYTES`` in total, the lines contain file sizes instead of digests.
-    Links to folders are followed. Output folders of ``distill reproduce`` and system files are skipped.
+    Links to folders are followed. System files and output folders of ``distill reproduce`` are skipped.
     """
     try:
         if not path.is_dir():

@@ -26,7 +26,6 @@ MAX_BYTES = 1 << 20
 
 
 def _common_settings(options: TableOptions) -> dict[str, Any]:
-    """Return the settings that all rows of a table share."""
     names = ("scale", "teacher_scale", "variant", "settings", "teacher_settings")
     return {"format": FORMAT} | {name: getattr(options, name) for name in names}
 
@@ -34,7 +33,7 @@ def _common_settings(options: TableOptions) -> dict[str, Any]:
 def require_same_table(out: Path, options: TableOptions, jobs: Iterable[Job]) -> None:
     """Check that ``out`` is empty, or contains this table with the same settings, configs and input files.
 
-    Input files are compared with the digests of all recorded jobs, also of rows and seeds that are not selected.
+    The input files must have the digests in the records of all jobs, even of rows and seeds that are not selected.
     """
     if out.exists() and not out.is_dir():
         raise DistillError(f"{out}: is not a folder; choose another --out")
@@ -103,7 +102,7 @@ def read_record(out: Path, name: str) -> dict[str, Any] | None:
 
 
 def is_done(out: Path, job: Job) -> bool:
-    """Return whether the result files of a job exist, and its record has the same identity and is marked as done."""
+    """Return whether a job is done: all results exist, and the record has the job's identity and is marked done."""
     if not all((out / path).is_file() for path in job.results):
         return False
     record = read_record(out, job.name)

@@ -77,9 +77,9 @@ def row_result(table: Table, options: TableOptions, row: Row, out: Path) -> RowR
 
 
 def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states: list[str]) -> RowResult:
-    """Return ``result`` with the digests of ``runs``, and the top-1 after the part ``after`` (0 to 1) of each run.
+    """Return ``result`` with digests of ``runs``, and the top-1 of each run at the fraction ``after`` (1 is the end).
 
-    The state of the result consists of ``states``, and of the reason if the runs have no mean.
+    The state of the result contains ``states`` and, if the runs have no mean, the reason.
     """
     digests: dict[str, str] = {}
     for key in SHOWN_DIGESTS if after == 1 else SHOWN_DIGESTS[:-1]:
@@ -112,7 +112,7 @@ def _point(run: RunRecord, after: float) -> tuple[float, float] | None:
 
 
 def _given_teacher(result: RowResult, table: Table, row: Row, out: Path) -> RowResult:
-    """Return the result of a teacher whose weight file the user gave, from the summary of a student's run."""
+    """Return the result of a teacher given as a weight file. The top-1 is from the summary of a student's run."""
     for name in (name for key, run in table.runs.items() if run.teacher == row.of for name in seeds_of(out, key)):
         run = _read_job(out, name)
         if isinstance(run, RunRecord) and (top1 := run.figure("teacher_top1")) is not None:

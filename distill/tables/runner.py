@@ -100,7 +100,7 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
 
 
 def _error_of(out: Path, job: Job, status: int) -> str | None:
-    """Return the error of a job that has ended; None if all results exist."""
+    """Return why an ended job has failed; None if the exit ``status`` is 0 and all result files exist."""
     if status == 0 and all((out / path).is_file() for path in job.results):
         return None
     log = f"{RECORDS}/{job.name}.log"
@@ -113,7 +113,7 @@ def _error_of(out: Path, job: Job, status: int) -> str | None:
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Stop running jobs with SIGTERM. Kill a job after ``STOP_SECONDS``, or all if the user interrupts again."""
+    """Stop running jobs with SIGTERM. Kill them after ``STOP_SECONDS``, or when the user interrupts again."""
     for process in processes:
         process.terminate()
     with contextlib.suppress(OSError):  # stderr is closed
@@ -139,7 +139,6 @@ def samples_seen(out: Path, job: Job) -> int:
 
 
 def _tail(path: Path) -> bytes:
-    """Return the last ``TAIL_BYTES`` of a file; empty bytes if the file does not exist."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
         return file.read()

@@ -72,10 +72,10 @@ class RunSpec(_Part):
 
 
 class Row(_Part):
-    """A row of the table. ``paper`` is the published top-1. Our top-1 is that of the network or run named ``of``.
+    """A row of the table. ``paper`` is the published top-1. Our top-1 is from the network or run that ``of`` names.
 
-    ``after`` is the part of the run after which our top-1 is measured: 1 is the end, 0.5 is the middle. A row with
-    ``after`` below 1 shows the nearest of the evaluations during the run, so the run needs the key ``evaluations``.
+    ``after`` is the fraction of the run after which we measure our top-1: 1 is the end, 0.5 is the middle. A row with
+    ``after`` below 1 shows the evaluation nearest to this fraction, so the run needs the key ``evaluations``.
     """
 
     group: Annotated[str, StringConstraints(max_length=120)]
@@ -128,7 +128,7 @@ class Table(_Part):
         return self.variants[name] if name else {}
 
     def inputs(self) -> dict[str, str]:
-        """Return the kind of each input that the user must give, by the name of the input."""
+        """Return the kind of each file or folder that the user must give with --input, by its name in the table."""
         found = {network.data: LABELLED_DATA for network in self.networks.values()}
         found = {packed.pack: IMAGES for packed in self.packs.values()} | found
         for built in self.sets.values():
@@ -136,7 +136,7 @@ class Table(_Part):
         return found
 
     def inputs_of(self, name: str) -> Iterator[str]:
-        """Yield the names of the inputs that a network or run needs."""
+        """Yield the names of the files and folders that the user must give for the network or run ``name``."""
         run = self.runs.get(name)
         yield self.networks[run.teacher if run else name].data
         if run and run.shards in self.packs:

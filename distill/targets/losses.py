@@ -98,7 +98,7 @@ class TemperedLossConfig(BaseModel):
 
 
 class UntemperedLossConfig(BaseModel):
-    """A loss without a temperature: ``mse`` of the logits, or cross-entropy with the teacher's class (``hard``)."""
+    """A loss without a temperature: ``mse`` of logits, or cross-entropy with the teacher's top class (``hard``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["mse", "hard"]
@@ -110,7 +110,7 @@ LossConfig = Annotated[TemperedLossConfig | UntemperedLossConfig, Field(discrimi
 
 
 def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
-    """Return the loss function that ``config`` describes, multiplied by ``config.weight``."""
+    """Return the loss function that ``config`` describes. The function multiplies the loss by ``config.weight``."""
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         if isinstance(config, UntemperedLossConfig):

@@ -1,8 +1,8 @@
 """Stored logits: a folder with the logits of a teacher for every training step, in the format ``labels/1``.
 
-The "view" of a run is the order and the augmentation of the patches. It determines the batch of each step. The files
-``logits-NNNNNN.npy`` contain the logits, float16 (rows, classes): whole steps in order. The manifest ``labels.json``
-is written last. It declares the patch set, the teacher, the view and the SHA-256 of every file.
+The "view" of a run is the order and the augmentation of the patches. The view determines the batch of each step. A
+file ``logits-NNNNNN.npy`` contains the logits of successive steps: float16 (steps × batch_size, classes). The file
+``labels.json``, written last, is the manifest: it declares patch set, teacher, view, and the SHA-256 of every file.
 """
 
 import dataclasses
@@ -187,7 +187,7 @@ def _require_digest(path: Path, file: LogitsFile) -> None:
 
 
 def require_same_view(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Check that the view (order and augmentation) ``stored`` in a manifest equals the view ``wanted`` of a run."""
+    """Check that the ``stored`` view of the logits in ``folder`` equals the ``wanted`` view of a run."""
     try:
         augment = AugmentConfig.model_validate(stored.get("augment")).model_dump(mode="json")
     except ValidationError as error:
@@ -197,7 +197,7 @@ def require_same_view(folder: Path, stored: dict[str, Any], wanted: dict[str, An
 
 
 def require_same(folder: Path, what: str, stored: Any, wanted: Any, action: str = _CREATE) -> None:
-    """Check that the value ``stored`` in a manifest equals ``wanted``. ``what`` names the value in error messages."""
+    """Check that ``stored``, from a manifest, equals ``wanted``. Error messages call the value ``what``."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for key in sorted(stored.keys() | wanted.keys()):
             name = f"{what} {key}" if what.endswith(" with") else f"{what}.{key}"
@@ -210,7 +210,7 @@ def require_same(folder: Path, what: str, stored: Any, wanted: Any, action: str 
 
 
 def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
-    """Read the manifest in ``config.logits``. Check its set and teacher. Return None if ``config.logits`` is None."""
+    """Return the manifest of the stored logits, or None if no logits are set. Check the set and the teacher."""
     if config.logits is None:
         return None
     manifest = read_manifest(config.logits)

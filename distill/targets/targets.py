@@ -1,7 +1,7 @@
 """Targets of the student at each step: logits of a live teacher, stored logits, or labels.
 
 Call a targets object with a batch and the normalized images of the batch, float32 (B, 3, H, W), to get the targets
-(B, classes) of these images. ``require_unchanged`` raises DistillError if logits or network changed during the run.
+(B, classes) of these images. ``require_unchanged`` raises DistillError if the logits or the teacher have changed.
 """
 
 import dataclasses
@@ -85,7 +85,7 @@ def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> Stored
 
 @dataclasses.dataclass(frozen=True)
 class LabelTargets:
-    """Class probabilities from ``labels``, int64 (n,), with label smoothing. Mixed images get mixed targets."""
+    """Class probabilities from ``labels``, int64 (n,), with label smoothing. Targets are mixed like their images."""
 
     labels: Tensor
     order: Order | WindowOrder
@@ -94,7 +94,7 @@ class LabelTargets:
     context: RunContext
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return (1 - s) · one-hot label + s / classes: float32 (B, classes), with s = ``smoothing``, then mixed."""
+        """Return (1 - s) · one-hot + s / classes, mixed like the images: float32 (B, classes); s is ``smoothing``."""
         rows = self.context.ranks.take_rows(self.order.batch(batch.step))
         own = F.one_hot(self.labels[rows], self.num_classes).float()
         target = own * (1 - self.smoothing) + self.smoothing / self.num_classes

@@ -68,7 +68,8 @@ def build_network(
             found = f"the file declares {name} {own}, but {prefix}{name} is {value}"
             raise DistillError(f"{weights.path}: {found}; omit {prefix}{name}")
         if own is None and value is None:
-            action = f"set {prefix}{name} to the value of the training, or add it to the file with 'distill convert'"
+            action = f"set {prefix}{name} to the value that the network was trained with"
+            action += ", or add it to the file with 'distill convert'" if prefix == "teacher." else ""
             raise DistillError(f"{weights.path}: the file does not declare the {name} of the input; {action}")
         known[name] = own or value
     known |= {"arch": arch, "num_classes": num_classes}

@@ -1,8 +1,8 @@
 """Write and read checkpoints: the state that a run needs to continue as if it had never stopped.
 
-A checkpoint is a safetensors file. A tensor's name is its place in the state, such as ``optimizer.state.0.exp_avg``.
-The metadata contains a JSON text and a SHA-256. The JSON text is the rest of the state, with ``{"tensor": NAME}`` for
-each tensor. The SHA-256 covers all tensors and the JSON text. The weights of the teacher are not part of the state.
+A checkpoint is a safetensors file. A tensor is named by its keys in the state, such as ``optimizer.state.0.exp_avg``.
+The metadata contains a JSON text and a SHA-256. The JSON text is the state with ``{"tensor": NAME}`` instead of each
+tensor. The SHA-256 covers all tensors and the JSON text. The weights of the teacher are not part of the state.
 """
 
 import functools
@@ -31,9 +31,9 @@ MAX_ARITHMETIC_LETTERS = 10_000  # ``arithmetic`` is printed if it has changed
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and JSON values) as the checkpoint in ``folder``. Rename the old one to PREVIOUS_NAME.
+    """Write ``state`` (tensors and JSON values) as the checkpoint in ``folder``.
 
-    A reader of the checkpoint gets numeric keys as integers, and tuples as lists.
+    Rename an existing checkpoint to PREVIOUS_NAME. A reader gets decimal keys as integers, and tuples as lists.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_split(state, "", tensors), separators=(",", ":"))
@@ -45,7 +45,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Replace the tensors in ``value`` by placeholders. Add them to ``tensors`` by names that begin with ``name``."""
+    """Return ``value`` with placeholders for tensors. Add each to ``tensors``. Tensor names begin with ``name``."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name} | ({"channels_last": True} if _is_channels_last(value) else {})
@@ -57,14 +57,13 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    """Return whether ``tensor`` has the channels-last memory format, which a loaded checkpoint must have again."""
     if tensor.ndim != 4:
         return False
     return tensor.stride() == torch.empty_like(tensor, device="meta", memory_format=torch.channels_last).stride()
 
 
 def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    """If ``value`` is a placeholder, return the tensor. Otherwise return ``value`` with numeric keys as integers."""
+    """Return the tensor of a placeholder. Return any other dict ``value`` with decimal keys as integers."""
     if "tensor" in value and value.keys() <= {"tensor", "channels_last"}:
         tensor = tensors[value["tensor"]]
         if value.get("channels_last"):
@@ -103,7 +102,7 @@ def load_checkpoint(
 
 
 def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
-    """Return the state in the checkpoint file ``path``, of any run. The file may have at most ``max_bytes``."""
+    """Return the state in the checkpoint file ``path`` of any run. A file of more than ``max_bytes`` is an error."""
     tensors, metadata = read_safetensors(path, max_bytes)
     text = metadata.get("state", "")
     if metadata.get("sha256") != tensors_digest(tensors, text):

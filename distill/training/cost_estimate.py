@@ -107,7 +107,7 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
 
 
 def _step_seconds(trainer: Trainer) -> float:
-    """Return the median time of a step in seconds. The first step is slow, so it is not counted."""
+    """Return the median time of a step in seconds, without the slow first step."""
     trainer.state.student.train()
     float(trainer.train_step(0))  # waits for the device
     times: list[float] = []

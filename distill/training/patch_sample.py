@@ -1,4 +1,4 @@
-"""Keep the manifest and some patches of a patch set in the run directory, so that reports need no patch set."""
+"""Copy the manifest and some patches of a patch set into the run directory, so that reports need no patch set."""
 
 import json
 import logging
@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 def keep_sample(patchset: PatchSet, out: Path) -> None:
-    """Write the manifest, a picture of 60 patches, and the outlines of these patches in the photos into ``out``."""
+    """Copy into ``out``: the manifest, a picture of 60 patches, and the corners of these patches in the photos.
+
+    If the patches cannot be read, copy only the manifest.
+    """
     if (out / OUTLINES_NAME).exists():
         return
     write_atomically(out / MANIFEST_NAME, patchset.manifest.to_json())
@@ -56,5 +59,5 @@ def _sheet(patchset: PatchSet, indices: list[int]) -> Image.Image:
 
 
 def photo_option(manifest: Manifest | None) -> str:
-    """Return the option --image as text, to show in a ``distill report`` command; empty for a set without a photo."""
+    """Return ``" --image PHOTO"`` for a printed ``distill report`` command, or "" if the set has no source photo."""
     return "" if manifest is None or manifest.recipe.get("name") == PACKED else " --image PHOTO"

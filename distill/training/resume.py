@@ -38,7 +38,7 @@ _SQUARES = (
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Load ``checkpoint`` into ``trainer``, and cut later steps from the log. Without checkpoint, remove the log."""
+    """Load ``checkpoint`` into ``trainer`` and cut later steps from the log. Without a checkpoint, delete the log."""
     metrics = out / METRICS_NAME
     if checkpoint is None:
         if trainer.ranks.is_main:
@@ -99,14 +99,14 @@ def _factors(optimizer: dict[str, Any]) -> list[float]:
 
 
 def _kept_state(trainer: Trainer, held: Any) -> dict[int, dict[str, Tensor]]:
-    """Return tensors of the expected shapes for all parameters with state in ``held``, by number and name."""
+    """For each parameter with state in ``held``, return tensors of the expected shapes by number and key."""
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
     template = state_template(trainer.config.optim, trainer.state.student)
     return {number: kept for number, kept in template.items() if number in numbers}
 
 
 def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:
-    """Check that ``held`` has the keys, lengths, shapes and dtypes of ``own``, and the values if not ``moving``."""
+    """Check that ``held`` equals ``own``. Values of tensors may differ and, if ``moving``, also other numbers."""
     if isinstance(own, Tensor):
         fits = isinstance(held, Tensor) and (held.shape, held.dtype) == (own.shape, own.dtype) and are_finite(held)
     elif isinstance(own, dict) and isinstance(held, dict):

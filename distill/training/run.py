@@ -120,7 +120,6 @@ def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str,
 
 
 def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Measure | None) -> None:
-    """Train to the last step. Start from the state ``checkpoint`` if it is not None."""
     config, view, ranks = task.config, trainer.view, trainer.ranks
     view_identity = {"view": json.dumps(view.describe(), sort_keys=True)}
     ranks.require_same(view_identity | {"precision": trainer.accelerator.precision})

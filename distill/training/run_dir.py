@@ -44,7 +44,7 @@ def run_directory(out: Path, resume: bool, ranks: Ranks) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
-    """Check that a run may start (or ``resume``) in ``out``. With ``several``, ``out`` is for runs of many seeds."""
+    """Check that a run, or runs of ``several`` seeds, may start in ``out``. With ``resume``, runs may continue."""
     if several and has_checkpoint(out):
         raise DistillError(f"{out}: the folder contains a run of one seed; choose another --out for several seeds")
     if files.name_as_text(str(out)) != str(out):
@@ -61,7 +61,10 @@ def check_folder(out: Path, resume: bool, *, several: bool = False) -> None:
 
 @contextmanager
 def own_folder(out: Path, remedy: str) -> Iterator[None]:
-    """Create and lock ``out`` in the block. Remove a new folder that stays empty. ``remedy`` is advice in errors."""
+    """Create the folder ``out``, and lock it while the block runs. Then remove a new folder that is still empty.
+
+    ``remedy`` is the advice in error messages.
+    """
     existed = out.exists()
     try:
         with explain_errors(out, remedy):
@@ -76,7 +79,7 @@ def own_folder(out: Path, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def explain_errors(out: Path, remedy: str) -> Iterator[None]:
-    """Convert errors of disk and GPU memory to DistillError. Most messages name ``out`` and end with ``remedy``."""
+    """Convert OSError and a full GPU memory to DistillError. Most messages name ``out`` and end with ``remedy``."""
     try:
         yield
     except BlockingIOError as error:
@@ -93,7 +96,7 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
 def read_progress(
     out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the state in the last checkpoint of a run, or None, and the summary of a finished run, or None.
+    """Return the state in the last checkpoint in ``out``, and the summary of a finished run. Either can be None.
 
     ``identity`` describes the run that the checkpoint must belong to. ``weights_name`` is the name of the file of the
     trained network. A file that is too large for ``network`` is not read.
@@ -123,10 +126,10 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """Append figures, such as the loss, to ``metrics.jsonl`` and TensorBoard's log, if ``enabled``."""
+    """If ``enabled``, append figures such as the loss to ``metrics.jsonl`` and, if wanted, to TensorBoard's log."""
 
     def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
-        """Open the logs in ``out`` to continue after ``step``. TensorBoard hides old figures of later steps."""
+        """Open the logs in ``out``. TensorBoard hides figures after ``step``, which the run will measure again."""
         self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
         self._board: Any = None
         if tensorboard and enabled:

@@ -56,7 +56,7 @@ def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity_of(config: Config | SupervisedConfig, **more: Any) -> dict[str, Any]:
-    """Return ``more`` and settings (JSON by group), which must be equal in a checkpoint and the run that resumes."""
+    """Return values that must be equal when a run is resumed: ``more``, and a JSON text for each settings group."""
     settings = weight_settings(config.model_dump(mode="json"))
     return {group: json.dumps(value) for group, value in settings.items()} | more
 
@@ -74,15 +74,15 @@ def config_digests(config: Config | SupervisedConfig, view: View, **more: Any) -
 
 
 def run_identity(config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that must be equal in all runs of a mean: settings of ``config``, digests of ``summary``."""
+    """Return the values that must be equal in all runs of a mean: settings in ``config``, digests in ``summary``."""
     plain = json.loads(json.dumps(config, default=str, skipkeys=True))
     return {"config": without_seed(weight_settings(plain))} | {key: summary.get(key) for key in DIGESTS}
 
 
 def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool) -> str | None:
-    """Return the reason why runs have no mean, or None if they have one. ``identities`` are by name of the run.
+    """Return the reason why runs have no mean, or None if the runs have one.
 
-    ``supervised`` means that the runs are trained from labels.
+    ``identities`` maps names of runs to the results of ``run_identity``. ``supervised`` runs are trained from labels.
     """
     if len(identities) < 2:
         return None
@@ -97,7 +97,7 @@ def why_no_mean(identities: Mapping[str, Mapping[str, Any]], *, supervised: bool
 
 
 def first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return label and both values, shortened, of the first difference between two identities; None if equal."""
+    """Return a label and both values, shortened, of the first difference between ``a`` and ``b``; None if equal."""
     for path, old, new in differences(dict(a), dict(b)):
         label = f"{DIGESTS[path]} ({path})" if path in DIGESTS else path.removeprefix("config.")
         return (label, old, new) if _shorten(old) == _shorten(new) else (label, _shorten(old), _shorten(new))

@@ -63,7 +63,7 @@ class TrainState:
     losses: list[Tensor] = dataclasses.field(default_factory=list)  # since the last row of the log, on the device
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values, by the names of the fields, for a checkpoint."""
+        """Return a dict by name of the field, for a checkpoint: tensors, plain values, and dicts of these."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["losses"] = torch.stack(self.losses) if self.losses else torch.zeros(0)
         return {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in values.items()}
@@ -148,7 +148,7 @@ class Trainer:
     def mean_loss(self, out: Path) -> float:
         """Wait for the device and return the mean loss since the last row of the log; 0 if there was no step.
 
-        If a loss is not finite, write the samples of its step into a file in ``out``, and raise DistillError.
+        If a loss is NaN or infinite, write the step's sample keys into a file in ``out``, and raise DistillError.
         """
         if not self.state.losses:
             return 0.0
@@ -167,10 +167,10 @@ class Trainer:
         raise DistillError(f"{found}; samples of this step: {', '.join(keys[:3])} … ({where} lists all)")
 
     def fit(self, out: Path, log: MetricsLog, metadata: dict[str, Any], measure: Measure | None) -> None:
-        """Train from the step of the state to the last step: log, evaluate, save checkpoints, stop on a signal.
+        """Train from step ``state.step`` to the last step. Log, evaluate, save checkpoints, and stop on a signal.
 
-        ``out`` is the run directory. Each checkpoint contains ``metadata``. ``measure`` evaluates the result every
-        ``eval.every`` samples of the config. Only the time of steps counts as training time.
+        ``out`` is the run directory. Each checkpoint contains ``metadata``. ``measure`` evaluates ``result`` whenever
+        ``eval.every`` samples were trained. Only the time of steps counts as training time.
 
         Raises:
             DistillError: the loss is NaN or infinite.
@@ -232,7 +232,7 @@ def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norm
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list while the block runs. A second signal is handled as before the block."""
+    """Collect SIGINT and SIGTERM in a list while the block runs. The previous handler gets a repeated signal."""
     received: list[int] = []
     usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -50,7 +50,7 @@ class Weights(Metadata):
 
     ``content`` is a state dict (a dict of parameter names to tensors) if the file declares the architecture.
     Otherwise ``content`` is nested dicts and lists with tensors, in which ``distill.weights.load`` finds the network.
-    The tensors are mapped from the file, and the numbers in them are not checked.
+    The tensors are mapped from the file, and may contain NaN or infinity.
     """
 
     path: Path
@@ -77,7 +77,7 @@ def load_weights(path: Path) -> Weights:
 
 
 def read_safetensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return two dicts of a safetensors file: the tensors, mapped into memory, and the metadata texts, both by name.
+    """Return two dicts: tensors of a safetensors file by name, mapped from the file, and metadata texts by key.
 
     Raises DamagedError if the file is corrupt or larger than ``max_bytes``.
     """
@@ -111,7 +111,7 @@ def _parse(path: Path, text: dict[str, str]) -> Metadata:
 
 
 def save_weights(path: Path, model: nn.Module, **metadata: Any) -> None:
-    """Write a weight file with the state dict of ``model`` and ``metadata``, the fields of ``Metadata`` by name."""
+    """Write a weight file with the state dict of ``model``. ``metadata`` are values of fields of ``Metadata``."""
     write_atomically(path, encode_weights(model, Metadata(**metadata)))
 
 
@@ -140,7 +140,7 @@ def _sort_header(data: bytes) -> bytes:
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """Return the SHA-256, in hex, of ``text`` and of the names and bytes of ``tensors``, sorted by name."""
+    """Return the SHA-256, in hex, of ``text`` followed by the names and bytes of ``tensors``, sorted by name."""
     digest = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
         digest.update(name.encode())

@@ -71,8 +71,8 @@ _MAX_PREFIXES, _MAX_TRIED = 16, 1000
 def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, Tensor]) -> State:
     """Rename the parameters in ``state`` to the names in ``expected``, the state dict of the network ``arch``.
 
-    If no scheme leads to these names, the names do not change. Auxiliary heads and counters are removed. Counters of
-    batches in ``expected`` are added with the value 0, because no network uses the value.
+    If no scheme produces the names in ``expected``, the names do not change. Auxiliary heads are removed. Counters of
+    batches in the result are 0, because no network uses the value.
     """
     zeros = {name: torch.zeros((), dtype=torch.long) for name in expected if name.endswith(_COUNTER)}
     own = {name: value for name, value in without_counters(state).items() if not is_auxiliary(name, arch)}
@@ -86,7 +86,7 @@ def to_our_names(state: Mapping[str, Tensor], arch: str, expected: Mapping[str, 
 
 
 def without_counters(state: Mapping[str, Tensor]) -> State:
-    """Return ``state`` without values that no network uses: single integers, and values that profilers added."""
+    """Return ``state`` without values that no network uses: single integers, and numbers named in ``_BESIDE``."""
     return {name: value for name, value in state.items() if not _is_counter(name, value)}
 
 
@@ -97,7 +97,7 @@ def _is_counter(name: str, value: Tensor) -> bool:
 
 
 def variants(arch: str) -> list[str]:
-    """Return names of networks that are easily confused with ``arch``, such as ``resnet56-b`` with ``resnet56``.
+    """Return names that a user may confuse with the name ``arch``, such as ``resnet56-b`` with ``resnet56``.
 
     Some of these names belong to no network.
     """
@@ -106,7 +106,7 @@ def variants(arch: str) -> list[str]:
 
 
 class Found(NamedTuple):
-    """A network in a weight file: the ``keys`` and prefixes before its tensors, and the tensors with our names."""
+    """A network in a weight file. The dict keys and name prefixes ``keys`` lead to ``state``, which has our names."""
 
     keys: Keys
     state: State
@@ -116,7 +116,7 @@ class Found(NamedTuple):
         return ".".join(self.keys)[:100] or "(no key)"
 
     def is_preferred_to(self, other: "Found") -> bool:
-        """Return whether this network is preferred to ``other``. The first two keys that differ are compared."""
+        """Return whether this network is preferred to ``other``. The first pair of different keys decides."""
         for key, other_key in zip(self.keys, other.keys, strict=False):
             if key != other_key:
                 return _rank(key) < _rank(other_key)
@@ -124,14 +124,14 @@ class Found(NamedTuple):
 
 
 def _rank(key: str) -> int:
-    """Return the index of a key in ``PREFERRED``. Other keys have a larger rank, and keys of averages the largest."""
+    """Return 0 for the most preferred key, and larger numbers for other keys. Keys of averages come last."""
     return PREFERRED.index(key) if key in PREFERRED else len(PREFERRED) + bool(_AVERAGE.search(key))
 
 
 def state_dicts(content: Any) -> Iterator[tuple[Keys, State]]:
-    """Yield for every dict with tensors in ``content`` the keys that lead to it, and its tensors; outer dicts first.
+    """Find the dicts with tensors in ``content``. Yield the keys that lead to each dict, and the tensors.
 
-    Sparse and quantized tensors are left out. Attributes that a file may set on a tensor are removed.
+    Outer dicts are first. Sparse and quantized tensors are omitted. Attributes added to tensors are removed.
     """
     waiting: deque[tuple[Keys, Any]] = deque([((), content)])
     seen: set[int] = set()
@@ -158,9 +158,9 @@ def _is_dense(value: object) -> bool:
 
 
 def find_networks(content: Any, arch: str, expected: Mapping[str, Tensor]) -> list[Found]:
-    """Return the networks in ``content`` that have the parameter names in ``expected``, the state dict of ``arch``.
+    """Return the networks in ``content`` with exactly the names in ``expected``, the state dict of ``arch``.
 
-    Only the networks with the fewest shapes that differ from ``expected`` are returned, the preferred network first.
+    A network with more wrong shapes than another network is omitted. The preferred network is first.
     """
     count = len(without_counters(expected))
     parts = (
@@ -187,14 +187,14 @@ def _without_inner_wrappers(state: State) -> State:
 
 
 def closest_state(content: Any, arch: str, expected: Mapping[str, Tensor]) -> State:
-    """Return the state dict in ``content`` that has the most names in ``expected``, the state dict of ``arch``."""
+    """Return the state dict in ``content`` that shares most names with ``expected``, the state dict of ``arch``."""
     most = max(len(state) for _, state in state_dicts(content))
     parts = (to_our_names(part, arch, expected) for _, part in _candidates(content, most // 2 + 1))
     return max(islice(parts, _MAX_TRIED), key=lambda state: (len(state.keys() & expected.keys()), len(state)))
 
 
 def _candidates(content: Any, count: int) -> Iterator[tuple[Keys, State]]:
-    """Yield dicts of at least ``count`` tensors. Tensors with a common prefix are also yielded without it."""
+    """Yield dicts of at least ``count`` tensors. Tensors with a common prefix form another dict, without prefix."""
     for outer, whole in state_dicts(content):
         waiting: deque[tuple[Keys, State]] = deque([((), whole)])
         while waiting:

@@ -18,10 +18,10 @@ OTHER_BYTES = 64 << 20  # largest size of the other content of a weight file
 
 
 def build_filled(weights: Weights, *, arch: str, num_classes: int, option: str = "--arch ") -> nn.Module:
-    """Build the network ``arch`` with ``num_classes`` outputs, and copy parameters and ``bn_eps`` from ``weights``.
+    """Build the network ``arch`` with ``num_classes`` outputs, and copy the parameters and ``bn_eps`` of ``weights``.
 
     If the weight file declares no architecture, the parameters may have the names of other repositories. ``option``
-    is the option of the user for ``arch``, for messages: "--arch " or "--set teacher.arch=".
+    is the command-line option that sets ``arch``, for messages: "--arch " or "--set teacher.arch=".
     """
     outline = outline_of(arch, num_classes)
     state = _match(weights, outline.state_dict(), arch, num_classes, option)
@@ -58,7 +58,7 @@ def largest_file(network: nn.Module) -> int:
 
 
 def count_classes(weights: Weights, arch: str) -> int:
-    """Return the number of outputs of the network ``arch`` in ``weights``: the rows of its last matrix."""
+    """Return the number of classes in ``weights``: the number of rows in the last matrix of the network."""
     expected = outline_of(arch, 2).state_dict()
     state = _find_state(weights, arch, expected, "--arch ")
     if (count := _num_outputs(state, expected)) is None:
@@ -70,7 +70,7 @@ def count_classes(weights: Weights, arch: str) -> int:
 
 
 def _match(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes: int, option: str) -> State:
-    """Return the tensors in ``weights`` by the names in ``expected``, and check the shapes of the tensors."""
+    """Return the state dict in ``weights``, and check that names, shapes and types are as in ``expected``."""
     state = _find_state(weights, arch, expected, option)
     own = weights.num_classes or _num_outputs(state, expected)
     if own is not None and own != num_classes:
@@ -81,22 +81,23 @@ def _match(weights: Weights, expected: dict[str, Tensor], arch: str, num_classes
 
 
 def _find_state(weights: Weights, arch: str, expected: dict[str, Tensor], option: str) -> State:
-    """Return the tensors in ``weights`` by the names in ``expected``, or the state dict with most of these names."""
+    """Return the state dict in ``weights`` that has the names in ``expected``, or else the closest state dict."""
     if weights.arch is None and (found := find_networks(weights.content, arch, expected)):
-        return _choose(found, weights.path).state
+        return _choose(found, weights.path, arch).state
     own = weights.arch or _own_variant(weights, arch) or arch
     if own != arch:
         raise DistillError(f"{weights.path}: contains a {own}, but arch is {arch}; use {option}{own}")
     return closest_state(weights.content, arch, expected) if weights.arch is None else weights.content
 
 
-def _choose(found: list[Found], path: Path) -> Found:
-    """Return the preferred network of ``found``. If there are several networks, print a note about the choice."""
+def _choose(found: list[Found], path: Path, arch: str) -> Found:
+    """Return the preferred network. Print a note if there are several. Raises DistillError if none is preferred."""
     first, *others = found
     labels = ", ".join(each.label for each in found[:5])
-    what = f"{path}: contains {len(found)} networks that fit, with the keys {labels}"
+    what = f"{path}: contains {len(found)} networks of the architecture {arch}, with the keys {labels}"
     if not all(first.is_preferred_to(other) for other in others):
-        raise DistillError(f"{what}; save the state dict of one network in a separate file")
+        action = "save the state dict of one network in a separate file"
+        raise DistillError(f"{what}, and it is not clear which network to use; {action}")
     if others:
         _note_once(f"{what}; {first.label} is used; to use another network, save its state dict in a separate file")
     return first
@@ -120,7 +121,7 @@ def _own_variant(weights: Weights, arch: str) -> str | None:
 
 
 def _num_outputs(state: dict[str, Tensor], expected: dict[str, Tensor]) -> int | None:
-    """Return the number of classes: the rows of the last linear layer in ``state``; None without this layer."""
+    """Return the number of classes: the rows of the last linear layer; None if ``state`` lacks this layer."""
     last = [state.get(name) for name, value in expected.items() if value.ndim == 2][-1:]
     return last[0].shape[0] if last and last[0] is not None and last[0].ndim == 2 else None
 

@@ -1,4 +1,4 @@
-"""Check the mean and standard deviation of R, G and B in [0, 1] that normalize the input of a network."""
+"""Check the mean and standard deviation that normalize the colors R, G and B, given in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import TypeVar

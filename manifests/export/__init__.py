@@ -1,1 +1,1 @@
-"""Write the files of a patch set that other tools read, and the last files of a build."""
+"""Write the last files of a build, and files for other tools: Hugging Face Hub, Croissant, wids, DALI, BagIt."""

@@ -1,4 +1,4 @@
-"""Write a set as a BagIt bag: the files of the set in ``data/``, and text files with their checksums.
+"""Write a set as a BagIt bag: put the files of the set into ``data/``, and their checksums into text files.
 
 Source: RFC 8493, "The BagIt File Packaging Format (V1.0)". Optional dates are omitted.
 """
@@ -29,10 +29,10 @@ def write_bag(
     bag: Path,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write the files ``names`` of a set into the new folder ``bag``: hard links for shards and tables, else copies.
+    """Write the files ``names`` of a set into the new bag ``bag``. Hard-link shards and tables, and copy other files.
 
-    ``expected`` maps file names to hex digests. A file with another digest is refused. ``on_bytes`` is called with
-    the number of bytes hashed since the last call. ``bagit.txt`` is written last, because it marks a folder as a bag.
+    ``expected`` maps file names to hex digests. If a file has another digest, raise an error. Call ``on_bytes`` with
+    the number of bytes hashed since the last call. Write ``bagit.txt`` last, because it marks a folder as a bag.
     """
     if bag.exists() and (not bag.is_dir() or entries(bag)):
         raise PatchSetError(f"{bag}: this path exists and is not an empty folder; choose another --bagit")

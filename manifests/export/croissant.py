@@ -1,6 +1,6 @@
 """Write ``croissant.json``, a description of a set for tools that search and load data sets.
 
-Source: the Croissant format specification 1.1 (MLCommons). It has no date, because a manifest has no date.
+Source: the Croissant format specification 1.1 (MLCommons). The file has no date, because a manifest has no date.
 """
 
 import json

@@ -35,14 +35,14 @@ _ZERO = "cc0-1.0"
 
 
 def make_card(manifest: Manifest) -> bytes:
-    """Return the bytes of a set's card. The last line is a digest of the text. ``is_unedited`` checks this digest."""
+    """Return the dataset card of a set as bytes. The last line contains a digest, which ``is_unedited`` checks."""
     header = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=False)
     text = f"---\n{header}---\n\n{_body(manifest)}".encode()
     return text + b"\n<!-- patchset card %s -->\n" % hashlib.sha256(text).hexdigest().encode()
 
 
 def is_unedited(card: bytes) -> bool:
-    """Return whether a card is unchanged since ``make_card`` wrote it. The card may belong to any set."""
+    """Return whether a card is unchanged since ``make_card`` wrote it. Do not check which set the card describes."""
     match = _SEAL.search(card)
     return match is not None and hashlib.sha256(card[: match.start()]).hexdigest().encode() == match[1]
 
@@ -89,14 +89,14 @@ def _body(manifest: Manifest) -> str:
 
 
 def what_of(manifest: Manifest, source: Source) -> str:
-    """Return a text: width and height of a photo, or the number of images if the set was packed from a folder."""
+    """Return a text such as ``9 images`` for a set packed from a folder, else ``640×480 pixels`` for ``source``."""
     if manifest.recipe.get("name") == PACKED:
         return counted(manifest.n, "image", ",")
     return f"{source.width}×{source.height} pixels"
 
 
 def link_of(text: str | None) -> str | None:
-    """Return the http URL ``text``, with escapes for non-ASCII letters in its path. Return None for other texts."""
+    """Escape non-ASCII letters in the path of an http URL. Return None if ``text`` is no valid http URL."""
     if text is None or not text.isprintable():
         return None
     scheme, sep, rest = text.partition("://")
@@ -119,7 +119,7 @@ def identifier(text: str) -> str:
 
 
 def license_link(text: str) -> str | None:
-    """Return the URL of a license. Return None if ``text`` is neither a Creative Commons license nor a URL."""
+    """Return the URL of the license ``text``, or None if ``text`` is no Creative Commons license and no URL."""
     name = identifier(text)
     if name == _ZERO:
         return "https://creativecommons.org/publicdomain/zero/1.0/"

@@ -1,4 +1,4 @@
-"""Write the last files of a set, after shards and tables: files for other tools, ``SHA256SUMS`` and the manifest."""
+"""Write the last files of a set, after shards and tables: the card, JSON files, ``SHA256SUMS`` and the manifest."""
 
 import hashlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _WORDS_BYTES = 1 << 16  # bytes that other descriptions may add to a file
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write all files of a set except shards and tables. Keep a card that a user edited. Remove indexes for DALI."""
+    """Write all files of a set except shards and tables. Do not replace an edited card. Remove DALI indexes."""
     if may_replace_card(folder):
         write_atomically(folder / CARD_NAME, make_card(manifest))
     for name, data in derived_files(manifest).items():
@@ -46,13 +46,13 @@ def derived_files(manifest: Manifest) -> dict[str, bytes]:
 
 
 def longest_exports(manifest: Manifest) -> dict[str, int]:
-    """Return the maximum size in bytes of each file for other tools, by file name. A larger file is not read."""
+    """Return the maximum size in bytes of each derived file and DALI index by name. Larger files are invalid."""
     longest = {name: 2 * len(data) + _WORDS_BYTES for name, data in derived_files(manifest).items()}
     return longest | {dali_name(shard): MAX_DALI_LINE * (shard.n + 1) for shard in manifest.shards}
 
 
 def file_digests(manifest: Manifest, *, derived: bool = True) -> dict[str, str]:
-    """Return the hex digests of shards, tables, manifest and, with ``derived``, ``derived_files``, by file name."""
+    """Return hex digests by file name: of shards, tables, manifest and, with ``derived``, of ``derived_files``."""
     digests = {file.name: file.sha256 for file in manifest.files}
     files = (derived_files(manifest) if derived else {}) | {MANIFEST_NAME: manifest.to_json()}
     return digests | {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -70,7 +70,7 @@ def may_replace_card(folder: Path) -> bool:
 
 
 def has_exports(folder: Path, manifest: Manifest) -> bool:
-    """Return whether a folder has correct files for other tools and a correct ``SHA256SUMS`` for ``manifest``."""
+    """Return whether a folder has a card, and ``derived_files`` and a ``SHA256SUMS`` that match ``manifest``."""
     try:
         listed = read_sums(folder / SUMS_NAME)
     except PatchSetError:
@@ -85,7 +85,7 @@ def has_exports(folder: Path, manifest: Manifest) -> bool:
 def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield (file name, fault) for each file of ``derived_files`` that does not match the manifest.
 
-    Descriptions for people may differ, because another version of this program may have written the file.
+    Ignore texts for people, such as descriptions. Another version of this program may have written other texts.
     """
     for name, data in derived_files(manifest).items():
         try:
@@ -98,7 +98,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
 
 
 def agree(found: bytes, ours: bytes) -> bool:
-    """Return whether the JSON texts ``found`` and ``ours`` are equal. Descriptions for people are ignored."""
+    """Return whether two JSON texts are equal. Ignore texts for people in the JSON, such as descriptions."""
     try:
         return found == ours or _without_words(parse_json(found, "")) == _without_words(parse_json(ours, ""))
     except PatchSetError:

@@ -1,4 +1,4 @@
-"""Write indexes of shards for other readers: ``index.json`` for wids, and one file for each shard for DALI.
+"""Write shard indexes for two other programs: ``index.json`` for wids, and one ``.idx`` file per shard for DALI.
 
 Sources: the package ``wids`` ("wids-shard-index-v1"); NVIDIA DALI's ``wds2idx`` ("v1.2").
 """
@@ -30,12 +30,12 @@ def make_index(manifest: Manifest) -> bytes:
 
 
 def dali_name(shard: Shard) -> str:
-    """Return the file name of a shard's index for DALI."""
+    """Return the name of the file with the DALI index of a shard."""
     return str(Path(shard.name).with_suffix(".idx"))
 
 
 def make_dali_index(patchset: PatchSet, shard: Shard) -> Iterator[bytes]:
-    """Read the table of a shard, and yield the lines of the shard's index for DALI."""
+    """Read the table of a shard, and yield the lines of the DALI index of this shard."""
     path = patchset.folder / shard.parquet.name
     suffix = patchset.manifest.encoding.format
     offsets, sizes = read_places(path, shard.n)

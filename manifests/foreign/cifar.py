@@ -85,7 +85,8 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     try:
         data = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:
-        raise PatchSetError(f"{file}: the file cannot be read: {error.strerror}; download CIFAR again") from error
+        advice = "change its permissions" if isinstance(error, PermissionError) else "download CIFAR again"
+        raise PatchSetError(f"{file}: the file cannot be read: {error.strerror}; {advice}") from error
     try:
         planes, labels = _unpickled(data, form) if isinstance(form, bytes) else _records(data, form)
     except DECODE_ERRORS as error:
@@ -101,7 +102,7 @@ def _form(file: Path) -> int | bytes | None:
 
 
 def _records(data: bytes, label_bytes: int) -> tuple[Pixels, npt.NDArray[Any]]:
-    """Return the pixels, uint8 (N, 3072), and the labels of binary records. Of two labels, return the finer label."""
+    """Return pixels, uint8 (N, 3072), and labels. If a record has two labels (CIFAR-100), return the finer label."""
     record = label_bytes + PIXELS
     if not data or len(data) % record:
         raise ValueError(f"it has {counted(len(data), 'byte')}, expected a multiple of {record} bytes")
@@ -150,7 +151,7 @@ def unpickle(data: bytes) -> Any:
 
 
 def to_array(value: Any) -> npt.NDArray[Any]:
-    """Convert an unpickled array or list to a NumPy array. The type is uint8 for items of one byte, else signed."""
+    """Convert an unpickled array or list to NumPy: to uint8 if an item has one byte, else to signed integers."""
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
     match value.parts if isinstance(value, _Array) else None:
@@ -169,7 +170,7 @@ def to_array(value: Any) -> npt.NDArray[Any]:
 
 
 class _Array:
-    """The parts of a pickled NumPy array or dtype. NumPy would trust untrusted shapes, types and addresses."""
+    """The arguments or the state of a pickled NumPy object. NumPy would trust untrusted shapes and addresses."""
 
     def __init__(self, *parts: object) -> None:
         self.parts: Any = parts
@@ -191,7 +192,7 @@ class _Unpickler(pickle._Unpickler):  # the unpickler in C allocates too much me
         raise pickle.UnpicklingError(f"it contains the type {module}.{name}, expected only arrays and numbers")
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """Convert a text to bytes, because old pickles store bytes as text. Refuse more bytes than the file has."""
+        """Convert a text to bytes. Old pickles store bytes as text. Refuse more text than the file has bytes."""
         self._bytes_left -= len(text)
         if self._bytes_left < 0:
             raise pickle.UnpicklingError("its pickled data is corrupt")

@@ -38,7 +38,7 @@ class ImageData:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sample of a tar: members whose names are equal up to the first dot, as in WebDataset."""
+    """One sample of a tar: all members with the same name up to the first dot, as in WebDataset."""
 
     key: str
     images: tuple[StoredImage, ...]
@@ -47,7 +47,7 @@ class Sample:
 
 
 def find_images(data: Path) -> ImageData:
-    """Return all images in ``data``: a folder, a tar or one file. If ``data`` has splits, return training images."""
+    """Return all images in ``data``, a folder, a tar or one file. If ``data`` has splits, return training images."""
     left_out = LeftOut()
     if (files := cifar_files(data, "train")) is not None:
         return ImageData(images=cifar_images(files), where=str(files[0] if len(files) == 1 else files[0].parent))
@@ -162,9 +162,9 @@ def _require_classes(folder: Path, by_class: dict[str, list[str]], loose: list[s
 
 
 def _shared_folders(by_class: dict[str, list[str]]) -> list[str]:
-    """Return the subfolder names that all class folders have in common. These class folders are probably splits.
+    """Return the subfolder names that all folders in ``by_class`` share. Folders that share names are splits.
 
-    Return [] if only one name is common, such as ``images``, or if a class folder contains images directly.
+    Return [] if the folders share only one name, such as ``images``, or if a folder contains images directly.
     """
     parts = [[name.split("/") for name in images] for images in by_class.values()]
     if len(parts) < 2 or any(len(part) == 2 for each in parts for part in each):
@@ -186,7 +186,7 @@ def are_numbers(names: Sequence[str] | dict[str, list[str]]) -> bool:
 def read_samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample]:
     """Return the samples of a tar in the order of their first members, and add skipped files to ``left_out``.
 
-    ``with_labels`` reads ``KEY.cls`` too. If a sample has ``KEY.png``, images such as ``KEY.mask.png`` are ignored.
+    With ``with_labels``, read ``KEY.cls`` too. If a sample has ``KEY.png``, ignore images such as ``KEY.mask.png``.
     """
     try:
         return _samples(path, left_out, with_labels=with_labels)
@@ -212,7 +212,7 @@ def _samples(path: Path, left_out: LeftOut, *, with_labels: bool) -> list[Sample
 
 
 def _regular_members(path: Path) -> dict[str, tarfile.TarInfo]:
-    """Return the regular members by name. A hard link is replaced by its target. Sparse files are skipped."""
+    """Return a dict from names to regular members. Replace a hard link by the linked member. Skip sparse files."""
     found: dict[str, tarfile.TarInfo] = {}
     for member in members_of(path):
         name = member.name.removeprefix("./")

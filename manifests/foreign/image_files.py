@@ -35,7 +35,7 @@ class StoredImage:
 
     @property
     def where(self) -> str:
-        """Return the name of the image for errors."""
+        """Return the name of the image in errors."""
         return self.path if self.kind == "file" else f"{self.path}: {self.name.rpartition('/')[2]}"
 
 
@@ -77,7 +77,6 @@ def read_member(path: str, offset: int, length: int) -> bytes:
 
 
 def _version(path: str) -> tuple[int, int]:
-    """Return the modification time and the size of a file. These numbers change when the file changes."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
 
@@ -131,7 +130,7 @@ def members_of(path: Path) -> list[tarfile.TarInfo]:
 
 
 class _Headers:
-    """A file for ``tarfile``. It limits the header bytes of each member, and the bytes of an unpacked tar."""
+    """The file that ``tarfile`` reads. It limits the header bytes of a member, and the bytes of an unpacked tar."""
 
     def __init__(self, file: BinaryIO, longest: int | None) -> None:
         self.bytes_left = MAX_HEADER_BYTES

@@ -28,7 +28,7 @@ EVALUATION: tuple[Kind, ...] = ("test", "val")  # splits for evaluation; the fir
 
 
 def _kind_finder(pattern: str) -> Callable[[str], Kind | None]:
-    """Return a function from a name to its split. WORDS in ``pattern`` is replaced by the words for each split."""
+    """Return a function from a name to its split or None. In ``pattern``, WORDS stands for the words of a split."""
     flags = re.IGNORECASE | re.DOTALL
     patterns = {kind: re.compile(pattern.replace("WORDS", words), flags) for kind, words in _WORDS.items()}
     return lambda name: next((kind for kind, compiled in patterns.items() if compiled.fullmatch(name)), None)
@@ -86,10 +86,10 @@ def is_visible(name: str) -> bool:
 def choose(
     names: Iterable[str], kind_of: Callable[[str], Kind | None], split: Split, where: Path
 ) -> tuple[list[str], list[str]]:
-    """Return the names of ``split``, and all other names, both sorted. ``kind_of`` returns the split of a name.
+    """Return the names of ``split``, and all other names, both sorted. ``kind_of`` maps a name to its split.
 
-    For evaluation, the validation names are used if there are no test names. If no name belongs to a split, all names
-    belong to every split. If there are no training names, the names without a split are training names.
+    If no name is for training, test or validation, return all names. If no name is for training, names without a
+    split are training names. If no name is for test, validation names are test names.
     """
     ordered = sorted(names)
     kinds = {name: kind_of(name) for name in ordered}
@@ -130,9 +130,9 @@ def find_split(data: Path, split: Split, left_out: LeftOut) -> SplitFiles:
 
 
 def _usable_kinds(data: Path, kinds: dict[str, Kind], split: Split) -> dict[str, Kind]:
-    """Return ``kinds``. If an evaluation split is labelled, the kind of each unlabelled evaluation split is "other".
+    """Return ``kinds``. If only some evaluation splits have labels, change the kind of the others to "other".
 
-    A labelled split contains folders or tars. ImageNet's test images, for example, have no labels and no folders.
+    A split with labels contains folders or tars. ImageNet's test split, for example, has no labels and no folders.
     """
     labelled = {name for name, kind in kinds.items() if kind in EVALUATION and any(_entries(data / name))}
     if split == "train" or not labelled:
@@ -153,11 +153,11 @@ def _entries(folder: Path) -> tuple[list[str], list[Path]]:
 
 
 def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:
-    """Return the kind of each subfolder that is a split, by name. Return an empty dict if the subfolders are classes.
+    """Return a dict from the names of split folders to their kinds. Return {} if the subfolders are classes.
 
-    A class may have the name "train" or "test". Subfolders with such names are splits only if they contain folders or
-    tars, if there is a training and an evaluation split, or if all subfolders have such names. The names "extra" and
-    "unlabeled" are splits only beside other splits.
+    A class may have the name "train" or "test". Therefore subfolders with such names are splits only if one of them
+    contains folders or tars, if training and evaluation both have a subfolder, or if all subfolders have such names.
+    Subfolders with names such as "extra" and "unlabeled" are splits only beside other splits.
     """
     named = {name: kind for name in names if (kind := folder_kind(name))}
     possible = {name: kind for name in names if (kind := holder_kind(name)) not in (None, "other")}

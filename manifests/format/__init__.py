@@ -1,1 +1,1 @@
-"""Read and write the parts of the format ``patchset/1``: manifest, tables, tars, digests and canonical JSON."""
+"""Read and write the manifest, tables, tars, digests and canonical JSON of the format ``patchset/1``."""

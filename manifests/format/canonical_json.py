@@ -33,7 +33,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse a JSON text. Refuse a text that parsers could read in different ways. ``where`` is its name in errors."""
+    """Parse a JSON text. Refuse a text that parsers could read differently. ``where`` names the text in errors."""
     # Each value follows a comma or an opening bracket, so this count is an upper bound.
     if (values := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
         raise corrupt(where, f"the JSON has about {values} values, expected at most {MAX_VALUES}")
@@ -58,7 +58,7 @@ def parse_json(data: bytes, where: str) -> Any:
 
 
 def measure(value: Any) -> tuple[int, int]:
-    """Return how many values a JSON value consists of, and how many characters all strings and keys in it have."""
+    """Return two counts for a JSON value: values on all levels of nesting, and characters of all strings and keys."""
     values = letters = 0
     for items in _levels(value):
         values += len(items)
@@ -67,7 +67,7 @@ def measure(value: Any) -> tuple[int, int]:
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:
-    """Yield a list of values for each level of nesting: first the value itself, then the items in it, and so on."""
+    """Yield the values of each level of nesting as a list: first ``[value]``, then the items in it, and so on."""
     items = [value]
     while items:
         yield items

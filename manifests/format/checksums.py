@@ -22,11 +22,13 @@ def read_sums(path: Path) -> dict[str, str]:
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:
-        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; run 'patchgen export'") from error
+        is_denied = isinstance(error, PermissionError)
+        advice = "change its permissions" if is_denied else "remove the file and run 'patchgen export'"
+        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
 
 
 def parse_sums(data: bytes, where: str) -> dict[str, str]:
-    """Parse the bytes of ``SHA256SUMS``. Return a dict from file names to hex digests. ``where`` is for errors."""
+    """Parse ``SHA256SUMS``. Return a dict from file names to hex digests. ``where`` names the file in errors."""
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError as error:

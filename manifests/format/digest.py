@@ -21,7 +21,7 @@ NOT_IN_SET_ID_SHARD = frozenset({"parquet"})
 
 
 def pixel_digest(patch: npt.NDArray[np.uint8]) -> bytes:
-    """Return the SHA-256, 32 bytes, of a patch's pixels before encoding: RGB uint8 (H, W, 3) in C order."""
+    """Return the SHA-256, as 32 bytes, of the RGB pixels of a patch, uint8 (H, W, 3), in C order."""
     if patch.dtype != _UINT8 or patch.ndim != 3 or patch.shape[2] != 3:
         found = f"{patch.dtype} of shape {patch.shape}"
         raise PatchSetError(f"pixel digest: the patch is {found}, expected uint8 of shape (H, W, 3); convert it")
@@ -40,7 +40,7 @@ def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
 
 
 def pixel_root(digests: Iterable[bytes]) -> str:
-    """Return the SHA-256, as hex, of all pixel digests of a set. An item of ``digests`` is one or more digests."""
+    """Return the SHA-256, as hex, of all pixel digests. An item of ``digests`` may be several joined digests."""
     state = hashlib.sha256()
     for chunk in digests:
         if len(chunk) % DIGEST_BYTES:
@@ -51,9 +51,9 @@ def pixel_root(digests: Iterable[bytes]) -> str:
 
 
 def set_id(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256, as hex, of the canonical JSON of a manifest. Keys that do not affect a tar are left out.
+    """Return the SHA-256, as hex, of a manifest's canonical JSON without the keys that do not affect a tar.
 
-    These keys are ``set_id``, ``environment``, each ``parquet``, and the name, license, URL and author of a source.
+    These keys are ``set_id``, ``environment``, a shard's ``parquet``, and a source's name, license, URL and author.
     """
     identity = {key: value for key, value in manifest.items() if key not in NOT_IN_SET_ID}
     identity["sources"] = [_without(source, NOT_IN_SET_ID_SOURCE) for source in manifest["sources"]]

@@ -37,7 +37,7 @@ class _Frozen(BaseModel):
 
 
 class Encoding(_Frozen):
-    """The image format of the patches. Other keys are parameters of the encoder. Readers ignore other keys."""
+    """``format`` is the image format of the patches. Readers ignore all other keys, the parameters of the encoder."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     format: ImageFormat

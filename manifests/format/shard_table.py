@@ -31,7 +31,7 @@ METADATA_KEY = b"patchset"  # key of the file's metadata for the writer's own JS
 
 
 def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -> pa.Table:
-    """Return a shard's table. ``contract`` and ``parameters`` map columns to values. ``record`` is the metadata."""
+    """Return a shard's table. ``contract`` and ``parameters`` map names to values. ``record`` is JSON metadata."""
     columns = {field.name: pa.array(contract[field.name], type=field.type) for field in CONTRACT}
     columns |= {name: pa.array(values) for name, values in parameters.items()}
     fields = [*CONTRACT, *(pa.field(name, columns[name].type) for name in parameters)]
@@ -39,9 +39,9 @@ def table(contract: dict[str, Any], parameters: dict[str, Any], record: bytes) -
 
 
 def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names)) -> dict[str, pa.Array]:
-    """Read required columns of a table as Arrow arrays. ``n`` is the expected number of rows.
+    """Return a dict from column names to Arrow arrays. ``names`` are columns of ``CONTRACT``.
 
-    A table with another number of rows is refused. A column that is missing, has a null or a wrong type is refused.
+    Refuse a table that has not ``n`` rows or lacks a column of ``CONTRACT``. Refuse nulls and wrong types.
     """
     with _open_parquet(path) as file:
         footer = _read_footer(path, file, n)
@@ -55,7 +55,7 @@ def read_columns(path: Path, n: int, names: Sequence[str] = tuple(CONTRACT.names
 
 
 def read_pixel_digests(path: Path, n: int) -> bytes:
-    """Return the pixel digests in the table of a shard of ``n`` patches, 32 bytes each, joined in row order."""
+    """Join the pixel digests of a table, 32 bytes for each of its ``n`` rows, in row order."""
     return raw_digests(read_columns(path, n, ("pixels",))["pixels"])
 
 
@@ -80,7 +80,7 @@ def read_parameters(path: Path, n: int, names: Sequence[str]) -> dict[str, list[
 
 
 def read_metadata(path: Path) -> bytes | None:
-    """Return the writer's JSON record from the metadata of a table. Return None if no record is readable."""
+    """Return the JSON record in the metadata of a table. Return None if the table has no readable record."""
     try:
         with _open_parquet(path) as file:
             return read_footer(file).metadata.get(METADATA_KEY)
@@ -101,7 +101,7 @@ def iterate_rows(columns: Sequence[pa.Array]) -> Iterator[tuple[Any, ...]]:
 
 
 def raw_digests(column: pa.Array) -> bytes:
-    """Return all digests of a column, joined to one bytes object."""
+    """Join all digests of a column to one bytes object."""
     # Buffer 1 of a fixed-size binary array holds the values; a slice starts at its offset.
     start = column.offset * DIGEST_BYTES
     values: bytes = column.buffers()[1][start : start + len(column) * DIGEST_BYTES].to_pybytes()
@@ -124,7 +124,7 @@ def _decode(file: BinaryIO, footer: Footer, names: Sequence[str]) -> pa.Table:
 
 
 def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array. Refuse a column with another type than ``field``, a null or a long key."""
+    """Return a column as one array. Refuse a type that differs from ``field``, a null, and a key that is too long."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         for chunk in column.chunks:
@@ -139,10 +139,7 @@ def _checked(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.Array:
 
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[BinaryIO]:
-    """Open a table for PyArrow, and turn every error of PyArrow into a PatchSetError.
-
-    PyArrow reads an open file, because PyArrow accepts only file names in UTF-8.
-    """
+    """Open a table as a file, because PyArrow opens only UTF-8 paths. Turn PyArrow's errors into PatchSetErrors."""
     if os.path.lexists(path) and not is_plain(path):
         what = "this is a folder, link or device, expected a regular file with the table of a shard"
         raise PatchSetError(f"{path}: {what}; download the set again or rebuild it")

@@ -40,7 +40,7 @@ def padding(size: int) -> bytes:
 
 
 def require_canonical(path: Path, names: Iterable[str], max_bytes: int) -> None:
-    """Check that a tar contains exactly the members ``names``, with canonical headers and at most ``max_bytes`` each.
+    """Check that a tar has exactly the members ``names``, canonical headers, and at most ``max_bytes`` a member.
 
     Only headers and padding are read. An accepted tar has no link, device, directory, sparse file or extended header.
     """

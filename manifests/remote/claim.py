@@ -1,4 +1,4 @@
-"""Read and write the claim file of a store (a remote folder). It contains the id of an unfinished upload's build."""
+"""Read and write the claim file of a store. The file contains the id of the build that uploads a set to the store."""
 
 import json
 import re

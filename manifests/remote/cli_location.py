@@ -1,4 +1,4 @@
-"""Types of command line options whose value is a path, or the URL of a set."""
+"""Define the types of command line options that accept a path or the URL of a set."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from manifests.support.redaction import HTTP_SCHEMES, display_url
 
 
 class LocalPath(click.Path):
-    """The type of a local path. ``~`` is expanded, because shells do not expand ``~`` in quotes or after ``=``."""
+    """Option type for a local path. Expands ``~``, because shells do not expand ``~`` in quotes or after ``=``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -25,7 +25,7 @@ class LocalPath(click.Path):
 
 
 class Location(LocalPath):
-    """The type of a path or the URL of a set. With ``to_write``, an http URL is refused, because it is read-only."""
+    """Option type for a path or the URL of a set. With ``to_write``, refuses http URLs, which are read-only."""
 
     def __init__(self, *, to_write: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -47,7 +47,7 @@ class Location(LocalPath):
 
 
 class NameOrPath(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions of click
-    """The type of a path or the name of a packaged file. ``~`` at the beginning of a path is expanded."""
+    """Option type for a path, or for the name of a file that the program contains. Expands ``~`` in a path."""
 
     name = "text"
 
@@ -63,7 +63,7 @@ def _expanded(kind: Any, value: Any, param: click.Parameter | None, ctx: click.C
 
 
 def local_folder(location: str | Path, *, reread: bool = False) -> Path:
-    """Return the local folder of a set. Download the set of a URL first. With ``reread``, verify all remote files."""
+    """Return the local folder of a set. Download a set at a URL first. With ``reread``, verify all remote files."""
     if isinstance(location, Path):
         return location
     from manifests.remote.fetch import fetch_set, find_set  # noqa: PLC0415 - most sets are local
@@ -78,12 +78,12 @@ def local_folder(location: str | Path, *, reread: bool = False) -> Path:
 
 
 def require_local(location: str | Path, advice: str) -> Path:
-    """Return ``location`` if it is a path. Otherwise raise an error that ends with ``advice``."""
+    """Return ``location`` if it is a path. If it is a URL, raise an error with the URL and ``advice``."""
     if isinstance(location, Path):
         return location
     raise PatchSetError(f"{display_url(location)}: {advice}")
 
 
 def location_name(location: str | Path) -> str:
-    """Return a location for a message, without the secrets of a URL."""
+    """Return a path or a URL as text for a message. Remove the secrets of a URL."""
     return str(location) if isinstance(location, Path) else display_url(location)

@@ -94,9 +94,9 @@ def _pause_or_raise(failures: int, error: TemporaryError, channel: Channel) -> N
 
 
 def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> None:
-    """Download a file into ``folder``, and check its digest. A file with a wrong digest is downloaded once more.
+    """Download a file into ``folder``, and check its digest. If the digest is wrong, download the file once more.
 
-    If the job is stopped, the received bytes are kept, and the next download continues after the last byte.
+    If the job is stopped, keep the received bytes. The next download of the file continues after the last byte.
     """
     part = folder / f"{PART_PREFIX}{file.name}"
     if not is_plain(part):
@@ -113,7 +113,7 @@ def download(store: ShardStore, file: File, folder: Path, channel: Channel) -> N
 
 
 class _Received:
-    """The first ``have`` bytes of a remote file. They are hashed, and written to ``sink`` if it is not None."""
+    """The hash and the number (``have``) of the received bytes of a file. Writes the bytes to ``sink``, if given."""
 
     def __init__(self, size: int, sink: BinaryIO | None, channel: Channel) -> None:
         self._size, self._sink, self._channel = size, sink, channel
@@ -146,7 +146,7 @@ class _Received:
 
 
 def verify_remote(store: ShardStore, file: File, channel: Channel, sink: BinaryIO | None = None) -> None:
-    """Download a file and check its digest. Repeat this once for a wrong file. ``sink`` gets the bytes."""
+    """Download a file into ``sink``, and check the digest. If the digest is wrong, download the file once more."""
     where, received = store.display(file.name), _Received(file.bytes, sink, channel)
     for is_last in (False, True):
         try:

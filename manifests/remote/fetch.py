@@ -1,10 +1,10 @@
-"""Download a set from a URL into the cache. Every byte is hashed when it arrives.
+"""Download a set from a URL into the cache. Hash every byte when it arrives.
 
 The name of a set's folder in the cache consists of ``set_id`` and the digest of the manifest. The manifest is written
-last. Therefore a folder with a manifest has been complete. Files that were damaged afterwards are downloaded again.
+last, so a folder with a manifest has contained all files. Files that were damaged afterwards are downloaded again.
 
-The modification time of a verified file is set to a number computed from its digest. When the set is used again, only
-files with another size or modification time are hashed.
+A verified file gets a modification time that is computed from the digest of the file. When the set is used again, a
+file is hashed only if its size or modification time is different.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteSet:
-    """A set at a URL. The manifest and ``SHA256SUMS`` were read, the shards were not."""
+    """The manifest and the content of ``SHA256SUMS`` of a set at a URL. The shards may not be downloaded yet."""
 
     store: ShardStore
     manifest: Manifest
@@ -44,7 +44,7 @@ class RemoteSet:
 
     @property
     def num_bytes(self) -> int:
-        """Return the size of all shards and tables."""
+        """Return the total size of all shards and tables in bytes."""
         return sum(file.bytes for file in self.manifest.files)
 
 
@@ -58,7 +58,7 @@ def cache_home() -> Path:
 
 
 def open_patchset(location: str | Path) -> PatchSet:
-    """Open the patch set in a folder or at a URL. A set at a URL is first downloaded into the user's cache."""
+    """Return the patch set in a folder or at a URL. Download a set at a URL into the user's cache first."""
     return open_folder(fetch(location) if isinstance(location, str) and is_url(location) else location)
 
 
@@ -76,7 +76,7 @@ def read_remote_manifest(store: ShardStore) -> Manifest:
 
 
 def find_set(url: str) -> RemoteSet:
-    """Read the manifest and ``SHA256SUMS`` of a remote set. Refuse the set if the digests in these files differ."""
+    """Read the manifest and ``SHA256SUMS`` of a remote set. Raise an error if the digests in the two files differ."""
     store = open_store(url)
     manifest, sums = _read_manifest(store, with_sums=True)
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
@@ -85,17 +85,17 @@ def find_set(url: str) -> RemoteSet:
 
 
 def fetch(url: str, on_bytes: Callable[[int], None] | None = None) -> Path:
-    """Download the set at ``url``, and return its folder. Each file is verified when it arrives.
+    """Download the set at ``url`` into a folder in the cache, and return the folder. Verify each file on arrival.
 
-    For a ``file:`` URL the result is the local folder itself, which is not verified. ``on_bytes`` is called with the
-    number of bytes that were added. A negative number means that bytes must be downloaded again.
+    For a ``file:`` URL, return the local folder without verification. Call ``on_bytes`` with the number of bytes that
+    arrived or were in the cache before. A negative number means that bytes must be downloaded again.
     """
     parsed = parse_url(url)
     return parsed if isinstance(parsed, Path) else fetch_set(find_set(parsed), on_bytes)
 
 
 def fetch_set(remote: RemoteSet, on_bytes: Callable[[int], None] | None = None, *, reread: bool = False) -> Path:
-    """Download a set into the cache. With ``reread``, also verify the remote files that the cache already has."""
+    """Download a set into a folder in the cache, and return the folder. With ``reread``, verify every remote file."""
     folder = remote.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _fetch_file(remote: RemoteSet, file: File, channel: Channel) -> None:
 
 
 def _is_intact(path: Path, file: File) -> bool:
-    """Return whether ``path`` is the file that the manifest declares as ``file``. Remove a damaged file."""
+    """Return whether the file at ``path`` has the size and digest of ``file``. Remove a damaged file."""
     if not files.is_plain(path):  # the download fails if this is a folder
         if path.is_symlink():
             path.unlink()
@@ -165,7 +165,6 @@ def _mark_verified(path: Path, file: File) -> None:
 
 
 def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
-    """Verify the remote files for other tools that ``SHA256SUMS`` lists. Do not store these files."""
     store, manifest = remote.store, remote.manifest
     derived, limits = finalize.derived_files(manifest), finalize.longest_exports(manifest)
     for name in sorted(remote.sums.keys() - finalize.file_digests(manifest, derived=False).keys()):
@@ -180,7 +179,7 @@ def _verify_exports(remote: RemoteSet, channel: Channel) -> None:
 
 
 def _checked(read: Callable[[], bytes], check: Callable[[bytes], T], channel: Channel) -> T:
-    """Return the result of ``check`` for the bytes from ``read``. If ``check`` fails, read and check once more."""
+    """Return ``check(read())``. If ``check`` raises a ``PatchSetError``, call ``read`` and ``check`` once more."""
     data = read()
     try:
         return check(data)
@@ -212,7 +211,7 @@ def _read_manifest(store: ShardStore, *, with_sums: bool) -> tuple[Manifest, dic
 
 
 def _parse_sums_of(manifest: Manifest, data: bytes, sums: bytes, where: str) -> dict[str, str]:
-    """Parse ``SHA256SUMS``, and compare it with a manifest. ``data`` is the manifest as it was received."""
+    """Compare the digests in ``sums`` with a manifest, and return them. ``data`` is the manifest as bytes."""
     parsed = parse_sums(sums, where)
     expected = finalize.file_digests(manifest, derived=False) | {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     for name, digest in expected.items():

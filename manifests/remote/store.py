@@ -61,7 +61,7 @@ class RemoteStream:
 
 
 class ShardStore:
-    """The folder of a set at a URL. If the URL has no credentials, fsspec finds credentials on this machine."""
+    """The remote folder of a set. If the URL has no credentials, fsspec uses the credentials of this machine."""
 
     def __init__(self, url: str) -> None:
         self._display = folder_of(display_url(url).rstrip("/"))
@@ -94,7 +94,7 @@ class ShardStore:
         return f"{self.root}/{name}" + (f"?{self._query}" if self._query else "")
 
     def list(self) -> dict[str, int | None]:
-        """Return the size in bytes of each file by name, and None for each subfolder. Skip system files."""
+        """Return a dict: sizes in bytes by file name, and None by subfolder name. Omit system files."""
         found: dict[str, int | None] = {}
         with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
             self.fs.invalidate_cache()
@@ -106,7 +106,7 @@ class ShardStore:
         return found
 
     def open(self, name: str, start: int = 0) -> RemoteStream:
-        """Return a stream of a file that begins at byte ``start``, or at byte 0 if the server cannot skip bytes."""
+        """Open a file at byte ``start``. If the server cannot skip bytes, the stream begins at byte 0."""
         with self._one_line_errors(name):
             if self.is_http:
                 return self._open_http_file(name, start)
@@ -130,7 +130,7 @@ class ShardStore:
             self.fs.rm_file(self.path(name))
 
     def make_folder(self) -> None:
-        """Create the folder of the set. Do nothing in an object store, because this might create a bucket."""
+        """Create the remote folder. Do nothing in an object store, because fsspec might create a bucket."""
         protocol = self.fs.protocol
         if BUCKET_SCHEMES.isdisjoint({protocol} if isinstance(protocol, str) else set(protocol)):
             with self._one_line_errors():
@@ -243,7 +243,7 @@ def _http_file_system() -> Any:
 
 
 def _escaped(url: str) -> str:
-    """Return a URL without fragment, in which spaces, non-ASCII letters and single ``%`` are escaped."""
+    """Escape the invalid characters of a URL, and remove its fragment. Do not change escapes such as ``%20``."""
     parts = urlsplit(url)
 
     def escape(text: str) -> str:

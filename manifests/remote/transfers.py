@@ -18,9 +18,9 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 class Channel:
-    """The object through which a job sends counts and notes to the thread that called ``run_jobs``.
+    """The object through which a job reports to the thread that called ``run_jobs``.
 
-    ``count`` adds to the number of transferred bytes; a negative number means that bytes must be transferred again.
+    ``count`` reports a number of transferred bytes. A negative number means that bytes must be transferred again.
     ``note`` prints a line.
     """
 
@@ -35,7 +35,7 @@ class Channel:
             raise Stopped
 
     def pause(self, seconds: float) -> None:
-        """Wait. Raise ``Stopped`` as soon as the job must end."""
+        """Wait for a number of seconds. If the job must end, raise ``Stopped`` at once."""
         self._stop.wait(seconds)
         self.check()
 
@@ -49,9 +49,9 @@ def direct_channel() -> Channel:
 
 
 def run_jobs(jobs: Sequence[Job], on_bytes: Callable[[int], None]) -> None:
-    """Run all jobs in threads. The first error of a job stops all jobs and is raised.
+    """Run all jobs in threads. If a job raises an error, stop all jobs and raise the error.
 
-    ``on_bytes`` is called in the calling thread with each number of bytes that a job counts.
+    Call ``on_bytes`` in the calling thread with each number that a job gives to ``Channel.count``.
     """
     messages: SimpleQueue[Any] = SimpleQueue()  # bytes, notes, errors, and None for a finished job
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Upload a set to a store (a remote folder). The set is built in the cache, then sent. The manifest is sent last.
+"""Upload a set to a store (a remote folder). Build the set in the cache, then send its files, the manifest last.
 
 A claim file in the store names the build whose upload is not finished. The cache records the files that were sent, so
 the same command continues an interrupted upload. After the sizes of all files in the store are checked, the folder in
@@ -59,7 +59,7 @@ class Upload:
 
     @property
     def num_bytes(self) -> int:
-        """Return the size of the finished set in ``folder``."""
+        """Return the size of the finished set in ``folder`` in bytes."""
         return sum(file.bytes for file in self._local_files(open_folder(self.folder).manifest).values())
 
     def begin(self) -> None:
@@ -67,12 +67,12 @@ class Upload:
         self._claim(self.build_id or UNCLAIMED, self.store.list())
 
     def record_sent(self, name: str, sha256: str) -> None:
-        """Record that a file with this digest was sent to the store."""
+        """Record in the cache that the file ``name`` was sent to the store. ``sha256`` is its digest."""
         with self._lock, (self.home / _SENT_NAME).open("a") as record:
             record.write(f"{sha256}  {name}\n")
 
     def read_sent(self) -> dict[str, str]:
-        """Return the digest of each file that was sent, by name."""
+        """Return a dict from the name of each sent file to its hex digest."""
         try:
             lines = (self.home / _SENT_NAME).read_text().split("\n")[:-1]  # the last line may be incomplete
         except FileNotFoundError:
@@ -82,8 +82,8 @@ class Upload:
     def send(self, on_bytes: OnBytes) -> None:
         """Send the finished set in ``folder`` to the store, and remove the folder.
 
-        Files that were sent before are skipped. If the store already has the finished set, its files are read, and
-        damaged files are sent again. ``on_bytes`` is called with the size of each file that is in the store.
+        Skip files that were sent before. If the store already contains the finished set, verify the remote files, and
+        send damaged files again. Call ``on_bytes`` with the number of bytes that were sent, skipped or verified.
         """
         manifest = open_folder(self.folder).manifest
         files, listing = self._local_files(manifest), self.store.list()
@@ -137,9 +137,10 @@ class Upload:
     def _send_files(
         self, files: list[File], listing: Listing, repair: Mapping[str, str] | None, on_bytes: OnBytes
     ) -> None:
-        """Send the files that were not sent before, and check the sizes of all files in the store.
+        """Send the files that were not sent before, and check the sizes of ``files`` in the store.
 
-        If the store has the finished set, its files are verified. ``repair`` then has the digests of local files.
+        If ``repair`` is not None, verify the files of the finished set in the store, and send damaged files again.
+        ``repair`` maps the names of local files to their digests.
         """
         jobs, sent = [], self.read_sent()
         for file in files:
@@ -174,10 +175,11 @@ class Upload:
 
 @contextlib.contextmanager
 def stage_upload(url: str, build_id: str | None = None) -> Iterator[Upload]:
-    """Check the store at ``url``, and yield an ``Upload``. Until the block ends, the store is locked on this machine.
+    """Check the store at ``url``, and yield an ``Upload``. Lock the store on this machine while the block runs.
 
-    If the store has a finished set, the manifest is copied into the empty local folder. If the manifest is missing or
-    damaged, the table of the last shard is copied. A build of another set is then refused, as in a local folder.
+    If the store contains a finished set and the local folder is empty, copy the manifest into the local folder. If
+    the store contains files, but no valid manifest and no claim file, copy the table of the last shard. When a build
+    of another set finds one of these copies in the local folder, the build ends with an error.
     """
     store = ShardStore(url)
     home = cache_home() / "out" / _home_name(url, store)
@@ -212,7 +214,7 @@ def _home_name(url: str, store: ShardStore) -> str:
 
 
 def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manifest | None:
-    """Refuse a store with files of another build. If the store has a finished set, return the manifest of the set."""
+    """Return the manifest if a store has a finished set. Else check the claim file, copy a table, or test writing."""
     listing = store.list()
     existing = _finished_manifest(store, listing)
     if existing is not None:
@@ -233,9 +235,9 @@ def _check_store(store: ShardStore, folder: Path, build_id: str | None) -> Manif
 
 
 def _copy_last_table(store: ShardStore, folder: Path, listing: Listing) -> None:
-    """Copy the table of the last shard, and the card, from a store without a valid manifest into ``folder``.
+    """Copy the table of the last shard and the card from a store without a valid manifest into ``folder``.
 
-    If ``folder`` has another table of this shard, ``folder`` is emptied first, because it may belong to another set.
+    If ``folder`` already has the same table, copy nothing. Otherwise delete all files in ``folder`` first.
     """
     last = max(filter(SHARD_FILE.fullmatch, listing), default=MANIFEST_NAME)
     table = Path(last).with_suffix(".parquet").name

@@ -20,7 +20,7 @@ def is_url(text: str) -> bool:
 
 
 def parse_url(text: str) -> str | Path:
-    """Validate a URL. Return the URL with its scheme in lower case. Return the path of a ``file:`` URL."""
+    """Validate a URL. Return the path of a ``file:`` URL. Return any other URL with the scheme in lower case."""
     match = _URL.match(text)
     if match is None:
         raise PatchSetError(f"{text!r}: this is not a URL, expected a URL such as https://host/set")
@@ -59,5 +59,5 @@ def _file_path(text: str, parts: SplitResult) -> Path:
 
 
 def folder_of(path: str) -> str:
-    """Return the folder of a set without a slash at the end. ``path`` is the path of the set or of its manifest."""
+    """Remove ``/manifest.json`` and slashes from the end of ``path``, the path or URL of a set. Return the rest."""
     return path.rstrip("/").removesuffix(MANIFEST_SUFFIX).rstrip("/")

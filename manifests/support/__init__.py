@@ -1,1 +1,1 @@
-"""Code that both programs share besides the format: console, files, processes, validation of values."""
+"""Code that ``patchgen`` and ``distill`` share: console, files, processes, validation of values."""

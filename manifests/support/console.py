@@ -143,9 +143,9 @@ def printable(text: str) -> str:
 
 
 def shell_word(text: str) -> str:
-    r"""Return a text quoted for a shell, so that a user can copy a command.
+    r"""Quote a text for a shell, so that a user can paste the text into a command. Return the quoted text.
 
-    A text with bytes that are not UTF-8, or that a terminal cannot show, is written with escapes: ``$'caf\351'``.
+    Use escapes, such as ``$'caf\351'``, for bytes that are not UTF-8 and for characters that a terminal cannot show.
     """
     if text.isprintable():
         return shlex.quote(text)
@@ -160,7 +160,7 @@ def _octal(letter: re.Match[str]) -> str:
 def progress_bar(what: str, total: int) -> Iterator[Update]:
     """Show a progress bar on stderr while the block runs. If stderr is no terminal, print a line each minute.
 
-    Yield ``update(done, note="")``. ``update`` moves the bar to ``done``, and shows ``note`` after the rate.
+    Yield a function ``update(done, note="")``. A call moves the bar to ``done`` of ``total``, and shows ``note``.
     """
     hidden = _verbosity() < 0 or sys.stderr is None or hasattr(sys.stderr, "rich_proxied_file")  # rich shows a bar
     if hidden or not sys.stderr.isatty():
@@ -187,7 +187,6 @@ def progress_bar(what: str, total: int) -> Iterator[Update]:
 
 
 def _line_printer(what: str, total: int) -> Update:
-    """Return a function ``update(done, note="")`` that prints the progress to stderr, at most once a minute."""
     printed = time.monotonic()
 
     def update(done: int, note: str = "") -> None:

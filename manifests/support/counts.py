@@ -2,7 +2,7 @@
 
 
 def counted(count: int, noun: str, spec: str = "") -> str:
-    """Return a number and its noun in singular or plural: ``1 shard``, ``3 patches``. ``spec`` is its format."""
+    """Return a number with a noun in singular or plural, such as ``3 patches``. ``spec`` formats the number."""
     if count == 1:
         plural = noun
     elif noun.endswith(("s", "x", "ch", "sh")):

@@ -36,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def part_prefix() -> str:
-    """Return a prefix for the temporary files of this process. Each machine has other prefixes."""
+    """Return the prefix for names of temporary files of this process. The prefix is different on each machine."""
     machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
     return f"{PART_PREFIX}{machine}-{os.getpid()}-"
 
@@ -48,7 +48,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable, if the file system supports this."""
+    """Sync a directory to the disk, so that renames survive a crash. Do nothing if the file system refuses."""
     with contextlib.suppress(OSError):  # some network file systems refuse to open or sync a directory
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -123,7 +123,7 @@ def _release_in_child() -> None:
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:
-    """Return path, reason and remedy of a failed write into ``folder``. The caller completes the line."""
+    """Return path, reason and remedy of a failed write into ``folder``. Callers append another remedy to the line."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{folder}: no space left on the disk; free some space"
     path = error.filename2 or error.filename or folder
@@ -136,7 +136,7 @@ def describe_os_error(error: OSError, folder: Path) -> str:
 
 
 def expand_home(path: str) -> str:
-    """Replace ``~`` or ``~USER`` at the beginning of a path. Raise ValueError for an empty path or unknown home."""
+    """Replace ``~`` or ``~USER`` in a path. Raise ValueError for an empty path or an unknown home folder."""
     if not path:
         raise ValueError("the path is empty; give a path")
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser changes other paths too
@@ -147,7 +147,7 @@ def expand_home(path: str) -> str:
 
 
 def user_cache(variable: str = "XDG_CACHE_HOME") -> Path:
-    """Return the folder in an environment variable, or ~/.cache. Raise ValueError if a home folder is unknown."""
+    """Return the folder in an environment variable, or ~/.cache. Raise ValueError for an unknown home folder."""
     chosen = os.environ.get(variable) or "~/.cache"
     try:
         return Path(expand_home(chosen))

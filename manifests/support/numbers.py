@@ -25,7 +25,7 @@ def whole_number(text: str) -> int | None:
 
 
 class Count(click.IntRange):
-    """The type of an option with a whole number in a range, such as ``1000000``, ``1_000_000`` or ``1e6``."""
+    """Option type for a whole number in a range, written as ``1000000``, ``1_000_000`` or ``1e6``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = whole_number(value) if isinstance(value, str) else None

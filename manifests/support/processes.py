@@ -32,7 +32,7 @@ def usable_cores() -> int:
 
 
 def start_server(preload: str) -> ForkServerContext:
-    """Start a fork server that imports module ``preload`` for its workers. Return its multiprocessing context.
+    """Start a fork server that imports the module ``preload``. Return the context of the server.
 
     The server imports the module in the background, so an early call saves time.
     """
@@ -57,7 +57,7 @@ def explaining_start() -> Iterator[None]:
 
 
 def end_pool(pool: "ProcessPoolExecutor") -> None:
-    """Cancel the queued calls of a pool, and end its processes. Kill a process after ``GRACE_SECONDS``."""
+    """Cancel the queued calls of a pool, and end its processes. Kill processes that run after ``GRACE_SECONDS``."""
     processes = list((pool._processes or {}).values())  # Python 3.14 has kill_workers for it
     pool.shutdown(wait=False, cancel_futures=True)
     end = time.monotonic() + GRACE_SECONDS
@@ -69,7 +69,7 @@ def end_pool(pool: "ProcessPoolExecutor") -> None:
 
 @contextlib.contextmanager
 def handling(handler: Any) -> Iterator[None]:
-    """Call ``handler`` for SIGINT and SIGTERM while the block runs, if this is the main thread."""
+    """Call ``handler`` for SIGINT and SIGTERM while the block runs. In other threads, change no handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -85,8 +85,8 @@ def handling(handler: Any) -> Iterator[None]:
 def starting_processes() -> Iterator[None]:
     """Make all processes that the block starts ignore Ctrl-C. Delay a KeyboardInterrupt until the block ends.
 
-    The new processes inherit the signal mask of this thread. In this process another thread may receive the signal,
-    so a handler delays the signal. An exception in the block would leave a pool with too few processes.
+    New processes inherit the signal mask of this thread. Another thread of this process may still receive SIGINT, so
+    a handler records the signal. An exception in the block would leave a pool with too few processes.
     """
     received: list[int] = []
     with handling(lambda number, frame: received.append(number)):

@@ -13,12 +13,12 @@ _SECRET_NAME = re.compile(  # of a parameter in the query of a URL
 
 
 def redact(text: str) -> str:
-    """Return a message in which each URL is shown by ``display_url``."""
+    """Replace each URL in a message by the result of ``display_url``, and return the message."""
     return _URL.sub(lambda found: display_url(found[0]), text)
 
 
 def display_url(url: str) -> str:
-    """Return a URL without user, password, query and fragment. The query may be a signature."""
+    """Return a URL without user, password and query, which may be secret. Remove the fragment of an http URL too."""
     scheme, slashes, rest = re.split("(:/{1,2})", url, maxsplit=1)
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     path_and_query = rest[len(authority) :]

@@ -35,5 +35,5 @@ def is_system_file(name: str) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return the files and folders in a folder, in no particular order, except system files."""
+    """Return all files and folders in ``folder`` except system files. The list has no defined order."""
     return [path for path in folder.iterdir() if not is_system_file(path.name)]

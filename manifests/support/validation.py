@@ -68,7 +68,7 @@ def _nearest(keys: list[int | str], model: type[BaseModel] | None) -> str:
 
 
 def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel] | None]:
-    """Return the keys on the path of an error, without pydantic's tags, and the model that has the last key."""
+    """Return the keys in ``loc``, the location of an error, without tags. Also return the model with the last key."""
     keys: list[int | str] = []
     parent: type[BaseModel] | None = model
     current: Any = model
@@ -91,7 +91,7 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
 
 
 def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[type[BaseModel], frozenset[Any]]]:
-    """Return the models that an annotation allows, each with the tags that select the model in a union."""
+    """Return (model, tags) for each model that an annotation allows. The tags select the model in a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         fields = (field.annotation for field in annotation.model_fields.values())
         literals = (f for f in fields if typing.get_origin(f) is typing.Literal)
@@ -105,10 +105,10 @@ def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[
 
 
 def read_counts(value: Any, annotation: Any) -> Any:
-    """Return a YAML value with whole floats converted to int, where ``annotation`` allows an int but no float.
+    """Convert whole floats in a YAML value to int where ``annotation`` allows an int but no float.
 
-    ``annotation`` is a pydantic model or the type of a field. Where only a number is allowed, a bool becomes a
-    str, so that pydantic refuses it; pydantic would read ``true`` as 1.
+    ``annotation`` is a pydantic model or the type of a field. Where a number but no bool is allowed, convert a bool
+    to a str, so that pydantic refuses the value. Otherwise pydantic would read ``true`` as 1.
     """
     allowed = _alternatives(annotation)
     if isinstance(value, dict):
@@ -126,7 +126,7 @@ def read_counts(value: Any, annotation: Any) -> Any:
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the annotation itself if it is not a union. Metadata is removed."""
+    """Return the members of a union, or ``(annotation,)`` for another type. Remove the metadata of ``Annotated``."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _alternatives(arguments[0])
@@ -136,7 +136,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _of_key(key: Any, allowed: tuple[Any, ...]) -> Any:
-    """Return the annotation of the value of ``key`` in the models and dicts among ``allowed``."""
+    """Return the type that the models and dicts in ``allowed`` declare for the value of ``key``."""
     models = [each for each in allowed if isinstance(each, type) and issubclass(each, BaseModel)]
     found = [each.model_fields[key].annotation for each in models if key in each.model_fields]
     free = [Any for each in models if key not in each.model_fields and each.model_config.get("extra") == "allow"]

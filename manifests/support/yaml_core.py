@@ -28,7 +28,7 @@ _SCALARS = (  # type, pattern of a whole scalar, characters it may begin with
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that finds the type of a scalar only by ``_SCALARS``."""
+    """A loader that uses only the patterns in ``_SCALARS`` to find the type of a scalar."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -40,7 +40,7 @@ _Loader.yaml_constructors = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper that quotes each text that a reader of YAML 1.1 or 1.2 would read as another type."""
+    """A dumper that quotes a text if YAML 1.1 or 1.2 would read the unquoted text as another type."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -61,12 +61,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """Return a plain value as YAML. ``parse_yaml`` and readers of YAML 1.1 read the same value from the text."""
+    """Return ``value`` as a YAML text. ``parse_yaml`` and readers of YAML 1.1 read the same value from this text."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def _require_plain(root: yaml.Node) -> None:
-    """Refuse duplicate keys, NUL, tags of other types, and aliases that are circular or repeat too many values."""
+    """Raise ValueError for duplicate keys, NUL, overlong numbers, circular aliases, or too many keys or values."""
     sizes: dict[int, int | None] = {}
 
     def measure(node: yaml.Node) -> int:

@@ -54,8 +54,8 @@ def is_image_name(name: str) -> bool:
 def decode_image(data: bytes, where: str) -> Pixels:
     """Return the RGB pixels, uint8 (H, W, 3), of an image. ``where`` is the name of the image in errors.
 
-    EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``. Of 16-bit color,
-    Pillow keeps the high byte. Other color modes are converted to RGB. Alpha and further pictures are ignored.
+    The EXIF orientation is applied. 16-bit gray is scaled to 8 bits as ``(v * 255 + 32767) // 65535``. Of a 16-bit
+    color, the high byte is kept. Other modes are converted to RGB. Alpha and pictures after the first are ignored.
     """
     with open_image(data, where, image_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
@@ -87,7 +87,7 @@ def _rgb(image: Image.Image, image_format: str, where: str) -> Pixels:
 
 @contextlib.contextmanager
 def open_image(data: bytes, where: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Open an image in one of Pillow's ``formats``, and turn errors of Pillow in the block into PatchSetErrors."""
+    """Open an image in one of Pillow's ``formats``. Turn Pillow's errors in the block into PatchSetErrors."""
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:

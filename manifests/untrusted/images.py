@@ -71,8 +71,8 @@ def _pixels(data: bytes, where: str, size: int, image_format: str) -> npt.NDArra
 def size_and_storable_format(data: bytes, where: str) -> tuple[tuple[int, int], str | None]:
     """Return the size of a decoded image, and its format. The format is None if no set may contain this file.
 
-    The size is (width, height) in pixels. A set may contain PNG or PPM in RGB with 8 bits, JPEG in RGB without an
-    orientation and without bytes after its end, and lossless WebP, each with one picture. Only headers are read.
+    The size is (width, height) in pixels. A set may contain a PNG, PPM, JPEG or lossless WebP with one picture in
+    8-bit RGB, without transparency or EXIF orientation. A JPEG must end with its end marker. No pixels are decoded.
     """
     with open_image(data, where, image_formats()) as image:
         if image.format == "PNG" and not _is_whole_png(data):
@@ -117,9 +117,9 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def read_runs(data: bytes) -> tuple[bool, list[int]]:
-    """Return whether a JPEG is progressive, and the end in bytes of each run.
+    """Return whether a JPEG is progressive, and the byte offset at which each run ends.
 
-    A run is a sequence of coded pixels between two markers. Raise ValueError if the frame is not Huffman-coded.
+    A run is a sequence of coded pixels between two markers. Raise ValueError if it is damaged or not Huffman-coded.
     """
     if data[:2] != _SOI:
         raise ValueError("its first bytes are not those of a JPEG")
@@ -154,11 +154,11 @@ def read_runs(data: bytes) -> tuple[bool, list[int]]:
 
 
 def variants(data: bytes) -> tuple[bytes, ...]:
-    """Return changed copies of a JPEG. They decode to equal pixels only if the JPEG has all its pixels.
+    """Return one or two JPEGs to decode. If a decoder reports an error or the pixels differ, ``data`` lacks pixels.
 
-    A JPEG is plain if it is not progressive and has one run. A plain JPEG yields one copy, with bits of value 1
-    in place of the end marker. A decoder that needs more pixels fails at these bits. Any other JPEG yields itself and
-    a copy with noise after each run. A decoder ignores noise after a whole run, but decodes it after a part of a run.
+    If ``data`` is not progressive and has one run, return a copy with 1 bits in place of the end marker. A decoder
+    that needs more pixels fails at these bits. Otherwise return ``data`` and a copy with noise after each run. A
+    decoder ignores noise after a complete run, but decodes noise after an incomplete run.
     """
     is_progressive, ends = read_runs(data)
     if len(ends) == 1 and not is_progressive:

@@ -61,7 +61,7 @@ class Footer:
 
 
 def read_footer(file: BinaryIO) -> Footer:
-    """Read and check the footer of an open Parquet file. Raise ValueError if it is damaged or too large."""
+    """Read and check the footer of a Parquet file. Raise ValueError if the footer is damaged or too long."""
     end = os.fstat(file.fileno()).st_size
     if end < 12:
         raise ValueError(f"it has {end} bytes, expected at least 12")
@@ -80,7 +80,7 @@ def read_footer(file: BinaryIO) -> Footer:
 
 
 def _footer(value: Struct, end: int) -> Footer:
-    """Check a footer. All pages must end before byte ``end`` of the file."""
+    """Check a Thrift struct and convert it to a Footer. All pages must end before byte ``end`` of the file."""
     if 8 in value or 9 in value:
         raise ValueError("it is encrypted or signed")
     fields = _fields(value[2])
@@ -144,7 +144,7 @@ def _count(value: Any) -> int:
 
 
 def require_bounded_pages(file: BinaryIO, footer: Footer, names: Iterable[str]) -> None:
-    """Read the page headers of columns. Raise ValueError if the headers declare more data than the rows can need."""
+    """Check page headers of the columns ``names``. Raise ValueError if they declare more data than rows can need."""
     for name in names:
         try:
             _require_bounded_column(file, footer.flat[name])

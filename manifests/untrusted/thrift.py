@@ -40,7 +40,7 @@ class CompactReader:
         }
 
     def struct(self, fields: StructType) -> Struct:
-        """Read a struct of the types ``fields`` from the position ``at``. Return the values by field number."""
+        """Read the struct at byte ``at``. Return the values by field number. ``fields`` are the expected types."""
         self._enter()
         value: Struct = {}
         number = 0

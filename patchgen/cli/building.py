@@ -91,10 +91,10 @@ def build(
 def rebuild(
     manifest: Path | str, images: Paths, out: Path | str, workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
-    """Build the set that a manifest describes, byte for byte.
+    """Build the set of a manifest again, with the same bytes in every tar.
 
-    Every shard is compared with the manifest as soon as it is built. The command ends at the first difference. To
-    continue after an interruption, run the command again. To repair a damaged set, give the set's folder as --out.
+    The command compares every tar with the manifest as soon as the tar is built, and ends at the first difference.
+    To continue after an interruption, run the command again. To repair a damaged set, give its folder as --out.
 
     Example: patchgen rebuild --manifest manifest.json --image photo.jpg --out shards/
     """
@@ -123,9 +123,10 @@ def rebuild(
 def extend(
     shards: Path | str, n: int, images: Paths, workers: int | None, scheduler: str | None, as_json: bool
 ) -> None:
-    """Add patches to a set, until the set is equal to a set that was built with N patches.
+    """Add patches to a set until the set has N patches. A build with N patches writes the same set.
 
-    No existing patch changes. If the set has only one shard, the command assumes the default shard size.
+    No existing patch changes. If the set has only one shard, the command uses the default shard size, or the size of
+    this shard if it is larger.
 
     Example: patchgen extend shards/ --n 2000000 --image photo.jpg
     """
@@ -154,10 +155,11 @@ def extend(
 def pack(data: Path, out: Path | str, workers: int | None, as_json: bool, **others: Any) -> None:
     """Write existing images as a patch set.
 
-    Students can train on the set, as on patches of a photo. DATA is a folder of images, with or without subfolders,
-    of WebDataset tars, or of CIFAR's files. If all images are squares of one size and format, their files are copied.
-    Otherwise the largest centered square of each image is scaled to --size. Labels are not stored. If DATA has
-    training images and test images, only the training images are packed.
+    Students can train on this set in the same way as on patches of a photo. DATA is a folder with images (also in
+    subfolders), with WebDataset tars, or with the files of CIFAR. If all image files are squares of one size and
+    format, and --size and --format do not differ, the command copies the files. Otherwise the command scales the
+    largest centered square of each image. Labels are not stored. If DATA has training and test images, only the
+    training images are packed.
 
     Example: patchgen pack cifar-10-batches-bin/ --out full/
     """
@@ -174,7 +176,7 @@ def pack(data: Path, out: Path | str, workers: int | None, as_json: bool, **othe
 
 
 def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> "list[Card]":
-    """Return license, URL and attribution of each of ``photos`` photos. An option given once is for all photos."""
+    """Return a card (license, URL, attribution) for each of ``photos`` photos. A single text is for all photos."""
     for option, texts in cards.items():
         if len(texts) not in (0, 1, photos):
             what = f"--{option} was given {counted(len(texts), 'time')} for {counted(photos, 'image')}"
@@ -186,7 +188,7 @@ def _cards(cards: dict[str, tuple[str, ...]], photos: int) -> "list[Card]":
 def build_span(
     plan: "BuildPlan", photos: "list[Photo]", out: Path | str, span: range, workers: int | None, as_json: bool
 ) -> None:
-    """Build the shards ``span`` of a set, and print the numbers of these shards."""
+    """Build only the shards with the numbers in ``span``, and print these shard numbers."""
     from patchgen.pipeline.build import build_part  # noqa: PLC0415
 
     folder = require_local(out, "--shards cannot build at a URL; build in a shared folder, and upload the folder")
@@ -205,7 +207,7 @@ def build_span(
 
 
 def report_set(manifest: "Manifest", out: Path | str, as_json: bool) -> None:
-    """Print the facts of a set that was written, and a command that trains a student on the set."""
+    """Print the counts and the ``set_id`` of a finished set. Unless ``as_json``, also print a training command."""
     if as_json:
         shown = {"set_id": manifest.set_id, "pixel_root": manifest.pixel_root, "n": manifest.n}
         click.echo(json.dumps(shown | {"shards": len(manifest.shards), "size": manifest.size}))

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 def verify(
     shards: Path | str, fast: bool, regenerate: int | None, images: options.Paths, workers: int | None, as_json: bool
 ) -> None:
-    """Check every file, member, row and digest of a set.
+    """Check every file, tar member, table row and digest of a set.
 
-    SHARDS is a set's folder or URL. For a URL, every file is downloaded, also the files that the cache contains. The
-    exit status is 1 if the set has a fault.
+    SHARDS is the folder or the URL of a set. For a URL, the command reads every file from the server, even if the
+    cache contains the file. The exit status is 1 if the set has a fault.
 
     Example: patchgen verify shards/ --regenerate 100 --image photo.jpg
     """

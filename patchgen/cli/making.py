@@ -20,7 +20,6 @@ MAX_PIXELS = 1 << 28
 
 
 def _parse_extent(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
-    """Return width and height in pixels from a text such as 2560x1920."""
     match = re.fullmatch(r"(\d{1,9})[x×](\d{1,9})", value)
     if match is None:
         raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT; give a size in pixels, for example 2560x1920.")
@@ -39,8 +38,8 @@ def _parse_extent(ctx: click.Context, param: click.Parameter, value: str) -> tup
 def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_json: bool) -> None:
     """Write the dataset card (README.md), croissant.json, index.json and SHA256SUMS of a set again.
 
-    A build writes these files too. No patch, shard or manifest changes. A card that you edited does not change, and
-    a BagIt bag contains your card.
+    A build writes these files too. The command changes no patch, shard or manifest. Only --card replaces a card that
+    you edited. A BagIt bag (--bagit) contains the card in the folder of the set.
 
     Example: patchgen export shards/ --dali
     """
@@ -72,7 +71,7 @@ def export(shards: Path | str, dali: bool, bag: Path | None, new_card: bool, as_
 def preview(shards: Path | str, out: Path, images: tuple[Path, ...], count: int | None) -> None:
     """Draw a contact sheet of a set.
 
-    With --image the sheet also shows the photo and the place of each patch.
+    With --image, the sheet also shows the photo, with the outline of each patch.
 
     Example: patchgen preview shards/ --out sheet.png --image photo.jpg
     """
@@ -109,7 +108,7 @@ def source(kind: str, size: tuple[int, int], seed: int, out: Path) -> None:
 @click.command()
 @click.argument("name", required=False)
 def recipes(name: str | None) -> None:
-    """List the packaged recipes. With NAME, print this recipe, so that you can edit it.
+    """List the packaged recipes. With NAME, print the text of this recipe, so that you can edit a copy.
 
     Example: patchgen recipes asano2023 > mine.yaml
     """

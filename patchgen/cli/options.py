@@ -58,7 +58,7 @@ def format_option(default: str) -> Callable[[F], F]:
 
 
 def shard_size_option(noun: str) -> Callable[[F], F]:
-    """Return the option ``--shard-size``. ``noun`` is the word for the items of a shard in the help text."""
+    """Return the option ``--shard-size``. ``noun`` is the first word of the help text: "Patches" or "Images"."""
     text = f"{noun} in a shard [default: depends on --size]."
     return click.option("--shard-size", type=Count(1, MAX_SHARD_PATCHES), help=text)
 
@@ -84,7 +84,7 @@ def cores(workers: int | None) -> int:
 
 
 def preload_workers(workers: int | None, scheduler: str | None = None) -> None:
-    """Start a process that will fork the workers, if a build has several. This process then imports libraries."""
+    """Start a process that imports libraries and later forks the workers. Do nothing for Dask or for one worker."""
     if scheduler is None and cores(workers) > 1:
         from manifests.support.processes import start_server  # noqa: PLC0415 - it loads multiprocessing
 
@@ -95,9 +95,9 @@ def preload_workers(workers: int | None, scheduler: str | None = None) -> None:
 def building(
     out: str | Path, workers: int | None, scheduler: str | None = None, build_id: str | None = None
 ) -> Iterator[tuple[Path, "ShardExecutor"]]:
-    """Yield the folder of a build, and the executor of the build: a number of local processes, or a Dask cluster.
+    """Yield the folder of a build, and the workers: a number of local processes, or the executor of a Dask cluster.
 
-    If ``out`` is a URL, the set is uploaded when the block ends without error. Dask workers upload their tars.
+    If ``out`` is a URL, upload the set when the ``with`` block ends without error. Dask workers upload tars earlier.
     """
     try:
         with _destination(out, build_id) as (folder, output):
@@ -114,7 +114,7 @@ def building(
 
 @contextlib.contextmanager
 def _destination(out: str | Path, build_id: str | None) -> Iterator[tuple[Path, "LocalOutput | None"]]:
-    """Yield the folder of a build, and the store for the tars of Dask workers. None: they write into the folder."""
+    """Yield the folder of a build, and the output to which Dask workers upload tars, or None if ``out`` is a path."""
     if isinstance(out, Path):
         yield out, None
         return

@@ -33,11 +33,11 @@ def build(
     extend: bool = False,
     expected: Manifest | None = None,
 ) -> Manifest:
-    """Write the set of ``plan`` into ``folder``, and return its manifest. Intact shards of earlier runs are kept.
+    """Write the set of ``plan`` into ``folder``, and return the manifest. Keep intact shards of earlier runs.
 
-    ``workers`` does not change the bytes. With ``extend`` the folder may contain the same set with fewer patches.
-    ``expected`` is the manifest of a set to rebuild: every tar must have the bytes that ``expected`` declares. If all
-    tables are equal too, ``expected`` is written as the manifest. After an error, the next run uses finished shards.
+    The bytes do not depend on ``workers``. With ``extend``, ``folder`` may contain the same set with fewer patches.
+    ``expected`` is the manifest of a set to rebuild: every tar must have the size and SHA-256 in ``expected``. If
+    all tables are equal too, write ``expected`` as the manifest.
     """
     with _hold(folder):
         try:
@@ -50,7 +50,7 @@ def build(
 
 
 def extend(folder: Path, n: int, photos: Photos, *, workers: ShardExecutor) -> Manifest:
-    """Add patches to the set in ``folder`` until the set has ``n``. Continue an extension that was interrupted."""
+    """Add patches to the set in ``folder`` until it has ``n`` patches. Continue an extension that was interrupted."""
     manifest = read_manifest(folder)
     if n < manifest.n:
         what = f"the set has {counted(manifest.n, 'patch')} already, which is more than --n {n}"
@@ -59,9 +59,9 @@ def extend(folder: Path, n: int, photos: Photos, *, workers: ShardExecutor) -> M
 
 
 def build_part(plan: BuildPlan, photos: Photos, folder: Path, numbers: range, *, workers: int) -> None:
-    """Build only the shards ``numbers`` of a set. Other processes or machines may build other shards in this folder.
+    """Build only the shards with these ``numbers``. Other processes or machines may build other shards in ``folder``.
 
-    When all shards exist, ``build`` writes the manifest.
+    This function writes no manifest. When all shards exist, call ``build`` to write the manifest.
     """
     with _hold(folder, shared=True):
         manifest = claim_folder(folder, plan, extend=False)
@@ -96,7 +96,7 @@ def _finish(
     manifest: Manifest | None,
     expected: Manifest | None,
 ) -> Manifest:
-    """Build the missing shards, then write the manifest. ``manifest`` is the manifest in the folder, or None."""
+    """Build the missing shards, then write the manifest. ``manifest`` is from an earlier run, or None."""
     folder, tasks = context.folder, plan.tasks()
     output = LocalOutput() if isinstance(workers, int) else workers.output
     finished = _find_finished(context, tasks, output, manifest)
@@ -120,7 +120,7 @@ def _finish(
 def _find_finished(
     context: BuildContext, tasks: Sequence[ShardTask], output: LocalOutput, manifest: Manifest | None
 ) -> dict[int, Shard]:
-    """Return the intact shards by their numbers, except shards that differ from their entries in ``manifest``."""
+    """Return the intact shards, by shard number. Omit a shard that differs from its entry in ``manifest``."""
     known = dict(enumerate(manifest.shards)) if manifest is not None else {}
     finished = output.find_finished(context, tasks)
     kept = {number: shard for number, shard in finished.items() if known.get(number, shard) == shard}

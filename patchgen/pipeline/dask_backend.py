@@ -47,7 +47,7 @@ class LocalOutput:
     """The output of a build whose workers write into the build's folder. All workers must share this folder."""
 
     def find_finished(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:
-        """Return the manifest entries of the intact shards in the build's folder, by the numbers of the shards."""
+        """Return a dict from shard number to manifest entry, for the intact shards in the folder of the build."""
         shards = {}
         pool = ThreadPoolExecutor(min(usable_cores(), MAX_THREADS))  # hashing releases the interpreter lock
         try:
@@ -66,7 +66,7 @@ class LocalOutput:
         return _build_in_folder
 
     def keep(self, context: BuildContext, task: ShardTask, built: BuiltShard) -> None:
-        """Record that a shard is finished. Here this does nothing: the worker wrote the shard into the folder."""
+        """Record that a shard is finished. A local output needs no record: the worker wrote into the folder."""
 
 
 def _build_in_folder(context: BuildContext, task: ShardTask) -> BuiltShard:
@@ -77,7 +77,7 @@ def _build_in_folder(context: BuildContext, task: ShardTask) -> BuiltShard:
 
 @contextlib.contextmanager
 def connect(scheduler: str, output: LocalOutput) -> Iterator["DaskExecutor"]:
-    """Yield an executor for the scheduler at an address such as ``tcp://host:8786``. ``local:N`` starts N workers."""
+    """Yield an executor. ``scheduler`` is an address like ``tcp://host:8786``, or ``local:N`` to start N workers."""
     try:
         import distributed  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -130,7 +130,7 @@ class DaskExecutor:
         self._client, self.output = client, output
 
     def build_shards(self, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
-        """Build the shards of ``tasks``. Yield each finished shard's task and manifest entry, in any order."""
+        """Build the shards of ``tasks``. Yield (task, manifest entry) for each finished shard, in any order."""
         from distributed import as_completed  # noqa: PLC0415 - an extra
         from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
@@ -188,5 +188,5 @@ def _build_in_worker(
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    """Return the installed versions of the packages that determine the bytes of shards and tables, by package."""
+    """Return the installed version of each package that determines the bytes of shards and tables."""
     return {name: version for name, version in environment("exact").items() if name in PACKAGES}

@@ -25,10 +25,10 @@ _SHOWN, _FINISHED = 3, "a finished set"
 
 
 def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | None:
-    """Raise an error if ``folder`` contains something else than the set of ``plan``, finished or not.
+    """Raise an error unless ``folder`` is empty or contains the set of ``plan``. The set may be unfinished.
 
-    Return the manifest of a finished set. If the set is not finished, or its manifest is lost or damaged, write the
-    plan into the folder and return None. With ``extend`` the finished set may have fewer patches than the plan.
+    Return the manifest of a finished set. If the set is not finished, or its manifest is lost or damaged, return
+    None; ``folder`` then contains the plan. With ``extend``, a finished set may have fewer patches than ``plan``.
     """
     fault = f"{folder}: the folder has no {MANIFEST_NAME}"
     try:
@@ -68,7 +68,7 @@ def claim_folder(folder: Path, plan: BuildPlan, *, extend: bool) -> Manifest | N
 
 
 def mark_unfinished(folder: Path, plan: BuildPlan) -> None:
-    """Write the plan into the folder, and rename the manifest, because a manifest marks a set as finished."""
+    """Write the plan, rename the manifest, and remove SHA256SUMS. Only a finished set has a manifest."""
     text = json.dumps(plan.identity(), sort_keys=True, indent=1) + "\n"
     write_atomically(folder / PLAN_NAME, text.encode())
     if (folder / MANIFEST_NAME).exists():
@@ -91,7 +91,7 @@ def identity_of(manifest: Manifest) -> dict[str, Any]:
 
 
 def _refuse_other(folder: Path, plan: BuildPlan, found: Any, what: str) -> None:
-    """Raise an error if ``found``, the identity of ``what`` in ``folder``, differs from the identity of ``plan``."""
+    """Raise an error if the identity ``found`` differs from the plan's. ``what`` names the found set in errors."""
     differing = list(differences(found, plan.identity()))
     if not differing:
         return

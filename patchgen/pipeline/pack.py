@@ -29,9 +29,9 @@ def pack(
     workers: int,
     card: Card,
 ) -> Manifest:
-    """Write the images in ``data`` as a set into ``folder``, in the order of their names.
+    """Write the images in ``data`` as a set into ``folder``, in the order in which ``find_images`` returns them.
 
-    A pack that was interrupted is continued. At the end, notes about files that were not packed are printed.
+    Continue a pack that was interrupted. At the end, print notes about files that were not packed.
     """
     check_card(card)
     found = _find_images(data)
@@ -60,8 +60,6 @@ def pack(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _PackPlan(BuildPlan):
-    """The plan of a set of packed images."""
-
     items: tuple[StoredImage, ...]
     digests: tuple[bytes, ...]  # raw SHA-256 of each image
 
@@ -75,7 +73,7 @@ class _PackPlan(BuildPlan):
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of the plan and the names of all images, because the shards' tables contain names."""
+        """Return the SHA-256, as hex, of the plan and the names of all images. Tables contain these names."""
         listed = "\n".join(item.name for item in self.items).encode("utf-8", "surrogateescape")
         return hashlib.sha256(super().plan_id.encode() + listed).hexdigest()
 
@@ -94,7 +92,7 @@ def _find_images(data: Path) -> ImageData:
 
 
 def _read_images(items: Sequence[StoredImage]) -> tuple[list[bytes], set[Form]]:
-    """Return raw SHA-256 of each image, and all sizes and formats. Print notes if viewers show other pixels."""
+    """Return the SHA-256 (32 bytes) of each image, and all forms. Print notes if a viewer shows other pixels."""
     digests: list[bytes] = []
     forms: set[Form] = set()
     found: list[tuple[str, Finding]] = []

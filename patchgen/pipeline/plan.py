@@ -73,18 +73,18 @@ class BuildPlan:
 
     @property
     def build_id(self) -> str:
-        """SHA-256, as hex, of everything that decides the bytes of the set's files. It is known before the build."""
+        """Return the SHA-256, as hex, of everything that decides the set's bytes. It is known before the build."""
         identity = self.identity() | {"shard_size": min(self.shard_size, self.n)}  # equal for all sets of one shard
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     @property
     def plan_id(self) -> str:
-        """SHA-256, as hex, of everything that decides a patch: ``identity`` without ``n`` and ``shard_size``."""
+        """Return the SHA-256, as hex, of all that decides a patch: ``identity`` without ``n`` and ``shard_size``."""
         identity = {key: value for key, value in self.identity().items() if key not in ("n", "shard_size")}
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def with_cards_of(self, manifest: Manifest) -> Self:
-        """Return this plan with names, and missing licenses, URLs and credits, from the sources of ``manifest``."""
+        """Return this plan with the source names in ``manifest``. Also copy missing licenses, URLs and credits."""
         merged = []
         for new, source in zip(self.sources, manifest.sources, strict=True):
             old = source.model_dump(mode="json")
@@ -108,7 +108,7 @@ class BuildPlan:
 def make_plan(
     *, photos: Photos, recipe: Recipe, n: int, size: int, seed: int, shard_size: int | None, cards: Cards = ()
 ) -> BuildPlan:
-    """Return the plan of a new set. ``cards`` contains license, URL and attribution of each photo, or is empty."""
+    """Return the plan of a new set. ``cards`` has a card (license, URL, attribution) for each photo, or is empty."""
     sources = []
     for photo, card in zip(photos, cards or [{}] * len(photos), strict=True):
         check_card(card)
@@ -133,21 +133,21 @@ def check_card(card: Card) -> None:
 
 
 def source_record(name: str, digests: tuple[str, str], extent: tuple[int, int], card: Card) -> dict[str, Any]:
-    """Return the manifest entry of a source. ``digests`` are of file and pixels; ``extent`` is width and height."""
+    """Return the manifest entry of a source. ``digests``: of the file, of the pixels. ``extent``: width, height."""
     facts = {"sha256": digests[0], "pixels": digests[1], "width": extent[0], "height": extent[1]}
     no_card = {"licence": None, "url": None, "attribution": None}
     return {"name": name if _is_unicode(name) else ascii(name), **facts, **no_card, **card}
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether a text is valid Unicode. Python marks bytes that are not UTF-8 by surrogate characters."""
+    """Return whether ``text`` has no surrogate characters. Python replaces bytes that are not UTF-8 by surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def plan_of(manifest: Manifest, photos: Sequence[Photo], *, n: int) -> BuildPlan:
-    """Return the plan of the set of ``manifest``, with ``n`` patches. ``photos`` have the order of the sources.
+    """Return the plan of the set of ``manifest``, with ``n`` patches. ``photos`` are in the order of the sources.
 
-    If the set has one shard, its shard size is unknown. The larger of the default and ``manifest.n`` is used.
+    The manifest of a set with one shard has no shard size. The larger of the default and ``manifest.n`` is used.
     """
     value = manifest.model_dump(mode="json")
     recipe = recorded_recipe(value["recipe"], value["encoding"])
@@ -192,7 +192,7 @@ def default_shard_size(size: int) -> int:
 
 
 def identity_of_source(source: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a source that decide pixels: no name, license, URL or attribution."""
+    """Return the manifest entry of a source without name, license, URL and attribution, which decide no pixel."""
     return {key: value for key, value in source.items() if key not in NOT_IN_SET_ID_SOURCE}
 
 

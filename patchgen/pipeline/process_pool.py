@@ -25,7 +25,7 @@ STUCK_SECONDS = 600.0  # a build without a new patch for so long ends, for examp
 
 
 def build_shards(workers: int, context: BuildContext, tasks: list[ShardTask], on_patches: OnPatches) -> BuiltTasks:
-    """Build shards in up to ``workers`` processes, or in this process if one is enough. Yield (task, shard) pairs.
+    """Build shards in ``workers`` processes, or in this process for one worker or one task. Yield (task, shard).
 
     Raises:
         BrokenProcessPool: a worker was killed.
@@ -60,7 +60,7 @@ def _build_in_pool(workers: int, context: BuildContext, tasks: list[ShardTask], 
 
 
 def _store_context(context: BuildContext, path: Path) -> tuple[bytes, list[int]]:
-    """Return the pickled context without its arrays, and the arrays' lengths. Write the arrays' bytes to ``path``."""
+    """Pickle ``context`` without arrays, and write the arrays to ``path``. Return pickle and arrays' byte counts."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(context, protocol=5, buffer_callback=buffers.append)
     with path.open("wb") as file:

@@ -51,7 +51,7 @@ class ShardTask:
         return str(Path(self.tar_name).with_suffix(".parquet"))
 
     def record(self, num_bytes: Any, sha256: Any) -> dict[str, Any]:
-        """Return the part of a shard's manifest entry that describes a tar of this length with this SHA-256."""
+        """Return a shard's manifest entry without the table. The tar has ``num_bytes`` bytes and this ``sha256``."""
         entry = {"name": self.tar_name, "n": self.n, "first_index": self.first_index}
         return {**entry, "bytes": num_bytes, "sha256": sha256}
 
@@ -95,12 +95,12 @@ def recorded_shard(folder: Path, plan_id: str, task: ShardTask) -> Shard | None:
 
 
 def table_record(plan_id: str, record: dict[str, Any], pixel_digests: bytes) -> bytes:
-    """Return the metadata of a shard's table: plan_id, ``record`` of the tar, and a digest of ``pixel_digests``."""
+    """Return the metadata of a shard's table: ``plan_id``, the tar's ``record``, the SHA-256 of ``pixel_digests``."""
     pixels = hashlib.sha256(pixel_digests).hexdigest()
     return canonical_json({"plan_id": plan_id, "shard": record, "pixels": pixels})
 
 
 def make_shard(record: dict[str, Any], table: Path) -> Shard:
-    """Return a shard's manifest entry from the result of ``ShardTask.record`` and the path of the shard's table."""
+    """Return a shard's manifest entry. ``record`` is from ``ShardTask.record``; ``table`` is the table's path."""
     parquet = File(name=table.name, bytes=table.stat().st_size, sha256=file_digest(table))
     return Shard(**record, parquet=parquet)

@@ -1,6 +1,6 @@
-"""Build one shard: make the patches of a range of indices, and write them as a canonical tar and a Parquet table.
+"""Build one shard: make patches with consecutive indices, and write a canonical tar and a Parquet table.
 
-The parameters of all patches are computed at once. Each step then needs one call of OpenCV for a patch.
+The geometry and the color jitter of all patches are drawn at once, before the first patch is made.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _CHUNK_BYTES = 3 << 18  # bytes of the pixels that pass through the steps togeth
 
 
 class PatchMaker:
-    """Makes patches with a recipe. Their indices in the set are ``first_index`` to ``first_index + n - 1``."""
+    """Makes the patches ``first_index`` to ``first_index + n - 1`` of a set, from photos with a recipe."""
 
     def __init__(
         self, recipe: Recipe, pyramids: Sequence[Pyramid], *, size: int, seed: int, first_index: int, n: int
@@ -60,21 +60,21 @@ class PatchMaker:
             yield patches
 
     def encoded(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield lists of consecutive patches, in order: for each patch its encoded bytes and its raw pixel digest."""
+        """Yield lists of consecutive patches, in order. A patch is a pair: encoded bytes, pixel digest (32 bytes)."""
         for patches in self.chunks():
             yield [(self._encode(patch), pixel_digest(patch)) for patch in patches]
 
     def warped(self, start: int) -> list[Pixels]:
-        """Return a list of patches before augmentation. Its first patch is patch number ``start`` of this maker."""
+        """Return a chunk of patches before augmentation. It begins with patch ``first_index + start`` of the set."""
         return [self._warp[i] for i in range(start, min(start + self._chunk, self._n))]
 
     def augment(self, patches: list[Pixels], start: int) -> None:
-        """Augment the list ``patches`` in place. Its first patch is patch number ``start`` of this maker."""
+        """Augment ``patches`` in place. ``patches[0]`` is patch ``first_index + start`` of the set."""
         for step in self._steps:
             step(patches, start)
 
     def columns(self) -> dict[str, Any]:
-        """Return the parameters of all patches: columns of n values. A value is null if a patch skipped the step."""
+        """Return a table column (n,) for each parameter. Values are masked for patches that a step skipped."""
         columns: dict[str, Any] = self._places.columns()
         for number, step in enumerate(self._steps):
             skipped = ~step.columns["applied"]
@@ -139,7 +139,7 @@ def _write_tar(
 def configure_process() -> None:
     """Set up a process that builds shards: OpenCV uses one thread, and the process keeps freed memory.
 
-    The processes use all cores, and a patch is too small for threads. Kept memory saves 14 % of the time at 224 px.
+    The processes use all cores, and a patch is too small for threads. For 224 px, kept memory saves 14 % of the time.
     """
     cv2.setNumThreads(0)
     keep_freed_memory(32 << 20)

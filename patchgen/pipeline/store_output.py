@@ -1,6 +1,6 @@
-"""Build a set for a store, such as S3, with the workers of a Dask cluster: every worker uploads its own tars.
+"""Build a set for a store, such as S3. Each worker of a Dask cluster uploads the tars that it built.
 
-The tables are written into the folder of the upload. This module is imported only if --out is a URL.
+The tables are written into the local folder of the upload. This module is imported only if --out is a URL.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class StoreOutput(LocalOutput):
     upload: Upload
 
     def find_finished(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:
-        """Return, by number, the shards that were uploaded, and the intact shards of a finished set in the store."""
+        """Return, by shard number, the uploaded shards and the intact shards of a finished set in the store."""
         shards = self._find_sent(context, tasks)
         existing = self.upload.existing
         if existing is None:
@@ -58,7 +58,7 @@ class StoreOutput(LocalOutput):
             self.upload.record_sent(file.name, file.sha256)
 
     def _find_sent(self, context: BuildContext, tasks: Sequence[ShardTask]) -> dict[int, Shard]:
-        """Return, by number, the shards whose tars were uploaded, or were built in the folder without a cluster."""
+        """Return, by shard number, the shards with an uploaded tar, and the intact shards in the local folder."""
         sent, listing = self.upload.read_sent(), self.upload.store.list()
         shards = {}
         for task in tasks:
@@ -88,7 +88,7 @@ class StoreOutput(LocalOutput):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoreBuilder:
-    """Builds a shard in a temporary folder of a worker, and uploads its tar.
+    """Builds a shard in a temporary folder of a worker, and uploads the tar of the shard.
 
     The ``repr`` of this object omits the URL, which may contain a password, because Dask logs the ``repr``.
     """
@@ -122,7 +122,6 @@ class StoreBuilder:
             raise PatchgenError(f"{describe_os_error(error, parent)} and run the same command again") from error
 
     def _require_claim(self, store: ShardStore) -> None:
-        """Raise an error if another build reserved the store."""
         if (found := read_claim(store)) != self.build_id:
             what = f"the store is reserved for build {found}, expected build {self.build_id}"
             raise PatchgenError(f"{store.display(CLAIM_NAME)}: {what}; choose another --out")

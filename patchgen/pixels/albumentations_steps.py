@@ -29,7 +29,7 @@ _LONGEST_RECORDED = 16
 
 
 class NamedConfig(BaseModel):
-    """An Albumentations transform in a recipe: its class ``name``, the share ``p`` of patches, and its arguments."""
+    """An Albumentations transform in a recipe, with its arguments. A share ``p`` of the patches is transformed."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,60}$")]
@@ -44,10 +44,10 @@ class NamedConfig(BaseModel):
 
 
 class NamedStep:
-    """Applies an Albumentations transform to the patches of one range of indices.
+    """Applies an Albumentations transform to patches with consecutive indices.
 
-    The transform's two random generators are seeded for each patch from (seed, stream, index). In ``columns``,
-    ``applied`` is true for transformed patches, and ``params`` contains the values that Albumentations drew, as JSON.
+    For each patch, the two random generators of the transform are seeded from (seed, stream, index). In ``columns``,
+    ``applied`` is true for patches to transform; ``params`` contains the values that Albumentations drew, as JSON.
     """
 
     def __init__(self, config: NamedConfig, draws: Floats, *, seed: int, stream: int, first_index: int) -> None:
@@ -59,7 +59,7 @@ class NamedStep:
         self.columns: dict[str, Any] = {"applied": draws[:, 0] < config.p, "params": np.full(len(draws), None)}
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
-        """Transform the chosen ones of ``patches`` in place. ``patches[0]`` is patch ``start`` of the range."""
+        """Transform in place patches whose ``applied`` is true. ``patches[0]`` is row ``start`` of ``columns``."""
         for i in np.flatnonzero(self.columns["applied"][start : start + len(patches)]).tolist():
             position, index = start + i, self._first_index + start + i
             python_random = random.Random(int(self._python_seeds[position]))  # noqa: S311 - no secret
@@ -69,12 +69,12 @@ class NamedStep:
 
 
 def probe(config: NamedConfig, size: int, where: str) -> None:
-    """Check that a transform returns RGB uint8 patches of ``size`` px. ``where``: its place, for error messages."""
+    """Check that a transform returns RGB uint8 patches of ``size`` px. ``where`` names the transform in errors."""
     _apply(_construct(config, where), np.zeros((size, size, 3), dtype=np.uint8), f"{where}: a black patch")
 
 
 def resolve(config: NamedConfig, where: str) -> NamedConfig:
-    """Return ``config`` with the default arguments of its transform. ``where``: its place, for error messages."""
+    """Return ``config`` with the default arguments of its transform. ``where`` names the transform in errors."""
     transform = _construct(config, where)
     arguments = {k: _plain(v) for k, v in transform.get_transform_init_args().items() if k not in ("p", "name")}
     whole = NamedConfig(name=config.name, p=config.p, **arguments)

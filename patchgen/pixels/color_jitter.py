@@ -28,7 +28,7 @@ _TURN = np.array([[-0.16774, -0.32931, 0.49705], [0.32811, -0.03547, -0.29264], 
 
 
 class ColorJitterConfig(BaseModel):
-    """The ranges of a recipe's ColorJitter. A factor is in [1 - s, 1 + s], with s = ``brightness`` for example."""
+    """The ranges of a recipe's ColorJitter. For example, ``contrast`` 0.4 draws contrast factors from 0.6 to 1.4."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["ColorJitter"]
@@ -40,7 +40,7 @@ class ColorJitterConfig(BaseModel):
 
 
 def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, Any]:
-    """Return the jitter parameters of n patches: arrays (n,) by name. ``draws`` (n, ≥ 6) are random, in [0, 1).
+    """Return a dict of jitter parameters (n,) for n patches. ``draws`` (n, ≥ 6) are random numbers in [0, 1).
 
     ``applied`` is true for jittered patches. ``order`` is an index of the tuple ``ORDERS``. ``hue`` is in full turns.
     """
@@ -53,7 +53,7 @@ def sample_jitter(config: ColorJitterConfig, draws: Floats) -> dict[str, Any]:
 
 
 class Jitter:
-    """Jitters the patches of one range of indices. ``columns`` contains the parameters of these patches."""
+    """Jitters patches with consecutive indices. ``columns`` contains the parameters of all these patches."""
 
     name = "ColorJitter"
 
@@ -61,7 +61,7 @@ class Jitter:
         self.columns = sample_jitter(config, draws)
 
     def __call__(self, patches: list[Pixels], start: int) -> None:
-        """Jitter the chosen patches of a list in place. The first patch has the position ``start`` in the range."""
+        """Jitter in place patches whose ``applied`` is true. ``patches[0]`` is row ``start`` of ``columns``."""
         numbers = np.flatnonzero(self.columns["applied"][start : start + len(patches)])
         chosen = {name: column[start + numbers] for name, column in self.columns.items()}
         done = jitter([patches[i] for i in numbers], chosen)
@@ -72,8 +72,8 @@ class Jitter:
 def jitter(patches: Sequence[Pixels], sampled: dict[str, Any]) -> list[Pixels]:
     """Return RGB uint8 patches (H, W, 3) after the four operations, in the order that was drawn for each patch.
 
-    ``sampled`` is the result of ``sample_jitter`` for these patches. ``applied`` is ignored: all are jittered.
-    Patches that have the same operation at the same position in their orders are processed together.
+    ``sampled`` is the result of ``sample_jitter`` for these patches. ``applied`` is ignored: every patch is jittered.
+    In each of four rounds, the patches with the same next operation are processed together.
     """
     done = list(patches)
     orders = np.array(ORDERS, dtype=np.int64).reshape(-1, len(OPERATIONS))[sampled["order"]]
@@ -105,7 +105,7 @@ def adjust_saturation(patches: list[Pixels], factors: Floats) -> list[Pixels]:
 
 
 def adjust_hue(patches: list[Pixels], turns: Floats) -> list[Pixels]:
-    """Rotate the hue of every pixel by the patch's number of full ``turns``, |turns| ≤ 0.5. Keep luma, and clip."""
+    """Rotate the hue of every pixel by the patch's entry in ``turns`` (1 = 360°, |turns| ≤ 0.5). Keep luma. Clip."""
     angle = 360.0 * turns[:, None, None]
     return _transform(patches, _LUMA + cos_degrees(angle) * (np.eye(3) - _LUMA) + sin_degrees(angle) * _TURN)
 

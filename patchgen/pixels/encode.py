@@ -59,7 +59,7 @@ _PNG_STRATEGIES = ("default", "filtered", "huffman", "rle", "fixed")  # numbered
 
 
 class RecordedRecipe(_Config):
-    """A recipe that a manifest can record in two parts: the encoding, and everything that determines pixels."""
+    """The base of all recipes. A manifest has two parts of a recipe: the encoding, and what determines pixels."""
 
     @property
     def profile(self) -> str:

@@ -1,7 +1,8 @@
 """Compute elementary functions with the same bits on every IEEE-754 machine, and define the types of arrays.
 
 ``np.sin`` and ``np.exp`` differ in the last bit between CPUs. The functions below use only additions,
-multiplications and divisions of float64 arrays. IEEE-754 defines how they round, and NumPy fuses none of them.
+multiplications and divisions of float64 arrays. IEEE-754 defines the rounding of each operation, and NumPy does not
+fuse two operations into one.
 """
 
 import math

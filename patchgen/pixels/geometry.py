@@ -1,8 +1,8 @@
-"""Draw the place of each patch in a photo: crop, resize, rotation, shear and center crop as one affine map.
+"""Draw the placement of each patch in a photo: crop, resize, rotation, shear and center crop as one affine map.
 
 The code of the paper (Asano & Saeed 2023, arXiv 2112.00725) crops a square of half the photo's short side. It resizes
 a random crop of this square to √2 × size, applies a random affine map and crops the center. All these steps are
-affine, so one map leads from a pixel of the patch to a position in the photo. ``warp`` reads the pixels.
+affine, so one map converts positions in the patch to positions in the photo. ``warp`` reads the pixels.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ POSITION_BITS, MATRIX_BITS, OFFSET_BITS = 10, 24, 12
 
 
 class Geometry(BaseModel):
-    """The ranges of a recipe from which the place of each patch is drawn, uniformly."""
+    """The ranges from which a recipe draws the placement of each patch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     crop: Annotated[
@@ -67,7 +67,7 @@ class Geometry(BaseModel):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placements:
-    """The places of n patches in their photos. Arrays have the shape (n,), or the shape in their comment."""
+    """The placements of n patches in their photos. An array has the shape (n,), or the shape in its comment."""
 
     source: Ints  # number of the photo
     x: Floats  # left edge of the crop in pixels of the photo; pixel i covers [i, i + 1)
@@ -86,7 +86,7 @@ class Placements:
     clipped: Bools  # whether a part of the patch is outside the crop
 
     def columns(self) -> dict[str, Any]:
-        """Return the columns that a shard's table has for these parameters, by the names of the columns."""
+        """Return the columns of a shard's table for these placements, by column name."""
         crop = {"crop_x": self.x, "crop_y": self.y, "crop_width": self.width, "crop_height": self.height}
         same = ("rotation", "shear", "hflip", "vflip", "level")
         return {"source": self.source, **crop, **{name: getattr(self, name) for name in same}}
@@ -107,7 +107,7 @@ def build_pyramids(geometry: Geometry, size: int, photos: Sequence[Pixels]) -> t
 
 
 def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Floats) -> Placements:
-    """Return the places of n patches of ``size`` px. ``draws`` (n, ≥ 29) are random numbers in [0, 1)."""
+    """Return the placements of n patches of ``size`` px. ``draws`` (n, ≥ 29) are random numbers in [0, 1)."""
     source = np.floor(draws[:, _DRAW_SOURCE] * len(pyramids)).astype(np.int64)
     photo_width, photo_height = np.array([p.photo.shape[1::-1] for p in pyramids])[source].T
     outer = np.maximum(1.0, np.floor(geometry.crop * np.minimum(photo_width, photo_height)))
@@ -147,7 +147,7 @@ def place(geometry: Geometry, size: int, pyramids: Sequence[Pyramid], draws: Flo
 
 
 def _levels(pyramids: Sequence[Pyramid], source: Ints, area: Floats) -> tuple[Ints, Ints, Floats]:
-    """Return number, index and ratios of each patch's level. ``area`` is photo pixels per patch pixel."""
+    """Return ``level``, ``level_index`` and ``ratio`` of ``Placements``. ``area`` is photo pixels per patch pixel."""
     # The level is 4 · log2(scale), rounded. This is the integer part of log2(area² · √2), which is computed exactly.
     ideal = floor_log2(area * area * math.sqrt(2.0))
     level, index, ratio = np.empty_like(source), np.empty_like(source), np.empty((len(source), 2))
@@ -173,7 +173,7 @@ def _affine(rotation: Floats, shear: Floats, hflip: Bools, vflip: Bools) -> Floa
 
 
 def _shapes(geometry: Geometry, outer: Floats, draws: Floats) -> tuple[Floats, Floats]:
-    """Return width and height of each second crop: the first of ten drawn shapes that fits, or the last, clipped."""
+    """Return widths and heights of second crops: the first of ten drawn shapes that fits, else the last, clipped."""
     shapes = draws[:, _DRAW_SHAPE : _DRAW_SHAPE + 2 * _ATTEMPTS]
     area = between(shapes[:, :_ATTEMPTS], *geometry.area) * (outer * outer)[:, None]
     log_low, log_high = math.log(geometry.aspect[0]), math.log(geometry.aspect[1])
@@ -207,7 +207,7 @@ def _matrices(inverse: Floats, crop: Floats, size: int, side: int, ratio: Floats
 
 
 def _outlines(forward: Floats, inverse: Floats, size: int, side: int) -> tuple[Floats, Bools]:
-    """Return the crops' corners (n, 4, 2) in pixel indices of the patches, and which patches exceed their crops."""
+    """Return crop corners (n, 4, 2) in pixel indices of the patches, and whether each patch exceeds its crop."""
     middle = (size - 1) / 2
     reach = (np.abs(inverse[:, 0::2]) + np.abs(inverse[:, 1::2])) * middle
     clipped: Bools = np.any(reach > side / 2 - 0.5, axis=1)

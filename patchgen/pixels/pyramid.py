@@ -1,7 +1,7 @@
 """Resize a photo to many resolutions, four per octave. A patch is read from the nearest resolution.
 
-Each level is resized like Pillow's antialiased bicubic filter, which the code of the paper uses for crops.
-A bilinear warp from the nearest level is as sharp as the patches of the paper's code at every scale.
+The filter is Pillow's antialiased bicubic filter, which the code of the paper uses to resize crops. A bilinear warp
+of the nearest level makes patches as sharp as those of the paper's code, at every scale.
 Weights are multiples of 2**-14. Every product and sum below is therefore exact in float32, in any order.
 """
 
@@ -41,7 +41,7 @@ class Pyramid:
         return self.levels[self.numbers.index(0)]
 
     def nearest(self, number: Ints) -> Ints:
-        """Return for each ideal level number the index in ``levels`` of the nearest level that exists."""
+        """Return the index in ``levels`` of the level that is nearest to each ideal level number in ``number``."""
         indices = np.clip(number, 0, self.numbers[-1]) + self.numbers.index(0)
         return np.where(number < _ENLARGED // 2, 0, indices)
 
@@ -91,10 +91,10 @@ def _resize_rows(rows: Pixels, count: int) -> Pixels:
 
 
 def _weights(n: int, count: int) -> tuple[Ints, Floats]:
-    """Return for each of ``count`` output rows the first input row, and the weights (count, taps) of the input rows.
+    """Return the index of the first input row for each of ``count`` output rows, and the weights (count, taps).
 
-    There are ``n`` input rows. The weights of an output row are integers with the sum 2**14. Only float64 additions,
-    products and quotients are used: these have the same bits on every machine.
+    An output row is a weighted sum of ``taps`` of the ``n`` input rows. The weights are integers with the sum 2**14.
+    Only float64 additions, products and quotients are used: these have the same bits on every machine.
     """
     scale = n / count
     stretch = max(scale, 1.0)

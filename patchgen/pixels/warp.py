@@ -88,16 +88,16 @@ class Warp:
 
 
 def _spans(start: Floats, length: Floats, ratio: Floats, limit: Ints) -> tuple[Ints, Ints]:
-    """Return start and end, on one axis, of the pixels with centers in each crop. A crop has at least one pixel."""
+    """Return start and end, on one axis, of the pixels whose centers are in each crop: at least one pixel."""
     first = np.minimum(np.ceil(start * ratio - 0.5), limit - 1)
     last = np.minimum(np.ceil((start + length) * ratio - 0.5), limit)
     return np.maximum(first, 0).astype(np.int64), np.maximum(np.maximum(last, first + 1), 1).astype(np.int64)
 
 
 def _inside(matrices: Floats, size: int, extent: Ints) -> Bools:
-    """Return which patches read no pixel outside their level. These patches use OpenCV's fastest border mode.
+    """Return whether each patch reads only pixels inside its level. If so, OpenCV's fastest border mode is used.
 
-    The border mode changes no pixel of such a patch. Reflection needs twice the time at 224 px.
+    The border mode does not change these patches. The reflecting mode takes twice the time at 224 px.
     """
     middle = (size - 1) / 2
     center = matrices[:, :, 2] + (matrices[:, :, 0] + matrices[:, :, 1]) * middle

@@ -28,7 +28,7 @@ _LARGEST_SQUARE = Geometry(
 
 
 class PackRecipe(RecordedRecipe):
-    """The recipe of a packed set. ``fit`` is ``none`` to copy files, ``centre`` to scale the central squares."""
+    """The recipe of a packed set. ``fit``: ``none`` if files are copied, ``centre`` if squares are scaled."""
 
     name: Literal["packed"] = PACKED
     version: Literal[1] = 1
@@ -46,7 +46,7 @@ class Form:
 
 
 def form_of(content: bytes | Pixels, where: str) -> Form:
-    """Return the form of an image, from the header of a file or from pixels. ``where`` names the image in errors."""
+    """Return the form of an image. ``content`` is its file's bytes or its pixels. ``where`` names it in errors."""
     if not isinstance(content, bytes):
         return Form(width=content.shape[1], height=content.shape[0], format=None)
     try:
@@ -83,7 +83,7 @@ def choose(
 
 
 class PackMaker:
-    """Makes the patches of one shard from images. ``digests`` are the images' raw SHA-256 when the pack began."""
+    """Makes the patches of one shard from ``items``. ``digests`` are the raw SHA-256 that the items must have."""
 
     def __init__(self, recipe: PackRecipe, size: int, items: Sequence[StoredImage], digests: Sequence[bytes]) -> None:
         self._recipe, self._size = recipe, size
@@ -127,7 +127,7 @@ def content_digest(content: bytes | Pixels) -> bytes:
 
 
 def fit(pixels: Pixels, size: int) -> Pixels:
-    """Return the largest centered square of an image, scaled to (size, size, 3) with the filter of photo patches."""
+    """Return the largest centered square of an image, scaled to (size, size, 3) in the same way as photo patches."""
     if pixels.shape[:2] == (size, size):
         return pixels
     pyramids = build_pyramids(_LARGEST_SQUARE, size, [pixels])

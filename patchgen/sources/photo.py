@@ -83,7 +83,7 @@ def read_photo(path: Path) -> Photo:
 
 
 def _decode(data: bytes) -> tuple[Pixels, str]:
-    """Return RGB uint8 pixels (H, W, 3), and the messages of the decoder on stderr."""
+    """Return RGB uint8 pixels (H, W, 3), and the text that the decoder wrote to stderr."""
     if not data:
         raise PatchgenError("the file is empty, expected an image; download the file again")
     messages: list[str] = []
@@ -114,7 +114,7 @@ def _eight_bits(decoded: Any) -> Pixels:
 
 @contextlib.contextmanager
 def _captured_stderr(messages: list[str]) -> Iterator[None]:
-    """Append to ``messages`` the text that OpenCV and its C libraries write to stderr in the block."""
+    """Append to ``messages`` the text that OpenCV and its C libraries write to stderr in the ``with`` block."""
     with contextlib.ExitStack() as stack:
         try:
             saved = os.dup(2)

@@ -61,7 +61,7 @@ def damage(what: str) -> Finding:
 def header_findings(data: bytes, *, decode: bool = False) -> list[Finding]:
     """Return the differences that follow from an image's headers. Return [] if Pillow cannot open the image.
 
-    An alpha channel is reported. With ``decode``, it is decoded, and reported only if a pixel is transparent.
+    Report every alpha channel. With ``decode``, decode the channel, and report it only if a pixel is transparent.
     """
     findings: list[Finding] = []
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read

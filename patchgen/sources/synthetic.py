@@ -77,7 +77,7 @@ def _dead_leaves(width: int, height: int, philox: np.random.Philox) -> Pixels:
 
 
 def _fractal(width: int, height: int, philox: np.random.Philox) -> Pixels:
-    """Return a black image with attractors of random iterated function systems in random places, sizes and colors.
+    """Return a black image with attractors of random iterated function systems. Positions, sizes, colors are random.
 
     This is the chaos game of Barnsley (1988), with random maps like those of FractalDB (Kataoka et al., ACCV 2020).
     """

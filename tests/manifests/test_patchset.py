@@ -12,6 +12,7 @@ import pytest
 from manifests import PatchSetError, open_patchset, verify_shards
 from manifests.format.digest import file_digest, pixel_digest, pixel_root
 from manifests.format.shard_table import read_pixel_digests
+from manifests.patchset import _read_span
 from manifests.support.files import PART_PREFIX, atomic_file, remove_parts, write_atomically
 
 
@@ -144,3 +145,12 @@ def test_shards_before_a_bad_one_are_given_out(patchset_path: Path, tmp_path: Pa
     assert next(given).name == "patches-000000.tar"
     with pytest.raises(PatchSetError, match=r"patches-000001\.tar: sha256 is"):
         next(given)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-512, 10), (0, -1), (90, 20), (2**62, 2**62), (0, 60)])
+def test_a_table_that_declares_bytes_outside_the_shard(offset: int, length: int, tmp_path: Path) -> None:
+    """A wrong offset or size of a patch is one error, not bytes of another patch."""
+    path = tmp_path / "patches-000000.tar"
+    path.write_bytes(bytes(100))
+    with pytest.raises(PatchSetError, match=r"declares .* at offset .*, the shard has 100 bytes, a patch at most 50"):
+        _read_span(path, offset, length, 50)

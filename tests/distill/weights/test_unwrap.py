@@ -197,7 +197,7 @@ def test_of_several_networks_one_is_meant_and_said(
     require_same(tmp_path / "t.pt", network)
     (said,) = capfd.readouterr().err.splitlines()
     assert (
-        "t.pt: contains 2 networks that fit, with the keys " in said
+        "t.pt: contains 2 networks of the architecture resnet8, with the keys " in said
         and case.strip(".") in said
         and "; to use another" in said
     )
@@ -215,7 +215,8 @@ def test_of_several_networks_none_is_guessed(tmp_path: Path, network: nn.Module,
     """If the names do not show which of two networks to read, the file is refused."""
     torch.save(TIED[case](network.state_dict(), other(network)), tmp_path / "t.pt")
     one, two = case.split(" and ")
-    with pytest.raises(DistillError, match=rf"2 networks that fit, with the keys ({one}, {two}|{two}, {one}); save"):
+    found = rf"2 networks of the architecture resnet8, with the keys ({one}, {two}|{two}, {one}), and it is not clear"
+    with pytest.raises(DistillError, match=rf"{found} which network to use; save the state dict of one network"):
         build_filled(load_weights(tmp_path / "t.pt"), arch="resnet8", num_classes=10)
 
 
