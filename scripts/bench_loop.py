@@ -16,7 +16,7 @@ from distill.config.schema import Config, StudentConfig, TrainConfig
 from distill.data.batches import Resident, View
 from distill.data.sampler import Order
 from distill.models import build_model
-from distill.optim import AdamConfig
+from distill.optim.config import AdamConfig
 from distill.runtime.compile import Accelerator, Compile, make_accelerator
 from distill.runtime.device import Precision, choose_precision
 from distill.runtime.distributed import RunContext

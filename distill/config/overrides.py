@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import DistillError
-from distill.optim import OptimConfig
+from distill.optim.config import OptimConfig
 from distill.targets.losses import LossConfig
 
 LENGTHS = frozenset({"train.samples", "train.epochs"})  # a setting of one removes the other
 _NAMED = {"loss": LossConfig, "optim": OptimConfig}  # groups whose ``name`` determines their other keys
 _UNUSED = {"optim.warmup": ("onecycle",)} | dict.fromkeys(
-    ("optim.milestones", "optim.gamma"), ("constant", "cosine", "onecycle")
+    ("optim.milestones", "optim.gamma"), ("constant", "cosine", "linear", "onecycle")
 )
 """Keys, and the schedules that do not use the key."""
 
@@ -67,5 +67,5 @@ def _is_void(key: str, values: Mapping[str, Any], layer: Mapping[str, Any]) -> b
         return False
     for model in typing.get_args(typing.get_args(_NAMED[group])[0]):
         if name in typing.get_args(model.model_fields["name"].annotation):
-            return field not in model.model_fields or key == "loss.weight"
+            return field not in model.model_fields or key in ("loss.weight", "optim.arguments")
     return False  # the name is unknown, and validation reports it

@@ -57,6 +57,7 @@ def _simple(value: Schema) -> str:
         return str(value["const"])
     if "enum" in value:
         return " | ".join(value["enum"])
-    kinds = {"array": "list", "boolean": "true or false", "string": value.get("format", "text")}
+    kinds = {"array": "list", "boolean": "true or false", "object": "keys with values"}
+    kinds["string"] = value.get("format", "text")
     kind = str(kinds.get(value["type"], value["type"]))
     return " ".join([kind, *(text.format(value[bound]) for bound, text in _BOUNDS.items() if bound in value)])

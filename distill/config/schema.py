@@ -11,7 +11,7 @@ from distill.augment.config import AugmentConfig, SupervisedAugmentConfig
 from distill.config.overrides import apply_settings
 from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.errors import DistillError, with_action
-from distill.optim import OptimConfig
+from distill.optim.config import OptimConfig
 from distill.runtime.compile import Compile
 from distill.runtime.device import PrecisionChoice
 from distill.targets.losses import LossConfig, TemperedLossConfig

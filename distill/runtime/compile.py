@@ -97,12 +97,19 @@ class Accelerator:
         network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True})
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
-    def student(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return ``model``, compiled for the shape of ``example``, or in DDP if the run has several ranks."""
+    def student(self, model: nn.Module, example: Tensor, parts: int = 1) -> Callable[[Tensor], Tensor]:
+        """Return ``model``, compiled for the shape of ``example``, or in DDP if the run has several ranks.
+
+        ``parts`` is the number of parts in which a step computes its batch. In parts, ``model`` is not compiled.
+        """
         if self.context.ranks.world_size > 1:
             if self._compiles():
                 logger.info("the student is not compiled, because several ranks train it")
             return parallel(model, self.context.device)
+        if parts > 1:
+            if self._compiles():
+                logger.info("the student is not compiled, because optim.accumulate computes batches in parts")
+            return model
         return self._compiled(model, example, "student", {})
 
     def _compiles(self) -> bool:

@@ -58,6 +58,15 @@ class Ranks:
         """Return the rows of ``values`` (B, …) that belong to this rank, in the same order."""
         return values if self.world_size == 1 else values[self.row_mask(len(values)).to(values.device)]
 
+    def split_rows(self, batch_size: int, parts: int) -> list[Tensor]:
+        """Return the rows of each of ``parts`` parts of a batch, as positions in this rank's rows: int64 (rows,).
+
+        Parts do not depend on the number of ranks. Each rank has rows in each part if it has 2 · ``parts`` rows.
+        """
+        rows = torch.arange(batch_size)
+        numbers = self.take_rows(torch.minimum(rows, batch_size - 1 - rows) % parts)
+        return [(numbers == part).nonzero()[:, 0] for part in range(parts)]
+
     def require_rows(self, batch_size: int) -> None:
         """Check that a batch has at least two samples for each rank."""
         if self.world_size > 1 and batch_size < 2 * self.world_size:

@@ -59,7 +59,8 @@ def format_bytes(num_bytes: int) -> str:
 def estimate_cost(config: Config | SupervisedConfig, *, n: int, size: int, device: torch.device) -> Cost:
     """Estimate the cost of a run by measuring a few steps. An epoch is ``n`` images of ``size`` × ``size`` pixels."""
     batch = config.data.batch_size
-    measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), 2)
+    smallest = 2 * (config.optim.accumulate or 1)
+    measured_batch = max(min(batch, MAX_PIXELS[device.type] // size**2), smallest)
     scale = batch / measured_batch
     before = reset_peak_memory(device)
     logging.disable(logging.INFO)  # the run itself logs the same lines

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import DamagedError
-from distill.optim import state_keys
+from distill.optim.optimizers import state_template
 from distill.training.checkpoint import CHECKPOINT_NAME
 from distill.training.run_dir import METRICS_NAME
 from distill.training.trainer import Trainer
@@ -23,6 +23,18 @@ _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "ste
     *("last_epoch", "_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr")
 }
 """Names of values that training steps change. All other values must be equal to those of the config."""
+_SQUARES = (
+    "step",
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+    "square_avg",
+    "acc_delta",
+    "sum",
+    "row_var",
+    "col_var",
+    "variance",
+)
+"""Names of values of an optimizer's state that are never negative: numbers of steps, and sums of squares."""
 
 
 def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> None:
@@ -58,21 +70,21 @@ def _row_step(line: str) -> float:
 def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     """Check that training with ``trainer`` could have produced the state ``held``, read from the file ``where``."""
     own = trainer.state.state_dict()
-    own["optimizer"]["state"] = _kept_state(trainer.state.optimizer, held["optimizer"])
+    own["optimizer"]["state"] = _kept_state(trainer, held["optimizer"])
     own["losses"] = torch.zeros(held["losses"].numel() if isinstance(held["losses"], Tensor) else 0)
     for name, value in own.items():
         _require_like(held[name], value, f"{where}: {name}", name in _MOVING)
     step, optimizer = held["step"], held["optimizer"]
-    factors = [x for group in optimizer["param_groups"] for x in (group.get("momentum", 0), *group.get("betas", ()))]
+    moved = set(_factors(optimizer)) - set(_factors(own["optimizer"]))  # values of the config are possible
     scaler = {"scale": 1.0, "_growth_tracker": 0, "growth_interval": 1} | held["scaler"]
-    squares = [kept[key] for kept in optimizer["state"].values() for key in ("step", "exp_avg_sq") if key in kept]
+    squares = [kept[key] for kept in optimizer["state"].values() for key in _SQUARES if key in kept]
     if not (
         type(step) is int
         and 0 <= step <= trainer.steps
         and held["seconds"] >= 1e-9 * step
         and held["scheduler"]["last_epoch"] == step
         and len(held["losses"]) <= step
-        and all(0 <= factor < 1 for factor in factors)
+        and all(0 <= factor < 1 for factor in moved)
         and all(group["lr"] >= 0 for group in optimizer["param_groups"])
         and 0 < scaler["scale"] < 3e38
         and 0 <= scaler["_growth_tracker"] <= scaler["growth_interval"]
@@ -81,16 +93,16 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
         raise DamagedError(f"{where}: some values are impossible for this run; choose another --out")
 
 
-def _kept_state(optimizer: torch.optim.Optimizer, held: Any) -> dict[int, dict[str, Tensor]]:
+def _factors(optimizer: dict[str, Any]) -> list[float]:
+    """Return the decays of averages in all groups of the state of an optimizer."""
+    return [x for group in optimizer["param_groups"] for x in (group.get("momentum", 0), *group.get("betas", ()))]
+
+
+def _kept_state(trainer: Trainer, held: Any) -> dict[int, dict[str, Tensor]]:
     """For each parameter with state in ``held``, return tensors of the expected shapes by number and key."""
-    parameters = enumerate(value for group in optimizer.param_groups for value in group["params"])
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
-    keys = state_keys(optimizer)
-    return {
-        number: {key: torch.zeros(()) if key == "step" else parameter for key in keys}
-        for number, parameter in parameters
-        if number in numbers
-    }
+    template = state_template(trainer.config.optim, trainer.state.student)
+    return {number: kept for number, kept in template.items() if number in numbers}
 
 
 def _require_like(held: Any, own: Any, where: str, moving: bool) -> None:

@@ -17,6 +17,7 @@ from distill.data.batches import View
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator
 from distill.models import warn_of_stale_statistics
+from distill.optim.schedules import require_length
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.device import choose_threads
 from distill.runtime.distributed import RunContext
@@ -89,6 +90,7 @@ def run(
 
 def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str, Any]:
     config, ranks = task.config, context.ranks
+    require_length(config.optim, task.steps, config.data.batch_size, ranks.world_size)
     norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
     network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
     identity = identity_of(config, **task.inputs)

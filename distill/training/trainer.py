@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +25,8 @@ from distill.config.schema import Config, SupervisedConfig
 from distill.data.batches import View
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
-from distill.optim import make_optimizer, make_scheduler
+from distill.optim.optimizers import make_optimizer
+from distill.optim.schedules import make_scheduler
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import autocast
 from distill.runtime.randomness import Stream
@@ -84,13 +86,17 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         self.ranks, self.steps, device = self.view.ranks, accelerator.steps, accelerator.context.device
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = make_optimizer(config.optim, student.parameters())
-        self.forward = accelerator.student(student, self.view.example())  # before the average: DDP replaces norms
+        optimizer = make_optimizer(config.optim, student)
+        parts, example = config.optim.accumulate or 1, self.view.example()
+        self.parts = [rows.to(device) for rows in self.ranks.split_rows(self.view.batch_size, parts)]
+        self.forward = accelerator.student(student, example, parts)  # before the average: DDP replaces norms
         average: AveragedModel | None = None
         if (decay := config.train.ema) is not None:
             update = get_ema_multi_avg_fn(decay)
             average = AveragedModel(student, multi_avg_fn=update, use_buffers=True, device=device)
-        scheduler = make_scheduler(config.optim, optimizer, self.steps)
+        scheduler = make_scheduler(config.optim, optimizer, self.steps, self.view.batch_size)
+        # the loss scale of fp16 may skip the first step of the optimizer, which torch takes for an error of ours
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`", UserWarning)
         scaler = torch.amp.GradScaler(device.type, enabled=accelerator.precision == "fp16")
         self.state = TrainState(student, optimizer, scheduler, scaler, average)
 
@@ -109,17 +115,35 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         batch = self.view.batch(step)
         x = normalize(batch.images, *self.normalization)
-        target = self.targets(batch, x)
-        with autocast(device, self.accelerator.precision):
-            logits = self.forward(x)
-        loss = ranks.scale_loss(self.loss(logits, target), self.view.batch_size)
-        state.scaler.scale(loss).backward()
+        loss = self._backward(x, self.targets(batch, x))
+        if (clip_norm := self.config.optim.clip_norm) is not None:
+            state.scaler.unscale_(state.optimizer)
+            parameters = [value for group in state.optimizer.param_groups for value in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.scheduler.step()
         if state.average is not None:
             state.average.update_parameters(state.student)
-        return ranks.mean(loss.detach())
+        return ranks.mean(loss)
+
+    def _backward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Compute the gradient of this rank's rows ``x`` (B, 3, H, W) towards ``target``. Return the scaled loss.
+
+        Each of ``parts`` has its own forward and backward pass, and the gradients of the parts are added. A loss is a
+        mean over rows, so a part counts by its share of the rows.
+        """
+        losses = []
+        for rows in self.parts:
+            several = len(self.parts) > 1
+            part = x[rows].contiguous(memory_format=torch.channels_last) if several else x
+            with autocast(self.accelerator.context.device, self.accelerator.precision):
+                logits = self.forward(part)
+            loss = self.loss(logits, target[rows] if several else target)
+            loss = self.ranks.scale_loss(loss * (len(part) / len(x)) if several else loss, self.view.batch_size)
+            self.state.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def mean_loss(self, out: Path) -> float:
         """Wait for the device and return the mean loss since the last row of the log; 0 if there was no step.

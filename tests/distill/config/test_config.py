@@ -272,6 +272,14 @@ def test_settings_that_contradict_each_other(settings: dict[str, object], messag
             {"milestones": (), "warmup": 0.1},
         ),
         ({"name": "adam", "warmup": 0.1}, {"optim.schedule": "onecycle"}, {"warmup": 0}),
+        ({"name": "RMSprop", "arguments": {"alpha": 0.9}}, {"optim.name": "NAdam"}, {"arguments": {}}),
+        ({"name": "RMSprop", "arguments": {"alpha": 0.9}}, {"optim.lr": 0.2}, {"arguments": {"alpha": 0.9}}),
+        ({"name": "Muon", "partner": {"lr": 0.1}}, {"optim.name": "RMSprop"}, {"name": "RMSprop"}),
+        (
+            {"name": "adam", "schedule": "milestones", "milestones": [0.5]},
+            {"optim.schedule": "linear"},
+            {"milestones": ()},
+        ),
     ],
 )
 def test_another_optimiser_or_schedule_leaves_the_files_keys_without_a_use(
@@ -320,13 +328,13 @@ def test_runs_begun_before_a_key_came_can_go_on(
     [
         (
             {"optim__learning_rate": 1},
-            "config c.yaml: unknown key 'optim.learning_rate'; known keys are betas, eps, gamma, lr, "
-            "milestones, name, schedule, warmup, weight_decay",
+            "config c.yaml: unknown key 'optim.learning_rate'; known keys are accumulate, betas, clip_norm, eps, "
+            "gamma, lr, milestones, name, no_decay, schedule, warmup, weight_decay",
         ),
         (
             {"optim__momentum": 0.9},
-            "config c.yaml: unknown key 'optim.momentum'; known keys are betas, eps, gamma, lr, "
-            "milestones, name, schedule, warmup, weight_decay",
+            "config c.yaml: unknown key 'optim.momentum'; known keys are accumulate, betas, clip_norm, eps, "
+            "gamma, lr, milestones, name, no_decay, schedule, warmup, weight_decay",
         ),
         ({"loss__temprature": 4}, "config c.yaml: unknown key 'loss.temprature'; did you mean 'loss.temperature'?"),
         ({"trian__seed": 4}, "config c.yaml: unknown key 'trian'; did you mean 'train'?"),

@@ -91,6 +91,17 @@ def test_two_ranks_train_as_one_process(launches: Callable[[str], Launch], whole
     assert json.loads((launch.out / "summary.json").read_text())["environment"]["ranks"] == 2
 
 
+def test_parts_of_a_batch_do_not_depend_on_the_number_of_ranks(launches: Callable[[str], Launch]) -> None:
+    """Batch norms see the same samples together, so two ranks train as one process does."""
+    sets = ("--set", "optim.accumulate=2", "--set", "optim.clip_norm=0.5", "--set", "train.samples=180")
+    one, two = launches("parts"), launches("parts of two")
+    assert said(one.start(1, *sets)) == said(two.start(2, *sets)) == (0, [])
+    losses, others = ([row["loss"] for row in rows(launch.out)] for launch in (one, two))
+    assert len(losses) == 20 and losses == pytest.approx(others, rel=1e-8)
+    refused = launches("refused").start(2, "--set", "optim.accumulate=3")
+    assert "optim.accumulate: a batch of 9 samples is too small for 3 parts on each of 2 ranks" in said(refused)[1][0]
+
+
 def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
     launches: Callable[[str], Launch], whole: Path
 ) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors
 import torch
+import yaml
 
 import distill.commands.train
 import distill.training.resume
@@ -24,7 +25,7 @@ from distill.runtime.compile import Accelerator
 from distill.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, read_checkpoint, save_checkpoint
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import MEAN, STD, Stopping, assert_stopped, png, write_tar
+from tests.distill.conftest import CONFIG, MEAN, STD, Stopping, assert_stopped, png, write_tar
 from tests.helpers.running import same, timeless
 
 
@@ -59,6 +60,39 @@ def test_a_stopped_run_resumes_exactly(
     assert resumed.status == 0 and "the run continues at step 8 of 25" in resumed.out
     assert same(tmp_path / "whole", tmp_path / "cut")
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+WARM = {"schedule": "linear", "warmup": 64, "clip_norm": 0.5, "accumulate": 3}
+OPTIMIZERS = {
+    "Muon": WARM | {"weight_decay": 0.01, "no_decay": "norms_and_biases", "partner": {"lr": 0.01}},
+    "Adafactor": {"schedule": "onecycle", "arguments": {"eps": [None, 0.01]}},
+    "RMSprop": WARM | {"arguments": {"momentum": 1.5, "alpha": 0.9}, "lr": 0.0001},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if hasattr(torch.optim, name)])
+def test_a_run_with_an_optimizer_of_torch_resumes_exactly(
+    run_distill: Program, arguments: list[Any], config_path: Path, tmp_path: Path, stopping: Stopping, name: str
+) -> None:
+    optim = {"name": name, "lr": 0.004} | OPTIMIZERS[name]
+    config_path.write_text(yaml.safe_dump(CONFIG | {"optim": optim}))
+    assert run_distill(*arguments, tmp_path / "whole").status == 0
+    with stopping(6):
+        assert run_distill(*arguments, tmp_path / "cut").status == 130
+    resumed = run_distill(*arguments, tmp_path / "cut", "--resume")
+    assert resumed.status == 0 and "the run continues at step 7" in resumed.out
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+    kept = yaml.safe_load((tmp_path / "cut" / "config.yaml").read_text())["optim"]
+    assert {key: kept[key] for key in optim if key != "partner"} == {k: v for k, v in optim.items() if k != "partner"}
+    (tmp_path / "cut" / "summary.json").unlink()
+    for checkpoint in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
+        held = read_checkpoint(tmp_path / "cut" / checkpoint)
+        first = held["optimizer"]["state"][0]
+        first.update({key: value[..., :1] for key, value in first.items() if value.ndim})
+        save_checkpoint(tmp_path / "cut", held)
+    refused = run_distill(*arguments, tmp_path / "cut", "--resume")
+    assert_one_line(refused, "checkpoint.safetensors: optimizer.state.0.", "expected torch.float32")
 
 
 def test_a_killed_run_resumes_exactly(arguments: list[Any], tmp_path: Path) -> None:
@@ -227,7 +261,7 @@ def test_a_compiler_that_went_is_told(
 ) -> None:
     """If a compiled run resumes uncompiled, a message says that the weights will differ."""
 
-    def compiled(self: Accelerator, model: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
+    def compiled(self: Accelerator, model: torch.nn.Module, *_: object) -> torch.nn.Module:
         self.compiled.append("student")
         return model
 
