@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import click
 import pytest
@@ -139,11 +140,11 @@ def test_lists_of_packaged_files_load_nothing_heavy(program: str) -> None:
     require_light(program, [(line, {}) for line in lines[program]], 0)
 
 
-def test_manifests_imports_its_names_when_they_are_used() -> None:
-    code = (
-        "import sys, manifests; assert 'numpy' not in sys.modules; from manifests import *; open_patchset, Manifest"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert all(getattr(manifests, name).__name__ == name for name in manifests.__all__)
-    with pytest.raises(AttributeError, match="module 'manifests' has no attribute 'nonsense'"):
-        manifests.nonsense  # noqa: B018
+@pytest.mark.parametrize("package", [manifests, distill])
+def test_a_package_imports_its_names_when_they_are_used(package: ModuleType) -> None:
+    name = package.__name__
+    code = f"import sys, {name}; assert not {{'numpy', 'torch'}} & set(sys.modules); from {name} import *"
+    subprocess.run([sys.executable, "-c", f"{code}; {', '.join(package.__all__)}"], check=True)
+    assert all(getattr(package, each).__name__ == each for each in package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nonsense'"):
+        package.nonsense  # noqa: B018

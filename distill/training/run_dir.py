@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.runtime.distributed import Ranks
+from distill.training.callbacks import Callback, call
 from distill.training.checkpoint import CHECKPOINT_NAME, has_checkpoint, load_checkpoint
 from distill.weights.load import largest_file
 from manifests.format.canonical_json import parse_json
@@ -123,10 +124,20 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """Append figures, such as the loss, to ``metrics.jsonl`` and TensorBoard's log, if ``enabled``."""
+    """Append figures, such as the loss, to ``metrics.jsonl`` and TensorBoard's log; call callbacks; if ``enabled``."""
 
-    def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        batch_size: int,
+        step: int,
+        *,
+        tensorboard: bool,
+        enabled: bool,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
         """Open the logs in ``out`` to continue after ``step``. TensorBoard hides old figures of later steps."""
+        self._callbacks = callbacks
         self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
         self._board: Any = None
         if tensorboard and enabled:
@@ -137,8 +148,12 @@ class MetricsLog:
                 raise DistillError(f"{found}; run pip install tensorboard") from error
             self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
 
-    def write(self, step: int, figures: dict[str, Any]) -> None:
-        """Append figures that were measured after ``step`` steps."""
+    def saved(self, step: int) -> None:
+        """Tell the callbacks that a checkpoint was written after ``step`` steps."""
+        call(self._callbacks, "on_checkpoint", step * self._batch_size, self._path.parent / CHECKPOINT_NAME)
+
+    def write(self, step: int, figures: dict[str, Any], event: str = "on_log") -> None:
+        """Append figures that were measured after ``step`` steps. ``event`` is the method of callbacks to call."""
         if not self._enabled:
             return
         samples = step * self._batch_size
@@ -148,3 +163,4 @@ class MetricsLog:
             for name, value in figures.items():
                 self._board.add_scalar(name, value, samples)
             self._board.flush()
+        call(self._callbacks, event, samples, figures)
