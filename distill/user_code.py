@@ -6,9 +6,12 @@ import hashlib
 import inspect
 import marshal
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from distill.errors import DistillError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @contextlib.contextmanager
@@ -22,9 +25,21 @@ def user_code(what: str) -> Iterator[None]:
     except DistillError:
         raise
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, for which run directories have their own message
+            raise
         reason = " ".join(str(error).split())[:200]
         found = f"raised {type(error).__name__}{': ' if reason else ''}{reason}"
         raise DistillError(f"{what}: this code of yours {found}; correct the code") from error
+
+
+def guarded(function: Callable[[T], R], what: str) -> Callable[[T], R]:
+    """Return ``function`` of the user ``what``, with its exceptions converted by ``user_code``."""
+
+    def call(value: T) -> R:
+        with user_code(what):
+            return function(value)
+
+    return call
 
 
 def name_of(value: Any) -> str:
@@ -32,7 +47,7 @@ def name_of(value: Any) -> str:
     while isinstance(value, functools.partial):
         value = value.func
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}:{named.__qualname__}"
+    return f"{named.__module__ or '__main__'}:{named.__qualname__}"
 
 
 def source_digest(function: Callable[..., Any]) -> str:

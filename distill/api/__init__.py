@@ -79,7 +79,6 @@ def train(
         KeyboardInterrupt: the run was interrupted and has written a checkpoint.
     """
     draft = Draft(Config, config, settings)
-    draft.add({"teacher.weights": to_path(teacher)} if isinstance(teacher, PathLike) else {})
     draft.add(inputs.network_settings("student", student) | inputs.eval_settings(eval))
     draft.add({f"loss.{key}": value for key, value in loss.items()} if isinstance(loss, Mapping) else {})
     with session(device) as context:

@@ -21,6 +21,7 @@ from distill.runtime.distributed import Ranks, RunContext, joined
 from distill.targets.teacher import Network, Teacher
 from distill.training.trainer import InterruptedRun
 from distill.user_code import name_of
+from distill.weights.files import load_weights
 from manifests import PatchSet
 from manifests.remote.fetch import open_patchset
 from manifests.support.counts import counted
@@ -121,8 +122,17 @@ def open_shards(shards: PathLike | PatchSet | MapDataset, ranks: Ranks) -> tuple
 
 
 def own_teacher(teacher: PathLike | Teacher | Network | None, draft: Draft[Config]) -> Teacher | None:
-    """Return a teacher that is a module, and add its description to the config. Return None for a weight file."""
-    if teacher is None or isinstance(teacher, PathLike):
+    """Add the keys of a teacher to the config. Return a teacher that is a module, or None for a weight file.
+
+    A weight file gives architecture and number of classes to a config that does not state them.
+    """
+    if isinstance(teacher, PathLike):
+        draft.add({"teacher.weights": to_path(teacher)})
+        missing = [key for key in ("arch", "num_classes") if draft.stated("teacher", key) is None]
+        weights = load_weights(to_path(teacher)) if missing else None
+        draft.add({f"teacher.{key}": value for key in missing if (value := getattr(weights, key)) is not None})
+        return None
+    if teacher is None:
         return None
     if isinstance(teacher, Network):
         teacher = Teacher(teacher.model, teacher.mean, teacher.std, teacher.classes)

@@ -16,7 +16,7 @@ from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
 from distill.models import require_size
-from distill.models.own import require_outputs
+from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import DTYPES
 from distill.runtime.distributed import RunContext
@@ -26,6 +26,7 @@ from distill.targets.targets import Targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.run import NO_OBJECTS, Objects, Task
 from distill.training.run_dir import STUDENT_NAME
+from distill.user_code import user_code
 from manifests import PatchSet
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
@@ -96,7 +97,7 @@ class Distillation(Task):
         if student is None:
             require_size(config.student.arch, self.num_classes, size)
         else:
-            require_outputs(student, size, config.student.arch, self.num_classes)
+            require_trainable(student, size, config.student.arch, self.num_classes)
 
     def open_view(self) -> AbstractContextManager[View]:
         stored_seed = self._stored.view.get("seed") if self._stored else None  # so students of all seeds can use them
@@ -118,6 +119,11 @@ class Distillation(Task):
         if self._stored is not None:
             accelerator = dataclasses.replace(accelerator, precision=self._stored.precision)
         self.described["teacher_precision"] = accelerator.precision
+        if (own_teacher := self.objects.teacher) is not None:
+            images = torch.zeros(2, 3, *[self.config.augment.output_size(self.size)] * 2, device=self._context.device)
+            what = f"network {own_teacher.arch} in {accelerator.precision} (train.precision fp32 avoids 16 bits)"
+            with user_code(what), torch.no_grad():
+                accelerator.folded(own_teacher.model)(images.to(DTYPES[accelerator.precision]))
         own = self.objects.evaluation
         evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator, own)
         if evaluator is None:

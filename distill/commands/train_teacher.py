@@ -16,7 +16,7 @@ from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, require_unseen
 from distill.models import require_size
-from distill.models.own import require_outputs
+from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
 from distill.runtime.distributed import RunContext
 from distill.targets.losses import cross_entropy
@@ -55,7 +55,7 @@ class SupervisedTraining(Task):
         if objects.network is None:
             require_size(self.network.arch, self.num_classes, size)
         else:
-            require_outputs(objects.network, size, self.network.arch, self.num_classes)
+            require_trainable(objects.network, size, self.network.arch, self.num_classes)
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)
         self.normalization = self.network.mean or mean, self.network.std or std

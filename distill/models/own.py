@@ -22,19 +22,20 @@ def own_copy(module: nn.Module) -> nn.Module:
     return copied
 
 
-def count_outputs(module: nn.Module, size: int, name: str) -> int:
-    """Return the number of classes of a module. Two random images of ``size`` px pass through it in eval mode.
+def count_outputs(module: nn.Module, size: int, name: str, *, training: bool = False) -> int:
+    """Return the number of classes of a module. Two random images of ``size`` px pass through it.
 
-    ``module`` is left in eval mode. ``name`` names it in errors: if its code raises an exception, or if its result is
-    not a tensor of finite logits (2, classes).
+    ``module`` is left in eval mode, or in ``training`` mode. ``name`` names it in errors: if its code raises an
+    exception, or if its result is not a tensor of finite logits (2, classes).
     """
     example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     device = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
     with user_code(f"network {name}"), torch.no_grad():
-        logits = module.eval()(example.to(device))
+        logits = module.train(training)(example.to(device))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        found = f"returns {got} for images of shape {tuple(example.shape)}, expected logits of shape (2, classes)"
+        mode = " in training mode" if training else ""
+        found = f"returns {got} for images of shape {tuple(example.shape)}{mode}, expected logits (2, classes)"
         raise DistillError(f"network {name}: {found}; return one row of logits for each image")
     if not bool(torch.isfinite(logits).all()):
         raise DistillError(f"network {name}: its logits are not finite; correct its weights or its mean and std")
@@ -46,3 +47,11 @@ def require_outputs(module: nn.Module, size: int, name: str, num_classes: int) -
     if (count := count_outputs(module, size, name)) != num_classes:
         found = f"has {counted(count, 'class')}, expected {num_classes}"
         raise DistillError(f"network {name}: {found}; change its last layer, or choose another teacher or other data")
+
+
+def require_trainable(module: nn.Module, size: int, name: str, num_classes: int) -> None:
+    """Check a module as ``require_outputs`` does, and a copy of it in training mode, which changes batch norms."""
+    require_outputs(module, size, name, num_classes)
+    count_outputs(copy.deepcopy(module), size, name, training=True)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise DistillError(f"network {name}: has no parameter that requires a gradient; call requires_grad_(True)")

@@ -124,7 +124,7 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """Append figures, such as the loss, to ``metrics.jsonl`` and TensorBoard's log; call callbacks; if ``enabled``."""
+    """Append figures, such as the loss, to ``metrics.jsonl`` and TensorBoard's log, and call callbacks."""
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.training.checkpoint import save_checkpoint
 from distill.training.run_dir import BAD_BATCH_NAME, MetricsLog
+from distill.user_code import guarded
 from distill.weights.files import Triple
 from manifests.format.schema import patch_key
 from manifests.support.console import note, progress_bar
@@ -87,6 +88,9 @@ class Trainer:
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(config.optim, student.parameters())
         self.forward = accelerator.student(student, self.view.example())  # before the average: DDP replaces norms
+        network = config.student if isinstance(config, Config) else config.network
+        if ":" in network.arch:  # a module of the user
+            self.forward = guarded(self.forward, f"network {network.arch}")
         average: AveragedModel | None = None
         if (decay := config.train.ema) is not None:
             update = get_ema_multi_avg_fn(decay)

@@ -249,7 +249,7 @@ class Wrong(nn.Module):
 @pytest.mark.parametrize(
     ("result", "parts"),
     [
-        (lambda x: x, ("returns a tensor of shape (2, 3, 32, 32)", "expected logits of shape (2, classes)")),
+        (lambda x: x, ("returns a tensor of shape (2, 3, 32, 32)", "expected logits (2, classes)")),
         (lambda x: {"logits": x}, ("returns dict",)),
         (lambda x: x.mean(dim=(2, 3)) / 0, ("logits are not finite",)),
         (lambda x: x.nonsense(), ("raised AttributeError",)),
@@ -260,6 +260,45 @@ def test_a_wrong_module_is_one_line(train: Train, result: Callable[[Tensor], Any
     name = "network tests.distill.test_api:Wrong: "
     refused(lambda: train(student=Wrong(result)), name, *parts)
     refused(lambda: train(teacher=distill.Teacher(Wrong(result), MEAN, STD)), name, *parts)
+
+
+def test_a_weight_file_gives_missing_keys_of_the_config(train: Train) -> None:
+    config = {key: value for key, value in SHORT.items() if key != "teacher"}
+    assert train(config=config).metrics["teacher_arch"] == "resnet8"
+
+
+class Faulty(Net):
+    """A network that fails in training mode, or after some calls."""
+
+    def __init__(self, fails: str) -> None:
+        super().__init__()
+        self.fails, self.calls = fails, 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += self.training
+        if self.fails == "late" and self.calls > 2:
+            raise ValueError("two calls only")
+        logits = super().forward(x)
+        if self.fails == "precision":
+            return logits + (
+                x.mean(dim=(2, 3)) @ torch.ones(3, 4 * bool(len(x)))
+            )  # len stops torch.fx, which would convert the constant
+        return (logits, logits) if self.fails == "training" and self.training else logits
+
+
+def test_a_network_that_fails_later_is_one_line(train: Train, tmp_path: Path) -> None:
+    name = "network tests.distill.test_api:Faulty"
+    refused(lambda: train(student=Faulty("training")), f"{name}: returns tuple", "in training mode")
+    error = refused(lambda: train(student=Faulty("late"), settings={"train.compile": "off"}), name, "two calls only")
+    assert isinstance(error.__cause__, ValueError)
+    teacher, half = distill.Teacher(Faulty("precision"), MEAN, STD), {"train.precision": "bf16"}
+    refused(
+        lambda: train(teacher=teacher, settings=half, out=tmp_path / "half"),
+        f"{name} in bf16",
+        "train.precision fp32",
+        "dtype",
+    )
+    refused(lambda: train(student=Net().requires_grad_(False), out=tmp_path / "frozen"), "requires_grad_(True)")
 
 
 def test_a_teacher_states_its_classes(train: Train, tmp_path: Path, images: Any) -> None:
