@@ -41,9 +41,9 @@ class DatasetImages:
 
 def read_images(dataset: MapDataset) -> DatasetImages:
     """Read all images of a data set, which must be square and of one size, into memory."""
-    where, n, digests = _described(dataset)
+    (where, n), digests = _described(dataset), []
     samples = np.empty((0, 0, 0, 3), dtype=np.uint8)
-    for index, item in _items(dataset, n):
+    for index, item in _items(dataset, where, n):
         image = _pixels(item, f"{where}[{index}]", "return only the image, as uint8 (size, size, 3)")
         if index == 0:
             height, width = image.shape[:2]
@@ -67,8 +67,8 @@ def read_images(dataset: MapDataset) -> DatasetImages:
 
 def labelled_items(dataset: MapDataset) -> Iterator[tuple[Pixels, int]]:
     """Yield each image of a data set, uint8 (height, width, 3), and its class number, counted from 0."""
-    where, n, _ = _described(dataset)
-    for index, item in _items(dataset, n):
+    where, n = _described(dataset)
+    for index, item in _items(dataset, where, n):
         place = f"{where}[{index}]"
         try:
             image, label = item
@@ -81,8 +81,8 @@ def labelled_items(dataset: MapDataset) -> Iterator[tuple[Pixels, int]]:
         yield _pixels(image, place, "return PIL images or arrays, without a transform to float"), number
 
 
-def _described(dataset: MapDataset) -> tuple[str, int, list[bytes]]:
-    """Return the name of a data set for messages, its length, and an empty list."""
+def _described(dataset: MapDataset) -> tuple[str, int]:
+    """Return the name of a data set for messages, and its length."""
     where = f"data set {name_of(dataset)}"
     if not isinstance(dataset, MapDataset):
         found = "has no __len__ and __getitem__, expected a path or a map-style data set"
@@ -91,11 +91,10 @@ def _described(dataset: MapDataset) -> tuple[str, int, list[bytes]]:
         n = len(dataset)
     if not n:
         raise DistillError(f"{where}: contains no image; use a data set with images")
-    return where, n, []
+    return where, n
 
 
-def _items(dataset: MapDataset, n: int) -> Iterator[tuple[int, Any]]:
-    where = f"data set {name_of(dataset)}"
+def _items(dataset: MapDataset, where: str, n: int) -> Iterator[tuple[int, Any]]:
     with progress_bar("images of the data set", n) as update:
         for index in range(n):
             with user_code(f"{where}[{index}]"):

@@ -262,9 +262,15 @@ def test_a_wrong_module_is_one_line(train: Train, result: Callable[[Tensor], Any
     refused(lambda: train(teacher=distill.Teacher(Wrong(result), MEAN, STD)), name, *parts)
 
 
-def test_a_weight_file_gives_missing_keys_of_the_config(train: Train) -> None:
+def test_a_weight_file_gives_missing_keys_of_the_config(
+    train: Train, patchset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     config = {key: value for key, value in SHORT.items() if key != "teacher"}
-    assert train(config=config).metrics["teacher_arch"] == "resnet8"
+    patchset = open_patchset(patchset_path)
+    result = train(patchset, config=config, out=None)
+    assert result.metrics["teacher_arch"] == "resnet8"
+    assert result.out == Path(f"runs/python-{patchset.manifest.set_id[:8]}-seed0") and result.out.is_dir()
 
 
 class Faulty(Net):
