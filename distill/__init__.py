@@ -5,6 +5,8 @@
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 SPIN_COUNT = 3_000
 """Loop turns that a waiting OpenMP thread spins before it sleeps. The default of libgomp, 300,000, keeps a core busy
@@ -12,3 +14,35 @@ for milliseconds while another thread needs the core; ``scripts/bench_distill --
 
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # libgomp reads the variable when torch is imported
+
+if TYPE_CHECKING:
+    from distill.api import TrainResult, evaluate, load_network, train, train_teacher
+    from distill.errors import DistillError
+    from distill.targets.teacher import Network, Teacher
+    from distill.training.callbacks import Callback
+else:
+    _MODULES = {
+        **dict.fromkeys(("TrainResult", "evaluate", "load_network", "train", "train_teacher"), "api"),
+        "DistillError": "errors",
+        **dict.fromkeys(("Network", "Teacher"), "targets.teacher"),
+        "Callback": "training.callbacks",
+    }
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used. An early import of torch would slow down every --help."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"distill.{_MODULES[name]}"), name)
+
+
+__all__ = [
+    "Callback",
+    "DistillError",
+    "Network",
+    "Teacher",
+    "TrainResult",
+    "evaluate",
+    "load_network",
+    "train",
+    "train_teacher",
+]

@@ -141,7 +141,7 @@ def test_lists_of_packaged_files_load_nothing_heavy(program: str) -> None:
     require_light(program, [(line, {}) for line in lines[program]], 0)
 
 
-@pytest.mark.parametrize("package", [manifests, patchgen], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", [manifests, patchgen, distill], ids=lambda package: package.__name__)
 def test_a_package_imports_its_names_when_they_are_used(package: ModuleType) -> None:
     name = package.__name__
     code = (

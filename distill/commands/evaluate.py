@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from distill.data.datasets import MapDataset
+from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, logits_of, warn_if_trained_on
 from distill.models import require_size
+from distill.models.own import require_outputs
 from distill.runtime.distributed import RunContext
 from distill.targets.teacher import Network, build_network
 from distill.weights.files import Triple, load_weights
@@ -20,20 +24,23 @@ FIGURES = ("top1", "top5", "per_class", "teacher_top1", "agreement", "kl_to_teac
 
 def load_network(
     path: Path,
-    arch: str | None,
+    arch: str | nn.Module | None,
     mean: Triple | None,
     std: Triple | None,
     device: torch.device,
     bn_eps: float | None = None,
 ) -> Network:
-    """Load the network of the weight file ``path``. For an argument that is None, use the value in the file."""
+    """Load the network of the weight file ``path``. For an argument that is None, use the value in the file.
+
+    If ``arch`` is a module of the user, the weights are loaded into a copy of it.
+    """
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):
             found = f"the file declares bn_eps {weights.bn_eps}, but --bn-eps is {bn_eps}"
             raise DistillError(f"{path}: {found}; remove --bn-eps")
         weights = dataclasses.replace(weights, bn_eps=bn_eps)
-    arch = arch or weights.arch
+    arch = weights.arch if arch is None else arch
     if arch is None:
         raise DistillError(f"{path}: the file does not name its network; run 'distill convert' on it with --arch")
     num_classes = weights.num_classes or count_classes(weights, arch)
@@ -41,7 +48,11 @@ def load_network(
 
 
 def evaluate(
-    network: Network, data: Path, size: int | None, teacher: Network | None, device: torch.device
+    network: Network,
+    data: Path | MapDataset | LabelledImages,
+    size: int | None,
+    teacher: Network | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Measure a network on the labelled images in ``data``: top-1, top-5 and top-1 of each class, in percent.
 
@@ -50,7 +61,10 @@ def evaluate(
     """
     labelled = load_evaluation_data(data, size, network.num_classes, network.classes)
     warn_if_trained_on(str(network.path), network.data_sha256, labelled)
-    require_size(network.arch, network.num_classes, labelled.size)
+    if ":" in network.arch:  # a class of the user
+        require_outputs(network.model, labelled.size, network.arch, network.num_classes)
+    else:
+        require_size(network.arch, network.num_classes, labelled.size)
     context, teacher_logits = RunContext(device=device), None
     if teacher is not None:
         warn_if_trained_on(str(teacher.path), teacher.data_sha256, labelled)

@@ -3,18 +3,20 @@
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from distill.config.schema import Config
-from distill.data.batches import View
+from distill.data.batches import Source, View, resident
 from distill.data.cache import open_source
+from distill.data.datasets import DatasetImages, MapDataset
 from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
 from distill.models import require_size
+from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import DTYPES
 from distill.runtime.distributed import RunContext
@@ -22,8 +24,9 @@ from distill.targets.losses import make_loss
 from distill.targets.stored_logits import TeacherInfo, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
-from distill.training.run import Task
+from distill.training.run import NO_OBJECTS, Objects, Task
 from distill.training.run_dir import STUDENT_NAME
+from distill.user_code import user_code
 from manifests import PatchSet
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
@@ -50,19 +53,21 @@ class Distillation(Task):
     purpose = "init"
     config: Config
 
-    def __init__(self, config: Config, shards: Path, context: RunContext) -> None:
+    def __init__(
+        self, config: Config, shards: Path | DatasetImages, context: RunContext, objects: Objects = NO_OBJECTS
+    ) -> None:
         context.ranks.require_rows(config.data.batch_size)
-        self.config, self._context, self._shards = config, context, shards
-        self.patchset: PatchSet = open_folder(shards)
-        manifest, teacher = self.patchset.manifest, config.teacher
-        self.n, self.size = manifest.n, manifest.size
-        self.network, self.num_classes, self.loss = config.student, teacher.num_classes, make_loss(config.loss)
-        for arch in (teacher.arch, config.student.arch):
-            require_size(arch, teacher.num_classes, config.augment.output_size(manifest.size))
-        self._stored = open_stored(teacher, manifest.set_id)
-        self._teacher: Network | None = None
-        if self._stored is None or teacher.weights is not None:
+        self.config, self._context, self._shards, self.objects = config, context, shards, objects
+        set_id = self._open_shards(shards)
+        teacher = config.teacher
+        self.network, self.num_classes = config.student, teacher.num_classes
+        self.loss = make_loss(config.loss, objects.loss)
+        self._require_sizes()
+        self._stored = open_stored(teacher, set_id)
+        self._teacher: Network | None = objects.teacher
+        if self._teacher is None and (self._stored is None or teacher.weights is not None):
             self._teacher = load_teacher(teacher, context.device)
+        if self._teacher is not None:
             info = TeacherInfo.model_validate(self._teacher)
         if self._stored is not None:
             if self._teacher is not None:
@@ -71,14 +76,37 @@ class Distillation(Task):
             info = self._stored.teacher
         self._info, self.normalization, self.classes = info, (info.mean, info.std), tuple(info.classes)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
-        self.inputs = {"set_id": manifest.set_id, "teacher_sha256": info.sha256, "logits": logits}
-        self.described = {"set_id": manifest.set_id, "teacher_arch": teacher.arch, "teacher_sha256": info.sha256}
+        self.inputs = {"set_id": set_id, "teacher_sha256": info.sha256, "logits": logits} | objects.digests()
+        self.described = {"set_id": set_id, "teacher_arch": teacher.arch, "teacher_sha256": info.sha256}
+        self.described |= objects.digests()
+
+    def _open_shards(self, shards: Path | DatasetImages) -> str:
+        """Set the size and number of the patches. Return the identity of the set, or of the images of a data set."""
+        if isinstance(shards, DatasetImages):
+            self.n, self.size = len(shards.samples), shards.samples.shape[1]
+            return shards.sha256
+        self.patchset = open_folder(shards)
+        self.n, self.size = self.patchset.manifest.n, self.patchset.manifest.size
+        return self.patchset.manifest.set_id
+
+    def _require_sizes(self) -> None:
+        """Check that teacher and student accept the images and have the same classes."""
+        config, student, size = self.config, self.objects.network, self.config.augment.output_size(self.size)
+        if self.objects.teacher is None:
+            require_size(config.teacher.arch, self.num_classes, size)
+        if student is None:
+            require_size(config.student.arch, self.num_classes, size)
+        else:
+            require_trainable(student, size, config.student.arch, self.num_classes)
 
     def open_view(self) -> AbstractContextManager[View]:
         stored_seed = self._stored.view.get("seed") if self._stored else None  # so students of all seeds can use them
         seed = stored_seed if isinstance(stored_seed, int) else self.config.train.seed
         seed = seed if self.config.data.view_seed is None else self.config.data.view_seed
-        return open_view(self.config, self.patchset, seed, self._context)
+        if isinstance(self._shards, DatasetImages):
+            source = resident(self._shards.samples, self.config.data.batch_size, seed, self._context)
+            return nullcontext(_make_view(source, self.config, seed))
+        return open_view(self.config, open_folder(self._shards), seed, self._context)
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
         folder = self.config.teacher.logits
@@ -91,9 +119,19 @@ class Distillation(Task):
         if self._stored is not None:
             accelerator = dataclasses.replace(accelerator, precision=self._stored.precision)
         self.described["teacher_precision"] = accelerator.precision
-        evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator)
-        if evaluator is not None:
-            digests = evaluation.packed_digests(self.patchset)
+        if (own_teacher := self.objects.teacher) is not None:
+            images = torch.zeros(2, 3, *[self.config.augment.output_size(self.size)] * 2, device=self._context.device)
+            what = f"network {own_teacher.arch} in {accelerator.precision} (train.precision fp32 avoids 16 bits)"
+            with user_code(what), torch.no_grad():
+                accelerator.folded(own_teacher.model)(images.to(DTYPES[accelerator.precision]))
+        own = self.objects.evaluation
+        evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator, own)
+        if evaluator is None:
+            return None
+        if isinstance(self._shards, DatasetImages):
+            evaluation.require_unseen(frozenset(self._shards.digests), evaluator.data, self._shards.where)
+        else:
+            digests = evaluation.packed_digests(open_folder(self._shards))
             evaluation.require_unseen(digests, evaluator.data, f"the set {self._shards}")
         return evaluator
 
@@ -102,24 +140,34 @@ class Distillation(Task):
 def open_view(config: Config, patchset: PatchSet, seed: int, context: RunContext) -> Iterator[View]:
     """Verify and decode ``patchset``. Yield the view of a run: the batches that ``config`` and ``seed`` determine."""
     with open_source(patchset, config.data, seed, context) as source:
-        steps = config.train.steps(source.order.n, source.order.batch_size)
-        yield View(source=source, augment=config.augment, seed=seed, period=-(-steps // config.data.passes))
+        yield _make_view(source, config, seed)
+
+
+def _make_view(source: Source, config: Config, seed: int) -> View:
+    steps = config.train.steps(source.order.n, source.order.batch_size)
+    return View(source=source, augment=config.augment, seed=seed, period=-(-steps // config.data.passes))
 
 
 def open_evaluator(
-    config: Config, size: int, teacher: Network | None, info: TeacherInfo, accelerator: Accelerator
+    config: Config,
+    size: int,
+    teacher: Network | None,
+    info: TeacherInfo,
+    accelerator: Accelerator,
+    dataset: MapDataset | None = None,
 ) -> evaluation.Evaluator | None:
     """Measure the teacher, if given, on the evaluation data. Return an evaluator, or None without evaluation data.
 
-    Images get the size of training images made from patches of ``size`` pixels. The teacher has the precision of
-    ``accelerator``. Its convolutions include batch norms, as in training, but the teacher is not compiled.
+    Images get the size of training images made from patches of ``size`` pixels. The evaluation data is ``dataset`` of
+    the user, or the data that the config names. The teacher has the precision of ``accelerator``. Its convolutions
+    include batch norms, as in training, but the teacher is not compiled.
     """
-    least, path = config.teacher.min_top1, config.eval.data
-    if path is None:
+    least, source = config.teacher.min_top1, config.eval.data if dataset is None else dataset
+    if source is None:
         if least is not None:
             logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name the data with --eval")
         return None
-    data = evaluation.load_evaluation_data(path, config.augment.output_size(size), info.num_classes, info.classes)
+    data = evaluation.load_evaluation_data(source, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
     if teacher is not None:
         evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
@@ -136,5 +184,5 @@ def open_evaluator(
     if least is not None and top1 < least:
         found = f"the teacher's top-1 is {top1:.2f} %, expected at least {least} % (teacher.min_top1)"
         action = "check teacher.mean, teacher.std and the classes of the evaluation data"
-        raise DistillError(f"{config.teacher.weights}: {found}; {action}")
+        raise DistillError(f"{config.teacher.weights or config.teacher.arch}: {found}; {action}")
     return evaluator

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from distill.config.schema import SupervisedConfig
-from distill.data.batches import Resident, View
+from distill.data.batches import View, resident
 from distill.data.classes import complete_names, match_classes
+from distill.data.datasets import MapDataset
 from distill.data.labelled import load_labelled
-from distill.data.sampler import Order
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, require_unseen
 from distill.models import require_size
+from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
-from distill.runtime.device import fits_gpu
 from distill.runtime.distributed import RunContext
 from distill.targets.losses import cross_entropy
 from distill.targets.targets import LabelTargets, Targets
-from distill.training.run import Task
+from distill.training.run import NO_OBJECTS, Objects, Task
 from distill.training.run_dir import TEACHER_NAME
 from distill.weights.files import Triple
 
@@ -37,31 +37,36 @@ class SupervisedTraining(Task):
     purpose = "init from labels"
     config: SupervisedConfig
 
-    def __init__(self, config: SupervisedConfig, data: Path, context: RunContext) -> None:
+    def __init__(
+        self, config: SupervisedConfig, data: Path | MapDataset, context: RunContext, objects: Objects = NO_OBJECTS
+    ) -> None:
         context.ranks.require_rows(config.data.batch_size)
         self.config, self._context, self.loss = config, context, cross_entropy
         self.network, self.num_classes = config.network, config.network.num_classes
         found = load_labelled(data, config.data.size, "train")
-        self._images = images = match_classes(found, self.num_classes, (), data)
+        where = data if isinstance(data, Path) else found.where
+        self._images = images = match_classes(found, self.num_classes, (), where)
         self.classes = complete_names(images)
         height, width = images.images.shape[1:3]
         if height != width:
             fault = f"images of {width}×{height} pixels are not square"
-            raise DistillError(f"{data}: {fault}; set data.size to resize and crop the images to squares")
-        require_size(self.network.arch, self.num_classes, config.augment.output_size(images.size))
+            raise DistillError(f"{where}: {fault}; set data.size to resize and crop the images to squares")
+        self.objects, size = objects, config.augment.output_size(images.size)
+        if objects.network is None:
+            require_size(self.network.arch, self.num_classes, size)
+        else:
+            require_trainable(objects.network, size, self.network.arch, self.num_classes)
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)
         self.normalization = self.network.mean or mean, self.network.std or std
-        self.inputs, self.described = {"data": images.sha256}, {}
+        self.described = objects.digests()
+        self.inputs = {"data": images.sha256} | objects.digests()
 
     @contextmanager
     def open_view(self) -> Iterator[View]:
         logger.info(f"training data: {self._images}")
-        samples, device = self._images.images, self._context.device
-        samples = samples.to(device) if fits_gpu(samples.nbytes, device) else samples
         seed = self.config.train.seed if self.config.data.view_seed is None else self.config.data.view_seed
-        order = Order(self.n, self.config.data.batch_size, seed)
-        source = Resident(samples=samples, order=order, context=self._context)
+        source = resident(self._images.images, self.config.data.batch_size, seed, self._context)
         yield View(source=source, augment=self.config.augment, seed=seed, period=self.steps)
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
@@ -69,10 +74,12 @@ class SupervisedTraining(Task):
         return LabelTargets(labels, view.source.order, self.num_classes, smoothing, self._context)
 
     def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        path = self.config.eval.data
-        if path is None:
+        source = self.config.eval.data if self.objects.evaluation is None else self.objects.evaluation
+        if source is None:
             return None
-        data = load_evaluation_data(path, self.config.augment.output_size(self.size), self.num_classes, self.classes)
+        data = load_evaluation_data(
+            source, self.config.augment.output_size(self.size), self.num_classes, self.classes
+        )
         require_unseen(frozenset(self._images.digests), data, self._images.where)
         return Evaluator(data, self.normalization, None, self._context, self.prefix)
 

@@ -3,6 +3,8 @@
 The groups ``teacher``, ``loss``, ``augment``, ``optim`` and ``data`` are defined in the module that uses the group.
 """
 
+import copy
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -154,15 +156,29 @@ class SupervisedConfig(_Run):
 C = TypeVar("C", bound=_Run)
 
 
-def parse_config(text: str, where: str, overrides: dict[str, Any], model: type[C]) -> C:
-    """Parse YAML text as a config of type ``model``. ``overrides`` maps keys such as ``optim.lr`` to values.
+def parse_config(text: str, where: str, overrides: Mapping[str, Any], model: type[C]) -> C:
+    """Parse YAML text as a config of type ``model``, see ``make_config``."""
+    return make_config(read_groups(text, where), where, overrides, model)
+
+
+def read_groups(text: str, where: str) -> dict[str, Any]:
+    """Parse YAML text as a dict of groups of keys, which are not checked yet."""
+    try:
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise DistillError(f"config {where}: {with_action(str(error), 'correct the config')}") from error
+    if not isinstance(value, dict):
+        raise DistillError(f"config {where}: contains no groups of keys such as 'teacher'; correct the config")
+    return value
+
+
+def make_config(groups: Mapping[str, Any], where: str, overrides: Mapping[str, Any], model: type[C]) -> C:
+    """Return the config of type ``model`` with the keys in ``groups``. ``overrides`` maps ``optim.lr`` to a value.
 
     ``where`` is the name or path of the config, for error messages.
     """
+    value = copy.deepcopy(dict(groups))
     try:
-        value = parse_yaml(text)
-        if not isinstance(value, dict):
-            raise DistillError(f"config {where}: contains no groups of keys such as 'teacher'; correct the config")
         other = next(kind for kind in (Config, SupervisedConfig) if kind is not model)
         if not value.keys() <= model.model_fields.keys() and value.keys() <= other.model_fields.keys():
             found = f"belongs to {other.command}, but this is {model.command}"

@@ -9,6 +9,7 @@ from torch import Tensor
 from distill.augment import AugmentConfig, Draws, augment, draw, part_of, view_version
 from distill.data.sampler import Order, WindowOrder
 from distill.data.stream import Streamed
+from distill.runtime.device import fits_gpu
 from distill.runtime.distributed import Ranks, RunContext
 from distill.runtime.randomness import Stream
 
@@ -33,6 +34,12 @@ class Resident:
 
 
 Source = Resident | Streamed
+
+
+def resident(samples: Tensor, batch_size: int, seed: int, context: RunContext) -> Resident:
+    """Return a source of ``samples``, uint8 (n, size, size, 3), on the GPU if they fit into its memory."""
+    samples = samples.to(context.device) if fits_gpu(samples.nbytes, context.device) else samples
+    return Resident(samples=samples, order=Order(len(samples), batch_size, seed), context=context)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ _UNNAMED = "class {}"
 logger = logging.getLogger(__name__)
 
 
-def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], where: Path) -> LabelledImages:
+def match_classes(data: LabelledImages, num_classes: int, names: Sequence[str], where: Path | str) -> LabelledImages:
     """Return ``data`` with the labels and class names of a network with ``num_classes`` outputs.
 
     ``names`` are the network's class names, or empty. If data and network have names, classes with equal names match;
@@ -54,7 +54,7 @@ def complete_names(data: LabelledImages) -> tuple[str, ...]:
     return () if unnamed or data.names == tuple(map(str, range(len(data.names)))) else data.names
 
 
-def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], where: Path) -> dict[int, int]:
+def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], where: Path | str) -> dict[int, int]:
     """Return for each label in ``present`` the number of the network's class that has the same class name."""
     if data.names == tuple(names):
         return {label: label for label in present}
@@ -74,7 +74,7 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
     return numbers
 
 
-def _by_number(data: LabelledImages, present: list[int], num_classes: int, where: Path) -> dict[int, int]:
+def _by_number(data: LabelledImages, present: list[int], num_classes: int, where: Path | str) -> dict[int, int]:
     """Return for each label in ``present`` the network's class number, read from the name of the class folder."""
     values = [int(name) for name in data.names]
     smallest, largest = values[0], values[-1]

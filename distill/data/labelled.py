@@ -14,7 +14,9 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
+from distill.data.datasets import MapDataset, labelled_items
 from distill.errors import DistillError
+from distill.user_code import name_of
 from manifests.errors import PatchSetError
 from manifests.foreign.image_data import ImageData, find_images, find_labelled
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
@@ -62,12 +64,16 @@ def require_data(path: Path, split: Split = "test") -> None:
         raise DistillError(f"{path}: the {_KIND[split]} data does not exist; give the path of {FORMS}")
 
 
-def load_labelled(path: Path, size: int | None, split: Split = "test") -> LabelledImages:
+def load_labelled(path: Path | MapDataset, size: int | None, split: Split = "test") -> LabelledImages:
     """Read the images and labels of a split. Images of another size than ``size`` px are resized and center-cropped.
 
     With ``size`` None, no image is resized. Names of files and folders determine the split of an image, as described
-    in ``manifests.foreign.listing``. If no name contains a split, all images belong to every split.
+    in ``manifests.foreign.listing``. If no name contains a split, all images belong to every split. A data set of the
+    user is one split.
     """
+    option = "--size" if split == "test" else "data.size"
+    if not isinstance(path, Path):
+        return _load_dataset(path, size, option)
     require_data(path, split)
     with _read_errors(path):
         found = find_labelled(path, split)
@@ -75,10 +81,23 @@ def load_labelled(path: Path, size: int | None, split: Split = "test") -> Labell
             raise DistillError(f"{path}: contains no {_KIND[split]} data in a known form; give the path of {FORMS}")
         if not found.images:
             raise DistillError(f"{path}: contains no image with a label; give the path of {FORMS}")
-        data = _stack(found, list(_decoded(found.images, size)), path, "--size" if split == "test" else "data.size")
+        data = _stack(found, list(_decoded(found.images, size)), path, option)
     for line in found.notes:
         logger.info(line)
     return data
+
+
+def _load_dataset(dataset: MapDataset, size: int | None, option: str) -> LabelledImages:
+    """Read a data set of pairs (image, label). Its attribute ``classes``, as in torchvision, has the class names."""
+    decoded, labels, where = [], [], f"data set {name_of(dataset)}"
+    for pixels, label in labelled_items(dataset):
+        fitted = _fit(pixels, size)
+        decoded.append((fitted, pixel_digest(pixels), fitted is not pixels))
+        labels.append(label)
+    names = getattr(dataset, "classes", ())
+    named = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    found = ImageData(images=(), where=where, labels=tuple(labels), classes=tuple(names) if named else ())
+    return _stack(found, decoded, where, option)
 
 
 def count_images(path: Path) -> int:
@@ -126,7 +145,9 @@ def _fit(image: Pixels, size: int | None) -> Pixels:
     return fitted
 
 
-def _stack(found: ImageData, decoded: list[tuple[Pixels, bytes, bool]], path: Path, option: str) -> LabelledImages:
+def _stack(
+    found: ImageData, decoded: list[tuple[Pixels, bytes, bool]], path: Path | str, option: str
+) -> LabelledImages:
     shapes = sorted({image.shape for image, *_ in decoded})
     if len(shapes) > 1:
         (height, width, _), (tall, wide, _) = shapes[:2]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.augment import normalize
 from distill.data.classes import match_classes
+from distill.data.datasets import MapDataset
 from distill.data.labelled import LabelledImages, load_labelled
 from distill.errors import DistillError
 from distill.runtime.distributed import RunContext
@@ -92,9 +93,12 @@ class Evaluator:
         return result
 
 
-def load_evaluation_data(path: Path, size: int | None, num_classes: int, classes: Sequence[str]) -> LabelledImages:
-    """Read labelled images at ``size`` px (None: as stored). Match labels with ``classes``, names of a network."""
-    data = match_classes(load_labelled(path, size), num_classes, classes, path)
+def load_evaluation_data(
+    source: Path | MapDataset | LabelledImages, size: int | None, num_classes: int, classes: Sequence[str]
+) -> LabelledImages:
+    """Read labelled images at ``size`` px (None: as stored). Match the labels with a network's names ``classes``."""
+    data = source if isinstance(source, LabelledImages) else load_labelled(source, size)
+    data = match_classes(data, num_classes, classes, source if isinstance(source, Path) else data.where)
     logger.info(f"evaluation data: {data}")
     return data
 

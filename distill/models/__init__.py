@@ -68,6 +68,9 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
     - ``torchvision/NAME``: a classification model of torchvision, such as ``torchvision/resnet50``, without the
       auxiliary heads of ``googlenet`` and ``inception_v3``
     """
+    if ":" in arch:
+        found = "is a class of the code that trained the network, which a name cannot load"
+        raise DistillError(f"arch {arch[:200]!r}: {found}; use it from Python, see docs/python.md")
     if arch.startswith(PREFIX):
         return _torchvision_model(arch, num_classes)
     for pattern, factory in _PATTERNS:

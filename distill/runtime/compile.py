@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parallel import DistributedDataParallel
 
 from distill.errors import DistillError
@@ -79,7 +80,7 @@ class Accelerator:
         key = (model, self.precision)
         if key not in self.copies:
             try:
-                copied: nn.Module = fuse(model)
+                copied: nn.Module = _fused(model)
             except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
                 logger.info(f"the teacher is slower, because its batch norms cannot be folded: {_first_line(error)}")
                 copied = copy.deepcopy(model)
@@ -157,6 +158,16 @@ def make_accelerator(context: RunContext, precision: PrecisionChoice, mode: Comp
         keep_freed_memory(KEPT_MEMORY)
     chosen = choose_precision(precision, context.device)
     return Accelerator(context=context, precision=chosen, compile=mode, steps=steps)
+
+
+def _fused(model: nn.Module) -> nn.Module:
+    """Fold batch norms with torch's ``fuse``, which is wrong if a convolution has several batch norms after it."""
+    fused: Any = fuse(model)
+    called = [node.target for node in fused.graph.nodes if node.op == "call_module"]
+    for name in sorted({name for name in called if called.count(name) > 1}):
+        if isinstance(fused.get_submodule(name), _ConvNd):
+            raise ValueError(f"the convolution {name} is used more than once")
+    return fused
 
 
 def _convert(network: nn.Module, dtype: torch.dtype) -> None:

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
+from distill.errors import DistillError
+from distill.user_code import name_of, source_digest, user_code
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -105,17 +108,66 @@ class UntemperedLossConfig(BaseModel):
     weight: Weight = 1.0
 
 
+class FunctionLossConfig(BaseModel):
+    """A function of the user, from Python only: ``distill.train(..., loss=FUNCTION)``, see docs/python.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: Literal["function"]
+    function: str = Field(max_length=400, description="MODULE:NAME of the function")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of its source")
+    weight: Weight = 1.0
+
+
 _NAMED = BeforeValidator(lambda value: {"name": "kl"} | value if isinstance(value, dict) else value)
-LossConfig = Annotated[TemperedLossConfig | UntemperedLossConfig, Field(discriminator="name"), _NAMED]
+AnyLossConfig = TemperedLossConfig | UntemperedLossConfig | FunctionLossConfig
+LossConfig = Annotated[
+    TemperedLossConfig | UntemperedLossConfig | FunctionLossConfig, Field(discriminator="name"), _NAMED
+]
 
 
-def make_loss(config: TemperedLossConfig | UntemperedLossConfig) -> Loss:
-    """Return the loss function that ``config`` describes. The function multiplies the loss by ``config.weight``."""
+def make_loss(config: AnyLossConfig, function: Loss | None = None) -> Loss:
+    """Return the loss function that ``config`` describes. The function multiplies the loss by ``config.weight``.
+
+    ``function`` is the function of the user that a ``FunctionLossConfig`` names.
+    """
+    if isinstance(config, FunctionLossConfig):
+        if function is None:
+            found = f"the function {config.function} is not known here"
+            raise DistillError(f"loss: {found}; start or continue this run with distill.train(..., loss=FUNCTION)")
+        return _checked(function, config.function, config.weight)
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         if isinstance(config, UntemperedLossConfig):
             return config.weight * UNTEMPERED[config.name](student, teacher)
         return config.weight * TEMPERED[config.name](student, teacher.detach(), config.temperature)
+
+    return loss
+
+
+def describe_function(function: Loss, num_classes: int) -> dict[str, str]:
+    """Return the keys of a ``FunctionLossConfig`` for a function. Call it once, to check its arguments and result."""
+    name, generator = name_of(function), torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 4, num_classes, generator=generator)
+    _checked(function, name, 1.0)(student.requires_grad_(), teacher)
+    return {"name": "function", "function": name, "sha256": source_digest(function)}
+
+
+def _checked(function: Loss, name: str, weight: float) -> Loss:
+    """Return a loss that calls a function of the user with float32 logits and checks that its result is a scalar."""
+
+    def loss(student: Tensor, teacher: Tensor) -> Tensor:
+        with user_code(f"loss {name}"):
+            value = function(_wide(student), _wide(teacher).detach())
+        if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point() or not value.requires_grad:
+            what = (
+                f"a {value.dtype} of shape {tuple(value.shape)}"
+                if isinstance(value, Tensor)
+                else type(value).__name__
+            )
+            gradient = " without a gradient" if isinstance(value, Tensor) and not value.requires_grad else ""
+            found = f"returned {what}{gradient}, expected a scalar tensor that depends on the student's logits"
+            raise DistillError(f"loss {name}: {found}; return the mean over the batch")
+        return weight * value
 
     return loss
 

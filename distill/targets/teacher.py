@@ -1,6 +1,7 @@
 """The config of the teacher, and the teacher's network. Loading the network runs no code of the weight file."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,9 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from distill.errors import DistillError
-from distill.weights.files import MeanTriple, Metadata, StdTriple, Triple, Weights, load_weights
+from distill.models.own import count_outputs, own_copy
+from distill.user_code import name_of
+from distill.weights.files import MeanTriple, Metadata, StdTriple, Triple, Weights, load_weights, tensors_digest
 from distill.weights.load import build_filled
+from distill.weights.normalization import check_mean, check_std
 from manifests.format.digest import file_digest
+from manifests.support.counts import counted
 from manifests.support.validation import HomePath
 
 Given = tuple[Triple | None, Triple | None]  # mean and std of RGB in [0, 1]
@@ -29,9 +34,68 @@ class TeacherConfig(BaseModel):
     min_top1: float | None = Field(default=None, ge=0, le=100, description="least top-1 on evaluation data, percent")
 
 
+def input_triple(name: str, values: Sequence[float]) -> Triple:
+    """Return three numbers of a caller, the ``mean`` or ``std`` of RGB in [0, 1], after a check."""
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        found = f"{name} is {str(values)[:80]}, expected three numbers"
+        raise DistillError(f"{found}; give one number for each of R, G and B") from error
+    try:
+        return (check_mean if name == "mean" else check_std)((red, green, blue))
+    except ValueError as error:
+        raise DistillError(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A module of the user as a teacher, or as a network to evaluate.
+
+    ``module`` maps images, float32 (B, 3, H, W), to logits (B, classes). The images are RGB in [0, 1], normalized by
+    ``mean`` and ``std`` (three numbers each). ``classes`` are the names of the classes in the order of the logits, or
+    empty. The module is copied, and runs in eval mode.
+    """
+
+    module: nn.Module
+    mean: Sequence[float]
+    std: Sequence[float]
+    classes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check the types of all values, and the ranges of mean and std."""
+        if not isinstance(self.module, nn.Module):
+            found = f"is {type(self.module).__name__}, expected a torch.nn.Module"
+            raise DistillError(f"Teacher: the first argument {found}; for a weight file, give its path instead")
+        input_triple("mean", self.mean)
+        input_triple("std", self.std)
+
+    def network(self, size: int, device: torch.device) -> "Network":
+        """Return a copy of the module on ``device``, checked with images of ``size`` px."""
+        name, model = name_of(self.module), own_copy(self.module)
+        count = count_outputs(model, size, name)
+        if self.classes and len(self.classes) != count:
+            found = f"returns {counted(count, 'logit')}, but classes has {counted(len(self.classes), 'name')}"
+            raise DistillError(f"network {name}: {found}; give one name for each logit")
+        sha256 = tensors_digest(model.state_dict())
+        model.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Network(
+            path=Path(name),
+            sha256=sha256,
+            model=model,
+            arch=name,
+            num_classes=count,
+            mean=input_triple("mean", self.mean),
+            std=input_triple("std", self.std),
+            classes=tuple(self.classes),
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network(Metadata):
-    """A network in eval mode, loaded from a weight file. Architecture, classes, mean and std are always set."""
+    """A network in eval mode. Architecture, classes, mean and std are always set.
+
+    For a module of the user, ``path`` and ``arch`` are ``MODULE:CLASS``, and ``sha256`` is the digest of its weights.
+    """
 
     path: Path
     sha256: str  # of the weight file, in hex
@@ -51,9 +115,9 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> Network:
 
 
 def build_network(
-    weights: Weights, arch: str, num_classes: int, given: Given, device: torch.device, prefix: str
+    weights: Weights, arch: str | nn.Module, num_classes: int, given: Given, device: torch.device, prefix: str
 ) -> Network:
-    """Return the network of ``weights`` in eval mode on ``device``.
+    """Return the network of ``weights`` in eval mode on ``device``. If ``arch`` is a module, a copy of it is filled.
 
     ``given`` are the mean and std that the user set, or None for the values of the weight file. ``prefix``, such as
     "teacher.", precedes the names of the user's settings in messages.
@@ -72,5 +136,5 @@ def build_network(
             action += ", or add it to the file with 'distill convert'" if prefix == "teacher." else ""
             raise DistillError(f"{weights.path}: the file does not declare the {name} of the input; {action}")
         known[name] = own or value
-    known |= {"arch": arch, "num_classes": num_classes}
+    known |= {"arch": name_of(arch) if isinstance(arch, nn.Module) else arch, "num_classes": num_classes}
     return Network(path=weights.path, sha256=file_digest(weights.path), model=model, **known)

@@ -1,19 +1,22 @@
 """Run a training command: open the run directory, build or resume the network, train, evaluate, summarize."""
 
+import dataclasses
 import json
 import logging
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
+from distill.data.datasets import MapDataset
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator
 from distill.models import warn_of_stale_statistics
@@ -23,7 +26,9 @@ from distill.runtime.device import choose_threads
 from distill.runtime.distributed import RunContext
 from distill.targets.losses import Loss
 from distill.targets.targets import Targets
+from distill.targets.teacher import Network
 from distill.training import run_dir
+from distill.training.callbacks import Callback, call
 from distill.training.checkpoint import require_identity
 from distill.training.cost_estimate import MIN_ESTIMATED_STEPS, estimate_cost
 from distill.training.patch_sample import keep_sample
@@ -31,13 +36,35 @@ from distill.training.resume import restore
 from distill.training.run_identity import config_digests, identity_of
 from distill.training.seeds import require_same_identity
 from distill.training.trainer import Measure, Purpose, Trainer, new_network
-from distill.weights.files import Triple, save_weights
+from distill.weights.files import Triple, save_weights, tensors_digest
 from manifests import PatchSet
 from manifests.format.digest import file_digest
 from manifests.support.counts import counted
 from manifests.support.files import write_atomically
 
 logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objects:
+    """Objects of a Python program, each in place of a name or a path in the config. None: the config decides."""
+
+    network: nn.Module | None = None  # to train, with its initial weights
+    teacher: Network | None = None
+    loss: Loss | None = None
+    evaluation: MapDataset | None = None  # of pairs of an image and a label
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of the initial weights, which identifies the run as its config does, if there are any."""
+        return {} if self.network is None else {"initial_sha256": tensors_digest(self.network.state_dict())}
+
+    @property
+    def can_estimate(self) -> bool:
+        """Whether the config alone describes the networks and the loss, so that the cost can be estimated."""
+        return self.network is None and self.teacher is None and self.loss is None
+
+
+NO_OBJECTS = Objects()
 
 
 class Task(ABC):
@@ -58,6 +85,7 @@ class Task(ABC):
     described: dict[str, Any]  # entries of the summary that identify set and teacher
     patchset: PatchSet | None = None  # the run directory keeps a sample of it
     loss: Loss
+    objects: Objects = NO_OBJECTS
 
     @abstractmethod
     def open_view(self) -> AbstractContextManager[View]:
@@ -78,21 +106,31 @@ class Task(ABC):
 
 
 def run(
-    open_task: Callable[[], Task], out: Path, context: RunContext, *, resume: bool, several: bool = False
+    open_task: Callable[[], Task],
+    out: Path,
+    context: RunContext,
+    *,
+    resume: bool,
+    several: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train the task that ``open_task`` returns, in the run directory ``out``. Return the summary of the run.
 
     A finished run is not trained again. If ``several`` seeds are trained, first check that the runs can have a mean.
     """
+    own = callbacks if context.ranks.is_main else ()
     with run_dir.run_directory(out, resume, context.ranks):
-        return _run(open_task(), out, context, several)
+        summary = _run(open_task(), out, context, several, own)
+    call(own, "on_end", summary)
+    return summary
 
 
-def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str, Any]:
-    config, ranks = task.config, context.ranks
+def _run(task: Task, out: Path, context: RunContext, several: bool, callbacks: Sequence[Callback]) -> dict[str, Any]:
+    config, ranks, objects = task.config, context.ranks, task.objects
     require_length(config.optim, task.steps, config.data.batch_size, ranks.world_size)
     norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
-    network = new_network(task.network.arch, task.num_classes, config.train.seed, task.purpose, **norms)
+    arch = task.network.arch if objects.network is None else objects.network
+    network = new_network(arch, task.num_classes, config.train.seed, task.purpose, **norms)
     identity = identity_of(config, **task.inputs)
     ranks.require_same(identity)
     state, done = ranks.broadcast(lambda: run_dir.read_progress(out, task.weights_name, identity, network))
@@ -101,7 +139,8 @@ def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str,
     if context.device.type == "cpu" and ranks.world_size == 1:
         choose_threads(state)
     warn_of_stale_statistics(task.network.bn_momentum, task.steps)
-    if state is None and task.steps >= MIN_ESTIMATED_STEPS and ranks.world_size == 1:
+    is_long = task.steps >= MIN_ESTIMATED_STEPS
+    if state is None and is_long and ranks.world_size == 1 and objects.can_estimate:
         logger.info(f"estimated cost: {estimate_cost(config, n=task.n, size=task.size, device=context.device)}")
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, task.steps)
     evaluator = task.open_evaluator(accelerator)
@@ -111,7 +150,7 @@ def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str,
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
         trainer = Trainer(config, network, view, targets, task.loss, task.normalization, accelerator)
-        _train(task, trainer, out, state, evaluator.measure if evaluator else None)
+        _train(task, trainer, out, state, evaluator.measure if evaluator else None, callbacks)
     targets.require_unchanged()
     figures, confusions = evaluator.evaluate(trainer.result) if evaluator else ({}, {})
     if confusions and ranks.is_main:
@@ -119,7 +158,9 @@ def _run(task: Task, out: Path, context: RunContext, several: bool) -> dict[str,
     return ranks.broadcast(lambda: _finish(task, trainer, figures, out))
 
 
-def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Measure | None) -> None:
+def _train(
+    task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Measure | None, callbacks: Sequence[Callback]
+) -> None:
     config, view, ranks = task.config, trainer.view, trainer.ranks
     view_identity = {"view": json.dumps(view.describe(), sort_keys=True)}
     ranks.require_same(view_identity | {"precision": trainer.accelerator.precision})
@@ -135,13 +176,16 @@ def _train(task: Task, trainer: Trainer, out: Path, checkpoint: Any, measure: Me
     if checkpoint is not None:
         logger.info(f"the run continues at step {trainer.state.step} of {trainer.steps}")
     board = config.train.tensorboard
-    log = run_dir.MetricsLog(out, view.batch_size, trainer.state.step, tensorboard=board, enabled=ranks.is_main)
+    log = run_dir.MetricsLog(
+        out, view.batch_size, trainer.state.step, tensorboard=board, enabled=ranks.is_main, callbacks=callbacks
+    )
     saved = {"identity": identity_of(config, **task.inputs) | view_identity, "arithmetic": arithmetic}
     trainer.save(out, saved)  # from now on the folder belongs to this run
     if ranks.is_main:
         write_atomically(out / run_dir.CONFIG_NAME, config.to_yaml().encode())
         if task.patchset is not None:
             keep_sample(task.patchset, out)
+    call(callbacks, "on_start", out, config.model_dump(mode="json"), trainer.state.step * view.batch_size)
     trainer.fit(out, log, saved, measure)
 
 
@@ -154,7 +198,7 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
     weights = out / task.weights_name
     network = task.network.described() | {"num_classes": task.num_classes, "classes": list(task.classes)}
     network |= {"data_sha256": task.inputs["data"]} if "data" in task.inputs else {}
-    logits = {"logits": task.inputs["logits"]} if "logits" in task.inputs else {}
+    inputs = {key: task.inputs[key] for key in ("logits", "initial_sha256") if key in task.inputs}
     mean, std = trainer.normalization
     save_weights(weights, trainer.result, mean=mean, std=std, **network)
     state, samples = trainer.state, trainer.state.step * trainer.view.batch_size
@@ -165,7 +209,7 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
         | network
         | task.described
         | {"seed": task.config.train.seed}
-        | config_digests(task.config, trainer.view, **logits)
+        | config_digests(task.config, trainer.view, **inputs)
         | {
             "weights": "last step" if state.average is None else "average (train.ema) at the last step",
             "size": trainer.view.size,

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.runtime.distributed import Ranks
+from distill.training.callbacks import Callback, call
 from distill.training.checkpoint import CHECKPOINT_NAME, has_checkpoint, load_checkpoint
 from distill.weights.load import largest_file
 from manifests.format.canonical_json import parse_json
@@ -126,10 +127,23 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """If ``enabled``, append figures such as the loss to ``metrics.jsonl`` and, if wanted, to TensorBoard's log."""
+    """If ``enabled``, append figures such as the loss to ``metrics.jsonl`` and, if wanted, to TensorBoard's log.
 
-    def __init__(self, out: Path, batch_size: int, step: int, *, tensorboard: bool, enabled: bool) -> None:
+    Then call the callbacks.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        batch_size: int,
+        step: int,
+        *,
+        tensorboard: bool,
+        enabled: bool,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
         """Open the logs in ``out``. TensorBoard hides figures after ``step``, which the run will measure again."""
+        self._callbacks = callbacks
         self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
         self._board: Any = None
         if tensorboard and enabled:
@@ -140,8 +154,12 @@ class MetricsLog:
                 raise DistillError(f"{found}; run pip install tensorboard") from error
             self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
 
-    def write(self, step: int, figures: dict[str, Any]) -> None:
-        """Append figures that were measured after ``step`` steps."""
+    def saved(self, step: int) -> None:
+        """Tell the callbacks that a checkpoint was written after ``step`` steps."""
+        call(self._callbacks, "on_checkpoint", step * self._batch_size, self._path.parent / CHECKPOINT_NAME)
+
+    def write(self, step: int, figures: dict[str, Any], event: str = "on_log") -> None:
+        """Append figures that were measured after ``step`` steps. ``event`` is the method of callbacks to call."""
         if not self._enabled:
             return
         samples = step * self._batch_size
@@ -151,3 +169,4 @@ class MetricsLog:
             for name, value in figures.items():
                 self._board.add_scalar(name, value, samples)
             self._board.flush()
+        call(self._callbacks, event, samples, figures)

@@ -1,5 +1,6 @@
 """Train a network: compute steps, and log, evaluate, save and stop between steps."""
 
+import copy
 import dataclasses
 import json
 import logging
@@ -34,6 +35,7 @@ from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.training.checkpoint import save_checkpoint
 from distill.training.run_dir import BAD_BATCH_NAME, MetricsLog
+from distill.user_code import guarded
 from distill.weights.files import Triple
 from manifests.format.schema import patch_key
 from manifests.support.console import note, progress_bar
@@ -90,6 +92,9 @@ class Trainer:
         parts, example = config.optim.accumulate or 1, self.view.example()
         self.parts = [rows.to(device) for rows in self.ranks.split_rows(self.view.batch_size, parts)]
         self.forward = accelerator.student(student, example, parts)  # before the average: DDP replaces norms
+        network = config.student if isinstance(config, Config) else config.network
+        if ":" in network.arch:  # a module of the user
+            self.forward = guarded(self.forward, f"network {network.arch}")
         average: AveragedModel | None = None
         if (decay := config.train.ema) is not None:
             update = get_ema_multi_avg_fn(decay)
@@ -200,16 +205,18 @@ class Trainer:
                 update(state.step * batch_size, shown)
                 if measure is not None and every and (at_end or state.step * batch_size % every < batch_size):
                     figures = measure(self.result)
-                    log.write(state.step, figures)
+                    log.write(state.step, figures, "on_evaluation")
                     logger.info(f"step {state.step}: top-1 {next(iter(figures.values())):.2f} %")
                 stopped = self.ranks.any(bool(received))
                 if stopped or time.monotonic() - saved_at >= train.checkpoint_seconds:
                     self.save(out, metadata)
+                    log.saved(state.step)
                     saved_at = time.monotonic()
                 if stopped:
                     self.ranks.any(False)  # torchrun ends all ranks when one ends: wait until the main rank has saved
                     raise InterruptedRun(f"stopped at step {state.step} of {self.steps}")
             self.save(out, metadata)
+            log.saved(state.step)
 
     def save(self, out: Path, metadata: dict[str, Any]) -> None:
         """Write a checkpoint with ``metadata`` on the main rank. Raise DistillError if a loss is not finite."""
@@ -218,14 +225,17 @@ class Trainer:
             save_checkpoint(out, metadata | self.state.state_dict())
 
 
-def new_network(arch: str, num_classes: int, seed: int, purpose: Purpose, **norms: float | None) -> nn.Module:
+def new_network(
+    arch: str | nn.Module, num_classes: int, seed: int, purpose: Purpose, **norms: float | None
+) -> nn.Module:
     """Return a network with random weights, drawn for ``seed`` and ``purpose``. Also set torch's seed.
 
     ``norms`` are arguments of ``set_batch_norms``. A student and its teacher often have the same architecture and
     seed. Different purposes give different weights, so the student does not start with the teacher's initial weights.
+    If ``arch`` is a module of the user, return a copy of it with its own weights.
     """
     torch.manual_seed(Stream(seed, purpose, 0).word() >> 1)
-    network = build_model(arch, num_classes)
+    network = copy.deepcopy(arch).train() if isinstance(arch, nn.Module) else build_model(arch, num_classes)
     set_batch_norms(network, **norms)
     return network
 

@@ -1,5 +1,6 @@
 """Read and write weight files: safetensors with the metadata of a network, or PyTorch files of tensors."""
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -120,6 +121,8 @@ def encode_weights(model: nn.Module, metadata: Metadata) -> bytes:
     fields = ((field.name, getattr(metadata, field.name)) for field in dataclasses.fields(Metadata))
     text = {name: _as_text(value) for name, value in fields if value not in (None, (), "")}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    addresses = collections.Counter(value.data_ptr() for value in state.values())  # safetensors refuses shared memory
+    state = {name: value.clone() if addresses[value.data_ptr()] > 1 else value for name, value in state.items()}
     return _sort_header(safetensors.torch.save(state, text))
 
 

@@ -1,5 +1,6 @@
 """Load a weight file into a network: find the state dict, compare names and shapes, then copy the tensors."""
 
+import copy
 import functools
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
+from distill.user_code import name_of
 from distill.weights.files import Weights
 from distill.weights.foreign_names import Found, State, closest_state, find_networks, variants, without_counters
 from distill.weights.torch_files import CORRUPT, are_finite, require_checksums, require_file
@@ -17,26 +19,39 @@ from manifests.support.counts import counted
 OTHER_BYTES = 64 << 20  # largest size of the other content of a weight file
 
 
-def build_filled(weights: Weights, *, arch: str, num_classes: int, option: str = "--arch ") -> nn.Module:
+def build_filled(weights: Weights, *, arch: str | nn.Module, num_classes: int, option: str = "--arch ") -> nn.Module:
     """Build the network ``arch`` with ``num_classes`` outputs, and copy the parameters and ``bn_eps`` of ``weights``.
 
     If the weight file declares no architecture, the parameters may have the names of other repositories. ``option``
-    is the command-line option that sets ``arch``, for messages: "--arch " or "--set teacher.arch=".
+    is the command-line option that sets ``arch``, for messages: "--arch " or "--set teacher.arch=". If ``arch`` is a
+    module of the user, a copy of it is filled.
     """
-    outline = outline_of(arch, num_classes)
-    state = _match(weights, outline.state_dict(), arch, num_classes, option)
+    if isinstance(arch, nn.Module):
+        outline, name = arch, name_of(arch)
+        state = own_state(weights, arch)
+        _require_fit(state, arch.state_dict(), weights.path, name, "arch=")
+    else:
+        outline, name = outline_of(arch, num_classes), arch
+        state = _match(weights, outline.state_dict(), arch, num_classes, option)
     require_file(weights.path, largest_file(outline))
     require_checksums(weights.path)
     if damaged := sorted(name for name, value in state.items() if not are_finite(value)):
         raise DistillError(f"{weights.path}: parameter {damaged[0]} contains a number that is not finite; {CORRUPT}")
-    model = build_model(arch, num_classes)
+    model = copy.deepcopy(arch) if isinstance(arch, nn.Module) else build_model(arch, num_classes)
     try:
         set_batch_norms(model, eps=weights.bn_eps)
     except DistillError as error:
-        found = f"declares bn_eps {weights.bn_eps}, but the network {arch} has no batch norm"
+        found = f"declares bn_eps {weights.bn_eps}, but the network {name} has no batch norm"
         raise DistillError(f"{weights.path}: the file {found}; {CORRUPT}") from error
     put_state(model, state)
     return model
+
+
+def own_state(weights: Weights, module: nn.Module) -> State:
+    """Return the state dict in ``weights`` that has the most names in common with a module of the user."""
+    if weights.arch is not None:
+        return weights.content
+    return closest_state(weights.content, name_of(module), module.state_dict())
 
 
 def outline_of(arch: str, num_classes: int) -> nn.Module:
@@ -57,8 +72,14 @@ def largest_file(network: nn.Module) -> int:
     return 8 * sum(value.nbytes for value in network.state_dict().values()) + OTHER_BYTES
 
 
-def count_classes(weights: Weights, arch: str) -> int:
+def count_classes(weights: Weights, arch: str | nn.Module) -> int:
     """Return the number of classes in ``weights``: the number of rows in the last matrix of the network."""
+    if isinstance(arch, nn.Module):
+        count = _num_outputs(own_state(weights, arch), arch.state_dict())
+        if count is None:
+            found = f"does not declare its classes, and {name_of(arch)} has no linear layer"
+            raise DistillError(f"{weights.path}: {found}; choose a file that distill wrote")
+        return count
     expected = outline_of(arch, 2).state_dict()
     state = _find_state(weights, arch, expected, "--arch ")
     if (count := _num_outputs(state, expected)) is None:

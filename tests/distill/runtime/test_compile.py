@@ -49,6 +49,25 @@ def test_a_folded_network_has_the_same_logits(arch: str) -> None:
     assert tensors_digest(model.state_dict()) == before and not model.training
 
 
+class _Shared(nn.Module):
+    """A convolution with two batch norms, which torch's ``fuse`` would fold into each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.second = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.first.running_var.fill_(4)
+        self.second.running_mean.fill_(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.conv(self.first(self.conv(x)))).mean(dim=(2, 3))
+
+
+def test_a_shared_convolution_is_not_folded() -> None:
+    model, x = _Shared().eval().requires_grad_(False), torch.randn(2, 3, 8, 8)
+    frozen = accelerator().frozen(model, x)
+    assert torch.allclose(frozen(x), model(x), atol=1e-6)
+
+
 def test_folding_leaves_fewer_layers_and_a_change_is_noticed() -> None:
     """A folded network has no batch norms. If a parameter changes during the run, the run fails."""
     frozen = accelerator().frozen(trained("resnet8"), X)

@@ -216,7 +216,9 @@ def test_fp16_resumes_with_its_loss_scale(
     """
     sets = ["--set", "train.precision=fp16", "--set", "train.samples=112"]
     make_loss = distill.commands.train.make_loss
-    monkeypatch.setattr(distill.commands.train, "make_loss", lambda config: lambda s, t: 64 * make_loss(config)(s, t))
+    monkeypatch.setattr(
+        distill.commands.train, "make_loss", lambda config, function: lambda s, t: 64 * make_loss(config)(s, t)
+    )
     assert run_distill(*arguments, tmp_path / "whole", *sets).status == 0
     with stopping(3):
         assert run_distill(*arguments, tmp_path / "cut", *sets).status == 130

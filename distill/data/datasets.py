@@ -1,0 +1,119 @@
+"""Read data sets of the user: objects with ``__len__`` and ``__getitem__``, such as those of torchvision."""
+
+import dataclasses
+import hashlib
+import operator
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.errors import DistillError
+from distill.runtime.device import free_memory
+from distill.user_code import name_of, user_code
+from manifests.format.digest import pixel_digest
+from manifests.support.console import progress_bar
+from manifests.untrusted.decode import Pixels
+
+_FORM = "expected RGB as uint8 of shape (height, width, 3)"
+
+
+@runtime_checkable
+class MapDataset(Protocol):
+    """A map-style data set: item i is an image, or a pair of an image and its label."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetImages:
+    """All images of a data set, in memory."""
+
+    samples: Tensor  # uint8 (n, size, size, 3), RGB
+    digests: tuple[bytes, ...]  # SHA-256 of each image's pixels
+    sha256: str  # in hex, of size and digests: it is the identity of the images
+    where: str  # the class of the data set, for messages
+
+
+def read_images(dataset: MapDataset) -> DatasetImages:
+    """Read all images of a data set, which must be square and of one size, into memory."""
+    (where, n), digests = _described(dataset), []
+    samples = np.empty((0, 0, 0, 3), dtype=np.uint8)
+    for index, item in _items(dataset, where, n):
+        image = _pixels(item, f"{where}[{index}]", "return only the image, as uint8 (size, size, 3)")
+        if index == 0:
+            height, width = image.shape[:2]
+            if height != width:
+                fault = f"an image of {width}×{height} px is not square"
+                raise DistillError(f"{where}[0]: {fault}; crop the images to squares")
+            if (needed := n * image.nbytes) > (free := free_memory()):
+                found = f"its images need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free"
+                raise DistillError(f"{where}: {found}; write the images to a patch set with patchgen pack")
+            samples = np.empty((n, *image.shape), dtype=np.uint8)
+        if image.shape != samples.shape[1:]:
+            found = (
+                f"has {image.shape[1]}×{image.shape[0]} px, but image 0 has {samples.shape[2]}×{samples.shape[1]} px"
+            )
+            raise DistillError(f"{where}[{index}]: {found}; resize the images to one size")
+        samples[index] = image
+        digests.append(pixel_digest(image))
+    sha256 = hashlib.sha256(f"{samples.shape}".encode() + b"".join(digests)).hexdigest()
+    return DatasetImages(samples=torch.from_numpy(samples), digests=tuple(digests), sha256=sha256, where=where)
+
+
+def labelled_items(dataset: MapDataset) -> Iterator[tuple[Pixels, int]]:
+    """Yield each image of a data set, uint8 (height, width, 3), and its class number, counted from 0."""
+    where, n = _described(dataset)
+    for index, item in _items(dataset, where, n):
+        place = f"{where}[{index}]"
+        try:
+            image, label = item
+            number = operator.index(label)
+        except (TypeError, ValueError, RuntimeError) as error:
+            found = f"is {_kind(item)}, expected a pair of an image and a class number"
+            raise DistillError(f"{place}: {found}; return (image, label)") from error
+        if number < 0:
+            raise DistillError(f"{place}: the label is {number}, expected a class number from 0; correct the labels")
+        yield _pixels(image, place, "return PIL images or arrays, without a transform to float"), number
+
+
+def _described(dataset: MapDataset) -> tuple[str, int]:
+    """Return the name of a data set for messages, and its length."""
+    where = f"data set {name_of(dataset)}"
+    if not isinstance(dataset, MapDataset):
+        found = "has no __len__ and __getitem__, expected a path or a map-style data set"
+        raise DistillError(f"{where}: {found}; give a folder, a patch set or a data set")
+    with user_code(where):
+        n = len(dataset)
+    if not n:
+        raise DistillError(f"{where}: contains no image; use a data set with images")
+    return where, n
+
+
+def _items(dataset: MapDataset, where: str, n: int) -> Iterator[tuple[int, Any]]:
+    with progress_bar("images of the data set", n) as update:
+        for index in range(n):
+            with user_code(f"{where}[{index}]"):
+                item = dataset[index]
+            yield index, item
+            update(index + 1)
+
+
+def _pixels(value: Any, where: str, action: str) -> Pixels:
+    array = np.asarray(value) if not isinstance(value, tuple | list) else np.empty(0, dtype=object)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise DistillError(f"{where}: is {_kind(value)}, {_FORM}; {action}")
+    return np.ascontiguousarray(array)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)} values"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", "")
+    mode = getattr(value, "mode", None)  # of a PIL image
+    detail = f" {dtype} of shape {tuple(shape)}" if shape is not None else f" of mode {mode}" if mode else ""
+    return f"{type(value).__name__}{detail}"

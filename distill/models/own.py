@@ -1,0 +1,57 @@
+"""Modules of the user as networks. Such a network is named by its class: ``MODULE:CLASS``."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import DistillError
+from distill.user_code import name_of, user_code
+from manifests.support.counts import counted
+
+
+def own_copy(module: nn.Module) -> nn.Module:
+    """Return a copy of a module in float32 on the CPU, so that a run does not change the module of the user."""
+    what = f"network {name_of(module)}"
+    with user_code(what):
+        copied = copy.deepcopy(module).cpu().float()
+        state = copied.state_dict()
+    if other := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        found = f"its state has the entry {other[0]!r}, which is not a tensor, so no weight file can store it"
+        raise DistillError(f"{what}: {found}; remove get_extra_state")
+    return copied
+
+
+def count_outputs(module: nn.Module, size: int, name: str, *, training: bool = False) -> int:
+    """Return the number of classes of a module. Two random images of ``size`` px pass through it.
+
+    ``module`` is left in eval mode, or in ``training`` mode. ``name`` names it in errors: if its code raises an
+    exception, or if its result is not a tensor of finite logits (2, classes).
+    """
+    example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    device = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
+    with user_code(f"network {name}"), torch.no_grad():
+        logits = module.train(training)(example.to(device))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
+        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        mode = " in training mode" if training else ""
+        found = f"returns {got} for images of shape {tuple(example.shape)}{mode}, expected logits (2, classes)"
+        raise DistillError(f"network {name}: {found}; return one row of logits for each image")
+    if not bool(torch.isfinite(logits).all()):
+        raise DistillError(f"network {name}: its logits are not finite; correct its weights or its mean and std")
+    return logits.shape[1]
+
+
+def require_outputs(module: nn.Module, size: int, name: str, num_classes: int) -> None:
+    """Check that a module maps images of ``size`` px to ``num_classes`` logits. It is left in eval mode."""
+    if (count := count_outputs(module, size, name)) != num_classes:
+        found = f"has {counted(count, 'class')}, expected {num_classes}"
+        raise DistillError(f"network {name}: {found}; change its last layer, or choose another teacher or other data")
+
+
+def require_trainable(module: nn.Module, size: int, name: str, num_classes: int) -> None:
+    """Check a module as ``require_outputs`` does, and a copy of it in training mode, which changes batch norms."""
+    require_outputs(module, size, name, num_classes)
+    count_outputs(copy.deepcopy(module), size, name, training=True)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise DistillError(f"network {name}: has no parameter that requires a gradient; call requires_grad_(True)")
