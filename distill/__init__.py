@@ -16,20 +16,23 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # libgomp reads the variable when torch is imported
 
 if TYPE_CHECKING:
+    from distill import loggers
     from distill.api import TrainResult, evaluate, load_network, train, train_teacher
+    from distill.callbacks import Callback
     from distill.errors import DistillError
     from distill.targets.teacher import Network, Teacher
-    from distill.training.callbacks import Callback
 else:
     _MODULES = {
         **dict.fromkeys(("TrainResult", "evaluate", "load_network", "train", "train_teacher"), "api"),
         "DistillError": "errors",
         **dict.fromkeys(("Network", "Teacher"), "targets.teacher"),
-        "Callback": "training.callbacks",
+        "Callback": "callbacks",
     }
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first used. An early import of torch would slow down every --help."""
+        if name == "loggers":
+            return import_module("distill.loggers")
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"distill.{_MODULES[name]}"), name)
@@ -43,6 +46,7 @@ __all__ = [
     "TrainResult",
     "evaluate",
     "load_network",
+    "loggers",
     "train",
     "train_teacher",
 ]

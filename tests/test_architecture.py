@@ -24,7 +24,7 @@ LAYERS = {
     ),
     "distill": (
         *("__main__", "cli", "api", "commands", "tables", "report", "training", "config", "evaluation", "targets"),
-        *("optim", "data", "augment", "runtime", "weights", "models", "user_code", "errors"),
+        *("optim", "data", "augment", "runtime", "weights", "models", "loggers", "callbacks", "user_code", "errors"),
     ),
 }
 """Folders and files of a package, from top to bottom. Each may import only entries after itself."""

@@ -15,6 +15,7 @@ from torch import nn
 import distill.commands.evaluate as evaluation
 from distill.api import inputs
 from distill.api.inputs import ConfigLike, Draft, PathLike, session, to_path
+from distill.callbacks import Callback
 from distill.commands.train import Distillation, check_inputs
 from distill.commands.train_teacher import SupervisedTraining
 from distill.config.schema import Config, SupervisedConfig
@@ -25,7 +26,6 @@ from distill.models.own import own_copy
 from distill.runtime.device import pick_device
 from distill.targets.losses import describe_function
 from distill.targets.teacher import Network, Teacher, input_triple
-from distill.training.callbacks import Callback
 from distill.training.run import Objects, run
 from manifests import PatchSet
 from manifests.remote.urls import is_url

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from distill.training.run import Task
 
 C = TypeVar("C", "Config", "SupervisedConfig")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 run_options = options.join(
     options.eval_option,
     click.option("--seeds", callback=options.parse_numbers, help="One run for each seed: 0,1,2; sets train.seed."),
     click.option("--resume", is_flag=True, help="Continue the run in --out if it has begun."),
+    click.option("--log", "logs", multiple=True, type=click.Choice(LOGGERS), help="Also log there; repeatable."),
 )
 
 
@@ -96,6 +98,7 @@ class _Runs(Generic[C]):
         self.out: Path | None = values["out"]
         self.seeds: tuple[int, ...] | None = values["seeds"]
         self.resume: bool = values["resume"]
+        self.logs: tuple[str, ...] = values["logs"]
         if self.seeds is not None and "train.seed" in values["settings"]:
             raise click.UsageError("--set train.seed and --seeds are both given; give only one of them.")
         files = files | {"eval.data": values["eval_data"]}
@@ -117,11 +120,13 @@ class _Runs(Generic[C]):
         ``prefix`` begins the names of accuracies in a summary. ``next_command`` is a printed hint, in which the run
         directory replaces ``{0}``. ``default_name`` begins the name of the run directory if --out is not given.
         """
+        from distill.loggers import make_loggers  # noqa: PLC0415
         from distill.training.run import run  # noqa: PLC0415
         from distill.training.seeds import summarize_seeds  # noqa: PLC0415
         from distill.training.trainer import InterruptedRun  # noqa: PLC0415
 
         config, seeds, is_main = self.config, self.seeds, self.context.ranks.is_main
+        loggers = make_loggers(self.logs)
         out = self.out or Path("runs") / (default_name + ("" if seeds else f"-seed{config.train.seed}"))
         runs = {out: config}
         if seeds is not None:
@@ -132,7 +137,10 @@ class _Runs(Generic[C]):
             self._check_folder(out)
             for folder, own in runs.items():
                 open_own = functools.partial(open_task, own)
-                summaries.append(run(open_own, folder, self.context, resume=self.resume, several=seeds is not None))
+                several = seeds is not None
+                summaries.append(
+                    run(open_own, folder, self.context, resume=self.resume, several=several, callbacks=loggers)
+                )
                 what = network if seeds is None else f"seed {own.train.seed}: {network}"
                 _print_summary(what, prefix, summaries[-1], folder)
                 if is_main:

@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from distill.callbacks import Callback, call
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
 from distill.data.datasets import MapDataset
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator
+from distill.loggers import closing_loggers, with_board
 from distill.models import warn_of_stale_statistics
 from distill.optim.schedules import require_length
 from distill.runtime.compile import Accelerator, make_accelerator
@@ -28,7 +30,6 @@ from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.targets.teacher import Network
 from distill.training import run_dir
-from distill.training.callbacks import Callback, call
 from distill.training.checkpoint import require_identity
 from distill.training.cost_estimate import MIN_ESTIMATED_STEPS, estimate_cost
 from distill.training.patch_sample import keep_sample
@@ -118,10 +119,12 @@ def run(
 
     A finished run is not trained again. If ``several`` seeds are trained, first check that the runs can have a mean.
     """
-    own = callbacks if context.ranks.is_main else ()
     with run_dir.run_directory(out, resume, context.ranks):
-        summary = _run(open_task(), out, context, several, own)
-    call(own, "on_end", summary)
+        task = open_task()
+        own = with_board(callbacks, task.config.train.tensorboard) if context.ranks.is_main else ()
+        with closing_loggers(own):
+            summary = _run(task, out, context, several, own)
+            call(own, "on_end", summary)
     return summary
 
 
@@ -175,10 +178,7 @@ def _train(
     restore(trainer, out, checkpoint)
     if checkpoint is not None:
         logger.info(f"the run continues at step {trainer.state.step} of {trainer.steps}")
-    board = config.train.tensorboard
-    log = run_dir.MetricsLog(
-        out, view.batch_size, trainer.state.step, tensorboard=board, enabled=ranks.is_main, callbacks=callbacks
-    )
+    log = run_dir.MetricsLog(out, view.batch_size, enabled=ranks.is_main, callbacks=callbacks)
     saved = {"identity": identity_of(config, **task.inputs) | view_identity, "arithmetic": arithmetic}
     trainer.save(out, saved)  # from now on the folder belongs to this run
     if ranks.is_main:

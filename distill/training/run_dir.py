@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill.callbacks import Callback, call
 from distill.errors import DistillError
 from distill.runtime.distributed import Ranks
-from distill.training.callbacks import Callback, call
 from distill.training.checkpoint import CHECKPOINT_NAME, has_checkpoint, load_checkpoint
 from distill.weights.load import largest_file
 from manifests.format.canonical_json import parse_json
@@ -24,7 +24,6 @@ CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
 CLASSES_NAME = "classes.json"
-BOARD_NAME = "tensorboard"
 BAD_BATCH_NAME = "nonfinite.json"
 STUDENT_NAME = "student.safetensors"
 TEACHER_NAME = "teacher.safetensors"
@@ -127,32 +126,11 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """If ``enabled``, append figures such as the loss to ``metrics.jsonl`` and, if wanted, to TensorBoard's log.
+    """If ``enabled``, append figures such as the loss to ``metrics.jsonl`` in ``out``, and call the callbacks."""
 
-    Then call the callbacks.
-    """
-
-    def __init__(
-        self,
-        out: Path,
-        batch_size: int,
-        step: int,
-        *,
-        tensorboard: bool,
-        enabled: bool,
-        callbacks: Sequence[Callback] = (),
-    ) -> None:
-        """Open the logs in ``out``. TensorBoard hides figures after ``step``, which the run will measure again."""
+    def __init__(self, out: Path, batch_size: int, *, enabled: bool, callbacks: Sequence[Callback] = ()) -> None:
         self._callbacks = callbacks
         self._path, self._batch_size, self._enabled = out / METRICS_NAME, batch_size, enabled
-        self._board: Any = None
-        if tensorboard and enabled:
-            try:
-                from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional dependency
-            except ImportError as error:
-                found = "train.tensorboard: the package tensorboard is not installed"
-                raise DistillError(f"{found}; run pip install tensorboard") from error
-            self._board = SummaryWriter(str(out / BOARD_NAME), purge_step=step * batch_size + 1)
 
     def saved(self, step: int) -> None:
         """Tell the callbacks that a checkpoint was written after ``step`` steps."""
@@ -165,8 +143,4 @@ class MetricsLog:
         samples = step * self._batch_size
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "samples": samples} | figures) + "\n")
-        if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(name, value, samples)
-            self._board.flush()
         call(self._callbacks, event, samples, figures)

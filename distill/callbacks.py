@@ -1,9 +1,14 @@
 """Tell objects of the user about the progress of a run. They get copies of values, so they cannot change the run."""
 
+import contextlib
 import copy
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from distill.user_code import name_of, user_code
 
@@ -32,7 +37,30 @@ class Callback:
 
 
 def call(callbacks: Sequence[Callback], method: str, *values: Any) -> None:
-    """Call a method of all callbacks, with copies of ``values``."""
+    """Call a method of all callbacks, with copies of ``values``. Restore the global state that a run depends on."""
     for callback in callbacks:
-        with user_code(f"callback {name_of(callback)}.{method}"):
+        with user_code(f"callback {name_of(callback)}.{method}"), _restored():
             getattr(callback, method)(*copy.deepcopy(values))
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
+    """Restore random states, threads, default dtype, gradient mode and deterministic mode at the end of the block.
+
+    Each step of a run seeds torch's generators of all devices, so those of GPUs need not be restored.
+    """
+    draws, numpy_draws = random.getstate(), np.random.get_state()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    gradients, deterministic = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with torch.random.fork_rng([]):
+            yield
+    finally:
+        random.setstate(draws)
+        np.random.set_state(numpy_draws)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
