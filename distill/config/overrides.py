@@ -57,7 +57,7 @@ def _is_void(key: str, values: Mapping[str, Any], layer: Mapping[str, Any]) -> b
     """
     if key in LENGTHS:
         return any(layer.get(other) is not None for other in LENGTHS - {key})
-    if layer.get("optim.schedule") in _UNUSED.get(key, ()) or (key == "loss.weight" and "loss.temperature" in layer):
+    if _is_unused(key, values, layer) or (key == "loss.weight" and "loss.temperature" in layer):
         return True
     group, _, field = key.partition(".")
     if group not in _NAMED or f"{group}.name" not in layer:
@@ -65,7 +65,16 @@ def _is_void(key: str, values: Mapping[str, Any], layer: Mapping[str, Any]) -> b
     name = layer[f"{group}.name"]
     if name == values.get(f"{group}.name"):
         return False
+    name = "function" if ":" in str(name) else name  # code of the user
     for model in typing.get_args(typing.get_args(_NAMED[group])[0]):
         if name in typing.get_args(model.model_fields["name"].annotation):
-            return field not in model.model_fields or key in ("loss.weight", "optim.arguments")
+            return field not in model.model_fields or key in ("loss.weight", "optim.arguments", "optim.function")
     return False  # the name is unknown, and validation reports it
+
+
+def _is_unused(key: str, values: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
+    """Return whether ``layer`` has another schedule, which does not use the value of ``key`` in ``values``."""
+    schedule = str(layer.get("optim.schedule", ""))
+    if key == "optim.schedule_arguments":
+        return "optim.schedule" in layer and schedule != values.get("optim.schedule")
+    return schedule in _UNUSED.get(key, ()) or (":" in schedule and key in ("optim.milestones", "optim.gamma"))

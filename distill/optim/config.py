@@ -2,13 +2,17 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from torch import nn
 from torch.optim import Optimizer
+
+from distill.optim.own import make_own_optimizer
+from manifests.support.user_code import NAME_PATTERN
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -18,6 +22,8 @@ Groups = list[dict[str, Any]]
 """Groups of parameters as torch's optimizers take them: each has ``params`` and values that differ in this group."""
 MOMENTUM, GAMMA = 0.9, 0.1
 MAX_ACCUMULATE = 65_536
+SCHEDULES = ("constant", "cosine", "linear", "onecycle", "milestones")
+OWN_NAME = "package.module:function"
 
 UNUSABLE = frozenset({"Optimizer", "LBFGS", "SparseAdam"})
 """Classes of torch.optim that no run can use: a base class, one that computes the loss of a step several times, and
@@ -35,6 +41,23 @@ else:
     TorchName = Literal[TORCH_NAMES]
 
 
+def is_own(name: str) -> bool:
+    """Return whether ``name`` has the form ``package.module:function`` of code of the user."""
+    return re.match(NAME_PATTERN, name) is not None
+
+
+def _check_schedule_name(name: str) -> str:
+    if name not in SCHEDULES and not is_own(name):
+        near = difflib.get_close_matches(name, SCHEDULES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "set one of them"
+        raise ValueError(f"is {name[:60]!r}, expected one of {', '.join(SCHEDULES)}, or {OWN_NAME}; {hint}")
+    return name
+
+
+_SCHEDULE_SCHEMA = {"type": "string", "enum": [*SCHEDULES, OWN_NAME]}
+ScheduleName = Annotated[str, AfterValidator(_check_schedule_name), WithJsonSchema(_SCHEDULE_SCHEMA)]
+
+
 class _Keys(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -50,8 +73,10 @@ class _Optim(_Keys):
         default=None, ge=1, le=MAX_ACCUMULATE
     )
     "parts in which the student computes each batch, to save memory; default 1"
-    schedule: Literal["constant", "cosine", "linear", "onecycle", "milestones"] = "constant"
-    "change of lr: constant, half a cosine to 0, a line to 0, torch's one cycle, or drops at milestones"
+    schedule: ScheduleName = "constant"
+    "change of lr: constant, half a cosine to 0, a line to 0, torch's one cycle, drops at milestones, or yours"
+    schedule_arguments: Arguments | None = None
+    "arguments of a schedule of yours"
     milestones: tuple[Fraction, ...] = Field(default=(), max_length=100)
     "fractions of the run at which schedule milestones multiplies lr by gamma"
     gamma: float | None = Field(default=None, gt=0, lt=1, description=f"factor at each milestone; default {GAMMA}")
@@ -60,6 +85,9 @@ class _Optim(_Keys):
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
+        if self.schedule_arguments is not None and not is_own(self.schedule):
+            found = f"schedule_arguments need a schedule of yours, but schedule is {self.schedule}"
+            raise ValueError(f"{found}; omit schedule_arguments")
         if self.schedule != "milestones" and (self.milestones or self.gamma is not None):
             key = "milestones" if self.milestones else "gamma"
             raise ValueError(f"{key} needs the schedule milestones, but schedule is {self.schedule}; omit {key}")
@@ -189,8 +217,31 @@ class MuonConfig(_Optim):
         return make_torch_optimizer(partner.name, groups, lr, decay, partner.arguments)
 
 
-# An optimizer of the user (``package.module:callable``) needs a config with ``make`` in this union.
-OptimConfig = Annotated[AdamConfig | SgdConfig | MuonConfig | TorchConfig, Field(discriminator="name")]
+class OwnConfig(_Optim):
+    """An optimizer of yours. ``name: package.module:callable`` is short for ``name: function`` with ``function``."""
+
+    name: Literal["function"]
+    function: str = Field(pattern=NAME_PATTERN, max_length=400, description=OWN_NAME)
+    arguments: Arguments = {}
+    "arguments of the function or class, except lr and weight_decay"
+
+    def make(self, groups: Groups) -> Optimizer:
+        """Return the optimizer for the parameters in ``groups``. It gets weight_decay only if that is not 0."""
+        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
+        return make_own_optimizer(self.function, groups, {"lr": self.lr} | decay | self.arguments)
+
+
+def name_own(value: Any) -> Any:
+    """Return a group ``optim`` in which the name ``package.module:callable`` is ``function``'s value."""
+    name = value.get("name") if isinstance(value, dict) else None
+    return value | {"name": "function", "function": name} if isinstance(name, str) and ":" in name else value
+
+
+OptimConfig = Annotated[
+    AdamConfig | SgdConfig | MuonConfig | TorchConfig | OwnConfig,
+    Field(discriminator="name"),
+    BeforeValidator(name_own),
+]
 
 
 def make_torch_optimizer(

@@ -7,7 +7,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from distill.errors import DistillError
-from distill.optim.config import GAMMA, AdamConfig, OptimConfig, SgdConfig
+from distill.optim.config import GAMMA, AdamConfig, OptimConfig, OwnConfig, SgdConfig, is_own
+from distill.optim.own import Schedule, code_digest, own_schedule, require_own_optimizer
 from manifests.support.counts import counted
 
 ONECYCLE_MOMENTUM = (0.85, 0.95)
@@ -40,7 +41,8 @@ def make_scheduler(config: OptimConfig, optimizer: Optimizer, steps: int, batch_
     ``constant`` keeps lr. ``cosine`` and ``linear`` fall from lr to 0. ``milestones`` multiplies lr by ``gamma`` at
     each milestone. ``onecycle`` is torch's: from lr / 25 up to lr at 30 % of the steps, then down to lr / 250,000.
     Meanwhile the momentum (or Adam's first beta) of ``adam``, ``adamw`` and ``sgd`` falls and rises. The other
-    schedules may begin with a warm-up, see ``_factor``. Each group of parameters keeps its own highest lr.
+    schedules, also those of the user, may begin with a warm-up, see ``_factor``. Each group of parameters keeps its
+    own highest lr.
     """
     match config.schedule:
         case "onecycle":
@@ -53,7 +55,25 @@ def make_scheduler(config: OptimConfig, optimizer: Optimizer, steps: int, batch_
             return CosineAnnealingLR(optimizer, T_max=steps)
         case _:
             warm = _warm_steps(config, steps, batch_size)
-            return LambdaLR(optimizer, lambda step: _factor(config, step, steps, warm))
+            own = _own_schedule(config)
+            return LambdaLR(optimizer, lambda step: _factor(config, step, steps, warm, own))
+
+
+def _own_schedule(config: OptimConfig) -> Schedule | None:
+    return own_schedule(config.schedule, config.schedule_arguments or {}) if is_own(config.schedule) else None
+
+
+def check_own(config: OptimConfig, steps: int) -> dict[str, str]:
+    """Check optimizer and schedule of the user for a run of ``steps`` steps. Return their digests by config key."""
+    digests = {}
+    if isinstance(config, OwnConfig):
+        digests["optim.name"] = code_digest(config.function, "optim.name")
+        require_own_optimizer(config.function, config.make)
+    if (own := _own_schedule(config)) is not None:
+        digests["optim.schedule"] = code_digest(config.schedule, "optim.schedule")
+        for step in (0, steps // 2, steps - 1):
+            own(step, steps)
+    return digests
 
 
 def _warm_steps(config: OptimConfig, steps: int, batch_size: int) -> int:
@@ -63,7 +83,7 @@ def _warm_steps(config: OptimConfig, steps: int, batch_size: int) -> int:
     return math.ceil(round(config.warmup * steps, 6))  # 0.07 · 100 is a little more than 7
 
 
-def _factor(config: OptimConfig, step: int, steps: int, warm: int) -> float:
+def _factor(config: OptimConfig, step: int, steps: int, warm: int, own: Schedule | None) -> float:
     """Return the factor that multiplies lr in ``step``, counted from 0, of a run of ``steps`` steps.
 
     The learning rates of a warm-up of w = ``warm`` steps are lr / (w + 1), 2 lr / (w + 1) and so on, until lr after
@@ -71,6 +91,8 @@ def _factor(config: OptimConfig, step: int, steps: int, warm: int) -> float:
     """
     if step < warm:
         return (step + 1) / (warm + 1)
+    if own is not None:
+        return own(step, steps)
     passed = (step - warm) / max(steps - warm, 1)
     if config.schedule == "cosine":
         return (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))) / 2

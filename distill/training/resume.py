@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import DamagedError
+from distill.optim.config import OwnConfig
 from distill.optim.optimizers import state_template
 from distill.training.checkpoint import CHECKPOINT_NAME
 from distill.training.run_dir import METRICS_NAME
@@ -72,12 +73,16 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     own = trainer.state.state_dict()
     own["optimizer"]["state"] = _kept_state(trainer, held["optimizer"])
     own["losses"] = torch.zeros(held["losses"].numel() if isinstance(held["losses"], Tensor) else 0)
+    free = isinstance(trainer.config.optim, OwnConfig)  # an optimizer of the user may change any of its values
     for name, value in own.items():
-        _require_like(held[name], value, f"{where}: {name}", name in _MOVING)
+        _require_like(held[name], value, f"{where}: {name}", name in _MOVING or (free and name == "optimizer"))
     step, optimizer = held["step"], held["optimizer"]
-    moved = set(_factors(optimizer)) - set(_factors(own["optimizer"]))  # values of the config are possible
+    moved = (
+        set() if free else set(_factors(optimizer)) - set(_factors(own["optimizer"]))
+    )  # config values are possible
+    states = [] if free else optimizer["state"].values()
     scaler = {"scale": 1.0, "_growth_tracker": 0, "growth_interval": 1} | held["scaler"]
-    squares = [kept[key] for kept in optimizer["state"].values() for key in _SQUARES if key in kept]
+    squares = [kept[key] for kept in states for key in _SQUARES if key in kept]
     if not (
         type(step) is int
         and 0 <= step <= trainer.steps

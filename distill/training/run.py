@@ -22,7 +22,7 @@ from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator
 from distill.loggers import closing_loggers, with_board
 from distill.models import warn_of_stale_statistics
-from distill.optim.schedules import require_length
+from distill.optim.schedules import check_own, require_length
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.device import choose_threads
 from distill.runtime.distributed import RunContext
@@ -66,6 +66,7 @@ class Objects:
 
 
 NO_OBJECTS = Objects()
+CODE = "source of "  # begins the names of digests of the user's code, before the config key that names the code
 
 
 class Task(ABC):
@@ -131,6 +132,7 @@ def run(
 def _run(task: Task, out: Path, context: RunContext, several: bool, callbacks: Sequence[Callback]) -> dict[str, Any]:
     config, ranks, objects = task.config, context.ranks, task.objects
     require_length(config.optim, task.steps, config.data.batch_size, ranks.world_size)
+    task.inputs |= {CODE + key: digest for key, digest in check_own(config.optim, task.steps).items()}
     norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
     arch = task.network.arch if objects.network is None else objects.network
     network = new_network(arch, task.num_classes, config.train.seed, task.purpose, **norms)
@@ -198,7 +200,8 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
     weights = out / task.weights_name
     network = task.network.described() | {"num_classes": task.num_classes, "classes": list(task.classes)}
     network |= {"data_sha256": task.inputs["data"]} if "data" in task.inputs else {}
-    inputs = {key: task.inputs[key] for key in ("logits", "initial_sha256") if key in task.inputs}
+    code = {key: digest for key, digest in task.inputs.items() if key.startswith(CODE)}
+    inputs = {key: task.inputs[key] for key in ("logits", "initial_sha256") if key in task.inputs} | code
     mean, std = trainer.normalization
     save_weights(weights, trainer.result, mean=mean, std=std, **network)
     state, samples = trainer.state, trainer.state.step * trainer.view.batch_size
@@ -208,6 +211,7 @@ def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) ->
         | figures
         | network
         | task.described
+        | ({"code_sha256": {key.removeprefix(CODE): digest for key, digest in code.items()}} if code else {})
         | {"seed": task.config.train.seed}
         | config_digests(task.config, trainer.view, **inputs)
         | {

@@ -329,12 +329,12 @@ def test_runs_begun_before_a_key_came_can_go_on(
         (
             {"optim__learning_rate": 1},
             "config c.yaml: unknown key 'optim.learning_rate'; known keys are accumulate, betas, clip_norm, eps, "
-            "gamma, lr, milestones, name, no_decay, schedule, warmup, weight_decay",
+            "gamma, lr, milestones, name, no_decay, schedule, schedule_arguments, warmup, weight_decay",
         ),
         (
             {"optim__momentum": 0.9},
             "config c.yaml: unknown key 'optim.momentum'; known keys are accumulate, betas, clip_norm, eps, "
-            "gamma, lr, milestones, name, no_decay, schedule, warmup, weight_decay",
+            "gamma, lr, milestones, name, no_decay, schedule, schedule_arguments, warmup, weight_decay",
         ),
         ({"loss__temprature": 4}, "config c.yaml: unknown key 'loss.temprature'; did you mean 'loss.temperature'?"),
         ({"trian__seed": 4}, "config c.yaml: unknown key 'trian'; did you mean 'train'?"),
