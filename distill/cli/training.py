@@ -137,7 +137,7 @@ class _Runs(Generic[C]):
             self._check_folder(out)
             for folder, own in runs.items():
                 open_own = functools.partial(open_task, own)
-                several = seeds is not None
+                several = () if seeds is None else tuple(runs)
                 summaries.append(
                     run(open_own, folder, self.context, resume=self.resume, several=several, callbacks=loggers)
                 )

@@ -7,7 +7,15 @@ import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from distill.augment.config import AugmentConfig, SupervisedAugmentConfig
 from distill.config.overrides import apply_settings
@@ -48,6 +56,19 @@ class StudentConfig(_NetworkGroup):
 _ON_OR_OFF = BeforeValidator(lambda value: {True: "on", False: "off"}[value] if isinstance(value, bool) else value)
 
 
+def _check_snapshots(value: Any) -> Any:
+    """Return a number of samples as int, or several as tuple of ints, from values of YAML."""
+    numbers = list(value) if isinstance(value, list | tuple) else [value]
+    whole = all(type(each) in (int, float) and each == each // 1 and 1 <= each <= 10**15 for each in numbers)
+    if not (numbers and whole and numbers == sorted(set(numbers))):
+        expected = "increasing numbers of samples such as [100000, 200000], or one number N for every N samples"
+        raise ValueError(f"is {str(value)[:60]}, expected {expected}; correct the numbers")
+    return tuple(map(int, numbers)) if isinstance(value, list | tuple) else int(value)
+
+
+_SNAPSHOTS_SCHEMA = {"anyOf": [{"type": "array"}, {"type": "integer"}]}
+
+
 class TrainConfig(_Group):
     """Length and precision of the training. Set ``samples`` or ``epochs``."""
 
@@ -62,6 +83,8 @@ class TrainConfig(_Group):
     "decay per step of a moving average of the weights, which becomes the result"
     checkpoint_seconds: float = Field(default=120.0, gt=0, description="seconds between checkpoints")
     log_steps: int = Field(default=50, ge=1, le=10**6, description="steps between lines of metrics.jsonl")
+    snapshots: Annotated[Any, BeforeValidator(_check_snapshots), WithJsonSchema(_SNAPSHOTS_SCHEMA)] = None
+    "numbers of samples after which the weights are kept in snapshots/; one number N: every N samples"
     tensorboard: bool = False
     "also write metrics to tensorboard/ in the run directory; TensorBoard must be installed"
 

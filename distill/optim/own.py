@@ -1,5 +1,6 @@
 """Optimizers and schedules of the user, which a config names as ``package.module:callable``."""
 
+import contextlib
 import difflib
 import inspect
 import math
@@ -89,8 +90,15 @@ def own_schedule(name: str, arguments: Mapping[str, Any]) -> Schedule:
     function, what = import_user(name, "optim.schedule"), f"schedule {name}"
 
     def schedule(step: int, steps: int) -> float:
+        if step >= steps:  # torch asks for the factor after the last step too, where a function may have none
+            with contextlib.suppress(DistillError):
+                return factor_of(step, steps)
+            step = steps - 1
+        return factor_of(step, steps)
+
+    def factor_of(step: int, steps: int) -> float:
         with user_code(what):
-            factor = function(min(step, steps - 1), steps, **arguments)  # torch asks for the step after the last too
+            factor = function(step, steps, **arguments)
         if isinstance(factor, Tensor) and factor.ndim == 0:
             factor = factor.item()
         if not isinstance(factor, int | float) or not math.isfinite(factor) or factor < 0:

@@ -76,6 +76,20 @@ def check_own(config: OptimConfig, steps: int) -> dict[str, str]:
     return digests
 
 
+def same_rates(config: OptimConfig, lengths: tuple[int, int], batch_size: int, step: int) -> bool:
+    """Return whether runs of two ``lengths``, in steps, have the same learning rates up to ``step``, from 0."""
+    if config.schedule == "onecycle" or (config.schedule == "cosine" and not config.warmup):
+        return False
+    if config.schedule == "constant" and (not config.warmup or config.warmup >= 1):
+        return True
+    own = _own_schedule(config)
+    (before, first), (after, second) = ((steps, _warm_steps(config, steps, batch_size)) for steps in lengths)
+    return all(
+        _factor(config, each, before, first, own) == _factor(config, each, after, second, own)
+        for each in range(step, -1, -1)
+    )
+
+
 def _warm_steps(config: OptimConfig, steps: int, batch_size: int) -> int:
     """Return the number of steps of the warm-up, which ``config`` has as a fraction of the run or as samples."""
     if config.warmup >= 1:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import DamagedError, DistillError
+from distill.training.extension import differ_in_length
 from distill.training.run_identity import first_difference
 from distill.weights.files import read_safetensors, tensors_digest
 from distill.weights.torch_files import MAX_FILE_BYTES
@@ -114,7 +115,7 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
 
 def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
-    """Check that ``state``, read from ``path``, belongs to the run that ``identity`` describes."""
+    """Check that ``state``, read from ``path``, belongs to the run of ``identity``, or to one of another length."""
     if not (
         isinstance(state, dict)
         and state.keys() >= KEYS
@@ -123,7 +124,9 @@ def require_identity(state: Any, identity: dict[str, Any], path: Path) -> None:
     ):
         raise DistillError(f"{path}: the file does not contain the state of a run; choose another --out")
     for key, value in identity.items():
-        if (before := state["identity"].get(key)) != value:
+        if (before := state["identity"].get(key)) != value and not (
+            key == "train" and differ_in_length(before, value)
+        ):
             try:  # settings are JSON texts, and digests are not
                 old, new = json.loads(before), json.loads(value)
             except (ValueError, TypeError, RecursionError):

@@ -1,6 +1,7 @@
 """Run a training command: open the run directory, build or resume the network, train, evaluate, summarize."""
 
 import dataclasses
+import functools
 import json
 import logging
 import platform
@@ -30,12 +31,14 @@ from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.targets.teacher import Network
 from distill.training import run_dir
-from distill.training.checkpoint import require_identity
+from distill.training.checkpoint import CHECKPOINT_NAME, require_identity
 from distill.training.cost_estimate import MIN_ESTIMATED_STEPS, estimate_cost
+from distill.training.extension import require_same_start
 from distill.training.patch_sample import keep_sample
 from distill.training.resume import restore
 from distill.training.run_identity import config_digests, identity_of
 from distill.training.seeds import require_same_identity
+from distill.training.snapshots import Snapshots, require_reached
 from distill.training.trainer import Measure, Purpose, Trainer, new_network
 from distill.weights.files import Triple, save_weights, tensors_digest
 from manifests import PatchSet
@@ -113,12 +116,13 @@ def run(
     context: RunContext,
     *,
     resume: bool,
-    several: bool = False,
+    several: Sequence[Path] = (),
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train the task that ``open_task`` returns, in the run directory ``out``. Return the summary of the run.
 
-    A finished run is not trained again. If ``several`` seeds are trained, first check that the runs can have a mean.
+    A finished run is not trained again, unless it has become longer. If the folders of ``several`` seeds are given,
+    first check that the runs can have a mean.
     """
     with run_dir.run_directory(out, resume, context.ranks):
         task = open_task()
@@ -129,16 +133,22 @@ def run(
     return summary
 
 
-def _run(task: Task, out: Path, context: RunContext, several: bool, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def _run(
+    task: Task, out: Path, context: RunContext, several: Sequence[Path], callbacks: Sequence[Callback]
+) -> dict[str, Any]:
     config, ranks, objects = task.config, context.ranks, task.objects
     require_length(config.optim, task.steps, config.data.batch_size, ranks.world_size)
+    require_reached(config.train.snapshots, config.train.num_samples(task.n))
     task.inputs |= {CODE + key: digest for key, digest in check_own(config.optim, task.steps).items()}
     norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
     arch = task.network.arch if objects.network is None else objects.network
     network = new_network(arch, task.num_classes, config.train.seed, task.purpose, **norms)
     identity = identity_of(config, **task.inputs)
     ranks.require_same(identity)
-    state, done = ranks.broadcast(lambda: run_dir.read_progress(out, task.weights_name, identity, network))
+    samples = task.steps * config.data.batch_size
+    state, done = ranks.broadcast(lambda: run_dir.read_progress(out, task.weights_name, identity, network, samples))
+    if state is not None:
+        require_same_start(config, state, task.n, out / CHECKPOINT_NAME)
     if done is not None:
         return done
     if context.device.type == "cpu" and ranks.world_size == 1:
@@ -151,7 +161,7 @@ def _run(task: Task, out: Path, context: RunContext, several: bool, callbacks: S
     evaluator = task.open_evaluator(accelerator)
     if several and ranks.is_main:
         more = {"data_sha256": task.inputs.get("data"), "eval_sha256": evaluator.data.sha256 if evaluator else None}
-        require_same_identity(out.parent, config, task.inputs | more)
+        require_same_identity(out.parent, config, task.inputs | more, several)
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
         trainer = Trainer(config, network, view, targets, task.loss, task.normalization, accelerator)
@@ -179,6 +189,8 @@ def _train(
     logger.debug(f"{counted(trainer.steps, 'step')} of {view.batch_size} samples; arithmetic: {arithmetic}")
     restore(trainer, out, checkpoint)
     if checkpoint is not None:
+        if ranks.is_main:  # of a run that is extended
+            (out / run_dir.SUMMARY_NAME).unlink(missing_ok=True)
         logger.info(f"the run continues at step {trainer.state.step} of {trainer.steps}")
     log = run_dir.MetricsLog(out, view.batch_size, enabled=ranks.is_main, callbacks=callbacks)
     saved = {"identity": identity_of(config, **task.inputs) | view_identity, "arithmetic": arithmetic}
@@ -188,22 +200,44 @@ def _train(
         if task.patchset is not None:
             keep_sample(task.patchset, out)
     call(callbacks, "on_start", out, config.model_dump(mode="json"), trainer.state.step * view.batch_size)
-    trainer.fit(out, log, saved, measure)
+    snapshots = _snapshots(task, trainer, out)
+    if snapshots is not None and ranks.is_main:
+        snapshots.log_missing(trainer.state.step)
+    trainer.fit(out, log, saved, measure, None if snapshots is None else snapshots.keep)
 
 
-def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Write the trained network, then the summary, which marks the run as finished. Return the summary."""
+def _snapshots(task: Task, trainer: Trainer, out: Path) -> Snapshots | None:
+    wanted, batch_size = task.config.train.snapshots, task.config.data.batch_size
+    if wanted is None:
+        return None
+    return Snapshots(
+        wanted=wanted,
+        out=out,
+        batch_size=batch_size,
+        steps=trainer.steps,
+        save=functools.partial(_save_network, task, trainer),
+    )
+
+
+def _save_network(task: Task, trainer: Trainer, path: Path) -> dict[str, Any]:
+    """Write the weight file of the trained network. Return the properties that the file records."""
     if not all(bool(torch.isfinite(value).all()) for value in trainer.result.state_dict().values()):
         raise DistillError(
             "the trained network contains weights that are not finite; lower optim.lr and choose another --out"
         )
-    weights = out / task.weights_name
     network = task.network.described() | {"num_classes": task.num_classes, "classes": list(task.classes)}
     network |= {"data_sha256": task.inputs["data"]} if "data" in task.inputs else {}
+    mean, std = trainer.normalization
+    save_weights(path, trainer.result, mean=mean, std=std, **network)
+    return network
+
+
+def _finish(task: Task, trainer: Trainer, figures: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write the trained network, then the summary, which marks the run as finished. Return the summary."""
+    weights = out / task.weights_name
+    network = _save_network(task, trainer, weights)
     code = {key: digest for key, digest in task.inputs.items() if key.startswith(CODE)}
     inputs = {key: task.inputs[key] for key in ("logits", "initial_sha256") if key in task.inputs} | code
-    mean, std = trainer.normalization
-    save_weights(weights, trainer.result, mean=mean, std=std, **network)
     state, samples = trainer.state, trainer.state.step * trainer.view.batch_size
     versions = {"distill": metadata.version("single-image-distillation"), "python": platform.python_version()}
     summary = (

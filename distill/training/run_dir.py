@@ -94,17 +94,18 @@ def explain_errors(out: Path, remedy: str) -> Iterator[None]:
 
 
 def read_progress(
-    out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module
+    out: Path, weights_name: str, identity: dict[str, Any], network: nn.Module, samples: int = 0
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the state in the last checkpoint in ``out``, and the summary of a finished run. Either can be None.
 
     ``identity`` describes the run that the checkpoint must belong to. ``weights_name`` is the name of the file of the
-    trained network. A file that is too large for ``network`` is not read.
+    trained network. A file that is too large for ``network`` is not read. A run of fewer than ``samples`` samples has
+    not finished.
     """
     most = largest_file(network)
     state = load_checkpoint(out, identity, most, logger.info)
     summary = finished_summary(out)
-    if summary is None:
+    if summary is None or (type(seen := summary.get("samples_seen")) is int and seen < samples):
         return state, None
     path = out / weights_name
     if not (files.is_plain(path) and path.stat().st_size <= most and file_digest(path) == summary["sha256"]):

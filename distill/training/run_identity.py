@@ -21,7 +21,7 @@ DIGESTS = {
 
 _NO_EFFECT = {
     "data": ("workers", "cache", "cache_dir", "window"),
-    "train": ("checkpoint_seconds", "log_steps", "tensorboard"),
+    "train": ("checkpoint_seconds", "log_steps", "snapshots", "tensorboard"),
     "teacher": ("weights", "logits", "labels"),  # a digest of the file decides, not its path
 }
 """Keys of each group of a config that do not change the weights."""

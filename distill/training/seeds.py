@@ -3,7 +3,7 @@
 import json
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,25 @@ from manifests.support.yaml_core import parse_yaml
 SEED_FOLDER = re.compile(r"seed\d+")  # the name of a run directory that is one of several seeds
 
 
-def require_same_identity(out: Path, config: Config | SupervisedConfig, digests: Mapping[str, str | None]) -> None:
+def require_same_identity(
+    out: Path, config: Config | SupervisedConfig, digests: Mapping[str, str | None], trained: Sequence[Path] = ()
+) -> None:
     """Check that a new run of ``config`` can have a mean with the runs of other seeds in the folder ``out``.
 
-    ``digests`` are the digests of the new run, by their keys in ``DIGESTS``. Missing digests are not compared.
+    ``digests`` are the digests of the new run, by their keys in ``DIGESTS``. Missing digests are not compared. The
+    same command also trains the runs in the folders ``trained``, so they will get the length of the new run.
     """
     folders = (path.parent for path in sorted(out.glob(f"seed*/{CONFIG_NAME}")))
     for folder in (each for each in folders if SEED_FOLDER.fullmatch(each.name)):
         before = _read_identity(folder)
         wanted = run_identity(parse_yaml(config.to_yaml()), {})
         wanted |= {key: before[key] and (digests.get(key) or before[key]) for key in DIGESTS}
+        if folder in trained and isinstance(before["config"].get("train"), dict):
+            length = {key: value for key, value in wanted["config"]["train"].items() if key in ("samples", "epochs")}
+            kept = {
+                key: value for key, value in before["config"]["train"].items() if key not in ("samples", "epochs")
+            }
+            before["config"]["train"] = kept | length
         if different := first_difference(before, wanted):
             label, old, new = different
             found = f"{label} is {old} here and {new} in the new run, but runs must share it to have a mean"

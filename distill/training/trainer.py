@@ -44,6 +44,7 @@ from manifests.support.processes import handling
 
 Purpose = Literal["init", "init from labels"]  # of random initial weights: of a student, or of a network for labels
 Measure = Callable[[nn.Module], dict[str, float]]  # evaluates a network and returns figures by name, first top-1
+Keep = Callable[[int], None]
 logger = logging.getLogger(__name__)
 
 
@@ -171,11 +172,14 @@ class Trainer:
         found = f"the loss became {details['loss']} at step {step}; {fix}, and choose another --out"
         raise DistillError(f"{found}; samples of this step: {', '.join(keys[:3])} … ({where} lists all)")
 
-    def fit(self, out: Path, log: MetricsLog, metadata: dict[str, Any], measure: Measure | None) -> None:
+    def fit(
+        self, out: Path, log: MetricsLog, metadata: dict[str, Any], measure: Measure | None, keep: Keep | None = None
+    ) -> None:
         """Train from step ``state.step`` to the last step. Log, evaluate, save checkpoints, and stop on a signal.
 
         ``out`` is the run directory. Each checkpoint contains ``metadata``. ``measure`` evaluates ``result`` whenever
-        ``eval.every`` samples were trained. Only the time of steps counts as training time.
+        ``eval.every`` samples were trained. The main rank calls ``keep`` after each step with the number of steps.
+        Only the time of steps counts as training time.
 
         Raises:
             DistillError: the loss is NaN or infinite.
@@ -207,6 +211,8 @@ class Trainer:
                     figures = measure(self.result)
                     log.write(state.step, figures, "on_evaluation")
                     logger.info(f"step {state.step}: top-1 {next(iter(figures.values())):.2f} %")
+                if keep is not None and self.ranks.is_main:
+                    keep(state.step)
                 stopped = self.ranks.any(bool(received))
                 if stopped or time.monotonic() - saved_at >= train.checkpoint_seconds:
                     self.save(out, metadata)
