@@ -153,7 +153,7 @@ def test_the_commands_are_found() -> None:
 
 
 def test_the_manual_is_complete_and_small() -> None:
-    files = sorted(f"docs/{path.name}" for path in (ROOT / "docs").iterdir())
+    files = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
     assert files == sorted([*(page for page in PAGES if page.startswith("docs/")), REFERENCE]) and len(files) <= 13
     assert (ROOT / "README.md").stat().st_size <= 10_240
     assert not [page for page in files if f"({page})" not in TEXTS["README.md"]]

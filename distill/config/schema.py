@@ -58,6 +58,8 @@ _ON_OR_OFF = BeforeValidator(lambda value: {True: "on", False: "off"}[value] if 
 
 def _check_snapshots(value: Any) -> Any:
     """Return a number of samples as int, or several as tuple of ints, from values of YAML."""
+    if value is None:
+        return None
     numbers = list(value) if isinstance(value, list | tuple) else [value]
     whole = all(type(each) in (int, float) and each == each // 1 and 1 <= each <= 10**15 for each in numbers)
     if not (numbers and whole and numbers == sorted(set(numbers))):

@@ -102,6 +102,20 @@ def test_parts_of_a_batch_do_not_depend_on_the_number_of_ranks(launches: Callabl
     assert "optim.accumulate: a batch of 9 samples is too small for 3 parts on each of 2 ranks" in said(refused)[1][0]
 
 
+def test_two_ranks_extend_a_run_and_keep_snapshots(launches: Callable[[str], Launch]) -> None:
+    """Also with an optimizer that is imported by name, and with a log of TensorBoard."""
+    pytest.importorskip("tensorboard")
+    sets = ["--set", "optim.schedule=constant", "--set", "optim.name=torch.optim:NAdam", "--allow-import", "torch"]
+    sets += ["--set", "train.snapshots=90", "--log", "tensorboard"]
+    long, run = launches("long"), launches("extended")
+    assert said(long.start(2, *sets, "--set", "train.samples=180")) == (0, [])
+    assert said(run.start(2, *sets, "--set", "train.samples=90")) == (0, [])
+    assert said(run.start(2, *sets, "--set", "train.samples=180", "--resume")) == (0, [])
+    for name in ("student.safetensors", "snapshots/90.safetensors", "snapshots/180.safetensors"):
+        assert (long.out / name).read_bytes() == (run.out / name).read_bytes(), name
+    assert len(list((run.out / "tensorboard").iterdir())) == 2
+
+
 def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
     launches: Callable[[str], Launch], whole: Path
 ) -> None:
