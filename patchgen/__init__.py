@@ -1,9 +1,10 @@
 """Build patch sets from a single image.
 
-Python programs use ``build``, ``Patches``, ``load_recipe``, ``allow_import`` and ``PatchgenError`` (docs/python.md).
+Python programs use ``build``, ``rebuild``, ``extend``, ``verify``, ``Patches``, ``load_recipe``, ``allow_import`` and
+``PatchgenError`` (docs/python.md).
 
 - ``cli``: define the command line.
-- ``api``: build a set from Python. ``patches``: compute patches without files. ``arguments``: check arguments.
+- ``api``: functions on sets. ``patches``: compute patches without files. ``arguments``: check arguments.
 - ``doctor``: check this machine. ``preview``: draw a contact sheet. ``export``: write files for other tools.
 - ``pipeline``: build, resume, rebuild or pack a set, with local processes or Dask workers.
 - ``recipe``: define and load recipes. ``recipes``: contain the packaged recipes.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from manifests.support.user_code import allow_import
-    from patchgen.api import build
+    from patchgen.api import build, extend, rebuild, verify
     from patchgen.errors import PatchgenError
     from patchgen.patches import Patches
     from patchgen.recipe import load_recipe
@@ -26,7 +27,7 @@ else:
         "Patches": "patchgen.patches",
         "PatchgenError": "patchgen.errors",
         "allow_import": "manifests.support.user_code",
-        "build": "patchgen.api",
+        **dict.fromkeys(("build", "extend", "rebuild", "verify"), "patchgen.api"),
         "load_recipe": "patchgen.recipe",
     }
 
@@ -37,4 +38,4 @@ else:
         return getattr(import_module(_MODULES[name]), name)
 
 
-__all__ = ["Patches", "PatchgenError", "allow_import", "build", "load_recipe"]
+__all__ = ["Patches", "PatchgenError", "allow_import", "build", "extend", "load_recipe", "rebuild", "verify"]

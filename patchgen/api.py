@@ -1,4 +1,4 @@
-"""Build a patch set from a Python program."""
+"""Build, rebuild, extend and verify patch sets from a Python program."""
 
 import contextlib
 import logging
@@ -15,11 +15,14 @@ from manifests.limits import MAX_PATCHES
 from manifests.support.console import notes_to
 from manifests.support.counts import counted
 from manifests.support.processes import start_server, usable_cores
+from manifests.verify import Fault
+from manifests.verify import verify as verify_set
 from patchgen.arguments import each_image, image_format, local_path, whole_number
 from patchgen.errors import PatchgenError
 from patchgen.limits import MAX_SHARD_PATCHES, MAX_SIZE, MIN_SIZE
 from patchgen.pipeline import build as pipeline
-from patchgen.pipeline.plan import Card, make_plan
+from patchgen.pipeline.output_dir import read_manifest
+from patchgen.pipeline.plan import Card, make_plan, plan_of
 from patchgen.recipe import AnyRecipe, load_recipe
 from patchgen.sources.photo import finding_lines, read_photo
 
@@ -62,8 +65,7 @@ def build(
     if unknown := sorted(set(options) - set(BuildOptions.__annotations__)):
         known = ", ".join(BuildOptions.__annotations__)
         raise TypeError(f"build() has no argument {unknown[0]!r}; its other arguments are {known}")
-    folder, workers, shard_size = local_path(out, "out"), options.get("workers"), options.get("shard_size")
-    cores = usable_cores() if workers is None else whole_number("workers", workers, 1, MAX_WORKERS)
+    folder, cores, shard_size = local_path(out, "out"), _cores(options.get("workers")), options.get("shard_size")
     numbers = {
         "n": whole_number("n", n, 1, MAX_PATCHES),
         "size": whole_number("size", size, MIN_SIZE, MAX_SIZE),
@@ -72,9 +74,7 @@ def build(
     if shard_size is not None:
         shard_size = whole_number("shard_size", shard_size, 1, MAX_SHARD_PATCHES)
     chosen = load_recipe(recipe).with_format(image_format(options.get("format")))
-    with notes_to(_LOGGER), _kept_threads():
-        if cores > 1:
-            start_server("patchgen.pipeline.shard_writer")  # it imports libraries while this process reads the photo
+    with _building(cores):
         photos = [read_photo(path) for path in _paths(image)]
         cards = _cards(options, len(photos))
         plan = make_plan(photos=photos, recipe=chosen, cards=cards, shard_size=shard_size, **numbers)
@@ -85,14 +85,65 @@ def build(
         return PatchSet(folder=folder, manifest=pipeline.build(plan, photos, folder, workers=cores))
 
 
+def rebuild(manifest: _Path, image: _Path | Sequence[_Path], *, out: _Path, workers: int | None = None) -> PatchSet:
+    """Build the set of a manifest again in the folder ``out``, as ``patchgen rebuild`` does. Return the set.
+
+    ``manifest`` is the path of a manifest, or the folder of a set. ``image`` are the photos of the set. Every
+    tar must have the bytes that the manifest states. A second call continues after an interruption, or repairs a set.
+
+    Raises:
+        PatchgenError: a tar differs, an argument is wrong, a photo is another one, or the set cannot be written.
+        PatchSetError: the manifest cannot be read, or is invalid.
+    """
+    folder, cores = local_path(out, "out"), _cores(workers)
+    expected = read_manifest(local_path(manifest, "manifest"))
+    with _building(cores):
+        photos = [read_photo(path) for path in _paths(image)]
+        plan = plan_of(expected, photos, n=expected.n)
+        built = pipeline.build(plan, photos, folder, workers=cores, expected=expected)
+    return PatchSet(folder=folder, manifest=built)
+
+
+def extend(shards: _Path, image: _Path | Sequence[_Path], *, n: int, workers: int | None = None) -> PatchSet:
+    """Add patches to the set in the folder ``shards`` until it has ``n``, as ``patchgen extend``. Return the set.
+
+    ``image`` are the photos of the set. No existing patch changes, and ``build`` with ``n`` patches writes the same
+    set. The errors are those of ``rebuild``.
+    """
+    folder, cores, number = local_path(shards, "shards"), _cores(workers), whole_number("n", n, 1, MAX_PATCHES)
+    with _building(cores):
+        photos = [read_photo(path) for path in _paths(image)]
+        return PatchSet(folder=folder, manifest=pipeline.extend(folder, number, photos, workers=cores))
+
+
+def verify(shards: _Path, *, fast: bool = False, workers: int | None = None) -> tuple[Fault, ...]:
+    """Check every file, tar member, table row and digest of the set in the folder ``shards``. Return all faults.
+
+    The result is empty if the set is good. A fault has the attributes ``file`` and ``what``. With ``fast``, only
+    names, sizes and counts are checked.
+    """
+    folder, cores = local_path(shards, "shards"), _cores(workers)
+    if not folder.is_dir():
+        raise PatchgenError(f"{folder}: this is no folder, expected the folder of a set; check the path")
+    with notes_to(_LOGGER):
+        return verify_set(folder, fast=fast, workers=cores).faults
+
+
+def _cores(workers: int | None) -> int:
+    return usable_cores() if workers is None else whole_number("workers", workers, 1, MAX_WORKERS)
+
+
 @contextlib.contextmanager
-def _kept_threads() -> Iterator[None]:
-    """Restore OpenCV's number of threads after the block. A build in this process sets it to one."""
+def _building(cores: int) -> Iterator[None]:
+    """Send notes to the logger, and restore OpenCV's number of threads, which a build in this process sets to one."""
     threads = cv2.getNumThreads()
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
+    with notes_to(_LOGGER):
+        if cores > 1:
+            start_server("patchgen.pipeline.shard_writer")  # it imports libraries while this process reads the photo
+        try:
+            yield
+        finally:
+            cv2.setNumThreads(threads)
 
 
 def _paths(image: Any) -> list[Path]:

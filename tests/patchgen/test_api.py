@@ -211,3 +211,34 @@ def test_a_script_without_a_main_guard(tmp_path: Path, photo_path: Path) -> None
     (tmp_path / "script.py").write_text(SCRIPT.format(photo=str(photo_path)))
     result = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "running\n40\n", "")
+
+
+def test_a_set_is_rebuilt_extended_and_verified(tmp_path: Path, photo_path: Path) -> None:
+    options: Any = {"size": 16, "shard_size": 20, "workers": 1}
+    patchgen.build(photo_path, n=50, out=tmp_path / "set", **options)
+    patchgen.build(photo_path, n=90, out=tmp_path / "long", **options)
+    for manifest in (tmp_path / "set", str(tmp_path / "set" / "manifest.json")):
+        again = patchgen.rebuild(manifest, photo_path, out=tmp_path / "again", workers=1)
+    assert contents(tmp_path / "again") == contents(tmp_path / "set") and len(again) == 50
+    longer = patchgen.extend(str(tmp_path / "set"), [photo_path], n=90)
+    assert contents(tmp_path / "set") == contents(tmp_path / "long") and len(longer) == 90
+    assert patchgen.verify(tmp_path / "set") == patchgen.verify(tmp_path / "set", fast=True) == ()
+    shard = tmp_path / "again" / "patches-000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    faults = patchgen.verify(tmp_path / "again", workers=1)
+    assert (
+        {fault.file for fault in faults} == {shard.name}
+        and "sha256 is" in str(faults)
+        and patchgen.verify(tmp_path / "again", fast=True) == ()
+    )
+    patchgen.rebuild(tmp_path / "set", photo_path, out=tmp_path / "repaired")
+    other = write_image(tmp_path / "other.png", make_photo(90, 70, seed=3))
+    for call, part in (
+        (lambda: patchgen.rebuild(tmp_path / "set", other, out=tmp_path / "other"), "sha256"),
+        (lambda: patchgen.extend(tmp_path / "set", photo_path, n=10), "the set has 90 patches already"),
+        (lambda: patchgen.extend("https://host/set", photo_path, n=10), "is the URL https://host/set"),
+        (lambda: patchgen.verify(tmp_path / "none"), "this is no folder, expected the folder of a set; check"),
+    ):
+        with pytest.raises(patchgen.PatchgenError, match=part) as caught:
+            call()
+        assert "\n" not in str(caught.value)

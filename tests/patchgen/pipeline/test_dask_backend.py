@@ -90,6 +90,38 @@ def test_workers_that_were_started_elsewhere_find_a_relative_folder(
     assert verify(tmp_path / "set").faults == ()
 
 
+RECIPE = """
+name: grain
+version: 1
+geometry: {crop: 0.5, area: [0.08, 1], aspect: [0.75, 1.34], oversize: 1.4, rotation: 30, shear: 10, corners: photo}
+augment:
+  - {name: "dask_steps:grain", strength: 4}
+encoding: {format: png}
+"""
+STEPS = """
+import numpy as np
+
+
+def grain(patch, rng, *, strength=8.0):
+    return np.clip(patch + rng.normal(0, strength, patch.shape), 0, 255).astype(np.uint8)
+"""
+
+
+def test_workers_import_the_steps_of_a_user(photo_path: Path, tmp_path: Path, run_patchgen: Program) -> None:
+    """A module in the current folder is found by the workers that the command starts."""
+    (tmp_path / "dask_steps.py").write_text(STEPS)
+    (tmp_path / "grain.yaml").write_text(RECIPE)
+    more = ["--recipe", "grain.yaml", "--allow-import", "dask_steps"]
+    for name, workers in (("plain", ["--workers", "1"]), ("dask", ["--scheduler", "local:2"])):
+        command = [sys.executable, "-m", "patchgen", *options(photo_path, Path(name), n=600), *more, *workers]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "dask") == files(tmp_path / "plain")
+    assert open_patchset(tmp_path / "dask").manifest.recipe["profile"] == "fast"
+    command = [*options(photo_path, tmp_path / "refused", n=600), "--recipe", str(tmp_path / "grain.yaml")]
+    assert_one_line(run_patchgen(*command, "--scheduler", "local:2"), "--allow-import dask_steps")
+
+
 def test_a_cluster_without_workers(
     photo_path: Path, tmp_path: Path, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
