@@ -26,6 +26,7 @@ from manifests import PatchSet
 from manifests.remote.fetch import open_patchset
 from manifests.support.counts import counted
 from manifests.support.files import expand_home
+from manifests.support.user_code import UserCodeError, importable_name
 
 PathLike = str | Path
 ConfigLike = PathLike | Mapping[str, Any]
@@ -37,11 +38,16 @@ class Draft(Generic[C]):
 
     def __init__(self, model: type[C], config: ConfigLike, settings: Mapping[str, Any] | None) -> None:
         self._model: type[C] = model
-        self._settings = dict(settings or {})
+        self._settings = {key: _named(value, key) for key, value in (settings or {}).items()}
         self._given: dict[str, Any] = {}
         self.name, self._where = "python", "from Python"
         if isinstance(config, Mapping):
             self._groups: Mapping[str, Any] = config
+            if isinstance(optim := config.get("optim"), Mapping):
+                self._groups = {
+                    **config,
+                    "optim": {key: _named(value, f"optim.{key}") for key, value in optim.items()},
+                }
         else:
             self._where = str(config)
             self.name, text = presets.read(presets.CONFIGS, str(to_path(config)))
@@ -62,6 +68,16 @@ class Draft(Generic[C]):
         """Return the config with all settings. ``more`` are further values of the group ``teacher``."""
         given = self._settings | self._given | {f"teacher.{key}": value for key, value in more.items()}
         return make_config(self._groups, self._where, given, self._model)
+
+
+def _named(value: Any, key: str) -> Any:
+    """Return the name of an optimizer or a schedule that is given as a class or a function, else the value itself."""
+    if key not in ("optim.name", "optim.schedule") or not callable(value):
+        return value
+    try:
+        return importable_name(value)
+    except UserCodeError as error:
+        raise DistillError(f"{key}: {error}") from error
 
 
 @contextlib.contextmanager

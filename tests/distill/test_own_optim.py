@@ -1,5 +1,6 @@
 """Test optimizers and schedules of the user: they are trained with, resumed exactly, and refused in one line."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -162,6 +163,17 @@ def test_python_and_the_program_train_the_same(
     config = CONFIG | {"optim": {"name": f"{NAME}:Lion", "lr": 0.001, "schedule": "onecycle"}}
     distill.train(patchset_path, config=config, teacher=teacher_path, out=tmp_path / "run", device="cpu")
     assert same(tmp_path / "program", tmp_path / "run")
+    user_code._allowed.clear()  # objects are allowed, because the caller has imported them
+    module = importlib.import_module(NAME)
+    given: dict[str, Any] = {"teacher": teacher_path, "device": "cpu"}
+    objects = {"name": module.Lion, "lr": 0.001, "schedule": "onecycle"}
+    distill.train(patchset_path, config=CONFIG | {"optim": objects}, out=tmp_path / "objects", **given)
+    assert same(tmp_path / "program", tmp_path / "objects")
+    settings = {"optim.schedule": lambda step, steps: 1.0}
+    with pytest.raises(
+        distill.DistillError, match=r"^optim\.schedule: .*<lambda>.* is not a function at the top level"
+    ):
+        distill.train(patchset_path, config=CONFIG, settings=settings, out=tmp_path / "lambda", **given)
 
 
 def test_settings_replace_keys_that_have_no_use() -> None:
