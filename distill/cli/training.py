@@ -23,7 +23,8 @@ run_options = options.join(
     options.eval_option,
     click.option("--seeds", callback=options.parse_numbers, help="One run for each seed: 0,1,2; sets train.seed."),
     click.option("--resume", is_flag=True, help="Continue the run in --out if it has begun."),
-    click.option("--log", "logs", multiple=True, type=click.Choice(LOGGERS), help="Also log there; repeatable."),
+    # not --log: torchrun takes this for an abbreviation of its own --log-dir
+    click.option("--logger", "logs", multiple=True, type=click.Choice(LOGGERS), help="Also log the figures there."),
 )
 
 

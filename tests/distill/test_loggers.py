@@ -93,7 +93,7 @@ def test_a_logger_gets_what_the_log_gets(
     pytest.importorskip(name)
     run, evaluations = tmp_path / "run", ["--set", "eval.every=96"]
     assert run_distill(*arguments, tmp_path / "plain", *evaluations).status == 0
-    command = [*arguments, run, "--log", name, "-q", *evaluations]
+    command = [*arguments, run, "--logger", name, "-q", *evaluations]
     with stopping(6):
         assert run_distill(*command).status == 130
     resumed = run_distill(*command, "--resume")
@@ -109,7 +109,7 @@ def test_a_logger_gets_what_the_log_gets(
 
 def test_train_tensorboard_is_the_logger(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert run_distill(*arguments, run, "--set", "train.tensorboard=true", "--log", "tensorboard").status == 0
+    assert run_distill(*arguments, run, "--set", "train.tensorboard=true", "--logger", "tensorboard").status == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [step for step, _ in tensorboard_points(run, "lr")] == [row["samples"] for row in rows]
     assert len(list((run / "tensorboard").iterdir())) == 1
@@ -119,7 +119,7 @@ def test_train_tensorboard_is_the_logger(run_distill: Program, arguments: list[A
     ("option", "module"),
     [
         (["--set", "train.tensorboard=true"], "torch.utils.tensorboard"),
-        *((["--log", name], LOGGERS[name].module) for name in LOGGERS),
+        *((["--logger", name], LOGGERS[name].module) for name in LOGGERS),
     ],
 )
 def test_a_logger_that_is_not_installed(
@@ -150,7 +150,7 @@ def test_a_logger_that_fails_is_a_warning(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(wandb.Run, "log", lambda self, *values, **options: 1 / 0)
     assert run_distill(*arguments, tmp_path / "plain").status == 0
-    run = run_distill(*arguments, tmp_path / "run", "--log", "mlflow", "--log", "wandb")
+    run = run_distill(*arguments, tmp_path / "run", "--logger", "mlflow", "--logger", "wandb")
     assert run.status == 0 and same(tmp_path / "plain", tmp_path / "run")
     warnings = [line for line in (run.out + run.err).splitlines() if "the run continues without it" in line]
     assert len(warnings) == 2 and all("the logger " in line for line in warnings), run

@@ -105,8 +105,8 @@ def test_parts_of_a_batch_do_not_depend_on_the_number_of_ranks(launches: Callabl
 def test_two_ranks_extend_a_run_and_keep_snapshots(launches: Callable[[str], Launch]) -> None:
     """Also with an optimizer that is imported by name, and with a log of TensorBoard."""
     pytest.importorskip("tensorboard")
-    sets = ["--set", "optim.schedule=constant", "--set", "optim.name=torch.optim:NAdam", "--allow-import", "torch"]
-    sets += ["--set", "train.snapshots=90", "--log", "tensorboard"]
+    sets = ["--set", "optim.schedule=constant", "--set", "optim.name=torch.optim:RMSprop", "--allow-import", "torch"]
+    sets += ["--set", "train.snapshots=90", "--logger", "tensorboard"]
     long, run = launches("long"), launches("extended")
     assert said(long.start(2, *sets, "--set", "train.samples=180")) == (0, [])
     assert said(run.start(2, *sets, "--set", "train.samples=90")) == (0, [])
