@@ -1,6 +1,7 @@
 """Optimizers and schedules of the user, which a config names as ``package.module:callable``."""
 
 import contextlib
+import copy
 import difflib
 import inspect
 import math
@@ -72,6 +73,19 @@ def require_own_optimizer(name: str, make: Callable[[list[dict[str, Any]]], Opti
     if (value := _not_plain(state)) is not None:
         found = f"its state has a {type(value).__name__}, but checkpoints keep tensors, numbers and texts"
         raise DistillError(f"{what}: {found}; keep other values outside of the state")
+    with user_code(what):
+        optimizer.load_state_dict(copy.deepcopy(state))
+        loaded = _dtypes(optimizer.state_dict())
+    for key, dtype in _dtypes(state).items():
+        if loaded.get(key) != dtype:
+            found = f"its state {key!r} is {dtype}, but torch reads it from a checkpoint as {loaded.get(key)}"
+            raise DistillError(f"{what}: {found}; keep it in the dtype of the parameter, or as a number")
+
+
+def _dtypes(state: dict[str, Any]) -> dict[str, torch.dtype]:
+    """Return the dtypes of the tensors in the state of the first parameter by key."""
+    values = state["state"].get(0, {})
+    return {key: value.dtype for key, value in values.items() if isinstance(value, Tensor)}
 
 
 def _not_plain(value: Any) -> Any:
