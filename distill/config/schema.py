@@ -16,7 +16,7 @@ from distill.errors import DistillError, with_action
 from distill.optim.config import OptimConfig
 from distill.runtime.compile import Compile
 from distill.runtime.device import PrecisionChoice
-from distill.targets.losses import LossConfig, TemperedLossConfig
+from distill.targets.losses import Losses, TemperedLossConfig
 from distill.targets.teacher import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple
 from manifests.support.counts import counted
@@ -116,7 +116,7 @@ class Config(_Run):
     command = "distill train"
     teacher: TeacherConfig
     student: StudentConfig
-    loss: LossConfig = TemperedLossConfig(name="kl")
+    loss: Losses = TemperedLossConfig(name="kl")
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
     data: DataConfig = DataConfig()

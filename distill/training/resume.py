@@ -47,6 +47,8 @@ def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> N
     _require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
     state, device = trainer.state, trainer.accelerator.context.device
     put_state(state.student, checkpoint["student"])
+    if state.projections is not None:
+        put_state(state.projections, checkpoint["projections"])
     state.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
     state.scaler.load_state_dict(checkpoint["scaler"])
     state.scheduler.load_state_dict(checkpoint["scheduler"])
@@ -73,7 +75,7 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     own["optimizer"]["state"] = _kept_state(trainer, held["optimizer"])
     own["losses"] = torch.zeros(held["losses"].numel() if isinstance(held["losses"], Tensor) else 0)
     for name, value in own.items():
-        _require_like(held[name], value, f"{where}: {name}", name in _MOVING)
+        _require_like(held.get(name), value, f"{where}: {name}", name in _MOVING)
     step, optimizer = held["step"], held["optimizer"]
     moved = set(_factors(optimizer)) - set(_factors(own["optimizer"]))  # values of the config are possible
     scaler = {"scale": 1.0, "_growth_tracker": 0, "growth_interval": 1} | held["scaler"]
@@ -101,7 +103,7 @@ def _factors(optimizer: dict[str, Any]) -> list[float]:
 def _kept_state(trainer: Trainer, held: Any) -> dict[int, dict[str, Tensor]]:
     """For each parameter with state in ``held``, return tensors of the expected shapes by number and key."""
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
-    template = state_template(trainer.config.optim, trainer.state.student)
+    template = state_template(trainer.config.optim, trainer.trained)
     return {number: kept for number, kept in template.items() if number in numbers}
 
 

@@ -27,7 +27,7 @@ _NO_EFFECT = {
 """Keys of each group of a config that do not change the weights."""
 _LATER_KEYS: dict[str, Any] = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8}
 _LATER_KEYS |= {"no_decay": None, "clip_norm": None, "accumulate": None}
-_LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0}
+_LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0, "arguments": None}
 """Keys that checkpoints of earlier versions lack, with defaults. An identity omits a key with the default value."""
 _SHOWN_LETTERS = 16
 
