@@ -87,13 +87,14 @@ def features_of(network: nn.Module, names: Sequence[str], size: int, what: str) 
     """
     for name in names:
         require_module(network, name, what)
-    device = next((value.device for value in network.state_dict().values()), torch.device("cpu"))
+    weight = next((each for each in network.parameters() if each.is_floating_point()), torch.zeros(0))
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weight)
     found = _Found()
     found.outputs = {}
     hooks = [network.get_submodule(name).register_forward_hook(_checked(found, name, what)) for name in set(names)]
     try:
         with torch.no_grad():
-            network(torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device))
+            network(images)
     finally:
         for hook in hooks:
             hook.remove()

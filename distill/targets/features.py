@@ -103,5 +103,5 @@ def _adapters(term: FeatureLossConfig, student: Tensor, teacher: Tensor) -> tupl
     projection: nn.Module | None = None
     if channels[0] != channels[1] and term.kind != "attention":
         maps = not pooled and student.ndim == 4
-        projection = nn.Conv2d(*channels, 1) if maps else nn.Linear(*channels)
+        projection = (nn.Conv2d(*channels, 1) if maps else nn.Linear(*channels)).to(student.dtype)
     return Adapter(pooled=pooled, size=size, projection=projection), Adapter(pooled=pooled, size=size)

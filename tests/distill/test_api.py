@@ -231,8 +231,9 @@ def broken(student: Tensor, teacher: Tensor) -> Tensor:
         (lambda student, teacher: student - teacher, ("returned a torch.float32 of shape (8, 4)", "scalar")),
         (lambda student, teacher: 1.0, ("returned float", "scalar tensor")),
         (lambda student, teacher: teacher.mean(), ("without a gradient",)),
-        (lambda student, teacher: student.mean() * float("nan"), ("the loss became nan at step 0",)),
-        ({"name": "function", "function": "a:b", "sha256": "0" * 64}, ("function a:b is not known", "loss=FUNCTION")),
+        (lambda student, teacher: student.mean() * float("nan"), ("returned nan for random logits",)),
+        (lambda student, teacher: (student / (len(student) == 8)).mean(), ("the loss became", "at step 0")),
+        ({"name": "function", "function": "a:b", "sha256": "0" * 64}, ("the import of a:b", "--allow-import a")),
         ({"name": "nonsense"}, ("loss.name is 'nonsense'",)),
     ],
 )
