@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from distill.commands.student import prepare_student, require_complete
 from distill.config.schema import Config
 from distill.data.batches import Source, View, resident
 from distill.data.cache import open_source
@@ -21,8 +22,8 @@ from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import DTYPES
 from distill.runtime.distributed import RunContext
-from distill.targets.features import FeatureMatch, match_features
-from distill.targets.losses import feature_terms, make_loss, terms_of
+from distill.targets.features import FeatureMatch
+from distill.targets.losses import make_loss
 from distill.targets.own_losses import load_functions
 from distill.targets.stored_logits import TeacherInfo, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, feature_targets, stored_targets, teacher_targets
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 def check_inputs(config: Config) -> None:
     """Check the losses, the teacher, the stored logits and the evaluation data before the patch set is downloaded."""
-    require_features(config)
+    require_complete(config)
     load_functions(config.loss, config.teacher.num_classes)
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
@@ -47,23 +48,6 @@ def check_inputs(config: Config) -> None:
         load_teacher(config.teacher, torch.device("cpu"))
     if config.eval.data is not None:
         require_data(config.eval.data)
-
-
-def require_features(config: Config) -> None:
-    """Check that the teacher computes the features of feature losses in every step, and that the loss is complete."""
-    features = feature_terms(config.loss)
-    if not features:
-        return
-    what = "loss: a feature loss needs outputs of the teacher's modules in every step"
-    if config.teacher.logits is not None:
-        action = "omit teacher.logits (--teacher-logits) and give --teacher, or remove the feature losses"
-        raise DistillError(f"{what}, but teacher.logits {config.teacher.logits} has logits only; {action}")
-    if config.data.passes > 1:
-        found = f"but data.passes {config.data.passes} keeps logits of the first pass only"
-        raise DistillError(f"{what}, {found}; set data.passes 1, or remove the feature losses")
-    if len(features) == len(terms_of(config.loss)):
-        action = "add a loss of logits to the list, such as {name: kl, temperature: 4}"
-        raise DistillError(f"loss: feature losses do not train the classifier of the student; {action}")
 
 
 class Distillation(Task):
@@ -79,7 +63,7 @@ class Distillation(Task):
         self, config: Config, shards: Path | DatasetImages, context: RunContext, objects: Objects = NO_OBJECTS
     ) -> None:
         context.ranks.require_rows(config.data.batch_size)
-        require_features(config)
+        require_complete(config)
         losses, functions = load_functions(config.loss, config.teacher.num_classes, objects.losses)
         config, objects = config.model_copy(update={"loss": losses}), dataclasses.replace(objects, losses=functions)
         self.config, self._context, self._shards, self.objects = config, context, shards, objects
@@ -135,12 +119,12 @@ class Distillation(Task):
         return open_view(self.config, open_folder(self._shards), seed, self._context)
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        features, teacher = feature_terms(self.config.loss), self._teacher
-        if not features or teacher is None:
-            return network
         size = self.config.augment.output_size(self.size)
-        self._match = match_features(features, network, teacher.model, size, self.config.train.seed)
-        return self._match.student
+        prepared = prepare_student(network, self.config, self._teacher, self.objects.network, size)
+        self._match = prepared.match
+        self.inputs |= prepared.inputs
+        self.described |= prepared.described
+        return prepared.network
 
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
         folder = self.config.teacher.logits

@@ -5,7 +5,7 @@ The groups ``teacher``, ``loss``, ``augment``, ``optim`` and ``data`` are define
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -42,6 +42,11 @@ class _NetworkGroup(_Group):
 
 class StudentConfig(_NetworkGroup):
     """The student network. The student has the classes and the normalization of the teacher."""
+
+    init: HomePath | None = None
+    "weights to start from: teacher, or a weight file; where depths differ, blocks are chosen evenly"
+    head: Literal["teacher"] | None = None
+    "teacher: the teacher's last linear layer is copied and not trained"
 
 
 # A YAML parser may read the words ``on`` and ``off`` as bools.

@@ -1,5 +1,6 @@
 """Networks that also return features: the outputs of some of their modules."""
 
+import copy
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,7 +43,7 @@ class WithFeatures(nn.Module):
     def __init__(self, network: nn.Module, names: Sequence[str], adapters: Sequence[nn.Module]) -> None:
         super().__init__()
         self.network, self.adapters = network, nn.ModuleList(adapters)
-        self._names, self._found = tuple(names), _Found()
+        self.names, self._found = tuple(names), _Found()
         self._hooks: list[Any] = []
         self.hook()
 
@@ -50,7 +51,7 @@ class WithFeatures(nn.Module):
         """Observe the modules of ``network``. Call this again after modules of ``network`` were replaced."""
         for handle in self._hooks:
             handle.remove()
-        modules = [(name, self.network.get_submodule(name)) for name in dict.fromkeys(self._names)]
+        modules = [(name, self.network.get_submodule(name)) for name in dict.fromkeys(self.names)]
         self._hooks = [module.register_forward_hook(_observer(self._found, name)) for name, module in modules]
 
     def forward(self, x: Tensor) -> Outputs:
@@ -59,7 +60,7 @@ class WithFeatures(nn.Module):
         self._found.outputs = found
         logits = self.network(x)
         self._found.outputs = None  # evaluations call the network itself, and keep no features
-        features = [adapt(found[name]) for name, adapt in zip(self._names, self.adapters, strict=True)]
+        features = [adapt(found[name]) for name, adapt in zip(self.names, self.adapters, strict=True)]
         return (logits, *features)
 
 
@@ -87,14 +88,12 @@ def features_of(network: nn.Module, names: Sequence[str], size: int, what: str) 
     """
     for name in names:
         require_module(network, name, what)
-    weight = next((each for each in network.parameters() if each.is_floating_point()), torch.zeros(0))
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weight)
     found = _Found()
     found.outputs = {}
     hooks = [network.get_submodule(name).register_forward_hook(_checked(found, name, what)) for name in set(names)]
     try:
         with torch.no_grad():
-            network(images)
+            network(_example(network, size))
     finally:
         for hook in hooks:
             hook.remove()
@@ -102,6 +101,24 @@ def features_of(network: nn.Module, names: Sequence[str], size: int, what: str) 
         action = "name a module that the network calls in each forward pass"
         raise DistillError(f"loss: the module {unused!r} of the {what} is not called for an image; {action}")
     return [found.outputs[name] for name in names]
+
+
+def require_gradients(network: WithFeatures, size: int) -> None:
+    """Check that features depend on all parameters of ``network`` that are trained. ``network`` stays unchanged."""
+    copied = WithFeatures(copy.deepcopy(network.network), network.names, copy.deepcopy(list(network.adapters)))
+    _, *features = copied(_example(copied, size))
+    names, values = zip(*((n, p) for n, p in copied.named_parameters() if p.requires_grad), strict=True)
+    gradients = torch.autograd.grad(sum(each.sum() for each in features), values, allow_unused=True)
+    if unused := [n.removeprefix("network.") for n, g in zip(names, gradients, strict=True) if g is None]:
+        more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
+        action = "choose the last module before the classifier, or add a loss of logits such as {name: kl}"
+        raise DistillError(f"loss: the features do not depend on {unused[0]}{more}, so it is not trained; {action}")
+
+
+def _example(network: nn.Module, size: int) -> Tensor:
+    """Return two random images, in the dtype and on the device of ``network``."""
+    weight = next((each for each in network.parameters() if each.is_floating_point()), torch.zeros(0))
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weight)
 
 
 def require_module(network: nn.Module, name: str, what: str) -> None:

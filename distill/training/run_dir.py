@@ -103,7 +103,7 @@ def read_progress(
     trained network. A file that is too large for ``network`` is not read.
     """
     most = largest_file(network)
-    state = load_checkpoint(out, identity, most, logger.info)
+    state = load_checkpoint(out, {"initial_sha256": None} | identity, most, logger.info)
     summary = finished_summary(out)
     if summary is None:
         return state, None

@@ -108,7 +108,7 @@ def test_projections_of_feature_losses_do_not_depend_on_the_number_of_ranks(
     features = (
         "{name: features, student: layer2, teacher: layer3}, {name: features, student: layer1.0.bn1, teacher: bn1}"
     )
-    sets = ("--set", f"loss=[{{name: kl}}, {features}]", "--set", "train.samples=90")
+    sets = ("--set", f"loss=[{{name: kl}}, {features}]", "--set", "train.samples=90", "--set", "student.head=teacher")
     one, two = launches("features"), launches("features of two")
     assert said(one.start(1, *sets)) == said(two.start(2, *sets)) == (0, [])
     losses, others = ([row["loss"] for row in rows(launch.out)] for launch in (one, two))
