@@ -138,6 +138,14 @@ def test_wrong_losses_are_one_line(
     assert_one_line(run_distill(*arguments, tmp_path / "run"), *parts)
 
 
+def test_logits_for_a_run_with_feature_losses_are_not_stored(
+    run_distill: Program, patchset_path: Path, teacher_path: Path, config_path: Path, tmp_path: Path
+) -> None:
+    config_with(config_path, loss=FEATURES)
+    command = ["make-logits", "--shards", patchset_path, "--config", config_path, "--teacher", teacher_path]
+    assert_one_line(run_distill(*command, "--out", tmp_path / "logits"), "remove the feature losses")
+
+
 def test_a_loss_by_name_is_a_loss_of_the_run(
     run_distill: Program, arguments: list[Any], config_path: Path, tmp_path: Path, stopping: Stopping, package: str
 ) -> None:
