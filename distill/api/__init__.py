@@ -81,11 +81,14 @@ def train(
     draft.add(inputs.network_settings("student", student) | inputs.eval_settings(eval))
     with session(device) as context:
         own = inputs.own_teacher(teacher, draft)
+        functions = inputs.add_losses(loss, draft) if own is None else {}
         if own is None and isinstance(shards, str) and is_url(shards):
-            check_inputs(draft.parse())  # before the download
+            check_inputs(draft.parse(), functions)  # before the download
         images, set_id, size = inputs.open_shards(shards, context.ranks)
-        network = None if own is None else inputs.loaded_teacher(own, draft, size, context)
-        functions = inputs.add_losses(loss, draft)
+        network: Network | None = None
+        if own is not None:  # a check of a loss needs its number of classes
+            network = inputs.loaded_teacher(own, draft, size, context)
+            functions = inputs.add_losses(loss, draft)
         final = draft.parse()
         objects = Objects(
             network=inputs.own_module(student), teacher=network, losses=functions, evaluation=inputs.own_dataset(eval)

@@ -23,7 +23,7 @@ from distill.runtime.compile import Accelerator
 from distill.runtime.device import DTYPES
 from distill.runtime.distributed import RunContext
 from distill.targets.features import FeatureMatch
-from distill.targets.losses import make_loss
+from distill.targets.losses import Functions, make_loss
 from distill.targets.own_losses import load_functions
 from distill.targets.stored_logits import TeacherInfo, open_stored, read_manifest, require_same
 from distill.targets.targets import Targets, feature_targets, stored_targets, teacher_targets
@@ -38,10 +38,10 @@ from manifests.support.counts import counted
 logger = logging.getLogger(__name__)
 
 
-def check_inputs(config: Config) -> None:
+def check_inputs(config: Config, functions: Functions | None = None) -> None:
     """Check the losses, the teacher, the stored logits and the evaluation data before the patch set is downloaded."""
     require_complete(config)
-    load_functions(config.loss, config.teacher.num_classes)
+    load_functions(config.loss, config.teacher.num_classes, functions)
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
