@@ -109,7 +109,9 @@ def add_losses(loss: LossLike | Sequence[LossLike] | None, draft: Draft[Config])
     """
     functions: Functions = {}
 
-    def described(one: LossLike) -> dict[str, Any]:
+    def described(one: Any) -> Any:
+        if not isinstance(one, Mapping) and not callable(one):
+            return one  # the check of the config refuses it
         keys: dict[str, Any] = {"function": one} if callable(one) else dict(one)
         if callable(function := keys.get("function")):
             classes = draft.parse().teacher.num_classes
