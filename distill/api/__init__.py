@@ -5,7 +5,7 @@ Where the programs have a name or a path, these functions also accept an object:
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 import distill.commands.evaluate as evaluation
 from distill.api import inputs
-from distill.api.inputs import ConfigLike, Draft, PathLike, session, to_path
+from distill.api.inputs import ConfigLike, Draft, LossLike, PathLike, session, to_path
 from distill.callbacks import Callback
 from distill.commands.train import Distillation, check_inputs
 from distill.commands.train_teacher import SupervisedTraining
@@ -24,7 +24,6 @@ from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from distill.models.own import own_copy
 from distill.runtime.device import pick_device
-from distill.targets.losses import describe_function
 from distill.targets.teacher import Network, Teacher, input_triple
 from distill.training.run import Objects, run
 from manifests import PatchSet
@@ -46,7 +45,7 @@ def train(
     config: ConfigLike,
     teacher: PathLike | Teacher | Network | None = None,
     student: str | nn.Module | None = None,
-    loss: Mapping[str, Any] | Callable[..., torch.Tensor] | None = None,
+    loss: LossLike | Sequence[LossLike] | None = None,
     eval: PathLike | MapDataset | None = None,
     out: PathLike | None = None,
     resume: bool = False,
@@ -63,8 +62,8 @@ def train(
         teacher: a weight file, a ``Teacher`` (a module with mean and std), or a ``Network``.
         student: the name of a network, or a module that maps images (B, 3, H, W) to logits (B, classes). A copy of
             the module is trained, starting from its weights.
-        loss: the ``loss`` group of a config, or a function of the logits of student and teacher, both float32
-            (B, classes), that returns a scalar tensor.
+        loss: the ``loss`` group of a config; or a function of the logits of student and teacher, both float32
+            (B, classes), that returns a scalar tensor; or a list of these, for their sum.
         eval: labelled images: a path, or a map-style data set of pairs (image, class number).
         out: the run directory. Default: ``runs/CONFIG-SET-seedN``.
         resume: continue the run in ``out`` if it has begun. A finished run is returned at once.
@@ -80,20 +79,19 @@ def train(
     """
     draft = Draft(Config, config, settings)
     draft.add(inputs.network_settings("student", student) | inputs.eval_settings(eval))
-    draft.add({f"loss.{key}": value for key, value in loss.items()} if isinstance(loss, Mapping) else {})
     with session(device) as context:
         own = inputs.own_teacher(teacher, draft)
+        functions = inputs.add_losses(loss, draft) if own is None else {}
         if own is None and isinstance(shards, str) and is_url(shards):
-            check_inputs(draft.parse())  # before the download
+            check_inputs(draft.parse(), functions)  # before the download
         images, set_id, size = inputs.open_shards(shards, context.ranks)
-        network = None if own is None else inputs.loaded_teacher(own, draft, size, context)
-        function = loss if callable(loss) else None
-        if function is not None:
-            described = describe_function(function, draft.parse().teacher.num_classes)
-            draft.add({f"loss.{key}": value for key, value in described.items()})
+        network: Network | None = None
+        if own is not None:  # a check of a loss needs its number of classes
+            network = inputs.loaded_teacher(own, draft, size, context)
+            functions = inputs.add_losses(loss, draft)
         final = draft.parse()
         objects = Objects(
-            network=inputs.own_module(student), teacher=network, loss=function, evaluation=inputs.own_dataset(eval)
+            network=inputs.own_module(student), teacher=network, losses=functions, evaluation=inputs.own_dataset(eval)
         )
         folder = inputs.run_folder(out, f"{draft.name}-{set_id[:8]}-seed{final.train.seed}")
         task = functools.partial(Distillation, final, images, context, objects)

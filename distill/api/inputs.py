@@ -3,12 +3,12 @@
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.commands.evaluate import load_network
 from distill.config import presets
@@ -18,6 +18,8 @@ from distill.errors import DistillError
 from distill.models.own import own_copy
 from distill.runtime.device import pick_device
 from distill.runtime.distributed import Ranks, RunContext, joined
+from distill.targets.losses import Functions
+from distill.targets.own_losses import describe_function
 from distill.targets.teacher import Network, Teacher
 from distill.training.trainer import InterruptedRun
 from distill.user_code import name_of
@@ -30,6 +32,7 @@ from manifests.support.user_code import UserCodeError, importable_name
 
 PathLike = str | Path
 ConfigLike = PathLike | Mapping[str, Any]
+LossLike = Mapping[str, Any] | Callable[..., Tensor]
 C = TypeVar("C", Config, SupervisedConfig)
 
 
@@ -113,6 +116,34 @@ def network_settings(group: str, network: str | nn.Module | None) -> dict[str, A
         found = f"is {type(network).__name__}, expected the name of a network or a torch.nn.Module"
         raise DistillError(f"{group}: {found}; for a class, give an instance")
     return {f"{group}.arch": network if isinstance(network, str) else name_of(network)}
+
+
+def add_losses(loss: LossLike | Sequence[LossLike] | None, draft: Draft[Config]) -> Functions:
+    """Add the group ``loss`` to the config. Return the functions in it, each called once as a check.
+
+    A loss is a function, or the keys of a loss, in which ``function`` may be a function.
+    """
+    functions: Functions = {}
+
+    def described(one: Any) -> Any:
+        if not isinstance(one, Mapping) and not callable(one):
+            return one  # the check of the config refuses it
+        keys: dict[str, Any] = {"function": one} if callable(one) else dict(one)
+        if callable(function := keys.get("function")):
+            classes = draft.parse().teacher.num_classes
+            keys |= describe_function(function, classes, keys.get("arguments"))
+            functions[str(keys["function"]), str(keys["sha256"])] = function
+        return keys
+
+    if isinstance(loss, list | tuple):
+        draft.parse()  # an error of the config is not an error of a loss
+        draft.add({"loss": [described(one) for one in loss]})
+    elif isinstance(loss, Mapping) or callable(loss):
+        draft.add({f"loss.{key}": value for key, value in described(loss).items()})
+    elif loss is not None:
+        found = f"is {type(loss).__name__}, expected a function, a dict such as {{'name': 'kl'}}, or a list of these"
+        raise DistillError(f"loss: {found}; give one of them")
+    return functions
 
 
 def eval_settings(data: PathLike | MapDataset | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.distributed import RunContext
 from distill.runtime.randomness import Stream
 from distill.targets import stored_logits
+from distill.targets.losses import feature_terms
 from distill.targets.stored_logits import MANIFEST_NAME, LogitsFile, LogitsManifest, TeacherInfo, require_same
 from distill.targets.targets import TeacherTargets
 from distill.targets.teacher import Network, load_teacher
@@ -40,6 +41,9 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
     A second call with the same arguments continues after the last complete file. Return the manifest.
     """
     check_folder(out)
+    if feature_terms(config.loss):
+        found = "feature losses need the teacher itself, so a run with this config cannot use stored logits"
+        raise DistillError(f"loss: {found}; remove the feature losses, or train with --teacher")
     with own_folder(out, "run the same command again"):
         patchset = open_folder(shards)
         size, arch, num_classes = patchset.manifest.size, config.teacher.arch, config.teacher.num_classes

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from distill.commands.student import prepare_student, require_complete
 from distill.config.schema import Config
 from distill.data.batches import Source, View, resident
 from distill.data.cache import open_source
@@ -20,9 +22,11 @@ from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import DTYPES
 from distill.runtime.distributed import RunContext
-from distill.targets.losses import make_loss
+from distill.targets.features import FeatureMatch
+from distill.targets.losses import Functions, make_loss
+from distill.targets.own_losses import load_functions
 from distill.targets.stored_logits import TeacherInfo, open_stored, read_manifest, require_same
-from distill.targets.targets import Targets, stored_targets, teacher_targets
+from distill.targets.targets import Targets, feature_targets, stored_targets, teacher_targets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.run import NO_OBJECTS, Objects, Task
 from distill.training.run_dir import STUDENT_NAME
@@ -34,8 +38,10 @@ from manifests.support.counts import counted
 logger = logging.getLogger(__name__)
 
 
-def check_inputs(config: Config) -> None:
-    """Check the teacher, the stored logits and the evaluation data of a run before the patch set is downloaded."""
+def check_inputs(config: Config, functions: Functions | None = None) -> None:
+    """Check the losses, the teacher, the stored logits and the evaluation data before the patch set is downloaded."""
+    require_complete(config)
+    load_functions(config.loss, config.teacher.num_classes, functions)
     if config.teacher.logits is not None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
@@ -57,11 +63,15 @@ class Distillation(Task):
         self, config: Config, shards: Path | DatasetImages, context: RunContext, objects: Objects = NO_OBJECTS
     ) -> None:
         context.ranks.require_rows(config.data.batch_size)
+        require_complete(config)
+        losses, functions = load_functions(config.loss, config.teacher.num_classes, objects.losses)
+        config, objects = config.model_copy(update={"loss": losses}), dataclasses.replace(objects, losses=functions)
         self.config, self._context, self._shards, self.objects = config, context, shards, objects
+        self._match: FeatureMatch | None = None
         set_id = self._open_shards(shards)
         teacher = config.teacher
         self.network, self.num_classes = config.student, teacher.num_classes
-        self.loss = make_loss(config.loss, objects.loss)
+        self.loss = make_loss(losses, functions)
         self._require_sizes()
         self._stored = open_stored(teacher, set_id)
         self._teacher: Network | None = objects.teacher
@@ -108,10 +118,20 @@ class Distillation(Task):
             return nullcontext(_make_view(source, self.config, seed))
         return open_view(self.config, open_folder(self._shards), seed, self._context)
 
+    def prepare(self, network: nn.Module) -> nn.Module:
+        size = self.config.augment.output_size(self.size)
+        prepared = prepare_student(network, self.config, self._teacher, self.objects.network, size)
+        self._match = prepared.match
+        self.inputs |= prepared.inputs
+        self.described |= prepared.described
+        return prepared.network
+
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
         folder = self.config.teacher.logits
         if self._stored is None or folder is None:
             teacher = self._teacher or load_teacher(self.config.teacher, self._context.device)
+            if self._match is not None:
+                return feature_targets(teacher, self._match, view, accelerator)
             return teacher_targets(teacher, self.num_classes, view, accelerator)
         return stored_targets(folder, self._stored, view)
 

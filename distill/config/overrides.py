@@ -33,15 +33,30 @@ def apply_settings(value: dict[str, Any], settings: Mapping[str, Any]) -> None:
     _require_one_length(settings)
     for key in settings:
         group, _, name = key.partition(".")
+        if key == "loss" and isinstance(settings[key], list | tuple):
+            continue
         if not name or "." in name:
             raise DistillError(f"--set {key}: is not a config key; write GROUP.KEY=VALUE, such as optim.lr=0.001")
-        if not isinstance(value.setdefault(group, {}), dict):
+        if (
+            group == "loss"
+            and ("loss.name" in settings or "loss" in settings)
+            and not isinstance(value.get(group), dict)
+        ):
+            value[group] = {}  # one loss replaces a list of losses
+        if isinstance(value.setdefault(group, {}), list | tuple):
+            action = "set the whole list, such as loss=[{name: kl}, {name: hard, weight: 0.1}], or set loss.name"
+            raise DistillError(f"--set {key}: the config has a list of losses; {action}")
+        if not isinstance(value[group], dict):
             raise DistillError(f"--set {key}: {group!r} is not a group of keys in the config; correct the config")
-    for group in {key.partition(".")[0] for key in settings}:
+    for group in {key.partition(".")[0] for key in settings if "." in key}:
         own = {f"{group}.{name}": item for name, item in value[group].items()}
         kept = {key: item for key, item in own.items() if not _is_void(key, {"loss.name": "kl"} | own, settings)}
         given = {key: item for key, item in settings.items() if key.startswith(f"{group}.")}
         value[group] = {key.partition(".")[2]: item for key, item in (kept | given).items()}
+    if "loss" in settings:
+        if more := sorted(key for key in settings if key.startswith("loss.")):
+            raise DistillError(f"loss and {more[0]} are both set; set only one")
+        value["loss"] = list(settings["loss"])
 
 
 def _require_one_length(layer: Mapping[str, Any]) -> None:
@@ -57,9 +72,14 @@ def _is_void(key: str, values: Mapping[str, Any], layer: Mapping[str, Any]) -> b
     """
     if key in LENGTHS:
         return any(layer.get(other) is not None for other in LENGTHS - {key})
-    if _is_unused(key, values, layer) or (key == "loss.weight" and "loss.temperature" in layer):
-        return True
     group, _, field = key.partition(".")
+    if (
+        _is_unused(key, values, layer)
+        or (key == "loss.weight" and "loss.temperature" in layer)
+        or (group == "loss" and "loss" in layer)  # a list of losses replaces one loss
+        or (key == "loss" and "loss.name" in layer)  # the reverse
+    ):
+        return True
     if group not in _NAMED or f"{group}.name" not in layer:
         return False
     name = layer[f"{group}.name"]

@@ -30,8 +30,10 @@ def describe_keys(model: type[BaseModel]) -> str:
 
 def _variants(value: Schema, known: Schema) -> list[Schema]:
     """Return the schemas of the models that the schema ``value`` refers to. ``known`` contains all schemas."""
-    options = value.get("oneOf") or value.get("anyOf") or [value]
-    return [known[option["$ref"].rsplit("/", 1)[1]] for option in options if "$ref" in option]
+    options = value.get("oneOf") or value.get("anyOf")
+    if options:
+        return [variant for option in options for variant in _variants(option, known)]
+    return [known[value["$ref"].rsplit("/", 1)[1]]] if "$ref" in value else []
 
 
 def _rows(schema: Schema, known: Schema, prefix: str = "") -> Iterator[str]:

@@ -5,7 +5,7 @@ The groups ``teacher``, ``loss``, ``augment``, ``optim`` and ``data`` are define
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -24,7 +24,7 @@ from distill.errors import DistillError, with_action
 from distill.optim.config import OptimConfig
 from distill.runtime.compile import Compile
 from distill.runtime.device import PrecisionChoice
-from distill.targets.losses import LossConfig, TemperedLossConfig
+from distill.targets.losses import Losses, TemperedLossConfig
 from distill.targets.teacher import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple
 from manifests.support.counts import counted
@@ -50,6 +50,11 @@ class _NetworkGroup(_Group):
 
 class StudentConfig(_NetworkGroup):
     """The student network. The student has the classes and the normalization of the teacher."""
+
+    init: HomePath | None = None
+    "weights to start from: teacher, or a weight file; where depths differ, blocks are chosen evenly"
+    head: Literal["teacher"] | None = None
+    "teacher: the teacher's last linear layer is copied and not trained"
 
 
 # A YAML parser may read the words ``on`` and ``off`` as bools.
@@ -141,7 +146,7 @@ class Config(_Run):
     command = "distill train"
     teacher: TeacherConfig
     student: StudentConfig
-    loss: LossConfig = TemperedLossConfig(name="kl")
+    loss: Losses = TemperedLossConfig(name="kl")
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
     data: DataConfig = DataConfig()

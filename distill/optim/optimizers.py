@@ -68,7 +68,8 @@ class MuonWithPartner(Optimizer):
                 self._muon.state[matrix] = self.state[weight]
         self._muon.step()
         for weight, matrix in zip(own["params"], self._matrices, strict=True):
-            weight.copy_(matrix.view_as(weight))
+            if matrix.data_ptr() != weight.data_ptr():  # else the matrix is a view: of a 1×1 convolution or a matrix
+                weight.copy_(matrix.view_as(weight))
             matrix.grad = None
         self._partner.step()
 

@@ -3,18 +3,20 @@
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.fx import symbolic_trace
 from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parallel import DistributedDataParallel
 
 from distill.errors import DistillError
+from distill.models.features import Outputs, WithFeatures
 from distill.runtime.device import DTYPES, Precision, PrecisionChoice, autocast, choose_precision, processor
 from distill.runtime.distributed import RunContext
 from distill.weights.files import tensors_digest
@@ -32,17 +34,22 @@ logger = logging.getLogger(__name__)
 class FrozenNetwork:
     """A network, such as a teacher, whose weights must stay the same."""
 
-    network: Callable[[Tensor], Tensor]  # ``folded``, compiled or not
+    network: Callable[[Tensor], Tensor | Outputs]  # ``folded``, or ``folded`` with features; compiled or not
     folded: nn.Module
     dtype: torch.dtype
     digest: str  # SHA-256 of the state of ``folded``
 
-    @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Compute logits (B, classes) of ``dtype`` from normalized images (B, 3, H, W)."""
+        return self.outputs(x)[0]
+
+    @torch.no_grad()
+    def outputs(self, x: Tensor) -> Outputs:
+        """Compute logits (B, classes) from normalized images (B, 3, H, W), then the features if there are any."""
         if x.is_cuda:  # the last output may be overwritten: it was copied
             torch.compiler.cudagraph_mark_step_begin()  # imports torch._inductor, which takes seconds
-        return self.network(x.to(self.dtype)).clone()
+        result = self.network(x.to(self.dtype))
+        return tuple(each.clone() for each in result) if isinstance(result, tuple) else (result.clone(),)
 
     def require_unchanged(self) -> None:
         """Raise DistillError if a weight or a buffer has changed since the network was frozen."""
@@ -79,26 +86,34 @@ class Accelerator:
         """
         key = (model, self.precision)
         if key not in self.copies:
-            try:
-                copied: nn.Module = _fused(model)
-            except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
-                logger.info(f"the teacher is slower, because its batch norms cannot be folded: {_first_line(error)}")
-                copied = copy.deepcopy(model)
-            copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-            _convert(copied, DTYPES[self.precision])
-            self.copies[key] = copied
+            self.copies[key] = self._frozen_copy(model, _fused)
         return self.copies[key]
 
-    def frozen(self, model: nn.Module, example: Tensor) -> FrozenNetwork:
+    def _frozen_copy(self, model: nn.Module, fold: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        try:
+            copied = fold(model)
+        except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
+            logger.info(f"the teacher is slower, because its batch norms cannot be folded: {_first_line(error)}")
+            copied = copy.deepcopy(model)
+        copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        _convert(copied, DTYPES[self.precision])
+        return copied
+
+    def frozen(
+        self, model: nn.Module, example: Tensor, names: Sequence[str] = (), adapters: Sequence[nn.Module] = ()
+    ) -> FrozenNetwork:
         """Return the copy of ``model`` that ``folded`` makes, compiled if the run compiles networks.
 
-        ``model`` must be in eval mode. ``example`` is a batch of normalized images (B, 3, H, W).
+        ``model`` must be in eval mode. ``example`` is a batch of normalized images (B, 3, H, W). If there are
+        ``names``, the copy keeps all modules of ``model``, and also returns features, see ``WithFeatures``.
         """
-        dtype, folded = DTYPES[self.precision], self.folded(model)
-        network = self._compiled(folded, example.to(dtype), "teacher", {"freezing": True})
+        dtype = DTYPES[self.precision]
+        folded = self._frozen_copy(model, lambda each: _fused_modules(each, names)) if names else self.folded(model)
+        whole = WithFeatures(folded, names, adapters).eval() if names else folded
+        network = self._compiled(whole, example.to(dtype), "teacher", {"freezing": True})
         return FrozenNetwork(network=network, folded=folded, dtype=dtype, digest=tensors_digest(folded.state_dict()))
 
-    def student(self, model: nn.Module, example: Tensor, parts: int = 1) -> Callable[[Tensor], Tensor]:
+    def student(self, model: nn.Module, example: Tensor, parts: int = 1) -> Callable[[Tensor], Any]:
         """Return ``model``, compiled for the shape of ``example``, or in DDP if the run has several ranks.
 
         ``parts`` is the number of parts in which a step computes its batch. In parts, ``model`` is not compiled.
@@ -143,8 +158,9 @@ class Accelerator:
             return
         state = copy.deepcopy(model.state_dict())
         with autocast(self.context.device, self.precision):
-            logits = compiled(example)
-        logits.float().sum().backward()
+            result = compiled(example)
+        outputs = result if isinstance(result, tuple) else (result,)
+        sum(each.float().sum() for each in outputs).backward()
         model.zero_grad(set_to_none=True)
         model.load_state_dict(state)
 
@@ -170,6 +186,23 @@ def _fused(model: nn.Module) -> nn.Module:
     return fused
 
 
+def _fused_modules(model: nn.Module, observed: Sequence[str]) -> nn.Module:
+    """Return a copy of ``model`` with the folded weights of ``_fused``, but all modules and the code of ``model``.
+
+    A batch norm that was folded is an identity in the copy. Layers in ``observed`` keep their own output.
+    """
+    fused: Any = _fused(model)
+    kept = {node.target for node in fused.graph.nodes if node.op == "call_module"}
+    copied = copy.deepcopy(model)
+    for node in symbolic_trace(model).graph.nodes:
+        if node.op == "call_module" and node.target not in kept:
+            layer = str(node.args[0].target)
+            if layer not in observed:
+                copied.set_submodule(layer, fused.get_submodule(layer))
+                copied.set_submodule(str(node.target), nn.Identity())
+    return copied
+
+
 def _convert(network: nn.Module, dtype: torch.dtype) -> None:
     """Convert ``network`` to ``dtype``, except batch norms, which need more precision than bfloat16 has."""
     for module in network.modules():
@@ -188,9 +221,11 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     """Wrap ``network`` in DDP. Batch norms use the rows of all ranks. The network must already be on ``device``."""
     if device.type != "cuda":
         synchronize(network)
-        return DistributedDataParallel(network)
-    nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return DistributedDataParallel(network, device_ids=[device])
+    else:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if isinstance(network, WithFeatures):
+        network.hook()
+    return DistributedDataParallel(network, device_ids=None if device.type != "cuda" else [device])
 
 
 def synchronize(network: nn.Module) -> None:

@@ -4,18 +4,22 @@ Every loss is averaged over the batch and computed in float32, or in float64 if 
 logits are constants without a gradient.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+import functools
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag
 from torch import Tensor
 
 from distill.errors import DistillError
-from distill.user_code import name_of, source_digest, user_code
+from distill.models.features import Outputs
+from distill.targets.features import FeatureLossConfig, Weight, feature_loss
+from distill.user_code import user_code
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Functions = dict[tuple[str, str | None], Callable[..., Tensor]]  # losses of the user, by name and digest
 
 
 def kl_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -88,8 +92,6 @@ TEMPERED: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 UNTEMPERED: dict[str, Loss] = {"mse": mse_loss, "hard": hard_loss}
 
-Weight = Annotated[float, Field(gt=0, le=10**6, description="factor that multiplies the loss")]
-
 
 class TemperedLossConfig(BaseModel):
     """A loss between the softmax distributions of student and teacher. Logits are divided by ``temperature``."""
@@ -109,50 +111,92 @@ class UntemperedLossConfig(BaseModel):
 
 
 class FunctionLossConfig(BaseModel):
-    """A function of the user, from Python only: ``distill.train(..., loss=FUNCTION)``, see docs/python.md."""
+    """A function of the user: ``function(student_logits, teacher_logits, **arguments)``, the mean over the batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: Literal["function"]
-    function: str = Field(max_length=400, description="MODULE:NAME of the function")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of its source")
+    function: str = Field(max_length=400, description="package.module:function, allowed by --allow-import PACKAGE")
+    arguments: dict[str, JsonValue] | None = Field(default=None, description="arguments of the function, by name")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="digest of its source; recorded")
     weight: Weight = 1.0
 
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """The function's name and the digest of its source."""
+        return self.function, self.sha256
 
-_NAMED = BeforeValidator(lambda value: {"name": "kl"} | value if isinstance(value, dict) else value)
-AnyLossConfig = TemperedLossConfig | UntemperedLossConfig | FunctionLossConfig
+
+def _with_name(value: Any) -> Any:
+    return {"name": "function" if "function" in value else "kl"} | value if isinstance(value, dict) else value
+
+
+AnyLossConfig = TemperedLossConfig | UntemperedLossConfig | FunctionLossConfig | FeatureLossConfig
 LossConfig = Annotated[
-    TemperedLossConfig | UntemperedLossConfig | FunctionLossConfig, Field(discriminator="name"), _NAMED
+    TemperedLossConfig | UntemperedLossConfig | FunctionLossConfig | FeatureLossConfig,
+    Field(discriminator="name"),
+    BeforeValidator(_with_name),
 ]
+LossList = Annotated[list[LossConfig], Field(min_length=1, max_length=20)]
+Losses = Annotated[
+    Annotated[LossConfig, Tag("one")] | Annotated[LossList, Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
+"""The group ``loss`` of a config: a loss, or a list of losses whose sum is the loss of the run."""
 
 
-def make_loss(config: AnyLossConfig, function: Loss | None = None) -> Loss:
-    """Return the loss function that ``config`` describes. The function multiplies the loss by ``config.weight``.
+def terms_of(losses: AnyLossConfig | Sequence[AnyLossConfig]) -> tuple[AnyLossConfig, ...]:
+    """Return the losses of the group ``loss``, whose sum is the loss of the run."""
+    return tuple(losses) if isinstance(losses, Sequence) else (losses,)
 
-    ``function`` is the function of the user that a ``FunctionLossConfig`` names.
+
+def feature_terms(losses: AnyLossConfig | Sequence[AnyLossConfig]) -> tuple[FeatureLossConfig, ...]:
+    """Return the feature losses of the group ``loss``."""
+    return tuple(term for term in terms_of(losses) if isinstance(term, FeatureLossConfig))
+
+
+def make_loss(
+    losses: AnyLossConfig | Sequence[AnyLossConfig], functions: Functions | None = None
+) -> Callable[[Any, Any], Tensor]:
+    """Return the weighted sum of ``losses`` as a function of the outputs of student and teacher.
+
+    Outputs are logits (B, classes) or, with feature losses, a tuple of logits and one feature for each of these
+    losses. ``functions`` are the functions of the user that ``losses`` name.
     """
+    terms = terms_of(losses)
+    of_logits = [_logits_loss(term, functions or {}) for term in terms if not isinstance(term, FeatureLossConfig)]
+    features = feature_terms(losses)
+    if len(terms) == 1 and of_logits:
+        return of_logits[0]
+
+    def loss(student: Tensor | Outputs, teacher: Tensor | Outputs) -> Tensor:
+        own, others = (each if isinstance(each, tuple) else (each,) for each in (student, teacher))
+        values = [function(own[0], others[0]) for function in of_logits]
+        pairs = zip(features, own[1:], others[1:], strict=True)
+        values += [term.weight * feature_loss(term.kind, *pair) for term, *pair in pairs]
+        return functools.reduce(torch.add, values)
+
+    return loss
+
+
+def _logits_loss(config: AnyLossConfig, functions: Functions) -> Loss:
     if isinstance(config, FunctionLossConfig):
-        if function is None:
+        if config.key not in functions:
             found = f"the function {config.function} is not known here"
             raise DistillError(f"loss: {found}; start or continue this run with distill.train(..., loss=FUNCTION)")
-        return _checked(function, config.function, config.weight)
+        function = functions[config.key]
+        own = functools.partial(function, **config.arguments) if config.arguments else function
+        return checked(own, config.function, config.weight)
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         if isinstance(config, UntemperedLossConfig):
             return config.weight * UNTEMPERED[config.name](student, teacher)
+        assert isinstance(config, TemperedLossConfig)  # noqa: S101 - feature losses are not losses of logits
         return config.weight * TEMPERED[config.name](student, teacher.detach(), config.temperature)
 
     return loss
 
 
-def describe_function(function: Loss, num_classes: int) -> dict[str, str]:
-    """Return the keys of a ``FunctionLossConfig`` for a function. Call it once, to check its arguments and result."""
-    name, generator = name_of(function), torch.Generator().manual_seed(0)
-    student, teacher = torch.randn(2, 4, num_classes, generator=generator)
-    _checked(function, name, 1.0)(student.requires_grad_(), teacher)
-    return {"name": "function", "function": name, "sha256": source_digest(function)}
-
-
-def _checked(function: Loss, name: str, weight: float) -> Loss:
+def checked(function: Loss, name: str, weight: float) -> Loss:
     """Return a loss that calls a function of the user with float32 logits and checks that its result is a scalar."""
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:

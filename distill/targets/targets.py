@@ -1,7 +1,8 @@
 """Targets of the student at each step: logits of a live teacher, stored logits, or labels.
 
 Call a targets object with a batch and the normalized images of the batch, float32 (B, 3, H, W), to get the targets
-(B, classes) of these images. ``require_unchanged`` raises DistillError if the logits or the teacher have changed.
+(B, classes) of these images. Targets for feature losses are logits and features. ``require_unchanged`` raises
+DistillError if the logits or the teacher have changed.
 """
 
 import dataclasses
@@ -14,9 +15,11 @@ from torch import Tensor
 from distill.data.batches import Batch, View
 from distill.data.sampler import Order, WindowOrder
 from distill.errors import DistillError
+from distill.models.features import Outputs
 from distill.runtime.compile import Accelerator, FrozenNetwork
 from distill.runtime.device import fits_gpu, free_memory
 from distill.runtime.distributed import RunContext
+from distill.targets.features import FeatureMatch
 from distill.targets.stored_logits import LogitsManifest, StoredLogits, open_logits, require_same_view
 from distill.targets.teacher import Network
 from manifests.support.counts import counted
@@ -57,6 +60,25 @@ def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator:
         size = f"{num_bytes / 1e9:.1f} GB"
         logger.info(f"too little memory for {size} of logits: the teacher computes the logits again in every pass")
     return TeacherTargets(network=network, cache={} if repeats and fits else None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureTargets:
+    """Logits and features that the teacher computes during the run, on the same pixels as the student."""
+
+    network: FrozenNetwork
+
+    def __call__(self, batch: Batch, x: Tensor) -> Outputs:
+        return self.network.outputs(x)
+
+    def require_unchanged(self) -> None:
+        self.network.require_unchanged()
+
+
+def feature_targets(teacher: Network, match: FeatureMatch, view: View, accelerator: Accelerator) -> FeatureTargets:
+    """Return targets of a live teacher for the feature losses of ``match``."""
+    network = accelerator.frozen(teacher.model, view.example(), match.names, match.adapters)
+    return FeatureTargets(network=network)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,4 +130,4 @@ class LabelTargets:
         """Do nothing: labels do not change."""
 
 
-Targets = TeacherTargets | StoredTargets | LabelTargets
+Targets = TeacherTargets | FeatureTargets | StoredTargets | LabelTargets

@@ -17,7 +17,7 @@ from distill.data.sampler import Order
 from distill.runtime.compile import make_accelerator
 from distill.runtime.device import peak_memory, reset_peak_memory
 from distill.runtime.distributed import RunContext
-from distill.targets.losses import cross_entropy, make_loss
+from distill.targets.losses import TemperedLossConfig, UntemperedLossConfig, cross_entropy, make_loss, terms_of
 from distill.targets.targets import LabelTargets, Targets, TeacherTargets
 from distill.training.trainer import Trainer, new_network
 
@@ -96,7 +96,12 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
         teacher = new_network(config.teacher.arch, num_classes, 0, "init from labels").eval().requires_grad_(False)
         teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         targets: Targets = TeacherTargets(network=accelerator.frozen(teacher, view.example()))
-        loss = make_loss(config.loss)
+        simple = [
+            term for term in terms_of(config.loss) if isinstance(term, TemperedLossConfig | UntemperedLossConfig)
+        ]
+        loss = make_loss(
+            simple or TemperedLossConfig(name="kl")
+        )  # features and functions of the user are not estimated
     else:
         student, num_classes, loss = config.network, config.network.num_classes, cross_entropy
         labels = torch.arange(len(images)) % num_classes

@@ -48,6 +48,8 @@ def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> N
     _require_fit(trainer, checkpoint, str(out / CHECKPOINT_NAME))
     state, device = trainer.state, trainer.accelerator.context.device
     put_state(state.student, checkpoint["student"])
+    if state.projections is not None:
+        put_state(state.projections, checkpoint["projections"])
     state.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
     state.scaler.load_state_dict(checkpoint["scaler"])
     state.scheduler.load_state_dict(checkpoint["scheduler"])
@@ -75,7 +77,7 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     own["losses"] = torch.zeros(held["losses"].numel() if isinstance(held["losses"], Tensor) else 0)
     free = isinstance(trainer.config.optim, OwnConfig)  # an optimizer of the user may change any of its values
     for name, value in own.items():
-        _require_like(held[name], value, f"{where}: {name}", name in _MOVING or (free and name == "optimizer"))
+        _require_like(held.get(name), value, f"{where}: {name}", name in _MOVING or (free and name == "optimizer"))
     step, optimizer = held["step"], held["optimizer"]
     moved = (
         set() if free else set(_factors(optimizer)) - set(_factors(own["optimizer"]))
@@ -106,7 +108,7 @@ def _factors(optimizer: dict[str, Any]) -> list[float]:
 def _kept_state(trainer: Trainer, held: Any) -> dict[int, dict[str, Tensor]]:
     """For each parameter with state in ``held``, return tensors of the expected shapes by number and key."""
     numbers = held["state"] if isinstance(held, dict) and isinstance(held.get("state"), dict) else {}
-    template = state_template(trainer.config.optim, trainer.state.student)
+    template = state_template(trainer.config.optim, trainer.trained)
     return {number: kept for number, kept in template.items() if number in numbers}
 
 

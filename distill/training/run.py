@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.callbacks import Callback, call
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
@@ -27,7 +27,7 @@ from distill.optim.schedules import check_own, require_length
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.device import choose_threads
 from distill.runtime.distributed import RunContext
-from distill.targets.losses import Loss
+from distill.targets.losses import Functions
 from distill.targets.targets import Targets
 from distill.targets.teacher import Network
 from distill.training import run_dir
@@ -55,7 +55,7 @@ class Objects:
 
     network: nn.Module | None = None  # to train, with its initial weights
     teacher: Network | None = None
-    loss: Loss | None = None
+    losses: Functions = dataclasses.field(default_factory=dict)
     evaluation: MapDataset | None = None  # of pairs of an image and a label
 
     def digests(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Objects:
     @property
     def can_estimate(self) -> bool:
         """Whether the config alone describes the networks and the loss, so that the cost can be estimated."""
-        return self.network is None and self.teacher is None and self.loss is None
+        return self.network is None and self.teacher is None and not self.losses
 
 
 NO_OBJECTS = Objects()
@@ -89,12 +89,16 @@ class Task(ABC):
     inputs: dict[str, str]  # digests by name; a resumed run must have the same
     described: dict[str, Any]  # entries of the summary that identify set and teacher
     patchset: PatchSet | None = None  # the run directory keeps a sample of it
-    loss: Loss
+    loss: Callable[[Any, Any], Tensor]  # of the outputs of the network, and of the targets
     objects: Objects = NO_OBJECTS
 
     @abstractmethod
     def open_view(self) -> AbstractContextManager[View]:
         """Return a context manager that opens the training data and yields the batches of the run."""
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """Return the new network with the outputs that the loss needs: the network itself, or with features."""
+        return network
 
     @abstractmethod
     def make_targets(self, view: View, accelerator: Accelerator) -> Targets:
@@ -143,10 +147,11 @@ def _run(
     norms = {"momentum": task.network.bn_momentum, "eps": task.network.bn_eps}
     arch = task.network.arch if objects.network is None else objects.network
     network = new_network(arch, task.num_classes, config.train.seed, task.purpose, **norms)
+    prepared = task.prepare(network)
     identity = identity_of(config, **task.inputs)
     ranks.require_same(identity)
     samples = task.steps * config.data.batch_size
-    state, done = ranks.broadcast(lambda: run_dir.read_progress(out, task.weights_name, identity, network, samples))
+    state, done = ranks.broadcast(lambda: run_dir.read_progress(out, task.weights_name, identity, prepared, samples))
     if state is not None:
         require_same_start(config, state, task.n, out / CHECKPOINT_NAME)
     if done is not None:
@@ -155,7 +160,8 @@ def _run(
         choose_threads(state)
     warn_of_stale_statistics(task.network.bn_momentum, task.steps)
     is_long = task.steps >= MIN_ESTIMATED_STEPS
-    if state is None and is_long and ranks.world_size == 1 and objects.can_estimate:
+    can_estimate = objects.can_estimate and prepared is network
+    if state is None and is_long and ranks.world_size == 1 and can_estimate:
         logger.info(f"estimated cost: {estimate_cost(config, n=task.n, size=task.size, device=context.device)}")
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, task.steps)
     evaluator = task.open_evaluator(accelerator)
@@ -164,7 +170,7 @@ def _run(
         require_same_identity(out.parent, config, task.inputs | more, several)
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
-        trainer = Trainer(config, network, view, targets, task.loss, task.normalization, accelerator)
+        trainer = Trainer(config, prepared, view, targets, task.loss, task.normalization, accelerator)
         _train(task, trainer, out, state, evaluator.measure if evaluator else None, callbacks)
     targets.require_unchanged()
     figures, confusions = evaluator.evaluate(trainer.result) if evaluator else ({}, {})

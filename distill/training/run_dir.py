@@ -103,7 +103,7 @@ def read_progress(
     not finished.
     """
     most = largest_file(network)
-    state = load_checkpoint(out, identity, most, logger.info)
+    state = load_checkpoint(out, {"initial_sha256": None} | identity, most, logger.info)
     summary = finished_summary(out)
     if summary is None or (type(seen := summary.get("samples_seen")) is int and seen < samples):
         return state, None

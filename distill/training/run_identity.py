@@ -22,12 +22,13 @@ DIGESTS = {
 _NO_EFFECT = {
     "data": ("workers", "cache", "cache_dir", "window"),
     "train": ("checkpoint_seconds", "log_steps", "snapshots", "tensorboard"),
+    "student": ("init",),
     "teacher": ("weights", "logits", "labels"),  # a digest of the file decides, not its path
 }
 """Keys of each group of a config that do not change the weights."""
 _LATER_KEYS: dict[str, Any] = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8}
 _LATER_KEYS |= {"no_decay": None, "clip_norm": None, "accumulate": None, "schedule_arguments": None}
-_LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0}
+_LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0, "arguments": None, "head": None}
 """Keys that checkpoints of earlier versions lack, with defaults. An identity omits a key with the default value."""
 _SHOWN_LETTERS = 16
 

@@ -26,12 +26,12 @@ from distill.config.schema import Config, SupervisedConfig
 from distill.data.batches import View
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
+from distill.models.features import Outputs, WithFeatures
 from distill.optim.optimizers import make_optimizer
 from distill.optim.schedules import make_scheduler
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import autocast
 from distill.runtime.randomness import Stream
-from distill.targets.losses import Loss
 from distill.targets.targets import Targets
 from distill.training.checkpoint import save_checkpoint
 from distill.training.run_dir import BAD_BATCH_NAME, MetricsLog
@@ -61,6 +61,7 @@ class TrainState:
     scheduler: LRScheduler
     scaler: GradScaler
     average: AveragedModel | None  # moving average of the weights
+    projections: nn.Module | None = None  # of the student's features, for feature losses
     step: int = 0
     seconds: float = 0.0  # of training
     losses: list[Tensor] = dataclasses.field(default_factory=list)  # since the last row of the log, on the device
@@ -69,18 +70,22 @@ class TrainState:
         """Return a dict by name of the field, for a checkpoint: tensors, plain values, and dicts of these."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["losses"] = torch.stack(self.losses) if self.losses else torch.zeros(0)
+        values = {name: value for name, value in values.items() if name != "projections" or value is not None}
         return {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in values.items()}
 
 
 @dataclasses.dataclass(eq=False)
 class Trainer:
-    """Train ``student`` on the batches of ``view`` towards ``targets`` for ``accelerator.steps`` steps."""
+    """Train ``student`` on the batches of ``view`` towards ``targets`` for ``accelerator.steps`` steps.
+
+    With feature losses, ``student`` is a ``WithFeatures``, whose projections are trained too.
+    """
 
     config: Config | SupervisedConfig
     student: dataclasses.InitVar[nn.Module]
     view: View
     targets: Targets
-    loss: Loss
+    loss: Callable[[Any, Any], Tensor]  # of the outputs of ``student`` and the targets
     normalization: tuple[Triple, Triple]  # mean and std of RGB in [0, 1]
     accelerator: Accelerator
 
@@ -89,6 +94,7 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         self.ranks, self.steps, device = self.view.ranks, accelerator.steps, accelerator.context.device
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trained = student  # has all parameters of the optimizer
         optimizer = make_optimizer(config.optim, student)
         parts, example = config.optim.accumulate or 1, self.view.example()
         self.parts = [rows.to(device) for rows in self.ranks.split_rows(self.view.batch_size, parts)]
@@ -96,6 +102,10 @@ class Trainer:
         network = config.student if isinstance(config, Config) else config.network
         if ":" in network.arch:  # a module of the user
             self.forward = guarded(self.forward, f"network {network.arch}")
+        projections: nn.Module | None = None
+        if isinstance(student, WithFeatures):
+            projections = student.adapters if list(student.adapters.parameters()) else None
+            student = student.network
         average: AveragedModel | None = None
         if (decay := config.train.ema) is not None:
             update = get_ema_multi_avg_fn(decay)
@@ -104,7 +114,7 @@ class Trainer:
         # the loss scale of fp16 may skip the first step of the optimizer, which torch takes for an error of ours
         warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`", UserWarning)
         scaler = torch.amp.GradScaler(device.type, enabled=accelerator.precision == "fp16")
-        self.state = TrainState(student, optimizer, scheduler, scaler, average)
+        self.state = TrainState(student, optimizer, scheduler, scaler, average, projections)
 
     @property
     def result(self) -> nn.Module:
@@ -133,7 +143,7 @@ class Trainer:
             state.average.update_parameters(state.student)
         return ranks.mean(loss)
 
-    def _backward(self, x: Tensor, target: Tensor) -> Tensor:
+    def _backward(self, x: Tensor, target: Tensor | Outputs) -> Tensor:
         """Compute the gradient of this rank's rows ``x`` (B, 3, H, W) towards ``target``. Return the scaled loss.
 
         Each of ``parts`` has its own forward and backward pass, and the gradients of the parts are added. A loss is a
@@ -144,8 +154,8 @@ class Trainer:
             several = len(self.parts) > 1
             part = x[rows].contiguous(memory_format=torch.channels_last) if several else x
             with autocast(self.accelerator.context.device, self.accelerator.precision):
-                logits = self.forward(part)
-            loss = self.loss(logits, target[rows] if several else target)
+                outputs = self.forward(part)
+            loss = self.loss(outputs, _rows_of(target, rows) if several else target)
             loss = self.ranks.scale_loss(loss * (len(part) / len(x)) if several else loss, self.view.batch_size)
             self.state.scaler.scale(loss).backward()
             losses.append(loss.detach())
@@ -229,6 +239,10 @@ class Trainer:
         if self.ranks.is_main:
             self.mean_loss(out)
             save_checkpoint(out, metadata | self.state.state_dict())
+
+
+def _rows_of(target: Tensor | Outputs, rows: Tensor) -> Tensor | Outputs:
+    return tuple(each[rows] for each in target) if isinstance(target, tuple) else target[rows]
 
 
 def new_network(

@@ -73,6 +73,9 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
     parent: type[BaseModel] | None = model
     current: Any = model
     for part in loc:
+        if (inner := _of_tag(current, part)) is not None:
+            current = inner
+            continue
         arguments, members = typing.get_args(current), _members(current)
         tagged = [model for model, tags in members if len(members) > 1 and part in tags]
         if tagged and not isinstance(part, int):
@@ -88,6 +91,19 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[int 
             field = parent.model_fields.get(part) if parent else None
             current = field.annotation if field else None
     return keys, parent
+
+
+def _of_tag(annotation: Any, tag: int | str) -> Any:
+    """Return the list or union that ``tag`` selects in a union, or None."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return None
+    for member in typing.get_args(annotation):
+        inner, *metadata = typing.get_args(member) if typing.get_origin(member) is typing.Annotated else (member,)
+        if typing.get_origin(inner) is not None and any(isinstance(m, Tag) and m.tag == tag for m in metadata):
+            return inner
+    return None
 
 
 def _members(annotation: Any, tags: frozenset[Any] = frozenset()) -> list[tuple[type[BaseModel], frozenset[Any]]]:

@@ -69,7 +69,7 @@ def main(teacher: Path, shards: Path, samples: int) -> None:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(train, "make_loss", lambda _: measured),
+        patch.object(train, "make_loss", lambda *_: measured),
         patch.object(
             run, "MIN_ESTIMATED_STEPS", samples
         ),  # without the warm-up of an estimate, whose teacher is random

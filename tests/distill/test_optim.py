@@ -231,6 +231,17 @@ def test_norms_and_biases_have_no_decay() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+def test_muon_changes_convolutions_of_one_pixel_in_channels_last_memory() -> None:
+    """Such a weight (O, I, 1, 1) and its matrix share their memory."""
+    plain = nn.Conv2d(4, 6, 1)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for network in (plain, last):
+        network(torch.ones(2, 4, 3, 3)).square().sum().backward()
+        make_optimizer(config_of(name="Muon"), network).step()
+    assert torch.allclose(plain.weight, last.weight, atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 def test_muon_changes_matrices_and_flattened_convolutions() -> None:
     """The weights equal those that torch's Muon gives for matrices, and the others those of the partner."""
     values = {"momentum": 0.9, "adjust_lr_fn": "match_rms_adamw"}

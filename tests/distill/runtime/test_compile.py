@@ -3,6 +3,7 @@
 If folding or compiling is impossible, the original network is used.
 """
 
+import copy
 import dataclasses
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.models import build_model
+from distill.models.features import Adapter, WithFeatures
 from distill.runtime.compile import LONG_RUN, Accelerator
 from distill.runtime.distributed import RunContext
 from distill.weights.files import tensors_digest
@@ -122,6 +124,28 @@ def test_compiled_networks_have_the_same_logits(caplog: pytest.LogCaptureFixture
     for mine, theirs in zip(student.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-3, atol=1e-3)
     assert caplog.messages == [] and forward is not student
+
+
+def test_compiled_networks_have_the_same_features(caplog: pytest.LogCaptureFixture) -> None:
+    """The hooks that observe modules also run in compiled networks."""
+    caplog.set_level("INFO", "distill")
+    on, names, teacher = accelerator(compile="on"), ("layer1", "layer3"), trained("resnet8")
+    adapters = [Adapter(pooled=False, size=(4, 4)), Adapter(pooled=True, size=None)]
+    expected = WithFeatures(teacher, names, adapters)(X)
+    for own, other in zip(on.frozen(teacher, X, names, adapters).outputs(X), expected, strict=True):
+        assert own.shape == other.shape and torch.allclose(own, other, atol=1e-4)
+    projected = [Adapter(pooled=False, size=None, projection=nn.Conv2d(16, 8, 1)), adapters[1]]
+    student = WithFeatures(build_model("resnet8", 10), names, projected)
+    before = tensors_digest(student.state_dict())
+    forward = on.student(student, X)
+    assert tensors_digest(student.state_dict()) == before and forward is not student
+    twin = WithFeatures(copy.deepcopy(student.network), names, copy.deepcopy(projected))
+    outputs = forward(X)
+    for own, other in zip(outputs, twin(X), strict=True):
+        assert own.shape == other.shape and torch.allclose(own, other, atol=1e-4)
+    sum(each.sum() for each in outputs).backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    assert caplog.messages == [] and on.compiled == ["teacher", "student"]
 
 
 def test_on_a_gpu_networks_are_cuda_graphs_and_logits_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:

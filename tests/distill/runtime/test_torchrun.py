@@ -116,6 +116,19 @@ def test_two_ranks_extend_a_run_and_keep_snapshots(launches: Callable[[str], Lau
     assert len(list((run.out / "tensorboard").iterdir())) == 2
 
 
+def test_projections_of_feature_losses_do_not_depend_on_the_number_of_ranks(
+    launches: Callable[[str], Launch],
+) -> None:
+    features = (
+        "{name: features, student: layer2, teacher: layer3}, {name: features, student: layer1.0.bn1, teacher: bn1}"
+    )
+    sets = ("--set", f"loss=[{{name: kl}}, {features}]", "--set", "train.samples=90", "--set", "student.head=teacher")
+    one, two = launches("features"), launches("features of two")
+    assert said(one.start(1, *sets)) == said(two.start(2, *sets)) == (0, [])
+    losses, others = ([row["loss"] for row in rows(launch.out)] for launch in (one, two))
+    assert len(losses) == 10 and losses == pytest.approx(others, rel=1e-8)
+
+
 def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
     launches: Callable[[str], Launch], whole: Path
 ) -> None:
