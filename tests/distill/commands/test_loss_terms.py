@@ -17,6 +17,7 @@ from distill.models import build_model
 from distill.targets.losses import hard_loss, kl_loss, make_loss
 from distill.training.checkpoint import read_checkpoint
 from distill.weights.files import load_weights, save_weights
+from manifests.support.user_code import source_digest
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG, MEAN, STD, Stopping
 from tests.helpers.running import rows, same, timeless
@@ -164,6 +165,9 @@ def test_a_loss_by_name_is_a_loss_of_the_run(
     assert run_distill(*arguments, tmp_path / "cut", *allowed, "--resume").status == 0
     assert run_distill(*arguments, tmp_path / "whole", *allowed).status == 0
     assert same(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "modules" / f"{package}.py").write_text(MODULE + "# changed")
+    source_digest.cache_clear()
+    assert_one_line(run_distill(*arguments, tmp_path / "cut", *allowed, "--resume"), "other values: loss[1].sha256")
 
 
 @pytest.mark.parametrize(
