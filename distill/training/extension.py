@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from distill.config.overrides import LENGTHS
 from distill.config.schema import Config, SupervisedConfig
-from distill.errors import DistillError
+from distill.errors import DamagedError, DistillError
 from distill.optim.schedules import same_rates
 
 logger = logging.getLogger(__name__)
@@ -43,11 +43,13 @@ def require_same_start(config: Config | SupervisedConfig, state: dict[str, Any],
     steps = config.train.steps(n, batch_size)
     try:
         before = type(config.train).model_validate(config.train.model_dump() | length).steps(n, batch_size)
-    except (ValidationError, DistillError):
-        before = steps
+    except (ValidationError, DistillError) as error:
+        raise DamagedError(f"{path}: the length of its run is invalid; choose another --out") from error
+    if before == steps:  # other numbers of samples can have the same number of whole batches
+        return
     step = min(state["step"], before) if type(state["step"]) is int else before
     found = f"{path}: the run has {before * batch_size} samples, and cannot have {steps * batch_size}"
-    if before >= steps:
+    if before > steps:
         action = "resume the run with the train.samples or train.epochs that it started with, or with more"
         raise DistillError(f"{found}: only a larger number extends a run; {action}, or choose another --out")
     passes = config.data.passes if isinstance(config, Config) else 1

@@ -75,6 +75,8 @@ def test_an_extended_run_is_the_longer_run(
     assert text == (tmp_path / "long/config.yaml").read_text() and (tmp_path / "run/report.html").exists()
     done = run_distill(*arguments, tmp_path / "run", *given, *length(LONG), "--resume")
     assert done.status == 0 and "already finished" in done.out
+    few_more = run_distill(*arguments, tmp_path / "run", *given, *length(LONG + 5), "--resume")
+    assert few_more.status == 0 and "already finished" in few_more.out
 
 
 @pytest.mark.parametrize(
