@@ -82,7 +82,10 @@ class Accelerator:
             try:
                 copied: nn.Module = _fused(model)
             except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
-                logger.info(f"the teacher is slower, because its batch norms cannot be folded: {_first_line(error)}")
+                if any(isinstance(module, _BatchNorm) for module in model.modules()):
+                    logger.info(
+                        f"the teacher is slower, because its batch norms cannot be folded: {_first_line(error)}"
+                    )
                 copied = copy.deepcopy(model)
             copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)
             _convert(copied, DTYPES[self.precision])
