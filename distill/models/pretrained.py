@@ -11,7 +11,7 @@ from torch import nn
 
 from distill.errors import DistillError
 from distill.models import PREFIX, build_model, is_auxiliary
-from distill.models.arch import HF, TIMM, split_arch
+from distill.models.arch import HF, TIMM, is_own, split_arch
 from distill.models.libraries import LogitsOf, errors, hf_config, hf_source, library, timm_model
 from manifests.support.counts import counted
 
@@ -51,6 +51,8 @@ def pretrained_model(arch: str, num_classes: int) -> Pretrained:
         found = _pretrained_hf(name, arguments)
     elif name.startswith(PREFIX):
         found = _pretrained_torchvision(name)
+    elif is_own(name):  # its code loads its weights
+        return Pretrained(model=build_model(arch, num_classes).eval(), settings=InputSettings())
     else:
         advice = "give a weight file with teacher.weights"
         raise DistillError(f"arch {name!r}: there are no published weights of this network; {advice}")

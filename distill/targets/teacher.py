@@ -191,7 +191,7 @@ def _published(
     mean, std = given[0] or found.settings.mean, given[1] or found.settings.std
     if mean is None or std is None:
         missing = "mean" if mean is None else "std"
-        text = f"{arch}: the library does not declare the {missing} of the input"
+        text = f"{arch}: neither config nor library declares the {missing} of the input"
         raise DistillError(f"{text}; set {prefix}{missing} to the value that the network was trained with")
     sha256, model = tensors_digest(found.model.state_dict()), found.model
     model.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

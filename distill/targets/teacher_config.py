@@ -14,6 +14,7 @@ _ARCH = "network name, see docs/distill.md, Networks"
 _WEIGHTS = "the teacher's weight file, or 'pretrained' for those of its library; --teacher sets it"
 _SIZE = "pixels a side of the teacher's images; default: that of the library's weights, else the student's"
 _INTERPOLATION = "how images are resized for the teacher, with antialiasing; default: the library's, else bilinear"
+_OTHERS = "further teachers, each a group with arch, weights, weight, num_classes, mean, std, size and so on"
 _CLASSES = "text file with the class names, one a line, in the order of the teacher's logits"
 
 
@@ -49,13 +50,13 @@ class TeacherConfig(BaseModel):
     interpolation: Interpolation | None = Field(default=None, description=_INTERPOLATION)
     classes: HomePath | None = Field(default=None, description=_CLASSES)
     weight: float | None = Field(default=None, gt=0, le=1e6, description="share of this teacher; default: 1")
-    others: tuple[OtherTeacherConfig, ...] | None = Field(default=None, min_length=1, description="further teachers")
+    others: tuple[OtherTeacherConfig, ...] | None = Field(default=None, description=_OTHERS)
     combine: Combine | None = Field(default=None, description="mean over several teachers of these; default: logits")
     arch_arguments: dict[str, Any] | None = Field(default=None, description=ARGUMENTS)
     _fold = model_validator(mode="before")(fold_arguments)
 
     @model_validator(mode="after")
     def _several(self) -> "TeacherConfig":
-        if self.others is None and (self.combine or self.weight):
+        if not self.others and (self.combine or self.weight):
             raise ValueError("combine and weight are of several teachers; add teacher.others, or omit them")
         return self

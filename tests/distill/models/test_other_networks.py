@@ -221,7 +221,7 @@ def test_what_transformers_refuses(hf_folder: Path, tmp_path: Path) -> None:
     refused(lambda: load_teacher(config, CPU), "have 4 classes, but num_classes is 5")
     (hf_folder / "preprocessor_config.json").unlink()
     config = TeacherConfig(arch=f"hf/{hf_folder}", num_classes=4)
-    refused(lambda: load_teacher(config, CPU), "does not declare the mean of the input; set teacher.mean")
+    refused(lambda: load_teacher(config, CPU), "declares the mean of the input; set teacher.mean")
     code = {"auto_map": {"AutoConfig": "code.Config"}, "model_type": "unknown-model"}
     (hf_folder / "config.json").write_text(json.dumps(code))
     (hf_folder / "code.py").write_text("raise SystemExit('code of a stranger ran')\n")
