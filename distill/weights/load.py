@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
-from distill.models.arch import HF, is_own
+from distill.models.arch import is_own
 from distill.user_code import name_of
 from distill.weights.files import Weights
 from distill.weights.foreign_names import Found, State, closest_state, find_networks, variants, without_counters
@@ -59,10 +59,9 @@ def own_state(weights: Weights, module: nn.Module) -> State:
 def outline_of(arch: str, num_classes: int) -> nn.Module:
     """Return the network ``arch`` on the meta device: parameters have names and shapes, but no memory.
 
-    Code of the user and of transformers may need values, so their networks are on the CPU.
+    Code of the user may need values, so such a network is on the CPU.
     """
-    needs_values = arch.startswith(HF) or is_own(arch)
-    with contextlib.nullcontext() if needs_values else torch.device("meta"):
+    with contextlib.nullcontext() if is_own(arch) else torch.device("meta"):
         return build_model(arch, num_classes)
 
 

@@ -121,7 +121,7 @@ def test_values_that_change_nothing_keep_a_run_bit_for_bit(train: Train, teacher
 
 
 def test_a_teacher_with_an_own_input_trains_and_resumes_exactly(
-    train: Train, tmp_path: Path, teacher_path: Path, stopping: Stopping
+    train: Train, run_distill: Program, teacher_path: Path, stopping: Stopping
 ) -> None:
     settings = {"teacher.size": 48, "teacher.interpolation": "bicubic", "student.mean": OTHER_MEAN}
     given = {"teacher": teacher_path, "settings": settings | {"student.std": OTHER_STD}}
@@ -130,11 +130,31 @@ def test_a_teacher_with_an_own_input_trains_and_resumes_exactly(
     network = distill.load_network(whole.out / "student.safetensors")
     assert (network.mean, network.std) == (OTHER_MEAN, OTHER_STD)
     assert digest(whole.out)[0] != digest(train("plain", teacher=teacher_path).out)[0]
+    assert run_distill("visualize", whole.out, "--steps", 1).status == 0
+    assert (whole.out / "neurons-teacher.png").exists() and run_distill("report", whole.out).status == 0
     with pytest.raises(KeyboardInterrupt), stopping(2):
         train("stopped", **given)
     assert digest(train("stopped", **given, resume=True).out) == digest(whole.out)
     with pytest.raises(distill.DistillError, match=r"teacher\.size was 48, is now 40"):
         train("whole", **given | {"settings": given["settings"] | {"teacher.size": 40}}, resume=True)
+
+
+def test_a_file_names_the_classes_of_a_teacher(train: Train, teacher_path: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NAMES))
+    result = train("run", teacher=teacher_path, settings={"teacher.classes": str(names)})
+    assert result.metrics["classes"] == NAMES
+    assert distill.load_network(result.out / "student.safetensors").classes == tuple(NAMES)
+
+
+def test_a_network_is_measured_at_its_own_size(teacher_path: Path, eval_path: Path) -> None:
+    network = distill.load_network(teacher_path)
+    seen = []
+    network.model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[-1]))  # type: ignore[union-attr]
+    for size in (None, 20):
+        teacher = distill.Teacher(network.model, MEAN, STD, size=size)
+        distill.evaluate(teacher, eval_path, teacher=teacher, device="cpu")
+    assert set(seen) == {32, 20}
 
 
 def test_stored_logits_of_a_teacher_with_an_own_size(
