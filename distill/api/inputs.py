@@ -18,7 +18,7 @@ from distill.errors import DistillError
 from distill.models.own import own_copy
 from distill.runtime.device import pick_device
 from distill.runtime.distributed import Ranks, RunContext, joined
-from distill.targets.teacher import Network, Teacher, join_teachers
+from distill.targets.teacher import PRETRAINED, Network, Teacher, join_teachers
 from distill.training.trainer import InterruptedRun
 from distill.user_code import name_of
 from distill.weights.files import load_weights
@@ -145,6 +145,7 @@ def own_teacher(
     if isinstance(teacher, PathLike):
         draft.add({"teacher.weights": to_path(teacher)})
         missing = [key for key in ("arch", "num_classes") if draft.stated("teacher", key) is None]
+        missing = [] if str(teacher) == PRETRAINED else missing
         weights = load_weights(to_path(teacher)) if missing else None
         draft.add({f"teacher.{key}": value for key in missing if (value := getattr(weights, key)) is not None})
         return None

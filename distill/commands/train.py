@@ -16,7 +16,7 @@ from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
 from distill.models import require_size
-from distill.models.own import require_trainable
+from distill.models.own import own_sources, require_trainable
 from distill.runtime.compile import Accelerator
 from distill.runtime.distributed import RunContext
 from distill.targets.live import loss_of_each, measured_teacher, members_of, require_inputs
@@ -82,8 +82,17 @@ class Distillation(Task):
         self.normalization = student_normalization(config, info)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
         self.inputs = {"set_id": set_id, "teacher_sha256": info.sha256, "logits": logits} | objects.digests()
+        sources = own_sources(*self._named_networks())
+        self.inputs |= sources
         self.described = {"set_id": set_id, "teacher_arch": teacher.arch, "teacher_sha256": info.sha256}
-        self.described |= objects.digests()
+        self.described |= objects.digests() | ({"sources": sources} if sources else {})
+
+    def _named_networks(self) -> list[str]:
+        """Return the names of all networks of the run that are built by name."""
+        archs = [] if self.objects.network is not None else [self.config.student.arch]
+        if self.objects.teacher is None and self._teacher is not None:
+            archs += [each.arch for each in members_of(self._teacher)]
+        return archs
 
     def _open_shards(self, shards: Path | DatasetImages) -> str:
         """Set the size and number of the patches. Return the identity of the set, or of the images of a data set."""

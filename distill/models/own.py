@@ -13,7 +13,7 @@ from distill.models.arch import is_own
 from distill.models.libraries import errors
 from distill.user_code import import_user, name_of, user_code
 from manifests.support.counts import counted
-from manifests.support.user_code import NAME_PATTERN
+from manifests.support.user_code import NAME_PATTERN, UserCodeError, source_digest
 
 
 def own_network(name: str, arguments: dict[str, Any], num_classes: int) -> nn.Module:
@@ -29,6 +29,15 @@ def own_network(name: str, arguments: dict[str, Any], num_classes: int) -> nn.Mo
         found = f"returned {type(network).__name__}, expected a torch.nn.Module"
         raise DistillError(f"network {name}: {found}; return the network with num_classes={num_classes} outputs")
     return network.train()
+
+
+def own_sources(*archs: str) -> dict[str, str]:
+    """Return the SHA-256 of the file of each network of the user in ``archs`` that a name creates, by a label."""
+    names = {arch.partition("(")[0] for arch in archs if is_own(arch)}
+    try:
+        return {f"source of {name}": source_digest(name) for name in sorted(names) if re.match(NAME_PATTERN, name)}
+    except UserCodeError as error:
+        raise DistillError(str(error), error.user_traceback) from error
 
 
 def own_copy(module: nn.Module) -> nn.Module:

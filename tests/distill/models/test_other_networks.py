@@ -66,6 +66,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (folder / "small.py").write_text(CODE)
     monkeypatch.syspath_prepend(folder.parent)
     monkeypatch.setattr(user_code, "_allowed", set())
+    user_code.source_digest.cache_clear()
     yield "ownnets.small"
     for name in [name for name in sys.modules if name.split(".")[0] == "ownnets"]:
         del sys.modules[name]
@@ -247,8 +248,13 @@ def test_code_of_the_user_is_a_student(
     assert result.status == 1 and "--allow-import ownnets" in result.err
     assert run_distill(*command, "--allow-import", "ownnets").status == 0
     assert run_distill("report", run).status == 0
-    resumed = run_distill(*arguments, run, *own, "--allow-import", "ownnets", "--resume")
-    assert resumed.status == 0, resumed.err
+    again = [*arguments, run, *own, "--allow-import", "ownnets", "--resume"]
+    assert run_distill(*again).status == 0
+    source = tmp_path / "code/ownnets/small.py"
+    source.write_text(f"{CODE}\n# changed\n")
+    user_code.source_digest.cache_clear()
+    changed = run_distill(*again)
+    assert changed.status == 1 and f"source of {package}:Small was" in changed.err
 
 
 def test_code_of_the_user_is_a_teacher(package: str, patchset_path: Path, train_path: Path, tmp_path: Path) -> None:
