@@ -39,11 +39,19 @@ def import_user(name: str, where: str) -> Callable[..., Any]:
     Raises:
         DistillError: the user did not allow the package, or it does not exist, fails, or has no such callable.
     """
+    require_user(name, where)
     try:
-        require_allowed(name)
         return import_function(name)
     except UserCodeError as error:
         raise DistillError(f"{where}: {error}", error.user_traceback) from error
+
+
+def require_user(name: str, where: str) -> None:
+    """Raise DistillError if the user did not allow the import of ``name``. ``where`` names the place in errors."""
+    try:
+        require_allowed(name)
+    except UserCodeError as error:
+        raise DistillError(f"{where}: {error}") from error
 
 
 def guarded(function: Callable[[T], R], what: str) -> Callable[[T], R]:

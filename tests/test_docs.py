@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = (
     *("README.md", "docs/patchgen.md", "docs/recipes.md", "docs/image-data.md", "docs/publishing.md"),
     *("docs/distill.md", "docs/losses-and-augmentation.md", "docs/teacher-logits.md", "docs/foreign-checkpoints.md"),
-    *("docs/distributed.md", "docs/reproduce.md", "docs/python.md", "docs/limits.md"),
+    *("docs/distributed.md", "docs/reproduce.md", "docs/python.md", "docs/own-networks.md", "docs/limits.md"),
 )
 """The order matters: a page may use files that the commands of earlier pages wrote."""
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
@@ -111,6 +111,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def small_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace CLIP's weights and tokenizer, which cannot be downloaded here, by small random ones."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = {"vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 97, "eos_token_id": 98}
+    vision = sizes | {"image_size": 224, "patch_size": 56}
+    config = transformers.CLIPConfig(text_config=sizes | tokens, vision_config=vision, projection_dim=8)
+
+    def tokenize(prompts: list[str], **options: Any) -> dict[str, torch.Tensor]:
+        rows = [[97, *(ord(letter) % 90 for letter in prompt[-9:]), 98] for prompt in prompts]
+        return {"input_ids": torch.tensor(rows)}
+
+    torch.manual_seed(0)
+    model = transformers.CLIPModel(config)
+    monkeypatch.setattr(transformers.CLIPModel, "from_pretrained", lambda name: model)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: tokenize)
+
+
 def test_every_command_and_python_block(folder: Path, run_distill: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     original = distill.commands.visualize.excite
 
@@ -120,6 +138,7 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
     monkeypatch.setattr(distill.commands.visualize, "excite", two_steps)
     # the last number is that of a run that is extended
     monkeypatch.setattr(TrainConfig, "steps", lambda self, n, batch_size: 3 if self.samples == 3_000_000 else 2)
+    small_clip(monkeypatch)
     names = set()
     for command in commands():
         program, *words = shlex.split(re.sub(r"(--n \d+)00\b", r"\1", command))
@@ -146,7 +165,7 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
 
 def test_the_commands_are_found() -> None:
     found = commands()
-    assert len(found) >= 20 and len(python_blocks()) == 15
+    assert len(found) >= 20 and len(python_blocks()) == 19
     assert "patchgen build --image photo.jpg --n 1000000 --out shards/" in found
     assert "python scripts/demo_files/make_crops.py --out crops/" in found
     assert "patchgen preview shards/ --out sheet.png --image photo.jpg" in found
@@ -155,7 +174,7 @@ def test_the_commands_are_found() -> None:
 
 def test_the_manual_is_complete_and_small() -> None:
     files = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-    assert files == sorted([*(page for page in PAGES if page.startswith("docs/")), REFERENCE]) and len(files) <= 13
+    assert files == sorted([*(page for page in PAGES if page.startswith("docs/")), REFERENCE]) and len(files) <= 15
     assert (ROOT / "README.md").stat().st_size <= 10_240
     assert not [page for page in files if f"({page})" not in TEXTS["README.md"]]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import distill.commands.evaluate as evaluation
 from distill.api import inputs
-from distill.api.inputs import ConfigLike, Draft, LossLike, PathLike, session, to_path
+from distill.api.inputs import ConfigLike, Draft, LossLike, PathLike, TeacherLike, session, to_path
 from distill.callbacks import Callback
 from distill.commands.train import Distillation, check_inputs
 from distill.commands.train_teacher import SupervisedTraining
@@ -43,7 +43,7 @@ def train(
     shards: PathLike | PatchSet | MapDataset,
     *,
     config: ConfigLike,
-    teacher: PathLike | Teacher | Network | None = None,
+    teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     student: str | nn.Module | None = None,
     loss: LossLike | Sequence[LossLike] | None = None,
     eval: PathLike | MapDataset | None = None,
@@ -59,7 +59,7 @@ def train(
         shards: the folder or URL of a patch set, a ``PatchSet``, or a map-style data set of images, each uint8
             (size, size, 3). The images of a data set are read once and kept in memory.
         config: the name of a packaged config, a YAML file, or a dict of groups of keys.
-        teacher: a weight file, a ``Teacher`` (a module with mean and std), or a ``Network``.
+        teacher: a weight file, a ``Teacher`` (a module with mean and std), a ``Network``, or a list of these.
         student: the name of a network, or a module that maps images (B, 3, H, W) to logits (B, classes). A copy of
             the module is trained, starting from its weights.
         loss: the ``loss`` group of a config; or a function of the logits of student and teacher, both float32

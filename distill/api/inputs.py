@@ -20,7 +20,7 @@ from distill.runtime.device import pick_device
 from distill.runtime.distributed import Ranks, RunContext, joined
 from distill.targets.losses import Functions
 from distill.targets.own_losses import describe_function
-from distill.targets.teacher import Network, Teacher
+from distill.targets.teacher import PRETRAINED, Network, Teacher, join_teachers
 from distill.training.trainer import InterruptedRun
 from distill.user_code import name_of
 from distill.weights.files import load_weights
@@ -31,6 +31,7 @@ from manifests.support.files import expand_home
 from manifests.support.user_code import UserCodeError, importable_name
 
 PathLike = str | Path
+TeacherLike = PathLike | Teacher | Network
 ConfigLike = PathLike | Mapping[str, Any]
 LossLike = Mapping[str, Any] | Callable[..., Tensor]
 C = TypeVar("C", Config, SupervisedConfig)
@@ -168,41 +169,82 @@ def open_shards(shards: PathLike | PatchSet | MapDataset, ranks: Ranks) -> tuple
     return patchset.folder, patchset.manifest.set_id, patchset.manifest.size
 
 
-def own_teacher(teacher: PathLike | Teacher | Network | None, draft: Draft[Config]) -> Teacher | None:
-    """Add the keys of a teacher to the config. Return a teacher that is a module, or None for a weight file.
+def own_teacher(
+    teacher: TeacherLike | Sequence[TeacherLike] | None, draft: Draft[Config]
+) -> list[Teacher | Path] | None:
+    """Add the keys of a teacher to the config. Return teachers that are modules, or None for one weight file.
 
-    A weight file gives architecture and number of classes to a config that does not state them.
+    A weight file gives architecture and number of classes to a config that does not state them. A list may also
+    contain weight files.
     """
+    if isinstance(teacher, list | tuple):
+        if not teacher:
+            raise DistillError("teacher: the list is empty, expected at least one teacher; omit it or add a teacher")
+        if len(teacher) > 1:
+            members = [to_path(each) if isinstance(each, PathLike) else _to_teacher(each) for each in teacher]
+            arch, *others = map(_arch_of, members)
+            draft.add({"teacher.weights": None, "teacher.arch": arch})
+            draft.add({"teacher.others": [{"arch": each} for each in others]})
+            return members
+        (teacher,) = teacher
+    if teacher is None:
+        return None
     if isinstance(teacher, PathLike):
         draft.add({"teacher.weights": to_path(teacher)})
         missing = [key for key in ("arch", "num_classes") if draft.stated("teacher", key) is None]
+        missing = [] if str(teacher) == PRETRAINED else missing
         weights = load_weights(to_path(teacher)) if missing else None
         draft.add({f"teacher.{key}": value for key in missing if (value := getattr(weights, key)) is not None})
         return None
-    if teacher is None:
-        return None
+    own = _to_teacher(teacher)
+    draft.add({"teacher.arch": name_of(own.module), "teacher.weights": None})
+    draft.add({"teacher.mean": tuple(own.mean), "teacher.std": tuple(own.std)})
+    if own.size is not None:
+        draft.add({"teacher.size": own.size, "teacher.interpolation": own.interpolation})
+    return [own]
+
+
+def _to_teacher(teacher: Any) -> Teacher:
     if isinstance(teacher, Network):
-        teacher = Teacher(teacher.model, teacher.mean, teacher.std, teacher.classes)
+        how: dict[str, Any] = {"size": teacher.size, "interpolation": teacher.interpolation, "weight": teacher.weight}
+        return Teacher(teacher.model, teacher.mean, teacher.std, teacher.classes, **how)
     if not isinstance(teacher, Teacher):
         found = f"is {type(teacher).__name__}, expected a weight file or a distill.Teacher"
         raise DistillError(f"teacher: {found}; pass a module as distill.Teacher(module, mean, std)")
-    draft.add({"teacher.arch": name_of(teacher.module), "teacher.weights": None})
-    draft.add({"teacher.mean": tuple(teacher.mean), "teacher.std": tuple(teacher.std)})
     return teacher
 
 
-def loaded_teacher(teacher: Teacher, draft: Draft[Config], size: int, context: RunContext) -> Network:
-    """Check a teacher with images as in training. Its number of classes becomes that of the config."""
+def _arch_of(teacher: Teacher | Path) -> str:
+    return name_of(teacher.module) if isinstance(teacher, Teacher) else load_weights(teacher).arch or "unknown"
+
+
+def loaded_teacher(teachers: list[Teacher | Path], draft: Draft[Config], size: int, context: RunContext) -> Network:
+    """Check teachers with images as in training. The number of classes of the first becomes that of the config."""
     stated = draft.stated("teacher", "num_classes")
-    size = draft.parse(num_classes=stated or 2).augment.output_size(size)
-    network = teacher.network(size, context.device)
+    parsed = draft.parse(num_classes=stated or 2)
+    size, combine = parsed.augment.output_size(size), draft.stated("teacher", "combine")
+    members = [to_network(each, size, context.device) for each in teachers]
+    network, *others = members
     if stated is None:
         draft.add({"teacher.num_classes": network.num_classes})
     elif stated != network.num_classes:
         found = f"has {counted(network.num_classes, 'class')}, but teacher.num_classes of the config is {stated}"
         action = f'give settings={{"teacher.num_classes": {network.num_classes}}}, or choose another teacher'
         raise DistillError(f"network {network.arch}: {found}; {action}")
-    return network
+    if others:
+        shown = [_described(each) | {"num_classes": each.num_classes} for each in others]
+        first = _described(network)
+        draft.add(
+            {f"teacher.{key}": value for key, value in first.items() if key != "arch"} | {"teacher.others": shown}
+        )
+    return join_teachers(network, others, combine or "logits")
+
+
+def _described(network: Network) -> dict[str, Any]:
+    """Return the keys of a config that describe a teacher among several."""
+    keys = {name: getattr(network, name) for name in ("arch", "mean", "std", "weight", "size")}
+    keys |= {"interpolation": network.interpolation} if network.size else {}
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def to_network(network: PathLike | Network | Teacher, size: int, device: torch.device) -> Network:

@@ -9,6 +9,7 @@ import click
 from distill.cli.options import FILE, parse_numbers, parse_settings
 from distill.config import presets
 from manifests.remote.cli_location import NameOrPath
+from manifests.support.cli_options import allow_import_option
 from manifests.support.console import FAILED, InterruptedProgram, printable, say
 from manifests.support.counts import counted
 
@@ -49,6 +50,7 @@ _SCALE: dict[str, Any] = {"type": float, "callback": _parse_scale}
 @click.option("--set", "settings", **_SETS, help="Override a key of students' configs.")
 @click.option("--teacher-set", "teacher_settings", **_SETS, help="Override a key of the configs of runs from labels.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Print the estimated cost, and stop.")
+@allow_import_option
 @click.option("--device", default="auto", show_default=True, help="auto: every GPU, a row each; cpu; cuda:0,cuda:1.")
 def reproduce(
     table: str, out: Path | None, only: tuple[str, ...], only_estimate: bool, device: str, **values: Any

@@ -11,9 +11,9 @@ from distill.data.datasets import MapDataset
 from distill.data.labelled import LabelledImages
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, logits_of, warn_if_trained_on
-from distill.models import require_size
-from distill.models.own import require_outputs
 from distill.runtime.distributed import RunContext
+from distill.targets.class_order import class_order
+from distill.targets.live import require_inputs, with_own_input
 from distill.targets.teacher import Network, build_network
 from distill.weights.files import Triple, load_weights
 from distill.weights.load import count_classes
@@ -47,6 +47,18 @@ def load_network(
     return build_network(weights, arch, num_classes, (mean, std), device, "--")
 
 
+def _in_order_of(network: Network, teacher: Network) -> Network:
+    """Return ``teacher`` with logits in the order of the classes of ``network``, which are matched by name."""
+    if teacher.classes and network.classes and teacher.num_classes == network.num_classes:
+        return dataclasses.replace(teacher, order=class_order(teacher.classes, network.classes, str(teacher.path)))
+    if teacher.num_classes != network.num_classes:
+        differ = (
+            f"the teacher has {counted(teacher.num_classes, 'class')}, but {network.path} has {network.num_classes}"
+        )
+        raise DistillError(f"{teacher.path}: {differ}; choose a --teacher with the same classes")
+    return teacher
+
+
 def evaluate(
     network: Network,
     data: Path | MapDataset | LabelledImages,
@@ -61,22 +73,14 @@ def evaluate(
     """
     labelled = load_evaluation_data(data, size, network.num_classes, network.classes)
     warn_if_trained_on(str(network.path), network.data_sha256, labelled)
-    if ":" in network.arch:  # a class of the user
-        require_outputs(network.model, labelled.size, network.arch, network.num_classes)
-    else:
-        require_size(network.arch, network.num_classes, labelled.size)
+    require_inputs(network, labelled.size)
     context, teacher_logits = RunContext(device=device), None
     if teacher is not None:
         warn_if_trained_on(str(teacher.path), teacher.data_sha256, labelled)
-        pairs = enumerate(zip(teacher.classes, network.classes, strict=False))
-        faults = [(f"the name {old!r} for class {number}", repr(new)) for number, (old, new) in pairs if old != new]
-        if teacher.num_classes != network.num_classes:
-            faults = [(counted(teacher.num_classes, "class"), str(network.num_classes))]
-        if faults:
-            differ = f"the teacher has {faults[0][0]}, but {network.path} has {faults[0][1]}"
-            raise DistillError(f"{teacher.path}: {differ}; choose a --teacher with the same classes in this order")
-        teacher_logits = logits_of(teacher.model, labelled, teacher.mean, teacher.std, context)
+        teacher = _in_order_of(network, teacher)
+        model = with_own_input(teacher, labelled.size)
+        teacher_logits = logits_of(model, labelled, teacher.mean, teacher.std, context)
     evaluator = Evaluator(labelled, (network.mean, network.std), teacher_logits, context, prefix="")
-    figures, _ = evaluator.evaluate(network.model)
+    figures, _ = evaluator.evaluate(with_own_input(network, labelled.size))
     found = {"arch": network.arch, "images": len(labelled.labels), "found": str(labelled)}
     return found | {"classes": list(labelled.names)} | {name: figures[name] for name in FIGURES if name in figures}

@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 from distill.augment import normalize
-from distill.commands.train import open_evaluator, open_view
+from distill.commands.train import open_evaluator, open_view, student_normalization
 from distill.config.schema import Config
 from distill.data.batches import View
 from distill.errors import DistillError
-from distill.models import require_size
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.distributed import RunContext
 from distill.runtime.randomness import Stream
 from distill.targets import stored_logits
+from distill.targets.live import require_inputs
 from distill.targets.losses import feature_terms
 from distill.targets.stored_logits import MANIFEST_NAME, LogitsFile, LogitsManifest, TeacherInfo, require_same
-from distill.targets.targets import TeacherTargets
+from distill.targets.targets import live_targets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.run_dir import own_folder
+from distill.weights.files import Triple
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
 from manifests.support.console import Update, progress_bar
@@ -46,9 +47,8 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
         raise DistillError(f"loss: {found}; remove the feature losses, or train with --teacher")
     with own_folder(out, "run the same command again"):
         patchset = open_folder(shards)
-        size, arch, num_classes = patchset.manifest.size, config.teacher.arch, config.teacher.num_classes
-        require_size(arch, num_classes, config.augment.output_size(size))
-        teacher = load_teacher(config.teacher, context.device)
+        size, teacher = patchset.manifest.size, load_storable(config, context.device)
+        require_inputs(teacher, config.augment.output_size(size))
         steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
         info = TeacherInfo.model_validate(teacher)
@@ -66,20 +66,33 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
                 files=[],
                 environment=versions,
             )
-            return _write(_LiveTeacher(teacher, view, accelerator), manifest, out)
+            normalization = student_normalization(config, info)
+            return _write(_LiveTeacher(teacher, normalization, view, accelerator), manifest, out)
+
+
+def load_storable(config: Config, device: torch.device) -> Network:
+    """Load the teachers of ``config``. Their logits are stored as one value for each class."""
+    if config.teacher.combine == "losses":
+        found = "the loss of each teacher needs the logits of every teacher, and stored logits have one of each class"
+        raise DistillError(
+            f"teacher.combine losses: {found}; set logits or probabilities, or train with live teachers"
+        )
+    return load_teacher(config.teacher, device)
 
 
 class _LiveTeacher:
     """Compute the logits of a teacher for the augmented batches of a run."""
 
-    def __init__(self, teacher: Network, view: View, accelerator: Accelerator) -> None:
-        self.view, self._mean, self._std = view, teacher.mean, teacher.std
-        self.targets = TeacherTargets(network=accelerator.frozen(teacher.model, view.example()))
+    def __init__(
+        self, teacher: Network, normalization: tuple[Triple, Triple], view: View, accelerator: Accelerator
+    ) -> None:
+        self.view, self._normalization = view, normalization
+        self.targets = live_targets(teacher, normalization, view, accelerator)
 
     def logits(self, step: int) -> Tensor:
         """Return the logits (B, classes) of batch ``step`` on the CPU."""
         batch = self.view.batch(step)
-        return self.targets(batch, normalize(batch.images, self._mean, self._std)).cpu()
+        return self.targets(batch, normalize(batch.images, *self._normalization)).cpu()
 
 
 def _write(live: _LiveTeacher, manifest: LogitsManifest, out: Path) -> LogitsManifest:
@@ -155,7 +168,7 @@ def verify_logits(
     manifest = stored_logits.read_manifest(folder)
     patchset = open_folder(shards)
     require_same(folder, "the set", manifest.set_id, patchset.manifest.set_id)
-    teacher = load_teacher(config.teacher, context.device)
+    teacher = load_storable(config, context.device)
     info = TeacherInfo.model_validate(teacher)
     require_same(folder, "a teacher with", manifest.teacher.model_dump(), info.model_dump())
     accelerator = make_accelerator(context, config.train.precision, config.train.compile, manifest.steps)
@@ -166,7 +179,7 @@ def verify_logits(
     with open_view(config, patchset, stored_seed if isinstance(stored_seed, int) else 0, context) as opened:
         stored_logits.require_same_view(folder, manifest.view, opened.describe())
         view = dataclasses.replace(opened, period=manifest.steps)  # the config may describe a longer or shorter run
-        live = _LiveTeacher(teacher, view, accelerator)
+        live = _LiveTeacher(teacher, student_normalization(config, info), view, accelerator)
         pairs = [(stored.of_step(step).float(), live.logits(step).float()) for step in steps]
     mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
     difference, deviation = float((mine - theirs).abs().max()), float(theirs.std())

@@ -33,8 +33,21 @@ class Prepared:
 
 def require_complete(config: Config) -> None:
     """Check that the config has all that feature losses, ``student.init`` and ``student.head`` need."""
+    _require_one_teacher(config, several=bool(config.teacher.others))
     _require_features(config)
     _require_start(config)
+
+
+def _require_one_teacher(config: Config, *, several: bool) -> None:
+    """Check that nothing in the config needs the modules of one teacher if there are several teachers."""
+    student = config.student
+    needs = {
+        "a feature loss": bool(feature_terms(config.loss)),
+        "student.init: teacher": student.init == FROM_TEACHER,
+        "student.head: teacher": student.head is not None,
+    }
+    if several and (what := next((what for what, needed in needs.items() if needed), None)):
+        raise DistillError(f"{what} needs one teacher, but the run has several; omit teacher.others, or omit it")
 
 
 def _require_features(config: Config) -> None:
@@ -73,11 +86,13 @@ def prepare_student(
 
     ``module`` is the student of a Python program, or None. Training images have ``size`` px.
     """
-    inputs, described = _start(network, config, teacher, module)
     features = feature_terms(config.loss)
+    _require_one_teacher(config, several=teacher is not None and bool(teacher.others))
+    inputs, described = _start(network, config, teacher, module)
     if not features or teacher is None:
         return Prepared(network=network, inputs=inputs, described=described)
-    match = match_features(features, network, teacher.model, size, config.train.seed)
+    sizes = size, teacher.size or size
+    match = match_features(features, network, teacher.model, sizes, config.train.seed)
     if len(features) == len(terms_of(config.loss)):
         require_gradients(match.student, size)
     return Prepared(network=match.student, match=match, inputs=inputs, described=described)

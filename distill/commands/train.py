@@ -18,11 +18,11 @@ from distill.data.labelled import require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
 from distill.models import require_size
-from distill.models.own import require_trainable
+from distill.models.own import own_sources, require_trainable
 from distill.runtime.compile import Accelerator
-from distill.runtime.device import DTYPES
 from distill.runtime.distributed import RunContext
 from distill.targets.features import FeatureMatch
+from distill.targets.live import loss_of_each, measured_teacher, members_of, require_inputs
 from distill.targets.losses import Functions, make_loss
 from distill.targets.own_losses import load_functions
 from distill.targets.stored_logits import TeacherInfo, open_stored, read_manifest, require_same
@@ -31,6 +31,7 @@ from distill.targets.teacher import Network, load_teacher
 from distill.training.run import NO_OBJECTS, Objects, Task
 from distill.training.run_dir import STUDENT_NAME
 from distill.user_code import user_code
+from distill.weights.files import Triple
 from manifests import PatchSet
 from manifests.patchset import open_folder
 from manifests.support.counts import counted
@@ -72,23 +73,36 @@ class Distillation(Task):
         teacher = config.teacher
         self.network, self.num_classes = config.student, teacher.num_classes
         self.loss = make_loss(losses, functions)
-        self._require_sizes()
+        self._require_student()
         self._stored = open_stored(teacher, set_id)
         self._teacher: Network | None = objects.teacher
         if self._teacher is None and (self._stored is None or teacher.weights is not None):
             self._teacher = load_teacher(teacher, context.device)
         if self._teacher is not None:
+            require_inputs(self._teacher, config.augment.output_size(self.size))
             info = TeacherInfo.model_validate(self._teacher)
+            if self._teacher.others and self._teacher.combine == "losses":
+                self.loss = loss_of_each(self.loss, [each.weight for each in members_of(self._teacher)])
         if self._stored is not None:
             if self._teacher is not None:
                 folder = teacher.logits or Path()
                 require_same(folder, "a teacher with sha256", self._stored.teacher.sha256, self._teacher.sha256)
             info = self._stored.teacher
-        self._info, self.normalization, self.classes = info, (info.mean, info.std), tuple(info.classes)
+        self._info, self.classes = info, tuple(info.classes)
+        self.normalization = student_normalization(config, info)
         logits = "live teacher" if self._stored is None else f"stored logits {self._stored.sha256}"
         self.inputs = {"set_id": set_id, "teacher_sha256": info.sha256, "logits": logits} | objects.digests()
+        sources = own_sources(*self._named_networks())
+        self.inputs |= sources
         self.described = {"set_id": set_id, "teacher_arch": teacher.arch, "teacher_sha256": info.sha256}
-        self.described |= objects.digests()
+        self.described |= objects.digests() | ({"sources": sources} if sources else {})
+
+    def _named_networks(self) -> list[str]:
+        """Return the names of all networks of the run that are built by name."""
+        archs = [] if self.objects.network is not None else [self.config.student.arch]
+        if self.objects.teacher is None and self._teacher is not None:
+            archs += [each.arch for each in members_of(self._teacher)]
+        return archs
 
     def _open_shards(self, shards: Path | DatasetImages) -> str:
         """Set the size and number of the patches. Return the identity of the set, or of the images of a data set."""
@@ -99,11 +113,9 @@ class Distillation(Task):
         self.n, self.size = self.patchset.manifest.n, self.patchset.manifest.size
         return self.patchset.manifest.set_id
 
-    def _require_sizes(self) -> None:
-        """Check that teacher and student accept the images and have the same classes."""
+    def _require_student(self) -> None:
+        """Check that the student accepts the images and has the classes of the teacher."""
         config, student, size = self.config, self.objects.network, self.config.augment.output_size(self.size)
-        if self.objects.teacher is None:
-            require_size(config.teacher.arch, self.num_classes, size)
         if student is None:
             require_size(config.student.arch, self.num_classes, size)
         else:
@@ -131,8 +143,8 @@ class Distillation(Task):
         if self._stored is None or folder is None:
             teacher = self._teacher or load_teacher(self.config.teacher, self._context.device)
             if self._match is not None:
-                return feature_targets(teacher, self._match, view, accelerator)
-            return teacher_targets(teacher, self.num_classes, view, accelerator)
+                return feature_targets(teacher, self._match, self.normalization, view, accelerator)
+            return teacher_targets(teacher, self.normalization, view, accelerator)
         return stored_targets(folder, self._stored, view)
 
     def open_evaluator(self, accelerator: Accelerator) -> evaluation.Evaluator | None:
@@ -140,10 +152,11 @@ class Distillation(Task):
             accelerator = dataclasses.replace(accelerator, precision=self._stored.precision)
         self.described["teacher_precision"] = accelerator.precision
         if (own_teacher := self.objects.teacher) is not None:
-            images = torch.zeros(2, 3, *[self.config.augment.output_size(self.size)] * 2, device=self._context.device)
+            size = self.config.augment.output_size(self.size)
+            images = torch.zeros(2, 3, size, size, device=self._context.device)
             what = f"network {own_teacher.arch} in {accelerator.precision} (train.precision fp32 avoids 16 bits)"
             with user_code(what), torch.no_grad():
-                accelerator.folded(own_teacher.model)(images.to(DTYPES[accelerator.precision]))
+                measured_teacher(own_teacher, self.normalization, size, accelerator)(images)
         own = self.objects.evaluation
         evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator, own)
         if evaluator is None:
@@ -154,6 +167,11 @@ class Distillation(Task):
             digests = evaluation.packed_digests(open_folder(self._shards))
             evaluation.require_unseen(digests, evaluator.data, f"the set {self._shards}")
         return evaluator
+
+
+def student_normalization(config: Config, info: TeacherInfo) -> tuple[Triple, Triple]:
+    """Return mean and std of the student's images. The default are those of the teacher."""
+    return config.student.mean or info.mean, config.student.std or info.std
 
 
 @contextmanager
@@ -187,13 +205,13 @@ def open_evaluator(
         if least is not None:
             logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name the data with --eval")
         return None
+    normalization = student_normalization(config, info)
     data = evaluation.load_evaluation_data(source, config.augment.output_size(size), info.num_classes, info.classes)
     logits = None
     if teacher is not None:
         evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
-        folded, dtype = accelerator.folded(teacher.model), DTYPES[accelerator.precision]
-        logits = evaluation.logits_of(folded, data, info.mean, info.std, accelerator.context, dtype)
-    normalization = (info.mean, info.std)
+        live = measured_teacher(teacher, normalization, config.augment.output_size(size), accelerator)
+        logits = evaluation.logits_of(live, data, *normalization, accelerator.context)
     evaluator = evaluation.Evaluator(data, normalization, logits, accelerator.context, Distillation.prefix)
     top1 = evaluator.teacher_top1
     if top1 is None:

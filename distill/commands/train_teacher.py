@@ -16,7 +16,7 @@ from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, require_unseen
 from distill.models import require_size
-from distill.models.own import require_trainable
+from distill.models.own import own_sources, require_trainable
 from distill.runtime.compile import Accelerator
 from distill.runtime.distributed import RunContext
 from distill.targets.losses import cross_entropy
@@ -59,8 +59,9 @@ class SupervisedTraining(Task):
         self.n, self.size = len(images.labels), images.size
         mean, std = channel_statistics(images.images)
         self.normalization = self.network.mean or mean, self.network.std or std
-        self.described = objects.digests()
-        self.inputs = {"data": images.sha256} | objects.digests()
+        sources = own_sources(*([] if objects.network else [self.network.arch]))
+        self.described = objects.digests() | ({"sources": sources} if sources else {})
+        self.inputs = {"data": images.sha256} | objects.digests() | sources
 
     @contextmanager
     def open_view(self) -> Iterator[View]:

@@ -17,6 +17,7 @@ from distill.models import require_size
 from distill.report.collect import NEURONS_PREFIX, RunRecord, read_run
 from distill.targets.teacher import Network
 from distill.training.run_dir import STUDENT_NAME, TEACHER_NAME, explain_errors
+from distill.weights.files import Triple
 from manifests.support.console import progress_bar
 from manifests.support.files import atomic_file
 
@@ -49,7 +50,10 @@ def visualize_run(folder: Path, teacher: Path | None, options: ImageOptions) -> 
     written = []
     for role, network in _networks(record, teacher, options.device):
         written.append(folder / f"{NEURONS_PREFIX}{role}.png")
-        visualize_weights(network, record.summary.size, written[-1], options, names)
+        size = (
+            record.config.teacher.size if role == "teacher" and record.config.teacher else None
+        ) or record.summary.size
+        visualize_weights(network, size, written[-1], options, names)
     return written
 
 
@@ -66,9 +70,21 @@ def _networks(record: RunRecord, teacher: Path | None, device: torch.device) -> 
     if path is None or (teacher is None and not path.exists()):
         logger.info("the teacher is not shown, because its weight file is not found; name the file with --teacher")
         return
-    found = load_network(path, part.arch, own.mean, own.std, device)
+    if part.others:
+        logger.info("the teacher is not shown, because the run has several teachers; visualize their weight files")
+        return
+    found = load_network(path, part.arch, *_normalization(record, own), device)
     _require_digest(found, record.figure("teacher_sha256"), "choose the teacher of the run with --teacher")
     yield "teacher", found
+
+
+def _normalization(record: RunRecord, student: Network) -> tuple[Triple | None, Triple | None]:
+    """Return mean and std of the teacher: of the config, else of the student, or None."""
+    teacher, own = (getattr(record.config, role) for role in ("teacher", "student"))
+    given = [
+        getattr(teacher, name) or (None if getattr(own, name) else getattr(student, name)) for name in ("mean", "std")
+    ]
+    return given[0], given[1]
 
 
 def _require_digest(network: Network, sha256: str | None, action: str) -> None:

@@ -21,11 +21,12 @@ from distill.augment.config import AugmentConfig, SupervisedAugmentConfig
 from distill.config.overrides import apply_settings
 from distill.data.config import DataConfig, SupervisedDataConfig
 from distill.errors import DistillError, with_action
+from distill.models.arch import ARGUMENTS, MAX_LETTERS, fold_arguments
 from distill.optim.config import OptimConfig
 from distill.runtime.compile import Compile
 from distill.runtime.device import PrecisionChoice
 from distill.targets.losses import Losses, TemperedLossConfig
-from distill.targets.teacher import TeacherConfig
+from distill.targets.teacher_config import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple
 from manifests.support.counts import counted
 from manifests.support.validation import HomePath, describe, read_counts
@@ -37,11 +38,13 @@ class _Group(BaseModel):
 
 
 class _NetworkGroup(_Group):
-    arch: str = Field(description="network name, see docs/distill.md, Networks")
+    arch: str = Field(max_length=MAX_LETTERS, description="network name, see docs/distill.md, Networks")
     bn_momentum: float | None = Field(default=None, gt=0, le=1)
     "share of each batch in the statistics of batch norms; default: the network's own value"
     bn_eps: float | None = Field(default=None, gt=0, le=1)
     "added to the variance in batch norms; default: the network's own value"
+    arch_arguments: dict[str, Any] | None = Field(default=None, description=ARGUMENTS)
+    _fold = model_validator(mode="before")(fold_arguments)
 
     def described(self) -> dict[str, Any]:
         """Return the properties of the network that its weight file records: ``arch``, and ``bn_eps`` if set."""
@@ -49,7 +52,10 @@ class _NetworkGroup(_Group):
 
 
 class StudentConfig(_NetworkGroup):
-    """The student network. The student has the classes and the normalization of the teacher."""
+    """The student network. The student has the classes of the teacher."""
+
+    mean: MeanTriple | None = Field(default=None, description="of RGB in [0, 1]; default: the teacher's mean")
+    std: StdTriple | None = Field(default=None, description="of RGB in [0, 1]; default: the teacher's std")
 
     init: HomePath | None = None
     "weights to start from: teacher, or a weight file; where depths differ, blocks are chosen evenly"

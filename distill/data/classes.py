@@ -60,11 +60,11 @@ def _by_name(data: LabelledImages, present: list[int], names: Sequence[str], whe
         return {label: label for label in present}
     of_name: dict[str, list[int]] = {}
     for number, name in enumerate(names):
-        of_name.setdefault(_plain(name), []).append(number)
+        of_name.setdefault(plain_name(name), []).append(number)
     own = {label: data.names[label] if label < len(data.names) else str(label) for label in present}
-    found = {label: of_name.get(_plain(name), []) for label, name in own.items()}
+    found = {label: of_name.get(plain_name(name), []) for label, name in own.items()}
     if unknown := [own[label] for label, numbers in found.items() if len(numbers) != 1]:
-        what = f"the network has {len(of_name.get(_plain(unknown[0]), [])) or 'no'} classes named {unknown[0]!r}"
+        what = f"the network has {len(of_name.get(plain_name(unknown[0]), [])) or 'no'} classes named {unknown[0]!r}"
         what += f"; {len(unknown)} of {len(present)} class names in the data do not fit"
         action = f"rename the classes to the network's names ({', '.join(names[:3])}, …) or class numbers"
         raise DistillError(f"{where}: {what}; {action}")
@@ -93,5 +93,6 @@ def _by_number(data: LabelledImages, present: list[int], num_classes: int, where
     return {label: label for label in present}
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a class name without differences of case, spaces, ``-`` and ``_``."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()

@@ -16,6 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from distill.errors import DistillError
+from distill.models.arch import HF, TIMM, is_foreign, is_own, split_arch
+from distill.models.libraries import library_model
+from distill.models.own import own_network, require_trainable
 from distill.models.resnet import CifarResNet, ResNet8x
 from distill.models.vgg import CifarVgg
 from distill.models.wrn import WideResNet
@@ -67,10 +70,19 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
       linear layers, H wide)
     - ``torchvision/NAME``: a classification model of torchvision, such as ``torchvision/resnet50``, without the
       auxiliary heads of ``googlenet`` and ``inception_v3``
+    - ``timm/NAME``: a network of timm; ``hf/NAME``: an image classifier of transformers, or its folder
+    - ``package.module:callable``: code of the user, called with ``num_classes``, if the user allowed the package
+
+    The last three may have arguments, as in ``timm/vit_tiny_patch16_224(img_size=32)``.
     """
-    if ":" in arch:
-        found = "is a class of the code that trained the network, which a name cannot load"
-        raise DistillError(f"arch {arch[:200]!r}: {found}; use it from Python, see docs/python.md")
+    name, arguments = split_arch(arch)
+    if is_own(name):
+        return own_network(name, arguments, num_classes)
+    if name.startswith((TIMM, HF)):
+        return library_model(name, arguments, num_classes)
+    if arguments:
+        found = "only networks of timm, transformers and your own code have arguments"
+        raise DistillError(f"arch {arch[:100]!r}: {found}; remove them")
     if arch.startswith(PREFIX):
         return _torchvision_model(arch, num_classes)
     for pattern, factory in _PATTERNS:
@@ -89,7 +101,13 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
 
 
 def require_size(arch: str, num_classes: int, size: int) -> None:
-    """Check on the meta device that the network ``arch`` accepts images of ``size`` px in training mode."""
+    """Check on the meta device that the network ``arch`` accepts images of ``size`` px in training mode.
+
+    A network of another library or of the user is built, and computes two images in both modes.
+    """
+    if is_foreign(arch):
+        require_trainable(build_model(arch, num_classes), size, arch, num_classes)
+        return
     try:
         with torch.device("meta"):
             build_model(arch, num_classes)(torch.empty(2, 3, size, size))

@@ -1,13 +1,43 @@
-"""Modules of the user as networks. Such a network is named by its class: ``MODULE:CLASS``."""
+"""Modules of the user as networks. Such a network is named by its class or function: ``MODULE:NAME``."""
 
+import contextlib
 import copy
+import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distill.errors import DistillError
-from distill.user_code import name_of, user_code
+from distill.models.arch import is_own
+from distill.models.libraries import errors
+from distill.user_code import import_user, name_of, user_code
 from manifests.support.counts import counted
+from manifests.support.user_code import NAME_PATTERN, UserCodeError, source_digest
+
+
+def own_network(name: str, arguments: dict[str, Any], num_classes: int) -> nn.Module:
+    """Return the network that ``package.module:callable`` of the user returns for its arguments."""
+    where = f"arch {name[:200]!r}"
+    if not re.match(NAME_PATTERN, name):
+        found = "is a class of the code that trained the network, which a name cannot load"
+        raise DistillError(f"{where}: {found}; use it from Python, see docs/python.md")
+    create = import_user(name, where)
+    with user_code(f"network {name}"):
+        network = create(num_classes=num_classes, **arguments)
+    if not isinstance(network, nn.Module):
+        found = f"returned {type(network).__name__}, expected a torch.nn.Module"
+        raise DistillError(f"network {name}: {found}; return the network with num_classes={num_classes} outputs")
+    return network.train()
+
+
+def own_sources(*archs: str) -> dict[str, str]:
+    """Return the SHA-256 of the file of each network of the user in ``archs`` that a name creates, by a label."""
+    names = {arch.partition("(")[0] for arch in archs if is_own(arch)}
+    try:
+        return {f"source of {name}": source_digest(name) for name in sorted(names) if re.match(NAME_PATTERN, name)}
+    except UserCodeError as error:
+        raise DistillError(str(error), error.user_traceback) from error
 
 
 def own_copy(module: nn.Module) -> nn.Module:
@@ -30,7 +60,10 @@ def count_outputs(module: nn.Module, size: int, name: str, *, training: bool = F
     """
     example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     device = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
-    with user_code(f"network {name}"), torch.no_grad():
+    code: contextlib.AbstractContextManager[None] = user_code(f"network {name}")
+    if not is_own(name):  # a library's
+        code = errors(name, f"does not accept images of {size} px", "choose another size or network")
+    with code, torch.no_grad():
         logits = module.train(training)(example.to(device))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

@@ -62,7 +62,10 @@ class RunRecord:
     def title(self) -> str:
         """A title with the networks of the run: teacher and student, or the network trained from labels."""
         teacher, arch = self.config.teacher, self.config.trained.arch
-        return f"{arch} from labels" if teacher is None else f"{teacher.arch} → {arch}"
+        if teacher is None:
+            return f"{arch} from labels"
+        more = f" and {len(teacher.others)} more" if teacher.others else ""
+        return f"{teacher.arch}{more} → {arch}"
 
     @property
     def set_name(self) -> str:

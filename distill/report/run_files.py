@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distill.augment.config import AugmentConfig
 from distill.config.schema import PaperConfig
+from distill.weights.files import MeanTriple, StdTriple
 
 
 class _File(BaseModel):
@@ -82,11 +83,15 @@ class SamplePatches(_File):
 class NetworkPart(_File):
     arch: str
     num_classes: Annotated[int, Field(ge=2)] = 2
+    mean: Annotated[MeanTriple, Field(strict=False)] | None = None
+    std: Annotated[StdTriple, Field(strict=False)] | None = None
 
 
 class TeacherPart(NetworkPart):
     num_classes: Annotated[int, Field(ge=2)]
     weights: str | None = None
+    size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    others: list[dict[str, Any]] | None = None
 
 
 class TrainPart(_File):

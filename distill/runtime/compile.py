@@ -93,7 +93,9 @@ class Accelerator:
         try:
             copied = fold(model)
         except Exception as error:  # noqa: BLE001 - torch.fx traces any code, and fails in as many ways
-            logger.info(f"the teacher is slower, because its batch norms cannot be folded: {_first_line(error)}")
+            if any(isinstance(module, _BatchNorm) for module in model.modules()):
+                reason = _first_line(error)
+                logger.info(f"the teacher is slower, because its batch norms cannot be folded: {reason}")
             copied = copy.deepcopy(model)
         copied.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         _convert(copied, DTYPES[self.precision])

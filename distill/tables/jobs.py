@@ -11,10 +11,12 @@ from distill.config import presets
 from distill.config.overrides import merge
 from distill.config.schema import Config, SupervisedConfig, parse_config
 from distill.errors import DistillError
+from distill.models.arch import is_own
 from distill.tables.options import TableOptions, format_settings
 from distill.tables.schema import EVERY, BuiltSet, Row, Table
 from distill.training import run_identity
 from distill.training.run_dir import SUMMARY_NAME, TEACHER_NAME
+from distill.user_code import require_user
 from manifests.format.digest import file_digest
 from manifests.support.console import shell_word
 
@@ -214,8 +216,21 @@ def _set_job(name: str, argv: list[str], **fields: Any) -> Job:
 
 def _with_config(job: Job, settings: Mapping[str, Any], config: Config | SupervisedConfig) -> Job:
     """Return the training ``job`` with ``config``, and with --set, --out and --resume in the command."""
-    words = [word for setting in format_settings(settings) for word in ("--set", setting)]
+    words = [word for package in _own_packages(config) for word in ("--allow-import", package)]
+    words += [word for setting in format_settings(settings) for word in ("--set", setting)]
     return dataclasses.replace(job, argv=(*job.argv, *words, "--out", job.name, "--resume"), config=config)
+
+
+def _own_packages(config: Config | SupervisedConfig) -> list[str]:
+    """Return the packages of the user whose networks a run needs. Raise DistillError if one is not allowed."""
+    if isinstance(config, SupervisedConfig):
+        archs = [config.network.arch]
+    else:
+        archs = [config.student.arch, config.teacher.arch, *(each.arch for each in config.teacher.others or ())]
+    names = [name for arch in archs if is_own(name := arch.partition("(")[0])]
+    for name in names:
+        require_user(name, f"arch {name!r}")
+    return sorted({name.partition(":")[0].partition(".")[0] for name in names})
 
 
 def _samples(config: Config | SupervisedConfig, n: int, scale: float) -> int:

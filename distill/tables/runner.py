@@ -76,6 +76,13 @@ _RUN_CHILD = (
 )
 
 
+def _import_path(job: Job) -> dict[str, str]:
+    """Return the variable with which a job finds code of the user in the current folder, if it imports such code."""
+    if "--allow-import" not in job.argv:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(Path.cwd())]))}
+
+
 def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
     """Start the process of a job. The process ends when this program ends, also if this program is killed.
 
@@ -91,7 +98,7 @@ def _start(job: Job, out: Path, device: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - one of our two programs, no shell
             [sys.executable, "-c", _RUN_CHILD, str(os.getpid()), program, *words],
             cwd=out,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | _import_path(job),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

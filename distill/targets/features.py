@@ -69,16 +69,18 @@ class FeatureMatch:
 
 
 def match_features(
-    terms: Sequence[FeatureLossConfig], student: nn.Module, teacher: nn.Module, size: int, seed: int
+    terms: Sequence[FeatureLossConfig], student: nn.Module, teacher: nn.Module, sizes: tuple[int, int], seed: int
 ) -> FeatureMatch:
-    """Prepare ``student`` and ``teacher`` for feature losses. Images have ``size`` px; ``seed`` decides projections.
+    """Prepare ``student`` and ``teacher`` for feature losses. ``seed`` decides projections.
+
+    ``sizes`` are the sizes of their images in pixels.
 
     Raises:
         DistillError: a module does not exist, or the features of a loss cannot be compared.
     """
     names = tuple(term.student for term in terms), tuple(term.teacher for term in terms)
-    own = features_of(copy.deepcopy(student).eval(), names[0], size, "student")
-    others = features_of(teacher, names[1], size, "teacher")
+    own = features_of(copy.deepcopy(student).eval(), names[0], sizes[0], "student")
+    others = features_of(teacher, names[1], sizes[1], "teacher")
     with torch.random.fork_rng([]):
         torch.manual_seed(Stream(seed, "projections", 0).word() >> 1)
         pairs = [_adapters(*each) for each in zip(terms, own, others, strict=True)]

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from distill.augment import AugmentConfig
 from distill.errors import DistillError
+from distill.models.pretrained import Interpolation
 from distill.runtime.device import Precision
-from distill.targets.teacher import TeacherConfig
+from distill.targets.teacher_config import TeacherConfig
 from distill.weights.files import MeanTriple, StdTriple
 from manifests.errors import DECODE_ERRORS, PatchSetError
 from manifests.format.canonical_json import canonical_json, parse_json
@@ -53,12 +54,14 @@ class LogitsFile(_Part):
 class TeacherInfo(_Part):
     """The teacher that computed the logits, and the normalization of its input."""
 
-    arch: Annotated[str, Field(max_length=200)]
+    arch: Annotated[str, Field(max_length=1000)]
     sha256: Digest
     num_classes: Annotated[int, Field(ge=2, le=100_000)]
     mean: Annotated[MeanTriple, Field(strict=False)]
     std: Annotated[StdTriple, Field(strict=False)]
     classes: Annotated[tuple[_Name, ...], Field(max_length=100_000, strict=False)] = ()
+    size: Annotated[int, Field(ge=8, le=1024)] | None = None  # pixels, if not those of the batch
+    interpolation: Interpolation = "bilinear"
 
 
 class LogitsManifest(_Part):
@@ -215,7 +218,7 @@ def open_stored(config: TeacherConfig, set_id: str) -> LogitsManifest | None:
         return None
     manifest = read_manifest(config.logits)
     require_same(config.logits, "the set", manifest.set_id, set_id)
-    for name in ("arch", "num_classes", "mean", "std"):
+    for name in ("arch", "num_classes", "mean", "std", "size", "interpolation"):
         if (wanted := getattr(config, name)) is not None:
             require_same(config.logits, f"a teacher with {name}", getattr(manifest.teacher, name), wanted)
     return manifest

@@ -9,8 +9,9 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.data.batches import Batch, View
 from distill.data.sampler import Order, WindowOrder
@@ -20,6 +21,7 @@ from distill.runtime.compile import Accelerator, FrozenNetwork
 from distill.runtime.device import fits_gpu, free_memory
 from distill.runtime.distributed import RunContext
 from distill.targets.features import FeatureMatch
+from distill.targets.live import LiveTeachers, Normalization, TeacherInput, teacher_input
 from distill.targets.stored_logits import LogitsManifest, StoredLogits, open_logits, require_same_view
 from distill.targets.teacher import Network
 from manifests.support.counts import counted
@@ -32,34 +34,62 @@ class TeacherTargets:
     """Logits that the teacher computes during the run, on the same pixels as the student.
 
     ``cache`` stores the logits of each step, so that later passes over the batches do not compute the logits again.
+    ``live`` computes the logits if there are several teachers, or one with its own input; it includes ``network``.
     """
 
-    network: FrozenNetwork
+    network: FrozenNetwork  # of the first teacher
     cache: dict[int, Tensor] | None = None
+    live: LiveTeachers | None = None
 
     def __call__(self, batch: Batch, x: Tensor) -> Tensor:
-        """Return the teacher's logits (B, classes) in the dtype of ``network``."""
+        """Return the teacher's logits (B, classes), or (B, teachers, classes) for a loss of each teacher."""
+        compute = self.network if self.live is None else self.live
         if self.cache is None:
-            return self.network(x)
+            return compute(x)
         if batch.step not in self.cache:
-            self.cache[batch.step] = self.network(x)
+            self.cache[batch.step] = compute(x)
         return self.cache[batch.step]
 
     def require_unchanged(self) -> None:
-        self.network.require_unchanged()
+        for network in [self.network] if self.live is None else self.live.networks:
+            network.require_unchanged()
 
 
-def teacher_targets(teacher: Network, num_classes: int, view: View, accelerator: Accelerator) -> TeacherTargets:
+def live_targets(
+    teacher: Network, normalization: Normalization, view: View, accelerator: Accelerator
+) -> TeacherTargets:
+    """Return targets of live teachers, without a cache. ``normalization`` is that of the student's images."""
+
+    def freeze(model: nn.Module, size: int) -> FrozenNetwork:
+        return accelerator.frozen(model, _example(view, size))
+
+    live = LiveTeachers(teacher, normalization, view.size, freeze)
+    return TeacherTargets(network=live.networks[0], live=None if live.is_plain else live)
+
+
+def _example(view: View, size: int) -> Tensor:
+    """Return an example batch of ``view`` for a teacher whose images have ``size`` px."""
+    example = view.example()
+    if size == view.size:
+        return example
+    return example.new_zeros(len(example), 3, size, size).contiguous(memory_format=torch.channels_last)
+
+
+def teacher_targets(
+    teacher: Network, normalization: Normalization, view: View, accelerator: Accelerator
+) -> TeacherTargets:
     """Return targets of a live teacher, with a cache if the run repeats batches and the memory is large enough."""
-    network = accelerator.frozen(teacher.model, view.example())
-    num_bytes = view.period * view.rows * num_classes * network.dtype.itemsize
+    targets = live_targets(teacher, normalization, view, accelerator)
+    num_bytes = view.period * view.rows * teacher.num_classes * targets.network.dtype.itemsize
+    if teacher.others:
+        num_bytes *= 4 * (1 + len(teacher.others) if teacher.combine == "losses" else 1)  # float32 at most
     device, processes = accelerator.context.device, view.ranks.local_world_size
     repeats = view.period < accelerator.steps
     fits = fits_gpu(num_bytes, device) or (device.type == "cpu" and processes * num_bytes < free_memory() // 2)
     if repeats and not fits:
         size = f"{num_bytes / 1e9:.1f} GB"
         logger.info(f"too little memory for {size} of logits: the teacher computes the logits again in every pass")
-    return TeacherTargets(network=network, cache={} if repeats and fits else None)
+    return dataclasses.replace(targets, cache={} if repeats and fits else None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,18 +97,25 @@ class FeatureTargets:
     """Logits and features that the teacher computes during the run, on the same pixels as the student."""
 
     network: FrozenNetwork
+    convert: TeacherInput | None  # of images of the student
 
     def __call__(self, batch: Batch, x: Tensor) -> Outputs:
-        return self.network.outputs(x)
+        return self.network.outputs(x if self.convert is None else self.convert(x))
 
     def require_unchanged(self) -> None:
         self.network.require_unchanged()
 
 
-def feature_targets(teacher: Network, match: FeatureMatch, view: View, accelerator: Accelerator) -> FeatureTargets:
-    """Return targets of a live teacher for the feature losses of ``match``."""
-    network = accelerator.frozen(teacher.model, view.example(), match.names, match.adapters)
-    return FeatureTargets(network=network)
+def feature_targets(
+    teacher: Network, match: FeatureMatch, normalization: Normalization, view: View, accelerator: Accelerator
+) -> FeatureTargets:
+    """Return targets of a live teacher for the feature losses of ``match``.
+
+    ``normalization`` is that of the student's images.
+    """
+    example = _example(view, teacher.size or view.size)
+    network = accelerator.frozen(teacher.model, example, match.names, match.adapters)
+    return FeatureTargets(network=network, convert=teacher_input(teacher, normalization, view.size))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,11 @@ from distill.data.sampler import Order
 from distill.runtime.compile import make_accelerator
 from distill.runtime.device import peak_memory, reset_peak_memory
 from distill.runtime.distributed import RunContext
+from distill.targets.live import loss_of_each, members_of
 from distill.targets.losses import TemperedLossConfig, UntemperedLossConfig, cross_entropy, make_loss, terms_of
-from distill.targets.targets import LabelTargets, Targets, TeacherTargets
+from distill.targets.targets import LabelTargets, Targets, live_targets
+from distill.targets.teacher import Network, teacher_size
+from distill.targets.teacher_config import OtherTeacherConfig, TeacherConfig
 from distill.training.trainer import Trainer, new_network
 
 MIN_STEPS, MAX_STEPS, ENOUGH_SECONDS = 2, 20, 1.0  # measured after a first step, which is slow
@@ -93,15 +97,12 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
     student: StudentConfig | NetworkConfig
     if isinstance(config, Config):
         student, num_classes = config.student, config.teacher.num_classes
-        teacher = new_network(config.teacher.arch, num_classes, 0, "init from labels").eval().requires_grad_(False)
-        teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        targets: Targets = TeacherTargets(network=accelerator.frozen(teacher, view.example()))
-        simple = [
-            term for term in terms_of(config.loss) if isinstance(term, TemperedLossConfig | UntemperedLossConfig)
-        ]
-        loss = make_loss(
-            simple or TemperedLossConfig(name="kl")
-        )  # features and functions of the user are not estimated
+        teacher = _random_teacher(config.teacher, num_classes, device)
+        targets: Targets = live_targets(teacher, NORMALIZATION, view, accelerator)
+        terms = [t for t in terms_of(config.loss) if isinstance(t, TemperedLossConfig | UntemperedLossConfig)]
+        loss = make_loss(terms or TemperedLossConfig(name="kl"))  # no estimate of features and code of the user
+        if teacher.others and teacher.combine == "losses":
+            loss = loss_of_each(loss, [each.weight for each in members_of(teacher)])
     else:
         student, num_classes, loss = config.network, config.network.num_classes, cross_entropy
         labels = torch.arange(len(images)) % num_classes
@@ -109,6 +110,19 @@ def _make_trainer(config: Config | SupervisedConfig, batch: int, size: int, devi
     norms = {"momentum": student.bn_momentum, "eps": student.bn_eps}
     network = new_network(student.arch, num_classes, 1, "init", **norms)
     return Trainer(config, network, view, targets, loss, NORMALIZATION, accelerator)
+
+
+def _random_teacher(config: TeacherConfig, num_classes: int, device: torch.device) -> Network:
+    """Return teachers of the architectures and sizes of ``config`` with random weights."""
+    members = []
+    every: list[TeacherConfig | OtherTeacherConfig] = [config, *(config.others or ())]
+    for each in every:
+        model = new_network(each.arch, num_classes, 0, "init from labels").eval().requires_grad_(False)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        known: dict[str, Any] = {"arch": each.arch, "num_classes": num_classes, "size": teacher_size(each)}
+        mean, std = NORMALIZATION
+        members.append(Network(path=Path(each.arch), sha256="", model=model, mean=mean, std=std, **known))
+    return dataclasses.replace(members[0], others=tuple(members[1:]), combine=config.combine or "logits")
 
 
 def _step_seconds(trainer: Trainer) -> float:

@@ -23,13 +23,19 @@ _NO_EFFECT = {
     "data": ("workers", "cache", "cache_dir", "window"),
     "train": ("checkpoint_seconds", "log_steps", "snapshots", "tensorboard"),
     "student": ("init",),
-    "teacher": ("weights", "logits", "labels"),  # a digest of the file decides, not its path
+    "teacher": ("weights", "logits", "labels", "classes", "others"),  # a digest of the file decides, not its path
 }
 """Keys of each group of a config that do not change the weights."""
 _LATER_KEYS: dict[str, Any] = {"milestones": [], "gamma": None, "warmup": 0.0, "betas": [0.9, 0.999], "eps": 1e-8}
 _LATER_KEYS |= {"no_decay": None, "clip_norm": None, "accumulate": None, "schedule_arguments": None}
 _LATER_KEYS |= {"bn_momentum": None, "bn_eps": None, "weight": 1.0, "arguments": None, "head": None}
 """Keys that checkpoints of earlier versions lack, with defaults. An identity omits a key with the default value."""
+_LATER_OF_GROUP = {
+    "teacher": ("size", "interpolation", "classes", "weight", "others", "combine", "arch_arguments"),
+    "student": ("mean", "std", "arch_arguments"),
+    "network": ("arch_arguments",),
+}
+"""Keys of a group that an identity omits if they are None."""
 _SHOWN_LETTERS = 16
 
 
@@ -47,6 +53,8 @@ def _select(config: Mapping[str, Any], keep: Callable[[str, str, Any], bool]) ->
 def _has_effect(group: str, key: str, item: Any) -> bool:
     if group in ("loss", "optim", "student", "network") and key in _LATER_KEYS:
         return bool(item != _LATER_KEYS[key])
+    if item is None and key in _LATER_OF_GROUP.get(group, ()):
+        return False
     return key not in _NO_EFFECT.get(group, ())
 
 

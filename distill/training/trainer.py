@@ -26,6 +26,7 @@ from distill.config.schema import Config, SupervisedConfig
 from distill.data.batches import View
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
+from distill.models.arch import is_own
 from distill.models.features import Outputs, WithFeatures
 from distill.optim.optimizers import make_optimizer
 from distill.optim.schedules import make_scheduler
@@ -100,7 +101,7 @@ class Trainer:
         self.parts = [rows.to(device) for rows in self.ranks.split_rows(self.view.batch_size, parts)]
         self.forward = accelerator.student(student, example, parts)  # before the average: DDP replaces norms
         network = config.student if isinstance(config, Config) else config.network
-        if ":" in network.arch:  # a module of the user
+        if is_own(network.arch):
             self.forward = guarded(self.forward, f"network {network.arch}")
         projections: nn.Module | None = None
         if isinstance(student, WithFeatures):

@@ -36,7 +36,7 @@ _Names = Annotated[tuple[_Name, ...], BeforeValidator(lambda v: from_json(v) if 
 class Metadata:
     """Values that a weight file declares about a network. A field is None if the file does not declare a value."""
 
-    arch: Annotated[str, Field(max_length=200)] | None = None
+    arch: Annotated[str, Field(max_length=1000)] | None = None
     num_classes: Annotated[int, Field(ge=1, le=100_000)] | None = None
     mean: MeanTriple | None = None  # of RGB in [0, 1]; the input is normalized by mean and std
     std: StdTriple | None = None

@@ -1,5 +1,6 @@
 """Load a weight file into a network: find the state dict, compare names and shapes, then copy the tensors."""
 
+import contextlib
 import copy
 import functools
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
+from distill.models.arch import is_own
 from distill.user_code import name_of
 from distill.weights.files import Weights
 from distill.weights.foreign_names import Found, State, closest_state, find_networks, variants, without_counters
@@ -55,8 +57,11 @@ def own_state(weights: Weights, module: nn.Module) -> State:
 
 
 def outline_of(arch: str, num_classes: int) -> nn.Module:
-    """Return the network ``arch`` on the meta device: parameters have names and shapes, but no memory."""
-    with torch.device("meta"):
+    """Return the network ``arch`` on the meta device: parameters have names and shapes, but no memory.
+
+    Code of the user may need values, so such a network is on the CPU.
+    """
+    with contextlib.nullcontext() if is_own(arch) else torch.device("meta"):
         return build_model(arch, num_classes)
 
 

@@ -129,6 +129,18 @@ def test_projections_of_feature_losses_do_not_depend_on_the_number_of_ranks(
     assert len(losses) == 10 and losses == pytest.approx(others, rel=1e-8)
 
 
+def test_several_teachers_with_their_own_input_on_two_ranks(
+    launches: Callable[[str], Launch], teacher_path: Path
+) -> None:
+    other = f"teacher.others=[{{arch: resnet8, weights: {teacher_path}, size: 16}}]"
+    sets = ("--set", other, "--set", "teacher.combine=losses", "--set", "teacher.size=12")
+    sets += ("--set", "train.samples=180", "--set", "student.mean=[0.4,0.4,0.4]")
+    one, two = launches("teachers"), launches("teachers of two")
+    assert said(one.start(1, *sets)) == said(two.start(2, *sets)) == (0, [])
+    losses, others = ([row["loss"] for row in rows(launch.out)] for launch in (one, two))
+    assert len(losses) == 20 and losses == pytest.approx(others, rel=1e-7)
+
+
 def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
     launches: Callable[[str], Launch], whole: Path
 ) -> None:

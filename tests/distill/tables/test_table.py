@@ -24,6 +24,7 @@ from distill.tables.plan import input_digest, make_plan
 from distill.tables.results import RowResult
 from distill.tables.schema import Table, parse_table
 from distill.targets.losses import make_loss
+from manifests.support import user_code
 from tests.conftest import Program, assert_one_line
 
 NAMES = list(presets.files(presets.TABLES))
@@ -511,6 +512,18 @@ def test_groups_that_cannot_be_run_are_a_sentence() -> None:
     ]
     for shown in (render(whole, "table.md.j2"), render(whole, "table.html.j2")):
         assert all(sentence in shown for sentence in whole.left_out()) and page().left_out() == []
+
+
+def test_a_row_with_code_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_code, "_allowed", set())
+    one = SMALL["runs"]["one"] | {"set": {"student.arch": "ownnets.small:Small(width=2)"}}
+    parsed = parse_table(changed(runs=SMALL["runs"] | {"one": one}), "t.yaml")
+    with pytest.raises(DistillError, match="--allow-import ownnets"):
+        make_jobs(parsed, everything(parsed))
+    user_code.allow_import("ownnets")
+    jobs = make_jobs(parsed, everything(parsed))
+    assert "--allow-import ownnets" in jobs["runs/one/seed0"].command
+    assert "--allow-import" not in jobs["runs/two/seed0"].command
 
 
 def test_listing_and_printing_tables(run_distill: Program) -> None:
