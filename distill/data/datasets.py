@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import operator
-from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data.image_reader import Work
 from distill.errors import DistillError
 from distill.runtime.device import free_memory
 from distill.user_code import name_of, user_code
@@ -17,6 +18,7 @@ from manifests.format.digest import pixel_digest
 from manifests.support.console import progress_bar
 from manifests.untrusted.decode import Pixels
 
+T = TypeVar("T")
 _FORM = "expected RGB as uint8 of shape (height, width, 3)"
 
 
@@ -65,20 +67,34 @@ def read_images(dataset: MapDataset) -> DatasetImages:
     return DatasetImages(samples=torch.from_numpy(samples), digests=tuple(digests), sha256=sha256, where=where)
 
 
-def labelled_items(dataset: MapDataset) -> Iterator[tuple[Pixels, int]]:
-    """Yield each image of a data set, uint8 (height, width, 3), and its class number, counted from 0."""
-    where, n = _described(dataset)
-    for index, item in _items(dataset, where, n):
-        place = f"{where}[{index}]"
-        try:
-            image, label = item
-            number = operator.index(label)
-        except (TypeError, ValueError, RuntimeError) as error:
-            found = f"is {_kind(item)}, expected a pair of an image and a class number"
-            raise DistillError(f"{place}: {found}; return (image, label)") from error
-        if number < 0:
-            raise DistillError(f"{place}: the label is {number}, expected a class number from 0; correct the labels")
-        yield _pixels(image, place, "return PIL images or arrays, without a transform to float"), number
+class LabelledReader:
+    """Reads the images and the labels of a data set of pairs (image, class number)."""
+
+    def __init__(self, dataset: MapDataset) -> None:
+        self.where, self.n = _described(dataset)
+        self.labels: dict[int, int] = {}  # of the images that were read, by position
+        self._dataset = dataset
+
+    def __call__(self, positions: Iterable[int], work: Work[T], /) -> Iterator[T]:
+        """Yield the results of ``work`` for each image, uint8 (height, width, 3). This thread reads the data set."""
+        for position in positions:
+            with user_code(place := f"{self.where}[{position}]"):
+                item = self._dataset[position]
+            pixels, self.labels[position] = _labelled(item, place)
+            yield work(position, pixels)
+
+
+def _labelled(item: Any, place: str) -> tuple[Pixels, int]:
+    """Return the image and the class number, counted from 0, of an item of a data set."""
+    try:
+        image, label = item
+        number = operator.index(label)
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"is {_kind(item)}, expected a pair of an image and a class number"
+        raise DistillError(f"{place}: {found}; return (image, label)") from error
+    if number < 0:
+        raise DistillError(f"{place}: the label is {number}, expected a class number from 0; correct the labels")
+    return _pixels(image, place, "return PIL images or arrays, without a transform to float"), number
 
 
 def _described(dataset: MapDataset) -> tuple[str, int]:
