@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from distill.errors import DistillError
     from distill.targets.teacher import Network, Teacher
     from distill.training.callbacks import Callback
+    from manifests.support.user_code import allow_import
 else:
     _MODULES = {
-        **dict.fromkeys(("TrainResult", "evaluate", "load_network", "train", "train_teacher"), "api"),
-        "DistillError": "errors",
-        **dict.fromkeys(("Network", "Teacher"), "targets.teacher"),
-        "Callback": "training.callbacks",
+        "allow_import": "manifests.support.user_code",
+        **dict.fromkeys(("TrainResult", "evaluate", "load_network", "train", "train_teacher"), "distill.api"),
+        "DistillError": "distill.errors",
+        **dict.fromkeys(("Network", "Teacher"), "distill.targets.teacher"),
+        "Callback": "distill.training.callbacks",
     }
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first used. An early import of torch would slow down every --help."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"distill.{_MODULES[name]}"), name)
+        return getattr(import_module(_MODULES[name]), name)
 
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Network",
     "Teacher",
     "TrainResult",
+    "allow_import",
     "evaluate",
     "load_network",
     "train",

@@ -2,7 +2,14 @@
 
 
 class DistillError(Exception):
-    """The error of a command that cannot continue. The message is one line: where, what is wrong, and what to do."""
+    """The error of a command that cannot continue. The message is one line: where, what is wrong, and what to do.
+
+    ``user_traceback`` is the traceback of an exception that the user's own code raised, or an empty text.
+    """
+
+    def __init__(self, message: str, user_traceback: str = "") -> None:
+        super().__init__(message)
+        self.user_traceback = user_traceback
 
 
 def with_action(message: str, action: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from distill.errors import DistillError
+from manifests.support.user_code import UserCodeError, failure, import_function, require_allowed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,7 +19,8 @@ R = TypeVar("R")
 def user_code(what: str) -> Iterator[None]:
     """Convert an exception in the block to a DistillError, whose one line says that ``what`` raised the exception.
 
-    The exception stays the cause of the DistillError, so Python prints its traceback too.
+    The DistillError has the traceback of the user's code, which the command line prints below the line. The exception
+    stays the cause of the DistillError, so a Python program prints its traceback too.
     """
     try:
         yield
@@ -27,9 +29,21 @@ def user_code(what: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # of torch, for which run directories have their own message
             raise
-        reason = " ".join(str(error).split())[:200]
-        found = f"raised {type(error).__name__}{': ' if reason else ''}{reason}"
-        raise DistillError(f"{what}: this code of yours {found}; correct the code") from error
+        failed = failure(what, error)
+        raise DistillError(str(failed), failed.user_traceback) from error
+
+
+def import_user(name: str, where: str) -> Callable[..., Any]:
+    """Import the callable ``package.module:callable``, which the user allowed. ``where`` names the place in errors.
+
+    Raises:
+        DistillError: the user did not allow the package, or it does not exist, fails, or has no such callable.
+    """
+    try:
+        require_allowed(name)
+        return import_function(name)
+    except UserCodeError as error:
+        raise DistillError(f"{where}: {error}", error.user_traceback) from error
 
 
 def guarded(function: Callable[[T], R], what: str) -> Callable[[T], R]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.errors import PatchSetError, corrupt
+from manifests.errors import PatchSetError, corrupt, unreadable
 from manifests.format.digest import file_digest
 from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Shard, parse_manifest, patch_key
 from manifests.format.shard_table import read_columns, read_places
@@ -127,7 +127,7 @@ def open_folder(folder: str | Path) -> PatchSet:
         what = f"the folder has no {MANIFEST_NAME}, so it is not a finished patch set"
         raise PatchSetError(f"{folder}: {what}; {RUN_AGAIN}") from error
     except OSError as error:
-        raise PatchSetError(f"{path}: the manifest cannot be read: {error.strerror}; download it again") from error
+        raise unreadable(path, "the manifest", error, "download it again") from error
     return PatchSet(folder=folder, manifest=parse_manifest(data, str(path)))
 
 
@@ -162,7 +162,7 @@ def _require_shard(patchset: PatchSet, on_bytes: Callable[[int], None] | None, s
         names = (f"{patch_key(index)}.{manifest.encoding.format}" for index in indices)
         require_canonical(path, names, max_patch_bytes(manifest.size))
     except OSError as error:
-        raise corrupt(path, f"the shard cannot be read: {error.strerror}") from error
+        raise unreadable(path, "the shard", error, "download it again or rebuild it") from error
 
 
 @lru_cache(maxsize=64)
@@ -183,4 +183,4 @@ def _read_span(path: Path, offset: int, length: int, max_bytes: int) -> bytes:
             file.seek(offset)
             return file.read(length)
     except OSError as error:
-        raise corrupt(path, f"the shard cannot be read: {error.strerror}") from error
+        raise unreadable(path, "the shard", error, "download it again or rebuild it") from error

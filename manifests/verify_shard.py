@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, unreadable
 from manifests.format import shard_table, tar
 from manifests.format.digest import file_digest, pixel_digest
 from manifests.format.schema import File, Shard, patch_key
@@ -53,7 +53,8 @@ def verify_shard(folder: Path, shard: Shard, image_format: str, size: int) -> Sh
     except PatchSetError as error:
         faults.append((table_path.name, str(error).removeprefix(f"{table_path}: ")))
     except OSError as error:
-        faults.append((path.name, f"the shard or its table cannot be read: {error.strerror}"))
+        fault = unreadable(path.name, "the shard or its table", error, "download it again or rebuild it")
+        faults.append((path.name, str(fault).removeprefix(f"{path.name}: ")))
     return ShardReport(faults=tuple(faults), patches=patches, pixel_digests=digests)
 
 

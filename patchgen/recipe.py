@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError
 
 from manifests.format.schema import PACKED
 from manifests.support.files import expand_home, read_regular_file
-from manifests.support.user_code import UserCodeError, name_of
+from manifests.support.user_code import UserCodeError, importable_name
 from manifests.support.validation import describe, read_counts
 from manifests.support.yaml_core import parse_yaml
 from patchgen.errors import PatchgenError
@@ -169,7 +169,7 @@ def _recipe_of_dict(value: Mapping[str, Any]) -> Recipe:
 
 def _named(step: Any) -> Any:
     if isinstance(step, Mapping) and callable(step.get("name")):
-        return {**step, "name": name_of(step["name"])}
+        return {**step, "name": importable_name(step["name"])}
     return step
 
 

@@ -145,7 +145,7 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
 
 def test_the_commands_are_found() -> None:
     found = commands()
-    assert len(found) >= 20 and len(python_blocks()) == 15
+    assert len(found) >= 20 and len(python_blocks()) == 11
     assert "patchgen build --image photo.jpg --n 1000000 --out shards/" in found
     assert "python scripts/demo_files/make_crops.py --out crops/" in found
     assert "patchgen preview shards/ --out sheet.png --image photo.jpg" in found

@@ -10,6 +10,7 @@ import click
 from distill.config import presets
 from distill.weights.normalization import check_mean, check_std
 from manifests.remote.cli_location import LocalPath, Location, NameOrPath, local_folder
+from manifests.support.cli_options import allow_import_option
 
 if TYPE_CHECKING:
     from distill.config.schema import Config, SupervisedConfig
@@ -73,6 +74,7 @@ eval_option = click.option("--eval", "eval_data", type=FILE, help="Labelled test
 config_options = join(
     click.option("--config", "config_name", required=True, type=NameOrPath(), help="A YAML file or packaged config."),
     click.option("--set", "settings", multiple=True, callback=parse_settings, help="Set a key: optim.lr=0.001."),
+    allow_import_option,
     device_option,
 )
 distillation_options = join(
@@ -85,6 +87,7 @@ network_options = join(
     click.option("--arch", help="Network name [default: that of the weight file]."),
     click.option("--mean", **_TRIPLE),
     click.option("--std", **_TRIPLE),
+    allow_import_option,
 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, unreadable
 from manifests.export.croissant import CROISSANT_NAME, make_croissant
 from manifests.export.dataset_card import CARD_NAME, is_unedited, make_card
 from manifests.export.shard_index import INDEX_NAME, MAX_DALI_LINE, dali_name, make_index
@@ -94,7 +94,7 @@ def derived_faults(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]
             elif not agree(read_regular_file(folder / name, 2 * len(data) + _WORDS_BYTES), data):
                 yield name, f"the file does not match the manifest; {BY_EXPORT}"
         except OSError as error:
-            yield name, f"the file cannot be read: {error.strerror}; {BY_EXPORT}"
+            yield name, str(unreadable(name, "the file", error, BY_EXPORT)).removeprefix(f"{name}: ")
 
 
 def agree(found: bytes, ours: bytes) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.errors import DECODE_ERRORS, PatchSetError
+from manifests.errors import DECODE_ERRORS, PatchSetError, unreadable
 from manifests.support.counts import counted
 from manifests.support.files import read_regular_file
 
@@ -85,8 +85,7 @@ def read_cifar_file(file: Path) -> tuple[Pixels, Labels]:
     try:
         data = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:
-        advice = "change its permissions" if isinstance(error, PermissionError) else "download CIFAR again"
-        raise PatchSetError(f"{file}: the file cannot be read: {error.strerror}; {advice}") from error
+        raise unreadable(file, "the file", error, "download CIFAR again") from error
     try:
         planes, labels = _unpickled(data, form) if isinstance(form, bytes) else _records(data, form)
     except DECODE_ERRORS as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, unreadable
 from manifests.foreign.cifar import read_cifar_file
 from manifests.format.tar import BLOCK
 from manifests.support.files import read_regular_file
@@ -58,8 +58,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
             raise PatchSetError(f"{image.where}: {what}; scale the image down")
         data = read_member(image.path, image.offset, image.length)
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PatchSetError(f"{image.where}: the image cannot be read: {reason}; download it again") from error
+        raise unreadable(image.where, "the image", error, "download it again") from error
     if len(data) != image.length:
         raise PatchSetError(f"{image.where}: the tar ends inside this image; download the tar again")
     return data

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from manifests.errors import PatchSetError, corrupt
+from manifests.errors import corrupt, unreadable
 from manifests.support.files import read_regular_file
 
 SUMS_NAME = "SHA256SUMS"
@@ -22,9 +22,7 @@ def read_sums(path: Path) -> dict[str, str]:
     try:
         return parse_sums(read_regular_file(path, MAX_SUMS_BYTES), str(path))
     except OSError as error:
-        is_denied = isinstance(error, PermissionError)
-        advice = "change its permissions" if is_denied else "remove the file and run 'patchgen export'"
-        raise PatchSetError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
+        raise unreadable(path, "the file", error, "remove the file and run 'patchgen export'") from error
 
 
 def parse_sums(data: bytes, where: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.errors import PatchSetError, corrupt
+from manifests.errors import PatchSetError, corrupt, unreadable
 from manifests.format.digest import DIGEST_BYTES
 from manifests.support.counts import counted
 from manifests.support.files import is_plain
@@ -148,6 +148,8 @@ def _open_parquet(path: Path) -> Iterator[BinaryIO]:
             yield file
     except PatchSetError:
         raise
+    except PermissionError as error:
+        raise unreadable(path, "the table", error, "") from error
     # A flipped bit in a footer may cause any of these errors.
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

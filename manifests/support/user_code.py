@@ -4,11 +4,13 @@ A file of a user names a function as ``package.module:function``. Files may come
 imported only after ``allow_import``, or after the program received the function itself.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+_ROOT = Path(__file__).parents[2]
+_PROGRAMS = tuple(f"{_ROOT / package}{os.sep}" for package in ("manifests", "patchgen", "distill"))
 _allowed: set[str] = set()  # packages and modules, and complete names of functions
 
 
@@ -36,7 +40,7 @@ def allow_import(package: str) -> None:
     _allowed.add(package)
 
 
-def name_of(function: Any) -> str:
+def importable_name(function: Any) -> str:
     """Return the name ``package.module:function`` of a function, and allow this process to import this name.
 
     Raises:
@@ -93,15 +97,20 @@ def import_function(name: str) -> Callable[..., Any]:
 def failure(what: str, error: Exception) -> UserCodeError:
     """Return the error for an exception that user code raised in ``what``, with the traceback of the user's frames.
 
-    The first frame of the traceback, which called the user's code, and the frames of Python's import are left out.
+    The first frames, which are of these programs and of Python's import, are left out of the traceback.
     """
-    frames = error.__traceback__.tb_next if error.__traceback__ else None
-    while frames and "importlib" in frames.tb_frame.f_code.co_filename:
+    frames = error.__traceback__
+    while frames and _is_caller(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
     reason = " ".join(str(error).split())[:300]
     kind = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return UserCodeError(f"{what} (your code) raised {kind}; correct this code", text)
+
+
+def _is_caller(file: str) -> bool:
+    """Return whether a source file is one of these programs, or of Python's import or its context managers."""
+    return "importlib" in file or file == contextlib.__file__ or file.startswith(_PROGRAMS)
 
 
 @functools.cache  # later changes of the file do not change the functions that are already imported

@@ -8,6 +8,7 @@ import click
 
 from manifests.limits import MAX_PATCHES
 from manifests.remote.cli_location import LocalPath, Location, NameOrPath, location_name, require_local
+from manifests.support.cli_options import allow_import_option
 from manifests.support.console import note, say, shell_word
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
@@ -37,7 +38,7 @@ _SIZE = Count(MIN_SIZE, MAX_SIZE)
 @options.shard_size_option("Patches")
 @options.workers_option
 @options.scheduler_option
-@options.allow_import_option
+@allow_import_option
 @click.option("--shards", "span", metavar="A-B", callback=options.parse_span, help=_SPAN)
 @click.option("--license", multiple=True, help="License of the photo, given once, or once for each --image.")
 @click.option("--url", multiple=True, help="URL of the photo, given once, or once for each --image.")
@@ -87,7 +88,7 @@ def build(
 @options.out_option
 @options.workers_option
 @options.scheduler_option
-@options.allow_import_option
+@allow_import_option
 @options.json_option
 def rebuild(
     manifest: Path | str, images: Paths, out: Path | str, workers: int | None, scheduler: str | None, as_json: bool
@@ -120,7 +121,7 @@ def rebuild(
 @options.set_image_option
 @options.workers_option
 @options.scheduler_option
-@options.allow_import_option
+@allow_import_option
 @options.json_option
 def extend(
     shards: Path | str, n: int, images: Paths, workers: int | None, scheduler: str | None, as_json: bool

@@ -11,6 +11,7 @@ import click
 
 from manifests.errors import PatchSetError
 from manifests.remote.cli_location import Location, local_folder, location_name
+from manifests.support.cli_options import allow_import_option
 from manifests.support.console import counting, printable, progress_bar
 from manifests.support.counts import counted
 from manifests.support.numbers import Count
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--regenerate", type=Count(1), metavar="K", help="Build K random patches again from --image.")
 @options.images(required=False, help_text="The photo of the set, for --regenerate.")
 @options.workers_option
-@options.allow_import_option
+@allow_import_option
 @options.json_option
 def verify(
     shards: Path | str, fast: bool, regenerate: int | None, images: options.Paths, workers: int | None, as_json: bool

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from manifests.remote.cli_location import LocalPath, local_folder, require_local
+from manifests.support.cli_options import allow_import_option
 from manifests.support.console import say
 from manifests.support.numbers import Count
-from patchgen.cli.options import allow_import_option, images, json_option, shards_argument
+from patchgen.cli.options import images, json_option, shards_argument
 from patchgen.limits import MAX_SIDE
 from patchgen.recipes import packaged_recipes, recipe_text
 

@@ -1,9 +1,7 @@
 """Define the options that several commands share. Open the folder and start the workers of a build."""
 
 import contextlib
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,18 +46,6 @@ def parse_span(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return numbers
 
 
-def _allow_imports(ctx: click.Context, param: click.Parameter, packages: tuple[str, ...]) -> None:
-    """Allow the import of packages. They may be in the current folder, which is the last that Python searches."""
-    for package in packages:
-        if not all(part.isidentifier() for part in package.split(".")):
-            raise click.BadParameter(f"{package!r} is not the name of a package or module; give for example mypkg.")
-        from manifests.support.user_code import allow_import  # noqa: PLC0415 - most recipes have no own steps
-
-        allow_import(package)
-    if packages and not ctx.resilient_parsing:
-        sys.path.append(os.getcwd())  # noqa: PTH109 - as Python writes it
-
-
 def images(*, required: bool, help_text: str) -> Callable[[F], F]:
     """Return the option ``--image``, which may be given several times."""
     return click.option("--image", "images", required=required, multiple=True, type=LocalPath(), help=help_text)
@@ -82,14 +68,6 @@ set_image_option = images(required=True, help_text=_SET_IMAGE)
 workers_option = click.option("--workers", type=Count(1, 1024), help="Number of processes [default: one per core].")
 _SCHEDULER = "Build with Dask: the tcp:// address of a scheduler, or local:N for N local processes."
 scheduler_option = click.option("--scheduler", metavar="ADDRESS", callback=_check_scheduler, help=_SCHEDULER)
-allow_import_option = click.option(
-    "--allow-import",
-    metavar="PACKAGE",
-    multiple=True,
-    expose_value=False,
-    callback=_allow_imports,
-    help="Allow the recipe to import functions of this package or module.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _out = Location(to_write=True, file_okay=False)
 out_option = click.option("--out", required=True, type=_out, help="Folder of the set, or s3://bucket/set.")

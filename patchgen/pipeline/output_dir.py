@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.diff import differences
-from manifests.errors import PatchSetError
+from manifests.errors import PatchSetError, unreadable
 from manifests.format.canonical_json import parse_json
 from manifests.format.checksums import SUMS_NAME
 from manifests.format.schema import MANIFEST_NAME, MAX_MANIFEST_BYTES, SHARD_FILE, Manifest, parse_manifest
@@ -125,5 +125,4 @@ def read_manifest(path: Path | str) -> Manifest:
     try:
         return parse_manifest(read_regular_file(path, MAX_MANIFEST_BYTES), str(path))
     except OSError as error:
-        advice = f"give the path of a {MANIFEST_NAME}"
-        raise PatchSetError(f"{path}: the file cannot be read: {error.strerror}; {advice}") from error
+        raise unreadable(path, "the file", error, f"give the path of a {MANIFEST_NAME}") from error

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from manifests.errors import unreadable
 from manifests.format.digest import pixel_digest
 from manifests.support.console import note
 from manifests.support.counts import counted
@@ -69,8 +70,7 @@ def read_photo(path: Path) -> Photo:
     try:
         data = read_regular_file(path, MAX_FILE_BYTES)
     except OSError as error:
-        what = f"the photo cannot be read: {error.strerror}"
-        raise PatchgenError(f"{path}: {what}; give the path of an image") from error
+        raise PatchgenError(str(unreadable(path, "the photo", error, "give the path of an image"))) from error
     try:
         pixels, messages = _decode(data)
     except PatchgenError as error:

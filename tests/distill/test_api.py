@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 import distill
 import distill.api
+from distill.errors import DistillError
 from distill.report import write_report
 from distill.training.checkpoint import read_checkpoint
+from distill.user_code import import_user
 from manifests import open_patchset
 from tests.conftest import Program
 from tests.distill.conftest import CONFIG, MEAN, STD, TEACHER, Stopping
@@ -221,7 +223,7 @@ def broken(student: Tensor, teacher: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("loss", "parts"),
     [
-        (broken, ("loss tests.distill.test_api:broken", "code of yours raised KeyError", "missing layer")),
+        (broken, ("loss tests.distill.test_api:broken", "(your code) raised KeyError", "missing layer")),
         (lambda student: student.mean(), ("raised TypeError", "positional argument")),
         (lambda student, teacher: student - teacher, ("returned a torch.float32 of shape (4, 4)", "scalar")),
         (lambda student, teacher: 1.0, ("returned float", "scalar tensor")),
@@ -257,7 +259,7 @@ class Wrong(nn.Module):
     ],
 )
 def test_a_wrong_module_is_one_line(train: Train, result: Callable[[Tensor], Any], parts: tuple[str, ...]) -> None:
-    name = "network tests.distill.test_api:Wrong: "
+    name = "network tests.distill.test_api:Wrong"
     refused(lambda: train(student=Wrong(result)), name, *parts)
     refused(lambda: train(teacher=distill.Teacher(Wrong(result), MEAN, STD)), name, *parts)
 
@@ -347,7 +349,7 @@ def test_wrong_patches_are_one_line(train: Train, data: Any, parts: tuple[str, .
         ([-1] * 20, ("[0]: the label is -1",)),
         ([0.5] * 20, ("is a tuple of 2 values",)),
         ([7] * 20, ("labels are from 7 to 7, expected 0 to 3",)),
-        ([0], ("test_api:Pairs[1]: this code of yours raised IndexError",)),
+        ([0], ("test_api:Pairs[1] (your code) raised IndexError",)),
     ],
 )
 def test_wrong_labelled_data_is_one_line(train: Train, images: Any, labels: Any, parts: tuple[str, ...]) -> None:
@@ -366,3 +368,23 @@ def test_wrong_arguments_are_one_line(train: Train, eval_path: Path, tmp_path: P
     refused(lambda: train(student=Net), "student: is type", "give an instance")
     refused(lambda: train(device="tpu"), "--device tpu")
     refused(lambda: train(teacher=tmp_path / "none"), "does not exist")
+
+
+def test_import_user_names_the_fault_and_keeps_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_ok.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "mine_broken.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)  # type: ignore[no-untyped-call]
+    with pytest.raises(DistillError, match=r"^loss: the import of mine_ok:double .* --allow-import mine_ok"):
+        import_user("mine_ok:double", "loss")
+    for package in ("mine_ok", "mine_broken", "mine_missing"):
+        distill.allow_import(package)
+    assert import_user("mine_ok:double", "loss")(2) == 4
+    with pytest.raises(DistillError, match=r"^loss: .* no function 'duoble'; did you mean double\?$"):
+        import_user("mine_ok:duoble", "loss")
+    with pytest.raises(DistillError, match=r"^loss: there is no module 'mine_missing'; install it"):
+        import_user("mine_missing:double", "loss")
+    with pytest.raises(DistillError, match=r"^loss: .*\(your code\) raised RuntimeError: no licence") as raised:
+        import_user("mine_broken:double", "loss")
+    first, *_, last = raised.value.user_traceback.splitlines()
+    assert first.startswith("Traceback") and "mine_broken.py" in raised.value.user_traceback.splitlines()[1]
+    assert last == "RuntimeError: no licence"

@@ -1,5 +1,6 @@
 """Test how a set is opened, how its shards are verified, and how files are written completely or not at all."""
 
+import errno
 import hashlib
 import pickle
 import shutil
@@ -9,9 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import manifests.patchset as patchset_module
 from manifests import PatchSetError, open_patchset, verify_shards
 from manifests.format.digest import file_digest, pixel_digest, pixel_root
-from manifests.format.shard_table import read_pixel_digests
+from manifests.format.shard_table import _open_parquet, read_pixel_digests
 from manifests.patchset import _read_span
 from manifests.support.files import PART_PREFIX, atomic_file, remove_parts, write_atomically
 
@@ -62,6 +64,27 @@ def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
         open_patchset(tmp_path / "none")
     with pytest.raises(PatchSetError, match=r"the folder has no manifest\.json"):
         open_patchset(tmp_path)
+
+
+def test_denied_files_are_not_called_corrupt(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(path: Path, *arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    shard = copy / "patches-000000.tar"
+    patchset = open_patchset(copy)
+    monkeypatch.setattr(Path, "open", deny)  # root may read every file, so no mode denies it to this test
+    monkeypatch.setattr(patchset_module, "file_digest", deny)
+    monkeypatch.setattr(patchset_module, "read_regular_file", deny)
+    denied = "cannot be read: Permission denied; change its permissions"
+    with pytest.raises(PatchSetError) as caught:
+        verify_shards(patchset)
+    assert str(caught.value) == f"{shard}: the shard {denied}"
+    with pytest.raises(PatchSetError) as caught:
+        open_patchset(copy)
+    assert str(caught.value) == f"{copy / 'manifest.json'}: the manifest {denied}"
+    with pytest.raises(PatchSetError) as caught, _open_parquet(shard.with_suffix(".parquet")):
+        pass
+    assert str(caught.value) == f"{shard.with_suffix('.parquet')}: the table {denied}"
 
 
 def test_the_four_digests(patchset_path: Path) -> None:
