@@ -14,7 +14,7 @@ from torch import nn
 
 import distill.commands.evaluate as evaluation
 from distill.api import inputs
-from distill.api.inputs import ConfigLike, Draft, PathLike, session, to_path
+from distill.api.inputs import ConfigLike, Draft, EvalData, PathLike, session, to_path
 from distill.commands.train import Distillation, check_inputs
 from distill.commands.train_teacher import SupervisedTraining
 from distill.config.schema import Config, SupervisedConfig
@@ -47,7 +47,7 @@ def train(
     teacher: PathLike | Teacher | Network | None = None,
     student: str | nn.Module | None = None,
     loss: Mapping[str, Any] | Callable[..., torch.Tensor] | None = None,
-    eval: PathLike | MapDataset | None = None,
+    eval: EvalData | None = None,
     out: PathLike | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -65,7 +65,8 @@ def train(
             the module is trained, starting from its weights.
         loss: the ``loss`` group of a config, or a function of the logits of student and teacher, both float32
             (B, classes), that returns a scalar tensor.
-        eval: labelled images: a path, or a map-style data set of pairs (image, class number).
+        eval: labelled images: a path, or a map-style data set of pairs (image, class number); or a mapping of names
+            to several of these, the main set first.
         out: the run directory. Default: ``runs/CONFIG-SET-seedN``.
         resume: continue the run in ``out`` if it has begun. A finished run is returned at once.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -93,7 +94,7 @@ def train(
             draft.add({f"loss.{key}": value for key, value in described.items()})
         final = draft.parse()
         objects = Objects(
-            network=inputs.own_module(student), teacher=network, loss=function, evaluation=inputs.own_dataset(eval)
+            network=inputs.own_module(student), teacher=network, loss=function, evaluation=inputs.own_datasets(eval)
         )
         folder = inputs.run_folder(out, f"{draft.name}-{set_id[:8]}-seed{final.train.seed}")
         task = functools.partial(Distillation, final, images, context, objects)
@@ -106,7 +107,7 @@ def train_teacher(
     *,
     config: ConfigLike,
     network: str | nn.Module | None = None,
-    eval: PathLike | MapDataset | None = None,
+    eval: EvalData | None = None,
     out: PathLike | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -124,7 +125,7 @@ def train_teacher(
     draft.add(inputs.network_settings("network", network) | inputs.eval_settings(eval))
     final = draft.parse()
     with session(device) as context:
-        objects = Objects(network=inputs.own_module(network), evaluation=inputs.own_dataset(eval))
+        objects = Objects(network=inputs.own_module(network), evaluation=inputs.own_datasets(eval))
         folder = inputs.run_folder(out, f"{draft.name}-seed{final.train.seed}")
         source = to_path(data) if isinstance(data, PathLike) else data
         task = functools.partial(SupervisedTraining, final, source, context, objects)

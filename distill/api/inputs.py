@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,8 @@ from distill.config import presets
 from distill.config.schema import Config, SupervisedConfig, make_config, read_groups
 from distill.data.datasets import DatasetImages, MapDataset, read_images
 from distill.errors import DistillError
+from distill.evaluation import SET_NAME
+from distill.evaluation.sets import Sources
 from distill.models.own import own_copy
 from distill.runtime.device import pick_device
 from distill.runtime.distributed import Ranks, RunContext, joined
@@ -28,6 +31,7 @@ from manifests.support.counts import counted
 from manifests.support.files import expand_home
 
 PathLike = str | Path
+EvalData = PathLike | MapDataset | Mapping[str, PathLike | MapDataset]
 ConfigLike = PathLike | Mapping[str, Any]
 C = TypeVar("C", Config, SupervisedConfig)
 
@@ -99,16 +103,33 @@ def network_settings(group: str, network: str | nn.Module | None) -> dict[str, A
     return {f"{group}.arch": network if isinstance(network, str) else name_of(network)}
 
 
-def eval_settings(data: PathLike | MapDataset | None) -> dict[str, Any]:
-    return {"eval.data": to_path(data)} if isinstance(data, PathLike) else {}
+def eval_settings(data: EvalData | None) -> dict[str, Any]:
+    """Return the config keys of evaluation data that is a path, or a mapping of names to paths."""
+    if isinstance(data, PathLike):
+        return {"eval.data": to_path(data)}
+    paths = (
+        {name: to_path(each) for name, each in data.items() if isinstance(each, PathLike)}
+        if isinstance(data, Mapping)
+        else {}
+    )
+    return {"eval.data": None, "eval.sets": paths} if isinstance(data, Mapping) and len(paths) == len(data) else {}
 
 
 def own_module(network: str | nn.Module | None) -> nn.Module | None:
     return own_copy(network) if isinstance(network, nn.Module) else None
 
 
-def own_dataset(data: PathLike | MapDataset | None) -> MapDataset | None:
-    return None if data is None or isinstance(data, PathLike) else data
+def own_datasets(data: EvalData | None) -> Sources | None:
+    """Return evaluation data by name if it has a data set that is an object; None if the config names all data."""
+    if data is None or eval_settings(data):
+        return None
+    if not isinstance(data, Mapping):
+        return {"": data}
+    for name in data:
+        if not isinstance(name, str) or not re.match(SET_NAME, name):
+            found = f"has the name {name!r}, expected letters, digits, '_', '-' and '.'"
+            raise DistillError(f"eval: {found}; rename this set")
+    return {name: to_path(each) if isinstance(each, PathLike) else each for name, each in data.items()}
 
 
 def open_shards(shards: PathLike | PatchSet | MapDataset, ranks: Ranks) -> tuple[Path | DatasetImages, str, int]:

@@ -16,9 +16,8 @@ from torch import nn
 
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
-from distill.data.datasets import MapDataset
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator
+from distill.evaluation.sets import Evaluators, Sources
 from distill.models import warn_of_stale_statistics
 from distill.optim.schedules import require_length
 from distill.runtime.compile import Accelerator, make_accelerator
@@ -52,7 +51,7 @@ class Objects:
     network: nn.Module | None = None  # to train, with its initial weights
     teacher: Network | None = None
     loss: Loss | None = None
-    evaluation: MapDataset | None = None  # of pairs of an image and a label
+    evaluation: Sources | None = None  # data sets of pairs of an image and a label, or paths, by name
 
     def digests(self) -> dict[str, str]:
         """Return the digest of the initial weights, which identifies the run as its config does, if there are any."""
@@ -96,8 +95,8 @@ class Task(ABC):
         """Return the targets of the batches of ``view``. ``accelerator`` prepares the network of a teacher."""
 
     @abstractmethod
-    def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        """Read and check the evaluation data. Return an evaluator, or None if ``eval.data`` is not set."""
+    def open_evaluator(self, accelerator: Accelerator) -> Evaluators | None:
+        """Read and check the evaluation data. Return evaluators, or None without evaluation data."""
 
     @property
     def steps(self) -> int:
