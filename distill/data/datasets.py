@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.image_reader import Work
+from distill.data.image_reader import Work, in_threads
 from distill.errors import DistillError
 from distill.runtime.device import free_memory
 from distill.user_code import name_of, user_code
@@ -70,18 +70,23 @@ def read_images(dataset: MapDataset) -> DatasetImages:
 class LabelledReader:
     """Reads the images and the labels of a data set of pairs (image, class number)."""
 
-    def __init__(self, dataset: MapDataset) -> None:
-        self.where, self.n = _described(dataset)
+    def __init__(self, dataset: MapDataset, where: str | None = None) -> None:
+        """Check a data set. One with a name ``where`` for messages is ours, so threads may read it."""
+        self.where, self.n = _described(dataset) if where is None else (where, len(dataset))
+        self._threaded = where is not None
         self.labels: dict[int, int] = {}  # of the images that were read, by position
         self._dataset = dataset
 
     def __call__(self, positions: Iterable[int], work: Work[T], /) -> Iterator[T]:
-        """Yield the results of ``work`` for each image, uint8 (height, width, 3). This thread reads the data set."""
-        for position in positions:
+        """Yield the results of ``work`` for each image, uint8 (height, width, 3)."""
+
+        def read(position: int, _: object = None) -> T:
             with user_code(place := f"{self.where}[{position}]"):
                 item = self._dataset[position]
             pixels, self.labels[position] = _labelled(item, place)
-            yield work(position, pixels)
+            return work(position, pixels)
+
+        return in_threads(positions, lambda _: None, read) if self._threaded else map(read, positions)
 
 
 def _labelled(item: Any, place: str) -> tuple[Pixels, int]:

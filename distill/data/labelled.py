@@ -19,6 +19,7 @@ from torch import Tensor
 from distill.data.datasets import LabelledReader, MapDataset
 from distill.data.fit import CenterFit
 from distill.data.image_reader import ImageReader, StreamedImages, read_errors, stored_reader
+from distill.data.torchvision_sets import PREFIX, TorchvisionSet, split_name
 from distill.errors import DistillError
 from manifests.foreign.image_data import ImageData, find_images, find_labelled
 from manifests.foreign.listing import Split
@@ -28,8 +29,8 @@ from manifests.support.counts import counted
 from manifests.support.files import name_as_text
 from manifests.untrusted.decode import Pixels
 
-_TARS = "WebDataset tars whose samples have an image and .cls"
-FORMS = f"CIFAR's binary or Python files, a folder with one subfolder of images for each class, or {_TARS}"
+_TABLES = "WebDataset tars whose samples have an image and .cls, Parquet files, or a saved Hugging Face data set"
+FORMS = f"CIFAR's binary or Python files, a folder with one subfolder of images for each class, {_TABLES}"
 _KIND: dict[Split, str] = {"train": "training", "test": "evaluation"}
 MAX_HELD_BYTES = 1 << 28  # of the pixels of evaluation images that stay in memory
 logger = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class LabelledImages:
 
 def require_data(path: Path, split: Split = "test") -> None:
     """Raise DistillError if ``path`` does not exist. The message says for which ``split`` the data is."""
+    if str(path).startswith(PREFIX):
+        path = split_name(str(path))[1]
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a name is too long
         raise DistillError(f"{path}: the {_KIND[split]} data does not exist; give the path of {FORMS}")
 
@@ -99,7 +102,13 @@ def load_labelled(path: Path | MapDataset, size: int | None, split: Split = "tes
     user is one split.
     """
     if not isinstance(path, Path):
-        return _load_dataset(path, size, split)
+        return _load_dataset(LabelledReader(path), path, size, split)
+    if str(path).startswith(PREFIX):
+        name, root = split_name(str(path))
+        if name not in ("CIFAR10", "CIFAR100"):
+            dataset = TorchvisionSet(path, split)
+            return _load_dataset(LabelledReader(dataset, dataset.where), dataset, size, split)
+        path = root  # our reader of CIFAR's files runs no code of pickles
     require_data(path, split)
     with read_errors(path):
         found = find_labelled(path, split)
@@ -113,9 +122,8 @@ def load_labelled(path: Path | MapDataset, size: int | None, split: Split = "tes
     return read.labelled(found)
 
 
-def _load_dataset(dataset: MapDataset, size: int | None, split: Split) -> LabelledImages:
+def _load_dataset(reader: LabelledReader, dataset: MapDataset, size: int | None, split: Split) -> LabelledImages:
     """Read a data set of pairs (image, label). Its attribute ``classes``, as in torchvision, has the class names."""
-    reader = LabelledReader(dataset)
     read = _read(reader, reader.n, size, reader.where, split)
     labels = tuple(reader.labels[position] for position in range(reader.n))
     names = getattr(dataset, "classes", ())

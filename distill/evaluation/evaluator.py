@@ -26,7 +26,7 @@ from manifests.support.counts import counted
 
 MAX_CONFUSION_CLASSES = 200
 """Networks with more classes have no confusion matrices, because a matrix grows with the square of the classes."""
-BATCH, MAX_BATCH_PIXELS = 500, 500 * 96 * 96  # images of a batch, of larger images fewer, to save memory
+BATCH, MAX_BATCH_PIXELS = 500, 500 * 64 * 64  # images of a batch, of larger images fewer, to save memory
 MAX_KL_LOGITS = 1 << 22  # logits of a network that are converted to float64 at once, to save memory
 Dtype = torch.dtype | None
 logger = logging.getLogger(__name__)
