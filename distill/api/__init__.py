@@ -139,17 +139,20 @@ def evaluate(
     *,
     teacher: PathLike | Network | Teacher | None = None,
     size: int | None = None,
+    transform: str | Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Measure a network on labelled images, as ``distill eval --json`` does.
 
     ``network`` and ``teacher`` are weight files, results of ``load_network``, or modules in a ``Teacher``. ``data``
-    is a path, or a map-style data set of pairs (image, class number). Images are resized and cropped to ``size`` px.
+    is a path, or a map-style data set of pairs (image, class number). Images are resized and cropped to ``size`` px,
+    or by ``transform``, a value of the config key ``eval.transform``.
     The result has ``top1``, ``top5`` and, for each class, ``per_class`` in percent. With a ``teacher``, it also has
     ``teacher_top1`` and ``agreement`` in percent, and ``kl_to_teacher`` in nats.
     """
     with session(device) as context:
-        labelled = load_labelled(to_path(data) if isinstance(data, PathLike) else data, size)
+        fit = None if transform is None else inputs.evaluation_fit(network, transform, size)
+        labelled = load_labelled(to_path(data) if isinstance(data, PathLike) else data, fit or size)
         measured, other = (
             None if each is None else inputs.to_network(each, labelled.size, context.device)
             for each in (network, teacher)

@@ -15,6 +15,7 @@ from distill.commands.evaluate import load_network
 from distill.config import presets
 from distill.config.schema import Config, SupervisedConfig, make_config, read_groups
 from distill.data.datasets import DatasetImages, MapDataset, read_images
+from distill.data.fit import TransformFit, parse_transform
 from distill.errors import DistillError
 from distill.evaluation import SET_NAME
 from distill.evaluation.sets import Sources
@@ -186,3 +187,14 @@ def to_network(network: PathLike | Network | Teacher, size: int, device: torch.d
         return load_network(to_path(network), None, None, None, device)
     model = copy.deepcopy(network.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return dataclasses.replace(network, model=model)
+
+
+def evaluation_fit(network: PathLike | Network | Teacher, transform: Any, size: int | None) -> TransformFit:
+    """Return the function that resizes and crops images for ``network``."""
+    if size is not None:
+        raise DistillError("size and transform are both given; give only one of them")
+    if isinstance(network, PathLike):
+        arch = load_weights(to_path(network)).arch or ""
+    else:
+        arch = network.arch if isinstance(network, Network) else name_of(network.module)
+    return parse_transform(transform, "transform").fit(arch, "transform")

@@ -12,10 +12,10 @@ from distill.config.schema import Config
 from distill.data.batches import Source, View, resident
 from distill.data.cache import open_source
 from distill.data.datasets import DatasetImages, MapDataset
-from distill.data.labelled import require_data
+from distill.data.labelled import Size, require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
-from distill.evaluation.sets import Evaluators, Sources
+from distill.evaluation.sets import Evaluators, Sources, image_size
 from distill.models import require_size
 from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
@@ -160,17 +160,19 @@ def open_evaluators(
 ) -> Evaluators | None:
     """Measure the teacher, if given, on all evaluation data. Return evaluators, or None without evaluation data.
 
-    ``size`` is that of the patches in pixels. The evaluation data is ``sources`` of the user, or the data that the
-    config names. ``teacher.min_top1`` is the least top-1 on the main set.
+    ``size`` is that of the patches in pixels. Images get the size of training images, unless ``eval.transform`` is
+    set. The evaluation data is ``sources`` of the user, or the data that the config names. ``teacher.min_top1`` is
+    the least top-1 on the main set.
     """
     least, sources = config.teacher.min_top1, sources or config.eval.sources()
     if not sources:
         if least is not None:
             logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name the data with --eval")
         return None
-    evaluators = Evaluators(
-        {name: _open_evaluator(config, size, teacher, info, accelerator, source) for name, source in sources.items()}
-    )
+    archs = (config.student.arch, config.teacher.arch)
+    fit = image_size(config.eval.transform, config.augment.output_size(size), info.num_classes, *archs)
+    opened = {name: _open_evaluator(config, fit, teacher, info, accelerator, each) for name, each in sources.items()}
+    evaluators = Evaluators(opened, None if isinstance(fit, int) else fit.text)
     top1 = evaluators.main.teacher_top1
     if top1 is None:
         logger.info("the teacher is not evaluated, because its weight file is unknown; name the file with --teacher")
@@ -183,7 +185,7 @@ def open_evaluators(
 
 def _open_evaluator(
     config: Config,
-    size: int,
+    size: Size,
     teacher: Network | None,
     info: TeacherInfo,
     accelerator: Accelerator,
@@ -191,10 +193,10 @@ def _open_evaluator(
 ) -> evaluation.Evaluator:
     """Measure the teacher, if given, on the evaluation data ``source``. Return an evaluator.
 
-    Images get the size of training images made from patches of ``size`` pixels. The teacher has the precision of
-    ``accelerator``. Its convolutions include batch norms, as in training, but the teacher is not compiled.
+    ``size`` is that of the images. The teacher has the precision of ``accelerator``. Its convolutions include batch
+    norms, as in training, but the teacher is not compiled.
     """
-    data = evaluation.load_evaluation_data(source, config.augment.output_size(size), info.num_classes, info.classes)
+    data = evaluation.load_evaluation_data(source, size, info.num_classes, info.classes)
     logits = None
     if teacher is not None:
         evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)

@@ -15,7 +15,7 @@ from distill.data.datasets import MapDataset
 from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, require_unseen
-from distill.evaluation.sets import Evaluators
+from distill.evaluation.sets import Evaluators, image_size
 from distill.models import require_size
 from distill.models.own import require_trainable
 from distill.runtime.compile import Accelerator
@@ -75,12 +75,14 @@ class SupervisedTraining(Task):
         return LabelTargets(labels, view.source.order, self.num_classes, smoothing, self._context)
 
     def open_evaluator(self, accelerator: Accelerator) -> Evaluators | None:
-        size, seen, evaluators = self.config.augment.output_size(self.size), frozenset(self._images.digests), {}
+        seen, evaluators = frozenset(self._images.digests), {}
+        default, transform = self.config.augment.output_size(self.size), self.config.eval.transform
+        size = image_size(transform, default, self.num_classes, self.network.arch)
         for name, source in (self.objects.evaluation or self.config.eval.sources()).items():
             data = load_evaluation_data(source, size, self.num_classes, self.classes)
             require_unseen(seen, data, self._images.where)
             evaluators[name] = Evaluator(data, self.normalization, None, self._context, self.prefix)
-        return Evaluators(evaluators) if evaluators else None
+        return Evaluators(evaluators, None if isinstance(size, int) else size.text) if evaluators else None
 
 
 def channel_statistics(images: Tensor) -> tuple[Triple, Triple]:

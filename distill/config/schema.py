@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from distill.augment.config import AugmentConfig, SupervisedAugmentConfig
 from distill.config.overrides import apply_settings
 from distill.data.config import DataConfig, SupervisedDataConfig
+from distill.data.fit import Transform
 from distill.errors import DistillError, with_action
 from distill.evaluation import SET_NAME
 from distill.optim.config import OptimConfig
@@ -95,6 +96,8 @@ class EvalConfig(_Group):
     data: HomePath | None = Field(default=None, description="folder or file of labelled images; --eval sets it")
     sets: dict[_SetName, HomePath] | None = Field(default=None, min_length=1, max_length=100)
     "further labelled images by name; without data, the first is the main set; --eval NAME=DATA adds one"
+    transform: Transform | None = None
+    "resize and crop of the images: torchvision or timm (of the network's weights), or a group; default: see docs"
     every: int = Field(default=0, ge=0, description="samples between evaluations; 0: evaluate only at the end")
 
     def sources(self) -> dict[str, Path]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distill.data.datasets import LabelledReader, MapDataset
-from distill.data.fit import CenterFit
+from distill.data.fit import CenterFit, Fit
 from distill.data.image_reader import ImageReader, StreamedImages, read_errors, stored_reader
 from distill.data.torchvision_sets import PREFIX, TorchvisionSet, split_name
 from distill.errors import DistillError
@@ -33,6 +33,7 @@ _TABLES = "WebDataset tars whose samples have an image and .cls, Parquet files, 
 FORMS = f"CIFAR's binary or Python files, a folder with one subfolder of images for each class, {_TABLES}"
 _KIND: dict[Split, str] = {"train": "training", "test": "evaluation"}
 MAX_HELD_BYTES = 1 << 28  # of the pixels of evaluation images that stay in memory
+Size = int | Fit | None  # to which images are resized; an int is a size in pixels
 logger = logging.getLogger(__name__)
 
 
@@ -94,12 +95,12 @@ def require_data(path: Path, split: Split = "test") -> None:
         raise DistillError(f"{path}: the {_KIND[split]} data does not exist; give the path of {FORMS}")
 
 
-def load_labelled(path: Path | MapDataset, size: int | None, split: Split = "test") -> LabelledImages:
+def load_labelled(path: Path | MapDataset, size: Size, split: Split = "test") -> LabelledImages:
     """Read the images and labels of a split. Images of another size than ``size`` px are resized and center-cropped.
 
-    With ``size`` None, no image is resized. Names of files and folders determine the split of an image, as described
-    in ``manifests.foreign.listing``. If no name contains a split, all images belong to every split. A data set of the
-    user is one split.
+    With ``size`` None, no image is resized; a ``Fit`` resizes and crops images in its own way. Names of files and
+    folders determine the split of an image, as described in ``manifests.foreign.listing``. If no name contains a
+    split, all images belong to every split. A data set of the user is one split.
     """
     if not isinstance(path, Path):
         return _load_dataset(LabelledReader(path), path, size, split)
@@ -122,7 +123,7 @@ def load_labelled(path: Path | MapDataset, size: int | None, split: Split = "tes
     return read.labelled(found)
 
 
-def _load_dataset(reader: LabelledReader, dataset: MapDataset, size: int | None, split: Split) -> LabelledImages:
+def _load_dataset(reader: LabelledReader, dataset: MapDataset, size: Size, split: Split) -> LabelledImages:
     """Read a data set of pairs (image, label). Its attribute ``classes``, as in torchvision, has the class names."""
     read = _read(reader, reader.n, size, reader.where, split)
     labels = tuple(reader.labels[position] for position in range(reader.n))
@@ -165,9 +166,9 @@ class _Read:
         )
 
 
-def _read(reader: ImageReader, n: int, size: int | None, where: Path | str, split: Split) -> _Read:
+def _read(reader: ImageReader, n: int, size: Size, where: Path | str, split: Split) -> _Read:
     """Decode all images once, for their digests. Keep their pixels at ``size`` px if ``MAX_HELD_BYTES`` permits."""
-    fit, keep = None if size is None else CenterFit(size), True
+    fit, keep = CenterFit(size) if isinstance(size, int) else size, True
 
     def examine(_: int, pixels: Pixels) -> tuple[tuple[int, ...], Pixels | None, bytes]:
         fitted = None if not keep else pixels if fit is None else fit(pixels)
@@ -192,5 +193,5 @@ def _read(reader: ImageReader, n: int, size: int | None, where: Path | str, spli
         raise DistillError(f"{where}: contains images of {sizes}; set one size in pixels with {option}")
     every = tuple(digests)
     streamed = StreamedImages(reader=reader, fit=fit, shape=held.shape[1:], digests=every, where=where)
-    resized = fit is not None and shapes != {(fit.size, fit.size, 3)}
-    return _Read(pixels=torch.from_numpy(held) if keep else streamed, digests=every, resized=resized)
+    as_stored = fit is None or (isinstance(fit, CenterFit) and shapes == {(fit.size, fit.size, 3)})
+    return _Read(pixels=torch.from_numpy(held) if keep else streamed, digests=every, resized=not as_stored)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.augment import normalize
 from distill.data.classes import match_classes
 from distill.data.datasets import MapDataset
-from distill.data.labelled import LabelledImages, load_labelled
+from distill.data.labelled import LabelledImages, Size, load_labelled
 from distill.errors import DistillError
 from distill.runtime.distributed import RunContext
 from distill.weights.files import Triple
@@ -95,7 +95,7 @@ class Evaluator:
 
 
 def load_evaluation_data(
-    source: Path | MapDataset | LabelledImages, size: int | None, num_classes: int, classes: Sequence[str]
+    source: Path | MapDataset | LabelledImages, size: Size, num_classes: int, classes: Sequence[str]
 ) -> LabelledImages:
     """Read labelled images at ``size`` px (None: as stored). Match the labels with a network's names ``classes``."""
     data = source if isinstance(source, LabelledImages) else load_labelled(source, size)

@@ -46,6 +46,7 @@ class Summary(_File):
     images_per_second: Figure | None = None
     eval_images: Count | None = None
     eval_sha256: str | None = None
+    eval_transform: str | None = None
     evaluations: dict[str, SetFigures] = {}
     size: Count | None = None
     seed: Count | None = None

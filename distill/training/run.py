@@ -145,6 +145,7 @@ def _run(task: Task, out: Path, context: RunContext, several: bool, callbacks: S
     evaluator = task.open_evaluator(accelerator)
     if several and ranks.is_main:
         more = {"data_sha256": task.inputs.get("data"), "eval_sha256": evaluator.data.sha256 if evaluator else None}
+        more["eval_transform"] = evaluator.transform if evaluator else None
         require_same_identity(out.parent, config, task.inputs | more)
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)
