@@ -97,7 +97,7 @@ class EvalConfig(_Group):
     sets: dict[_SetName, HomePath] | None = Field(default=None, min_length=1, max_length=100)
     "further labelled images by name; without data, the first is the main set; --eval NAME=DATA adds one"
     transform: Transform | None = None
-    "resize and crop of the images: torchvision or timm (of the network's weights), or a group; default: see docs"
+    "resize and crop of the images: torchvision or timm (of the network's weights), or given; default: 8/7 and crop"
     every: int = Field(default=0, ge=0, description="samples between evaluations; 0: evaluate only at the end")
 
     def sources(self) -> dict[str, Path]:

@@ -9,7 +9,7 @@ import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +32,7 @@ def read_table(path: Path, *, with_labels: bool) -> tuple[int, tuple[int, ...], 
 
     Without ``with_labels``, only the column of images is checked, and the labels are empty.
     """
-    with _errors(path), path.open("rb") as file:
+    with _errors(path), _open(path) as file:
         footer = read_footer(file)
         _image_leaf(path, footer)
         if footer.rows > MAX_ROWS:
@@ -77,7 +77,7 @@ class ParquetRows:
     def __init__(self, path: Path) -> None:
         self._path = path
         with _errors(path):
-            self._file = path.open("rb")
+            self._file = _open(path)
             footer = read_footer(self._file)
             self._leaf = _image_leaf(path, footer)
             require_bounded_pages(self._file, footer, [self._leaf], page_bytes=MAX_PAGE_BYTES)
@@ -179,3 +179,9 @@ def _errors(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0][:300]
         raise PatchSetError(f"{path}: the table cannot be read: {reason}; correct the table") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    if not path.is_file():  # reading a pipe would wait forever
+        raise ValueError("it is not a regular file")
+    return path.open("rb")
