@@ -97,8 +97,9 @@ def _labelled(item: Any, place: str) -> tuple[Pixels, int]:
     except (TypeError, ValueError, RuntimeError) as error:
         found = f"is {_kind(item)}, expected a pair of an image and a class number"
         raise DistillError(f"{place}: {found}; return (image, label)") from error
-    if number < 0:
-        raise DistillError(f"{place}: the label is {number}, expected a class number from 0; correct the labels")
+    if not 0 <= number < 10**9:
+        found = f"the label is {str(number)[:40]}, expected a class number from 0"
+        raise DistillError(f"{place}: {found}; correct the labels")
     return _pixels(image, place, "return PIL images or arrays, without a transform to float"), number
 
 

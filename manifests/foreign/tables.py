@@ -21,7 +21,7 @@ from manifests.untrusted.parquet_limits import Footer, read_footer, require_boun
 PARQUET_SUFFIX = ".parquet"
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "fine_label")
 MAX_PAGE_BYTES = 64 << 20  # of a column of images; a page has at least one image
-MAX_ROWS = 10_000_000
+MAX_ROWS, MAX_LABEL = 10_000_000, 10**9
 BATCH_ROWS = 8  # that are decoded at once: a row of a dictionary may have as many bytes as a page
 _BUFFER = 1 << 20  # bytes that are read ahead in a column, because a row group may be larger than the memory
 _FORM = "a column 'image' of encoded images (bytes, or a group with 'bytes') and a column 'label' of class numbers"
@@ -47,10 +47,15 @@ def read_table(path: Path, *, with_labels: bool) -> tuple[int, tuple[int, ...], 
         if not pa.types.is_integer(column.type) or column.null_count:
             found = f"is {column.type} with {counted(column.null_count, 'null')}"
             raise ValueError(f"the column {name!r} {found}, expected whole numbers without nulls")
-        labels = tuple(column.to_pylist())
-        if labels and min(labels) < 0:
-            raise ValueError(f"the column {name!r} has the label {min(labels)}, expected class numbers from 0")
+        labels = _checked(column.to_pylist(), name)
         return footer.rows, labels, _class_names(footer.metadata.get(b"huggingface", b""), name)
+
+
+def _checked(labels: list[Any], column: str) -> tuple[int, ...]:
+    for label in labels:
+        if not isinstance(label, int) or not 0 <= label < MAX_LABEL:
+            raise ValueError(f"the column {column!r} has the label {str(label)[:40]}, expected class numbers from 0")
+    return tuple(labels)
 
 
 def _image_leaf(path: Path, footer: Footer) -> str:
@@ -144,10 +149,7 @@ class SavedRows:
             self.classes = tuple(getattr(opened.features.get(label), "names", None) or ())
             self.labels: tuple[int, ...] | None = None
             if label is not None:
-                values = opened.data.column(label).to_pylist()
-                if not all(isinstance(value, int) and value >= 0 for value in values):
-                    raise ValueError(f"the column {label!r} is not of class numbers from 0; save it as ClassLabel")
-                self.labels = tuple(values)
+                self.labels = _checked(opened.select_columns([label])[:][label], label)
             self._rows = opened.select_columns([image]).cast_column(image, datasets.Image(decode=False))
             self._image = image
 

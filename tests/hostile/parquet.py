@@ -92,9 +92,15 @@ CASES = (
     ),
     Case(
         name="parquet: labels above all classes",
-        make=_table(_labels(2**62, 1, 2, 3)),
+        make=_table(_labels(999_999, 1, 2, 3)),
         entrances=("eval-parquet",),
         said="expected 0 to 3",
+    ),
+    Case(
+        name="parquet: a label of 2^63",
+        make=_table(lambda table: table.set_column(1, "label", pa.array([2**63, 1, 2, 3], pa.uint64()))),
+        entrances=("eval-parquet",),
+        said="expected class numbers from 0",
     ),
     Case(name="parquet: cut off", make=_bytes(lambda data: data[:-9]), entrances=READ, said="Parquet file"),
     Case(

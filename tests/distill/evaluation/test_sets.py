@@ -11,6 +11,8 @@ import yaml
 
 import distill
 from distill.errors import DistillError
+from distill.report.collect import read_run
+from distill.tables.results import RowResult, _with_figures
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import png, write_tar
 from tests.helpers.running import rows, same
@@ -50,6 +52,8 @@ def test_further_sets_are_in_all_results(
     assert yaml.safe_load((out / "config.yaml").read_text())["eval"]["sets"] == {"other": str(other_path)}
     listed = run_distill("report", out, plain, "--out", tmp_path / "both.html").out
     assert f"other {figures['other']['student_top1']:.2f} %" in listed
+    row = _with_figures(RowResult(group="g", name="n", paper=None), [read_run(out)], 1, [])
+    assert row.state == f"other {figures['other']['student_top1']:.2f}"  # a cell of the page of a table
     direct = json.loads(
         run_distill("eval", "--weights", out / "student.safetensors", "--data", other_path, "--json").out
     )
