@@ -14,7 +14,7 @@ from torch import nn
 
 import distill.commands.evaluate as evaluation
 from distill.api import inputs
-from distill.api.inputs import ConfigLike, Draft, LossLike, PathLike, TeacherLike, session, to_path
+from distill.api.inputs import ConfigLike, Draft, EvalData, LossLike, PathLike, TeacherLike, session, to_path
 from distill.callbacks import Callback
 from distill.commands.train import Distillation, check_inputs
 from distill.commands.train_teacher import SupervisedTraining
@@ -46,7 +46,7 @@ def train(
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     student: str | nn.Module | None = None,
     loss: LossLike | Sequence[LossLike] | None = None,
-    eval: PathLike | MapDataset | None = None,
+    eval: EvalData | None = None,
     out: PathLike | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -64,7 +64,8 @@ def train(
             the module is trained, starting from its weights.
         loss: the ``loss`` group of a config; or a function of the logits of student and teacher, both float32
             (B, classes), that returns a scalar tensor; or a list of these, for their sum.
-        eval: labelled images: a path, or a map-style data set of pairs (image, class number).
+        eval: labelled images: a path, or a map-style data set of pairs (image, class number); or a mapping of names
+            to several of these, the main set first.
         out: the run directory. Default: ``runs/CONFIG-SET-seedN``.
         resume: continue the run in ``out`` if it has begun. A finished run is returned at once.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -91,7 +92,10 @@ def train(
             functions = inputs.add_losses(loss, draft)
         final = draft.parse()
         objects = Objects(
-            network=inputs.own_module(student), teacher=network, losses=functions, evaluation=inputs.own_dataset(eval)
+            network=inputs.own_module(student),
+            teacher=network,
+            losses=functions,
+            evaluation=inputs.own_datasets(eval),
         )
         folder = inputs.run_folder(out, f"{draft.name}-{set_id[:8]}-seed{final.train.seed}")
         task = functools.partial(Distillation, final, images, context, objects)
@@ -104,7 +108,7 @@ def train_teacher(
     *,
     config: ConfigLike,
     network: str | nn.Module | None = None,
-    eval: PathLike | MapDataset | None = None,
+    eval: EvalData | None = None,
     out: PathLike | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -122,7 +126,7 @@ def train_teacher(
     draft.add(inputs.network_settings("network", network) | inputs.eval_settings(eval))
     final = draft.parse()
     with session(device) as context:
-        objects = Objects(network=inputs.own_module(network), evaluation=inputs.own_dataset(eval))
+        objects = Objects(network=inputs.own_module(network), evaluation=inputs.own_datasets(eval))
         folder = inputs.run_folder(out, f"{draft.name}-seed{final.train.seed}")
         source = to_path(data) if isinstance(data, PathLike) else data
         task = functools.partial(SupervisedTraining, final, source, context, objects)
@@ -136,17 +140,20 @@ def evaluate(
     *,
     teacher: PathLike | Network | Teacher | None = None,
     size: int | None = None,
+    transform: str | Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Measure a network on labelled images, as ``distill eval --json`` does.
 
     ``network`` and ``teacher`` are weight files, results of ``load_network``, or modules in a ``Teacher``. ``data``
-    is a path, or a map-style data set of pairs (image, class number). Images are resized and cropped to ``size`` px.
+    is a path, or a map-style data set of pairs (image, class number). Images are resized and cropped to ``size`` px,
+    or by ``transform``, a value of the config key ``eval.transform``.
     The result has ``top1``, ``top5`` and, for each class, ``per_class`` in percent. With a ``teacher``, it also has
     ``teacher_top1`` and ``agreement`` in percent, and ``kl_to_teacher`` in nats.
     """
     with session(device) as context:
-        labelled = load_labelled(to_path(data) if isinstance(data, PathLike) else data, size)
+        fit = None if transform is None else inputs.evaluation_fit(network, transform, size)
+        labelled = load_labelled(to_path(data) if isinstance(data, PathLike) else data, fit or size)
         measured, other = (
             None if each is None else inputs.to_network(each, labelled.size, context.device)
             for each in (network, teacher)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,7 +15,10 @@ from distill.commands.evaluate import load_network
 from distill.config import presets
 from distill.config.schema import Config, SupervisedConfig, make_config, read_groups
 from distill.data.datasets import DatasetImages, MapDataset, read_images
+from distill.data.fit import TransformFit, parse_transform
 from distill.errors import DistillError
+from distill.evaluation import SET_NAME
+from distill.evaluation.sets import Sources
 from distill.models.own import own_copy
 from distill.runtime.device import pick_device
 from distill.runtime.distributed import Ranks, RunContext, joined
@@ -32,6 +36,7 @@ from manifests.support.user_code import UserCodeError, importable_name
 
 PathLike = str | Path
 TeacherLike = PathLike | Teacher | Network
+EvalData = PathLike | MapDataset | Mapping[str, PathLike | MapDataset]
 ConfigLike = PathLike | Mapping[str, Any]
 LossLike = Mapping[str, Any] | Callable[..., Tensor]
 C = TypeVar("C", Config, SupervisedConfig)
@@ -147,16 +152,33 @@ def add_losses(loss: LossLike | Sequence[LossLike] | None, draft: Draft[Config])
     return functions
 
 
-def eval_settings(data: PathLike | MapDataset | None) -> dict[str, Any]:
-    return {"eval.data": to_path(data)} if isinstance(data, PathLike) else {}
+def eval_settings(data: EvalData | None) -> dict[str, Any]:
+    """Return the config keys of evaluation data that is a path, or a mapping of names to paths."""
+    if isinstance(data, PathLike):
+        return {"eval.data": to_path(data)}
+    paths = (
+        {name: to_path(each) for name, each in data.items() if isinstance(each, PathLike)}
+        if isinstance(data, Mapping)
+        else {}
+    )
+    return {"eval.data": None, "eval.sets": paths} if isinstance(data, Mapping) and len(paths) == len(data) else {}
 
 
 def own_module(network: str | nn.Module | None) -> nn.Module | None:
     return own_copy(network) if isinstance(network, nn.Module) else None
 
 
-def own_dataset(data: PathLike | MapDataset | None) -> MapDataset | None:
-    return None if data is None or isinstance(data, PathLike) else data
+def own_datasets(data: EvalData | None) -> Sources | None:
+    """Return evaluation data by name if it has a data set that is an object; None if the config names all data."""
+    if data is None or eval_settings(data):
+        return None
+    if not isinstance(data, Mapping):
+        return {"": data}
+    for name in data:
+        if not isinstance(name, str) or not re.match(SET_NAME, name):
+            found = f"has the name {name!r}, expected letters, digits, '_', '-' and '.'"
+            raise DistillError(f"eval: {found}; rename this set")
+    return {name: to_path(each) if isinstance(each, PathLike) else each for name, each in data.items()}
 
 
 def open_shards(shards: PathLike | PatchSet | MapDataset, ranks: Ranks) -> tuple[Path | DatasetImages, str, int]:
@@ -254,3 +276,14 @@ def to_network(network: PathLike | Network | Teacher, size: int, device: torch.d
         return load_network(to_path(network), None, None, None, device)
     model = copy.deepcopy(network.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return dataclasses.replace(network, model=model)
+
+
+def evaluation_fit(network: PathLike | Network | Teacher, transform: Any, size: int | None) -> TransformFit:
+    """Return the function that resizes and crops images for ``network``."""
+    if size is not None:
+        raise DistillError("size and transform are both given; give only one of them")
+    if isinstance(network, PathLike):
+        arch = load_weights(to_path(network)).arch or ""
+    else:
+        arch = network.arch if isinstance(network, Network) else name_of(network.module)
+    return parse_transform(transform, "transform").fit(arch, "transform")

@@ -19,6 +19,7 @@ from manifests.support.numbers import Count
 @click.option("--teacher", type=FILE, help="A teacher's weight file, to compare the network with.")
 @network_options
 @click.option("--size", type=Count(8, 1024), help="Resize and center-crop images to this size in pixels.")
+@click.option("--transform", help="Resize and crop: torchvision, timm, or '{resize: 256, crop: 224}'.")
 @click.option("--per-class", is_flag=True, help="Print a line for each class.")
 @json_option
 @device_option
@@ -27,6 +28,7 @@ def evaluate(
     data: Path,
     teacher: Path | None,
     size: int | None,
+    transform: str | None,
     per_class: bool,
     as_json: bool,
     device: str,
@@ -42,12 +44,16 @@ def evaluate(
     # torch takes seconds to import, so it is imported after parsing: --help and a usage error appear at once.
     from distill.commands.evaluate import evaluate as run_evaluate  # noqa: PLC0415
     from distill.commands.evaluate import load_network  # noqa: PLC0415
+    from distill.data.fit import read_transform  # noqa: PLC0415
     from distill.runtime.device import pick_device  # noqa: PLC0415
 
+    if size is not None and transform is not None:
+        raise click.UsageError("--size and --transform are both given; give only one of them.")
     picked = pick_device(device)
     network = load_network(path, device=picked, **own)
     other = None if teacher is None else load_network(teacher, None, None, None, picked)
-    result = run_evaluate(network, data, size, other, picked)
+    fit = None if transform is None else read_transform(transform, "--transform").fit(network.arch, "--transform")
+    result = run_evaluate(network, data, fit or size, other, picked)
     if as_json:
         click.echo(json.dumps(result))
         return

@@ -1,6 +1,8 @@
 """Decorators for the options that several commands share. A decorator adds one or several options."""
 
 import functools
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from distill.config import presets
+from distill.evaluation import SET_NAME
 from distill.weights.normalization import check_mean, check_std
 from manifests.remote.cli_location import LocalPath, Location, NameOrPath, local_folder
 from manifests.support.cli_options import allow_import_option
@@ -68,9 +71,34 @@ def join(*decorators: Decorator) -> Decorator:
     return lambda command: functools.reduce(lambda inner, add: add(inner), reversed(decorators), command)
 
 
+def _eval_settings(values: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the config keys that the values of ``--eval`` set: ``eval.data`` and ``eval.sets``."""
+    settings: dict[str, Any] = {}
+    named: dict[str, Path] = {}
+    for path in values:
+        name, equals, rest = str(path).partition("=")
+        is_named = bool(equals and re.match(SET_NAME, name)) and not os.path.lexists(path)
+        if name in named if is_named else "eval.data" in settings:
+            again = f"two sets have the name {name!r}" if is_named else "two sets have no name"
+            raise click.BadParameter(f"{again}; name each further set: --eval NAME=DATA.")
+        if is_named:
+            named[name] = FILE.convert(rest, None, None)
+        else:
+            settings["eval.data"] = path
+    return settings | ({"eval.sets": named} if named else {})
+
+
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-eval_option = click.option("--eval", "eval_data", type=FILE, help="Labelled test data; sets eval.data.")
+eval_option = click.option(
+    "--eval",
+    "eval_data",
+    multiple=True,
+    type=FILE,
+    metavar="[NAME=]DATA",
+    callback=lambda context, parameter, values: _eval_settings(values),
+    help="Labelled test data; sets eval.data, or with a name eval.sets.",
+)
 config_options = join(
     click.option("--config", "config_name", required=True, type=NameOrPath(), help="A YAML file or packaged config."),
     click.option("--set", "settings", multiple=True, callback=parse_settings, help="Set a key: optim.lr=0.001."),
@@ -99,7 +127,7 @@ def download(shards: Path | str, check_inputs: Callable[[], None]) -> Path:
 
 
 def parse_run(
-    model: type[C], files: dict[str, Path | None], values: dict[str, Any], ranks: "Ranks | None" = None
+    model: type[C], files: dict[str, Any], values: dict[str, Any], ranks: "Ranks | None" = None
 ) -> tuple[str, C, "RunContext"]:
     """Return the name of a config, the config with the settings and files of the user, and the context of the run.
 
@@ -111,7 +139,7 @@ def parse_run(
 
     settings, given = values["settings"], {key: path for key, path in files.items() if path is not None}
     for key in given.keys() & settings.keys():
-        option = {"teacher.weights": "--teacher", "teacher.logits": "--teacher-logits", "eval.data": "--eval"}[key]
+        option = {"teacher.weights": "--teacher", "teacher.logits": "--teacher-logits"}.get(key, "--eval")
         raise click.UsageError(f"--set {key} and {option} are both given; give only one of them.")
     config_name, ranks = values["config_name"], ranks or SINGLE_PROCESS
     name, text = presets.read(presets.CONFIGS, config_name)

@@ -15,7 +15,9 @@ from manifests.support.numbers import Count
 @options.distillation_options
 @options.eval_option
 @click.option("--out", required=True, type=options.FILE, help="Folder of the logits; run again to continue.")
-def store_logits(shards: Path | str, teacher: Path | None, eval_data: Path | None, out: Path, **shared: Any) -> None:
+def store_logits(
+    shards: Path | str, teacher: Path | None, eval_data: dict[str, Any], out: Path, **shared: Any
+) -> None:
     """Store a teacher's logits for a whole run.
 
     Students of any seed can then learn from the stored logits without the teacher.
@@ -25,7 +27,7 @@ def store_logits(shards: Path | str, teacher: Path | None, eval_data: Path | Non
     from distill.commands import make_logits, train  # noqa: PLC0415
     from distill.config.schema import Config  # noqa: PLC0415
 
-    files = {"teacher.weights": teacher, "eval.data": eval_data}
+    files = {"teacher.weights": teacher} | eval_data
     _, config, context = options.parse_run(Config, files, shared)
     make_logits.check_folder(out)
     folder = options.download(shards, lambda: train.check_inputs(config))

@@ -94,7 +94,7 @@ class _Runs(Generic[C]):
 
     config: C
 
-    def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Path | None], values: dict[str, Any]) -> None:
+    def __init__(self, model: type[C], ranks: "Ranks", files: dict[str, Any], values: dict[str, Any]) -> None:
         """Parse the config, and check ``--out`` if it is given. ``files`` maps config keys to paths or None."""
         self.out: Path | None = values["out"]
         self.seeds: tuple[int, ...] | None = values["seeds"]
@@ -102,7 +102,7 @@ class _Runs(Generic[C]):
         self.logs: tuple[str, ...] = values["logs"]
         if self.seeds is not None and "train.seed" in values["settings"]:
             raise click.UsageError("--set train.seed and --seeds are both given; give only one of them.")
-        files = files | {"eval.data": values["eval_data"]}
+        files = files | values["eval_data"]
         self.name, self.config, self.context = options.parse_run(model, files, values, ranks)
         if self.out is not None:
             self._check_folder(self.out)
@@ -181,5 +181,7 @@ def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -
         if summary.get("agreement") is not None:
             parts += [f"teacher {summary['teacher_top1']:.2f} %", f"agreement {summary['agreement']:.2f} %"]
         click.echo(f"{what}: {', '.join(parts)} ({summary.get('weights', 'last step')})")
+    for name, figures in summary.get("evaluations", {}).items():
+        click.echo(f"{name}: top-1 {figures[f'{prefix}top1']:.2f} % on {counted(figures['eval_images'], 'image')}")
     speed = f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s"
     click.echo(f"{counted(summary['samples_seen'], 'sample')} in {speed}; run directory {out}")

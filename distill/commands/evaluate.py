@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from distill.data.datasets import MapDataset
-from distill.data.labelled import LabelledImages
+from distill.data.labelled import LabelledImages, Size
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, logits_of, warn_if_trained_on
 from distill.runtime.distributed import RunContext
@@ -62,7 +62,7 @@ def _in_order_of(network: Network, teacher: Network) -> Network:
 def evaluate(
     network: Network,
     data: Path | MapDataset | LabelledImages,
-    size: int | None,
+    size: Size,
     teacher: Network | None,
     device: torch.device,
 ) -> dict[str, Any]:

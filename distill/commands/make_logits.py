@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import normalize
-from distill.commands.train import open_evaluator, open_view, student_normalization
+from distill.commands.train import open_evaluators, open_view, student_normalization
 from distill.config.schema import Config
 from distill.data.batches import View
 from distill.errors import DistillError
@@ -52,7 +52,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
         steps = config.train.steps(patchset.manifest.n, config.data.batch_size)
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
         info = TeacherInfo.model_validate(teacher)
-        open_evaluator(config, size, teacher, info, accelerator)
+        open_evaluators(config, size, teacher, info, accelerator)
         seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
         with open_view(config, patchset, seed, context) as view:
             versions = {"torch": str(torch.__version__), "device": context.device.type, "machine": platform.machine()}

@@ -14,9 +14,10 @@ from distill.config.schema import Config
 from distill.data.batches import Source, View, resident
 from distill.data.cache import open_source
 from distill.data.datasets import DatasetImages, MapDataset
-from distill.data.labelled import require_data
+from distill.data.labelled import Size, require_data
 from distill.errors import DistillError
 from distill.evaluation import evaluator as evaluation
+from distill.evaluation.sets import Evaluators, Sources, image_size
 from distill.models import require_size
 from distill.models.own import own_sources, require_trainable
 from distill.runtime.compile import Accelerator
@@ -47,8 +48,8 @@ def check_inputs(config: Config, functions: Functions | None = None) -> None:
         read_manifest(config.teacher.logits)
     if config.teacher.logits is None or config.teacher.weights is not None:
         load_teacher(config.teacher, torch.device("cpu"))
-    if config.eval.data is not None:
-        require_data(config.eval.data)
+    for source in config.eval.sources().values():
+        require_data(source)
 
 
 class Distillation(Task):
@@ -147,7 +148,7 @@ class Distillation(Task):
             return teacher_targets(teacher, self.normalization, view, accelerator)
         return stored_targets(folder, self._stored, view)
 
-    def open_evaluator(self, accelerator: Accelerator) -> evaluation.Evaluator | None:
+    def open_evaluator(self, accelerator: Accelerator) -> Evaluators | None:
         if self._stored is not None:
             accelerator = dataclasses.replace(accelerator, precision=self._stored.precision)
         self.described["teacher_precision"] = accelerator.precision
@@ -158,15 +159,16 @@ class Distillation(Task):
             with user_code(what), torch.no_grad():
                 measured_teacher(own_teacher, self.normalization, size, accelerator)(images)
         own = self.objects.evaluation
-        evaluator = open_evaluator(self.config, self.size, self._teacher, self._info, accelerator, own)
-        if evaluator is None:
+        evaluators = open_evaluators(self.config, self.size, self._teacher, self._info, accelerator, own)
+        if evaluators is None:
             return None
         if isinstance(self._shards, DatasetImages):
-            evaluation.require_unseen(frozenset(self._shards.digests), evaluator.data, self._shards.where)
+            digests, where = frozenset(self._shards.digests), self._shards.where
         else:
-            digests = evaluation.packed_digests(open_folder(self._shards))
-            evaluation.require_unseen(digests, evaluator.data, f"the set {self._shards}")
-        return evaluator
+            digests, where = evaluation.packed_digests(open_folder(self._shards)), f"the set {self._shards}"
+        for each in evaluators.sets.values():
+            evaluation.require_unseen(digests, each.data, where)
+        return evaluators
 
 
 def student_normalization(config: Config, info: TeacherInfo) -> tuple[Triple, Triple]:
@@ -186,41 +188,61 @@ def _make_view(source: Source, config: Config, seed: int) -> View:
     return View(source=source, augment=config.augment, seed=seed, period=-(-steps // config.data.passes))
 
 
-def open_evaluator(
+def open_evaluators(
     config: Config,
     size: int,
     teacher: Network | None,
     info: TeacherInfo,
     accelerator: Accelerator,
-    dataset: MapDataset | None = None,
-) -> evaluation.Evaluator | None:
-    """Measure the teacher, if given, on the evaluation data. Return an evaluator, or None without evaluation data.
+    sources: Sources | None = None,
+) -> Evaluators | None:
+    """Measure the teacher, if given, on all evaluation data. Return evaluators, or None without evaluation data.
 
-    Images get the size of training images made from patches of ``size`` pixels. The evaluation data is ``dataset`` of
-    the user, or the data that the config names. The teacher has the precision of ``accelerator``. Its convolutions
-    include batch norms, as in training, but the teacher is not compiled.
+    ``size`` is that of the patches in pixels. Images get the size of training images, unless ``eval.transform`` is
+    set. The evaluation data is ``sources`` of the user, or the data that the config names. ``teacher.min_top1`` is
+    the least top-1 on the main set.
     """
-    least, source = config.teacher.min_top1, config.eval.data if dataset is None else dataset
-    if source is None:
+    least, sources = config.teacher.min_top1, sources or config.eval.sources()
+    if not sources:
         if least is not None:
             logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name the data with --eval")
         return None
-    normalization = student_normalization(config, info)
-    data = evaluation.load_evaluation_data(source, config.augment.output_size(size), info.num_classes, info.classes)
-    logits = None
-    if teacher is not None:
-        evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
-        live = measured_teacher(teacher, normalization, config.augment.output_size(size), accelerator)
-        logits = evaluation.logits_of(live, data, *normalization, accelerator.context)
-    evaluator = evaluation.Evaluator(data, normalization, logits, accelerator.context, Distillation.prefix)
-    top1 = evaluator.teacher_top1
+    archs = (config.student.arch, config.teacher.arch)
+    fit = image_size(config.eval.transform, config.augment.output_size(size), info.num_classes, *archs)
+    opened = {name: _open_evaluator(config, fit, teacher, info, accelerator, each) for name, each in sources.items()}
+    evaluators = Evaluators(opened, None if isinstance(fit, int) else fit.text)
+    top1 = evaluators.main.teacher_top1
     if top1 is None:
         logger.info("the teacher is not evaluated, because its weight file is unknown; name the file with --teacher")
-        return evaluator
-    measured = f"top-1 {top1:.2f} % on {counted(len(data.labels), 'image')}"
-    logger.info(f"teacher {config.teacher.arch}: {measured}, computed in {accelerator.precision} as in training")
-    if least is not None and top1 < least:
+    elif least is not None and top1 < least:
         found = f"the teacher's top-1 is {top1:.2f} %, expected at least {least} % (teacher.min_top1)"
         action = "check teacher.mean, teacher.std and the classes of the evaluation data"
         raise DistillError(f"{config.teacher.weights or config.teacher.arch}: {found}; {action}")
+    return evaluators
+
+
+def _open_evaluator(
+    config: Config,
+    size: Size,
+    teacher: Network | None,
+    info: TeacherInfo,
+    accelerator: Accelerator,
+    source: Path | MapDataset,
+) -> evaluation.Evaluator:
+    """Measure the teacher, if given, on the evaluation data ``source``. Return an evaluator.
+
+    ``size`` is that of the images. The teacher has the precision of ``accelerator``. Its convolutions include batch
+    norms, as in training, but the teacher is not compiled.
+    """
+    normalization = student_normalization(config, info)
+    data = evaluation.load_evaluation_data(source, size, info.num_classes, info.classes)
+    logits = None
+    if teacher is not None:
+        evaluation.warn_if_trained_on("the teacher", teacher.data_sha256, data)
+        live = measured_teacher(teacher, normalization, data.size, accelerator)
+        logits = evaluation.logits_of(live, data, *normalization, accelerator.context)
+    evaluator = evaluation.Evaluator(data, normalization, logits, accelerator.context, Distillation.prefix)
+    if (top1 := evaluator.teacher_top1) is not None:
+        measured = f"top-1 {top1:.2f} % on {counted(len(data.labels), 'image')}"
+        logger.info(f"teacher {config.teacher.arch}: {measured}, computed in {accelerator.precision} as in training")
     return evaluator

@@ -15,6 +15,7 @@ from distill.data.datasets import MapDataset
 from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, require_unseen
+from distill.evaluation.sets import Evaluators, image_size
 from distill.models import require_size
 from distill.models.own import own_sources, require_trainable
 from distill.runtime.compile import Accelerator
@@ -74,15 +75,15 @@ class SupervisedTraining(Task):
         labels, smoothing = self._images.labels, self.config.labels.smoothing
         return LabelTargets(labels, view.source.order, self.num_classes, smoothing, self._context)
 
-    def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        source = self.config.eval.data if self.objects.evaluation is None else self.objects.evaluation
-        if source is None:
-            return None
-        data = load_evaluation_data(
-            source, self.config.augment.output_size(self.size), self.num_classes, self.classes
-        )
-        require_unseen(frozenset(self._images.digests), data, self._images.where)
-        return Evaluator(data, self.normalization, None, self._context, self.prefix)
+    def open_evaluator(self, accelerator: Accelerator) -> Evaluators | None:
+        seen, evaluators = frozenset(self._images.digests), {}
+        default, transform = self.config.augment.output_size(self.size), self.config.eval.transform
+        size = image_size(transform, default, self.num_classes, self.network.arch)
+        for name, source in (self.objects.evaluation or self.config.eval.sources()).items():
+            data = load_evaluation_data(source, size, self.num_classes, self.classes)
+            require_unseen(seen, data, self._images.where)
+            evaluators[name] = Evaluator(data, self.normalization, None, self._context, self.prefix)
+        return Evaluators(evaluators, None if isinstance(size, int) else size.text) if evaluators else None
 
 
 def channel_statistics(images: Tensor) -> tuple[Triple, Triple]:

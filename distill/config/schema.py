@@ -5,6 +5,7 @@ The groups ``teacher``, ``loss``, ``augment``, ``optim`` and ``data`` are define
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
@@ -20,7 +21,9 @@ from pydantic import (
 from distill.augment.config import AugmentConfig, SupervisedAugmentConfig
 from distill.config.overrides import apply_settings
 from distill.data.config import DataConfig, SupervisedDataConfig
+from distill.data.fit import Transform
 from distill.errors import DistillError, with_action
+from distill.evaluation import SET_NAME
 from distill.models.arch import ARGUMENTS, MAX_LETTERS, fold_arguments
 from distill.optim.config import OptimConfig
 from distill.runtime.compile import Compile
@@ -120,11 +123,22 @@ class TrainConfig(_Group):
         return self.samples if self.samples is not None else round(float(self.epochs or 0) * n)
 
 
+_SetName = Annotated[str, Field(pattern=SET_NAME)]
+
+
 class EvalConfig(_Group):
     """Labelled images for the evaluation of the networks. No network is trained on these images."""
 
     data: HomePath | None = Field(default=None, description="folder or file of labelled images; --eval sets it")
+    sets: dict[_SetName, HomePath] | None = Field(default=None, min_length=1, max_length=100)
+    "further labelled images by name; without data, the first is the main set; --eval NAME=DATA adds one"
+    transform: Transform | None = None
+    "resize and crop of the images: torchvision or timm (of the network's weights), or given; default: 8/7 and crop"
     every: int = Field(default=0, ge=0, description="samples between evaluations; 0: evaluate only at the end")
+
+    def sources(self) -> dict[str, Path]:
+        """Return the paths of all evaluation sets by name, the main set first. The name of ``data`` is empty."""
+        return ({} if self.data is None else {"": self.data}) | (self.sets or {})
 
 
 class PaperConfig(_Group):

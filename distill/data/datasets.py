@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import operator
-from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data.image_reader import Work, in_threads
 from distill.errors import DistillError
 from distill.runtime.device import free_memory
 from distill.user_code import name_of, user_code
@@ -17,6 +18,7 @@ from manifests.format.digest import pixel_digest
 from manifests.support.console import progress_bar
 from manifests.untrusted.decode import Pixels
 
+T = TypeVar("T")
 _FORM = "expected RGB as uint8 of shape (height, width, 3)"
 
 
@@ -65,20 +67,40 @@ def read_images(dataset: MapDataset) -> DatasetImages:
     return DatasetImages(samples=torch.from_numpy(samples), digests=tuple(digests), sha256=sha256, where=where)
 
 
-def labelled_items(dataset: MapDataset) -> Iterator[tuple[Pixels, int]]:
-    """Yield each image of a data set, uint8 (height, width, 3), and its class number, counted from 0."""
-    where, n = _described(dataset)
-    for index, item in _items(dataset, where, n):
-        place = f"{where}[{index}]"
-        try:
-            image, label = item
-            number = operator.index(label)
-        except (TypeError, ValueError, RuntimeError) as error:
-            found = f"is {_kind(item)}, expected a pair of an image and a class number"
-            raise DistillError(f"{place}: {found}; return (image, label)") from error
-        if number < 0:
-            raise DistillError(f"{place}: the label is {number}, expected a class number from 0; correct the labels")
-        yield _pixels(image, place, "return PIL images or arrays, without a transform to float"), number
+class LabelledReader:
+    """Reads the images and the labels of a data set of pairs (image, class number)."""
+
+    def __init__(self, dataset: MapDataset, where: str | None = None) -> None:
+        """Check a data set. One with a name ``where`` for messages is ours, so threads may read it."""
+        self.where, self.n = _described(dataset) if where is None else (where, len(dataset))
+        self._threaded = where is not None
+        self.labels: dict[int, int] = {}  # of the images that were read, by position
+        self._dataset = dataset
+
+    def __call__(self, positions: Iterable[int], work: Work[T], /) -> Iterator[T]:
+        """Yield the results of ``work`` for each image, uint8 (height, width, 3)."""
+
+        def read(position: int, _: object = None) -> T:
+            with user_code(place := f"{self.where}[{position}]"):
+                item = self._dataset[position]
+            pixels, self.labels[position] = _labelled(item, place)
+            return work(position, pixels)
+
+        return in_threads(positions, lambda _: None, read) if self._threaded else map(read, positions)
+
+
+def _labelled(item: Any, place: str) -> tuple[Pixels, int]:
+    """Return the image and the class number, counted from 0, of an item of a data set."""
+    try:
+        image, label = item
+        number = operator.index(label)
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"is {_kind(item)}, expected a pair of an image and a class number"
+        raise DistillError(f"{place}: {found}; return (image, label)") from error
+    if not 0 <= number < 10**9:
+        found = f"the label is {str(number)[:40]}, expected a class number from 0"
+        raise DistillError(f"{place}: {found}; correct the labels")
+    return _pixels(image, place, "return PIL images or arrays, without a transform to float"), number
 
 
 def _described(dataset: MapDataset) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.augment import normalize
 from distill.data.classes import match_classes
 from distill.data.datasets import MapDataset
-from distill.data.labelled import LabelledImages, load_labelled
+from distill.data.labelled import LabelledImages, Size, load_labelled
 from distill.errors import DistillError
 from distill.runtime.distributed import RunContext
 from distill.weights.files import Triple
@@ -26,7 +26,8 @@ from manifests.support.counts import counted
 
 MAX_CONFUSION_CLASSES = 200
 """Networks with more classes have no confusion matrices, because a matrix grows with the square of the classes."""
-BATCH = 500
+BATCH, MAX_BATCH_PIXELS = 500, 500 * 64 * 64  # images of a batch, of larger images fewer, to save memory
+MAX_KL_LOGITS = 1 << 22  # logits of a network that are converted to float64 at once, to save memory
 Dtype = torch.dtype | None
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Evaluator:
 
 
 def load_evaluation_data(
-    source: Path | MapDataset | LabelledImages, size: int | None, num_classes: int, classes: Sequence[str]
+    source: Path | MapDataset | LabelledImages, size: Size, num_classes: int, classes: Sequence[str]
 ) -> LabelledImages:
     """Read labelled images at ``size`` px (None: as stored). Match the labels with a network's names ``classes``."""
     data = source if isinstance(source, LabelledImages) else load_labelled(source, size)
@@ -142,16 +143,18 @@ def logits_of(
     """
     was_training = model.training
     model.eval()
-    outputs = {}
-    with progress_bar("evaluation images", len(data.images)) as update:
-        for number, images in enumerate(data.images.split(BATCH)):
-            if number % context.ranks.world_size == context.ranks.rank:
-                x = normalize(images.to(context.device), mean, std)
-                x = x if dtype is None else x.to(dtype)
-                outputs[number] = model(x).float().cpu()
-            update(number * BATCH + len(images))
+    outputs, (height, width) = {}, data.shape
+    rows = max(1, min(BATCH, MAX_BATCH_PIXELS // (height * width)))
+    count = -(-len(data.labels) // rows)
+    own = range(context.ranks.rank, count, context.ranks.world_size)
+    with progress_bar("evaluation images", len(data.labels)) as update:
+        for number, images in data.batches(rows, own):
+            x = normalize(images.to(context.device), mean, std)
+            x = x if dtype is None else x.to(dtype)
+            outputs[number] = model(x).float().cpu()
+            update(number * rows + len(images))
     model.train(was_training)
-    logits = context.ranks.gather(outputs, -(-len(data.images) // BATCH))
+    logits = context.ranks.gather(outputs, count)
     if not bool(torch.isfinite(logits).all()):
         range_error = "float16 cannot represent them; set train.precision fp32"
         reason = range_error if dtype == torch.float16 else "the weights are corrupt; choose another weight file"
@@ -185,8 +188,11 @@ def confusion(first: Tensor, second: Tensor, num_classes: int) -> list[list[int]
 
 def kl_to(teacher: Tensor, student: Tensor) -> float:
     """Return KL(teacher ‖ student) of softmax(logits), both (N, classes), in nats, averaged over the images."""
-    log_p, log_q = (F.log_softmax(logits.double(), dim=1) for logits in (teacher, student))
-    return float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True))
+    rows, total = max(1, MAX_KL_LOGITS // teacher.shape[1]), 0.0
+    for pair in zip(teacher.split(rows), student.split(rows), strict=True):
+        log_p, log_q = (F.log_softmax(logits.double(), dim=1) for logits in pair)
+        total += float(F.kl_div(log_q, log_p, reduction="sum", log_target=True))
+    return total / len(teacher)
 
 
 def _percent(right: Tensor) -> float:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import DistillError
-from distill.report.run_files import Classes, RunConfig, SamplePatch, SamplePatches, Summary
+from distill.report.run_files import Classes, RunConfig, SamplePatch, SamplePatches, SetFigures, Summary
 from distill.training.patch_sample import MANIFEST_NAME, OUTLINES_NAME, SHEET_NAME
 from distill.training.run_dir import CLASSES_NAME, CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 from distill.training.run_identity import run_identity
@@ -79,6 +79,16 @@ class RunRecord:
         """Return the settings and digests that must be equal for all runs of a mean, see ``run_identity``."""
         summary = {} if self.summary is None else self.summary.model_dump()
         return run_identity(self.config.model_dump(mode="json", exclude_unset=True), summary)
+
+    @property
+    def evaluations(self) -> dict[str, SetFigures]:
+        """The figures of each evaluation set with a name."""
+        return {} if self.summary is None else self.summary.evaluations
+
+    def set_top1(self, name: str) -> float | None:
+        """Return the top-1 of the trained network on the evaluation set ``name`` in percent; None if unknown."""
+        figures = self.evaluations.get(name)
+        return None if figures is None else figures.top1 if self.supervised else figures.student_top1
 
     def figure(self, name: str) -> Any:
         """Return a figure of the summary by its name without prefix, such as ``top1``; None if it is missing."""

@@ -109,6 +109,9 @@ def text_lines(records: list[RunRecord]) -> list[str]:
     for name, record in zip(unique_names(records), records, strict=True):
         top1, seen = record.figure("top1"), record.figure("samples_seen")
         state = "not evaluated" if top1 is None else f"top-1 {top1:.2f} %"
+        for set_name in record.evaluations:
+            if (figure := record.set_top1(set_name)) is not None:
+                state += f", {set_name} {figure:.2f} %"
         state += f" after {counted(seen, 'sample', ',')}" if seen else ""
         state = "unfinished" if record.summary is None else state
         lines.append(f"{name}: {record.title}, {record.set_name or 'no set'}: {state}")

@@ -19,6 +19,16 @@ Figure = Annotated[float, Field(ge=0, le=2**53)]
 Counts = list[list[Count]]
 
 
+class SetFigures(_File):
+    """Figures of an evaluation set with a name, in ``summary.json``."""
+
+    student_top1: Percent | None = None
+    top1: Percent | None = None
+    teacher_top1: Percent | None = None
+    agreement: Percent | None = None
+    eval_images: Count | None = None
+
+
 class Summary(_File):
     """``summary.json``. Figures of a student begin with ``student_``; figures of other networks have no prefix."""
 
@@ -37,6 +47,8 @@ class Summary(_File):
     images_per_second: Figure | None = None
     eval_images: Count | None = None
     eval_sha256: str | None = None
+    eval_transform: str | None = None
+    evaluations: dict[str, SetFigures] = {}
     size: Count | None = None
     seed: Count | None = None
     weights: str | None = None
@@ -104,6 +116,7 @@ class AugmentPart(AugmentConfig):
 
 class EvalPart(_File):
     data: str | None = None
+    sets: dict[str, str] | None = None
 
 
 class RunConfig(_File):

@@ -97,9 +97,20 @@ def _with_figures(result: RowResult, runs: list[RunRecord], after: float, states
         rates = [(run.figure("seconds") or 0) / max(run.figure("samples_seen") or 0, 1) for run, _ in points]
         samples = [seen for _, (seen, _) in points]
         seconds = statistics.fmean(rate * seen for rate, seen in zip(rates, samples, strict=True))
+        states = [*states, *(_set_means([run for run, _ in points]) if after == 1 else [])]
         top1, mean = tuple(top1 for _, (_, top1) in points), round(statistics.fmean(samples))
         result = dataclasses.replace(result, top1=top1, samples=mean, seconds=seconds)
     return dataclasses.replace(result, digests=digests, state="; ".join(states))
+
+
+def _set_means(runs: list[RunRecord]) -> list[str]:
+    """Return name and mean top-1 of each evaluation set with a name that all runs share."""
+    found = []
+    for name in runs[0].evaluations:
+        values = [value for run in runs if (value := run.set_top1(name)) is not None]
+        if len(values) == len(runs):
+            found.append(f"{name} {statistics.fmean(values):.2f}")
+    return found
 
 
 def _point(run: RunRecord, after: float) -> tuple[float, float] | None:

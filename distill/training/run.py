@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from distill.callbacks import Callback, call
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
-from distill.data.datasets import MapDataset
 from distill.errors import DistillError
-from distill.evaluation.evaluator import Evaluator
+from distill.evaluation.sets import Evaluators, Sources
 from distill.loggers import closing_loggers, with_board
 from distill.models import warn_of_stale_statistics
 from distill.optim.schedules import check_own, require_length
@@ -56,7 +55,7 @@ class Objects:
     network: nn.Module | None = None  # to train, with its initial weights
     teacher: Network | None = None
     losses: Functions = dataclasses.field(default_factory=dict)
-    evaluation: MapDataset | None = None  # of pairs of an image and a label
+    evaluation: Sources | None = None  # data sets of pairs of an image and a label, or paths, by name
 
     def digests(self) -> dict[str, str]:
         """Return the digest of the initial weights, which identifies the run as its config does, if there are any."""
@@ -105,8 +104,8 @@ class Task(ABC):
         """Return the targets of the batches of ``view``. ``accelerator`` prepares the network of a teacher."""
 
     @abstractmethod
-    def open_evaluator(self, accelerator: Accelerator) -> Evaluator | None:
-        """Read and check the evaluation data. Return an evaluator, or None if ``eval.data`` is not set."""
+    def open_evaluator(self, accelerator: Accelerator) -> Evaluators | None:
+        """Read and check the evaluation data. Return evaluators, or None without evaluation data."""
 
     @property
     def steps(self) -> int:
@@ -167,6 +166,7 @@ def _run(
     evaluator = task.open_evaluator(accelerator)
     if several and ranks.is_main:
         more = {"data_sha256": task.inputs.get("data"), "eval_sha256": evaluator.data.sha256 if evaluator else None}
+        more["eval_transform"] = evaluator.transform if evaluator else None
         require_same_identity(out.parent, config, task.inputs | more, several)
     with task.open_view() as view:
         targets = task.make_targets(view, accelerator)

@@ -15,6 +15,7 @@ DIGESTS = {
     "data_sha256": "training images",
     "teacher_sha256": "teacher's file",
     "eval_sha256": "evaluation images and labels",
+    "eval_transform": "resize and crop of evaluation images",
     "config_sha256_without_seed": "config and sample order, without seeds",
 }
 """Keys of a summary whose values are equal in all runs of a mean, and their labels in reports."""

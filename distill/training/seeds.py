@@ -67,11 +67,9 @@ def summarize_seeds(out: Path, summaries: list[dict[str, Any]], prefix: str) -> 
     identities = {f"seed{seed}": run_identity({}, summary) for seed, summary in zip(seeds, summaries, strict=True)}
     if common and (reason := why_no_mean(identities, supervised=not prefix)):
         raise DistillError(f"{out}: the runs of these seeds have no mean: {reason}; choose another --out")
-    figures = {}
-    for name in common:
-        values = [summary[name] for summary in summaries]
-        deviation = statistics.stdev(values) if len(values) > 1 else None
-        figures[name] = {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+    figures: dict[str, Any] = {name: _spread([summary[name] for summary in summaries]) for name in common}
+    if sets := _set_figures(summaries, names):
+        figures["evaluations"] = sets
     write_atomically(out / SUMMARY_NAME, (json.dumps({"seeds": seeds, **figures}, indent=1) + "\n").encode())
     written = f"{counted(len(seeds), 'seed')}; {out / SUMMARY_NAME}"
     top1 = figures.get(f"{prefix}top1")
@@ -79,3 +77,19 @@ def summarize_seeds(out: Path, summaries: list[dict[str, Any]], prefix: str) -> 
         return written
     spread = "" if top1["deviation"] is None else f" ± {top1['deviation']:.2f}"
     return f"top-1 {top1['mean']:.2f}{spread} % over {written}"
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+
+
+def _set_figures(summaries: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """Return the spread of the figures ``names`` on each named evaluation set that is equal in all summaries."""
+    found = {}
+    for set_name, figures in summaries[0].get("evaluations", {}).items():
+        every = [summary.get("evaluations", {}).get(set_name, {}) for summary in summaries]
+        if all(each.get("eval_sha256") == figures["eval_sha256"] for each in every):
+            common = [name for name in names if all(each.get(name) is not None for each in every)]
+            found[set_name] = {name: _spread([each[name] for each in every]) for name in common}
+    return found

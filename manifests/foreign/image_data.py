@@ -11,8 +11,26 @@ from typing import Any
 
 from manifests.errors import PatchSetError
 from manifests.foreign.cifar import cifar_files, class_names, read_cifar_file
-from manifests.foreign.image_files import TAR_SUFFIXES, StoredImage, cifar_images, members_of, read_member
-from manifests.foreign.listing import LeftOut, Split, SplitFiles, find_split, is_visible, list_images
+from manifests.foreign.image_files import (
+    ARCHIVE_SUFFIXES,
+    StoredImage,
+    cifar_images,
+    members_of,
+    read_member,
+    table_images,
+    version_of,
+)
+from manifests.foreign.listing import (
+    LeftOut,
+    Split,
+    SplitFiles,
+    choose,
+    find_split,
+    folder_kind,
+    is_visible,
+    list_images,
+)
+from manifests.foreign.tables import PARQUET_SUFFIX, SavedRows, open_rows, read_table, saved_splits
 from manifests.support.files import read_regular_file
 from manifests.untrusted.decode import image_suffixes, is_image_name
 
@@ -51,7 +69,9 @@ def find_images(data: Path) -> ImageData:
     left_out = LeftOut()
     if (files := cifar_files(data, "train")) is not None:
         return ImageData(images=cifar_images(files), where=str(files[0] if len(files) == 1 else files[0].parent))
-    if data.is_file() and not data.name.lower().endswith(TAR_SUFFIXES):
+    if (saved := _saved(data, "train")) is not None:
+        return saved
+    if data.is_file() and not data.name.lower().endswith(ARCHIVE_SUFFIXES):
         return ImageData(images=(StoredImage(name=data.name, path=str(data)),), where=str(data))
     found = find_split(data, "train", left_out)
     images: list[StoredImage] = []
@@ -60,6 +80,9 @@ def find_images(data: Path) -> ImageData:
             relative = (folder.relative_to(data) / name).as_posix()
             images.append(StoredImage(name=relative, path=str(folder / name)))
     for tar in found.tars:
+        if tar.name.lower().endswith(PARQUET_SUFFIX):
+            images += table_images(tar, read_table(tar, with_labels=False)[0])
+            continue
         for sample in read_samples(tar, left_out, with_labels=False):
             images += sample.images
             if not sample.images:
@@ -76,11 +99,45 @@ def find_labelled(data: Path, split: Split) -> ImageData | None:
             labels=tuple(label for file in files for label in read_cifar_file(file)[1].tolist()),
             classes=class_names(files[0].parent),
         )
-    if not data.is_dir() and not data.name.lower().endswith(TAR_SUFFIXES):
+    if (saved := _saved(data, split)) is not None:
+        if not saved.labels:
+            raise PatchSetError(f"{saved.where}: the saved data set has no column 'label'; add class numbers to it")
+        return saved
+    if not data.is_dir() and not data.name.lower().endswith(ARCHIVE_SUFFIXES):
         return None
     left_out = LeftOut()
     found = find_split(data, split, left_out)
+    if found.tars and found.tars[0].name.lower().endswith(PARQUET_SUFFIX):
+        return _labelled_tables(found, left_out, data)
     return _labelled_tars(found, left_out, data) if found.tars else _class_folders(found, left_out, data)
+
+
+def _saved(data: Path, split: Split) -> ImageData | None:
+    """Return the images and labels of a data set that Hugging Face ``datasets`` has saved; None for other data."""
+    if not data.is_dir() or (splits := saved_splits(data)) is None:
+        return None
+    chosen, unread = choose(splits, folder_kind, split, data) if splits else ([""], [])
+    if len(chosen) > 1:
+        raise PatchSetError(f"{data}: several splits fit ({', '.join(chosen)}); use the folder of one of them")
+    folder = data / chosen[0]
+    rows = open_rows(str(folder), version_of(str(folder)))
+    labels: dict[str, Any] = (
+        {"labels": rows.labels or (), "classes": rows.classes} if isinstance(rows, SavedRows) else {}
+    )
+    images = table_images(folder, len(rows) if isinstance(rows, SavedRows) else 0)
+    return ImageData(images=images, where=str(folder), unread=tuple(unread), **labels)
+
+
+def _labelled_tables(found: SplitFiles, left_out: LeftOut, data: Path) -> ImageData:
+    """Return the images, labels and class names in Parquet files, which must have the same class names."""
+    tables = {path: read_table(path, with_labels=True) for path in found.tars}
+    classes = {path: names for path, (_, _, names) in tables.items()}
+    first = found.tars[0]
+    if other := next((path for path, names in classes.items() if names != classes[first]), None):
+        raise PatchSetError(f"{other}: the class names differ from those of {first.name}; use files of one data set")
+    images = tuple(image for path, (rows, _, _) in tables.items() for image in table_images(path, rows))
+    labels = tuple(label for _, own, _ in tables.values() for label in own)
+    return _image_data(data, found, left_out, images=images, labels=labels, classes=classes[first])
 
 
 def _image_data(data: Path, found: SplitFiles, left_out: LeftOut, **fields: Any) -> ImageData:

@@ -1,4 +1,4 @@
-"""Read one image from a file, a member of an untrusted tar, or a record of a CIFAR file."""
+"""Read one image from a file, a member of an untrusted tar, a record of a CIFAR file, or a row of a table."""
 
 import dataclasses
 import functools
@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal, cast
 
 from manifests.errors import PatchSetError, unreadable
 from manifests.foreign.cifar import read_cifar_file
+from manifests.foreign.tables import PARQUET_SUFFIX, open_rows
 from manifests.format.tar import BLOCK
 from manifests.support.files import read_regular_file
 from manifests.untrusted.decode import Pixels, decode_image
@@ -18,6 +19,7 @@ from manifests.untrusted.decode import Pixels, decode_image
 MAX_IMAGE_BYTES = 256 << 20  # bytes of one encoded image
 GZIP_SUFFIXES = (".tar.gz", ".tgz")
 TAR_SUFFIXES = (".tar", *GZIP_SUFFIXES)
+ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, PARQUET_SUFFIX)
 MAX_MEMBERS = 300_000  # members of a tar; each of them needs about 1 KB of memory
 MAX_HEADER_BYTES = 1 << 20  # bytes of the headers of one member, with long names and extended headers
 MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100  # unpacked bytes of a compressed tar; a multiple of its length is accepted too
@@ -25,12 +27,12 @@ MAX_UNZIPPED, MAX_RATIO = 1 << 30, 100  # unpacked bytes of a compressed tar; a 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
-    """The location of one image: a file, a member of a tar, or a record of a CIFAR file."""
+    """The location of one image: a file, a member of a tar, a record of a CIFAR file, or a row of a table."""
 
     name: str  # path of the image below the folder or file that the user chose
     path: str
-    kind: Literal["file", "member", "record"] = "file"
-    offset: int = 0  # of a member in bytes, or the number of a record
+    kind: Literal["file", "member", "record", "row"] = "file"
+    offset: int = 0  # of a member in bytes, or the number of a record or row
     length: int = 0  # of a member in bytes
 
     @property
@@ -46,10 +48,18 @@ def cifar_images(files: Sequence[Path]) -> tuple[StoredImage, ...]:
     return tuple(stored(name=f"{file.name}/{k:05d}", path=str(file), offset=k) for file, k in records)
 
 
+def table_images(path: Path, rows: int) -> tuple[StoredImage, ...]:
+    """Return the images in all rows of a Parquet file or of a saved data set, in order."""
+    stored = functools.partial(StoredImage, path=str(path), kind="row")
+    return tuple(stored(name=f"{path.name}/{row:07d}", offset=row) for row in range(rows))
+
+
 def read_stored(image: StoredImage) -> bytes | Pixels:
     """Return the encoded bytes of an image. For a record of a CIFAR file, return the pixels, uint8 (32, 32, 3)."""
     if image.kind == "record":
-        return _records(image.path, _version(image.path))[image.offset]
+        return _records(image.path, version_of(image.path))[image.offset]
+    if image.kind == "row":
+        return open_rows(image.path, version_of(image.path)).read(image.offset)
     try:
         if image.kind == "file":
             return read_regular_file(Path(image.path), MAX_IMAGE_BYTES)
@@ -67,7 +77,7 @@ def read_stored(image: StoredImage) -> bytes | Pixels:
 def read_member(path: str, offset: int, length: int) -> bytes:
     """Return ``length`` bytes of a tar from byte ``offset``. ``offset`` counts unpacked bytes of a compressed tar."""
     if is_gzip(Path(path)):
-        file = _unzipped(path, _version(path))
+        file = _unzipped(path, version_of(path))
         file.seek(offset)
         return file.read(length)
     with open_tar(Path(path)) as plain:
@@ -75,7 +85,8 @@ def read_member(path: str, offset: int, length: int) -> bytes:
         return plain.read(length)
 
 
-def _version(path: str) -> tuple[int, int]:
+def version_of(path: str) -> tuple[int, int]:
+    """Return two numbers that change when a file changes, for caches."""
     status = Path(path).stat()
     return status.st_mtime_ns, status.st_size
 

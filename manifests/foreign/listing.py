@@ -10,6 +10,7 @@ from typing import Literal
 
 from manifests.errors import PatchSetError
 from manifests.foreign.image_files import TAR_SUFFIXES
+from manifests.foreign.tables import PARQUET_SUFFIX
 from manifests.support.system_files import is_system_file
 from manifests.untrusted.decode import is_image_name
 
@@ -147,9 +148,16 @@ def _require_no_images(folder: Path, tar: str) -> None:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[Path]]:
+    """Return the names of the visible subfolders, and the tars. Parquet files count as tars if there is nothing else.
+
+    Image folders and patch sets may have Parquet files beside their images.
+    """
     visible = [path for path in folder.iterdir() if is_visible(path.name)]
+    folders = [path.name for path in visible if path.is_dir()]
     tars = [path for path in visible if path.name.lower().endswith(TAR_SUFFIXES) and path.is_file()]
-    return [path.name for path in visible if path.is_dir()], tars
+    if not tars and not folders and not any(is_image_name(path.name) for path in visible):
+        tars = [path for path in visible if path.name.lower().endswith(PARQUET_SUFFIX) and path.is_file()]
+    return folders, tars
 
 
 def split_kinds(folder: Path, names: Sequence[str]) -> dict[str, Kind]:

@@ -56,7 +56,7 @@ class Footer:
 
     rows: int
     columns: tuple[str, ...]  # names of the top-level fields, in order
-    flat: dict[str, tuple[ColumnChunk, ...]]  # chunks of each column that has one value in each row
+    flat: dict[str, tuple[ColumnChunk, ...]]  # chunks of each column that has one value in each row, such as "a.b"
     metadata: dict[bytes, bytes]
 
 
@@ -88,7 +88,10 @@ def _footer(value: Struct, end: int) -> Footer:
     if len(set(columns)) != len(columns):
         raise ValueError("its schema has two columns with the same name")
     leaves = [(path, element) for path, element in fields if not element.get(5)]
-    names = [path[0].decode() if len(path) == 1 and element.get(3) != _REPEATED else None for path, element in leaves]
+    lists = {path for path, element in fields if element.get(3) == _REPEATED}
+    names = [None if _is_below(path, lists) else b".".join(path).decode() for path, _ in leaves]
+    if len(set(names) - {None}) != len([name for name in names if name is not None]):
+        raise ValueError("its schema has two columns with the same name")
     flat: dict[str, list[ColumnChunk]] = {name: [] for name in names if name is not None}
     rows = 0
     for group in value[4]:
@@ -108,6 +111,11 @@ def _footer(value: Struct, end: int) -> Footer:
             raise ValueError(f"the column {name!a} has {counted(values, 'value')} for {counted(rows, 'row')}")
     metadata = {pair[1]: pair.get(2, b"") for pair in value.get(5, [])}
     return Footer(rows=rows, columns=columns, flat={k: tuple(v) for k, v in flat.items()}, metadata=metadata)
+
+
+def _is_below(path: tuple[bytes, ...], lists: set[tuple[bytes, ...]]) -> bool:
+    """Return whether a field, or a group that contains the field, is a list."""
+    return any(path[: depth + 1] in lists for depth in range(len(path)))
 
 
 def _fields(elements: list[Struct]) -> list[tuple[tuple[bytes, ...], Struct]]:
@@ -143,20 +151,27 @@ def _count(value: Any) -> int:
     return value
 
 
-def require_bounded_pages(file: BinaryIO, footer: Footer, names: Iterable[str]) -> None:
-    """Check page headers of the columns ``names``. Raise ValueError if they declare more data than rows can need."""
+def require_bounded_pages(
+    file: BinaryIO, footer: Footer, names: Iterable[str], *, page_bytes: int | None = None
+) -> None:
+    """Check page headers of the columns ``names``. Raise ValueError if they declare more data than rows can need.
+
+    With ``page_bytes``, for columns of large values, the limit is a number of bytes for each page.
+    """
     for name in names:
         try:
-            _require_bounded_column(file, footer.flat[name])
+            _require_bounded_column(file, footer.flat[name], page_bytes)
         except _DAMAGE as error:
             raise ValueError(f"the column {name!a} has a damaged page ({type(error).__name__} {error})") from error
         except ValueError as error:
             raise ValueError(f"the column {name!a}: {error}") from error
 
 
-def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...]) -> None:
+def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...], page_bytes: int | None) -> None:
     rows = sum(chunk.values for chunk in chunks)
     bytes_left, pages_left = MAX_COLUMN_BYTES + MAX_ROW_BYTES * rows, MAX_PAGES + rows // 100
+    if page_bytes is not None:
+        bytes_left, pages_left = page_bytes * (rows + len(chunks)), rows + MAX_PAGES
     for chunk in chunks:
         values, at, end = 0, chunk.start, chunk.start + chunk.length
         bytes_left += 64  # each row group may have a small page
@@ -167,6 +182,8 @@ def _require_bounded_column(file: BinaryIO, chunks: tuple[ColumnChunk, ...]) -> 
             reader = CompactReader(file.read(min(MAX_HEADER_BYTES, end - at)), budget=1000)
             page = reader.struct(_PAGE)
             bytes_left, pages_left = bytes_left - _count(page[2]), pages_left - 1
+            if page_bytes is not None and page[2] > page_bytes:
+                raise ValueError(f"a page has {counted(page[2], 'byte')}, expected at most {page_bytes}")
             if bytes_left < 0 or pages_left < 0:
                 raise ValueError(f"the pages declare more data than {counted(rows, 'row')} can need")
             count = _values(page)

@@ -22,6 +22,7 @@ ENTRANCES: dict[str, tuple[str, ...]] = {
     "pack": ("patchgen", "pack", "images", "--out", "out", "--workers", "1"),
     "pack-tar": ("patchgen", "pack", "images.tar", "--out", "out", "--workers", "1"),
     "pack-cifar": ("patchgen", "pack", "cifar", "--out", "out", "--workers", "1"),
+    "pack-parquet": ("patchgen", "pack", "rows.parquet", "--out", "out", "--workers", "1"),
     "recipe": (
         *("patchgen", "build", "--image", "photo.png", "--n", "4", "--workers", "1"),
         *("--recipe", "recipe.yaml", "--out", "out"),
@@ -42,6 +43,10 @@ ENTRANCES: dict[str, tuple[str, ...]] = {
     ),
     "eval-folder": (
         *("distill", "eval", "--data", "classes", "--device", "cpu"),
+        *("--weights", "teacher.safetensors"),
+    ),
+    "eval-parquet": (
+        *("distill", "eval", "--data", "rows.parquet", "--device", "cpu"),
         *("--weights", "teacher.safetensors"),
     ),
     "convert": ("distill", "convert", "weights.pt", "--arch", "resnet8", *NORM, "--out", "out.safetensors"),

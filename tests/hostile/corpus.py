@@ -9,6 +9,7 @@ from tests.hostile import (
     labels,
     manifests,
     names,
+    parquet,
     pickles,
     tables,
     tars,
@@ -31,6 +32,7 @@ CASES: tuple[Case, ...] = tuple(
         configs,
         inputs,
         cifar,
+        parquet,
     )
     for case in theme.CASES
 )

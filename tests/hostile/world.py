@@ -7,6 +7,8 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import yaml
 from PIL import Image
@@ -87,6 +89,8 @@ def _make_images(folder: Path, noise: np.ndarray) -> None:
     ]
     write_tar(folder / "eval.tar", members)
     write_tar(folder / "images.tar", [member for member in members if member[0].endswith("png")])
+    rows = pa.table({"image": [png(square) for square in squares], "label": list(range(4))})
+    pq.write_table(rows, folder / "rows.parquet")
     (folder / "images").mkdir()
     (folder / "cifar").mkdir()
     for k, square in enumerate(squares):

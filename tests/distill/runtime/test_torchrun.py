@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.distill.conftest import CONFIG
 from tests.helpers.running import rows
@@ -166,3 +168,22 @@ def test_what_is_wrong_is_said_once(launches: Callable[[str], Launch]) -> None:
     status, lines = said(launch.start(2, "--set", "data.batch_size=3", module="distill"))
     assert status and len(lines) == 1 and "data.batch_size 3: is too small for 2 ranks" in lines[0], lines
     assert not launch.out.exists()
+
+
+def test_streamed_evaluation_sets_on_two_ranks(launches: Callable[[str], Launch], tmp_path: Path) -> None:
+    """Each rank decodes its own batches, and the figures are those of one process with all images in memory."""
+    for number in range(40):
+        path = tmp_path / "photos" / f"{number % 4}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    sets = ("--set", "train.samples=18", "--eval", f"photos={tmp_path / 'photos'}")
+    sets += ("--set", "eval.transform={resize: 20, crop: 16}")
+    one, two = launches("sets of one"), launches("sets of two")
+    assert said(one.start(1, *sets)) == (0, [])
+    assert said(two.start(2, *sets, module="tests.helpers.streamed")) == (0, [])
+    found, other = (json.loads((each.out / "summary.json").read_text()) for each in (one, two))
+    assert found["evaluations"]["photos"]["eval_images"] == 40
+    for key in ("student_top1", "teacher_top1", "agreement", "eval_sha256"):
+        assert found["evaluations"]["photos"][key] == other["evaluations"]["photos"][key]
+    assert found["eval_transform"] == other["eval_transform"] == "resize 20, crop 16, bilinear"
