@@ -207,7 +207,8 @@ def open_evaluators(
         if least is not None:
             logger.info(f"teacher.min_top1 {least} is not checked without evaluation data; name the data with --eval")
         return None
-    archs = (config.student.arch, config.teacher.arch)
+    sees_same = teacher is None or (teacher.size is None and not teacher.others)
+    archs = (config.student.arch, *([config.teacher.arch] if sees_same else []))
     fit = image_size(config.eval.transform, config.augment.output_size(size), info.num_classes, *archs)
     opened = {name: _open_evaluator(config, fit, teacher, info, accelerator, each) for name, each in sources.items()}
     evaluators = Evaluators(opened, None if isinstance(fit, int) else fit.text)

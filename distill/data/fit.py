@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from distill.errors import DistillError
+from distill.models.arch import split_arch
 from manifests.support.validation import describe
 from manifests.support.yaml_core import parse_yaml
 from manifests.untrusted.decode import Pixels
@@ -88,6 +89,7 @@ class TransformConfig(BaseModel):
 
     def fit(self, arch: str, key: str) -> TransformFit:
         """Return the transform for the network ``arch``. ``key`` is the name of the setting in messages."""
+        arch, _ = split_arch(arch)
         if self.like == "torchvision":
             return _torchvision_fit(arch, key)
         if self.like == "timm":
