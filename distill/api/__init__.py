@@ -91,12 +91,8 @@ def train(
             network = inputs.loaded_teacher(own, draft, size, context)
             functions = inputs.add_losses(loss, draft)
         final = draft.parse()
-        objects = Objects(
-            network=inputs.own_module(student),
-            teacher=network,
-            losses=functions,
-            evaluation=inputs.own_datasets(eval),
-        )
+        module, data = inputs.own_module(student), inputs.own_datasets(eval)
+        objects = Objects(network=module, teacher=network, losses=functions, evaluation=data)
         folder = inputs.run_folder(out, f"{draft.name}-{set_id[:8]}-seed{final.train.seed}")
         task = functools.partial(Distillation, final, images, context, objects)
         summary = run(task, folder, context, resume=resume, callbacks=callbacks)

@@ -21,7 +21,7 @@ def term(student: str, teacher: str, **keys: Any) -> FeatureLossConfig:
 
 
 def match(terms: list[FeatureLossConfig], student: nn.Module, teacher: nn.Module, size: int = 32) -> FeatureMatch:
-    return match_features(terms, student, teacher.eval(), size, 0)
+    return match_features(terms, student, teacher.eval(), (size, size), 0)
 
 
 class InPlace(nn.Module):
@@ -115,11 +115,11 @@ def test_projections_depend_on_the_seed_only() -> None:
     networks = build_model("resnet8", 4), build_model("resnet14", 4)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = match_features([term("layer2", "layer3")], networks[0], networks[1].eval(), 32, 0)
+    first = match_features([term("layer2", "layer3")], networks[0], networks[1].eval(), (32, 32), 0)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     again, other = (
-        match_features([term("layer2", "layer3")], networks[0], networks[1].eval(), 32, seed) for seed in (0, 1)
+        match_features([term("layer2", "layer3")], networks[0], networks[1].eval(), (32, 32), seed) for seed in (0, 1)
     )
     weights = [next(each.student.adapters.parameters()) for each in (first, again, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
