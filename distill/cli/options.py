@@ -72,15 +72,14 @@ def join(*decorators: Decorator) -> Decorator:
 
 
 def _eval_settings(values: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the config keys that the values of ``--eval`` set: ``eval.data`` and ``eval.sets``."""
+    """Return the config keys that the values of ``--eval`` set. The last set without a name counts."""
     settings: dict[str, Any] = {}
     named: dict[str, Path] = {}
     for path in values:
         name, equals, rest = str(path).partition("=")
         is_named = bool(equals and re.match(SET_NAME, name)) and not os.path.lexists(path)
-        if name in named if is_named else "eval.data" in settings:
-            again = f"two sets have the name {name!r}" if is_named else "two sets have no name"
-            raise click.BadParameter(f"{again}; name each further set: --eval NAME=DATA.")
+        if is_named and name in named:
+            raise click.BadParameter(f"two sets have the name {name!r}; choose another name.")
         if is_named:
             named[name] = FILE.convert(rest, None, None)
         else:
