@@ -128,6 +128,17 @@ def test_features_change_the_student_and_parts_do_not(
             {"loss": [*FEATURES[:2], FEATURES[1] | {"student": "layr3"}]},
             ("no module 'layr3'", "did you mean 'layer3'"),
         ),
+        (
+            {"loss": FEATURES, "teacher": CONFIG["teacher"] | {"others": [{"arch": "resnet8"}]}},  # type: ignore[operator]
+            ("a feature loss needs one teacher", "omit teacher.others"),
+        ),
+        (
+            {
+                "student": CONFIG["student"] | {"head": "teacher"},  # type: ignore[operator]
+                "teacher": CONFIG["teacher"] | {"others": [{"arch": "resnet8"}]},  # type: ignore[operator]
+            },
+            ("student.head: teacher needs one teacher",),
+        ),
         ({"loss": []}, ("loss: List should have at least 1 item",)),
         ({"loss": [{"name": "kl", "temprature": 4}]}, ("'loss[0].temprature'", "'loss[0].temperature'")),
     ],

@@ -1,19 +1,26 @@
 """Test feature losses: their values, the outputs of modules, projections, and what cannot be compared."""
 
 import copy
-from typing import Any
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import distill
+from distill.data.batches import Batch
 from distill.errors import DistillError
 from distill.models import build_model
 from distill.models.features import WithFeatures
-from distill.runtime.compile import Accelerator
+from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.distributed import RunContext
 from distill.targets.features import FeatureLossConfig, FeatureMatch, feature_loss, match_features
+from distill.targets.targets import feature_targets
+from distill.weights.files import save_weights
 
 
 def term(student: str, teacher: str, **keys: Any) -> FeatureLossConfig:
@@ -148,3 +155,30 @@ def test_what_cannot_be_compared_is_one_line(one: Any, student: Any, teacher: An
     with pytest.raises(DistillError) as caught:
         match([one], *networks)
     assert "\n" not in str(caught.value) and all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_features_of_a_teacher_with_its_own_input_are_those_of_its_images(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    student, model = build_model("resnet8", 4), build_model("resnet8", 4).eval()
+    save_weights(tmp_path / "t.safetensors", model, arch="resnet8", num_classes=4, mean=(0.5,) * 3, std=(0.2,) * 3)
+    teacher = dataclasses.replace(distill.load_network(tmp_path / "t.safetensors"), size=16)
+    matched = match_features([term("layer2", "layer3")], student, teacher.model, (32, 16), 0)
+    x = torch.randn(4, 3, 32, 32)
+    view: Any = types.SimpleNamespace(size=32, example=lambda: x)
+    accelerator = make_accelerator(RunContext(device=torch.device("cpu")), "fp32", "off", 10)
+    normalization = ((0.4,) * 3, (0.25,) * 3)
+    targets = feature_targets(teacher, matched, normalization, view, accelerator)
+    logits, feature = targets(cast(Batch, None), x)
+    images = F.interpolate((x * 0.25 + 0.4 - 0.5) / 0.2, size=(16, 16), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        assert torch.allclose(logits, model(images), atol=1e-4)
+        (expected,) = features_of_images(model, "layer3", images)
+    assert feature.shape == (4, 64, 4, 4) and torch.allclose(feature, expected, atol=1e-4)
+
+
+def features_of_images(model: nn.Module, name: str, images: Tensor) -> list[Tensor]:
+    found: list[Tensor] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda module, given, output: found.append(output))
+    model(images)
+    handle.remove()
+    return found
