@@ -32,7 +32,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = (
     *("README.md", "docs/patchgen.md", "docs/recipes.md", "docs/image-data.md", "docs/publishing.md"),
     *("docs/distill.md", "docs/losses-and-augmentation.md", "docs/teacher-logits.md", "docs/foreign-checkpoints.md"),
-    *("docs/distributed.md", "docs/reproduce.md", "docs/python.md", "docs/own-networks.md", "docs/limits.md"),
+    *(
+        "docs/distributed.md",
+        "docs/reproduce.md",
+        "docs/python.md",
+        "docs/own-networks.md",
+        "docs/bring-your-own.md",
+        "docs/limits.md",
+    ),
 )
 """The order matters: a page may use files that the commands of earlier pages wrote."""
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
