@@ -165,7 +165,9 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(timm, "create_model", without_download)
     teacher = load_teacher(TeacherConfig(arch="timm/resnet18", weights="pretrained", num_classes=1000), CPU)
-    assert calls == [True] and (teacher.size, teacher.num_classes) == (224, 1000) and not teacher.model.training
+    assert (
+        calls == [False, True] and (teacher.size, teacher.num_classes) == (224, 1000) and not teacher.model.training
+    )
     refused(
         lambda: load_teacher(TeacherConfig(arch="timm/resnet18", weights="pretrained", num_classes=10), CPU),
         "the published weights have 1000 classes, but num_classes is 10",
