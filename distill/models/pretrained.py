@@ -52,6 +52,8 @@ def pretrained_model(arch: str, num_classes: int) -> Pretrained:
     elif name.startswith(HF):
         found = _pretrained_hf(name, arguments)
     elif name.startswith(PREFIX):
+        with torch.device("meta"):
+            build_model(arch, 2)  # refuses other names, and arguments
         found = _pretrained_torchvision(name)
     elif is_own(name):  # its code loads its weights
         return Pretrained(model=build_model(arch, num_classes).eval(), settings=InputSettings())
@@ -74,7 +76,8 @@ def declared_input(arch: str) -> InputSettings:
     if name.startswith(HF):
         return _hf_input(name)
     if name.startswith(PREFIX):
-        return _torchvision_input(torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT)
+        with errors(name, "torchvision declares no input"):
+            return _torchvision_input(torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT)
     return InputSettings()
 
 
@@ -121,8 +124,8 @@ def _hf_input(name: str) -> InputSettings:
 
 
 def _pretrained_torchvision(name: str) -> Pretrained:
-    weights = torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT
     with errors(name, "its weights cannot be read"):
+        weights: Any = torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT
         state = weights.get_state_dict(progress=False, check_hash=True)
     classes = tuple(weights.meta.get("categories", ()))
     model = build_model(name, len(classes))
