@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.datasets import LabelledReader, MapDataset
+from distill.data.datasets import LabelledReader, MapDataset, class_names
 from distill.data.fit import CenterFit, Fit
 from distill.data.image_reader import ImageReader, StreamedImages, read_errors, stored_reader
 from distill.data.torchvision_sets import PREFIX, TorchvisionSet, split_name
@@ -127,11 +127,8 @@ def _load_dataset(reader: LabelledReader, dataset: MapDataset, size: Size, split
     """Read a data set of pairs (image, label). Its attribute ``classes``, as in torchvision, has the class names."""
     read = _read(reader, reader.n, size, reader.where, split)
     labels = tuple(reader.labels[position] for position in range(reader.n))
-    names = getattr(dataset, "classes", ())
-    named = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    return read.labelled(
-        ImageData(images=(), where=reader.where, labels=labels, classes=tuple(names) if named else ())
-    )
+    classes = class_names(dataset)
+    return read.labelled(ImageData(images=(), where=reader.where, labels=labels, classes=classes))
 
 
 def count_images(path: Path) -> int:
