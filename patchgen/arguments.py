@@ -57,8 +57,6 @@ def local_path(value: Any, what: str) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise PatchgenError(f"{what} is a {type(value).__name__}, expected a path; give a text or a Path")
     text = os.fsdecode(value)
-    if "\0" in text or any(0xD800 <= ord(c) < 0xDC80 or 0xDCFF < ord(c) < 0xE000 for c in text):
-        raise PatchgenError(f"{what} is {text!a}, which has a character that no path may have; correct the path")
     if is_url(text):
         raise PatchgenError(f"{what} is the URL {text}, expected a path; use a local path, or the command line")
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,9 @@ class Draft(Generic[C]):
 
     def __init__(self, model: type[C], config: ConfigLike, settings: Mapping[str, Any] | None) -> None:
         self._model: type[C] = model
+        if not isinstance(settings, Mapping | None):
+            found = f"settings is a {type(settings).__name__}, expected a dict"
+            raise DistillError(f"{found}; write for example settings={{'train.samples': 1000}}")
         self._settings = {key: _named(value, key) for key, value in (settings or {}).items()}
         self._given: dict[str, Any] = {}
         self.name, self._where = "python", "from Python"
@@ -105,8 +109,10 @@ def session(device: str) -> Iterator[RunContext]:
 
 
 def to_path(value: PathLike) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise DistillError(f"{value!r:.100} is a {type(value).__name__}, expected a path; give a text or a Path")
     try:
-        return Path(expand_home(str(value)))
+        return Path(expand_home(os.fsdecode(value)))
     except ValueError as error:
         raise DistillError(str(error)) from error
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from distill.data import labelled
 from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 
@@ -77,3 +78,9 @@ def test_what_is_no_class_names(classes: Any) -> None:
 def test_a_generator_is_no_data_set() -> None:
     with pytest.raises(DistillError, match="data set builtins:generator: has no __len__ and __getitem__"):
         load_labelled((pair for pair in [(IMAGE, 0)]), None)  # type: ignore[arg-type]
+
+
+def test_training_images_that_need_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled, "free_memory", lambda: 200)
+    with pytest.raises(DistillError, match=r"the images need 0.0 GB of memory, but 0.0 GB are free; set a smaller"):
+        load_labelled(Data((IMAGE, 0)), None, "train")
