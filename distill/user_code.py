@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
-from manifests.support.user_code import UserCodeError, failed_in, failure, import_function, require_allowed
+from manifests.support.user_code import (
+    UserCodeError,
+    failed_in,
+    failure,
+    import_function,
+    require_allowed,
+    same_folder,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,10 +31,11 @@ def user_code(what: str) -> Iterator[None]:
     stays the cause of the DistillError, so a Python program prints its traceback too.
     """
     try:
-        yield
+        with same_folder():
+            yield
     except DistillError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if type(error).__name__ == "OutOfMemoryError":  # of torch, for which run directories have their own message
             raise
         failed = failure(what, error)
@@ -81,7 +89,7 @@ def name_of(value: Any) -> str:
     """Return ``MODULE:NAME`` of a function or a class, or of the class of another object."""
     while isinstance(value, functools.partial):
         value = value.func
-    named = value if hasattr(value, "__qualname__") else type(value)
+    named = value if hasattr(value, "__qualname__") and hasattr(value, "__module__") else type(value)
     return f"{named.__module__ or '__main__'}:{named.__qualname__}"
 
 

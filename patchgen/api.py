@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -161,11 +161,20 @@ def _cards(options: BuildOptions, photos: int) -> list[Card]:
     cards: list[Card] = [{} for _ in range(photos)]
     for name, key in {"license": "licence", "url": "url", "attribution": "attribution"}.items():
         given: Any = options.get(name)
-        texts = [given] * photos if given is None or isinstance(given, str) else list(given)
+        texts = [given] * photos if given is None or isinstance(given, str) else list(_texts(name, given))
         if len(texts) != photos:
             what = f"{name} has {counted(len(texts), 'text')} for {counted(photos, 'photo')}"
             raise PatchgenError(f"{what}; give one text, or one for each photo")
         for card, text in zip(cards, texts, strict=True):
             if text is not None:
-                card[key] = str(text)
+                card[key] = text
     return cards
+
+
+def _texts(name: str, given: Any) -> Iterator[str | None]:
+    """Yield the texts of the argument ``name``, one for each photo. A photo may have None."""
+    for text in given if isinstance(given, Iterable) else [given]:
+        if not isinstance(text, str | None):
+            what = f"{name} has {text!r:.100}, expected a text"
+            raise PatchgenError(f"{what}; give one text, or a list of one for each photo")
+        yield text

@@ -1,5 +1,6 @@
 """Check the arguments that a Python program gives: numbers, paths, formats and images."""
 
+import contextlib
 import operator
 import os
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from manifests.errors import DECODE_ERRORS
 from manifests.format.digest import pixel_digest
 from manifests.limits import IMAGE_FORMATS
 from manifests.remote.urls import is_url
@@ -31,7 +33,8 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, float) and value.is_integer():
         number = int(value)
     elif not isinstance(value, bool) and hasattr(value, "__index__"):
-        number = operator.index(value)
+        with contextlib.suppress(TypeError):  # an array of one number has this method, and refuses to be an index
+            number = operator.index(value)
     if not low <= number <= high:
         what = f"{name} is {value!r}, expected a whole number from {low} to {high}"
         raise PatchgenError(f"{what}; give another {name}")
@@ -40,7 +43,7 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
 
 def image_format(value: Any) -> str | None:
     """Return the argument ``format``: the name of an image format, or None for the recipe's format."""
-    if value is not None and value not in IMAGE_FORMATS:
+    if value is not None and not (isinstance(value, str) and value in IMAGE_FORMATS):
         raise PatchgenError(f"format is {value!r}, expected one of {', '.join(IMAGE_FORMATS)}; give one of these")
     return value
 
@@ -53,7 +56,7 @@ def local_path(value: Any, what: str) -> Path:
     """
     if not isinstance(value, str | os.PathLike):
         raise PatchgenError(f"{what} is a {type(value).__name__}, expected a path; give a text or a Path")
-    text = os.fspath(value)
+    text = os.fsdecode(value)
     if is_url(text):
         raise PatchgenError(f"{what} is the URL {text}, expected a path; use a local path, or the command line")
     try:
@@ -83,7 +86,11 @@ def _pixels(item: Any) -> Pixels:
         if item.mode.startswith(("I", "F")):  # Pillow would clip these
             what = f"image is a PIL image of mode {item.mode}, expected 8 bits a channel"
             raise PatchgenError(f"{what}; give the path of the file, or convert the image to RGB")
-        item = np.asarray(ImageOps.exif_transpose(item).convert("RGB"))
+        try:  # an image that Pillow opened from a file is decoded here
+            item = np.asarray(ImageOps.exif_transpose(item).convert("RGB"))
+        except DECODE_ERRORS as error:
+            what = f"image is a PIL image that cannot be decoded: {str(error) or type(error).__name__}"
+            raise PatchgenError(f"{what}; give another image, or the path of its file") from error
     if not isinstance(item, np.ndarray):
         what = f"image is a {type(item).__name__}, expected a path, a PIL image or an array"
         raise PatchgenError(f"{what}; convert it to a NumPy array of uint8 (height, width, 3)")

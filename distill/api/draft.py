@@ -1,5 +1,6 @@
 """Combine the config of a caller with its arguments."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,7 +21,10 @@ class Draft(Generic[C]):
 
     def __init__(self, model: type[C], config: ConfigLike, settings: Mapping[str, Any] | None) -> None:
         self._model: type[C] = model
-        self._settings = {key: _named(value, key) for key, value in (settings or {}).items()}
+        if not isinstance(given := settings or {}, Mapping) or not all(isinstance(key, str) for key in given):
+            found = f"is {str(settings)[:80]}, expected a dict of values by config key"
+            raise DistillError(f"settings: {found}, such as {{'optim.lr': 0.001}}; correct it")
+        self._settings = {key: _named(value, key) for key, value in given.items()}
         self._given: dict[str, Any] = {}
         self.name, self._where = "python", "from Python"
         if isinstance(config, Mapping):
@@ -63,9 +67,9 @@ def _named(value: Any, key: str) -> Any:
 
 
 def to_path(value: PathLike) -> Path:
-    if not isinstance(value, PathLike):
-        raise DistillError(f"a path is {type(value).__name__}, expected a text or a pathlib.Path; correct it")
+    if not isinstance(value, str | os.PathLike):
+        raise DistillError(f"{value!r:.100} is a {type(value).__name__}, expected a path; give a text or a Path")
     try:
-        return Path(expand_home(str(value)))
+        return Path(expand_home(os.fsdecode(value)))
     except ValueError as error:
         raise DistillError(str(error)) from error

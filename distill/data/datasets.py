@@ -3,20 +3,21 @@
 import dataclasses
 import hashlib
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill.data.image_reader import Work, in_threads
+from distill.data.image_reader import Work, in_threads, naming
 from distill.errors import DistillError
 from distill.runtime.device import free_memory
 from distill.user_code import name_of, user_code
 from manifests.format.digest import pixel_digest
 from manifests.support.console import progress_bar
-from manifests.untrusted.decode import Pixels
+from manifests.untrusted.decode import MAX_PIXELS, Pixels
 
 T = TypeVar("T")
 _FORM = "expected RGB as uint8 of shape (height, width, 3)"
@@ -84,7 +85,8 @@ class LabelledReader:
             with user_code(place := f"{self.where}[{position}]"):
                 item = self._dataset[position]
             pixels, self.labels[position] = _labelled(item, place)
-            return work(position, pixels)
+            with naming(place):
+                return work(position, pixels)
 
         return in_threads(positions, lambda _: None, read) if self._threaded else map(read, positions)
 
@@ -94,7 +96,7 @@ def _labelled(item: Any, place: str) -> tuple[Pixels, int]:
     try:
         image, label = item
         number = operator.index(label)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # also of the user's objects
         found = f"is {_kind(item)}, expected a pair of an image and a class number"
         raise DistillError(f"{place}: {found}; return (image, label)") from error
     if not 0 <= number < 10**9:
@@ -125,8 +127,23 @@ def _items(dataset: MapDataset, where: str, n: int) -> Iterator[tuple[int, Any]]
             update(index + 1)
 
 
+def class_names(dataset: object) -> tuple[str, ...]:
+    """Return the class names in the attribute ``classes`` of a data set, or () if it has none."""
+    with user_code(f"data set {name_of(dataset)}: classes"):
+        names: Any = getattr(dataset, "classes", ())
+        is_sequence = isinstance(names, MapDataset) and not isinstance(names, str | Mapping)
+        listed: tuple[Any, ...] = tuple(names) if is_sequence else ()
+    return tuple(map(str, listed)) if all(isinstance(name, str) for name in listed) else ()
+
+
 def _pixels(value: Any, where: str, action: str) -> Pixels:
-    array = np.asarray(value) if not isinstance(value, tuple | list) else np.empty(0, dtype=object)
+    array: npt.NDArray[Any] = np.empty(0, dtype=object)
+    if not isinstance(value, tuple | list):
+        with user_code(where):  # a lazy image of Pillow is decoded here, and some tensors are no arrays
+            array = np.asarray(value)
+    if array.ndim == 3 and array.shape[0] * array.shape[1] > MAX_PIXELS:
+        found = f"has {array.shape[1]}×{array.shape[0]} px, expected at most {MAX_PIXELS} pixels"
+        raise DistillError(f"{where}: the image {found}; scale it down")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise DistillError(f"{where}: is {_kind(value)}, {_FORM}; {action}")
     return np.ascontiguousarray(array)

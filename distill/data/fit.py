@@ -15,7 +15,14 @@ from distill.errors import DistillError
 from distill.models.arch import split_arch
 from manifests.support.validation import describe
 from manifests.support.yaml_core import parse_yaml
-from manifests.untrusted.decode import Pixels
+from manifests.untrusted.decode import MAX_PIXELS, Pixels
+
+MAX_RESIZED_PIXELS = MAX_PIXELS
+"""Pixels of an image after resizing, before the crop. An image of 1×5000 px would become one of 256×1,280,000 px."""
+
+
+class ImageShapeError(DistillError):
+    """An image is too long for its width. The reader of the image adds its name to the message."""
 
 
 class Fit(Protocol):
@@ -39,8 +46,9 @@ class CenterFit:
     def __call__(self, image: Pixels, /) -> Pixels:
         if image.shape[:2] == (self.size, self.size):
             return image
+        _require_bounded(image, short := round(self.size * 8 / 7))
         planes = torch.from_numpy(image.copy()).permute(2, 0, 1)
-        resized = TF.resize(planes, [round(self.size * 8 / 7)], antialias=True)
+        resized = TF.resize(planes, [short], antialias=True)
         fitted: Pixels = TF.center_crop(resized, [self.size, self.size]).permute(1, 2, 0).numpy()
         return fitted
 
@@ -52,8 +60,10 @@ class TransformFit:
     size: int
     steps: tuple[Callable[[Image.Image], Image.Image], ...]
     text: str  # describes the steps, for summaries
+    short: int  # pixels of the short side after resizing, before the crop
 
     def __call__(self, image: Pixels, /) -> Pixels:
+        _require_bounded(image, self.short)
         picture = Image.fromarray(image)
         for step in self.steps:
             picture = step(picture)
@@ -122,12 +132,22 @@ def read_transform(text: str, key: str) -> TransformConfig:
         raise DistillError(f"{key}: {error}; write torchvision, timm or {{resize: 256, crop: 224}}") from error
 
 
+def _require_bounded(image: Pixels, short: int) -> None:
+    """Raise ImageShapeError if an image whose short side is resized to ``short`` px would need too much memory."""
+    low, high = sorted(image.shape[:2])
+    if (long := high * short // low) * short > MAX_RESIZED_PIXELS:
+        found = (
+            f"is {image.shape[1]}×{image.shape[0]} px, and has {long} px on the long side if resized to {short} px"
+        )
+        raise ImageShapeError(f"the image {found}, expected at most {MAX_RESIZED_PIXELS // short}; crop the image")
+
+
 def _resize_crop(resize: list[int], crop: int, interpolation: TF.InterpolationMode) -> TransformFit:
     steps = (
         lambda image: TF.resize(image, resize, interpolation=interpolation),
         lambda image: TF.center_crop(image, [crop, crop]),
     )
-    return TransformFit(crop, steps, f"resize {resize[0]}, crop {crop}, {interpolation.value}")
+    return TransformFit(crop, steps, f"resize {resize[0]}, crop {crop}, {interpolation.value}", resize[0])
 
 
 def _torchvision_fit(arch: str, key: str) -> TransformFit:
@@ -157,6 +177,5 @@ def _timm_fit(arch: str, key: str) -> TransformFit:
         if type(step).__name__ in ("Resize", "CenterCrop", "ResizeKeepRatio", "CenterCropOrPad")
     )
     parts = (f"crop_pct {config['crop_pct']}", str(config["interpolation"]), str(config["crop_mode"]))
-    return TransformFit(
-        int(config["input_size"][-1]), geometric, f"timm: {config['input_size'][-1]}, {', '.join(parts)}"
-    )
+    size = int(config["input_size"][-1])
+    return TransformFit(size, geometric, f"timm: {size}, {', '.join(parts)}", round(size / config["crop_pct"]))

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from distill.data.fit import Fit
+from distill.data.fit import Fit, ImageShapeError
 from distill.errors import DistillError
 from manifests.errors import PatchSetError
 from manifests.foreign.image_files import StoredImage, pixels_of, read_stored
@@ -43,12 +43,23 @@ def in_threads(positions: Iterable[int], read: Callable[[int], Any], work: Calla
                 future.cancel()
 
 
+@contextlib.contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Add the name of an image to an ImageShapeError in the block."""
+    try:
+        yield
+    except ImageShapeError as error:
+        raise DistillError(f"{where}: {error}") from error
+
+
 def stored_reader(images: Sequence[StoredImage]) -> ImageReader:
     """Return a reader of images in files, tars, tables and CIFAR's files."""
 
     def reader(positions: Iterable[int], work: Work[T], /) -> Iterator[T]:
         def decoded(position: int, content: bytes | Pixels) -> T:
-            return work(position, pixels_of(content, images[position].where))
+            where = images[position].where
+            with naming(where):
+                return work(position, pixels_of(content, where))
 
         return in_threads(positions, lambda position: read_stored(images[position]), decoded)
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.datasets import LabelledReader, MapDataset
+from distill.data.datasets import LabelledReader, MapDataset, class_names
 from distill.data.fit import CenterFit, Fit
 from distill.data.image_reader import ImageReader, StreamedImages, read_errors, stored_reader
 from distill.data.torchvision_sets import PREFIX, TorchvisionSet, split_name
 from distill.errors import DistillError
+from distill.runtime.device import free_memory
 from manifests.foreign.image_data import ImageData, find_images, find_labelled
 from manifests.foreign.listing import Split
 from manifests.format.digest import pixel_digest
@@ -127,11 +128,8 @@ def _load_dataset(reader: LabelledReader, dataset: MapDataset, size: Size, split
     """Read a data set of pairs (image, label). Its attribute ``classes``, as in torchvision, has the class names."""
     read = _read(reader, reader.n, size, reader.where, split)
     labels = tuple(reader.labels[position] for position in range(reader.n))
-    names = getattr(dataset, "classes", ())
-    named = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    return read.labelled(
-        ImageData(images=(), where=reader.where, labels=labels, classes=tuple(names) if named else ())
-    )
+    classes = class_names(dataset)
+    return read.labelled(ImageData(images=(), where=reader.where, labels=labels, classes=classes))
 
 
 def count_images(path: Path) -> int:
@@ -181,6 +179,9 @@ def _read(reader: ImageReader, n: int, size: Size, where: Path | str, split: Spl
             digests.append(digest)
             if position == 0 and fitted is not None:
                 keep = split == "train" or n * fitted.nbytes <= MAX_HELD_BYTES
+                if keep and (needed := n * fitted.nbytes) > (free := free_memory()):
+                    found = f"the images need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free"
+                    raise DistillError(f"{where}: {found}; set a smaller data.size, or use fewer images")
                 held = np.empty((n if keep else 0, *fitted.shape), dtype=np.uint8)
             keep = keep and (fit is not None or len(shapes) == 1)
             if keep and fitted is not None:

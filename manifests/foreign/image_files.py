@@ -57,7 +57,10 @@ def table_images(path: Path, rows: int) -> tuple[StoredImage, ...]:
 def read_stored(image: StoredImage) -> bytes | Pixels:
     """Return the encoded bytes of an image. For a record of a CIFAR file, return the pixels, uint8 (32, 32, 3)."""
     if image.kind == "record":
-        return _records(image.path, version_of(image.path))[image.offset]
+        records = _records(image.path, version_of(image.path))
+        if image.offset >= len(records):
+            raise PatchSetError(f"{image.where}: this image is missing, because the file has changed; read it again")
+        return records[image.offset]
     if image.kind == "row":
         return open_rows(image.path, version_of(image.path)).read(image.offset)
     try:

@@ -16,12 +16,15 @@ import pyarrow.parquet as pq
 
 from manifests.errors import PatchSetError
 from manifests.support.counts import counted
+from manifests.support.files import read_regular_file
+from manifests.untrusted.arrow_limits import require_plain_arrow
 from manifests.untrusted.parquet_limits import Footer, read_footer, require_bounded_pages
 
 PARQUET_SUFFIX = ".parquet"
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "fine_label")
 MAX_PAGE_BYTES = 64 << 20  # of a column of images; a page has at least one image
 MAX_ROWS, MAX_LABEL = 10_000_000, 10**9
+MAX_STATE_BYTES = 16 << 20  # of each file that describes a saved data set
 BATCH_ROWS = 8  # that are decoded at once: a row of a dictionary may have as many bytes as a page
 _BUFFER = 1 << 20  # bytes that are read ahead in a column, because a row group may be larger than the memory
 _FORM = "a column 'image' of encoded images (bytes, or a group with 'bytes') and a column 'label' of class numbers"
@@ -96,7 +99,9 @@ class ParquetRows:
         """Return the encoded image of a row."""
         with _errors(self._path):
             if not self._next <= row < self._end:
-                group = next(k for k, end in enumerate(self._ends) if row < end)
+                group = next((k for k, end in enumerate(self._ends) if row < end), None)
+                if group is None:
+                    raise ValueError(f"row {row} is missing; the file has changed while it was read")
                 self._next, self._end = ([0, *self._ends][group], self._ends[group])
                 self._values = self._group(group)
             for value in self._values:
@@ -138,15 +143,18 @@ class SavedRows:
             found = f"{folder}: a saved data set needs the package datasets, which is not installed"
             raise PatchSetError(f"{found}; run pip install datasets") from error
         with _errors(folder):
+            _require_own_files(folder)
             datasets.disable_progress_bars()
-            opened = datasets.load_from_disk(str(folder))
+            opened = datasets.load_from_disk(str(folder)).with_format(
+                None
+            )  # it may be saved with format numpy or torch
             opened.data.table.validate(full=True)
             image = next((name for name in IMAGE_COLUMNS if name in opened.features), None)
             label = next((name for name in LABEL_COLUMNS if name in opened.features), None)
             kinds = {name: type(feature).__name__ for name, feature in opened.features.items()}
             if image is None or not isinstance(opened.features[image], datasets.Image):
                 raise ValueError(f"its columns are {str(kinds)[:100]}, expected {_FORM}")
-            self.classes = tuple(getattr(opened.features.get(label), "names", None) or ())
+            self.classes = tuple(map(str, getattr(opened.features.get(label), "names", None) or ()))
             self.labels: tuple[int, ...] | None = None
             if label is not None:
                 self.labels = _checked(opened.select_columns([label])[:][label], label)
@@ -165,6 +173,19 @@ class SavedRows:
             return value["bytes"]
 
 
+def _require_own_files(folder: Path) -> None:
+    """Raise ValueError if a saved data set has no regular files of its own, because ``datasets`` opens any file."""
+    read_regular_file(folder / "dataset_info.json", MAX_STATE_BYTES)
+    files = json.loads(read_regular_file(folder / "state.json", MAX_STATE_BYTES))["_data_files"]
+    names = [file["filename"] for file in files]
+    for name in names:
+        if Path(name).name != name or names.count(name) > 1 or not (folder / name).is_file():
+            raise ValueError(f"state.json names {str(name)[:100]!r}, expected different files beside it")
+        require_plain_arrow(folder / name)
+    if not names:
+        raise ValueError("state.json names no file, expected a data set with images")
+
+
 @functools.lru_cache(maxsize=1)
 def open_rows(path: str, version: tuple[int, int]) -> ParquetRows | SavedRows:
     """Open a Parquet file or a saved data set, and keep it open until its ``version`` changes."""
@@ -178,7 +199,16 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except PatchSetError:
         raise
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+        RuntimeError,
+    ) as error:
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0][:300]
         raise PatchSetError(f"{path}: the table cannot be read: {reason}; correct the table") from error
 

@@ -136,9 +136,15 @@ def describe_os_error(error: OSError, folder: Path) -> str:
 
 
 def expand_home(path: str) -> str:
-    """Replace ``~`` or ``~USER`` in a path. Raise ValueError for an empty path or an unknown home folder."""
+    """Replace ``~`` or ``~USER`` in a path. Raise ValueError for a text that cannot be a path."""
     if not path:
         raise ValueError("the path is empty; give a path")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path!a} is not valid Unicode text, expected a path; correct it") from error
+    if "\0" in path:
+        raise ValueError(f"{path!a} has a null character, expected a path; correct it")
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path.expanduser changes other paths too
     if path.startswith("~") and expanded.startswith("~"):
         name = path.partition("/")[0]

@@ -14,7 +14,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
@@ -70,6 +70,21 @@ def require_allowed(name: str) -> None:
         raise UserCodeError(f"the import of {name} from the package {parts[0]!r} is not allowed; {advice}")
 
 
+@contextlib.contextmanager
+def same_folder() -> Iterator[None]:
+    """Return to the current folder after a block of user code, because this program has relative paths."""
+    try:
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        folder = None
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.fchdir(folder)
+            os.close(folder)
+
+
 def import_function(name: str) -> Callable[..., Any]:
     """Import the function ``package.module:function``. The caller has checked that this is allowed.
 
@@ -78,13 +93,14 @@ def import_function(name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with same_folder():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             advice = "install it, or add its folder to PYTHONPATH"
             raise UserCodeError(f"there is no module {error.name!r}; {advice}") from error
         raise failure(f"the import of {module_name}", error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failure(f"the import of {module_name}", error) from error
     if callable(function := getattr(module, attribute, None)):
         return function
@@ -97,16 +113,20 @@ def import_function(name: str) -> Callable[..., Any]:
     raise UserCodeError(f"the module {module_name} has no function {attribute!r}; {hint}")
 
 
-def failure(what: str, error: Exception) -> UserCodeError:
+def failure(what: str, error: BaseException) -> UserCodeError:
     """Return the error for an exception that user code raised in ``what``, with the traceback of the user's frames.
 
-    The first frames, which are of these programs and of Python's import, are left out of the traceback.
+    The first frames, which are of these programs and of Python's import, are left out of the traceback. Callers pass
+    a SystemExit too, because ``sys.exit()`` would end the program with exit status 0 and without its result.
     """
     frames = error.__traceback__
     while frames and _is_caller(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
-    reason = " ".join(str(error).split())[:300]
+    try:
+        reason = " ".join(str(error).split())[:300]
+    except Exception:  # noqa: BLE001 - of the __str__ of the user's exception
+        reason = ""
     kind = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return UserCodeError(f"{what} (your code) raised {kind}; correct this code", text)
 

@@ -17,6 +17,7 @@ from manifests.support.user_code import (
     import_function,
     package_version,
     require_allowed,
+    same_folder,
     source_digest,
 )
 from patchgen.errors import PatchgenError
@@ -147,8 +148,9 @@ def _bind(function: Callable[..., Any], config: OwnConfig, where: str) -> dict[s
 def _call(function: Callable[..., Any], config: OwnConfig, patch: Pixels, rng: Any, which: str) -> Pixels:
     """Return a copy of a function's result. Raise an error if the function fails or returns something else."""
     try:
-        result = function(patch, rng, **config.arguments)
-    except Exception as error:
+        with same_folder():
+            result = function(patch, rng, **config.arguments)
+    except (Exception, SystemExit) as error:
         raised = failure(f"{which}: {config.name}", error)
         raise PatchgenError(str(raised), raised.user_traceback) from error
     shape = (patch.shape[0], patch.shape[0], 3)

@@ -360,6 +360,20 @@ def test_wrong_labelled_data_is_one_line(train: Train, images: Any, labels: Any,
     refused(lambda: train(eval=Pairs(images[0], labels)), *parts)
 
 
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ({"out": 5}, "5 is a int, expected a path; give a text or a Path"),
+        ({"out": b"run"}, "b'run' is a bytes, expected a path"),
+        ({"out": "a\0b"}, "'a\\x00b' has a null character, expected a path"),
+        ({"out": "a\ud800"}, "'a\\ud800' is not valid Unicode text, expected a path"),
+        ({"settings": ["train.samples"]}, "expected a dict of values by config key"),
+    ],
+)
+def test_arguments_of_other_types_are_one_line(train: Train, given: dict[str, Any], part: str) -> None:
+    refused(lambda: train(**given), part)
+
+
 def test_evaluation_images_must_not_be_patches(train: Train, images: Any) -> None:
     refused(lambda: train(Pairs(images[0]), eval=Pairs(*images)), "20 of 20 evaluation images", "training images")
 

@@ -159,6 +159,13 @@ def test_wrong_arguments(photo_path: Path, tmp_path: Path, changed: dict[str, An
         ({"out": "s3://bucket/set"}, "out is the URL s3://bucket/set, expected a path"),
         ({"out": None}, "out is a NoneType, expected a path"),
         ({"image": make_photo()}, "save it as a PNG file and give the path, or use patchgen.Patches"),
+        ({"out": "a\0b"}, "out: 'a\\x00b' has a null character, expected a path"),
+        ({"out": "a\ud800"}, "out: 'a\\ud800' is not valid Unicode text, expected a path"),
+        ({"image": "a\0b"}, "image: 'a\\x00b' has a null character, expected a path"),
+        ({"format": np.array(["png", "jpg"])}, "expected one of png, jpg, webp, ppm"),
+        ({"license": 5}, "license has 5, expected a text; give one text, or a list of one for each photo"),
+        ({"license": b"x"}, "license has 120, expected a text"),
+        ({"size": np.array([32])}, "size is array([32]), expected a whole number from 8 to 1024"),
         ({"license": ["a", "b"]}, "license has 2 texts for 1 photo; give one text, or one for each photo"),
         ({"url": "https://user:word@host/"}, "--url: the URL contains a user, a password or a key"),
     ],
@@ -168,6 +175,18 @@ def test_wrong_arguments_of_a_build(photo_path: Path, tmp_path: Path, changed: d
     with pytest.raises(patchgen.PatchgenError) as caught:
         patchgen.build(options.pop("image"), **options)
     assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_image_that_pillow_cannot_decode(photo_path: Path, tmp_path: Path) -> None:
+    """Pillow decodes an image from a file when its pixels are used."""
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(photo_path.read_bytes()[:2000])
+    closed = Image.open(photo_path)
+    closed.close()
+    for image in (Image.open(cut), closed):
+        with pytest.raises(patchgen.PatchgenError, match="image is a PIL image that cannot be decoded: ") as caught:
+            patchgen.Patches(image)
+        assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_argument(photo_path: Path, tmp_path: Path) -> None:

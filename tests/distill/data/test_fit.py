@@ -118,3 +118,17 @@ def test_a_torchvision_network_with_its_own_transform(run_distill: Program, phot
     save_weights(path, build_model(arch, 4), arch=arch, num_classes=4, mean=MEAN, std=STD)
     result = run_distill("eval", "--weights", path, "--data", photos, "--transform", "torchvision")
     assert result.status == 0 and "resized to 224 px" in result.out
+
+
+@pytest.mark.parametrize("transform", [None, "{resize: 256, crop: 224}"])
+def test_an_image_that_is_too_long(tmp_path: Path, transform: str | None) -> None:
+    """Resized to a short side of 256 px, this image would need a gigabyte."""
+    for name, shape in {"0/long.png": (1, 5000, 3), "1/good.png": (300, 300, 3)}.items():
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(tmp_path / name)
+    size = 224 if transform is None else read_transform(transform, "transform").fit("resnet8", "transform")
+    line = "the image is 5000×1 px, and has 1280000 px on the long side if resized to 256 px, expected at most 131072"
+    with pytest.raises(DistillError, match=rf"0/long\.png: {line}; crop the image"):
+        load_labelled(tmp_path, size)
+    with pytest.raises(DistillError, match=rf"data set builtins:list\[0\]: {line}"):
+        load_labelled([(np.zeros((1, 5000, 3), dtype=np.uint8), 0)], size)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,76 @@ def test_a_saved_data_set(images: Labelled, tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:200])
     with pytest.raises(DistillError, match="one: the table cannot be read"):
         load_labelled(tmp_path / "one", None)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "cifar"])
+def test_a_file_that_becomes_shorter(images: Labelled, tmp_path: Path, kind: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(labelled, "MAX_HELD_BYTES", 0)
+    path = tmp_path / ("data.parquet" if kind == "parquet" else "test_batch.bin")
+
+    def write(rows: int) -> None:
+        if kind == "parquet":
+            pq.write_table(table(images).slice(0, rows), path)
+        else:
+            path.write_bytes(bytes(3073 * rows))
+
+    write(20)
+    data = load_labelled(path, None)
+    write(3)
+    with pytest.raises(DistillError, match="missing") as caught:
+        list(data.batches(10, [1]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def saved(images: Labelled, tmp_path: Path) -> Path:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    rows = {"image": [Image.fromarray(image) for image in images[0]], "label": images[1].tolist()}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch", "pandas", "arrow"])
+def test_a_saved_data_set_with_a_format(images: Labelled, saved: Path, form: str) -> None:
+    """The format in which a program read its rows does not matter."""
+    datasets.load_from_disk(str(saved)).with_format(form).save_to_disk(saved.with_name(form))
+    assert check(saved.with_name(form), images).names == tuple(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        (["pipe"], "state.json names 'pipe', expected different files beside it"),
+        (["../other.arrow"], "state.json names '../other.arrow', expected different files"),
+        (["data-00000-of-00001.arrow"] * 2, "state.json names 'data-00000-of-00001.arrow', expected different"),
+        ([], "state.json names no file"),
+    ],
+)
+def test_a_saved_data_set_with_other_files(saved: Path, names: list[str], part: str) -> None:
+    """``datasets`` would wait for a pipe, or read a file again and again."""
+    os.mkfifo(saved / "pipe")
+    state = json.loads((saved / "state.json").read_text())
+    (saved / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": name} for name in names]}))
+    with pytest.raises(DistillError, match="saved: the table cannot be read: ") as caught:
+        load_labelled(saved, None)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+def test_a_saved_data_set_with_nested_json(saved: Path, name: str) -> None:
+    (saved / name).write_text("[" * 100_000)
+    with pytest.raises(DistillError, match="saved: the table cannot be read: "):
+        load_labelled(saved, None)
+
+
+def test_a_saved_data_set_that_is_compressed(saved: Path) -> None:
+    """Arrow would allocate as many bytes as a compressed buffer declares."""
+    (file,) = saved.glob("*.arrow")
+    rows = pa.ipc.open_stream(file.read_bytes()).read_all()
+    with pa.ipc.new_stream(file, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(rows)
+    with pytest.raises(DistillError, match=r"arrow is compressed, expected Arrow data as datasets writes it"):
+        load_labelled(saved, None)
 
 
 def test_a_parquet_file_beside_class_folders_is_not_read(images: Labelled, tmp_path: Path) -> None:

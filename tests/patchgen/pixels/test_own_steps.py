@@ -18,6 +18,7 @@ from patchgen.recipe import parse_recipe
 from tests.conftest import Program, assert_one_line
 
 MODULE = """
+import os
 import numpy as np
 
 def dim(patch, rng, *, by=2, names=()):
@@ -51,6 +52,13 @@ def floats(patch, rng):
 
 def nothing(patch, rng):
     pass
+
+def leaves(patch, rng):
+    raise SystemExit(0)
+
+def moves(patch, rng):
+    os.chdir("/")
+    return patch
 
 def no_rng(patch, *, by=1):
     return patch
@@ -210,6 +218,7 @@ def test_a_function_that_raises(module: Any, photo_path: Path, run_patchgen: Pro
             "name: mysteps:no_rng",
             "mysteps:no_rng(patch, *, by=1): too many positional arguments, and it is called as",
         ),
+        ("name: mysteps:leaves", "mysteps:leaves (your code) raised SystemExit: 0; correct this code"),
         ("name: mysteps:takes_p", "mysteps:takes_p has an argument 'p', which is a key of every step"),
         ("name: mysteps:grain, strenght: 2", "mysteps:grain has no argument 'strenght'; did you mean strength?"),
         ("name: mysteps:grain, strength: .nan", "mysteps:grain has an argument that is not a finite number"),
@@ -240,12 +249,20 @@ def test_a_module_that_fails(module: Any, tmp_path: Path) -> None:
             "(your code) raised ModuleNotFoundError: No module named 'nonexistent_package'",
         ),
         ("def f(:", "(your code) raised SyntaxError: "),
+        ("raise SystemExit(0)", "(your code) raised SystemExit: 0"),
         ("1 / 0", "(your code) raised ZeroDivisionError: division by zero"),
     ):
         (tmp_path / "broken.py").write_text(f"{text}\n")
         with pytest.raises(patchgen.PatchgenError, match=r"the import of broken ") as caught:
             parse_recipe(YAML % "{name: broken:f}", "mine.yaml")
         assert part in str(caught.value) and "broken.py" in caught.value.user_traceback
+
+
+def test_a_function_that_changes_the_folder(module: Any, tmp_path: Path, photo_path: Path) -> None:
+    """The relative path of the set means the folder in which the program was started."""
+    recipe = RECIPE | {"augment": [{"name": module.moves, "p": 1}]}
+    patchgen.build(photo_path, n=2, out="moved", recipe=recipe, workers=1)
+    assert Path.cwd() == tmp_path and not patchgen.verify(tmp_path / "moved")
 
 
 def test_functions_that_no_other_process_could_import(module: Any) -> None:
