@@ -26,7 +26,10 @@ def user_code(what: str) -> Iterator[None]:
         yield
     except DistillError:
         raise
-    except Exception as error:
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # sys.exit() would end the program without a word, as if it had succeeded
         if type(error).__name__ == "OutOfMemoryError":  # of torch, for which run directories have their own message
             raise
         failed = failure(what, error)

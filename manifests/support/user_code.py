@@ -81,7 +81,7 @@ def import_function(name: str) -> Callable[..., Any]:
             advice = "install it, or add its folder to PYTHONPATH"
             raise UserCodeError(f"there is no module {error.name!r}; {advice}") from error
         raise failure(f"the import of {module_name}", error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failure(f"the import of {module_name}", error) from error
     if callable(function := getattr(module, attribute, None)):
         return function
@@ -94,7 +94,7 @@ def import_function(name: str) -> Callable[..., Any]:
     raise UserCodeError(f"the module {module_name} has no function {attribute!r}; {hint}")
 
 
-def failure(what: str, error: Exception) -> UserCodeError:
+def failure(what: str, error: BaseException) -> UserCodeError:
     """Return the error for an exception that user code raised in ``what``, with the traceback of the user's frames.
 
     The first frames, which are of these programs and of Python's import, are left out of the traceback.

@@ -148,7 +148,7 @@ def _call(function: Callable[..., Any], config: OwnConfig, patch: Pixels, rng: A
     """Return a copy of a function's result. Raise an error if the function fails or returns something else."""
     try:
         result = function(patch, rng, **config.arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raised = failure(f"{which}: {config.name}", error)
         raise PatchgenError(str(raised), raised.user_traceback) from error
     shape = (patch.shape[0], patch.shape[0], 3)
