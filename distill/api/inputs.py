@@ -47,7 +47,10 @@ class Draft(Generic[C]):
 
     def __init__(self, model: type[C], config: ConfigLike, settings: Mapping[str, Any] | None) -> None:
         self._model: type[C] = model
-        self._settings = {key: _named(value, key) for key, value in (settings or {}).items()}
+        if not isinstance(given := settings or {}, Mapping) or not all(isinstance(key, str) for key in given):
+            found = f"is {str(settings)[:80]}, expected a dict of values by config key"
+            raise DistillError(f"settings: {found}, such as {{'optim.lr': 0.001}}; correct it")
+        self._settings = {key: _named(value, key) for key, value in given.items()}
         self._given: dict[str, Any] = {}
         self.name, self._where = "python", "from Python"
         if isinstance(config, Mapping):
@@ -138,7 +141,10 @@ def add_losses(loss: LossLike | Sequence[LossLike] | None, draft: Draft[Config])
         if callable(function := keys.get("function")):
             classes = draft.parse().teacher.num_classes
             keys |= describe_function(function, classes, keys.get("arguments"))
-            functions[str(keys["function"]), str(keys["sha256"])] = function
+            key = str(keys["function"]), str(keys["sha256"])
+            if functions.setdefault(key, function) != function:
+                found = f"two functions have the name {key[0]} and the same source, so a run cannot tell them apart"
+                raise DistillError(f"loss: {found}; define each under its own name, or give one with 'arguments'")
         return keys
 
     if isinstance(loss, list | tuple):
