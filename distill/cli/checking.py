@@ -14,7 +14,13 @@ from manifests.support.numbers import Count
 
 
 @click.command("eval")
-@click.option("--weights", "path", required=True, type=FILE, help="A weight file.")
+@click.option(
+    "--weights",
+    "path",
+    required=True,
+    type=FILE,
+    help="A weight file, or pretrained: the published weights of --arch.",
+)
 @click.option("--data", required=True, type=FILE, help="Labelled test data.")
 @click.option("--teacher", type=FILE, help="A teacher's weight file, to compare the network with.")
 @network_options

@@ -14,7 +14,7 @@ from distill.evaluation.evaluator import Evaluator, load_evaluation_data, logits
 from distill.runtime.distributed import RunContext
 from distill.targets.class_order import class_order
 from distill.targets.live import require_inputs, with_own_input
-from distill.targets.teacher import Network, build_network
+from distill.targets.teacher import PRETRAINED, Network, build_network, load_published
 from distill.weights.files import Triple, load_weights
 from distill.weights.load import count_classes
 from manifests.support.counts import counted
@@ -32,8 +32,14 @@ def load_network(
 ) -> Network:
     """Load the network of the weight file ``path``. For an argument that is None, use the value in the file.
 
+    If ``path`` is ``pretrained``, use the weights that timm, transformers or torchvision publishes for ``arch``.
     If ``arch`` is a module of the user, the weights are loaded into a copy of it.
     """
+    if str(path) == PRETRAINED:
+        if not isinstance(arch, str):
+            found = "the network of the published weights is not named"
+            raise DistillError(f"{PRETRAINED}: {found}; add its name, such as --arch timm/resnet50.a1_in1k")
+        return load_published(arch, (mean, std), device)
     weights = load_weights(path)
     if bn_eps is not None:
         if weights.bn_eps not in (None, bn_eps):

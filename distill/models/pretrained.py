@@ -38,8 +38,10 @@ class Pretrained:
     classes: tuple[str, ...] = ()
 
 
-def pretrained_model(arch: str, num_classes: int) -> Pretrained:
+def pretrained_model(arch: str, num_classes: int | None) -> Pretrained:
     """Return a network with the weights of its library, from its cache or the internet, or from a folder.
+
+    If ``num_classes`` is None, the network may have any number of classes.
 
     Raises:
         DistillError: there are no such weights, they cannot be read, or they have other classes than ``num_classes``.
@@ -52,12 +54,15 @@ def pretrained_model(arch: str, num_classes: int) -> Pretrained:
     elif name.startswith(PREFIX):
         found = _pretrained_torchvision(name)
     elif is_own(name):  # its code loads its weights
+        if num_classes is None:
+            text = "the number of classes of your code is not known"
+            raise DistillError(f"arch {name!r}: {text}; give a weight file, or use distill.evaluate in Python")
         return Pretrained(model=build_model(arch, num_classes).eval(), settings=InputSettings())
     else:
         advice = "give a weight file with teacher.weights"
         raise DistillError(f"arch {name!r}: there are no published weights of this network; {advice}")
-    own = _num_outputs(found.model)
-    if own != num_classes:
+    own = num_outputs(found.model)
+    if num_classes is not None and own != num_classes:
         text = f"the published weights have {counted(own, 'class')}, but num_classes is {num_classes}"
         raise DistillError(f"arch {name!r}: {text}; set num_classes to {own}, or give a weight file")
     found.model.eval()
@@ -140,7 +145,8 @@ def _settings(mean: Any, std: Any, size: Any, interpolation: Any) -> InputSettin
     return InputSettings(mean=triples[0], std=triples[1], size=number, interpolation=known)  # type: ignore[arg-type]
 
 
-def _num_outputs(model: nn.Module) -> int:
+def num_outputs(model: nn.Module) -> int:
+    """Return the number of classes of a network of timm, transformers or torchvision."""
     if isinstance(model, LogitsOf):
         network: Any = model.network
         return int(network.config.num_labels)

@@ -127,7 +127,11 @@ class FunctionLossConfig(BaseModel):
 
 
 def _with_name(value: Any) -> Any:
-    return {"name": "function" if "function" in value else "kl"} | value if isinstance(value, dict) else value
+    """Add the name to a loss whose keys determine it: ``function``, or the modules ``student`` and ``teacher``."""
+    if not isinstance(value, dict):
+        return value
+    name = "function" if "function" in value else "features" if {"student", "teacher"} & value.keys() else "kl"
+    return {"name": name} | value
 
 
 AnyLossConfig = TemperedLossConfig | UntemperedLossConfig | FunctionLossConfig | FeatureLossConfig

@@ -12,7 +12,14 @@ from torch import nn
 from distill.errors import DistillError
 from distill.models.arch import HF, TIMM
 from distill.models.own import count_outputs, own_copy
-from distill.models.pretrained import InputSettings, Interpolation, Pretrained, declared_input, pretrained_model
+from distill.models.pretrained import (
+    InputSettings,
+    Interpolation,
+    Pretrained,
+    declared_input,
+    num_outputs,
+    pretrained_model,
+)
 from distill.targets.class_order import class_order, read_class_names
 from distill.targets.teacher_config import Combine, OtherTeacherConfig, TeacherConfig
 from distill.user_code import name_of
@@ -182,6 +189,14 @@ def _load_one(
         classes=classes,
         weight=config.weight or 1.0,
     )
+
+
+def load_published(arch: str, given: Given, device: torch.device) -> Network:
+    """Return a network with the weights of its library, for an evaluation. ``given`` are mean and std, or None."""
+    found = pretrained_model(arch, None)
+    network = _published(found, arch, num_outputs(found.model), given, device, "--")
+    settings = found.settings
+    return dataclasses.replace(network, size=settings.size, interpolation=settings.interpolation or "bilinear")
 
 
 def _published(

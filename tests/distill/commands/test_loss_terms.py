@@ -14,7 +14,7 @@ from torch import Tensor
 import distill
 from distill.config.schema import Config, make_config
 from distill.models import build_model
-from distill.targets.losses import hard_loss, kl_loss, make_loss
+from distill.targets.losses import hard_loss, kl_loss, make_loss, terms_of
 from distill.training.checkpoint import read_checkpoint
 from distill.weights.files import load_weights, save_weights
 from manifests.support.user_code import source_digest
@@ -88,6 +88,13 @@ def test_a_list_of_losses_is_their_sum() -> None:
     assert torch.equal(make_loss(config.loss)(student, teacher), expected)
     one = make_config(groups | {"loss": [{"name": "mse"}]}, "here", {}, Config)
     assert torch.equal(make_loss(one.loss)(student, teacher), F.mse_loss(student, teacher))
+
+
+def test_the_keys_of_a_loss_may_imply_its_name() -> None:
+    pair = {"student": "layer3", "teacher": "layer3", "kind": "cosine", "weight": 2}
+    own = {"function": "package.module:loss", "arguments": {"power": 2}}
+    config = make_config({**CONFIG, "loss": [{"temperature": 4}, pair, own]}, "here", {}, Config)
+    assert [term.name for term in terms_of(config.loss)] == ["kl", "features", "function"]
 
 
 def test_a_list_of_one_loss_trains_the_same_student(

@@ -18,7 +18,7 @@ from distill.targets.teacher import load_teacher
 from distill.targets.teacher_config import TeacherConfig
 from distill.weights.files import load_weights
 from manifests.support import user_code
-from tests.conftest import Program
+from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG, MEAN, STD, TEACHER
 
 CPU = torch.device("cpu")
@@ -198,6 +198,20 @@ def test_a_folder_of_transformers_is_a_teacher_with_its_own_size(
     original = transformers.AutoModelForImageClassification.from_pretrained(hf_folder)
     x = torch.randn(2, 3, 24, 24)
     assert torch.equal(teacher.model(x), original(x).logits)
+
+
+def test_published_weights_are_evaluated(
+    run_distill: Program, hf_folder: Path, eval_path: Path, tmp_path: Path
+) -> None:
+    arguments = ["eval", "--weights", "pretrained", "--data", eval_path, "--json"]
+    ran = run_distill(*arguments, "--arch", f"hf/{hf_folder}")
+    assert ran.status == 0, ran.err
+    network = distill.load_network("pretrained", arch=f"hf/{hf_folder}")
+    teacher = load_teacher(TeacherConfig(arch=f"hf/{hf_folder}", num_classes=4), CPU)
+    assert (network.size, network.sha256, network.mean) == (teacher.size, teacher.sha256, teacher.mean)
+    assert json.loads(ran.out)["top1"] == distill.evaluate(network, eval_path)["top1"]
+    assert_one_line(run_distill(*arguments), "the network of the published weights is not named", "--arch")
+    assert_one_line(run_distill(*arguments, "--arch", "resnet20"), "there are no published weights")
 
 
 def test_a_student_of_transformers(
