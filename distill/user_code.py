@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from distill.errors import DistillError
-from manifests.support.user_code import UserCodeError, failure, import_function, require_allowed
+from manifests.errors import PatchSetError
+from manifests.support.user_code import UserCodeError, failed_in, failure, import_function, require_allowed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,14 +27,23 @@ def user_code(what: str) -> Iterator[None]:
         yield
     except DistillError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # sys.exit() would end the program without a word, as if it had succeeded
+    except (Exception, SystemExit) as error:  # sys.exit() would end the program as if it had succeeded
         if type(error).__name__ == "OutOfMemoryError":  # of torch, for which run directories have their own message
             raise
         failed = failure(what, error)
         raise DistillError(str(failed), failed.user_traceback) from error
+
+
+@contextlib.contextmanager
+def attributed() -> Iterator[None]:
+    """Convert an exception as ``user_code`` does if code of the user raised it in the block."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, PatchSetError) or not (where := failed_in(error)):
+            raise
+        with user_code(where):
+            raise
 
 
 def import_user(name: str, where: str) -> Callable[..., Any]:

@@ -14,7 +14,8 @@ from torch import nn
 
 import distill.commands.evaluate as evaluation
 from distill.api import inputs
-from distill.api.inputs import ConfigLike, Draft, EvalData, LossLike, PathLike, TeacherLike, session, to_path
+from distill.api.draft import ConfigLike, Draft, PathLike, to_path
+from distill.api.inputs import EvalData, LossLike, TeacherLike, session
 from distill.callbacks import Callback
 from distill.commands.train import Distillation, check_inputs
 from distill.commands.train_teacher import SupervisedTraining
@@ -172,6 +173,9 @@ def load_network(
     Its attribute ``model`` is the module; ``arch``, ``num_classes``, ``classes``, ``mean`` and ``std`` describe it.
     An argument gives a value that the file does not declare. If ``arch`` is a module, a copy of it gets the weights.
     """
+    if arch is not None and not isinstance(arch, str | nn.Module):
+        found = f"is {type(arch).__name__}, expected the name of a network or a torch.nn.Module"
+        raise DistillError(f"arch: {found}; for a class, give an instance")
     given = [None if each is None else input_triple(name, each) for name, each in (("mean", mean), ("std", std))]
     module = own_copy(arch) if isinstance(arch, nn.Module) else arch
     return evaluation.load_network(to_path(file), module, given[0], given[1], pick_device(device))

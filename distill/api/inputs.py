@@ -6,14 +6,14 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distill.api.draft import Draft, PathLike, to_path
 from distill.commands.evaluate import load_network
-from distill.config import presets
-from distill.config.schema import Config, SupervisedConfig, make_config, read_groups
+from distill.config.schema import Config
 from distill.data.datasets import DatasetImages, MapDataset, read_images
 from distill.data.fit import TransformFit, parse_transform
 from distill.errors import DistillError
@@ -31,65 +31,10 @@ from distill.weights.files import load_weights
 from manifests import PatchSet
 from manifests.remote.fetch import open_patchset
 from manifests.support.counts import counted
-from manifests.support.files import expand_home
-from manifests.support.user_code import UserCodeError, importable_name
 
-PathLike = str | Path
 TeacherLike = PathLike | Teacher | Network
 EvalData = PathLike | MapDataset | Mapping[str, PathLike | MapDataset]
-ConfigLike = PathLike | Mapping[str, Any]
 LossLike = Mapping[str, Any] | Callable[..., Tensor]
-C = TypeVar("C", Config, SupervisedConfig)
-
-
-class Draft(Generic[C]):
-    """A config of a caller, and the settings that replace its values."""
-
-    def __init__(self, model: type[C], config: ConfigLike, settings: Mapping[str, Any] | None) -> None:
-        self._model: type[C] = model
-        if not isinstance(given := settings or {}, Mapping) or not all(isinstance(key, str) for key in given):
-            found = f"is {str(settings)[:80]}, expected a dict of values by config key"
-            raise DistillError(f"settings: {found}, such as {{'optim.lr': 0.001}}; correct it")
-        self._settings = {key: _named(value, key) for key, value in given.items()}
-        self._given: dict[str, Any] = {}
-        self.name, self._where = "python", "from Python"
-        if isinstance(config, Mapping):
-            self._groups: Mapping[str, Any] = config
-            if isinstance(optim := config.get("optim"), Mapping):
-                self._groups = {
-                    **config,
-                    "optim": {key: _named(value, f"optim.{key}") for key, value in optim.items()},
-                }
-        else:
-            self._where = str(config)
-            self.name, text = presets.read(presets.CONFIGS, str(to_path(config)))
-            self._groups = read_groups(text, self._where)
-
-    def add(self, given: Mapping[str, Any]) -> None:
-        """Add the values of arguments by config key."""
-        if both := sorted(given.keys() & self._settings.keys()):
-            raise DistillError(f"settings {both[0]}: an argument sets this key too; give only one of them")
-        self._given |= given
-
-    def stated(self, group: str, key: str) -> Any:
-        """Return the value of a key in the settings or in the config, or None."""
-        keys = self._groups.get(group)
-        return self._settings.get(f"{group}.{key}", keys.get(key) if isinstance(keys, Mapping) else None)
-
-    def parse(self, **more: Any) -> C:
-        """Return the config with all settings. ``more`` are further values of the group ``teacher``."""
-        given = self._settings | self._given | {f"teacher.{key}": value for key, value in more.items()}
-        return make_config(self._groups, self._where, given, self._model)
-
-
-def _named(value: Any, key: str) -> Any:
-    """Return the name of an optimizer or a schedule that is given as a class or a function, else the value itself."""
-    if key not in ("optim.name", "optim.schedule") or not callable(value):
-        return value
-    try:
-        return importable_name(value)
-    except UserCodeError as error:
-        raise DistillError(f"{key}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -107,13 +52,6 @@ def session(device: str) -> Iterator[RunContext]:
             torch.set_num_threads(threads)
 
 
-def to_path(value: PathLike) -> Path:
-    try:
-        return Path(expand_home(str(value)))
-    except ValueError as error:
-        raise DistillError(str(error)) from error
-
-
 def run_folder(out: PathLike | None, default: str) -> Path:
     return Path("runs") / default if out is None else to_path(out)
 
@@ -124,7 +62,9 @@ def network_settings(group: str, network: str | nn.Module | None) -> dict[str, A
     if not isinstance(network, str | nn.Module):
         found = f"is {type(network).__name__}, expected the name of a network or a torch.nn.Module"
         raise DistillError(f"{group}: {found}; for a class, give an instance")
-    return {f"{group}.arch": network if isinstance(network, str) else name_of(network)}
+    if isinstance(network, str):
+        return {f"{group}.arch": network}
+    return {f"{group}.arch": name_of(network), f"{group}.arch_arguments": None}
 
 
 def add_losses(loss: LossLike | Sequence[LossLike] | None, draft: Draft[Config]) -> Functions:
@@ -210,8 +150,9 @@ def own_teacher(
             raise DistillError("teacher: the list is empty, expected at least one teacher; omit it or add a teacher")
         if len(teacher) > 1:
             members = [to_path(each) if isinstance(each, PathLike) else _to_teacher(each) for each in teacher]
+            _require_own_input(members[0], draft, ("size", "interpolation", "classes"))
             arch, *others = map(_arch_of, members)
-            draft.add({"teacher.weights": None, "teacher.arch": arch})
+            draft.add({"teacher.weights": None, "teacher.arch": arch, "teacher.arch_arguments": None})
             draft.add({"teacher.others": [{"arch": each} for each in others]})
             return members
         (teacher,) = teacher
@@ -225,11 +166,22 @@ def own_teacher(
         draft.add({f"teacher.{key}": value for key in missing if (value := getattr(weights, key)) is not None})
         return None
     own = _to_teacher(teacher)
-    draft.add({"teacher.arch": name_of(own.module), "teacher.weights": None})
+    _require_own_input(own, draft, ("size", "interpolation", "classes", "others"))
+    draft.add({"teacher.arch": name_of(own.module), "teacher.weights": None, "teacher.arch_arguments": None})
     draft.add({"teacher.mean": tuple(own.mean), "teacher.std": tuple(own.std)})
     if own.size is not None:
         draft.add({"teacher.size": own.size, "teacher.interpolation": own.interpolation})
     return [own]
+
+
+def _require_own_input(teacher: Teacher | Path, draft: Draft[Config], keys: Sequence[str]) -> None:
+    """Check that the config states no other input for a teacher that is an object, because it had no effect."""
+    for key in keys:
+        stated = draft.stated("teacher", key)
+        if stated is not None and stated != getattr(teacher, key, None):
+            advice = "give a list of teachers" if key == "others" else f"use distill.Teacher(…, {key}=…)"
+            found = f"is {str(stated)[:80]} in the config, which has no effect on a teacher that is an object"
+            raise DistillError(f"teacher.{key}: {found}; omit it, and {advice}")
 
 
 def _to_teacher(teacher: Any) -> Teacher:
@@ -255,7 +207,7 @@ def loaded_teacher(teachers: list[Teacher | Path], draft: Draft[Config], size: i
     network, *others = members
     if stated is None:
         draft.add({"teacher.num_classes": network.num_classes})
-    elif stated != network.num_classes:
+    elif (stated := parsed.teacher.num_classes) != network.num_classes:
         found = f"has {counted(network.num_classes, 'class')}, but teacher.num_classes of the config is {stated}"
         action = f'give settings={{"teacher.num_classes": {network.num_classes}}}, or choose another teacher'
         raise DistillError(f"network {network.arch}: {found}; {action}")
@@ -278,8 +230,11 @@ def _described(network: Network) -> dict[str, Any]:
 def to_network(network: PathLike | Network | Teacher, size: int, device: torch.device) -> Network:
     if isinstance(network, Teacher):
         return network.network(size, device)
-    if not isinstance(network, Network):
+    if isinstance(network, PathLike):
         return load_network(to_path(network), None, None, None, device)
+    if not isinstance(network, Network):
+        action = "give a module as distill.Teacher(module, mean, std)"
+        raise DistillError(f"network: is {type(network).__name__}, expected a weight file or a network; {action}")
     model = copy.deepcopy(network.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return dataclasses.replace(network, model=model)
 
@@ -291,5 +246,5 @@ def evaluation_fit(network: PathLike | Network | Teacher, transform: Any, size: 
     if isinstance(network, PathLike):
         arch = load_weights(to_path(network)).arch or ""
     else:
-        arch = network.arch if isinstance(network, Network) else name_of(network.module)
+        arch = network.arch if isinstance(network, Network) else name_of(getattr(network, "module", network))
     return parse_transform(transform, "transform").fit(arch, "transform")

@@ -15,6 +15,7 @@ from distill.runtime.distributed import RunContext
 from distill.targets.class_order import class_order
 from distill.targets.live import require_inputs, with_own_input
 from distill.targets.teacher import PRETRAINED, Network, build_network, load_published
+from distill.user_code import attributed
 from distill.weights.files import Triple, load_weights
 from distill.weights.load import count_classes
 from manifests.support.counts import counted
@@ -65,6 +66,7 @@ def _in_order_of(network: Network, teacher: Network) -> Network:
     return teacher
 
 
+@attributed()
 def evaluate(
     network: Network,
     data: Path | MapDataset | LabelledImages,

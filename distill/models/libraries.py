@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.errors import DistillError
 from distill.models.arch import HF, TIMM
+from distill.models.limits import MAX_ARGUMENT, MAX_NUMBER, build_limited, require_small_numbers
 from manifests.support.files import expand_home
 
 _REFUSED = ("pretrained", "checkpoint", "num_classes", "features_only", "scriptable", "exportable", "cache_dir")
@@ -37,8 +38,9 @@ def library_model(name: str, arguments: dict[str, Any], num_classes: int) -> nn.
     transformers = library("transformers", name)
     with errors(name, "the network cannot be built"):
         config = hf_config(name, arguments, num_labels=num_classes)
-        model = transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
-    return LogitsOf(model.train())
+        auto = transformers.AutoModelForImageClassification
+        model = build_limited(name, functools.partial(auto.from_config, config, trust_remote_code=False))
+    return LogitsOf(model.float().train())  # the config may declare 16 bits
 
 
 def timm_model(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool = False) -> nn.Module:
@@ -51,10 +53,11 @@ def timm_model(name: str, arguments: dict[str, Any], num_classes: int, pretraine
         raise DistillError(
             f"arch {name!r}: the argument {refused[0]} is not allowed; use teacher.weights and num_classes"
         )
+    require_small_numbers(name, arguments, MAX_ARGUMENT)
     options = arguments if pretrained else arguments | {"num_classes": num_classes}
+    create = functools.partial(timm.create_model, plain, **options)
     with errors(name, "the network cannot be built" if not pretrained else "its weights cannot be read"):
-        model: nn.Module = timm.create_model(plain, pretrained=pretrained, **options)
-    return model
+        return build_limited(name, functools.partial(create, pretrained=pretrained), create)
 
 
 def hf_config(name: str, arguments: dict[str, Any], **more: Any) -> Any:
@@ -62,7 +65,13 @@ def hf_config(name: str, arguments: dict[str, Any], **more: Any) -> Any:
     config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     if unknown := [key for key in arguments if not hasattr(config, key)]:
         raise DistillError(f"arch {name!r}: the config of the model has no key {unknown[0]!r}; correct the arguments")
+    require_small_numbers(name, arguments, MAX_ARGUMENT)
     config.update(arguments)
+    require_small_numbers(name, config.to_dict(), MAX_NUMBER)
+    parts = [config, *(getattr(config, key, None) for key in config.sub_configs)]
+    if any("/" in str(getattr(part, "_attn_implementation", "")) for part in parts):
+        found = "the config names code of attention in a repository, which never runs"
+        raise DistillError(f"arch {name[:200]!r}: {found}; remove attn_implementation from it")
     for key, value in more.items():
         if getattr(config, key) != value:  # setting num_labels removes the names of the labels
             setattr(config, key, value)

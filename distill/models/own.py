@@ -28,6 +28,7 @@ def own_network(name: str, arguments: dict[str, Any], num_classes: int) -> nn.Mo
     if not isinstance(network, nn.Module):
         found = f"returned {type(network).__name__}, expected a torch.nn.Module"
         raise DistillError(f"network {name}: {found}; return the network with num_classes={num_classes} outputs")
+    require_storable(network, f"network {name}")
     return network.train()
 
 
@@ -43,13 +44,24 @@ def own_sources(*archs: str) -> dict[str, str]:
 def own_copy(module: nn.Module) -> nn.Module:
     """Return a copy of a module in float32 on the CPU, so that a run does not change the module of the user."""
     what = f"network {name_of(module)}"
+    if isinstance(module, torch.jit.ScriptModule):
+        raise DistillError(f"{what}: is a program of TorchScript, expected plain modules; give the original module")
     with user_code(what):
         copied = copy.deepcopy(module).cpu().float()
-        state = copied.state_dict()
-    if other := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        found = f"its state has the entry {other[0]!r}, which is not a tensor, so no weight file can store it"
-        raise DistillError(f"{what}: {found}; remove get_extra_state")
+    require_storable(copied, what)
     return copied
+
+
+def require_storable(module: nn.Module, what: str) -> None:
+    """Check that a weight file can store the state of a module of the user, which ``what`` names in errors."""
+    with user_code(what):
+        state = module.state_dict()
+    for name, value in state.items():
+        kind = "not" if not isinstance(value, Tensor) else "quantized" if value.is_quantized else str(value.layout)
+        if kind != "torch.strided":
+            found = f"its state has the entry {name!r}, which is not a plain tensor, so no weight file can store it"
+            action = "remove get_extra_state" if kind == "not" else "keep it in a buffer with persistent=False"
+            raise DistillError(f"{what}: {found}; {action}")
 
 
 def count_outputs(module: nn.Module, size: int, name: str, *, training: bool = False) -> int:
@@ -63,7 +75,7 @@ def count_outputs(module: nn.Module, size: int, name: str, *, training: bool = F
     code: contextlib.AbstractContextManager[None] = user_code(f"network {name}")
     if not is_own(name):  # a library's
         code = errors(name, f"does not accept images of {size} px", "choose another size or network")
-    with code, torch.no_grad():
+    with code, torch.set_grad_enabled(training):
         logits = module.train(training)(example.to(device))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
@@ -72,6 +84,9 @@ def count_outputs(module: nn.Module, size: int, name: str, *, training: bool = F
         raise DistillError(f"network {name}: {found}; return one row of logits for each image")
     if not bool(torch.isfinite(logits).all()):
         raise DistillError(f"network {name}: its logits are not finite; correct its weights or its mean and std")
+    if training and not logits.requires_grad:
+        found = "its logits have no gradient, so it cannot be trained"
+        raise DistillError(f"network {name}: {found}; remove detach() and torch.no_grad() from its code")
     return logits.shape[1]
 
 
@@ -85,6 +100,9 @@ def require_outputs(module: nn.Module, size: int, name: str, num_classes: int) -
 def require_trainable(module: nn.Module, size: int, name: str, num_classes: int) -> None:
     """Check a module as ``require_outputs`` does, and a copy of it in training mode, which changes batch norms."""
     require_outputs(module, size, name, num_classes)
-    count_outputs(copy.deepcopy(module), size, name, training=True)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise DistillError(f"network {name}: has no parameter that requires a gradient; call requires_grad_(True)")
+    if bad := next((key for key, value in module.state_dict().items() if not torch.isfinite(value).all()), None):
+        found = f"{bad} contains a number that is not finite, which no weight file may contain"
+        raise DistillError(f"network {name}: {found}; correct it, or keep a constant with persistent=False")
+    count_outputs(copy.deepcopy(module), size, name, training=True)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 import torchvision
 from torch import nn
 
@@ -13,6 +14,7 @@ from distill.errors import DistillError
 from distill.models import PREFIX, build_model, is_auxiliary
 from distill.models.arch import HF, TIMM, is_own, split_arch
 from distill.models.libraries import LogitsOf, errors, hf_config, hf_source, library, timm_model
+from distill.models.limits import few_modules, require_memory
 from manifests.support.counts import counted
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
@@ -52,6 +54,8 @@ def pretrained_model(arch: str, num_classes: int | None) -> Pretrained:
     elif name.startswith(HF):
         found = _pretrained_hf(name, arguments)
     elif name.startswith(PREFIX):
+        with torch.device("meta"):
+            build_model(arch, 2)  # refuses other names, and arguments
         found = _pretrained_torchvision(name)
     elif is_own(name):  # its code loads its weights
         if num_classes is None:
@@ -77,7 +81,8 @@ def declared_input(arch: str) -> InputSettings:
     if name.startswith(HF):
         return _hf_input(name)
     if name.startswith(PREFIX):
-        return _torchvision_input(torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT)
+        with errors(name, "torchvision declares no input"):
+            return _torchvision_input(torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT)
     return InputSettings()
 
 
@@ -97,13 +102,16 @@ def _pretrained_hf(name: str, arguments: dict[str, Any]) -> Pretrained:
     with errors(name, "its weights cannot be read"), _quiet(transformers):
         config = hf_config(name, arguments)
         source, auto = hf_source(name), transformers.AutoModelForImageClassification
+        with few_modules(name), torch.device("meta"):
+            require_memory(name, auto.from_config(config, trust_remote_code=False))
         model, info = auto.from_pretrained(source, config=config, trust_remote_code=False, output_loading_info=True)
     if missing := sorted(info["missing_keys"]):
         found = f"the weights lack the parameter {missing[0]}, so they are not of an image classifier"
         raise DistillError(f"arch {name!r}: {found}; choose a model with a classification head")
     names = [str(label) for _, label in sorted(config.id2label.items())]
     generic = names == [f"LABEL_{number}" for number in range(len(names))] or len(set(names)) < len(names)
-    return Pretrained(model=LogitsOf(model), settings=_hf_input(name), classes=() if generic else tuple(names))
+    network = LogitsOf(model.float())  # the weights may have 16 bits
+    return Pretrained(model=network, settings=_hf_input(name), classes=() if generic else tuple(names))
 
 
 def _hf_input(name: str) -> InputSettings:
@@ -121,8 +129,8 @@ def _hf_input(name: str) -> InputSettings:
 
 
 def _pretrained_torchvision(name: str) -> Pretrained:
-    weights = torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT
     with errors(name, "its weights cannot be read"):
+        weights: Any = torchvision.models.get_model_weights(name.removeprefix(PREFIX)).DEFAULT
         state = weights.get_state_dict(progress=False, check_hash=True)
     classes = tuple(weights.meta.get("categories", ()))
     model = build_model(name, len(classes))

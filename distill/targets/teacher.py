@@ -23,7 +23,7 @@ from distill.models.pretrained import (
 from distill.targets.class_order import class_order, read_class_names
 from distill.targets.teacher_config import Combine, OtherTeacherConfig, TeacherConfig
 from distill.user_code import name_of
-from distill.weights.files import Metadata, Triple, Weights, load_weights, tensors_digest
+from distill.weights.files import MAX_NAME, Metadata, Triple, Weights, load_weights, tensors_digest
 from distill.weights.load import build_filled
 from distill.weights.normalization import check_mean, check_std
 from manifests.format.digest import file_digest
@@ -71,6 +71,10 @@ class Teacher:
             raise DistillError(f"Teacher: the first argument {found}; for a weight file, give its path instead")
         input_triple("mean", self.mean)
         input_triple("std", self.std)
+        names = self.classes if isinstance(self.classes, Sequence) and not isinstance(self.classes, str) else [None]
+        if bad := [name for name in names if not isinstance(name, str) or len(name) > MAX_NAME]:
+            found = f"classes has {str(bad[0])[:40]!r}, expected a list of texts of at most {MAX_NAME} letters"
+            raise DistillError(f"Teacher: {found}; give one name for each logit")
         if self.interpolation not in (known := get_args(Interpolation)):
             found = f"interpolation is {str(self.interpolation)[:40]!r}, expected one of {', '.join(known)}"
             raise DistillError(f"Teacher: {found}; correct it")

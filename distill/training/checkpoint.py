@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from distill.errors import DamagedError, DistillError
+from distill.models.limits import MAX_FILE_BYTES
 from distill.training.extension import differ_in_length
 from distill.training.run_identity import first_difference
 from distill.weights.files import read_safetensors, tensors_digest
-from distill.weights.torch_files import MAX_FILE_BYTES
 from manifests.support.files import write_atomically
 
 CHECKPOINT_NAME = "checkpoint.safetensors"

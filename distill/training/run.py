@@ -39,6 +39,7 @@ from distill.training.run_identity import config_digests, identity_of
 from distill.training.seeds import require_same_identity
 from distill.training.snapshots import Snapshots, require_reached
 from distill.training.trainer import Measure, Purpose, Trainer, new_network
+from distill.user_code import attributed
 from distill.weights.files import Triple, save_weights, tensors_digest
 from manifests import PatchSet
 from manifests.format.digest import file_digest
@@ -128,7 +129,7 @@ def run(
     first check that the runs can have a mean.
     """
     require_callbacks(callbacks)
-    with run_dir.run_directory(out, resume, context.ranks):
+    with run_dir.run_directory(out, resume, context.ranks), attributed():
         task = open_task()
         own = with_board(callbacks, task.config.train.tensorboard) if context.ranks.is_main else ()
         with closing_loggers(own):

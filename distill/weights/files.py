@@ -17,9 +17,10 @@ from pydantic_core import from_json
 from torch import Tensor, nn
 
 from distill.errors import DamagedError, DistillError
+from distill.models.limits import MAX_FILE_BYTES
 from distill.weights.foreign_names import state_dicts
 from distill.weights.normalization import check_mean, check_std
-from distill.weights.torch_files import CORRUPT, MAX_FILE_BYTES, SAVE_STATE, load_torch_file, require_file
+from distill.weights.torch_files import CORRUPT, SAVE_STATE, load_torch_file, require_file
 from manifests.support.files import write_atomically
 
 Triple = tuple[float, float, float]
@@ -28,7 +29,8 @@ MeanTriple = Annotated[Triple, AfterValidator(check_mean), _Split]  # also accep
 StdTriple = Annotated[Triple, AfterValidator(check_std), _Split]
 MAX_HEADER_BYTES = 8 << 20  # of a safetensors file: names and positions of the tensors, 100 bytes each
 
-_Name = Annotated[str, Field(max_length=1000)]  # the name of a folder may contain an escape for each byte
+MAX_NAME = 1000  # letters of the name of a class: that of a folder may contain an escape for each byte
+_Name = Annotated[str, Field(max_length=MAX_NAME)]
 _Names = Annotated[tuple[_Name, ...], BeforeValidator(lambda v: from_json(v) if isinstance(v, str) else v)]
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from distill.errors import DamagedError, DistillError
+from distill.models.limits import MAX_FILE_BYTES
 from manifests.errors import DECODE_ERRORS
 
-MAX_FILE_BYTES = 16 << 30  # the largest networks have 2 GB, and an optimizer keeps two more values of each weight
 MAX_LEGACY_BYTES = 1 << 30  # of a file before torch 1.6, which is read into memory; VGG-19 has 0.6 GB
 MAX_PICKLE_BYTES = 5 << 20  # of names, shapes and plain values in a zip file; ResNet-1202 has 3 MB
 CORRUPT = "the file is corrupt; download it again"

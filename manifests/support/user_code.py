@@ -12,15 +12,18 @@ import importlib.metadata
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 _ROOT = Path(__file__).parents[2]
 _PROGRAMS = tuple(f"{_ROOT / package}{os.sep}" for package in ("manifests", "patchgen", "distill"))
+_INSTALLED = tuple(sysconfig.get_paths()[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 _allowed: set[str] = set()  # packages and modules, and complete names of functions
 
 
@@ -106,6 +109,21 @@ def failure(what: str, error: BaseException) -> UserCodeError:
     reason = " ".join(str(error).split())[:300]
     kind = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return UserCodeError(f"{what} (your code) raised {kind}; correct this code", text)
+
+
+def failed_in(error: BaseException) -> str:
+    """Return the innermost function of the user that an exception passed, ``module:function``, or an empty text."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}" for frame in frames if _is_user(frame)]
+    return names[-1] if names else ""
+
+
+def _is_user(frame: FrameType) -> bool:
+    """Return whether a frame is of code that the user allowed, or that belongs to no installed package."""
+    file, parts = frame.f_code.co_filename, str(frame.f_globals.get("__name__")).split(".")
+    if any(".".join(parts[:count]) in _allowed for count in range(1, len(parts) + 1)):
+        return True
+    return not file.startswith((*_PROGRAMS, *_INSTALLED, "<"))
 
 
 def _is_caller(file: str) -> bool:

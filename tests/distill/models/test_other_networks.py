@@ -14,7 +14,7 @@ from torch import nn
 import distill
 from distill.models import build_model, require_size
 from distill.models.arch import MAX_LETTERS, join_arch, split_arch
-from distill.targets.teacher import load_teacher
+from distill.targets.teacher import load_teacher, teacher_size
 from distill.targets.teacher_config import TeacherConfig
 from distill.weights.files import load_weights
 from manifests.support import user_code
@@ -165,7 +165,9 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(timm, "create_model", without_download)
     teacher = load_teacher(TeacherConfig(arch="timm/resnet18", weights="pretrained", num_classes=1000), CPU)
-    assert calls == [True] and (teacher.size, teacher.num_classes) == (224, 1000) and not teacher.model.training
+    assert (
+        calls == [False, True] and (teacher.size, teacher.num_classes) == (224, 1000) and not teacher.model.training
+    )
     refused(
         lambda: load_teacher(TeacherConfig(arch="timm/resnet18", weights="pretrained", num_classes=10), CPU),
         "the published weights have 1000 classes, but num_classes is 10",
@@ -300,6 +302,21 @@ def test_code_of_the_user_is_a_teacher(package: str, patchset_path: Path, train_
 def test_code_of_the_user_that_is_wrong(package: str, name: str, fault: str) -> None:
     distill.allow_import("ownnets")
     refused(lambda: require_size(f"{package}:{name}", 4, 32), fault)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("nope", "torchvision has no classification model 'nope'"),
+        ("deeplabv3_resnet50", "torchvision has no classification model"),
+        ("resnet18(width=2)", "only networks of timm, transformers and your own code have arguments"),
+    ],
+)
+def test_published_weights_of_torchvision_need_a_known_name(name: str, fault: str) -> None:
+    config = TeacherConfig(arch=f"torchvision/{name}", weights="pretrained", num_classes=4)
+    refused(lambda: load_teacher(config, CPU), fault)
+    if name == "nope":
+        refused(lambda: teacher_size(config), "torchvision declares no input")
 
 
 def test_a_class_of_a_notebook_has_no_name() -> None:
