@@ -70,7 +70,7 @@ class RunLogger(Callback):
             return
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - a server, a disk or a library: none of them may stop a run
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a server, a disk or a library: none of them may stop a run
             self._open = False
             reason = " ".join(str(error).split())[:200]
             found = f"the logger {self.package} stops: {type(error).__name__}: {reason}"

@@ -35,7 +35,7 @@ def user_code(what: str) -> Iterator[None]:
             yield
     except DistillError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # sys.exit() would end the program as if it had succeeded
         if type(error).__name__ == "OutOfMemoryError":  # of torch, for which run directories have their own message
             raise
         failed = failure(what, error)
@@ -47,7 +47,7 @@ def attributed() -> Iterator[None]:
     """Convert an exception as ``user_code`` does if code of the user raised it in the block."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, PatchSetError) or not (where := failed_in(error)):
             raise
         with user_code(where):

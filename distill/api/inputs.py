@@ -81,7 +81,10 @@ def add_losses(loss: LossLike | Sequence[LossLike] | None, draft: Draft[Config])
         if callable(function := keys.get("function")):
             classes = draft.parse().teacher.num_classes
             keys |= describe_function(function, classes, keys.get("arguments"))
-            functions[str(keys["function"]), str(keys["sha256"])] = function
+            key = str(keys["function"]), str(keys["sha256"])
+            if functions.setdefault(key, function) != function:
+                found = f"two functions have the name {key[0]} and the same source, so a run cannot tell them apart"
+                raise DistillError(f"loss: {found}; define each under its own name, or give one with 'arguments'")
         return keys
 
     if isinstance(loss, list | tuple):

@@ -43,7 +43,7 @@ def apply_settings(value: dict[str, Any], settings: Mapping[str, Any]) -> None:
             and not isinstance(value.get(group), dict)
         ):
             value[group] = {}  # one loss replaces a list of losses
-        if isinstance(value.setdefault(group, {}), list | tuple):
+        if isinstance(value.setdefault(group, {}), list | tuple) and group == "loss":
             action = "set the whole list, such as loss=[{name: kl}, {name: hard, weight: 0.1}], or set loss.name"
             raise DistillError(f"--set {key}: the config has a list of losses; {action}")
         if not isinstance(value[group], dict):

@@ -60,6 +60,10 @@ class WithFeatures(nn.Module):
         self._found.outputs = found
         logits = self.network(x)
         self._found.outputs = None  # evaluations call the network itself, and keep no features
+        for name in self.names:
+            if name not in found:
+                missing = f"the module {name!r} was not called in a step"
+                raise DistillError(f"loss: {missing}; name a module that the network calls in each forward pass")
         features = [adapt(found[name]) for name, adapt in zip(self.names, self.adapters, strict=True)]
         return (logits, *features)
 
@@ -81,7 +85,8 @@ def _observer(found: _Found, name: str) -> Callable[[nn.Module, Any, Any], None]
 def features_of(network: nn.Module, names: Sequence[str], size: int, what: str) -> list[Tensor]:
     """Return the outputs of modules of ``network`` for two images of ``size`` px. ``what`` names it in errors.
 
-    The network stays in its mode and keeps its buffers, so give a copy of a network in training mode.
+    The network stays in its mode and keeps its buffers, so give a copy of a network in training mode. If ``what`` is
+    ``student``, features must have a gradient.
 
     Raises:
         DistillError: a module does not exist, is not called, or has an output that is no feature.
@@ -92,7 +97,7 @@ def features_of(network: nn.Module, names: Sequence[str], size: int, what: str) 
     found.outputs = {}
     hooks = [network.get_submodule(name).register_forward_hook(_checked(found, name, what)) for name in set(names)]
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(what == "student"):
             network(_example(network, size))
     finally:
         for hook in hooks:
@@ -100,7 +105,7 @@ def features_of(network: nn.Module, names: Sequence[str], size: int, what: str) 
     if unused := next((name for name in names if name not in found.outputs), None):
         action = "name a module that the network calls in each forward pass"
         raise DistillError(f"loss: the module {unused!r} of the {what} is not called for an image; {action}")
-    return [found.outputs[name] for name in names]
+    return [found.outputs[name].detach() for name in names]
 
 
 def require_gradients(network: WithFeatures, size: int) -> None:
@@ -140,6 +145,9 @@ def _checked(found: _Found, name: str, what: str) -> Callable[[nn.Module, Any, A
             expected = "expected maps (B, C, H, W), tokens (B, N, C) or vectors (B, C)"
             problem = f"the module {name!r} of the {what} returns {got} for two images"
             raise DistillError(f"loss: {problem}, {expected}; choose another module")
+        if not first.is_floating_point() or (what == "student" and not first.requires_grad):
+            problem = f"the module {name!r} of the {what} returns a {first.dtype} without a gradient"
+            raise DistillError(f"loss: {problem}, so the loss would not train the student; choose another module")
         if found.outputs is not None:
             found.outputs[name] = first
 

@@ -68,11 +68,7 @@ def require_own_optimizer(name: str, make: Callable[[list[dict[str, Any]]], Opti
     if not all(isinstance(group.get("lr"), int | float) for group in optimizer.param_groups):
         found = "a group of parameters has no number lr, which the schedule changes"
         raise DistillError(f"{what}: {found}; pass defaults with lr to torch.optim.Optimizer")
-    with user_code(what):
-        state = optimizer.state_dict()
-    if (value := _not_plain(state)) is not None:
-        found = f"its state has a {type(value).__name__}, but checkpoints keep tensors, numbers and texts"
-        raise DistillError(f"{what}: {found}; keep other values outside of the state")
+    state = plain_state(name, optimizer)
     with user_code(what):
         optimizer.load_state_dict(copy.deepcopy(state))
         loaded = _dtypes(optimizer.state_dict())
@@ -82,18 +78,36 @@ def require_own_optimizer(name: str, make: Callable[[list[dict[str, Any]]], Opti
             raise DistillError(f"{what}: {found}; keep it in the dtype of the parameter, or as a number")
 
 
+def plain_state(name: str, optimizer: Optimizer) -> dict[str, Any]:
+    """Return the state of the user's optimizer ``name``, after a check that checkpoints can keep all of it."""
+    what = f"optimizer {name}"
+    with user_code(what):
+        state = optimizer.state_dict()
+    if (fault := _not_plain(state)) is not None:
+        found = f"its state has {fault}, but checkpoints keep tensors, numbers and texts, by names"
+        raise DistillError(f"{what}: {found}; keep other values outside of the state")
+    return state
+
+
 def _dtypes(state: dict[str, Any]) -> dict[str, torch.dtype]:
     """Return the dtypes of the tensors in the state of the first parameter by key."""
     values = state["state"].get(0, {})
     return {key: value.dtype for key, value in values.items() if isinstance(value, Tensor)}
 
 
-def _not_plain(value: Any) -> Any:
-    """Return the first value in nested dicts and lists that a checkpoint cannot keep, or None."""
+def _not_plain(value: Any) -> str | None:
+    """Describe the first value or key in nested dicts and lists that a checkpoint cannot keep; None if there is none.
+
+    A checkpoint reads a text of digits as a number.
+    """
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) not in (int, str) or (type(key) is str and key.isdecimal()):
+                return f"the key {str(key)[:40]!r}"
     if isinstance(value, dict | list | tuple):
         parts = value.values() if isinstance(value, dict) else value
         return next((found for part in parts if (found := _not_plain(part)) is not None), None)
-    return None if isinstance(value, _PLAIN) else value
+    return None if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
 
 
 def own_schedule(name: str, arguments: Mapping[str, Any]) -> Schedule:

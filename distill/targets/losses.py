@@ -158,6 +158,11 @@ def feature_terms(losses: AnyLossConfig | Sequence[AnyLossConfig]) -> tuple[Feat
     return tuple(term for term in terms_of(losses) if isinstance(term, FeatureLossConfig))
 
 
+def own_terms(losses: AnyLossConfig | Sequence[AnyLossConfig]) -> tuple[FunctionLossConfig, ...]:
+    """Return the losses of the group ``loss`` that are functions of the user."""
+    return tuple(term for term in terms_of(losses) if isinstance(term, FunctionLossConfig))
+
+
 def make_loss(
     losses: AnyLossConfig | Sequence[AnyLossConfig], functions: Functions | None = None
 ) -> Callable[[Any, Any], Tensor]:
@@ -201,11 +206,14 @@ def _logits_loss(config: AnyLossConfig, functions: Functions) -> Loss:
 
 
 def checked(function: Loss, name: str, weight: float) -> Loss:
-    """Return a loss that calls a function of the user with float32 logits and checks that its result is a scalar."""
+    """Return a loss that calls a function of the user with float32 logits and checks that its result is a scalar.
+
+    The function gets copies of the logits, because other losses and later passes need them unchanged.
+    """
 
     def loss(student: Tensor, teacher: Tensor) -> Tensor:
         with user_code(f"loss {name}"):
-            value = function(_wide(student), _wide(teacher).detach())
+            value = function(_wide(student).clone(), _wide(teacher).detach().clone())
         if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point() or not value.requires_grad:
             what = (
                 f"a {value.dtype} of shape {tuple(value.shape)}"

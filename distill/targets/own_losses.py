@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill.errors import DistillError
 from distill.targets.losses import AnyLossConfig, FunctionLossConfig, Functions, Loss, checked, terms_of
-from distill.user_code import import_user, name_of, source_digest
+from distill.user_code import import_user, name_of, source_digest, user_code
 from manifests.support import user_code as named_code
 
 LossesConfig = AnyLossConfig | Sequence[AnyLossConfig]
@@ -67,7 +67,10 @@ def check_function(
     function: Callable[..., Tensor], arguments: Mapping[str, Any] | None, name: str, num_classes: int
 ) -> None:
     """Check the signature of a loss, and call it once."""
-    arguments = arguments or {}
+    arguments = {} if arguments is None else arguments
+    if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
+        found = f"arguments are {str(arguments)[:80]}, expected a dict of values by their names"
+        raise DistillError(f"loss {name}: {found}; correct the arguments of the loss")
     with contextlib.suppress(ValueError):  # some functions written in C have no signature
         signature = inspect.signature(function)
         try:
@@ -87,7 +90,8 @@ def _call_once(function: Loss, name: str, num_classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 8, num_classes, generator=generator)
     value = checked(function, name, 1.0)(student.requires_grad_(), teacher)
-    (gradient,) = torch.autograd.grad(value, student, allow_unused=True)
+    with user_code(f"the backward pass of loss {name}"):
+        (gradient,) = torch.autograd.grad(value, student, allow_unused=True)
     fault = None
     if not bool(torch.isfinite(value)):
         fault = f"returned {float(value.detach())} for random logits, expected a finite number"

@@ -65,7 +65,7 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 def _join(value: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     """Return the tensor of a placeholder. Return any other dict ``value`` with decimal keys as integers."""
-    if "tensor" in value and value.keys() <= {"tensor", "channels_last"}:
+    if isinstance(value.get("tensor"), str) and value.keys() <= {"tensor", "channels_last"}:
         tensor = tensors[value["tensor"]]
         if value.get("channels_last"):
             return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)

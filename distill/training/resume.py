@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from distill.optim.optimizers import state_template
 from distill.training.checkpoint import CHECKPOINT_NAME
 from distill.training.run_dir import METRICS_NAME
 from distill.training.trainer import Trainer
+from distill.user_code import user_code
 from distill.weights.load import put_state
 from distill.weights.torch_files import are_finite
 from manifests.support.files import read_regular_file, write_atomically
 
-ROW_BYTES = 400  # largest part of ``metrics.jsonl`` for a step: a line of the loop and a line of the evaluator
+ROW_BYTES = 40_000  # most of ``metrics.jsonl`` for a step: a line of the loop, and one of a hundred evaluation sets
 _MOVING = frozenset({"lr", "momentum", "betas", "scale", "_growth_tracker", "step", "seconds"}) | {
     *("last_epoch", "_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr")
 }
@@ -50,7 +52,12 @@ def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> N
     put_state(state.student, checkpoint["student"])
     if state.projections is not None:
         put_state(state.projections, checkpoint["projections"])
-    state.optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))  # a copy: the file's tensors are mapped
+    optim, kept = (
+        trainer.config.optim,
+        copy.deepcopy(checkpoint["optimizer"]),
+    )  # a copy: the file's tensors are mapped
+    with user_code(f"optimizer {optim.function}") if isinstance(optim, OwnConfig) else nullcontext():
+        state.optimizer.load_state_dict(kept)
     state.scaler.load_state_dict(checkpoint["scaler"])
     state.scheduler.load_state_dict(checkpoint["scheduler"])
     if state.average is not None:
@@ -74,10 +81,13 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
     """Check that training with ``trainer`` could have produced the state ``held``, read from the file ``where``."""
     own = trainer.state.state_dict()
     own["optimizer"]["state"] = _kept_state(trainer, held["optimizer"])
-    own["losses"] = torch.zeros(held["losses"].numel() if isinstance(held["losses"], Tensor) else 0)
+    if isinstance(losses := held["losses"], Tensor):  # a loss of the user may be of any floating-point type
+        own["losses"] = torch.zeros(losses.numel(), dtype=losses.dtype if losses.is_floating_point() else None)
     free = isinstance(trainer.config.optim, OwnConfig)  # an optimizer of the user may change any of its values
+    if free:
+        _require_own(held.get("optimizer"), own.pop("optimizer"), f"{where}: optimizer")
     for name, value in own.items():
-        _require_like(held.get(name), value, f"{where}: {name}", name in _MOVING or (free and name == "optimizer"))
+        _require_like(held.get(name), value, f"{where}: {name}", name in _MOVING)
     step, optimizer = held["step"], held["optimizer"]
     moved = (
         set() if free else set(_factors(optimizer)) - set(_factors(own["optimizer"]))
@@ -98,6 +108,22 @@ def _require_fit(trainer: Trainer, held: dict[str, Any], where: str) -> None:
         and all(value.numel() == 0 or value.min() >= 0 for value in squares)
     ):
         raise DamagedError(f"{where}: some values are impossible for this run; choose another --out")
+
+
+def _require_own(held: Any, own: dict[str, Any], where: str) -> None:
+    """Check the state ``held`` of an optimizer of the user. Its values and keys may change in each step."""
+    groups = held.get("param_groups") if isinstance(held, dict) and isinstance(held.get("state"), dict) else None
+    numbers = [each.get("params") if isinstance(each, dict) else None for each in groups or ()]
+    if groups is None or numbers != [group["params"] for group in own["param_groups"]]:
+        raise DamagedError(f"{where} belongs to other parameters; choose another --out")
+    _require_like([each.get("lr") for each in groups], [0.0] * len(groups), f"{where}: lr", True)
+    for number, expected in own["state"].items():
+        kept = held["state"][number]
+        for key, value in expected.items() if isinstance(kept, dict) else ():
+            other = kept.get(key)
+            if isinstance(value, Tensor) and isinstance(other, Tensor) and other.shape != value.shape:
+                found = f"is {_kind(other)}, expected {_kind(value)}"
+                raise DamagedError(f"{where}.state.{number}.{key} {found}; choose another --out")
 
 
 def _factors(optimizer: dict[str, Any]) -> list[float]:

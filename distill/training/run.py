@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distill.callbacks import Callback, call
+from distill.callbacks import Callback, call, require_callbacks
 from distill.config.schema import Config, NetworkConfig, StudentConfig, SupervisedConfig
 from distill.data.batches import View
 from distill.errors import DistillError
@@ -128,6 +128,7 @@ def run(
     A finished run is not trained again, unless it has become longer. If the folders of ``several`` seeds are given,
     first check that the runs can have a mean.
     """
+    require_callbacks(callbacks)
     with run_dir.run_directory(out, resume, context.ranks), attributed():
         task = open_task()
         own = with_board(callbacks, task.config.train.tensorboard) if context.ranks.is_main else ()

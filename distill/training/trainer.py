@@ -28,11 +28,14 @@ from distill.errors import DistillError
 from distill.models import build_model, set_batch_norms
 from distill.models.arch import is_own
 from distill.models.features import Outputs, WithFeatures
+from distill.optim.config import OwnConfig
 from distill.optim.optimizers import make_optimizer
+from distill.optim.own import plain_state
 from distill.optim.schedules import make_scheduler
 from distill.runtime.compile import Accelerator
 from distill.runtime.device import autocast
 from distill.runtime.randomness import Stream
+from distill.targets.losses import own_terms
 from distill.targets.targets import Targets
 from distill.training.checkpoint import save_checkpoint
 from distill.training.run_dir import BAD_BATCH_NAME, MetricsLog
@@ -103,6 +106,9 @@ class Trainer:
         network = config.student if isinstance(config, Config) else config.network
         if is_own(network.arch):
             self.forward = guarded(self.forward, f"network {network.arch}")
+        self.backward: Callable[[Tensor], None] = Tensor.backward
+        if is_own(network.arch) or (isinstance(config, Config) and own_terms(config.loss)):
+            self.backward = guarded(self.backward, "the backward pass of the loss and the network")
         projections: nn.Module | None = None
         if isinstance(student, WithFeatures):
             projections = student.adapters if list(student.adapters.parameters()) else None
@@ -158,7 +164,7 @@ class Trainer:
                 outputs = self.forward(part)
             loss = self.loss(outputs, _rows_of(target, rows) if several else target)
             loss = self.ranks.scale_loss(loss * (len(part) / len(x)) if several else loss, self.view.batch_size)
-            self.state.scaler.scale(loss).backward()
+            self.backward(self.state.scaler.scale(loss))
             losses.append(loss.detach())
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
@@ -236,9 +242,15 @@ class Trainer:
             log.saved(state.step)
 
     def save(self, out: Path, metadata: dict[str, Any]) -> None:
-        """Write a checkpoint with ``metadata`` on the main rank. Raise DistillError if a loss is not finite."""
+        """Write a checkpoint with ``metadata`` on the main rank.
+
+        Raises:
+            DistillError: a loss is not finite, or the state of the user's optimizer cannot be kept.
+        """
         if self.ranks.is_main:
             self.mean_loss(out)
+            if isinstance(optim := self.config.optim, OwnConfig):
+                plain_state(optim.function, self.state.optimizer)
             save_checkpoint(out, metadata | self.state.state_dict())
 
 

@@ -131,7 +131,7 @@ def failure(what: str, error: BaseException) -> UserCodeError:
     return UserCodeError(f"{what} (your code) raised {kind}; correct this code", text)
 
 
-def failed_in(error: Exception) -> str:
+def failed_in(error: BaseException) -> str:
     """Return the innermost function of the user that an exception passed, ``module:function``, or an empty text."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     names = [f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}" for frame in frames if _is_user(frame)]

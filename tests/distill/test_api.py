@@ -171,15 +171,15 @@ def test_train_teacher_accepts_data_sets_and_modules(tmp_path: Path, train_path:
 
 
 class Recorder(distill.Callback):
-    def __init__(self, fail: str = "") -> None:
+    def __init__(self, fail: str = "", error: type[BaseException] = RuntimeError) -> None:
         self.calls: list[tuple[str, Any]] = []
-        self.fail = fail
+        self.fail, self.error = fail, error
 
     def _add(self, name: str, *values: Any) -> None:
         torch.rand(3)
         self.calls.append((name, values))
         if name == self.fail:
-            raise RuntimeError("no network")
+            raise self.error("no network")
         for value in values:
             if isinstance(value, dict):
                 value.clear()
@@ -214,6 +214,10 @@ def test_callbacks_are_called_and_change_nothing(train: Train, tmp_path: Path, e
     error = refused(lambda: train(out=tmp_path / "failing", callbacks=[failing]), "Recorder.on_log", "no network")
     assert isinstance(error.__cause__, RuntimeError)
     train(out=tmp_path / "failing", resume=True)
+    leaving = Recorder("log", SystemExit)
+    refused(lambda: train(out=tmp_path / "leaving", callbacks=[leaving]), "Recorder.on_log", "raised SystemExit")
+    for wrong in (recorder, None, [Recorder]):
+        refused(lambda wrong=wrong: train(out=tmp_path / "wrong", callbacks=wrong), "callbacks: ")  # type: ignore[misc]
 
 
 def broken(student: Tensor, teacher: Tensor) -> Tensor:
@@ -382,6 +386,8 @@ def test_wrong_arguments_are_one_line(train: Train, eval_path: Path, tmp_path: P
     refused(lambda: train(config="fast-cifr"), "did you mean 'fast-cifar'")
     refused(lambda: train(config={"nonsense": 1}), "config from Python", "nonsense")
     refused(lambda: train(settings={"optim.lrr": 1}), "optim.lrr")
+    refused(lambda: train(settings={1: 2}), "settings: is {1: 2}, expected a dict")
+    refused(lambda: train(settings=[("optim.lr", 1)]), "settings: is [('optim.lr', 1)], expected a dict")
     refused(lambda: train(eval=eval_path, settings={"eval.data": "x"}), "settings eval.data", "give only one")
     refused(lambda: train(student=Net), "student: is type", "give an instance")
     refused(lambda: train(device="tpu"), "--device tpu")

@@ -176,6 +176,11 @@ class Meddler(distill.Callback):
         torch.set_num_threads(3)
         torch.set_grad_enabled(False)
         torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.mkldnn.enabled = False
+        torch.backends.cudnn.benchmark = True
+        torch.inference_mode().__enter__()
         torch.use_deterministic_algorithms(True)
 
     on_start = on_log = on_evaluation = on_checkpoint = on_end = _meddle  # type: ignore[assignment]
@@ -218,6 +223,8 @@ def test_a_callback_cannot_change_a_run(patchset_path: Path, eval_path: Path, tm
     meddled = train("meddled", [Meddler([student, teacher])])
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     assert torch.get_num_threads() == threads and torch.get_default_dtype() == torch.float32
+    assert torch.get_float32_matmul_precision() == "highest" and torch.backends.mkldnn.enabled
+    assert torch.get_default_device().type == "cpu" and not torch.backends.cudnn.benchmark
     assert torch.is_grad_enabled() and not torch.are_deterministic_algorithms_enabled()
     assert same(plain.out, meddled.out) and timeless(plain.out) == timeless(meddled.out)
     assert meddled.metrics["environment"] == plain.metrics["environment"]

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import distill
 from distill.config.schema import Config, parse_config
+from distill.training.checkpoint import CHECKPOINT_NAME, read_checkpoint, save_checkpoint
 from manifests.support import user_code
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG, Stopping
@@ -70,6 +72,35 @@ class Counts(torch.optim.SGD):
         self.state[self.param_groups[0]["params"][0]]["count"] = torch.tensor(1)
 
 
+class Restless(torch.optim.SGD):
+    """A state with infinite and growing values, texts that change, and keys that come later."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["past"] = [*group.get("past", []), 1.0]
+            group["phase"] = "first" if len(group["past"]) < 4 else "second"
+            for parameter in group["params"]:
+                if len(group["past"]) > 2:
+                    self.state[parameter].setdefault("tensor", parameter.clone()).lerp_(parameter, 0.5)
+                    parameter.lerp_(self.state[parameter]["tensor"], 0.1 if group["phase"] == "first" else 0.2)
+                self.state[parameter]["best"] = float("inf")
+        super().step()
+
+
+class Digits(torch.optim.SGD):
+    def step(self, closure=None):
+        self.state[self.param_groups[0]["params"][0]]["by_number"] = {"1": 2.0}
+
+
+class LateSet(torch.optim.SGD):
+    def step(self, closure=None):
+        count = self.param_groups[0]["count"] = self.param_groups[0].get("count", 0) + 1
+        if count == 3:
+            self.param_groups[0]["names"] = {"a"}
+        super().step()
+
+
 class Odd(torch.optim.SGD):
     def step(self, closure=None):
         self.state[self.param_groups[0]["params"][0]]["names"] = {"a"}
@@ -113,6 +144,33 @@ def test_a_run_with_an_own_optimizer_and_schedule_resumes_exactly(
     assert digests.keys() == {"optim.name", "optim.schedule"}
 
 
+def test_the_state_of_an_own_optimizer_may_change_its_keys_and_texts(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping
+) -> None:
+    given = ["--set", f"optim.name={NAME}:Restless", "--set", "optim.lr=0.001", "--allow-import", NAME]
+    assert run_distill(*arguments, tmp_path / "whole", *given).status == 0
+    with stopping(6):
+        assert run_distill(*arguments, tmp_path / "cut", *given).status == 130
+    resumed = run_distill(*arguments, tmp_path / "cut", *given, "--resume")
+    assert resumed.status == 0 and "the run continues at step 7" in resumed.out, resumed
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_state_of_an_own_optimizer_belongs_to_its_parameters(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping
+) -> None:
+    given = [*arguments, tmp_path / "run", *SETS, "--allow-import", NAME]
+    with stopping(6):
+        assert run_distill(*given).status == 130
+    state = read_checkpoint(tmp_path / "run" / CHECKPOINT_NAME)
+    state["optimizer"]["state"][0]["sum"] = torch.zeros(3)
+    save_checkpoint(tmp_path / "run", state)
+    assert_one_line(run_distill(*given, "--resume"), "optimizer.state.0.sum is torch.float32 (3,), expected")
+    state["optimizer"]["param_groups"][0]["params"] = [1, 0]
+    save_checkpoint(tmp_path / "run", state)
+    assert_one_line(run_distill(*given, "--resume"), "optimizer belongs to other parameters")
+
+
 def test_another_source_is_another_run(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, module: Path
 ) -> None:
@@ -136,6 +194,8 @@ def test_another_source_is_another_run(
             {"optim.name": "Counts"},
             ("its state 'count' is torch.int64, but torch reads it", "as torch.float32; keep"),
         ),
+        ({"optim.name": "Digits"}, ("its state has the key '1', but checkpoints keep",)),
+        ({"optim.name": "LateSet"}, ("its state has a set, but checkpoints keep",)),
         ({"optim.name": "Odd"}, ("its state has a set, but checkpoints keep",)),
         (
             {"optim.arguments": "{betta: [0, 0]}"},

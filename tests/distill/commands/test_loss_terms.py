@@ -42,6 +42,25 @@ def infinite(student, teacher):
 def failing(student, teacher):
     raise KeyError("no such thing")
 
+def leaving(student, teacher):
+    raise SystemExit
+
+def changing(student, teacher):
+    value = (student.mul_(2) - teacher.mul_(2)).abs().mean()
+    teacher.zero_()
+    return value
+
+def doubled(student, teacher):
+    return 2 * (student - teacher).abs().mean()
+
+def spoiled(student, teacher):
+    value = (student - teacher).square()
+    value.sub_(1).relu_().square().sqrt_()
+    return (value.exp() * value.add_(1).exp()).mean()
+
+def wide(student, teacher):
+    return (student.double() - teacher).square().mean()
+
 number = 3
 """
 
@@ -214,14 +233,86 @@ def test_a_wrong_loss_by_name_is_one_line(
     assert_one_line(run_distill(*arguments, tmp_path / "run", "--allow-import", package), *parts)
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "error"),
+    [
+        ("failing", "loss", "KeyError"),
+        ("leaving", "loss", "SystemExit"),
+        ("spoiled", "the backward pass of loss", ""),
+    ],
+)
 def test_an_exception_of_a_loss_has_its_traceback_below_the_line(
-    run_distill: Program, arguments: list[Any], config_path: Path, tmp_path: Path, package: str
+    run_distill: Program,
+    arguments: list[Any],
+    config_path: Path,
+    tmp_path: Path,
+    package: str,
+    name: str,
+    start: str,
+    error: str,
 ) -> None:
-    config_with(config_path, loss={"function": f"{package}:failing"})
+    config_with(config_path, loss={"function": f"{package}:{name}"})
     result = run_distill(*arguments, tmp_path / "run", "--allow-import", package)
     first = result.err.splitlines()[0]
-    assert result.status == 1 and f"loss {package}:failing (your code) raised KeyError" in first
-    assert "in failing" in result.err
+    assert result.status == 1 and f"{start} {package}:{name} (your code) raised {error}" in first, result
+    assert f"in {name}" in result.err or not error
+
+
+def test_a_loss_that_changes_its_arguments_changes_no_other_loss_and_no_later_pass(
+    run_distill: Program, arguments: list[Any], config_path: Path, tmp_path: Path, package: str
+) -> None:
+    for name in ("changing", "doubled"):
+        losses = [{"function": f"{package}:{name}"}, {"name": "kl"}]
+        config_with(config_path, loss=losses, data={"batch_size": 16, "passes": 2})
+        assert run_distill(*arguments, tmp_path / name, "--allow-import", package).status == 0
+    assert timeless(tmp_path / "changing") == timeless(tmp_path / "doubled")
+
+
+def test_a_run_with_a_loss_in_float64_resumes_exactly(
+    run_distill: Program, arguments: list[Any], config_path: Path, tmp_path: Path, stopping: Stopping, package: str
+) -> None:
+    config_with(config_path, loss={"function": f"{package}:wide"})
+    allowed = ["--allow-import", package]
+    with stopping(6):  # between two rows of the log
+        assert run_distill(*arguments, tmp_path / "cut", *allowed).status == 130
+    assert run_distill(*arguments, tmp_path / "cut", *allowed, "--resume").status == 0
+    assert run_distill(*arguments, tmp_path / "whole", *allowed).status == 0
+    assert same(tmp_path / "whole", tmp_path / "cut") and timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+class Late(torch.autograd.Function):
+    """A function whose gradient fails for batches of 16 samples."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        if len(gradient) == 16:
+            raise LookupError("no gradient")
+        return gradient
+
+
+def scaled_by(factor: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda student, teacher: factor * (student - teacher).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "parts"),
+    [
+        ([scaled_by(1), scaled_by(2)], ("two functions have the name", "<lambda> and the same source")),
+        ({"function": hard_loss, "arguments": {1: 2}}, ("arguments are {1: 2}, expected a dict",)),
+        ({"function": hard_loss, "arguments": [1]}, ("arguments are [1], expected a dict",)),
+        (lambda s, t: Late.apply(s).mean(), ("the backward pass of the loss", "(your code) raised LookupError: no")),
+    ],
+)
+def test_a_wrong_loss_in_python_is_one_line(
+    patchset_path: Path, teacher_path: Path, tmp_path: Path, loss: Any, parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(distill.DistillError) as caught:
+        distill.train(patchset_path, config=CONFIG, teacher=teacher_path, loss=loss, out=tmp_path / "run")
+    assert all(part in str(caught.value) for part in parts) and "\n" not in str(caught.value), caught.value
 
 
 def margin(student: Tensor, teacher: Tensor, scale: float = 1.0) -> Tensor:

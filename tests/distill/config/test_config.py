@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from distill.config import presets
-from distill.config.schema import Config, SupervisedConfig, parse_config
+from distill.config.schema import Config, SupervisedConfig, make_config, parse_config
 from distill.data.cache import cache_folder
 from distill.data.config import DataConfig
 from distill.errors import DistillError
@@ -380,6 +380,11 @@ def test_a_missing_tag_is_a_missing_key() -> None:
     expected = r"^config c\.yaml: required key 'optim\.name' is missing; correct the config$"
     with pytest.raises(DistillError, match=expected):
         parse_config(text, "c.yaml", {}, Config)
+
+
+def test_a_list_of_optimizers_is_no_list_of_losses() -> None:
+    with pytest.raises(DistillError, match="'optim' is not a group of keys in the config"):
+        make_config({"optim": [1]}, "c.yaml", {"optim.lr": 1}, Config)
 
 
 def test_length_is_given_once() -> None:

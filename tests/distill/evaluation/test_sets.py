@@ -14,7 +14,7 @@ from distill.errors import DistillError
 from distill.report.collect import read_run
 from distill.tables.results import RowResult, _with_figures
 from tests.conftest import Program, assert_one_line
-from tests.distill.conftest import png, write_tar
+from tests.distill.conftest import Stopping, png, write_tar
 from tests.helpers.running import rows, same
 
 
@@ -87,6 +87,19 @@ def test_a_main_set_with_a_name(
 def test_bad_sets(run_distill: Program, arguments: list[Any], tmp_path: Path, extra: list[str], found: str) -> None:
     extra = [each.format(tmp_path / "none") for each in extra]
     assert_one_line(run_distill(*arguments, tmp_path / "run", *extra, "-q"), found)
+
+
+def test_a_run_with_many_evaluations_resumes(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, images: Any
+) -> None:
+    one = write_tar(tmp_path / "one.tar", [("0.cls", b"0"), ("0.png", png(images[0][0]))])
+    given = [*arguments, tmp_path / "run", "--set", "eval.every=1", "--set", "data.batch_size=2"]
+    given += [part for number in range(99) for part in ("--eval", f"a-set-with-a-long-name-{number}={one}")]
+    with stopping(80):
+        assert run_distill(*given).status == 130
+    assert (tmp_path / "run" / "metrics.jsonl").stat().st_size > 1 << 20
+    with stopping(81):
+        assert run_distill(*given, "--resume").status == 130
 
 
 def test_sets_with_the_same_name(run_distill: Program, arguments: list[Any], tmp_path: Path) -> None:

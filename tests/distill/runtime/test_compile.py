@@ -87,10 +87,10 @@ class Branching(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(3 * 32 * 32, 10)
+        self.norm, self.linear = nn.BatchNorm2d(3), nn.Linear(3 * 32 * 32, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.linear(x.flatten(1))
+        out = self.linear(self.norm(x).flatten(1))
         return out if out.sum() > 0 else -out
 
 

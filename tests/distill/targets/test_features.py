@@ -57,6 +57,28 @@ class Tokens(nn.Module):
         return self.linear(self.mixing(tokens, tokens, tokens)[0].mean(1))
 
 
+class Branches(nn.Module):
+    """A network with modules that are called for evaluations only, or without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+        self.detached, self.numbers, self.evaluated = nn.Identity(), nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        self.detached(x.detach())
+        self.numbers(x.long())
+        x = x if self.training else self.evaluated(x)
+        return self.linear(x.mean((2, 3)))
+
+
+def test_a_module_that_a_step_does_not_call_is_one_line() -> None:
+    wrapped = match([term("evaluated", "layer3")], Branches(), build_model("resnet8", 5)).student
+    with pytest.raises(DistillError, match="the module 'evaluated' was not called in a step; name a module"):
+        wrapped(torch.randn(2, 3, 32, 32))
+
+
 def test_each_kind_has_its_formula() -> None:
     a, b = torch.randn(2, 3, 4, 5, 5)
     assert torch.allclose(feature_loss("mse", a, b), ((a - b) ** 2).mean())
@@ -147,6 +169,9 @@ def test_tokens_are_compared() -> None:
         (term("layer3", "mixing"), "resnet8", Tokens(4, 8), ("(2, 64, 8, 8)", "(2, 16, 4)", "pooled: true")),
         (term("mixing", "mixing"), Tokens(4, 8), Tokens(4, 16), ("(2, 16, 4)", "(2, 4, 4)", "pooled: true")),
         (term("linear", "linear", kind="attention"), "resnet8", "resnet8", ("needs positions",)),
+        (term("detached", "layer3"), Branches(), "resnet8", ("'detached' of the student", "without a gradient")),
+        (term("numbers", "layer3"), Branches(), "resnet8", ("'numbers' of the student returns a torch.int64",)),
+        (term("layer3", "numbers"), "resnet8", Branches(), ("'numbers' of the teacher returns a torch.int64",)),
         (term("unused", "mixing"), Tokens(4, 8), Tokens(4, 8), ("'unused' of the student is not called",)),
     ],
 )

@@ -251,6 +251,7 @@ def test_a_module_that_fails(module: Any, tmp_path: Path) -> None:
         ("def f(:", "(your code) raised SyntaxError: "),
         ("raise SystemExit(0)", "(your code) raised SystemExit: 0"),
         ("1 / 0", "(your code) raised ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit()", "(your code) raised SystemExit"),
     ):
         (tmp_path / "broken.py").write_text(f"{text}\n")
         with pytest.raises(patchgen.PatchgenError, match=r"the import of broken ") as caught:
