@@ -109,7 +109,7 @@ def source_digest(function: Callable[..., Any]) -> str:
         parts.append(repr(function).encode() if hasattr(function, "extra_repr") else b"")
     try:
         parts.append(inspect.getsource(named).encode())
-    except (OSError, TypeError):
+    except Exception:  # noqa: BLE001 - there is no file, or it is not Python, which fails in many ways
         code = getattr(named, "__code__", None)
         parts.append(name_of(named).encode() if code is None else marshal.dumps(code))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -67,6 +67,8 @@ class Patches:
             IndexError: the index is negative, or not smaller than ``n``.
             PatchgenError: the photo has changed, or a step of the recipe fails.
         """
+        if isinstance(index, slice):
+            raise TypeError("Patches have no slices; write for example [patches[i] for i in range(10)]")
         number, end = operator.index(index), self.n or MAX_PATCHES
         if not 0 <= number < end:
             raise IndexError(f"there is no patch {number}; use an index from 0 to {end - 1}")

@@ -5,6 +5,7 @@ Where the programs have a name or a path, these functions also accept an object:
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,24 @@ from distill.data.datasets import MapDataset
 from distill.data.labelled import load_labelled
 from distill.errors import DistillError
 from distill.models.own import own_copy
+from distill.report import refresh_report
 from distill.runtime.device import pick_device
+from distill.runtime.distributed import RunContext
 from distill.targets.teacher import Network, Teacher, input_triple
 from distill.training.run import Objects, run
 from manifests import PatchSet
 from manifests.remote.urls import is_url
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """The result of a run: the trained network, its summary, and its directory."""
 
-    student: nn.Module  # of distill.train_teacher: the trained teacher; on the CPU and in eval mode
-    metrics: dict[str, Any]  # the content of summary.json
+    student: nn.Module = dataclasses.field(repr=False)
+    """The trained network, on the CPU and in eval mode. For ``distill.train_teacher``, it is the teacher."""
+    metrics: dict[str, Any] = dataclasses.field(repr=False)  # the content of summary.json
     out: Path  # the run directory
 
 
@@ -97,7 +103,7 @@ def train(
         folder = inputs.run_folder(out, f"{draft.name}-{set_id[:8]}-seed{final.train.seed}")
         task = functools.partial(Distillation, final, images, context, objects)
         summary = run(task, folder, context, resume=resume, callbacks=callbacks)
-        return _result(folder, Distillation.weights_name, objects, summary)
+        return _result(folder, Distillation.weights_name, objects, summary, context)
 
 
 def train_teacher(
@@ -128,7 +134,7 @@ def train_teacher(
         source = to_path(data) if isinstance(data, PathLike) else data
         task = functools.partial(SupervisedTraining, final, source, context, objects)
         summary = run(task, folder, context, resume=resume, callbacks=callbacks)
-        return _result(folder, SupervisedTraining.weights_name, objects, summary)
+        return _result(folder, SupervisedTraining.weights_name, objects, summary, context)
 
 
 def evaluate(
@@ -181,8 +187,12 @@ def load_network(
     return evaluation.load_network(to_path(file), module, given[0], given[1], pick_device(device))
 
 
-def _result(out: Path, weights_name: str, objects: Objects, summary: dict[str, Any]) -> TrainResult:
-    """Load the trained network of a run from its weight file."""
+def _result(
+    out: Path, weights_name: str, objects: Objects, summary: dict[str, Any], context: RunContext
+) -> TrainResult:
+    """Write the report of a run, and load the trained network from its weight file."""
+    if context.ranks.is_main:
+        logger.info(refresh_report(out))
     trained = evaluation.load_network(out / weights_name, objects.network, None, None, torch.device("cpu"))
     return TrainResult(student=trained.model.requires_grad_(True), metrics=summary, out=out)
 

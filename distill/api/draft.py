@@ -68,7 +68,8 @@ def _named(value: Any, key: str) -> Any:
 
 def to_path(value: PathLike) -> Path:
     if not isinstance(value, str | os.PathLike):
-        raise DistillError(f"{value!r:.100} is a {type(value).__name__}, expected a path; give a text or a Path")
+        shown, kind = " ".join(repr(value).split())[:100], type(value).__name__
+        raise DistillError(f"{shown} is a {kind}, expected a path; give a text or a Path")
     try:
         return Path(expand_home(os.fsdecode(value)))
     except ValueError as error:

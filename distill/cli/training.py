@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from distill.cli import options
-from manifests.support.console import InterruptedProgram, printable, say, shell_word
+from manifests.support.console import InterruptedProgram, say, shell_word
 from manifests.support.counts import counted
 
 if TYPE_CHECKING:
@@ -157,22 +157,9 @@ class _Runs(Generic[C]):
 
 
 def _write_page(out: Path) -> None:
-    """Write the report of a finished run, or of several runs. If this fails, print the error and continue.
+    from distill.report import refresh_report  # noqa: PLC0415
 
-    Do not overwrite a report that is newer than the summary, because the user may have added a photo to the report.
-    """
-    from distill.errors import DistillError  # noqa: PLC0415
-    from distill.report import REPORT_NAME, write_report  # noqa: PLC0415
-    from distill.training.run_dir import SUMMARY_NAME  # noqa: PLC0415
-
-    page = out / REPORT_NAME
-    try:
-        if not page.exists() or page.stat().st_mtime < (out / SUMMARY_NAME).stat().st_mtime:
-            write_report([out], None, [])
-        say(f"report: {page}")
-    except (DistillError, OSError) as error:
-        again = f"distill report {shell_word(str(out))}"
-        say(f"the report was not written: {printable(str(error))}; correct this, then run: {again}")
+    say(refresh_report(out))
 
 
 def _print_summary(what: str, prefix: str, summary: dict[str, Any], out: Path) -> None:

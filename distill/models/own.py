@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +24,14 @@ def own_network(name: str, arguments: dict[str, Any], num_classes: int) -> nn.Mo
     if not re.match(NAME_PATTERN, name):
         found = "is a class of the code that trained the network, which a name cannot load"
         raise DistillError(f"{where}: {found}; use it from Python, see docs/python.md")
-    create = import_user(name, where)
+    instead = "in Python, you can also give the module itself: arch=MODULE"
+    if name.startswith("__main__:"):
+        raise DistillError(f"{where}: is defined in the program or notebook that trained it; {instead}")
+    try:
+        create = import_user(name, where)
+    except DistillError as error:
+        raise DistillError(f"{error}; {instead}", error.user_traceback) from error
+    _require_accepted(create, {"num_classes": num_classes, **arguments}, where, instead)
     with user_code(f"network {name}"):
         network = create(num_classes=num_classes, **arguments)
     if not isinstance(network, nn.Module):
@@ -30,6 +39,20 @@ def own_network(name: str, arguments: dict[str, Any], num_classes: int) -> nn.Mo
         raise DistillError(f"network {name}: {found}; return the network with num_classes={num_classes} outputs")
     require_storable(network, f"network {name}")
     return network.train()
+
+
+def _require_accepted(create: Callable[..., Any], arguments: dict[str, Any], where: str, instead: str) -> None:
+    """Check that a callable of the user accepts ``arguments``. ``instead`` is another remedy."""
+    try:
+        signature = inspect.signature(create)
+    except (TypeError, ValueError):  # of a callable in C
+        return
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        given = ", ".join(f"{key}={value!r:.80}" for key, value in arguments.items())
+        action = f"add this argument to your code, or correct arch_arguments; {instead}"
+        raise DistillError(f"{where}: cannot be called with {given}: {error}; {action}") from error
 
 
 def own_sources(*archs: str) -> dict[str, str]:

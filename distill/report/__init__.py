@@ -11,7 +11,8 @@ from distill.report.collect import RunRecord, find_runs, read_run
 from distill.report.compare import text_lines
 from distill.report.page import render
 from distill.report.pictures import read_photos
-from distill.training.run_dir import explain_errors
+from distill.training.run_dir import SUMMARY_NAME, explain_errors
+from manifests.support.console import printable, shell_word
 from manifests.support.counts import counted
 from manifests.support.files import write_atomically
 
@@ -36,6 +37,21 @@ def write_report(paths: list[Path], out: Path | None, images: list[Path]) -> tup
     with explain_errors(out, "run the same command again, or choose another --out"):
         write_atomically(out, page.encode("utf-8", "backslashreplace"))  # file names may not be UTF-8
     return out, [*text_lines(records), *errors]
+
+
+def refresh_report(out: Path) -> str:
+    """Write the report of a finished run, or of several runs. Return a line that says where it is, or why it is not.
+
+    Do not overwrite a report that is newer than the summary, because the user may have added a photo to the report.
+    """
+    page = out / REPORT_NAME
+    try:
+        if not page.exists() or page.stat().st_mtime < (out / SUMMARY_NAME).stat().st_mtime:
+            write_report([out], None, [])
+    except (DistillError, OSError) as error:
+        again = f"distill report {shell_word(str(out))}"
+        return f"the report was not written: {printable(str(error))}; correct this, then run: {again}"
+    return f"report: {page}"
 
 
 def _read(paths: list[Path]) -> tuple[list[RunRecord], list[str]]:

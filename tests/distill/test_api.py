@@ -131,6 +131,7 @@ def test_a_module_is_the_student(train: Train, tmp_path: Path, images: Any) -> N
     trained = result.student.state_dict()
     assert torch.allclose(trained["linear.weight"], before["linear.weight"].float(), atol=1e-6)
     assert result.metrics["arch"] == "tests.distill.test_api:Net" and result.metrics["initial_sha256"]
+    assert (result.out / "report.html").exists() and repr(result) == f"TrainResult(out={result.out!r})"
     loaded = distill.load_network(result.out / "student.safetensors", arch=Net())
     assert all(torch.equal(value, trained[name]) for name, value in loaded.model.state_dict().items())
     data = Pairs(*images)

@@ -48,6 +48,10 @@ def broken(num_classes):
 
 def scalar(num_classes):
     return nn.Flatten(0)
+
+
+def wide(width):
+    return nn.Flatten(0)
 """
 
 
@@ -293,7 +297,7 @@ def test_code_of_the_user_is_a_teacher(package: str, patchset_path: Path, train_
     ("name", "fault"),
     [
         ("Big", "has no function 'Big'"),
-        ("Small(hight=2)", "raised TypeError"),
+        ("Small(hight=2)", "cannot be called with num_classes=4, hight=2"),
         ("nothing", "returned str, expected a torch.nn.Module"),
         ("broken", "raised RuntimeError"),
         ("scalar", "expected logits (2, classes)"),
@@ -321,6 +325,13 @@ def test_published_weights_of_torchvision_need_a_known_name(name: str, fault: st
 
 def test_a_class_of_a_notebook_has_no_name() -> None:
     refused(lambda: build_model("m:f.<locals>.Net", 4), "docs/python.md")
+    refused(lambda: build_model("__main__:Net", 4), "the program or notebook that trained it", "arch=MODULE")
+    refused(lambda: build_model("not_allowed:Net", 4), "--allow-import not_allowed", "arch=MODULE")
+
+
+def test_code_of_the_user_with_other_arguments(package: str) -> None:
+    distill.allow_import("ownnets")
+    refused(lambda: build_model(f"{package}:wide", 4), "cannot be called with num_classes=4", "arch=MODULE")
     assert isinstance(build_model("resnet8", 4), nn.Module)
 
 
