@@ -95,4 +95,4 @@ def test_arguments_of_other_types_are_one_line(teacher_path: Path, eval_path: Pa
     refused(lambda: distill.load_network(teacher_path, arch=wrong), "arch: is int, expected the name of a network")
     wrong = Failing(0)
     refused(lambda: distill.evaluate(wrong, eval_path), "network: is Failing", "distill.Teacher(module, mean, std)")
-    refused(lambda: distill.load_network(wrong), "a path is Failing, expected a text")
+    refused(lambda: distill.load_network(wrong), "is a Failing, expected a path; give a text")
