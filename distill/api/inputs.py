@@ -19,6 +19,7 @@ from distill.data.fit import TransformFit, parse_transform
 from distill.errors import DistillError
 from distill.evaluation import SET_NAME
 from distill.evaluation.sets import Sources
+from distill.models.libraries import require_local
 from distill.models.own import own_copy
 from distill.runtime.device import pick_device
 from distill.runtime.distributed import Ranks, RunContext, joined
@@ -163,6 +164,8 @@ def own_teacher(
         missing = [key for key in ("arch", "num_classes") if draft.stated("teacher", key) is None]
         missing = [] if str(teacher) == PRETRAINED else missing
         weights = load_weights(to_path(teacher)) if missing else None
+        if weights is not None and weights.arch is not None and "arch" in missing:
+            require_local(weights.arch, to_path(teacher))
         draft.add({f"teacher.{key}": value for key in missing if (value := getattr(weights, key)) is not None})
         return None
     own = _to_teacher(teacher)

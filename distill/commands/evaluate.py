@@ -11,6 +11,7 @@ from distill.data.datasets import MapDataset
 from distill.data.labelled import LabelledImages, Size
 from distill.errors import DistillError
 from distill.evaluation.evaluator import Evaluator, load_evaluation_data, logits_of, warn_if_trained_on
+from distill.models.libraries import require_local
 from distill.runtime.distributed import RunContext
 from distill.targets.class_order import class_order
 from distill.targets.live import require_inputs, with_own_input
@@ -47,7 +48,9 @@ def load_network(
             found = f"the file declares bn_eps {weights.bn_eps}, but --bn-eps is {bn_eps}"
             raise DistillError(f"{path}: {found}; remove --bn-eps")
         weights = dataclasses.replace(weights, bn_eps=bn_eps)
-    arch = weights.arch if arch is None else arch
+    if arch is None and weights.arch is not None:
+        require_local(weights.arch, path)
+        arch = weights.arch
     if arch is None:
         raise DistillError(f"{path}: the file does not name its network; run 'distill convert' on it with --arch")
     num_classes = weights.num_classes or count_classes(weights, arch)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill.errors import DistillError
-from distill.models.arch import HF, TIMM
+from distill.models.arch import HF, TIMM, split_arch
 from distill.models.limits import MAX_ARGUMENT, MAX_NUMBER, build_limited, require_small_numbers
 from manifests.support.files import expand_home
 
@@ -76,6 +76,23 @@ def hf_config(name: str, arguments: dict[str, Any], **more: Any) -> Any:
         if getattr(config, key) != value:  # setting num_labels removes the names of the labels
             setattr(config, key, value)
     return config
+
+
+def require_local(arch: str, where: Path) -> None:
+    """Check that the config of the network ``arch`` is on this machine, because the weight file ``where`` names it.
+
+    A file of other people must not make the program connect to the internet.
+    """
+    name, _ = split_arch(arch)
+    if not name.startswith(HF) or Path(source := hf_source(name)).is_dir():
+        return
+    config = library("transformers", name).AutoConfig
+    try:
+        config.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        found = f"its network {name[:200]} is not in the cache of transformers"
+        action = f"if you trust this name, give it yourself, such as --arch {name[:200]}, to download its config"
+        raise DistillError(f"{where}: {found}; {action}") from error
 
 
 def hf_source(name: str) -> str:

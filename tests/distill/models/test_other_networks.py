@@ -16,7 +16,7 @@ from distill.models import build_model, require_size
 from distill.models.arch import MAX_LETTERS, join_arch, split_arch
 from distill.targets.teacher import load_teacher, teacher_size
 from distill.targets.teacher_config import TeacherConfig
-from distill.weights.files import load_weights
+from distill.weights.files import load_weights, save_weights
 from manifests.support import user_code
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG, MEAN, STD, TEACHER
@@ -232,6 +232,28 @@ def test_a_student_of_transformers(
     assert torch.equal(network.model(x), result.student(x))
     (hf_folder / "config.json").rename(hf_folder / "other.json")
     refused(lambda: distill.load_network(out / "student.safetensors"), "the network cannot be built")
+
+
+def test_a_weight_file_does_not_connect_to_the_internet(
+    patchset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that names a network of the hub is refused if the network is not in the cache."""
+    transformers = pytest.importorskip("transformers")
+    calls = []
+
+    def offline(source: str, **options: Any) -> None:
+        calls.append(options.get("local_files_only"))
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", offline)
+    file = tmp_path / "other.safetensors"
+    save_weights(file, build_model("resnet8", 4), arch="hf/someone/model", num_classes=4, mean=MEAN, std=STD)
+    refused(lambda: distill.load_network(file), "hf/someone/model is not in the cache", "--arch hf/someone/model")
+    config = {group: keys for group, keys in SHORT.items() if group != "teacher"}
+    refused(
+        lambda: distill.train(patchset_path, config=config, teacher=file, out=tmp_path / "run"), "not in the cache"
+    )
+    assert calls == [True, True]
 
 
 def test_what_transformers_refuses(hf_folder: Path, tmp_path: Path) -> None:
