@@ -1,6 +1,7 @@
 """Call code of the user, and name and identify it in errors, configs and summaries."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import inspect
@@ -48,7 +49,8 @@ def attributed() -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, PatchSetError) or not (where := failed_in(error)):
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)  # not a fault of code
+        if is_full or isinstance(error, PatchSetError) or not (where := failed_in(error)):
             raise
         with user_code(where):
             raise

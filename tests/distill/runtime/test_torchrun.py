@@ -93,54 +93,58 @@ def test_two_ranks_train_as_one_process(launches: Callable[[str], Launch], whole
     assert json.loads((launch.out / "summary.json").read_text())["environment"]["ranks"] == 2
 
 
-def test_parts_of_a_batch_do_not_depend_on_the_number_of_ranks(launches: Callable[[str], Launch]) -> None:
-    """Batch norms see the same samples together, so two ranks train as one process does."""
-    sets = ("--set", "optim.accumulate=2", "--set", "optim.clip_norm=0.5", "--set", "train.samples=180")
+def test_parts_features_and_an_extension_do_not_depend_on_the_number_of_ranks(
+    launches: Callable[[str], Launch],
+) -> None:
+    """Batch norms see the same samples together, and projections get the same gradients.
+
+    The two ranks have an optimizer that is imported by name, keep snapshots, log to TensorBoard, and are extended.
+    """
+    pytest.importorskip("tensorboard")
+    features = "{student: layer2, teacher: layer3}, {student: layer1.0.bn1, teacher: bn1}"
+    sets = ["--set", f"loss=[{{name: kl}}, {features}]", "--set", "student.head=teacher"]
+    sets += ["--set", "optim.accumulate=2", "--set", "optim.clip_norm=0.5", "--set", "optim.schedule=constant"]
+    sets += ["--set", "optim.name=torch.optim:RMSprop", "--allow-import", "torch", "--set", "train.snapshots=90"]
     one, two = launches("parts"), launches("parts of two")
-    assert said(one.start(1, *sets)) == said(two.start(2, *sets)) == (0, [])
+    assert said(one.start(1, *sets, "--set", "train.samples=180")) == (0, [])
+    assert said(two.start(2, *sets, "--set", "train.samples=90", "--logger", "tensorboard")) == (0, [])
+    longer = ["--set", "train.samples=180", "--resume", "--logger", "tensorboard"]
+    assert said(two.start(2, *sets, *longer)) == (0, [])
     losses, others = ([row["loss"] for row in rows(launch.out)] for launch in (one, two))
     assert len(losses) == 20 and losses == pytest.approx(others, rel=1e-8)
+    assert len(list((two.out / "tensorboard").iterdir())) == 2
+    for run in (one, two):
+        assert sorted(path.stem for path in (run.out / "snapshots").iterdir()) == ["180", "90"]
     refused = launches("refused").start(2, "--set", "optim.accumulate=3")
     assert "optim.accumulate: a batch of 9 samples is too small for 3 parts on each of 2 ranks" in said(refused)[1][0]
 
 
-def test_two_ranks_extend_a_run_and_keep_snapshots(launches: Callable[[str], Launch]) -> None:
-    """Also with an optimizer that is imported by name, and with a log of TensorBoard."""
-    pytest.importorskip("tensorboard")
-    sets = ["--set", "optim.schedule=constant", "--set", "optim.name=torch.optim:RMSprop", "--allow-import", "torch"]
-    sets += ["--set", "train.snapshots=90", "--logger", "tensorboard"]
-    long, run = launches("long"), launches("extended")
-    assert said(long.start(2, *sets, "--set", "train.samples=180")) == (0, [])
-    assert said(run.start(2, *sets, "--set", "train.samples=90")) == (0, [])
-    assert said(run.start(2, *sets, "--set", "train.samples=180", "--resume")) == (0, [])
-    for name in ("student.safetensors", "snapshots/90.safetensors", "snapshots/180.safetensors"):
-        assert (long.out / name).read_bytes() == (run.out / name).read_bytes(), name
-    assert len(list((run.out / "tensorboard").iterdir())) == 2
-
-
-def test_projections_of_feature_losses_do_not_depend_on_the_number_of_ranks(
-    launches: Callable[[str], Launch],
+def test_several_teachers_and_streamed_evaluation_sets_on_two_ranks(
+    launches: Callable[[str], Launch], teacher_path: Path, tmp_path: Path
 ) -> None:
-    features = (
-        "{name: features, student: layer2, teacher: layer3}, {name: features, student: layer1.0.bn1, teacher: bn1}"
-    )
-    sets = ("--set", f"loss=[{{name: kl}}, {features}]", "--set", "train.samples=90", "--set", "student.head=teacher")
-    one, two = launches("features"), launches("features of two")
-    assert said(one.start(1, *sets)) == said(two.start(2, *sets)) == (0, [])
-    losses, others = ([row["loss"] for row in rows(launch.out)] for launch in (one, two))
-    assert len(losses) == 10 and losses == pytest.approx(others, rel=1e-8)
+    """Teachers have their own input. Each rank decodes its own batches of the images.
 
-
-def test_several_teachers_with_their_own_input_on_two_ranks(
-    launches: Callable[[str], Launch], teacher_path: Path
-) -> None:
+    The figures are those of one process with all images in memory.
+    """
+    for number in range(40):
+        path = tmp_path / "photos" / f"{number % 4}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
     other = f"teacher.others=[{{arch: resnet8, weights: {teacher_path}, size: 16}}]"
-    sets = ("--set", other, "--set", "teacher.combine=losses", "--set", "teacher.size=12")
-    sets += ("--set", "train.samples=180", "--set", "student.mean=[0.4,0.4,0.4]")
+    sets = ["--set", other, "--set", "teacher.combine=losses", "--set", "teacher.size=12"]
+    sets += ["--set", "train.samples=90", "--set", "student.mean=[0.4,0.4,0.4]"]
+    sets += ["--eval", f"photos={tmp_path / 'photos'}", "--set", "eval.transform={resize: 20, crop: 16}"]
     one, two = launches("teachers"), launches("teachers of two")
-    assert said(one.start(1, *sets)) == said(two.start(2, *sets)) == (0, [])
+    assert said(one.start(1, *sets)) == (0, [])
+    assert said(two.start(2, *sets, module="tests.helpers.streamed")) == (0, [])
     losses, others = ([row["loss"] for row in rows(launch.out)] for launch in (one, two))
-    assert len(losses) == 20 and losses == pytest.approx(others, rel=1e-7)
+    assert len(losses) == 10 and losses == pytest.approx(others, rel=1e-7)
+    found, expected = (json.loads((each.out / "summary.json").read_text()) for each in (one, two))
+    assert found["evaluations"]["photos"]["eval_images"] == 40
+    for key in ("student_top1", "teacher_top1", "agreement", "eval_sha256"):
+        assert found["evaluations"]["photos"][key] == expected["evaluations"]["photos"][key]
+    assert found["eval_transform"] == expected["eval_transform"] == "resize 20, crop 16, bilinear"
 
 
 def test_a_run_survives_a_killed_rank_and_a_stop_and_goes_on_with_one(
@@ -168,22 +172,3 @@ def test_what_is_wrong_is_said_once(launches: Callable[[str], Launch]) -> None:
     status, lines = said(launch.start(2, "--set", "data.batch_size=3", module="distill"))
     assert status and len(lines) == 1 and "data.batch_size 3: is too small for 2 ranks" in lines[0], lines
     assert not launch.out.exists()
-
-
-def test_streamed_evaluation_sets_on_two_ranks(launches: Callable[[str], Launch], tmp_path: Path) -> None:
-    """Each rank decodes its own batches, and the figures are those of one process with all images in memory."""
-    for number in range(40):
-        path = tmp_path / "photos" / f"{number % 4}" / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(path)
-    sets = ("--set", "train.samples=18", "--eval", f"photos={tmp_path / 'photos'}")
-    sets += ("--set", "eval.transform={resize: 20, crop: 16}")
-    one, two = launches("sets of one"), launches("sets of two")
-    assert said(one.start(1, *sets)) == (0, [])
-    assert said(two.start(2, *sets, module="tests.helpers.streamed")) == (0, [])
-    found, other = (json.loads((each.out / "summary.json").read_text()) for each in (one, two))
-    assert found["evaluations"]["photos"]["eval_images"] == 40
-    for key in ("student_top1", "teacher_top1", "agreement", "eval_sha256"):
-        assert found["evaluations"]["photos"][key] == other["evaluations"]["photos"][key]
-    assert found["eval_transform"] == other["eval_transform"] == "resize 20, crop 16, bilinear"
