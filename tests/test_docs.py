@@ -145,6 +145,7 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
     monkeypatch.setattr(distill.commands.visualize, "excite", two_steps)
     # the last number is that of a run that is extended
     monkeypatch.setattr(TrainConfig, "steps", lambda self, n, batch_size: 3 if self.samples == 3_000_000 else 2)
+    monkeypatch.setattr("distill.training.cost_estimate.ENOUGH_SECONDS", 0)
     small_clip(monkeypatch)
     names = set()
     for command in commands():
