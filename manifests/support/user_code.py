@@ -23,7 +23,7 @@ from typing import Any
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 _ROOT = Path(__file__).parents[2]
 _PROGRAMS = tuple(f"{_ROOT / package}{os.sep}" for package in ("manifests", "patchgen", "distill"))
-_INSTALLED = tuple(sysconfig.get_paths()[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib"))
+_INSTALLED = tuple(sysconfig.get_paths()[key] + os.sep for key in ("stdlib", "platstdlib"))
 _allowed: set[str] = set()  # packages and modules, and complete names of functions
 
 
@@ -143,7 +143,8 @@ def _is_user(frame: FrameType) -> bool:
     file, parts = frame.f_code.co_filename, str(frame.f_globals.get("__name__")).split(".")
     if any(".".join(parts[:count]) in _allowed for count in range(1, len(parts) + 1)):
         return True
-    return not file.startswith((*_PROGRAMS, *_INSTALLED, "<"))
+    is_installed = file.startswith(_INSTALLED) or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    return not is_installed and not file.startswith((*_PROGRAMS, "<"))
 
 
 def _is_caller(file: str) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import distill
+from manifests.support.user_code import failed_in
 from tests.distill.conftest import MEAN, STD
 from tests.distill.models.test_other_networks import SHORT, refused
 
@@ -96,3 +97,21 @@ def test_arguments_of_other_types_are_one_line(teacher_path: Path, eval_path: Pa
     wrong = Failing(0)
     refused(lambda: distill.evaluate(wrong, eval_path), "network: is Failing", "distill.Teacher(module, mean, std)")
     refused(lambda: distill.load_network(wrong), "is a Failing, expected a path; give a text")
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("/home/someone/study.py", "study:step"),
+        ("/home/someone/.local/lib/python3.11/site-packages/torch/nn.py", ""),
+        ("/usr/lib/python3/dist-packages/scipy/io.py", ""),
+    ],
+)
+def test_only_frames_outside_of_installed_packages_are_code_of_the_user(file: str, named: str) -> None:
+    scope: dict[str, Any] = {"__name__": "study"}
+    exec(compile("def step():\n    raise KeyError(1)\n", file, "exec"), scope)  # noqa: S102 - a frame of that file
+    with pytest.raises(KeyError) as error:
+        scope["step"]()
+    frames = error.value.__traceback__
+    assert frames is not None
+    assert failed_in(error.value.with_traceback(frames.tb_next)) == named
