@@ -46,9 +46,10 @@ def make_trainer(
     targets: Targets
     prepared: torch.nn.Module = student
     if features := feature_terms(config.loss):
-        match = match_features(features, student, module, view.size, 0)
+        match = match_features(features, student, module, (view.size, view.size), 0)
         prepared = match.student
-        targets = FeatureTargets(network=accelerator.frozen(module, view.example(), match.names, match.adapters))
+        network = accelerator.frozen(module, view.example(), match.names, match.adapters)
+        targets = FeatureTargets(network=network, convert=None)
     else:
         targets = TeacherTargets(network=accelerator.frozen(module, view.example()))
     return Trainer(config, prepared, view, targets, make_loss(config.loss), (MEAN, STD), accelerator)
