@@ -20,6 +20,7 @@ import torch
 
 import distill.cli
 import distill.commands.visualize
+import distill.training.cost_estimate
 import patchgen.cli
 from distill.augment import normalize
 from distill.config.schema import TrainConfig
@@ -145,7 +146,8 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
     monkeypatch.setattr(distill.commands.visualize, "excite", two_steps)
     # the last number is that of a run that is extended
     monkeypatch.setattr(TrainConfig, "steps", lambda self, n, batch_size: 3 if self.samples == 3_000_000 else 2)
-    monkeypatch.setattr("distill.training.cost_estimate.ENOUGH_SECONDS", 0)
+    monkeypatch.setattr(distill.training.cost_estimate, "ENOUGH_SECONDS", 0)
+    monkeypatch.setitem(distill.training.cost_estimate.MAX_PIXELS, "cpu", 16 * 32**2)
     small_clip(monkeypatch)
     names = set()
     for command in commands():
