@@ -52,10 +52,7 @@ def restore(trainer: Trainer, out: Path, checkpoint: dict[str, Any] | None) -> N
     put_state(state.student, checkpoint["student"])
     if state.projections is not None:
         put_state(state.projections, checkpoint["projections"])
-    optim, kept = (
-        trainer.config.optim,
-        copy.deepcopy(checkpoint["optimizer"]),
-    )  # a copy: the file's tensors are mapped
+    optim, kept = trainer.config.optim, copy.deepcopy(checkpoint["optimizer"])  # the file's tensors are mapped
     with user_code(f"optimizer {optim.function}") if isinstance(optim, OwnConfig) else nullcontext():
         state.optimizer.load_state_dict(kept)
     state.scaler.load_state_dict(checkpoint["scaler"])

@@ -122,18 +122,25 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("more", [[], ["--set", "optim.warmup=48"]])
-def test_a_run_with_an_own_optimizer_and_schedule_resumes_exactly(
-    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, more: list[str]
+def require_exact_resume(
+    run_distill: Program, arguments: list[Any], given: list[str], tmp_path: Path, stopping: Stopping
 ) -> None:
-    given = [*SETS, *SCHEDULE, *more, "--set", "optim.weight_decay=0.1", "--set", "optim.no_decay=norms_and_biases"]
-    given += ["--set", "optim.arguments={betas: [0.8, 0.9]}", "--set", "train.log_steps=1", "--allow-import", NAME]
+    """Check that a run that is stopped after six steps and resumed equals a whole run."""
     assert run_distill(*arguments, tmp_path / "whole", *given).status == 0
     with stopping(6):
         assert run_distill(*arguments, tmp_path / "cut", *given).status == 130
     resumed = run_distill(*arguments, tmp_path / "cut", *given, "--resume")
     assert resumed.status == 0 and "the run continues at step 7" in resumed.out, resumed
     assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("more", [[], ["--set", "optim.warmup=48"]])
+def test_a_run_with_an_own_optimizer_and_schedule_resumes_exactly(
+    run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping, more: list[str]
+) -> None:
+    given = [*SETS, *SCHEDULE, *more, "--set", "optim.weight_decay=0.1", "--set", "optim.no_decay=norms_and_biases"]
+    given += ["--set", "optim.arguments={betas: [0.8, 0.9]}", "--set", "train.log_steps=1", "--allow-import", NAME]
+    require_exact_resume(run_distill, arguments, given, tmp_path, stopping)
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
     rates = [row["lr"] for row in timeless(tmp_path / "cut")]
     if not more:  # the rate in a row is that of the next step
@@ -148,12 +155,7 @@ def test_the_state_of_an_own_optimizer_may_change_its_keys_and_texts(
     run_distill: Program, arguments: list[Any], tmp_path: Path, stopping: Stopping
 ) -> None:
     given = ["--set", f"optim.name={NAME}:Restless", "--set", "optim.lr=0.001", "--allow-import", NAME]
-    assert run_distill(*arguments, tmp_path / "whole", *given).status == 0
-    with stopping(6):
-        assert run_distill(*arguments, tmp_path / "cut", *given).status == 130
-    resumed = run_distill(*arguments, tmp_path / "cut", *given, "--resume")
-    assert resumed.status == 0 and "the run continues at step 7" in resumed.out, resumed
-    assert same(tmp_path / "whole", tmp_path / "cut")
+    require_exact_resume(run_distill, arguments, given, tmp_path, stopping)
 
 
 def test_the_state_of_an_own_optimizer_belongs_to_its_parameters(
