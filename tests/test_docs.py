@@ -137,15 +137,22 @@ def small_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: tokenize)
 
 
-def test_every_command_and_python_block(folder: Path, run_distill: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_and_python_block(
+    folder: Path, run_distill: Program, run_patchgen: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = distill.commands.visualize.excite
 
     def two_steps(*arguments: Any, **options: Any) -> torch.Tensor:
         return original(*arguments, **options | {"steps": 2})
 
     monkeypatch.setattr(distill.commands.visualize, "excite", two_steps)
-    # the last number is that of a run that is extended
-    monkeypatch.setattr(TrainConfig, "steps", lambda self, n, batch_size: 3 if self.samples == 3_000_000 else 2)
+
+    def few_steps(self: TrainConfig, n: int, batch_size: int) -> int:
+        if self.samples == 3_000_000:  # a run that is extended
+            return 3
+        return 1 if batch_size >= 512 else 2
+
+    monkeypatch.setattr(TrainConfig, "steps", few_steps)
     monkeypatch.setattr(distill.training.cost_estimate, "ENOUGH_SECONDS", 0)
     monkeypatch.setitem(distill.training.cost_estimate.MAX_PIXELS, "cpu", 16 * 32**2)
     small_clip(monkeypatch)
@@ -154,12 +161,11 @@ def test_every_command_and_python_block(folder: Path, run_distill: Program, monk
         program, *words = shlex.split(re.sub(r"(--n \d+)00\b", r"\1", command))
         names.add((program, words[0]))
         words += ["--estimate"] if words[0] == "reproduce" and "--estimate" not in words else []
-        if program == "distill":
-            ran = run_distill(*words)
+        if program in GROUPS:
+            ran = (run_distill if program == "distill" else run_patchgen)(*words)
             status, said = ran.status, ran.err
         else:
-            module = ["-m", "patchgen"] if program == "patchgen" else []
-            result = subprocess.run([sys.executable, *module, *words], capture_output=True, check=False)
+            result = subprocess.run([sys.executable, *words], capture_output=True, check=False)
             status, said = result.returncode, result.stderr.decode()
             assert "make_crops" not in command or (result.stdout.count(b"\n"), said) == (1, "")  # no bar in a pipe
         assert status == 0, (command, said)

@@ -10,21 +10,24 @@ import torch
 from torch import Tensor
 
 from distill.augment import normalize
+from distill.commands.student import require_complete
 from distill.commands.train import open_evaluators, open_view, student_normalization
 from distill.config.schema import Config
 from distill.data.batches import View
 from distill.errors import DistillError
+from distill.models import build_model
 from distill.runtime.compile import Accelerator, make_accelerator
+from distill.runtime.device import Precision
 from distill.runtime.distributed import RunContext
 from distill.runtime.randomness import Stream
 from distill.targets import stored_logits
-from distill.targets.live import require_inputs
+from distill.targets.features import FeatureMatch, match_features
+from distill.targets.live import Normalization, require_inputs
 from distill.targets.losses import feature_terms
 from distill.targets.stored_logits import MANIFEST_NAME, LogitsFile, LogitsManifest, TeacherInfo, require_same
-from distill.targets.targets import live_targets
+from distill.targets.targets import Targets, feature_targets, live_targets
 from distill.targets.teacher import Network, load_teacher
 from distill.training.run_dir import own_folder
-from distill.weights.files import Triple
 from manifests.format.digest import file_digest
 from manifests.patchset import open_folder
 from manifests.support.console import Update, progress_bar
@@ -39,12 +42,11 @@ TOLERANCE = {"fp32": 1e-2, "fp16": 2e-2, "bf16": 0.1}
 def make_logits(config: Config, shards: Path, out: Path, context: RunContext) -> LogitsManifest:
     """Write the teacher's logits for every batch of a run into the folder ``out``. ``config`` describes the run.
 
+    If the config has feature losses, also write the teacher's features.
+
     A second call with the same arguments continues after the last complete file. Return the manifest.
     """
     check_folder(out)
-    if feature_terms(config.loss):
-        found = "feature losses need the teacher itself, so a run with this config cannot use stored logits"
-        raise DistillError(f"loss: {found}; remove the feature losses, or train with --teacher")
     with own_folder(out, "run the same command again"):
         patchset = open_folder(shards)
         size, teacher = patchset.manifest.size, load_storable(config, context.device)
@@ -53,6 +55,7 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
         accelerator = make_accelerator(context, config.train.precision, config.train.compile, steps)
         info = TeacherInfo.model_validate(teacher)
         open_evaluators(config, size, teacher, info, accelerator)
+        match = _match(config, teacher, size)
         seed = config.train.seed if config.data.view_seed is None else config.data.view_seed
         with open_view(config, patchset, seed, context) as view:
             versions = {"torch": str(torch.__version__), "device": context.device.type, "machine": platform.machine()}
@@ -63,11 +66,12 @@ def make_logits(config: Config, shards: Path, out: Path, context: RunContext) ->
                 view=view.describe(),
                 batch_size=view.batch_size,
                 precision=accelerator.precision,
+                features=[] if match is None else list(match.stored),
                 files=[],
                 environment=versions,
             )
             normalization = student_normalization(config, info)
-            return _write(_LiveTeacher(teacher, normalization, view, accelerator), manifest, out)
+            return _write(_LiveTeacher(teacher, match, normalization, view, accelerator), manifest, out)
 
 
 def load_storable(config: Config, device: torch.device) -> Network:
@@ -80,24 +84,43 @@ def load_storable(config: Config, device: torch.device) -> Network:
     return load_teacher(config.teacher, device)
 
 
+def _match(config: Config, teacher: Network, size: int) -> FeatureMatch | None:
+    """Return the features that the losses of ``config`` compare; None if no loss compares features."""
+    if not (features := feature_terms(config.loss)):
+        return None
+    require_complete(config)
+    student, images = build_model(config.student.arch, config.teacher.num_classes), config.augment.output_size(size)
+    return match_features(features, student, teacher.model, (images, teacher.size or images), seed=0)
+
+
 class _LiveTeacher:
-    """Compute the logits of a teacher for the augmented batches of a run."""
+    """Compute the logits and features of a teacher for the augmented batches of a run."""
 
     def __init__(
-        self, teacher: Network, normalization: tuple[Triple, Triple], view: View, accelerator: Accelerator
+        self,
+        teacher: Network,
+        match: FeatureMatch | None,
+        normalization: Normalization,
+        view: View,
+        accelerator: Accelerator,
     ) -> None:
         self.view, self._normalization = view, normalization
-        self.targets = live_targets(teacher, normalization, view, accelerator)
+        self.targets: Targets = live_targets(teacher, normalization, view, accelerator)
+        if match is not None:
+            self.targets = feature_targets(teacher, match, normalization, view, accelerator)
 
-    def logits(self, step: int) -> Tensor:
-        """Return the logits (B, classes) of batch ``step`` on the CPU."""
+    def outputs(self, step: int) -> Tensor:
+        """Return the logits, and then the features, of batch ``step`` on the CPU: (B, columns)."""
         batch = self.view.batch(step)
-        return self.targets(batch, normalize(batch.images, *self._normalization)).cpu()
+        result = self.targets(batch, normalize(batch.images, *self._normalization))
+        return torch.cat(
+            [each.flatten(1).cpu() for each in (result if isinstance(result, tuple) else (result,))], dim=1
+        )
 
 
 def _write(live: _LiveTeacher, manifest: LogitsManifest, out: Path) -> LogitsManifest:
     view, files = live.view, _finished_files(out, manifest)
-    per_file = stored_logits.steps_per_file(view.batch_size, manifest.teacher.num_classes)
+    per_file = stored_logits.steps_per_file(view.batch_size, sum(manifest.widths))
     with progress_bar("samples", view.period * view.batch_size) as update:
         for number in range(-(-view.period // per_file)):
             first, last = number * per_file, min((number + 1) * per_file, view.period)
@@ -143,11 +166,11 @@ def _finished_files(out: Path, manifest: LogitsManifest) -> list[LogitsFile]:
 def _write_file(out: Path, number: int, live: _LiveTeacher, steps: range, update: Update) -> LogitsFile:
     parts = []
     for step in steps:
-        parts.append(live.logits(step).half())
+        parts.append(live.outputs(step).half())
         update((step + 1) * live.view.batch_size)
     logits = torch.cat(parts)
     if not bool(torch.isfinite(logits).all()):
-        found = f"steps {steps.start} to {steps.stop - 1}: the teacher's logits exceed the range of float16"
+        found = f"steps {steps.start} to {steps.stop - 1}: the teacher's outputs exceed the range of float16"
         action = "check teacher.mean and teacher.std, or train with --teacher instead of stored logits"
         raise DistillError(f"{found}; {action}")
     path = out / stored_logits.file_name(number)
@@ -161,9 +184,9 @@ def verify_logits(
 ) -> dict[str, float]:
     """Check every digest of the stored logits in ``folder``, and compute the logits of some random steps again.
 
-    ``seed`` selects the ``sample`` steps. Return figures by name: the number of ``steps``, the ``largest_difference``
-    of a stored and a new logit, the standard ``deviation`` of new logits, and ``same_class``: the percentage of
-    images whose most probable class is the same.
+    ``seed`` selects the ``sample`` steps. Features are compared like logits. Return figures by name: the number of
+    ``steps``, the ``largest_difference`` of a stored and a new logit, the standard ``deviation`` of new logits, and
+    ``same_class``: the percentage of images whose most probable class is the same.
     """
     manifest = stored_logits.read_manifest(folder)
     patchset = open_folder(shards)
@@ -179,14 +202,26 @@ def verify_logits(
     with open_view(config, patchset, stored_seed if isinstance(stored_seed, int) else 0, context) as opened:
         stored_logits.require_same_view(folder, manifest.view, opened.describe())
         view = dataclasses.replace(opened, period=manifest.steps)  # the config may describe a longer or shorter run
-        live = _LiveTeacher(teacher, student_normalization(config, info), view, accelerator)
-        pairs = [(stored.of_step(step).float(), live.logits(step).float()) for step in steps]
-    mine, theirs = (torch.cat(part) for part in zip(*pairs, strict=True))
-    difference, deviation = float((mine - theirs).abs().max()), float(theirs.std())
-    allowed = TOLERANCE[manifest.precision] * deviation
-    if not difference <= allowed:
-        found = f"a stored logit differs by {difference:.4f} from the same logit computed again"
-        action = "run make-logits with this set and this teacher into another folder"
-        raise DistillError(f"{folder}: {found}, expected at most {allowed:.4f}; {action}")
+        match = _match(config, teacher, patchset.manifest.size)
+        wanted = () if match is None else match.stored
+        have, needed = (", ".join(map(str, each)) or "none" for each in (manifest.features, wanted))
+        require_same(folder, "a run with the features", have, needed)
+        live = _LiveTeacher(teacher, match, student_normalization(config, info), view, accelerator)
+        pairs = [(stored.of_step(step).float(), live.outputs(step).float()) for step in steps]
+    old, new = (torch.cat(part).split(manifest.widths, dim=1) for part in zip(*pairs, strict=True))
+    (mine, theirs), *features = zip(old, new, strict=True)
+    difference, deviation = _require_near(folder, "logit", mine, theirs, manifest.precision)
+    for stored_feature, new_feature in features:
+        _require_near(folder, "feature", stored_feature, new_feature, manifest.precision)
     same = 100 * float((mine.argmax(dim=1) == theirs.argmax(dim=1)).double().mean())
     return {"steps": len(steps), "largest_difference": difference, "deviation": deviation, "same_class": same}
+
+
+def _require_near(folder: Path, what: str, stored: Tensor, new: Tensor, precision: Precision) -> tuple[float, float]:
+    """Check that values ``stored`` in ``folder`` are close to ``new`` ones. Return the largest difference and std."""
+    difference, deviation = float((stored - new).abs().max()), float(new.std())
+    if not difference <= (allowed := TOLERANCE[precision] * deviation):
+        found = f"a stored {what} differs by {difference:.4f} from the same {what} computed again"
+        action = "run make-logits with this set and this teacher into another folder"
+        raise DistillError(f"{folder}: {found}, expected at most {allowed:.4f}; {action}")
+    return difference, deviation

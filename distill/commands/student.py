@@ -51,17 +51,18 @@ def _require_one_teacher(config: Config, *, several: bool) -> None:
 
 
 def _require_features(config: Config) -> None:
-    """Check that the teacher computes the features of feature losses in every step, and that the loss is complete."""
+    """Check that the features of feature losses are known in every step, and that the loss is complete."""
     features = feature_terms(config.loss)
     if not features:
         return
-    what = "loss: a feature loss needs outputs of the teacher's modules in every step"
-    if config.teacher.logits is not None:
-        action = "omit teacher.logits (--teacher-logits) and give --teacher, or remove the feature losses"
-        raise DistillError(f"{what}, but teacher.logits {config.teacher.logits} has logits only; {action}")
-    if config.data.passes > 1:
-        found = f"but data.passes {config.data.passes} keeps logits of the first pass only"
-        raise DistillError(f"{what}, {found}; set data.passes 1, or remove the feature losses")
+    if config.teacher.logits is not None and config.teacher.weights is None:
+        found = "a feature loss needs the teacher's modules, but only teacher.logits is set"
+        raise DistillError(f"loss: {found}; add the teacher's weight file with --teacher FILE, or omit the loss")
+    if config.teacher.logits is None and config.data.passes > 1:
+        found = (
+            f"data.passes {config.data.passes} keeps logits of the first pass only, but a feature loss needs features"
+        )
+        raise DistillError(f"loss: {found}; set data.passes 1, or store the features with distill make-logits")
     if len(features) == len(terms_of(config.loss)) and config.student.head is None:
         action = "add a loss of logits to the list, such as {name: kl, temperature: 4}, or set student.head: teacher"
         raise DistillError(f"loss: feature losses do not train the classifier of the student; {action}")

@@ -146,7 +146,7 @@ class Distillation(Task):
             if self._match is not None:
                 return feature_targets(teacher, self._match, self.normalization, view, accelerator)
             return teacher_targets(teacher, self.normalization, view, accelerator)
-        return stored_targets(folder, self._stored, view)
+        return stored_targets(folder, self._stored, view, self._match)
 
     def open_evaluator(self, accelerator: Accelerator) -> Evaluators | None:
         if self._stored is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.errors import DistillError
 from distill.models.features import Adapter, WithFeatures, features_of
 from distill.runtime.randomness import Stream
+from distill.targets.stored_logits import StoredFeature
 
 Weight = Annotated[float, Field(gt=0, le=10**6, description="factor that multiplies the loss")]
 
@@ -64,8 +65,13 @@ class FeatureMatch:
     """Networks for feature losses. Both return logits, and then one feature for each loss, of equal shapes."""
 
     student: WithFeatures
-    names: tuple[str, ...]  # modules of the teacher
     adapters: tuple[Adapter, ...]  # of the teacher's features
+    stored: tuple[StoredFeature, ...]  # modules of the teacher, and shapes of their adapted outputs for one image
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modules of the teacher."""
+        return tuple(each.module for each in self.stored)
 
 
 def match_features(
@@ -85,7 +91,10 @@ def match_features(
         torch.manual_seed(Stream(seed, "projections", 0).word() >> 1)
         pairs = [_adapters(*each) for each in zip(terms, own, others, strict=True)]
     wrapped = WithFeatures(student, names[0], [pair[0] for pair in pairs])
-    return FeatureMatch(student=wrapped, names=names[1], adapters=tuple(pair[1] for pair in pairs))
+    adapters = tuple(pair[1] for pair in pairs)
+    shapes = [tuple(adapt(each).shape[1:]) for adapt, each in zip(adapters, others, strict=True)]
+    stored = [StoredFeature(module=name, shape=shape) for name, shape in zip(names[1], shapes, strict=True)]
+    return FeatureMatch(student=wrapped, adapters=adapters, stored=tuple(stored))
 
 
 def _adapters(term: FeatureLossConfig, student: Tensor, teacher: Tensor) -> tuple[Adapter, Adapter]:

@@ -1,8 +1,11 @@
 """Stored logits: a folder with the logits of a teacher for every training step, in the format ``labels/1``.
 
+For feature losses, the folder also contains features of the teacher.
+
 The "view" of a run is the order and the augmentation of the patches. The view determines the batch of each step. A
-file ``logits-NNNNNN.npy`` contains the logits of successive steps: float16 (steps × batch_size, classes). The file
-``labels.json``, written last, is the manifest: it declares patch set, teacher, view, and the SHA-256 of every file.
+file ``logits-NNNNNN.npy`` contains the logits of successive steps: float16 (steps × batch_size, columns). The first
+columns are the classes; the columns of each feature follow. The file ``labels.json``, written last, is the manifest:
+it declares patch set, teacher, view, features, and the SHA-256 of every file.
 """
 
 import dataclasses
@@ -64,6 +67,18 @@ class TeacherInfo(_Part):
     interpolation: Interpolation = "bilinear"
 
 
+class StoredFeature(_Part):
+    """A feature of the teacher: the shape of the output of ``module`` for an image, as a feature loss compares it."""
+
+    module: _Name
+    shape: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=2**31)], ...], Field(min_length=1, max_length=3, strict=False)
+    ]
+
+    def __str__(self) -> str:
+        return f"{self.module} ({', '.join(map(str, self.shape))})"
+
+
 class LogitsManifest(_Part):
     """The manifest of stored logits. A run on the stored logits must use the same patch set, teacher and view."""
 
@@ -73,6 +88,7 @@ class LogitsManifest(_Part):
     view: dict[str, Any]
     batch_size: Annotated[int, Field(ge=2, le=65_536)]
     precision: Precision
+    features: Annotated[list[StoredFeature], Field(max_length=100)] = []
     files: Annotated[list[LogitsFile], Field(max_length=50_000)]
     environment: dict[str, str]
 
@@ -86,6 +102,11 @@ class LogitsManifest(_Part):
         return hashlib.sha256(self.to_json()).hexdigest()
 
     @property
+    def widths(self) -> list[int]:
+        """The number of columns of the logits, and of each feature."""
+        return [self.teacher.num_classes, *(math.prod(feature.shape) for feature in self.features)]
+
+    @property
     def steps(self) -> int:
         """The number of steps that have logits."""
         return sum(file.steps for file in self.files)
@@ -96,9 +117,9 @@ def file_name(number: int) -> str:
     return f"logits-{number:06d}.npy"
 
 
-def steps_per_file(batch_size: int, num_classes: int) -> int:
+def steps_per_file(batch_size: int, columns: int) -> int:
     """Return the number of steps in one array file: as many as fit into 32 MiB as float16, at least one."""
-    return max(1, FILE_BYTES // (2 * batch_size * num_classes))
+    return max(1, FILE_BYTES // (2 * batch_size * columns))
 
 
 def read_manifest(folder: Path) -> LogitsManifest:
@@ -128,14 +149,14 @@ def read_manifest(folder: Path) -> LogitsManifest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredLogits:
-    """Verified stored logits, mapped into memory. Each of ``arrays`` is float16 (steps × batch_size, classes)."""
+    """Verified stored logits, mapped into memory. Each of ``arrays`` is float16 (steps × batch_size, columns)."""
 
     folder: Path
     manifest: LogitsManifest
     arrays: tuple[np.ndarray, ...]
 
     def of_step(self, step: int) -> Tensor:
-        """Return the logits of ``step``: float16 (batch_size, classes)."""
+        """Return the logits, and then the features, of ``step``: float16 (batch_size, columns)."""
         size, per_file = self.manifest.batch_size, self.manifest.files[0].steps
         first = (step % per_file) * size
         return torch.from_numpy(self.arrays[step // per_file][first : first + size].copy())
@@ -151,7 +172,7 @@ def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLog
     lengths, path = [file.steps for file in manifest.files], folder / MANIFEST_NAME
     if [file.name for file in manifest.files] != [file_name(i) for i in range(len(manifest.files))]:
         raise DistillError(f"{path}: files must be named {file_name(0)}, {file_name(1)} and so on; {_CORRUPT}")
-    most = steps_per_file(manifest.batch_size, manifest.teacher.num_classes)
+    most = steps_per_file(manifest.batch_size, sum(manifest.widths))
     if len(set(lengths[:-1])) > 1 or lengths[-1] > lengths[0] or lengths[0] > most:
         expected = f"every file must have the same number of steps (the last may have fewer), at most {most}"
         raise DistillError(f"{path}: {expected}; {_CORRUPT}")
@@ -162,7 +183,7 @@ def open_logits(folder: Path, manifest: LogitsManifest, steps: int) -> StoredLog
 def _open(folder: Path, file: LogitsFile, manifest: LogitsManifest) -> np.ndarray:
     path = folder / file.name
     _require_digest(path, file)
-    shape = (file.steps * manifest.batch_size, manifest.teacher.num_classes)
+    shape = (file.steps * manifest.batch_size, sum(manifest.widths))
     try:
         array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
     except (*DECODE_ERRORS, tokenize.TokenError) as error:

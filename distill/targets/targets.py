@@ -22,7 +22,13 @@ from distill.runtime.device import fits_gpu, free_memory
 from distill.runtime.distributed import RunContext
 from distill.targets.features import FeatureMatch
 from distill.targets.live import LiveTeachers, Normalization, TeacherInput, teacher_input
-from distill.targets.stored_logits import LogitsManifest, StoredLogits, open_logits, require_same_view
+from distill.targets.stored_logits import (
+    LogitsManifest,
+    StoredFeature,
+    StoredLogits,
+    open_logits,
+    require_same_view,
+)
 from distill.targets.teacher import Network
 from manifests.support.counts import counted
 
@@ -120,26 +126,42 @@ def feature_targets(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTargets:
-    """Logits that a teacher computed before the run for the same augmented batches."""
+    """Logits and features that a teacher computed before the run for the same augmented batches."""
 
     logits: StoredLogits
     context: RunContext
+    features: tuple[int, ...] = ()  # positions of the features of the run in the manifest
 
-    def __call__(self, batch: Batch, x: Tensor) -> Tensor:
+    def __call__(self, batch: Batch, x: Tensor) -> Tensor | Outputs:
+        manifest = self.logits.manifest
         rows = self.context.ranks.take_rows(self.logits.of_step(batch.step))
-        return rows.to(self.context.device, non_blocking=True)
+        logits, *others = rows.to(self.context.device, non_blocking=True).split(manifest.widths, dim=1)
+        features = [others[i].unflatten(1, manifest.features[i].shape) for i in self.features]
+        return (logits, *features) if features else logits
 
     def require_unchanged(self) -> None:
         self.logits.require_unchanged()
 
 
-def stored_targets(folder: Path, manifest: LogitsManifest, view: View) -> StoredTargets:
-    """Verify and open the stored logits in ``folder`` for all batches of ``view``."""
+def stored_targets(
+    folder: Path, manifest: LogitsManifest, view: View, match: FeatureMatch | None = None
+) -> StoredTargets:
+    """Verify and open the stored logits, and the features of ``match``, in ``folder`` for all batches of ``view``."""
     require_same_view(folder, manifest.view, view.describe())
     if manifest.steps < view.period:
         found = f"contains logits of {counted(manifest.steps, 'step')}, but this run needs {view.period}"
         raise DistillError(f"{folder}: {found}; create logits for {view.period} steps, or set fewer train.samples")
-    return StoredTargets(logits=open_logits(folder, manifest, view.period), context=view.source.context)
+    features = () if match is None else tuple(_position(folder, manifest, each) for each in match.stored)
+    logits = open_logits(folder, manifest, view.period)
+    return StoredTargets(logits=logits, context=view.source.context, features=features)
+
+
+def _position(folder: Path, manifest: LogitsManifest, wanted: StoredFeature) -> int:
+    if wanted in manifest.features:
+        return manifest.features.index(wanted)
+    have = ", ".join(map(str, manifest.features)) or "none"
+    found = f"a feature loss needs the teacher's features {wanted}, but the folder contains {have}"
+    raise DistillError(f"{folder}: {found}; create stored logits with distill make-logits and this config")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,10 +147,6 @@ def test_features_change_the_student_and_parts_do_not(
         ({"loss": FEATURES[1:]}, ("do not train the classifier", "{name: kl, temperature: 4}")),
         ({"loss": FEATURES, "data": {"passes": 2}}, ("data.passes 2", "set data.passes 1")),
         (
-            {"loss": FEATURES, "teacher": CONFIG["teacher"] | {"logits": "x"}},
-            ("teacher.logits x", "--teacher-logits"),
-        ),  # type: ignore[operator]
-        (
             {"loss": [*FEATURES[:2], FEATURES[1] | {"student": "layr3"}]},
             ("no module 'layr3'", "did you mean 'layer3'"),
         ),
@@ -174,14 +170,6 @@ def test_wrong_losses_are_one_line(
 ) -> None:
     config_with(config_path, **groups)
     assert_one_line(run_distill(*arguments, tmp_path / "run"), *parts)
-
-
-def test_logits_for_a_run_with_feature_losses_are_not_stored(
-    run_distill: Program, patchset_path: Path, teacher_path: Path, config_path: Path, tmp_path: Path
-) -> None:
-    config_with(config_path, loss=FEATURES)
-    command = ["make-logits", "--shards", patchset_path, "--config", config_path, "--teacher", teacher_path]
-    assert_one_line(run_distill(*command, "--out", tmp_path / "logits"), "remove the feature losses")
 
 
 def test_a_loss_by_name_is_a_loss_of_the_run(
