@@ -44,34 +44,63 @@ def muon_weights(network: nn.Module) -> list[nn.Parameter]:
 
 
 class MuonWithPartner(Optimizer):
-    """torch's Muon for ``weights``, and ``partner`` for other parameters, as one optimizer.
+    """Muon for ``weights``, and ``partner`` for other parameters, as one optimizer.
 
-    The first group of parameters is Muon's, the others are the partner's. torch's Muon takes matrices only, so a step
-    copies each weight (A, B, …) into a matrix (A, B · …) and back. The momentum keeps the shape of the matrix.
+    The first group of parameters is Muon's, with the arguments of torch's Muon; the others are the partner's. torch's
+    Muon takes matrices only and computes in bfloat16, which is slow on most CPUs. Here a weight (A, B, …) counts as a
+    matrix (A, B · …), and a CPU computes in float32.
     """
 
     def __init__(self, config: MuonConfig, weights: list[nn.Parameter], partner: Optimizer) -> None:
-        self._matrices = [nn.Parameter(weight.detach().flatten(1)) for weight in weights]
-        self._muon, self._partner = config.make([{"params": self._matrices}]), partner
-        super().__init__([self._muon.param_groups[0] | {"params": weights}, *partner.param_groups], {})
+        group = config.make([{"params": [nn.Parameter(torch.zeros(2, 2))]}]).param_groups[0]
+        self._partner = partner
+        super().__init__([group | {"params": weights}, *partner.param_groups], {})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Change all parameters by their gradients. ``closure`` is not used."""
         own, *others = self.param_groups  # a schedule or a checkpoint may have changed or replaced groups and state
-        self._muon.param_groups = [own | {"params": self._matrices}]
+        for weight in own["params"]:
+            if weight.grad is not None:
+                _muon_step(weight, weight.grad.flatten(1), own, self.state[weight])
         self._partner.param_groups, self._partner.state = others, self.state
-        for weight, matrix in zip(own["params"], self._matrices, strict=True):
-            matrix.data = weight.detach().flatten(1)
-            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
-            if matrix.grad is not None:
-                self._muon.state[matrix] = self.state[weight]
-        self._muon.step()
-        for weight, matrix in zip(own["params"], self._matrices, strict=True):
-            if matrix.data_ptr() != weight.data_ptr():  # else the matrix is a view: of a 1×1 convolution or a matrix
-                weight.copy_(matrix.view_as(weight))
-            matrix.grad = None
         self._partner.step()
+
+
+def _muon_step(weight: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    """Change ``weight`` (A, B, …) by its ``gradient`` (A, B · …) as torch's Muon does."""
+    momentum, lr = group["momentum"], group["lr"]
+    mean = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
+    mean.lerp_(gradient, 1 - momentum)
+    change = gradient.lerp(mean, momentum) if group["nesterov"] else mean
+    change = _orthogonalized(change, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    rows, columns = change.shape
+    factor = {
+        "original": max(1.0, rows / columns) ** 0.5,
+        "match_rms_adamw": 0.2 * max(rows, columns) ** 0.5,
+        "spectral_unclamped": (rows / columns) ** 0.5,
+    }[group["adjust_lr_fn"] or "original"]
+    weight.mul_(1 - lr * group["weight_decay"])
+    weight.add_(change.view_as(weight), alpha=-lr * factor)
+
+
+def _orthogonalized(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Return a matrix (A, B) with nearly the same singular vectors and with singular values near 1.
+
+    This is the Newton-Schulz iteration of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
+    """
+    a, b, c = coefficients
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if is_tall else matrix).to(_muon_dtype(matrix.device))
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if is_tall else x
+
+
+def _muon_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 def state_template(config: OptimConfig, network: nn.Module) -> dict[int, dict[str, Tensor]]:

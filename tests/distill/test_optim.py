@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import itertools
 import logging
 import re
@@ -13,6 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+import distill.optim.optimizers
 from distill.config import presets
 from distill.config.schema import Config, parse_config
 from distill.errors import DistillError
@@ -242,9 +244,14 @@ def test_muon_changes_convolutions_of_one_pixel_in_channels_last_memory() -> Non
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
-def test_muon_changes_matrices_and_flattened_convolutions() -> None:
-    """The weights equal those that torch's Muon gives for matrices, and the others those of the partner."""
-    values = {"momentum": 0.9, "adjust_lr_fn": "match_rms_adamw"}
+@pytest.mark.parametrize("rate", [None, "original", "match_rms_adamw", "spectral_unclamped"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_muon_changes_matrices_and_flattened_convolutions(
+    rate: str | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights equal those that torch's Muon gives for matrices, in bfloat16, and the others those of the partner."""
+    monkeypatch.setattr(distill.optim.optimizers, "_muon_dtype", lambda device: dtype)
+    values = {"momentum": 0.9, "nesterov": rate is None, "adjust_lr_fn": rate}
     partner = {"lr": 0.02, "arguments": {"eps": 1e-4}}
     config = config_of(name="Muon", lr=0.05, weight_decay=0.1, arguments=values, partner=partner)
     network, twin = network_of(), network_of()
@@ -266,7 +273,8 @@ def test_muon_changes_matrices_and_flattened_convolutions() -> None:
         adamw.step()
         for weight, matrix in zip(weights, matrices, strict=True):
             weight.detach().copy_(matrix.detach().view_as(weight))
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+    same = torch.equal if dtype == torch.bfloat16 else functools.partial(torch.allclose, rtol=0.02, atol=0.005)
+    assert all(same(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
     embedding = nn.ModuleList([nn.Embedding(3, 4), nn.Linear(4, 4)])
     assert [id(value) for value in muon_weights(embedding)] == [id(embedding[1].weight)]
     lone = nn.Linear(2, 2, bias=False)  # the partner has nothing to do
