@@ -108,6 +108,40 @@ def features_of(network: nn.Module, names: Sequence[str], size: int, what: str) 
     return [found.outputs[name].detach() for name in names]
 
 
+def last_map(network: nn.Module, size: int, what: str) -> str:
+    """Return the name of the last module of ``network`` whose output has several positions: maps, or tokens.
+
+    This is usually the module before the mean over positions and the classifier. ``size`` are the pixels a side of an
+    image. ``what`` names the network in errors.
+
+    Raises:
+        DistillError: no module has such an output.
+    """
+    found: list[str] = []
+
+    def observe(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple | list) and output else output
+            if isinstance(first, Tensor) and (
+                (first.ndim == 4 and first.shape[2] * first.shape[3] > 1) or (first.ndim == 3 and first.shape[1] > 1)
+            ):
+                found.append(name)
+
+        return hook
+
+    hooks = [module.register_forward_hook(observe(name)) for name, module in network.named_modules() if name]
+    try:
+        with torch.no_grad():
+            network(_example(network, size))
+    finally:
+        for each in hooks:
+            each.remove()
+    if not found:
+        problem = f"no module of the {what} has an output with several positions"
+        raise DistillError(f"loss: {problem}; name a module: {{name: features, student: …, teacher: …}}")
+    return found[-1]
+
+
 def require_gradients(network: WithFeatures, size: int) -> None:
     """Check that features depend on all parameters of ``network`` that are trained. ``network`` stays unchanged."""
     copied = WithFeatures(copy.deepcopy(network.network), network.names, copy.deepcopy(list(network.adapters)))

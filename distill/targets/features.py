@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from distill.errors import DistillError
-from distill.models.features import Adapter, WithFeatures, features_of
+from distill.models.features import Adapter, WithFeatures, features_of, last_map
 from distill.runtime.randomness import Stream
 from distill.targets.stored_logits import StoredFeature
 
@@ -23,8 +23,10 @@ class FeatureLossConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     name: Literal["features"]
-    student: str = Field(min_length=1, max_length=200, description="module of the student, such as layer3")
-    teacher: str = Field(min_length=1, max_length=200, description="module of the teacher, such as layer3")
+    student: str | None = Field(default=None, min_length=1, max_length=200)
+    "module of the student, such as layer3; default: the last one whose output has several positions"
+    teacher: str | None = Field(default=None, min_length=1, max_length=200)
+    "module of the teacher; default: as for the student"
     kind: Literal["mse", "cosine", "attention"] = "mse"
     pooled: bool = False
     "compare the means over all positions"
@@ -84,23 +86,31 @@ def match_features(
     Raises:
         DistillError: a module does not exist, or the features of a loss cannot be compared.
     """
-    names = tuple(term.student for term in terms), tuple(term.teacher for term in terms)
-    own = features_of(copy.deepcopy(student).eval(), names[0], sizes[0], "student")
-    others = features_of(teacher, names[1], sizes[1], "teacher")
+    copied = copy.deepcopy(student).eval()
+    names = [term.student or last_map(copied, sizes[0], "student") for term in terms]
+    teacher_names = [term.teacher or last_map(teacher, sizes[1], "teacher") for term in terms]
+    own = features_of(copied, names, sizes[0], "student")
+    others = features_of(teacher, teacher_names, sizes[1], "teacher")
     with torch.random.fork_rng([]):
         torch.manual_seed(Stream(seed, "projections", 0).word() >> 1)
-        pairs = [_adapters(*each) for each in zip(terms, own, others, strict=True)]
-    wrapped = WithFeatures(student, names[0], [pair[0] for pair in pairs])
+        both = zip(names, teacher_names, strict=True)
+        pairs = [_adapters(*each) for each in zip(terms, both, own, others, strict=True)]
+    wrapped = WithFeatures(student, names, [pair[0] for pair in pairs])
     adapters = tuple(pair[1] for pair in pairs)
     shapes = [tuple(adapt(each).shape[1:]) for adapt, each in zip(adapters, others, strict=True)]
-    stored = [StoredFeature(module=name, shape=shape) for name, shape in zip(names[1], shapes, strict=True)]
+    stored = [StoredFeature(module=name, shape=shape) for name, shape in zip(teacher_names, shapes, strict=True)]
     return FeatureMatch(student=wrapped, adapters=adapters, stored=tuple(stored))
 
 
-def _adapters(term: FeatureLossConfig, student: Tensor, teacher: Tensor) -> tuple[Adapter, Adapter]:
-    """Return the adapters of the features of student and teacher, which give the features the same shape."""
-    what = f"the module {term.student!r} of the student returns {tuple(student.shape)}"
-    what = f"loss: {what}, and {term.teacher!r} of the teacher {tuple(teacher.shape)}"
+def _adapters(
+    term: FeatureLossConfig, names: tuple[str, str], student: Tensor, teacher: Tensor
+) -> tuple[Adapter, Adapter]:
+    """Return the adapters of the features of student and teacher, which give the features the same shape.
+
+    ``names`` are their modules.
+    """
+    what = f"the module {names[0]!r} of the student returns {tuple(student.shape)}"
+    what = f"loss: {what}, and {names[1]!r} of the teacher {tuple(teacher.shape)}"
     if term.kind == "attention" and min(student.ndim, teacher.ndim) < 3:
         raise DistillError(f"{what}: kind attention needs positions; choose other modules, or use kind mse")
     pooled = term.pooled or (student.ndim == teacher.ndim == 2)

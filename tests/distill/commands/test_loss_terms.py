@@ -335,3 +335,13 @@ def test_a_teacher_of_another_width_has_features(
     config_with(config_path, loss=losses, teacher=teacher, augment={"cutmix_alpha": 1.0, "cutmix_box": "sample"})
     given = [each for each in arguments if each not in ("--teacher", arguments[arguments.index("--teacher") + 1])]
     assert run_distill(*given, tmp_path / "run").status == 0
+
+
+def test_features_without_modules_are_those_before_the_classifier(
+    run_distill: Program, arguments: list[Any], tmp_path: Path
+) -> None:
+    head = ["--set", "student.head=teacher", "--set", "loss.name=features"]
+    named = ["--set", "loss.student=layer3", "--set", "loss.teacher=layer3"]
+    for name, more in {"default": [], "named": named}.items():
+        assert run_distill(*arguments, tmp_path / name, *head, *more).status == 0
+    assert same(tmp_path / "default", tmp_path / "named")

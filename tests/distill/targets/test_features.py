@@ -15,7 +15,7 @@ import distill
 from distill.data.batches import Batch
 from distill.errors import DistillError
 from distill.models import build_model
-from distill.models.features import WithFeatures
+from distill.models.features import WithFeatures, last_map
 from distill.runtime.compile import Accelerator, make_accelerator
 from distill.runtime.distributed import RunContext
 from distill.targets.features import FeatureLossConfig, FeatureMatch, feature_loss, match_features
@@ -207,3 +207,23 @@ def features_of_images(model: nn.Module, name: str, images: Tensor) -> list[Tens
     model(images)
     handle.remove()
     return found
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "name"),
+    [
+        ("resnet20", 32, "layer3"),
+        ("wrn-16-1", 32, "bn1"),
+        ("vgg16-bn", 32, "features.42"),
+        ("torchvision/resnet18", 64, "layer4"),
+        ("torchvision/mobilenet_v3_small", 64, "features"),
+    ],
+)
+def test_the_default_module_is_the_last_with_several_positions(arch: str, size: int, name: str) -> None:
+    assert last_map(build_model(arch, 10).eval(), size, "student") == name
+
+
+def test_a_network_without_positions_has_no_default_module() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    with pytest.raises(DistillError, match=r"no module of the teacher has .*; name a module: \{name: features, st"):
+        last_map(flat, 8, "teacher")
