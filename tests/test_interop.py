@@ -1,4 +1,4 @@
-"""Test that other tools read a set of 50,000 patches. A test is skipped if the tool's package is not installed."""
+"""Test that other tools read a set of 5,000 patches. A test is skipped if the tool's package is not installed."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import make_photo, write_image
 
-N = 50_000
+N = 5_000
 
 
 @pytest.fixture(scope="module")
