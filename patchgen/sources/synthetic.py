@@ -91,7 +91,7 @@ def _fractal(width: int, height: int, philox: np.random.Philox) -> Pixels:
         xs = scaled[0] + int(draws[1] % width) - span // 2
         ys = scaled[1] + int(draws[2] % height) - span // 2
         inside = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
-        image[ys[inside], xs[inside]] = draws[3:].astype("<u8").view(np.uint8)[:3] | 64
+        image.reshape(-1, 3)[(ys * width + xs)[inside]] = draws[3:].astype("<u8").view(np.uint8)[:3] | 64
     return image
 
 
@@ -108,7 +108,8 @@ def _attractor(philox: np.random.Philox) -> Ints:
     x = y = np.zeros(_POINTS, dtype=np.int64)
     kept = []
     for step in range(_STEPS):
-        xx, xy, yx, yy, right, down = table[:, philox.random_raw(_POINTS) % np.uint64(count)]
+        chosen = (philox.random_raw(_POINTS) % np.uint64(count)).astype(np.intp)
+        xx, xy, yx, yy, right, down = table.take(chosen, axis=1)
         x, y = (xx * x + xy * y >> _FIXED) + right, (yx * x + yy * y >> _FIXED) + down
         if step >= _BURN_IN:
             kept.append((x, y))

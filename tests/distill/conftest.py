@@ -19,6 +19,7 @@ from distill.models import build_model
 from distill.training.trainer import Trainer
 from distill.weights.files import save_weights
 from tests.conftest import Result
+from tests.helpers.fork_server import ForkServer
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -34,6 +35,14 @@ def seeded() -> None:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a separate cache of decoded sets for each test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Yield a server that starts programs in processes of their own without the imports of torch and distill."""
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

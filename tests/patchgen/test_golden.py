@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import patchgen.pipeline.shard_writer
+import patchgen.pixels.warp
 from manifests.limits import IMAGE_FORMATS
 from patchgen.doctor import golden_photos, goldens
 from patchgen.pipeline.build import build
@@ -137,18 +138,13 @@ def test_doctor(run_patchgen: Program) -> None:
     assert "cpu_features" in found["environment"]
 
 
-def test_doctor_notices_other_pixels() -> None:
-    code = """
-import sys, numpy, patchgen.pixels.warp, patchgen.cli
-class Other(patchgen.pixels.warp.Warp):
-    def __getitem__(self, i):
-        return super().__getitem__(i) ^ numpy.uint8(1)
-import patchgen.pipeline.shard_writer
-patchgen.pipeline.shard_writer.Warp = Other
-sys.argv = ["patchgen", "doctor"]
-patchgen.cli.main()
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 1, run
-    assert run.stdout.count("OTHER PIXELS") == len(goldens())
-    assert "reference sets differ on this machine" in run.stderr.splitlines()[-1]
+def test_doctor_notices_other_pixels(run_patchgen: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(patchgen.pixels.warp.Warp):
+        def __getitem__(self, i: Any) -> Any:
+            return super().__getitem__(i) ^ np.uint8(1)
+
+    monkeypatch.setattr(patchgen.pipeline.shard_writer, "Warp", Other)
+    result = run_patchgen("doctor")
+    assert result.status == 1, result
+    assert result.out.count("OTHER PIXELS") == len(goldens())
+    assert "reference sets differ on this machine" in result.err.splitlines()[-1]

@@ -14,12 +14,17 @@ import pytest
 import yaml
 from PIL import Image
 
+import distill.training.cost_estimate
 from distill.models import build_model
+from distill.tables import runner
+from distill.tables.jobs import Job
+from distill.tables.records import RECORDS, write_record
 from distill.training.run_identity import DIGESTS
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line, full_output
 from tests.distill.conftest import MEAN, STD, TEACHER
 from tests.helpers.browser import needs_chromium, visit
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.running import same
 
 TABLE: dict[str, Any] = {
@@ -69,12 +74,43 @@ def table_path(tmp_path: Path, config_path: Path) -> Path:
     return path
 
 
+class Ended:
+    """A process that has ended, as ``run_jobs`` sees it."""
+
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.fixture
+def quick_jobs(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the jobs of a table from a fork server, one at a time. Other tests start them as a user does."""
+
+    def start(job: Job, out: Path, device: str) -> Ended:
+        write_record(out, job)
+        (out / job.name).parent.mkdir(parents=True, exist_ok=True)
+        program, *words = job.argv
+        words += ["--device", device] if program == "distill" else []
+        return Ended(fork_server.run(program, words, out / RECORDS / f"{job.name}.log", folder=out))
+
+    monkeypatch.setattr(runner, "_start", start)
+
+
+@pytest.fixture(autouse=True)
+def short_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure two steps of a run to estimate its cost."""
+    monkeypatch.setattr(distill.training.cost_estimate, "ENOUGH_SECONDS", 0)
+
+
 @pytest.fixture
 def words(table_path: Path, four: Path, photo_path: Path) -> list[Any]:
     given = ["--input", f"four={four}", "--input", f"photo={photo_path}", "--device", "cpu", "--seeds", "0,1"]
     return ["reproduce", table_path, *given, "--out"]
 
 
+@pytest.mark.usefixtures("quick_jobs")
 def test_a_table_from_nothing(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
     """One command runs all jobs of a table and writes the page. The page names failed jobs."""
     out, on_hangup = tmp_path / "out", signal.getsignal(signal.SIGHUP)
@@ -176,7 +212,9 @@ OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture
-def one_seed(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> list[Any]:
+def one_seed(
+    words: list[Any], teacher_path: Path, quick_jobs: None, run_distill: Program, tmp_path: Path
+) -> list[Any]:
     """Run seed 0, and return the command for other seeds. The caller appends the seeds."""
     command = [*words, tmp_path / "out", "--teacher", f"net={teacher_path}", "--only", "photo", "--seeds"]
     assert run_distill(*command, "0").status == 0
@@ -241,6 +279,7 @@ def test_seeds_that_differ_in_more_have_no_mean_on_the_page(
     assert "no mean: optim.lr is 0.004 in photo/seed0, but 0.005 in photo/seed1" in run_distill(*one_seed, "0,1").out
 
 
+@pytest.mark.usefixtures("quick_jobs")
 def test_a_teacher_of_ones_own(words: list[Any], teacher_path: Path, run_distill: Program, tmp_path: Path) -> None:
     """With ``--teacher NAME=FILE``, the teacher is not trained."""
     out = tmp_path / "out"
@@ -327,10 +366,16 @@ def test_a_full_output_is_not_a_full_disk(words: list[Any], run_distill: Program
     assert_one_line(result, "distill: the output cannot be written: No space left on device; redirect it")
 
 
-def test_a_table_that_is_stopped_goes_on(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
-    """After SIGTERM, the run saves a checkpoint. The same command then completes the table with the same weights."""
+def test_a_table_that_is_stopped_goes_on(
+    words: list[Any], teacher_path: Path, quick_jobs: None, run_distill: Program, tmp_path: Path
+) -> None:
+    """After SIGTERM, the run saves a checkpoint. The same command then completes the table with the same weights.
+
+    The first command is started as by a user, so ``quick_jobs`` does not apply to its jobs.
+    """
     out, whole = tmp_path / "out", tmp_path / "whole"
-    more = ["--seeds", "0", "--only", "photo", "--set", "train.epochs=40", "--set", "train.log_steps=1"]
+    more = ["--seeds", "0", "--only", "photo", "--teacher", f"net={teacher_path}"]
+    more += ["--set", "train.epochs=25", "--set", "train.log_steps=1"]
     command = [sys.executable, "-m", "distill", *map(str, words), str(out), *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         log = out / "runs/photo/seed0/metrics.jsonl"
@@ -377,6 +422,7 @@ def _processes(folder: Path) -> list[str]:
 
 
 @needs_chromium
+@pytest.mark.usefixtures("quick_jobs")
 def test_the_table_in_a_browser(words: list[Any], run_distill: Program, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run_distill(*words, out, "--only", "net").status == 0

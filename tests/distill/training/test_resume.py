@@ -26,6 +26,7 @@ from distill.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, read_c
 from distill.weights.files import save_weights
 from tests.conftest import Program, assert_one_line
 from tests.distill.conftest import CONFIG, MEAN, STD, Stopping, assert_stopped, png, write_tar
+from tests.helpers.fork_server import ForkServer
 from tests.helpers.running import same, timeless
 
 
@@ -95,10 +96,11 @@ def test_a_run_with_an_optimizer_of_torch_resumes_exactly(
     assert_one_line(refused, "checkpoint.safetensors: optimizer.state.0.", "expected torch.float32")
 
 
-def test_a_killed_run_resumes_exactly(arguments: list[Any], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_exactly(arguments: list[Any], fork_server: ForkServer, tmp_path: Path) -> None:
+    """Each run has a process of its own."""
     command = [sys.executable, "-m", "distill", *map(str, arguments)]
     sets = ["--set", "train.epochs=4", "--set", "train.checkpoint_seconds=0.001", "--resume"]
-    subprocess.run([*command, tmp_path / "whole", *sets], check=True, capture_output=True)
+    assert fork_server.run("distill", [*arguments, tmp_path / "whole", *sets], tmp_path / "output") == 0
     run = subprocess.Popen([*command, tmp_path / "cut", *sets], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (tmp_path / "cut" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
@@ -106,7 +108,7 @@ def test_a_killed_run_resumes_exactly(arguments: list[Any], tmp_path: Path) -> N
     run.kill()
     run.wait()
     assert not (tmp_path / "cut" / "summary.json").exists()
-    subprocess.run([*command, tmp_path / "cut", *sets], check=True, capture_output=True)
+    assert fork_server.run("distill", [*arguments, tmp_path / "cut", *sets], tmp_path / "output") == 0
     assert same(tmp_path / "whole", tmp_path / "cut")
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
 
