@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import normalize
-from distill.commands.student import require_complete
+from distill.commands.student import require_one_teacher
 from distill.commands.train import open_evaluators, open_view, student_normalization
 from distill.config.schema import Config
 from distill.data.batches import View
@@ -88,7 +88,7 @@ def _match(config: Config, teacher: Network, size: int) -> FeatureMatch | None:
     """Return the features that the losses of ``config`` compare; None if no loss compares features."""
     if not (features := feature_terms(config.loss)):
         return None
-    require_complete(config)
+    require_one_teacher(config, several=bool(config.teacher.others))
     student, images = build_model(config.student.arch, config.teacher.num_classes), config.augment.output_size(size)
     return match_features(features, student, teacher.model, (images, teacher.size or images), seed=0)
 

@@ -33,12 +33,12 @@ class Prepared:
 
 def require_complete(config: Config) -> None:
     """Check that the config has all that feature losses, ``student.init`` and ``student.head`` need."""
-    _require_one_teacher(config, several=bool(config.teacher.others))
+    require_one_teacher(config, several=bool(config.teacher.others))
     _require_features(config)
     _require_start(config)
 
 
-def _require_one_teacher(config: Config, *, several: bool) -> None:
+def require_one_teacher(config: Config, *, several: bool) -> None:
     """Check that nothing in the config needs the modules of one teacher if there are several teachers."""
     student = config.student
     needs = {
@@ -88,7 +88,7 @@ def prepare_student(
     ``module`` is the student of a Python program, or None. Training images have ``size`` px.
     """
     features = feature_terms(config.loss)
-    _require_one_teacher(config, several=teacher is not None and bool(teacher.others))
+    require_one_teacher(config, several=teacher is not None and bool(teacher.others))
     inputs, described = _start(network, config, teacher, module)
     if not features or teacher is None:
         return Prepared(network=network, inputs=inputs, described=described)
