@@ -1,4 +1,4 @@
-"""Write the data of the demo: grayscale 32-px crops of ten photographs of scikit-image, a class for each photograph.
+"""Write the data of the demo: 32-px crops of eight photographs of scikit-image and scikit-learn, a class for each.
 
 Training images are crops of the left halves, test images crops of the right halves. Each split is an image folder.
 """
@@ -13,26 +13,30 @@ import skimage.data
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from sklearn.datasets import load_sample_image
 
 CLASSES = (
-    *("astronaut", "brick", "chelsea", "coffee", "coins"),
-    *("grass", "gravel", "hubble_deep_field", "immunohistochemistry", "motorcycle"),
+    *("astronaut", "chelsea", "coffee", "flower"),
+    *("hubble_deep_field", "immunohistochemistry", "motorcycle", "rocket"),
 )
 SIZE = 32
 HEIGHT = 140
 CROPS = {"train": 1000, "test": 200}
 
-Gray = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
 
-def photograph(name: str) -> Gray:
-    """Return a photograph in grayscale, 140 px high: uint8 (140, W)."""
-    pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
-    image = Image.fromarray(pixels).convert("L")
+def photograph(name: str) -> Pixels:
+    """Return a photograph, 140 px high: uint8 (140, W, 3), RGB."""
+    if name == "flower":
+        pixels = load_sample_image("flower.jpg")
+    else:
+        pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+    image = Image.fromarray(pixels)
     return np.asarray(image.resize((round(image.width * HEIGHT / image.height), HEIGHT), Image.Resampling.LANCZOS))
 
 
-def write_crops(half: Gray, folder: Path, count: int, rng: np.random.Generator) -> None:
+def write_crops(half: Pixels, folder: Path, count: int, rng: np.random.Generator) -> None:
     """Write ``count`` random crops of half a photograph as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     tops = rng.integers(0, half.shape[0] - SIZE + 1, count)
