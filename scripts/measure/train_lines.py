@@ -1,6 +1,6 @@
 """Train the lines of a table, several at a time, and append one JSON object for each finished run to a file.
 
-    python scripts/measure/train_lines.py benchmarks/students/factors.txt --record benchmarks/output/students.jsonl
+    python scripts/measure/train_lines.py benchmarks/students/factors.txt --record results.jsonl
 
 A line of the file is ``NAME | SEEDS | ARGUMENTS``: ``distill train ARGUMENTS --set train.seed=SEED`` runs once for
 each seed, and ``{seed}`` in ARGUMENTS becomes the seed. After ``@WORD = TEXT``, TEXT replaces @WORD in later lines.
@@ -35,13 +35,13 @@ def main(lines: Path, out: Path, record: Path, jobs: int) -> None:
     running: dict[str, tuple[subprocess.Popen[bytes], str]] = {}
     failed: set[str] = set()
     while True:
-        for name, (process, _) in list(running.items()):
+        for name, (process, given) in list(running.items()):
             if process.poll() is not None:
                 if process.returncode:
                     failed.add(name)
                     click.echo(f"{name}: exit status {process.returncode}, see {out / name}.log")
                 else:
-                    _append(record, name, out / name, running[name][1])
+                    _append(record, name, out / name, given)
                 del running[name]
         taken = _done(record) | failed | running.keys()
         waiting = [job for job in _jobs(lines) if job[0] not in taken]
